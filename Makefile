@@ -1,0 +1,47 @@
+# Two environments: .venv serves (no TensorFlow in it), .venv-dev trains, tests and checks.
+PYTHON ?= python3
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+SERVE = .venv/.installed
+DEV = .venv-dev/.installed
+
+.PHONY: serve test test-slow lint types format requirements clean
+
+serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
+	exec .venv/bin/convoy serve
+
+test: $(DEV) $(SERVE)  ## the test suite
+	.venv-dev/bin/pytest -m "not slow"
+
+test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or push load
+	.venv-dev/bin/pytest -m slow
+
+lint: $(DEV)
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+
+types: $(DEV)
+	.venv-dev/bin/mypy
+
+format: $(DEV)
+	.venv-dev/bin/ruff check --fix .
+	.venv-dev/bin/ruff format .
+
+requirements:  ## resolve the pinned, hashed lists anew (needs uv)
+	requirements/compile.sh
+
+clean:
+	rm -rf .venv .venv-dev .pytest_cache .mypy_cache .ruff_cache
+
+.venv/.installed: requirements/serve.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/serve.txt
+	.venv/bin/python $(PIP_INSTALL) --no-deps --editable .
+	touch $@
+
+.venv-dev/.installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	.venv-dev/bin/python $(PIP_INSTALL) --no-deps --editable .
+	touch $@

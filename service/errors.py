@@ -1,0 +1,133 @@
+"""Everything that can go wrong, in the domain's words. Knows nothing of HTTP: api/errors.py holds the status codes."""
+
+
+class ConvoyError(Exception):
+    """Base of all of Convoy's own errors.
+
+    `code` is stable and meant for programs; `message` is one sentence for people; `hint` says what to do next.
+    """
+
+    code = "internal"
+    hint = "Try again; if it happens again, report it with the request id."
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+
+
+class BadImage(ConvoyError):
+    """The bytes are no picture, or a damaged or truncated one."""
+
+    code = "bad_image"
+    hint = "Send the complete bytes of a PNG, JPEG, WebP, BMP or GIF picture."
+
+
+class BadRequest(ConvoyError):
+    """The body is not what its content type promises: malformed multipart or JSON, a missing part."""
+
+    code = "bad_request"
+    hint = "Send the picture as the raw body, or see /docs for the other forms."
+
+
+class UnknownModel(ConvoyError):
+    """No model of that name is served."""
+
+    code = "unknown_model"
+    hint = "GET /api/v1/models lists the models that are served."
+
+
+class UnknownVersion(ConvoyError):
+    """The model is served, but not in that version."""
+
+    code = "unknown_version"
+    hint = "GET /api/v1/models/{model} lists its versions; without `version` the default one answers."
+
+
+class BodyTooLarge(ConvoyError):
+    """The request body is larger than `max_body_bytes`."""
+
+    code = "body_too_large"
+    hint = "Send a smaller picture, or fewer pictures a request."
+
+
+class ImageTooLarge(ConvoyError):
+    """The picture's header announces more pixels than `max_pixels`; nothing was decoded."""
+
+    code = "image_too_large"
+    hint = "Scale the picture down before sending it."
+
+
+class TooManyImages(ConvoyError):
+    """One request holds more pictures than may ever wait at once."""
+
+    code = "too_many_images"
+    hint = "Send fewer pictures a request."
+
+
+class UnsupportedImage(ConvoyError):
+    """A picture format that Convoy recognises and does not read."""
+
+    code = "unsupported_image"
+    hint = "Convert the picture to PNG, JPEG, WebP, BMP or GIF."
+
+
+class UnsupportedBody(ConvoyError):
+    """A content type that the route does not take."""
+
+    code = "unsupported_media_type"
+    hint = "Send multipart/form-data, or application/json."
+
+
+class BadParameter(ConvoyError):
+    """A query parameter or field has a value that cannot be used."""
+
+    code = "bad_parameter"
+    hint = "See /docs for the parameters and their ranges."
+
+
+class Overloaded(ConvoyError):
+    """The model's queue is full. `retry_after_s` is the time that the queue needs to drain, as measured."""
+
+    code = "overloaded"
+    hint = "Wait for the seconds in the Retry-After header, then send the request again."
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(ConvoyError):
+    """The model is still loading and warming up."""
+
+    code = "not_ready"
+    hint = "Wait until GET /health/ready answers 200."
+
+
+class Draining(ConvoyError):
+    """The service is shutting down and takes nothing new."""
+
+    code = "draining"
+    hint = "Send the request again: another instance will answer it."
+
+
+class DeadlineExceeded(ConvoyError):
+    """The answer was not there within the request's time limit."""
+
+    code = "deadline_exceeded"
+    hint = "Raise the time limit, or send fewer requests at once."
+
+
+class ModelFailed(ConvoyError):
+    """The model raised while it ran; every member of its batch gets this error, and no other request."""
+
+    code = "model_failed"
+    hint = "The service's log has the cause under this request id."
+
+
+class BrokenVersion(ConvoyError):
+    """A version folder that cannot be served: manifest, checksum, graph or warm-up is wrong."""
+
+    code = "broken_version"
+    hint = "Export the version again, or remove its folder."

@@ -1,0 +1,137 @@
+"""The contract between training and serving: the schema of `manifest.json` in a version folder.
+
+Knows neither onnxruntime nor Keras. Everything that the service must know about a network stands here.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import BrokenVersion
+
+FILE_NAME = "manifest.json"
+IMAGE = "image"
+PROBABILITIES = "probabilities"
+
+PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Precision = Literal["float32", "float16", "int8"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(_Part):
+    """A file of the version folder, named without any folder, with its checksum."""
+
+    file: PlainFileName
+    sha256: Sha256
+
+
+class Input(_Part):
+    """What the graph takes: tensor `image`, uint8, shape (batch, height, width, channels)."""
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class Preprocessing(_Part):
+    """How a picture of any size becomes the input.
+
+    `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
+    input size out of the middle. Transparent pixels are laid over `background` (0 black, 255 white).
+    """
+
+    resize: Literal["squash", "shorter"] = "squash"
+    shorter: int | None = Field(default=None, ge=1, le=8192)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    background: int = Field(default=255, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _shorter_goes_with_its_mode(self) -> "Preprocessing":
+        if (self.resize == "shorter") != (self.shorter is not None):
+            raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
+        return self
+
+
+class Parity(_Part):
+    """How far the graph under onnxruntime is from the network that was exported, over real pictures.
+
+    `max_abs_difference` is over probabilities; every picture had the same argmax, or nothing was published.
+    """
+
+    pictures: int = Field(ge=1)
+    batch_sizes: list[int]
+    max_abs_difference: float = Field(ge=0)
+
+
+class Variant(File):
+    """One graph file of the network in one precision."""
+
+    precision: Precision
+    bytes: int = Field(ge=1)
+    test_accuracy: float | None = Field(default=None, ge=0, le=1)
+    parity: Parity | None = None
+
+
+class Provenance(_Part):
+    """Where the weights came from."""
+
+    source: str
+    created_utc: str
+    architecture: str | None = None
+    recipe: str | None = None
+    dataset: str | None = None
+    dataset_note: str | None = None
+    seed: int | None = None
+    libraries: dict[str, str] = {}
+
+
+class Manifest(_Part):
+    """The whole of `manifest.json`; name and version are the names of the folders it lies in."""
+
+    format: Literal[1] = 1
+    input: Input
+    preprocessing: Preprocessing = Preprocessing()
+    classes: int = Field(ge=1)
+    labels: File
+    parameters: int | None = Field(default=None, ge=0)
+    variants: list[Variant] = Field(min_length=1)
+    extra_graphs: dict[str, File] = {}
+    metrics: dict[str, float] = {}
+    provenance: Provenance
+
+    def variant(self, precision: Precision) -> Variant | None:
+        return next((v for v in self.variants if v.precision == precision), None)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
+    path = folder / FILE_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BrokenVersion(f"{path} is not a valid manifest: {where}: {first['msg']}.") from error
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

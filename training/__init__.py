@@ -1,0 +1,1 @@
+"""Convoy's training half: datasets, architectures, recipes, and the export to what the service reads."""

@@ -1,0 +1,28 @@
+"""LeNet-5: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998."""
+
+import keras
+from keras import layers
+
+from training.architectures.layers import UNIT, Normalization, logits, pixels
+
+
+def lenet5(
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    classes: int = 10,
+    normalization: Normalization = UNIT,
+    activation: str = "tanh",
+) -> keras.Model:
+    """CONV-POOL-CONV-POOL-CONV-FC in its modern form: 5x5 filters, 2x2 pooling, C3 connected to all of S2.
+
+    With the defaults 61,706 parameters. The padding of C1 stands for the paper's 32x32 canvas; C5 is the paper's
+    convolution over all that is left of the picture, which is a dense layer. Output: logits.
+    """
+    image, x = pixels(input_shape, normalization)
+    x = layers.Conv2D(6, 5, padding="same", activation=activation, name="c1")(x)
+    x = layers.MaxPooling2D(2, name="s2")(x)
+    x = layers.Conv2D(16, 5, activation=activation, name="c3")(x)
+    x = layers.MaxPooling2D(2, name="s4")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(120, activation=activation, name="c5")(x)
+    x = layers.Dense(84, activation=activation, name="f6")(x)
+    return keras.Model(image, logits(x, classes), name="lenet5")
