@@ -1,0 +1,5 @@
+"""The one error that training raises for a user's mistake; the command line prints it without a traceback."""
+
+
+class TrainingError(Exception):
+    """Something that the user can mend: the message says what is wrong and what to do."""
