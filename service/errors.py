@@ -35,14 +35,14 @@ class UnknownModel(ConvoyError):
     """No model of that name is served."""
 
     code = "unknown_model"
-    hint = "GET /api/v1/models lists the models that are served."
+    hint = "GET /api/v1/models, or `convoy models`, lists the models."
 
 
 class UnknownVersion(ConvoyError):
     """The model is served, but not in that version."""
 
     code = "unknown_version"
-    hint = "GET /api/v1/models/{model} lists its versions; without `version` the default one answers."
+    hint = "GET /api/v1/models/{model}, or `convoy models`, lists its versions."
 
 
 class BodyTooLarge(ConvoyError):

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+# Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd picture.
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
+
 from service.errors import BadImage, ImageTooLarge, UnsupportedImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")

@@ -1,0 +1,1 @@
+"""The HTTP side: thin doors that parse, call one method of the core, and shape the reply."""

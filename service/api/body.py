@@ -1,0 +1,69 @@
+"""Request bodies, bounded: the whole of it as bytes, or the files of a multipart form."""
+
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive, Scope
+
+from service.api.errors import ClientGone
+from service.errors import BadRequest, BodyTooLarge
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The first header of that lower-case name, or nothing."""
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body. Raises BodyTooLarge, before reading where the length is announced, and ClientGone."""
+    announced = header(scope, b"content-length")
+    if announced and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        return _within(body, limit_bytes)
+    parts: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+    raise ClientGone
+
+
+async def files_of(content_type: bytes, body: bytes, field: str, most: int) -> list[tuple[str, bytes]]:
+    """File name and bytes of each file in the multipart form's `field`, in order. Raises BadRequest."""
+    headers = Headers(raw=[(b"content-type", content_type)])
+    parser = MultiPartParser(headers, _once(body), max_files=most, max_fields=most)
+    parser.spool_max_size = len(body) + 1  # never to disk: the root file system may be read-only
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise BadRequest(f"The multipart body cannot be read: {error.message}") from error
+    try:
+        files = [value for value in form.getlist(field) if isinstance(value, UploadFile)]
+        if not files:
+            raise BadRequest(f"The multipart body has no file in a field named '{field}'.")
+        return [(file.filename or "", await file.read()) for file in files]
+    finally:
+        await form.close()
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+def _within(body: bytes, limit_bytes: int) -> bytes:
+    if len(body) > limit_bytes:
+        raise _too_large(limit_bytes)
+    return body
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit_bytes} bytes.")

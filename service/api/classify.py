@@ -1,0 +1,131 @@
+"""The hot endpoints: one picture, or many, to their labels. Plain ASGI callables: FastAPI's own routing would halve
+the throughput of a tiny picture."""
+
+import base64
+import binascii
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
+
+from service.api.body import files_of, header, read_body
+from service.api.connection import UntilHangUp
+from service.api.errors import as_json
+from service.api.reply import send_json
+from service.api.schemas import BatchRequest
+from service.classifier import Classifications, Classifier, Prediction, Timing
+from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, UnsupportedBody
+
+DEFAULT_TOP_K = 5
+MULTIPART = b"multipart/form-data"
+
+
+class Classify:
+    """POST one picture: the raw body, or the file of a multipart form."""
+
+    path = "/api/v1/models/{model}/classify"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version, top_k = query_of(scope)
+        picture = await read_body(scope, receive, self._max_body_bytes)
+        content_type = header(scope, b"content-type")
+        if content_type.startswith(MULTIPART):
+            picture = await _only_file(content_type, picture)
+        with UntilHangUp(receive):
+            found = await self._classifier.classify(scope["path_params"]["model"], version, picture, top_k)
+        log_timing(scope, found.model, found.version, found.timing)
+        payload = {"model": found.model, "version": found.version, "predictions": found.predictions}
+        await send_json(send, payload, found.timing)
+
+
+class ClassifyBatch:
+    """POST many pictures: the files of a multipart form, or JSON with base64."""
+
+    path = "/api/v1/models/{model}/classify/batch"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+        self._max_images = max_images
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version, top_k = query_of(scope)
+        body = await read_body(scope, receive, self._max_body_bytes)
+        pictures = await self._pictures(header(scope, b"content-type"), body)
+        with UntilHangUp(receive):
+            found = await self._classifier.classify_many(
+                scope["path_params"]["model"], version, [data for _, data in pictures], top_k
+            )
+        log_timing(scope, found.model, found.version, found.timing)
+        await send_json(send, _batch_reply([name for name, _ in pictures], found), found.timing)
+
+    async def _pictures(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
+        if content_type.startswith(MULTIPART):
+            return list(await files_of(content_type, body, "files", self._max_images))
+        if content_type.startswith(b"application/json"):
+            return _from_json(body)
+        raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
+
+
+def query_of(scope: Scope) -> tuple[str | None, int]:
+    """`version` and `top_k` of the query. Raises BadParameter for another name or a value that is no number >= 1."""
+    if not scope["query_string"]:
+        return None, DEFAULT_TOP_K
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    version, top_k = query.pop("version", None), query.pop("top_k", str(DEFAULT_TOP_K))
+    if query:
+        raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'top_k' and 'version'.")
+    if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) >= 1 and len(top_k) <= 9):
+        raise BadParameter(f"top_k is '{top_k}'; it must be a whole number from 1.")
+    return version, int(top_k)
+
+
+def log_timing(scope: Scope, model: str, version: str, timing: Timing) -> None:
+    """Adds what the request cost to its log line."""
+    scope["convoy"].update(
+        model=model,
+        version=version,
+        batch_size=timing.batch_size,
+        decode_ms=round(timing.decode_s * 1000, 3),
+        queue_ms=round(timing.queue_s * 1000, 3),
+        compute_ms=round(timing.compute_s * 1000, 3),
+    )
+
+
+async def _only_file(content_type: bytes, body: bytes) -> bytes:
+    files = await files_of(content_type, body, "file", 1)
+    return files[0][1]
+
+
+def _from_json(body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
+    try:
+        request = BatchRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise BadRequest(f"The body is not JSON: {first['msg']}.") from None
+        raise BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    return [(image.id, _from_base64(image.data)) for image in request.images]
+
+
+def _from_base64(text: str) -> bytes | ConvoyError:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        return BadImage(f"The picture's data is not base64: {error}.")
+
+
+def _batch_reply(ids: list[str | None], found: Classifications) -> dict[str, Any]:
+    results = [_result(name, result) for name, result in zip(ids, found.results, strict=True)]
+    return {"model": found.model, "version": found.version, "results": results}
+
+
+def _result(name: str | None, result: list[Prediction] | ConvoyError) -> dict[str, Any]:
+    entry: dict[str, Any] = {} if name is None else {"id": name}
+    failed = isinstance(result, ConvoyError)
+    return entry | ({"error": as_json(result)} if failed else {"predictions": result})  # type: ignore[arg-type]

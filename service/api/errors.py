@@ -1,0 +1,88 @@
+"""Errors on the wire: the one table of status codes, and the one JSON shape."""
+
+import logging
+import math
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from service import errors, logs
+from service.api.reply import json_bytes
+
+STATUS: dict[type[errors.ConvoyError], int] = {
+    errors.BadImage: 400,
+    errors.BadRequest: 400,
+    errors.UnknownModel: 404,
+    errors.UnknownVersion: 404,
+    errors.BodyTooLarge: 413,
+    errors.ImageTooLarge: 413,
+    errors.TooManyImages: 413,
+    errors.UnsupportedImage: 415,
+    errors.UnsupportedBody: 415,
+    errors.BadParameter: 422,
+    errors.Overloaded: 429,
+    errors.ModelFailed: 500,
+    errors.NotReady: 503,
+    errors.Draining: 503,
+    errors.DeadlineExceeded: 504,
+}
+
+# What Starlette itself refuses, before any of our code runs.
+ROUTING = {
+    404: ("not_found", "There is no such path.", "See /docs for the paths."),
+    405: ("method_not_allowed", "The path does not take this method.", "See /docs for the paths and their methods."),
+}
+
+
+class ClientGone(Exception):
+    """The client hung up: there is nobody left to answer."""
+
+
+def as_json(error: errors.ConvoyError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "hint": error.hint}
+
+
+def headers_of(error: errors.ConvoyError) -> dict[str, str]:
+    """Retry-After in whole seconds where waiting helps; a refused body leaves its rest unread, so that the
+    connection cannot be used again."""
+    if isinstance(error, errors.Overloaded):
+        return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, errors.NotReady | errors.Draining):
+        return {"retry-after": "1"}
+    return {"connection": "close"} if isinstance(error, errors.BodyTooLarge) else {}
+
+
+class ErrorResponse(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return json_bytes(content)
+
+
+def respond(error: errors.ConvoyError) -> ErrorResponse:
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    return ErrorResponse({"error": as_json(error)}, status, headers_of(error))
+
+
+async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
+    assert isinstance(error, errors.ConvoyError)
+    request.scope["convoy"]["error"] = error.code
+    if isinstance(error, errors.ModelFailed):
+        request_id = request.scope["convoy"]["request_id"]
+        logs.event(logging.ERROR, "model failed", request_id=request_id, reason=error.message)
+    return respond(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
+    assert isinstance(error, HTTPException)
+    code, message, hint = ROUTING.get(error.status_code, ("http_error", str(error.detail), "See /docs."))
+    request.scope["convoy"]["error"] = code
+    body = {"error": {"code": code, "message": message, "hint": hint}}
+    return ErrorResponse(body, error.status_code, dict(error.headers or {}))
+
+
+async def on_invalid_parameters(request: Request, error: Exception) -> ErrorResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return await on_convoy_error(request, errors.BadParameter(f"{first['loc'][-1]}: {first['msg']}."))

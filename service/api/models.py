@@ -1,0 +1,61 @@
+"""What is served: the models, their versions, and where they came from."""
+
+from fastapi import APIRouter
+
+from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
+from service.manifest import Manifest
+from service.registry import Registry, Served
+
+
+def model_routes(registry: Registry) -> APIRouter:
+    router = APIRouter(prefix="/api/v1/models", tags=["models"])
+
+    @router.get("", summary="List the models")
+    def list_models() -> ModelList:
+        return ModelList(models=[_summary(versions, registry) for versions in registry.all()])
+
+    @router.get("/{model}", summary="Describe one model", responses={404: {"model": ErrorReply}})
+    def describe(model: str) -> ModelDetails:
+        default = registry.get(model)
+        versions = next(versions for versions in registry.all() if versions[0].model == model)
+        return ModelDetails(
+            name=model,
+            default_version=default.version,
+            labels=list(default.labels),
+            versions=[_version(served, default) for served in versions],
+        )
+
+    return router
+
+
+def _summary(versions: list[Served], registry: Registry) -> ModelSummary:
+    default = registry.get(versions[0].model)
+    return ModelSummary(
+        name=default.model,
+        default_version=default.version,
+        versions=[served.version for served in versions],
+        input=_input(default.manifest),
+        classes=default.manifest.classes,
+        test_accuracy=default.variant.test_accuracy,
+    )
+
+
+def _version(served: Served, default: Served) -> ModelVersion:
+    manifest = served.manifest
+    return ModelVersion(
+        version=served.version,
+        default=served is default,
+        input=_input(manifest),
+        preprocessing=manifest.preprocessing.model_dump(exclude_none=True),
+        classes=manifest.classes,
+        parameters=manifest.parameters,
+        test_accuracy=served.variant.test_accuracy,
+        metrics=manifest.metrics,
+        provenance=manifest.provenance.model_dump(exclude_none=True),
+        precision=served.variant.precision,
+        provider=served.session.provider,
+    )
+
+
+def _input(manifest: Manifest) -> ModelInput:
+    return ModelInput.model_validate(manifest.input, from_attributes=True)

@@ -1,0 +1,38 @@
+"""For those who operate: is it alive, is it ready, and what has it been doing."""
+
+from fastapi import APIRouter, Response
+
+from service.api.errors import ErrorResponse, as_json, headers_of
+from service.api.schemas import ErrorReply, Health
+from service.errors import Draining, NotReady
+from service.metrics import Metrics
+from service.registry import Registry
+
+PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
+
+
+def ops_routes(registry: Registry, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/health/live", summary="Whether the process answers")
+    async def live() -> Health:
+        return Health(status="live")
+
+    @router.get(
+        "/health/ready",
+        summary="Whether every configured model is warm",
+        response_model=Health,
+        responses={503: {"model": ErrorReply}},
+    )
+    async def ready() -> Response | Health:
+        reasons = registry.not_ready_because()
+        if not reasons:
+            return Health(status="ready")
+        error = (Draining if registry.draining else NotReady)("The service is not ready.")
+        return ErrorResponse({"error": as_json(error) | {"reasons": reasons}}, 503, headers_of(error))
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(metrics.text(), media_type=PROMETHEUS_TEXT)
+
+    return router

@@ -1,0 +1,105 @@
+"""Convoy's own JSON, in and out. The hot endpoints write these shapes by hand; /docs and the tests hold them to it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EncodedImage(BaseModel):
+    """One picture of a batch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: str = Field(description="The picture's bytes in base64.")
+    id: str | None = Field(default=None, max_length=256, description="Comes back with the picture's result.")
+
+
+class BatchRequest(BaseModel):
+    """Many pictures as JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[EncodedImage] = Field(min_length=1)
+
+
+class Prediction(BaseModel):
+    index: int = Field(examples=[7])
+    label: str = Field(examples=["7"])
+    probability: float = Field(ge=0, le=1, examples=[0.9998])
+
+
+class Error(BaseModel):
+    code: str = Field(description="Stable, for programs.", examples=["bad_image"])
+    message: str = Field(description="What is wrong, in a sentence.")
+    hint: str = Field(description="What to do.")
+    reasons: dict[str, str] | None = Field(default=None, description="Of 503: what is missing, by model.")
+
+
+class ErrorReply(BaseModel):
+    error: Error
+
+
+class ClassifyReply(BaseModel):
+    model: str = Field(examples=["mnist-lenet5"])
+    version: str = Field(examples=["1"])
+    predictions: list[Prediction] = Field(description="Best class first.")
+
+
+class BatchResult(BaseModel):
+    """One picture's predictions, or its error; `id` is the request's, or the file name."""
+
+    id: str | None = None
+    predictions: list[Prediction] | None = None
+    error: Error | None = None
+
+
+class BatchReply(BaseModel):
+    model: str
+    version: str
+    results: list[BatchResult] = Field(description="In the order of the request.")
+
+
+class ModelInput(BaseModel):
+    height: int
+    width: int
+    channels: int
+
+
+class ModelVersion(BaseModel):
+    """One loaded version."""
+
+    version: str
+    default: bool = Field(description="Whether it answers requests that name no version.")
+    input: ModelInput
+    preprocessing: dict[str, Any]
+    classes: int
+    parameters: int | None
+    test_accuracy: float | None
+    metrics: dict[str, float]
+    provenance: dict[str, Any]
+    precision: str
+    provider: str
+
+
+class ModelSummary(BaseModel):
+    name: str
+    default_version: str
+    versions: list[str] = Field(description="Newest first.")
+    input: ModelInput
+    classes: int
+    test_accuracy: float | None
+
+
+class ModelList(BaseModel):
+    models: list[ModelSummary]
+
+
+class ModelDetails(BaseModel):
+    name: str
+    default_version: str
+    labels: list[str] = Field(description="Of the default version, by class index.")
+    versions: list[ModelVersion] = Field(description="Newest first.")
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ready"])

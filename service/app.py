@@ -1,0 +1,78 @@
+"""The only composition root: settings in, a complete application out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi_swagger import patch_fastapi
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from service.api import errors as api_errors
+from service.api.classify import Classify, ClassifyBatch
+from service.api.middleware import Edge
+from service.api.models import model_routes
+from service.api.openapi import install_openapi
+from service.api.ops import ops_routes
+from service.classifier import Classifier
+from service.cores import usable_cores
+from service.errors import ConvoyError
+from service.metrics import Metrics
+from service.registry import Registry
+from service.repository import Repository
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm."""
+    metrics = Metrics()
+    registry = Registry(Repository(settings.models), settings, metrics)
+    decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
+    classifier = Classifier(
+        registry,
+        metrics,
+        decoders,
+        max_pixels=settings.max_pixels,
+        request_timeout_s=settings.request_timeout_ms / 1000,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(registry.load())
+        yield
+        await loading
+        await registry.close()
+        decoders.shutdown(wait=False)
+
+    app = FastAPI(
+        title="Convoy",
+        version=version("convoy"),
+        summary="Pictures in, labels out, in batches.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs without scripts from elsewhere
+    app.state.registry = registry
+    app.add_middleware(Edge, metrics=metrics, is_draining=lambda: registry.draining)
+    for endpoint in (
+        Classify(classifier, settings.max_body_bytes),
+        ClassifyBatch(classifier, settings.max_body_bytes, settings.max_queue_images),
+    ):
+        app.router.routes.append(Route(endpoint.path, endpoint, methods=["POST"]))
+    app.include_router(model_routes(registry))
+    app.include_router(ops_routes(registry, metrics))
+    _install_errors(app)
+    install_openapi(app)
+    return app
+
+
+def _install_errors(app: FastAPI) -> None:
+    app.add_exception_handler(ConvoyError, api_errors.on_convoy_error)
+    app.add_exception_handler(HTTPException, api_errors.on_http_exception)
+    app.add_exception_handler(RequestValidationError, api_errors.on_invalid_parameters)

@@ -1,0 +1,251 @@
+"""Queue -> batches -> answers: what arrives while one batch runs forms the next.
+
+Knows arrays and a callable, nothing of models, HTTP or onnxruntime. Everything but the callable itself runs on the
+event loop's thread, so there are no locks. Each answer slot travels with its request: no table of ids, nothing to
+clean up, and a slot that nobody waits for any more is passed over when the batch forms.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
+
+Array = NDArray[Any]
+Run = Callable[[Array], Array]
+
+SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
+UNMEASURED_RETRY_S = 1.0
+
+
+class Answer(NamedTuple):
+    """What became of one request: its rows of the outputs, and how it travelled."""
+
+    outputs: Array
+    batch_size: int
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One request in the queue. `taken` images are in a batch already, `answered` ones have their outputs."""
+
+    images: Array
+    slot: asyncio.Future[Answer]
+    arrived_s: float
+    taken: int = 0
+    answered: int = 0
+    started_s: float = 0.0
+    compute_s: float = 0.0
+    outputs: list[Array] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+
+
+class _Piece(NamedTuple):
+    """The part of an entry that rides in one batch."""
+
+    entry: _Entry
+    images: Array
+
+
+class Batcher:
+    """One model's queue in front of `instances` runs at a time, each of at most `max_batch_size` images."""
+
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        *,
+        max_batch_size: int,
+        max_queue_images: int,
+        max_delay_ms: float = 0.0,
+        instances: int = 1,
+        on_batch: Callable[[int, float], None] = lambda size, compute_s: None,
+    ) -> None:
+        """`run` takes (n, ...) and returns (n, ...); it is called on `executor`. `on_batch` hears size and seconds."""
+        self._run = run
+        self._executor = executor
+        self._max_batch_size = max_batch_size
+        self._max_queue_images = max_queue_images
+        self._max_delay_s = max_delay_ms / 1000
+        self._instances = instances
+        self._on_batch = on_batch
+        self._queue: deque[_Entry] = deque()
+        self._running = 0
+        self._wakeup: asyncio.Handle | None = None
+        self._seconds_per_image = 0.0
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.queued_images = 0
+        """Images that wait now, those still being decoded included."""
+
+    def submit(self, images: Array, timeout_s: float | None = None) -> asyncio.Future[Answer]:
+        """`reserve` and `enqueue` in one, for images that need no decoding."""
+        self.reserve(len(images))
+        return self.enqueue(images, timeout_s)
+
+    def reserve(self, count: int) -> None:
+        """Takes places in the queue for images that are still being decoded; `enqueue` or `release` uses them up.
+
+        Raises TooManyImages, Overloaded or Draining at once, before any work was done.
+        """
+        if self._closed:
+            raise Draining("The model is being taken out of service.")
+        if count > self._max_queue_images:
+            raise TooManyImages(f"The request holds {count} images; at most {self._max_queue_images} may wait.")
+        if self.queued_images + count > self._max_queue_images:
+            raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
+        self.queued_images += count
+        self._idle.clear()
+
+    def release(self, count: int) -> None:
+        """Gives reserved places back."""
+        self.queued_images -= count
+        self._rest()
+
+    def enqueue(self, images: Array, timeout_s: float | None = None) -> asyncio.Future[Answer]:
+        """Queues images (n, ...), n >= 1 places reserved before; returns the slot of their answer.
+
+        Cancelling the slot withdraws them. It raises DeadlineExceeded after `timeout_s`, or whatever `run` raised.
+        """
+        if not len(images):
+            raise ValueError("a request needs at least one image")
+        loop = asyncio.get_running_loop()
+        entry = _Entry(images, loop.create_future(), time.perf_counter())
+        entry.slot.add_done_callback(lambda _: self._forget(entry))
+        if timeout_s is not None:
+            entry.timer = loop.call_later(timeout_s, _expire, entry)
+        self._queue.append(entry)
+        self._wake(loop)
+        return entry.slot
+
+    def drain_seconds(self) -> float:
+        """How long the queue will take, from the measured speed; a guess of one second before the first batch."""
+        if not self._seconds_per_image:
+            return UNMEASURED_RETRY_S
+        return self.queued_images * self._seconds_per_image / self._instances
+
+    async def drain(self) -> None:
+        """Refuses what is new, and returns when everything queued has been answered."""
+        self._closed = True
+        await self._idle.wait()
+
+    def _forget(self, entry: _Entry) -> None:
+        """The slot is done: answered, failed, expired or cancelled. What is left of it in the queue counts no more."""
+        if entry.timer is not None:
+            entry.timer.cancel()
+        left = len(entry.images) - entry.taken
+        if left:
+            self.queued_images -= left
+            entry.taken = len(entry.images)
+            self._rest()
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A turn of the loop later at the earliest: all requests that arrived in one turn share a batch.
+        if self._running >= self._instances:
+            return
+        full = self.queued_images >= self._max_batch_size
+        if self._wakeup is None and self._max_delay_s and not full:
+            self._wakeup = loop.call_later(self._max_delay_s, self._start)
+        elif self._wakeup is None:
+            self._wakeup = loop.call_soon(self._start)
+        elif self._max_delay_s and full:
+            self._wakeup.cancel()
+            self._wakeup = loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+            self._wakeup = None
+        while self._running < self._instances and (batch := self._form()):
+            self._launch(batch)
+        self._rest()
+
+    def _form(self) -> list[_Piece]:
+        """Takes up to `max_batch_size` images off the head of the queue; a large request is split over batches."""
+        batch: list[_Piece] = []
+        room = self._max_batch_size
+        while self._queue and room:
+            entry = self._queue[0]
+            piece = entry.images[entry.taken : entry.taken + room]
+            if not entry.taken:
+                entry.started_s = time.perf_counter()
+            entry.taken += len(piece)
+            if entry.taken == len(entry.images):
+                self._queue.popleft()
+            if len(piece) and not entry.slot.done():
+                room -= len(piece)
+                self.queued_images -= len(piece)
+                batch.append(_Piece(entry, piece))
+        return batch
+
+    def _launch(self, batch: list[_Piece]) -> None:
+        self._running += 1
+        parts = [piece.images for piece in batch]
+        running = asyncio.get_running_loop().run_in_executor(self._executor, self._timed_run, parts)
+        running.add_done_callback(lambda done: self._finish(batch, done))
+
+    def _timed_run(self, parts: list[Array]) -> tuple[Array, float]:
+        """On the executor's thread: stacks, runs, and returns outputs and seconds."""
+        started_s = time.perf_counter()
+        images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        outputs = self._run(images)
+        if len(outputs) != len(images):
+            raise ModelFailed(f"The model gave {len(outputs)} answers to {len(images)} images.")
+        return outputs, time.perf_counter() - started_s
+
+    def _finish(self, batch: list[_Piece], done: asyncio.Future[tuple[Array, float]]) -> None:
+        self._running -= 1
+        self._start()  # the model gets its next batch before anybody gets an answer
+        error = done.exception()
+        if error is not None:
+            _fail(batch, error)
+        else:
+            outputs, compute_s = done.result()
+            self._measure(len(outputs), compute_s)
+            _answer(batch, outputs, compute_s)
+        self._rest()
+
+    def _measure(self, size: int, compute_s: float) -> None:
+        newest = compute_s / size
+        before = self._seconds_per_image or newest
+        self._seconds_per_image = before + SPEED_SMOOTHING * (newest - before)
+        self._on_batch(size, compute_s)
+
+    def _rest(self) -> None:
+        if not self._running and not self.queued_images:
+            self._idle.set()
+
+
+def _expire(entry: _Entry) -> None:
+    if not entry.slot.done():
+        entry.slot.set_exception(DeadlineExceeded("The answer was not there within the request's time limit."))
+
+
+def _fail(batch: list[_Piece], error: BaseException) -> None:
+    for entry, _ in batch:
+        if not entry.slot.done():
+            entry.slot.set_exception(error)
+
+
+def _answer(batch: list[_Piece], outputs: Array, compute_s: float) -> None:
+    at = 0
+    for entry, images in batch:
+        rows = outputs[at : at + len(images)]
+        at += len(images)
+        entry.answered += len(images)
+        entry.compute_s += compute_s
+        entry.outputs.append(rows)
+        if entry.answered == len(entry.images) and not entry.slot.done():
+            whole = rows if len(entry.outputs) == 1 else np.concatenate(entry.outputs)
+            queue_s = entry.started_s - entry.arrived_s
+            entry.slot.set_result(Answer(whole, len(outputs), queue_s, entry.compute_s))

@@ -1,0 +1,43 @@
+"""Logs as JSON lines on standard error, one object a line: time, level, event, and what belongs to the event."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+logger = logging.getLogger("convoy")
+
+
+class JsonLines(logging.Formatter):
+    """Fields come from `extra={"fields": {...}}`; a traceback goes into the field `traceback`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def set_up(level: str) -> None:
+    """Sends Convoy's and uvicorn's logs to standard error as JSON lines, from `level` up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("convoy", "uvicorn"):
+        log = logging.getLogger(name)
+        log.handlers = [handler]
+        log.propagate = False
+        log.setLevel(level.upper())
+    # One line a request is written by the middleware, with what uvicorn cannot know.
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def event(level: int, what: str, **fields: Any) -> None:
+    """Writes one line about `what`, with `fields`."""
+    logger.log(level, what, extra={"fields": fields})

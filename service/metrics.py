@@ -1,0 +1,42 @@
+"""Every Prometheus metric, named once. Knows what is counted, not who counts."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The service's metrics in a registry of their own, so that two services in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
+        self.request_s = self._seconds("convoy_request_seconds", "From the request's headers to its answer.", "route")
+        self.decode_s = self._seconds("convoy_decode_seconds", "Decoding and preprocessing of a request.", "model")
+        self.queue_s = self._seconds("convoy_queue_seconds", "Waiting of a request for its batch.", "model")
+        self.compute_s = self._seconds("convoy_compute_seconds", "One run of a model.", "model")
+        self.batch_images = Histogram(
+            "convoy_batch_images", "Images in one run of a model.", ["model"], buckets=IMAGES, registry=self.registry
+        )
+        self.refused = self._counter("convoy_refused_total", "Requests refused because the queue was full.", "model")
+        self.queue_images = Gauge("convoy_queue_images", "Images waiting now.", ["model"], registry=self.registry)
+        self.versions = Gauge("convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry)
+
+    def watch_queue(self, model: str, images: Callable[[], int]) -> None:
+        """Makes the gauge of `model` ask `images` whenever it is read."""
+        self.queue_images.labels(model).set_function(images)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(name, about, labels, registry=self.registry)
+
+    def _seconds(self, name: str, about: str, *labels: str) -> Histogram:
+        return Histogram(name, about, labels, buckets=SECONDS, registry=self.registry)

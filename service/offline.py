@@ -1,0 +1,27 @@
+"""The service's classifier without a server: the same decoding, batching and model, in this process."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from service.classifier import Classifications, Classifier
+from service.cores import usable_cores
+from service.metrics import Metrics
+from service.registry import Registry
+from service.repository import Repository
+from service.settings import Settings
+
+
+async def classify_files(
+    settings: Settings, model: str, version: str | None, pictures: Sequence[bytes], top_k: int
+) -> Classifications:
+    """The `top_k` best classes of each encoded picture. Raises UnknownModel, UnknownVersion, NotReady."""
+    roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, len(pictures))})
+    metrics = Metrics()
+    registry = Registry(Repository(settings.models), roomy, metrics)
+    with ThreadPoolExecutor(usable_cores()) as decoders:
+        await registry.load(model, version)
+        classifier = Classifier(registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=3600)
+        try:
+            return await classifier.classify_many(model, version, pictures, top_k)
+        finally:
+            await registry.close()

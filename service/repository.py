@@ -1,0 +1,78 @@
+"""The models on disk: names, versions, checksums. Pure filesystem; loads nothing into memory but text."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import BrokenVersion
+from service.manifest import File, Manifest, Variant, read_manifest, sha256_of
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True)
+class VersionFolder:
+    """One version of a model as it lies on disk, its manifest and labels checked."""
+
+    model: str
+    version: int
+    path: Path
+    manifest: Manifest
+    labels: tuple[str, ...]
+
+    def graph(self, variant: Variant) -> Path:
+        """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
+        return _checked(self.path, variant)
+
+
+class Repository:
+    """`root`/<name>/<version>/. Names that start with a dot are work in progress and are not seen."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def models(self) -> list[str]:
+        """Names of all models that have at least one version, sorted. A missing root has none."""
+        return [name for name in _folders(self.root) if MODEL_NAME.fullmatch(name) and self.versions(name)]
+
+    def versions(self, model: str) -> list[int]:
+        """Numbers of a model's versions, ascending; empty for a model that is not there."""
+        if not MODEL_NAME.fullmatch(model):
+            return []
+        return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
+
+    def open(self, model: str, version: int) -> VersionFolder:
+        """Reads and checks one version. Raises BrokenVersion."""
+        path = self.root / model / str(version)
+        manifest = read_manifest(path)
+        labels = _read_labels(_checked(path, manifest.labels), manifest.classes)
+        return VersionFolder(model, version, path, manifest, labels)
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _checked(folder: Path, file: File) -> Path:
+    path = folder / file.file
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
+    if found != file.sha256:
+        raise BrokenVersion(f"{path} has sha256 {found}; the manifest says {file.sha256}.")
+    return path
+
+
+def _read_labels(path: Path, classes: int) -> tuple[str, ...]:
+    try:
+        labels = tuple(path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise BrokenVersion(f"{path} is not UTF-8 text.") from error
+    if len(labels) != classes:
+        raise BrokenVersion(f"{path} has {len(labels)} labels; the model has {classes} classes.")
+    return labels

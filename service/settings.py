@@ -1,0 +1,55 @@
+"""Every setting of the service, with its default. Each is a flag of `convoy serve` and the variable CONVOY_<NAME>."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Frozen once built: a running service never changes its mind."""
+
+    model_config = SettingsConfigDict(env_prefix="CONVOY_", frozen=True, use_attribute_docstrings=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one and logs it."""
+
+    models: Path = Path("models")
+    """Folder of models: models/<name>/<version>/manifest.json and the files that it names."""
+
+    latest_versions: int = Field(default=1, ge=1)
+    """How many of the newest versions of each model are loaded; the highest one is the default."""
+
+    max_batch_size: int = Field(default=32, ge=1, le=1024)
+    """Images in one run of a model at most; a larger request is split and rejoined."""
+
+    max_queue_images: int = Field(default=1024, ge=1)
+    """Images that may wait for one model; past it requests are refused with 429."""
+
+    max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
+    """Milliseconds that an idle model waits for a batch to fill. 0: it starts at once."""
+
+    threads: int = Field(default=0, ge=0)
+    """Cores that one run of a model uses. 0: as many as the container or affinity mask grants."""
+
+    decode_threads: int = Field(default=0, ge=0)
+    """Threads that decode pictures. 0: one a usable core."""
+
+    request_timeout_ms: int = Field(default=30_000, ge=1)
+    """Milliseconds within which a request is answered, else 504."""
+
+    drain_timeout_s: float = Field(default=25.0, ge=0)
+    """Seconds that a stopping service gives to what it has accepted, before it gives up."""
+
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """Bytes of a request body at most, else 413."""
+
+    max_pixels: int = Field(default=25_000_000, ge=1)
+    """Width x height of a picture at most, read from its header before decoding, else 413."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line that is written; requests are logged at info."""
