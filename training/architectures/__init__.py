@@ -1,20 +1,118 @@
-"""Name -> builder, one explicit table. A builder takes input_shape, classes and its own options, and gives logits."""
+"""Name -> builder, one explicit table, and what all networks share: building by name, with or without weights.
+
+A builder takes input_shape, classes, normalization and its own options, and gives logits for pixels 0..255.
+"""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import keras
 
+from training.architectures.alexnet import alexnet
 from training.architectures.cifar_resnet import cifar_resnet
+from training.architectures.convnetjs import convnetjs
+from training.architectures.googlenet import googlenet
 from training.architectures.lenet import lenet5
+from training.architectures.mlp import mlp
+from training.architectures.resnet import resnet
+from training.architectures.vgg import vgg
+from training.architectures.xo import xo
+from training.architectures.zfnet import zfnet
+from training.errors import TrainingError
 
 Builder = Callable[..., keras.Model]
 
 ARCHITECTURES: dict[str, Builder] = {
+    "mlp": mlp,
+    "xo": xo,
     "lenet5": lenet5,
+    "convnetjs": convnetjs,
+    "alexnet": alexnet,
+    "zfnet": zfnet,
+    "vgg-a": partial(vgg, "a"),
+    "vgg-a-lrn": partial(vgg, "a-lrn"),
+    "vgg-b": partial(vgg, "b"),
+    "vgg-c": partial(vgg, "c"),
+    "vgg-d": partial(vgg, "d"),
+    "vgg-e": partial(vgg, "e"),
+    "googlenet": googlenet,
+    "resnet18": partial(resnet, 18),
+    "resnet34": partial(resnet, 34),
+    "resnet50": partial(resnet, 50),
+    "resnet101": partial(resnet, 101),
+    "resnet152": partial(resnet, 152),
     "cifar-resnet20": partial(cifar_resnet, 20),
     "cifar-resnet32": partial(cifar_resnet, 32),
     "cifar-resnet44": partial(cifar_resnet, 44),
     "cifar-resnet56": partial(cifar_resnet, 56),
     "cifar-resnet110": partial(cifar_resnet, 110),
 }
+
+LARGEST_MINIMUM = 256  # every network here takes pictures of this many pixels a side
+
+
+def build(name: str, **options) -> keras.Model:
+    """The network `name` with fresh weights. Raises TrainingError for an unknown name and for too small pictures."""
+    builder = _builder(name)
+    try:
+        return builder(**options)
+    except ValueError as error:
+        if not _nothing_left(error):
+            raise
+        raise _too_small(name, builder, options) from None
+
+
+def build_without_weights(name: str, **options) -> keras.Model:
+    """The same network with every shape and no values, in milliseconds and without memory: only to be looked at.
+
+    Raises TrainingError as `build` does.
+    """
+    return _without_weights(build, name, **options)
+
+
+def main_tower(model: keras.Model) -> keras.Model:
+    """The network to evaluate and export: without the auxiliary classifiers that only training has. Same weights."""
+    if not isinstance(model.output, dict):
+        return model
+    return keras.Model(model.input, model.output["logits"], name=model.name)
+
+
+def _builder(name: str) -> Builder:
+    if name not in ARCHITECTURES:
+        raise TrainingError(f"There is no network named '{name}'; there are {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[name]
+
+
+def _without_weights(builder: Builder, *args, **options) -> keras.Model:
+    # In a thread of its own: Keras lists variables without values per thread, and would make the values after all
+    # when the next scope of that thread ends.
+    with ThreadPoolExecutor(max_workers=1) as alone:
+        return alone.submit(_stateless, builder, *args, **options).result()
+
+
+def _stateless(builder: Builder, *args, **options) -> keras.Model:
+    with keras.StatelessScope(initialize_variables=False):
+        return builder(*args, **options)
+
+
+def _too_small(name: str, builder: Builder, options: dict) -> TrainingError:
+    height, width, channels = options["input_shape"]
+    sides = (side for side in range(1, LARGEST_MINIMUM) if _fits(builder, options, (side, side, channels)))
+    return TrainingError(
+        f"{name} needs pictures of at least {next(sides)} pixels a side; {height}x{width} is too small."
+    )
+
+
+def _fits(builder: Builder, options: dict, input_shape: tuple[int, int, int]) -> bool:
+    try:
+        _without_weights(builder, **{**options, "input_shape": input_shape})
+    except ValueError as error:
+        if _nothing_left(error):
+            return False
+        raise
+    return True
+
+
+def _nothing_left(error: ValueError) -> bool:
+    return "output size would be zero or negative" in str(error)

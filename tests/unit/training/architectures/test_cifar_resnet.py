@@ -1,26 +1,19 @@
 """The CIFAR residual networks have the paper's parameters, and shortcuts that subsample and pad with zeros."""
 
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from training.architectures import ARCHITECTURES
+from training.architectures import ARCHITECTURES, build_without_weights
 from training.architectures.cifar_resnet import PadChannels, cifar_resnet
 
-GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "resnet.json").read_text())["cifar_resnet_n"]
 
-
-def trainable(model: keras.Model) -> int:
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-
-
-@pytest.mark.parametrize("depth", GOLDEN)
-def test_trainable_parameters_are_the_papers(depth: str) -> None:
-    n, parameters = GOLDEN[depth]
-    model = ARCHITECTURES[f"cifar-resnet{depth}"]()
+@pytest.mark.parametrize("depth", ["20", "32", "44", "56", "110"])
+def test_trainable_parameters_are_the_papers(depth: str, golden, trainable) -> None:
+    n, parameters = golden("resnet")["cifar_resnet_n"][depth]
+    model = build_without_weights(f"cifar-resnet{depth}")
     assert trainable(model) == parameters
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) + 1 == 6 * n + 2

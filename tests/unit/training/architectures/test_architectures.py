@@ -1,0 +1,82 @@
+"""The table of networks: every name builds, in any size, saves and loads, and refuses pictures that are too small."""
+
+import inspect
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training.architectures import ARCHITECTURES, build, build_without_weights, main_tower
+from training.architectures.layers import Normalization
+from training.errors import TrainingError
+
+SMALL = {"alexnet": 67, "zfnet": 53, "mlp": 8, "xo": 9, "lenet5": 16, "convnetjs": 16}  # others: 32 pixels a side
+ONE_OF_A_FAMILY = ["mlp", "xo", "lenet5", "convnetjs", "vgg-a-lrn", "googlenet", "resnet18", "cifar-resnet20"]
+
+
+def pictures(model: keras.Model, count: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *model.input.shape[1:])).astype("float32")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_any_input_classes_and_normalization(name: str) -> None:
+    side = SMALL.get(name, 32)
+    grey = Normalization((0.5,), (0.25,))
+    model = build_without_weights(name, input_shape=(side, side + 1, 1), classes=7, normalization=grey)
+    assert model.input.shape == (None, side, side + 1, 1)
+    assert model.output.shape == (None, 7)
+    assert model.get_layer("normalize").scale == 1 / (255 * 0.25)
+    assert model.get_layer("normalize").offset == -2.0
+    assert model.get_layer("logits").activation is keras.activations.linear
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_builder_takes_the_same_first_options(name: str) -> None:
+    assert list(inspect.signature(ARCHITECTURES[name]).parameters)[:3] == ["input_shape", "classes", "normalization"]
+    assert inspect.getdoc(ARCHITECTURES[name])
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_FAMILY)
+def test_a_saved_network_loads_and_answers_the_same(name: str, tmp_path: Path) -> None:
+    side = SMALL.get(name, 32)
+    options = {"units": 64} if name.startswith("vgg") else {}
+    model = build(name, input_shape=(side, side, 1), classes=3, **options)
+    model.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    np.testing.assert_array_equal(np.asarray(loaded(pictures(model))), np.asarray(model(pictures(model))))
+
+
+def test_no_values_are_made_without_weights() -> None:
+    model = build_without_weights("vgg-e")
+    assert model.count_params() == 143_667_240
+    assert all(weight._value is None for weight in model.weights)
+    with keras.StatelessScope():
+        pass  # Keras would fill all that the thread has put off when such a scope ends
+    assert all(weight._value is None for weight in model.weights)
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    with pytest.raises(TrainingError, match=r"no network named 'resnet-50'; there are mlp, .*resnet50"):
+        build("resnet-50")
+
+
+@pytest.mark.parametrize(
+    ("name", "input_shape", "least"),
+    [("alexnet", (32, 32, 3), 67), ("vgg-d", (224, 16, 3), 32), ("lenet5", (5, 5, 1), 12), ("xo", (2, 2, 1), 3)],
+)
+def test_too_small_pictures_are_told_the_least_size(name: str, input_shape: tuple[int, int, int], least: int) -> None:
+    with pytest.raises(TrainingError, match=f"{name} needs pictures of at least {least} pixels a side"):
+        build(name, input_shape=input_shape)
+    channels = input_shape[2]
+    assert build_without_weights(name, input_shape=(least, least, channels)).output.shape[0] is None
+
+
+def test_other_mistakes_keep_their_own_error() -> None:
+    with pytest.raises(ValueError, match=r"There is no kernel named 'blur'"):
+        build("xo", features=("blur",))
+
+
+def test_the_main_tower_of_an_ordinary_network_is_itself() -> None:
+    model = build("lenet5")
+    assert main_tower(model) is model

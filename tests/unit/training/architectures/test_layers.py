@@ -1,0 +1,51 @@
+"""Shared layers: local response normalisation is the paper's formula, padding lies on all sides."""
+
+import keras
+import numpy as np
+import pytest
+
+from training.architectures.layers import LocalResponseNormalization, Normalization, conv_norm, pixels
+
+
+def by_the_formula(a: np.ndarray, k: float, n: int, alpha: float, beta: float) -> np.ndarray:
+    channels = a.shape[-1]
+    b = np.empty_like(a)
+    for i in range(channels):
+        neighbours = a[..., max(0, i - n // 2) : min(channels - 1, i + n // 2) + 1]
+        b[..., i] = a[..., i] / (k + alpha * (neighbours**2).sum(axis=-1)) ** beta
+    return b
+
+
+@pytest.mark.parametrize("constants", [(2.0, 5, 1e-4, 0.75), (1.0, 3, 0.5, 0.5)])
+def test_local_response_normalization_is_the_papers_formula(constants: tuple[float, int, float, float]) -> None:
+    k, n, alpha, beta = constants
+    a = np.random.default_rng(0).normal(0, 100, (2, 3, 4, 8))
+    b = LocalResponseNormalization(k, n, alpha, beta)(a.astype("float32"))
+    np.testing.assert_allclose(np.asarray(b), by_the_formula(a, *constants), rtol=1e-5)
+
+
+def test_its_defaults_are_alexnets() -> None:
+    config = LocalResponseNormalization().get_config()
+    assert {name: config[name] for name in ("k", "n", "alpha", "beta")} == {"k": 2, "n": 5, "alpha": 1e-4, "beta": 0.75}
+
+
+def test_half_precision_survives_squares_that_it_cannot_hold() -> None:
+    a = np.full((1, 1, 1, 8), 1000.0)
+    b = np.asarray(LocalResponseNormalization(dtype="float16")(a.astype("float16")), "float64")
+    np.testing.assert_allclose(b, by_the_formula(a, 2.0, 5, 1e-4, 0.75), rtol=0.01)
+
+
+def test_a_strided_convolution_is_centred_on_the_pixels_that_a_shortcut_takes() -> None:
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, conv_norm(image, 1, 3, 2, "c"))
+    kernel = np.zeros((3, 3, 1, 1), "float32")
+    kernel[1, 1] = 1
+    model.get_layer("c_conv").set_weights([kernel])
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(np.asarray(model(x)), x[:, ::2, ::2], rtol=1e-4)
+
+
+def test_pixels_are_normalised_per_channel() -> None:
+    image, x = pixels((1, 1, 3), Normalization((0.5, 0.25, 0.0), (0.5, 0.25, 1.0)))
+    out = keras.Model(image, x)(np.full((1, 1, 1, 3), 255.0, "float32"))
+    np.testing.assert_allclose(np.asarray(out)[0, 0, 0], [1, 3, 1], rtol=1e-6)

@@ -1,0 +1,47 @@
+"""AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional networks", 2012."""
+
+import keras
+from keras import layers
+
+from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, hidden, logits, pixels
+
+
+def alexnet(
+    input_shape: tuple[int, int, int] = (227, 227, 3),
+    classes: int = 1000,
+    normalization: Normalization = UNIT,
+    dropout: float = 0.5,
+    units: int = 4096,
+) -> keras.Model:
+    """Five convolutions and three fully connected layers in one tower: 62,378,344 parameters with the defaults.
+
+    The paper splits conv2, conv4 and conv5 over two GPUs; here they see all channels. It prints a 224x224 input, its
+    arithmetic needs 227x227. Pooling comes before normalisation, as in the lectures; the paper has it after. Weights
+    start as in section 5: deviation 0.01, biases 1 in conv2, conv4, conv5 and the hidden layers. Output: logits.
+    """
+    image, x = pixels(input_shape, normalization)
+    x = _conv(x, 96, 11, "conv1", strides=4, padding="valid")
+    x = layers.MaxPooling2D(3, 2, name="pool1")(x)
+    x = LocalResponseNormalization(name="norm1")(x)
+    x = _conv(x, 256, 5, "conv2", bias_initializer="ones")
+    x = layers.MaxPooling2D(3, 2, name="pool2")(x)
+    x = LocalResponseNormalization(name="norm2")(x)
+    x = _conv(x, 384, 3, "conv3")
+    x = _conv(x, 384, 3, "conv4", bias_initializer="ones")
+    x = _conv(x, 256, 3, "conv5", bias_initializer="ones")
+    x = layers.MaxPooling2D(3, 2, name="pool3")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for number in (6, 7):
+        x = hidden(x, units, dropout, number, kernel_initializer=_small(), bias_initializer="ones")
+    return keras.Model(image, logits(x, classes, kernel_initializer=_small()), name="alexnet")
+
+
+def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):
+    convolution = layers.Conv2D(
+        filters, size, padding=padding, activation="relu", kernel_initializer=_small(), name=name, **options
+    )
+    return convolution(x)
+
+
+def _small() -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.01)

@@ -1,0 +1,89 @@
+"""GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2014, table 1."""
+
+import keras
+from keras import layers
+
+from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, logits, pixels
+
+# Filters of each inception block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; None halves the picture.
+INCEPTION = {
+    "inception_3a": (64, 96, 128, 16, 32, 32),
+    "inception_3b": (128, 128, 192, 32, 96, 64),
+    "pool3": None,
+    "inception_4a": (192, 96, 208, 16, 48, 64),
+    "inception_4b": (160, 112, 224, 24, 64, 64),
+    "inception_4c": (128, 128, 256, 24, 64, 64),
+    "inception_4d": (112, 144, 288, 32, 64, 64),
+    "inception_4e": (256, 160, 320, 32, 128, 128),
+    "pool4": None,
+    "inception_5a": (256, 160, 320, 32, 128, 128),
+    "inception_5b": (384, 192, 384, 48, 128, 128),
+}
+
+# Blocks after which an auxiliary classifier looks, and what each output's loss counts for (section 5).
+AUXILIARY = {"inception_4a": "auxiliary1", "inception_4d": "auxiliary2"}
+LOSS_WEIGHTS = {"logits": 1.0, "auxiliary1": 0.3, "auxiliary2": 0.3}
+
+
+def googlenet(
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 1000,
+    normalization: Normalization = UNIT,
+    dropout: float = 0.4,
+    auxiliary: bool = False,
+) -> keras.Model:
+    """Nine inception blocks, global average pooling and one fully connected layer. Output: logits.
+
+    With `auxiliary`, for training: the outputs are a dict of the three logits "logits", "auxiliary1", "auxiliary2",
+    whose losses are added with `LOSS_WEIGHTS`; `training.architectures.main_tower` gives the network without them,
+    on the same weights, to evaluate and export.
+    """
+    image, x = pixels(input_shape, normalization)
+    outputs = {}
+    x = _stem(x)
+    for name, filters in INCEPTION.items():
+        x = _inception(x, filters, name) if filters else _halve(x, name)
+        if auxiliary and name in AUXILIARY:
+            outputs[AUXILIARY[name]] = _auxiliary(x, classes, AUXILIARY[name])
+    x = layers.GlobalAveragePooling2D(name="pool5")(x)
+    x = layers.Dropout(dropout, name="drop5")(x)
+    main = logits(x, classes)
+    return keras.Model(image, {"logits": main, **outputs} if auxiliary else main, name="googlenet")
+
+
+def _stem(x: keras.KerasTensor) -> keras.KerasTensor:
+    x = layers.ZeroPadding2D(3, name="conv1_pad")(x)
+    x = _conv(x, 64, 7, "conv1", strides=2, padding="valid")
+    x = LocalResponseNormalization(name="norm1")(_halve(x, "pool1"))
+    x = _conv(_conv(x, 64, 1, "conv2_reduce"), 192, 3, "conv2")
+    return _halve(LocalResponseNormalization(name="norm2")(x), "pool2")
+
+
+def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str) -> keras.KerasTensor:
+    """1x1, 3x3, 5x5 and pooling side by side, the larger filters and the pool behind or before a cheap 1x1."""
+    one, three_reduce, three, five_reduce, five, projection = filters
+    towers = [
+        _conv(x, one, 1, f"{name}_1x1"),
+        _conv(_conv(x, three_reduce, 1, f"{name}_3x3_reduce"), three, 3, f"{name}_3x3"),
+        _conv(_conv(x, five_reduce, 1, f"{name}_5x5_reduce"), five, 5, f"{name}_5x5"),
+        _conv(layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x), projection, 1, f"{name}_pool_proj"),
+    ]
+    return layers.Concatenate(name=name)(towers)
+
+
+def _auxiliary(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTensor:
+    """The paper's side classifier; on pictures smaller than its own the 5x5 window shrinks to what is there."""
+    window = (min(5, x.shape[1]), min(5, x.shape[2]))
+    x = layers.AveragePooling2D(window, 3, name=f"{name}_pool")(x)
+    x = layers.Flatten(name=f"{name}_flatten")(_conv(x, 128, 1, f"{name}_conv"))
+    x = layers.Dense(1024, activation="relu", name=f"{name}_fc")(x)
+    return logits(layers.Dropout(0.7, name=f"{name}_drop")(x), classes, name=name)
+
+
+def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):
+    return layers.Conv2D(filters, size, padding=padding, activation="relu", name=name, **options)(x)
+
+
+def _halve(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    # Partial windows count (112 -> 56 is the ceiling of 55.5), as in the authors' own framework.
+    return layers.MaxPooling2D(3, 2, padding="same", name=name)(x)

@@ -1,0 +1,49 @@
+"""Convolution kernels with names, for layers that show what a convolution does before any training."""
+
+import keras
+import numpy as np
+from keras import ops
+
+KERNELS = {
+    "identity": ((0, 0, 0), (0, 1, 0), (0, 0, 0)),
+    "edge_detection": ((-1, -1, -1), (-1, 8, -1), (-1, -1, -1)),
+    "sobel_x": ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)),
+    "sobel_y": ((-1, -2, -1), (0, 0, 0), (1, 2, 1)),
+    # The three features of the X/O toy: strokes that an X is made of.
+    "stroke_down": ((1, -1, -1), (-1, 1, -1), (-1, -1, 1)),
+    "crossing": ((1, -1, 1), (-1, 1, -1), (1, -1, 1)),
+    "stroke_up": ((-1, -1, 1), (-1, 1, -1), (1, -1, -1)),
+}
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class NamedKernels(keras.initializers.Initializer):
+    """Initialises a convolution with kernels of `KERNELS`, one a filter, each times `scale`.
+
+    On a picture of several channels every filter sees their mean. Raises ValueError for an unknown name, or for a
+    layer whose kernels are not 3x3 or whose filters are not as many as the names.
+    """
+
+    def __init__(self, names: tuple[str, ...], scale: float = 1.0) -> None:
+        unknown = [name for name in names if name not in KERNELS]
+        if unknown:
+            raise ValueError(f"There is no kernel named '{unknown[0]}'; there are {', '.join(KERNELS)}.")
+        self.names, self.scale = tuple(names), scale
+
+    def __call__(self, shape, dtype=None):
+        if tuple(shape[:2]) != (3, 3) or shape[3] != len(self.names):
+            raise ValueError(f"{len(self.names)} kernels of 3x3 do not fill a layer of shape {tuple(shape)}.")
+        stack = np.stack([KERNELS[name] for name in self.names], axis=-1)[:, :, None]
+        stack = np.repeat(stack, shape[2], axis=2) * (self.scale / shape[2])
+        return ops.convert_to_tensor(stack.astype("float32"), dtype=dtype)
+
+    def get_config(self):
+        return {"names": self.names, "scale": self.scale}
+
+
+def kernel_layer(names: tuple[str, ...] = ("identity", "edge_detection", "sobel_x", "sobel_y")) -> keras.layers.Layer:
+    """A frozen 3x3 convolution that shows named kernels: (batch, height, width, any) -> (..., len(names))."""
+    initializer = NamedKernels(names)
+    return keras.layers.Conv2D(
+        len(names), 3, padding="same", use_bias=False, kernel_initializer=initializer, trainable=False, name="kernels"
+    )

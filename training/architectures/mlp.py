@@ -1,0 +1,26 @@
+"""The multilayer perceptron that every introduction starts with: a picture as one long row of numbers."""
+
+import keras
+from keras import layers
+
+from training.architectures.layers import UNIT, Normalization, logits, pixels
+
+
+def mlp(
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    classes: int = 10,
+    normalization: Normalization = UNIT,
+    hidden: tuple[int, ...] = (500, 500),
+    activation: str = "sigmoid",
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Fully connected layers of `hidden` units each, by default 784-500-500-10 with 648,010 parameters.
+
+    `dropout` is the share of hidden units that is dropped after each layer while training. Output: logits.
+    """
+    image, x = pixels(input_shape, normalization)
+    x = layers.Flatten(name="flatten")(x)
+    for number, units in enumerate(hidden, start=1):
+        x = layers.Dense(units, activation=activation, name=f"fc{number}")(x)
+        x = layers.Dropout(dropout, name=f"drop{number}")(x)
+    return keras.Model(image, logits(x, classes), name="mlp")

@@ -1,0 +1,77 @@
+"""The residual networks for ImageNet: He, Zhang, Ren, Sun, "Deep residual learning", 2015, table 1."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from training.architectures.layers import UNIT, Normalization, conv_norm, logits, pixels, relu
+
+# depth: (bottleneck blocks?, blocks in conv2 to conv5)
+DEPTHS = {
+    18: (False, (2, 2, 2, 2)),
+    34: (False, (3, 4, 6, 3)),
+    50: (True, (3, 4, 6, 3)),
+    101: (True, (3, 4, 23, 3)),
+    152: (True, (3, 8, 36, 3)),
+}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What all blocks of one network share."""
+
+    bottleneck: bool
+    stride_in_3x3: bool
+    last_gamma: str
+
+
+def resnet(
+    depth: int,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 1000,
+    normalization: Normalization = UNIT,
+    stride_in_3x3: bool = False,
+    width: float = 1.0,
+    zero_init_last_gamma: bool = False,
+) -> keras.Model:
+    """ResNet-18, 34, 50, 101 or 152, with projections where the shape changes (the paper's option B).
+
+    In a bottleneck the first 1x1 convolution strides, as in the paper ("v1"); `stride_in_3x3` moves the stride to the
+    3x3 convolution (Torch's "v1.5": half a point better, a little slower). `width` multiplies the filters of every
+    layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). Output: logits.
+    """
+    bottleneck, blocks = DEPTHS[depth]
+    kind = _Kind(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")
+    image, x = pixels(input_shape, normalization)
+    x = relu(conv_norm(x, round(64 * width), 7, 2, "conv1"), "conv1")
+    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)  # zeros lose every maximum here: no value is below them
+    x = layers.MaxPooling2D(3, 2, name="pool1")(x)
+    for stage, count in enumerate(blocks, start=2):
+        filters = round(64 * 2 ** (stage - 2) * width)
+        for block in range(1, count + 1):
+            stride = 2 if stage > 2 and block == 1 else 1
+            x = _block(x, filters, stride, kind, f"conv{stage}_{block}")
+    x = layers.GlobalAveragePooling2D(name="pool5")(x)
+    return keras.Model(image, logits(x, classes), name=f"resnet{depth}")
+
+
+def _block(x: keras.KerasTensor, filters: int, stride: int, kind: _Kind, name: str) -> keras.KerasTensor:
+    channels = 4 * filters if kind.bottleneck else filters
+    shortcut = x
+    if stride > 1 or x.shape[-1] != channels:
+        shortcut = conv_norm(x, channels, 1, stride, f"{name}_shortcut")
+    x = (_bottleneck if kind.bottleneck else _basic)(x, filters, stride, kind, name)
+    return relu(layers.Add(name=f"{name}_add")([shortcut, x]), name)
+
+
+def _basic(x: keras.KerasTensor, filters: int, stride: int, kind: _Kind, name: str) -> keras.KerasTensor:
+    x = relu(conv_norm(x, filters, 3, stride, f"{name}_1"), f"{name}_1")
+    return conv_norm(x, filters, 3, 1, f"{name}_2", kind.last_gamma)
+
+
+def _bottleneck(x: keras.KerasTensor, filters: int, stride: int, kind: _Kind, name: str) -> keras.KerasTensor:
+    first, second = (1, stride) if kind.stride_in_3x3 else (stride, 1)
+    x = relu(conv_norm(x, filters, 1, first, f"{name}_1"), f"{name}_1")
+    x = relu(conv_norm(x, filters, 3, second, f"{name}_2"), f"{name}_2")
+    return conv_norm(x, 4 * filters, 1, 1, f"{name}_3", kind.last_gamma)

@@ -1,0 +1,59 @@
+"""VGG: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014, table 1."""
+
+import keras
+from keras import layers
+
+from training.architectures.layers import (
+    UNIT,
+    LocalResponseNormalization,
+    Normalization,
+    batch_normalization,
+    hidden,
+    logits,
+    pixels,
+    relu,
+)
+
+# A number is a 3x3 convolution with so many filters, number/1 a 1x1 convolution, M a 2x2 pooling.
+CONFIGURATIONS = {
+    "a": "64 M 128 M 256 256 M 512 512 M 512 512 M",
+    "a-lrn": "64 LRN M 128 M 256 256 M 512 512 M 512 512 M",
+    "b": "64 64 M 128 128 M 256 256 M 512 512 M 512 512 M",
+    "c": "64 64 M 128 128 M 256 256 256/1 M 512 512 512/1 M 512 512 512/1 M",
+    "d": "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M",
+    "e": "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M",
+}
+
+
+def vgg(
+    configuration: str,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 1000,
+    normalization: Normalization = UNIT,
+    batch_norm: bool = False,
+    dropout: float = 0.5,
+    units: int = 4096,
+) -> keras.Model:
+    """One column of the paper's table 1: "a" (11 layers), "a-lrn", "b" (13), "c" and "d" (16), "e" (19).
+
+    `batch_norm` puts batch normalisation behind every convolution, in place of its biases: the paper is a year
+    older, but D and E hardly train from scratch without. `units` is the size of the two hidden layers. Weights start
+    as in Glorot & Bengio 2010, which the paper names as enough (section 3.1). Output: logits.
+    """
+    image, x = pixels(input_shape, normalization)
+    stages = CONFIGURATIONS[configuration].removesuffix(" M").split(" M ")
+    for stage, words in enumerate(stages, start=1):
+        for number, word in enumerate(words.split(), start=1):
+            x = _layer(x, word, f"{stage}_{number}", batch_norm)
+        x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = hidden(hidden(x, units, dropout, 6), units, dropout, 7)
+    return keras.Model(image, logits(x, classes), name=f"vgg_{configuration.replace('-', '_')}")
+
+
+def _layer(x: keras.KerasTensor, word: str, name: str, batch_norm: bool) -> keras.KerasTensor:
+    if word == "LRN":
+        return LocalResponseNormalization(name=f"norm{name}")(x)
+    filters, _, size = word.partition("/")
+    x = layers.Conv2D(int(filters), int(size or 3), padding="same", use_bias=not batch_norm, name=f"conv{name}")(x)
+    return relu(batch_normalization(x, f"bn{name}") if batch_norm else x, f"conv{name}")

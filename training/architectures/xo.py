@@ -1,0 +1,39 @@
+"""The X/O toy network: is it an X or an O? Small enough to follow every number by hand."""
+
+import keras
+from keras import layers
+
+from training.architectures.kernels import NamedKernels
+from training.architectures.layers import Normalization, logits, pixels
+
+INK_AND_PAPER = Normalization(mean=(0.5,), std=(0.5,))  # ink (255) becomes 1, paper (0) becomes -1
+FEATURES = ("stroke_down", "crossing", "stroke_up")
+PIXELS_OF_A_FEATURE = 9
+
+
+def xo(
+    input_shape: tuple[int, int, int] = (9, 9, 1),
+    classes: int = 2,
+    normalization: Normalization = INK_AND_PAPER,
+    features: tuple[str, ...] = FEATURES,
+    filters: tuple[int, ...] = (),
+) -> keras.Model:
+    """Convolution with three known 3x3 features, ReLU, pooling, then one fully connected layer. Output: logits.
+
+    The first layer starts from `features` (names of `kernels.KERNELS`) divided by their nine pixels, so that a
+    perfect match gives 1.00; training may change them. `filters` adds a layer of convolution and pooling each.
+    Pooling is 2x2, stride 2, and keeps the partial windows at the right and bottom edge (7 -> 4).
+    """
+    image, x = pixels(input_shape, normalization)
+    first = NamedKernels(features, scale=1 / PIXELS_OF_A_FEATURE)
+    x = _conv_pool(x, len(features), 1, kernel_initializer=first)
+    for number, count in enumerate(filters, start=2):
+        x = _conv_pool(x, count, number, kernel_initializer="he_normal")
+    x = layers.Flatten(name="flatten")(x)
+    return keras.Model(image, logits(x, classes), name="xo")
+
+
+def _conv_pool(x: keras.KerasTensor, filters: int, number: int, **options) -> keras.KerasTensor:
+    x = layers.Conv2D(filters, 3, name=f"features{number}", **options)(x)
+    x = layers.Activation("relu", name=f"relu{number}")(x)
+    return layers.MaxPooling2D(2, padding="same", name=f"pool{number}")(x)

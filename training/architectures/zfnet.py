@@ -1,0 +1,45 @@
+"""ZFNet: Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, figure 3."""
+
+import keras
+from keras import layers
+
+from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, hidden, logits, pixels
+
+
+def zfnet(
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    classes: int = 1000,
+    normalization: Normalization = UNIT,
+    filters: tuple[int, int, int] = (512, 1024, 512),
+    dropout: float = 0.5,
+    units: int = 4096,
+) -> keras.Model:
+    """AlexNet with a finer first layer: 7x7 stride 2 in place of 11x11 stride 4, and conv2 with stride 2.
+
+    `filters` are those of conv3, conv4 and conv5: by default the larger network of the paper's table 3, which the
+    lectures show; (384, 384, 256) is figure 3. The pools after conv1 and conv2 keep partial windows (110 -> 55,
+    26 -> 13), as the figure's sizes ask. "Contrast norm" is local response normalisation here. Output: logits.
+    """
+    image, x = pixels(input_shape, normalization)
+    x = layers.ZeroPadding2D(1, name="conv1_pad")(x)
+    x = _conv(x, 96, 7, "conv1", strides=2)
+    x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
+    x = LocalResponseNormalization(name="norm1")(x)
+    x = _conv(x, 256, 5, "conv2", strides=2)
+    x = layers.MaxPooling2D(3, 2, padding="same", name="pool2")(x)
+    x = LocalResponseNormalization(name="norm2")(x)
+    for number, count in enumerate(filters, start=3):
+        x = _conv(x, count, 3, f"conv{number}", padding="same")
+    x = layers.MaxPooling2D(3, 2, name="pool5")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for number in (6, 7):
+        x = hidden(x, units, dropout, number, kernel_initializer=_small())
+    return keras.Model(image, logits(x, classes, kernel_initializer=_small()), name="zfnet")
+
+
+def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, **options) -> keras.KerasTensor:
+    return layers.Conv2D(filters, size, activation="relu", kernel_initializer=_small(), name=name, **options)(x)
+
+
+def _small() -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.01)
