@@ -1,0 +1,56 @@
+"""All that is said to Keras' backend directly: its log level, its seeds, and its promise to compute alike every time.
+
+Importing this module imports Keras; nothing else in the training half may name a backend, except the export.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hides what C++ writes to the error stream, past Python's; exceptions are not hidden."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+# TensorFlow reads the level when it is imported, but logs about processor and missing GPU before it knows it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _silent_stderr():
+    import keras
+
+PACKAGES = ("keras", "tensorflow", "jax", "numpy", "onnx", "tf2onnx", "onnxruntime")
+
+
+def make_repeatable(seed: int) -> None:
+    """Seeds Python, NumPy and Keras, so that the same run on the same machine gives the same weights, bit by bit.
+
+    TensorFlow is asked for deterministic kernels too (no cost on the CPU, measured); JAX's are so by themselves.
+    """
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the installed libraries that a result may depend on."""
+    versions = {"python": platform.python_version(), "backend": keras.backend.backend()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

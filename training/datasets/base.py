@@ -1,0 +1,89 @@
+"""What a data set is to the rest of training: labels, a training split and a test split. Knows no Keras."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.errors import TrainingError
+
+
+class Split(Protocol):
+    """Pictures by index, all of one shape, with their labels."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every picture."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every picture, shape (pictures,)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pictures at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
+        ...
+
+    def encoded(self, index: int) -> bytes:
+        """One picture as the bytes of a picture file, as a client of the service would send it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A split that lies in memory: `images` uint8 (pictures, height, width, channels), `labels` int64 (pictures,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.images[indices]
+
+    def encoded(self, index: int) -> bytes:
+        return png(self.images[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Named classes with their pictures; `note` tells what a reader of a result must know about these very files."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    train: Split
+    test: Split
+    note: str | None = None
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """A picture, uint8 (height, width, 1 or 3), as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
+    """The folder that holds `files`: `data_dir/folder` or `data_dir`. Raises TrainingError naming what is missing."""
+    candidates = [data_dir / folder, data_dir]
+    for candidate in candidates:
+        if all((candidate / name).is_file() for name in files):
+            return candidate
+    best = max(candidates, key=lambda candidate: sum((candidate / name).is_file() for name in files))
+    missing = ", ".join(name for name in files if not (best / name).is_file())
+    raise TrainingError(
+        f"{best} lacks {missing}: put the official files there, or download them (no --data-dir, no CONVOY_DATA)."
+    )

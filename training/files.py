@@ -1,0 +1,40 @@
+"""Files that are either whole or not there: written beside their place, then renamed into it."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.errors import TrainingError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a file at a temporary path and moves it to `path`, durably.
+
+    Raises TrainingError when that fails, on a full disk for example; nothing half-written is left.
+    """
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")  # libraries go by the suffix
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Raises TrainingError naming the file when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged: {error}.") from error

@@ -1,0 +1,179 @@
+"""A recipe is data: everything that decides a training run, with defaults. Knows no Keras and no file.
+
+Published results are small files beside this one that say only what differs from the defaults.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from training.errors import TrainingError
+
+ARCHITECTURE_PREFIX = "architecture."
+Option = int | float | bool | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained, on what, and how. Every field can be changed by `--set field=value`.
+
+    Raises TrainingError when a value is out of its range.
+    """
+
+    name: str
+    about: str = ""
+    dataset: str
+    architecture: str
+    architecture_options: Mapping[str, Option] = field(default_factory=dict)
+    """The builder's own options; `--set architecture.width=0.5` changes one."""
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    """The network sees (pixel / 255 - mean) / std, one value for all channels or one for each."""
+
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    label_smoothing: float = 0.0
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    """L2 on kernels only: part of the gradient with sgd (as the papers have it), decoupled with adamw."""
+
+    learning_rate: float = 0.1
+    """The highest rate of the schedule."""
+    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    warm_up_epochs: float = 0.0
+    """Epochs, or a part of one, in which the rate rises from nearly nothing."""
+    milestones: tuple[float, ...] = ()
+    """For `step`: after each of these epochs the rate is multiplied by `decay`."""
+    decay: float = 0.1
+
+    shift_px: int = 0
+    """Pictures move by up to so many pixels on both axes: the same as a random crop of the padded picture."""
+    shift_fill: Literal["black", "reflect"] = "black"
+    flip: bool = False
+
+    epochs: int = 10
+    batch_size: int = 128
+    validation: int = 5000
+    """Pictures split off the training set, drawn by `seed`, to choose and to stop by. 0: none, keep the last."""
+    keep: Literal["best", "last"] = "last"
+    """Which weights the run ends with: of the epoch with the best validation accuracy, or of the last one."""
+    limit: int | None = None
+    """At most so many pictures for training, for validation and for the test each: for trying things out."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low in _AT_LEAST.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise TrainingError(f"{name} is {value}; it must be at least {low}.")
+        for name in ("learning_rate", "decay"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be positive.")
+        for name in ("label_smoothing", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
+        if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
+            raise TrainingError("mean and std need the same number of values, and every std must be positive.")
+        if self.keep == "best" and not self.validation:
+            raise TrainingError("keep=best needs validation pictures: set validation, or keep=last.")
+        if self.schedule == "step" and not self.milestones:
+            raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
+
+
+_AT_LEAST = {
+    "weight_decay": 0,
+    "warm_up_epochs": 0,
+    "shift_px": 0,
+    "epochs": 1,
+    "batch_size": 1,
+    "validation": 0,
+    "limit": 1,
+    "seed": 0,
+}
+_FIXED = ("name", "about", "architecture_options")
+
+
+def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
+    """The recipe with values typed by a user, `{"epochs": "3", "architecture.activation": "relu"}`.
+
+    Raises TrainingError for an unknown key (naming the nearest), and for a value that is not of the field's type.
+    """
+    changes: dict[str, Any] = {}
+    options = dict(recipe.architecture_options)
+    for key, text in settings.items():
+        if key.startswith(ARCHITECTURE_PREFIX):
+            options[key.removeprefix(ARCHITECTURE_PREFIX)] = _guess(text)
+        else:
+            changes[key] = _typed(key, text, _field_type(key))
+    return dataclasses.replace(recipe, architecture_options=options, **changes)
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, for `recipe.json`."""
+    return dataclasses.asdict(recipe)
+
+
+def from_json(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that `to_json` wrote. Raises TrainingError for fields that this version of Convoy doesn't have."""
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    if strange := set(values) - known:
+        raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(strange))}.")
+    try:
+        return Recipe(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except TypeError as error:
+        raise TrainingError(f"The recipe is incomplete: {error}.") from error
+
+
+def nearest(word: str, words: typing.Iterable[str]) -> str:
+    """A hint for a mistyped word: the nearest known one, or all of them."""
+    words = sorted(words)
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(words)}."
+
+
+def _field_type(key: str) -> Any:
+    types = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in _FIXED}
+    if key not in types:
+        raise TrainingError(f"A recipe has no {key!r}: {nearest(key, types)}")
+    return types[key]
+
+
+def _typed(key: str, text: str, kind: Any) -> Any:
+    choices = typing.get_args(kind)
+    try:
+        if typing.get_origin(kind) is tuple:
+            return tuple(float(part) for part in text.split(",") if part.strip())
+        if typing.get_origin(kind) is Literal:
+            return choices[choices.index(text)]
+        if type(None) in choices:
+            return None if text.lower() == "none" else choices[0](text)
+        return _TRUTH[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        raise TrainingError(f"{key}={text}: {_expectation(kind, choices)} was expected.") from None
+
+
+def _expectation(kind: Any, choices: tuple[Any, ...]) -> str:
+    if typing.get_origin(kind) is tuple:
+        return "numbers with commas between them"
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(choices)}"
+    if type(None) in choices:
+        return "a whole number or none"
+    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a text")
+
+
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _guess(text: str) -> Option:
+    """The value of a builder's option, whose type only the builder knows."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
