@@ -21,6 +21,7 @@ from service.api.ops import ops_routes
 from service.classifier import Classifier
 from service.cores import usable_cores
 from service.errors import ConvoyError
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
@@ -29,7 +30,7 @@ from service.settings import Settings
 
 def create_app(settings: Settings) -> FastAPI:
     """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm."""
-    metrics = Metrics()
+    metrics, lifecycle = Metrics(), Lifecycle()
     registry = Registry(Repository(settings.models), settings, metrics)
     decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
     classifier = Classifier(
@@ -58,15 +59,15 @@ def create_app(settings: Settings) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs without scripts from elsewhere
-    app.state.registry = registry
-    app.add_middleware(Edge, metrics=metrics, is_draining=lambda: registry.draining)
+    app.state.lifecycle = lifecycle
+    app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle)
     for endpoint in (
         Classify(classifier, settings.max_body_bytes),
         ClassifyBatch(classifier, settings.max_body_bytes, settings.max_queue_images),
     ):
         app.router.routes.append(Route(endpoint.path, endpoint, methods=["POST"]))
     app.include_router(model_routes(registry))
-    app.include_router(ops_routes(registry, metrics))
+    app.include_router(ops_routes(registry, metrics, lifecycle))
     _install_errors(app)
     install_openapi(app)
     return app

@@ -79,7 +79,8 @@ class Batcher:
         self._instances = instances
         self._on_batch = on_batch
         self._queue: deque[_Entry] = deque()
-        self._running = 0
+        self.running = 0
+        """Batches that run now."""
         self._wakeup: asyncio.Handle | None = None
         self._seconds_per_image = 0.0
         self._closed = False
@@ -151,7 +152,7 @@ class Batcher:
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         # A turn of the loop later at the earliest: all requests that arrived in one turn share a batch.
-        if self._running >= self._instances:
+        if self.running >= self._instances:
             return
         full = self.queued_images >= self._max_batch_size
         if self._wakeup is None and self._max_delay_s and not full:
@@ -166,7 +167,7 @@ class Batcher:
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
-        while self._running < self._instances and (batch := self._form()):
+        while self.running < self._instances and (batch := self._form()):
             self._launch(batch)
         self._rest()
 
@@ -189,7 +190,7 @@ class Batcher:
         return batch
 
     def _launch(self, batch: list[_Piece]) -> None:
-        self._running += 1
+        self.running += 1
         parts = [piece.images for piece in batch]
         running = asyncio.get_running_loop().run_in_executor(self._executor, self._timed_run, parts)
         running.add_done_callback(lambda done: self._finish(batch, done))
@@ -204,7 +205,7 @@ class Batcher:
         return outputs, time.perf_counter() - started_s
 
     def _finish(self, batch: list[_Piece], done: asyncio.Future[tuple[Array, float]]) -> None:
-        self._running -= 1
+        self.running -= 1
         self._start()  # the model gets its next batch before anybody gets an answer
         error = done.exception()
         if error is not None:
@@ -222,7 +223,7 @@ class Batcher:
         self._on_batch(size, compute_s)
 
     def _rest(self) -> None:
-        if not self._running and not self.queued_images:
+        if not self.running and not self.queued_images:
             self._idle.set()
 
 

@@ -25,11 +25,13 @@ class Metrics:
         )
         self.refused = self._counter("convoy_refused_total", "Requests refused because the queue was full.", "model")
         self.queue_images = Gauge("convoy_queue_images", "Images waiting now.", ["model"], registry=self.registry)
+        self.running_batches = Gauge("convoy_running_batches", "Runs now.", ["model"], registry=self.registry)
         self.versions = Gauge("convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry)
 
-    def watch_queue(self, model: str, images: Callable[[], int]) -> None:
-        """Makes the gauge of `model` ask `images` whenever it is read."""
-        self.queue_images.labels(model).set_function(images)
+    def watch(self, model: str, queued_images: Callable[[], int], running_batches: Callable[[], int]) -> None:
+        """Makes the gauges of `model` ask these whenever they are read."""
+        self.queue_images.labels(model).set_function(queued_images)
+        self.running_batches.labels(model).set_function(running_batches)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

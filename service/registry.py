@@ -60,7 +60,6 @@ class Registry:
         self._wanted: set[str] = set()
         self._problems: dict[str, str] = {}
         self._loaded = False
-        self.draining = False
 
     async def load(self, only: str | None = None, version: str | None = None) -> None:
         """Loads and warms the newest versions of every model, or only that model, or only that version of it.
@@ -86,8 +85,6 @@ class Registry:
 
     def not_ready_because(self) -> dict[str, str]:
         """Empty when ready; otherwise what is missing, by model name, or under 'service'."""
-        if self.draining:
-            return {"service": "It is shutting down."}
         waiting = dict.fromkeys(self._wanted - self._default.keys(), "It is loading.")
         if not self._loaded:
             return {"service": "Models are loading."} | waiting
@@ -97,12 +94,7 @@ class Registry:
 
     async def close(self) -> None:
         """Answers everything queued, then unloads."""
-        self.draining = True
         await asyncio.gather(*(served.close() for versions in self._served.values() for served in versions.values()))
-
-    def start_draining(self) -> None:
-        """Not ready from now on, though requests are answered until `close`."""
-        self.draining = True
 
     async def _load(self, model: str, only: str | None) -> None:
         for version in reversed(await asyncio.to_thread(self._repository.versions, model)):
@@ -123,7 +115,11 @@ class Registry:
         versions[served.version] = served
         self._default[served.model] = max(versions.values(), key=lambda s: s.folder.version)
         self._metrics.versions.labels(served.model).set(len(versions))
-        self._metrics.watch_queue(served.model, lambda: sum(s.batcher.queued_images for s in versions.values()))
+        self._metrics.watch(
+            served.model,
+            lambda: sum(s.batcher.queued_images for s in versions.values()),
+            lambda: sum(s.batcher.running for s in versions.values()),
+        )
         logs.event(
             logging.INFO,
             "version is loaded",

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from service import logs
 from service.errors import ConvoyError
+from service.lifecycle import Lifecycle
 from service.settings import Settings
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it.
@@ -28,22 +29,38 @@ class CannotListen(ConvoyError):
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that calls `on_stop` the moment it is told to stop."""
+    """A uvicorn server that tells `lifecycle` how far its stop has come."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._lifecycle = lifecycle
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_stop()
+        self._lifecycle.stopping = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._on_stop()
+        self._lifecycle.stopping = True
+        for listener in sockets or []:
+            await self._accept_the_last(listener)
         for server in self.servers:
             server.close()
+        self._lifecycle.closing = True
         await asyncio.sleep(LAST_REQUEST_GRACE_S)
         await super().shutdown(sockets)
+
+    async def _accept_the_last(self, listener: socket.socket) -> None:
+        """Takes the connections that the kernel has completed and the loop has not seen: closing would reset them."""
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -69,7 +86,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
             timeout_graceful_shutdown=settings.drain_timeout_s,  # type: ignore[arg-type]
             backlog=BACKLOG,
         )
-        server = Server(config, app.state.registry.start_draining)
+        server = Server(config, app.state.lifecycle)
         host, port = sock.getsockname()[:2]
         logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid())
         server.run(sockets=[sock])
@@ -79,6 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises CannotListen, saying what to do."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family)
+    sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

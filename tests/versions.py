@@ -33,21 +33,25 @@ def write_version(
     classes: int = 4,
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
+    graph: onnx.ModelProto | None = None,
 ) -> Path:
-    """Writes root/model/version; the weights follow from the seed. Returns the folder."""
+    """Writes root/model/version, a linear classifier whose weights follow from the seed, or the given graph.
+
+    Returns the folder.
+    """
     folder = root / model / str(version)
     folder.mkdir(parents=True)
     height, width, channels = shape
     weights = np.random.default_rng(seed).normal(size=(height * width * channels, classes)).astype(np.float32)
-    (folder / "model.onnx").write_bytes(linear_graph(weights, shape).SerializeToString())
+    (folder / "model.onnx").write_bytes((graph or linear_graph(weights, shape)).SerializeToString())
     (folder / "labels.txt").write_text("".join(f"class-{i}\n" for i in range(classes)))
-    graph, labels = folder / "model.onnx", folder / "labels.txt"
+    file, labels = folder / "model.onnx", folder / "labels.txt"
     manifest = Manifest(
         input=Input(height=height, width=width, channels=channels),  # type: ignore[arg-type]
         preprocessing=preprocessing or Preprocessing(background=0),
         classes=classes,
         labels=File(file="labels.txt", sha256=sha256_of(labels)),
-        variants=[Variant(file="model.onnx", sha256=sha256_of(graph), precision="float32", bytes=graph.stat().st_size)],
+        variants=[Variant(file="model.onnx", sha256=sha256_of(file), precision="float32", bytes=file.stat().st_size)],
         provenance=Provenance(source="made by the tests", created_utc="2026-01-01T00:00:00Z"),
     )
     write_manifest(manifest, folder)

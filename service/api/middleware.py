@@ -3,7 +3,6 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +11,7 @@ from service import logs
 from service.api.body import header
 from service.api.errors import ClientGone, respond
 from service.errors import ConvoyError
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 
 MAX_REQUEST_ID_LENGTH = 128
@@ -21,10 +21,10 @@ CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and co
 class Edge:
     """Plain ASGI. `scope["convoy"]` carries the request's log fields; whoever learns something adds it there."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, is_draining: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle) -> None:
         self._app = app
         self._metrics = metrics
-        self._is_draining = is_draining
+        self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,7 +41,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                if self._is_draining():
+                if self._lifecycle.closing:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 

@@ -2,16 +2,17 @@
 
 from fastapi import APIRouter, Response
 
-from service.api.errors import ErrorResponse, as_json, headers_of
+from service.api.errors import ErrorResponse, as_json, headers_of, respond
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.registry import Registry
 
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def ops_routes(registry: Registry, metrics: Metrics) -> APIRouter:
+def ops_routes(registry: Registry, metrics: Metrics, lifecycle: Lifecycle) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/health/live", summary="Whether the process answers")
@@ -25,10 +26,12 @@ def ops_routes(registry: Registry, metrics: Metrics) -> APIRouter:
         responses={503: {"model": ErrorReply}},
     )
     async def ready() -> Response | Health:
+        if lifecycle.stopping:
+            return respond(Draining("The service is shutting down."))
         reasons = registry.not_ready_because()
         if not reasons:
             return Health(status="ready")
-        error = (Draining if registry.draining else NotReady)("The service is not ready.")
+        error = NotReady("The service is not ready.")
         return ErrorResponse({"error": as_json(error) | {"reasons": reasons}}, 503, headers_of(error))
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

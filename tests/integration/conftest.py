@@ -1,0 +1,39 @@
+"""Services that many tests share: one start a session, because a start costs a second."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.graphs import brittle_graph, slow_graph
+from tests.running import RunningService
+from tests.versions import write_version
+
+SHAPE = (8, 8, 1)
+MAX_BODY_BYTES = 200_000
+MAX_PIXELS = 1_000_000
+MAX_QUEUE_IMAGES = 64
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`linear` in versions 1 and 2, `brittle` that fails on a white pixel, `slow` that takes its time."""
+    root = tmp_path_factory.mktemp("models")
+    write_version(root, "linear", 1, seed=1)
+    write_version(root, "linear", 2, seed=2)
+    write_version(root, "brittle", 1, graph=brittle_graph(SHAPE, 4))
+    write_version(root, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=150))
+    return root
+
+
+@pytest.fixture(scope="session")
+def service(zoo: Path) -> Iterator[RunningService]:
+    with RunningService(
+        zoo,
+        latest_versions=2,
+        max_body_bytes=MAX_BODY_BYTES,
+        max_pixels=MAX_PIXELS,
+        max_queue_images=MAX_QUEUE_IMAGES,
+        max_batch_size=16,
+    ) as running:
+        yield running

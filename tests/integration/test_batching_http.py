@@ -1,0 +1,58 @@
+"""Clients that ask at once share batches, and one that goes away hurts nobody."""
+
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlparse
+
+import httpx
+
+from tests.pictures import picture
+from tests.running import RunningService
+
+
+def test_64_clients_at_once_share_batches(service: RunningService) -> None:
+    before = batches(service, "linear")
+    with ThreadPoolExecutor(64) as clients:
+        codes = list(clients.map(lambda seed: ask(service.url, "linear", seed), range(1024)))
+    after = batches(service, "linear")
+    assert codes == [200] * 1024
+    runs, images = after[0] - before[0], after[1] - before[1]
+    assert images == 1024
+    assert runs < 0.8 * images, f"{images} images rode in {runs} batches"
+
+
+def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(service: RunningService) -> None:
+    before = batches(service, "slow")
+    with ThreadPoolExecutor(12) as clients:
+        first = clients.submit(ask, service.url, "slow", 0)  # keeps the model busy while the rest queues up
+        service.wait_until(lambda: service.metric("convoy_running_batches", model="slow") == 1)
+        leavers = [leave(service.url, "slow") for _ in range(4)]
+        stayers = [clients.submit(ask, service.url, "slow", seed) for seed in range(4)]
+        for leaver in leavers:
+            leaver.close()
+        assert [f.result() for f in (first, *stayers)] == [200] * 5
+    images = batches(service, "slow")[1] - before[1]
+    assert images < 1 + 4 + 4, "the pictures of clients that left were computed all the same"
+    assert service.metric("convoy_queue_images", model="slow") == 0
+
+
+def batches(service: RunningService, model: str) -> tuple[float, float]:
+    """Runs of the model and images in them, so far."""
+    runs = service.metric("convoy_batch_images_count", model=model)
+    return runs, service.metric("convoy_batch_images_sum", model=model)
+
+
+def ask(url: str, model: str, seed: int) -> int:
+    return httpx.post(f"{url}/api/v1/models/{model}/classify", content=picture(seed=seed), timeout=60).status_code
+
+
+def leave(url: str, model: str) -> socket.socket:
+    """Sends a complete request; closing the socket then resets the connection."""
+    parsed = urlparse(url)
+    sock = socket.create_connection((parsed.hostname, parsed.port))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    body = picture()
+    head = f"POST /api/v1/models/{model}/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    sock.sendall(head.encode() + body)
+    return sock

@@ -1,0 +1,183 @@
+"""Every error code, provoked over real HTTP: right status, stable code, a sentence, and what to do."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.api.errors import STATUS
+from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
+from tests.pictures import encode, picture, random_pixels
+from tests.running import RunningService
+from tests.versions import write_version
+
+LINEAR = "/api/v1/models/linear/classify"
+BATCH = LINEAR + "/batch"
+Request = Callable[[httpx.Client], httpx.Response]
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that announces 50,000 x 50,000 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(50_001 * 2))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def tiff() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "TIFF")
+    return file.getvalue()
+
+
+def chunks(total: int) -> Iterator[bytes]:
+    """A body of unannounced length."""
+    for _ in range(total // 1000):
+        yield bytes(1000)
+
+
+def post(path: str = LINEAR, **kwargs: object) -> Request:
+    return lambda client: client.post(path, **kwargs)  # type: ignore[arg-type]
+
+
+WHITE = np.full(SHAPE, 255, np.uint8)
+CASES: list[tuple[str, str, int, Request]] = [
+    ("text", "bad_image", 400, post(content=b"hello")),
+    ("empty", "bad_image", 400, post(content=b"")),
+    ("truncated", "bad_image", 400, post(content=picture(40, 40)[:200])),
+    ("tiff", "unsupported_image", 415, post(content=tiff())),
+    ("form without its file", "bad_request", 400, post(files={"picture": picture()})),
+    ("form with two files", "bad_request", 400, post(files=[("file", b"a"), ("file", b"b")])),
+    ("form cut off", "bad_request", 400, post(content=b"--x\r\n", headers={"content-type": "multipart/form-data"})),
+    (
+        "batch that is no json",
+        "bad_request",
+        400,
+        post(BATCH, content=b"{", headers={"content-type": "application/json"}),
+    ),
+    ("no such model", "unknown_model", 404, post("/api/v1/models/nope/classify", content=picture())),
+    ("no such model to describe", "unknown_model", 404, lambda client: client.get("/api/v1/models/nope")),
+    ("no such version", "unknown_version", 404, post(params={"version": "9"}, content=picture())),
+    ("body over the limit", "body_too_large", 413, post(content=bytes(MAX_BODY_BYTES + 1))),
+    ("body over the limit, in chunks", "body_too_large", 413, post(content=chunks(2 * MAX_BODY_BYTES))),
+    ("decompression bomb", "image_too_large", 413, post(content=bomb())),
+    (
+        "more pictures than may wait",
+        "too_many_images",
+        413,
+        post(BATCH, json={"images": [{"data": "AAAA"}] * (MAX_QUEUE_IMAGES + 1)}),
+    ),
+    ("batch of unknown type", "unsupported_media_type", 415, post(BATCH, content=b"x")),
+    ("top_k of nought", "bad_parameter", 422, post(params={"top_k": 0}, content=picture())),
+    ("top_k of words", "bad_parameter", 422, post(params={"top_k": "all"}, content=picture())),
+    ("misspelt parameter", "bad_parameter", 422, post(params={"topk": 1}, content=picture())),
+    ("batch without images", "bad_parameter", 422, post(BATCH, json={"images": []})),
+    ("model that fails", "model_failed", 500, post("/api/v1/models/brittle/classify", content=encode(WHITE))),
+    ("no such path", "not_found", 404, lambda client: client.get("/nowhere")),
+    ("wrong method", "method_not_allowed", 405, lambda client: client.get(LINEAR)),
+]
+PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "draining"}
+
+
+def check(reply: httpx.Response, code: str, status: int) -> None:
+    assert reply.status_code == status, reply.text
+    error = reply.json()["error"]
+    assert error["code"] == code
+    assert error["message"].endswith(".")
+    assert error["hint"].endswith(".")
+    assert "x-request-id" in reply.headers
+
+
+@pytest.mark.parametrize(("code", "status", "request_it"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_error(service: RunningService, code: str, status: int, request_it: Request) -> None:
+    check(request_it(service.client), code, status)
+    assert service.client.post(LINEAR, content=picture()).status_code == 200
+
+
+def test_no_code_goes_unprovoked() -> None:
+    assert {kind.code for kind in STATUS} <= {case[1] for case in CASES} | PROVOKED_BELOW
+
+
+def test_overload_is_refused_with_a_time_and_recovers(service: RunningService) -> None:
+    def ask(seed: int) -> httpx.Response:
+        files = [("files", picture(seed=seed))] * 16
+        return httpx.post(f"{service.url}/api/v1/models/slow/classify/batch", files=files, timeout=60)
+
+    with ThreadPoolExecutor(16) as clients:
+        replies = list(clients.map(ask, range(16)))
+    refused = [reply for reply in replies if reply.status_code != 200]
+    assert 0 < len(refused) < 16
+    for reply in refused:
+        check(reply, "overloaded", 429)
+        assert 1 <= int(reply.headers["retry-after"]) <= 60
+    assert service.metric("convoy_refused_total", model="slow") >= len(refused)
+    assert ask(0).status_code == 200
+
+
+def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) -> None:
+    def ask(pixels: np.ndarray) -> int:
+        return httpx.post(f"{service.url}/api/v1/models/brittle/classify", content=encode(pixels)).status_code
+
+    with ThreadPoolExecutor(8) as clients:
+        codes = list(clients.map(ask, [WHITE if i % 2 else random_pixels(*SHAPE, seed=i) for i in range(40)]))
+    assert codes[1::2] == [500] * 20  # good ones may share the batch of a bad one; nobody goes unanswered
+    assert set(codes[0::2]) <= {200, 500}
+    assert ask(random_pixels(*SHAPE)) == 200
+
+
+def test_a_deadline_answers_in_time(zoo: Path) -> None:
+    with RunningService(zoo, request_timeout_ms=20) as service:
+        check(service.client.post("/api/v1/models/slow/classify", content=picture()), "deadline_exceeded", 504)
+
+
+def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
+    write_version(tmp_path, "good", 1)
+    broken = write_version(tmp_path, "broken", 1)
+    (broken / "model.onnx").write_bytes(b"not what the manifest says")
+    with RunningService(tmp_path, wait_ready=False) as service:
+        assert "sha256" in service.wait_for("version is broken")["reason"]
+        service.wait_for("version is loaded")
+        ready = service.client.get("/health/ready")
+        check(ready, "not_ready", 503)
+        assert "sha256" in ready.json()["error"]["reasons"]["broken"]
+        refused = service.client.post("/api/v1/models/broken/classify", content=picture())
+        check(refused, "not_ready", 503)
+        assert refused.headers["retry-after"] == "1"
+        assert service.client.post("/api/v1/models/good/classify", content=picture()).status_code == 200
+
+
+def test_a_broken_newest_version_leaves_the_one_before_in_service(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1)
+    newest = write_version(tmp_path, "linear", 2)
+    (newest / "manifest.json").write_text("{}")
+    with RunningService(tmp_path) as service:
+        assert service.client.post(LINEAR, content=picture()).json()["version"] == "1"
+
+
+def test_without_any_model_it_lives_and_says_why_it_is_not_ready(tmp_path: Path) -> None:
+    with RunningService(tmp_path / "nothing", wait_ready=False) as service:
+        assert service.client.get("/health/live").status_code == 200
+        check(service.client.get("/health/ready"), "not_ready", 503)
+        assert "put one there" in service.client.get("/health/ready").json()["error"]["reasons"]["service"]
+
+
+def test_a_taken_port_is_told_without_a_traceback(service: RunningService, zoo: Path) -> None:
+    import subprocess
+
+    from tests.running import CONVOY
+
+    command = [CONVOY, "serve", "--models", zoo, "--port", service.url.rsplit(":", 1)[1]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert "choose another port with --port or CONVOY_PORT" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,156 @@
+"""Stopping under load: SIGTERM loses nothing, tells at once, and ends in time with code 0."""
+
+import http.client
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from tests.pictures import picture
+from tests.running import RunningService
+
+CLASSIFY = "/api/v1/models/linear/classify"
+
+
+class Client(threading.Thread):
+    """Sends pictures, over kept-alive connections or a new one each, until refused; counts what was lost."""
+
+    def __init__(self, url: str, path: str, keep_alive: bool) -> None:
+        super().__init__(daemon=True)
+        parsed = urlparse(url)
+        assert parsed.hostname
+        self._connection = http.client.HTTPConnection(parsed.hostname, parsed.port, timeout=30)
+        self._path = path
+        self._headers = {} if keep_alive else {"Connection": "close"}
+        self.answered = 0
+        self.lost: list[str] = []
+        self.codes: set[int] = set()
+
+    def run(self) -> None:
+        while True:
+            try:
+                self._connection.connect()
+            except ConnectionRefusedError:
+                return
+            try:
+                self._talk()
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+            finally:
+                self._connection.close()
+
+    def _talk(self) -> None:
+        """One connection's life: until an answer ends it."""
+        will_close = False
+        while not will_close:
+            self._connection.request("POST", self._path, body=picture(), headers=self._headers)
+            reply = self._connection.getresponse()
+            will_close = reply.will_close
+            reply.read()
+            self.answered += 1
+            self.codes.add(reply.status)
+
+
+def test_sigterm_under_load_loses_nothing(zoo: Path) -> None:
+    with RunningService(zoo) as service:
+        clients = [Client(service.url, CLASSIFY, keep_alive=i % 2 == 0) for i in range(16)]
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        service.terminate()
+        for client in clients:
+            client.join(20)
+        assert service.exit_code() == 0
+    assert [client.lost for client in clients] == [[]] * 16
+    assert sum(client.answered for client in clients) > 100
+    assert {code for client in clients for code in client.codes} == {200}
+
+
+def test_what_is_queued_is_answered_and_readiness_fails_at_once(zoo: Path) -> None:
+    with RunningService(zoo) as service:
+        answers: list[int] = []
+        path = "/api/v1/models/slow/classify"
+        asking = [threading.Thread(target=lambda: answers.append(_post(service.url, path))) for _ in range(4)]
+        probe = _connect(service.url)
+        assert _get(probe, "/health/ready") == (200, "ready")
+        for thread in asking:
+            thread.start()
+        service.wait_until(lambda: service.metric("convoy_queue_images", model="slow") >= 1)
+        service.terminate()
+        assert _get(probe, "/health/ready") == (503, "draining")
+        probe.close()
+        for thread in asking:
+            thread.join(20)
+        assert service.exit_code() == 0
+    assert answers == [200] * 4
+
+
+def test_idle_connections_are_closed_and_new_ones_refused(zoo: Path) -> None:
+    with RunningService(zoo) as service:
+        idle = _connect(service.url)
+        assert _get(idle, "/health/ready") == (200, "ready")
+        service.terminate()
+        assert idle.sock.recv(1) == b""  # closed by the service
+        idle.close()
+        with pytest.raises(ConnectionRefusedError):
+            _connect(service.url)
+        assert service.exit_code() == 0
+
+
+def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
+    body = picture()
+    with RunningService(zoo) as service:
+        connection = _connect(service.url)
+        connection.putrequest("POST", CLASSIFY)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders()
+        connection.send(body[:20])
+        time.sleep(0.2)
+        service.terminate()
+        time.sleep(0.6)
+        connection.send(body[20:])
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert service.exit_code() == 0
+
+
+def test_the_end_comes_within_the_drain_timeout(zoo: Path) -> None:
+    with RunningService(zoo, drain_timeout_s=1) as service:
+        connection = _connect(service.url)
+        connection.putrequest("POST", CLASSIFY)
+        connection.putheader("Content-Length", "100")
+        connection.endheaders()  # and the body never comes
+        time.sleep(0.2)
+        started_s = time.monotonic()
+        service.terminate()
+        service.exit_code()
+        assert time.monotonic() - started_s < 5
+        connection.close()
+
+
+def _connect(url: str) -> http.client.HTTPConnection:
+    parsed = urlparse(url)
+    assert parsed.hostname
+    connection = http.client.HTTPConnection(parsed.hostname, parsed.port, timeout=10)
+    connection.connect()
+    return connection
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+    """Status, and the status word or error code of the body."""
+    import json
+
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    body = json.loads(reply.read())
+    return reply.status, body["error"]["code"] if "error" in body else body["status"]
+
+
+def _post(url: str, path: str) -> int:
+    connection = _connect(url)
+    connection.request("POST", path, body=picture())
+    status = connection.getresponse().status
+    connection.close()
+    return status

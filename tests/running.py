@@ -1,0 +1,115 @@
+"""A real service in a process of its own, as a user starts it, on a free port."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+START_S = 20.0
+STOP_S = 40.0
+CONVOY = Path(sys.executable).with_name("convoy")
+
+
+class RunningService:
+    """`convoy serve` with the given settings; a context that stops it and keeps its exit code and log lines."""
+
+    def __init__(self, models: Path, *, wait_ready: bool = True, **settings: Any) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._events: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._wait_ready = wait_ready
+        given = {"MODELS": models, "PORT": 0, **{name.upper(): value for name, value in settings.items()}}
+        env = {key: value for key, value in os.environ.items() if not key.startswith("CONVOY_")}
+        env |= {f"CONVOY_{name}": str(value) for name, value in given.items()}
+        self.process = subprocess.Popen([CONVOY, "serve"], env=env, stderr=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "RunningService":
+        try:
+            self.url = self.wait_for("listening")["url"]
+            self.client = httpx.Client(base_url=self.url, timeout=30)
+            if self._wait_ready:
+                self.wait_ready()
+        except BaseException:
+            self.process.kill()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.client.close()
+        if self.process.poll() is None:
+            self.terminate()
+            self.exit_code()
+
+    def wait_for(self, event: str, timeout_s: float = START_S) -> dict[str, Any]:
+        """The next log line of that event. Raises TimeoutError with the log so far."""
+        end_s = time.monotonic() + timeout_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            try:
+                line = self._events.get(timeout=left_s)
+            except queue.Empty:
+                break
+            if line["event"] == event:
+                return line
+        raise TimeoutError(f"no log line '{event}'; the log: {self.lines}")
+
+    def wait_for_line(self, **fields: Any) -> dict[str, Any]:
+        """The log line that has all these fields, past or soon. Raises TimeoutError."""
+        found: list[dict[str, Any]] = []
+        self.wait_until(lambda: found.extend(x for x in list(self.lines) if fields.items() <= x.items()) or found)
+        return found[0]
+
+    def wait_ready(self) -> None:
+        self.wait_until(lambda: self.client.get("/health/ready").status_code == 200)
+
+    def wait_until(self, happened: Callable[[], Any]) -> None:
+        """Asks `happened` until it says yes. Raises TimeoutError."""
+        end_s = time.monotonic() + START_S
+        while not happened():
+            if time.monotonic() > end_s:
+                raise TimeoutError("it did not happen")
+            time.sleep(0.01)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        try:
+            code = self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample's value, 0 where there is none yet."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and all(sample.labels.get(k) == v for k, v in labels.items()):
+                    return float(sample.value)
+        return 0.0
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for text in self.process.stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"event": "no json", "text": text}
+            self.lines.append(line)
+            self._events.put(line)
