@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from training.datasets import cifar10, mnist
+from training.datasets import cifar10, mnist, xo
 from training.datasets.base import Dataset
 from training.errors import TrainingError
 
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "mnist": mnist.load,
     "cifar10": cifar10.load,
+    "xo": xo.load,
 }
 
 

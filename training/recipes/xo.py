@@ -1,0 +1,17 @@
+"""Is it an X or an O: the toy network of introductions, which starts from three known features and learns the rest."""
+
+from training.recipes.base import Recipe
+
+RECIPE = Recipe(
+    name="xo",
+    about="the X/O toy on generated pictures, 758 parameters, in seconds",
+    dataset="xo",
+    architecture="xo",
+    mean=(0.5,),
+    std=(0.5,),
+    learning_rate=0.05,
+    schedule="cosine",
+    epochs=8,
+    batch_size=64,
+    validation=500,
+)
