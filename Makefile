@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow lint types format requirements clean
+.PHONY: serve test test-slow lint types format readme requirements clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
@@ -26,6 +26,9 @@ format: $(DEV)
 	.venv-dev/bin/ruff check --fix .
 	.venv-dev/bin/ruff format .
 
+readme: $(DEV)  ## write the README's tables and file map anew from the code
+	.venv-dev/bin/python -m tests.readme
+
 requirements:  ## resolve the pinned, hashed lists anew (needs uv)
 	requirements/compile.sh
 
@@ -33,14 +36,14 @@ clean:
 	rm -rf .venv .venv-dev .pytest_cache .mypy_cache .ruff_cache
 
 .venv/.installed: requirements/serve.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/serve.txt
 	.venv/bin/python $(PIP_INSTALL) --no-deps --editable .
 	touch $@
 
 .venv-dev/.installed: requirements/dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	.venv-dev/bin/python $(PIP_INSTALL) --no-deps --editable .

@@ -1,13 +1,15 @@
 """Bytes to pixels: formats, orientation, transparency and limits. Knows no model and no HTTP.
 
-Training reads its evaluation pictures through here too, so that both halves see the same pixels.
+Training reads its evaluation pictures through here too, so that both halves see the same pixels. Strangers send these
+bytes: whatever costs memory or time out of proportion to a picture of `max_pixels` is refused here.
 """
 
 import io
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 # Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd picture.
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
@@ -17,8 +19,28 @@ from service.errors import BadImage, ImageTooLarge, UnsupportedImage
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION_TAG = 0x0112
 
-# Our own limit is checked on the header of every picture; Pillow's would only warn up to twice its value.
-Image.MAX_IMAGE_PIXELS = None
+# Pictures in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
+# Made to, 16 MB hold a million chunks, each a turn of a Python loop, or as many scans, each a pass over all pixels.
+HEADER_READS = 1_000
+PIXEL_READS = 200_000
+MAX_SCANS = 100
+# Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
+MAX_RUN_LENGTH_PIXELS = 1_000_000
+
+_START_OF_SCAN = b"\xff\xda"  # entropy-coded bytes never look like it
+_BMP_RUN_LENGTH = (1, 2)
+_UPRIGHT_BY = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# A stranger's file must not write to our log, some of them thousands of lines; what matters comes as an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # First bytes of formats that people do send, and that deserve a better answer than "not an image".
 _FOREIGN = {
@@ -42,15 +64,22 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """
     if not data:
         raise BadImage("The body is empty; a picture was expected.")
+    # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    body = _Body(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(body, formats=FORMATS)
     except UnidentifiedImageError:
         raise _not_a_picture(data) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(max_pixels) from None
     except Exception as error:  # Pillow's plugins raise many kinds for broken headers
         raise BadImage(f"The picture's header is damaged: {error}.") from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageTooLarge(f"The picture has {width} x {height} pixels; the limit is {max_pixels} pixels.")
+    if image.width * image.height > max_pixels:
+        raise _too_large(max_pixels)
+    _refuse_slow(image, data)
+    _widen_transparent_value(image)
+    body.reads_left = PIXEL_READS
     return image
 
 
@@ -62,10 +91,10 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
     try:
         image.load()
         image = _upright(image)
+        if image.mode.startswith("I"):
+            image = _eight_bits(image)
         if image.has_transparency_data:
             image = _over(image, background)
-        elif image.mode.startswith("I"):
-            image = _eight_bits(image)
         mode = "L" if channels == 1 else "RGB"
         pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     except Exception as error:  # as above, and the codecs' own
@@ -88,20 +117,62 @@ def _not_a_picture(data: bytes) -> BadImage | UnsupportedImage:
     return BadImage("The bytes are not a picture, or its header is damaged.")
 
 
+def _too_large(max_pixels: int) -> ImageTooLarge:
+    return ImageTooLarge(f"The picture's header announces more than {max_pixels} pixels, the limit.")
+
+
+class _Body(io.BytesIO):
+    """The picture as a file that can be read in so many pieces, and no more."""
+
+    reads_left = HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise OSError("it is cut into too many small pieces")
+        return super().read(size)
+
+
+def _refuse_slow(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Raises for pictures whose pixels would cost far more time than their number says."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and data.count(_START_OF_SCAN) > MAX_SCANS:
+        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans.")
+    run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
+    if run_length and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
+        raise ImageTooLarge(f"The BMP is run-length encoded; such may have {MAX_RUN_LENGTH_PIXELS} pixels.")
+
+
+def _widen_transparent_value(image: ImageFile.ImageFile) -> None:
+    # Pillow brings all PNG samples but 16-bit grey to 8 bits, and leaves the transparent one beside them as it was.
+    if image.format != "PNG" or "transparency" not in image.info or not image.tile:
+        return
+    transparent, samples = image.info["transparency"], image.tile[0].args
+    if samples in ("L;2", "L;4"):
+        image.info["transparency"] = transparent * (85 if samples == "L;2" else 17)
+    elif samples == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turned = image.getexif().get(ORIENTATION_TAG, 1) != 1
+        turn = _UPRIGHT_BY.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged EXIF: the pixels are still good
         return image
-    return ImageOps.exif_transpose(image) if turned else image
-
-
-def _over(image: Image.Image, background: int) -> Image.Image:
-    canvas = Image.new("RGBA", image.size, (background, background, background, 255))
-    canvas.alpha_composite(image.convert("RGBA"))
-    return canvas.convert("RGB")
+    return image if turn is None else image.transpose(turn)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
-    return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    samples = np.asarray(image)
+    grey = Image.fromarray((samples >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(np.where(samples == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _over(image: Image.Image, background: int) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, (background, background, background))
+    canvas.paste(image, mask=image)
+    return canvas

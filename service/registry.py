@@ -159,8 +159,12 @@ class Registry:
         return self._settings.threads or usable_cores()
 
     def _why_not(self, model: str, version: str | None) -> UnknownModel | UnknownVersion | NotReady:
-        if model in self._served and version is not None:
+        if model in self._served:
             return UnknownVersion(f"Model '{model}' has no version '{version}' loaded.")
-        if model in self._wanted:
-            return NotReady(f"Model '{model}' is not ready: {self._problems.get(model, 'it is loading.')}")
-        return UnknownModel(f"There is no model '{model}'.") if self._loaded else NotReady("Models are loading.")
+        if not self._loaded:
+            return NotReady("Models are loading.")
+        if model not in self._wanted:
+            return UnknownModel(f"There is no model '{model}'.")
+        if model in self._problems:
+            return NotReady(f"Model '{model}' is broken: {self._problems[model]}")
+        return UnknownVersion(f"Model '{model}' has no version '{version}'.")

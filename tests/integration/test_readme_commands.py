@@ -1,0 +1,77 @@
+"""The README's commands, run as they stand there, give the answers that stand there."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.readme import README, ROOT
+
+BLOCK = re.compile(r"```sh\n(?P<command>[^`]*?)```\s+```(?:json|text)\n(?P<answer>[^`]*?)```")
+START_S = 120.0
+
+
+def answered_commands() -> list[tuple[str, str]]:
+    """Every command of the README that is followed by its answer."""
+    return [(match["command"].strip(), match["answer"].strip()) for match in BLOCK.finditer(README.read_text())]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where `make serve` listens, once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CONVOY_")} | {"CONVOY_PORT": str(port)}
+    process = subprocess.Popen(["make", "serve"], cwd=ROOT, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
+    address = f"127.0.0.1:{port}"
+    try:
+        _wait_ready(address, process)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    end_s = time.monotonic() + START_S
+    while time.monotonic() < end_s and process.poll() is None:
+        try:
+            if httpx.get(f"http://{address}/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError(f"make serve did not become ready; exit code {process.poll()}")
+
+
+def test_there_are_commands_with_answers() -> None:
+    assert len(answered_commands()) >= 3
+
+
+@pytest.mark.parametrize(("command", "answer"), answered_commands())
+def test_a_command_gives_its_answer(address: str, command: str, answer: str) -> None:
+    words = shlex.split(command.replace("127.0.0.1:8000", address))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    if answer.startswith("{"):
+        assert _rounded(json.loads(done.stdout)) == _rounded(json.loads(answer))
+    else:
+        assert done.stdout.strip() == answer
+
+
+def _rounded(value: Any) -> Any:
+    """Processors differ in the last digits of a probability."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,81 @@
+"""The generated parts of README.md: `make readme` writes them from the code, a test holds the file to it."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from service.api.errors import ROUTING, STATUS
+from service.errors import ConvoyError
+from service.metrics import Metrics
+from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+
+
+def settings_table() -> str:
+    rows = ["| variable and flag | default | what it does |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        rows.append(f"| `CONVOY_{name.upper()}` `{flag}` | `{field.default}` | {field.description} |")
+    return "\n".join(rows)
+
+
+def errors_table() -> str:
+    rows = [(status, kind.code, kind.__doc__ or "", kind.hint) for kind, status in STATUS.items()]
+    rows += [(status, code, message, hint) for status, (code, message, hint) in ROUTING.items()]
+    rows.append((500, ConvoyError.code, "The service made a mistake.", ConvoyError.hint))
+    lines = [
+        f"| {status} | `{code}` | {' '.join(about.split())} | {hint} |" for status, code, about, hint in sorted(rows)
+    ]
+    return "\n".join(["| status | code | when | what to do |", "|---|---|---|---|", *lines])
+
+
+def metrics_table() -> str:
+    rows = ["| metric | labels | what it counts |", "|---|---|---|"]
+    for metric in vars(Metrics()).values():
+        if hasattr(metric, "_labelnames"):
+            suffix = "_total" if metric._type == "counter" else ""
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            rows.append(f"| `{metric._name}{suffix}` ({metric._type}) | {labels} | {metric._documentation} |")
+    return "\n".join(rows)
+
+
+def file_map() -> str:
+    """Every Python file of the product with the first sentence of its docstring."""
+    listed = subprocess.run(["git", "ls-files", "service", "training"], cwd=ROOT, capture_output=True, text=True)
+    lines = []
+    for name in sorted(listed.stdout.split(), key=lambda n: (n.count("/") > 1, n)):
+        if name.endswith(".py") and (ROOT / name).exists():
+            lines.append(f"{name:40} {_first_sentence(ROOT / name)}".rstrip())
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _first_sentence(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return re.split(r"(?<=\.)\s", " ".join(docstring.split()), maxsplit=1)[0].rstrip(".")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "errors": errors_table,
+    "metrics": metrics_table,
+    "files": file_map,
+}
+
+
+def renewed(text: str) -> str:
+    """The README with its generated parts as the code has them now."""
+    for name, part in PARTS.items():
+        begin, end = f"<!-- {name}: written by make readme -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(begin)
+        if not found or end not in rest:
+            raise ValueError(f"README.md has lost its marks '{begin}' ... '{end}'")
+        text = f"{before}{begin}\n{part()}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(renewed(README.read_text()))

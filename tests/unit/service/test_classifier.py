@@ -1,0 +1,122 @@
+"""The classifier: order of the best classes, places in the queue that always come back, errors in their place."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from service.classifier import Classifier, best
+from service.errors import BadImage, ImageTooLarge, Overloaded, TooManyImages, UnknownModel
+from service.metrics import Metrics
+from service.registry import Registry
+from service.repository import Repository
+from service.settings import Settings
+from tests.pictures import picture
+from tests.versions import write_version
+
+MAX_QUEUE_IMAGES = 8
+
+
+def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]]) -> None:
+    """Runs the test with a classifier over the models in `root`."""
+
+    async def run() -> None:
+        metrics = Metrics()
+        registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
+        await registry.load()
+        with ThreadPoolExecutor(2) as decoders:
+            classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
+            await test(classifier, registry)
+        await registry.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_version(tmp_path, "linear")
+    return tmp_path
+
+
+@given(arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 1, width=32)), st.integers(1, 50))
+def test_best_is_the_stable_descending_order(probabilities: np.ndarray, top_k: int) -> None:
+    labels = [f"l{i}" for i in range(len(probabilities))]
+    wanted = sorted(range(len(probabilities)), key=lambda i: (-probabilities[i], i))[:top_k]
+    found = best(probabilities, labels, top_k)
+    assert [p.index for p in found] == wanted
+    assert [(p.label, p.probability) for p in found] == [(labels[i], float(probabilities[i])) for i in wanted]
+
+
+def test_errors_leave_no_place_taken(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        for data, error in (
+            (b"nothing", BadImage),
+            (picture(200, 200), ImageTooLarge),
+            (picture(90, 90)[:300], BadImage),
+        ):
+            with pytest.raises(error):
+                await classifier.classify("linear", None, data, 1)
+        with pytest.raises(UnknownModel):
+            await classifier.classify("none", None, picture(), 1)
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        given = BadImage("It was no base64.")
+        found = await classifier.classify_many("linear", None, [picture(seed=1), b"x", given, picture(90, 90)], 1)
+        kinds = [type(result) for result in found.results]
+        assert kinds == [list, BadImage, BadImage, list]
+        assert found.results[2] is given
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_many_and_one_agree(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        pictures = [picture(seed=seed) for seed in range(5)]
+        single = [(await classifier.classify("linear", None, data, 4)).predictions for data in pictures]
+        together = (await classifier.classify_many("linear", None, pictures, 4)).results
+        for one, many in zip(single, together, strict=True):
+            assert not isinstance(many, BadImage)
+            assert [p.index for p in one] == [p.index for p in many]
+            assert [p.probability for p in one] == pytest.approx([p.probability for p in many], abs=1e-6)
+
+    with_classifier(root, test)
+
+
+def test_places_are_taken_before_any_decoding(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        batcher.reserve(MAX_QUEUE_IMAGES)
+        with pytest.raises(Overloaded):
+            await classifier.classify("linear", None, b"not even a picture", 1)
+        batcher.release(MAX_QUEUE_IMAGES)
+        with pytest.raises(TooManyImages):
+            await classifier.classify_many("linear", None, [b"x"] * (MAX_QUEUE_IMAGES + 1), 1)
+        assert batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        asking = [asyncio.ensure_future(classifier.classify("linear", None, picture(99, 99), 1)) for _ in range(6)]
+        many = asyncio.ensure_future(classifier.classify_many("linear", None, [picture(99, 99)] * 2, 1))
+        await asyncio.sleep(0)
+        for task in (*asking, many):
+            task.cancel()
+        await asyncio.gather(*asking, many, return_exceptions=True)
+        assert registry.get("linear").batcher.queued_images == 0
+        assert len((await classifier.classify("linear", None, picture(), 1)).predictions) == 1
+
+    with_classifier(root, test)

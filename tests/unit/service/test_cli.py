@@ -1,0 +1,77 @@
+"""convoy on the command line: answers, exit codes, and mistakes told in a sentence without a traceback."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import picture
+from tests.running import CONVOY
+from tests.versions import write_version
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_version(tmp_path / "models", "linear", 1, seed=1)
+    write_version(tmp_path / "models", "linear", 2, seed=2)
+    (tmp_path / "good.png").write_bytes(picture())
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+def convoy(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([CONVOY, *words], cwd=root, capture_output=True, text=True, timeout=30)
+
+
+def test_classify_prints_a_line_a_file(root: Path) -> None:
+    done = convoy(root, "classify", "linear", "good.png", "--top-k", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("good.png: class-")
+    assert done.stdout.count("%") == 2
+
+
+def test_classify_as_json_with_a_version(root: Path) -> None:
+    done = convoy(root, "classify", "linear", "good.png", "--json", "--version", "1")
+    line = json.loads(done.stdout)
+    assert line["file"] == "good.png"
+    assert [set(p) for p in line["predictions"]] == [{"index", "label", "probability"}] * 4
+
+
+def test_a_broken_file_is_named_and_the_others_are_classified(root: Path) -> None:
+    done = convoy(root, "classify", "linear", "bad.png", "good.png")
+    assert done.returncode == 1
+    assert done.stderr.startswith("bad.png: ")
+    assert done.stdout.startswith("good.png: ")
+
+
+def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
+    (root / "models/linear/1/model.onnx").write_bytes(b"changed")
+    (root / "models/linear/2/labels.txt").write_bytes(b"changed")
+    lines = convoy(root, "models").stdout.splitlines()
+    assert lines[0] == "linear 1: 8x8x1 -> 4 classes"
+    assert lines[1].startswith("linear 2: BROKEN: ")
+
+
+MISTAKES = {
+    "unknown model": (["classify", "nope", "good.png"], 2, "There is no model 'nope'"),
+    "unknown version": (["classify", "linear", "good.png", "--version", "9"], 2, "version '9'"),
+    "missing file": (["classify", "linear", "none.png"], 2, "none.png"),
+    "no models": (["models", "--models", "empty"], 1, "put one there"),
+    "bad setting": (["serve", "--port", "many"], 2, "--port or CONVOY_PORT is 'many'"),
+    "setting out of range": (["serve", "--max-batch-size", "0"], 2, "--max-batch-size or CONVOY_MAX_BATCH_SIZE"),
+    "unknown command": (["sevre"], 2, "sevre"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_in_a_sentence(root: Path, words: list[str], code: int, says: str) -> None:
+    done = convoy(root, *words)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "classify", "models"])
+def test_help_shows_an_example(root: Path, command: str) -> None:
+    assert "Example: " in convoy(root, command, "--help").stdout
