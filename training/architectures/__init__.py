@@ -3,6 +3,7 @@
 A builder takes input_shape, classes, normalization and its own options, and gives logits for pixels 0..255.
 """
 
+import difflib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -80,7 +81,9 @@ def main_tower(model: keras.Model) -> keras.Model:
 
 def _builder(name: str) -> Builder:
     if name not in ARCHITECTURES:
-        raise TrainingError(f"There is no network named '{name}'; there are {', '.join(ARCHITECTURES)}.")
+        close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(ARCHITECTURES)}."
+        raise TrainingError(f"There is no network named {name!r}; {hint}")
     return ARCHITECTURES[name]
 
 

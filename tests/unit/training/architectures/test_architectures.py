@@ -1,6 +1,7 @@
 """The table of networks: every name builds, in any size, saves and loads, and refuses pictures that are too small."""
 
 import inspect
+import re
 from pathlib import Path
 
 import keras
@@ -56,9 +57,10 @@ def test_no_values_are_made_without_weights() -> None:
     assert all(weight._value is None for weight in model.weights)
 
 
-def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(TrainingError, match=r"no network named 'resnet-50'; there are mlp, .*resnet50"):
-        build("resnet-50")
+@pytest.mark.parametrize(("name", "hint"), [("resnet-50", "did you mean 'resnet50'?"), ("yolo", "there are mlp, xo")])
+def test_an_unknown_name_is_told_the_nearest_or_all(name: str, hint: str) -> None:
+    with pytest.raises(TrainingError, match=re.escape(f"There is no network named '{name}'; {hint}")):
+        build(name)
 
 
 @pytest.mark.parametrize(
