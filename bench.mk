@@ -1,0 +1,14 @@
+# Load and speed. Options go into LOAD and BENCH: make load LOAD="MixedTraffic --of-peak 0.7 --seconds 60".
+.PHONY: load load-ui bench bench-peers
+
+load: $(DEV) $(SERVE)  ## load a service with checked requests; LOAD=--help tells the options
+	.venv-dev/bin/python -m tests.load $(LOAD)
+
+load-ui: $(DEV) $(SERVE)  ## the same from locust's web page
+	.venv-dev/bin/python -m tests.load --ui $(LOAD)
+
+bench: $(DEV) $(SERVE)  ## measure Convoy, renew tests/bench/README.md; BENCH=--help tells the options
+	.venv-dev/bin/python -m tests.bench run $(BENCH)
+
+bench-peers: $(DEV) $(SERVE)  ## measure Convoy beside its peers, renew tests/bench/README.md and peers.svg
+	.venv-dev/bin/python -m tests.bench peers $(BENCH)

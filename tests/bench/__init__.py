@@ -1,0 +1,1 @@
+"""Speed, measured: Convoy alone and beside its peers. `python -m tests.bench --help`; results in README.md."""

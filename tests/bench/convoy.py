@@ -1,0 +1,89 @@
+"""Convoy as it ships, in a process of its own, for the bench and the load tests."""
+
+import contextlib
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from service.settings import Settings
+from tests.bench.errors import CannotMeasure
+from tests.bench.processes import free_ports, last_lines, running
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv/bin/python"
+CONVOY = ROOT / ".venv/bin/convoy"
+START_PATIENCE_S = 60
+POLL_S = 0.01
+# As long as 128 connections times 64 pictures need: a full queue refuses with 429, and refused is not measured.
+QUEUE_IMAGES = 128 * 64
+
+
+class Service(NamedTuple):
+    """A service that is ready."""
+
+    url: str
+    pid: int
+    ready_s: float
+    """From the start of the process to its first 200 of /health/ready."""
+
+
+@contextlib.contextmanager
+def convoy(
+    models: Path,
+    log: Path,
+    settings: Mapping[str, str] | None = None,
+    command: tuple[str | Path, ...] = (CONVOY, "serve"),
+) -> Iterator[Service]:
+    """A ready service for all of `models`; `settings` are environment variables, and those of the caller count too.
+
+    Raises CannotMeasure when it does not get ready.
+    """
+    if not CONVOY.exists():
+        raise CannotMeasure("The service is not installed: run `make .venv/.installed`.")
+    (port,) = free_ports()
+    environment = os.environ | dict(settings or {}) | {"CONVOY_PORT": str(port), "CONVOY_MODELS": str(models)}
+    started_s = time.monotonic()
+    with running(command, environment, log) as process:
+        url = f"http://127.0.0.1:{port}"
+        while (status := answer_to(f"{url}/health/ready")) != 200:
+            if process.poll() is not None or time.monotonic() - started_s > START_PATIENCE_S:
+                raise CannotMeasure(
+                    f"Convoy did not get ready (last status {status}); its log ends:\n{last_lines(log)}"
+                )
+            time.sleep(POLL_S)
+        yield Service(url, process.pid, time.monotonic() - started_s)
+
+
+def answer_to(url: str) -> int | None:
+    """The status of a GET; None when nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return None
+
+
+def bench_settings(workers: int) -> dict[str, str]:
+    """What the bench changes: as many workers as asked for, and a queue that takes all connections' pictures.
+
+    Raises CannotMeasure for several workers where this Convoy knows only one.
+    """
+    queue = {} if "CONVOY_MAX_QUEUE_IMAGES" in os.environ else {"CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
+    return queue | ({"CONVOY_WORKERS": str(workers)} if has_workers() else {})
+
+
+def has_workers() -> bool:
+    """Whether this Convoy has the setting `workers`; without it there is one."""
+    return "workers" in Settings.model_fields
+
+
+def own_settings() -> list[str]:
+    """The caller's CONVOY_ variables, which change what is measured, as NAME=VALUE; of folders only the name."""
+    known = {f"CONVOY_{name.upper()}" for name in Settings.model_fields} - {"CONVOY_MODELS", "CONVOY_PORT"}
+    return sorted(f"{name}={value}" for name, value in os.environ.items() if name in known)

@@ -1,0 +1,63 @@
+"""A model in this process, without a service: what its answers must be, and how fast it runs by itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.cores import usable_cores
+from service.errors import BrokenVersion
+from service.images import decode
+from service.preprocess import prepare
+from service.repository import Repository
+from service.session import Session
+from service.settings import Settings
+from tests.bench.errors import CannotMeasure
+
+BATCH = 32
+MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
+
+
+class LocalModel:
+    """The newest version of a model, decoded for and run through the very code that serves it."""
+
+    def __init__(self, root: Path, name: str, threads: int | None = None) -> None:
+        """Loads it with `threads` cores for one run; None: as many as there are. Raises CannotMeasure."""
+        repository = Repository(root)
+        versions = repository.versions(name)
+        if not versions:
+            raise CannotMeasure(f"There is no {root / name}. Train and export it, or use --model and --models.")
+        try:
+            self.folder = repository.open(name, versions[-1])
+            variant = self.folder.manifest.variant("float32")
+            if variant is None:
+                raise CannotMeasure(f"{self.folder.path} has no float32 graph.")
+            self.graph = self.folder.graph(variant)
+            self._session = Session(
+                self.graph, self.folder.manifest.input, self.folder.manifest.classes, threads or usable_cores()
+            )
+        except BrokenVersion as error:
+            raise CannotMeasure(f"{error.message} {error.hint}") from error
+        self.name = name
+        self.labels = self.folder.labels
+        self.shape = self.folder.manifest.input.shape
+
+    def tensor(self, picture: bytes) -> NDArray[np.uint8]:
+        """An encoded picture as the model's input, uint8 (height, width, channels)."""
+        manifest = self.folder.manifest
+        pixels = decode(picture, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
+        return prepare(pixels, manifest.input, manifest.preprocessing)
+
+    def run(self, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities (n, classes) of uint8 (n, height, width, channels)."""
+        return self._session.run(tensors)
+
+    def best(self, tensors: NDArray[np.uint8]) -> list[int]:
+        """The most probable class of each."""
+        batches = (tensors[start : start + BATCH] for start in range(0, len(tensors), BATCH))
+        return [int(index) for batch in batches for index in self.run(batch).argmax(1)]
+
+    def best_labels(self, pictures: Sequence[bytes]) -> list[str]:
+        """The best label of each encoded picture."""
+        return [self.labels[index] for index in self.best(np.stack([self.tensor(p) for p in pictures]))]

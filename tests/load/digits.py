@@ -1,0 +1,86 @@
+"""Digits drawn in code as MNIST's are: white strokes on black, 20 pixels high, centred by their mass in 28 x 28.
+
+They stand in where there is no real data set. Every digit is a few pen strokes, and every drawing of it a hand of its
+own: slant, width, tilt and thickness follow from the seed.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+SIDE_PX = 28
+INK_PX = 20
+OVERSAMPLING = 8  # strokes are drawn so many times larger, then scaled down smoothly
+
+Point = tuple[float, float]
+Stroke = list[Point]
+
+
+def arc(x: float, y: float, across: float, down: float, start_deg: float, end_deg: float) -> Stroke:
+    """Part of an ellipse around (x, y) with those radii; 0 degrees is to the right, 90 down."""
+    angles = np.radians(np.linspace(start_deg, end_deg, 24))
+    return [(x + across * math.cos(a), y + down * math.sin(a)) for a in angles]
+
+
+# In a box of 1 x 1, x to the right and y down.
+STROKES: dict[int, list[Stroke]] = {
+    0: [arc(0.5, 0.5, 0.34, 0.5, -90, 270)],
+    1: [[(0.5, 0.0), (0.5, 1.0)]],
+    2: [[*arc(0.48, 0.28, 0.34, 0.28, 190, 385), (0.1, 1.0), (0.9, 1.0)]],
+    3: [arc(0.45, 0.25, 0.33, 0.25, 205, 450), arc(0.45, 0.74, 0.38, 0.26, 270, 515)],
+    4: [[(0.2, 0.0), (0.12, 0.55), (0.9, 0.5)], [(0.78, 0.05), (0.7, 1.0)]],
+    5: [[(0.85, 0.0), (0.3, 0.02), (0.22, 0.42), *arc(0.42, 0.69, 0.36, 0.31, 245, 510)]],
+    6: [[*arc(0.78, 0.62, 0.6, 0.62, 255, 180), *arc(0.48, 0.7, 0.3, 0.3, 180, 540)]],
+    7: [[(0.1, 0.05), (0.85, 0.02), (0.45, 1.0)]],
+    8: [arc(0.5, 0.25, 0.27, 0.25, 90, 450), arc(0.5, 0.75, 0.32, 0.25, -90, 270)],
+    9: [arc(0.45, 0.28, 0.3, 0.28, 0, 360), [(0.75, 0.25), (0.72, 0.6), (0.6, 1.0)]],
+}
+
+
+def draw_digit(digit: int, seed: int) -> NDArray[np.uint8]:
+    """One drawing of `digit`, uint8 (28, 28, 1); the same seed gives the same hand."""
+    random = np.random.default_rng([digit, seed])
+    hand = _hand(random)
+    strokes = [(np.array(stroke) - 0.5) @ hand.T for stroke in STROKES[digit]]
+    return _centred(_ink(strokes, thickness_px=random.uniform(2.0, 3.0)))[..., np.newaxis]
+
+
+def _hand(random: np.random.Generator) -> NDArray[np.float64]:
+    """Slant, width and tilt as one matrix."""
+    tilt = math.radians(random.uniform(-6, 6))
+    turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
+    slant = np.array([[random.uniform(0.75, 1.0), random.uniform(-0.3, 0.05)], [0.0, 1.0]])
+    return turn @ slant
+
+
+def _ink(strokes: list[NDArray[np.float64]], thickness_px: float) -> Image.Image:
+    """The strokes, in proportion, as large as the box of ink allows: mode L, 20 pixels at the longer side."""
+    points = np.concatenate(strokes)
+    low, size = points.min(0), np.ptp(points, 0)
+    room_px = (INK_PX - thickness_px) * OVERSAMPLING
+    scale, pen = room_px / size.max(), thickness_px * OVERSAMPLING
+    width, height = np.ceil(size * scale + pen).astype(int)
+    canvas = Image.new("L", (int(width), int(height)))
+    draw = ImageDraw.Draw(canvas)
+    for stroke in strokes:
+        placed = [tuple(point) for point in (stroke - low) * scale + pen / 2]
+        draw.line(placed, fill=255, width=round(pen), joint="curve")
+        for x, y in (placed[0], placed[-1]):
+            draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
+    small = (max(1, round(width / OVERSAMPLING)), max(1, round(height / OVERSAMPLING)))
+    return canvas.resize(small, Image.Resampling.BOX)
+
+
+def _centred(ink: Image.Image) -> NDArray[np.uint8]:
+    """The ink on a black square, its centre of mass in the middle, as far as it stays inside."""
+    pixels = np.asarray(ink)
+    canvas = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+    mass = pixels.astype(float)
+    at = []
+    for axis, length in enumerate(pixels.shape):
+        centre = mass.sum(1 - axis) @ np.arange(length) / mass.sum()
+        at.append(int(np.clip(round((SIDE_PX - 1) / 2 - centre), 0, SIDE_PX - length)))
+    canvas[at[0] : at[0] + pixels.shape[0], at[1] : at[1] + pixels.shape[1]] = pixels
+    return canvas

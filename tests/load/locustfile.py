@@ -1,0 +1,112 @@
+"""Users of the service, for locust: single pictures, batches, mixed traffic, and bad input among good.
+
+Every answer is checked. `python -m tests.load` starts a service, prepares the digits and runs this file; what it needs
+stands in tests/load/orders.py.
+"""
+
+import random
+from typing import Any
+
+from locust import FastHttpUser, constant, constant_throughput, task
+
+from tests.load import reporting  # noqa: F401  (its listeners print the progress and write the figures)
+from tests.load.orders import Orders
+from tests.load.pictures import read
+from tests.load.traffic import Ask, Traffic
+
+ORDERS = Orders.from_environment()
+TRAFFIC = Traffic(ORDERS.model, read(ORDERS.digits))
+
+
+class Visitor(FastHttpUser):
+    """Sends asks and checks what comes back."""
+
+    abstract = True
+    wait_time = constant_throughput(ORDERS.requests_per_s_of_user) if ORDERS.requests_per_s_of_user else constant(0)
+
+    def send(self, asks: list[Ask]) -> None:
+        ask = random.choice(asks)
+        with self.client.post(
+            ask.path, name=ask.name, data=ask.body, headers={"Content-Type": ask.content_type}, catch_response=True
+        ) as reply:
+            settle(reply, f"no answer: {reply.error}" if not reply.status_code else ask.problem_with(*seen(reply)))
+
+    def look_up(self, path: str, name: str) -> None:
+        with self.client.get(path, name=name, catch_response=True) as reply:
+            settle(reply, None if reply.status_code == 200 else f"status {reply.status_code}: {reply.error}")
+
+
+def seen(reply: Any) -> tuple[int, bytes]:
+    return reply.status_code, reply.content or b""
+
+
+def settle(reply: Any, problem: str | None) -> None:
+    # locust itself would count an expected 4xx as a failure, and a wrong label as a success.
+    if problem:
+        reply.failure(problem)
+    else:
+        reply.success()
+
+
+class SinglePictures(Visitor):
+    """One picture after another."""
+
+    weight = 4
+
+    @task
+    def one(self) -> None:
+        self.send(TRAFFIC.singles)
+
+
+class PictureBatches(Visitor):
+    """Many pictures a request, as form and as JSON."""
+
+    weight = 1
+
+    @task
+    def batch(self) -> None:
+        self.send(TRAFFIC.batches)
+
+
+class MixedTraffic(Visitor):
+    """What a service sees on a usual day."""
+
+    weight = 4
+
+    @task(20)
+    def one(self) -> None:
+        self.send(TRAFFIC.singles)
+
+    @task(5)
+    def one_as_form(self) -> None:
+        self.send(TRAFFIC.singles_as_form)
+
+    @task(3)
+    def batch(self) -> None:
+        self.send(TRAFFIC.batches)
+
+    @task(1)
+    def models(self) -> None:
+        self.look_up("/api/v1/models", "GET models")
+
+    @task(1)
+    def ready(self) -> None:
+        self.look_up("/health/ready", "GET ready")
+
+
+class BadAmongGood(Visitor):
+    """Mistakes of all kinds, each refused with its own code, and good pictures between them that nobody disturbs."""
+
+    weight = 1
+
+    @task(2)
+    def good(self) -> None:
+        self.send(TRAFFIC.singles)
+
+    @task(2)
+    def bad(self) -> None:
+        self.send(TRAFFIC.bad)
+
+    @task(1)
+    def partly_bad(self) -> None:
+        self.send(TRAFFIC.partly_bad)

@@ -1,0 +1,110 @@
+"""What the users of the load tests send, and what must come back. Knows neither locust nor HTTP clients."""
+
+import json
+import random
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.load import wire
+from tests.load.pictures import Digit
+
+BATCH_SIZES = (8, 32)
+BATCHES_OF_EACH_SIZE = 10
+PNG = "image/png"
+TIFF = b"II*\0" + bytes(64)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A POST, and the outcome of each of its pictures: the best label, or the error's code."""
+
+    name: str
+    path: str
+    body: bytes
+    content_type: str
+    expected: tuple[str, ...]
+    status: int = 200
+
+    def problem_with(self, status: int, body: bytes) -> str | None:
+        """What is wrong with this answer; None when nothing is."""
+        if status != self.status:
+            return f"status {status} instead of {self.status}: {body[:200]!r}"
+        try:
+            got = tuple(outcomes(json.loads(body)))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return f"an answer that cannot be read: {body[:200]!r}"
+        return None if got == self.expected else f"{', '.join(got)} instead of {', '.join(self.expected)}"
+
+
+def outcomes(answer: dict[str, Any]) -> list[str]:
+    """The best label or the error's code of each picture that an answer is about."""
+    return [_outcome(entry) for entry in answer.get("results", [answer])]
+
+
+def _outcome(entry: dict[str, Any]) -> str:
+    return str(entry["error"]["code"] if "error" in entry else entry["predictions"][0]["label"])
+
+
+class Traffic:
+    """All requests that the users draw from, encoded once."""
+
+    def __init__(self, model: str, digits: Sequence[Digit]) -> None:
+        one = f"/api/v1/models/{model}/classify"
+        many = f"{one}/batch"
+        self.singles = [Ask("one picture", one, d.png, PNG, (d.label,)) for d in digits]
+        self.singles_as_form = [
+            Ask("one picture (form)", one, wire.form("file", [d.png]), wire.FORM, (d.label,)) for d in digits
+        ]
+        self.batches = [ask for size in BATCH_SIZES for ask in _batches(many, digits, size)]
+        self.bad = _bad(one, many, digits[0])
+        self.partly_bad = [_partly_bad(many, digit) for digit in digits]
+
+
+def _batches(path: str, digits: Sequence[Digit], size: int) -> list[Ask]:
+    chosen = random.Random(size)
+    asks = []
+    for _ in range(BATCHES_OF_EACH_SIZE):
+        batch = chosen.choices(digits, k=size)
+        pngs, labels = [d.png for d in batch], tuple(d.label for d in batch)
+        asks.append(Ask(f"{size} pictures (form)", path, wire.form("files", pngs), wire.FORM, labels))
+        asks.append(Ask(f"{size} pictures (JSON)", path, wire.json_batch(pngs), wire.JSON, labels))
+    return asks
+
+
+def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
+    elsewhere = one.replace("/models/", "/models/no-such-")
+    return [
+        Ask("bad: no bytes", one, b"", PNG, ("bad_image",), 400),
+        Ask("bad: text", one, b"This is no picture.", PNG, ("bad_image",), 400),
+        Ask("bad: half a picture", one, digit.png[: len(digit.png) // 2], PNG, ("bad_image",), 400),
+        Ask("bad: TIFF", one, TIFF, PNG, ("unsupported_image",), 415),
+        Ask("bad: 3.6 gigapixels", one, huge_png(60_000, 60_000), PNG, ("image_too_large",), 413),
+        Ask("bad: unknown model", elsewhere, digit.png, PNG, ("unknown_model",), 404),
+        Ask("bad: unknown version", f"{one}?version=99999", digit.png, PNG, ("unknown_version",), 404),
+        Ask("bad: top_k of 0", f"{one}?top_k=0", digit.png, PNG, ("bad_parameter",), 422),
+        Ask("bad: form without a file", one, wire.form("other", [digit.png]), wire.FORM, ("bad_request",), 400),
+        Ask("bad: broken JSON", many, b'{"images": [', wire.JSON, ("bad_request",), 400),
+        Ask("bad: batch as text", many, b"a, b, c", "text/plain", ("unsupported_media_type",), 415),
+    ]
+
+
+def _partly_bad(path: str, digit: Digit) -> Ask:
+    pictures = [digit.png, b"This is no picture.", digit.png]
+    outcome = (digit.label, "bad_image", digit.label)
+    return Ask("3 pictures, one broken", path, wire.json_batch(pictures), wire.JSON, outcome)
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that announces that many pixels."""
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + ihdr
+        + struct.pack(">I", zlib.crc32(ihdr))
+        + b"\0\0\0\0IDAT"
+        + bytes(4)
+    )
