@@ -1,6 +1,6 @@
 """From a recipe to Keras' optimiser and loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,10 +21,16 @@ class DecayingSGD(keras.optimizers.SGD):
         super().__init__(**kwargs)
         self._kernel_decay = kernel_decay
 
-    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        if self._kernel_decay and is_kernel(variable):
-            gradient = ops.add(gradient, ops.multiply(variable, self._kernel_decay))
-        super().update_step(gradient, variable, learning_rate)
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> Any:
+        # Not in update_step: TensorFlow calls that with variables of its own, whose names are others.
+        variables = self._trainable_variables if trainable_variables is None else trainable_variables
+        pairs = zip(grads, variables, strict=True)
+        return super().apply([self._decayed(*pair) for pair in pairs], trainable_variables)
+
+    def _decayed(self, gradient: Any, variable: keras.Variable) -> Any:
+        if not self._kernel_decay or not is_kernel(variable):
+            return gradient
+        return ops.add(gradient, ops.multiply(variable, self._kernel_decay))
 
 
 def make_optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
