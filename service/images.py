@@ -27,6 +27,8 @@ MAX_SCANS = 100
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
 MAX_RUN_LENGTH_PIXELS = 1_000_000
 
+STRIP_PIXELS = 1 << 20
+
 _START_OF_SCAN = b"\xff\xda"  # entropy-coded bytes never look like it
 _BMP_RUN_LENGTH = (1, 2)
 _UPRIGHT_BY = {
@@ -90,16 +92,9 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
     """
     try:
         image.load()
-        image = _upright(image)
-        if image.mode.startswith("I"):
-            image = _eight_bits(image)
-        if image.has_transparency_data:
-            image = _over(image, background)
-        mode = "L" if channels == 1 else "RGB"
-        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+        return _in_strips(_upright(image), channels, background)
     except Exception as error:  # as above, and the codecs' own
         raise BadImage(f"The picture is damaged or truncated: {error}.") from error
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
@@ -159,6 +154,29 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # damaged EXIF: the pixels are still good
         return image
     return image if turn is None else image.transpose(turn)
+
+
+def _in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+    """Converts strip by strip: the steps between a large picture and its array would cost four times its memory."""
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    if rows >= height:
+        return _converted(image, channels, background)
+    pixels = np.empty((height, width, channels), np.uint8)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = _converted(strip, channels, background)
+    return pixels
+
+
+def _converted(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = _over(image, background)
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
