@@ -1,5 +1,6 @@
 """A network under onnxruntime. The only importer of onnxruntime; knows no names, versions or requests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from service.errors import BrokenVersion, ModelFailed
 from service.manifest import IMAGE, PROBABILITIES, Input
 
 CPU_PROVIDER = "CPUExecutionProvider"
+ROUNDING = 1e-3  # of a softmax in half precision
 
 
 class Session:
@@ -26,7 +28,10 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(path, _options(threads), providers=[CPU_PROVIDER])
         except Exception as error:  # onnxruntime's own classes share no public base
-            raise BrokenVersion(f"onnxruntime cannot load {path}: {error}.") from error
+            if "external data" in str(error).lower():
+                reason = "it keeps weights in other files, which no checksum covers: save it as one file"
+                raise BrokenVersion(f"{path} is refused: {reason}.") from error
+            raise BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.") from error
         self._check_contract()
 
     @property
@@ -43,13 +48,16 @@ class Session:
 
     def warm_up(self, batch_sizes: list[int]) -> None:
         """Runs once for each batch size, so that no request pays for first-time allocations. Raises BrokenVersion."""
+        noise = np.random.default_rng(0)
         for size in batch_sizes:
             try:
-                answer = self.run(np.zeros((size, *self._input.shape), np.uint8))
+                answer = self.run(noise.integers(0, 255, (size, *self._input.shape), np.uint8))
             except ModelFailed as error:
                 raise BrokenVersion(f"{self._path} failed its warm-up: {error.message}") from error
-            if answer.shape != (size, self._classes) or not np.isfinite(answer).all():
-                raise BrokenVersion(f"{self._path} answered its warm-up with {answer.shape} or non-finite values.")
+            if answer.shape != (size, self._classes):
+                raise BrokenVersion(f"{self._path} answered {size} images with shape {answer.shape}.")
+            if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():  # not so for NaN either
+                raise BrokenVersion(f"{self._path} gives values that are no probabilities; does it end in a softmax?")
 
     def _check_contract(self) -> None:
         inputs = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}
@@ -65,6 +73,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # The manifest's checksum covers one file. Weights in files beside it would be read unchecked, so none are found.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     # Spinning threads would take the cores that decoding and HTTP need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
