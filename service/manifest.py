@@ -22,7 +22,7 @@ Precision = Literal["float32", "float16", "int8"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class File(_Part):
@@ -109,6 +109,16 @@ class Manifest(_Part):
     extra_graphs: dict[str, File] = {}
     metrics: dict[str, float] = {}
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Manifest":
+        shorter, covered = self.preprocessing.shorter, max(self.input.height, self.input.width)
+        if shorter is not None and shorter < covered:
+            raise ValueError(f"preprocessing.shorter is {shorter}, too little to cut {covered} pixels out of")
+        precisions = [variant.precision for variant in self.variants]
+        if len(set(precisions)) < len(precisions):
+            raise ValueError("two variants have the same precision")
+        return self
 
     def variant(self, precision: Precision) -> Variant | None:
         return next((v for v in self.variants if v.precision == precision), None)

@@ -36,10 +36,11 @@ def _whole(width: int, height: int) -> tuple[float, float, float, float]:
 def _centre(width: int, height: int, to: Input, shorter: int) -> tuple[float, float, float, float]:
     """The part of the picture that is seen after scaling its shorter side to `shorter` and cutting out the middle.
 
-    Equal to scaling everything and then cropping, but a picture of 1 x 65535 never becomes a huge one on the way.
+    Equal but for rounding to scaling everything and then cropping, but a picture of 1 x 65535 never becomes a huge one
+    on the way. The manifest sees to it that `shorter` covers the input.
     """
-    scaled_width = max(to.width, round(width * shorter / min(width, height)))
-    scaled_height = max(to.height, round(height * shorter / min(width, height)))
+    scaled_width = round(width * shorter / min(width, height))
+    scaled_height = round(height * shorter / min(width, height))
     left, top = (scaled_width - to.width) // 2, (scaled_height - to.height) // 2
     per_x, per_y = width / scaled_width, height / scaled_height
     return left * per_x, top * per_y, (left + to.width) * per_x, (top + to.height) * per_y

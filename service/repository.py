@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import BrokenVersion
+from service.errors import BrokenVersion, UnknownModel
 from service.manifest import File, Manifest, Variant, read_manifest, sha256_of
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -43,7 +43,9 @@ class Repository:
         return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
 
     def open(self, model: str, version: int) -> VersionFolder:
-        """Reads and checks one version. Raises BrokenVersion."""
+        """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""
+        if not MODEL_NAME.fullmatch(model):
+            raise UnknownModel(f"'{model}' cannot be a model's name.")
         path = self.root / model / str(version)
         manifest = read_manifest(path)
         labels = _read_labels(_checked(path, manifest.labels), manifest.classes)
@@ -70,9 +72,12 @@ def _checked(folder: Path, file: File) -> Path:
 
 def _read_labels(path: Path, classes: int) -> tuple[str, ...]:
     try:
-        labels = tuple(path.read_text(encoding="utf-8").splitlines())
+        # Not splitlines(): it also splits at characters that a label may hold.
+        labels = tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except UnicodeDecodeError as error:
         raise BrokenVersion(f"{path} is not UTF-8 text.") from error
     if len(labels) != classes:
         raise BrokenVersion(f"{path} has {len(labels)} labels; the model has {classes} classes.")
+    if not all(label.strip() for label in labels):
+        raise BrokenVersion(f"{path} has an empty line where the label of a class should be.")
     return labels
