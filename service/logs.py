@@ -1,5 +1,6 @@
 """Logs as JSON lines on standard error, one object a line: time, level, event, and what belongs to the event."""
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -22,18 +23,20 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # lone surrogates, integers past 64 bits, cycles: a plain line is better than none
+            return json.dumps({key: str(value) for key, value in line.items()})
 
 
 def set_up(level: str) -> None:
-    """Sends Convoy's and uvicorn's logs to standard error as JSON lines, from `level` up."""
+    """Sends all logs to standard error as JSON lines: Convoy's and uvicorn's from `level` up, others' warnings too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
+    logging.captureWarnings(True)
     for name in ("convoy", "uvicorn"):
-        log = logging.getLogger(name)
-        log.handlers = [handler]
-        log.propagate = False
-        log.setLevel(level.upper())
+        logging.getLogger(name).setLevel(level.upper())
     # One line a request is written by the middleware, with what uvicorn cannot know.
     logging.getLogger("uvicorn.access").disabled = True
 
