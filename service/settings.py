@@ -1,16 +1,20 @@
 """Every setting of the service, with its default. Each is a flag of `convoy serve` and the variable CONVOY_<NAME>."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "CONVOY_"
+
 
 class Settings(BaseSettings):
     """Frozen once built: a running service never changes its mind."""
 
-    model_config = SettingsConfigDict(env_prefix="CONVOY_", frozen=True, use_attribute_docstrings=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid")
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all."""
@@ -23,6 +27,9 @@ class Settings(BaseSettings):
 
     latest_versions: int = Field(default=1, ge=1)
     """How many of the newest versions of each model are loaded; the highest one is the default."""
+
+    repository_changes: bool = False
+    """Whether clients may load and unload models (POST /v2/repository/models/{model}/load and /unload)."""
 
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     """Images in one run of a model at most; a larger request is split and rejoined."""
@@ -53,3 +60,14 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; requests are logged at info."""
+
+
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are no setting but nearly spelt like one, each with the one that was probably meant.
+
+    Only near ones: an orchestrator may well set CONVOY_SERVICE_HOST, and training reads CONVOY_DATA.
+    """
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    strange = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in settings]
+    near = {name: get_close_matches(name.upper(), settings, 1, 0.8) for name in strange}
+    return {name: matches[0] for name, matches in near.items() if matches}
