@@ -11,13 +11,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from service.api import errors as api_errors
 from service.api.classify import Classify, ClassifyBatch
+from service.api.infer_v2 import Infer
 from service.api.middleware import Edge
 from service.api.models import model_routes
+from service.api.models_v2 import v2_routes
 from service.api.openapi import install_openapi
 from service.api.ops import ops_routes
+from service.api.predict_v1 import Predict, v1_routes
 from service.classifier import Classifier
 from service.cores import usable_cores
 from service.errors import ConvoyError
@@ -61,12 +65,20 @@ def create_app(settings: Settings) -> FastAPI:
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs without scripts from elsewhere
     app.state.lifecycle = lifecycle
     app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle)
-    for endpoint in (
-        Classify(classifier, settings.max_body_bytes),
-        ClassifyBatch(classifier, settings.max_body_bytes, settings.max_queue_images),
-    ):
-        app.router.routes.append(Route(endpoint.path, endpoint, methods=["POST"]))
+    infer, predict = Infer(classifier, settings.max_body_bytes), Predict(classifier, settings.max_body_bytes)
+    hot: dict[str, ASGIApp] = {
+        Classify.path: Classify(classifier, settings.max_body_bytes),
+        ClassifyBatch.path: ClassifyBatch(classifier, settings.max_body_bytes, settings.max_queue_images),
+        Infer.path: infer,
+        Infer.path_with_version: infer,
+        Predict.path: predict,
+        Predict.path_with_version: predict,
+    }
+    for path, endpoint in hot.items():
+        app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     app.include_router(model_routes(registry))
+    app.include_router(v2_routes(registry, lifecycle, settings.max_batch_size, settings.repository_changes))
+    app.include_router(v1_routes(registry))
     app.include_router(ops_routes(registry, metrics, lifecycle))
     _install_errors(app)
     install_openapi(app)

@@ -83,7 +83,7 @@ def classify(
     from service.offline import classify_files
 
     found = asyncio.run(classify_files(settings, model, version, [file.read_bytes() for file in files], top_k))
-    for file, result in zip(files, found.results, strict=True):
+    for file, result in zip(files, found, strict=True):
         if isinstance(result, ConvoyError):
             click.echo(f"{file}: {result.message}", err=True)
         elif as_json:
@@ -91,7 +91,7 @@ def classify(
             click.echo(json.dumps({"file": str(file), "predictions": predictions}))
         else:
             click.echo(f"{file}: " + ", ".join(f"{p.label} {p.probability:.2%}" for p in result))
-    sys.exit(any(isinstance(result, ConvoyError) for result in found.results))
+    sys.exit(any(isinstance(result, ConvoyError) for result in found))
 
 
 @cli.command(epilog="Example: convoy models --models /srv/models")

@@ -31,6 +31,13 @@ class BadRequest(ConvoyError):
     hint = "Send the picture as the raw body, or see /docs for the other forms."
 
 
+class BadTensor(ConvoyError):
+    """A tensor, its name, datatype, shape or data do not fit the model."""
+
+    code = "bad_tensor"
+    hint = "GET /v2/models/{model} tells what the model takes and gives."
+
+
 class UnknownModel(ConvoyError):
     """No model of that name is served."""
 
@@ -43,6 +50,13 @@ class UnknownVersion(ConvoyError):
 
     code = "unknown_version"
     hint = "GET /api/v1/models/{model}, or `convoy models`, lists its versions."
+
+
+class NotAllowed(ConvoyError):
+    """The service is set up not to do this for clients."""
+
+    code = "not_allowed"
+    hint = "Start the service with CONVOY_REPOSITORY_CHANGES=true to let clients load and unload models."
 
 
 class BodyTooLarge(ConvoyError):

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from service.classifier import Classifications, Classifier
+from service.classifier import Classifier, Prediction, best
 from service.cores import usable_cores
+from service.errors import ConvoyError
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
@@ -13,8 +14,8 @@ from service.settings import Settings
 
 async def classify_files(
     settings: Settings, model: str, version: str | None, pictures: Sequence[bytes], top_k: int
-) -> Classifications:
-    """The `top_k` best classes of each encoded picture. Raises UnknownModel, UnknownVersion, NotReady."""
+) -> list[list[Prediction] | ConvoyError]:
+    """The `top_k` best classes of each encoded picture, or its error. Raises UnknownModel, UnknownVersion, NotReady."""
     roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, len(pictures))})
     metrics = Metrics()
     registry = Registry(Repository(settings.models), roomy, metrics)
@@ -22,6 +23,9 @@ async def classify_files(
         await registry.load(model, version)
         classifier = Classifier(registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=3600)
         try:
-            return await classifier.classify_many(model, version, pictures, top_k)
+            with classifier.journey(model, version) as journey:
+                rows = await classifier.predict_many(journey, pictures)
+                labels = journey.served.labels
+                return [row if isinstance(row, ConvoyError) else best(row, labels, top_k) for row in rows]
         finally:
             await registry.close()

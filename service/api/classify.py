@@ -3,6 +3,7 @@ the throughput of a tiny picture."""
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,10 +13,11 @@ from starlette.types import Receive, Scope, Send
 from service.api.body import files_of, header, read_body
 from service.api.connection import UntilHangUp
 from service.api.errors import as_json
-from service.api.reply import send_json
+from service.api.reply import JSON_HEADERS, json_bytes, log_journey, send_answer
 from service.api.schemas import BatchRequest
-from service.classifier import Classifications, Classifier, Prediction, Timing
+from service.classifier import Classifier, Row, best
 from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, UnsupportedBody
+from service.registry import Served
 
 DEFAULT_TOP_K = 5
 MULTIPART = b"multipart/form-data"
@@ -36,11 +38,13 @@ class Classify:
         content_type = header(scope, b"content-type")
         if content_type.startswith(MULTIPART):
             picture = await _only_file(content_type, picture)
-        with UntilHangUp(receive):
-            found = await self._classifier.classify(scope["path_params"]["model"], version, picture, top_k)
-        log_timing(scope, found.model, found.version, found.timing)
-        payload = {"model": found.model, "version": found.version, "predictions": found.predictions}
-        await send_json(send, payload, found.timing)
+        with self._classifier.journey(scope["path_params"]["model"], version) as journey:
+            with UntilHangUp(receive):
+                row = await self._classifier.predict(journey, picture)
+            predictions = best(row, journey.served.labels, top_k)
+            body = json_bytes(_named(journey.served) | {"predictions": predictions})
+        log_journey(scope, journey)
+        await send_answer(send, body, journey, JSON_HEADERS)
 
 
 class ClassifyBatch:
@@ -57,12 +61,14 @@ class ClassifyBatch:
         version, top_k = query_of(scope)
         body = await read_body(scope, receive, self._max_body_bytes)
         pictures = await self._pictures(header(scope, b"content-type"), body)
-        with UntilHangUp(receive):
-            found = await self._classifier.classify_many(
-                scope["path_params"]["model"], version, [data for _, data in pictures], top_k
-            )
-        log_timing(scope, found.model, found.version, found.timing)
-        await send_json(send, _batch_reply([name for name, _ in pictures], found), found.timing)
+        with self._classifier.journey(scope["path_params"]["model"], version) as journey:
+            with UntilHangUp(receive):
+                rows = await self._classifier.predict_many(journey, [data for _, data in pictures])
+            labels = journey.served.labels
+            results = [_result(name, row, labels, top_k) for (name, _), row in zip(pictures, rows, strict=True)]
+            reply = json_bytes(_named(journey.served) | {"results": results})
+        log_journey(scope, journey)
+        await send_answer(send, reply, journey, JSON_HEADERS)
 
     async def _pictures(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
@@ -83,18 +89,6 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) >= 1 and len(top_k) <= 9):
         raise BadParameter(f"top_k is '{top_k}'; it must be a whole number from 1.")
     return version, int(top_k)
-
-
-def log_timing(scope: Scope, model: str, version: str, timing: Timing) -> None:
-    """Adds what the request cost to its log line."""
-    scope["convoy"].update(
-        model=model,
-        version=version,
-        batch_size=timing.batch_size,
-        decode_ms=round(timing.decode_s * 1000, 3),
-        queue_ms=round(timing.queue_s * 1000, 3),
-        compute_ms=round(timing.compute_s * 1000, 3),
-    )
 
 
 async def _only_file(content_type: bytes, body: bytes) -> bytes:
@@ -120,12 +114,12 @@ def _from_base64(text: str) -> bytes | ConvoyError:
         return BadImage(f"The picture's data is not base64: {error}.")
 
 
-def _batch_reply(ids: list[str | None], found: Classifications) -> dict[str, Any]:
-    results = [_result(name, result) for name, result in zip(ids, found.results, strict=True)]
-    return {"model": found.model, "version": found.version, "results": results}
+def _named(served: Served) -> dict[str, Any]:
+    return {"model": served.model, "version": served.version}
 
 
-def _result(name: str | None, result: list[Prediction] | ConvoyError) -> dict[str, Any]:
+def _result(name: str | None, row: Row | ConvoyError, labels: Sequence[str], top_k: int) -> dict[str, Any]:
     entry: dict[str, Any] = {} if name is None else {"id": name}
-    failed = isinstance(result, ConvoyError)
-    return entry | ({"error": as_json(result)} if failed else {"predictions": result})  # type: ignore[arg-type]
+    if isinstance(row, ConvoyError):
+        return entry | {"error": as_json(row)}
+    return entry | {"predictions": best(row, labels, top_k)}

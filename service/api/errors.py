@@ -5,9 +5,11 @@ import math
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import Scope
 
 from service import errors, logs
 from service.api.reply import json_bytes
@@ -15,6 +17,8 @@ from service.api.reply import json_bytes
 STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BadImage: 400,
     errors.BadRequest: 400,
+    errors.BadTensor: 400,
+    errors.NotAllowed: 403,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
     errors.BodyTooLarge: 413,
@@ -29,6 +33,8 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
 }
+
+FOREIGN_PROTOCOLS = ("/v1/", "/v2/")
 
 # What Starlette itself refuses, before any of our code runs.
 ROUTING = {
@@ -60,9 +66,17 @@ class ErrorResponse(JSONResponse):
         return json_bytes(content)
 
 
-def respond(error: errors.ConvoyError) -> ErrorResponse:
+def respond(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
+    """The response to a request that failed so, in the shape of the protocol that it spoke."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-    return ErrorResponse({"error": as_json(error)}, status, headers_of(error))
+    return ErrorResponse(_body(scope, as_json(error)), status, headers_of(error))
+
+
+def _body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
+    """The protocols of others know a text only; Convoy's own has code, message and hint."""
+    if get_route_path(scope).startswith(FOREIGN_PROTOCOLS):
+        return {"error": f"{error['message']} {error['hint']}"}
+    return {"error": error}
 
 
 async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
@@ -71,14 +85,14 @@ async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
     if isinstance(error, errors.ModelFailed):
         request_id = request.scope["convoy"]["request_id"]
         logs.event(logging.ERROR, "model failed", request_id=request_id, reason=error.message)
-    return respond(error)
+    return respond(request.scope, error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
     code, message, hint = ROUTING.get(error.status_code, ("http_error", str(error.detail), "See /docs."))
     request.scope["convoy"]["error"] = code
-    body = {"error": {"code": code, "message": message, "hint": hint}}
+    body = _body(request.scope, {"code": code, "message": message, "hint": hint})
     return ErrorResponse(body, error.status_code, dict(error.headers or {}))
 
 

@@ -51,7 +51,7 @@ class Edge:
             pass
         except Exception:
             logs.logger.exception("unforeseen error", extra={"fields": {"request_id": fields["request_id"]}})
-            await respond(ConvoyError("The service made a mistake."))(scope, receive, send_marked)
+            await respond(scope, ConvoyError("The service made a mistake."))(scope, receive, send_marked)
         finally:
             self._record(scope, status, time.perf_counter() - started_s)
 

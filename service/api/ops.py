@@ -1,6 +1,6 @@
 """For those who operate: is it alive, is it ready, and what has it been doing."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service.api.errors import ErrorResponse, as_json, headers_of, respond
 from service.api.schemas import ErrorReply, Health
@@ -25,9 +25,9 @@ def ops_routes(registry: Registry, metrics: Metrics, lifecycle: Lifecycle) -> AP
         response_model=Health,
         responses={503: {"model": ErrorReply}},
     )
-    async def ready() -> Response | Health:
+    async def ready(request: Request) -> Response | Health:
         if lifecycle.stopping:
-            return respond(Draining("The service is shutting down."))
+            return respond(request.scope, Draining("The service is shutting down."))
         reasons = registry.not_ready_because()
         if not reasons:
             return Health(status="ready")

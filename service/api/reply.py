@@ -3,29 +3,42 @@
 from typing import Any
 
 import orjson
-from starlette.types import Send
+from starlette.types import Scope, Send
 
-from service.classifier import Timing
+from service.journey import Journey
 
-JSON_HEADERS = [(b"content-type", b"application/json")]
+Headers = list[tuple[bytes, bytes]]
+JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 
 
 def json_bytes(payload: Any) -> bytes:
     return orjson.dumps(payload)
 
 
-async def send_json(send: Send, payload: Any, timing: Timing) -> None:
-    """200 with `payload`; what the request cost stands in the standard Server-Timing header, in milliseconds."""
-    body = json_bytes(payload)
-    headers = [*JSON_HEADERS, (b"content-length", b"%d" % len(body)), (b"server-timing", _server_timing(timing))]
+async def send_answer(send: Send, body: bytes, journey: Journey, headers: Headers) -> None:
+    """200 with the body; what the request cost stands in the standard Server-Timing header, in milliseconds."""
+    headers = [*headers, (b"content-length", b"%d" % len(body)), _server_timing(journey)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _server_timing(timing: Timing) -> bytes:
-    return b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, batch;desc=%d" % (
-        timing.decode_s * 1000,
-        timing.queue_s * 1000,
-        timing.compute_s * 1000,
-        timing.batch_size,
+def _server_timing(journey: Journey) -> tuple[bytes, bytes]:
+    """The header: milliseconds of each stage, and the size of the batch that the request rode in."""
+    return b"server-timing", b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, batch;desc=%d" % (
+        journey.decode_s * 1000,
+        journey.queue_s * 1000,
+        journey.compute_s * 1000,
+        journey.batch_size,
+    )
+
+
+def log_journey(scope: Scope, journey: Journey) -> None:
+    """Adds what the request cost to its log line."""
+    scope["convoy"].update(
+        model=journey.served.model,
+        version=journey.served.version,
+        batch_size=journey.batch_size,
+        decode_ms=round(journey.decode_s * 1000, 3),
+        queue_ms=round(journey.queue_s * 1000, 3),
+        compute_ms=round(journey.compute_s * 1000, 3),
     )

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.classifier import Classifier, best
-from service.errors import BadImage, ImageTooLarge, Overloaded, TooManyImages, UnknownModel
+from service.classifier import Classifier, Row, best
+from service.errors import BadImage, ConvoyError, ImageTooLarge, Overloaded, TooManyImages, UnknownModel
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
@@ -38,6 +38,16 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
     asyncio.run(run())
 
 
+async def predict(classifier: Classifier, data: bytes) -> Row:
+    with classifier.journey("linear", None) as journey:
+        return await classifier.predict(journey, data)
+
+
+async def predict_many(classifier: Classifier, pictures: list[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+    with classifier.journey("linear", None) as journey:
+        return await classifier.predict_many(journey, pictures)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     write_version(tmp_path, "linear")
@@ -61,9 +71,9 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
             (picture(90, 90)[:300], BadImage),
         ):
             with pytest.raises(error):
-                await classifier.classify("linear", None, data, 1)
+                await predict(classifier, data)
         with pytest.raises(UnknownModel):
-            await classifier.classify("none", None, picture(), 1)
+            classifier.journey("none", None)
         assert registry.get("linear").batcher.queued_images == 0
 
     with_classifier(root, test)
@@ -72,10 +82,9 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
 def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         given = BadImage("It was no base64.")
-        found = await classifier.classify_many("linear", None, [picture(seed=1), b"x", given, picture(90, 90)], 1)
-        kinds = [type(result) for result in found.results]
-        assert kinds == [list, BadImage, BadImage, list]
-        assert found.results[2] is given
+        found = await predict_many(classifier, [picture(seed=1), b"x", given, picture(90, 90)])
+        assert [type(result) for result in found] == [np.ndarray, BadImage, BadImage, np.ndarray]
+        assert found[2] is given
         assert registry.get("linear").batcher.queued_images == 0
 
     with_classifier(root, test)
@@ -84,12 +93,9 @@ def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
 def test_many_and_one_agree(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         pictures = [picture(seed=seed) for seed in range(5)]
-        single = [(await classifier.classify("linear", None, data, 4)).predictions for data in pictures]
-        together = (await classifier.classify_many("linear", None, pictures, 4)).results
-        for one, many in zip(single, together, strict=True):
-            assert not isinstance(many, BadImage)
-            assert [p.index for p in one] == [p.index for p in many]
-            assert [p.probability for p in one] == pytest.approx([p.probability for p in many], abs=1e-6)
+        single = [await predict(classifier, data) for data in pictures]
+        np.testing.assert_allclose(single, await predict_many(classifier, pictures), atol=1e-6)
+        assert np.ptp(single, axis=0).max() > 0.1
 
     with_classifier(root, test)
 
@@ -99,10 +105,10 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
         batcher = registry.get("linear").batcher
         batcher.reserve(MAX_QUEUE_IMAGES)
         with pytest.raises(Overloaded):
-            await classifier.classify("linear", None, b"not even a picture", 1)
+            await predict(classifier, b"not even a picture")
         batcher.release(MAX_QUEUE_IMAGES)
         with pytest.raises(TooManyImages):
-            await classifier.classify_many("linear", None, [b"x"] * (MAX_QUEUE_IMAGES + 1), 1)
+            await predict_many(classifier, [b"x"] * (MAX_QUEUE_IMAGES + 1))
         assert batcher.queued_images == 0
 
     with_classifier(root, test)
@@ -110,13 +116,13 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
 
 def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        asking = [asyncio.ensure_future(classifier.classify("linear", None, picture(99, 99), 1)) for _ in range(6)]
-        many = asyncio.ensure_future(classifier.classify_many("linear", None, [picture(99, 99)] * 2, 1))
+        asking = [asyncio.ensure_future(predict(classifier, picture(99, 99))) for _ in range(6)]
+        many = asyncio.ensure_future(predict_many(classifier, [picture(99, 99)] * 2))
         await asyncio.sleep(0)
         for task in (*asking, many):
             task.cancel()
         await asyncio.gather(*asking, many, return_exceptions=True)
         assert registry.get("linear").batcher.queued_images == 0
-        assert len((await classifier.classify("linear", None, picture(), 1)).predictions) == 1
+        assert (await predict(classifier, picture())).shape == (4,)
 
     with_classifier(root, test)

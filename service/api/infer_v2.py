@@ -1,0 +1,62 @@
+"""The hot endpoint of the Open Inference Protocol V2: tensors or encoded pictures in, tensors out."""
+
+from starlette.types import Receive, Scope, Send
+
+from service.api.body import header, read_body
+from service.api.compression import packed, unpacked
+from service.api.connection import UntilHangUp
+from service.api.reply import JSON_HEADERS, Headers, log_journey, send_answer
+from service.api.tensors_v2 import Encoded, InferRequest, RequestParser, encode
+from service.classifier import Classifier, Row, all_good
+from service.errors import BadTensor
+from service.journey import Journey
+
+JSON_LENGTH = b"inference-header-content-length"
+
+
+class Infer:
+    """POST tensors; the tensors of all requests, and the pictures of the other endpoints, share one queue."""
+
+    path = "/v2/models/{model}/infer"
+    path_with_version = "/v2/models/{model}/versions/{version}/infer"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+        self._parser = RequestParser()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        where = scope["path_params"]
+        body = unpacked(scope, await read_body(scope, receive, self._max_body_bytes), self._max_body_bytes)
+        with self._classifier.journey(where["model"], where.get("version")) as journey:
+            served = journey.served
+            request = self._parser.parse(body, _json_length(scope), served.manifest.input)
+            journey.shorten(request.timeout_s)
+            with UntilHangUp(receive):
+                rows = await self._rows(journey, request)
+            reply = encode(served.model, served.version, request, rows, served.labels)
+        log_journey(scope, journey)
+        body, headers = packed(scope, reply.body)
+        await send_answer(send, body, journey, _content(reply) + headers)
+
+    async def _rows(self, journey: Journey, request: InferRequest) -> Row:
+        if request.tensor is not None:
+            journey.decoded()
+            return await self._classifier.infer(journey, request.tensor)
+        assert request.pictures is not None
+        return all_good(await self._classifier.predict_many(journey, request.pictures))
+
+
+def _json_length(scope: Scope) -> int | None:
+    given = header(scope, JSON_LENGTH)
+    if not given:
+        return None
+    if not given.isdigit():
+        raise BadTensor("Inference-Header-Content-Length is not a number.")
+    return int(given)
+
+
+def _content(reply: Encoded) -> Headers:
+    if reply.json_length is None:
+        return JSON_HEADERS
+    return [(b"content-type", b"application/octet-stream"), (JSON_LENGTH, b"%d" % reply.json_length)]

@@ -1,0 +1,64 @@
+"""One request's way through the service, stage by stage; at its end it is counted. Knows no HTTP and no pictures."""
+
+import time
+from types import TracebackType
+
+from service.batcher import Answer
+from service.metrics import Metrics
+from service.registry import Served
+
+
+class Journey:
+    """A context around the work for one request to `served`. Seconds; `batch_size` is that of the batch it rode in."""
+
+    __slots__ = (
+        "_answered_s",
+        "_metrics",
+        "_started_s",
+        "_timeout_s",
+        "batch_size",
+        "compute_s",
+        "decode_s",
+        "queue_s",
+        "served",
+    )
+
+    def __init__(self, served: Served, metrics: Metrics, timeout_s: float) -> None:
+        self.served = served
+        self.decode_s = self.queue_s = self.compute_s = 0.0
+        self.batch_size = 0
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._started_s = self._answered_s = time.perf_counter()
+
+    def __enter__(self) -> "Journey":
+        return self
+
+    def shorten(self, timeout_s: float | None) -> None:
+        """The request itself allows only so long; it can't allow more than the service does."""
+        if timeout_s is not None:
+            self._timeout_s = min(self._timeout_s, timeout_s)
+
+    def left_s(self) -> float:
+        """Seconds until the request's deadline."""
+        return self._timeout_s - (time.perf_counter() - self._started_s)
+
+    def decoded(self) -> None:
+        """The pictures are decoded: what has passed until now was decoding."""
+        self.decode_s = time.perf_counter() - self._started_s
+
+    def answered(self, answer: Answer) -> None:
+        """The model has answered: what follows is encoding."""
+        self._answered_s = time.perf_counter()
+        self.queue_s, self.compute_s, self.batch_size = answer.queue_s, answer.compute_s, answer.batch_size
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        now_s = time.perf_counter()
+        statistics = self.served.statistics
+        if kind is not None:
+            statistics.fail.add(now_s - self._started_s)
+            return
+        encode_s = now_s - self._answered_s
+        statistics.add_success(now_s - self._started_s, self.decode_s, self.queue_s, self.compute_s, encode_s)
+        self._metrics.decode_s.labels(self.served.model).observe(self.decode_s)
+        self._metrics.queue_s.labels(self.served.model).observe(self.queue_s)
