@@ -59,7 +59,11 @@ class ArraySplit:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Named classes with their pictures; `note` tells what a reader of a result must know about these very files."""
+    """Named classes with their pictures.
+
+    `note` tells what a reader of a result must know about these very files, `limits` what a network trained on such
+    pictures will not be able to do, in one sentence. `background` is the grey that a picture's transparent parts get.
+    """
 
     name: str
     title: str
@@ -67,6 +71,8 @@ class Dataset:
     train: Split
     test: Split
     note: str | None = None
+    limits: str | None = None
+    background: int = 255
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

@@ -17,6 +17,8 @@ TEST = ("test_batch",)
 PICTURES_PER_FILE = 10_000
 VALUES_PER_PICTURE = 3 * 32 * 32
 
+LIMITS = "The photos have 32x32 pixels with one thing filling most of each; larger photos lose nearly all detail."
+
 OFFICIAL_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -36,11 +38,12 @@ def load(data_dir: Path | None) -> Dataset:
     """
     title = "CIFAR-10 photos"
     if data_dir is None:
-        return Dataset("cifar10", title, LABELS, *_download())
+        return Dataset("cifar10", title, LABELS, *_download(), limits=LIMITS)
     folder = locate(data_dir, "cifar-10-batches-py", TRAIN + TEST)
     digests: dict[str, str] = {}
     train, test = (_split(folder, names, digests) for names in (TRAIN, TEST))
-    return Dataset("cifar10", title, LABELS, train, test, None if digests == OFFICIAL_MD5 else NOT_OFFICIAL)
+    note = None if digests == OFFICIAL_MD5 else NOT_OFFICIAL
+    return Dataset("cifar10", title, LABELS, train, test, note, LIMITS)
 
 
 def _split(folder: Path, names: tuple[str, ...], digests: dict[str, str]) -> ArraySplit:

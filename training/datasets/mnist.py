@@ -12,6 +12,10 @@ from training.datasets.base import ArraySplit, Dataset, locate
 from training.errors import TrainingError
 
 LABELS = tuple("0123456789")
+LIMITS = (
+    "The digits are light on a dark ground, one a picture, in the middle of a 20x20 box: dark ink on white paper must "
+    "be inverted first, and a longer number cut into its digits."
+)
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
 IMAGES, IMAGES_MAGIC = "{}-images-idx3-ubyte.gz", 0x803
 LABELS_FILE, LABELS_MAGIC = "{}-labels-idx1-ubyte.gz", 0x801
@@ -28,7 +32,7 @@ def load(data_dir: Path | None) -> Dataset:
     else:
         folder = locate(data_dir, "mnist", FILES)
         train, test = (_split(folder, *part) for part in PARTS.values())
-    return Dataset("mnist", "MNIST handwritten digits", LABELS, train, test)
+    return Dataset("mnist", "MNIST handwritten digits", LABELS, train, test, limits=LIMITS, background=0)
 
 
 def _split(folder: Path, prefix: str, count: int) -> ArraySplit:

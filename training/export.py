@@ -1,0 +1,199 @@
+"""From a Keras network to a version folder that the service loads: convert, improve, check, measure, describe, publish.
+
+The only place where TensorFlow itself is used: tf2onnx converts its functions. Keras must run on TensorFlow here, but
+the network may have been trained on any backend.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import keras
+import onnx
+from pydantic import ValidationError
+
+from service.manifest import (
+    IMAGE,
+    PROBABILITIES,
+    File,
+    Input,
+    Manifest,
+    Parity,
+    Preprocessing,
+    Provenance,
+    Variant,
+    sha256_of,
+    write_manifest,
+)
+from training import backend, graph, plots
+from training.callbacks import Say
+from training.card import Facts, write_card
+from training.errors import TrainingError
+from training.evaluate import Scores
+from training.parity import Sample, check_parity, sample_folder, sample_split
+from training.servable import Outputs, Scaling, classes_of, input_of, servable
+from training.service_path import ServicePath
+from training.sources import Source, labels_for
+from training.versions import publish
+
+OPSET = 18
+GRAPH = "model.onnx"
+LABELS = "labels.txt"
+CURVES = "curves.png"
+CONFUSION = "confusion.png"
+DETECTION = 64
+"""Pictures that decide whether a network gives logits or probabilities."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may say about an export."""
+
+    name: str
+    models_dir: Path
+    labels_file: Path | None = None
+    pictures: Path | None = None
+    """A folder of pictures for the parity check, where there is no data set."""
+    outputs: Outputs = "detect"
+    scaling: Scaling = field(default_factory=Scaling)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+def options_for(
+    source: Source,
+    *,
+    name: str,
+    models_dir: Path,
+    labels: Path | None = None,
+    pictures: Path | None = None,
+    outputs: Outputs | None = None,
+    scale: float = 1.0,
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    shorter: int | None = None,
+    interpolation: str = "bilinear",
+    background: int | None = None,
+) -> Options:
+    """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
+    if background is None:
+        background = 255 if source.dataset is None else source.dataset.background
+    mode = "squash" if shorter is None else "shorter"
+    try:
+        how = Preprocessing(resize=mode, shorter=shorter, interpolation=interpolation, background=background)
+    except ValidationError as error:
+        raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
+    return Options(name, models_dir, labels, pictures, outputs or "detect", Scaling(scale, mean, std), how)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that is known before a network is converted."""
+
+    source: Source
+    options: Options
+    expects: Input
+    labels: tuple[str, ...]
+    sample: Sample
+
+
+def export(source: Source, options: Options, say: Say) -> Path:
+    """Publishes a source as the next version of `options.name`; gives the version's folder.
+
+    Raises TrainingError when the network does not fit, and when its graph fails the parity check: then nothing is
+    published.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise TrainingError("The export needs KERAS_BACKEND=tensorflow, whichever backend the network was trained on.")
+    expects = input_of(source.model)
+    labels = labels_for(source, options.labels_file, classes_of(source.model))
+    job = _Job(source, options, expects, labels, _sample(source, options, expects))
+    return publish(options.models_dir, options.name, lambda folder, version: _fill(folder, version, job, say))
+
+
+def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
+    """Writes everything that belongs to a version into its folder, still hidden."""
+    (folder / LABELS).write_text("".join(f"{label}\n" for label in job.labels), encoding="utf-8")
+    network = servable(job.source.model, job.options.scaling, job.options.outputs, job.sample.images[:DETECTION])
+    onnx.save(to_onnx(network), folder / GRAPH)
+    path = ServicePath(folder / GRAPH, job.expects, job.options.preprocessing, len(job.labels))
+    parity = check_parity(network, path, job.sample)
+    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.pictures} pictures")
+    scores = None if job.source.dataset is None else path.score(job.source.dataset.test)
+    if scores is not None:
+        say(f"test accuracy {scores.accuracy:.4f} over {scores.pictures} pictures, through the service's own path")
+    manifest = _manifest(folder, job, parity, scores)
+    write_manifest(manifest, folder)
+    _plot(folder, job, scores)
+    write_card(folder, Facts(job.options.name, version, manifest, job.labels, job.source, scores))
+
+
+def to_onnx(network: keras.Model) -> onnx.ModelProto:
+    """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
+
+    The network's own layers are all traced with training=False.
+    """
+    import tensorflow
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    signature = tensorflow.TensorSpec((None, *network.input_shape[1:]), tensorflow.uint8, name=IMAGE)
+
+    @tensorflow.function(input_signature=[signature])
+    def run(image: tensorflow.Tensor) -> dict[str, tensorflow.Tensor]:
+        return {PROBABILITIES: network(tensorflow.cast(image, tensorflow.float32), training=False)}
+
+    model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
+    graph.improve(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _sample(source: Source, options: Options, expects: Input) -> Sample:
+    if options.pictures is not None:
+        return sample_folder(options.pictures, expects, options.preprocessing)
+    if source.dataset is None:
+        raise TrainingError("The parity check needs real pictures: give --pictures FOLDER, or --dataset NAME.")
+    return sample_split(source.dataset.test, expects, options.preprocessing)
+
+
+def _manifest(folder: Path, job: _Job, parity: Parity, scores: Scores | None) -> Manifest:
+    variant = Variant(
+        file=GRAPH,
+        sha256=sha256_of(folder / GRAPH),
+        precision="float32",
+        bytes=(folder / GRAPH).stat().st_size,
+        test_accuracy=None if scores is None else scores.accuracy,
+        parity=parity,
+    )
+    return Manifest(
+        input=job.expects,
+        preprocessing=job.options.preprocessing,
+        classes=len(job.labels),
+        labels=File(file=LABELS, sha256=sha256_of(folder / LABELS)),
+        parameters=job.source.model.count_params(),
+        variants=[variant],
+        metrics={} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss},
+        provenance=_provenance(job.source),
+    )
+
+
+def _provenance(source: Source) -> Provenance:
+    recipe, dataset = source.recipe, source.dataset
+    return Provenance(
+        source=source.name,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        architecture=source.model.name if recipe is None else recipe.architecture,
+        recipe=None if recipe is None else recipe.name,
+        dataset=None if dataset is None else dataset.name,
+        dataset_note=None if dataset is None else dataset.note,
+        seed=None if recipe is None else recipe.seed,
+        libraries=backend.library_versions(),
+    )
+
+
+def _plot(folder: Path, job: _Job, scores: Scores | None) -> None:
+    if job.source.run is not None:
+        plots.plot_curves(job.source.run.history(), folder / CURVES)
+    if scores is not None:
+        plots.plot_confusion(scores.confusion, job.labels, folder / CONFUSION)

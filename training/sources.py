@@ -1,0 +1,82 @@
+"""What can be exported: a finished run of ours, or any Keras image classifier in a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from training import architectures, datasets  # noqa: F401  (architectures register the layers that our files hold)
+from training.datasets.base import Dataset
+from training.errors import TrainingError
+from training.recipes.base import Recipe
+from training.runs import Run, open_run
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network with what is known about it."""
+
+    name: str
+    """What the card calls it: the run, or the file's name; no folder of this machine."""
+    model: keras.Model
+    labels: tuple[str, ...] | None = None
+    dataset: Dataset | None = None
+    run: Run | None = None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return None if self.run is None else self.run.recipe()
+
+
+def open_source(path: Path, dataset_name: str | None, data_dir: Path | None, note: str | None) -> Source:
+    """A run's folder, or a `.keras` (or `.h5`) file, optionally with a data set to measure it on.
+
+    Raises TrainingError for a run that has not finished, a file that is no Keras model, and missing data.
+    """
+    if path.is_dir():
+        return _from_run(open_run(path), data_dir, note)
+    dataset = None if dataset_name is None else datasets.load(dataset_name, data_dir, note)
+    return Source(path.name, load_network(path), None if dataset is None else dataset.labels, dataset)
+
+
+def load_network(path: Path) -> keras.Model:
+    """A Keras network without its optimiser. Raises TrainingError."""
+    if not path.is_file():
+        raise TrainingError(f"{path} does not exist; give the folder of a run, or a .keras file.")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever the file's contents run into
+        first_line = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"{path} cannot be loaded as a Keras model: {first_line}") from error
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One label a line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
+    try:
+        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    if "" in labels:
+        raise TrainingError(f"{path} has an empty line {labels.index('') + 1}; it needs one label a line.")
+    return labels
+
+
+def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[str, ...]:
+    """The labels to publish: the file's, else the source's own. Raises TrainingError when their number is wrong."""
+    labels = source.labels if labels_file is None else read_labels(labels_file)
+    if labels is None:
+        raise TrainingError(f"The network's {classes} classes have no names: give --labels FILE, one a line.")
+    if len(labels) != classes:
+        raise TrainingError(
+            f"{labels_file or source.name} has {len(labels)} labels; the network has {classes} classes."
+        )
+    return labels
+
+
+def _from_run(run: Run, data_dir: Path | None, note: str | None) -> Source:
+    if not run.finished:
+        raise TrainingError(f"{run.folder} has not finished: go on with convoy-train run --resume {run.folder}.")
+    info = run.info()
+    dataset = datasets.load(run.recipe().dataset, data_dir, note or info["dataset"]["given_note"])
+    name = f"run {run.folder.parent.name}/{run.folder.name}"
+    return Source(name, load_network(run.model_path), tuple(info["labels"]), dataset, run)
