@@ -1,5 +1,6 @@
 """`python -m tests.load`, whole: a service that answers rightly passes, a wrong label or a passed bound fails."""
 
+import csv
 import json
 import os
 import subprocess
@@ -31,10 +32,11 @@ def _load(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_good_service_passes_and_leaves_its_reports(tmp_path: Path) -> None:
-    done = _load(tmp_path, "--seconds", "6", "--users", "8", "--shape", "--p99-ms", "5000")
+    done = _load(tmp_path, "--seconds", "14", "--users", "8", "--shape", "--p99-ms", "5000")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASSED" in done.stdout
-    assert "24 users" in done.stdout  # the spike
+    with (tmp_path / "out/load_stats_history.csv").open(newline="") as history:
+        assert max(int(second["User Count"]) for second in csv.DictReader(history)) == 24  # the spike
     rows = {row["name"]: row for row in json.loads((tmp_path / "out/figures.json").read_text())["rows"]}
     assert rows[ALL]["requests"] == sum(row["requests"] for name, row in rows.items() if name != ALL) > 100
     assert {"one picture", "32 pictures (form)", "bad: half a picture", "3 pictures, one broken"} <= rows.keys()

@@ -12,6 +12,7 @@ class Phase(NamedTuple):
 
 
 RAMP = Phase("ramp", 0.25, 1.0)
+RUSH = 5.0  # times the usual users may come or go within a second: a spike is up at once
 PHASES = (RAMP, Phase("plateau", 0.55, 1.0), Phase("spike", 0.70, 3.0), Phase("plateau", 1.0, 1.0))
 
 
@@ -21,5 +22,5 @@ def users_at(elapsed_s: float, total_s: int, users: int) -> tuple[int, float] | 
     for phase in PHASES:
         if part < phase.until:
             wanted = phase.users * (part / RAMP.until if phase is RAMP else 1.0)
-            return max(1, round(users * wanted)), max(1.0, users * phase.users)
+            return max(1, round(users * wanted)), RUSH * users
     return None
