@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from training import backend, checkpoint, datasets, plots
-from training.architectures import ARCHITECTURES
+from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
 from training.batches import EvaluationBatches, Portions, TrainingBatches, portion
 from training.callbacks import Bookkeeping, Position, Say, StopOnDivergence
@@ -51,21 +51,31 @@ def resume(run: Run, say: Say, data_dir: Path | None = None) -> Run:
 
 
 def build_network(recipe: Recipe, dataset: Dataset) -> keras.Model:
-    """The recipe's network for the data set's pictures and classes. Raises TrainingError for unknown options."""
-    if recipe.architecture not in ARCHITECTURES:
-        raise TrainingError(
-            f"There is no architecture called {recipe.architecture!r}: {nearest(recipe.architecture, ARCHITECTURES)}"
+    """The recipe's network for the data set's pictures and classes, as it is trained.
+
+    Raises TrainingError for an unknown network or option, and for pictures that are too small.
+    """
+    _check_options(recipe)
+    try:
+        return build(
+            recipe.architecture,
+            input_shape=dataset.train.shape,
+            classes=len(dataset.labels),
+            normalization=Normalization(recipe.mean, recipe.std),
+            **recipe.architecture_options,
         )
-    builder = ARCHITECTURES[recipe.architecture]
-    known = set(inspect.signature(builder).parameters) - {"input_shape", "classes", "normalization"}
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
+
+
+def _check_options(recipe: Recipe) -> None:
+    if recipe.architecture not in ARCHITECTURES:
+        return  # the builder has the better message
+    known = set(inspect.signature(ARCHITECTURES[recipe.architecture]).parameters)
+    known -= {"input_shape", "classes", "normalization"}
     for option in recipe.architecture_options:
         if option not in known:
             raise TrainingError(f"{recipe.architecture} has no option {option!r}: {nearest(option, known)}")
-    normalization = Normalization(recipe.mean, recipe.std)
-    try:
-        return builder(dataset.train.shape, len(dataset.labels), normalization, **recipe.architecture_options)
-    except ValueError as error:
-        raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
 
 
 def _finish(run: Run, recipe: Recipe, dataset: Dataset, model: keras.Model, say: Say) -> None:
@@ -104,7 +114,7 @@ def _chosen(recipe: Recipe, dataset: Dataset, model: keras.Model, progress: Prog
     """The network that the run ends with, without optimiser, so that its file needs nothing of ours to load."""
     network = build_network(recipe, dataset)
     network.set_weights(progress.best if recipe.keep == "best" else model.get_weights())
-    return network
+    return main_tower(network)
 
 
 def _conclude(run: Run, dataset: Dataset, portions: Portions, network: keras.Model, progress: Progress) -> None:

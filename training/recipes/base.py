@@ -13,7 +13,7 @@ from typing import Any, Literal
 from training.errors import TrainingError
 
 ARCHITECTURE_PREFIX = "architecture."
-Option = int | float | bool | str
+Option = int | float | bool | str | tuple[int | float | bool | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Recipe:
     dataset: str
     architecture: str
     architecture_options: Mapping[str, Option] = field(default_factory=dict)
-    """The builder's own options; `--set architecture.width=0.5` changes one."""
+    """The builder's own options; `--set architecture.width=0.5` or `architecture.hidden=300,100` changes one."""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     """The network sees (pixel / 255 - mean) / std, one value for all channels or one for each."""
@@ -122,8 +122,10 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
     known = {f.name for f in dataclasses.fields(Recipe)}
     if strange := set(values) - known:
         raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(strange))}.")
+    options = {key: _as_tuple(value) for key, value in values.get("architecture_options", {}).items()}
+    plain = {key: _as_tuple(value) for key, value in values.items()}
     try:
-        return Recipe(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        return Recipe(**{**plain, "architecture_options": options})
     except TypeError as error:
         raise TrainingError(f"The recipe is incomplete: {error}.") from error
 
@@ -169,8 +171,14 @@ def _expectation(kind: Any, choices: tuple[Any, ...]) -> str:
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _guess(text: str) -> Option:
-    """The value of a builder's option, whose type only the builder knows."""
+    """The value of a builder's option, whose type only the builder knows; "100,50" and "100," are tuples."""
+    if "," in text:
+        return tuple(_guess(part) for part in text.split(",") if part.strip())
     for kind in (int, float):
         try:
             return kind(text)

@@ -1,0 +1,113 @@
+"""Recipes: what users type becomes typed fields or a sentence that helps, and nothing is lost through JSON."""
+
+import json
+
+import pytest
+
+from training.errors import TrainingError
+from training.recipes import RECIPES, find_recipe
+from training.recipes.base import Recipe, from_json, to_json, with_settings
+
+BASE = Recipe(name="any", dataset="mnist", architecture="lenet5")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("epochs", "3", 3),
+        ("learning_rate", "1e-2", 0.01),
+        ("flip", "true", True),
+        ("flip", "No", False),
+        ("loss", "squared_error", "squared_error"),
+        ("milestones", "30, 60", (30.0, 60.0)),
+        ("limit", "500", 500),
+        ("limit", "none", None),
+        ("dataset", "cifar10", "cifar10"),
+    ],
+)
+def test_a_typed_value_has_the_type_of_its_field(key: str, text: str, value: object) -> None:
+    changed = getattr(with_settings(BASE, {key: text}), key)
+    assert changed == value
+    assert type(changed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.5", 0.5), ("2", 2), ("relu", "relu"), ("true", True), ("300,100", (300, 100)), ("300,", (300,))],
+)
+def test_architecture_options_are_guessed(text: str, value: object) -> None:
+    recipe = with_settings(BASE, {"architecture.hidden": text})
+    assert recipe.architecture_options == {"hidden": value}
+
+
+def test_settings_leave_the_recipe_itself_alone() -> None:
+    with_settings(BASE, {"epochs": "3", "architecture.width": "2"})
+    assert BASE.epochs == Recipe(name="any", dataset="mnist", architecture="lenet5").epochs
+    assert BASE.architecture_options == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("epoch", "3", "no 'epoch': did you mean 'epochs'?"),
+        ("name", "x", "no 'name'"),
+        ("zzz", "3", "there are architecture, batch_size"),
+        ("epochs", "many", "epochs=many: a whole number was expected"),
+        ("epochs", "2.5", "a whole number was expected"),
+        ("learning_rate", "fast", "a number was expected"),
+        ("flip", "maybe", "true or false was expected"),
+        ("loss", "mse", "one of cross_entropy, squared_error was expected"),
+        ("mean", "a,b", "numbers with commas between them was expected"),
+        ("limit", "all", "a whole number or none was expected"),
+    ],
+)
+def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> None:
+    with pytest.raises(TrainingError, match=message.replace("?", r"\?")):
+        with_settings(BASE, {key: text})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": "0"}, "epochs is 0; it must be at least 1"),
+        ({"batch_size": "0"}, "batch_size"),
+        ({"limit": "0"}, "limit"),
+        ({"shift_px": "-1"}, "shift_px"),
+        ({"learning_rate": "0"}, "must be positive"),
+        ({"learning_rate": "nan"}, "must be positive"),
+        ({"momentum": "1"}, r"must be in \[0, 1\)"),
+        ({"label_smoothing": "1"}, r"must be in \[0, 1\)"),
+        ({"mean": "0.5,0.5", "std": "1"}, "same number of values"),
+        ({"std": "0"}, "std must be positive"),
+        ({"keep": "best", "validation": "0"}, "needs validation pictures"),
+        ({"schedule": "step"}, "needs milestones"),
+    ],
+)
+def test_values_out_of_range_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        with_settings(BASE, settings)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name: str) -> None:
+    recipe = with_settings(RECIPES[name], {"architecture.hidden": "3,4"})
+    assert from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_what_it_is(name: str) -> None:
+    assert RECIPES[name].name == name
+    assert RECIPES[name].about
+
+
+def test_a_recipe_of_another_version_is_refused() -> None:
+    with pytest.raises(TrainingError, match="unknown to this version: cutout"):
+        from_json({**to_json(BASE), "cutout": 8})
+    with pytest.raises(TrainingError, match="incomplete"):
+        from_json({"name": "x"})
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    assert find_recipe("mnist-lenet5") is RECIPES["mnist-lenet5"]
+    with pytest.raises(TrainingError, match="did you mean 'mnist-lenet5'"):
+        find_recipe("mnist-lenet")

@@ -1,0 +1,123 @@
+"""Batches: every picture once an epoch, in an order and a form that depend on seed, epoch and index alone."""
+
+import keras
+import numpy as np
+import pytest
+
+from training.batches import EvaluationBatches, TrainingBatches, portion
+from training.callbacks import Position
+from training.datasets.base import ArraySplit, Dataset
+from training.recipes.base import Recipe
+
+CLASSES = 3
+
+
+def split(count: int) -> ArraySplit:
+    """Picture number i shows the value i, so that it can be told which one came."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 4, 4, 1)).copy()
+    return ArraySplit(images, np.arange(count, dtype=np.int64) % CLASSES)
+
+
+def recipe(**fields: object) -> Recipe:
+    return Recipe(name="any", dataset="any", architecture="lenet5", **{"batch_size": 8, "validation": 10} | fields)
+
+
+def shown(batches: keras.utils.PyDataset) -> list[int]:
+    return np.concatenate([batches[index][0][:, 2, 2, 0] for index in range(len(batches))]).tolist()
+
+
+def test_an_epoch_shows_every_picture_once_and_the_next_in_another_order() -> None:
+    batches = TrainingBatches(split(50), np.arange(5, 50), CLASSES, recipe())
+    first = shown(batches)
+    batches.epoch = 1
+    second = shown(batches)
+    assert sorted(first) == sorted(second) == list(range(5, 50))
+    assert first != second
+    assert len(batches) == 6
+    batches.epoch = 0
+    assert shown(batches) == first
+
+
+def test_labels_are_one_hot_and_stay_with_their_pictures() -> None:
+    batches = TrainingBatches(split(50), np.arange(50), CLASSES, recipe())
+    for index in range(len(batches)):
+        pictures, labels = batches[index]
+        assert labels.dtype == np.float32
+        assert (labels.sum(axis=1) == 1).all()
+        np.testing.assert_array_equal(labels.argmax(axis=1), pictures[:, 0, 0, 0] % CLASSES)
+
+
+def test_evaluation_keeps_order_and_pictures() -> None:
+    batches = EvaluationBatches(split(20), np.array([4, 2, 9]), CLASSES, batch_size=2)
+    assert shown(batches) == [4, 2, 9]
+    assert len(batches) == 2
+
+
+def test_augmentation_differs_by_seed_epoch_and_index_only() -> None:
+    def draw(seed: int, epoch: int, index: int) -> np.ndarray:
+        random = np.random.default_rng(7).integers(0, 255, (16, 8, 8, 1), np.uint8)
+        same = ArraySplit(np.concatenate([random] * 2), np.zeros(32, np.int64))
+        batches = TrainingBatches(same, np.arange(32), CLASSES, recipe(seed=seed, shift_px=2, batch_size=16))
+        batches.epoch = epoch
+        return batches[index][0]
+
+    np.testing.assert_array_equal(draw(1, 2, 1), draw(1, 2, 1))
+    for other in ((2, 2, 1), (1, 3, 1), (1, 2, 0)):
+        assert not np.array_equal(draw(1, 2, 1), draw(*other))
+
+
+class Recorder(TrainingBatches):
+    """Writes down which epoch each batch that Keras asked for was drawn in."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.drawn: list[tuple[int, int]] = []
+
+    def __getitem__(self, index: int):
+        self.drawn.append((self.epoch, index))
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_keras_draws_every_batch_of_the_right_epoch(workers: int) -> None:
+    """Keras prefetches, and could ask for batches before it says that the next epoch has begun."""
+    batches = Recorder(split(50), np.arange(50), CLASSES, recipe(), workers=workers)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    batches.drawn.clear()
+    model.fit(batches, epochs=4, initial_epoch=1, shuffle=False, verbose=0, callbacks=[Position(batches)])
+    wanted = {(epoch, index) for epoch in (1, 2, 3) for index in range(len(batches))}
+    assert wanted <= set(batches.drawn)
+    assert {epoch for epoch, _ in batches.drawn} <= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_threads_changes_no_weight(workers: int) -> None:
+    def train(threads: int) -> list[np.ndarray]:
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+        model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+        batches = TrainingBatches(split(50), np.arange(50), CLASSES, recipe(shift_px=1), workers=threads)
+        model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=[Position(batches)])
+        return model.get_weights()
+
+    for one, other in zip(train(1), train(workers), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_portions_split_the_training_set_without_overlap() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    portions = portion(dataset, recipe())
+    assert len(portions.validation) == 10
+    assert sorted([*portions.train, *portions.validation]) == list(range(100))
+    np.testing.assert_array_equal(portions.test, np.arange(30))
+    again, other = portion(dataset, recipe()), portion(dataset, recipe(seed=2))
+    np.testing.assert_array_equal(portions.validation, again.validation)
+    assert set(portions.validation) != set(other.validation)
+
+
+def test_a_limit_holds_for_every_portion() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    portions = portion(dataset, recipe(limit=5))
+    assert (len(portions.train), len(portions.validation), len(portions.test)) == (5, 5, 5)
+    assert not set(portions.train) & set(portions.validation)
