@@ -45,7 +45,7 @@ def restore(path: Path, model: keras.Model) -> Progress:
     if not path.exists():
         return Progress()
     try:
-        with np.load(path) as saved:
+        with path.open("rb") as file, np.load(file) as saved:
             _assign(model.variables, _group(saved, "model"))
             _assign(model.optimizer.variables, _group(saved, "optimizer"))
             state = json.loads(str(saved["state"]))

@@ -1,0 +1,88 @@
+"""Around the training loop: a diverging run stops with the place, the best epoch is kept, each epoch is one line."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training import checkpoint
+from training.callbacks import Bookkeeping, StopOnDivergence, describe
+from training.checkpoint import Progress
+from training.errors import TrainingError
+from training.optimizers import make_optimizer
+from training.recipes.base import Recipe
+from training.runs import Run
+
+RECIPE = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.25)
+
+
+def network() -> keras.Model:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="zeros")])
+    model.compile(make_optimizer(RECIPE, model, 4), "mse", metrics=["accuracy"])
+    return model
+
+
+def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate() -> None:
+    data = np.ones((16, 2), np.float32)
+    data[9] = np.inf  # in the third batch of four
+    with pytest.raises(TrainingError, match=r"epoch 3, batch 3, at learning rate 0\.25.*Lower learning_rate"):
+        network().fit(
+            data,
+            np.ones((16, 2)),
+            batch_size=4,
+            initial_epoch=2,
+            epochs=3,
+            shuffle=False,
+            verbose=0,
+            callbacks=[StopOnDivergence()],
+        )
+
+
+def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[Bookkeeping, Progress]:
+    progress = Progress()
+    callback = Bookkeeping(Run(folder), progress, pictures=100, epochs=4, keep_best=keep_best, say=lines.append)
+    callback.set_model(network())
+    return callback, progress
+
+
+def live(callback: Bookkeeping, epoch: int, val_accuracy: float) -> None:
+    """One epoch in which every weight becomes the epoch's number."""
+    callback.on_epoch_begin(epoch)
+    callback.on_test_begin()
+    callback.model.set_weights([np.full(w.shape, epoch) for w in callback.model.get_weights()])
+    callback.on_epoch_end(
+        epoch, {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": np.float32(val_accuracy)}
+    )
+
+
+def test_the_best_epoch_is_kept_and_the_first_of_equals(tmp_path: Path) -> None:
+    callback, progress = bookkeeping(tmp_path, keep_best=True, lines=[])
+    for epoch, accuracy in enumerate([0.25, 0.75, 0.75, 0.5]):
+        live(callback, epoch, accuracy)
+    assert progress.best_epoch == 1
+    assert all((weights == 1).all() for weights in progress.best)
+    assert progress.epochs == 4
+
+
+def test_keeping_the_last_keeps_no_second_copy(tmp_path: Path) -> None:
+    callback, progress = bookkeeping(tmp_path, keep_best=False, lines=[])
+    live(callback, 0, 0.5)
+    assert progress.best == []
+    assert progress.best_epoch is None
+
+
+def test_after_an_epoch_everything_is_on_disk(tmp_path: Path) -> None:
+    lines: list[str] = []
+    callback, progress = bookkeeping(tmp_path, keep_best=True, lines=lines)
+    live(callback, 0, 0.5)
+    assert checkpoint.restore(Run(tmp_path).checkpoint_path, network()).history == progress.history
+    assert Run(tmp_path).history() == progress.history
+    assert len(lines) == 1
+    assert lines[0].startswith("epoch 1/4  loss 1.0000  accuracy 0.5000  val loss 1.0000  val accuracy 0.5000")
+    assert progress.history[0]["images_per_s"] > 0
+
+
+def test_a_run_without_validation_says_nothing_of_it() -> None:
+    row = {"epoch": 2, "loss": 0.5, "accuracy": 0.75, "learning_rate": 0.1, "seconds": 3.2, "images_per_s": 1234.5}
+    assert describe(row, 9) == "epoch 2/9  loss 0.5000  accuracy 0.7500  rate 0.1  1234 images/s  3 s"
