@@ -48,10 +48,10 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _FOREIGN = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
     b"%PDF": "PDF",
     b"8BPS": "PSD",
-    b"<svg": "SVG",
-    b"<?xml": "SVG",
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
@@ -103,10 +103,12 @@ def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDAr
 
 
 def _not_a_picture(data: bytes) -> BadImage | UnsupportedImage:
-    head = data[:16].lstrip()
-    for signature, name in _FOREIGN.items():
-        if head.startswith(signature):
-            return UnsupportedImage(f"The picture is a {name} file, which is not read here.")
+    name = next((name for signature, name in _FOREIGN.items() if data.startswith(signature)), None)
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head.startswith(b"<") and b"<svg" in head:
+        name = "SVG"
+    if name is not None:
+        return UnsupportedImage(f"The picture is a {name} file, which is not read here.")
     if data[4:8] == b"ftyp":
         return UnsupportedImage("The file is HEIC, AVIF or a video, which is not read here.")
     return BadImage("The bytes are not a picture, or its header is damaged.")
