@@ -111,7 +111,8 @@ def fold_input_scale(graph: Graph) -> None:
     offset stays, divided by the scale, as zeros are padded after it. Does nothing where the pattern is another.
     """
     scale = next(_after_input(graph), None)
-    if scale is None or scale.op_type != "Mul" or (factor := graph.constant(scale.input[1])) is None:
+    factor = graph.constant(scale.input[1]) if scale is not None and scale.op_type == "Mul" else None
+    if factor is None or not factor.all():
         return
     offset = graph.only_consumer(scale.output[0])
     shift = graph.constant(offset.input[1]) if offset is not None and offset.op_type == "Add" else None
