@@ -22,20 +22,30 @@ from service.api.models_v2 import v2_routes
 from service.api.openapi import install_openapi
 from service.api.ops import ops_routes
 from service.api.predict_v1 import Predict, v1_routes
+from service.board import Board
 from service.classifier import Classifier
 from service.cores import usable_cores
 from service.errors import ConvoyError
+from service.fleet import Fleet
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings
+from service.wanted import StateFile
+from service.watcher import Watcher
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm."""
+def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
+    """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm.
+
+    `board` is where this worker meets the others, `state` the file of what is wanted.
+    """
     metrics, lifecycle = Metrics(), Lifecycle()
-    registry = Registry(Repository(settings.models), settings, metrics)
+    repository = Repository(settings.models)
+    registry = Registry(repository, settings, metrics)
+    fleet = Fleet(state, board, registry, repository, metrics)
+    watcher = Watcher(state, registry, fleet, settings.scan_interval_s)
     decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
     classifier = Classifier(
         registry,
@@ -47,10 +57,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(registry.load())
+        watching = asyncio.create_task(watcher.run())
         yield
-        await loading
+        watching.cancel()
         await registry.close()
+        fleet.say_goodbye()
         decoders.shutdown(wait=False)
 
     app = FastAPI(
@@ -65,21 +76,23 @@ def create_app(settings: Settings) -> FastAPI:
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs without scripts from elsewhere
     app.state.lifecycle = lifecycle
     app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle)
-    infer, predict = Infer(classifier, settings.max_body_bytes), Predict(classifier, settings.max_body_bytes)
+    limits = settings.max_body_bytes, settings.max_queue_images
+    infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
     hot: dict[str, ASGIApp] = {
         Classify.path: Classify(classifier, settings.max_body_bytes),
-        ClassifyBatch.path: ClassifyBatch(classifier, settings.max_body_bytes, settings.max_queue_images),
+        ClassifyBatch.path: ClassifyBatch(classifier, *limits),
         Infer.path: infer,
         Infer.path_with_version: infer,
         Predict.path: predict,
         Predict.path_with_version: predict,
+        Predict.path_with_label: predict,
     }
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     app.include_router(model_routes(registry))
-    app.include_router(v2_routes(registry, lifecycle, settings.max_batch_size, settings.repository_changes))
+    app.include_router(v2_routes(registry, fleet, lifecycle, settings.repository_changes))
     app.include_router(v1_routes(registry))
-    app.include_router(ops_routes(registry, metrics, lifecycle))
+    app.include_router(ops_routes(fleet, lifecycle))
     _install_errors(app)
     install_openapi(app)
     return app

@@ -183,9 +183,9 @@ class Batcher:
             entry.taken += len(piece)
             if entry.taken == len(entry.images):
                 self._queue.popleft()
+            self.queued_images -= len(piece)
             if len(piece) and not entry.slot.done():
                 room -= len(piece)
-                self.queued_images -= len(piece)
                 batch.append(_Piece(entry, piece))
         return batch
 

@@ -14,7 +14,8 @@ from service.errors import ConvoyError, Overloaded
 from service.journey import Journey
 from service.metrics import Metrics
 from service.preprocess import prepare
-from service.registry import Registry, Served
+from service.registry import Registry
+from service.served import Served
 
 # A picture up to this size is decoded in less time than a thread needs to take over.
 INLINE_PIXELS = 64 * 64

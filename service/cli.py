@@ -63,10 +63,9 @@ def cli() -> None:
 @setting_flags()
 def serve(settings: Settings) -> None:
     """Serve the models over HTTP until SIGTERM."""
-    from service.app import create_app
     from service.server import serve as run
 
-    run(create_app(settings), settings)
+    sys.exit(not run(settings))
 
 
 @cli.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")

@@ -145,3 +145,17 @@ class BrokenVersion(ConvoyError):
 
     code = "broken_version"
     hint = "Export the version again, or remove its folder."
+
+
+class BadState(ConvoyError):
+    """The file of what is wanted cannot be read, is not valid, or cannot be written."""
+
+    code = "bad_state"
+    hint = "Mend or remove the file that CONVOY_STATE names; the models stay as they are."
+
+
+class NotEverywhere(ConvoyError):
+    """A change of the repository was not carried out by every worker in time, or some could not."""
+
+    code = "not_everywhere"
+    hint = "The message names the workers; their log lines have the cause. What is wanted stays recorded."

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from service.batcher import Answer
 from service.metrics import Metrics
-from service.registry import Served
+from service.served import Served
 
 
 class Journey:

@@ -12,13 +12,18 @@ logger = logging.getLogger("convoy")
 
 
 class JsonLines(logging.Formatter):
-    """Fields come from `extra={"fields": {...}}`; a traceback goes into the field `traceback`."""
+    """Fields come from `extra={"fields": {...}}`, and `always`; a traceback goes into the field `traceback`."""
+
+    def __init__(self, always: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._always = always or {}
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **self._always,
         }
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
@@ -29,10 +34,13 @@ class JsonLines(logging.Formatter):
             return json.dumps({key: str(value) for key, value in line.items()})
 
 
-def set_up(level: str) -> None:
-    """Sends all logs to standard error as JSON lines: Convoy's and uvicorn's from `level` up, others' warnings too."""
+def set_up(level: str, **always: Any) -> None:
+    """Sends all logs to standard error as JSON lines: Convoy's and uvicorn's from `level` up, others' warnings too.
+
+    `always` are fields of every line.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(always))
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
     for name in ("convoy", "uvicorn"):

@@ -3,10 +3,28 @@
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from service.sums import Families, families_of, metrics_of
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+# What adds up over workers; a start time, for one, does not.
+PROCESS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
+
+
+class _Given(Collector):
+    """Metrics that were collected before."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 class Metrics:
@@ -14,7 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._process = ProcessCollector(registry=None)
         self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
         self.request_s = self._seconds("convoy_request_seconds", "From the request's headers to its answer.", "route")
         self.decode_s = self._seconds("convoy_decode_seconds", "Decoding and preprocessing of a request.", "model")
@@ -26,6 +44,7 @@ class Metrics:
         self.refused = self._counter("convoy_refused_total", "Requests refused because the queue was full.", "model")
         self.queue_images = Gauge("convoy_queue_images", "Images waiting now.", ["model"], registry=self.registry)
         self.running_batches = Gauge("convoy_running_batches", "Runs now.", ["model"], registry=self.registry)
+        self.broken_versions = self._counter("convoy_broken_versions_total", "Versions that failed to load.", "model")
         self.versions = Gauge("convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry)
 
     def watch(self, model: str, queued_images: Callable[[], int], running_batches: Callable[[], int]) -> None:
@@ -33,9 +52,16 @@ class Metrics:
         self.queue_images.labels(model).set_function(queued_images)
         self.running_batches.labels(model).set_function(running_batches)
 
-    def text(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def families(self) -> Families:
+        """All metrics of this process as they stand now."""
+        process = [metric for metric in self._process.collect() if metric.name in PROCESS]
+        return families_of([*self.registry.collect(), *process])
+
+    def text(self, families: Families) -> bytes:
+        """Those families in Prometheus' text format."""
+        shown = CollectorRegistry()
+        shown.register(_Given(metrics_of(families)))
+        return generate_latest(shown)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)

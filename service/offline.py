@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from service.classifier import Classifier, Prediction, best
 from service.cores import usable_cores
-from service.errors import ConvoyError
+from service.errors import ConvoyError, UnknownVersion
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings
+from service.wanted import Specific, Wanted, Wish
 
 
 async def classify_files(
@@ -18,9 +19,14 @@ async def classify_files(
     """The `top_k` best classes of each encoded picture, or its error. Raises UnknownModel, UnknownVersion, NotReady."""
     roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, len(pictures))})
     metrics = Metrics()
-    registry = Registry(Repository(settings.models), roomy, metrics)
+    repository = Repository(settings.models)
+    known = repository.versions(model)
+    if known and version is not None and version not in map(str, known):
+        raise UnknownVersion(f"Model '{model}' has no version '{version}'.")
+    registry = Registry(repository, roomy, metrics)
     with ThreadPoolExecutor(usable_cores()) as decoders:
-        await registry.load(model, version)
+        wish = Wish() if version is None else Wish(versions=Specific(specific=[int(version)]))
+        await registry.reconcile(Wanted(models={model: wish}), only=model)
         classifier = Classifier(registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=3600)
         try:
             with classifier.journey(model, version) as journey:

@@ -1,54 +1,19 @@
-"""What is loaded: which models, which versions, which one answers by default. Loads in a thread, beside the traffic."""
+"""What is loaded: which models, which versions, which one answers by default, and under which labels.
+
+`reconcile` makes it what is wanted and on disk: it loads the new before it lets the old go, beside the traffic.
+"""
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from service import logs
-from service.batcher import Batcher
-from service.cores import usable_cores
+from service import logs, served
 from service.errors import BrokenVersion, NotReady, UnknownModel, UnknownVersion
-from service.manifest import Manifest, Variant
 from service.metrics import Metrics
-from service.repository import Repository, VersionFolder
-from service.session import Session
+from service.repository import Repository, Stamp
+from service.served import Served
 from service.settings import Settings
-from service.statistics import Statistics
-
-
-@dataclass(frozen=True)
-class Served:
-    """One loaded version, warm, behind its batcher."""
-
-    folder: VersionFolder
-    variant: Variant
-    session: Session
-    batcher: Batcher
-    executor: ThreadPoolExecutor
-    statistics: Statistics
-
-    @property
-    def model(self) -> str:
-        return self.folder.model
-
-    @property
-    def version(self) -> str:
-        return str(self.folder.version)
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.folder.manifest
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.folder.labels
-
-    async def close(self) -> None:
-        """Answers what is queued, then lets the graph go."""
-        await self.batcher.drain()
-        self.executor.shutdown(wait=False)
+from service.wanted import Latest, Specific, Wanted, Wish
 
 
 class IndexEntry(NamedTuple):
@@ -60,167 +25,202 @@ class IndexEntry(NamedTuple):
     reason: str
 
 
+class Model:
+    """What is loaded of one model. `by_name` finds a version by its number or a label."""
+
+    def __init__(self, versions: dict[int, Served], default: int, labels: dict[str, int]) -> None:
+        self.versions = versions
+        self.default = versions[default]
+        self.labels = {label: str(version) for label, version in labels.items() if version in versions}
+        self.by_name = {str(number): one for number, one in versions.items()}
+        self.by_name |= {label: self.by_name[number] for label, number in self.labels.items()}
+
+    def newest_first(self) -> list[Served]:
+        return [self.versions[number] for number in sorted(self.versions, reverse=True)]
+
+
 class Registry:
-    """All loaded versions by name and number. Looking up is a dictionary access; loading happens elsewhere."""
+    """All loaded models. Looking up is a dictionary access; loading happens in other threads."""
 
     def __init__(self, repository: Repository, settings: Settings, metrics: Metrics) -> None:
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
-        self._served: dict[str, dict[str, Served]] = {}
-        self._default: dict[str, Served] = {}
-        self._wanted: set[str] = set()
-        self._problems: dict[str, dict[str, str]] = {}
-        self._loaded = False
+        self._models: dict[str, Model] = {}
+        self._required: set[str] | None = None
+        self._problems: dict[str, dict[int, str]] = {}
+        self._broken: dict[tuple[str, int], Stamp] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
 
-    async def load(self, only: str | None = None, version: str | None = None) -> None:
-        """Loads and warms the newest versions of every model, or only that model, or only that version of it.
-
-        A broken version is logged and passed over; `not_ready_because` tells of it when nothing else is left.
-        """
-        found = set(await asyncio.to_thread(self._repository.models))
-        self._wanted = found if only is None else found & {only}
-        for model in sorted(self._wanted):
-            await self._renew(model, version)
-        self._loaded = True
-
-    async def load_model(self, model: str) -> None:
-        """Makes the newest versions on disk the loaded ones, without a moment in which none is.
-
-        Raises UnknownModel, or BrokenVersion when there is no version that can be loaded.
-        """
-        if not await asyncio.to_thread(self._repository.versions, model):
-            raise UnknownModel(f"There is no model '{model}' in {self._repository.root}.")
-        self._wanted.add(model)
-        await self._renew(model)
-        if model not in self._default:
-            raise BrokenVersion(f"No version of '{model}' can be loaded: {self._why_broken(model)}")
-
-    async def unload_model(self, model: str) -> None:
-        """Takes the model out of service, once it has answered what it accepted. Raises UnknownModel."""
-        if model not in self._served:
-            raise UnknownModel(f"Model '{model}' is not loaded.")
-        async with self._changing:
-            self._wanted.discard(model)
-            self._default.pop(model, None)
-            await asyncio.gather(*(served.close() for served in self._served.pop(model, {}).values()))
-            self._metrics.versions.labels(model).set(0)
-
     def get(self, model: str, version: str | None = None) -> Served:
-        """The version that answers. Raises UnknownModel, UnknownVersion, or NotReady while it loads."""
+        """The version, by number or label, that answers. Raises UnknownModel, UnknownVersion, or NotReady."""
         try:
-            return self._default[model] if version is None else self._served[model][version]
+            found = self._models[model]
+            return found.default if version is None else found.by_name[version]
         except KeyError:
             raise self._why_not(model, version) from None
 
+    def model(self, name: str) -> Model:
+        """All that is loaded of one model. Raises UnknownModel or NotReady."""
+        self.get(name)
+        return self._models[name]
+
     def all(self) -> list[list[Served]]:
         """Per model, by name: its loaded versions, newest first."""
-        return [sorted(v.values(), key=lambda s: -s.folder.version) for _, v in sorted(self._served.items())]
+        return [self._models[name].newest_first() for name in sorted(self._models)]
 
     def index(self) -> list[IndexEntry]:
         """Every version on disk. Reads the disk: not for the event loop's thread."""
         entries = []
         for model in self._repository.models():
-            for version in map(str, self._repository.versions(model)):
-                ready = version in self._served.get(model, {})
-                reason = "" if ready else self._problems.get(model, {}).get(version, "unloaded")
-                entries.append(IndexEntry(model, version, ready, reason))
+            loaded = self._models[model].versions if model in self._models else {}
+            for version in self._repository.versions(model):
+                reason = "" if version in loaded else self._problems.get(model, {}).get(version, "unloaded")
+                entries.append(IndexEntry(model, str(version), version in loaded, reason))
         return entries
 
     def not_ready_because(self) -> dict[str, str]:
-        """Empty when ready; otherwise what is missing, by model name, or under 'service'."""
-        if not self._loaded:
+        """Empty when ready; otherwise what is missing, by model name, or under 'service'.
+
+        Only what was there at the start is waited for: a broken new model does not fail a service at work.
+        """
+        if self._required is None:
             return {"service": "Models are loading."}
-        if not self._wanted:
+        if not self._required and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
-        return {model: self._why_broken(model) for model in self._wanted - self._default.keys()}
+        return {model: self.problem(model) for model in self._required - self._models.keys()}
+
+    def problem(self, model: str) -> str:
+        """Why versions of the model could not be loaded; empty where none failed."""
+        return " ".join(self._problems.get(model, {}).values())
+
+    async def reconcile(self, wanted: Wanted, only: str | None = None, retry: bool = False) -> None:
+        """Loads and unloads until what is wanted and on disk is served, of all models or of one.
+
+        A version that failed is tried again when its files have changed, or with `retry`. A root that cannot be read
+        changes nothing.
+        """
+        async with self._changing:
+            if retry:
+                self._broken.clear()
+            if not await asyncio.to_thread(self._repository.exists) and self._models:
+                return
+            found = set(await asyncio.to_thread(self._repository.models))
+            here = {name for name in found if wanted.of(name).loaded and only in (None, name)}
+            for name in sorted(here):
+                await self._renew(name, wanted.of(name))
+            if self._required is None:
+                self._required = here
+            for name in self._models.keys() - here:
+                self._unload(name)
+            self._required &= here
 
     async def close(self) -> None:
         """Answers everything queued, then unloads."""
-        await asyncio.gather(*(served.close() for versions in self._served.values() for served in versions.values()))
+        for name in list(self._models):
+            self._unload(name)
+        await asyncio.gather(*self._closing)
 
-    async def _renew(self, model: str, only: str | None = None) -> None:
-        """Loads what should be loaded and is not, makes the highest version the default, then lets the others go."""
-        async with self._changing:
-            kept: dict[str, Served] = {}
-            problems: dict[str, str] = {}
-            loaded = self._served.get(model, {})
-            for version in reversed(await asyncio.to_thread(self._repository.versions, model)):
-                if len(kept) == self._settings.latest_versions:
-                    break
-                name = str(version)
-                if only is not None and name != only:
-                    continue
-                try:
-                    same = loaded.get(name)
-                    kept[name] = same if same is not None else await asyncio.to_thread(self._open, model, version)
-                except (BrokenVersion, OSError) as error:
-                    problems[name] = str(error)
-                    logs.event(logging.ERROR, "version is broken", model=model, version=name, reason=str(error))
-            self._problems[model] = problems
-            if kept:
-                self._swap(model, kept)
-                await asyncio.gather(*(loaded[name].close() for name in loaded.keys() - kept.keys()))
+    async def _renew(self, name: str, wish: Wish) -> None:
+        loaded = self._models[name].versions if name in self._models else {}
+        numbers = await asyncio.to_thread(self._repository.versions, name)
+        noted = self._problems.get(name, {})
+        self._problems[name] = {number: why for number, why in noted.items() if number in numbers}
+        kept: dict[int, Served] = {}
+        for number in self._by_policy(numbers, wish):
+            if self._enough(kept, wish):
+                break
+            await self._keep(name, number, wish, loaded, kept)
+        default = max(kept, default=None)
+        for number in set(wish.labels.values()) & set(numbers) - kept.keys():
+            await self._keep(name, number, wish, loaded, kept)
+        if default is not None:
+            self._swap(name, Model(kept, default, wish.labels))
+        elif not numbers:
+            self._unload(name)
 
-    def _swap(self, model: str, versions: dict[str, Served]) -> None:
-        before = self._served.get(model, {})
-        self._served[model] = versions
-        self._default[model] = max(versions.values(), key=lambda served: served.folder.version)
-        self._metrics.versions.labels(model).set(len(versions))
+    def _by_policy(self, numbers: list[int], wish: Wish) -> list[int]:
+        """Candidates, best first."""
+        newest_first = sorted(numbers, reverse=True)
+        if isinstance(wish.versions, Specific):
+            return [number for number in newest_first if number in wish.versions.specific]
+        return newest_first
+
+    def _enough(self, kept: dict[int, Served], wish: Wish) -> bool:
+        if wish.versions is None:
+            return len(kept) >= self._settings.latest_versions
+        return isinstance(wish.versions, Latest) and len(kept) >= wish.versions.latest
+
+    async def _keep(
+        self, name: str, number: int, wish: Wish, loaded: dict[int, Served], kept: dict[int, Served]
+    ) -> None:
+        """Puts the version among the kept ones: as it is, or freshly loaded; a broken one is noted instead."""
+        problems = self._problems.setdefault(name, {})
+        stamp = await asyncio.to_thread(self._repository.stamp, name, number)
+        if number in loaded:
+            kept[number] = loaded[number]
+            problems.pop(number, None)
+        elif self._broken.get((name, number)) != stamp:
+            try:
+                kept[number] = await asyncio.to_thread(self._open, name, number, wish)
+                problems.pop(number, None)
+            except (BrokenVersion, OSError) as error:
+                self._broken[name, number] = stamp
+                problems[number] = str(error)
+                self._metrics.broken_versions.labels(name).inc()
+                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=str(error))
+
+    def _open(self, name: str, number: int, wish: Wish) -> Served:
+        return served.load(self._repository.open(name, number), wish, self._settings, self._metrics)
+
+    def _swap(self, name: str, model: Model) -> None:
+        before = self._models[name].versions if name in self._models else {}
+        self._models[name] = model
+        self._metrics.versions.labels(name).set(len(model.versions))
         self._metrics.watch(
-            model,
-            lambda: sum(served.batcher.queued_images for served in versions.values()),
-            lambda: sum(served.batcher.running for served in versions.values()),
+            name,
+            lambda: sum(one.batcher.queued_images for one in model.versions.values()),
+            lambda: sum(one.batcher.running for one in model.versions.values()),
         )
-        for name in versions.keys() - before.keys():
-            provider = versions[name].session.provider
-            logs.event(
-                logging.INFO, "version is loaded", model=model, version=name, provider=provider, threads=self._threads()
-            )
+        for number in sorted(model.versions.keys() - before.keys()):
+            _log_loaded(model.versions[number])
+        for number in before.keys() - model.versions.keys():
+            self._let_go(before[number])
 
-    def _open(self, model: str, version: int) -> Served:
-        folder = self._repository.open(model, version)
-        variant = folder.manifest.variant("float32")
-        if variant is None:
-            raise BrokenVersion(f"{folder.path} has no float32 graph.")
-        session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, self._threads())
-        session.warm_up([1, self._settings.max_batch_size])
-        executor = ThreadPoolExecutor(1, thread_name_prefix=f"run-{model}-{version}")
-        statistics = Statistics()
-        batcher = self._batcher(model, session, executor, statistics)
-        return Served(folder, variant, session, batcher, executor, statistics)
+    def _unload(self, name: str) -> None:
+        model = self._models.pop(name, None)
+        if model is not None:
+            self._metrics.versions.labels(name).set(0)
+            for one in model.versions.values():
+                self._let_go(one)
 
-    def _batcher(self, model: str, session: Session, executor: ThreadPoolExecutor, statistics: Statistics) -> Batcher:
-        images, seconds = self._metrics.batch_images.labels(model), self._metrics.compute_s.labels(model)
-
-        def on_batch(size: int, compute_s: float) -> None:
-            images.observe(size)
-            seconds.observe(compute_s)
-            statistics.add_batch(size, compute_s)
-
-        return Batcher(
-            session.run,
-            executor,
-            max_batch_size=self._settings.max_batch_size,
-            max_queue_images=self._settings.max_queue_images,
-            max_delay_ms=self._settings.max_delay_ms,
-            on_batch=on_batch,
-        )
-
-    def _threads(self) -> int:
-        return self._settings.threads or usable_cores()
-
-    def _why_broken(self, model: str) -> str:
-        return " ".join(self._problems.get(model, {}).values()) or "It is loading."
+    def _let_go(self, one: Served) -> None:
+        """No new request finds it any more; it ends when its last one is answered."""
+        logs.event(logging.INFO, "version is unloaded", model=one.model, version=one.version)
+        closing = asyncio.get_running_loop().create_task(one.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _why_not(self, model: str, version: str | None) -> UnknownModel | UnknownVersion | NotReady:
-        if model in self._served:
-            return UnknownVersion(f"Model '{model}' has no version '{version}' loaded.")
-        if not self._loaded:
+        if model in self._models:
+            return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
+        if self._required is None:
             return NotReady("Models are loading.")
-        if model not in self._wanted:
-            return UnknownModel(f"There is no model '{model}'.")
-        if self._problems.get(model):
-            return NotReady(f"Model '{model}' is broken: {self._why_broken(model)}")
-        return UnknownVersion(f"Model '{model}' has no version '{version}'.")
+        if problem := self.problem(model):
+            return NotReady(f"Model '{model}' is broken: {problem}")
+        return UnknownModel(f"There is no model '{model}'.")
+
+
+def _log_loaded(one: Served) -> None:
+    logs.event(
+        logging.INFO,
+        "version is loaded",
+        model=one.model,
+        version=one.version,
+        provider=one.session.provider,
+        threads=one.threads,
+        instances=one.instances,
+        max_batch_size=one.max_batch_size,
+        batch_ms=one.batch_ms,
+    )

@@ -8,6 +8,7 @@ from service.errors import BrokenVersion, UnknownModel
 from service.manifest import File, Manifest, Variant, read_manifest, sha256_of
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+Stamp = tuple[tuple[str, int, int], ...]
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -41,6 +42,25 @@ class Repository:
         if not MODEL_NAME.fullmatch(model):
             return []
         return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
+
+    def exists(self) -> bool:
+        """Whether the root can be read now; it may be a file system that comes and goes."""
+        try:
+            next(self.root.iterdir(), None)
+        except OSError:
+            return False
+        return True
+
+    def stamp(self, model: str, version: int) -> Stamp:
+        """Differs when any file of the version has changed."""
+        files = []
+        for path in (self.root / model / str(version)).glob("*"):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                continue
+            files.append((path.name, found.st_size, found.st_mtime_ns))
+        return tuple(sorted(files))
 
     def open(self, model: str, version: int) -> VersionFolder:
         """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""

@@ -6,15 +6,21 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 
 from service import logs
+from service.app import create_app
+from service.board import Board
 from service.errors import ConvoyError
 from service.lifecycle import Lifecycle
 from service.settings import Settings
+from service.supervisor import Supervisor
+from service.wanted import StateFile
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it.
 LAST_REQUEST_GRACE_S = 0.2
@@ -29,11 +35,16 @@ class CannotListen(ConvoyError):
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that tells `lifecycle` how far its stop has come."""
+    """A uvicorn server that tells `lifecycle` how far its stop has come, and does not outlive process `parent`."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
+        self._parent = parent
+
+    async def on_tick(self, counter: int) -> bool:
+        orphaned = self._parent not in (os.getpid(), os.getppid())
+        return await super().on_tick(counter) or orphaned
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._lifecycle.stopping = True
@@ -70,26 +81,38 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def serve(app: FastAPI, settings: Settings) -> None:
-    """Listens and serves until SIGTERM or SIGINT. Raises CannotListen."""
+def serve(settings: Settings) -> bool:
+    """Listens and serves until SIGTERM or SIGINT. Whether it ended well. Raises CannotListen."""
     logs.set_up(settings.log_level)
-    with listen(settings.host, settings.port) as sock:
-        config = uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.drain_timeout_s,  # type: ignore[arg-type]
-            backlog=BACKLOG,
-        )
-        server = Server(config, app.state.lifecycle)
+    with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-") as folder:
         host, port = sock.getsockname()[:2]
-        logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid())
-        server.run(sockets=[sock])
+        logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)
+        work = partial(run_worker, settings, Path(folder), os.getpid())
+        if settings.workers == 1:
+            work(sock, 0)
+            return True
+        board = Board(Path(folder), workers=settings.workers)
+        return Supervisor(work, sock, board, settings.workers, settings.drain_timeout_s).run()
+
+
+def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socket, slot: int) -> None:
+    """Serves on the socket in this process; `folder` is where the workers meet, `parent` whom they end with."""
+    logs.set_up(settings.log_level, **({"worker": slot} if settings.workers > 1 else {}))
+    state = StateFile(settings.state or folder / "state.json")
+    app = create_app(settings, Board(folder, slot, settings.workers), state)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.drain_timeout_s,  # type: ignore[arg-type]
+        backlog=BACKLOG,
+    )
+    Server(config, app.state.lifecycle, parent).run(sockets=[sock])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -100,6 +123,7 @@ def listen(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
+        sock.listen(BACKLOG)  # who connects while the workers start waits for them
     except OSError as error:
         sock.close()
         hint = "Stop what listens there, or choose another port with --port or CONVOY_PORT."

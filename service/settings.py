@@ -25,6 +25,15 @@ class Settings(BaseSettings):
     models: Path = Path("models")
     """Folder of models: models/<name>/<version>/manifest.json and the files that it names."""
 
+    state: Path | None = None
+    """JSON file of what is wanted of the models: versions, labels, unloaded ones. None: forgotten at a restart."""
+
+    scan_interval_s: float = Field(default=1.0, gt=0)
+    """Seconds between looks at the folder of models for versions that came, changed or went."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that serve; each loads the models and has its share of the cores. A dead one is replaced."""
+
     latest_versions: int = Field(default=1, ge=1)
     """How many of the newest versions of each model are loaded; the highest one is the default."""
 
@@ -37,11 +46,14 @@ class Settings(BaseSettings):
     max_queue_images: int = Field(default=1024, ge=1)
     """Images that may wait for one model; past it requests are refused with 429."""
 
+    latency_budget_ms: float = Field(default=0.0, ge=0)
+    """Milliseconds that one run may take: the largest batch that keeps it when measured is used. 0: no budget."""
+
     max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """Milliseconds that an idle model waits for a batch to fill. 0: it starts at once."""
 
     threads: int = Field(default=0, ge=0)
-    """Cores that one run of a model uses. 0: as many as the container or affinity mask grants."""
+    """Cores that one run of a model uses. 0: what the container or affinity mask grants, divided by the workers."""
 
     decode_threads: int = Field(default=0, ge=0)
     """Threads that decode pictures. 0: one a usable core."""

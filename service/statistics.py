@@ -1,7 +1,8 @@
 """What one version of a model has done since it was loaded, in counts and seconds. Plain sums, so that they add up."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -14,6 +15,9 @@ class Total:
     def add(self, seconds: float) -> None:
         self.count += 1
         self.seconds += seconds
+
+    def plus(self, other: "Total") -> "Total":
+        return Total(self.count + other.count, self.seconds + other.seconds)
 
 
 @dataclass(slots=True)
@@ -41,3 +45,25 @@ class Statistics:
         self.images += size
         self.last_unix_ms = int(time.time() * 1000)
         self.batches.setdefault(size, Total()).add(compute_s)
+
+    def plus(self, other: "Statistics") -> "Statistics":
+        sizes = self.batches.keys() | other.batches.keys()
+        return Statistics(
+            **{stage: getattr(self, stage).plus(getattr(other, stage)) for stage in STAGES},
+            batches={n: self.batches.get(n, Total()).plus(other.batches.get(n, Total())) for n in sizes},
+            images=self.images + other.images,
+            last_unix_ms=max(self.last_unix_ms, other.last_unix_ms),
+        )
+
+    @staticmethod
+    def from_json(given: dict[str, Any]) -> "Statistics":
+        """The reverse of what orjson makes of it."""
+        return Statistics(
+            **{stage: Total(**given[stage]) for stage in STAGES},
+            batches={int(size): Total(**total) for size, total in given["batches"].items()},
+            images=given["images"],
+            last_unix_ms=given["last_unix_ms"],
+        )
+
+
+STAGES = [f.name for f in fields(Statistics) if f.default_factory is Total]

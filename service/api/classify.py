@@ -17,7 +17,7 @@ from service.api.reply import JSON_HEADERS, json_bytes, log_journey, send_answer
 from service.api.schemas import BatchRequest
 from service.classifier import Classifier, Row, best
 from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, UnsupportedBody
-from service.registry import Served
+from service.served import Served
 
 DEFAULT_TOP_K = 5
 MULTIPART = b"multipart/form-data"

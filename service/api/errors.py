@@ -29,6 +29,8 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BadParameter: 422,
     errors.Overloaded: 429,
     errors.ModelFailed: 500,
+    errors.BadState: 500,
+    errors.NotEverywhere: 504,
     errors.NotReady: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
@@ -74,7 +76,7 @@ def respond(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
 
 def _body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
     """The protocols of others know a text only; Convoy's own has code, message and hint."""
-    if get_route_path(scope).startswith(FOREIGN_PROTOCOLS):
+    if f"{get_route_path(scope)}/".startswith(FOREIGN_PROTOCOLS):
         return {"error": f"{error['message']} {error['hint']}"}
     return {"error": error}
 

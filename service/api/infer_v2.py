@@ -2,16 +2,18 @@
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.body import header, read_body
-from service.api.compression import packed, unpacked
+from service.api.body import header
+from service.api.compression import packed, read_unpacked
 from service.api.connection import UntilHangUp
+from service.api.outputs_v2 import Encoded, encode
 from service.api.reply import JSON_HEADERS, Headers, log_journey, send_answer
-from service.api.tensors_v2 import Encoded, InferRequest, RequestParser, encode
+from service.api.tensors_v2 import InferRequest, parse
 from service.classifier import Classifier, Row, all_good
 from service.errors import BadTensor
 from service.journey import Journey
 
 JSON_LENGTH = b"inference-header-content-length"
+MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
 
 
 class Infer:
@@ -20,23 +22,23 @@ class Infer:
     path = "/v2/models/{model}/infer"
     path_with_version = "/v2/models/{model}/versions/{version}/infer"
 
-    def __init__(self, classifier: Classifier, max_body_bytes: int) -> None:
+    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
         self._classifier = classifier
         self._max_body_bytes = max_body_bytes
-        self._parser = RequestParser()
+        self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         where = scope["path_params"]
-        body = unpacked(scope, await read_body(scope, receive, self._max_body_bytes), self._max_body_bytes)
+        body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             served = journey.served
-            request = self._parser.parse(body, _json_length(scope), served.manifest.input)
+            request = parse(body, _json_length(scope), served.manifest.input, self._max_images)
             journey.shorten(request.timeout_s)
             with UntilHangUp(receive):
                 rows = await self._rows(journey, request)
             reply = encode(served.model, served.version, request, rows, served.labels)
         log_journey(scope, journey)
-        body, headers = packed(scope, reply.body)
+        body, headers = await packed(scope, reply.body)
         await send_answer(send, body, journey, _content(reply) + headers)
 
     async def _rows(self, journey: Journey, request: InferRequest) -> Row:
@@ -51,8 +53,8 @@ def _json_length(scope: Scope) -> int | None:
     given = header(scope, JSON_LENGTH)
     if not given:
         return None
-    if not given.isdigit():
-        raise BadTensor("Inference-Header-Content-Length is not a number.")
+    if not given.isdigit() or len(given) > MAX_DIGITS:
+        raise BadTensor("Inference-Header-Content-Length is not a number of bytes.")
     return int(given)
 
 

@@ -4,7 +4,8 @@ from fastapi import APIRouter
 
 from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
 from service.manifest import Manifest
-from service.registry import Registry, Served
+from service.registry import Registry
+from service.served import Served
 
 
 def model_routes(registry: Registry) -> APIRouter:
@@ -16,13 +17,13 @@ def model_routes(registry: Registry) -> APIRouter:
 
     @router.get("/{model}", summary="Describe one model", responses={404: {"model": ErrorReply}})
     def describe(model: str) -> ModelDetails:
-        default = registry.get(model)
-        versions = next(versions for versions in registry.all() if versions[0].model == model)
+        loaded = registry.model(model)
         return ModelDetails(
             name=model,
-            default_version=default.version,
-            labels=list(default.labels),
-            versions=[_version(served, default) for served in versions],
+            default_version=loaded.default.version,
+            labels=list(loaded.default.labels),
+            version_labels=loaded.labels,
+            versions=[_version(served, loaded.default) for served in loaded.newest_first()],
         )
 
     return router
@@ -54,6 +55,10 @@ def _version(served: Served, default: Served) -> ModelVersion:
         provenance=manifest.provenance.model_dump(exclude_none=True),
         precision=served.variant.precision,
         provider=served.session.provider,
+        threads=served.threads,
+        instances=served.instances,
+        max_batch_size=served.max_batch_size,
+        batch_ms=served.batch_ms,
     )
 
 

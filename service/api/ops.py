@@ -5,14 +5,13 @@ from fastapi import APIRouter, Request, Response
 from service.api.errors import ErrorResponse, as_json, headers_of, respond
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
+from service.fleet import Fleet
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.registry import Registry
 
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def ops_routes(registry: Registry, metrics: Metrics, lifecycle: Lifecycle) -> APIRouter:
+def ops_routes(fleet: Fleet, lifecycle: Lifecycle) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/health/live", summary="Whether the process answers")
@@ -28,7 +27,7 @@ def ops_routes(registry: Registry, metrics: Metrics, lifecycle: Lifecycle) -> AP
     async def ready(request: Request) -> Response | Health:
         if lifecycle.stopping:
             return respond(request.scope, Draining("The service is shutting down."))
-        reasons = registry.not_ready_because()
+        reasons = fleet.not_ready_because()
         if not reasons:
             return Health(status="ready")
         error = NotReady("The service is not ready.")
@@ -36,6 +35,6 @@ def ops_routes(registry: Registry, metrics: Metrics, lifecycle: Lifecycle) -> AP
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:
-        return Response(metrics.text(), media_type=PROMETHEUS_TEXT)
+        return Response(fleet.metrics_text(), media_type=PROMETHEUS_TEXT)
 
     return router

@@ -78,7 +78,11 @@ class ModelVersion(BaseModel):
     metrics: dict[str, float]
     provenance: dict[str, Any]
     precision: str
-    provider: str
+    provider: str = Field(description="onnxruntime's execution provider.")
+    threads: int = Field(description="Cores that one run uses.")
+    instances: int = Field(description="Batches that may run at a time.")
+    max_batch_size: int = Field(description="Images in one run at most.")
+    batch_ms: dict[int, float] = Field(description="Measured milliseconds of a run, by batch size.")
 
 
 class ModelSummary(BaseModel):
@@ -98,6 +102,7 @@ class ModelDetails(BaseModel):
     name: str
     default_version: str
     labels: list[str] = Field(description="Of the default version, by class index.")
+    version_labels: dict[str, str] = Field(description="Names that can stand in place of a version's number.")
     versions: list[ModelVersion] = Field(description="Newest first.")
 
 

@@ -213,6 +213,20 @@ def test_cancelling_gives_the_places_back_at_once() -> None:
     run(test)
 
 
+def test_cancelled_in_the_very_turn_in_which_the_batch_forms() -> None:
+    async def test() -> None:
+        bench = Bench()
+        running, leaver = await bench.submit(0), await bench.submit(1, 2)
+        bench.executor.release()  # the next batch forms before the cancelled slot's callbacks run
+        leaver.cancel()
+        await turn()
+        assert values(await running) == [0]
+        assert bench.batcher.queued_images == 0
+        await bench.batcher.drain()
+
+    run(test)
+
+
 def test_the_retry_time_follows_the_measured_speed_and_the_queue() -> None:
     async def test() -> None:
         bench = Bench()

@@ -17,6 +17,7 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings
+from service.wanted import Wanted
 from tests.pictures import picture
 from tests.versions import write_version
 
@@ -29,7 +30,7 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
     async def run() -> None:
         metrics = Metrics()
         registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
-        await registry.load()
+        await registry.reconcile(Wanted())
         with ThreadPoolExecutor(2) as decoders:
             classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
             await test(classifier, registry)

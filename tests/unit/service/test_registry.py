@@ -1,8 +1,12 @@
 """The registry: which versions are loaded, which answers by default, and why something does not."""
 
 import asyncio
+import os
+import shutil
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.errors import NotReady, UnknownModel, UnknownVersion
@@ -10,21 +14,27 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings
+from service.wanted import Wanted
+from tests.graphs import slow_graph
 from tests.versions import write_version
 
 
-def registry_of(root: Path, **settings: int) -> Registry:
+def registry_of(root: Path, **settings: float) -> Registry:
     return Registry(Repository(root), Settings(models=root, **settings), Metrics())  # type: ignore[arg-type]
 
 
-def loaded(root: Path, only: str | None = None, version: str | None = None, **settings: int) -> Registry:
+def loaded(root: Path, wanted: Wanted | None = None, only: str | None = None, **settings: float) -> Registry:
     registry = registry_of(root, **settings)
-    asyncio.run(registry.load(only, version))
+    asyncio.run(registry.reconcile(wanted or Wanted(), only))
     return registry
 
 
+def wish(model: str = "a", **fields: object) -> Wanted:
+    return Wanted().changed(model, **fields)
+
+
 def versions(registry: Registry) -> dict[str, list[str]]:
-    return {served[0].model: [s.version for s in served] for served in registry.all()}
+    return {served[0].model: [one.version for one in served] for served in registry.all()}
 
 
 def test_the_newest_version_is_loaded_and_answers(tmp_path: Path) -> None:
@@ -44,16 +54,131 @@ def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
     registry = loaded(tmp_path, latest_versions=2)
     assert versions(registry) == {"a": ["10", "2"]}
     assert registry.get("a", "2").version == "2"
-    with pytest.raises(UnknownVersion, match="no version '1' loaded"):
+    with pytest.raises(UnknownVersion, match="no version or label '1' loaded"):
         registry.get("a", "1")
 
 
-def test_one_model_or_one_version_alone(tmp_path: Path) -> None:
-    for version in (1, 2):
-        write_version(tmp_path, "a", version)
+def test_one_model_alone(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
     write_version(tmp_path, "b", 1)
-    assert versions(loaded(tmp_path, only="a")) == {"a": ["2"]}
-    assert versions(loaded(tmp_path, only="a", version="1")) == {"a": ["1"]}
+    assert versions(loaded(tmp_path, only="a")) == {"a": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("all", ["10", "2", "1"]), ({"latest": 2}, ["10", "2"]), ({"specific": [1, 2, 7]}, ["2", "1"]), (None, ["10"])],
+)
+def test_policies(tmp_path: Path, policy: object, kept: list[str]) -> None:
+    for version in (1, 2, 10):
+        write_version(tmp_path, "a", version)
+    registry = loaded(tmp_path, wish(versions=policy))
+    assert versions(registry) == {"a": kept}
+    assert registry.get("a").version == kept[0]
+
+
+def test_labels_name_versions_and_load_them_without_making_them_the_default(tmp_path: Path) -> None:
+    for version in (1, 2, 3):
+        write_version(tmp_path, "a", version)
+    registry = loaded(tmp_path, wish(versions={"specific": [2]}, labels={"stable": 2, "canary": 3, "lost": 9}))
+    assert registry.get("a").version == "2"
+    assert registry.get("a", "canary").version == registry.get("a", "3").version == "3"
+    assert registry.model("a").labels == {"stable": "2", "canary": "3"}
+    with pytest.raises(UnknownVersion, match="label 'lost'"):
+        registry.get("a", "lost")
+
+
+def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        old = registry.get("a")
+        old.batcher.reserve(1)  # a request that is being decoded
+        write_version(tmp_path, "a", 2)
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "2"
+        answer = await old.batcher.enqueue(np.zeros((1, 8, 8, 1), np.uint8))
+        assert answer.outputs.shape == (1, 4)
+        shutil.rmtree(tmp_path / "a" / "2")
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "1"
+        shutil.rmtree(tmp_path / "a")
+        await registry.reconcile(Wanted())
+        with pytest.raises(UnknownModel):
+            registry.get("a")
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path / "models", "a", 1)
+        registry = registry_of(tmp_path / "models")
+        await registry.reconcile(Wanted())
+        (tmp_path / "models").rename(tmp_path / "elsewhere")
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "1"
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        folder = write_version(tmp_path, "a", 2)
+        good = (folder / "labels.txt").read_bytes()
+        (folder / "labels.txt").write_bytes(b"other\n")
+        metrics = Metrics()
+        registry = Registry(Repository(tmp_path), Settings(models=tmp_path), metrics)
+
+        def tries() -> float:
+            return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
+
+        for _ in range(3):
+            await registry.reconcile(Wanted())
+        assert (registry.get("a").version, tries()) == ("1", 1)
+        assert [(e.version, e.ready) for e in registry.index()] == [("1", True), ("2", False)]
+        await registry.reconcile(Wanted(), retry=True)
+        assert tries() == 2
+        (folder / "labels.txt").write_bytes(good)
+        await registry.reconcile(Wanted())
+        assert (registry.get("a").version, tries()) == ("2", 2)
+        assert registry.problem("a") == ""
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        (write_version(tmp_path, "b", 1) / "model.onnx").write_bytes(b"")
+        await registry.reconcile(Wanted())
+        assert registry.not_ready_because() == {}
+        with pytest.raises(NotReady, match="broken"):
+            registry.get("b")
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_the_batch_size_follows_the_latency_budget(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1, graph=slow_graph((8, 8, 1), 4, rounds=20))
+    free, tight = loaded(tmp_path).get("a"), loaded(tmp_path, latency_budget_ms=0.001).get("a")
+    assert list(free.batch_ms) == [1, 2, 4, 8, 16, 32]
+    assert (free.max_batch_size, tight.max_batch_size) == (32, 1)
+
+
+def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    one = loaded(tmp_path, wish(weight=0.5, instances=2)).get("a")
+    assert one.instances == 2
+    assert one.executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result() == 3
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == 0
 
 
 def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:

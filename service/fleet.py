@@ -1,0 +1,97 @@
+"""All workers as one: what is wanted is written once and carried out by each; what was counted is added up."""
+
+import asyncio
+import time
+
+from service.board import Board, Sums
+from service.errors import BrokenVersion, NotEverywhere, NotReady, UnknownModel
+from service.metrics import Metrics
+from service.registry import Registry
+from service.repository import Repository
+from service.sums import Counted, key_of
+from service.wanted import StateFile
+
+EVERYWHERE_S = 60.0
+ASK_EVERY_S = 0.05
+
+
+class Fleet:
+    """The workers' common side of the registry. With one worker the same code has nobody else to ask."""
+
+    def __init__(
+        self, state: StateFile, board: Board, registry: Registry, repository: Repository, metrics: Metrics
+    ) -> None:
+        self._state = state
+        self._board = board
+        self._registry = registry
+        self._repository = repository
+        self._metrics = metrics
+
+    async def load(self, model: str) -> None:
+        """Has every worker load the model's wanted versions, those that failed before included.
+
+        Raises UnknownModel, BrokenVersion, NotEverywhere, BadState.
+        """
+        if not await asyncio.to_thread(self._repository.versions, model):
+            raise UnknownModel(f"There is no model '{model}' in {self._repository.root}.")
+        await self._change(model, loaded=True)
+        try:
+            self._registry.get(model)
+        except (UnknownModel, NotReady):
+            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.problem(model)}") from None
+
+    async def unload(self, model: str) -> None:
+        """Has every worker take the model out of service. Raises UnknownModel, NotEverywhere, BadState."""
+        self._registry.get(model)
+        await self._change(model, loaded=False)
+
+    def not_ready_because(self) -> dict[str, str]:
+        """Empty when every worker is ready; otherwise what is missing, here or in another one."""
+        reasons = self._registry.not_ready_because()
+        if self._board.workers == 1:
+            return reasons
+        for slot, notice in enumerate(self._board.notices()):
+            if notice is None:
+                reasons[f"worker {slot}"] = "It is starting, or does not answer."
+            elif notice.reasons:
+                reasons[f"worker {slot}"] = " ".join(f"{what}: {why}" for what, why in notice.reasons.items())
+        return reasons
+
+    def metrics_text(self) -> bytes:
+        """Prometheus text of all workers together."""
+        return self._metrics.text(self._all_sums().families)
+
+    def statistics(self) -> Counted:
+        """What the versions have done in all workers together."""
+        return self._all_sums().counted
+
+    def post(self, generation: int) -> None:
+        """Puts this worker's state and sums on the board."""
+        self._board.post(generation, self._registry.not_ready_because())
+        self._board.post_sums(self._own_sums())
+
+    def say_goodbye(self) -> None:
+        """The last sums of a worker that ends."""
+        self._board.post_sums(self._own_sums())
+
+    def _all_sums(self) -> Sums:
+        own = self._own_sums()
+        self._board.post_sums(own)  # before anybody sees them: should this worker die, no sum goes back
+        return own if self._board.workers == 1 else own.plus(self._board.sums_of_others())
+
+    def _own_sums(self) -> Sums:
+        loaded = (one for versions in self._registry.all() for one in versions)
+        return Sums(self._metrics.families(), {key_of(one.model, one.version): one.statistics for one in loaded})
+
+    async def _change(self, model: str, **change: object) -> None:
+        wanted = await asyncio.to_thread(self._state.change, lambda now: now.changed(model, **change))
+        end_s = time.monotonic() + EVERYWHERE_S
+        while late := self._behind(wanted.generation):
+            if time.monotonic() > end_s:
+                raise NotEverywhere(f"Not carried out within {EVERYWHERE_S:.0f} s by {', '.join(late)}.")
+            await asyncio.sleep(ASK_EVERY_S)
+
+    def _behind(self, generation: int) -> list[str]:
+        """The workers that have not carried out that generation of the state file."""
+        notices = enumerate(self._board.notices())
+        return [f"worker {slot}" for slot, notice in notices if notice is None or notice.generation < generation]

@@ -1,0 +1,143 @@
+"""One loaded version of a model: its graph, warm and measured, behind its own queue and threads."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from service.batcher import Batcher
+from service.cores import usable_cores
+from service.errors import BrokenVersion
+from service.manifest import Manifest, Variant
+from service.metrics import Metrics
+from service.repository import VersionFolder
+from service.session import Session
+from service.settings import Settings
+from service.statistics import Statistics
+from service.wanted import Wish
+
+MEASURE_S = 1.0  # spent on measuring one version at most, past the first run of each size
+NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that can answer. `batch_ms` are measured milliseconds by batch size."""
+
+    folder: VersionFolder
+    variant: Variant
+    session: Session
+    batcher: Batcher
+    executor: ThreadPoolExecutor
+    statistics: Statistics
+    threads: int
+    instances: int
+    max_batch_size: int
+    batch_ms: dict[int, float]
+
+    @property
+    def model(self) -> str:
+        return self.folder.model
+
+    @property
+    def version(self) -> str:
+        return str(self.folder.version)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.folder.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.folder.labels
+
+    async def close(self) -> None:
+        """Answers what is queued, then lets the graph go."""
+        await self.batcher.drain()
+        self.executor.shutdown(wait=False)
+
+
+def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics) -> Served:
+    """Loads, warms and measures one version; blocks for as long as that takes. Raises BrokenVersion."""
+    instances = wish.instances
+    threads = settings.threads or max(1, usable_cores() // settings.workers // instances)
+    executor = ThreadPoolExecutor(
+        instances, f"run-{folder.model}-{folder.version}", initializer=partial(_yield_to_others, wish.weight)
+    )
+    try:
+        # On the model's own thread: onnxruntime's threads inherit its niceness.
+        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads).result()
+    except BaseException:
+        executor.shutdown(wait=False)
+        raise
+    size = _largest_within(batch_ms, settings.latency_budget_ms) or settings.max_batch_size
+    statistics = Statistics()
+    batcher = Batcher(
+        session.run,
+        executor,
+        max_batch_size=size,
+        max_queue_images=settings.max_queue_images,
+        max_delay_ms=settings.max_delay_ms,
+        instances=instances,
+        on_batch=_recorder(folder.model, metrics, statistics),
+    )
+    return Served(folder, variant, session, batcher, executor, statistics, threads, instances, size, batch_ms)
+
+
+def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Variant, Session, dict[int, float]]:
+    variant = folder.manifest.variant("float32")
+    if variant is None:
+        raise BrokenVersion(f"{folder.path} has no float32 graph.")
+    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads)
+    return variant, session, _measured(session, folder.manifest, settings.max_batch_size)
+
+
+def _measured(session: Session, manifest: Manifest, largest: int) -> dict[int, float]:
+    """Milliseconds of a run by batch size, the better of two once warm; every size is warmed, however slow."""
+    milliseconds: dict[int, float] = {}
+    end_s = time.perf_counter() + MEASURE_S
+    for size in batch_sizes(largest):
+        batch = np.zeros((size, *manifest.input.shape), np.uint8)
+        session.warm_up([size])
+        runs: list[float] = []
+        while len(runs) < 2 and (not runs or time.perf_counter() < end_s):
+            started_s = time.perf_counter()
+            session.run(batch)
+            runs.append((time.perf_counter() - started_s) * 1000)
+        milliseconds[size] = round(min(runs), 3)
+    return milliseconds
+
+
+def batch_sizes(largest: int) -> list[int]:
+    """Powers of two below the largest batch, and the largest."""
+    return [2**i for i in range(math.ceil(math.log2(largest)))] + [largest]
+
+
+def _largest_within(batch_ms: dict[int, float], budget_ms: float) -> int | None:
+    """The largest measured batch that keeps the budget, at least 1; None where there is no budget."""
+    if not budget_ms:
+        return None
+    return max((size for size, ms in batch_ms.items() if ms <= budget_ms), default=1)
+
+
+def _yield_to_others(weight: float) -> None:
+    """Gives this thread, and those it starts, `weight` of the share that a thread of weight 1 gets."""
+    steps = round(-math.log(weight) / math.log(NICE_FACTOR))
+    if steps:
+        os.nice(steps)
+
+
+def _recorder(model: str, metrics: Metrics, statistics: Statistics) -> Callable[[int, float], None]:
+    images, seconds = metrics.batch_images.labels(model), metrics.compute_s.labels(model)
+
+    def on_batch(size: int, compute_s: float) -> None:
+        images.observe(size)
+        seconds.observe(compute_s)
+        statistics.add_batch(size, compute_s)
+
+    return on_batch

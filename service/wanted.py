@@ -1,0 +1,106 @@
+"""What is wanted of the models: one small JSON file that every worker watches, and people may edit.
+
+    {"generation": 3, "models": {"mnist-lenet5": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
+
+A model that is not named here is wanted as the settings say. Knows the file, not what becomes of it.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import BadState
+
+Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Version = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Latest(_Part):
+    """The newest so many versions."""
+
+    latest: int = Field(ge=1)
+
+
+class Specific(_Part):
+    """These versions and no others."""
+
+    specific: list[Version] = Field(min_length=1)
+
+
+class Wish(_Part):
+    """What is wanted of one model. The highest loaded version of `versions` is the default.
+
+    `labels` are names for versions, which are loaded too. `weight` is the share of the cores when several models
+    want them at once, 1 the most; `instances` is how many batches may run at a time.
+    """
+
+    loaded: bool = True
+    versions: Literal["all"] | Latest | Specific | None = None
+    labels: dict[Label, Version] = {}
+    weight: float = Field(default=1.0, gt=0.01, le=1)
+    instances: int = Field(default=1, ge=1, le=64)
+
+
+class Wanted(_Part):
+    """The whole file. `generation` grows with every change."""
+
+    generation: int = Field(default=0, ge=0)
+    models: dict[str, Wish] = {}
+
+    def of(self, model: str) -> Wish:
+        return self.models.get(model, Wish())
+
+    def changed(self, model: str, **change: object) -> "Wanted":
+        """The same with a change of one model's wish, one generation on."""
+        wish = Wish.model_validate(self.of(model).model_dump() | change)
+        return Wanted(generation=self.generation + 1, models={**self.models, model: wish})
+
+
+class StateFile:
+    """The file on disk. Changes by several processes come one after the other, and none is seen half-written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Wanted:
+        """What the file says; all defaults where there is no file. Raises BadState, naming the field."""
+        try:
+            return Wanted.model_validate_json(self.path.read_bytes())
+        except FileNotFoundError:
+            return Wanted()
+        except OSError as error:
+            raise BadState(f"{self.path} cannot be read: {error.strerror}.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise BadState(f"{self.path} is not a valid state: {where}: {first['msg']}.") from error
+
+    def stamp(self) -> tuple[int, int]:
+        """Differs after every change; cheap."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_mtime_ns, found.st_ino
+
+    def change(self, change: Callable[[Wanted], Wanted]) -> Wanted:
+        """Reads, changes and writes under a lock. Raises BadState where the file cannot be read or written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                wanted = change(self.read())
+                part = self.path.with_suffix(f".{os.getpid()}.part")
+                part.write_text(wanted.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+                part.replace(self.path)
+        except OSError as error:
+            raise BadState(f"{self.path} cannot be written: {error.strerror}.") from error
+        return wanted

@@ -1,0 +1,66 @@
+"""Follows the state file and the folder of models, and keeps the registry to them.
+
+Polls: not every file system that holds models tells of changes.
+"""
+
+import asyncio
+import logging
+import time
+
+from service import logs
+from service.errors import BadState
+from service.fleet import Fleet
+from service.registry import Registry
+from service.wanted import StateFile, Wanted
+
+LOOK_EVERY_S = 0.1  # at the state file: one stat
+BEAT_EVERY_S = 0.5
+
+
+class Watcher:
+    """Two tasks: one reconciles, the other tells the board of this worker even while a load takes long."""
+
+    def __init__(self, state: StateFile, registry: Registry, fleet: Fleet, scan_interval_s: float) -> None:
+        self._state = state
+        self._registry = registry
+        self._fleet = fleet
+        self._scan_interval_s = scan_interval_s
+        self._wanted = Wanted()
+        self._stamp: tuple[int, int] | None = None
+        self._applied = -1
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._beat())
+
+    async def _follow(self) -> None:
+        scanned_s = -self._scan_interval_s
+        while True:
+            changed = self._read()
+            if changed or time.monotonic() - scanned_s >= self._scan_interval_s:
+                await self._registry.reconcile(self._wanted, retry=changed)
+                scanned_s = time.monotonic()
+                if self._applied != self._wanted.generation:
+                    self._applied = self._wanted.generation
+                    self._fleet.post(self._applied)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _beat(self) -> None:
+        while True:
+            self._fleet.post(self._applied)
+            await asyncio.sleep(BEAT_EVERY_S)
+
+    def _read(self) -> bool:
+        """Whether there is something new in the state file; a bad one is logged, and what was wanted before stays."""
+        stamp = self._state.stamp()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            self._wanted = self._state.read()
+        except BadState as error:
+            logs.event(logging.ERROR, "state file is bad", reason=error.message)
+            return False
+        return True
