@@ -1,6 +1,6 @@
 """Publishing into `models/<name>/<version>/`: a version folder appears whole, or not at all."""
 
-import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> 
         raise TrainingError(f"{name!r} can't be a model's name: use letters, digits, '.', '_' and '-', up to 64.")
     version = max(Repository(models_dir).versions(name), default=0) + 1
     final = models_dir / name / str(version)
-    hidden = final.with_name(f".{version}.{os.getpid()}.partial")
+    hidden = final.with_name(f".{version}.{secrets.token_hex(4)}.partial")
     made = _missing_parents(hidden)
     try:
         hidden.mkdir(parents=True)
