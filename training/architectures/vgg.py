@@ -33,27 +33,30 @@ def vgg(
     batch_norm: bool = False,
     dropout: float = 0.5,
     units: int = 4096,
+    width: float = 1.0,
 ) -> keras.Model:
     """One column of the paper's table 1: "a" (11 layers), "a-lrn", "b" (13), "c" and "d" (16), "e" (19).
 
     `batch_norm` puts batch normalisation behind every convolution, in place of its biases: the paper is a year
-    older, but D and E hardly train from scratch without. `units` is the size of the two hidden layers. Weights start
-    as in Glorot & Bengio 2010, which the paper names as enough (section 3.1). Output: logits.
+    older, but D and E hardly train from scratch without. `units` is the size of the two hidden layers, `width`
+    multiplies the filters. Weights start as in Glorot & Bengio 2010, which the paper names as enough (section 3.1).
+    Output: logits.
     """
     image, x = pixels(input_shape, normalization)
     stages = CONFIGURATIONS[configuration].removesuffix(" M").split(" M ")
     for stage, words in enumerate(stages, start=1):
         for number, word in enumerate(words.split(), start=1):
-            x = _layer(x, word, f"{stage}_{number}", batch_norm)
+            x = _layer(x, word, f"{stage}_{number}", batch_norm, width)
         x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = hidden(hidden(x, units, dropout, 6), units, dropout, 7)
     return keras.Model(image, logits(x, classes), name=f"vgg_{configuration.replace('-', '_')}")
 
 
-def _layer(x: keras.KerasTensor, word: str, name: str, batch_norm: bool) -> keras.KerasTensor:
+def _layer(x: keras.KerasTensor, word: str, name: str, batch_norm: bool, width: float) -> keras.KerasTensor:
     if word == "LRN":
         return LocalResponseNormalization(name=f"norm{name}")(x)
     filters, _, size = word.partition("/")
-    x = layers.Conv2D(int(filters), int(size or 3), padding="same", use_bias=not batch_norm, name=f"conv{name}")(x)
+    count = round(int(filters) * width)
+    x = layers.Conv2D(count, int(size or 3), padding="same", use_bias=not batch_norm, name=f"conv{name}")(x)
     return relu(batch_normalization(x, f"bn{name}") if batch_norm else x, f"conv{name}")

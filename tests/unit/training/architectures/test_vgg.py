@@ -56,3 +56,8 @@ def test_batch_norm_replaces_the_biases() -> None:
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(convolutions) == len(norms) == 8
     assert not any(layer.use_bias for layer in convolutions)
+
+
+def test_width_multiplies_the_filters() -> None:
+    model = build_without_weights("vgg-d", width=0.25)
+    assert [model.get_layer(name).filters for name in ("conv1_1", "conv2_1", "conv3_3", "conv5_3")] == [16, 32, 64, 128]

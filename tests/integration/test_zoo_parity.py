@@ -1,0 +1,127 @@
+"""Every network of the table computes the same as its exported graph: logits, under onnxruntime, batches of 1 and 5.
+
+Fresh weights hardly tell pictures apart, and a graph that ignored its input would pass. So the weights are rescaled
+first, until the logits of different pictures differ as much as those of a trained network.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from service.manifest import IMAGE, PROBABILITIES
+from training.architectures import ARCHITECTURES, build, main_tower
+from training.architectures.layers import Normalization
+from training.export import to_onnx
+from training.graph_rows import graph_costs
+from training.network_rows import network_rows
+
+LARGEST_RELATIVE_ERROR = 1e-4
+CLASSES = 7
+COLOURS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+# Sizes at which every layer still has something to do, and options that shrink only what is large and plain.
+SMALL = {
+    "mlp": ((28, 28), {}),
+    "xo": ((13, 14), {"filters": (4,)}),
+    "lenet5": ((28, 28), {}),
+    "convnetjs": ((32, 32), {}),
+    "alexnet": ((99, 99), {"units": 64}),
+    "zfnet": ((87, 87), {"units": 64, "filters": (64, 96, 64)}),
+    "googlenet": ((64, 80), {}),
+    **{name: ((32, 48), {"units": 64, "width": 0.25}) for name in ARCHITECTURES if name.startswith("vgg")},
+    **{name: ((65, 64), {"width": 0.25}) for name in ARCHITECTURES if name.startswith("resnet")},
+    **{name: ((17, 16), {}) for name in ARCHITECTURES if name.startswith("cifar")},
+}
+OPTIONS = {
+    "vgg with batch norm": ("vgg-b", {"batch_norm": True, "units": 64, "width": 0.25}, (32, 32)),
+    "ResNet v1.5": ("resnet50", {"stride_in_3x3": True, "width": 0.25}, (64, 64)),
+    "GoogLeNet trained with auxiliary classifiers": ("googlenet", {"auxiliary": True}, (64, 64)),
+}
+AT_224 = ["vgg-d", "googlenet", "resnet50"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_small(name: str, tmp_path: Path) -> None:
+    (height, width), options = SMALL[name]
+    check(name, (height, width, 3), tmp_path, **options)
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options(case: str, tmp_path: Path) -> None:
+    name, options, (height, width) = OPTIONS[case]
+    check(name, (height, width, 3), tmp_path, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AT_224)
+def test_at_224(name: str, tmp_path: Path) -> None:
+    check(name, (224, 224, 3), tmp_path)
+
+
+def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options) -> None:
+    keras.utils.set_random_seed(1)
+    network = main_tower(build(name, input_shape=input_shape, classes=CLASSES, normalization=COLOURS, **options))
+    images = pictures(8, input_shape)
+    rescale(network, images)
+    path = folder / "model.onnx"
+    path.write_bytes(to_onnx(network).SerializeToString())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    expected = np.asarray(network(images.astype("float32"), training=False))
+    assert expected.std(axis=0).min() > 0.5, "the logits do not tell the pictures apart"
+    for batch in (1, 5):
+        (logits,) = session.run([PROBABILITIES], {IMAGE: images[:batch]})
+        error = np.abs(logits - expected[:batch]).max() / np.abs(expected[:batch]).max()
+        assert error <= LARGEST_RELATIVE_ERROR
+    check_costs(network, path)
+
+
+def check_costs(network: keras.Model, path: Path) -> None:
+    """A graph is described as the network it came from, but for what its conversion has folded away."""
+    of_network, of_graph = list(network_rows(network)), graph_costs(path).rows
+    assert Counter(row.layer for row in of_graph) == Counter(row.layer for row in of_network if row.layer != "BN")
+    assert sum(row.multiply_adds for row in of_graph) == sum(row.multiply_adds for row in of_network)
+    assert [row.output[-1] for row in of_graph if row.layer == "FC"] == [
+        row.output[-1] for row in of_network if row.layer == "FC"
+    ]
+
+
+def pictures(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """As different from each other as photos are: coarse patches of colour under fine noise, uint8."""
+    random = np.random.default_rng(7)
+    height, width, channels = shape
+    coarse = (
+        random.integers(0, 226, (count, 4, 4, channels)).repeat(-(-height // 4), axis=1).repeat(-(-width // 4), axis=2)
+    )
+    return (coarse[:, :height, :width] + random.integers(0, 30, (count, *shape))).astype(np.uint8)
+
+
+def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
+    """Gives every layer values of ordinary size, and every class a mean of 0 and a deviation of 1 over the pictures."""
+    random = np.random.default_rng(3)
+    norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            fan_in = np.prod(layer.kernel.shape[:-1])
+            layer.kernel.assign(random.normal(0, (2 / fan_in) ** 0.5, layer.kernel.shape))
+            if layer.use_bias:
+                layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
+    sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
+    for layer in norms:
+        # Branches small beside their shortcuts, as training leaves them: else 152 layers amplify float32's rounding
+        # errors to 1e-3 of the logits, within TensorFlow (against float64) as much as between the two.
+        is_branch = "shortcut" not in layer.name and any(layer.output is t for add in sums for t in add.input)
+        layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape) * (0.2 if is_branch else 1))
+        layer.beta.assign(random.normal(0, 0.2, layer.beta.shape))
+        layer.momentum = 0.0  # one pass in training mode then measures means and variances
+    if norms:
+        network(images.astype("float32"), training=True)
+    logits = np.asarray(network(images.astype("float32"), training=False), "float64")
+    last = network.get_layer("logits")
+    last.kernel.assign(np.asarray(last.kernel) / logits.std(axis=0))
+    last.bias.assign((np.asarray(last.bias) - logits.mean(axis=0)) / logits.std(axis=0))
