@@ -1,0 +1,35 @@
+"""Every error has a code for programs, a sentence and advice for people."""
+
+import inspect
+import re
+
+import pytest
+
+from service import errors
+from service.errors import BrokenVersion, ConvoyError, Overloaded
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ConvoyError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_has_a_code_and_advice(kind: type[ConvoyError]) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", kind.code)
+    assert kind.hint.endswith(".")
+    assert kind.__doc__
+
+
+def test_codes_are_unique() -> None:
+    codes = [kind.code for kind in KINDS]
+    assert len(codes) > 10
+    assert len(set(codes)) == len(codes)
+
+
+def test_a_hint_of_its_own_goes_before_the_usual_one() -> None:
+    error = BrokenVersion("It is broken.", hint="Mend it.")
+    assert (str(error), error.message, error.hint) == ("It is broken.", "It is broken.", "Mend it.")
+    assert BrokenVersion("It is broken.").hint == BrokenVersion.hint != error.hint
+
+
+def test_overload_tells_how_long_to_wait() -> None:
+    error = Overloaded("Full.", retry_after_s=2.5)
+    assert (error.retry_after_s, error.hint) == (2.5, Overloaded.hint)

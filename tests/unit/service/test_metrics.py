@@ -1,0 +1,75 @@
+"""Metrics keep Prometheus' customs of naming, and two services in one process do not mix theirs."""
+
+from itertools import pairwise
+
+import pytest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.metrics import Metrics
+
+
+def own(metrics: Metrics) -> list[MetricWrapperBase]:
+    return [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample by name and labels, as a scraper reads them."""
+    families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+@pytest.mark.parametrize("metric", own(Metrics()), ids=lambda metric: metric.describe()[0].name)
+def test_a_metric_is_named_by_custom_and_described(metric: MetricWrapperBase) -> None:
+    (family,) = metric.describe()
+    assert family.name.startswith("convoy_")
+    assert family.documentation.endswith(".")
+    assert isinstance(metric, Counter | Gauge | Histogram)
+    if isinstance(metric, Histogram):
+        assert family.name.endswith(("_seconds", "_images")), "a histogram's name ends in its unit"
+
+
+def test_a_name_is_used_once() -> None:
+    names = [metric.describe()[0].name for metric in own(Metrics())]
+    assert len(names) > 5
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("metric", [m for m in own(Metrics()) if isinstance(m, Histogram)])
+def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram) -> None:
+    metric.labels(*["x"] * len(metric._labelnames)).observe(0)
+    (family,) = metric.collect()
+    bounds = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
+    assert all(low < high for low, high in pairwise(bounds))
+    assert bounds[-1] == float("inf")
+    assert bounds[-2] >= (1024 if family.name.endswith("_images") else 30)
+    assert bounds[0] <= (1 if family.name.endswith("_images") else 0.001)
+
+
+def test_what_is_counted_is_scraped() -> None:
+    metrics = Metrics()
+    metrics.requests.labels("/api/v1/models", 200).inc()
+    metrics.requests.labels("/api/v1/models", 429).inc(2)
+    metrics.compute_s.labels("mnist").observe(0.004)
+    metrics.batch_images.labels("mnist").observe(7)
+    found = samples(metrics)
+    assert found["convoy_requests_total", (("code", "200"), ("route", "/api/v1/models"))] == 1
+    assert found["convoy_requests_total", (("code", "429"), ("route", "/api/v1/models"))] == 2
+    assert found["convoy_compute_seconds_sum", (("model", "mnist"),)] == 0.004
+    assert found["convoy_compute_seconds_bucket", (("le", "0.0025"), ("model", "mnist"))] == 0
+    assert found["convoy_compute_seconds_bucket", (("le", "0.005"), ("model", "mnist"))] == 1
+    assert found["convoy_batch_images_bucket", (("le", "8.0"), ("model", "mnist"))] == 1
+
+
+@pytest.mark.parametrize("label", ['quo"ted', "back\\slash", "two\nlines", "猫", ""])
+def test_no_label_breaks_the_text(label: str) -> None:
+    metrics = Metrics()
+    metrics.refused.labels(label).inc()
+    assert samples(metrics)["convoy_refused_total", (("model", label),)] == 1
+
+
+def test_two_services_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.refused.labels("mnist").inc()
+    assert not any(value for (name, _), value in samples(other).items() if name.startswith("convoy_"))

@@ -1,0 +1,121 @@
+"""Every setting explains itself, comes from its variable, has bounds, and never changes while the service runs."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from annotated_types import Ge, Gt, Le
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from service.settings import PREFIX, Settings, misspelt
+
+FIELDS = Settings.model_fields
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def bound(field: FieldInfo, kind: type[Ge] | type[Gt] | type[Le], name: str) -> Any:
+    return next((getattr(limit, name) for limit in field.metadata if isinstance(limit, kind)), None)
+
+
+def another_value(field: FieldInfo) -> Any:
+    """A legal value that is not the default."""
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str) and choice != field.default]
+    if choices:
+        return choices[0]
+    if isinstance(field.default, bool):
+        return not field.default
+    if isinstance(field.default, int | float):
+        return field.default + 1 if bound(field, Le, "le") != field.default else field.default - 1
+    return "elsewhere"
+
+
+def test_settings_have_defaults_that_serve_on_this_machine_only() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, Path("models"))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_setting_says_what_it_is(name: str) -> None:
+    about = FIELDS[name].description
+    assert about
+    assert about.endswith(".")
+    assert "\n" not in about
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_setting_comes_from_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = another_value(FIELDS[name])
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}", value if isinstance(value, str) else json.dumps(value))
+    found = Settings().model_dump()
+    assert str(found.pop(name)) == str(value)
+    assert found == {other: field.default for other, field in FIELDS.items() if other != name}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_flag_goes_before_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}{name.upper()}", "not even legal")
+    assert getattr(Settings(**{name: FIELDS[name].default}), name) == FIELDS[name].default
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if type(field.default) in (int, float)])
+def test_a_number_has_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    field = FIELDS[name]
+    least, above, most = bound(field, Ge, "ge"), bound(field, Gt, "gt"), bound(field, Le, "le")
+    assert least is not None or above is not None, "every number of the service has a least value"
+    bad = [least - 1 if least is not None else above, "many", ""]
+    for value in bad + ([most + 1] if most is not None else []):
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
+        with pytest.raises(ValidationError) as raised:
+            Settings()
+        assert raised.value.errors()[0]["loc"] == (name,)
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name.endswith(("_s", "_ms"))])
+def test_a_time_is_finite(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("nan", "inf", "-inf"):
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", value)
+        with pytest.raises(ValidationError):
+            Settings()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 9000  # type: ignore[misc]
+
+
+def test_a_setting_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValidationError, match="prot"):
+        Settings(prot=9000)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CONVOY_PROT", "CONVOY_PORT"),
+        ("CONVOY_MODEL", "CONVOY_MODELS"),
+        ("CONVOY_MAX_BATCH", "CONVOY_MAX_BATCH_SIZE"),
+        ("CONVOY_MAX_DELAY", "CONVOY_MAX_DELAY_MS"),
+        ("CONVOY_LOGLEVEL", "CONVOY_LOG_LEVEL"),
+        ("convoy_hots", "CONVOY_HOST"),
+    ],
+)
+def test_a_misspelt_variable_is_told_from_its_neighbour(variable: str, meant: str) -> None:
+    assert misspelt({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: meant}
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    kubernetes = ("CONVOY_SERVICE_HOST", "CONVOY_SERVICE_PORT", "CONVOY_PORT_8000_TCP", "CONVOY_PORT_8000_TCP_ADDR")
+    assert misspelt(dict.fromkeys([*kubernetes, "CONVOY_DATA", "PORT", "CONVEYOR_PORT", "convoy_port"], "1")) == {}
+
+
+def test_every_setting_is_spelt_rightly() -> None:
+    assert misspelt({f"{PREFIX}{name.upper()}": "1" for name in FIELDS}) == {}
