@@ -14,7 +14,9 @@ PREFIX = "CONVOY_"
 class Settings(BaseSettings):
     """Frozen once built: a running service never changes its mind."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all."""
@@ -39,6 +41,9 @@ class Settings(BaseSettings):
 
     repository_changes: bool = False
     """Whether clients may load and unload models (POST /v2/repository/models/{model}/load and /unload)."""
+
+    repository_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds within which every worker must have carried out a load or unload, else 504."""
 
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     """Images in one run of a model at most; a larger request is split and rejoined."""
