@@ -22,6 +22,7 @@ PLAIN = {
     "Concat": "CONCAT",
 }
 CHANNELS_LAST, CHANNELS_FIRST = "NHWC", "NCHW"
+BY_DEFINITION_FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "LRN")
 IMAGE_CHANNELS = (1, 3, 4)
 
 
@@ -116,6 +117,8 @@ class _Graph:
         layout = self._layouts.get(source)
         if node.op_type == "Transpose":
             layout = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
+        elif node.op_type in BY_DEFINITION_FIRST:
+            layout = CHANNELS_FIRST  # a grey picture gets there by a reshape, not by a transpose
         for name in node.output:
             self.row_of[name] = self.row_of[source]
             self._layouts[name] = layout

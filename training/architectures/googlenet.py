@@ -34,9 +34,9 @@ def googlenet(
 ) -> keras.Model:
     """Nine inception blocks, global average pooling and one fully connected layer. Output: logits.
 
-    With `auxiliary`, for training: the outputs are a dict of the three logits "logits", "auxiliary1", "auxiliary2",
-    whose losses are added with `LOSS_WEIGHTS`; `training.architectures.main_tower` gives the network without them,
-    on the same weights, to evaluate and export.
+    With `auxiliary`, for training: a `WithAuxiliary` network, whose outputs are a dict of the three logits "logits",
+    "auxiliary1" and "auxiliary2". It is compiled and fitted like any other; `training.architectures.main_tower` then
+    gives the network without the two, on the same weights, to evaluate and export.
     """
     image, x = pixels(input_shape, normalization)
     outputs = {}
@@ -48,7 +48,28 @@ def googlenet(
     x = layers.GlobalAveragePooling2D(name="pool5")(x)
     x = layers.Dropout(dropout, name="drop5")(x)
     main = logits(x, classes)
-    return keras.Model(image, {"logits": main, **outputs} if auxiliary else main, name="googlenet")
+    if not auxiliary:
+        return keras.Model(image, main, name="googlenet")
+    return WithAuxiliary(image, {"logits": main, **outputs}, name="googlenet")
+
+
+@keras.saving.register_keras_serializable(package="convoy")
+class WithAuxiliary(keras.Model):
+    """Trains all its classifiers on the same labels with the one loss that it was compiled with, and `LOSS_WEIGHTS`.
+
+    Metrics, and the loss while it is only evaluated, are of the main classifier alone.
+    """
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        counted = LOSS_WEIGHTS if training else {"logits": 1.0}
+        losses = [
+            weight * super(WithAuxiliary, self).compute_loss(x, y, y_pred[name], sample_weight, training)
+            for name, weight in counted.items()
+        ]
+        return sum(losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
 
 
 def _stem(x: keras.KerasTensor) -> keras.KerasTensor:

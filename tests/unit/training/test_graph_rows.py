@@ -99,6 +99,19 @@ def test_eight_bit_weights_and_outputs_count_as_such(tmp_path: Path) -> None:
     assert costs.rows[1].weights == costs.parameter_bytes == 36
 
 
+def test_grey_pictures_are_brought_into_order_by_a_reshape(tmp_path: Path) -> None:
+    nodes = [
+        node("Cast", "image", "float", to=TensorProto.FLOAT),
+        node("Reshape", "float order", "first"),
+        node("Conv", "first kernel", "conv"),
+        node("GlobalAveragePool", "conv", "mean"),
+        node("Flatten", "mean", "probabilities"),
+    ]
+    constants = {"order": np.array([-1, 1, 8, 7]), "kernel": ones(4, 1, 3, 3)}
+    costs = graph_costs(save(tmp_path / "grey.onnx", nodes, constants, [8, 7, 1], [4]))
+    assert costs.rows[1].output == (6, 5, 4)
+
+
 def test_grouped_and_channels_first(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "image kernel", "conv", group=3, auto_pad="SAME_UPPER", strides=[2, 2]),

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from training.architectures import ARCHITECTURES, build_without_weights, main_tower
 from training.architectures.googlenet import AUXILIARY, INCEPTION, LOSS_WEIGHTS
@@ -56,22 +57,52 @@ def test_auxiliary_classifiers_look_at_4a_and_4d(shapes) -> None:
         assert model.get_layer(f"{name}_fc").units == 1024
 
 
-def test_training_with_them_trains_the_main_tower() -> None:
+@pytest.fixture
+def trained_together() -> keras.Model:
     keras.utils.set_random_seed(0)
     model = ARCHITECTURES["googlenet"](input_shape=(32, 32, 3), classes=4, auxiliary=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+    return model
+
+
+def test_their_losses_count_three_tenths_while_training_only(trained_together: keras.Model) -> None:
+    model = trained_together
+    labels = np.arange(4)
+    logits = {name: 3 * np.random.default_rng(1).normal(size=(4, 4)).astype("float32") for name in LOSS_WEIGHTS}
+    logits["auxiliary1"] = -logits["logits"]
+    losses = {
+        name: float(keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, output, from_logits=True)))
+        for name, output in logits.items()
+    }
+    expected = losses["logits"] + 0.3 * losses["auxiliary1"] + 0.3 * losses["auxiliary2"]
+    assert float(model.compute_loss(None, labels, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(model.compute_loss(None, labels, logits, training=False)) == pytest.approx(losses["logits"], rel=1e-5)
+
+
+def test_training_with_them_trains_the_main_tower(trained_together: keras.Model) -> None:
+    model = trained_together
     tower = main_tower(model)
     assert not any(layer.name.startswith("auxiliary") for layer in tower.layers)
     assert tower.output.shape == (None, 4)
 
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss=dict.fromkeys(LOSS_WEIGHTS, loss), loss_weights=LOSS_WEIGHTS)
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
-    labels = np.arange(4)
     before = np.asarray(tower(images))
-    model.train_on_batch(images, dict.fromkeys(LOSS_WEIGHTS, labels))
-    outputs = model(images, training=False)
-    np.testing.assert_array_equal(np.asarray(outputs["logits"]), np.asarray(tower(images)))
+    stem = np.asarray(model.get_layer("auxiliary1_fc").kernel)
+    model.fit(images, np.arange(4), epochs=1, verbose=0)
+    np.testing.assert_array_equal(np.asarray(model(images)["logits"]), np.asarray(tower(images)))
     assert np.abs(np.asarray(tower(images)) - before).max() > 0
+    assert np.abs(np.asarray(model.get_layer("auxiliary1_fc").kernel) - stem).max() > 0
+
+
+def test_evaluation_is_of_the_main_tower(trained_together: keras.Model) -> None:
+    tower = main_tower(trained_together)
+    tower.compile(loss=trained_together.loss, metrics=["accuracy"])
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
+    labels = np.arange(8) % 4
+    together = trained_together.evaluate(images, labels, verbose=0, return_dict=True)
+    assert together == pytest.approx(tower.evaluate(images, labels, verbose=0, return_dict=True))
+    assert set(together) == {"loss", "accuracy"}
 
 
 def test_the_main_tower_has_the_parameters_of_the_network_without(trainable) -> None:
