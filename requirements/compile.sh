@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves pyproject.toml into pinned, hashed lists; dev.txt is held to the versions of serve.txt.
+# Resolves pyproject.toml into pinned, hashed lists; the others are held to the versions of serve.txt.
 set -eu
 cd "$(dirname "$0")/.."
 compile() {
@@ -7,4 +7,5 @@ compile() {
         --no-emit-index-url --no-emit-find-links --no-header "$@" pyproject.toml
 }
 compile --extra cpu --output-file requirements/serve.txt
+compile --extra cpu --extra bucket --constraint requirements/serve.txt --output-file requirements/serve-bucket.txt
 compile --extra cpu --extra train --extra dev --constraint requirements/serve.txt --output-file requirements/dev.txt

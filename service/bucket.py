@@ -1,0 +1,153 @@
+"""The objects under a URL, through fsspec: s3://, gs:// and file://. Knows nothing of models, nor of what is kept.
+
+fsspec and its packages are an extra, imported when a bucket is opened. They read the usual environment of their
+clouds: AWS_* with AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from service.errors import ConvoyError
+
+CHUNK_BYTES = 8 * 1024 * 1024
+# What tells a rewritten object from the one before, the surest first: S3, Google, a folder.
+TAGS = ("ETag", "generation", "etag", "mtime")
+
+
+class CannotOpenBucket(ConvoyError):
+    """The URL is none that can be read, or the packages that would read it are missing."""
+
+    code = "cannot_open_bucket"
+    hint = "Use s3://bucket/folder, gs://bucket/folder or file:///folder, or the path of a folder."
+
+
+class BucketUnreachable(ConvoyError):
+    """The bucket cannot be read now: network, credentials, or it is not there."""
+
+    code = "bucket_unreachable"
+    hint = (
+        "Check the URL, the credentials and the network; what was fetched before stays in use, and it is tried again."
+    )
+
+
+class ObjectRefused(ConvoyError):
+    """The bucket can be read, and this object in it can not."""
+
+    code = "object_refused"
+    hint = "Grant the service's credentials the right to read the object."
+
+
+class Found(NamedTuple):
+    """One listed object. `tag` differs when it was written anew."""
+
+    bytes: int
+    tag: str
+
+
+class FileSystem(Protocol):
+    """What is used of an fsspec file system."""
+
+    def find(self, path: str, detail: bool, **options: Any) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def open(self, path: str, mode: str, **options: Any) -> Any: ...
+
+
+class _Scheme(NamedTuple):
+    package: str
+    options: dict[str, Any]
+    find: dict[str, Any]
+
+
+SCHEMES = {
+    # botocore's own five attempts of a minute each would hold a start up for minutes.
+    "s3": _Scheme(
+        "s3fs",
+        {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 2}}},
+        {},
+    ),
+    "gs": _Scheme("gcsfs", {"requests_timeout": 30}, {}),
+    # fsspec passes over folders that it cannot read: they would look deleted.
+    "file": _Scheme("fsspec", {}, {"on_error": "raise"}),
+}
+
+
+class Bucket:
+    """All objects under one URL, by their path below it."""
+
+    def __init__(self, url: str, files: FileSystem, root: str, find_options: Mapping[str, Any] | None = None) -> None:
+        self.url = url
+        self._files = files
+        self._root = root
+        self._find_options = find_options or {}
+
+    def listing(self) -> dict[str, Found]:
+        """Every object's path below the URL, its size and tag, from one listing. Raises BucketUnreachable."""
+        try:
+            found = self._files.find(self._root, detail=True, **self._find_options)
+        except Exception as error:  # each cloud's package has its own classes
+            raise self._unreachable(error) from error
+        below = f"{self._root}/"
+        return {path.removeprefix(below): _found(info) for path, info in found.items() if path.startswith(below)}
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of one object, piece by piece. Raises ObjectRefused or BucketUnreachable."""
+        try:
+            with self._files.open(f"{self._root}/{path}", "rb", block_size=CHUNK_BYTES, cache_type="none") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        except (FileNotFoundError, PermissionError) as error:
+            raise ObjectRefused(f"{self.url}/{path} cannot be read: {_reason(error)}.") from error
+        except Exception as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> BucketUnreachable:
+        return BucketUnreachable(f"{self.url} cannot be read: {_reason(error)}.")
+
+
+def is_url(models: str) -> bool:
+    """Whether that is a URL rather than the path of a folder."""
+    return "://" in models
+
+
+def open_bucket(url: str) -> Bucket:
+    """The bucket behind an s3://, gs:// or file:// URL; nothing is asked of it yet. Raises CannotOpenBucket."""
+    scheme = _checked_scheme(url)
+    package, options, find = SCHEMES[scheme]
+    try:
+        from fsspec.core import url_to_fs
+
+        # No caches: a listing must show what is there now.
+        files, root = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+    except ImportError as error:
+        hint = f"Install Convoy with its extra `bucket` (pip install -e '.[bucket]' in its checkout), or {package}."
+        raise CannotOpenBucket(
+            f"The Python package that reads {scheme}:// is missing: {_reason(error)}.", hint
+        ) from error
+    return Bucket(url.rstrip("/"), files, root.rstrip("/"), find)
+
+
+def _checked_scheme(url: str) -> str:
+    """The URL's scheme. Raises CannotOpenBucket for a URL that cannot be meant."""
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise CannotOpenBucket(f"'{parts.scheme}://' cannot be read.")
+    if "@" in parts.netloc:
+        raise CannotOpenBucket("The bucket's URL holds credentials.", "Give them in the environment, never in the URL.")
+    if parts.query or parts.fragment:
+        raise CannotOpenBucket(f"{url} holds a '?' or a '#', which the path to a bucket's models may not.")
+    if parts.scheme == "file":
+        if parts.netloc or not parts.path.strip("/"):
+            raise CannotOpenBucket(f"{url} names no folder.", "Use three slashes: file:///srv/models.")
+    elif not parts.netloc:
+        raise CannotOpenBucket(f"{url} names no bucket.")
+    return parts.scheme
+
+
+def _found(info: Mapping[str, Any]) -> Found:
+    tag = next((str(info[key]) for key in TAGS if info.get(key)), "")
+    return Found(int(info["size"] or 0), tag)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,166 @@
+"""Models from a bucket over a real S3 API: moto's server on this machine, read with s3fs as it comes."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from moto.server import ThreadedMotoServer
+
+from service.bucket import BucketUnreachable, open_bucket
+from service.mirror import BucketMirror
+from service.repository import Repository
+from tests.versions import write_version
+
+BUCKET = "convoy-tests"
+PREFIX = "some/models"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+class S3:
+    """The API's server, and a client that uploads to it."""
+
+    def __init__(self) -> None:
+        self.start(port=0)
+        host, self._port = self._server.get_host_and_port()
+        self.endpoint = f"http://{host}:{self._port}"
+        session = botocore.session.Session()
+        session.set_credentials("test", "test")
+        self.client: Any = session.create_client("s3", "us-east-1", endpoint_url=self.endpoint)
+        self.client.create_bucket(Bucket=BUCKET)
+
+    def start(self, port: int | None = None) -> None:
+        self._server = ThreadedMotoServer("127.0.0.1", self._port if port is None else port, verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def put(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}", Body=content)
+
+    def upload(self, folder: Path) -> None:
+        for file in folder.iterdir():
+            self.put(f"{folder.parent.name}/{folder.name}/{file.name}", file.read_bytes())
+
+    def remove(self, *keys: str) -> None:
+        for key in keys:
+            self.client.delete_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")
+
+    def empty(self) -> None:
+        for entry in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+            self.client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    s3 = S3()
+    yield s3
+    s3.client.close()
+    s3.stop()
+
+
+@pytest.fixture
+def s3(server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The server, holding versions 1 and 2 of `linear` and what is no model."""
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    for version in (1, 2):
+        server.upload(write_version(tmp_path / "made", "linear", version, seed=version))
+    server.put("readme.txt", b"not a model")
+    server.put("linear/1/", b"")  # what consoles make when one makes a folder
+    yield server
+    server.empty()
+
+
+@pytest.fixture
+def mirror(s3: S3, tmp_path: Path) -> BucketMirror:
+    return BucketMirror(open_bucket(f"s3://{BUCKET}/{PREFIX}"), tmp_path / "cache")
+
+
+def versions(mirror: BucketMirror) -> list[int]:
+    """What the repository sees, each opened, so that its checksums hold."""
+    repository = Repository(mirror.local)
+    numbers = repository.versions("linear")
+    for number in numbers:
+        folder = repository.open("linear", number)
+        folder.graph(folder.manifest.variants[0])
+    return numbers
+
+
+def test_versions_come_change_and_go(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
+    mirror.sync()
+    assert versions(mirror) == [1, 2]
+    kept = (mirror.local / "linear" / "2" / "model.onnx").stat()
+    s3.upload(write_version(tmp_path / "made", "linear", 3))
+    edited = write_version(tmp_path / "edited", "linear", 1, seed=9)
+    s3.upload(edited)
+    mirror.sync()
+    assert versions(mirror) == [1, 2, 3]
+    assert (mirror.local / "linear" / "1" / "model.onnx").read_bytes() == (edited / "model.onnx").read_bytes()
+    assert (mirror.local / "linear" / "2" / "model.onnx").stat() == kept
+    s3.remove(*(f"linear/1/{name}" for name in ("model.onnx", "labels.txt", "manifest.json")))
+    mirror.sync()
+    assert versions(mirror) == [2, 3]
+
+
+def test_a_partial_object_and_a_wrong_checksum_are_not_published(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
+    graph = (tmp_path / "made" / "linear" / "2" / "model.onnx").read_bytes()
+    s3.put("linear/2/model.onnx", graph[: len(graph) // 2])
+    mirror.sync()
+    assert (versions(mirror), list(mirror.problems)) == ([1], ["linear/2"])
+    assert (
+        f"s3://{BUCKET}/{PREFIX}/linear/2 is broken: model.onnx has {len(graph) // 2} bytes"
+        in mirror.problems["linear/2"]
+    )
+    s3.put("linear/2/model.onnx", graph[:-1] + b"\0")
+    mirror.sync()
+    assert "sha256" in mirror.problems["linear/2"]
+    assert versions(mirror) == [1]
+    s3.put("linear/2/model.onnx", graph)
+    mirror.sync()
+    assert (versions(mirror), mirror.problems) == ([1, 2], {})
+
+
+def test_an_upload_in_parts_is_not_seen_before_it_is_complete(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
+    folder = write_version(tmp_path / "made", "linear", 3, shape=(128, 128, 3), classes=32)
+    key = {"Bucket": BUCKET, "Key": f"{PREFIX}/linear/3/model.onnx"}
+    upload = key | {"UploadId": s3.client.create_multipart_upload(**key)["UploadId"]}
+    graph = (folder / "model.onnx").read_bytes()
+    pieces = [graph[: 5 * 1024**2], graph[5 * 1024**2 :]]
+    assert all(pieces), "S3 takes no smaller first part than 5 MiB"
+    parts = [
+        {"PartNumber": n, "ETag": s3.client.upload_part(**upload, PartNumber=n, Body=piece)["ETag"]}
+        for n, piece in enumerate(pieces, start=1)
+    ]
+    for name in ("manifest.json", "labels.txt"):
+        s3.put(f"linear/3/{name}", (folder / name).read_bytes())
+    mirror.sync()
+    assert versions(mirror) == [1, 2]
+    assert "model.onnx, which the manifest names, is not there" in mirror.problems["linear/3"]
+    s3.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    mirror.sync()
+    assert versions(mirror) == [1, 2, 3]
+
+
+def test_an_outage_leaves_the_cache_as_it_is(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
+    mirror.sync()
+    s3.stop()
+    started_s = time.monotonic()
+    with pytest.raises(BucketUnreachable, match="Could not connect"):
+        mirror.sync()
+    assert time.monotonic() - started_s < 30
+    assert versions(mirror) == [1, 2]
+    s3.start()
+    s3.upload(write_version(tmp_path / "made", "linear", 3))
+    mirror.sync()
+    assert versions(mirror) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("url", [f"s3://{BUCKET}-lost/{PREFIX}", f"s3://{BUCKET}/elsewhere"])
+def test_a_bucket_or_prefix_that_is_not_there_says_so(s3: S3, tmp_path: Path, url: str) -> None:
+    mirror = BucketMirror(open_bucket(url), tmp_path / "cache")
+    with pytest.raises(BucketUnreachable, match=url):
+        mirror.sync()

@@ -1,0 +1,74 @@
+"""The follower: what is cached can be served after the first try, and no failure ends the trying."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from service.bucket import BucketUnreachable
+from service.follower import Follower
+
+
+class FakeMirror:
+    """Counts the syncs, and fails as told."""
+
+    def __init__(self, *failures: Exception | None) -> None:
+        self.syncs = 0
+        self.enough = threading.Event()
+        self._failures = failures
+
+    def sync(self) -> None:
+        self.syncs += 1
+        if self.syncs > len(self._failures):
+            self.enough.set()
+        elif failure := self._failures[self.syncs - 1]:
+            raise failure
+
+
+def test_starting_waits_for_the_first_sync_even_if_it_fails() -> None:
+    mirror = FakeMirror(BucketUnreachable("down"))
+    follower = Follower(mirror, every_s=60)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(follower.start(), 5))
+    assert mirror.syncs == 1
+    follower.stop()
+
+
+def test_it_goes_on_after_failures_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
+    mirror = FakeMirror(None, BucketUnreachable("down"), RuntimeError("a mistake"))
+    follower = Follower(mirror, every_s=0.001)  # type: ignore[arg-type]
+    asyncio.run(follower.start())
+    assert mirror.enough.wait(5)
+    follower.stop()
+    assert [record.exc_text is not None for record in caplog.records] == [True]
+
+
+def test_it_stops_when_told() -> None:
+    mirror = FakeMirror()
+    follower = Follower(mirror, every_s=0.001)  # type: ignore[arg-type]
+    asyncio.run(follower.start())
+    follower.stop()
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "bucket"] or [None]
+    if thread is not None:
+        thread.join(5)
+    syncs = mirror.syncs
+    time.sleep(0.02)
+    assert mirror.syncs == syncs
+
+
+def test_the_loop_goes_on_while_a_sync_blocks() -> None:
+    class Slow(FakeMirror):
+        def sync(self) -> None:
+            assert self.enough.wait(5)
+
+    async def test() -> None:
+        mirror = Slow()
+        follower = Follower(mirror, every_s=60)  # type: ignore[arg-type]
+        starting = asyncio.create_task(follower.start())
+        await asyncio.sleep(0.01)
+        assert not starting.done()
+        mirror.enough.set()
+        await asyncio.wait_for(starting, 5)
+        follower.stop()
+
+    asyncio.run(test())
