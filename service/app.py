@@ -22,6 +22,7 @@ from service.api.models_v2 import v2_routes
 from service.api.openapi import install_openapi
 from service.api.ops import ops_routes
 from service.api.predict_v1 import Predict, v1_routes
+from service.api.repository_v2 import repository_routes
 from service.board import Board
 from service.classifier import Classifier
 from service.cores import usable_cores
@@ -44,7 +45,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     metrics, lifecycle = Metrics(), Lifecycle()
     repository = Repository(settings.models)
     registry = Registry(repository, settings, metrics)
-    fleet = Fleet(state, board, registry, repository, metrics)
+    fleet = Fleet(state, board, registry, repository, metrics, settings.repository_timeout_s)
     watcher = Watcher(state, registry, fleet, settings.scan_interval_s)
     decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
     classifier = Classifier(
@@ -90,7 +91,8 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     app.include_router(model_routes(registry))
-    app.include_router(v2_routes(registry, fleet, lifecycle, settings.repository_changes))
+    app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
+    app.include_router(repository_routes(registry, fleet, settings.repository_changes))
     app.include_router(v1_routes(registry))
     app.include_router(ops_routes(fleet, lifecycle))
     _install_errors(app)

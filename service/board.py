@@ -54,6 +54,19 @@ class Board:
         notice = Notice(self._slot, os.getpid(), generation, reasons, time.monotonic())
         _write(self._folder / f"worker-{self._slot}.json", notice)
 
+    def ask(self) -> float:
+        """Asks every worker for a fresh notice and sums; returns the moment, to compare `written_s` with."""
+        now_s = time.monotonic()
+        (self._folder / "ask").touch()
+        return now_s
+
+    def asked(self) -> int:
+        """Differs after every `ask`; cheap."""
+        try:
+            return (self._folder / "ask").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def notices(self) -> list[Notice | None]:
         """Every worker's last notice, by slot; None for one that never wrote, is dead, or has been silent."""
         return [self._notice(slot) for slot in range(self.workers)]

@@ -11,21 +11,29 @@ from service.repository import Repository
 from service.sums import Counted, key_of
 from service.wanted import StateFile
 
-EVERYWHERE_S = 60.0
-ASK_EVERY_S = 0.05
+ASK_EVERY_S = 0.02
+REFRESH_S = 1.0
 
 
 class Fleet:
     """The workers' common side of the registry. With one worker the same code has nobody else to ask."""
 
     def __init__(
-        self, state: StateFile, board: Board, registry: Registry, repository: Repository, metrics: Metrics
+        self,
+        state: StateFile,
+        board: Board,
+        registry: Registry,
+        repository: Repository,
+        metrics: Metrics,
+        timeout_s: float,
     ) -> None:
+        """`timeout_s` is how long a change may take until every worker has carried it out."""
         self._state = state
         self._board = board
         self._registry = registry
         self._repository = repository
         self._metrics = metrics
+        self._timeout_s = timeout_s
 
     async def load(self, model: str) -> None:
         """Has every worker load the model's wanted versions, those that failed before included.
@@ -57,27 +65,41 @@ class Fleet:
                 reasons[f"worker {slot}"] = " ".join(f"{what}: {why}" for what, why in notice.reasons.items())
         return reasons
 
-    def metrics_text(self) -> bytes:
+    async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
-        return self._metrics.text(self._all_sums().families)
+        return self._metrics.text((await self._all_sums()).families)
 
-    def statistics(self) -> Counted:
+    async def statistics(self) -> Counted:
         """What the versions have done in all workers together."""
-        return self._all_sums().counted
+        return (await self._all_sums()).counted
 
     def post(self, generation: int) -> None:
-        """Puts this worker's state and sums on the board."""
-        self._board.post(generation, self._registry.not_ready_because())
+        """Puts this worker's sums and state on the board; whoever sees the state as fresh finds fresh sums too."""
         self._board.post_sums(self._own_sums())
+        self._board.post(generation, self._registry.not_ready_because())
+
+    def asked(self) -> int:
+        """Differs after another worker has asked for a `post`."""
+        return self._board.asked()
 
     def say_goodbye(self) -> None:
         """The last sums of a worker that ends."""
         self._board.post_sums(self._own_sums())
 
-    def _all_sums(self) -> Sums:
+    async def _all_sums(self) -> Sums:
+        if self._board.workers > 1:
+            await self._refresh()
         own = self._own_sums()
         self._board.post_sums(own)  # before anybody sees them: should this worker die, no sum goes back
         return own if self._board.workers == 1 else own.plus(self._board.sums_of_others())
+
+    async def _refresh(self) -> None:
+        """Until every worker has told its sums as of now; one that does not in time is taken as it last was."""
+        asked_s = self._board.ask()
+        while any(notice is not None and notice.written_s < asked_s for notice in self._board.notices()):
+            if time.monotonic() - asked_s > REFRESH_S:
+                return
+            await asyncio.sleep(ASK_EVERY_S)
 
     def _own_sums(self) -> Sums:
         loaded = (one for versions in self._registry.all() for one in versions)
@@ -85,10 +107,10 @@ class Fleet:
 
     async def _change(self, model: str, **change: object) -> None:
         wanted = await asyncio.to_thread(self._state.change, lambda now: now.changed(model, **change))
-        end_s = time.monotonic() + EVERYWHERE_S
+        end_s = time.monotonic() + self._timeout_s
         while late := self._behind(wanted.generation):
             if time.monotonic() > end_s:
-                raise NotEverywhere(f"Not carried out within {EVERYWHERE_S:.0f} s by {', '.join(late)}.")
+                raise NotEverywhere(f"Not carried out within {self._timeout_s:g} s by {', '.join(late)}.")
             await asyncio.sleep(ASK_EVERY_S)
 
     def _behind(self, generation: int) -> list[str]:

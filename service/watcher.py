@@ -13,7 +13,7 @@ from service.fleet import Fleet
 from service.registry import Registry
 from service.wanted import StateFile, Wanted
 
-LOOK_EVERY_S = 0.1  # at the state file: one stat
+LOOK_EVERY_S = 0.1  # at the state file and for questions: one stat each
 BEAT_EVERY_S = 0.5
 
 
@@ -48,9 +48,13 @@ class Watcher:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _beat(self) -> None:
+        posted_s, answered = 0.0, 0
         while True:
-            self._fleet.post(self._applied)
-            await asyncio.sleep(BEAT_EVERY_S)
+            asked = self._fleet.asked()
+            if asked != answered or time.monotonic() - posted_s >= BEAT_EVERY_S:
+                self._fleet.post(self._applied)
+                posted_s, answered = time.monotonic(), asked
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def _read(self) -> bool:
         """Whether there is something new in the state file; a bad one is logged, and what was wanted before stays."""

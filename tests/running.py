@@ -42,6 +42,7 @@ class RunningService:
                 self.wait_ready()
         except BaseException:
             self.process.kill()
+            self.exit_code()
             raise
         return self
 
@@ -49,7 +50,7 @@ class RunningService:
         self.client.close()
         if self.process.poll() is None:
             self.terminate()
-            self.exit_code()
+        self.exit_code()
 
     def wait_for(self, event: str, timeout_s: float = START_S) -> dict[str, Any]:
         """The next log line of that event. Raises TimeoutError with the log so far."""
@@ -84,15 +85,16 @@ class RunningService:
         self.process.send_signal(signal.SIGTERM)
 
     def exit_code(self) -> int:
+        """Waits for the end; a service that does not come to one is killed, and that is an error."""
         try:
-            code = self.process.wait(STOP_S)
+            return self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
+        finally:
+            self._reader.join(STOP_S)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample's value, 0 where there is none yet."""

@@ -1,12 +1,31 @@
-"""Open Inference Protocol V2 beside inference: health, metadata, Triton's config and statistics, the repository."""
+"""Open Inference Protocol V2 beside inference: health, metadata, and Triton's configuration and statistics."""
 
 from importlib.metadata import version as version_of
-from typing import Any
 
 from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
 
-from service.errors import NotAllowed, NotReady
+from service.api.documented import described
+from service.api.schemas_v2 import (
+    BatchStatistics,
+    ConfigInput,
+    ConfigOutput,
+    Duration,
+    DynamicBatching,
+    ErrorText,
+    InferStatistics,
+    InstanceGroup,
+    Live,
+    ModelConfig,
+    ModelMetadata,
+    ModelReady,
+    ModelStatistics,
+    Ready,
+    Server,
+    TensorKind,
+    VersionStatistics,
+)
+from service.api.tensors_v2 import PIXELS
+from service.errors import Draining, NotReady, UnknownModel, UnknownVersion
 from service.fleet import Fleet
 from service.lifecycle import Lifecycle
 from service.manifest import IMAGE, PROBABILITIES
@@ -18,141 +37,124 @@ from service.sums import Counted, key_of
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 MODEL = "/models/{model}"
 VERSION = "/models/{model}/versions/{version}"
-Json = dict[str, Any]
+PLATFORM = "onnxruntime_onnx"
+NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
 
 
-def v2_routes(registry: Registry, fleet: Fleet, lifecycle: Lifecycle, repository_changes: bool) -> APIRouter:
-    """Everything under /v2 but inference."""
+def v2_routes(registry: Registry, fleet: Fleet, lifecycle: Lifecycle, max_delay_ms: float) -> APIRouter:
+    """Everything under /v2 but inference and the repository."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
     _add_health(router, registry, fleet, lifecycle)
-    _add_statistics(router, registry, fleet)  # before what would take "stats" for a model's name
-    _add_metadata(router, registry)
-    _add_repository(router, registry, fleet, repository_changes)
+    _add_statistics(router, registry, fleet)  # before the models: "stats" is no name of one
+    _add_metadata(router, registry, max_delay_ms)
     return router
 
 
 def _add_health(router: APIRouter, registry: Registry, fleet: Fleet, lifecycle: Lifecycle) -> None:
     @router.get("/health/live", summary="Whether the process answers")
-    async def server_live() -> Json:
-        return {"live": True}
+    async def server_live() -> Live:
+        return Live(live=True)
 
-    @router.get("/health/ready", summary="Whether every configured model is warm")
-    async def server_ready() -> Json:
-        if lifecycle.stopping or fleet.not_ready_because():
-            raise NotReady("The service is not ready.")
-        return {"ready": True}
+    @router.get("/health/ready", summary="Whether every model is warm", responses=described(ErrorText, NotReady))
+    async def server_ready() -> Ready:
+        if lifecycle.stopping:
+            raise Draining("The service is shutting down.")
+        if reasons := fleet.not_ready_because():
+            raise NotReady(f"Not ready: {'; '.join(f'{what}: {why}' for what, why in reasons.items())}")
+        return Ready(ready=True)
 
-    @router.get(MODEL + "/ready", summary="Whether a model is warm")
-    @router.get(VERSION + "/ready", summary="Whether a version is warm")
-    async def model_ready(model: str, version: str | None = None) -> Json:
+    @router.get(MODEL + "/ready", summary="Whether a model is warm", responses=NO_MODEL)
+    @router.get(VERSION + "/ready", summary="Whether a version is warm", responses=NO_MODEL)
+    async def model_ready(model: str, version: str | None = None) -> ModelReady:
         registry.get(model, version)
-        return {"name": model, "ready": True}
+        return ModelReady(name=model, ready=True)
 
 
-def _add_metadata(router: APIRouter, registry: Registry) -> None:
+def _add_metadata(router: APIRouter, registry: Registry, max_delay_ms: float) -> None:
     @router.get("", summary="Server metadata")
     @router.get("/", include_in_schema=False)
-    async def server_metadata() -> Json:
-        return {"name": "convoy", "version": version_of("convoy"), "extensions": EXTENSIONS}
+    async def server_metadata() -> Server:
+        return Server(name="convoy", version=version_of("convoy"), extensions=EXTENSIONS)
 
-    @router.get(MODEL, summary="Model metadata")
-    @router.get(VERSION, summary="Version metadata")
-    async def metadata(model: str, version: str | None = None) -> Json:
+    @router.get(MODEL, summary="Model metadata", responses=NO_MODEL)
+    @router.get(VERSION, summary="Version metadata", responses=NO_MODEL)
+    async def metadata(model: str, version: str | None = None) -> ModelMetadata:
         return _metadata(registry.get(model, version), registry)
 
-    @router.get(MODEL + "/config", summary="Model configuration")
-    @router.get(VERSION + "/config", summary="Version configuration")
-    async def config(model: str, version: str | None = None) -> Json:
-        return _config(registry.get(model, version))
+    @router.get(MODEL + "/config", summary="Model configuration", responses=NO_MODEL)
+    @router.get(VERSION + "/config", summary="Version configuration", responses=NO_MODEL)
+    async def config(model: str, version: str | None = None) -> ModelConfig:
+        return _config(registry.get(model, version), max_delay_ms)
 
 
 def _add_statistics(router: APIRouter, registry: Registry, fleet: Fleet) -> None:
     @router.get("/models/stats", summary="Statistics of all models")
-    async def all_statistics() -> Json:
-        done = fleet.statistics()
-        return {"model_stats": [_statistics(served, done) for versions in registry.all() for served in versions]}
+    async def all_statistics() -> ModelStatistics:
+        done = await fleet.statistics()
+        return ModelStatistics(model_stats=[_statistics(s, done) for versions in registry.all() for s in versions])
 
-    @router.get(MODEL + "/stats", summary="Statistics of a model")
-    @router.get(VERSION + "/stats", summary="Statistics of a version")
-    async def statistics(model: str, version: str | None = None) -> Json:
+    @router.get(MODEL + "/stats", summary="Statistics of a model", responses=NO_MODEL)
+    @router.get(VERSION + "/stats", summary="Statistics of a version", responses=NO_MODEL)
+    async def statistics(model: str, version: str | None = None) -> ModelStatistics:
         wanted = registry.get(model, version)
-        done = fleet.statistics()
+        done = await fleet.statistics()
         versions = registry.model(model).newest_first()
-        return {"model_stats": [_statistics(s, done) for s in versions if version is None or s is wanted]}
+        return ModelStatistics(model_stats=[_statistics(s, done) for s in versions if version is None or s is wanted])
 
 
-def _add_repository(router: APIRouter, registry: Registry, fleet: Fleet, repository_changes: bool) -> None:
-    @router.post("/repository/index", summary="Every version on disk, and whether it is served")
-    async def index() -> list[Json]:
-        return [
-            {"name": e.model, "version": e.version, "state": "READY" if e.ready else "UNAVAILABLE", "reason": e.reason}
-            for e in await run_in_threadpool(registry.index)
-        ]
-
-    @router.post("/repository/models/{model}/load", summary="Load the newest versions of a model")
-    async def load(model: str) -> Json:
-        _allow(repository_changes)
-        await fleet.load(model)
-        return {}
-
-    @router.post("/repository/models/{model}/unload", summary="Take a model out of service")
-    async def unload(model: str) -> Json:
-        _allow(repository_changes)
-        await fleet.unload(model)
-        return {}
-
-
-def _allow(repository_changes: bool) -> None:
-    if not repository_changes:
-        raise NotAllowed("Clients may not load or unload models here.")
-
-
-def _metadata(served: Served, registry: Registry) -> Json:
+def _metadata(served: Served, registry: Registry) -> ModelMetadata:
     versions = registry.model(served.model).newest_first()
-    return {
-        "name": served.model,
-        "versions": [s.version for s in reversed(versions)],
-        "platform": "onnxruntime_onnx",
-        "inputs": [{"name": IMAGE, "datatype": "UINT8", "shape": [-1, *served.manifest.input.shape]}],
-        "outputs": [{"name": PROBABILITIES, "datatype": "FP32", "shape": [-1, served.manifest.classes]}],
-    }
+    return ModelMetadata(
+        name=served.model,
+        versions=[s.version for s in reversed(versions)],
+        platform=PLATFORM,
+        inputs=[TensorKind(name=IMAGE, datatype=PIXELS, shape=[-1, *served.manifest.input.shape])],
+        outputs=[TensorKind(name=PROBABILITIES, datatype="FP32", shape=[-1, served.manifest.classes])],
+    )
 
 
-def _config(served: Served) -> Json:
-    return {
-        "name": served.model,
-        "platform": "onnxruntime_onnx",
-        "backend": "onnxruntime",
-        "max_batch_size": served.max_batch_size,
-        "input": [{"name": IMAGE, "data_type": "TYPE_UINT8", "dims": list(served.manifest.input.shape)}],
-        "output": [{"name": PROBABILITIES, "data_type": "TYPE_FP32", "dims": [served.manifest.classes]}],
-        "dynamic_batching": {"max_queue_delay_microseconds": 0},
-        "instance_group": [{"name": served.model, "kind": "KIND_CPU", "count": served.instances}],
-        "default_model_filename": served.variant.file,
-    }
+def _config(served: Served, max_delay_ms: float) -> ModelConfig:
+    manifest = served.manifest
+    image = ConfigInput(name=IMAGE, data_type=f"TYPE_{PIXELS}", format="FORMAT_NHWC", dims=list(manifest.input.shape))
+    probabilities = ConfigOutput(
+        name=PROBABILITIES, data_type="TYPE_FP32", dims=[manifest.classes], label_filename=manifest.labels.file
+    )
+    kind = "KIND_CPU" if served.session.provider == "CPUExecutionProvider" else "KIND_GPU"
+    return ModelConfig(
+        name=served.model,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        max_batch_size=served.max_batch_size,
+        input=[image],
+        output=[probabilities],
+        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=round(max_delay_ms * 1000)),
+        instance_group=[InstanceGroup(name=served.model, kind=kind, count=served.instances)],
+        default_model_filename=served.variant.file,
+    )
 
 
-def _statistics(served: Served, counted: Counted) -> Json:
+def _statistics(served: Served, counted: Counted) -> VersionStatistics:
     done = counted.get(key_of(served.model, served.version), Statistics())
-    return {
-        "name": served.model,
-        "version": served.version,
-        "last_inference": done.last_unix_ms,
-        "inference_count": done.images,
-        "execution_count": sum(total.count for total in done.batches.values()),
-        "inference_stats": {
-            "success": _nanoseconds(done.success),
-            "fail": _nanoseconds(done.fail),
-            "queue": _nanoseconds(done.queue),
-            "compute_input": _nanoseconds(done.decode),
-            "compute_infer": _nanoseconds(done.compute),
-            "compute_output": _nanoseconds(done.encode),
-        },
-        "batch_stats": [
-            {"batch_size": size, "compute_infer": _nanoseconds(total)} for size, total in sorted(done.batches.items())
+    return VersionStatistics(
+        name=served.model,
+        version=served.version,
+        last_inference=done.last_unix_ms,
+        inference_count=done.images,
+        execution_count=sum(total.count for total in done.batches.values()),
+        inference_stats=InferStatistics(
+            success=_duration(done.success),
+            fail=_duration(done.fail),
+            queue=_duration(done.queue),
+            compute_input=_duration(done.decode),
+            compute_infer=_duration(done.compute),
+            compute_output=_duration(done.encode),
+        ),
+        batch_stats=[
+            BatchStatistics(batch_size=size, compute_infer=_duration(total))
+            for size, total in sorted(done.batches.items())
         ],
-    }
+    )
 
 
-def _nanoseconds(total: Total) -> Json:
-    return {"count": total.count, "ns": int(total.seconds * 1e9)}
+def _duration(total: Total) -> Duration:
+    return Duration(count=total.count, ns=int(total.seconds * 1e9))

@@ -35,6 +35,6 @@ def ops_routes(fleet: Fleet, lifecycle: Lifecycle) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:
-        return Response(fleet.metrics_text(), media_type=PROMETHEUS_TEXT)
+        return Response(await fleet.metrics_text(), media_type=PROMETHEUS_TEXT)
 
     return router
