@@ -1,15 +1,17 @@
 """Damaged, foreign and hostile bytes end in one of our own errors, soon, and never in half a picture."""
 
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from service.errors import BadImage, ConvoyError, UnsupportedImage
 from service.images import decode
-from tests.png import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
-from tests.unit.service.pixels import BLACK, LIMIT, exif, noise, samples, saved, smooth
+from tests.png import END, GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, header, png, transparent_value
+from tests.unit.service.pixels import BLACK, HEIGHT, LIMIT, WIDTH, exif, noise, samples, saved, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
@@ -85,6 +87,35 @@ def assert_pixels_or_our_own_error(file: bytes) -> None:
         assert found.ndim == 3
         assert found.shape[2] == 3
         assert 0 < found.shape[0] * found.shape[1] <= LIMIT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tail", [bytes(50), b"PK\3\4 an archive", b"<script>", KINDS["png animated"]])
+def test_what_follows_a_picture_changes_nothing(kind: str, tail: bytes) -> None:
+    np.testing.assert_array_equal(decode(KINDS[kind] + tail, 3, BLACK, LIMIT), decode(KINDS[kind], 3, BLACK, LIMIT))
+
+
+def test_a_colour_profile_changes_nothing() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for image_format in ("PNG", "JPEG", "WEBP"):
+        plain = decode(saved(SMOOTH, image_format), 3, BLACK, LIMIT)
+        np.testing.assert_array_equal(decode(saved(SMOOTH, image_format, icc_profile=profile), 3, BLACK, LIMIT), plain)
+
+
+ZERO_SIZED = {
+    "png": header(0, 5) + END,
+    "jpeg": KINDS["jpeg"].replace(struct.pack(">HH", 24, 32), bytes(4)),
+    "bmp": KINDS["bmp"].replace(struct.pack("<LL", WIDTH, HEIGHT), struct.pack("<LL", 0, 5)),
+    "gif": b"GIF89a" + bytes(7) + b"," + bytes(9) + b"\2\2D\1\0;",
+    "webp": KINDS["webp"].replace(struct.pack("<HH", 32, 24), bytes(4)),
+}
+
+
+@pytest.mark.parametrize("image_format", ZERO_SIZED)
+def test_a_picture_without_pixels_is_refused(image_format: str) -> None:
+    assert ZERO_SIZED[image_format] not in KINDS.values()
+    with pytest.raises(BadImage):
+        decode(ZERO_SIZED[image_format], 3, BLACK, LIMIT)
 
 
 def test_no_body_is_no_picture() -> None:
