@@ -3,31 +3,35 @@
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.api import openapi_protocols
 from service.api.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
-from service.api.errors import STATUS
+from service.api.documented import PREDICTION_ERRORS, REF, Json, error_responses, json_content
+from service.api.openapi_protocols import MODEL, SERVER_TIMING, protocol_paths
 from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply
+from service.errors import BadParameter
 from service.images import FORMATS
 
-REF = "#/components/schemas/"
 PICTURE = {"type": "string", "format": "binary"}
 ABOUT_PICTURES = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
 PARAMETERS = [
-    {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": "mnist-lenet5"},
+    MODEL,
     {
         "name": "top_k",
         "in": "query",
         "description": "How many classes to answer, the best first.",
-        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K},
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K},
     },
     {
         "name": "version",
         "in": "query",
-        "description": "The version that answers; the model's default one if left out.",
+        "description": "The version that answers, by number or label; the model's default one if left out.",
         "schema": {"type": "string"},
     },
 ]
+SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *openapi_protocols.SHAPES)
 
 
 def install_openapi(app: FastAPI) -> None:
@@ -37,41 +41,46 @@ def install_openapi(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generated()
-            schema["paths"] = _hot_paths() | schema["paths"]
+            schema["paths"] = _hot_paths() | protocol_paths() | schema["paths"]
             schema["components"]["schemas"].update(_schemas())
+            _forget_validation(schema)
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _hot_paths() -> dict[str, Any]:
+def _hot_paths() -> Json:
     return {
         Classify.path: {"post": _classify()},
         ClassifyBatch.path: {"post": _classify_batch()},
     }
 
 
-def _classify() -> dict[str, Any]:
+def _classify() -> Json:
     content = {
         "application/octet-stream": {"schema": PICTURE},
         "image/*": {"schema": PICTURE},
         "multipart/form-data": {"schema": _form("file", PICTURE)},
     }
     about = f"The picture is the body, or the one file of a form. {ABOUT_PICTURES}"
-    return _operation("classify", "Classify one picture", about, content, "ClassifyReply")
+    return _operation("classify", "Classify one picture", about, content, ClassifyReply)
 
 
-def _classify_batch() -> dict[str, Any]:
+def _classify_batch() -> Json:
     content = {
-        "multipart/form-data": {"schema": _form("files", {"type": "array", "items": PICTURE})},
-        "application/json": {"schema": {"$ref": REF + "BatchRequest"}},
-    }
+        "multipart/form-data": {"schema": _form("files", {"type": "array", "minItems": 1, "items": PICTURE})},
+    } | json_content(BatchRequest)
     about = f"The answer keeps the order; a broken picture costs only its own entry. {ABOUT_PICTURES}"
-    return _operation("classify_batch", "Classify many pictures", about, content, "BatchReply")
+    return _operation("classify_batch", "Classify many pictures", about, content, BatchReply)
 
 
-def _operation(name: str, summary: str, about: str, content: dict[str, Any], reply: str) -> dict[str, Any]:
+def _operation(name: str, summary: str, about: str, content: Json, reply: type[BaseModel]) -> Json:
+    answer = {
+        "description": "The labels.",
+        "headers": {"Server-Timing": SERVER_TIMING},
+        "content": json_content(reply),
+    }
     return {
         "operationId": name,
         "tags": ["classification"],
@@ -79,29 +88,25 @@ def _operation(name: str, summary: str, about: str, content: dict[str, Any], rep
         "description": about,
         "parameters": PARAMETERS,
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": {"description": "The labels.", "content": _json(reply)}} | _error_responses(),
+        "responses": {"200": answer} | error_responses(ErrorReply, (BadParameter, *PREDICTION_ERRORS)),
     }
 
 
-def _error_responses() -> dict[str, Any]:
-    kinds: dict[int, list[str]] = {}
-    for kind, status in STATUS.items():
-        kinds.setdefault(status, []).append(f"`{kind.code}`")
-    return {
-        str(status): {"description": " or ".join(codes), "content": _json("ErrorReply")}
-        for status, codes in sorted(kinds.items())
-    }
-
-
-def _json(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": REF + schema}}}
-
-
-def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _form(field: str, schema: Json) -> Json:
     return {"type": "object", "required": [field], "properties": {field: schema}}
 
 
-def _schemas() -> dict[str, Any]:
-    wanted = [(kind, "validation") for kind in (BatchRequest, BatchReply, ClassifyReply, ErrorReply)]
+def _schemas() -> Json:
+    wanted = [(shape, "validation") for shape in SHAPES]
     _, definitions = models_json_schema(wanted, ref_template=REF + "{model}")  # type: ignore[arg-type]
     return dict(definitions["$defs"])
+
+
+def _forget_validation(schema: Json) -> None:
+    """FastAPI promises a 422 of its own shape wherever a path has a parameter; all of them are texts, none can fail."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

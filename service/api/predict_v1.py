@@ -1,17 +1,38 @@
 """TensorFlow Serving's REST API, which is also KServe V1: instances in, predictions out, and the models' status."""
 
-from typing import Any
-
 from fastapi import APIRouter
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 from service.api.compression import packed, read_unpacked
 from service.api.connection import UntilHangUp
+from service.api.documented import described
 from service.api.instances_v1 import PredictRequest, encode, parse
 from service.api.reply import JSON_HEADERS, log_journey, send_answer
+from service.api.schemas_v1 import ModelNames, ModelStatus, Outcome, VersionState
+from service.api.schemas_v2 import ErrorText
 from service.classifier import Classifier, Row, all_good
+from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.journey import Journey
 from service.registry import Registry
+from service.served import Served
+
+NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
+
+
+class _Noun(Convertor[str]):
+    """What stands before the verb of a path, "linear:predict"; without it GET would take that for a model's name."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("noun", _Noun())
 
 
 class Predict:
@@ -51,16 +72,19 @@ def v1_routes(registry: Registry) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["TensorFlow Serving and KServe V1"])
 
     @router.get("/models", summary="Names of the models")
-    async def names() -> dict[str, list[str]]:
-        return {"models": [versions[0].model for versions in registry.all()]}
+    async def names() -> ModelNames:
+        return ModelNames(models=[versions[0].model for versions in registry.all()])
 
-    @router.get("/models/{model}", summary="Status of a model's versions")
-    @router.get("/models/{model}/versions/{version}", summary="Status of one version")
-    async def status(model: str, version: str | None = None) -> dict[str, Any]:
+    @router.get("/models/{model:noun}", summary="Status of a model's versions", responses=NO_MODEL)
+    @router.get("/models/{model}/versions/{version:noun}", summary="Status of one version", responses=NO_MODEL)
+    @router.get("/models/{model}/labels/{version:noun}", summary="Status of a label's version", responses=NO_MODEL)
+    async def status(model: str, version: str | None = None) -> ModelStatus:
         wanted = registry.get(model, version)
-        versions = next(versions for versions in registry.all() if versions[0].model == model)
-        available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-        shown = [served.version for served in versions if version is None or served is wanted]
-        return {"model_version_status": [{"version": name} | available for name in shown]}
+        versions = registry.model(model).newest_first()
+        return ModelStatus(model_version_status=[_state(s) for s in versions if version is None or s is wanted])
 
     return router
+
+
+def _state(served: Served) -> VersionState:
+    return VersionState(version=served.version, state="AVAILABLE", status=Outcome(error_code="OK", error_message=""))

@@ -183,7 +183,8 @@ def _output(wanted: Any, binary: bool) -> WantedOutput:
     if not isinstance(one, simdjson.Object) or one.get("name") != PROBABILITIES:
         raise BadTensor(f"Only the output '{PROBABILITIES}' can be requested, once.")
     parameters = _parameters(one, f"output '{PROBABILITIES}'")
-    top_k = parameters.get("classification", 0)
+    top_k = parameters.get("classification")
+    top_k = 0 if top_k is None else top_k
     if type(top_k) is not int or top_k < 0:
         raise BadTensor(f"`classification` is {shown(top_k)}; it must be a whole number.")
     return WantedOutput(_flag(parameters, "binary_data", binary), top_k)
@@ -201,7 +202,9 @@ def _parameters(holder: Any, name: str) -> Any:
 
 
 def _flag(parameters: Any, name: str, otherwise: bool) -> bool:
-    value = parameters.get(name, otherwise)
+    value = parameters.get(name)
+    if value is None:
+        return otherwise
     if not isinstance(value, bool):
         raise BadTensor(f"`{name}` is {shown(value)}; it must be true or false.")
     return value

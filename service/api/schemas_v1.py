@@ -1,0 +1,83 @@
+"""JSON of TensorFlow Serving's REST API and KServe V1, in and out.
+
+Prediction writes and reads these shapes by hand; /docs and the tests hold it to them.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.schemas import Prediction
+
+
+class _Part(BaseModel):
+    """A part of a request; a field that is not here is refused."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
+
+
+class Base64Picture(_Part):
+    b64: str
+    """The bytes of an encoded picture in base64."""
+
+
+Image = Base64Picture | list[Any]
+
+
+class NamedImage(_Part):
+    image: Image
+
+
+class PredictParameters(_Part):
+    top_k: int = Field(default=0, ge=0)
+    """Answer the so many best classes by name; 0: the probabilities of all."""
+
+
+class PredictRows(_Part):
+    """Row format: one value an image."""
+
+    instances: list[Image | NamedImage] = Field(min_length=1)
+    signature_name: Literal["serving_default", ""] | None = None
+    parameters: PredictParameters | None = None
+
+
+class NamedImages(_Part):
+    image: list[Image] = Field(min_length=1)
+
+
+class PredictColumn(_Part):
+    """Column format: all images as one value."""
+
+    inputs: list[Image | NamedImage] | NamedImages
+    signature_name: Literal["serving_default", ""] | None = None
+    parameters: PredictParameters | None = None
+
+
+Answers = list[list[float]] | list[list[Prediction]]
+
+
+class RowsReply(BaseModel):
+    predictions: Answers
+
+
+class ColumnReply(BaseModel):
+    outputs: Answers
+
+
+class ModelNames(BaseModel):
+    models: list[str]
+
+
+class Outcome(BaseModel):
+    error_code: str = Field(examples=["OK"])
+    error_message: str
+
+
+class VersionState(BaseModel):
+    version: str
+    state: str = Field(examples=["AVAILABLE"])
+    status: Outcome
+
+
+class ModelStatus(BaseModel):
+    model_version_status: list[VersionState]
