@@ -9,6 +9,7 @@ from pathlib import Path
 from service.api.errors import ROUTING, STATUS
 from service.errors import ConvoyError
 from service.metrics import Metrics
+from service.repository import Repository
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,19 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
+def models_table() -> str:
+    """The models that ship: figures from their manifests, commands from their provenance."""
+    rows = ["| model | input | classes | parameters | test accuracy | made by |", "|---|---|---|---|---|---|"]
+    repository = Repository(ROOT / "models")
+    for model in repository.models():
+        manifest = repository.open(model, max(repository.versions(model))).manifest
+        accuracy = manifest.variants[0].test_accuracy
+        figures = f"{manifest.classes} | {manifest.parameters:,} | {accuracy:.2%}"
+        command = f"`convoy-train run {manifest.provenance.recipe} --seed {manifest.provenance.seed}`, then `export`"
+        rows.append(f"| `{model}` | {'x'.join(map(str, manifest.input.shape))} | {figures} | {command} |")
+    return "\n".join(rows)
+
+
 def file_map() -> str:
     """Every Python file of the product with the first sentence of its docstring."""
     listed = subprocess.run(["git", "ls-files", "service", "training"], cwd=ROOT, capture_output=True, text=True)
@@ -59,6 +73,7 @@ def _first_sentence(path: Path) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "models": models_table,
     "settings": settings_table,
     "errors": errors_table,
     "metrics": metrics_table,

@@ -1,0 +1,65 @@
+"""The models that ship, over REST: exactly the answers of the offline evaluation, and the accuracy that is claimed."""
+
+import gzip
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.repository import Repository
+from service.session import Session
+from tests.pictures import encode
+from tests.readme import ROOT
+from tests.running import RunningService
+
+MODELS = ROOT / "models"
+
+
+def mnist(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The 10,000 test digits, uint8 (n, 28, 28, 1), and their labels."""
+    images = gzip.decompress((data_dir / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((data_dir / "mnist" / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    count, height, width = struct.unpack(">3I", images[4:16])
+    return np.frombuffer(images, np.uint8, offset=16).reshape(count, height, width, 1), np.frombuffer(
+        labels, np.uint8, offset=8
+    )
+
+
+def offline(model: str, images: np.ndarray) -> np.ndarray:
+    """Probabilities straight from the shipped graph."""
+    folder = Repository(MODELS).open(model, max(Repository(MODELS).versions(model)))
+    variant = folder.manifest.variant("float32")
+    assert variant is not None
+    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads=2)
+    return np.concatenate([session.run(batch) for batch in np.array_split(images, 100)])
+
+
+def test_every_shipped_version_is_whole() -> None:
+    repository = Repository(MODELS)
+    assert "mnist-lenet5" in repository.models()
+    for model in repository.models():
+        for version in repository.versions(model):
+            folder = repository.open(model, version)
+            assert (folder.path / "card.md").exists()
+            for variant in folder.manifest.variants:
+                folder.graph(variant)
+
+
+def test_all_10_000_digits_over_rest_are_those_of_the_offline_evaluation(data_dir: Path) -> None:
+    images, labels = mnist(data_dir)
+    wanted = offline("mnist-lenet5", images).argmax(axis=1)
+    with RunningService(MODELS) as service, httpx.Client(base_url=service.url, timeout=30) as client:
+
+        def ask(pixels: np.ndarray) -> int:
+            reply = client.post("/api/v1/models/mnist-lenet5/classify?top_k=1", content=encode(pixels))
+            return int(reply.json()["predictions"][0]["index"])
+
+        with ThreadPoolExecutor(16) as threads:
+            found = np.array(list(threads.map(ask, images)))
+        described = service.client.get("/api/v1/models/mnist-lenet5").json()["versions"][0]
+    assert (found == wanted).all()
+    assert float((found == labels).mean()) == pytest.approx(described["test_accuracy"], abs=1e-9)
+    assert described["test_accuracy"] >= 0.992
