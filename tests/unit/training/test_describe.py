@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.versions import write_version
 from training.describe import as_json, as_table, describe, parse_shape, report, side_by_side
 from training.errors import TrainingError
 from training.published import PUBLISHED
@@ -150,6 +151,19 @@ def test_what_is_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(TrainingError, match="not a valid manifest"):
         describe(str(tmp_path))
+
+
+def test_a_version_folder_is_its_graph_and_its_variants(tmp_path: Path) -> None:
+    description = describe(str(write_version(tmp_path, "digits", 3, (8, 6, 1), classes=4)))
+    assert description.name == "digits/3"
+    assert [(row.layer, row.output, row.weights) for row in description.rows] == [
+        ("INPUT", (8, 6, 1), 0),
+        ("FC", (4,), 8 * 6 * 4),
+    ]
+    assert not description.trains
+    (variant,) = description.notes
+    assert variant.startswith("model.onnx: float32, ")
+    assert as_json(description)["totals"]["training_bytes"] is None
 
 
 def test_an_exported_networks_input_cannot_be_changed(tmp_path: Path) -> None:
