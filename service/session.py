@@ -1,5 +1,9 @@
 """A network under onnxruntime. The only importer of onnxruntime; knows no names, versions or requests."""
 
+import contextlib
+import ctypes
+import functools
+import io
 import os
 from pathlib import Path
 
@@ -9,29 +13,27 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed
 from service.manifest import IMAGE, PROBABILITIES, Input
+from service.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusable
 
-CPU_PROVIDER = "CPUExecutionProvider"
 ROUNDING = 1e-3  # of a softmax in half precision
 
 
 class Session:
     """One loaded graph: uint8 images in, float32 probabilities out. `run` may be called from several threads."""
 
-    def __init__(self, path: Path, expects: Input, classes: int, threads: int) -> None:
-        """Loads the graph at `path`, with `threads` cores for one run.
+    def __init__(self, path: Path, expects: Input, classes: int, threads: int, placement: Placement = ON_CPU) -> None:
+        """Loads the graph at `path`, with `threads` cores for one run, to where `placement` says.
 
-        Raises BrokenVersion when onnxruntime refuses it, or when its tensors are not what the manifest says.
+        Raises BrokenVersion when onnxruntime refuses it, when its tensors are not what the manifest says, or when it
+        would run elsewhere than was wanted.
         """
         self._input = expects
         self._classes = classes
         self._path = path
-        try:
-            self._session = onnxruntime.InferenceSession(path, _options(threads), providers=[CPU_PROVIDER])
-        except Exception as error:  # onnxruntime's own classes share no public base
-            if "external data" in str(error).lower():
-                reason = "it keeps weights in other files, which no checksum covers: save it as one file"
-                raise BrokenVersion(f"{path} is refused: {reason}.") from error
-            raise BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.") from error
+        self._buckets = placement.buckets
+        self._session = _load(path, threads, placement)
+        if self.provider != placement.wanted:
+            raise unusable(placement.wanted, _why_unusable(placement.wanted))
         self._check_contract()
 
     @property
@@ -40,11 +42,22 @@ class Session:
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels). Raises ModelFailed."""
+        batch = self._padded(images)
         try:
-            (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: images})
+            (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch})
         except Exception as error:
             raise ModelFailed(f"The model failed on a batch of {len(images)}: {error}.") from error
-        return probabilities  # type: ignore[no-any-return]
+        return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
+
+    def _padded(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The images, and black ones up to the next bucket: cuDNN chooses its algorithms anew for every batch size."""
+        count = len(images)
+        size = next((bucket for bucket in self._buckets if bucket >= count), count)
+        if size == count:
+            return images
+        padded = np.zeros((size, *images.shape[1:]), np.uint8)
+        padded[:count] = images
+        return padded
 
     def warm_up(self, batch_sizes: list[int]) -> None:
         """Runs once for each batch size, so that no request pays for first-time allocations. Raises BrokenVersion."""
@@ -68,8 +81,59 @@ class Session:
             raise BrokenVersion(f"{self._path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
 
 
+def available_providers() -> list[str]:
+    """Names of the execution providers that the installed onnxruntime has, whether or not they work here."""
+    return list(onnxruntime.get_available_providers())
+
+
+def _load(path: Path, threads: int, placement: Placement) -> onnxruntime.InferenceSession:
+    if not NEEDS_CUDA.isdisjoint(placement.providers):
+        _preload_cuda()
+    providers = list(zip(placement.providers, map(dict, placement.options), strict=True))
+    try:
+        # Its fallback would print to standard output and run on the processor without a word.
+        return onnxruntime.InferenceSession(path, _options(threads), providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime's own classes share no public base
+        if reason := library_problem(_library_of(placement.wanted)) or cuda_failure(str(error)):
+            raise unusable(placement.wanted, reason) from error
+        if "external data" in str(error).lower():
+            reason = "it keeps weights in other files, which no checksum covers: save it as one file"
+            raise BrokenVersion(f"{path} is refused: {reason}.") from error
+        raise BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.") from error
+
+
+@functools.cache
+def _preload_cuda() -> None:
+    """Loads the CUDA and cuDNN libraries that pip installed, where the linker would not find them. Once."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # what it prints is told by the session's error
+            onnxruntime.preload_dlls()
+
+
+def _why_unusable(provider: str) -> str:
+    if provider not in available_providers():
+        return "this onnxruntime does not have it"
+    return library_problem(_library_of(provider)) or "its libraries load, but it found no device that it can use"
+
+
+def _library_of(provider: str) -> Path:
+    short = provider.removesuffix("ExecutionProvider").lower()
+    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{short}.so"
+
+
+def library_problem(library: Path) -> str:
+    """Why a provider's library cannot be loaded, as the linker says; empty where it can, or where there is none."""
+    try:
+        if library.exists():
+            ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from service.errors import BrokenVersion, ModelFailed
 from service.manifest import Input
-from service.session import Session
+from service.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
+from service.session import Session, available_providers, library_problem
 from tests.graphs import brittle_graph
 from tests.versions import linear_graph
 
@@ -228,3 +229,58 @@ def thread_count() -> int:
     if not status.exists():
         pytest.skip("no /proc: native threads cannot be counted")
     return int(status.read_text().split("Threads:")[1].split()[0])
+
+
+def fixed_to(batch_size: int) -> onnx.ModelProto:
+    """The linear graph for batches of one size."""
+    graph = linear_graph(WEIGHTS, SHAPE)
+    for value in (graph.graph.input[0], graph.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = batch_size
+    return graph
+
+
+def in_buckets(*buckets: int) -> Placement:
+    return Placement(buckets=buckets)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_batches_are_padded_to_the_next_bucket(tmp_path: Path, count: int) -> None:
+    exact = session(linear_graph(WEIGHTS, SHAPE), tmp_path).run(images(count))
+    padding = Session(saved(fixed_to(4), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
+    found = padding.run(images(count))
+    assert found.shape == (count, CLASSES)
+    np.testing.assert_allclose(found, exact, atol=1e-6)
+    with pytest.raises(ModelFailed, match="on a batch of 2"):
+        padding.run(images(2))
+
+
+def test_a_batch_past_the_largest_bucket_runs_as_it_comes(tmp_path: Path) -> None:
+    padding = Session(saved(fixed_to(9), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
+    assert padding.run(images(9)).shape == (9, CLASSES)
+
+
+def test_padding_hides_no_wrong_number_of_rows(tmp_path: Path) -> None:
+    graph = linear_graph(WEIGHTS, SHAPE)
+    graph.graph.node[-1].output[0] = "each"
+    graph.graph.node.append(helper.make_node("Concat", ["each", "each"], ["probabilities"], axis=0))
+    with pytest.raises(BrokenVersion, match=r"answered 2 images with shape \(4, 4\)"):
+        Session(saved(graph, tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4)).warm_up([2, 4])
+
+
+def test_the_build_of_onnxruntime_has_the_processor() -> None:
+    assert CPU_PROVIDER in available_providers()
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available:UserWarning")
+@pytest.mark.skipif(CUDA_PROVIDER in available_providers(), reason="this onnxruntime has CUDA")
+def test_running_elsewhere_than_was_wanted_is_an_error(tmp_path: Path) -> None:
+    wanted = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}))
+    path = saved(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    with pytest.raises(BrokenVersion, match="CUDAExecutionProvider cannot be used: this onnxruntime does not have it"):
+        Session(path, EXPECTED, CLASSES, 1, wanted)
+
+
+def test_a_library_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.so").write_text("no library")
+    assert "broken.so" in library_problem(tmp_path / "broken.so")
+    assert library_problem(tmp_path / "none.so") == ""
