@@ -12,6 +12,7 @@ from training.batches import TrainingBatches
 from training.checkpoint import Progress
 from training.errors import TrainingError
 from training.runs import Row, Run
+from training.schedules import Schedule
 
 Say = Callable[[str], None]
 
@@ -30,13 +31,19 @@ class Position(keras.callbacks.Callback):
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises TrainingError at the first batch whose loss is not a number, before a checkpoint can hold it."""
 
+    def __init__(self, schedule: Schedule, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._schedule = schedule
+        self._steps_per_epoch = steps_per_epoch
+
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
-            rate = float(self.model.optimizer.learning_rate)
+            # Not asked of the optimiser, which has counted this step already (and on JAX no step of this epoch).
+            rate = float(self._schedule(self._epoch * self._steps_per_epoch + batch))
             raise TrainingError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "
                 "Lower learning_rate or raise warm_up_epochs (--set), in a new run."

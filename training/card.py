@@ -148,9 +148,7 @@ _ALWAYS_TOLD = ("epochs", "batch_size", "loss", "optimizer", "learning_rate", "s
 
 def _limits(facts: Facts) -> str:
     size, how = facts.manifest.input, facts.manifest.preprocessing
-    fitting = (
-        "squeezed" if how.resize == "squash" else f"scaled to {how.shorter} pixels on the shorter side and cropped"
-    )
+    fitting = "squeezed" if how.resize == "squash" else f"scaled to a shorter side of {how.shorter} and cropped"
     lines = [
         f"It knows these {facts.manifest.classes} classes and nothing else: a picture of anything else is given to one "
         "of them as well, often with a high probability.",
@@ -180,7 +178,7 @@ def _listed(labels: tuple[str, ...]) -> str:
 def _typed(value: object) -> str:
     """A value as `--set` takes it."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):

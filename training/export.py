@@ -106,9 +106,16 @@ def export(source: Source, options: Options, say: Say) -> Path:
     if keras.backend.backend() != "tensorflow":
         raise TrainingError("The export needs KERAS_BACKEND=tensorflow, whichever backend the network was trained on.")
     expects = input_of(source.model)
+    _check_crop(options.preprocessing, expects)
     labels = labels_for(source, options.labels_file, classes_of(source.model))
     job = _Job(source, options, expects, labels, _sample(source, options, expects))
     return publish(options.models_dir, options.name, lambda folder, version: _fill(folder, version, job, say))
+
+
+def _check_crop(how: Preprocessing, expects: Input) -> None:
+    covered = max(expects.height, expects.width)
+    if how.shorter is not None and how.shorter < covered:
+        raise TrainingError(f"--shorter {how.shorter} is too little: the network's {covered} pixels are cut out of it.")
 
 
 def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:

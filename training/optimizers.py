@@ -33,9 +33,8 @@ class DecayingSGD(keras.optimizers.SGD):
         return ops.add(gradient, ops.multiply(variable, self._kernel_decay))
 
 
-def make_optimizer(recipe: Recipe, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
     """The recipe's optimiser, built for the model's trainable variables."""
-    schedule = Schedule(recipe, steps_per_epoch)
     optimizer = OPTIMIZERS[recipe.optimizer](recipe, model, schedule)
     optimizer.build(model.trainable_variables)
     return optimizer

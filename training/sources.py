@@ -75,7 +75,8 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
 
 def _from_run(run: Run, data_dir: Path | None, note: str | None) -> Source:
     if not run.finished:
-        raise TrainingError(f"{run.folder} has not finished: go on with convoy-train run --resume {run.folder}.")
+        command = f"convoy-train run {run.recipe().name} --resume {run.folder}"
+        raise TrainingError(f"{run.folder} has not finished: go on with {command}.")
     info = run.info()
     dataset = datasets.load(run.recipe().dataset, data_dir, note or info["dataset"]["given_note"])
     name = f"run {run.folder.parent.name}/{run.folder.name}"

@@ -21,6 +21,7 @@ from training.files import write_json, write_whole
 from training.optimizers import make_loss, make_optimizer
 from training.recipes.base import Recipe, nearest
 from training.runs import Run, sole_writer, start_run
+from training.schedules import Schedule
 
 
 def train(recipe: Recipe, runs_dir: Path, say: Say, data_dir: Path | None = None, note: str | None = None) -> Run:
@@ -93,7 +94,8 @@ def _fit(run: Run, recipe: Recipe, dataset: Dataset, portions: Portions, model: 
     classes = len(dataset.labels)
     batches = TrainingBatches(dataset.train, portions.train, classes, recipe)
     validation = EvaluationBatches(dataset.train, portions.validation, classes, recipe.batch_size)
-    model.compile(make_optimizer(recipe, model, len(batches)), make_loss(recipe), metrics=["accuracy"])
+    schedule = Schedule(recipe, len(batches))
+    model.compile(make_optimizer(recipe, model, schedule), make_loss(recipe), metrics=["accuracy"])
     progress = checkpoint.restore(run.checkpoint_path, model)
     if progress.epochs:
         say(f"resumed after epoch {progress.epochs}")
@@ -105,7 +107,7 @@ def _fit(run: Run, recipe: Recipe, dataset: Dataset, portions: Portions, model: 
         epochs=recipe.epochs,
         shuffle=False,  # the batches shuffle themselves, repeatably
         verbose=1 if sys.stderr.isatty() and sys.stdout.isatty() else 0,
-        callbacks=[Position(batches), StopOnDivergence(), bookkeeping],
+        callbacks=[Position(batches), StopOnDivergence(schedule, len(batches)), bookkeeping],
     )
     return progress
 

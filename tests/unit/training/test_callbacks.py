@@ -13,20 +13,30 @@ from training.errors import TrainingError
 from training.optimizers import make_optimizer
 from training.recipes.base import Recipe
 from training.runs import Run
+from training.schedules import Schedule
 
-RECIPE = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.25)
+RECIPE = Recipe(
+    name="any",
+    dataset="mnist",
+    architecture="lenet5",
+    learning_rate=0.25,
+    schedule="step",
+    milestones=(2.4,),
+    decay=0.5,
+)
+SCHEDULE = Schedule(RECIPE, steps_per_epoch=4)
 
 
 def network() -> keras.Model:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="zeros")])
-    model.compile(make_optimizer(RECIPE, model, 4), "mse", metrics=["accuracy"])
+    model.compile(make_optimizer(RECIPE, model, SCHEDULE), "mse", metrics=["accuracy"])
     return model
 
 
 def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate() -> None:
     data = np.ones((16, 2), np.float32)
     data[9] = np.inf  # in the third batch of four
-    with pytest.raises(TrainingError, match=r"epoch 3, batch 3, at learning rate 0\.25.*Lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"epoch 3, batch 3, at learning rate 0\.125.*Lower learning_rate"):
         network().fit(
             data,
             np.ones((16, 2)),
@@ -35,7 +45,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate() -> None:
             epochs=3,
             shuffle=False,
             verbose=0,
-            callbacks=[StopOnDivergence()],
+            callbacks=[StopOnDivergence(SCHEDULE, steps_per_epoch=4)],
         )
 
 

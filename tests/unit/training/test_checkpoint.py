@@ -11,6 +11,7 @@ from training.checkpoint import Progress
 from training.errors import TrainingError
 from training.optimizers import make_optimizer
 from training.recipes.base import Recipe
+from training.schedules import Schedule
 
 RECIPE = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.1)
 
@@ -20,7 +21,7 @@ def network(units: int = 4) -> keras.Model:
     model = keras.Sequential(
         [keras.Input((3,)), keras.layers.Dense(units), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
     )
-    model.compile(make_optimizer(RECIPE, model, 10), "mse")
+    model.compile(make_optimizer(RECIPE, model, Schedule(RECIPE, 10)), "mse")
     return model
 
 

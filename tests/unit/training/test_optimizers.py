@@ -6,6 +6,7 @@ import pytest
 
 from training.optimizers import make_loss, make_optimizer
 from training.recipes.base import Recipe
+from training.schedules import Schedule
 
 RATE, DECAY, MOMENTUM = 0.1, 0.02, 0.9
 
@@ -23,7 +24,7 @@ def trained_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarra
     for variable in model.trainable_variables:
         variable.assign(np.linspace(0.5, 2, int(np.prod(variable.shape))).reshape(variable.shape))
     before = [np.array(variable) for variable in model.trainable_variables]
-    model.compile(make_optimizer(recipe, model, steps), lambda _, logits: 0.0 * keras.ops.sum(logits))
+    model.compile(make_optimizer(recipe, model, Schedule(recipe, steps)), lambda _, logits: 0.0 * keras.ops.sum(logits))
     model.fit(np.zeros((steps, 4, 4, 2)), np.zeros((steps, 2)), batch_size=1, verbose=0)
     return before, [np.array(variable) for variable in model.trainable_variables]
 
@@ -62,7 +63,8 @@ def assert_kernels_scaled(before: list[np.ndarray], after: list[np.ndarray], fac
 def test_sgd_follows_the_gradient() -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.set_weights([np.array([[3.0]])])
-    model.compile(make_optimizer(recipe(momentum=0.0), model, 10), lambda _, answer: keras.ops.sum(answer))
+    plain = recipe(momentum=0.0)
+    model.compile(make_optimizer(plain, model, Schedule(plain, 10)), lambda _, answer: keras.ops.sum(answer))
     model.fit(np.full((1, 1), 2.0), np.zeros((1, 1)), verbose=0)
     np.testing.assert_allclose(model.get_weights()[0], [[3.0 - RATE * 2.0]], rtol=1e-6)
 

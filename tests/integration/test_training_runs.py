@@ -1,0 +1,187 @@
+"""Whole runs on generated pictures: what they leave behind, that the seed decides all, that stopping loses nothing."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import runs, trainer
+from training.errors import TrainingError
+from training.recipes import find_recipe
+from training.recipes.base import Recipe, with_settings
+from training.runs import Run
+
+EPOCHS = 4
+# Dropout, moving pictures, momentum, a changing rate and the best epoch: all that a resumed run could get wrong.
+RECIPE: Recipe = with_settings(
+    find_recipe("xo"),
+    {
+        "architecture": "mlp",
+        "architecture.hidden": "32,",
+        "architecture.dropout": "0.3",
+        "shift_px": "2",
+        "flip": "true",
+        "schedule": "one_cycle",
+        "warm_up_epochs": "1",
+        "weight_decay": "1e-3",
+        "keep": "best",
+        "epochs": str(EPOCHS),
+        "limit": "1000",
+    },
+)
+OPTIONS = [
+    word
+    for key in ("architecture", "shift_px", "flip", "schedule", "warm_up_epochs", "weight_decay", "keep", "limit")
+    for word in ("--set", f"{key}={getattr(RECIPE, key)}")
+] + ["--epochs", str(EPOCHS), "--set", "architecture.hidden=32,", "--set", "architecture.dropout=0.3"]
+
+
+def silent(line: str) -> None:
+    """The user who does not look."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that nothing interrupted."""
+    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), silent, note="drawn by the project")
+
+
+def weights(run: Run) -> list[np.ndarray]:
+    return keras.models.load_model(run.model_path).get_weights()
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    for ours, theirs in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert one.metrics()["test"] == other.metrics()["test"]
+    timeless = [[{k: v for k, v in row.items() if k not in TIMES} for row in run.history()] for run in (one, other)]
+    assert timeless[0] == timeless[1]
+
+
+TIMES = ("seconds", "images_per_s")
+
+
+def test_a_run_leaves_all_its_files_and_no_other(whole: Run) -> None:
+    assert {path.name for path in whole.folder.iterdir()} == {
+        *(".lock", "recipe.json", "run.json", "history.csv", "metrics.json"),
+        *("model.keras", "curves.png", "confusion.png"),
+    }
+    assert whole.recipe() == RECIPE
+    info = whole.info()
+    assert info["dataset"]["note"] == "drawn by the project"
+    assert (info["seed"], info["labels"], info["input_shape"]) == (1, ["X", "O"], [24, 24, 1])
+    assert info["libraries"]["keras"] == keras.__version__
+    assert [row["epoch"] for row in whole.history()] == [1, 2, 3, 4]
+    for name in ("curves.png", "confusion.png"):
+        Image.open(whole.folder / name).verify()
+
+
+def test_its_figures_agree_with_each_other(whole: Run) -> None:
+    metrics, history = whole.metrics(), whole.history()
+    test = metrics["test"]
+    confusion = np.array(test["confusion"])
+    assert confusion.sum() == test["pictures"] == 1000
+    assert test["accuracy"] == confusion.trace() / 1000
+    assert test["accuracy"] > 0.8
+    best = max(row["val_accuracy"] for row in history)
+    assert history[metrics["weights_of_epoch"] - 1]["val_accuracy"] == best
+    assert metrics["validation"]["accuracy"] == pytest.approx(best, abs=1e-6)
+    assert metrics["validation"]["pictures"] == 500
+
+
+def test_the_seed_decides_everything(whole: Run, tmp_path: Path) -> None:
+    assert_same_run(trainer.train(RECIPE, tmp_path, silent), whole)
+    other = trainer.train(with_settings(RECIPE, {"seed": "2"}), tmp_path, silent)
+    assert any((ours != theirs).any() for ours, theirs in zip(weights(other), weights(whole), strict=True))
+
+
+@pytest.mark.parametrize("last_words", ["epoch 1/4", "epoch 3/4"])
+def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(whole: Run, tmp_path: Path, last_words: str) -> None:
+    def stop(line: str) -> None:
+        if line.startswith(last_words):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(RECIPE, tmp_path, stop)
+    interrupted = runs.latest_unfinished(tmp_path, RECIPE.name)
+    lines: list[str] = []
+    trainer.resume(interrupted, lines.append)
+    assert f"resumed after {last_words.removesuffix('/4')}" in lines
+    assert_same_run(interrupted, whole)
+
+
+def test_a_finished_run_is_not_resumed(whole: Run) -> None:
+    with pytest.raises(TrainingError, match="has finished: there is nothing to resume"):
+        trainer.resume(whole, silent)
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_path: Path) -> None:
+    recipe = with_settings(RECIPE, {"learning_rate": "1e30", "schedule": "constant", "warm_up_epochs": "0"})
+    with pytest.raises(
+        TrainingError, match=r"The loss became (nan|inf) in epoch 1, batch \d+, at learning rate 1e\+30"
+    ):
+        trainer.train(recipe, tmp_path, silent)
+    run = runs.latest_unfinished(tmp_path, RECIPE.name)
+    assert not run.checkpoint_path.exists()
+    assert not run.model_path.exists()
+
+
+def test_without_validation_pictures_the_last_weights_are_kept(tmp_path: Path) -> None:
+    recipe = with_settings(RECIPE, {"validation": "0", "keep": "last", "epochs": "1", "limit": "200"})
+    run = trainer.train(recipe, tmp_path, silent)
+    assert "validation" not in run.metrics()
+    assert "val_loss" not in run.history()[0]
+    assert run.metrics()["weights_of_epoch"] == 1
+
+
+PROGRAM = "from training.cli import main; main()"
+
+
+def start(runs_dir: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, "run", "xo", "--runs-dir", str(runs_dir), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def lines_until(process: subprocess.Popen[str], start_of_line: str) -> Iterator[str]:
+    for line in process.stdout:
+        yield line
+        if line.startswith(start_of_line):
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_a_stopped_process_is_resumed_to_the_same_weights(whole: Run, tmp_path: Path, kill: signal.Signals) -> None:
+    """The whole run and the resumed one also differ in process, and so in every seed that is not the recipe's."""
+    process = start(tmp_path, *OPTIONS)
+    seen = list(lines_until(process, "epoch 2/4"))
+    process.send_signal(kill)
+    _, errors = process.communicate()
+    assert process.returncode == (130 if kill == signal.SIGINT else -kill)
+    assert seen[-1].startswith("epoch 2/4"), errors
+    if kill == signal.SIGINT:
+        assert "Stopped. Go on with: convoy-train run xo --resume" in errors
+
+    output, errors = (resumed := start(tmp_path, "--resume")).communicate()
+    assert resumed.returncode == 0, errors
+    assert "resumed after epoch" in output
+    [folder] = (tmp_path / "xo").iterdir()
+    assert_same_run(Run(folder), whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path: Path) -> None:
+    process = start(tmp_path, *OPTIONS, "--epochs", "100000")
+    list(lines_until(process, "epoch 1/"))
+    second = start(tmp_path, "--resume")
+    _, errors = second.communicate()
+    process.kill()
+    process.communicate()
+    assert second.returncode == 2
+    assert "is being trained by another process" in errors
