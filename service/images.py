@@ -5,6 +5,7 @@ bytes: whatever costs memory or time out of proportion to a picture of `max_pixe
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -24,12 +25,15 @@ ORIENTATION_TAG = 0x0112
 HEADER_READS = 1_000
 PIXEL_READS = 200_000
 MAX_SCANS = 100
+MAX_SEGMENTS = 1_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
 MAX_RUN_LENGTH_PIXELS = 1_000_000
 
 STRIP_PIXELS = 1 << 20
 
-_START_OF_SCAN = b"\xff\xda"  # entropy-coded bytes never look like it
+# The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BMP_RUN_LENGTH = (1, 2)
 _UPRIGHT_BY = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -132,11 +136,23 @@ class _Body(io.BytesIO):
 
 def _refuse_slow(image: ImageFile.ImageFile, data: bytes) -> None:
     """Raises for pictures whose pixels would cost far more time than their number says."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and data.count(_START_OF_SCAN) > MAX_SCANS:
-        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans.")
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and not _has_few_scans(data):
+        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
     run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
     if run_length and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise ImageTooLarge(f"The BMP is run-length encoded; such may have {MAX_RUN_LENGTH_PIXELS} pixels.")
+
+
+def _has_few_scans(jpeg: bytes) -> bool:
+    """Walks the segments as libjpeg does, up to the end of the image; phones put whole videos behind that."""
+    at, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        segment = _SEGMENT.search(jpeg, at)
+        if segment is None or segment[0] == _END_OF_IMAGE:
+            return scans <= MAX_SCANS
+        scans += segment[0] == _START_OF_SCAN
+        at = segment.end() + max(2, int.from_bytes(jpeg[segment.end() : segment.end() + 2]))
+    return False
 
 
 def _widen_transparent_value(image: ImageFile.ImageFile) -> None:

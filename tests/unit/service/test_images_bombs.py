@@ -143,9 +143,26 @@ def test_a_flood_of_small_pieces_costs_little_time(name: str) -> None:
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     file = saved(Image.new("L", (400, 400)), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
+    hidden_end = b"\xff\xfe\0\4\xff\xd9"  # within a comment, where it ends nothing
     decode(file[:-2] + last * 10 + file[-2:], 1, BLACK, PIXELS)
-    with pytest.raises(ConvoyError, match="scans"):
-        open_image(file[:-2] + last * MAX_SCANS + file[-2:], PIXELS)
+    for piece in (last, hidden_end + last, last + b"\xff\xff\xff", last + b"\xff\xd0"):
+        with pytest.raises(ConvoyError, match="scans"):
+            open_image(file[:-2] + piece * MAX_SCANS + file[-2:], PIXELS)
+
+
+def test_endless_segments_between_the_scans_of_a_jpeg_are_refused() -> None:
+    file = saved(Image.new("L", (40, 40)), "JPEG", progressive=True)
+    started_s = time.process_time()
+    with pytest.raises(ConvoyError, match="segments"):
+        open_image(filled(file[:-2], b"\xff\xfe\0\2", file[-2:]), PIXELS)
+    assert time.process_time() - started_s < 0.1
+
+
+def test_a_video_behind_a_jpeg_is_not_taken_for_scans() -> None:
+    file = saved(Image.fromarray(noise()), "JPEG")
+    video = np.random.default_rng(0).bytes(10_000_000)
+    assert video.count(b"\xff\xda") > MAX_SCANS
+    np.testing.assert_array_equal(decode(file + video, 3, BLACK, PIXELS), decode(file, 3, BLACK, PIXELS))
 
 
 def test_a_large_run_length_encoded_bmp_is_refused() -> None:
