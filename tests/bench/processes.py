@@ -32,13 +32,26 @@ def running(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the group, which has the process's own number; SIGKILL to what is left of it."""
+    """SIGTERM to its group, which has its own number; then SIGKILL to what is left of that and of its descendants."""
+    # Some have left the group (Ray's daemons). A descriptor means the same process even when its number is used anew.
+    descendants = [descriptor for pid in family(process.pid)[1:] if (descriptor := _descriptor(pid)) is not None]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_PATIENCE_S)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for descriptor in descendants:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        os.close(descriptor)
+
+
+def _descriptor(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
 
 
 def free_ports(count: int = 1) -> list[int]:
@@ -52,10 +65,11 @@ def free_ports(count: int = 1) -> list[int]:
 
 def family(pid: int) -> list[int]:
     """The process and all its descendants."""
-    children = [
-        int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
-    ]
-    return [pid, *(grandchild for child in children for grandchild in family(child))]
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread, or all of it, has just ended
+        for file in Path(f"/proc/{pid}/task").glob("*/children"):
+            children += map(int, file.read_text().split())
+    return [pid, *(descendant for child in children for descendant in family(child))]
 
 
 def cpu_s(pid: int) -> float:

@@ -1,5 +1,6 @@
 """A stand-in for LeNet-5 in the tests of the load tests and the bench: a linear model that knows the drawn digits."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def write_digit_model(root: Path, model: str = "mnist-lenet5", labels: str = "01
     return folder
 
 
+@functools.cache
 def _weights() -> NDArray[np.float32]:
     """Ridge regression from pixels to one-hot digits, (784, 10)."""
     pixels = np.stack([draw_digit(digit, hand).ravel() for hand in range(HANDS) for digit in range(10)]) / 255

@@ -1,18 +1,10 @@
-"""Every ask of the load tests, sent to the real application, is answered as it expects; other answers are noticed."""
+"""The load tests send batches of every size and form, and notice every answer that is not the expected one."""
 
-import asyncio
 import json
-from pathlib import Path
 
-import httpx
 import pytest
-from fastapi import FastAPI
 
-from service.app import create_app
-from service.settings import Settings
-from tests.load import pictures
 from tests.load.pictures import Digit
-from tests.load.standin import write_digit_model
 from tests.load.traffic import Ask, Traffic
 
 ONE = Ask("one", "/path", b"", "image/png", ("7",))
@@ -21,35 +13,6 @@ TWO = Ask("two", "/path", b"", "image/png", ("7", "bad_image"))
 
 def _prediction(label: str) -> dict[str, object]:
     return {"predictions": [{"label": label, "index": 0, "probability": 1.0}, {"label": "x"}]}
-
-
-def test_the_service_answers_all_of_it_as_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CONVOY_DATA", raising=False)
-    write_digit_model(tmp_path)
-    traffic = Traffic("mnist-lenet5", pictures.known_digits(20, tmp_path, "mnist-lenet5"))
-    asks = [*traffic.singles, *traffic.singles_as_form, *traffic.batches, *traffic.bad, *traffic.partly_bad]
-    assert asyncio.run(_problems(create_app(Settings(models=tmp_path)), asks)) == []
-
-
-async def _problems(app: FastAPI, asks: list[Ask]) -> list[str]:
-    """What is wrong with the answers of a ready application, in this process."""
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://app") as http:
-        await _ready(http)
-        problems = []
-        for ask in asks:
-            reply = await http.post(ask.path, content=ask.body, headers={"content-type": ask.content_type})
-            if problem := ask.problem_with(reply.status_code, reply.content):
-                problems.append(f"{ask.name}: {problem}")
-        return problems
-
-
-async def _ready(http: httpx.AsyncClient) -> None:
-    for _ in range(1000):
-        if (await http.get("/health/ready")).status_code == 200:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("The application does not get ready.")
 
 
 def test_batches_come_in_every_size_and_form() -> None:

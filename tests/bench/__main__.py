@@ -1,0 +1,136 @@
+"""Measures speed and writes it into a report: `make bench` and `make bench-peers`.
+
+Ends with 1 when a load was void because a request failed, and with 2 when nothing could be measured.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from service.cores import usable_cores
+from service.settings import Settings
+from tests.bench import alone, beside, report
+from tests.bench.convoy import has_workers
+from tests.bench.errors import CannotMeasure
+from tests.bench.peers.environments import PACKAGES, set_up
+
+REPORT = Path("tests/bench/README.md")
+CONNECTIONS = (1, 8, 32, 128)
+
+
+def main() -> int:
+    args = _arguments()
+    try:
+        voids = int(args.run(args))
+    except CannotMeasure as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return int(voids > 0)
+
+
+def _alone(args: argparse.Namespace) -> int:
+    from tests.bench import plot
+
+    plan = alone.Plan(
+        models=args.models,
+        model=args.model,
+        pictures=args.pictures,
+        workers=args.workers,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        connections=tuple(args.connections),
+    )
+    found = alone.measure(plan, _say)
+    image = args.report.with_name("throughput.svg")
+    plot.throughput(found, image)
+    content = report.alone(found, _command(), image.name)
+    report.replace_section(args.report, "alone", content)
+    return _end(content, found.voids(), args.report)
+
+
+def _beside(args: argparse.Namespace) -> int:
+    from tests.bench import plot
+
+    plan = beside.Plan(
+        models=args.models,
+        model=args.model,
+        pictures=args.pictures,
+        instances=_instances(args.workers),
+        rounds=args.rounds,
+        seconds=args.seconds,
+        connections=args.connections,
+        peers=tuple(args.peers),
+        only=tuple(args.only),
+    )
+    found = beside.compare(plan, _say)
+    image = args.report.with_name("peers.svg")
+    plot.peers(found, image)
+    content = report.beside(found, _command(), image.name)
+    report.replace_section(args.report, "peers", content)
+    return _end(content, found.voids(), args.report)
+
+
+def _instances(workers: int) -> int:
+    if workers > 1 and not has_workers():
+        _say("This Convoy has one worker: every peer gets one instance.")
+        return 1
+    return workers
+
+
+def _set_up(args: argparse.Namespace) -> int:
+    set_up(args.peers)
+    return 0
+
+
+def _end(content: str, voids: list[str], file: Path) -> int:
+    print(f"\n{content}\n\nwritten into {file}")
+    for name in voids:
+        print(f"VOID: {name}: a request failed, or a constant rate was not kept.", file=sys.stderr)
+    return len(voids)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="Convoy alone")
+    run.set_defaults(run=_alone)
+    run.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, help="default: 1 8 32 128")
+    peers = commands.add_parser("peers", help="Convoy beside its peers; installs those that are missing")
+    peers.set_defaults(run=_beside)
+    peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
+    peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
+    setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
+    setup.set_defaults(run=_set_up)
+    for command in (peers, setup):
+        command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
+    for command in (run, peers):
+        _add_common(command)
+    return parser.parse_args()
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--models", type=Path, default=Settings().models, help="folder of models (default: %(default)s)")
+    add("--model", default="mnist-lenet5", help="default: %(default)s")
+    add("--pictures", type=Path, help="folder of pictures to send; default: digits, or CONVOY_DATA/photos")
+    add(
+        "--workers", type=int, default=usable_cores(), help="workers, and instances of each peer (default: %(default)s)"
+    )
+    add("--rounds", type=int, default=3, help="medians are taken over so many (default: %(default)s)")
+    add("--seconds", type=float, default=4.0, help="of each load (default: %(default)s)")
+    add("--report", type=Path, default=REPORT, help="Markdown file for the results (default: %(default)s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""A virtual environment for each peer, in the user's cache folder: about 1.7 GB in all, and a minute or two."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench.errors import CannotMeasure
+
+PACKAGES = {
+    "triton": "nvidia-pytriton",
+    "mlserver": "mlserver",
+    "litserve": "litserve",
+    "bentoml": "bentoml",
+    "ray": "ray[serve]",
+}
+COMMON = ("onnxruntime", "pillow")
+NEEDED_BYTES = 3 * 10**9  # the environments, and pip's working space
+
+
+def home() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "convoy-peers"
+
+
+def set_up(names: Sequence[str]) -> None:
+    """Makes the environments that are not there yet. Raises CannotMeasure for an unknown peer or a full disk."""
+    for name in names:
+        if name not in PACKAGES:
+            raise CannotMeasure(f"There is no peer '{name}'; there are {', '.join(PACKAGES)}.")
+    for name in (name for name in names if not _marker(name).exists()):
+        home().mkdir(parents=True, exist_ok=True)
+        _need_room()
+        print(f"installing {name} into {home() / name} ...", flush=True)
+        _install(name)
+
+
+def executable(name: str, command: str) -> Path:
+    return home() / name / "bin" / command
+
+
+def site_packages(name: str) -> Path:
+    return next((home() / name / "lib").glob("python*/site-packages"))
+
+
+def version(name: str) -> str:
+    """The installed version of the peer's package, as its metadata folder says."""
+    project = re.sub(r"[-_.]+", "_", PACKAGES[name].partition("[")[0])
+    found = next(site_packages(name).glob(f"{project}-*.dist-info"))
+    return found.name.removesuffix(".dist-info").rpartition("-")[2]
+
+
+def _install(name: str) -> None:
+    # A half-made environment of an interrupted run is made anew: the marker comes last.
+    subprocess.run([sys.executable, "-m", "venv", "--clear", home() / name], check=True)
+    pip = [executable(name, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.run([*pip, PACKAGES[name], *COMMON]).returncode:
+        raise CannotMeasure(f"{PACKAGES[name]} could not be installed; see above, or leave it out with --peers.")
+    _marker(name).touch()
+
+
+def _marker(name: str) -> Path:
+    return home() / name / "ready"
+
+
+def _need_room() -> None:
+    free = shutil.disk_usage(home()).free
+    if free < NEEDED_BYTES:
+        raise CannotMeasure(f"{home()} has {free / 1e9:.1f} GB free; {NEEDED_BYTES / 1e9:.0f} GB are needed.")

