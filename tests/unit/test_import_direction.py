@@ -15,15 +15,16 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api cores errors hardware lifecycle logs settings statistics",
+    "service api cores errors hardware lifecycle logs statistics",
     "manifest sums wanted",
     "metrics providers",
+    "settings",
     # what knows one thing, and no other thing beside it
     "batcher board bucket images preprocess repository session",
     "fetch served supervisor",
     # what is loaded, and for whom
     "mirror registry",
-    "fleet follower journey",
+    "fleet follower journey source",
     "classifier watcher",
     # doors: HTTP, from its parts to its endpoints
     "api.json_tensors api.reply api.schemas",
