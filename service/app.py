@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -28,11 +29,13 @@ from service.classifier import Classifier
 from service.cores import usable_cores
 from service.errors import ConvoyError
 from service.fleet import Fleet
+from service.follower import Follower
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings
+from service.source import mirror_of
 from service.wanted import StateFile
 from service.watcher import Watcher
 
@@ -43,7 +46,8 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     `board` is where this worker meets the others, `state` the file of what is wanted.
     """
     metrics, lifecycle = Metrics(), Lifecycle()
-    repository = Repository(settings.models)
+    mirror = mirror_of(settings)
+    repository = Repository(Path(settings.models) if mirror is None else mirror.local)
     registry = Registry(repository, settings, metrics)
     fleet = Fleet(state, board, registry, repository, metrics, settings.repository_timeout_s)
     watcher = Watcher(state, registry, fleet, settings.scan_interval_s)
@@ -58,7 +62,8 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watcher.run())
+        following = None if mirror is None else Follower(mirror, settings.bucket_interval_s)
+        watching = asyncio.create_task(watcher.run(following))
         yield
         watching.cancel()
         await registry.close()

@@ -5,6 +5,7 @@ clouds: AWS_* with AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMU
 """
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -55,20 +56,20 @@ class FileSystem(Protocol):
 
 class _Scheme(NamedTuple):
     package: str
+    module: str
+    file_system: str
     options: dict[str, Any]
     find: dict[str, Any]
 
 
+S3_TIMES = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 2}}
 SCHEMES = {
     # botocore's own five attempts of a minute each would hold a start up for minutes.
-    "s3": _Scheme(
-        "s3fs",
-        {"config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 2}}},
-        {},
-    ),
-    "gs": _Scheme("gcsfs", {"requests_timeout": 30}, {}),
+    "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMES}, {}),
+    # gcsfs' default kind asks Google over gRPC what kind of bucket it is, for minutes where gRPC is blocked.
+    "gs": _Scheme("gcsfs", "gcsfs.core", "GCSFileSystem", {"requests_timeout": 30}, {}),
     # fsspec passes over folders that it cannot read: they would look deleted.
-    "file": _Scheme("fsspec", {}, {"on_error": "raise"}),
+    "file": _Scheme("fsspec", "fsspec.implementations.local", "LocalFileSystem", {}, {"on_error": "raise"}),
 }
 
 
@@ -112,19 +113,17 @@ def is_url(models: str) -> bool:
 
 def open_bucket(url: str) -> Bucket:
     """The bucket behind an s3://, gs:// or file:// URL; nothing is asked of it yet. Raises CannotOpenBucket."""
-    scheme = _checked_scheme(url)
-    package, options, find = SCHEMES[scheme]
+    scheme = SCHEMES[_checked_scheme(url)]
     try:
-        from fsspec.core import url_to_fs
-
-        # No caches: a listing must show what is there now.
-        files, root = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+        kind = getattr(import_module(scheme.module), scheme.file_system)
     except ImportError as error:
-        hint = f"Install Convoy with its extra `bucket` (pip install -e '.[bucket]' in its checkout), or {package}."
-        raise CannotOpenBucket(
-            f"The Python package that reads {scheme}:// is missing: {_reason(error)}.", hint
-        ) from error
-    return Bucket(url.rstrip("/"), files, root.rstrip("/"), find)
+        hint = (
+            f"Install Convoy with its extra `bucket` (pip install -e '.[bucket]' in its checkout), or {scheme.package}."
+        )
+        raise CannotOpenBucket(f"The Python package that reads {url} is missing: {_reason(error)}.", hint) from error
+    # No caches: a listing must show what is there now.
+    files = kind(skip_instance_cache=True, use_listings_cache=False, **scheme.options)
+    return Bucket(url.rstrip("/"), files, kind._strip_protocol(url).rstrip("/"), scheme.find)
 
 
 def _checked_scheme(url: str) -> str:

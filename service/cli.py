@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from service.errors import BrokenVersion, ConvoyError
 from service.repository import Repository
 from service.settings import Settings
+from service.source import local_models
 
 USAGE_ERROR = 2
 
@@ -97,7 +98,7 @@ def classify(
 @setting_flags("models")
 def models(settings: Settings) -> None:
     """List the models on disk, every version of them."""
-    repository = Repository(settings.models)
+    repository = Repository(local_models(settings))
     names = repository.models()
     if not names:
         raise click.ClickException(f"There is no model in {settings.models}; put one there: <name>/<version>/.")

@@ -1,5 +1,6 @@
 """The service's classifier without a server: the same decoding, batching and model, in this process."""
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings
+from service.source import local_models
 from service.wanted import Specific, Wanted, Wish
 
 
@@ -19,7 +21,7 @@ async def classify_files(
     """The `top_k` best classes of each encoded picture, or its error. Raises UnknownModel, UnknownVersion, NotReady."""
     roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, len(pictures))})
     metrics = Metrics()
-    repository = Repository(settings.models)
+    repository = Repository(await asyncio.to_thread(local_models, settings))
     known = repository.versions(model)
     if known and version is not None and version not in map(str, known):
         raise UnknownVersion(f"Model '{model}' has no version '{version}'.")

@@ -6,13 +6,10 @@ Pure: it asks neither onnxruntime nor the machine, and is told what they have.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from service.errors import BrokenVersion
 from service.manifest import Manifest, Precision, Variant
-
-Device = Literal["auto", "cpu", "cuda"]
-PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
+from service.settings import Device, PrecisionChoice
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"

@@ -12,11 +12,12 @@ import numpy as np
 
 from service.batcher import Batcher
 from service.cores import usable_cores
-from service.errors import BrokenVersion
+from service.hardware import cpu_flags, has_nvidia_gpu
 from service.manifest import Manifest, Variant
 from service.metrics import Metrics
+from service.providers import batch_buckets, choose_variant, place
 from service.repository import VersionFolder
-from service.session import Session
+from service.session import Session, available_providers
 from service.settings import Settings
 from service.statistics import Statistics
 from service.wanted import Wish
@@ -90,10 +91,16 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
 
 
 def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Variant, Session, dict[int, float]]:
-    variant = folder.manifest.variant("float32")
-    if variant is None:
-        raise BrokenVersion(f"{folder.path} has no float32 graph.")
-    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads)
+    placement = place(
+        settings.device,
+        settings.providers,
+        available_providers(),
+        has_gpu=has_nvidia_gpu(),
+        max_batch_size=settings.max_batch_size,
+        gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
+    )
+    variant = choose_variant(folder.manifest, placement, cpu_flags(), settings.precision)
+    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
     return variant, session, _measured(session, folder.manifest, settings.max_batch_size)
 
 
@@ -101,7 +108,7 @@ def _measured(session: Session, manifest: Manifest, largest: int) -> dict[int, f
     """Milliseconds of a run by batch size, the better of two once warm; every size is warmed, however slow."""
     milliseconds: dict[int, float] = {}
     end_s = time.perf_counter() + MEASURE_S
-    for size in batch_sizes(largest):
+    for size in batch_buckets(largest):
         batch = np.zeros((size, *manifest.input.shape), np.uint8)
         session.warm_up([size])
         runs: list[float] = []
@@ -111,11 +118,6 @@ def _measured(session: Session, manifest: Manifest, largest: int) -> dict[int, f
             runs.append((time.perf_counter() - started_s) * 1000)
         milliseconds[size] = round(min(runs), 3)
     return milliseconds
-
-
-def batch_sizes(largest: int) -> list[int]:
-    """Powers of two below the largest batch, and the largest."""
-    return [2**i for i in range(math.ceil(math.log2(largest)))] + [largest]
 
 
 def _largest_within(batch_ms: dict[int, float], budget_ms: float) -> int | None:

@@ -19,6 +19,7 @@ from service.board import Board
 from service.errors import ConvoyError
 from service.lifecycle import Lifecycle
 from service.settings import Settings
+from service.source import mirror_of
 from service.supervisor import Supervisor
 from service.wanted import StateFile
 
@@ -84,6 +85,7 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> bool:
     """Listens and serves until SIGTERM or SIGINT. Whether it ended well. Raises CannotListen."""
     logs.set_up(settings.log_level)
+    mirror_of(settings)  # a bucket that cannot be opened is told before any worker starts
     with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-") as folder:
         host, port = sock.getsockname()[:2]
         logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)

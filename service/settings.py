@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+Device = Literal["auto", "cpu", "cuda"]
+PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
+
 PREFIX = "CONVOY_"
 
 
@@ -24,8 +27,14 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port to listen on; 0 takes a free one and logs it."""
 
-    models: Path = Path("models")
-    """Folder of models: models/<name>/<version>/manifest.json and the files that it names."""
+    models: str = "models"
+    """Folder of models, models/<name>/<version>/..., or a bucket of them: s3://, gs:// or file:// and a path."""
+
+    bucket_cache: Path | None = None
+    """Folder that a bucket's models are fetched into. None: one in the user's cache folder."""
+
+    bucket_interval_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Seconds between looks at the bucket for versions that came, changed or went."""
 
     state: Path | None = None
     """JSON file of what is wanted of the models: versions, labels, unloaded ones. None: forgotten at a restart."""
@@ -56,6 +65,18 @@ class Settings(BaseSettings):
 
     max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """Milliseconds that an idle model waits for a batch to fill. 0: it starts at once."""
+
+    device: Device = "auto"
+    """Where models run: cpu, cuda, or auto, which is CUDA where onnxruntime has it and there is a GPU."""
+
+    providers: str = ""
+    """onnxruntime's execution providers in order of preference, such as `tensorrt,cuda`, in place of `device`."""
+
+    precision: PrecisionChoice = "auto"
+    """Which graph of a model is loaded: float32, float16, int8, or auto, the fastest for where it runs."""
+
+    gpu_memory_limit_bytes: int = Field(default=0, ge=0)
+    """Bytes of GPU memory that one model's arena may take. 0: no limit."""
 
     threads: int = Field(default=0, ge=0)
     """Cores that one run of a model uses. 0: what the container or affinity mask grants, divided by the workers."""

@@ -10,6 +10,7 @@ import time
 from service import logs
 from service.errors import BadState
 from service.fleet import Fleet
+from service.follower import Follower
 from service.registry import Registry
 from service.wanted import StateFile, Wanted
 
@@ -29,13 +30,15 @@ class Watcher:
         self._stamp: tuple[int, int] | None = None
         self._applied = -1
 
-    async def run(self) -> None:
-        """Until it is cancelled."""
+    async def run(self, bucket: Follower | None) -> None:
+        """Until it is cancelled. Models that come from a bucket are waited for once; then what is cached is served."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow())
             tasks.create_task(self._beat())
+            tasks.create_task(self._follow(bucket))
 
-    async def _follow(self) -> None:
+    async def _follow(self, bucket: Follower | None) -> None:
+        if bucket is not None:
+            await bucket.start()
         scanned_s = -self._scan_interval_s
         while True:
             changed = self._read()

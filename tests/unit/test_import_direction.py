@@ -15,10 +15,9 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api cores errors hardware lifecycle logs statistics",
+    "service api cores errors hardware lifecycle logs settings statistics",
     "manifest sums wanted",
     "metrics providers",
-    "settings",
     # what knows one thing, and no other thing beside it
     "batcher board bucket images preprocess repository session",
     "fetch served supervisor",

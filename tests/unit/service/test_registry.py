@@ -20,7 +20,7 @@ from tests.versions import write_version
 
 
 def registry_of(root: Path, **settings: float) -> Registry:
-    return Registry(Repository(root), Settings(models=root, **settings), Metrics())  # type: ignore[arg-type]
+    return Registry(Repository(root), Settings(models=str(root), **settings), Metrics())  # type: ignore[arg-type]
 
 
 def loaded(root: Path, wanted: Wanted | None = None, only: str | None = None, **settings: float) -> Registry:
@@ -131,7 +131,7 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_
         good = (folder / "labels.txt").read_bytes()
         (folder / "labels.txt").write_bytes(b"other\n")
         metrics = Metrics()
-        registry = Registry(Repository(tmp_path), Settings(models=tmp_path), metrics)
+        registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
 
         def tries() -> float:
             return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
