@@ -1,6 +1,5 @@
 """A bucket's URL, its listing and its objects: what cannot be meant or read is told apart, in one sentence each."""
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -38,9 +37,12 @@ def test_urls_that_cannot_be_meant(url: str, says: str) -> None:
     assert "secret" not in raised.value.message + raised.value.hint
 
 
-@pytest.mark.parametrize(("url", "missing"), [("file:///models", "fsspec.core"), ("s3://bucket/models", "s3fs")])
+@pytest.mark.parametrize(
+    ("url", "missing"), [("file:///models", "fsspec"), ("s3://bucket/models", "s3fs"), ("gs://bucket/models", "gcsfs")]
+)
 def test_a_missing_package_says_what_to_install(url: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    importlib.import_module("fsspec.core")
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(CannotOpenBucket, match="is missing") as raised:
         open_bucket(url)
