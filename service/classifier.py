@@ -126,10 +126,11 @@ def best(probabilities: Row, labels: Sequence[str], top_k: int) -> list[Predicti
 
 
 def all_good(rows: Sequence[Row | ConvoyError]) -> Row:
-    """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised."""
+    """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised, numbered."""
     good: list[Row] = []
-    for row in rows:
+    for at, row in enumerate(rows):
         if isinstance(row, ConvoyError):
+            row.message = f"Picture {at}: {row.message}"
             raise row
         good.append(row)
     return np.stack(good)

@@ -48,6 +48,7 @@ class Registry:
         self._metrics = metrics
         self._models: dict[str, Model] = {}
         self._required: set[str] | None = None
+        self._root_problem = ""
         self._problems: dict[str, dict[int, str]] = {}
         self._broken: dict[tuple[str, int], Stamp] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -86,7 +87,7 @@ class Registry:
         Only what was there at the start is waited for: a broken new model does not fail a service at work.
         """
         if self._required is None:
-            return {"service": "Models are loading."}
+            return {"service": self._root_problem or "Models are loading."}
         if not self._required and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
         return {model: self.problem(model) for model in self._required - self._models.keys()}
@@ -104,9 +105,9 @@ class Registry:
         async with self._changing:
             if retry:
                 self._broken.clear()
-            if not await asyncio.to_thread(self._repository.exists) and self._models:
+            found = await asyncio.to_thread(self._on_disk)
+            if found is None:
                 return
-            found = set(await asyncio.to_thread(self._repository.models))
             here = {name for name in found if wanted.of(name).loaded and only in (None, name)}
             for name in sorted(here):
                 await self._renew(name, wanted.of(name))
@@ -121,6 +122,17 @@ class Registry:
         for name in list(self._models):
             self._unload(name)
         await asyncio.gather(*self._closing)
+
+    def _on_disk(self) -> set[str] | None:
+        """Names of the models; None when the root cannot be read, or is gone while there are models at work."""
+        try:
+            self._root_problem = ""
+            if self._models and not self._repository.exists():
+                return None
+            return set(self._repository.models())
+        except OSError as error:
+            self._root_problem = f"{self._repository.root} cannot be read: {error.strerror}."
+            return None
 
     async def _renew(self, name: str, wish: Wish) -> None:
         loaded = self._models[name].versions if name in self._models else {}

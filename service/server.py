@@ -18,7 +18,7 @@ from service.app import create_app
 from service.board import Board
 from service.errors import ConvoyError
 from service.lifecycle import Lifecycle
-from service.settings import Settings
+from service.settings import Settings, misspelt
 from service.source import mirror_of
 from service.supervisor import Supervisor
 from service.wanted import StateFile
@@ -85,6 +85,8 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> bool:
     """Listens and serves until SIGTERM or SIGINT. Whether it ended well. Raises CannotListen."""
     logs.set_up(settings.log_level)
+    for name, meant in misspelt(os.environ).items():
+        logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=meant)
     mirror_of(settings)  # a bucket that cannot be opened is told before any worker starts
     with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-") as folder:
         host, port = sock.getsockname()[:2]

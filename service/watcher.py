@@ -43,12 +43,19 @@ class Watcher:
         while True:
             changed = self._read()
             if changed or time.monotonic() - scanned_s >= self._scan_interval_s:
-                await self._registry.reconcile(self._wanted, retry=changed)
+                await self._reconcile(changed)
                 scanned_s = time.monotonic()
                 if self._applied != self._wanted.generation:
                     self._applied = self._wanted.generation
                     self._fleet.post(self._applied)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _reconcile(self, retry: bool) -> None:
+        """Whatever goes wrong, what is loaded keeps serving, and the next look tries again."""
+        try:
+            await self._registry.reconcile(self._wanted, retry=retry)
+        except Exception:
+            logs.logger.exception("models cannot be reconciled")
 
     async def _beat(self) -> None:
         posted_s, answered = 0.0, 0

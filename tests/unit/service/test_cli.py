@@ -1,6 +1,7 @@
 """convoy on the command line: answers, exit codes, and mistakes told in a sentence without a traceback."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -69,6 +70,15 @@ def test_a_mistake_is_told_in_a_sentence(root: Path, words: list[str], code: int
     done = convoy(root, *words)
     assert done.returncode == code
     assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_variable_is_told(root: Path) -> None:
+    env = {**os.environ, "CONVOY_PROT": "9000", "CONVOY_MODELS": "s4://nowhere/at-all"}
+    done = subprocess.run([CONVOY, "serve"], cwd=root, env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    line = json.loads(done.stderr.splitlines()[0])
+    assert (line["variable"], line["perhaps"]) == ("CONVOY_PROT", "CONVOY_PORT")
     assert "Traceback" not in done.stderr
 
 

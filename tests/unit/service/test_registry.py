@@ -124,6 +124,14 @@ def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
+def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Repository) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Repository, "models", refuse)  # as root in a test, no folder is unreadable
+    assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_because()["service"]
+
+
 def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_path: Path) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)
