@@ -195,6 +195,17 @@ def test_a_wrong_name_is_told(client: triton.InferenceServerClient) -> None:
         client.infer(MODEL, tensor(batch(1)), outputs=[triton.InferRequestedOutput("logits")])
 
 
+def test_shared_memory_is_refused_not_ignored(client: triton.InferenceServerClient) -> None:
+    given = triton.InferInput("image", [1, *SHAPE], "UINT8")
+    given.set_shared_memory("region", 64)
+    with pytest.raises(InferenceServerException, match="shared memory"):
+        client.infer(MODEL, [given])
+    answer = triton.InferRequestedOutput("probabilities")
+    answer.set_shared_memory("region", 16)
+    with pytest.raises(InferenceServerException, match="shared memory"):
+        client.infer(MODEL, tensor(batch(1)), outputs=[answer])
+
+
 def test_a_client_timeout_is_a_deadline(client: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="time limit"):
         client.infer("slow", tensor(batch(1)), timeout=1000)
@@ -218,6 +229,9 @@ def test_load_and_unload(changeable: tuple[RunningService, Path]) -> None:
         assert states == {(MODEL, "1"): "READY", ("other", "1"): "UNAVAILABLE"}
         client.load_model("other")
         assert client.is_model_ready("other")
+
+        with pytest.raises(InferenceServerException, match=r"parameters\.config: Extra inputs are not permitted"):
+            client.load_model(MODEL, config='{"max_batch_size": 1}')
 
         write_version(root, MODEL, 2, seed=2)
         client.load_model(MODEL)
