@@ -62,7 +62,7 @@ class _Scheme(NamedTuple):
     find: dict[str, Any]
 
 
-S3_TIMES = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 2}}
+S3_TIMES = {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 2}}
 SCHEMES = {
     # botocore's own five attempts of a minute each would hold a start up for minutes.
     "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMES}, {}),

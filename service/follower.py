@@ -9,17 +9,23 @@ from service import logs
 from service.errors import ConvoyError
 from service.mirror import BucketMirror
 
+PATIENCE_S = 10.0
+
 
 class Follower:
     """Syncs every `every_s` seconds. The thread is a daemon: a stopping service does not wait for a download."""
 
-    def __init__(self, mirror: BucketMirror, every_s: float) -> None:
+    def __init__(self, mirror: BucketMirror, every_s: float, patience_s: float = PATIENCE_S) -> None:
         self._mirror = mirror
         self._every_s = every_s
+        self._patience_s = patience_s
         self._stopping = threading.Event()
 
     async def start(self) -> None:
-        """Starts, and returns when the first sync is over, whatever became of it: what is cached can be served."""
+        """Starts, and returns when the first sync is over, whatever became of it: what is there can be served.
+
+        Where something has been there before, a bucket that hangs is not waited for past `patience_s`.
+        """
         loop, tried = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
@@ -27,7 +33,9 @@ class Follower:
                 loop.call_soon_threadsafe(tried.set)
 
         threading.Thread(target=self._run, args=(tell,), name="bucket", daemon=True).start()
-        await tried.wait()
+        patience_s = None if self._mirror.is_empty() else self._patience_s
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(tried.wait(), patience_s)
 
     def stop(self) -> None:
         """The sync that runs now is the last; nobody waits for it."""

@@ -58,7 +58,8 @@ class BucketMirror:
         self._gone = self.local / ".work" / "gone"
         self._state_file = self.local / ".state.json"
         self._serial: int | None = None
-        self._told = ""
+        self.error = ""
+        """Why the last sync was not complete; empty where it was."""
         self.problems: dict[str, str] = {}
         """Why versions of the bucket are not in `local`, by "name/version", as of the last sync."""
 
@@ -77,10 +78,14 @@ class BucketMirror:
         self._report(state.problems)
         if state.error:
             raise self._tell(BucketUnreachable(state.error))
-        if self._told:
+        if self.error:
             logs.event(logging.INFO, "models are fetched again", url=self._bucket.url)
-            self._told = ""
+            self.error = ""
         return self.local
+
+    def is_empty(self) -> bool:
+        """Whether `local` holds no version yet."""
+        return not self._repository.models()
 
     def _in_turn(self) -> _State:
         self.local.mkdir(parents=True, exist_ok=True)
@@ -192,10 +197,10 @@ class BucketMirror:
 
     def _tell(self, error: ConvoyError) -> ConvoyError:
         """Logs the error unless it was the last one too, and hands it back."""
-        if error.message != self._told:
+        if error.message != self.error:
             url, reason, hint = self._bucket.url, error.message, error.hint
             logs.event(logging.ERROR, "models cannot be fetched", url=url, reason=reason, hint=hint)
-        self._told = error.message
+        self.error = error.message
         return error
 
 

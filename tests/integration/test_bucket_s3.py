@@ -12,6 +12,8 @@ from moto.server import ThreadedMotoServer
 from service.bucket import BucketUnreachable, open_bucket
 from service.mirror import BucketMirror
 from service.repository import Repository
+from tests.pictures import picture
+from tests.running import RunningService
 from tests.versions import write_version
 
 BUCKET = "convoy-tests"
@@ -164,3 +166,46 @@ def test_a_bucket_or_prefix_that_is_not_there_says_so(s3: S3, tmp_path: Path, ur
     mirror = BucketMirror(open_bucket(url), tmp_path / "cache")
     with pytest.raises(BucketUnreachable, match=url):
         mirror.sync()
+
+
+@pytest.mark.slow
+def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_path: Path) -> None:
+    with RunningService(
+        f"s3://{BUCKET}/{PREFIX}",
+        workers=2,
+        bucket_cache=tmp_path / "cache",
+        bucket_interval_s=0.2,
+        scan_interval_s=0.2,
+    ) as service:
+
+        def answers_with(version: str) -> bool:
+            """Both workers: each connection is taken by either."""
+            url, once = "/api/v1/models/linear/classify", {"connection": "close"}
+            replies = [service.client.post(url, content=picture(), headers=once) for _ in range(8)]
+            assert [reply.status_code for reply in replies] == [200] * 8
+            return all(reply.json()["version"] == version for reply in replies)
+
+        assert answers_with("2")
+        s3.upload(write_version(tmp_path / "made", "linear", 3))
+        service.wait_until(lambda: answers_with("3"))
+        s3.stop()
+        service.wait_for_line(event="models cannot be fetched", worker=0)
+        service.wait_for_line(event="models cannot be fetched", worker=1)
+        assert answers_with("3")
+        s3.start()
+        s3.remove(*(f"linear/3/{name}" for name in ("manifest.json", "model.onnx", "labels.txt")))
+        service.wait_until(lambda: answers_with("2"))
+    fetched = [line["version"] for line in service.lines if line["event"] == "version is fetched"]
+    assert sorted(fetched) == ["1", "2", "3"], "one worker fetched, the other took it over"
+
+
+def test_a_start_without_the_bucket_serves_what_was_fetched_before(s3: S3, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    BucketMirror(open_bucket(f"s3://{BUCKET}/{PREFIX}"), cache).sync()
+    s3.stop()
+    try:
+        with RunningService(f"s3://{BUCKET}/{PREFIX}", bucket_cache=cache) as service:
+            assert service.client.get("/api/v1/models/linear").json()["default_version"] == "2"
+            service.wait_for_line(event="models cannot be fetched")
+    finally:
+        s3.start()

@@ -17,6 +17,10 @@ class FakeMirror:
         self.syncs = 0
         self.enough = threading.Event()
         self._failures = failures
+        self.empty = True
+
+    def is_empty(self) -> bool:
+        return self.empty
 
     def sync(self) -> None:
         self.syncs += 1
@@ -56,19 +60,32 @@ def test_it_stops_when_told() -> None:
     assert mirror.syncs == syncs
 
 
-def test_the_loop_goes_on_while_a_sync_blocks() -> None:
-    class Slow(FakeMirror):
-        def sync(self) -> None:
-            assert self.enough.wait(5)
+class HangingMirror(FakeMirror):
+    """Its syncs do not end before the test says so."""
 
+    def sync(self) -> None:
+        assert self.enough.wait(5)
+
+
+def test_the_loop_goes_on_while_a_sync_blocks() -> None:
     async def test() -> None:
-        mirror = Slow()
-        follower = Follower(mirror, every_s=60)  # type: ignore[arg-type]
+        mirror = HangingMirror()
+        follower = Follower(mirror, every_s=60, patience_s=0.001)  # type: ignore[arg-type]
         starting = asyncio.create_task(follower.start())
-        await asyncio.sleep(0.01)
-        assert not starting.done()
+        await asyncio.sleep(0.05)
+        assert not starting.done(), "there is nothing to serve yet"
         mirror.enough.set()
         await asyncio.wait_for(starting, 5)
         follower.stop()
 
     asyncio.run(test())
+
+
+def test_what_is_cached_does_not_wait_for_a_bucket_that_hangs() -> None:
+    mirror = HangingMirror()
+    mirror.empty = False
+    follower = Follower(mirror, every_s=60, patience_s=0.01)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(follower.start(), 4))
+    assert not mirror.enough.is_set()
+    mirror.enough.set()
+    follower.stop()

@@ -86,8 +86,10 @@ ALL = {"a": [1, 2], "b": [1]}
 
 
 def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: Path) -> None:
+    assert mirror.is_empty()
     assert mirror.sync() == mirror.local
     assert versions(mirror) == ALL
+    assert not mirror.is_empty()
     assert (mirror.local / "a" / "2" / "model.onnx").read_bytes() == (remote / "a" / "2" / "model.onnx").read_bytes()
     assert mirror.problems == {}
 
@@ -199,10 +201,12 @@ def test_an_outage_changes_nothing_and_is_logged_once(
         with pytest.raises(BucketUnreachable, match="is down") as raised:
             mirror.sync()
     assert "credentials" in raised.value.hint
+    assert mirror.error == raised.value.message
     assert versions(mirror) == ALL
     bucket.down = False
     mirror.sync()
     mirror.sync()
+    assert mirror.error == ""
     assert [record.message for record in caplog.records] == ["models cannot be fetched", "models are fetched again"]
 
 
