@@ -138,12 +138,12 @@ def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
 def to_onnx(network: keras.Model) -> onnx.ModelProto:
     """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
 
-    The network's own layers are all traced with training=False.
+    The network's own layers are all traced with training=False. Raises TrainingError for what ONNX cannot express.
     """
     import tensorflow
     import tf2onnx
 
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is checked below
     signature = tensorflow.TensorSpec((None, *network.input_shape[1:]), tensorflow.uint8, name=IMAGE)
 
     @tensorflow.function(input_signature=[signature])
@@ -151,7 +151,14 @@ def to_onnx(network: keras.Model) -> onnx.ModelProto:
         return {PROBABILITIES: network(tensorflow.cast(image, tensorflow.float32), training=False)}
 
     model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
+    captured = run.get_concrete_function().graph.captures
+    values = {inner.name: outer.numpy() for outer, inner in captured if outer.dtype != tensorflow.resource}
+    graph.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})
     graph.improve(model)
+    if missing := graph.unknown_operators(model):
+        raise TrainingError(
+            f"The network computes {', '.join(missing)}, which ONNX cannot express; replace that layer."
+        )
     onnx.checker.check_model(model)
     return model
 

@@ -3,12 +3,12 @@
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 BATCH = "batch"
 
@@ -54,6 +54,13 @@ class Graph:
                     consumer.input[index] = node.input[0]
         self._graph.node.remove(node)
 
+    def replace(self, node: onnx.NodeProto, *others: onnx.NodeProto) -> None:
+        """Puts others, in order, in the place of a node."""
+        index = self.nodes.index(node)
+        self._graph.node.remove(node)
+        for offset, other in enumerate(others):
+            self._graph.node.insert(index + offset, other)
+
     def prune(self) -> None:
         """Removes the nodes and initializers that no output depends on."""
         needed = {output.name for output in self._graph.output}
@@ -73,9 +80,11 @@ class Graph:
 
 
 def improve(model: onnx.ModelProto) -> None:
-    """All surgery, in place: the batch dimension named, shape arithmetic made constant, scale and order folded."""
+    """All surgery, in place: what the runtime would get wrong is rewritten first, then what it would do in vain."""
     name_batch_dimension(model)
     graph = Graph(model)
+    replace_erfc(graph)
+    guard_padding(graph)
     fix_reshapes(graph)
     graph.prune()
     fold_input_scale(graph)
@@ -83,11 +92,51 @@ def improve(model: onnx.ModelProto) -> None:
     graph.prune()
 
 
+def bind_inputs(model: onnx.ModelProto, values: Mapping[str, NDArray]) -> None:
+    """Makes constants of inputs that have a value: tensors which a layer keeps beside its weights (Normalization)."""
+    for tensor in [tensor for tensor in model.graph.input if tensor.name in values]:
+        model.graph.initializer.append(numpy_helper.from_array(values[tensor.name], tensor.name))
+        model.graph.input.remove(tensor)
+
+
+def unknown_operators(model: onnx.ModelProto) -> list[str]:
+    """Operators in a converted graph that are not ONNX's."""
+    return sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, domain=node.domain)})
+
+
 def name_batch_dimension(model: onnx.ModelProto) -> None:
     """Calls the first dimension of every input and output `batch`."""
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = BATCH
     del model.graph.value_info[:]  # they hold the old name, and can be inferred
+
+
+def replace_erfc(graph: Graph) -> None:
+    """Writes 1 - Erf for Erfc, the exact GELU's function, which ONNX does not have and tf2onnx lets through."""
+    for node in graph.nodes:
+        if node.op_type == "Erfc":
+            one = graph.add_constant("one", np.array(1, np.float32))
+            error = f"{node.output[0]}__erf"
+            graph.replace(
+                node,
+                helper.make_node("Erf", [node.input[0]], [error]),
+                helper.make_node("Sub", [one, error], list(node.output)),
+            )
+
+
+def guard_padding(graph: Graph) -> None:
+    """Keeps onnxruntime from merging a padding with zeros into the max pooling behind it, which pads with -infinity.
+
+    Its Pad_Fusion does so unless the value is another than zero; the smallest float is. After a ReLU both are the same.
+    """
+    for pad in graph.nodes:
+        pool = graph.only_consumer(pad.output[0]) if pad.op_type == "Pad" and _pads_zeros(graph, pad) else None
+        if pool is None or pool.op_type != "MaxPool":
+            continue
+        before = graph.producer(pad.input[0])
+        if before is None or before.op_type != "Relu":
+            value = graph.add_constant(pad.output[0], np.array(np.finfo(np.float32).tiny))
+            pad.input[2:] = [value, *pad.input[3:]]
 
 
 def fix_reshapes(graph: Graph) -> None:
@@ -200,7 +249,7 @@ def _along_input_channels(layer: onnx.NodeProto, values: NDArray) -> NDArray:
 
 def _attribute(node: onnx.NodeProto, name: str, default: object) -> object:
     found = next((a for a in node.attribute if a.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)
+    return default if found is None else helper.get_attribute_value(found)
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[int | str]:

@@ -6,7 +6,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from training.graph import Graph, fold_flatten_order, fold_input_scale, improve, name_batch_dimension
+from training.graph import (
+    Graph,
+    bind_inputs,
+    fold_flatten_order,
+    fold_input_scale,
+    improve,
+    name_batch_dimension,
+    unknown_operators,
+)
 
 HEIGHT, WIDTH, FILTERS, CLASSES = 6, 5, 4, 3
 RANDOM = np.random.default_rng(3)
@@ -209,6 +217,62 @@ def test_a_transpose_that_others_read_too_stays() -> None:
     changed.CopyFrom(original)
     fold_flatten_order(Graph(changed))
     assert operators(changed) == operators(original)
+
+
+def pooling(negative: bool, value: list[np.ndarray]) -> onnx.ModelProto:
+    """Pictures turned negative (or not), padded, and the largest of each window taken."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["first"], perm=[0, 3, 1, 2]),
+        helper.make_node("Neg" if negative else "Relu", ["first"], ["values"]),
+        helper.make_node("Pad", ["values", "margins", *(["fill"] if value else [])], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["probabilities"], kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    constants = {"margins": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)} | dict(zip(["fill"], value, strict=False))
+    return model(nodes, constants, [3, 3, 3], channels=3)
+
+
+@pytest.mark.parametrize("value", [[], [np.array(0, np.float32)]], ids=["zero by default", "zero"])
+def test_a_padding_before_max_pooling_is_not_taken_for_nothing(value: list[np.ndarray]) -> None:
+    """Negative values: with zeros around, the windows at the edge have 0 as their largest, and not a negative one."""
+    original = pooling(negative=True, value=value)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(original)
+    improve(changed)
+    onnx.checker.check_model(changed, full_check=True)
+    found = answers(changed)
+    assert (found[:, :, 0, :] >= 0).all()
+    assert (found[:, :, 0, :] < 1e-30).all()
+    assert (found[:, :, 1:, 1:] < -1).any()
+
+
+def test_a_padding_after_a_relu_may_be_merged() -> None:
+    original = pooling(negative=False, value=[])
+    assert len(improved(original).graph.initializer) == len(original.graph.initializer)
+
+
+def test_erfc_is_written_as_erf() -> None:
+    original = pooling(negative=True, value=[])
+    original.graph.node[2].op_type = "Erfc"
+    changed = onnx.ModelProto()
+    changed.CopyFrom(original)
+    assert unknown_operators(changed) == ["Erfc"]
+    improve(changed)
+    assert unknown_operators(changed) == []
+    onnx.checker.check_model(changed, full_check=True)
+    assert operators(changed)[2:4] == ["Erf", "Sub"]
+
+
+def test_an_input_with_a_value_becomes_a_constant() -> None:
+    original = convolution(SCALAR, None, pads=0)
+    as_input = onnx.ModelProto()
+    as_input.CopyFrom(original)
+    [scale] = [i for i in as_input.graph.initializer if i.name == "scale"]
+    as_input.graph.initializer.remove(scale)
+    as_input.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
+    bind_inputs(as_input, {"scale": SCALAR, "nowhere": SCALAR})
+    assert [tensor.name for tensor in as_input.graph.input] == ["image"]
+    assert_same_answers(original, as_input)
 
 
 def test_the_batch_dimension_has_its_name() -> None:
