@@ -39,6 +39,9 @@ from service.source import mirror_of
 from service.wanted import StateFile
 from service.watcher import Watcher
 
+# After the drain timeout no request is left, but a model may still be at work on what was given up.
+LAST_BATCHES_S = 1.0
+
 
 def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm.
@@ -66,7 +69,10 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         watching = asyncio.create_task(watcher.run(following))
         yield
         watching.cancel()
-        await registry.close()
+        try:
+            await asyncio.wait_for(registry.close(), LAST_BATCHES_S)
+        except TimeoutError:
+            lifecycle.gave_up = True
         fleet.say_goodbye()
         decoders.shutdown(wait=False)
 

@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from service import logs
-from service.app import create_app
+from service.app import LAST_BATCHES_S, create_app
 from service.board import Board
 from service.errors import ConvoyError
 from service.lifecycle import Lifecycle
@@ -25,6 +25,7 @@ from service.wanted import StateFile
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it.
 LAST_REQUEST_GRACE_S = 0.2
+STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + 0.3  # the rest: uvicorn notices a signal every 0.1 s
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
 
@@ -113,10 +114,13 @@ def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socke
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.drain_timeout_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
         backlog=BACKLOG,
     )
     Server(config, app.state.lifecycle, parent).run(sockets=[sock])
+    if app.state.lifecycle.gave_up:
+        logs.event(logging.ERROR, "a model is still at work; it is cut off")
+        os._exit(1)  # an ordinary end would wait for its thread
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -59,6 +59,44 @@ def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     return _model(nodes, [numpy_helper.from_array(np.zeros((255, classes), np.float32), "table")], shape, classes)
 
 
+def endless_graph(shape: Shape, classes: int) -> onnx.ModelProto:
+    """Answers uniformly, but never on a batch in which any pixel is 255 (some 2**40 rounds)."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["state", "one"], ["next"])],
+        "round",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
+        ],
+        [_scalar(1.0, "one")],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
+        helper.make_node("Cast", ["is_white"], ["once"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["once", "for_ever"], ["rounds"]),
+        helper.make_node("Loop", ["rounds", "yes", "nought"], ["end"], body=body),
+        helper.make_node("Mul", ["end", "nought"], ["zero"]),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
+        helper.make_node("Add", ["even", "zero"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    initial = [
+        _scalar(255.0, "white"),
+        _scalar(0.0, "nought"),
+        numpy_helper.from_array(np.array(2**40, np.int64), "for_ever"),
+        numpy_helper.from_array(np.array(True), "yes"),
+        numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights"),
+    ]
+    return _model(nodes, initial, shape, classes)
+
+
 def _scalar(value: float, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(value, np.float32), name)
 

@@ -6,10 +6,13 @@ import time
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
 
-from tests.pictures import picture
+from tests.graphs import endless_graph
+from tests.pictures import encode, picture
 from tests.running import RunningService
+from tests.versions import write_version
 
 CLASSIFY = "/api/v1/models/linear/classify"
 
@@ -127,6 +130,32 @@ def test_the_end_comes_within_the_drain_timeout(zoo: Path) -> None:
         service.terminate()
         service.exit_code()
         assert time.monotonic() - started_s < 5
+        connection.close()
+
+
+def test_a_model_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    shape = (8, 8, 1)
+    write_version(tmp_path, "hung", 1, graph=endless_graph(shape, 4))
+    with RunningService(tmp_path, drain_timeout_s=2) as service:
+        asking = threading.Thread(target=lambda: _give_up(service.url, "/api/v1/models/hung/classify"))
+        asking.start()
+        service.wait_until(lambda: service.metric("convoy_running_batches", model="hung") == 1)
+        started_s = time.monotonic()
+        service.terminate()
+        assert service.exit_code() == 1
+        assert time.monotonic() - started_s < 6
+        asking.join(10)
+
+
+def _give_up(url: str, path: str) -> None:
+    """Asks for what will never be answered."""
+    connection = _connect(url)
+    try:
+        connection.request("POST", path, body=encode(np.full((8, 8, 1), 255, np.uint8)))
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        pass
+    finally:
         connection.close()
 
 
