@@ -19,6 +19,7 @@ from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
 from training.costs import Row
 from training.export import to_onnx
+from training.frugal import few_copies
 from training.graph_rows import graph_costs
 from training.network_rows import network_rows
 
@@ -71,7 +72,8 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
     images = pictures(8, input_shape)
     rescale(network, images)
     path = folder / "model.onnx"
-    path.write_bytes(to_onnx(network).SerializeToString())
+    with few_copies():
+        path.write_bytes(to_onnx(network).SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     expected = np.asarray(network(images.astype("float32"), training=False))
@@ -100,9 +102,8 @@ def pictures(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """As different from each other as photos are: coarse patches of colour under fine noise, uint8."""
     random = np.random.default_rng(7)
     height, width, channels = shape
-    coarse = (
-        random.integers(0, 226, (count, 4, 4, channels)).repeat(-(-height // 4), axis=1).repeat(-(-width // 4), axis=2)
-    )
+    coarse = random.integers(0, 226, (count, 4, 4, channels))
+    coarse = coarse.repeat(-(-height // 4), axis=1).repeat(-(-width // 4), axis=2)
     return (coarse[:, :height, :width] + random.integers(0, 30, (count, *shape))).astype(np.uint8)
 
 
@@ -113,7 +114,7 @@ def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
     for layer in network.layers:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             fan_in = np.prod(layer.kernel.shape[:-1])
-            layer.kernel.assign(random.normal(0, (2 / fan_in) ** 0.5, layer.kernel.shape))
+            layer.kernel.assign(random.standard_normal(layer.kernel.shape, "float32") * (2 / fan_in) ** 0.5)
             if layer.use_bias:
                 layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
