@@ -17,72 +17,8 @@ from hypothesis import strategies as st
 
 from service.bucket import Bucket, BucketUnreachable, Found, open_bucket
 from service.mirror import BucketMirror, CannotMirror, default_cache_root
-from service.repository import Repository
+from tests.unit.service.buckets import ALL, WatchedBucket, versions
 from tests.versions import write_version
-
-
-class WatchedBucket(Bucket):
-    """A bucket that remembers what was read, refuses to answer while `down`, and breaks off while reading `cut`."""
-
-    def __init__(self, root: Path) -> None:
-        self._bucket = open_bucket(f"file://{root}")
-        self.url = self._bucket.url
-        self.listings = 0
-        self.read: list[str] = []
-        self.down = False
-        self.cut = ""
-
-    def listing(self) -> dict[str, Found]:
-        self.listings += 1
-        if self.down:
-            raise BucketUnreachable("the bucket is down.")
-        return self._bucket.listing()
-
-    def chunks(self, path: str) -> Iterator[bytes]:
-        self.read.append(path)
-        for chunk in self._bucket.chunks(path):
-            if path == self.cut:
-                yield chunk[:10]
-                raise BucketUnreachable("the connection is lost.")
-            yield chunk
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> Path:
-    """The bucket's folder, with versions 1 and 2 of `a` and 1 of `b`."""
-    root = tmp_path / "bucket"
-    for model, version in (("a", 1), ("a", 2), ("b", 1)):
-        write_version(root, model, version, seed=version)
-    return root
-
-
-@pytest.fixture
-def bucket(remote: Path) -> WatchedBucket:
-    return WatchedBucket(remote)
-
-
-@pytest.fixture
-def mirror(bucket: WatchedBucket, tmp_path: Path) -> BucketMirror:
-    return BucketMirror(bucket, tmp_path / "cache")
-
-
-def versions(mirror: BucketMirror) -> dict[str, list[int]]:
-    """What the repository sees; each is opened, so that its checksums hold."""
-    repository = Repository(mirror.local)
-    found = {model: repository.versions(model) for model in repository.models()}
-    for model, numbers in found.items():
-        for number in numbers:
-            folder = repository.open(model, number)
-            folder.graph(folder.manifest.variants[0])
-    return found
-
-
-def replaced(path: Path, content: bytes) -> None:
-    path.with_name("new").write_bytes(content)
-    path.with_name("new").rename(path)
-
-
-ALL = {"a": [1, 2], "b": [1]}
 
 
 def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: Path) -> None:
@@ -92,16 +28,6 @@ def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: 
     assert not mirror.is_empty()
     assert (mirror.local / "a" / "2" / "model.onnx").read_bytes() == (remote / "a" / "2" / "model.onnx").read_bytes()
     assert mirror.problems == {}
-
-
-def test_only_what_the_manifest_names_and_card_and_pictures_come(mirror: BucketMirror, remote: Path) -> None:
-    folder = remote / "b" / "1"
-    for name in ("card.md", "curves.png", "notes.txt", ".hidden.png", "-x.png", "inner/deep.png"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("text")
-    mirror.sync()
-    names = {path.name for path in (mirror.local / "b" / "1").iterdir() if not path.name.startswith(".")}
-    assert names == {"manifest.json", "model.onnx", "labels.txt", "card.md", "curves.png"}
 
 
 def test_what_is_unchanged_is_not_read_again(mirror: BucketMirror, bucket: WatchedBucket, tmp_path: Path) -> None:
@@ -132,62 +58,6 @@ def test_an_edited_version_is_fetched_anew(mirror: BucketMirror, remote: Path) -
     mirror.sync()
     assert versions(mirror) == ALL
     assert (mirror.local / "b" / "1" / "model.onnx").read_bytes() == (remote / "b" / "1" / "model.onnx").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "says"),
-    [
-        ("model.onnx", b"", "has 0 bytes; the manifest says"),
-        ("labels.txt", b"other\n", "labels.txt has sha256"),
-        ("labels.txt", None, "labels.txt, which the manifest names, is not there"),
-        ("manifest.json", b"{}", "is not a valid manifest"),
-        ("manifest.json", b" " * (1024**2 + 1), "manifest.json has 1048577 bytes, more than"),
-        ("labels.txt", b" " * (16 * 1024**2 + 1), "labels.txt has 16777217 bytes, more than"),
-    ],
-)
-def test_a_broken_version_is_left_out_and_the_rest_comes(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, file: str, content: bytes | None, says: str
-) -> None:
-    good = (remote / "a" / "2" / file).read_bytes()
-    (remote / "a" / "2" / file).unlink()
-    if content is not None:
-        (remote / "a" / "2" / file).write_bytes(content)
-    mirror.sync()
-    assert versions(mirror) == {"a": [1], "b": [1]}
-    assert says in mirror.problems["a/2"]
-    assert f"file://{remote}/a/2" in mirror.problems["a/2"]
-    assert str(mirror.local) not in mirror.problems["a/2"]
-    bucket.read.clear()
-    mirror.sync()
-    assert bucket.read == [], "it looks as it did: there is nothing to try again"
-    replaced(remote / "a" / "2" / file, good)
-    mirror.sync()
-    assert (versions(mirror), mirror.problems) == (ALL, {})
-
-
-def test_the_right_number_of_wrong_bytes_is_not_published(mirror: BucketMirror, remote: Path) -> None:
-    graph = remote / "a" / "2" / "model.onnx"
-    replaced(graph, graph.read_bytes()[:-1] + b"\0")
-    mirror.sync()
-    assert "model.onnx has sha256" in mirror.problems["a/2"]
-    assert versions(mirror) == {"a": [1], "b": [1]}
-
-
-def test_a_broken_edit_leaves_the_version_that_was_there(mirror: BucketMirror, remote: Path) -> None:
-    mirror.sync()
-    replaced(remote / "a" / "2" / "labels.txt", b"half")
-    mirror.sync()
-    assert versions(mirror) == ALL
-    assert set(mirror.problems) == {"a/2"}
-
-
-def test_a_version_is_not_there_before_its_manifest_is(mirror: BucketMirror, remote: Path) -> None:
-    (remote / "a" / "2" / "manifest.json").rename(remote / "manifest.json")
-    mirror.sync()
-    assert (versions(mirror), mirror.problems) == ({"a": [1], "b": [1]}, {})
-    (remote / "manifest.json").rename(remote / "a" / "2" / "manifest.json")
-    mirror.sync()
-    assert versions(mirror) == ALL
 
 
 def test_an_outage_changes_nothing_and_is_logged_once(
@@ -268,16 +138,6 @@ def test_what_a_killed_process_leaves_is_not_seen_and_goes(mirror: BucketMirror,
     mirror.sync()
     assert versions(mirror) == ALL
     assert not (mirror.local / ".work").exists()
-
-
-def test_a_damaged_copy_is_fetched_again(mirror: BucketMirror) -> None:
-    mirror.sync()
-    (mirror.local / "a" / "1" / "model.onnx").write_bytes(b"cut")
-    (mirror.local / "b" / "1" / ".fetched.json").write_text("[]")
-    (mirror.local / ".state.json").write_text("{")
-    mirror.sync()
-    mirror.sync()
-    assert versions(mirror) == ALL
 
 
 def test_what_another_process_did_is_taken_over(

@@ -1,0 +1,55 @@
+"""A bucket that can be watched and disturbed, and what a mirror of it has made of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from service.bucket import Bucket, BucketUnreachable, Found, ObjectRefused, open_bucket
+from service.mirror import BucketMirror
+from service.repository import Repository
+
+ALL = {"a": [1, 2], "b": [1]}
+"""What the fixture `remote` holds."""
+
+
+class WatchedBucket(Bucket):
+    """A bucket that remembers what was read, is silent while `down`, forbids `refused`, and breaks off at `cut`."""
+
+    def __init__(self, root: Path) -> None:
+        self._bucket = open_bucket(f"file://{root}")
+        self.url = self._bucket.url
+        self.listings = 0
+        self.read: list[str] = []
+        self.down = False
+        self.cut = self.refused = ""
+
+    def listing(self) -> dict[str, Found]:
+        self.listings += 1
+        if self.down:
+            raise BucketUnreachable("the bucket is down.")
+        return self._bucket.listing()
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        self.read.append(path)
+        if path == self.refused:
+            raise ObjectRefused(f"{path} may not be read.")
+        for chunk in self._bucket.chunks(path):
+            if path == self.cut:
+                yield chunk[:10]
+                raise BucketUnreachable("the connection is lost.")
+            yield chunk
+
+
+def versions(mirror: BucketMirror) -> dict[str, list[int]]:
+    """What the repository sees; each is opened, so that its checksums hold."""
+    repository = Repository(mirror.local)
+    found = {model: repository.versions(model) for model in repository.models()}
+    for model, numbers in found.items():
+        for number in numbers:
+            folder = repository.open(model, number)
+            folder.graph(folder.manifest.variants[0])
+    return found
+
+
+def replaced(path: Path, content: bytes) -> None:
+    path.with_name("new").write_bytes(content)
+    path.with_name("new").rename(path)

@@ -1,0 +1,28 @@
+"""A folder that is a bucket, and a mirror of it."""
+
+from pathlib import Path
+
+import pytest
+
+from service.mirror import BucketMirror
+from tests.unit.service.buckets import WatchedBucket
+from tests.versions import write_version
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Path:
+    """The bucket's folder, with versions 1 and 2 of `a` and 1 of `b`."""
+    root = tmp_path / "bucket"
+    for model, version in (("a", 1), ("a", 2), ("b", 1)):
+        write_version(root, model, version, seed=version)
+    return root
+
+
+@pytest.fixture
+def bucket(remote: Path) -> WatchedBucket:
+    return WatchedBucket(remote)
+
+
+@pytest.fixture
+def mirror(bucket: WatchedBucket, tmp_path: Path) -> BucketMirror:
+    return BucketMirror(bucket, tmp_path / "cache")
