@@ -1,6 +1,6 @@
 """What Keras draws its batches from: the order and the augmentation follow from seed, epoch and batch index alone.
 
-So a resumed run sees what an uninterrupted one would have seen, and the number of threads changes nothing.
+So a resumed run sees what an uninterrupted one would have seen, and batches may be made by any thread at any time.
 """
 
 from dataclasses import dataclass
@@ -37,10 +37,13 @@ def portion(dataset: Dataset, recipe: Recipe) -> Portions:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes)."""
+    """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
 
-    def __init__(self, split: Split, indices: Indices, classes: int, batch_size: int, workers: int = 1) -> None:
-        super().__init__(workers=workers)
+    Keras' own `workers` stay at 1: with more, its queue hands batches of one epoch to the next (seen on JAX).
+    """
+
+    def __init__(self, split: Split, indices: Indices, classes: int, batch_size: int) -> None:
+        super().__init__(workers=1)
         self._split = split
         self._indices = indices
         self._one_hot = np.eye(classes, dtype=np.float32)
@@ -64,8 +67,8 @@ class EvaluationBatches(_Batches):
 class TrainingBatches(_Batches):
     """The pictures at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
 
-    def __init__(self, split: Split, indices: Indices, classes: int, recipe: Recipe, workers: int = 1) -> None:
-        super().__init__(split, indices, classes, recipe.batch_size, workers)
+    def __init__(self, split: Split, indices: Indices, classes: int, recipe: Recipe) -> None:
+        super().__init__(split, indices, classes, recipe.batch_size)
         self._recipe = recipe
         self.epoch = 0
 
