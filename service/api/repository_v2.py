@@ -18,42 +18,33 @@ MAX_BODY_BYTES = 65536
 HINT = "Send no body: models are taken as they lie on disk."
 
 Body = TypeVar("Body", bound=BaseModel)
-ASKED = described(ErrorText, BadRequest, BodyTooLarge)
-CHANGED = described(ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere)
+ASKED: dict[str, Any] = {
+    "responses": described(ErrorText, BadRequest, BodyTooLarge),
+    "openapi_extra": {"requestBody": {"content": json_content(IndexRequest)}},
+}
+CHANGED: dict[str, Any] = {
+    "responses": described(ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere),
+    "openapi_extra": {"requestBody": {"content": json_content(ChangeRequest)}},
+}
 
 
 def repository_routes(registry: Registry, fleet: Fleet, changes_allowed: bool) -> APIRouter:
     """Bodies are optional and read by hand: FastAPI would read them however large they are."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
-    @router.post(
-        "/index",
-        summary="Every version on disk, and whether it is served",
-        responses=ASKED,
-        openapi_extra=_optional(IndexRequest),
-    )
+    @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
     async def index(request: Request) -> list[IndexEntry]:
         asked = await _read(request, IndexRequest)
         entries = [_entry(entry) for entry in await run_in_threadpool(registry.index)]
         return [entry for entry in entries if entry.state == "READY" or not asked.ready]
 
-    @router.post(
-        "/models/{model}/load",
-        summary="Load the wanted versions of a model",
-        responses=CHANGED,
-        openapi_extra=_optional(ChangeRequest),
-    )
+    @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)
     async def load(model: str, request: Request) -> Nothing:
         await _check(request, changes_allowed)
         await fleet.load(model)
         return Nothing()
 
-    @router.post(
-        "/models/{model}/unload",
-        summary="Take a model out of service",
-        responses=CHANGED,
-        openapi_extra=_optional(ChangeRequest),
-    )
+    @router.post("/models/{model}/unload", summary="Take a model out of service", **CHANGED)
     async def unload(model: str, request: Request) -> Nothing:
         await _check(request, changes_allowed)
         await fleet.unload(model)
@@ -82,7 +73,3 @@ async def _read(request: Request, kind: type[Body]) -> Body:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise BadRequest(f"{where[:60]}: {first['msg']}.", HINT) from None
-
-
-def _optional(kind: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"content": json_content(kind)}}
