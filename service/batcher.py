@@ -23,6 +23,7 @@ Run = Callable[[Array], Array]
 
 SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
 UNMEASURED_RETRY_S = 1.0
+BACKGROUND_FIRST_EVERY = 8  # batches: the lower priority never starves
 
 
 class Answer(NamedTuple):
@@ -78,7 +79,9 @@ class Batcher:
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
         self._on_batch = on_batch
-        self._queue: deque[_Entry] = deque()
+        self._interactive: deque[_Entry] = deque()
+        self._background: deque[_Entry] = deque()
+        self._formed = 0
         self.running = 0
         """Batches that run now."""
         self._wakeup: asyncio.Handle | None = None
@@ -89,10 +92,10 @@ class Batcher:
         self.queued_images = 0
         """Images that wait now, those still being decoded included."""
 
-    def submit(self, images: Array, timeout_s: float | None = None) -> asyncio.Future[Answer]:
+    def submit(self, images: Array, timeout_s: float | None = None, background: bool = False) -> asyncio.Future[Answer]:
         """`reserve` and `enqueue` in one, for images that need no decoding."""
         self.reserve(len(images))
-        return self.enqueue(images, timeout_s)
+        return self.enqueue(images, timeout_s, background)
 
     def reserve(self, count: int) -> None:
         """Takes places in the queue for images that are still being decoded; `enqueue` or `release` uses them up.
@@ -113,9 +116,12 @@ class Batcher:
         self.queued_images -= count
         self._rest()
 
-    def enqueue(self, images: Array, timeout_s: float | None = None) -> asyncio.Future[Answer]:
+    def enqueue(
+        self, images: Array, timeout_s: float | None = None, background: bool = False
+    ) -> asyncio.Future[Answer]:
         """Queues images (n, ...), n >= 1 places reserved before; returns the slot of their answer.
 
+        What is in the background takes the room that the rest leaves in a batch, and every eighth batch first.
         Cancelling the slot withdraws them. It raises DeadlineExceeded after `timeout_s`, or whatever `run` raised.
         """
         if not len(images):
@@ -125,7 +131,7 @@ class Batcher:
         entry.slot.add_done_callback(lambda _: self._forget(entry))
         if timeout_s is not None:
             entry.timer = loop.call_later(timeout_s, _expire, entry)
-        self._queue.append(entry)
+        (self._background if background else self._interactive).append(entry)
         self._wake(loop)
         return entry.slot
 
@@ -172,22 +178,32 @@ class Batcher:
         self._rest()
 
     def _form(self) -> list[_Piece]:
-        """Takes up to `max_batch_size` images off the head of the queue; a large request is split over batches."""
+        """Takes up to `max_batch_size` images off the heads of the queues."""
         batch: list[_Piece] = []
+        queues = [self._interactive, self._background]
+        if (self._formed + 1) % BACKGROUND_FIRST_EVERY == 0:
+            queues.reverse()
         room = self._max_batch_size
-        while self._queue and room:
-            entry = self._queue[0]
+        for queue in queues:
+            room = self._take(queue, room, batch)
+        self._formed += bool(batch)
+        return batch
+
+    def _take(self, queue: deque[_Entry], room: int, batch: list[_Piece]) -> int:
+        """Fills the batch from one queue and returns the room that is left; a large request is split over batches."""
+        while queue and room:
+            entry = queue[0]
             piece = entry.images[entry.taken : entry.taken + room]
             if not entry.taken:
                 entry.started_s = time.perf_counter()
             entry.taken += len(piece)
             if entry.taken == len(entry.images):
-                self._queue.popleft()
+                queue.popleft()
             self.queued_images -= len(piece)
             if len(piece) and not entry.slot.done():
                 room -= len(piece)
                 batch.append(_Piece(entry, piece))
-        return batch
+        return room
 
     def _launch(self, batch: list[_Piece]) -> None:
         self.running += 1

@@ -100,7 +100,7 @@ class Classifier:
             raise
 
     async def _answer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
-        answer = await journey.served.batcher.enqueue(batch, journey.left_s())
+        answer = await journey.served.batcher.enqueue(batch, journey.left_s(), journey.background)
         journey.answered(answer)
         return answer.outputs
 

@@ -16,6 +16,7 @@ class Journey:
         "_metrics",
         "_started_s",
         "_timeout_s",
+        "background",
         "batch_size",
         "compute_s",
         "decode_s",
@@ -27,6 +28,7 @@ class Journey:
         self.served = served
         self.decode_s = self.queue_s = self.compute_s = 0.0
         self.batch_size = 0
+        self.background = False
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._started_s = self._answered_s = time.perf_counter()

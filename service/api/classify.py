@@ -15,6 +15,7 @@ from service.api.connection import UntilHangUp
 from service.api.errors import as_json
 from service.api.reply import JSON_HEADERS, json_bytes, log_journey, send_answer
 from service.api.schemas import BatchRequest
+from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, best
 from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, UnsupportedBody
 from service.served import Served
@@ -39,6 +40,7 @@ class Classify:
         if content_type.startswith(MULTIPART):
             picture = await _only_file(content_type, picture)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
+            apply_headers(scope, journey)
             with UntilHangUp(receive):
                 row = await self._classifier.predict(journey, picture)
             predictions = best(row, journey.served.labels, top_k)
@@ -62,6 +64,7 @@ class ClassifyBatch:
         body = await read_body(scope, receive, self._max_body_bytes)
         pictures = await self._pictures(header(scope, b"content-type"), body)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
+            apply_headers(scope, journey)
             with UntilHangUp(receive):
                 rows = await self._classifier.predict_many(journey, [data for _, data in pictures])
             labels = journey.served.labels

@@ -8,6 +8,7 @@ from service.api.connection import UntilHangUp
 from service.api.outputs_v2 import Encoded, encode
 from service.api.reply import JSON_HEADERS, Headers, log_journey, send_answer
 from service.api.tensors_v2 import InferRequest, parse
+from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, all_good
 from service.errors import BadTensor
 from service.journey import Journey
@@ -33,7 +34,9 @@ class Infer:
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             served = journey.served
             request = parse(body, _json_length(scope), served.manifest.input, self._max_images)
+            apply_headers(scope, journey)
             journey.shorten(request.timeout_s)
+            journey.background = journey.background or request.background
             with UntilHangUp(receive):
                 rows = await self._rows(journey, request)
             reply = encode(served.model, served.version, request, rows, served.labels)

@@ -11,6 +11,7 @@ from service.api.instances_v1 import PredictRequest, encode, parse
 from service.api.reply import JSON_HEADERS, log_journey, send_answer
 from service.api.schemas_v1 import ModelNames, ModelStatus, Outcome, VersionState
 from service.api.schemas_v2 import ErrorText
+from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, all_good
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.journey import Journey
@@ -51,6 +52,7 @@ class Predict:
         where = scope["path_params"]
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
+            apply_headers(scope, journey)
             request = parse(body, journey.served.manifest.input, self._max_images)
             with UntilHangUp(receive):
                 rows = await self._rows(journey, request)

@@ -41,6 +41,7 @@ class InferRequest:
     output: WantedOutput = field(default_factory=WantedOutput)
     id: str | None = None
     timeout_s: float | None = None
+    background: bool = False
 
 
 class _Tail:
@@ -90,7 +91,11 @@ def _request(document: Any, tail: _Tail, to: Input, max_images: int) -> InferReq
     given = _one_input(document)
     shape = _shape(given)
     check_count(shape[0], max_images)
-    request = InferRequest(id=_id(document.get("id")), timeout_s=_timeout_s(parameters.get("timeout")))
+    request = InferRequest(
+        id=_id(document.get("id")),
+        timeout_s=_timeout_s(parameters.get("timeout")),
+        background=_background(parameters.get("priority")),
+    )
     if given.get("datatype") == PICTURES:
         request.pictures = _pictures(given, shape, tail)
     else:
@@ -214,6 +219,15 @@ def _id(value: object) -> str | None:
     if value is None or (isinstance(value, str) and len(value) <= MAX_REQUEST_ID_LENGTH):
         return value
     raise BadTensor(f"`id` must be a text of at most {MAX_REQUEST_ID_LENGTH} characters.")
+
+
+def _background(priority: object) -> bool:
+    """1 is the highest priority, 0 the default one, which is the same here; all others may wait for it."""
+    if priority is None:
+        return False
+    if type(priority) is not int or priority < 0:
+        raise BadTensor(f"`priority` is {priority}; it must be a whole number.")
+    return priority > 1
 
 
 def _timeout_s(microseconds: object) -> float | None:

@@ -29,7 +29,7 @@ SERVICE = (
     "api.json_tensors api.reply api.schemas",
     "api.errors api.instances_v1 api.schemas_v1 api.tensors_v2",
     "api.body api.connection api.documented api.outputs_v2 api.schemas_v2",
-    "api.compression api.middleware",
+    "api.compression api.middleware api.urgency",
     "api.classify api.infer_v2 api.models api.models_v2 api.ops api.predict_v1 api.repository_v2",
     "api.openapi_protocols",
     "api.openapi",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import UNMEASURED_RETRY_S, Answer, Batcher
+from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Answer, Batcher
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 from tests.unit.service.fakes import HeldExecutor, RecordingModel
 
@@ -24,9 +24,11 @@ class Bench:
         self.executor = HeldExecutor()
         self.batcher = Batcher(self.model, self.executor, **({"max_batch_size": 4, "max_queue_images": 100} | options))
 
-    async def submit(self, *values: float, timeout_s: float | None = None) -> asyncio.Future[Answer]:
+    async def submit(
+        self, *values: float, timeout_s: float | None = None, background: bool = False
+    ) -> asyncio.Future[Answer]:
         """Queues a request of one image a value, and lets the loop turn so that a free model starts."""
-        slot = self.batcher.submit(images(*values), timeout_s)
+        slot = self.batcher.submit(images(*values), timeout_s, background)
         await turn()
         return slot
 
@@ -320,6 +322,34 @@ def test_a_delay_ends_by_itself() -> None:
         await asyncio.sleep(0.02)
         await bench.release()
         assert values(await slot) == [2]
+
+    run(test)
+
+
+def test_the_background_takes_the_room_that_is_left() -> None:
+    async def test() -> None:
+        bench = Bench(max_batch_size=3)
+        running = await bench.submit(0)
+        late = [await bench.submit(value, background=True) for value in (10, 11)]
+        soon = [await bench.submit(value) for value in (1, 2, 3, 4)]
+        await bench.release_all()
+        assert bench.model.batches == [[0], [1, 2, 3], [4, 10, 11]]
+        assert [values(await slot) for slot in (running, *soon, *late)] == [[0], [2], [4], [6], [8], [20], [22]]
+
+    run(test)
+
+
+def test_the_background_does_not_starve() -> None:
+    async def test() -> None:
+        bench = Bench(max_batch_size=1, max_queue_images=1000)
+        await bench.submit(0)
+        late = await bench.submit(-1, background=True)
+        for value in range(1, 40):
+            await bench.submit(value)
+        for _ in range(BACKGROUND_FIRST_EVERY):
+            await bench.release()
+        assert values(await late) == [-2]
+        await bench.release_all()
 
     run(test)
 
