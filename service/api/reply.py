@@ -42,3 +42,5 @@ def log_journey(scope: Scope, journey: Journey) -> None:
         queue_ms=round(journey.queue_s * 1000, 3),
         compute_ms=round(journey.compute_s * 1000, 3),
     )
+    if journey.background:
+        scope["convoy"]["background"] = True

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from service.api.errors import STATUS
-from tests.graphs import slow_graph
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
 from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
@@ -148,27 +147,6 @@ def test_a_request_may_set_its_own_deadline(service: RunningService) -> None:
     slow = "/api/v1/models/slow/classify"
     check(service.client.post(slow, content=picture(), headers={"x-request-timeout-ms": "5"}), "deadline_exceeded", 504)
     assert service.client.post(slow, content=picture(), headers={"x-request-timeout-ms": "20000"}).status_code == 200
-
-
-def test_the_interactive_is_answered_before_the_background(tmp_path: Path) -> None:
-    write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=600))
-    order: list[str] = []
-    with RunningService(tmp_path, max_batch_size=1) as service, ThreadPoolExecutor(3) as clients:
-
-        def ask(urgency: str) -> None:
-            headers = {"priority": f"u={urgency}"}
-            url = f"{service.url}/api/v1/models/slow/classify"
-            assert httpx.post(url, content=picture(), headers=headers, timeout=60).status_code == 200
-            order.append(urgency)
-
-        asked = [clients.submit(ask, "0")]
-        service.wait_until(lambda: service.metric("convoy_running_batches", model="slow") == 1)
-        asked.append(clients.submit(ask, "7"))
-        service.wait_until(lambda: service.metric("convoy_queue_images", model="slow") == 1)
-        asked.append(clients.submit(ask, "3"))
-        for one in asked:
-            one.result()
-    assert order == ["0", "3", "7"]
 
 
 def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
