@@ -10,20 +10,17 @@ from service.journey import Journey
 
 TIMEOUT = b"x-request-timeout-ms"
 PRIORITY = b"priority"
-URGENCY = re.compile(rb"(?:^|[,\s])u=([0-7])\b")
-DEFAULT_URGENCY = 3
+BACKGROUND = re.compile(rb"(?:^|[,\s])u=7\b")
 LONGEST_DIGITS = 9
 
 
 def apply_headers(scope: Scope, journey: Journey) -> None:
-    """Shortens the journey to X-Request-Timeout-Ms, and sends it to the background for a Priority below the default.
+    """Shortens the journey to X-Request-Timeout-Ms, and sends it to the background for a Priority of urgency 7.
 
-    Source of the latter: RFC 9218, urgency `u` from 0, the most urgent, to 7, with 3 the default. Raises BadParameter.
+    Source of the latter: RFC 9218, which keeps 7 for background tasks; browsers send the others. Raises BadParameter.
     """
     if timeout := header(scope, TIMEOUT):
         if not timeout.isdigit() or not 0 < len(timeout) <= LONGEST_DIGITS or not int(timeout):
             raise BadParameter("X-Request-Timeout-Ms must be a whole number of milliseconds from 1.")
         journey.shorten(int(timeout) / 1000)
-    if priority := header(scope, PRIORITY):
-        urgency = URGENCY.search(priority)
-        journey.background = urgency is not None and int(urgency[1]) > DEFAULT_URGENCY
+    journey.background = BACKGROUND.search(header(scope, PRIORITY)) is not None
