@@ -40,7 +40,7 @@ SERVICE = (
 
 TRAINING = (
     # leaves
-    "training errors options published architectures.kernels architectures.layers",
+    "training errors frugal options published architectures.kernels architectures.layers",
     "costs datasets.base files graph recipes.base",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
@@ -74,7 +74,7 @@ LIBRARIES = {
     "pydantic_settings": {"service.settings"},
     "starlette": {"service.api", "service.app", "service.server"},
     "tensorflow": {"training.backend", "training.export"},
-    "tf2onnx": {"training.export"},
+    "tf2onnx": {"training.export", "training.frugal"},
     "uvicorn": {"service.server"},
 }
 
