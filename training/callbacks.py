@@ -1,9 +1,9 @@
-"""What happens around Keras' training loop: place in the data, divergence, history, checkpoint, a line per epoch."""
+"""What happens around Keras' training loop: place in the data, divergence, bar, history, checkpoint and epoch lines."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import keras
 
@@ -48,6 +48,45 @@ class StopOnDivergence(keras.callbacks.Callback):
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "
                 "Lower learning_rate or raise warm_up_epochs (--set), in a new run."
             )
+
+
+class Bar(keras.callbacks.Callback):
+    """One line that shows how far an epoch is, rewritten in place; for people at a terminal."""
+
+    WIDTH = 30
+    INTERVAL_S = 0.2
+
+    def __init__(self, batches: int, epochs: int, stream: TextIO) -> None:
+        super().__init__()
+        self._batches = batches
+        self._epochs = epochs
+        self._stream = stream
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._epoch = epoch
+        self._started_s = time.monotonic()
+        self._shown_s = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        now = time.monotonic()
+        if now - self._shown_s < self.INTERVAL_S:
+            return
+        self._shown_s = now
+        done = (batch + 1) / self._batches
+        filled = "#" * round(done * self.WIDTH)
+        left_s = (now - self._started_s) * (1 / done - 1)
+        loss = float((logs or {})["loss"])
+        self._write(
+            f"epoch {self._epoch + 1}/{self._epochs} [{filled:{self.WIDTH}}] {batch + 1}/{self._batches}  "
+            f"loss {loss:.4f}  {left_s:.0f} s left"
+        )
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._write("")
+
+    def _write(self, line: str) -> None:
+        self._stream.write(f"\r{line}\x1b[K")
+        self._stream.flush()
 
 
 class Bookkeeping(keras.callbacks.Callback):

@@ -5,6 +5,7 @@ the network may have been trained on any backend.
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from training.callbacks import Say
 from training.card import Facts, write_card
 from training.errors import TrainingError
 from training.evaluate import Scores
+from training.frugal import few_copies
 from training.parity import Sample, check_parity, sample_folder, sample_split
 from training.servable import Outputs, Scaling, classes_of, input_of, servable
 from training.service_path import ServicePath
@@ -42,6 +44,8 @@ GRAPH = "model.onnx"
 LABELS = "labels.txt"
 CURVES = "curves.png"
 CONFUSION = "confusion.png"
+LARGE_PARAMETERS = 25_000_000
+"""Above this the converter's copies of the weights matter; below, its passes may fail one by one and be left out."""
 DETECTION = 64
 """Pictures that decide whether a network gives logits or probabilities."""
 
@@ -150,7 +154,8 @@ def to_onnx(network: keras.Model) -> onnx.ModelProto:
     def run(image: tensorflow.Tensor) -> dict[str, tensorflow.Tensor]:
         return {PROBABILITIES: network(tensorflow.cast(image, tensorflow.float32), training=False)}
 
-    model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
+    with few_copies() if network.count_params() > LARGE_PARAMETERS else nullcontext():
+        model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
     captured = run.get_concrete_function().graph.captures
     values = {inner.name: outer.numpy() for outer, inner in captured if outer.dtype != tensorflow.resource}
     graph.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})

@@ -12,7 +12,7 @@ from training import backend, checkpoint, datasets, plots
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
 from training.batches import EvaluationBatches, Portions, TrainingBatches, portion
-from training.callbacks import Bookkeeping, Position, Say, StopOnDivergence
+from training.callbacks import Bar, Bookkeeping, Position, Say, StopOnDivergence
 from training.checkpoint import Progress
 from training.datasets.base import Dataset
 from training.errors import TrainingError
@@ -99,15 +99,18 @@ def _fit(run: Run, recipe: Recipe, dataset: Dataset, portions: Portions, model: 
     progress = checkpoint.restore(run.checkpoint_path, model)
     if progress.epochs:
         say(f"resumed after epoch {progress.epochs}")
-    bookkeeping = Bookkeeping(run, progress, len(portions.train), recipe.epochs, recipe.keep == "best", say)
+    callbacks = [Position(batches), StopOnDivergence(schedule, len(batches))]
+    if sys.stderr.isatty():
+        callbacks.append(Bar(len(batches), recipe.epochs, sys.stderr))
+    callbacks.append(Bookkeeping(run, progress, len(portions.train), recipe.epochs, recipe.keep == "best", say))
     model.fit(
         batches,
         validation_data=validation if len(validation) else None,
         initial_epoch=progress.epochs,
         epochs=recipe.epochs,
         shuffle=False,  # the batches shuffle themselves, repeatably
-        verbose=1 if sys.stderr.isatty() and sys.stdout.isatty() else 0,
-        callbacks=[Position(batches), StopOnDivergence(schedule, len(batches)), bookkeeping],
+        verbose=0,
+        callbacks=callbacks,
     )
     return progress
 

@@ -1,5 +1,6 @@
 """Around the training loop: a diverging run stops with the place, the best epoch is kept, each epoch is one line."""
 
+import io
 from pathlib import Path
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from training import checkpoint
-from training.callbacks import Bookkeeping, StopOnDivergence, describe
+from training.callbacks import Bar, Bookkeeping, StopOnDivergence, describe
 from training.checkpoint import Progress
 from training.errors import TrainingError
 from training.optimizers import make_optimizer
@@ -91,6 +92,31 @@ def test_after_an_epoch_everything_is_on_disk(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert lines[0].startswith("epoch 1/4  loss 1.0000  accuracy 0.5000  val loss 1.0000  val accuracy 0.5000")
     assert progress.history[0]["images_per_s"] > 0
+
+
+def test_the_bar_fills_and_leaves_a_clean_line() -> None:
+    stream = io.StringIO()
+    bar = Bar(batches=4, epochs=3, stream=stream)
+    bar.INTERVAL_S = 0.0
+    bar.on_epoch_begin(1)
+    for batch in range(4):
+        bar.on_train_batch_end(batch, {"loss": 0.5})
+    bar.on_epoch_end(1)
+    lines = stream.getvalue().split("\r")[1:]
+    assert [line.count("#") for line in lines] == [8, 15, 22, 30, 0]
+    assert lines[1].startswith("epoch 2/3 [")
+    assert "2/4  loss 0.5000" in lines[1]
+    assert lines[3].endswith("0 s left\x1b[K")
+    assert lines[4] == "\x1b[K"
+
+
+def test_the_bar_is_not_drawn_for_every_batch() -> None:
+    stream = io.StringIO()
+    bar = Bar(batches=1000, epochs=1, stream=stream)
+    bar.on_epoch_begin(0)
+    for batch in range(1000):
+        bar.on_train_batch_end(batch, {"loss": 0.5})
+    assert 1 <= stream.getvalue().count("\r") < 20
 
 
 def test_a_run_without_validation_says_nothing_of_it() -> None:
