@@ -52,7 +52,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     mirror = mirror_of(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.local)
     registry = Registry(repository, settings, metrics)
-    fleet = Fleet(state, board, registry, repository, metrics, settings.repository_timeout_s)
+    fleet = Fleet(state, board, registry, repository, metrics, settings.repository_timeout_s, mirror)
     watcher = Watcher(state, registry, fleet, settings.scan_interval_s)
     decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
     classifier = Classifier(
@@ -103,7 +103,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     app.include_router(model_routes(registry))
     app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
-    app.include_router(repository_routes(registry, fleet, settings.repository_changes))
+    app.include_router(repository_routes(fleet, settings.repository_changes))
     app.include_router(v1_routes(registry))
     app.include_router(ops_routes(fleet, lifecycle))
     _install_errors(app)

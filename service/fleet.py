@@ -6,7 +6,8 @@ import time
 from service.board import Board, Sums
 from service.errors import BrokenVersion, NotEverywhere, NotReady, UnknownModel
 from service.metrics import Metrics
-from service.registry import Registry
+from service.mirror import BucketMirror
+from service.registry import IndexEntry, Registry
 from service.repository import Repository
 from service.sums import Counted, key_of
 from service.wanted import StateFile
@@ -26,14 +27,16 @@ class Fleet:
         repository: Repository,
         metrics: Metrics,
         timeout_s: float,
+        mirror: BucketMirror | None = None,
     ) -> None:
-        """`timeout_s` is how long a change may take until every worker has carried it out."""
+        """`timeout_s` is what a change may take until all have carried it out; `mirror` fetches from a bucket, if any."""
         self._state = state
         self._board = board
         self._registry = registry
         self._repository = repository
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._mirror = mirror
 
     async def load(self, model: str) -> None:
         """Has every worker load the model's wanted versions, those that failed before included.
@@ -55,7 +58,7 @@ class Fleet:
 
     def not_ready_because(self) -> dict[str, str]:
         """Empty when every worker is ready; otherwise what is missing, here or in another one."""
-        reasons = self._registry.not_ready_because()
+        reasons = self._reasons()
         if self._board.workers == 1:
             return reasons
         for slot, notice in enumerate(self._board.notices()):
@@ -76,11 +79,26 @@ class Fleet:
     def post(self, generation: int) -> None:
         """Puts this worker's sums and state on the board; whoever sees the state as fresh finds fresh sums too."""
         self._board.post_sums(self._own_sums())
-        self._board.post(generation, self._registry.not_ready_because())
+        self._board.post(generation, self._reasons())
 
     def asked(self) -> int:
         """Differs after another worker has asked for a `post`."""
         return self._board.asked()
+
+    def index(self) -> list[IndexEntry]:
+        """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
+        entries = self._registry.index()
+        here = {f"{entry.model}/{entry.version}" for entry in entries}
+        elsewhere = {} if self._mirror is None else self._mirror.problems
+        missing = ((name.rpartition("/"), why) for name, why in elsewhere.items() if name not in here)
+        return entries + [IndexEntry(model, version, False, why) for (model, _, version), why in missing]
+
+    def _reasons(self) -> dict[str, str]:
+        """Why this worker is not ready; a bucket that cannot be reached matters only then."""
+        reasons = self._registry.not_ready_because()
+        if reasons and self._mirror is not None and self._mirror.error:
+            return reasons | {"bucket": self._mirror.error}
+        return reasons
 
     def say_goodbye(self) -> None:
         """The last sums of a worker that ends."""

@@ -18,6 +18,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BadImage: 400,
     errors.BadRequest: 400,
     errors.BadTensor: 400,
+    errors.BrokenVersion: 400,
     errors.NotAllowed: 403,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,

@@ -12,7 +12,6 @@ from service.api.schemas_v2 import ChangeRequest, ErrorText, IndexEntry, IndexRe
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
 from service.fleet import Fleet
 from service.registry import IndexEntry as Found
-from service.registry import Registry
 
 MAX_BODY_BYTES = 65536
 HINT = "Send no body: models are taken as they lie on disk."
@@ -28,14 +27,14 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def repository_routes(registry: Registry, fleet: Fleet, changes_allowed: bool) -> APIRouter:
+def repository_routes(fleet: Fleet, changes_allowed: bool) -> APIRouter:
     """Bodies are optional and read by hand: FastAPI would read them however large they are."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
     @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
     async def index(request: Request) -> list[IndexEntry]:
         asked = await _read(request, IndexRequest)
-        entries = [_entry(entry) for entry in await run_in_threadpool(registry.index)]
+        entries = [_entry(entry) for entry in await run_in_threadpool(fleet.index)]
         return [entry for entry in entries if entry.state == "READY" or not asked.ready]
 
     @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)

@@ -243,5 +243,8 @@ def test_load_and_unload(changeable: tuple[RunningService, Path]) -> None:
         reasons = {e["version"]: e["reason"] for e in client.get_model_repository_index() if e["name"] == MODEL}
         assert "sha256" in reasons["3"]
         assert client.infer(MODEL, tensor(batch(1))).get_response()["model_version"] == "2"
+        (write_version(root, "spoilt", 1) / "labels.txt").write_text("changed")
+        with pytest.raises(InferenceServerException, match=r"'spoilt' cannot be loaded: .* has sha256"):
+            client.load_model("spoilt")
         with pytest.raises(InferenceServerException, match="no model 'absent'"):
             client.load_model("absent")
