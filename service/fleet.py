@@ -29,7 +29,7 @@ class Fleet:
         timeout_s: float,
         mirror: BucketMirror | None = None,
     ) -> None:
-        """`timeout_s` is what a change may take until all have carried it out; `mirror` fetches from a bucket, if any."""
+        """`timeout_s` is what a change may take until all have carried it out; `mirror` fetches from a bucket."""
         self._state = state
         self._board = board
         self._registry = registry
