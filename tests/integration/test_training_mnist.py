@@ -1,0 +1,40 @@
+"""Real digits from files to a published version: a short run in seconds, and the recipe that ships in full."""
+
+from pathlib import Path
+
+import pytest
+
+from service.manifest import read_manifest
+from training import trainer
+from training.export import export, options_for
+from training.recipes import find_recipe
+from training.recipes.base import with_settings
+from training.sources import open_source
+
+
+def silent(line: str) -> None:
+    """The user who does not look."""
+
+
+def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) -> float:
+    """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
+    recipe = with_settings(find_recipe("mnist-lenet5"), settings)
+    run = trainer.train(recipe, folder / "runs", silent, data_dir)
+    source = open_source(run.folder, None, data_dir, None)
+    version = export(source, options_for(source, name="digits", models_dir=folder / "models"), silent)
+    manifest = read_manifest(version)
+    [variant] = manifest.variants
+    assert manifest.parameters == 61_706
+    assert manifest.preprocessing.background == 0
+    assert variant.parity.pictures == 1000
+    assert f"**{variant.test_accuracy:.2%}** of the 10,000 test pictures" in (version / "card.md").read_text()
+    return variant.test_accuracy
+
+
+def test_a_short_run_on_few_digits_learns(data_dir: Path, tmp_path: Path) -> None:
+    assert train_and_publish({"epochs": "4", "limit": "4000"}, data_dir, tmp_path) > 0.95
+
+
+@pytest.mark.slow
+def test_the_recipe_reaches_99_2_percent(data_dir: Path, tmp_path: Path) -> None:
+    assert train_and_publish({}, data_dir, tmp_path) >= 0.992
