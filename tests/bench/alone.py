@@ -10,7 +10,7 @@ from typing import Any
 
 from service.cores import usable_cores
 from tests.bench import convoy, machine, raw, stages
-from tests.bench.bodies import Bodies, images_of_a_batch
+from tests.bench.bodies import Bodies, Sizes
 from tests.bench.generators import Fired, constant_rate, need, wrk
 from tests.bench.loads import Load, convoy_loads, offered
 from tests.bench.local import LocalModel
@@ -18,7 +18,6 @@ from tests.bench.processes import resident_bytes
 from tests.bench.samples import Samples, samples
 from tests.bench.stages import StageTimes
 
-SAMPLES = 3200
 RAW_S = 0.25
 WARM_UP_S = 1.0
 PART_OF_PEAK = 0.6
@@ -58,11 +57,13 @@ class Measured:
     steady: dict[str, list[Fired]] = field(default_factory=lambda: defaultdict(list))
     """By load, at PART_OF_PEAK of its own peak."""
     stages: dict[str, list[StageTimes]] = field(default_factory=lambda: defaultdict(list))
+    stages_void: set[str] = field(default_factory=set)
 
     def voids(self) -> list[str]:
         """Loads with a failed request."""
         found = [f"{load} at {connections} connections" for (load, connections), f in self.fired.items() if void(f)]
-        return found + [f"{load} at a constant rate" for load, f in self.steady.items() if void(f)]
+        found += [f"{load} at a constant rate" for load, f in self.steady.items() if void(f)]
+        return found + [f"stages of {load}" for load in sorted(self.stages_void)]
 
 
 def void(fired: list[Fired]) -> bool:
@@ -86,11 +87,12 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     need("h2load")
     local = {threads: LocalModel(plan.models, plan.model, threads) for threads in sorted({1, usable_cores()})}
     model = local[1]
-    chosen = samples(model, SAMPLES, plan.pictures)
-    found = Measured(_about(plan, model, chosen), images_of_a_batch(model.shape))
+    sizes = Sizes.of(model.shape)
+    chosen = samples(model, sizes.samples, plan.pictures)
+    found = Measured(_about(plan, model, chosen), sizes.batch)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        bodies = Bodies(chosen, folder, found.batch)
+        bodies = Bodies(chosen, folder, sizes)
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}")
             _raw(local, chosen, found, say)
@@ -141,9 +143,12 @@ def _peaks(plan: Plan, bodies: Bodies, folder: Path, found: Measured, say: Calla
 
 
 def _stages(plan: Plan, bodies: Bodies, folder: Path, found: Measured, say: Callable[[str], None]) -> None:
-    for load, times_us in stages.measure(plan.models, _offered(plan, found), bodies, plan.seconds, folder).items():
+    loads = _offered(plan, found)
+    measured = stages.measure(plan.models, loads, bodies, plan.seconds, folder)
+    for load, times_us in measured.items():
         found.stages[load].append(times_us)
         say(f"  {load}, CPU us: " + ", ".join(f"{stage} {us:.0f}" for stage, us in times_us.items()))
+    found.stages_void |= {load.name for load in loads} - measured.keys()
 
 
 def _steady(plan: Plan, bodies: Bodies, folder: Path, found: Measured, say: Callable[[str], None]) -> None:

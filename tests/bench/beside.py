@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench import convoy, machine
 from tests.bench.alone import PART_OF_PEAK, line, middle, void
-from tests.bench.bodies import Bodies, images_of_a_batch
+from tests.bench.bodies import Bodies, Sizes
 from tests.bench.errors import CannotMeasure
 from tests.bench.generators import Fired, constant_rate, need, wrk
 from tests.bench.loads import Load, convoy_loads, offered, wait_until_right
@@ -23,7 +23,6 @@ from tests.bench.samples import Samples, samples
 from tests.load import pictures
 
 OURS = "convoy"
-SAMPLES = 3200
 WARM_UP_S = 1.0
 # One run uses one thread with every server, so that instances are comparable.
 OUR_THREADS = {"CONVOY_THREADS": "1"}
@@ -85,10 +84,11 @@ def compare(plan: Plan, say: Callable[[str], None]) -> Compared:
     need("h2load")
     environments.set_up(plan.peers)
     model = LocalModel(plan.models, plan.model, 1)
-    chosen = as_input(samples(model, SAMPLES, plan.pictures))
-    found = Compared(_about(plan, model, chosen), images_of_a_batch(model.shape))
+    sizes = Sizes.of(model.shape)
+    chosen = as_input(samples(model, sizes.samples, plan.pictures))
+    found = Compared(_about(plan, model, chosen), sizes.batch)
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(plan, model, Bodies(chosen, Path(folder), found.batch), say, found)
+        run = _Run(plan, model, Bodies(chosen, Path(folder), sizes), say, found)
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}")
             for server in (OURS, *plan.peers):

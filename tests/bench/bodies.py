@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from service.manifest import IMAGE, PROBABILITIES
 from tests.bench.samples import Samples
 from tests.load import wire
 
-COUNT = 50
 SMALL_INPUT_BYTES = 16 * 1024
 JSON = "application/json"
 JSON_LENGTH = "Inference-Header-Content-Length"
@@ -40,19 +39,30 @@ class Body:
         return {"Content-Type": self.content_type} | extra
 
 
-def images_of_a_batch(shape: Sequence[int]) -> int:
-    """64, but 8 of large inputs: as JSON they would pass the limit that the service puts on a body."""
-    return 64 if np.prod(shape) <= SMALL_INPUT_BYTES else 8
+class Sizes(NamedTuple):
+    """How many images a batch holds, and how many bodies of a kind rotate."""
+
+    batch: int
+    count: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> "Sizes":
+        """Fewer of large inputs: as JSON, 64 of them would pass the limit that the service puts on a body."""
+        return cls(64, 50) if np.prod(shape) <= SMALL_INPUT_BYTES else cls(8, 10)
+
+    @property
+    def samples(self) -> int:
+        """So many that no image is in two batches."""
+        return self.batch * self.count
 
 
 class Bodies:
     """Writes bodies of any kind into a folder, each kind once."""
 
-    def __init__(self, samples: Samples, folder: Path, batch: int, count: int = COUNT) -> None:
+    def __init__(self, samples: Samples, folder: Path, sizes: Sizes) -> None:
         self._samples = samples
         self._folder = folder
-        self._batch = batch
-        self._count = count
+        self._sizes = sizes
         self._made: dict[str, Body] = {}
 
     def get(self, kind: str) -> Body:
@@ -63,16 +73,16 @@ class Bodies:
 
     def _make(self, kind: str) -> Body:
         content_type, many, encode = KINDS[kind]
-        size = self._batch if many else 1
+        size = self._sizes.batch if many else 1
         stem = self._folder / kind.replace(" ", "-")
-        for number in range(self._count):
+        for number in range(self._sizes.count):
             chosen = self._chosen(number, size)
             encoded = [self._samples.encoded[i] for i in chosen]
             Path(f"{stem}.{number}").write_bytes(encode(encoded, self._samples.tensors[chosen]))
         best = tuple(self._samples.best[i] for i in self._chosen(0, size))
         shape = (size, *self._samples.tensors.shape[1:])
         head = len(binary_head(shape)) if kind in BINARY else None
-        return Body(stem, self._count, content_type or _media_type(self._samples.encoded[0]), size, best, head)
+        return Body(stem, self._sizes.count, content_type or _media_type(self._samples.encoded[0]), size, best, head)
 
     def _chosen(self, number: int, size: int) -> list[int]:
         return [(number * size + i) % len(self._samples.encoded) for i in range(size)]

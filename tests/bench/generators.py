@@ -18,6 +18,8 @@ SCRIPT = Path(__file__).parent / "post.lua"
 PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
 TIMEOUT_S = 30
 RATE_KEPT = 0.97
+PROCESSES = 4  # of h2load, each with a body of its own
+TIMER_S = 0.002
 LEAST_REQUESTS = 5  # of each connection, at a constant rate
 WARM_UP = 0.2  # of a run at a constant rate; its answers do not count
 
@@ -74,57 +76,59 @@ def parse_wrk(output: str) -> Fired:
 
 
 def constant_rate(url: str, body: Body, requests_per_s: float, connections: int, seconds: float) -> Fired:
-    """That many requests a second, evenly, whatever the answers do; a late one has waited since it was due.
+    """That many requests a second, whatever the answers do; a late one has waited since it was due.
 
-    An h2load of its own for each connection, since its log does not tell connections apart. Requests that were due and
-    never answered count as failed: the rate was too high for this server, or something else used the machine.
+    An h2load posts one body, so a few of them take turns; one for each connection would cost five times the processor
+    time. Requests that were due and never answered count as failed: the rate was too high for this server, or something
+    else used the machine.
     """
     need("h2load")
     interval_s = connections / requests_per_s
     seconds = max(seconds, LEAST_REQUESTS * interval_s)
+    shares = [connections * (n + 1) // PROCESSES - connections * n // PROCESSES for n in range(PROCESSES)]
     with tempfile.TemporaryDirectory() as folder:
-        logs = [Path(folder) / f"{number}.log" for number in range(connections)]
+        logs = [Path(folder) / f"{number}.log" for number in range(PROCESSES)]
         loads = []
-        for number, log in enumerate(logs):
-            loads.append(_h2load(url, body, body.file(number), interval_s, seconds, log))
-            time.sleep(interval_s / connections)
-        for load in loads:
-            load.wait(seconds + 2 * TIMEOUT_S)
-        answers = [answer for log in logs for answer in read_log(log.read_text(), interval_s)]
+        for number, (share, log) in enumerate(zip(shares, logs, strict=True)):
+            if share:
+                loads.append((_h2load(url, body, body.file(number), share, interval_s, seconds, log), share, log))
+                time.sleep(interval_s / PROCESSES)
+        for process, _, _ in loads:
+            process.wait(seconds + 2 * TIMEOUT_S)
+        answers = [answer for _, share, log in loads for answer in read_log(log.read_text(), share, interval_s)]
     return _summed(answers, requests_per_s, connections, seconds)
 
 
 class Answer(NamedTuple):
-    """One answer at a constant rate. `latency_s` runs from when the request was due."""
+    """One answer at a constant rate, from the first request on. `latency_s` runs from when the request was due."""
 
     due_s: float
     latency_s: float
     good: bool
 
 
-def read_log(log: str, interval_s: float) -> list[Answer]:
-    """Answers of one connection from h2load's log: lines of start (microseconds), status, and duration.
+def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
+    """Answers from one h2load's log: lines of start (microseconds), status, and duration (microseconds).
 
-    A request that was due while the answer before it was still out could only start late: it counts from when it was
-    due. Otherwise it counts from its start, so that h2load's timer (a millisecond) is not taken for the server's.
+    Every `interval_s` each of its connections has a request due, and can only send it when it has its last answer. The
+    n-th request sent is taken for the n-th due. One that is late by more than h2load's timer is, has waited since then.
     """
-    answers: list[Answer] = []
-    first_s, free_s = 0.0, 0.0
-    for number, line in enumerate(log.splitlines()):
-        start_us, status, duration_us = line.split("\t")[:3]
-        start_s, end_s = int(start_us) / 1e6, (int(start_us) + int(duration_us)) / 1e6
-        first_s = first_s or start_s
-        due_s = first_s + number * interval_s
-        waited_since_s = due_s if free_s > due_s else start_s
-        answers.append(Answer(due_s - first_s, end_s - min(waited_since_s, start_s), status == "200"))
-        free_s = end_s
+    lines = sorted(tuple(map(int, line.split("\t")[:3])) for line in log.splitlines())
+    answers = []
+    for number, (start_us, status, took_us) in enumerate(lines):
+        due_s = number // connections * interval_s
+        late_s = (start_us - lines[0][0]) / 1e6 - due_s
+        waited_s = late_s if late_s > TIMER_S else 0.0
+        answers.append(Answer(due_s, waited_s + took_us / 1e6, status == 200))
     return answers
 
 
-def _h2load(url: str, body: Body, file: Path, interval_s: float, seconds: float, log: Path) -> subprocess.Popen[bytes]:
+def _h2load(
+    url: str, body: Body, file: Path, connections: int, interval_s: float, seconds: float, log: Path
+) -> subprocess.Popen[bytes]:
     headers = [part for name, value in body.headers().items() for part in ("-H", f"{name}: {value}")]
-    rate = [f"--rps={1 / interval_s:.6f}", "-c1", "-t1", f"-D{round(seconds * 1000)}ms", f"--log-file={log}"]
-    command = ["h2load", "--h1", *rate, "-d", str(file), *headers, url]
+    rate = [f"--rps={1 / interval_s:.6f}", f"-c{connections}", "-t1", f"-D{round(seconds * 1000)}ms"]
+    command = ["h2load", "--h1", *rate, f"--log-file={log}", "-d", str(file), *headers, url]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

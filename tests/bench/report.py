@@ -143,7 +143,11 @@ def _steady(found: Measured) -> str:
 
 def _stages(found: Measured) -> str:
     rows = []
-    for load, rounds in found.stages.items():
+    for load in found.images:
+        rounds = found.stages.get(load)
+        if not rounds or load in found.stages_void:
+            rows.append([load, "void", *[""] * len(STAGES)])
+            continue
         times_us = [median(times[stage] for times in rounds) for stage in STAGES]
         whole_us = median(sum(times.values()) for times in rounds)
         rows.append([load, *(f"{us:,.0f}" for us in times_us), f"{whole_us:,.0f}"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.images import decode
-from tests.bench.bodies import JSON_LENGTH, KINDS, Bodies, best_classes, binary_head, images_of_a_batch
+from tests.bench.bodies import JSON_LENGTH, KINDS, Bodies, Sizes, best_classes, binary_head
 from tests.bench.errors import CannotMeasure
 from tests.bench.local import LocalModel
 from tests.bench.samples import Samples, samples
@@ -27,7 +27,7 @@ def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
 
 @pytest.fixture
 def bodies(chosen: Samples, tmp_path: Path) -> Bodies:
-    return Bodies(chosen, tmp_path, BATCH, count=3)
+    return Bodies(chosen, tmp_path, Sizes(BATCH, count=3))
 
 
 def test_samples_know_what_the_model_says_of_them(chosen: Samples) -> None:
@@ -91,8 +91,8 @@ def test_base64_for_the_peers(bodies: Bodies, chosen: Samples) -> None:
 
 
 def test_large_inputs_make_small_batches() -> None:
-    assert images_of_a_batch((28, 28, 1)) == images_of_a_batch((32, 32, 3)) == 64
-    assert images_of_a_batch((224, 224, 3)) == 8
+    assert Sizes.of((28, 28, 1)) == Sizes.of((32, 32, 3)) == Sizes(64, 50)
+    assert Sizes.of((224, 224, 3)) == Sizes(8, 10)
 
 
 def _rows(*best: int) -> np.ndarray:

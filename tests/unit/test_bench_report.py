@@ -88,6 +88,13 @@ def test_stages_and_the_floor(alone: Measured) -> None:
     assert "120 MB" in content
 
 
+def test_stages_that_could_not_be_measured_are_void(alone: Measured) -> None:
+    alone.stages_void.add("v2 json x64")
+    content = report.alone(alone, "make bench", "plot.svg")
+    assert _row(content[content.index("Processor time") :], "| v2 json x64 |")[1] == "void"
+    assert "stages of v2 json x64" in alone.voids()
+
+
 def test_ratios_are_ours_over_theirs(compared: Compared) -> None:
     content = report.beside(compared, "make bench-peers", "peers.svg")
     ratios = content[content.index("over the peer") :]
