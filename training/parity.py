@@ -18,7 +18,8 @@ from training.service_path import ServicePath, prepare_file, read_picture
 PICTURES = 1000
 BATCH_SIZES = (1, 7, 64)
 LARGEST_DIFFERENCE = 1e-5
-LEAST_SPREAD = 1e-4
+LEAST_SPREAD = 10 * LARGEST_DIFFERENCE
+"""Answers to different pictures that differ by less than this could not be told from a graph without an input."""
 NAMED = 5
 SUFFIXES = {".jpg", ".jpeg", *(f".{name.lower()}" for name in FORMATS)}
 
@@ -66,11 +67,14 @@ def check_parity(network: keras.Model, path: ServicePath, sample: Sample) -> Par
     """Compares a Keras network (float32 pixels to probabilities) with its graph in the service, at each batch size.
 
     Raises TrainingError that names the pictures, when a probability differs by more than 1e-5 or the most probable
-    class differs; or when all pictures get the same answer.
+    class differs; or when all pictures get about the same answer.
     """
     expected = network.predict(sample.images.astype(np.float32), verbose=0)
-    if float(np.ptp(expected, axis=0).max()) < LEAST_SPREAD:
-        raise TrainingError(f"The network gives the same answer to all {len(expected)} pictures: it ignores its input.")
+    if (spread := float(np.ptp(expected, axis=0).max())) < LEAST_SPREAD:
+        raise TrainingError(
+            f"The network's answers to {len(expected)} pictures differ by {spread:.1g} at most: it ignores its input, or "
+            "was never trained, or was given pixels in another range than it expects (--scale, --mean, --std)."
+        )
     largest = 0.0
     for batch_size in BATCH_SIZES:
         found = path.run(sample.prepared, batch_size)
