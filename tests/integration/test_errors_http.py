@@ -174,6 +174,15 @@ def test_a_broken_newest_version_leaves_the_one_before_in_service(tmp_path: Path
         assert service.client.post(LINEAR, content=picture()).json()["version"] == "1"
 
 
+def test_asked_for_a_gpu_that_is_not_there_it_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1)
+    with RunningService(tmp_path, wait_ready=False, device="cuda") as service:
+        assert "CUDAExecutionProvider" in service.wait_for("version is broken")["reason"]
+        reply = service.client.get("/health/ready")
+        check(reply, "not_ready", 503)
+        assert "CUDAExecutionProvider" in reply.json()["error"]["reasons"]["linear"]
+
+
 def test_without_any_model_it_lives_and_says_why_it_is_not_ready(tmp_path: Path) -> None:
     with RunningService(tmp_path / "nothing", wait_ready=False) as service:
         assert service.client.get("/health/live").status_code == 200
