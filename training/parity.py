@@ -72,8 +72,8 @@ def check_parity(network: keras.Model, path: ServicePath, sample: Sample) -> Par
     expected = network.predict(sample.images.astype(np.float32), verbose=0)
     if (spread := float(np.ptp(expected, axis=0).max())) < LEAST_SPREAD:
         raise TrainingError(
-            f"The network's answers to {len(expected)} pictures differ by {spread:.1g} at most: it ignores its input, was "
-            "never trained, or was given pixels in another range than it expects (--scale, --mean, --std)."
+            f"The network's answers to {len(expected)} pictures differ by {spread:.1g} at most: it ignores its input, "
+            "was never trained, or was given pixels in another range than it expects (--scale, --mean, --std)."
         )
     largest = 0.0
     for batch_size in BATCH_SIZES:
