@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from training.augment import augment
 from training.datasets.base import Dataset, Split
+from training.errors import TrainingError
 from training.recipes.base import Recipe
 
 # One number each for what is drawn by chance, so that no two draws share a random stream.
@@ -29,9 +30,14 @@ class Portions:
 
 
 def portion(dataset: Dataset, recipe: Recipe) -> Portions:
-    """Splits the validation pictures off the training set and applies the recipe's `limit`."""
+    """Splits the validation pictures off the training set and applies the recipe's `limit`.
+
+    Raises TrainingError when that leaves nothing to train on.
+    """
     shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
     cut = recipe.validation if recipe.limit is None else min(recipe.validation, recipe.limit)
+    if cut >= len(shuffled):
+        raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training pictures.")
     test = np.arange(len(dataset.test))
     return Portions(shuffled[cut:][: recipe.limit], shuffled[:cut], test[: recipe.limit])
 

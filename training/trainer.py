@@ -57,6 +57,9 @@ def build_network(recipe: Recipe, dataset: Dataset) -> keras.Model:
     Raises TrainingError for an unknown network or option, and for pictures that are too small.
     """
     _check_options(recipe)
+    *_, channels = dataset.train.shape
+    if len(recipe.mean) not in (1, channels):
+        raise TrainingError(f"mean and std have {len(recipe.mean)} values; {dataset.name} has {channels} channels.")
     try:
         return build(
             recipe.architecture,

@@ -4,10 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import pytest
 
 from training.batches import EvaluationBatches, TrainingBatches, portion
 from training.callbacks import Position
 from training.datasets.base import ArraySplit, Dataset
+from training.errors import TrainingError
 from training.recipes.base import Recipe
 
 CLASSES = 3
@@ -128,3 +130,10 @@ def test_a_limit_holds_for_every_portion() -> None:
     portions = portion(dataset, recipe(limit=5))
     assert (len(portions.train), len(portions.validation), len(portions.test)) == (5, 5, 5)
     assert not set(portions.train) & set(portions.validation)
+
+
+def test_validation_must_leave_something_to_train_on() -> None:
+    dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
+    with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training pictures"):
+        portion(dataset, recipe(validation=10))
+    assert len(portion(dataset, recipe(validation=9)).train) == 1
