@@ -1,6 +1,6 @@
 """Measures speed and writes it into a report: `make bench` and `make bench-peers`.
 
-Ends with 1 when a load was void because a request failed, and with 2 when nothing could be measured.
+Ends with 1 when a load was void (a request failed, or a rate was not kept), and with 2 when nothing could be measured.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _set_up(args: argparse.Namespace) -> int:
 def _end(content: str, voids: list[str], file: Path) -> int:
     print(f"\n{content}\n\nwritten into {file}")
     for name in voids:
-        print(f"VOID: {name}: a request failed, or a constant rate was not kept.", file=sys.stderr)
+        print(f"VOID: {name}.", file=sys.stderr)
     return len(voids)
 
 

@@ -60,24 +60,32 @@ class Measured:
     stages_void: set[str] = field(default_factory=set)
 
     def voids(self) -> list[str]:
-        """Loads with a failed request."""
-        found = [f"{load} at {connections} connections" for (load, connections), f in self.fired.items() if void(f)]
-        found += [f"{load} at a constant rate" for load, f in self.steady.items() if void(f)]
-        return found + [f"stages of {load}" for load in sorted(self.stages_void)]
+        """What has no figures, and why."""
+        found = [f"{load} at {count} connections: {why_void(f)}" for (load, count), f in self.fired.items() if void(f)]
+        found += [f"{load} at a constant rate: {why_void(f)}" for load, f in self.steady.items() if void(f)]
+        return found + [
+            f"stages of {load}: a request failed, or none was answered" for load in sorted(self.stages_void)
+        ]
 
 
 def void(fired: list[Fired]) -> bool:
-    return any(one.failed for one in fired)
+    return any(one.failed or one.missing for one in fired)
+
+
+def why_void(fired: list[Fired]) -> str:
+    got = middle(fired)
+    return f"{got.failed} failed" if got.failed else f"{got.missing} not answered in time"
 
 
 def middle(fired: list[Fired]) -> Fired:
-    """The median of each figure over the rounds; failures are added up."""
+    """The median of each figure over the rounds; what failed or is missing is added up."""
     return Fired(
         requests_per_s=median(one.requests_per_s for one in fired),
         p50_ms=median(one.p50_ms for one in fired),
         p99_ms=median(one.p99_ms for one in fired),
         requests=round(median(one.requests for one in fired)),
         failed=sum(one.failed for one in fired),
+        missing=sum(one.missing for one in fired),
     )
 
 
@@ -171,5 +179,5 @@ def _service(plan: Plan, folder: Path) -> Any:
 
 
 def line(fired: Fired) -> str:
-    failed = f", VOID: {fired.failed} failed" if fired.failed else ""
-    return f"{fired.requests_per_s:.0f} requests/s, p50 {fired.p50_ms:.2f} ms, p99 {fired.p99_ms:.2f} ms{failed}"
+    problem = f", VOID: {why_void([fired])}" if void([fired]) else ""
+    return f"{fired.requests_per_s:.0f} requests/s, p50 {fired.p50_ms:.2f} ms, p99 {fired.p99_ms:.2f} ms{problem}"

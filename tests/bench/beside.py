@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench import convoy, machine
-from tests.bench.alone import PART_OF_PEAK, line, middle, void
+from tests.bench.alone import PART_OF_PEAK, line, middle, void, why_void
 from tests.bench.bodies import Bodies, Sizes
 from tests.bench.errors import CannotMeasure
 from tests.bench.generators import Fired, constant_rate, need, wrk
@@ -62,9 +62,11 @@ class Compared:
         return [(load, server) for load, server in self.fired if server != OURS and (load, OURS) in self.fired]
 
     def voids(self) -> list[str]:
-        found = [f"{load} at {server}" for (load, server), fired in self.fired.items() if void(fired)]
+        found = [f"{load} at {server}: {why_void(f)}" for (load, server), f in self.fired.items() if void(f)]
         steady = [(key, name, fired) for key, pair in self.steady.items() for name, fired in pair.items()]
-        return found + [f"{load} at {name}, constant rate" for (load, _), name, fired in steady if void(fired)]
+        return found + [
+            f"{load} at {name}, constant rate: {why_void(fired)}" for (load, _), name, fired in steady if void(fired)
+        ]
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,15 @@ WARM_UP = 0.2  # of a run at a constant rate; its answers do not count
 
 
 class Fired(NamedTuple):
-    """One load. With a failed request it is void: it says nothing about speed."""
+    """One load. With a failed or missing request it is void: it says nothing about speed."""
 
     requests_per_s: float
     p50_ms: float
     p99_ms: float
     requests: int
     failed: int
+    missing: int = 0
+    """Of a constant rate: due, and not answered by the end."""
 
 
 def need(tool: str) -> None:
@@ -79,8 +81,8 @@ def constant_rate(url: str, body: Body, requests_per_s: float, connections: int,
     """That many requests a second, whatever the answers do; a late one has waited since it was due.
 
     An h2load posts one body, so a few of them take turns; one for each connection would cost five times the processor
-    time. Requests that were due and never answered count as failed: the rate was too high for this server, or something
-    else used the machine.
+    time. Requests that were due and not answered are missing: the rate was too high for this server, or something else
+    used the machine.
     """
     need("h2load")
     interval_s = connections / requests_per_s
@@ -141,5 +143,6 @@ def _summed(answers: Sequence[Answer], requests_per_s: float, connections: int, 
         p50_ms=median(latencies_ms),
         p99_ms=latencies_ms[int(0.99 * (len(latencies_ms) - 1))],
         requests=len(counted),
-        failed=sum(not answer.good for answer in answers) + max(0, missing),
+        failed=sum(not answer.good for answer in answers),
+        missing=max(0, missing),
     )

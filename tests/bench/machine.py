@@ -1,5 +1,6 @@
 """On what, with what and when something was measured."""
 
+import os
 import platform
 import re
 import subprocess
@@ -15,10 +16,11 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def describe() -> dict[str, str]:
-    """CPU model, cores, date, and the versions of Convoy and of what it serves with."""
+    """CPU model, cores, how busy they are, date, and the versions of Convoy and of what it serves with."""
     return {
         "CPU": cpu_model(),
         "cores": str(usable_cores()),
+        "busy with other work": f"{os.getloadavg()[0]:.1f} (load average before the start; near 0 is idle)",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "date": datetime.now(UTC).date().isoformat(),
         "convoy": f"{version('convoy')}, commit {_commit()}",

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tests.bench.alone import Measured, middle, void
 from tests.bench.beside import OURS, Compared
@@ -17,12 +18,13 @@ SETTINGS = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 
 def throughput(found: Measured, file: Path) -> None:
     """p99 over images/s: a line for each load, a point for each number of connections."""
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes: Axes = figure.subplots()
         for load in found.images:
             points = [(c, middle(f)) for (name, c), f in found.fired.items() if name == load and not void(f)]
@@ -32,8 +34,12 @@ def throughput(found: Measured, file: Path) -> None:
             for (connections, _), x, y in zip(points, across, up, strict=True):
                 axes.annotate(str(connections), (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7)
         axes.set(xscale="log", yscale="log", xlabel="images/s", ylabel="p99 latency, ms")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(THOUSANDS)
+            axis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.25, which="both", linewidth=0.5)
-        axes.legend(title="load (points: connections)", fontsize=8, title_fontsize=8, frameon=False)
+        figure.legend(title="load (points: connections)", loc="outside right upper", frameon=False)
         save(figure, file)
 
 
@@ -62,6 +68,7 @@ def _bars(axes: Axes, load: str, found: Compared) -> None:
     bars = axes.barh(titles, [per_s[server] for server in servers], color=colours)
     axes.bar_label(bars, labels=[f"{per_s[server]:,.0f}" for server in servers], padding=3, fontsize=8)
     axes.set_title(load, loc="left", fontsize=9)
+    axes.xaxis.set_major_formatter(THOUSANDS)
     axes.invert_yaxis()
     axes.margins(x=0.12)
 

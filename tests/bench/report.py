@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench.alone import Measured, middle, void
+from tests.bench.alone import Measured, middle, void, why_void
 from tests.bench.beside import OURS, Compared
 from tests.bench.clocks import STAGES
 from tests.bench.errors import CannotMeasure
@@ -74,7 +74,7 @@ def cells(fired: Sequence[Fired], images: int) -> list[str]:
     """Requests/s, images/s, p50 and p99; a load with a failed request has no figures."""
     got = middle(list(fired))
     if void(list(fired)):
-        return [f"void: {got.failed} failed", "", "", ""]
+        return [f"void: {why_void(list(fired))}", "", "", ""]
     return [
         f"{got.requests_per_s:,.0f}",
         f"{got.requests_per_s * images:,.0f}",

@@ -42,11 +42,11 @@ def test_another_status_is_a_failure() -> None:
     assert (good.good, refused.good, cut_off.good) == (True, False, False)
 
 
-def test_a_rate_that_was_not_kept_is_a_failure() -> None:
+def test_a_rate_that_was_not_kept_is_noticed() -> None:
     kept = [generators.Answer(due_s=number / 100, latency_s=0.001, good=True) for number in range(1000)]
-    assert generators._summed(kept, 100, connections=4, seconds=10).failed == 0
+    assert generators._summed(kept, 100, connections=4, seconds=10).missing == 0
     late = generators._summed(kept[:500], 100, connections=4, seconds=10)
-    assert late.failed == 970 - 4 - 500
+    assert late.missing == 970 - 4 - 500
 
 
 def test_the_beginning_does_not_count() -> None:
