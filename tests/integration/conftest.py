@@ -22,7 +22,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_version(root, "linear", 1, seed=1)
     write_version(root, "linear", 2, seed=2)
     write_version(root, "brittle", 1, graph=brittle_graph(SHAPE, 4))
-    write_version(root, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=150))
+    write_version(root, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=400))
     return root
 
 

@@ -16,14 +16,14 @@ from tests.versions import write_version
 
 
 def test_64_clients_at_once_share_batches(service: RunningService) -> None:
-    before = batches(service, "linear")
+    before = batches(service, "slow")
     with ThreadPoolExecutor(64) as clients:
-        codes = list(clients.map(lambda seed: ask(service.url, "linear", seed), range(1024)))
-    after = batches(service, "linear")
-    assert codes == [200] * 1024
+        codes = list(clients.map(lambda seed: ask(service.url, "slow", seed), range(64)))
+    after = batches(service, "slow")
+    assert codes == [200] * 64
     runs, images = after[0] - before[0], after[1] - before[1]
-    assert images == 1024
-    assert runs < 0.8 * images, f"{images} images rode in {runs} batches"
+    assert images == 64
+    assert runs < images / 2, f"{images} images rode in {runs} batches"
 
 
 def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path: Path) -> None:
