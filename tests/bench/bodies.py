@@ -43,7 +43,7 @@ class Sizes(NamedTuple):
     """How many images a batch holds, and how many bodies of a kind rotate."""
 
     batch: int
-    count: int
+    bodies: int
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> "Sizes":
@@ -53,7 +53,7 @@ class Sizes(NamedTuple):
     @property
     def samples(self) -> int:
         """So many that no image is in two batches."""
-        return self.batch * self.count
+        return self.batch * self.bodies
 
 
 class Bodies:
@@ -75,14 +75,14 @@ class Bodies:
         content_type, many, encode = KINDS[kind]
         size = self._sizes.batch if many else 1
         stem = self._folder / kind.replace(" ", "-")
-        for number in range(self._sizes.count):
+        for number in range(self._sizes.bodies):
             chosen = self._chosen(number, size)
             encoded = [self._samples.encoded[i] for i in chosen]
             Path(f"{stem}.{number}").write_bytes(encode(encoded, self._samples.tensors[chosen]))
         best = tuple(self._samples.best[i] for i in self._chosen(0, size))
         shape = (size, *self._samples.tensors.shape[1:])
         head = len(binary_head(shape)) if kind in BINARY else None
-        return Body(stem, self._sizes.count, content_type or _media_type(self._samples.encoded[0]), size, best, head)
+        return Body(stem, self._sizes.bodies, content_type or _media_type(self._samples.encoded[0]), size, best, head)
 
     def _chosen(self, number: int, size: int) -> list[int]:
         return [(number * size + i) % len(self._samples.encoded) for i in range(size)]

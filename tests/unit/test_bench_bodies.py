@@ -27,7 +27,7 @@ def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
 
 @pytest.fixture
 def bodies(chosen: Samples, tmp_path: Path) -> Bodies:
-    return Bodies(chosen, tmp_path, Sizes(BATCH, count=3))
+    return Bodies(chosen, tmp_path, Sizes(BATCH, bodies=3))
 
 
 def test_samples_know_what_the_model_says_of_them(chosen: Samples) -> None:
