@@ -145,7 +145,14 @@ PROGRAM = "from training.cli import main; main()"
 
 def start(runs_dir: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, "run", "xo", "--runs-dir", str(runs_dir), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_ctrl_c
+    )
+
+
+def listen_to_ctrl_c() -> None:
+    """What a terminal's shell starts does; what a script starts in the background is told to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lines_until(process: subprocess.Popen[str], start_of_line: str) -> Iterator[str]:
