@@ -1,5 +1,6 @@
 """Option types and options that several commands of convoy-train share. Imports nothing but click."""
 
+import importlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,8 @@ RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=
 def example(*lines: str) -> str:
     """The end of a command's help; click re-wraps paragraphs that don't start with this mark."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def import_keras() -> None:
+    """Before anything else that imports Keras: this is where its backend is told to be quiet."""
+    importlib.import_module("training.backend")

@@ -40,7 +40,7 @@ SERVICE = (
 
 TRAINING = (
     # leaves
-    "training errors frugal options published architectures.kernels architectures.layers",
+    "training errors frugal fused options published architectures.kernels architectures.layers",
     "costs datasets.base files graph recipes.base",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
@@ -52,6 +52,7 @@ TRAINING = (
     "card service_path trainer",
     "measure parity",
     "export",
+    "cli.describe cli.evaluate cli.export cli.recipes cli.run",
     "cli",
 )
 
@@ -73,7 +74,7 @@ LIBRARIES = {
     "prometheus_client": {"service.metrics", "service.sums"},
     "pydantic_settings": {"service.settings"},
     "starlette": {"service.api", "service.app", "service.server"},
-    "tensorflow": {"training.backend", "training.export"},
+    "tensorflow": {"training.backend", "training.export", "training.fused"},
     "tf2onnx": {"training.export", "training.frugal"},
     "uvicorn": {"service.server"},
 }

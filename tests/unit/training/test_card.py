@@ -120,8 +120,8 @@ def test_the_command_of_a_recipe_gives_that_recipe(settings: dict[str, str]) -> 
     recipe = with_settings(RECIPES["mnist-lenet5"], settings | {"seed": "7"})
     words = shlex.split(command_for(recipe))
     assert words[:3] == ["convoy-train", "run", "mnist-lenet5"]
-    parsed = cli.run.make_context("run", words[2:]).params
-    changes = cli._changes(parsed["settings"], {"seed": parsed["seed"]})
+    parsed = cli.run.run.make_context("run", words[2:]).params
+    changes = cli.run._changes(parsed["settings"], {"seed": parsed["seed"]})
     assert with_settings(RECIPES[parsed["recipe"]], changes) == recipe
 
 

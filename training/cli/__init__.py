@@ -1,0 +1,33 @@
+"""convoy-train, one file a command: parses, calls one function, prints. Nothing heavy is imported before it must."""
+
+import sys
+from typing import Any
+
+import click
+
+from training.cli import describe, evaluate, export, recipes, run
+from training.errors import TrainingError
+
+
+class _Group(click.Group):
+    """Prints a TrainingError without a traceback, and lists commands in the order in which they are used."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except TrainingError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="convoy")
+def main() -> None:
+    """Trains convolutional networks and exports them to what the service reads."""
+
+
+for command in (recipes.list_recipes, run.run, export.export, evaluate.evaluate, describe.describe):
+    main.add_command(command)

@@ -1,0 +1,48 @@
+"""convoy-train export."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.options import DATA_DIR, FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, example, import_keras
+
+
+@click.command(
+    epilog=example(
+        "convoy-train export runs/mnist-lenet5/20260101T120000Z --name mnist-lenet5",
+        "convoy-train export flowers.keras --name flowers --labels flowers.txt --pictures photos/ --shorter 256",
+    )
+)
+@click.argument("source", metavar="RUN_OR_FILE", type=PATH)
+@click.option("--name", required=True, help="The model's name in the service.")
+@MODELS_DIR
+@click.option("--labels", type=PATH, help="One label a line; default: the run's or data set's.")
+@click.option("--dataset", help="Check and measure a .keras file on this data set.")
+@click.option("--pictures", type=FOLDER, help="Check on the pictures in a folder.")
+@DATA_DIR
+@click.option("--data-note", help="What to know of these data files; default: what the run was told.")
+@click.option("--logits", "outputs", flag_value="logits", help="The network gives logits: add a softmax.")
+@click.option("--probabilities", "outputs", flag_value="probabilities", help="It gives probabilities already.")
+@click.option(
+    "--scale", type=FRACTION, default="1", help="The network expects (pixel * scale - mean) / std; 1/255 works."
+)
+@click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel: 0.485,0.456,0.406.")
+@click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel.")
+@click.option("--shorter", type=int, help="Scale the shorter side to this and crop the middle, in place of squeezing.")
+@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]), default="bilinear")
+@click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
+def export(source: Path, dataset: str | None, data_dir: Path | None, data_note: str | None, **choices: Any) -> None:
+    """Publish a finished run, or any Keras image classifier, as the next version of a model.
+
+    The graph takes uint8 pictures and gives probabilities. It is published only when it agrees with the network on at
+    least 1,000 pictures that go through the service's own decoding and preprocessing.
+    """
+    # Networks trained on any backend are exported by TensorFlow; Keras reads the choice when it is first imported.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import_keras()
+    from training import export, sources
+
+    opened = sources.open_source(source, dataset, data_dir, data_note)
+    click.echo(export.export(opened, export.options_for(opened, **choices), click.echo))

@@ -1,0 +1,15 @@
+"""convoy-train list."""
+
+import click
+
+from training.options import example
+
+
+@click.command("list", epilog=example("convoy-train list"))
+def list_recipes() -> None:
+    """List the recipes."""
+    from training.recipes import RECIPES
+
+    width = max(map(len, RECIPES))
+    for name, recipe in RECIPES.items():
+        click.echo(f"{name:{width}}  {recipe.about}; {recipe.epochs} epochs of {recipe.dataset}")

@@ -1,0 +1,74 @@
+"""convoy-train run."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from training.errors import TrainingError
+from training.options import DATA_DIR, RUNS_DIR, example, import_keras
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@click.command(
+    epilog=example("convoy-train run mnist-lenet5", "convoy-train run mnist-lenet5 --set learning_rate=0.05")
+)
+@click.argument("recipe")
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.")
+@DATA_DIR
+@click.option("--data-note", help="What to know of these data files; goes into the model card.")
+@RUNS_DIR
+@click.option(
+    "--resume", is_flag=False, flag_value="latest", metavar="[RUN]", help="Go on with this run, or the recipe's last."
+)
+def run(
+    recipe: str,
+    epochs: int | None,
+    seed: int | None,
+    limit: int | None,
+    settings: tuple[str, ...],
+    data_dir: Path | None,
+    data_note: str | None,
+    runs_dir: Path,
+    resume: str | None,
+) -> None:
+    """Train RECIPE (see `convoy-train list`) and write a run folder.
+
+    The same seed on the same machine gives the same weights. After Ctrl-C or a kill, --resume goes on from the last
+    finished epoch to the weights that the run would have had.
+    """
+    from training.recipes import find_recipe
+    from training.recipes.base import with_settings
+
+    changes = _changes(settings, {"epochs": epochs, "seed": seed, "limit": limit})
+    if resume is not None and (changes or data_note):
+        raise TrainingError("A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note.")
+    chosen = with_settings(find_recipe(recipe), changes)
+    import_keras()
+    from training import runs, trainer
+
+    try:
+        if resume is None:
+            trainer.train(chosen, runs_dir, click.echo, data_dir, data_note)
+        elif resume == "latest":
+            trainer.resume(runs.latest_unfinished(runs_dir, recipe), click.echo, data_dir)
+        else:
+            trainer.resume(runs.open_run(Path(resume)), click.echo, data_dir)
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. Go on with: convoy-train run {recipe} --resume", err=True)
+        sys.exit(STOPPED)
+
+
+def _changes(settings: tuple[str, ...], shortcuts: dict[str, int | None]) -> dict[str, str]:
+    """What the user wants different from the recipe, as text by field."""
+    pairs = [setting.partition("=") for setting in settings]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise TrainingError(f"--set {key} lacks its value: write --set {key}=VALUE.")
+    changes = {key.strip(): value for key, _, value in pairs}
+    return changes | {key: str(value) for key, value in shortcuts.items() if value is not None}
