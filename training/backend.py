@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _silent_stderr():
     import keras
 
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 PACKAGES = ("keras", "tensorflow", "jax", "numpy", "onnx", "tf2onnx", "onnxruntime")
 
 
@@ -43,6 +44,17 @@ def make_repeatable(seed: int) -> None:
         import tensorflow
 
         tensorflow.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Networks built within compute in "float32" or "bfloat16"; their weights are float32 in either case."""
+    outside = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(outside)
 
 
 def library_versions() -> dict[str, str]:

@@ -18,6 +18,7 @@ from training.datasets.base import Dataset
 from training.errors import TrainingError
 from training.evaluate import evaluate_network
 from training.files import write_json, write_whole
+from training.fused import fused
 from training.optimizers import make_loss, make_optimizer
 from training.recipes.base import Recipe, nearest
 from training.runs import Run, sole_writer, start_run
@@ -31,7 +32,7 @@ def train(recipe: Recipe, runs_dir: Path, say: Say, data_dir: Path | None = None
     """
     dataset = datasets.load(recipe.dataset, data_dir, note)
     backend.make_repeatable(recipe.seed)
-    model = build_network(recipe, dataset)
+    model = _network_to_train(recipe, dataset)
     run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, note))
     _finish(run, recipe, dataset, model, say)
     return run
@@ -47,7 +48,7 @@ def resume(run: Run, say: Say, data_dir: Path | None = None) -> Run:
     recipe = run.recipe()
     dataset = datasets.load(recipe.dataset, data_dir, run.info()["dataset"]["given_note"])
     backend.make_repeatable(recipe.seed)
-    _finish(run, recipe, dataset, build_network(recipe, dataset), say)
+    _finish(run, recipe, dataset, _network_to_train(recipe, dataset), say)
     return run
 
 
@@ -70,6 +71,11 @@ def build_network(recipe: Recipe, dataset: Dataset) -> keras.Model:
         )
     except (ValueError, TypeError) as error:
         raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
+
+
+def _network_to_train(recipe: Recipe, dataset: Dataset) -> keras.Model:
+    with backend.computing_in(recipe.precision):
+        return fused(build_network(recipe, dataset))
 
 
 def _check_options(recipe: Recipe) -> None:

@@ -56,6 +56,8 @@ class Recipe:
     shift_fill: Literal["black", "reflect"] = "black"
     flip: bool = False
 
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the layers compute in while training. Weights, batch statistics and the kept network are float32 always."""
     epochs: int = 10
     batch_size: int = 128
     validation: int = 5000
