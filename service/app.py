@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ from service.api.repository_v2 import repository_routes
 from service.board import Board
 from service.classifier import Classifier
 from service.cores import usable_cores
+from service.decoders import Decoders
 from service.errors import ConvoyError
 from service.fleet import Fleet
 from service.follower import Follower
@@ -54,7 +54,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     registry = Registry(repository, settings, metrics)
     fleet = Fleet(state, board, registry, repository, metrics, settings.repository_timeout_s, mirror)
     watcher = Watcher(state, registry, fleet, settings.scan_interval_s)
-    decoders = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
+    decoders = Decoders(settings.decode_threads or usable_cores())
     classifier = Classifier(
         registry,
         metrics,
@@ -74,7 +74,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         except TimeoutError:
             lifecycle.gave_up = True
         fleet.say_goodbye()
-        decoders.shutdown(wait=False)
+        decoders.close()
 
     app = FastAPI(
         title="Convoy",

@@ -69,9 +69,9 @@ class Batcher:
         max_queue_images: int,
         max_delay_ms: float = 0.0,
         instances: int = 1,
-        on_batch: Callable[[int, float], None] = lambda size, compute_s: None,
+        on_batch: Callable[[Array, float], None] = lambda outputs, compute_s: None,
     ) -> None:
-        """`run` takes (n, ...) and returns (n, ...); it is called on `executor`. `on_batch` hears size and seconds."""
+        """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` hears of outputs and seconds."""
         self._run = run
         self._executor = executor
         self._max_batch_size = max_batch_size
@@ -228,15 +228,15 @@ class Batcher:
             _fail(batch, error)
         else:
             outputs, compute_s = done.result()
-            self._measure(len(outputs), compute_s)
+            self._measure(outputs, compute_s)
             _answer(batch, outputs, compute_s)
         self._rest()
 
-    def _measure(self, size: int, compute_s: float) -> None:
-        newest = compute_s / size
+    def _measure(self, outputs: Array, compute_s: float) -> None:
+        newest = compute_s / len(outputs)
         before = self._seconds_per_image or newest
         self._seconds_per_image = before + SPEED_SMOOTHING * (newest - before)
-        self._on_batch(size, compute_s)
+        self._on_batch(outputs, compute_s)
 
     def _rest(self) -> None:
         if not self.running and not self.queued_images:

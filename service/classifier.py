@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service import images
+from service.decoders import Decoders
 from service.errors import ConvoyError, Overloaded
 from service.journey import Journey
 from service.metrics import Metrics
@@ -36,7 +36,7 @@ class Classifier:
     """Decodes, queues, and waits for the answer."""
 
     def __init__(
-        self, registry: Registry, metrics: Metrics, decoders: Executor, *, max_pixels: int, request_timeout_s: float
+        self, registry: Registry, metrics: Metrics, decoders: Decoders, *, max_pixels: int, request_timeout_s: float
     ) -> None:
         self._registry = registry
         self._metrics = metrics
@@ -56,7 +56,7 @@ class Classifier:
         served = journey.served
         self._reserve(served, 1)
         try:
-            pixels = await self._decode(picture, served)
+            pixels = await self._decode(picture, journey)
         except BaseException:
             served.batcher.release(1)
             raise
@@ -74,8 +74,8 @@ class Classifier:
         self._reserve(served, len(pictures))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
-            loop = asyncio.get_running_loop()
-            jobs = (loop.run_in_executor(self._decoders, self._try_decode, picture, served) for picture in pictures)
+            whose = _whose(journey)
+            jobs = (self._decoders.run(whose, self._try_decode, picture, served) for picture in pictures)
             decoded = await asyncio.gather(*jobs)
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
@@ -104,11 +104,11 @@ class Classifier:
         journey.answered(answer)
         return answer.outputs
 
-    async def _decode(self, picture: bytes, served: Served) -> NDArray[np.uint8]:
+    async def _decode(self, picture: bytes, journey: Journey) -> NDArray[np.uint8]:
         image = images.open_image(picture, self._max_pixels)
         if image.width * image.height <= INLINE_PIXELS:
-            return _pixels(image, served)
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, _pixels, image, served)
+            return _pixels(image, journey.served)
+        return await self._decoders.run(_whose(journey), _pixels, image, journey.served)
 
     def _try_decode(self, picture: bytes | ConvoyError, served: Served) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(picture, ConvoyError):
@@ -134,6 +134,11 @@ def all_good(rows: Sequence[Row | ConvoyError]) -> Row:
             raise row
         good.append(row)
     return np.stack(good)
+
+
+def _whose(journey: Journey) -> tuple[str, bool]:
+    """Who takes turns at the decoders: each model, and what is urgent of it beside what is not."""
+    return journey.served.model, journey.background
 
 
 def _pixels(image: Image.Image, served: Served) -> NDArray[np.uint8]:

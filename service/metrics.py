@@ -1,7 +1,10 @@
 """Every Prometheus metric, named once. Knows what is counted, not who counts."""
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
@@ -13,8 +16,13 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
+OTHER_LABELS = "other"
+
 # What adds up over workers; a start time, for one, does not.
 PROCESS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
+
+# Of every worker the same: each has loaded what the others have.
+SAME = frozenset({"convoy_loaded_versions"})
 
 
 class _Given(Collector):
@@ -27,6 +35,23 @@ class _Given(Collector):
         return self._metrics
 
 
+class Tally:
+    """Counts the most probable class of each image; a class gets its counter when it is first seen."""
+
+    def __init__(self, counter: Counter, model: str, labels: Sequence[str]) -> None:
+        self._counter = counter
+        self._model = model
+        self._labels = labels
+        self._of_class: dict[int, Counter] = {}
+
+    def add(self, probabilities: NDArray[Any]) -> None:
+        """Probabilities (n, classes)."""
+        for index, count in collections.Counter(probabilities.argmax(axis=1).tolist()).items():
+            if index not in self._of_class:
+                self._of_class[index] = self._counter.labels(self._model, self._labels[index])
+            self._of_class[index].inc(count)
+
+
 class Metrics:
     """The service's metrics in a registry of their own, so that two services in one process do not mix."""
 
@@ -35,11 +60,17 @@ class Metrics:
         self._process = ProcessCollector(registry=None)
         self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
         self.request_s = self._seconds("convoy_request_seconds", "From the request's headers to its answer.", "route")
+        self.in_flight = Gauge("convoy_requests_in_flight", "Requests not yet answered.", registry=self.registry)
+        self.in_flight.set_function(lambda: self.open_requests)
+        self.open_requests = 0
         self.decode_s = self._seconds("convoy_decode_seconds", "Decoding and preprocessing of a request.", "model")
         self.queue_s = self._seconds("convoy_queue_seconds", "Waiting of a request for its batch.", "model")
         self.compute_s = self._seconds("convoy_compute_seconds", "One run of a model.", "model")
         self.batch_images = Histogram(
             "convoy_batch_images", "Images in one run of a model.", ["model"], buckets=IMAGES, registry=self.registry
+        )
+        self.predictions = self._counter(
+            "convoy_predictions_total", "Images by their most probable class: drift shows.", "model", "label"
         )
         self.refused = self._counter("convoy_refused_total", "Requests refused because the queue was full.", "model")
         self.queue_images = Gauge("convoy_queue_images", "Images waiting now.", ["model"], registry=self.registry)
@@ -52,10 +83,17 @@ class Metrics:
         self.queue_images.labels(model).set_function(queued_images)
         self.running_batches.labels(model).set_function(running_batches)
 
+    def tally(self, model: str, labels: Sequence[str], most: int) -> "Tally":
+        """What counts the predictions of one version; classes from number `most` on are counted together."""
+        return Tally(self.predictions, model, [*labels[:most], *[OTHER_LABELS] * (len(labels) - most)])
+
     def families(self) -> Families:
         """All metrics of this process as they stand now."""
-        process = [metric for metric in self._process.collect() if metric.name in PROCESS]
-        return families_of([*self.registry.collect(), *process])
+        return families_of([*self.registry.collect(), *self.process()], SAME)
+
+    def process(self) -> list[Metric]:
+        """The standard metrics about this process."""
+        return [metric for metric in self._process.collect() if metric.name in PROCESS]
 
     def text(self, families: Families) -> bytes:
         """Those families in Prometheus' text format."""

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from service.classifier import Classifier, Prediction, best
 from service.cores import usable_cores
+from service.decoders import Decoders
 from service.errors import ConvoyError, UnknownVersion
 from service.metrics import Metrics
 from service.registry import Registry
@@ -26,7 +27,7 @@ async def classify_files(
     if known and version is not None and version not in map(str, known):
         raise UnknownVersion(f"Model '{model}' has no version '{version}'.")
     registry = Registry(repository, roomy, metrics)
-    with ThreadPoolExecutor(usable_cores()) as decoders:
+    with closing(Decoders(usable_cores())) as decoders:
         wish = Wish() if version is None else Wish(versions=Specific(specific=[int(version)]))
         await registry.reconcile(Wanted(models={model: wish}), only=model)
         classifier = Classifier(registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=3600)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.batcher import Batcher
 from service.cores import usable_cores
@@ -85,7 +86,7 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         max_queue_images=settings.max_queue_images,
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
-        on_batch=_recorder(folder.model, metrics, statistics),
+        on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
     )
     return Served(folder, variant, session, batcher, executor, statistics, threads, instances, size, batch_ms)
 
@@ -134,12 +135,16 @@ def _yield_to_others(weight: float) -> None:
         os.nice(steps)
 
 
-def _recorder(model: str, metrics: Metrics, statistics: Statistics) -> Callable[[int, float], None]:
-    images, seconds = metrics.batch_images.labels(model), metrics.compute_s.labels(model)
+def _recorder(
+    folder: VersionFolder, metrics: Metrics, statistics: Statistics, labels: int
+) -> Callable[[NDArray[np.float32], float], None]:
+    images, seconds = metrics.batch_images.labels(folder.model), metrics.compute_s.labels(folder.model)
+    tally = metrics.tally(folder.model, folder.labels, labels)
 
-    def on_batch(size: int, compute_s: float) -> None:
-        images.observe(size)
+    def on_batch(probabilities: NDArray[np.float32], compute_s: float) -> None:
+        images.observe(len(probabilities))
         seconds.observe(compute_s)
-        statistics.add_batch(size, compute_s)
+        tally.add(probabilities)
+        statistics.add_batch(len(probabilities), compute_s)
 
     return on_batch

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; requests are logged at info."""
 
+    metrics_labels: int = Field(default=1000, ge=0)
+    """Classes of a model that convoy_predictions_total counts by name; those of higher index are `other`."""
+
 
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that are no setting but nearly spelt like one, each with the one that was probably meant.

@@ -7,18 +7,19 @@ from prometheus_client.core import Metric
 
 from service.statistics import Statistics
 
-Family = dict[str, Any]  # type, about, samples: {'["name", {labels}]': value}
+Family = dict[str, Any]  # type, about, the largest counts or the sum, samples: {'["name", {labels}]': value}
 Families = dict[str, Family]
 Counted = dict[str, Statistics]  # '["model", "version"]': statistics
 GAUGE = "gauge"
 
 
-def families_of(metrics: list[Metric]) -> Families:
-    """Collected metrics in summable form."""
+def families_of(metrics: list[Metric], same: frozenset[str] = frozenset()) -> Families:
+    """Collected metrics in summable form; those named in `same` are alike in all workers, and not added up."""
     return {
         metric.name: {
             "type": metric.type,
             "about": metric.documentation,
+            "same": metric.name in same,
             "samples": {
                 orjson.dumps([s.name, s.labels], option=orjson.OPT_SORT_KEYS).decode(): s.value
                 for s in metric.samples
@@ -42,12 +43,13 @@ def metrics_of(families: Families) -> list[Metric]:
 
 
 def plus(one: Families, other: Families) -> Families:
-    """Sample by sample; what only one of them has is kept."""
+    """Sample by sample; what only one of them has is kept. Of what is the same everywhere, the larger."""
     total = dict(one)
     for name, family in other.items():
         samples = dict(one[name]["samples"]) if name in one else {}
         for key, value in family["samples"].items():
-            samples[key] = samples.get(key, 0.0) + value
+            before = samples.get(key, 0.0)
+            samples[key] = max(before, value) if family["same"] else before + value
         total[name] = {**family, "samples": samples}
     return total
 

@@ -41,6 +41,9 @@ def metrics_table() -> str:
             suffix = "_total" if metric._type == "counter" else ""
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)
             rows.append(f"| `{metric._name}{suffix}` ({metric._type}) | {labels} | {metric._documentation} |")
+    for family in Metrics().process():
+        suffix = "_total" if family.type == "counter" else ""
+        rows.append(f"| `{family.name}{suffix}` ({family.type}) | | {family.documentation} All workers together. |")
     return "\n".join(rows)
 
 

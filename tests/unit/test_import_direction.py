@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api cores errors hardware lifecycle logs settings statistics",
+    "service api cores decoders errors hardware lifecycle logs settings statistics",
     "manifest sums wanted",
     "metrics providers",
     # what knows one thing, and no other thing beside it

@@ -368,7 +368,7 @@ def test_instances_run_side_by_side() -> None:
 def test_batches_are_reported_with_size_and_seconds() -> None:
     async def test() -> None:
         heard: list[tuple[int, float]] = []
-        bench = Bench(on_batch=lambda size, seconds: heard.append((size, seconds)))
+        bench = Bench(on_batch=lambda outputs, seconds: heard.append((len(outputs), seconds)))
         await bench.submit(1, 2, 3)
         await bench.release_all()
         assert [size for size, _ in heard] == [3]

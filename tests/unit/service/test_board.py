@@ -104,9 +104,19 @@ def test_families_survive_the_way_to_json_and_back() -> None:
     metrics = Metrics()
     metrics.request_s.labels("r").observe(0.2)
     families = metrics.families()
-    assert families_of(metrics_of(families)) == families
+    assert families_of(metrics_of(families), frozenset({"convoy_loaded_versions"})) == families
     assert "convoy_requests_total" in Metrics().text(plus(families, counted(1).families)).decode()
     assert all(family["type"] != "gauge" for family in without_gauges(families).values())
+
+
+def test_what_every_worker_has_loaded_is_not_added_up() -> None:
+    one, other = Metrics(), Metrics()
+    one.versions.labels("m").set(2)
+    other.versions.labels("m").set(1)  # it is about to load the second
+    one.open_requests, other.open_requests = 3, 4
+    text = Metrics().text(plus(one.families(), other.families())).decode()
+    assert 'convoy_loaded_versions{model="m"} 2.0' in text
+    assert "convoy_requests_in_flight 7.0" in text
 
 
 def test_asking_is_seen_by_all(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from service.classifier import Classifier, Row, best
+from service.decoders import Decoders
 from service.errors import BadImage, ConvoyError, ImageTooLarge, Overloaded, TooManyImages, UnknownModel
 from service.metrics import Metrics
 from service.registry import Registry
@@ -31,7 +32,7 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
         metrics = Metrics()
         registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
         await registry.reconcile(Wanted())
-        with ThreadPoolExecutor(2) as decoders:
+        with closing(Decoders(2)) as decoders:
             classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
             await test(classifier, registry)
         await registry.close()

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
@@ -60,6 +61,25 @@ def test_what_is_counted_is_scraped() -> None:
     assert found["convoy_compute_seconds_bucket", (("le", "0.0025"), ("model", "mnist"))] == 0
     assert found["convoy_compute_seconds_bucket", (("le", "0.005"), ("model", "mnist"))] == 1
     assert found["convoy_batch_images_bucket", (("le", "8.0"), ("model", "mnist"))] == 1
+
+
+def test_predictions_are_counted_by_label_and_no_more_labels_than_allowed() -> None:
+    metrics = Metrics()
+    tally = metrics.tally("digits", ["nought", "one", "two", "three"], most=2)
+    tally.add(np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.6, 0.4, 0.0, 0.0]]))
+    tally.add(np.array([[0.0, 0.1, 0.8, 0.1], [0.0, 0.1, 0.1, 0.8]]))
+    found = {
+        dict(labels)["label"]: v for (name, labels), v in samples(metrics).items() if name == "convoy_predictions_total"
+    }
+    assert {label: count for label, count in found.items() if count} == {"nought": 2, "one": 1, "other": 2}
+
+
+def test_a_class_that_was_never_predicted_has_no_series() -> None:
+    metrics = Metrics()
+    metrics.tally("digits", [str(n) for n in range(10)], most=1000).add(np.eye(10)[:1])
+    assert [labels for (name, labels) in samples(metrics) if name == "convoy_predictions_total"] == [
+        (("label", "0"), ("model", "digits"))
+    ]
 
 
 @pytest.mark.parametrize("label", ['quo"ted', "back\\slash", "two\nlines", "猫", ""])
