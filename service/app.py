@@ -15,12 +15,15 @@ from starlette.types import ASGIApp
 
 from service.api import errors as api_errors
 from service.api.classify import Classify, ClassifyBatch
+from service.api.documents import document_routes
+from service.api.explain import Explain
 from service.api.infer_v2 import Infer
 from service.api.middleware import Edge
 from service.api.models import model_routes
 from service.api.models_v2 import v2_routes
 from service.api.openapi import install_openapi
 from service.api.ops import ops_routes
+from service.api.playground import playground_routes
 from service.api.predict_v1 import Predict, v1_routes
 from service.api.repository_v2 import repository_routes
 from service.board import Board
@@ -28,6 +31,7 @@ from service.classifier import Classifier
 from service.cores import usable_cores
 from service.decoders import Decoders
 from service.errors import ConvoyError
+from service.explainer import Explainer
 from service.fleet import Fleet
 from service.follower import Follower
 from service.lifecycle import Lifecycle
@@ -62,6 +66,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         max_pixels=settings.max_pixels,
         request_timeout_s=settings.request_timeout_ms / 1000,
     )
+    explainer = Explainer(classifier, settings.max_queue_images)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -93,6 +98,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     hot: dict[str, ASGIApp] = {
         Classify.path: Classify(classifier, settings.max_body_bytes),
         ClassifyBatch.path: ClassifyBatch(classifier, *limits),
+        Explain.path: Explain(explainer, settings.max_body_bytes),
         Infer.path: infer,
         Infer.path_with_version: infer,
         Predict.path: predict,
@@ -102,10 +108,12 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     app.include_router(model_routes(registry))
+    app.include_router(document_routes(registry))
     app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
     app.include_router(repository_routes(fleet, settings.repository_changes))
     app.include_router(v1_routes(registry))
     app.include_router(ops_routes(fleet, lifecycle))
+    app.router.routes.extend(playground_routes())
     _install_errors(app)
     install_openapi(app)
     return app

@@ -92,6 +92,20 @@ class Classifier:
         self._reserve(journey.served, len(batch))
         return await self._answer(journey, batch)
 
+    async def decode(self, journey: Journey, picture: bytes) -> NDArray[np.uint8]:
+        """One encoded picture as the model's input, uint8 (h, w, c).
+
+        Raises BadImage, UnsupportedImage, ImageTooLarge.
+        """
+        pixels = await self._decode(picture, journey)
+        journey.decoded()
+        return pixels
+
+    def refusal(self, served: Served, message: str, retry_after_s: float) -> Overloaded:
+        """The error of a request that is refused because others are at work; it is counted."""
+        self._metrics.refused.labels(served.model).inc()
+        return Overloaded(message, retry_after_s)
+
     def _reserve(self, served: Served, count: int) -> None:
         try:
             served.batcher.reserve(count)

@@ -52,6 +52,13 @@ class UnknownVersion(ConvoyError):
     hint = "GET /api/v1/models/{model}, or `convoy models`, lists its versions."
 
 
+class UnknownDocument(ConvoyError):
+    """The version has no card or picture of that name."""
+
+    code = "unknown_document"
+    hint = "GET /api/v1/models/{model} lists each version's documents."
+
+
 class NotAllowed(ConvoyError):
     """The service is set up not to do this for clients."""
 

@@ -15,6 +15,11 @@ from service.errors import BrokenVersion
 FILE_NAME = "manifest.json"
 IMAGE = "image"
 PROBABILITIES = "probabilities"
+FEATURES = "features"
+"""The extra graph whose outputs lie between: feature maps (n, height, width, channels), named MAPS and the layer, and
+the kernels of the first convolution (filters, height, width, channels), named FILTERS and the layer."""
+MAPS = "maps."
+FILTERS = "filters."
 
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -83,6 +88,15 @@ class Variant(File):
     parity: Parity | None = None
 
 
+class ExtraGraph(File):
+    """A graph beside the variants: uint8 `image` in, float32 tensors out.
+
+    `parity` is over these tensors, each divided by its largest value where that is above 1.
+    """
+
+    parity: Parity | None = None
+
+
 class Provenance(_Part):
     """Where the weights came from."""
 
@@ -106,7 +120,7 @@ class Manifest(_Part):
     labels: File
     parameters: int | None = Field(default=None, ge=0)
     variants: list[Variant] = Field(min_length=1)
-    extra_graphs: dict[str, File] = {}
+    extra_graphs: dict[str, ExtraGraph] = {}
     metrics: dict[str, float] = {}
     provenance: Provenance
 

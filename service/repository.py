@@ -26,6 +26,11 @@ class VersionFolder:
         """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
         return _checked(self.path, variant)
 
+    def extra_graph(self, name: str) -> Path | None:
+        """The path of an extra graph, None where the version has none of that name. Raises BrokenVersion as above."""
+        extra = self.manifest.extra_graphs.get(name)
+        return None if extra is None else _checked(self.path, extra)
+
 
 class Repository:
     """`root`/<name>/<version>/. Names that start with a dot are work in progress and are not seen."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from service.batcher import Batcher
 from service.cores import usable_cores
+from service.features import Features
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.manifest import Manifest, Variant
 from service.metrics import Metrics
@@ -41,6 +42,7 @@ class Served:
     instances: int
     max_batch_size: int
     batch_ms: dict[int, float]
+    features: Features
 
     @property
     def model(self) -> str:
@@ -88,7 +90,8 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         instances=instances,
         on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
     )
-    return Served(folder, variant, session, batcher, executor, statistics, threads, instances, size, batch_ms)
+    features = Features(folder)
+    return Served(folder, variant, session, batcher, executor, statistics, threads, instances, size, batch_ms, features)
 
 
 def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Variant, Session, dict[int, float]]:

@@ -73,17 +73,41 @@ class Session:
                 raise BrokenVersion(f"{self._path} gives values that are no probabilities; does it end in a softmax?")
 
     def _check_contract(self) -> None:
-        inputs = {i.name: (i.type, i.shape[1:]) for i in self._session.get_inputs()}
-        if inputs != {IMAGE: ("tensor(uint8)", list(self._input.shape))}:
-            raise BrokenVersion(f"{self._path} takes {inputs}; the manifest says uint8 '{IMAGE}' {self._input.shape}.")
+        _check_input(self._path, self._session, self._input)
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(PROBABILITIES) != ("tensor(float)", [self._classes]):
             raise BrokenVersion(f"{self._path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
 
 
+class FeatureSession:
+    """One loaded extra graph: uint8 images in, named float32 tensors out. On the processor, one core a run."""
+
+    def __init__(self, path: Path, expects: Input) -> None:
+        """Raises BrokenVersion when onnxruntime refuses it, or it takes another input than the manifest says."""
+        self._session = _load(path, 1, ON_CPU)
+        _check_input(path, self._session, expects)
+
+    def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name, in the graph's order, for images (n, height, width, channels).
+
+        Raises ModelFailed.
+        """
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            return dict(zip(names, self._session.run(names, {IMAGE: images}), strict=True))
+        except Exception as error:
+            raise ModelFailed(f"The extra graph failed on a batch of {len(images)}: {error}.") from error
+
+
 def available_providers() -> list[str]:
     """Names of the execution providers that the installed onnxruntime has, whether or not they work here."""
     return list(onnxruntime.get_available_providers())
+
+
+def _check_input(path: Path, session: onnxruntime.InferenceSession, expects: Input) -> None:
+    inputs = {i.name: (i.type, i.shape[1:]) for i in session.get_inputs()}
+    if inputs != {IMAGE: ("tensor(uint8)", list(expects.shape))}:
+        raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {expects.shape}.")
 
 
 def _load(path: Path, threads: int, placement: Placement) -> onnxruntime.InferenceSession:

@@ -9,6 +9,8 @@ from starlette.types import Receive, Scope
 from service.api.errors import ClientGone
 from service.errors import BadRequest, BodyTooLarge
 
+MULTIPART = b"multipart/form-data"
+
 
 def header(scope: Scope, name: bytes) -> bytes:
     """The first header of that lower-case name, or nothing."""
@@ -53,6 +55,16 @@ async def files_of(content_type: bytes, body: bytes, field: str, most: int) -> l
         return [(file.filename or "", await file.read()) for file in files]
     finally:
         await form.close()
+
+
+async def picture_of(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """One encoded picture: the raw body, or the `file` of a multipart form. Raises as above."""
+    body = await read_body(scope, receive, limit_bytes)
+    content_type = header(scope, b"content-type")
+    if not content_type.startswith(MULTIPART):
+        return body
+    files = await files_of(content_type, body, "file", 1)
+    return files[0][1]
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

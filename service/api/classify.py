@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from service.api.body import files_of, header, read_body
+from service.api.body import MULTIPART, files_of, header, picture_of, read_body
 from service.api.connection import UntilHangUp
 from service.api.errors import as_json
 from service.api.reply import JSON_HEADERS, json_bytes, log_journey, send_answer
@@ -21,7 +21,6 @@ from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, Unsu
 from service.served import Served
 
 DEFAULT_TOP_K = 5
-MULTIPART = b"multipart/form-data"
 
 
 class Classify:
@@ -35,10 +34,7 @@ class Classify:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, top_k = query_of(scope)
-        picture = await read_body(scope, receive, self._max_body_bytes)
-        content_type = header(scope, b"content-type")
-        if content_type.startswith(MULTIPART):
-            picture = await _only_file(content_type, picture)
+        picture = await picture_of(scope, receive, self._max_body_bytes)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
             with UntilHangUp(receive):
@@ -92,11 +88,6 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) >= 1 and len(top_k) <= 9):
         raise BadParameter(f"top_k is '{top_k}'; it must be a whole number from 1.")
     return version, int(top_k)
-
-
-async def _only_file(content_type: bytes, body: bytes) -> bytes:
-    files = await files_of(content_type, body, "file", 1)
-    return files[0][1]
 
 
 def _from_json(body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:

@@ -22,6 +22,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.NotAllowed: 403,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
+    errors.UnknownDocument: 404,
     errors.BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
     errors.TooManyImages: 413,

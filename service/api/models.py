@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
+from service.api.documents import documents_of
 from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
+from service.api.schemas_explain import METHODS
 from service.manifest import Manifest
 from service.registry import Registry
 from service.served import Served
@@ -52,6 +54,8 @@ def _version(served: Served, default: Served) -> ModelVersion:
         parameters=manifest.parameters,
         test_accuracy=served.variant.test_accuracy,
         metrics=manifest.metrics,
+        documents=documents_of(served.folder.path),
+        explanations=[method for method in METHODS if method != "features" or served.features.there],
         provenance=manifest.provenance.model_dump(exclude_none=True),
         precision=served.variant.precision,
         provider=served.session.provider,

@@ -9,13 +9,21 @@ from pydantic.json_schema import models_json_schema
 from service.api import openapi_protocols
 from service.api.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
 from service.api.documented import PREDICTION_ERRORS, REF, Json, error_responses, json_content
+from service.api.explain import DEFAULT_METHOD, Explain
 from service.api.openapi_protocols import MODEL, SERVER_TIMING, protocol_paths
 from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply
+from service.api.schemas_explain import METHODS, ExplainReply, FeaturesReply, OcclusionReply
 from service.errors import BadParameter
 from service.images import FORMATS
 
 PICTURE = {"type": "string", "format": "binary"}
 ABOUT_PICTURES = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
+VERSION = {
+    "name": "version",
+    "in": "query",
+    "description": "The version that answers, by number or label; the model's default one if left out.",
+    "schema": {"type": "string"},
+}
 PARAMETERS = [
     MODEL,
     {
@@ -24,14 +32,28 @@ PARAMETERS = [
         "description": "How many classes to answer, the best first.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K},
     },
+    VERSION,
+]
+EXPLAIN_PARAMETERS = [
+    MODEL,
     {
-        "name": "version",
+        "name": "method",
         "in": "query",
-        "description": "The version that answers, by number or label; the model's default one if left out.",
+        "description": "`occlusion`: which pixels speak for a class, found by covering the picture patch by patch. "
+        "`features`: filters and feature maps, of versions that were published with them. `input`: the picture as the "
+        "network sees it, which the others answer too.",
+        "schema": {"type": "string", "enum": list(METHODS), "default": DEFAULT_METHOD},
+    },
+    {
+        "name": "class",
+        "in": "query",
+        "description": "Of `occlusion`: the class, by label or index; the most probable one if left out.",
         "schema": {"type": "string"},
     },
+    VERSION,
 ]
-SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *openapi_protocols.SHAPES)
+EXPLAIN_REPLIES = (OcclusionReply, FeaturesReply, ExplainReply)
+SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *EXPLAIN_REPLIES, *openapi_protocols.SHAPES)
 
 
 def install_openapi(app: FastAPI) -> None:
@@ -54,17 +76,13 @@ def _hot_paths() -> Json:
     return {
         Classify.path: {"post": _classify()},
         ClassifyBatch.path: {"post": _classify_batch()},
+        Explain.path: {"post": _explain()},
     }
 
 
 def _classify() -> Json:
-    content = {
-        "application/octet-stream": {"schema": PICTURE},
-        "image/*": {"schema": PICTURE},
-        "multipart/form-data": {"schema": _form("file", PICTURE)},
-    }
     about = f"The picture is the body, or the one file of a form. {ABOUT_PICTURES}"
-    return _operation("classify", "Classify one picture", about, content, ClassifyReply)
+    return _operation("classify", "Classify one picture", about, _one_picture(), ClassifyReply)
 
 
 def _classify_batch() -> Json:
@@ -75,11 +93,31 @@ def _classify_batch() -> Json:
     return _operation("classify_batch", "Classify many pictures", about, content, BatchReply)
 
 
-def _operation(name: str, summary: str, about: str, content: Json, reply: type[BaseModel]) -> Json:
+def _explain() -> Json:
+    about = (
+        "JSON with pictures in base64, or one PNG with `Accept: image/png`. It runs in the background of the model's "
+        "queue, at a bounded cost; when others are being made, it is refused with 429."
+    )
+    operation = _operation("explain", "Explain one answer", about, _one_picture(), *EXPLAIN_REPLIES)
+    operation["parameters"] = EXPLAIN_PARAMETERS
+    operation["responses"]["200"]["description"] = "The explanation, by method."
+    operation["responses"]["200"]["content"]["image/png"] = {"schema": PICTURE}
+    return operation
+
+
+def _one_picture() -> Json:
+    return {
+        "application/octet-stream": {"schema": PICTURE},
+        "image/*": {"schema": PICTURE},
+        "multipart/form-data": {"schema": _form("file", PICTURE)},
+    }
+
+
+def _operation(name: str, summary: str, about: str, content: Json, *replies: type[BaseModel]) -> Json:
     answer = {
         "description": "The labels.",
         "headers": {"Server-Timing": SERVER_TIMING},
-        "content": json_content(reply),
+        "content": json_content(*replies),
     }
     return {
         "operationId": name,

@@ -76,6 +76,8 @@ class ModelVersion(BaseModel):
     parameters: int | None
     test_accuracy: float | None
     metrics: dict[str, float]
+    documents: list[str] = Field(description="For people, at /api/v1/models/{model}/versions/{version}/.")
+    explanations: list[str] = Field(description="Methods of POST /api/v1/models/{model}/explain.")
     provenance: dict[str, Any]
     precision: str
     provider: str = Field(description="onnxruntime's execution provider.")

@@ -20,6 +20,7 @@ from tests.versions import write_version
 
 LINEAR = "/api/v1/models/linear/classify"
 BATCH = LINEAR + "/batch"
+EXPLAIN = "/api/v1/models/linear/explain"
 Request = Callable[[httpx.Client], httpx.Response]
 
 
@@ -68,6 +69,15 @@ CASES: list[tuple[str, str, int, Request]] = [
     ("no such model", "unknown_model", 404, post("/api/v1/models/nope/classify", content=picture())),
     ("no such model to describe", "unknown_model", 404, lambda client: client.get("/api/v1/models/nope")),
     ("no such version", "unknown_version", 404, post(params={"version": "9"}, content=picture())),
+    (
+        "no such document",
+        "unknown_document",
+        404,
+        lambda client: client.get("/api/v1/models/linear/versions/2/manifest.json"),
+    ),
+    ("no such method to explain", "bad_parameter", 422, post(EXPLAIN, params={"method": "guess"}, content=picture())),
+    ("no such class to explain", "bad_parameter", 422, post(EXPLAIN, params={"class": "cat"}, content=picture())),
+    ("no feature maps", "bad_parameter", 422, post(EXPLAIN, params={"method": "features"}, content=picture())),
     ("body over the limit", "body_too_large", 413, post(content=bytes(MAX_BODY_BYTES + 1))),
     ("body over the limit, in chunks", "body_too_large", 413, post(content=chunks(2 * MAX_BODY_BYTES))),
     ("decompression bomb", "image_too_large", 413, post(content=bomb())),

@@ -1,0 +1,61 @@
+"""JSON of explanations, out. The pictures in it are PNG in base64."""
+
+from typing import Literal, get_args
+
+from pydantic import BaseModel, Field
+
+from service.api.schemas import Prediction
+
+Method = Literal["input", "occlusion", "features"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+class SeenInput(BaseModel):
+    """The picture after decoding and preprocessing, before normalisation."""
+
+    height: int
+    width: int
+    channels: int
+    png: str = Field(description="Base64.")
+
+
+class Point(BaseModel):
+    """A pixel of the input; 0, 0 is the top left one."""
+
+    x: int
+    y: int
+
+
+class ExplainReply(BaseModel):
+    """All methods: what was explained, and the picture as the network sees it."""
+
+    model: str = Field(examples=["mnist-lenet5"])
+    version: str = Field(examples=["1"])
+    method: Method
+    input: SeenInput
+
+
+class OcclusionReply(ExplainReply):
+    explained: Prediction = Field(description="The class that the heat is for, and its probability.")
+    heat: str = Field(
+        description="PNG in base64, of the input's size: orange pixels speak for the class, blue ones against it."
+    )
+    peak: Point = Field(description="The pixel that speaks for the class most.")
+    peak_log_odds: float = Field(description="By how much covering that pixel lowers the log-odds of the class.")
+    passes: int = Field(description="Images that the network was run on.")
+
+
+class Grid(BaseModel):
+    """Pictures of one layer in rows of eight, each stretched from its own darkest to its brightest."""
+
+    layer: str = Field(examples=["c1"])
+    count: int = Field(description="How many there are.")
+    shown: int = Field(description="How many of them, the first ones, are in the grid.")
+    height: int = Field(description="Pixels of each.")
+    width: int
+    png: str = Field(description="Base64.")
+
+
+class FeaturesReply(ExplainReply):
+    filters: Grid | None = Field(description="The kernels of the first convolution.")
+    layers: list[Grid] = Field(description="Feature maps, in the order of the network.")

@@ -1,0 +1,84 @@
+"""Arrays to PNG, for people: an image, a heat map laid over it, many small pictures in a grid. Knows no model."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+COLUMNS = 8
+GAP = 1
+SHEET_WIDTH = 448
+FOR, AGAINST = (255, 122, 26), (64, 140, 255)  # orange and blue, which nearly everybody can tell apart
+FADED = 0.45
+FAINT = 1e-6
+
+
+def png(pixels: Pixels) -> bytes:
+    """Encodes (height, width, channels): 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def enlarged(pixels: Pixels, least_width: int = SHEET_WIDTH) -> Pixels:
+    """Every pixel as a square of as many as bring the picture nearest to `least_width`, never fewer than one."""
+    factor = max(1, round(least_width / pixels.shape[1]))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def heated(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
+    """RGB of the image in faded grey under its heat: orange where `heat`, (height, width), is above 0, blue below.
+
+    `image` is uint8 (height, width, 1 or 3). The strongest value, of either sign, is opaque.
+    """
+    grey = np.repeat(image.mean(axis=2, keepdims=True) * FADED, 3, axis=2)
+    strength = np.abs(heat) / max(float(np.abs(heat).max()), FAINT)
+    colour = np.where(heat[..., np.newaxis] > 0, np.array(FOR), np.array(AGAINST))
+    mixed = grey + (colour - grey) * strength[..., np.newaxis]
+    return np.asarray(mixed, np.uint8)
+
+
+def grid(pictures: NDArray[np.float32]) -> Pixels:
+    """Many pictures (n, height, width, 1 or 3) in rows of eight, each stretched from its own darkest to its brightest.
+
+    Returns uint8 with alpha; between them it is transparent.
+    """
+    count, height, width, channels = pictures.shape
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    down, right = height + GAP, width + GAP
+    sheet = np.zeros((rows * down - GAP, columns * right - GAP, channels + 1), np.uint8)
+    for at, picture in enumerate(pictures):
+        top, left = at // columns * down, at % columns * right
+        sheet[top : top + height, left : left + width, :-1] = _stretched(picture)
+        sheet[top : top + height, left : left + width, -1] = 255
+    return sheet
+
+
+def sheet(pictures: list[Pixels]) -> Pixels:
+    """Pictures of any kind one below the other, RGBA, each enlarged to about the same width."""
+    rows = [enlarged(_rgba(picture)) for picture in pictures]
+    width, gap = max(row.shape[1] for row in rows), 8
+    whole = np.zeros((sum(row.shape[0] + gap for row in rows) - gap, width, 4), np.uint8)
+    top = 0
+    for row in rows:
+        whole[top : top + row.shape[0], : row.shape[1]] = row
+        top += row.shape[0] + gap
+    return whole
+
+
+def _stretched(picture: NDArray[np.float32]) -> Pixels:
+    lowest, span = picture.min(), float(np.ptp(picture))
+    if span < FAINT:
+        return np.zeros(picture.shape, np.uint8)
+    return np.asarray((picture - lowest) * (255 / span), np.uint8)
+
+
+def _rgba(pixels: Pixels) -> Pixels:
+    channels = pixels.shape[2]
+    colours = pixels[..., :-1] if channels in (2, 4) else pixels
+    alpha = pixels[..., -1:] if channels in (2, 4) else np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    return np.concatenate([np.broadcast_to(colours, (*pixels.shape[:2], 3)), alpha], axis=2)

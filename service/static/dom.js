@@ -1,0 +1,44 @@
+// Small helpers around the document. Text is always text: nothing here reads HTML from a string.
+
+/** The element of that id; the page and its script are one, so a missing one is a mistake of ours. */
+export function byId(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no #${id}`);
+  return found;
+}
+
+/** A new element: `props` are properties (`className`, `onclick`) or attributes (`aria-label`, `for`). */
+export function el(tag, props = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name in made) made[name] = value;
+    else if (value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export function show(container, ...children) {
+  container.replaceChildren(...children.flat().filter(Boolean));
+}
+
+/** What is wrong and what to do, as the service or we say it. */
+export function notice(error) {
+  const parts = [el("strong", {}, error.message || String(error))];
+  if (error.hint) parts.push(" ", el("span", {}, error.hint));
+  return el("div", { className: "notice" }, parts);
+}
+
+export function pixelated(base64, alt) {
+  return el("img", { className: "pixels", src: `data:image/png;base64,${base64}`, alt });
+}
+
+export function percent(probability) {
+  if (probability >= 0.9999) return "> 99.99 %";
+  if (probability < 0.0001) return "< 0.01 %";
+  return `${(probability * 100).toFixed(probability > 0.999 ? 2 : 1)} %`;
+}
+
+export function milliseconds(value) {
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+}

@@ -1,0 +1,91 @@
+// A drawing laid out the way MNIST's digits are. Pure: grey values in, grey values out.
+//
+// "The original black and white images from NIST were size normalized to fit in a 20x20 pixel box while preserving
+// their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used by the
+// normalization algorithm. The images were centered in a 28x28 image by computing the center of mass of the pixels, and
+// translating the image so as to position this point at the center of the 28x28 field."
+// LeCun, Cortes, Burges: The MNIST database of handwritten digits, http://yann.lecun.com/exdb/mnist/
+
+const BOX = 20 / 28; // of the field's side
+const FAINT = 16;
+
+/** The smallest box around the ink of `grey` (0 nothing, 255 ink), or null where there is none. */
+export function inkBox(grey, width, height) {
+  let [left, top, right, bottom] = [width, height, -1, -1];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (grey[y * width + x] < FAINT) continue;
+      left = Math.min(left, x);
+      right = Math.max(right, x);
+      top = Math.min(top, y);
+      bottom = Math.max(bottom, y);
+    }
+  }
+  return right < 0 ? null : { left, top, width: right - left + 1, height: bottom - top + 1 };
+}
+
+/** Grey values of the field, side x side, for a drawing of width x height; null for an empty one. */
+export function laidOut(grey, width, height, side) {
+  const box = inkBox(grey, width, height);
+  if (!box) return null;
+  const scale = (side * BOX) / Math.max(box.width, box.height);
+  const small = {
+    width: Math.max(1, Math.round(box.width * scale)),
+    height: Math.max(1, Math.round(box.height * scale)),
+  };
+  small.grey = averaged(grey, width, box, small);
+  return centred(small, side);
+}
+
+/** Scales the box down to the small picture; each pixel is the mean of the area that it covers. */
+function averaged(grey, stride, box, small) {
+  const columns = spans(box.width, small.width);
+  const rows = spans(box.height, small.height);
+  const scaled = new Float64Array(small.width * small.height);
+  rows.forEach((row, y) => {
+    columns.forEach((column, x) => {
+      let [sum, area] = [0, 0];
+      for (const [dy, tall] of row) {
+        for (const [dx, wide] of column) {
+          sum += grey[(box.top + dy) * stride + box.left + dx] * tall * wide;
+          area += tall * wide;
+        }
+      }
+      scaled[y * small.width + x] = sum / area;
+    });
+  });
+  return scaled;
+}
+
+/** For each of `count` equal parts of `length` pixels: which pixels it covers, and how much of each. */
+function spans(length, count) {
+  return Array.from({ length: count }, (_, part) => {
+    const [start, end] = [(part * length) / count, ((part + 1) * length) / count];
+    const covered = [];
+    for (let at = Math.floor(start); at < end && at < length; at++) {
+      covered.push([at, Math.min(at + 1, end) - Math.max(at, start)]);
+    }
+    return covered;
+  });
+}
+
+/** Puts the small picture into the field with its centre of mass in the middle, but nothing of it outside. */
+function centred(small, side) {
+  let [mass, massX, massY] = [0, 0, 0];
+  small.grey.forEach((value, at) => {
+    mass += value;
+    massX += value * ((at % small.width) + 0.5);
+    massY += value * (Math.floor(at / small.width) + 0.5);
+  });
+  const left = within(Math.round(side / 2 - massX / mass), side - small.width);
+  const top = within(Math.round(side / 2 - massY / mass), side - small.height);
+  const field = new Uint8ClampedArray(side * side);
+  small.grey.forEach((value, at) => {
+    field[(top + Math.floor(at / small.width)) * side + left + (at % small.width)] = value;
+  });
+  return field;
+}
+
+function within(value, most) {
+  return Math.min(Math.max(value, 0), Math.max(most, 0));
+}
