@@ -1,57 +1,18 @@
 """convoy serve | classify | models: builds the settings once, then calls one function."""
 
 import asyncio
-import functools
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
-from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from service.errors import BrokenVersion, ConvoyError
-from service.repository import Repository
+from service.cli_models import models
+from service.errors import ConvoyError
+from service.flags import setting_flags
 from service.settings import Settings
-from service.source import local_models
 
 USAGE_ERROR = 2
-
-
-def setting_flags(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds a flag for each named setting (all without names); the command gets the built Settings as first argument."""
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        chosen = names or tuple(Settings.model_fields)
-
-        @functools.wraps(command)
-        def with_settings(*args: Any, **kwargs: Any) -> Any:
-            given = {name: kwargs.pop(name) for name in chosen}
-            return command(_settings(given), *args, **kwargs)
-
-        decorated: Callable[..., Any] = with_settings
-        for name in reversed(chosen):
-            decorated = _flag(name, Settings.model_fields[name])(decorated)
-        return decorated
-
-    return decorate
-
-
-def _flag(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    about = f"{field.description} Default: {field.default}. Variable: CONVOY_{name.upper()}."
-    return click.option(f"--{name.replace('_', '-')}", name, default=None, help=about, metavar="VALUE")
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        flag = f"--{name.replace('_', '-')} or CONVOY_{name.upper()}"
-        raise click.UsageError(f"{flag} is {first['input']!r}: {first['msg']}.") from None
 
 
 @click.group(context_settings={"max_content_width": 120})
@@ -94,28 +55,7 @@ def classify(
     sys.exit(any(isinstance(result, ConvoyError) for result in found))
 
 
-@cli.command(epilog="Example: convoy models --models /srv/models")
-@setting_flags("models")
-def models(settings: Settings) -> None:
-    """List the models on disk, every version of them."""
-    repository = Repository(local_models(settings))
-    names = repository.models()
-    if not names:
-        raise click.ClickException(f"There is no model in {settings.models}; put one there: <name>/<version>/.")
-    for name in names:
-        for version in repository.versions(name):
-            click.echo(_describe(repository, name, version))
-
-
-def _describe(repository: Repository, name: str, version: int) -> str:
-    try:
-        manifest = repository.open(name, version).manifest
-    except BrokenVersion as error:
-        return f"{name} {version}: BROKEN: {error.message}"
-    accuracy = manifest.variants[0].test_accuracy
-    known = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
-    size = "x".join(map(str, manifest.input.shape))
-    return f"{name} {version}: {size} -> {manifest.classes} classes{known}"
+cli.add_command(models)
 
 
 def main() -> None:

@@ -116,6 +116,8 @@ def _named(manifest: Manifest) -> Iterator[_Named]:
         yield _Named(graph.file, graph.sha256, graph.bytes, GRAPH_LIMIT_BYTES)
     for extra in manifest.extra_graphs.values():
         yield _Named(extra.file, extra.sha256, None, GRAPH_LIMIT_BYTES)
+    if manifest.samples is not None:
+        yield _Named(manifest.samples.file, manifest.samples.sha256, None, TEXT_LIMIT_BYTES)
 
 
 def _extras(listed: Listed) -> list[str]:

@@ -71,21 +71,42 @@ class Preprocessing(_Part):
 class Parity(_Part):
     """How far the graph under onnxruntime is from the network that was exported, over real pictures.
 
-    `max_abs_difference` is over probabilities; every picture had the same argmax, or nothing was published.
+    `max_abs_difference` is over probabilities; `same_class` is the part of the pictures with the same most probable
+    class. A float32 graph has all of them, or nothing was published; one of less precision is compared with it.
     """
 
     pictures: int = Field(ge=1)
     batch_sizes: list[int]
     max_abs_difference: float = Field(ge=0)
+    same_class: float = Field(default=1.0, ge=0, le=1)
+
+
+class Speed(_Part):
+    """Microseconds an image by batch size, of a graph and of its float32 original, measured in turns.
+
+    `threads` cores of `processor` ran each batch, as in the service.
+    """
+
+    processor: str
+    threads: int = Field(ge=1)
+    us_per_image: dict[int, float]
+    float32_us_per_image: dict[int, float]
 
 
 class Variant(File):
-    """One graph file of the network in one precision."""
+    """One graph file of the network in one precision.
+
+    The accuracies are parts of 1: on the test set, and on pictures held out of the training set, on which a precision
+    below float32 was accepted. `automatic` is whether `precision=auto` may choose it; otherwise it must be asked for.
+    """
 
     precision: Precision
     bytes: int = Field(ge=1)
     test_accuracy: float | None = Field(default=None, ge=0, le=1)
+    held_out_accuracy: float | None = Field(default=None, ge=0, le=1)
     parity: Parity | None = None
+    speed: Speed | None = None
+    automatic: bool = True
 
 
 class ExtraGraph(File):
@@ -121,6 +142,8 @@ class Manifest(_Part):
     parameters: int | None = Field(default=None, ge=0)
     variants: list[Variant] = Field(min_length=1)
     extra_graphs: dict[str, ExtraGraph] = {}
+    samples: File | None = None
+    """Generated pictures with the answers of every variant at publication; service/samples.py reads them."""
     metrics: dict[str, float] = {}
     provenance: Provenance
 

@@ -95,12 +95,13 @@ def choose_variant(
 ) -> Variant:
     """The graph to load: of the precision asked for, else the fastest that the version has for where it runs.
 
-    float16 on NVIDIA's GPUs, int8 on processors with instructions for it (VNNI), float32 on others. Raises
-    BrokenVersion, naming what there is.
+    float16 on NVIDIA's GPUs, int8 on processors with instructions for it (VNNI), float32 on others; never one that its
+    manifest keeps from being chosen, as it was no faster. Raises BrokenVersion, naming what there is.
     """
     here = {variant.precision: variant for variant in manifest.variants}
     if precision == "auto":
-        return next(here[best] for best in _best(placement, cpu_flags) if best in here)
+        fit = (here[best] for best in _best(placement, cpu_flags) if best in here and here[best].automatic)
+        return next(fit, manifest.variants[0])
     if precision not in here:
         hint = "Set CONVOY_PRECISION=auto or to one that there is, or export that graph into a new version."
         raise BrokenVersion(f"There is no {precision} graph; there is {' and '.join(here)}.", hint)

@@ -10,6 +10,7 @@ from service.manifest import File, Manifest, Variant, read_manifest, sha256_of
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Stamp = tuple[tuple[str, int, int], ...]
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
+WITHDRAWN = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class VersionFolder:
     def graph(self, variant: Variant) -> Path:
         """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
         return _checked(self.path, variant)
+
+    def samples(self) -> Path | None:
+        """The path of the stored samples, None where the version has none. Raises BrokenVersion as above."""
+        return None if self.manifest.samples is None else _checked(self.path, self.manifest.samples)
 
     def extra_graph(self, name: str) -> Path | None:
         """The path of an extra graph, None where the version has none of that name. Raises BrokenVersion as above."""
@@ -47,6 +52,16 @@ class Repository:
         if not MODEL_NAME.fullmatch(model):
             return []
         return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
+
+    def withdrawn(self, model: str) -> list[int]:
+        """Numbers of the versions that a rollback hid, ascending."""
+        if not MODEL_NAME.fullmatch(model):
+            return []
+        try:
+            found = (WITHDRAWN.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir())
+            return sorted(int(match[1]) for match in found if match)
+        except OSError:
+            return []
 
     def exists(self) -> bool:
         """Whether the root can be read now; it may be a file system that comes and goes."""

@@ -19,9 +19,9 @@ SERVICE = (
     "manifest sums wanted",
     "metrics providers",
     # what knows one thing, and no other thing beside it
-    "batcher board bucket drawings images occlusion preprocess repository session",
+    "batcher board bucket drawings flags images occlusion preprocess repository samples session",
     "features",
-    "fetch served supervisor",
+    "fetch rollback served supervisor verify",
     # what is loaded, and for whom
     "mirror registry",
     "fleet follower journey source",
@@ -35,7 +35,7 @@ SERVICE = (
     "api.classify api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 api.repository_v2",
     "api.openapi_protocols",
     "api.openapi",
-    "app offline",
+    "app cli_models offline",
     "server",
     "cli",
 )
@@ -52,7 +52,7 @@ TRAINING = (
     "callbacks describe evaluate maps sources",
     # a run, and what is made of it
     "card service_path trainer",
-    "measure parity",
+    "measure parity samples",
     "export",
     "cli.describe cli.evaluate cli.export cli.recipes cli.run",
     "cli",
@@ -60,14 +60,15 @@ TRAINING = (
 
 # What must be the same on both sides. The service knows nothing of training.
 SHARED = {
-    f"service.{name}" for name in ("cores", "errors", "images", "manifest", "preprocess", "repository", "session")
+    f"service.{name}"
+    for name in ("cores", "errors", "images", "manifest", "preprocess", "repository", "samples", "session")
 }
 
 ARCHITECTURES_KNOW = {"training.architectures.layers", "training.architectures.kernels"}
 
 # Libraries that are known in some places only.
 LIBRARIES = {
-    "click": {"service.cli", "training.cli", "training.options"},
+    "click": {"service.cli", "service.cli_models", "service.flags", "training.cli", "training.options"},
     "fastapi": {"service.api", "service.app"},
     "keras": {"training"},
     "matplotlib": {"training"},

@@ -54,7 +54,36 @@ def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
     assert lines[1].startswith("linear 2: BROKEN: ")
 
 
+def test_the_life_of_versions(root: Path) -> None:
+    assert convoy(root, "models", "list").stdout == convoy(root, "models", "--models", "models", "list").stdout
+    shown = convoy(root, "models", "show", "linear").stdout
+    assert shown.startswith("linear 2: 8x8x1 -> 4 classes\npreprocessing: resize squash")
+    assert "float32: model.onnx, " in shown
+    assert json.loads(convoy(root, "models", "show", "linear", "--version", "1", "--json").stdout)["version"] == 1
+    assert convoy(root, "models", "rollback", "linear").stdout == "linear is at version 1; withdrawn: 2\n"
+    assert convoy(root, "models").stdout.splitlines()[1] == "linear 2: withdrawn by a rollback"
+    assert convoy(root, "models", "rollback", "linear", "--undo").returncode == 0
+    assert convoy(root, "models", "prune", "--keep", "1").stdout == "linear 1: removed\n"
+    assert not (root / "models/linear/1").exists()
+
+
+def test_verify_ends_with_1_when_a_version_is_wrong(root: Path) -> None:
+    fine = convoy(root, "models", "verify")
+    assert (fine.returncode, fine.stdout.count("float32: sha256 fits")) == (0, 2)
+    (root / "models/linear/1/model.onnx").write_bytes(b"changed")
+    wrong = convoy(root, "models", "verify", "linear")
+    assert wrong.returncode == 1
+    assert wrong.stdout.splitlines()[0].startswith("linear 1 float32: WRONG: ")
+
+
 MISTAKES = {
+    "unknown model to show": (["models", "show", "nope"], 2, "There is no model 'nope' in models."),
+    "unknown version to verify": (["models", "verify", "linear", "--version", "7"], 2, "no version 7; it has 1, 2"),
+    "nothing to go back to": (["models", "rollback", "linear", "--to", "3"], 2, "no version 3; it has 1, 2"),
+    "undo to a version": (["models", "rollback", "linear", "--to", "1", "--undo"], 2, "leave out --to"),
+    "prune without a number": (["models", "prune"], 2, "--keep"),
+    "prune in a bucket": (["models", "prune", "--keep", "1", "--models", "s3://b/m"], 2, "lie in a bucket"),
+    "roll back a bucket": (["models", "rollback", "m", "--models", "s3://b/m"], 2, "give --state"),
     "unknown model": (["classify", "nope", "good.png"], 2, "There is no model 'nope'"),
     "unknown version": (["classify", "linear", "good.png", "--version", "9"], 2, "version '9'"),
     "missing file": (["classify", "linear", "none.png"], 2, "none.png"),

@@ -163,6 +163,13 @@ def test_the_fastest_graph_for_the_place(
     assert choose_variant(manifest, placement, flags).precision == chosen
 
 
+def test_a_graph_that_was_no_faster_must_be_asked_for() -> None:
+    float32, int8 = manifest_with("float32", "int8").variants
+    manifest = EVERY.model_copy(update={"variants": [float32, int8.model_copy(update={"automatic": False})]})
+    assert choose_variant(manifest, ON_CPU, VNNI).precision == "float32"
+    assert choose_variant(manifest, ON_CPU, VNNI, "int8").precision == "int8"
+
+
 @pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("placement", [ON_CPU, ON_CUDA])
 def test_the_precision_asked_for_goes_before_the_fastest(placement: Placement, precision: Precision) -> None:
