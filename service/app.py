@@ -79,6 +79,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         except TimeoutError:
             lifecycle.gave_up = True
         fleet.say_goodbye()
+        explainer.close()
         decoders.close()
 
     app = FastAPI(
