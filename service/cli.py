@@ -1,4 +1,4 @@
-"""convoy serve | classify | models: builds the settings once, then calls one function."""
+"""convoy serve | classify | batch | models: builds the settings once, then calls one function."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from service.cli_batch import batch
 from service.cli_models import models
 from service.errors import ConvoyError
 from service.flags import setting_flags
@@ -55,6 +56,7 @@ def classify(
     sys.exit(any(isinstance(result, ConvoyError) for result in found))
 
 
+cli.add_command(batch)
 cli.add_command(models)
 
 

@@ -15,18 +15,23 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api cores decoders errors hardware lifecycle logs settings statistics",
+    "service api client cores decoders errors hardware lifecycle logs settings statistics",
     "manifest sums wanted",
-    "metrics providers",
+    "jobs jobs.confusion jobs.errors jobs.progress metrics providers",
     # what knows one thing, and no other thing beside it
-    "batcher board bucket drawings flags images occlusion preprocess repository samples session",
-    "features",
-    "fetch rollback served supervisor verify",
+    "batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
+    "features jobs.pictures",
+    "fetch jobs.decoding rollback served supervisor verify",
     # what is loaded, and for whom
-    "mirror registry",
+    "jobs.pool mirror registry",
     "fleet follower journey source",
     "classifier watcher",
     "explainer",
+    # offline jobs
+    "jobs.records",
+    "jobs.journal jobs.results jobs.summary",
+    "jobs.files",
+    "jobs.job",
     # doors: HTTP, from its parts to its endpoints
     "api.json_tensors api.reply api.schemas",
     "api.errors api.instances_v1 api.schemas_explain api.schemas_v1 api.tensors_v2",
@@ -35,21 +40,23 @@ SERVICE = (
     "api.classify api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 api.repository_v2",
     "api.openapi_protocols",
     "api.openapi",
-    "app cli_models offline",
+    "app cli_batch cli_models offline",
     "server",
     "cli",
 )
 
 TRAINING = (
     # leaves
-    "training errors frugal fused options published architectures.kernels architectures.layers",
-    "costs datasets.base files graph recipes.base",
+    "training datasets.cache errors frugal fused options prefetch published architectures.kernels architectures.layers",
+    "costs datasets.listing files graph pictures recipes.base",
+    "datasets.base",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
-    "augment datasets.cifar10 datasets.mnist datasets.xo graph_rows network_rows "
-    "recipes.cifar10_resnet20 recipes.mnist_lenet5 recipes.xo runs schedules servable versions",
+    "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
+    "recipes.cifar10_resnet20 recipes.imagenette recipes.mnist_lenet5 recipes.xo runs schedules servable versions",
     "architectures backend batches checkpoint datasets optimizers plots recipes",
-    "callbacks describe evaluate maps sources",
+    "callbacks describe evaluate inputs maps waiting",
+    "sources",
     # a run, and what is made of it
     "card service_path trainer",
     "measure parity samples",
@@ -68,13 +75,22 @@ ARCHITECTURES_KNOW = {"training.architectures.layers", "training.architectures.k
 
 # Libraries that are known in some places only.
 LIBRARIES = {
-    "click": {"service.cli", "service.cli_models", "service.flags", "training.cli", "training.options"},
+    "click": {
+        "service.cli",
+        "service.cli_batch",
+        "service.cli_models",
+        "service.flags",
+        "training.cli",
+        "training.options",
+    },
     "fastapi": {"service.api", "service.app"},
+    "httpx": {"service.client"},
     "keras": {"training"},
     "matplotlib": {"training"},
     "onnx": {"training"},
     "onnxruntime": {"service.session", "training.quantize"},
     "prometheus_client": {"service.metrics", "service.sums"},
+    "pyarrow": {"service.jobs.results"},
     "pydantic_settings": {"service.settings"},
     "starlette": {"service.api", "service.app", "service.server"},
     "tensorflow": {"training.backend", "training.export", "training.fused"},

@@ -1,0 +1,478 @@
+"""The HTTP client: pictures in, labels out. It needs httpx and no other module of Convoy, so the file may be copied.
+
+Connections are kept, and shared by threads or tasks. What a busy service refuses and what the network loses is sent
+again, no earlier than Retry-After says, until the call's deadline. The service is told of the deadline too, and drops
+what nobody waits for any more.
+"""
+
+import asyncio
+import io
+import json
+import os
+import random
+import struct
+import time
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from urllib.parse import quote
+
+import httpx
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    Picture = str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]
+
+DEADLINE_S = 30.0
+PICTURES_A_REQUEST = 32
+CONCURRENCY = 4
+BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+SERVICE_SHARE = 0.95  # of the time that is left: the rest is for the way back
+LONGEST_TIMEOUT_MS = 999_999_999
+
+_PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class: its index, its label, and its probability."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a picture shows, the best class first, as that version of the model sees it."""
+
+    model: str
+    version: str
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def best(self) -> Prediction:
+        return self.predictions[0]
+
+
+class ClientError(Exception):
+    """Base of all that a call raises, but for a TypeError when it is given something that cannot be a picture."""
+
+
+class Unreachable(ClientError):
+    """Nobody answered until the deadline: no connection, or one that broke off each time."""
+
+
+@dataclass(eq=False)
+class ServiceError(ClientError):
+    """The service's own error: `code` is stable and meant for programs, `hint` says what to do.
+
+    `status` is None where the error is that of one picture among many, or was found before anything was sent.
+    """
+
+    code: str
+    message: str
+    hint: str = ""
+    status: int | None = None
+    request_id: str | None = None
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class BadPicture(ServiceError):
+    """The picture is none, is damaged or too large, or cannot be read from its file. Sending it again is of no use."""
+
+
+class NotFound(ServiceError):
+    """There is no such model or version, or nothing of Convoy's at that address."""
+
+
+class Busy(ServiceError):
+    """The service cannot take the request now: its queue is full, it is starting or stopping."""
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer was not there in time."""
+
+
+_KINDS: dict[str, type[ServiceError]] = {
+    "bad_image": BadPicture,
+    "unsupported_image": BadPicture,
+    "image_too_large": BadPicture,
+    "body_too_large": BadPicture,
+    "unknown_model": NotFound,
+    "unknown_version": NotFound,
+    "not_found": NotFound,
+    "overloaded": Busy,
+    "draining": Busy,
+    "not_ready": Busy,
+    "deadline_exceeded": DeadlineExceeded,
+}
+# What stands between, a proxy or a balancer, has no codes.
+_KINDS_BY_STATUS = {404: NotFound, 429: Busy, 502: Busy, 503: Busy, 504: DeadlineExceeded}
+
+Result = Classification | BadPicture
+
+
+class Options(TypedDict, total=False):
+    """What a call may ask for beside the classes."""
+
+    version: str
+    """A version or a label of one; otherwise the newest version answers."""
+    top_k: int
+    """How many classes; otherwise 5."""
+    deadline_s: float
+    """Seconds for the call with all its attempts; otherwise 30."""
+    background: bool
+    """Whether it waits behind the interactive requests."""
+
+
+class Client:
+    """For threads. Open one and keep it: `with Client("http://127.0.0.1:8000") as client: ...`."""
+
+    def __init__(self, url: str, *, defaults: Options | None = None, **httpx_options: Any) -> None:
+        """`defaults` are options for all calls; `httpx_options` go to httpx.Client: `headers`, `verify` and so on."""
+        self._defaults: Options = defaults or {}
+        self._http = httpx.Client(base_url=url, **httpx_options)
+
+    def classify(self, model: str, picture: "Picture", **options: Unpack[Options]) -> Classification:
+        """The `top_k` best classes of one picture: a path, encoded bytes, a PIL image, or uint8 (h, w[, channels]).
+
+        Raises BadPicture, NotFound, Busy, DeadlineExceeded or another ServiceError; Unreachable.
+        """
+        return _classification(self._send(_one(model, picture, self._defaults | options)))
+
+    def classify_many(
+        self, model: str, pictures: "Iterable[Picture]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
+    ) -> Iterator[Result]:
+        """The same for many, in their order; a picture that is none gives its BadPicture instead of raising it.
+
+        They go in requests of up to 32, `concurrency` at a time, each with a deadline of its own, as the results are
+        asked for: pictures may be a generator of any length. Raises as `classify` does, after what came before.
+        """
+
+        def run(group: "list[Picture]") -> list[Result]:
+            results: list[Result] = []
+            for call in _many(model, group, self._defaults | options):
+                try:
+                    results += _results(call, self._send(call) if call.files else {})
+                except BadPicture as error:
+                    results += _refused(call, error)
+            return results
+
+        with ThreadPoolExecutor(concurrency, "convoy-client") as pool:
+            waiting: deque[Future[list[Result]]] = deque()
+            try:
+                for group in _grouped(pictures):
+                    waiting.append(pool.submit(run, group))
+                    if len(waiting) > concurrency:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _send(self, call: "_Call") -> Any:
+        patience = _Patience(call.options)
+        while True:
+            try:
+                return _answer_of(*self._attempt(call, patience))
+            except (ServiceError, httpx.TransportError) as problem:
+                wait_s = patience.before_next(problem)
+            time.sleep(wait_s)
+
+    def _attempt(self, call: "_Call", patience: "_Patience") -> tuple[httpx.Response, bytes]:
+        with self._http.stream("POST", timeout=patience.left_s(), headers=patience.headers(), **call.request()) as got:
+            parts: list[bytes] = []
+            for part in got.iter_bytes():
+                parts.append(part)
+                patience.check()  # httpx' timeouts are for each read: a slow sender would never meet them
+            return got, b"".join(parts)
+
+
+class AsyncClient:
+    """The same for tasks: `async with AsyncClient("http://127.0.0.1:8000") as client: ...`."""
+
+    def __init__(self, url: str, *, defaults: Options | None = None, **httpx_options: Any) -> None:
+        """As `Client`; `httpx_options` go to httpx.AsyncClient."""
+        self._defaults: Options = defaults or {}
+        self._http = httpx.AsyncClient(base_url=url, **httpx_options)
+
+    async def classify(self, model: str, picture: "Picture", **options: Unpack[Options]) -> Classification:
+        """As `Client.classify`."""
+        call = await asyncio.to_thread(_one, model, picture, self._defaults | options)
+        return _classification(await self._send(call))
+
+    async def classify_many(
+        self, model: str, pictures: "Iterable[Picture]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
+    ) -> AsyncIterator[Result]:
+        """As `Client.classify_many`: `async for result in client.classify_many(...)`."""
+
+        async def run(group: "list[Picture]") -> list[Result]:
+            results: list[Result] = []
+            calls = _many(model, group, self._defaults | options)
+            while call := await asyncio.to_thread(next, calls, None):
+                try:
+                    results += _results(call, await self._send(call) if call.files else {})
+                except BadPicture as error:
+                    results += _refused(call, error)
+            return results
+
+        waiting: deque[asyncio.Task[list[Result]]] = deque()
+        try:
+            for group in _grouped(pictures):
+                waiting.append(asyncio.create_task(run(group)))
+                if len(waiting) >= concurrency:
+                    for result in await waiting.popleft():
+                        yield result
+            while waiting:
+                for result in await waiting.popleft():
+                    yield result
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _send(self, call: "_Call") -> Any:
+        patience = _Patience(call.options)
+        while True:
+            try:
+                async with asyncio.timeout(patience.left_s()):
+                    got = await self._http.post(timeout=None, headers=patience.headers(), **call.request())
+                return _answer_of(got, got.content)
+            except TimeoutError:
+                raise patience.over() from None
+            except (ServiceError, httpx.TransportError) as problem:
+                wait_s = patience.before_next(problem)
+            await asyncio.sleep(wait_s)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One request, however often it is sent. `files` are the good ones among `entries`."""
+
+    path: str
+    options: Options
+    content: bytes | None = None
+    entries: list[bytes | BadPicture] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[tuple[str, tuple[str, bytes]]]:
+        good = (entry for entry in self.entries if not isinstance(entry, BadPicture))
+        return [("files", (str(at), encoded)) for at, encoded in enumerate(good)]
+
+    def request(self) -> dict[str, Any]:
+        query = {name: str(value) for name, value in self.options.items() if name in ("version", "top_k")}
+        body = {"files": self.files} if self.content is None else {"content": self.content}
+        return {"url": self.path, "params": query, **body}
+
+
+class _Patience:
+    """How long a call still goes on, and what the service is told of that."""
+
+    def __init__(self, options: Options) -> None:
+        self._deadline_s = options.get("deadline_s", DEADLINE_S)
+        self._end_s = time.monotonic() + self._deadline_s
+        self._background = options.get("background", False)
+        self._attempts = 0
+
+    def left_s(self) -> float:
+        return max(self._end_s - time.monotonic(), 0.001)
+
+    def headers(self) -> dict[str, str]:
+        timeout_ms = min(max(1, int(self.left_s() * 1000 * SERVICE_SHARE)), LONGEST_TIMEOUT_MS)
+        priority = {"Priority": "u=7"} if self._background else {}  # RFC 9218: a background task
+        return {"X-Request-Timeout-Ms": str(timeout_ms), **priority}
+
+    def check(self) -> None:
+        """Raises DeadlineExceeded when there is no time left."""
+        if time.monotonic() >= self._end_s:
+            raise self.over()
+
+    def over(self) -> DeadlineExceeded:
+        message = f"There was no complete answer within {self._deadline_s:g} seconds."
+        return DeadlineExceeded("deadline_exceeded", message, "Raise deadline_s, or send fewer requests at once.")
+
+    def before_next(self, problem: ServiceError | httpx.TransportError) -> float:
+        """Seconds to wait before the next attempt. Raises the problem where that is of no use, or would be too late."""
+        if isinstance(problem, ServiceError):
+            if not isinstance(problem, Busy):
+                raise problem
+            error: ClientError = problem
+            asked_s = problem.retry_after_s
+        elif isinstance(problem, httpx.TimeoutException):
+            raise self.over() from problem
+        else:
+            error, asked_s = Unreachable(f"The service cannot be reached: {problem or type(problem).__name__}."), None
+        # A little apart, so that all who were refused together do not come back together.
+        backoff_s = min(FIRST_WAIT_S * 2**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
+        wait_s = backoff_s if asked_s is None else asked_s * random.uniform(1, 1.1)
+        self._attempts += 1
+        if wait_s >= self._end_s - time.monotonic():
+            raise error from (problem if error is not problem else None)
+        return wait_s
+
+
+def _one(model: str, picture: "Picture", options: Options) -> _Call:
+    return _Call(_path(model), options, _encoded(picture))
+
+
+def _many(model: str, group: "list[Picture]", options: Options) -> Iterator[_Call]:
+    """The pictures of one group, in as many requests as their bytes need."""
+    entries: list[bytes | BadPicture] = []
+    size = 0
+    for picture in group:
+        entry = _entry(picture)
+        added = 0 if isinstance(entry, BadPicture) else len(entry)
+        if size and size + added > BODY_BYTES:
+            yield _Call(f"{_path(model)}/batch", options, entries=entries)
+            entries, size = [], 0
+        entries.append(entry)
+        size += added
+    yield _Call(f"{_path(model)}/batch", options, entries=entries)
+
+
+def _path(model: str) -> str:
+    return f"/api/v1/models/{quote(model, safe='')}/classify"
+
+
+def _grouped(pictures: "Iterable[Picture]") -> "Iterator[list[Picture]]":
+    rest = iter(pictures)
+    while group := list(islice(rest, PICTURES_A_REQUEST)):
+        yield group
+
+
+def _entry(picture: "Picture") -> bytes | BadPicture:
+    try:
+        return _encoded(picture)
+    except BadPicture as error:
+        return error
+
+
+def _encoded(picture: Any) -> bytes:
+    """The picture as a file's bytes. Raises BadPicture for a file that cannot be read, TypeError for no picture."""
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, str | os.PathLike):
+        try:
+            return Path(picture).read_bytes()
+        except OSError as error:
+            raise BadPicture("unreadable", f"{picture} cannot be read: {error.strerror}.", "Check the path.") from error
+    if hasattr(picture, "save") and hasattr(picture, "mode"):
+        file = io.BytesIO()
+        image = picture if picture.mode in _PNG_MODES else picture.convert("RGB")
+        image.save(file, "PNG", compress_level=1)
+        return file.getvalue()
+    return _encoded_array(picture)
+
+
+def _encoded_array(picture: Any) -> bytes:
+    """An array as a PNG, which keeps every value. By its interface: NumPy need not be there."""
+    interface = getattr(picture, "__array_interface__", {})
+    shape = tuple(interface.get("shape", ()))
+    channels = shape[2] if len(shape) == 3 else 1
+    if interface.get("typestr") != "|u1" or len(shape) not in (2, 3) or channels not in _PNG_COLOUR:
+        what = f"{interface.get('typestr', type(picture).__name__)} {shape or ''}".rstrip()
+        raise TypeError(f"a picture is a path, bytes, a PIL image, or uint8 (height, width[, channels]); not {what}")
+    return _png(picture.tobytes(), shape[0], shape[1], channels)
+
+
+def _png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
+    stride = width * channels
+    rows = b"".join(b"\0" + pixels[at : at + stride] for at in range(0, height * stride, stride))
+    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOUR[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def _answer_of(response: httpx.Response, body: bytes) -> Any:
+    """The answer's JSON. Raises the ServiceError that it tells."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if response.is_success and isinstance(answer, dict):
+        return answer
+    told = answer.get("error") if isinstance(answer, dict) else None
+    raise _error(told if isinstance(told, dict) else {}, response)
+
+
+def _error(told: Mapping[str, Any], response: httpx.Response) -> ServiceError:
+    status, headers = response.status_code, response.headers
+    code = told.get("code", f"http_{status}")
+    kind = _KINDS.get(code) or _KINDS_BY_STATUS.get(status, ServiceError)
+    message = told.get("message", f"The answer has status {status} and is none of Convoy's.")
+    hint = told.get("hint", "Check the URL, and what stands between.")
+    return kind(
+        code, message, hint, status, headers.get("x-request-id"), _retry_after_s(headers.get("retry-after", ""))
+    )
+
+
+def _retry_after_s(header: str) -> float | None:
+    """Seconds, from either form of the header."""
+    with suppress(ValueError):
+        return max(0.0, float(header))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    return None
+
+
+def _classification(answer: Mapping[str, Any]) -> Classification:
+    predictions = tuple(Prediction(p["index"], p["label"], p["probability"]) for p in answer["predictions"])
+    return Classification(answer["model"], answer["version"], predictions)
+
+
+def _results(call: _Call, answer: Mapping[str, Any]) -> list[Result]:
+    """One result for each entry of the call, in its order."""
+    told = iter(answer.get("results", ()))
+    return [entry if isinstance(entry, BadPicture) else _result(next(told), answer) for entry in call.entries]
+
+
+def _refused(call: _Call, error: BadPicture) -> list[Result]:
+    """The body was refused as a whole: where one picture made it so, that is its result. Raises the error otherwise."""
+    if len(call.files) > 1:
+        raise error
+    return [entry if isinstance(entry, BadPicture) else error for entry in call.entries]
+
+
+def _result(told: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
+    if "error" in told:
+        error = told["error"]
+        return BadPicture(error["code"], error["message"], error["hint"])
+    return _classification({"model": answer["model"], "version": answer["version"], **told})

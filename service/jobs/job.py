@@ -1,0 +1,158 @@
+"""One offline job from start to end: finds its pictures, goes on where it stopped, classifies, leaves whole files."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from service.cores import usable_cores
+from service.errors import UnknownModel, UnknownVersion
+from service.jobs.decoding import Recipe
+from service.jobs.errors import Interrupted, OutputTaken
+from service.jobs.files import Files
+from service.jobs.journal import Identity, Journal, digest_of
+from service.jobs.pictures import Found, Picture, find_pictures
+from service.jobs.pool import decoded_in_order, decoding_processes, in_full_batches
+from service.jobs.progress import Progress
+from service.jobs.records import FolderLabels, Record, records_of
+from service.jobs.results import check_format
+from service.jobs.shards import Shard
+from service.jobs.summary import Report, Summary
+from service.metrics import Metrics
+from service.repository import Repository, VersionFolder
+from service.served import Served, load
+from service.settings import Settings
+from service.source import local_models
+from service.wanted import Wish
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done. Without a version the newest does it, or the one that has begun it."""
+
+    inputs: tuple[str, ...]
+    model: str
+    version: str | None
+    output: Path
+    top_k: int
+    shard: Shard
+    overwrite: bool = False
+
+
+def run(
+    job: Job, settings: Settings, screen: TextIO, start_pool: Callable[[int], Executor] = decoding_processes
+) -> Report:
+    """Does the job, or what is left of it; progress goes to `screen`.
+
+    Raises CannotStart, OutputTaken, UnknownModel, UnknownVersion, BrokenVersion or BucketUnreachable before anything
+    is done, and Interrupted or ModelFailed when it can go on later.
+    """
+    check_format(job.output)
+    found = find_pictures(job.inputs)
+    files = Files(job.output, job.shard)
+    repository = Repository(local_models(settings))
+    if not job.overwrite and (finished := files.finished()) is not None:
+        return _told_again(job, found, repository, files, finished)
+    try:
+        files.output.parent.mkdir(parents=True, exist_ok=True)
+        with Journal(files.partial) as journal:
+            return _run(job, found, repository, files, journal, Workshop(settings, screen, start_pool))
+    except OSError as error:
+        raise Interrupted(f"{error.filename or files.output} cannot be written: {error.strerror or error}.") from error
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a job is done with."""
+
+    settings: Settings
+    screen: TextIO
+    start_pool: Callable[[int], Executor]
+
+
+def _run(job: Job, found: Found, repository: Repository, files: Files, journal: Journal, shop: Workshop) -> Report:
+    begun = None if job.overwrite else journal.job()
+    folder = _open(job, repository, begun)
+    identity = _identity(job, found, folder)
+    mine = job.shard.of(found.pictures)
+    if begun is None:
+        journal.begin(identity)
+    done = journal.resume(identity, mine)
+    started_s = time.perf_counter()
+    if done < len(mine):
+        _classify(mine, done, folder, journal, identity.top_k, shop)
+    seconds = time.perf_counter() - started_s
+    summary = files.finish(journal, identity, folder.labels)
+    return _report(job, found, folder, files, summary).timed(len(mine) - done, seconds)
+
+
+def _classify(
+    pictures: Sequence[Picture], done: int, folder: VersionFolder, journal: Journal, top_k: int, shop: Workshop
+) -> None:
+    """The pictures from `done` on, into the journal: other processes decode, this one runs the model and writes."""
+    settings = shop.settings
+    workers = settings.decode_threads or usable_cores()
+    recipe = Recipe(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
+    folders = FolderLabels(folder.labels)
+    progress = Progress(len(pictures), done, shop.screen)
+    with shop.start_pool(workers) as pool:
+        chunks = decoded_in_order(pool, workers, pictures[done:], recipe)
+        served = load(folder, Wish(), settings, Metrics())
+        try:
+            for batch in in_full_batches(chunks, _fastest_batch(served)):
+                rows = served.session.run(batch.images) if len(batch.images) else ()
+                records = records_of(batch.entries, rows, folder.labels, folders, top_k)
+                journal.append(records)
+                progress.advance(len(records), len(records) - len(batch.images))
+            progress.close()
+        finally:
+            served.executor.shutdown(wait=False)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _fastest_batch(served: Served) -> int:
+    """The measured size with the most images a second."""
+    return max(served.batch_ms, key=lambda size: size / served.batch_ms[size])
+
+
+def _open(job: Job, repository: Repository, begun: Record | None) -> VersionFolder:
+    """The version that does the job. Raises UnknownModel, UnknownVersion or BrokenVersion."""
+    versions = {str(number): number for number in repository.versions(job.model)}
+    if not versions:
+        raise UnknownModel(f"There is no model '{job.model}' in {repository.root}.")
+    wanted = job.version
+    if wanted is None and begun is not None and begun.get("model") == job.model:
+        wanted = str(begun.get("version"))
+    if wanted is None:
+        return repository.open(job.model, max(versions.values()))
+    if wanted not in versions:
+        raise UnknownVersion(f"Model '{job.model}' has no version '{wanted}'.")
+    return repository.open(job.model, versions[wanted])
+
+
+def _identity(job: Job, found: Found, folder: VersionFolder) -> Identity:
+    top_k = min(job.top_k, len(folder.labels))
+    digest = digest_of(found.pictures)
+    return Identity(folder.model, str(folder.version), str(job.shard), len(found.pictures), digest, top_k)
+
+
+def _told_again(job: Job, found: Found, repository: Repository, files: Files, finished: Record) -> Report:
+    """The report of a job that is complete: doing it again, as Kubernetes may, changes nothing."""
+    folder = _open(job, repository, finished)
+    if difference := _identity(job, found, folder).difference(finished):
+        raise OutputTaken(f"{files.output} is there already, and of another job: {difference}.")
+    return _report(job, found, folder, files, Summary.from_json(files.read_summary()))
+
+
+def _report(job: Job, found: Found, folder: VersionFolder, files: Files, summary: Summary) -> Report:
+    shard = "" if job.shard.count == 1 else f", shard {job.shard}"
+    return Report(
+        f"{folder.model} version {folder.version}{shard}",
+        summary,
+        found.passed_over,
+        files.output,
+        files.errors if summary.broken else None,
+        files.confusion if files.confusion.exists() else None,
+    )
