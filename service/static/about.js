@@ -1,0 +1,68 @@
+// About the model at hand: its figures, its card and its pictures, as the export wrote them.
+
+import { byId, el, milliseconds, notice, show } from "./dom.js";
+import { rendered } from "./markdown.js";
+
+/** Shows one version of a model; pictures are fetched as the card is, because an <img> could not send a key. */
+export async function showAbout(api, model, version) {
+  const container = byId("about");
+  const parts = [facts(model, version)];
+  const folder = `api/v1/models/${encodeURIComponent(model.name)}/versions/${encodeURIComponent(version.version)}`;
+  const has = (name) => version.documents.includes(name);
+  if (has("confusion.png")) parts.push(confusion(api, `${folder}/confusion.png`));
+  if (has("card.md")) parts.push(card(api, folder, has));
+  show(container, parts);
+}
+
+function facts(model, version) {
+  const { height, width, channels } = version.input;
+  const one = version.batch_ms[1];
+  const rows = [
+    ["Accuracy on its test set", version.test_accuracy === null ? "not measured" : `${(version.test_accuracy * 100).toFixed(2)} %`],
+    ["Input", `${width} × ${height}, ${channels === 1 ? "grey" : "colour"}`],
+    ["Classes", version.classes],
+    ["Parameters", version.parameters?.toLocaleString("en") ?? "unknown"],
+    ["Trained on", version.provenance.dataset ?? "unknown"],
+    ["Runs in", `${version.precision} on ${version.provider.replace("ExecutionProvider", "")}`],
+    ["One picture takes", one === undefined ? "not measured" : milliseconds(one)],
+  ];
+  return el("dl", { className: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
+}
+
+function confusion(api, path) {
+  const figure = el("figure", { className: "confusion" });
+  picture(api, path, "Confusion matrix: the right class by row, the answer by column").then(
+    (image) => show(figure, image, el("figcaption", {}, "Which classes it takes for which, on the test set")),
+    (error) => show(figure, notice(error)),
+  );
+  return figure;
+}
+
+function card(api, folder, has) {
+  const body = el("div", { className: "card-text" });
+  const details = el("details", {}, el("summary", {}, "The model's card"), body);
+  details.addEventListener("toggle", () => fill(api, folder, has, body), { once: true });
+  return details;
+}
+
+async function fill(api, folder, has, body) {
+  try {
+    const text = await api.text(`${folder}/card.md`);
+    show(body, rendered(text, (file, alt) => cardPicture(api, folder, has, file, alt)));
+  } catch (error) {
+    show(body, notice(error));
+  }
+}
+
+function cardPicture(api, folder, has, file, alt) {
+  const place = el("span", {}, alt);
+  if (has(file)) picture(api, `${folder}/${file}`, alt).then((image) => show(place, image), () => {});
+  return place;
+}
+
+async function picture(api, path, alt) {
+  const image = el("img", { alt });
+  image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+  image.src = URL.createObjectURL(await api.blob(path));
+  return image;
+}

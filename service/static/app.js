@@ -1,0 +1,243 @@
+// The page: what a person does goes to the service, what comes back is shown. Everything else has a file of its own.
+
+import { showAbout } from "./about.js";
+import { showAnswers, showNothing, showTiming, showTrouble } from "./answer.js";
+import { Api } from "./api.js";
+import { byId, el, notice, show } from "./dom.js";
+import { Inside } from "./inside.js";
+import { laidOut } from "./mnist.js";
+import { Pad } from "./pad.js";
+import { listenForPictures } from "./pictures.js";
+import { showSnippets } from "./snippets.js";
+
+const DRAWING = "drawing.png";
+const TOP_K = 5;
+const SETTLE_MS = 150;
+
+class Playground {
+  constructor() {
+    this.api = new Api(askForKey);
+    this.inside = new Inside((...given) => this.explain(...given), (wanted) => this.tellHeat(wanted));
+    this.pad = new Pad(byId("pad"), () => this.drawn());
+    this.turn = 0; // answers to earlier turns are not shown
+    this.pictures = [];
+    this.listen();
+  }
+
+  listen() {
+    byId("clear").addEventListener("click", () => this.pad.clear());
+    byId("undo").addEventListener("click", () => this.pad.undo());
+    byId("example").addEventListener("click", () => this.pad.drawExample());
+    byId("model").addEventListener("change", () => this.chooseModel(byId("model").value));
+    byId("version").addEventListener("change", () => this.chooseVersion(byId("version").value));
+    byId("forget-key").addEventListener("click", () => this.forgetKey());
+    listenForPictures((files) => this.sendFiles(files));
+    listenForTabs();
+  }
+
+  async start() {
+    await this.guarded(async () => {
+      const { body } = await this.api.json("api/v1/models");
+      if (!body.models.length) throw new Error("No model is loaded yet. Put one into the models folder, then reload this page.");
+      const digits = body.models.find((model) => model.input.channels === 1) ?? body.models[0];
+      fill(byId("model"), body.models.map(({ name }) => [name, name]), digits.name);
+      await this.chooseModel(digits.name);
+    });
+  }
+
+  async chooseModel(name) {
+    await this.guarded(async () => {
+      const { body } = await this.api.json(`api/v1/models/${encodeURIComponent(name)}`);
+      this.model = body;
+      const labels = Object.entries(body.version_labels).map(([label, version]) => [label, `${label} (${version})`]);
+      const numbers = body.versions.map(({ version }) => [version, version]);
+      fill(byId("version"), [...numbers, ...labels], body.default_version);
+      await this.chooseVersion(body.default_version);
+      chooseTab(this.version.input.channels === 1 ? "draw" : "files");
+    });
+  }
+
+  async chooseVersion(name) {
+    const number = this.model.version_labels[name] ?? name;
+    this.version = this.model.versions.find(({ version }) => version === number);
+    this.versionName = name;
+    this.forget();
+    await showAbout(this.api, this.model, this.version);
+    if (this.version.input.channels === 1 && !this.pad.empty) this.drawn();
+  }
+
+  forget() {
+    this.turn++;
+    this.setPictures([]);
+    showNothing("Draw something, or drop a picture.");
+    this.inside.clear("What the layers see appears here with the first answer.");
+  }
+
+  setPictures(pictures) {
+    for (const { url } of this.pictures) URL.revokeObjectURL(url);
+    this.pictures = pictures;
+  }
+
+  drawn() {
+    clearTimeout(this.settling);
+    if (this.pad.empty) return this.forget();
+    this.settling = setTimeout(() => this.guarded(() => this.sendDrawing()), SETTLE_MS);
+  }
+
+  async sendDrawing() {
+    if (!this.version) return;
+    const blob = await pngOf(this.pad.ink(), this.version);
+    if (!blob) return;
+    const turn = ++this.turn;
+    const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify`;
+    const { body, timing } = await this.post(path, { top_k: TOP_K }, blob);
+    if (turn !== this.turn) return;
+    const picture = { name: DRAWING, url: URL.createObjectURL(blob), blob, drawn: true, predictions: body.predictions };
+    this.setPictures([picture]);
+    showTiming(timing);
+    this.tell({ path, query: this.query({ top_k: TOP_K }), names: [DRAWING], many: false });
+    this.choose(0);
+  }
+
+  async sendFiles(files) {
+    chooseTab("files");
+    await this.guarded(async () => {
+      if (!this.version) throw new Error("There is no model to ask yet.");
+      const turn = ++this.turn;
+      showNothing(files.length === 1 ? "Asking about one picture…" : `Asking about ${files.length} pictures…`);
+      const form = new FormData();
+      for (const file of files) form.append("files", file, file.name);
+      const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify/batch`;
+      const { body, timing } = await this.post(path, { top_k: TOP_K }, form);
+      if (turn !== this.turn) return;
+      this.setPictures(files.map((file, at) => ({
+        name: file.name, url: URL.createObjectURL(file), blob: file, ...body.results[at],
+      })));
+      showTiming(timing);
+      this.tell({ path, query: this.query({ top_k: TOP_K }), names: files.map(({ name }) => name), many: true });
+      this.choose(this.pictures.findIndex(({ predictions }) => predictions));
+    });
+  }
+
+  /** Looks closer at one of the pictures. */
+  choose(index) {
+    showAnswers(this.pictures, index, (other) => this.choose(other));
+    const picture = this.pictures[index];
+    if (!picture?.predictions) return this.inside.clear("No picture could be read, so there is nothing to look into.");
+    this.looking = picture;
+    this.inside.look(picture.blob, {
+      methods: this.version.explanations,
+      labels: this.model.labels,
+      best: picture.predictions[0].index,
+    });
+  }
+
+  async explain(method, blob, wanted, signal) {
+    const query = this.query({ method, ...(wanted === null ? {} : { class: this.model.labels[wanted] }) });
+    const path = `${this.explainPath()}?${new URLSearchParams(query)}`;
+    return (await this.api.json(path, { method: "POST", body: blob, signal })).body;
+  }
+
+  explainPath() {
+    return `api/v1/models/${encodeURIComponent(this.model.name)}/explain`;
+  }
+
+  tellHeat(wanted) {
+    const query = this.query({ method: "occlusion", class: this.model.labels[wanted] });
+    this.tell({ path: this.explainPath(), query, names: [this.looking.name], many: false });
+  }
+
+  tell(action) {
+    const drawing = this.pictures.find(({ drawn }) => drawn);
+    showSnippets(action, Boolean(this.api.key), drawing ? { name: DRAWING, url: drawing.url } : null);
+  }
+
+  /** The version is named where it is not the one that answers anyway. */
+  query(parameters) {
+    return this.versionName === this.model.default_version ? parameters : { ...parameters, version: this.versionName };
+  }
+
+  post(path, parameters, body) {
+    return this.api.json(`${path}?${new URLSearchParams(this.query(parameters))}`, { method: "POST", body });
+  }
+
+  /** Does it; what goes wrong is said in the page. */
+  async guarded(work) {
+    const trouble = byId("trouble");
+    trouble.hidden = true;
+    try {
+      await work();
+    } catch (error) {
+      if (this.version) showTrouble(error);
+      else {
+        trouble.hidden = false;
+        show(trouble, [...notice(error).childNodes], " ", el("button", { type: "button", onclick: () => this.start() }, "Try again"));
+      }
+    } finally {
+      byId("forget-key").hidden = !this.api.key;
+    }
+  }
+
+  forgetKey() {
+    this.api.forgetKey();
+    location.reload();
+  }
+}
+
+/** A PNG of the model's size for what was drawn, as MNIST's digits are laid out; null for an empty drawing. */
+async function pngOf({ grey, width, height }, { input, preprocessing }) {
+  const field = laidOut(grey, width, height, input.height);
+  if (!field) return null;
+  const canvas = el("canvas", { width: input.height, height: input.height });
+  const pen = canvas.getContext("2d");
+  const picture = pen.createImageData(input.height, input.height);
+  const onWhite = preprocessing.background > 127; // such a model was trained on dark ink
+  field.forEach((value, at) => {
+    picture.data.fill(onWhite ? 255 - value : value, at * 4, at * 4 + 3);
+    picture.data[at * 4 + 3] = 255;
+  });
+  pen.putImageData(picture, 0, 0);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+function fill(select, options, chosen) {
+  show(select, options.map(([value, text]) => el("option", { value }, text)));
+  select.value = chosen;
+  select.disabled = false;
+}
+
+function askForKey(rejected) {
+  const dialog = byId("key-dialog");
+  const message = byId("key-message");
+  if (rejected) message.textContent = `${rejected} Try another one.`;
+  byId("key").value = "";
+  dialog.returnValue = "cancel";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    const onClose = () => resolve(dialog.returnValue === "use" ? byId("key").value.trim() : null);
+    dialog.addEventListener("close", onClose, { once: true });
+  });
+}
+
+function listenForTabs() {
+  for (const [name, other] of [["draw", "files"], ["files", "draw"]]) {
+    const tab = byId(`tab-${name}`);
+    tab.addEventListener("click", () => chooseTab(name));
+    tab.addEventListener("keydown", (event) => {
+      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+      chooseTab(other);
+      byId(`tab-${other}`).focus();
+    });
+  }
+}
+
+function chooseTab(chosen) {
+  for (const name of ["draw", "files"]) {
+    const tab = byId(`tab-${name}`);
+    tab.setAttribute("aria-selected", String(name === chosen));
+    tab.tabIndex = name === chosen ? 0 : -1;
+    byId(`panel-${name}`).hidden = name !== chosen;
+  }
+}
+
+new Playground().start();

@@ -1,0 +1,67 @@
+// The Markdown of model cards to elements: headings, paragraphs, lists, tables, code, bold, pictures beside the card.
+// No HTML is read: what is not understood stays text.
+
+import { el } from "./dom.js";
+
+const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|!\[([^\]]*)\]\(([\w.-]+)\)/g;
+
+/** Elements for a card; `picture(file, alt)` makes the element of a picture that the card names. */
+export function rendered(text, picture) {
+  const blocks = [];
+  const lines = text.split("\n");
+  while (lines.length) {
+    const block = takeBlock(lines);
+    if (block) blocks.push(asElement(block, picture));
+  }
+  return blocks;
+}
+
+/** Takes the next block off the lines: a fence up to its end, otherwise all up to the next empty line. */
+function takeBlock(lines) {
+  if (lines[0].startsWith("```")) {
+    const end = lines.indexOf("```", 1);
+    const taken = lines.splice(0, end < 0 ? lines.length : end + 1);
+    return { code: taken.slice(1, end < 0 ? undefined : -1).join("\n") };
+  }
+  let end = lines.findIndex((line) => line.trim() === "");
+  if (end < 0) end = lines.length;
+  const taken = lines.splice(0, end);
+  if (!end) lines.shift();
+  return taken.length ? { lines: taken } : null;
+}
+
+function asElement({ code, lines }, picture) {
+  if (code !== undefined) return el("pre", {}, el("code", {}, code));
+  const [first] = lines;
+  const heading = /^(#{1,4}) (.*)/.exec(first);
+  if (heading) return el(`h${Math.min(heading[1].length + 2, 6)}`, {}, inline(heading[2], picture));
+  if (first.startsWith("- ")) return list(lines, picture);
+  if (first.startsWith("|")) return table(lines, picture);
+  return el("p", {}, inline(lines.join(" "), picture));
+}
+
+function list(lines, picture) {
+  return el("ul", {}, lines.map((line) => el("li", {}, inline(line.replace(/^- /, ""), picture))));
+}
+
+function table(lines, picture) {
+  const cells = (line) => line.replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
+  const [head, , ...rows] = lines.map(cells);
+  const row = (name) => (values) => el("tr", {}, values.map((value) => el(name, {}, inline(value, picture))));
+  const top = head.some(Boolean) ? el("thead", {}, row(head.every(Boolean) ? "th" : "td")(head)) : null;
+  return el("table", {}, top, el("tbody", {}, rows.map(row("td"))));
+}
+
+function inline(text, picture) {
+  const parts = [];
+  let at = 0;
+  for (const match of text.matchAll(INLINE)) {
+    parts.push(text.slice(at, match.index));
+    const [, code, bold, alt, file] = match;
+    if (code !== undefined) parts.push(el("code", {}, code));
+    else if (bold !== undefined) parts.push(el("strong", {}, bold));
+    else parts.push(picture(file, alt));
+    at = match.index + match[0].length;
+  }
+  return [...parts, text.slice(at)];
+}
