@@ -1,18 +1,24 @@
-"""What happens around Keras' training loop: place in the data, divergence, bar, history, checkpoint and epoch lines."""
+"""What happens around Keras' training loop: place, rate, divergence, bar, history, checkpoint, epoch lines, its end."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TextIO
 
 import keras
+import numpy as np
 
-from training import checkpoint
+from training import checkpoint, validation
+from training.averages import averaged
 from training.batches import TrainingBatches
 from training.checkpoint import Progress
 from training.errors import TrainingError
+from training.recipes.base import Recipe
 from training.runs import Row, Run
 from training.schedules import Schedule
+from training.tensorboard import EventFile
 
 Say = Callable[[str], None]
 
@@ -31,10 +37,9 @@ class Position(keras.callbacks.Callback):
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises TrainingError at the first batch whose loss is not a number, before a checkpoint can hold it."""
 
-    def __init__(self, schedule: Schedule, steps_per_epoch: int) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self._schedule = schedule
-        self._steps_per_epoch = steps_per_epoch
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
@@ -43,7 +48,7 @@ class StopOnDivergence(keras.callbacks.Callback):
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
             # Not asked of the optimiser, which has counted this step already (and on JAX no step of this epoch).
-            rate = float(self._schedule(self._epoch * self._steps_per_epoch + batch))
+            rate = self._schedule.at(self._epoch, batch)
             raise TrainingError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "
                 "Lower learning_rate or raise warm_up_epochs (--set), in a new run."
@@ -92,13 +97,12 @@ class Bar(keras.callbacks.Callback):
 class Bookkeeping(keras.callbacks.Callback):
     """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line."""
 
-    def __init__(self, run: Run, progress: Progress, pictures: int, epochs: int, keep_best: bool, say: Say) -> None:
+    def __init__(self, run: Run, progress: Progress, pictures: int, recipe: Recipe, say: Say) -> None:
         super().__init__()
         self._run = run
         self._progress = progress
         self._pictures = pictures
-        self._epochs = epochs
-        self._keep_best = keep_best
+        self._recipe = recipe
         self._say = say
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -111,12 +115,13 @@ class Bookkeeping(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         row = self._row(epoch, logs or {})
         self._progress.history.append(row)
-        if self._keep_best and row["val_accuracy"] > self._best_accuracy():
-            self._progress.best = self.model.get_weights()
+        if self._recipe.keep == "best" and validation.best_epoch(self._recipe, self._progress.history) == epoch:
+            with averaged(self.model):
+                self._progress.best = [np.array(variable) for variable in self.model.weights]
             self._progress.best_epoch = epoch
         checkpoint.save(self._run.checkpoint_path, self.model, self._progress)
         self._run.write_history(self._progress.history)
-        self._say(describe(row, self._epochs))
+        self._say(describe(row, self._recipe.epochs))
 
     def _row(self, epoch: int, logs: Mapping[str, Any]) -> Row:
         now = time.monotonic()
@@ -129,9 +134,59 @@ class Bookkeeping(keras.callbacks.Callback):
             "images_per_s": round(self._pictures / ((self._trained_s or now) - self._started_s), 1),
         }
 
-    def _best_accuracy(self) -> float:
-        best = self._progress.best_epoch
-        return -1.0 if best is None else self._progress.history[best]["val_accuracy"]
+
+class AveragedValidation(keras.callbacks.Callback):
+    """Validates the averages of the weights, where the optimiser keeps them."""
+
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._swapped = ExitStack()
+        self._swapped.enter_context(averaged(self.model))
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._swapped.close()
+
+
+class LowerOnPlateau(keras.callbacks.Callback):
+    """Tells the schedule before every epoch how many plateaus lie behind the run."""
+
+    def __init__(self, recipe: Recipe, progress: Progress, schedule: Schedule) -> None:
+        super().__init__()
+        self._recipe = recipe
+        self._progress = progress
+        self._schedule = schedule
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._schedule.lower(validation.plateaus(self._recipe, self._progress.history))
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Ends the training when the recipe's patience is used up. Comes after `Bookkeeping`."""
+
+    def __init__(self, recipe: Recipe, progress: Progress, say: Say) -> None:
+        super().__init__()
+        self._recipe = recipe
+        self._progress = progress
+        self._say = say
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if validation.is_over(self._recipe, self._progress.history):
+            self._say(f"stopped early: no better validation {self._recipe.watch} for {self._recipe.patience} epochs")
+            self.model.stop_training = True
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Adds every epoch to TensorBoard's log. Comes after `Bookkeeping`."""
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        super().__init__()
+        self._folder = folder
+        self._progress = progress
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._events = EventFile(self._folder, self._progress.history)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._events.append(self._progress.history[-1])
 
 
 def describe(row: Row, epochs: int) -> str:

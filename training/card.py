@@ -8,7 +8,7 @@ from pathlib import Path
 from service.manifest import Manifest
 from training.evaluate import Scores
 from training.recipes import RECIPES
-from training.recipes.base import Recipe
+from training.recipes.base import Recipe, spelled
 from training.sources import Source
 
 FILE_NAME = "card.md"
@@ -44,9 +44,9 @@ def command_for(recipe: Recipe) -> str:
             continue
         if field.name == "architecture_options":
             for option, setting in value.items():
-                words += ["--set", f"architecture.{option}={_typed(setting)}"]
+                words += ["--set", f"architecture.{option}={spelled(setting)}"]
         else:
-            words += ["--set", f"{field.name}={_typed(value)}"]
+            words += ["--set", f"{field.name}={spelled(value)}"]
     return shlex.join(words)
 
 
@@ -129,7 +129,7 @@ def _training(facts: Facts, folder: Path) -> str:
         return ""
     defaults = {field.name: field.default for field in fields(Recipe)}
     told = [
-        f"| {name} | {_typed(getattr(recipe, name))} |"
+        f"| {name} | {spelled(getattr(recipe, name))} |"
         for name, default in defaults.items()
         if name not in ("name", "about", "limit") and (getattr(recipe, name) != default or name in _ALWAYS_TOLD)
     ]
@@ -173,14 +173,3 @@ def _reproduction(facts: Facts) -> str:
 
 def _listed(labels: tuple[str, ...]) -> str:
     return f" ({', '.join(labels)})" if len(labels) <= 20 else f" ({', '.join(labels[:3])}, ...)"
-
-
-def _typed(value: object) -> str:
-    """A value as `--set` takes it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_typed(item)}" for key, item in value.items()) or "none"
-    return "none" if value is None else str(value)

@@ -2,6 +2,8 @@
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,26 +32,38 @@ class Progress:
 
 
 def save(path: Path, model: keras.Model, progress: Progress) -> None:
-    """Writes the model's variables (the state of its random layers too), the optimiser's and the progress."""
-    groups = {"model": _values(model.variables), "optimizer": _values(model.optimizer.variables), "best": progress.best}
+    """Writes the model's variables (the state of its random layers too), its optimiser's and the progress."""
+    optimizer = model.optimizer.variables if model.compiled else []
+    groups = {"model": _values(model.variables), "optimizer": _values(optimizer), "best": progress.best}
     arrays = {f"{group}/{index}": array for group, values in groups.items() for index, array in enumerate(values)}
     state = json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})
     write_whole(path, lambda to: np.savez(to, state=np.array(state), **arrays))
 
 
 def restore(path: Path, model: keras.Model) -> Progress:
-    """Puts a saved state into a compiled model and gives its progress; a run that saved nothing yet starts anew.
+    """Puts the saved state into a model and gives its progress; a run that saved nothing yet starts anew.
 
     Raises TrainingError when the file is damaged, or was written for another network.
     """
     if not path.exists():
         return Progress()
+    with _opened(path) as saved:
+        _assign(model.variables, _group(saved, "model"))
+        state = json.loads(str(saved["state"]))
+        return Progress(state["history"], _group(saved, "best"), state["best_epoch"])
+
+
+def restore_optimizer(path: Path, model: keras.Model) -> None:
+    """Puts the saved state of the optimiser into that of a compiled model. Raises TrainingError as `restore` does."""
+    with _opened(path) as saved:
+        _assign(model.optimizer.variables, _group(saved, "optimizer"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         with path.open("rb") as file, np.load(file) as saved:
-            _assign(model.variables, _group(saved, "model"))
-            _assign(model.optimizer.variables, _group(saved, "optimizer"))
-            state = json.loads(str(saved["state"]))
-            return Progress(state["history"], _group(saved, "best"), state["best_epoch"])
+            yield saved
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path} cannot be resumed from: {error}. Start a new run.") from error
 

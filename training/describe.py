@@ -2,10 +2,10 @@
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.errors import BrokenVersion
 from service.manifest import read_manifest
@@ -13,6 +13,9 @@ from training.costs import FLOAT32_BYTES, Description
 from training.errors import TrainingError
 from training.graph_rows import graph_costs
 from training.published import PUBLISHED
+
+if TYPE_CHECKING:
+    import keras
 
 Shape = tuple[int, int, int]
 
@@ -60,14 +63,21 @@ def _network(name: str, input_shape: Shape | None, classes: int | None) -> Descr
         raise TrainingError(f"{name} is neither a version folder, such as models/mnist-lenet5/1, nor an ONNX file.")
     importlib.import_module("training.backend")  # before Keras, which it keeps quiet
     from training.architectures import build_without_weights
-    from training.network_rows import measured_values, network_rows
 
     options = {"input_shape": input_shape, "classes": classes}
     model = build_without_weights(name, **{key: value for key, value in options.items() if value is not None})
+    description = describe_network(name, model)
+    published = description.published
+    if input_shape or classes or published is None or not published.note:
+        return description
+    return replace(description, notes=(published.note.format(values_millions=description.values / 1e6),))
+
+
+def describe_network(name: str, model: "keras.Model") -> Description:
+    """Describes a Keras network, with or without weights; `name` is the architecture's."""
+    from training.network_rows import measured_values, network_rows
+
     rows = tuple(network_rows(model))
-    published = PUBLISHED.get(name)
-    values = sum(row.values for row in rows)
-    as_published = not input_shape and not classes and published is not None and published.note
     return Description(
         name=name,
         input=rows[0].output,
@@ -76,8 +86,7 @@ def _network(name: str, input_shape: Shape | None, classes: int | None) -> Descr
         parameter_bytes=FLOAT32_BYTES * sum(row.weights + row.biases for row in rows),
         trains=True,
         measured=measured_values(model),
-        published=published,
-        notes=(published.note.format(values_millions=values / 1e6),) if as_published else (),
+        published=PUBLISHED.get(name),
     )
 
 

@@ -12,7 +12,10 @@ from training.architectures.layers import LocalResponseNormalization
 from training.costs import Row, label, rounding
 
 # They relabel or overwrite what the layer before has made, or are part of the layer after: no memory of their own.
-IN_PLACE = (layers.Rescaling, layers.Flatten, layers.Dropout, layers.Activation, layers.ZeroPadding2D)
+IN_PLACE = (
+    *(layers.Rescaling, layers.Normalization, layers.Flatten, layers.Dropout, layers.ZeroPadding2D),
+    *(layers.Activation, layers.ReLU),
+)
 
 LABELS = {
     layers.InputLayer: "INPUT",
@@ -53,6 +56,10 @@ def _row(layer: layers.Layer) -> Row:
     if isinstance(layer, layers.Conv2D):
         positions = math.prod(row.output[:2])
         name = label("CONV", layer.kernel_size, layer.strides[0], 1, layer.filters)
+        return replace(row, layer=name, multiply_adds=positions * row.weights, rounding=_fit(layer, layer.kernel_size))
+    if isinstance(layer, layers.DepthwiseConv2D):
+        name = label("DWCONV", layer.kernel_size, layer.strides[0], 1)
+        positions = math.prod(row.output[:2])
         return replace(row, layer=name, multiply_adds=positions * row.weights, rounding=_fit(layer, layer.kernel_size))
     if isinstance(layer, layers.Dense):
         return replace(row, multiply_adds=row.weights)

@@ -37,6 +37,8 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> ke
     """The recipe's optimiser, built for the model's trainable variables."""
     optimizer = OPTIMIZERS[recipe.optimizer](recipe, model, schedule)
     optimizer.build(model.trainable_variables)
+    if recipe.schedule == "plateau":
+        schedule.follow(optimizer)
     return optimizer
 
 
@@ -47,14 +49,22 @@ def is_kernel(variable: keras.Variable) -> bool:
 
 def _sgd(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
     return DecayingSGD(
-        kernel_decay=recipe.weight_decay, learning_rate=schedule, momentum=recipe.momentum, nesterov=recipe.nesterov
+        kernel_decay=recipe.weight_decay,
+        learning_rate=schedule,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        **_averaging(recipe),
     )
 
 
 def _adamw(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay)
+    optimizer = keras.optimizers.AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay, **_averaging(recipe))
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if not is_kernel(v)])
     return optimizer
+
+
+def _averaging(recipe: Recipe) -> dict[str, Any]:
+    return {"use_ema": bool(recipe.weight_average), "ema_momentum": recipe.weight_average}
 
 
 OPTIMIZERS: dict[str, Callable[[Recipe, keras.Model, Schedule], keras.optimizers.Optimizer]] = {

@@ -1,6 +1,6 @@
-"""The two pictures of a run: its curves and its confusion matrix. Small PNGs, drawn without a display."""
+"""Pictures of runs: curves, one run's or several', and confusion matrices. Small PNGs, drawn without a display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,23 @@ def plot_curves(history: Sequence[Row], path: Path) -> None:
         axes.set(title=name, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend()
+    _save(figure, path)
+
+
+def plot_comparison(histories: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Loss and accuracy of several runs by name: of the validation pictures, or the training ones where there are none.
+
+    The losses of runs that were trained for different ones are drawn all the same; the accuracies tell more.
+    """
+    figure = Figure(figsize=(11, 4 + 0.2 * len(histories)), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for run, history in histories.items():
+            column = f"val_{name}" if f"val_{name}" in history[0] else name
+            label = run if column.startswith("val") else f"{run} (training)"
+            axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=label, marker=".")
+        axes.set(title=name, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     _save(figure, path)
 
 

@@ -40,6 +40,10 @@ class Run:
         return self.folder / "curves.png"
 
     @property
+    def tensorboard_path(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
     def confusion_path(self) -> Path:
         return self.folder / "confusion.png"
 

@@ -1,44 +1,58 @@
 """One training run from start to end: data, network, epochs, the one look at the test set, and the files of the run."""
 
 import inspect
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from training import backend, checkpoint, datasets, plots
+from training import backend, checkpoint, datasets, plots, pretrained
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
-from training.batches import EvaluationBatches, Portions, TrainingBatches, portion
-from training.callbacks import Bar, Bookkeeping, Position, Say, StopOnDivergence
+from training.averages import averaged
+from training.batches import Portions, portion
+from training.callbacks import Say
 from training.checkpoint import Progress
 from training.datasets.base import Dataset
 from training.errors import TrainingError
 from training.evaluate import evaluate_network
 from training.files import write_json, write_whole
+from training.fitting import Job, fit
 from training.fused import fused
-from training.optimizers import make_loss, make_optimizer
-from training.recipes.base import Recipe, nearest
+from training.recipes.base import APPLICATION, Recipe, nearest
 from training.runs import Run, sole_writer, start_run
-from training.schedules import Schedule
+
+NO_OPTIONS = {"architecture", "input_shape", "classes", "normalization", "weights"}
+"""Parameters of builders that the data set and the rest of the recipe decide."""
 
 
-def train(recipe: Recipe, runs_dir: Path, say: Say, data_dir: Path | None = None, note: str | None = None) -> Run:
+def train(
+    recipe: Recipe,
+    runs_dir: Path,
+    say: Say,
+    data_dir: Path | None = None,
+    note: str | None = None,
+    weights: Path | None = None,
+    tensorboard: bool = False,
+) -> Run:
     """Trains a recipe from the beginning, into a new folder under `runs_dir`.
 
-    `note` is what is to be known of these data files, `say` takes lines for the user. Raises TrainingError.
+    `note` is what is to be known of these data files, `say` takes lines for the user. A network of Keras' applications
+    starts from the file `weights`, or else from those that Keras downloads. Raises TrainingError.
     """
     dataset = datasets.load(recipe.dataset, data_dir, note)
     backend.make_repeatable(recipe.seed)
-    model = _network_to_train(recipe, dataset)
-    run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, note))
-    _finish(run, recipe, dataset, model, say)
+    started_from = _started_from(recipe, weights)
+    model = _network_to_train(recipe, dataset, weights or pretrained.DOWNLOADED)
+    run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, note) | started_from)
+    if started_from:  # so that going on needs neither the file nor the download again
+        checkpoint.save(run.checkpoint_path, model, Progress())
+    _finish(run, recipe, dataset, model, say, tensorboard)
     return run
 
 
-def resume(run: Run, say: Say, data_dir: Path | None = None) -> Run:
+def resume(run: Run, say: Say, data_dir: Path | None = None, tensorboard: bool = False) -> Run:
     """Goes on with an interrupted run from its last finished epoch, to the weights it would have had uninterrupted.
 
     Raises TrainingError when the run has finished, or another process trains it.
@@ -48,20 +62,25 @@ def resume(run: Run, say: Say, data_dir: Path | None = None) -> Run:
     recipe = run.recipe()
     dataset = datasets.load(recipe.dataset, data_dir, run.info()["dataset"]["given_note"])
     backend.make_repeatable(recipe.seed)
-    _finish(run, recipe, dataset, _network_to_train(recipe, dataset), say)
+    _finish(run, recipe, dataset, _network_to_train(recipe, dataset), say, tensorboard)
     return run
 
 
-def build_network(recipe: Recipe, dataset: Dataset) -> keras.Model:
+def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
     """The recipe's network for the data set's pictures and classes, as it is trained.
 
-    Raises TrainingError for an unknown network or option, and for pictures that are too small.
+    `weights` is where those of Keras' applications come from. Raises TrainingError for an unknown network or option,
+    and for pictures that are too small.
     """
     _check_options(recipe)
     *_, channels = dataset.train.shape
     if len(recipe.mean) not in (1, channels):
         raise TrainingError(f"mean and std have {len(recipe.mean)} values; {dataset.name} has {channels} channels.")
     try:
+        if recipe.architecture.startswith(APPLICATION):
+            classes = len(dataset.labels)
+            options = recipe.architecture_options
+            return pretrained.build(recipe.architecture, dataset.train.shape, classes, weights, **options)
         return build(
             recipe.architecture,
             input_shape=dataset.train.shape,
@@ -73,61 +92,49 @@ def build_network(recipe: Recipe, dataset: Dataset) -> keras.Model:
         raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
 
 
-def _network_to_train(recipe: Recipe, dataset: Dataset) -> keras.Model:
+def _network_to_train(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
     with backend.computing_in(recipe.precision):
-        return fused(build_network(recipe, dataset))
+        return fused(build_network(recipe, dataset, weights))
+
+
+def _started_from(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
+    """What the run records of weights that others have trained; no folder of this machine."""
+    if not recipe.architecture.startswith(APPLICATION):
+        if weights is not None:
+            raise TrainingError(f"--weights is for networks of Keras' applications; {recipe.name} starts from nothing.")
+        return {}
+    return {"started_from": pretrained.DOWNLOADED if weights is None else weights.name}
 
 
 def _check_options(recipe: Recipe) -> None:
-    if recipe.architecture not in ARCHITECTURES:
+    if recipe.architecture.startswith(APPLICATION):
+        builder = pretrained.build
+    elif recipe.architecture in ARCHITECTURES:
+        builder = ARCHITECTURES[recipe.architecture]
+    else:
         return  # the builder has the better message
-    known = set(inspect.signature(ARCHITECTURES[recipe.architecture]).parameters)
-    known -= {"input_shape", "classes", "normalization"}
+    known = set(inspect.signature(builder).parameters) - NO_OPTIONS
     for option in recipe.architecture_options:
         if option not in known:
             raise TrainingError(f"{recipe.architecture} has no option {option!r}: {nearest(option, known)}")
 
 
-def _finish(run: Run, recipe: Recipe, dataset: Dataset, model: keras.Model, say: Say) -> None:
+def _finish(run: Run, recipe: Recipe, dataset: Dataset, model: keras.Model, say: Say, tensorboard: bool) -> None:
     with sole_writer(run):
         say(f"run {run.folder}")
         portions = portion(dataset, recipe)
-        progress = _fit(run, recipe, dataset, portions, model, say)
+        progress = fit(Job(run, recipe, dataset, portions, say, tensorboard), model)
         network = _chosen(recipe, dataset, model, progress)
         _conclude(run, dataset, portions, network, progress)
         run.checkpoint_path.unlink(missing_ok=True)
         say(f"test accuracy {run.metrics()['test']['accuracy']:.4f}")
 
 
-def _fit(run: Run, recipe: Recipe, dataset: Dataset, portions: Portions, model: keras.Model, say: Say) -> Progress:
-    classes = len(dataset.labels)
-    batches = TrainingBatches(dataset.train, portions.train, classes, recipe)
-    validation = EvaluationBatches(dataset.train, portions.validation, classes, recipe.batch_size)
-    schedule = Schedule(recipe, len(batches))
-    model.compile(make_optimizer(recipe, model, schedule), make_loss(recipe), metrics=["accuracy"])
-    progress = checkpoint.restore(run.checkpoint_path, model)
-    if progress.epochs:
-        say(f"resumed after epoch {progress.epochs}")
-    callbacks = [Position(batches), StopOnDivergence(schedule, len(batches))]
-    if sys.stderr.isatty():
-        callbacks.append(Bar(len(batches), recipe.epochs, sys.stderr))
-    callbacks.append(Bookkeeping(run, progress, len(portions.train), recipe.epochs, recipe.keep == "best", say))
-    model.fit(
-        batches,
-        validation_data=validation if len(validation) else None,
-        initial_epoch=progress.epochs,
-        epochs=recipe.epochs,
-        shuffle=False,  # the batches shuffle themselves, repeatably
-        verbose=0,
-        callbacks=callbacks,
-    )
-    return progress
-
-
 def _chosen(recipe: Recipe, dataset: Dataset, model: keras.Model, progress: Progress) -> keras.Model:
     """The network that the run ends with, without optimiser, so that its file needs nothing of ours to load."""
     network = build_network(recipe, dataset)
-    network.set_weights(progress.best if recipe.keep == "best" else model.get_weights())
+    with averaged(model):
+        network.set_weights(progress.best or model.get_weights())
     return main_tower(network)
 
 

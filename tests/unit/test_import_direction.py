@@ -47,21 +47,24 @@ SERVICE = (
 
 TRAINING = (
     # leaves
-    "training datasets.cache errors frugal fused options prefetch published architectures.kernels architectures.layers",
+    "training averages datasets.cache errors filters frugal fused options page prefetch published "
+    "architectures.kernels architectures.layers",
     "costs datasets.listing files graph pictures recipes.base",
     "datasets.base",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
+    "noise pretrained "
     "recipes.cifar10_resnet20 recipes.imagenette recipes.mnist_lenet5 recipes.xo runs schedules servable versions",
-    "architectures backend batches checkpoint datasets optimizers plots recipes",
-    "callbacks describe evaluate inputs maps waiting",
+    "architectures backend batches checkpoint datasets optimizers plots recipes tensorboard validation",
+    "callbacks compare describe evaluate inputs maps waiting",
     "sources",
     # a run, and what is made of it
-    "card service_path trainer",
+    "card fitting report service_path",
+    "trainer",
     "measure parity samples",
     "export",
-    "cli.describe cli.evaluate cli.export cli.recipes cli.run",
+    "cli.compare cli.describe cli.evaluate cli.export cli.recipes cli.report cli.run",
     "cli",
 )
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from training.errors import TrainingError
 
 ARCHITECTURE_PREFIX = "architecture."
+APPLICATION = "keras:"
+"""What stands before the name of a network that Keras has weights for: `architecture=keras:ResNet50`."""
 Option = int | float | bool | str | tuple[int | float | bool | str, ...]
 
 
@@ -44,12 +46,21 @@ class Recipe:
 
     learning_rate: float = 0.1
     """The highest rate of the schedule."""
-    schedule: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    schedule: Literal["constant", "step", "plateau", "cosine", "one_cycle"] = "constant"
     warm_up_epochs: float = 0.0
     """Epochs, or a part of one, in which the rate rises from nearly nothing."""
     milestones: tuple[float, ...] = ()
     """For `step`: after each of these epochs the rate is multiplied by `decay`."""
     decay: float = 0.1
+    plateau_epochs: int = 10
+    """For `plateau`: after so many epochs without an improvement the rate is multiplied by `decay`."""
+    frozen_epochs: int = 0
+    """For a network of Keras' applications: in the first so many epochs only its new last layer learns."""
+    unfrozen_rate: float = 1e-4
+    """The highest rate of the schedule after `frozen_epochs`; before, the rate is `learning_rate` throughout."""
+    weight_average: float = 0.0
+    """What an exponential moving average of the weights keeps of itself a step, 0.999 for example. Then the averages
+    are what is validated and kept. 0: none is kept."""
 
     shift_px: int = 0
     """Pictures move by up to so many pixels on both axes: the same as a random crop of the padded picture."""
@@ -62,8 +73,12 @@ class Recipe:
     batch_size: int = 128
     validation: int = 5000
     """Pictures split off the training set, drawn by `seed`, to choose and to stop by. 0: none, keep the last."""
+    watch: Literal["accuracy", "loss"] = "accuracy"
+    """The validation figure that says what an improvement is: for `keep`, `patience` and `plateau_epochs`."""
     keep: Literal["best", "last"] = "last"
-    """Which weights the run ends with: of the epoch with the best validation accuracy, or of the last one."""
+    """Which weights the run ends with: of the epoch with the best validation figure, or of the last one."""
+    patience: int = 0
+    """Epochs without an improvement after which a run ends early. 0: it never does."""
     limit: int | None = None
     """At most so many pictures for training, for validation and for the test each: for trying things out."""
     seed: int = 1
@@ -72,23 +87,38 @@ class Recipe:
         for name, low in _AT_LEAST.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise TrainingError(f"{name} is {value}; it must be at least {low}.")
-        for name in ("learning_rate", "decay"):
+        for name in ("learning_rate", "unfrozen_rate", "decay"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be positive.")
-        for name in ("label_smoothing", "momentum"):
+        for name in ("label_smoothing", "momentum", "weight_average"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
         if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
             raise TrainingError("mean and std need the same number of values, and every std must be positive.")
-        if self.keep == "best" and not self.validation:
-            raise TrainingError("keep=best needs validation pictures: set validation, or keep=last.")
+        if not self.validation and (needing := self._needs_validation()):
+            raise TrainingError(f"{needing} needs validation pictures: set validation, or leave it out.")
         if self.schedule == "step" and not self.milestones:
             raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
+        if self.frozen_epochs and not self.architecture.startswith(APPLICATION):
+            raise TrainingError(
+                f"frozen_epochs={self.frozen_epochs} is for networks that others have trained: "
+                "give one with --from, or set frozen_epochs=0."
+            )
+
+    def _needs_validation(self) -> str:
+        if self.keep == "best":
+            return "keep=best"
+        if self.patience:
+            return f"patience={self.patience}"
+        return "schedule=plateau" if self.schedule == "plateau" else ""
 
 
 _AT_LEAST = {
     "weight_decay": 0,
     "warm_up_epochs": 0,
+    "plateau_epochs": 1,
+    "frozen_epochs": 0,
+    "patience": 0,
     "shift_px": 0,
     "epochs": 1,
     "batch_size": 1,
@@ -130,6 +160,17 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
         return Recipe(**{**plain, "architecture_options": options})
     except TypeError as error:
         raise TrainingError(f"The recipe is incomplete: {error}.") from error
+
+
+def spelled(value: object) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={spelled(item)}" for key, item in value.items()) or "none"
+    return "none" if value is None else str(value)
 
 
 def nearest(word: str, words: typing.Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Around the training loop: a diverging run stops with the place, the best epoch is kept, each epoch is one line."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -46,13 +47,14 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate() -> None:
             epochs=3,
             shuffle=False,
             verbose=0,
-            callbacks=[StopOnDivergence(SCHEDULE, steps_per_epoch=4)],
+            callbacks=[StopOnDivergence(SCHEDULE)],
         )
 
 
 def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[Bookkeeping, Progress]:
     progress = Progress()
-    callback = Bookkeeping(Run(folder), progress, pictures=100, epochs=4, keep_best=keep_best, say=lines.append)
+    recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
+    callback = Bookkeeping(Run(folder), progress, pictures=100, recipe=recipe, say=lines.append)
     callback.set_model(network())
     return callback, progress
 

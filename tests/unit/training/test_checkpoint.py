@@ -43,6 +43,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     keras.utils.set_random_seed(99)
     resumed = network()
     restored = checkpoint.restore(path, resumed)
+    checkpoint.restore_optimizer(path, resumed)
     assert restored.history == progress.history
     assert (restored.epochs, restored.best_epoch) == (1, 0)
     for one, other in zip(restored.best, progress.best, strict=True):

@@ -1,0 +1,18 @@
+"""convoy-train compare."""
+
+from pathlib import Path
+
+import click
+
+from training.options import FOLDER, PATH, example
+
+
+@click.command(epilog=example("convoy-train compare runs/mnist-mlp-mse/... runs/mnist-mlp-xent/..."))
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=FOLDER)
+@click.option("--plot", type=PATH, default="compare.png", show_default=True, help="Where the curves are drawn.")
+def compare(runs: tuple[Path, ...], plot: Path) -> None:
+    """Set finished runs beside each other: what came out, what was different, and their curves in one picture."""
+    from training.compare import compare
+
+    click.echo(compare(runs, plot))
+    click.echo(f"\ncurves: {plot}", err=True)

@@ -1,0 +1,22 @@
+"""convoy-train report."""
+
+from pathlib import Path
+
+import click
+
+from training.options import DATA_DIR, FOLDER, PATH, example, import_keras
+
+
+@click.command(epilog=example("convoy-train report runs/mnist-lenet5/20260101T120000Z"))
+@click.argument("run", metavar="RUN", type=FOLDER)
+@click.option("--out", type=PATH, help="Where the page goes; default: report.html in the run's folder.")
+@DATA_DIR
+def report(run: Path, out: Path | None, data_dir: Path | None) -> None:
+    """Write one page about a finished run: curves, confusion, worst mistakes, classes, filters, layers.
+
+    The page is one HTML file that holds its pictures and loads nothing from elsewhere.
+    """
+    import_keras()
+    from training.report import write_report
+
+    click.echo(write_report(run, out, data_dir))

@@ -1,0 +1,46 @@
+"""What the first layer of a network looks for, as one picture: its kernels side by side."""
+
+import keras
+import numpy as np
+from keras import layers
+from numpy.typing import NDArray
+
+MOST = 64
+SIDE_PX = 64
+"""About how wide each kernel is drawn."""
+GAP_PX = 2
+PAPER = 255
+
+
+def first_filters(model: keras.Model) -> NDArray[np.floating] | None:
+    """The first layer's kernels, (count, height, width, 1 or 3), where they lie on a picture's pixels; else None.
+
+    A fully connected first layer has one as large as the picture for every unit.
+    """
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            kernels = layer.get_weights()[0]
+        elif isinstance(layer, layers.Dense):
+            kernels = layer.get_weights()[0].reshape(*model.input_shape[1:], -1)
+        else:
+            continue
+        return np.moveaxis(kernels, -1, 0)[:MOST] if kernels.shape[2] in (1, 3) else None
+    return None
+
+
+def draw_filters(kernels: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The kernels in rows of a nearly square grid, uint8 (height, width, 1 or 3).
+
+    Middle grey is a weight of 0; each kernel has its own scale, so that its largest weight is black or white.
+    """
+    largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    shades = np.rint(127.5 + 127.5 * kernels / np.maximum(largest, 1e-12)).astype(np.uint8)
+    factor = max(1, SIDE_PX // shades.shape[2])
+    shades = shades.repeat(factor, axis=1).repeat(factor, axis=2)
+    shades = np.pad(shades, ((0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=PAPER)
+    columns = int(np.ceil(len(shades) ** 0.5))
+    missing = -len(shades) % columns
+    grid = np.pad(shades, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=PAPER)
+    count, height, width, channels = grid.shape
+    rows = grid.reshape(count // columns, columns, height, width, channels)
+    return rows.transpose(0, 2, 1, 3, 4).reshape(-1, columns * width, channels)

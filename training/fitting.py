@@ -1,0 +1,108 @@
+"""The epochs of a run, phase by phase: what learns, by which optimiser, and what happens around it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import keras
+
+from training import checkpoint, pretrained
+from training.batches import EvaluationBatches, Portions, TrainingBatches
+from training.callbacks import (
+    AveragedValidation,
+    Bar,
+    Bookkeeping,
+    LowerOnPlateau,
+    Position,
+    StopEarly,
+    StopOnDivergence,
+    TensorBoard,
+)
+from training.checkpoint import Progress
+from training.datasets.base import Dataset
+from training.optimizers import make_loss, make_optimizer
+from training.recipes.base import APPLICATION, Recipe
+from training.runs import Run
+from training.schedules import Schedule
+from training.validation import is_over
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on which pictures, and who is told. `tensorboard` has the epochs logged for it too."""
+
+    run: Run
+    recipe: Recipe
+    dataset: Dataset
+    portions: Portions
+    say: Callable[[str], None]
+    tensorboard: bool = False
+
+
+def fit(job: Job, model: keras.Model) -> Progress:
+    """Trains from where the run's checkpoint is, or from the beginning, to the end of the recipe or its patience.
+
+    The model ends compiled, with the optimiser of the last phase.
+    """
+    recipe, classes = job.recipe, len(job.dataset.labels)
+    batches = TrainingBatches(job.dataset.train, job.portions.train, classes, recipe)
+    validation = EvaluationBatches(job.dataset.train, job.portions.validation, classes, recipe.batch_size)
+    progress = checkpoint.restore(job.run.checkpoint_path, model)
+    if progress.epochs:
+        job.say(f"resumed after epoch {progress.epochs}")
+    for phase in phases(recipe):
+        if progress.epochs >= phase.stop and phase.stop < recipe.epochs:
+            continue
+        schedule = _prepare(job, model, phase, len(batches))
+        if progress.epochs > phase.start:
+            checkpoint.restore_optimizer(job.run.checkpoint_path, model)
+        if progress.epochs >= phase.stop or is_over(recipe, progress.history):
+            break
+        model.fit(
+            batches,
+            validation_data=validation if len(validation) else None,
+            initial_epoch=progress.epochs,
+            epochs=phase.stop,
+            shuffle=False,  # the batches shuffle themselves, repeatably
+            verbose=0,
+            callbacks=_callbacks(job, batches, schedule, progress),
+        )
+    return progress
+
+
+def phases(recipe: Recipe) -> list[range]:
+    """The epochs, from 0, with a frozen base, and those without; in most recipes only the latter."""
+    cut = min(recipe.frozen_epochs, recipe.epochs)
+    return [phase for phase in (range(cut), range(cut, recipe.epochs)) if phase]
+
+
+def _prepare(job: Job, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:
+    """Compiles the model for a phase. Averages are of the last one only, they would mix what two optimisers did."""
+    recipe = job.recipe
+    if recipe.architecture.startswith(APPLICATION):
+        frozen = phase.start < recipe.frozen_epochs
+        pretrained.freeze(model, frozen)
+        job.say(
+            f"epochs {phase.start + 1} to {phase.stop}: {'the last layer learns' if frozen else 'all layers learn'}"
+        )
+    if phase.stop < recipe.epochs:
+        recipe = replace(recipe, weight_average=0.0)
+    elif recipe.weight_average:
+        job.say(f"validated and kept are averages of the weights, {recipe.weight_average:g} of themselves a step")
+    schedule = Schedule(recipe, steps_per_epoch, phase.start)
+    model.compile(make_optimizer(recipe, model, schedule), make_loss(recipe), metrics=["accuracy"])
+    return schedule
+
+
+def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress: Progress) -> list:
+    recipe = job.recipe
+    return [
+        Position(batches),
+        LowerOnPlateau(recipe, progress, schedule),
+        StopOnDivergence(schedule),
+        AveragedValidation(),
+        *([Bar(len(batches), recipe.epochs, sys.stderr)] if sys.stderr.isatty() else []),
+        Bookkeeping(job.run, progress, len(job.portions.train), recipe, job.say),
+        *([TensorBoard(job.run.tensorboard_path, progress)] if job.tensorboard else []),
+        StopEarly(recipe, progress, job.say),
+    ]

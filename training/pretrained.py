@@ -1,0 +1,130 @@
+"""Fine-tuning: Keras' applications, which others trained on ImageNet, with a new head for one's own classes.
+
+What an application wants done to its pixels is folded into the network, so that it takes pixels 0..255 in RGB like
+every other network here. The way is that of Keras' guide "Transfer learning & fine-tuning": first the head alone
+learns, then all of it, slowly.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from training.architectures.layers import logits
+from training.errors import TrainingError
+from training.recipes.base import APPLICATION, nearest
+
+DOWNLOADED = "imagenet"
+HEAD = ("head_dropout", "logits")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What an application's own `preprocess_input` does to RGB pixels: pixel * scale + offset, and BGR in some."""
+
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
+    offset: tuple[float, ...] = (0.0, 0.0, 0.0)
+    bgr: bool = False
+
+
+INSIDE = Pixels()
+"""The application scales its pixels itself."""
+CAFFE = Pixels(offset=(-123.68, -116.779, -103.939), bgr=True)
+SIGNED = Pixels(scale=(1 / 127.5,) * 3, offset=(-1.0,) * 3)
+TORCH = Pixels(
+    scale=tuple(1 / (255 * std) for std in (0.229, 0.224, 0.225)),
+    offset=tuple(-mean / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)),
+)
+
+# Left out: EfficientNet of 2019, which is another network without its downloaded weights, and NASNet, whose weights
+# are for one size of picture.
+APPLICATIONS: dict[str, Pixels] = {
+    **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), INSIDE),
+    **dict.fromkeys((f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")), INSIDE),
+    **dict.fromkeys(("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19"), CAFFE),
+    **dict.fromkeys(("ResNet50V2", "ResNet101V2", "ResNet152V2", "MobileNet", "MobileNetV2"), SIGNED),
+    **dict.fromkeys(("InceptionV3", "InceptionResNetV2", "Xception"), SIGNED),
+    **dict.fromkeys(("DenseNet121", "DenseNet169", "DenseNet201"), TORCH),
+}
+
+
+def build(
+    architecture: str,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    weights: str | Path | None = None,
+    dropout: float = 0.2,
+) -> keras.Model:
+    """The application that "keras:NAME" names, with global average pooling and a new last layer. Output: logits.
+
+    `weights` is "imagenet" for those that Keras downloads (or has in its cache), a file of them, or None for fresh
+    ones. Raises TrainingError when there is no such application, or its weights cannot be had, or do not fit.
+    """
+    name = architecture.removeprefix(APPLICATION)
+    if name not in APPLICATIONS:
+        raise TrainingError(f"There is no application {name!r} to start from: {nearest(name, APPLICATIONS)}")
+    if input_shape[-1] != 3:
+        raise TrainingError(f"{architecture} knows colour pictures; these have {input_shape[-1]} channel.")
+    image = keras.Input(input_shape, name="image")
+    base = _base(name, image, weights)
+    if weights is not None and APPLICATIONS[name].bgr:
+        _swap_red_and_blue(base)
+    x = layers.Dropout(dropout, name="head_dropout")(base.output)
+    return keras.Model(image, logits(x, classes), name=name.lower())
+
+
+def freeze(model: keras.Model, frozen: bool) -> None:
+    """Lets only the head learn, or everything; what batch normalisation has measured stays as it is in either case.
+
+    Its means and variances are of ImageNet's millions of pictures, a few new ones would spoil them.
+    """
+    for layer in model.layers:
+        if layer.name not in HEAD:
+            layer.trainable = not frozen and not isinstance(layer, layers.BatchNormalization)
+
+
+def _base(name: str, image: keras.KerasTensor, weights: str | Path | None) -> keras.Model:
+    application: Callable[..., keras.Model] = getattr(keras.applications, name)
+    how = APPLICATIONS[name]
+    x = image if how == INSIDE else layers.Rescaling(list(how.scale), list(how.offset), name="preprocess")(image)
+    options = {"include_top": False, "pooling": "avg", "input_tensor": x, "input_shape": image.shape[1:]}
+    if weights == DOWNLOADED:
+        return _with_downloaded_weights(name, lambda: application(weights=DOWNLOADED, **options))
+    base = application(weights=None, **options)
+    if weights is not None:
+        _load(base, name, Path(weights))
+    return base
+
+
+def _with_downloaded_weights(name: str, make: Callable[[], keras.Model]) -> keras.Model:
+    try:
+        return make()
+    except ValueError:
+        raise  # what is wrong with the size of the pictures
+    except Exception as error:  # Keras raises plain Exception when a download fails
+        raise TrainingError(
+            f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."
+        ) from error
+
+
+def _load(base: keras.Model, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights.")
+    if path.suffix != ".h5":
+        raise TrainingError(f"{path} is no .h5 file, which Keras keeps an application's weights in.")
+    try:
+        base.load_weights(path)
+    except Exception as error:  # Keras raises whatever the file's contents run into
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(
+            f"{path} does not hold the weights of {name} without its last layer (..._notop.h5): {reason}"
+        ) from error
+
+
+def _swap_red_and_blue(base: keras.Model) -> None:
+    """Lets the first convolution, which has learnt BGR, take RGB: the same sums, and nothing to turn round."""
+    first = next(layer for layer in base.layers if isinstance(layer, layers.Conv2D))
+    kernel, *biases = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1], *biases])
