@@ -8,15 +8,17 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service.api import errors as api_errors
 from service.api.classify import Classify, ClassifyBatch
+from service.api.docs import docs_routes
 from service.api.documents import document_routes
 from service.api.explain import Explain
+from service.api.guard import Guard
 from service.api.infer_v2 import Infer
 from service.api.middleware import Edge
 from service.api.models import model_routes
@@ -34,14 +36,20 @@ from service.errors import ConvoyError
 from service.explainer import Explainer
 from service.fleet import Fleet
 from service.follower import Follower
+from service.keys import Keyring
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
-from service.settings import Settings
+from service.settings import Settings, split
 from service.source import mirror_of
 from service.wanted import StateFile
 from service.watcher import Watcher
+
+# What a page of another origin may send, and see in the answer, beyond what browsers always allow.
+CORS_ASKED = ["Authorization", "Content-Type", "Content-Encoding", "Inference-Header-Content-Length", "Priority"]
+CORS_ASKED += ["X-Request-Id", "X-Request-Timeout-Ms", "Traceparent"]
+CORS_ANSWERED = ["Inference-Header-Content-Length", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id"]
 
 # After the drain timeout no request is left, but a model may still be at work on what was given up.
 LAST_BATCHES_S = 1.0
@@ -89,10 +97,10 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
+        root_path=settings.root_path,
     )
-    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs without scripts from elsewhere
     app.state.lifecycle = lifecycle
+    _add_layers(app, settings)
     app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle)
     limits = settings.max_body_bytes, settings.max_queue_images
     infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
@@ -115,9 +123,29 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     app.include_router(v1_routes(registry))
     app.include_router(ops_routes(fleet, lifecycle))
     app.router.routes.extend(playground_routes())
+    app.include_router(docs_routes())
     _install_errors(app)
-    install_openapi(app)
+    install_openapi(app, with_keys=has_keys(settings))
     return app
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether requests need a key. A file without any lets nobody in."""
+    return bool(settings.keys.strip()) or settings.keys_file is not None
+
+
+def _add_layers(app: FastAPI, settings: Settings) -> None:
+    """What only some services have, from the inside out: a layer costs every request."""
+    if has_keys(settings):
+        app.add_middleware(Guard, keyring=Keyring(settings.keys, settings.keys_file))
+    if origins := split(settings.cors_origins):
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=CORS_ASKED,
+            expose_headers=CORS_ANSWERED,
+        )
 
 
 def _install_errors(app: FastAPI) -> None:

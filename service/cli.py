@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from service.cli_batch import batch
+from service.cli_keys import key
 from service.cli_models import models
 from service.errors import ConvoyError
 from service.flags import setting_flags
@@ -57,6 +58,7 @@ def classify(
 
 
 cli.add_command(batch)
+cli.add_command(key)
 cli.add_command(models)
 
 

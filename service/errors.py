@@ -38,6 +38,36 @@ class BadTensor(ConvoyError):
     hint = "GET /v2/models/{model} tells what the model takes and gives."
 
 
+class BadKeys(ConvoyError):
+    """The API keys that the service was given cannot be read."""
+
+    code = "bad_keys"
+    hint = "A key is `NAME SCOPES KEY`, KEY being `sha256:` and its hash; `convoy key` makes one."
+
+
+class Unauthenticated(ConvoyError):
+    """The service needs an API key, and the request has none, or one that it does not know."""
+
+    code = "unauthenticated"
+    hint = "Send a key in the header `Authorization: Bearer KEY`; whoever runs the service can give you one."
+
+    def __init__(self, message: str, given: bool) -> None:
+        """`given` tells whether there was a key at all."""
+        super().__init__(message)
+        self.given = given
+
+
+class Forbidden(ConvoyError):
+    """The API key is known, but not for what the request wants; `scope` is what it lacks."""
+
+    code = "forbidden"
+    hint = "Use a key with that scope, or have it added to yours."
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
 class UnknownModel(ConvoyError):
     """No model of that name is served."""
 

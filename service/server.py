@@ -18,8 +18,9 @@ from service import logs
 from service.app import LAST_BATCHES_S, create_app
 from service.board import Board
 from service.errors import ConvoyError
+from service.keys import Keyring
 from service.lifecycle import Lifecycle
-from service.settings import Settings, misspelt
+from service.settings import Settings, misspelt, split
 from service.source import mirror_of
 from service.supervisor import Supervisor
 from service.wanted import StateFile
@@ -90,7 +91,9 @@ def serve(settings: Settings) -> bool:
     logs.set_up(settings.log_level)
     for name, meant in misspelt(os.environ).items():
         logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=meant)
-    mirror_of(settings)  # a bucket that cannot be opened is told before any worker starts
+    # A bucket that cannot be opened, or keys that cannot be read, are told before any worker starts.
+    mirror_of(settings)
+    Keyring(settings.keys, settings.keys_file)
     with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-") as folder:
         host, port = sock.getsockname()[:2]
         logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)
@@ -117,6 +120,8 @@ def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socke
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=split(settings.trusted_proxies),
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
         backlog=BACKLOG,

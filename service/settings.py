@@ -1,11 +1,12 @@
 """Every setting of the service, with its default. Each is a flag of `convoy serve` and the variable CONVOY_<NAME>."""
 
+import ipaddress
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -26,6 +27,12 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port to listen on; 0 takes a free one and logs it."""
+
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """Path under which an ingress offers the service, such as /convoy, whether or not it cuts it off."""
+
+    trusted_proxies: str = ""
+    """Addresses or networks, comma-separated, whose X-Forwarded-For and -Proto are believed; * for all."""
 
     models: str = "models"
     """Folder of models, models/<name>/<version>/..., or a bucket of them: s3://, gs:// or file:// and a path."""
@@ -96,11 +103,33 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=25_000_000, ge=1)
     """Width x height of a picture at most, read from its header before decoding, else 413."""
 
+    keys: str = ""
+    """API keys, each `NAME SCOPES KEY`, separated by semicolons; see `convoy key --help`. Empty: none is needed."""
+
+    keys_file: Path | None = None
+    """File of API keys, one a line, read again when it changes. None: only those of `keys`."""
+
+    cors_origins: str = ""
+    """Origins, comma-separated, whose pages may call the service from a browser; * for all. Empty: none."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; requests are logged at info."""
 
     metrics_labels: int = Field(default=1000, ge=0)
     """Classes of a model that convoy_predictions_total counts by name; those of higher index are `other`."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: str) -> str:
+        for name in split(given):
+            if name != "*":
+                ipaddress.ip_network(name)
+        return given
+
+
+def split(listed: str) -> list[str]:
+    """The items of a comma-separated setting."""
+    return [item.strip() for item in listed.split(",") if item.strip()]
 
 
 def misspelt(environ: Mapping[str, str]) -> dict[str, str]:

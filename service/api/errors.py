@@ -19,6 +19,8 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BadRequest: 400,
     errors.BadTensor: 400,
     errors.BrokenVersion: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
     errors.NotAllowed: 403,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
@@ -56,12 +58,16 @@ def as_json(error: errors.ConvoyError) -> dict[str, Any]:
 
 
 def headers_of(error: errors.ConvoyError) -> dict[str, str]:
-    """Retry-After in whole seconds where waiting helps; a refused body leaves its rest unread, so that the
-    connection cannot be used again."""
+    """Retry-After in whole seconds where waiting helps; WWW-Authenticate where a key does (RFC 6750); a refused body
+    leaves its rest unread, so that the connection cannot be used again."""
     if isinstance(error, errors.Overloaded):
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
     if isinstance(error, errors.NotReady | errors.Draining):
         return {"retry-after": "1"}
+    if isinstance(error, errors.Unauthenticated):
+        return {"www-authenticate": 'Bearer realm="convoy"' + ', error="invalid_token"' * error.given}
+    if isinstance(error, errors.Forbidden):
+        return {"www-authenticate": f'Bearer realm="convoy", error="insufficient_scope", scope="{error.scope}"'}
     return {"connection": "close"} if isinstance(error, errors.BodyTooLarge) else {}
 
 

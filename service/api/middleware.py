@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import logs
 from service.api.body import header
 from service.api.errors import ClientGone, respond
+from service.api.pages import security_headers
 from service.errors import ConvoyError
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
@@ -34,17 +35,20 @@ class Edge:
         request_id = _request_id(scope)
         fields: dict[str, Any] = {"request_id": request_id.decode()}
         scope["convoy"] = fields
-        status = CLIENT_GONE
+        status, is_get = CLIENT_GONE, scope["method"] == "GET"
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                if is_get:
+                    message["headers"] += security_headers(message["headers"])
                 if self._lifecycle.closing:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
+        self._metrics.open_requests += 1
         try:
             await self._app(scope, receive, send_marked)
         except ClientGone:
@@ -53,6 +57,7 @@ class Edge:
             logs.logger.exception("unforeseen error", extra={"fields": {"request_id": fields["request_id"]}})
             await respond(scope, ConvoyError("The service made a mistake."))(scope, receive, send_marked)
         finally:
+            self._metrics.open_requests -= 1
             self._record(scope, status, time.perf_counter() - started_s)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
@@ -60,7 +65,8 @@ class Edge:
         self._metrics.requests.labels(route, status).inc()
         self._metrics.request_s.labels(route).observe(seconds)
         if logs.logger.isEnabledFor(logging.INFO):
-            request = {"method": scope["method"], "path": scope["path"], "status": status}
+            client = scope["client"][0] if scope["client"] else None
+            request = {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
             fields = scope["convoy"] | request | {"ms": round(seconds * 1000, 3)}
             logs.event(logging.INFO, "request", **fields)
 

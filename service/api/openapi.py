@@ -9,11 +9,14 @@ from pydantic.json_schema import models_json_schema
 from service.api import openapi_protocols
 from service.api.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
 from service.api.documented import PREDICTION_ERRORS, REF, Json, error_responses, json_content
+from service.api.errors import FOREIGN_PROTOCOLS
 from service.api.explain import DEFAULT_METHOD, Explain
+from service.api.guard import scope_of
 from service.api.openapi_protocols import MODEL, SERVER_TIMING, protocol_paths
 from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply
 from service.api.schemas_explain import METHODS, ExplainReply, FeaturesReply, OcclusionReply
-from service.errors import BadParameter
+from service.api.schemas_v2 import ErrorText
+from service.errors import BadParameter, Forbidden, Unauthenticated
 from service.images import FORMATS
 
 PICTURE = {"type": "string", "format": "binary"}
@@ -56,8 +59,8 @@ EXPLAIN_REPLIES = (OcclusionReply, FeaturesReply, ExplainReply)
 SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *EXPLAIN_REPLIES, *openapi_protocols.SHAPES)
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Makes `app.openapi()`, and with it /docs, tell of the hot endpoints too."""
+def install_openapi(app: FastAPI, with_keys: bool = False) -> None:
+    """Makes `app.openapi()`, and with it /docs, tell of the hot endpoints too, and of keys where there are."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -66,6 +69,8 @@ def install_openapi(app: FastAPI) -> None:
             schema["paths"] = _hot_paths() | protocol_paths() | schema["paths"]
             schema["components"]["schemas"].update(_schemas())
             _forget_validation(schema)
+            if with_keys:
+                _add_keys(schema)
         assert app.openapi_schema is not None
         return app.openapi_schema
 
@@ -138,6 +143,16 @@ def _schemas() -> Json:
     wanted = [(shape, "validation") for shape in SHAPES]
     _, definitions = models_json_schema(wanted, ref_template=REF + "{model}")  # type: ignore[arg-type]
     return dict(definitions["$defs"])
+
+
+def _add_keys(schema: Json) -> None:
+    """Which paths need an API key, and what becomes of a request without."""
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in schema["paths"].items():
+        shape = ErrorText if path.startswith(FOREIGN_PROTOCOLS) else ErrorReply
+        for operation in operations.values() if scope_of(path) else ():
+            operation["security"] = [{"key": []}]
+            operation["responses"] |= error_responses(shape, (Unauthenticated, Forbidden))
 
 
 def _forget_validation(schema: Json) -> None:

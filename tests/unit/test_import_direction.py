@@ -17,7 +17,7 @@ SERVICE = (
     # leaves
     "service api client cores decoders errors hardware lifecycle logs settings statistics",
     "manifest sums wanted",
-    "jobs jobs.confusion jobs.errors jobs.progress metrics providers",
+    "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers",
     # what knows one thing, and no other thing beside it
     "batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
     "features jobs.pictures",
@@ -34,13 +34,14 @@ SERVICE = (
     "jobs.job",
     # doors: HTTP, from its parts to its endpoints
     "api.json_tensors api.reply api.schemas",
-    "api.errors api.instances_v1 api.schemas_explain api.schemas_v1 api.tensors_v2",
+    "api.errors api.instances_v1 api.pages api.schemas_explain api.schemas_v1 api.tensors_v2",
     "api.body api.connection api.documented api.outputs_v2 api.schemas_v2",
-    "api.compression api.documents api.middleware api.urgency",
-    "api.classify api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 api.repository_v2",
+    "api.compression api.documents api.guard api.middleware api.urgency",
+    "api.classify api.docs api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 "
+    "api.repository_v2",
     "api.openapi_protocols",
     "api.openapi",
-    "app cli_batch cli_models offline",
+    "app cli_batch cli_keys cli_models offline",
     "server",
     "cli",
 )
@@ -81,6 +82,7 @@ LIBRARIES = {
     "click": {
         "service.cli",
         "service.cli_batch",
+        "service.cli_keys",
         "service.cli_models",
         "service.flags",
         "training.cli",
