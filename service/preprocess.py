@@ -6,6 +6,12 @@ from PIL import Image
 
 from service.manifest import Input, Preprocessing
 
+WHOLE_UP_TO = 8
+"""A picture is scaled whole before its middle is cut out, as others do it, while that is at most so many inputs large.
+
+Beyond, only the part is computed that is seen, so that a picture of 1 x 65535 never becomes a huge one on the way. That
+is equal but for the rounding of Pillow's box to single precision: a level of brightness in few of 10,000 pixels.
+"""
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -21,26 +27,23 @@ def prepare(pixels: NDArray[np.uint8], to: Input, how: Preprocessing) -> NDArray
     down is antialiased (Pillow's resampling). Normalisation is in the graph.
     """
     height, width, _ = pixels.shape
-    box = _whole(width, height) if how.shorter is None else _centre(width, height, to, how.shorter)
-    if (height, width) == (to.height, to.width) and box == _whole(width, height):
+    scaled = (to.width, to.height) if how.shorter is None else _scaled(width, height, how.shorter)
+    if scaled == (width, height) == (to.width, to.height):
         return pixels
     image = Image.fromarray(pixels[..., 0] if to.channels == 1 else pixels)
-    scaled = image.resize((to.width, to.height), _FILTERS[how.interpolation], box=box)
-    return np.asarray(scaled).reshape(to.shape)
+    return np.asarray(_middle(image, scaled, to, _FILTERS[how.interpolation])).reshape(to.shape)
 
 
-def _whole(width: int, height: int) -> tuple[float, float, float, float]:
-    return 0.0, 0.0, float(width), float(height)
+def _scaled(width: int, height: int, shorter: int) -> tuple[int, int]:
+    return round(width * shorter / min(width, height)), round(height * shorter / min(width, height))
 
 
-def _centre(width: int, height: int, to: Input, shorter: int) -> tuple[float, float, float, float]:
-    """The part of the picture that is seen after scaling its shorter side to `shorter` and cutting out the middle.
-
-    Equal but for rounding to scaling everything and then cropping, but a picture of 1 x 65535 never becomes a huge one
-    on the way. The manifest sees to it that `shorter` covers the input.
-    """
-    scaled_width = round(width * shorter / min(width, height))
-    scaled_height = round(height * shorter / min(width, height))
-    left, top = (scaled_width - to.width) // 2, (scaled_height - to.height) // 2
-    per_x, per_y = width / scaled_width, height / scaled_height
-    return left * per_x, top * per_y, (left + to.width) * per_x, (top + to.height) * per_y
+def _middle(image: Image.Image, scaled: tuple[int, int], to: Input, method: Image.Resampling) -> Image.Image:
+    """The picture at the size `scaled`, and of that the middle. The manifest sees to it that it covers the input."""
+    left, top = (scaled[0] - to.width) // 2, (scaled[1] - to.height) // 2
+    right, bottom = left + to.width, top + to.height
+    if scaled[0] * scaled[1] <= WHOLE_UP_TO * to.width * to.height:
+        whole = image.resize(scaled, method)
+        return whole if whole.size == (to.width, to.height) else whole.crop((left, top, right, bottom))
+    per_x, per_y = image.width / scaled[0], image.height / scaled[1]
+    return image.resize((to.width, to.height), method, box=(left * per_x, top * per_y, right * per_x, bottom * per_y))

@@ -76,6 +76,17 @@ def test_shorter_is_scaling_everything_then_cutting(
             assert largest_difference(prepare(pixels, to, how), reference(pixels, to, how)) <= 2, size
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize(("height", "width", "length"), [(28, 28, 32), (33, 24, 33), (224, 224, 256)])
+def test_shorter_is_the_reference_to_the_bit_for_usual_pictures(
+    height: int, width: int, length: int, interpolation: Interpolation
+) -> None:
+    to, how = input_of(height, width), shorter_side(length, interpolation)
+    for size in [(99, 130), (375, 500), (500, 333), (281, 500), (28, 28)]:
+        pixels = noise(*size)
+        np.testing.assert_array_equal(prepare(pixels, to, how), reference(pixels, to, how))
+
+
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
 def test_shorter_keeps_the_detail_of_the_reference(height: int, width: int, length: int) -> None:
     to, how = input_of(height, width), shorter_side(length)
