@@ -14,7 +14,10 @@ from training.options import DATA_DIR, FOLDER, example, import_keras
 @click.option("--dataset", help="Instead of the data set that the version or the run names.")
 @DATA_DIR
 @click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
-def evaluate(source: Path, dataset: str | None, data_dir: Path | None, precision: str) -> None:
+@click.option(
+    "--noise", type=float, default=0.0, help="Gaussian noise of this deviation on every pixel in 0..1, such as 0.5."
+)
+def evaluate(source: Path, dataset: str | None, data_dir: Path | None, precision: str, noise: float) -> None:
     """Measure a published version, or a run's network, on the whole test set.
 
     A version is measured as it is served: every picture goes through the service's decoding, preprocessing and
@@ -23,5 +26,5 @@ def evaluate(source: Path, dataset: str | None, data_dir: Path | None, precision
     import_keras()
     from training import measure
 
-    for line in measure.report(source, dataset, data_dir, precision):
+    for line in measure.report(source, dataset, data_dir, precision, noise):
         click.echo(line)
