@@ -3,21 +3,25 @@
 So a resumed run sees what an uninterrupted one would have seen, and batches may be made by any thread at any time.
 """
 
+import time
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.augment import augment
+from service.cores import usable_cores
+from training.augment import augment, random_boxes
 from training.datasets.base import Dataset, Split
 from training.errors import TrainingError
+from training.prefetch import Prefetcher
 from training.recipes.base import Recipe
 
 # One number each for what is drawn by chance, so that no two draws share a random stream.
 SPLIT, ORDER, AUGMENTATION = range(3)
 
 Indices = NDArray[np.int64]
+Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -32,49 +36,82 @@ class Portions:
 def portion(dataset: Dataset, recipe: Recipe) -> Portions:
     """Splits the validation pictures off the training set and applies the recipe's `limit`.
 
-    Raises TrainingError when that leaves nothing to train on.
+    Pictures that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
+    when that leaves nothing to train on.
     """
     shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
     cut = recipe.validation if recipe.limit is None else min(recipe.validation, recipe.limit)
     if cut >= len(shuffled):
         raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training pictures.")
-    test = np.arange(len(dataset.test))
-    return Portions(shuffled[cut:][: recipe.limit], shuffled[:cut], test[: recipe.limit])
+    test = _spread(len(dataset.test), recipe.limit)
+    train = _without(shuffled[cut:][: recipe.limit], dataset.bad_train)
+    return Portions(train, _without(shuffled[:cut], dataset.bad_train), _without(test, dataset.bad_test))
+
+
+def _spread(count: int, limit: int | None) -> Indices:
+    """At most `limit` of so many indices, at equal distances: folders list one class after the other."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(np.int64))
+
+
+def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
+    return indices[~np.isin(indices, bad)]
 
 
 class _Batches(keras.utils.PyDataset):
     """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
 
-    Keras' own `workers` stay at 1: with more, its queue hands batches of one epoch to the next (seen on JAX).
+    `workers` threads (None: one a core) make them ahead. Keras' own `workers` stay at 1: with more, its queue hands
+    batches of one epoch to the next (seen on JAX).
     """
 
-    def __init__(self, split: Split, indices: Indices, classes: int, batch_size: int) -> None:
+    def __init__(
+        self, split: Split, indices: Indices, classes: int, batch_size: int, workers: int | None = None
+    ) -> None:
         super().__init__(workers=1)
         self._split = split
         self._indices = indices
         self._one_hot = np.eye(classes, dtype=np.float32)
         self._batch_size = batch_size
+        self._ahead = Prefetcher(self._make, len(self), usable_cores() if workers is None else workers)
+        self._ready_s: dict[int, float] = {}
 
     def __len__(self) -> int:
         return -(-len(self._indices) // self._batch_size)
 
-    def _slice(self, order: Indices, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._split.pictures(chosen), self._one_hot[self._split.labels[chosen]]
+    def __getitem__(self, index: int) -> Batch:
+        batch = self._ahead(index)
+        self._ready_s[index] = time.monotonic()
+        return batch
+
+    def ready_s(self, index: int) -> float:
+        """When the batch was last handed out, on the monotonic clock."""
+        return self._ready_s[index]
+
+    def _make(self, index: int) -> Batch:
+        raise NotImplementedError
+
+    def _chosen(self, order: Indices, index: int) -> Indices:
+        return order[index * self._batch_size : (index + 1) * self._batch_size]
+
+    def _labels(self, chosen: Indices) -> NDArray[np.float32]:
+        return self._one_hot[self._split.labels[chosen]]
 
 
 class EvaluationBatches(_Batches):
     """The pictures at `indices` in their order, unchanged."""
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        return self._slice(self._indices, index)
+    def _make(self, index: int) -> Batch:
+        chosen = self._chosen(self._indices, index)
+        return self._split.pictures(chosen), self._labels(chosen)
 
 
 class TrainingBatches(_Batches):
     """The pictures at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
 
-    def __init__(self, split: Split, indices: Indices, classes: int, recipe: Recipe) -> None:
-        super().__init__(split, indices, classes, recipe.batch_size)
+    def __init__(
+        self, split: Split, indices: Indices, classes: int, recipe: Recipe, workers: int | None = None
+    ) -> None:
+        super().__init__(split, indices, classes, recipe.batch_size, workers)
         self._recipe = recipe
         self.epoch = 0
 
@@ -86,8 +123,15 @@ class TrainingBatches(_Batches):
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self._order = np.random.default_rng((self._recipe.seed, ORDER, epoch)).permutation(self._indices)
+        self._ahead.restart()
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        pictures, labels = self._slice(self._order, index)
+    def _make(self, index: int) -> Batch:
+        chosen = self._chosen(self._order, index)
         random = np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
-        return augment(pictures, self._recipe, random), labels
+        return augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
+
+    def _pictures(self, chosen: Indices, random: np.random.Generator) -> NDArray[np.uint8]:
+        recipe = self._recipe
+        if not recipe.crop_area:
+            return self._split.pictures(chosen)
+        return self._split.parts(chosen, random_boxes(len(chosen), recipe.crop_area, recipe.crop_aspect, random))

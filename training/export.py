@@ -76,15 +76,17 @@ def options_for(
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
     shorter: int | None = None,
-    interpolation: str = "bilinear",
+    interpolation: str | None = None,
     background: int | None = None,
 ) -> Options:
     """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
-    if background is None:
-        background = 255 if source.dataset is None else source.dataset.background
-    mode = "squash" if shorter is None else "shorter"
+    told = {"shorter": shorter, "interpolation": interpolation, "background": background}
+    if shorter is not None:
+        told["resize"] = "shorter"
+    own = Preprocessing() if source.dataset is None else source.dataset.preprocessing
+    chosen = {key: value for key, value in told.items() if value is not None}
     try:
-        how = Preprocessing(resize=mode, shorter=shorter, interpolation=interpolation, background=background)
+        how = Preprocessing(**{**own.model_dump(), **chosen})
     except ValidationError as error:
         raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
     return Options(name, models_dir, labels, pictures, outputs or "detect", Scaling(scale, mean, std), how)

@@ -25,6 +25,7 @@ from training.recipes.base import APPLICATION, Recipe
 from training.runs import Run
 from training.schedules import Schedule
 from training.validation import is_over
+from training.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress:
     recipe = job.recipe
     return [
         Position(batches),
+        Waiting(batches),
         LowerOnPlateau(recipe, progress, schedule),
         StopOnDivergence(schedule),
         AveragedValidation(),

@@ -43,6 +43,12 @@ DATA_DIR = click.option(
     type=FOLDER,
     help="Folder of the official data files; default CONVOY_DATA, else they are downloaded.",
 )
+DATA = click.option(
+    "--data",
+    type=FOLDER,
+    help="Your own pictures: a folder with a folder of pictures for each class, or train/ and val/ with such in each.",
+)
+SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out pictures of --data that cannot be read.")
 MODELS_DIR = click.option("--models-dir", type=FOLDER, default="models", show_default=True)
 RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=True)
 

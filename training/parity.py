@@ -13,7 +13,8 @@ from service.manifest import Input, Parity, Preprocessing
 from service.preprocess import prepare
 from training.datasets.base import Split
 from training.errors import TrainingError
-from training.service_path import ServicePath, prepare_file, read_picture
+from training.pictures import prepare_file, read_picture
+from training.service_path import ServicePath
 
 PICTURES = 1000
 BATCH_SIZES = (1, 7, 64)

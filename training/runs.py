@@ -69,9 +69,9 @@ class Run:
             return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
 
 
-def start_run(runs_dir: Path, recipe: Recipe, info: dict[str, Any]) -> Run:
-    """Makes the folder of a new run and writes what is known so far into it."""
-    run = Run(_new_folder(runs_dir / recipe.name))
+def start_run(runs_dir: Path, recipe: Recipe, info: dict[str, Any], name: str | None = None) -> Run:
+    """Makes the folder of a new run, below `name` or else the recipe's, and writes what is known so far into it."""
+    run = Run(_new_folder(runs_dir / (name or recipe.name)))
     write_json(run.folder / "run.json", info)
     write_json(run.folder / "recipe.json", to_json(recipe))
     return run
@@ -84,12 +84,12 @@ def open_run(folder: Path) -> Run:
     return Run(folder)
 
 
-def latest_unfinished(runs_dir: Path, recipe_name: str) -> Run:
-    """The last run of a recipe that was interrupted. Raises TrainingError when there is none."""
-    runs = [Run(path.parent) for path in sorted((runs_dir / recipe_name).glob("*/recipe.json"))]
+def latest_unfinished(runs_dir: Path, name: str) -> Run:
+    """The last run of that name, or of that recipe, that was interrupted. Raises TrainingError when there is none."""
+    runs = [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
     unfinished = [run for run in runs if not run.finished]
     if not unfinished:
-        raise TrainingError(f"{runs_dir / recipe_name} has no interrupted run; start one without --resume.")
+        raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
     return unfinished[-1]
 
 

@@ -8,17 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.cores import usable_cores
-from service.errors import ConvoyError
-from service.images import decode
 from service.manifest import Input, Preprocessing
-from service.preprocess import prepare
 from service.session import Session
 from training.datasets.base import Split
-from training.errors import TrainingError
 from training.evaluate import Scores, score
+from training.pictures import prepare_file
 
 BATCH_SIZE = 64
-MAX_PIXELS = 100_000_000
 
 
 class ServicePath:
@@ -45,21 +41,6 @@ class ServicePath:
         return score(self.probabilities(split.encoded(index) for index in range(len(split))), split.labels)
 
 
-def prepare_file(encoded: bytes, expects: Input, how: Preprocessing) -> NDArray[np.uint8]:
-    """One picture file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
-    return prepare(decode(encoded, expects.channels, how.background, MAX_PIXELS), expects, how)
-
-
 def _batched(images: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
     while batch := list(islice(images, BATCH_SIZE)):
         yield batch
-
-
-def read_picture(path: Path, channels: int, background: int) -> NDArray[np.uint8]:
-    """The pixels of a picture file, as the service would decode it. Raises TrainingError naming the file."""
-    try:
-        return decode(path.read_bytes(), channels, background, MAX_PIXELS)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
-    except ConvoyError as error:
-        raise TrainingError(f"{path} is no usable picture: {error.message}") from error

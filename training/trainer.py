@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from training import backend, checkpoint, datasets, plots, pretrained
+from training import backend, checkpoint, inputs, plots, pretrained
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
 from training.averages import averaged
@@ -20,6 +20,7 @@ from training.evaluate import evaluate_network
 from training.files import write_json, write_whole
 from training.fitting import Job, fit
 from training.fused import fused
+from training.inputs import DEFAULT, Place
 from training.recipes.base import APPLICATION, Recipe, nearest
 from training.runs import Run, sole_writer, start_run
 
@@ -31,28 +32,28 @@ def train(
     recipe: Recipe,
     runs_dir: Path,
     say: Say,
-    data_dir: Path | None = None,
-    note: str | None = None,
+    place: Place = DEFAULT,
+    name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
 ) -> Run:
-    """Trains a recipe from the beginning, into a new folder under `runs_dir`.
+    """Trains a recipe from the beginning, into a new folder under `runs_dir/name` (None: the recipe's name).
 
-    `note` is what is to be known of these data files, `say` takes lines for the user. A network of Keras' applications
-    starts from the file `weights`, or else from those that Keras downloads. Raises TrainingError.
+    `place` is where the data lie, `say` takes lines for the user. A network of Keras' applications starts from the
+    file `weights`, or else from those that Keras downloads. Raises TrainingError.
     """
-    dataset = datasets.load(recipe.dataset, data_dir, note)
+    dataset = inputs.for_training(recipe, place)
     backend.make_repeatable(recipe.seed)
     started_from = _started_from(recipe, weights)
     model = _network_to_train(recipe, dataset, weights or pretrained.DOWNLOADED)
-    run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, note) | started_from)
+    run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, place.note) | started_from, name)
     if started_from:  # so that going on needs neither the file nor the download again
         checkpoint.save(run.checkpoint_path, model, Progress())
     _finish(run, recipe, dataset, model, say, tensorboard)
     return run
 
 
-def resume(run: Run, say: Say, data_dir: Path | None = None, tensorboard: bool = False) -> Run:
+def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False) -> Run:
     """Goes on with an interrupted run from its last finished epoch, to the weights it would have had uninterrupted.
 
     Raises TrainingError when the run has finished, or another process trains it.
@@ -60,7 +61,7 @@ def resume(run: Run, say: Say, data_dir: Path | None = None, tensorboard: bool =
     if run.finished:
         raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
     recipe = run.recipe()
-    dataset = datasets.load(recipe.dataset, data_dir, run.info()["dataset"]["given_note"])
+    dataset = inputs.for_resuming(run, place)
     backend.make_repeatable(recipe.seed)
     _finish(run, recipe, dataset, _network_to_train(recipe, dataset), say, tensorboard)
     return run
@@ -169,6 +170,7 @@ def _facts(recipe: Recipe, dataset: Dataset, model: keras.Model, given_note: str
             "training_pictures": len(portions.train),
             "validation_pictures": len(portions.validation),
             "test_pictures": len(portions.test),
+            "origin": dict(dataset.origin),
         },
         "labels": list(dataset.labels),
         "input_shape": list(dataset.train.shape),

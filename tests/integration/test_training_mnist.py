@@ -7,6 +7,7 @@ import pytest
 from service.manifest import read_manifest
 from training import trainer
 from training.export import export, options_for
+from training.inputs import Place
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 from training.sources import open_source
@@ -19,7 +20,7 @@ def silent(line: str) -> None:
 def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) -> float:
     """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
     recipe = with_settings(find_recipe("mnist-lenet5"), settings)
-    run = trainer.train(recipe, folder / "runs", silent, data_dir)
+    run = trainer.train(recipe, folder / "runs", silent, Place(data_dir))
     source = open_source(run.folder, None, data_dir, None)
     version = export(source, options_for(source, name="digits", models_dir=folder / "models"), silent)
     manifest = read_manifest(version)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from training import runs, trainer
 from training.errors import TrainingError
+from training.inputs import Place
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, with_settings
 from training.runs import Run
@@ -49,7 +50,7 @@ def silent(line: str) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run that nothing interrupted."""
-    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), silent, note="drawn by the project")
+    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), silent, Place(note="drawn by the project"))
 
 
 def weights(run: Run) -> list[np.ndarray]:
@@ -64,7 +65,7 @@ def assert_same_run(one: Run, other: Run) -> None:
     assert timeless[0] == timeless[1]
 
 
-TIMES = ("seconds", "images_per_s")
+TIMES = ("seconds", "images_per_s", "waiting")
 
 
 def test_a_run_leaves_all_its_files_and_no_other(whole: Run) -> None:

@@ -4,6 +4,7 @@ A builder takes input_shape, classes, normalization and its own options, and giv
 """
 
 import difflib
+import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -70,6 +71,11 @@ def build_without_weights(name: str, **options) -> keras.Model:
     Raises TrainingError as `build` does.
     """
     return _without_weights(build, name, **options)
+
+
+def own_input(name: str) -> tuple[int, int, int]:
+    """Height, width and channels that a network takes where nothing else is said. Raises TrainingError."""
+    return inspect.signature(_builder(name)).parameters["input_shape"].default
 
 
 def main_tower(model: keras.Model) -> keras.Model:

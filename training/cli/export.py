@@ -31,7 +31,11 @@ from training.options import DATA_DIR, FOLDER, FRACTION, FRACTIONS, MODELS_DIR, 
 @click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel: 0.485,0.456,0.406.")
 @click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel.")
 @click.option("--shorter", type=int, help="Scale the shorter side to this and crop the middle, in place of squeezing.")
-@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]), default="bilinear")
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
+    help="Default: the data set's, else bilinear.",
+)
 @click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
 def export(source: Path, dataset: str | None, data_dir: Path | None, data_note: str | None, **choices: Any) -> None:
     """Publish a finished run, or any Keras image classifier, as the next version of a model.

@@ -6,20 +6,27 @@ from pathlib import Path
 import click
 
 from training.errors import TrainingError
-from training.options import DATA_DIR, RUNS_DIR, example, import_keras
+from training.options import DATA, DATA_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
 @click.command(
-    epilog=example("convoy-train run mnist-lenet5", "convoy-train run mnist-lenet5 --set learning_rate=0.05")
+    epilog=example(
+        "convoy-train run mnist-lenet5",
+        "convoy-train run mnist-lenet5 --set learning_rate=0.05",
+        "convoy-train run resnet18 --data photos/ --name pets",
+    )
 )
 @click.argument("recipe")
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.")
+@DATA
+@SKIP_BAD
+@click.option("--name", help="Of the run's folder, in place of the recipe's name.")
 @DATA_DIR
 @click.option("--data-note", help="What to know of these data files; goes into the model card.")
 @RUNS_DIR
@@ -32,6 +39,9 @@ def run(
     seed: int | None,
     limit: int | None,
     settings: tuple[str, ...],
+    data: Path | None,
+    skip_bad: bool,
+    name: str | None,
     data_dir: Path | None,
     data_note: str | None,
     runs_dir: Path,
@@ -39,32 +49,39 @@ def run(
 ) -> None:
     """Train RECIPE (see `convoy-train list`) and write a run folder.
 
+    With --data the name of a network is a recipe too: `convoy-train run resnet18 --data FOLDER`.
+
     The same seed on the same machine gives the same weights. After Ctrl-C or a kill, --resume goes on from the last
     finished epoch to the weights that the run would have had.
     """
     from training.recipes import find_recipe
     from training.recipes.base import with_settings
 
-    changes = _changes(settings, {"epochs": epochs, "seed": seed, "limit": limit})
-    if resume is not None and (changes or data_note):
-        raise TrainingError("A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note.")
+    changes = _changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_bad):
+        raise TrainingError(
+            "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, --skip-bad."
+        )
     chosen = with_settings(find_recipe(recipe), changes)
     import_keras()
     from training import runs, trainer
+    from training.inputs import Place
 
+    place = Place(data_dir, data, data_note, skip_bad)
     try:
         if resume is None:
-            trainer.train(chosen, runs_dir, click.echo, data_dir, data_note)
+            trainer.train(chosen, runs_dir, click.echo, place, name)
         elif resume == "latest":
-            trainer.resume(runs.latest_unfinished(runs_dir, recipe), click.echo, data_dir)
+            trainer.resume(runs.latest_unfinished(runs_dir, name or recipe), click.echo, place)
         else:
-            trainer.resume(runs.open_run(Path(resume)), click.echo, data_dir)
+            trainer.resume(runs.open_run(Path(resume)), click.echo, place)
     except KeyboardInterrupt:
-        click.echo(f"Stopped. Go on with: convoy-train run {recipe} --resume", err=True)
+        named = f" --name {name}" if name else ""
+        click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
         sys.exit(STOPPED)
 
 
-def _changes(settings: tuple[str, ...], shortcuts: dict[str, int | None]) -> dict[str, str]:
+def _changes(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
     """What the user wants different from the recipe, as text by field."""
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:

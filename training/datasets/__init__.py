@@ -1,31 +1,72 @@
-"""Name -> loader, one explicit table. A loader takes the folder of official files, or None to download them."""
+"""Name -> loader, one explicit table: official files, and folders of pictures in whatever form is asked for."""
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.datasets import cifar10, mnist, xo
+from training.datasets import cifar10, imagenette, mnist, xo
 from training.datasets.base import Dataset
+from training.datasets.cache import PictureCache, cache_limit_bytes
+from training.datasets.folder import as_dataset
+from training.datasets.listing import Listing, list_pictures
 from training.errors import TrainingError
+from training.pictures import Form
 
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "mnist": mnist.load,
     "cifar10": cifar10.load,
     "xo": xo.load,
 }
+FOLDER = "folder"
+"""The data set of the user's own pictures."""
+FOLDERS: dict[str, tuple[str, Callable[[Path | None], Listing]]] = {
+    "imagenette": (imagenette.TITLE, imagenette.find),
+}
 
 
-def load(name: str, data_dir: Path | None = None, note: str | None = None) -> Dataset:
+@dataclass(frozen=True)
+class Wanted:
+    """How a folder's pictures are to be given: their form, and the test set that is split off where it has none."""
+
+    form: Form
+    test_share: float
+    seed: int
+
+
+def load(
+    name: str,
+    data_dir: Path | None = None,
+    note: str | None = None,
+    folder: Path | None = None,
+    wanted: Wanted | None = None,
+) -> Dataset:
     """Loads the data set called `name` from `data_dir`, from CONVOY_DATA, or else by downloading it.
 
-    `note` is what the user knows about these files ("a JPEG copy"); it goes wherever a result goes. Raises
-    TrainingError for an unknown name, and for files that are missing or damaged.
+    "folder" is the pictures in `folder`. `note` is what the user knows about these files ("a JPEG copy"); it goes
+    wherever a result goes. Raises TrainingError for an unknown name, and for files that are missing or damaged.
     """
-    if name not in DATASETS:
-        raise TrainingError(f"There is no data set called {name!r}; there are {', '.join(DATASETS)}.")
     if data_dir is None and os.environ.get("CONVOY_DATA"):
         data_dir = Path(os.environ["CONVOY_DATA"])
-    dataset = DATASETS[name](data_dir)
+    if name in DATASETS:
+        dataset = DATASETS[name](data_dir)
+    else:
+        title, listing = listing_of(name, data_dir, folder)
+        if wanted is None:
+            raise TrainingError(f"{name} has pictures of any size: nothing here says which is wanted.")
+        cache = PictureCache(cache_limit_bytes())
+        dataset = as_dataset(name, title, listing, wanted.form, cache, wanted.test_share, wanted.seed)
     notes = [text for text in (note, dataset.note) if text]
     return replace(dataset, note="; ".join(notes) or None)
+
+
+def listing_of(name: str, data_dir: Path | None, folder: Path | None) -> tuple[str, Listing]:
+    """Title and files of a data set that is a folder of pictures. Raises TrainingError."""
+    if name in FOLDERS:
+        title, find = FOLDERS[name]
+        return title, find(data_dir)
+    if name != FOLDER:
+        raise TrainingError(f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *FOLDERS])}.")
+    if folder is None:
+        raise TrainingError("This needs a folder of pictures: name it with --data.")
+    return f"Pictures of the folder {folder.resolve().name!r}", list_pictures(folder)

@@ -1,15 +1,20 @@
 """What a data set is to the rest of training: labels, a training split and a test split. Knows no Keras."""
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.manifest import Preprocessing
 from training.errors import TrainingError
+from training.pictures import Boxes, scaled_part
+
+SQUEEZED = Preprocessing()
 
 
 class Split(Protocol):
@@ -31,8 +36,16 @@ class Split(Protocol):
         """The pictures at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
         ...
 
+    def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+        """Of each of these pictures the part that `boxes` names, scaled to `shape`. Threads may share it too."""
+        ...
+
     def encoded(self, index: int) -> bytes:
         """One picture as the bytes of a picture file, as a client of the service would send it."""
+        ...
+
+    def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+        """Those of these pictures that cannot be decoded: index -> file and reason, in one line."""
         ...
 
 
@@ -53,8 +66,16 @@ class ArraySplit:
     def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.images[indices]
 
+    def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+        height, width, _ = self.shape
+        parts = [scaled_part(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
+        return np.stack(parts)
+
     def encoded(self, index: int) -> bytes:
         return png(self.images[index])
+
+    def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,9 @@ class Dataset:
     """Named classes with their pictures.
 
     `note` tells what a reader of a result must know about these very files, `limits` what a network trained on such
-    pictures will not be able to do, in one sentence. `background` is the grey that a picture's transparent parts get.
+    pictures will not be able to do, in one sentence. `preprocessing` is how a picture file becomes one of these.
+    `origin` is what a run records to find the same pictures again, `bad_train` and `bad_test` are the indices of those
+    that are left out because they cannot be read. Raises TrainingError for a label that names no class.
     """
 
     name: str
@@ -72,7 +95,17 @@ class Dataset:
     test: Split
     note: str | None = None
     limits: str | None = None
-    background: int = 255
+    preprocessing: Preprocessing = SQUEEZED
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    bad_train: tuple[int, ...] = ()
+    bad_test: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split in (self.train, self.test):
+            labels = split.labels
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.labels):
+                strange = labels.max() if labels.max() >= len(self.labels) else labels.min()
+                raise TrainingError(f"{self.name} has a picture of class {strange}; it has {len(self.labels)} classes.")
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

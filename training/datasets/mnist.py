@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.manifest import Preprocessing
 from training.datasets.base import ArraySplit, Dataset, locate
 from training.errors import TrainingError
 
@@ -16,6 +17,7 @@ LIMITS = (
     "The digits are light on a dark ground, one a picture, in the middle of a 20x20 box: dark ink on white paper must "
     "be inverted first, and a longer number cut into its digits."
 )
+DARK = Preprocessing(background=0)
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
 IMAGES, IMAGES_MAGIC = "{}-images-idx3-ubyte.gz", 0x803
 LABELS_FILE, LABELS_MAGIC = "{}-labels-idx1-ubyte.gz", 0x801
@@ -32,7 +34,7 @@ def load(data_dir: Path | None) -> Dataset:
     else:
         folder = locate(data_dir, "mnist", FILES)
         train, test = (_split(folder, *part) for part in PARTS.values())
-    return Dataset("mnist", "MNIST handwritten digits", LABELS, train, test, limits=LIMITS, background=0)
+    return Dataset("mnist", "MNIST handwritten digits", LABELS, train, test, limits=LIMITS, preprocessing=DARK)
 
 
 def _split(folder: Path, prefix: str, count: int) -> ArraySplit:

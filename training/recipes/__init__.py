@@ -1,7 +1,7 @@
 """Name -> recipe, one explicit table."""
 
 from training.errors import TrainingError
-from training.recipes import cifar10_resnet20, mnist_lenet5, xo
+from training.recipes import cifar10_resnet20, imagenette, mnist_lenet5, xo
 from training.recipes.base import Recipe, nearest
 
 RECIPES: dict[str, Recipe] = {
@@ -9,6 +9,8 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         mnist_lenet5.RECIPE,
         cifar10_resnet20.RECIPE,
+        imagenette.RESNET18,
+        imagenette.GOOGLENET,
         xo.RECIPE,
     )
 }

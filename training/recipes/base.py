@@ -35,6 +35,16 @@ class Recipe:
     std: tuple[float, ...] = (1.0,)
     """The network sees (pixel / 255 - mean) / std, one value for all channels or one for each."""
 
+    side_px: int | None = None
+    """Folders of pictures: the network sees them so many pixels wide and high. None: the architecture's own size."""
+    resize: Literal["shorter", "squash"] = "shorter"
+    """Folders of pictures, when evaluated and served: the shorter side is scaled to `shorter_px` and the middle cut
+    out, or the whole is squeezed into the square."""
+    shorter_px: int | None = None
+    """None: 8/7 of the network's side, as 256 for 224."""
+    test_share: float = 0.2
+    """Of each class of a folder without `val/`: the test set, drawn by `seed`."""
+
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
 
@@ -66,6 +76,11 @@ class Recipe:
     """Pictures move by up to so many pixels on both axes: the same as a random crop of the padded picture."""
     shift_fill: Literal["black", "reflect"] = "black"
     flip: bool = False
+    crop_area: tuple[float, ...] = ()
+    """Random parts of the pictures, scaled to the input (Szegedy et al. 2014, section 6): least and greatest share of
+    the picture's area, `0.08,1` in the paper. Empty: whole pictures."""
+    crop_aspect: tuple[float, ...] = (3 / 4, 4 / 3)
+    """Least and greatest width over height of these parts."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in while training. Weights, batch statistics and the kept network are float32 always."""
@@ -97,6 +112,7 @@ class Recipe:
             raise TrainingError("mean and std need the same number of values, and every std must be positive.")
         if not self.validation and (needing := self._needs_validation()):
             raise TrainingError(f"{needing} needs validation pictures: set validation, or leave it out.")
+        self._check_pictures()
         if self.schedule == "step" and not self.milestones:
             raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
         if self.frozen_epochs and not self.architecture.startswith(APPLICATION):
@@ -112,8 +128,21 @@ class Recipe:
             return f"patience={self.patience}"
         return "schedule=plateau" if self.schedule == "plateau" else ""
 
+    def _check_pictures(self) -> None:
+        if self.side_px and self.shorter_px and self.shorter_px < self.side_px:
+            raise TrainingError(f"shorter_px is {self.shorter_px}, too little to cut side_px={self.side_px} out of.")
+        if not 0 < self.test_share < 1:
+            raise TrainingError(f"test_share is {self.test_share}; it must be between 0 and 1.")
+        for name in ("crop_area", "crop_aspect"):
+            if (pair := getattr(self, name)) and (len(pair) != 2 or not 0 < pair[0] <= pair[1]):
+                raise TrainingError(f"{name} needs two positive numbers, the smaller first.")
+        if self.crop_area and self.crop_area[1] > 1:
+            raise TrainingError("crop_area is a share of the picture: at most 1.")
+
 
 _AT_LEAST = {
+    "side_px": 1,
+    "shorter_px": 1,
     "weight_decay": 0,
     "warm_up_epochs": 0,
     "plateau_epochs": 1,

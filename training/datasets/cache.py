@@ -1,0 +1,56 @@
+"""Decoded pictures kept in memory while there is room. What has no room is made again each time: the same values."""
+
+import threading
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARE = 0.25
+"""Of the memory that is free when a data set is opened."""
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+UNKNOWN_BYTES = 4 << 30
+
+
+class PictureCache:
+    """Pictures by key, up to `limit_bytes` in all; the first come stay, as every epoch asks for all alike."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._room = limit_bytes
+        self._pictures: dict[Hashable, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The picture of that key, made where it isn't kept. May be called from several threads."""
+        picture = self._pictures.get(key)
+        if picture is None:
+            picture = make()
+            self._keep(key, picture)
+        return picture
+
+    def _keep(self, key: Hashable, picture: NDArray[np.uint8]) -> None:
+        with self._lock:
+            if key not in self._pictures and picture.nbytes <= self._room:
+                self._room -= picture.nbytes
+                self._pictures[key] = picture
+
+
+def cache_limit_bytes() -> int:
+    """A quarter of the memory that this machine, or this process's container, has free."""
+    return int(SHARE * free_memory_bytes())
+
+
+def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
+    """What can still be taken without swapping: the smaller of the machine's and the container's. 4 GiB if unknown."""
+    try:
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        free = UNKNOWN_BYTES
+    try:
+        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return free
+    return max(0, min(free, limit - used))

@@ -1,0 +1,125 @@
+"""Pictures in a folder of class folders: any number, sizes and formats, decoded when they are asked for.
+
+What a network is evaluated on comes through the service's decoding and preprocessing; what it trains on in random
+parts is cut from the same decoded pictures, first scaled down where they are far larger than the network's input.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.cores import usable_cores
+from service.errors import ConvoyError
+from service.images import decode
+from service.preprocess import prepare
+from training.datasets.base import Dataset
+from training.datasets.cache import PictureCache
+from training.datasets.listing import Files, Listing
+from training.errors import TrainingError
+from training.pictures import MAX_PIXELS, Boxes, Form, Pixels, reduced, scaled_part
+
+KEPT_SCALE = 2
+"""Random parts are cut from pictures of at most so many times the input's longer side (on their shorter one)."""
+TEST_STREAM = 3  # after the random streams of training.batches
+
+Indices = NDArray[np.int64]
+
+
+class FolderSplit:
+    """Picture files with their classes. The cache changes nothing but how long a second look takes."""
+
+    def __init__(self, folder: Path, files: Files, form: Form, cache: PictureCache) -> None:
+        self._folder = folder
+        self._files = files
+        self._form = form
+        self._cache = cache
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._form.input.shape
+
+    @property
+    def labels(self) -> Indices:
+        return self._files.classes
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def pictures(self, indices: Indices) -> Pixels:
+        return np.stack([self._whole(self._files.paths[index]) for index in indices])
+
+    def parts(self, indices: Indices, boxes: Boxes) -> Pixels:
+        height, width, _ = self.shape
+        parts = []
+        for i, index in enumerate(indices):
+            pixels = self._kept(self._files.paths[index])
+            parts.append(scaled_part(pixels, boxes(i, pixels.shape[1], pixels.shape[0]), height, width))
+        return np.stack(parts)
+
+    def encoded(self, index: int) -> bytes:
+        return self._read(self._files.paths[index])
+
+    def unreadable(self, indices: Indices) -> Mapping[int, str]:
+        with ThreadPoolExecutor(usable_cores()) as threads:
+            reasons = threads.map(self._complaint, indices)
+            return {int(index): reason for index, reason in zip(indices, reasons, strict=True) if reason}
+
+    def _complaint(self, index: int) -> str | None:
+        try:
+            self._decoded(self._files.paths[index])
+        except TrainingError as error:
+            return str(error)
+        return None
+
+    def _whole(self, path: str) -> Pixels:
+        prepared = partial(prepare, to=self._form.input, how=self._form.preprocessing)
+        return self._cache.get(("whole", path), lambda: prepared(self._decoded(path)))
+
+    def _kept(self, path: str) -> Pixels:
+        shorter = KEPT_SCALE * max(self.shape[:2])
+        return self._cache.get(("kept", path), lambda: reduced(self._decoded(path), shorter))
+
+    def _decoded(self, path: str) -> Pixels:
+        try:
+            return decode(self._read(path), self._form.input.channels, self._form.preprocessing.background, MAX_PIXELS)
+        except ConvoyError as error:
+            raise TrainingError(f"{path}: {error.message}") from error
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return (self._folder / path).read_bytes()
+        except OSError as error:
+            raise TrainingError(f"{path}: {error.strerror}.") from error
+
+
+def split_off(files: Files, share: float, seed: int) -> tuple[Files, Files]:
+    """Two parts of the files: without, and with, that share of every class, drawn by `seed`.
+
+    Of a class with several pictures at least one goes to each part; a single one stays in the first.
+    """
+    random = np.random.default_rng((seed, TEST_STREAM))
+    drawn = []
+    for number in np.unique(files.classes):
+        members = random.permutation(np.flatnonzero(files.classes == number))
+        count = max(1, round(share * len(members)))
+        drawn.append(members[: min(count, len(members) - 1)])
+    second = np.sort(np.concatenate(drawn))
+    first = np.setdiff1d(np.arange(len(files)), second)
+    return files.at(first), files.at(second)
+
+
+def as_dataset(
+    name: str, title: str, listing: Listing, form: Form, cache: PictureCache, share: float, seed: int
+) -> Dataset:
+    """The pictures of a listing to train on; where it has no test set, that `share` of them, drawn by `seed`, is it."""
+    origin = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
+    train, test = listing.train, listing.test
+    if test is None:
+        train, test = split_off(train, share, seed)
+        origin |= {"test_files": list(test.paths)}
+    splits = [FolderSplit(listing.folder, files, form, cache) for files in (train, test)]
+    return Dataset(name, title, listing.labels, *splits, preprocessing=form.preprocessing, origin=origin)

@@ -1,0 +1,98 @@
+"""The data set that a recipe, a run or a version asks for, with its pictures in the form that the network needs.
+
+Pictures that cannot be read are found here, before anything is trained or measured.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from service.manifest import Input, Preprocessing
+from training import datasets
+from training.architectures import own_input
+from training.batches import portion
+from training.datasets import Wanted
+from training.datasets.base import Dataset
+from training.errors import TrainingError
+from training.pictures import Form
+from training.recipes.base import APPLICATION, Recipe
+from training.runs import Run
+
+APPLICATION_INPUT = (224, 224, 3)
+MARGIN = 8 / 7
+"""Of the shorter side over the input where a recipe names none: 256 for 224, as the papers have it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data lie, and what to do with damaged pictures, in the user's words."""
+
+    data_dir: Path | None = None
+    folder: Path | None = None
+    """A folder of pictures, in place of the recipe's data set."""
+    note: str | None = None
+    skip_bad: bool = False
+
+
+DEFAULT = Place()
+
+
+def for_training(recipe: Recipe, place: Place) -> Dataset:
+    """The recipe's data set, every picture that the recipe uses looked at.
+
+    Raises TrainingError that lists those which cannot be read; with `place.skip_bad` they are left out instead, and
+    stand in `origin`.
+    """
+    dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe))
+    portions = portion(dataset, recipe)
+    train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
+    test = dataset.test.unreadable(portions.test)
+    bad = [*train.values(), *test.values()]
+    if bad and not place.skip_bad:
+        raise _unreadable(bad)
+    origin = {**dataset.origin, "skip_bad": place.skip_bad, "skipped": bad} if dataset.origin else {}
+    return replace(dataset, origin=origin, bad_train=tuple(sorted(train)), bad_test=tuple(sorted(test)))
+
+
+def for_resuming(run: Run, place: Place) -> Dataset:
+    """The data set as the run had it. Raises TrainingError when its pictures have changed since."""
+    recorded = run.info()["dataset"]
+    origin = recorded.get("origin", {})
+    folder = place.folder or _folder(run)
+    dataset = for_training(
+        run.recipe(), replace(place, folder=folder, skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
+    )
+    if dataset.origin.get("digest") != origin.get("digest"):
+        raise TrainingError(
+            f"The pictures in {origin['folder']} have changed since {run.folder} began: start a new run."
+        )
+    return dataset
+
+
+def form_of(recipe: Recipe) -> Form:
+    """What a folder's pictures become for the recipe's network. Raises TrainingError for an unknown network."""
+    is_application = recipe.architecture.startswith(APPLICATION)
+    height, width, channels = APPLICATION_INPUT if is_application else own_input(recipe.architecture)
+    size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
+    if recipe.resize == "squash":
+        return Form(size, Preprocessing())
+    shorter = recipe.shorter_px or round(MARGIN * max(size.height, size.width))
+    return Form(size, Preprocessing(resize="shorter", shorter=shorter))
+
+
+def _wanted(recipe: Recipe) -> Wanted:
+    return Wanted(form_of(recipe), recipe.test_share, recipe.seed)
+
+
+def _folder(run: Run) -> Path | None:
+    """Where a run's own pictures lay, if it had any."""
+    origin = run.info()["dataset"].get("origin", {})
+    return Path(origin["folder"]) if run.recipe().dataset == datasets.FOLDER and origin else None
+
+
+def _unreadable(bad: list[str]) -> TrainingError:
+    lines = "\n".join(f"  {line}" for line in bad)
+    return TrainingError(
+        f"{len(bad):,} pictures cannot be read; mend them, or leave them out with --skip-bad:\n{lines}"
+    )

@@ -1,0 +1,46 @@
+"""Imagenette from nothing, for a CPU: half of ResNet-18's width, and GoogLeNet with its two auxiliary classifiers."""
+
+from training.recipes.base import Recipe
+
+RESNET18 = Recipe(
+    name="imagenette-resnet18",
+    about="ResNet-18 of half the width on photos of ten kinds, for a CPU",
+    dataset="imagenette",
+    architecture="resnet18",
+    architecture_options={"width": 0.5, "zero_init_last_gamma": True},
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    side_px=128,
+    learning_rate=0.2,
+    nesterov=True,
+    schedule="one_cycle",
+    warm_up_epochs=5,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    crop_area=(0.35, 1.0),
+    flip=True,
+    epochs=40,
+    batch_size=64,
+    validation=500,
+)
+
+GOOGLENET = Recipe(
+    name="imagenette-googlenet",
+    about="GoogLeNet with its auxiliary classifiers on photos of ten kinds",
+    dataset="imagenette",
+    architecture="googlenet",
+    architecture_options={"auxiliary": True},
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    side_px=128,
+    learning_rate=0.02,
+    nesterov=True,
+    schedule="one_cycle",
+    warm_up_epochs=5,
+    weight_decay=2e-4,
+    crop_area=(0.35, 1.0),
+    flip=True,
+    epochs=40,
+    batch_size=64,
+    validation=500,
+)
