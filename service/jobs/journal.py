@@ -48,7 +48,7 @@ def digest_of(pictures: Iterable[Picture]) -> str:
 
 
 class Journal:
-    """Open, and locked against a second process. A context that closes it."""
+    """Open, and locked against a second process. A context that closes it; one that nobody began is removed."""
 
     def __init__(self, path: Path) -> None:
         """Raises OutputTaken while another process has it open, OSError where it cannot be written."""
@@ -66,14 +66,18 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if not os.fstat(self._file.fileno()).st_size:
+            self.path.unlink()
         self._file.close()
 
     def job(self) -> Record | None:
-        """The job that began it; None where none has."""
+        """The job that began it; None where it is new. Raises OutputTaken for a file that is something else."""
         self._file.seek(0)
-        first = from_line(self._file.readline()) or {}
-        job = first.get(JOB)
-        return job if isinstance(job, dict) else None
+        first = self._file.readline()
+        job = (from_line(first) or {}).get(JOB)
+        if first and not isinstance(job, dict):
+            raise OutputTaken(f"{self.path} is no job's partial file.")
+        return job
 
     def begin(self, identity: Identity) -> None:
         """Empties it for this job."""

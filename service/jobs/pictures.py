@@ -55,13 +55,11 @@ def find_pictures(inputs: Sequence[str]) -> Found:
             else:
                 pictures[picture.name] = picture
     if not pictures:
-        ending = ", ".join(SUFFIXES)
-        raise CannotStart(
-            f"There is no picture in {' '.join(inputs)}.",
-            f"{passed_over} files are there, none ends in {ending}; a glob such as 'folder/*' takes all it names."
-            if passed_over
-            else "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...).",
-        )
+        hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
+        if passed_over:
+            ending = ", ".join(SUFFIXES)
+            hint = f"Passed over: {passed_over}, as no name ends in {ending}; a glob ('folder/*') takes all it names."
+        raise CannotStart(f"There is no picture in {' '.join(inputs)}.", hint)
     return Found(list(pictures.values()), passed_over)
 
 

@@ -1,0 +1,264 @@
+"""A whole job in this process: its files, going on after any stop, shards, and what it refuses."""
+
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVersion
+from service.images import decode
+from service.jobs import job as jobs
+from service.jobs.errors import Interrupted, OutputTaken
+from service.jobs.job import Job, run
+from service.jobs.journal import Journal
+from service.jobs.shards import WHOLE, Shard
+from service.jobs.summary import Report
+from service.manifest import read_manifest
+from service.session import Session
+from service.settings import Settings
+from tests.pictures import picture
+from tests.versions import write_version
+
+PICTURES = 50
+BROKEN = ["class-0/07.png", "class-1/13.png"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model and 50 pictures in folders named like its labels, two of them broken."""
+    monkeypatch.chdir(tmp_path)
+    write_version(tmp_path / "models", "linear", 1)
+    for at in range(PICTURES):
+        path = tmp_path / f"photos/class-{at // 10}/{at:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(seed=at))
+    for name in BROKEN:
+        Path("photos", name).write_bytes(b"no picture")
+    return tmp_path
+
+
+def classify(output: str = "r.jsonl", **changes: Any) -> Report:
+    job = {"inputs": ("photos",), "model": "linear", "version": None, "top_k": 1, "shard": WHOLE, **changes}
+    return run(Job(output=Path(output), **job), Settings(max_batch_size=8), io.StringIO(), threads)
+
+
+def threads(workers: int) -> Executor:
+    return ThreadPoolExecutor(workers)
+
+
+def lines(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def files(path: str) -> list[str]:
+    return [line["file"] for line in lines(path)]
+
+
+ALL = [f"photos/class-{at // 10}/{at:02}.png" for at in range(PICTURES)]
+GOOD = [name for name in ALL if name.removeprefix("photos/") not in BROKEN]
+
+
+def test_every_picture_is_in_the_results_or_among_the_errors(here: Path) -> None:
+    report = classify()
+    assert files("r.jsonl") == GOOD
+    assert files("r.errors.jsonl") == [f"photos/{name}" for name in BROKEN]
+    assert lines("r.errors.jsonl")[0]["error"]["code"] == "bad_image"
+    assert report.summary.answers.total() == len(GOOD)
+    assert report.pictures == PICTURES
+    assert sorted(path.name for path in here.glob("r.*")) == [
+        "r.confusion.png",
+        "r.errors.jsonl",
+        "r.jsonl",
+        "r.summary.json",
+    ]
+
+
+def test_the_answers_are_those_of_the_model_on_each_picture_alone(here: Path) -> None:
+    classify(top_k=4)
+    folder = here / "models/linear/1"
+    manifest = read_manifest(folder)
+    session = Session(folder / "model.onnx", manifest.input, manifest.classes, 1)
+    for line in lines("r.jsonl")[::7]:
+        pixels = decode(Path(line["file"]).read_bytes(), 1, 0, 10_000)
+        wanted = session.run(pixels[None])[0]
+        given = {found["index"]: found["probability"] for found in line["predictions"]}
+        assert [given[index] for index in range(4)] == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+def test_the_summary_knows_how_many_were_right(here: Path) -> None:
+    report = classify()
+    told = json.loads(Path("r.summary.json").read_text())
+    # The fifth folder is named like none of the four labels.
+    named = [line for line in lines("r.jsonl") if "expected" in line]
+    assert len(named) == told["accuracy"]["pictures"] == 38
+    right = sum(line["expected"] == line["predictions"][0]["label"] for line in named)
+    assert told["accuracy"]["value"] == report.summary.accuracy == right / 38
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The job stops before its n-th batch is written: put n into the list."""
+    left: list[int] = []
+    append = Journal.append
+
+    def stop_or_append(self: Journal, records: Any) -> None:
+        if left:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        append(self, records)
+
+    monkeypatch.setattr(Journal, "append", stop_or_append)
+    return left  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, 5])
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_stopped_job_goes_on_to_the_same_files(here: Path, stopping: list[int], batches: int, ending: str) -> None:
+    classify(f"whole.{ending}")
+    stopping.append(batches)
+    with pytest.raises(KeyboardInterrupt):
+        classify(f"r.{ending}")
+    assert not Path(f"r.{ending}").exists()
+    assert Path(f"r.{ending}.part").exists()
+    stopping.clear()
+    report = classify(f"r.{ending}")
+    assert report.pictures == PICTURES - _done_in(batches)
+    for made in (f".{ending}", ".errors.jsonl", ".summary.json", ".confusion.png"):
+        assert Path(f"r{made}").read_bytes() == Path(f"whole{made}").read_bytes()
+    assert not Path(f"r.{ending}.part").exists()
+
+
+def _done_in(batches: int) -> int:
+    """Pictures, broken ones included, in the first batches of eight good ones."""
+    good = [name in GOOD for name in ALL]
+    return next(at for at in range(PICTURES) if sum(good[:at]) == 8 * batches)
+
+
+@pytest.mark.parametrize("step", ["_write_summary", "_draw"])
+def test_stopped_while_it_makes_its_files_it_makes_them_anew(
+    here: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.Files, step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            classify()
+    assert classify().pictures == 0
+    assert files("r.jsonl") == GOOD
+
+
+def test_a_finished_job_is_not_done_again(here: Path) -> None:
+    first = classify()
+    before = Path("r.jsonl").stat()
+    again = classify()
+    assert again.summary == first.summary
+    assert "nothing was left to do" in "\n".join(again.lines())
+    assert Path("r.jsonl").stat() == before
+
+
+def test_a_job_stays_with_the_version_that_began_it(here: Path, stopping: list[int]) -> None:
+    stopping.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        classify()
+    stopping.clear()
+    write_version(here / "models", "linear", 2, seed=9)
+    assert classify().about == "linear version 1"
+    assert classify().about == "linear version 1"
+    assert classify("new.jsonl").about == "linear version 2"
+
+
+def test_shards_together_have_every_picture_once(here: Path) -> None:
+    for number in (1, 2, 3):
+        classify("r.csv", shard=Shard(number, 3))
+    rows = [row for number in (1, 2, 3) for row in Path(f"r-{number}-of-3.csv").read_text().splitlines()[1:]]
+    assert sorted(row.split(",")[0] for row in rows) == GOOD
+    digests = {json.loads(path.read_text())["job"]["digest"] for path in here.glob("*.summary.json")}
+    assert len(digests) == 1, "all shards saw the same pictures"
+
+
+def test_a_shard_without_pictures_is_done(here: Path) -> None:
+    report = classify(inputs=("photos/class-0/00.png",), shard=Shard(2, 2))
+    assert report.summary.answers.total() == 0
+    assert files("r-2-of-2.jsonl") == []
+
+
+def test_pictures_that_are_all_broken_need_no_model_run(here: Path) -> None:
+    report = classify(inputs=tuple(f"photos/{name}" for name in BROKEN))
+    assert (report.summary.answers.total(), report.summary.broken.total()) == (0, 2)
+    assert files("r.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"inputs": ("photos/class-0",)}, "pictures is 50 there and 10 here"),
+        ({"top_k": 2}, "top_k is 1 there and 2 here"),
+        ({"model": "other"}, "model is linear there and other here"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_job_does_not_take_the_output(
+    here: Path, change: dict[str, Any], says: str, finished: bool, stopping: list[int]
+) -> None:
+    write_version(here / "models", "other", 1)
+    if finished:
+        classify()
+    else:
+        stopping.append(2)
+        with pytest.raises(KeyboardInterrupt):
+            classify()
+        stopping.clear()
+    with pytest.raises(OutputTaken, match=says):
+        classify(**change)
+    assert classify(**change, overwrite=True).pictures > 0
+
+
+def test_somebody_elses_output_is_left_alone(here: Path) -> None:
+    Path("r.jsonl").write_text("mine")
+    with pytest.raises(OutputTaken, match=r"r\.jsonl is there already"):
+        classify()
+    assert Path("r.jsonl").read_text() == "mine"
+
+
+def test_a_renewed_output_keeps_nothing_of_the_old_one(here: Path) -> None:
+    classify()
+    classify(inputs=("photos/class-4",), overwrite=True)
+    assert not Path("r.errors.jsonl").exists()
+    assert not Path("r.confusion.png").exists()
+    assert len(lines("r.jsonl")) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"model": "nope"}, UnknownModel),
+        ({"model": "../models"}, UnknownModel),
+        ({"version": "9"}, UnknownVersion),
+        ({"version": "newest"}, UnknownVersion),
+        ({"output": "r.xlsx"}, ConvoyError),
+        ({"inputs": ("nowhere",)}, ConvoyError),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(here: Path, change: dict[str, Any], kind: type[ConvoyError]) -> None:
+    with pytest.raises(kind):
+        classify(**change)
+    assert list(here.glob("r*")) == []
+
+
+def test_a_broken_version_is_told(here: Path) -> None:
+    (here / "models/linear/1/model.onnx").write_bytes(b"changed")
+    with pytest.raises(BrokenVersion, match="sha256"):
+        classify()
+
+
+def test_a_disk_that_refuses_is_told(here: Path) -> None:
+    Path("file").write_text("")
+    with pytest.raises(Interrupted, match="cannot be written"):
+        classify("file/r.jsonl")
