@@ -99,7 +99,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         redoc_url=None,
         root_path=settings.root_path,
     )
-    app.state.lifecycle = lifecycle
+    app.state.lifecycle, app.state.metrics = lifecycle, metrics
     _add_layers(app, settings)
     app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle)
     limits = settings.max_body_bytes, settings.max_queue_images

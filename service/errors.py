@@ -103,6 +103,27 @@ class BodyTooLarge(ConvoyError):
     hint = "Send a smaller picture, or fewer pictures a request."
 
 
+class SlowRequest(ConvoyError):
+    """The request did not arrive in its time: `header_timeout_s`, or `body_timeout_s` and its size."""
+
+    code = "slow_request"
+    hint = "Send the whole request at once, or a smaller picture over a slow connection."
+
+
+class HeadersTooLarge(ConvoyError):
+    """The request's headers are larger than `max_header_bytes`, or too many."""
+
+    code = "headers_too_large"
+    hint = "Send fewer or smaller headers."
+
+
+class BadHttp(ConvoyError):
+    """What came over the connection is no HTTP request."""
+
+    code = "bad_http"
+    hint = "Send HTTP/1.1, without TLS: an ingress or a proxy in front of the service ends it."
+
+
 class ImageTooLarge(ConvoyError):
     """The picture's header announces more pixels than `max_pixels`; nothing was decoded."""
 

@@ -16,7 +16,7 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-OTHER_LABELS = "other"
+OTHER = "other"
 
 # What adds up over workers; a start time, for one, does not.
 PROCESS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
@@ -85,7 +85,11 @@ class Metrics:
 
     def tally(self, model: str, labels: Sequence[str], most: int) -> "Tally":
         """What counts the predictions of one version; classes from number `most` on are counted together."""
-        return Tally(self.predictions, model, [*labels[:most], *[OTHER_LABELS] * (len(labels) - most)])
+        return Tally(self.predictions, model, [*labels[:most], *[OTHER] * (len(labels) - most)])
+
+    def count_refused(self, status: int) -> None:
+        """A request that was refused before it reached any route."""
+        self.requests.labels(OTHER, status).inc()
 
     def families(self) -> Families:
         """All metrics of this process as they stand now."""

@@ -24,12 +24,12 @@ from service.settings import Settings, misspelt, split
 from service.source import mirror_of
 from service.supervisor import Supervisor
 from service.wanted import StateFile
+from service.wire import LimitedProtocol, Limits
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it.
 LAST_REQUEST_GRACE_S = 0.2
 STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + 0.3  # the rest: uvicorn notices a signal every 0.1 s
 SWITCH_INTERVAL_S = 0.0005
-KEEP_ALIVE_S = 75
 BACKLOG = 2048
 
 
@@ -115,14 +115,14 @@ def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socke
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=partial(LimitedProtocol, Limits.of(settings), app.state.metrics.count_refused),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=split(settings.trusted_proxies),
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
         backlog=BACKLOG,
     )

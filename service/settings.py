@@ -103,6 +103,24 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=25_000_000, ge=1)
     """Width x height of a picture at most, read from its header before decoding, else 413."""
 
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024)
+    """Bytes of a request's first line and headers at most, else 431."""
+
+    header_timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds within which a new connection must bring its first request's headers, else 408; so each later request."""
+
+    body_timeout_s: float = Field(default=20.0, gt=0)
+    """Seconds within which a body must be there, and one more for every `body_bytes_per_s` of it, else 408."""
+
+    body_bytes_per_s: int = Field(default=4096, ge=1)
+    """Bytes a second that a slow body must bring to be waited for."""
+
+    keep_alive_s: int = Field(default=75, ge=1)
+    """Seconds that a connection may be idle between two requests."""
+
+    keep_alive_requests: int = Field(default=0, ge=0)
+    """Requests that one connection may bring; then its client must connect anew, to any worker. 0: no limit."""
+
     keys: str = ""
     """API keys, each `NAME SCOPES KEY`, separated by semicolons; see `convoy key --help`. Empty: none is needed."""
 

@@ -7,9 +7,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
 
 from service.api.errors import ClientGone
-from service.errors import BadRequest, BodyTooLarge
+from service.errors import BadRequest, BodyTooLarge, SlowRequest
 
 MULTIPART = b"multipart/form-data"
+SLOW_BODY = "convoy.slow_body"
+"""Stands in the scope of a request whose body has not come in time; who waits for more of it is woken."""
 
 
 def header(scope: Scope, name: bytes) -> bytes:
@@ -18,7 +20,7 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, before reading where the length is announced, and ClientGone."""
+    """The whole body. Raises BodyTooLarge, before reading where the length is announced, SlowRequest or ClientGone."""
     announced = header(scope, b"content-length")
     if announced and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
@@ -35,6 +37,8 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             raise _too_large(limit_bytes)
         if not message.get("more_body"):
             return b"".join(parts)
+        if SLOW_BODY in scope:
+            raise SlowRequest("The body did not come in time.")
         message = await receive()
     raise ClientGone
 

@@ -15,6 +15,7 @@ from service import errors, logs
 from service.api.reply import json_bytes
 
 STATUS: dict[type[errors.ConvoyError], int] = {
+    errors.BadHttp: 400,
     errors.BadImage: 400,
     errors.BadRequest: 400,
     errors.BadTensor: 400,
@@ -25,6 +26,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
     errors.UnknownDocument: 404,
+    errors.SlowRequest: 408,
     errors.BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
     errors.TooManyImages: 413,
@@ -32,6 +34,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.UnsupportedBody: 415,
     errors.BadParameter: 422,
     errors.Overloaded: 429,
+    errors.HeadersTooLarge: 431,
     errors.ModelFailed: 500,
     errors.BadState: 500,
     errors.NotEverywhere: 504,
@@ -68,7 +71,7 @@ def headers_of(error: errors.ConvoyError) -> dict[str, str]:
         return {"www-authenticate": 'Bearer realm="convoy"' + ', error="invalid_token"' * error.given}
     if isinstance(error, errors.Forbidden):
         return {"www-authenticate": f'Bearer realm="convoy", error="insufficient_scope", scope="{error.scope}"'}
-    return {"connection": "close"} if isinstance(error, errors.BodyTooLarge) else {}
+    return {"connection": "close"} if isinstance(error, errors.BodyTooLarge | errors.SlowRequest) else {}
 
 
 class ErrorResponse(JSONResponse):

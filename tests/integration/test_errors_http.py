@@ -101,6 +101,7 @@ PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready"}
 PROVOKED_ELSEWHERE = {"draining": "test_stop", "bad_tensor": "test_v2_http", "not_allowed": "test_v2_tritonclient"}
 PROVOKED_ELSEWHERE |= {"bad_state": "test_workers", "not_everywhere": "test_workers"}
 PROVOKED_ELSEWHERE |= {"broken_version": "test_v2_tritonclient"}
+PROVOKED_ELSEWHERE |= dict.fromkeys(("bad_http", "slow_request", "headers_too_large"), "test_wire_http")
 PROVOKED_ELSEWHERE |= {"unauthenticated": "test_access_http", "forbidden": "test_access_http"}
 
 

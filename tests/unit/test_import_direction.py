@@ -41,6 +41,7 @@ SERVICE = (
     "api.repository_v2",
     "api.openapi_protocols",
     "api.openapi",
+    "wire",
     "app cli_batch cli_keys cli_models offline",
     "server",
     "cli",
@@ -100,7 +101,7 @@ LIBRARIES = {
     "starlette": {"service.api", "service.app", "service.server"},
     "tensorflow": {"training.backend", "training.export", "training.fused"},
     "tf2onnx": {"training.export", "training.frugal"},
-    "uvicorn": {"service.server"},
+    "uvicorn": {"service.server", "service.wire"},
 }
 
 

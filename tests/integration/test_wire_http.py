@@ -1,0 +1,254 @@
+"""Connections that are slow, endless, crowded or no HTTP are ended with the right answer; patient ones are not."""
+
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+from tests.pictures import picture
+from tests.running import RunningService
+
+MAX_HEADER_BYTES = 4096
+MAX_BODY_BYTES = 100_000
+HEADER_S, BODY_S, BYTES_PER_S, KEEP_ALIVE_S, REQUESTS = 0.5, 0.6, 20_000, 1, 5
+PATIENCE_S = 10
+
+
+@pytest.fixture(scope="module")
+def strict(zoo: Path) -> Iterator[RunningService]:
+    with RunningService(
+        zoo,
+        max_header_bytes=MAX_HEADER_BYTES,
+        max_body_bytes=MAX_BODY_BYTES,
+        header_timeout_s=HEADER_S,
+        body_timeout_s=BODY_S,
+        body_bytes_per_s=BYTES_PER_S,
+        keep_alive_s=KEEP_ALIVE_S,
+        keep_alive_requests=REQUESTS,
+    ) as running:
+        yield running
+
+
+class Wire:
+    """A bare connection."""
+
+    def __init__(self, service: RunningService) -> None:
+        parsed = urlparse(service.url)
+        self._socket = socket.create_connection((parsed.hostname, parsed.port), timeout=PATIENCE_S)
+        self._left = b""
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body. Raises ConnectionError when the connection ends before."""
+        head = self._until(b"\r\n\r\n")
+        status = int(head.split()[1])
+        headers = dict(re.findall(r"^([^:\r\n]+): (.*)\r$", head.decode(), re.MULTILINE))
+        length = int(headers["content-length"])
+        while len(self._left) < length:
+            self._receive()
+        body, self._left = self._left[:length], self._left[length:]
+        return status, headers, body
+
+    def statuses(self) -> list[int]:
+        """Of all answers until the connection ends."""
+        found = []
+        with contextlib.suppress(ConnectionError):
+            while True:
+                found.append(self.answer()[0])
+        return found
+
+    def ended_after_s(self) -> float:
+        """Seconds until the other side has closed; nothing must come before."""
+        started_s = time.monotonic()
+        with pytest.raises(ConnectionError):
+            self._until(b"never")
+        assert self._left == b""
+        return time.monotonic() - started_s
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._left:
+            self._receive()
+        head, _, self._left = self._left.partition(mark)
+        return head + mark
+
+    def _receive(self) -> None:
+        data = self._socket.recv(65536)
+        if not data:
+            raise ConnectionError("it was closed")
+        self._left += data
+
+
+def post(body: bytes, *more: str, model: str = "linear", length: int | None = None) -> bytes:
+    lines = [f"POST /api/v1/models/{model}/classify HTTP/1.1", "host: x", *more]
+    length = len(body) if length is None else length
+    return "\r\n".join([*lines, f"content-length: {length}", "\r\n"]).encode() + body
+
+
+def check(answer: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
+    assert answer[0] == status, answer
+    assert json.loads(answer[2])["error"]["code"] == code
+    assert answer[1]["connection"] == "close"
+
+
+def test_headers_that_come_too_slowly_end_with_408(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(b"GET /health/live HTTP/1.1\r\n")
+        for number in range(3):
+            time.sleep(HEADER_S / 6)
+            wire.send(f"x-{number}: 1\r\n".encode())
+        check(wire.answer(), 408, "slow_request")
+        wire.ended_after_s()
+    assert strict.metric("convoy_requests_total", route="other", code="408") >= 1
+
+
+def test_headers_in_pieces_are_read(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        for piece in (b"GET /heal", b"th/live HT", b"TP/1.1\r\nho", b"st: x\r\n", b"\r", b"\n"):
+            wire.send(piece)
+            time.sleep(0.01)
+        assert wire.answer()[0] == 200
+
+
+def test_a_connection_that_asks_nothing_is_closed_without_a_word(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        assert HEADER_S / 2 < wire.ended_after_s() < HEADER_S * 6
+    with Wire(strict) as wire:
+        wire.send(b"\r\n")  # which some clients send between requests
+        assert wire.ended_after_s() < PATIENCE_S / 2
+
+
+def test_an_idle_connection_is_closed_after_its_time(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(post(picture()))
+        assert wire.answer()[0] == 200
+        assert KEEP_ALIVE_S / 2 < wire.ended_after_s() < KEEP_ALIVE_S * 5
+
+
+def test_a_body_that_comes_too_slowly_ends_with_408(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(post(b"", length=5000))
+        started_s = time.monotonic()
+        for _ in range(4):
+            wire.send(b"x")
+            time.sleep(BODY_S / 8)
+        answer = wire.answer()
+        check(answer, 408, "slow_request")
+        assert "x-request-id" in answer[1], "the application answers, with everything that belongs to an answer"
+        assert time.monotonic() - started_s < BODY_S * 6
+        wire.ended_after_s()
+    route = "/api/v1/models/{model}/classify"
+    assert strict.metric("convoy_requests_total", route=route, code="408") >= 1
+
+
+def test_a_slow_body_that_brings_enough_is_waited_for(strict: RunningService) -> None:
+    body = picture(150, 150)
+    assert len(body) > BYTES_PER_S * BODY_S
+    with Wire(strict) as wire:
+        wire.send(post(b"", length=len(body)))
+        step = len(body) // 10
+        for at in range(0, len(body), step):
+            time.sleep(BODY_S / 8)
+            wire.send(body[at : at + step])
+        assert wire.answer()[0] == 200
+
+
+def test_what_was_refused_may_send_its_body_to_the_end_and_ask_again(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(post(b"", model="nobody", length=2000))
+        time.sleep(0.05)
+        wire.send(b"x" * 2000 + post(picture()))
+        assert wire.answer()[0] == 404
+        assert wire.answer()[0] == 200
+
+
+def test_a_body_that_nobody_waits_for_any_more_is_cut_off(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
+        assert wire.answer()[0] == 200
+        assert wire.ended_after_s() < BODY_S * 8
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"x: " + b"a" * MAX_HEADER_BYTES,
+        b"a" * MAX_HEADER_BYTES + b": x",
+        b"\r\n".join(b"x-%d: 1" % n for n in range(200)),
+    ],
+    ids=["a long value", "a long name", "many"],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+def test_too_large_headers_end_with_431(strict: RunningService, headers: bytes, whole: bool) -> None:
+    with Wire(strict) as wire:
+        wire.send(b"GET /health/live HTTP/1.1\r\n")
+        wire.send(headers if whole else headers[:-1])
+        time.sleep(0 if whole else 0.02)
+        wire.send((b"" if whole else headers[-1:]) + b"\r\n\r\n")
+        check(wire.answer(), 431, "headers_too_large")
+
+
+def test_headers_without_end_are_cut_off_early(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(b"GET /" + b"a" * MAX_HEADER_BYTES)
+        check(wire.answer(), 431, "headers_too_large")
+
+
+def test_a_large_body_behind_small_headers_is_no_large_header(strict: RunningService) -> None:
+    body = picture(120, 120)
+    assert len(body) > MAX_HEADER_BYTES
+    with Wire(strict) as wire:
+        wire.send(post(body))
+        assert wire.answer()[0] == 200
+
+
+def test_chunks_and_trailers_without_end_are_cut_off(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+        assert wire.answer()[0] == 200
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                wire.send(b"x-trailer: " + b"y" * 1000 + b"\r\n")
+        assert wire.statuses() in ([413], [])
+
+
+def test_what_is_no_http_ends_with_400(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello, TLS?\r\n\r\n")
+        check(wire.answer(), 400, "bad_http")
+
+
+def test_an_answer_that_is_due_comes_before_the_end(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(post(picture(), model="slow"))
+        wire.send(b"nonsense\r\n\r\n")
+        assert wire.statuses() in ([200], []), "a 400 would be taken for the answer"
+
+
+def test_a_connection_is_renewed_after_its_requests(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        for number in range(REQUESTS):
+            wire.send(post(picture()))
+            status, headers, _ = wire.answer()
+            assert status == 200
+            assert (headers.get("connection") == "close") == (number == REQUESTS - 1)
+        wire.ended_after_s()
+
+
+def test_pipelined_requests_are_answered_in_order(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(post(picture(), "x-request-id: one", model="slow") + post(picture(), "x-request-id: two"))
+        assert [wire.answer()[1]["x-request-id"] for _ in range(2)] == ["one", "two"]
