@@ -25,6 +25,8 @@ class Facts:
     labels: tuple[str, ...]
     source: Source
     scores: Scores | None
+    command: str | None = None
+    """The one that made it, where it is neither a run's nor a Keras file's."""
 
 
 def write_card(folder: Path, facts: Facts) -> None:
@@ -83,7 +85,7 @@ def _accuracy(facts: Facts, folder: Path) -> str:
     parity = facts.manifest.variants[0].parity
     exactness = (
         f"Over {parity.pictures:,} pictures at batch sizes {', '.join(map(str, parity.batch_sizes))} the served graph "
-        f"and the Keras network agree on every class; the largest difference of a probability is "
+        f"and the network it was made of agree on every class; the largest difference of a probability is "
         f"{parity.max_abs_difference:.1e}."
         if parity
         else ""
@@ -163,7 +165,9 @@ def _limits(facts: Facts) -> str:
 def _reproduction(facts: Facts) -> str:
     provenance, run, recipe = facts.manifest.provenance, facts.source.run, facts.source.recipe
     libraries = ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())
-    if run is not None and recipe is not None and recipe.name in RECIPES:
+    if facts.command is not None:
+        commands = facts.command
+    elif run is not None and recipe is not None and recipe.name in RECIPES:
         libraries = ", ".join(f"{name} {version}" for name, version in run.info()["libraries"].items())
         commands = f"{command_for(recipe)}\nconvoy-train export runs/{recipe.name}/UTC-TIME --name {facts.name}"
     else:

@@ -3,7 +3,7 @@
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -99,9 +99,29 @@ def bind_inputs(model: onnx.ModelProto, values: Mapping[str, NDArray]) -> None:
         model.graph.input.remove(tensor)
 
 
+def order_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Puts the outputs into this order; the converter sorts them by name."""
+    outputs = sorted(model.graph.output, key=lambda output: names.index(output.name))
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+
+
+def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray) -> None:
+    """Makes a constant an output of its own, float32."""
+    model.graph.initializer.append(numpy_helper.from_array(value, f"{name}__value"))
+    model.graph.node.append(helper.make_node("Identity", [f"{name}__value"], [name]))
+    model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
+
+
 def unknown_operators(model: onnx.ModelProto) -> list[str]:
     """Operators in a converted graph that are not ONNX's."""
     return sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, domain=node.domain)})
+
+
+def parameters_of(model: onnx.ModelProto) -> int:
+    """How many numbers of floating point the graph holds as constants."""
+    kept = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
+    return sum(values.size for values in kept if values.dtype.kind == "f")
 
 
 def name_batch_dimension(model: onnx.ModelProto) -> None:

@@ -16,7 +16,7 @@ def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Pr
 
     Raises BrokenVersion when the service could not load one.
     """
-    images = _pictures(expects)
+    images = generated_pictures(expects)
     answers = {
         precision: ServicePath(folder / graph, expects, Preprocessing(), classes).run(images, len(images))
         for precision, graph in graphs.items()
@@ -25,7 +25,7 @@ def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Pr
     return File(file=FILE, sha256=sha256_of(folder / FILE))
 
 
-def _pictures(expects: Input) -> NDArray[np.uint8]:
+def generated_pictures(expects: Input) -> NDArray[np.uint8]:
     """Ramps and coarse and fine mosaics of chance, uint8 (8, height, width, channels); the same every time."""
     height, width, channels = expects.shape
     random = np.random.default_rng(0)

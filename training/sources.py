@@ -18,7 +18,8 @@ class Source:
 
     name: str
     """What the card calls it: the run, or the file's name; no folder of this machine."""
-    model: keras.Model
+    model: keras.Model | None
+    """None where it is no Keras network of which the graph was made."""
     labels: tuple[str, ...] | None = None
     dataset: Dataset | None = None
     run: Run | None = None

@@ -51,22 +51,23 @@ TRAINING = (
     # leaves
     "training averages datasets.cache errors filters frugal fused options page prefetch published "
     "architectures.kernels architectures.layers",
-    "costs datasets.listing files graph pictures recipes.base",
-    "datasets.base",
+    "costs datasets.listing files foreign_graph graph pictures recipes.base",
+    "adapt datasets.base",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
     "noise pretrained "
     "recipes.cifar10_resnet20 recipes.imagenette recipes.mnist_lenet5 recipes.xo runs schedules servable versions",
-    "architectures backend batches checkpoint datasets optimizers plots recipes tensorboard validation",
+    "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
     "callbacks compare describe evaluate inputs maps waiting",
-    "sources",
+    "original sources",
     # a run, and what is made of it
-    "card fitting report service_path",
-    "trainer",
+    "card classes fitting report service_path",
+    "guesses trainer",
     "measure parity samples",
-    "export",
-    "cli.compare cli.describe cli.evaluate cli.export cli.recipes cli.report cli.run",
+    "features version_folder",
+    "export foreign",
+    "cli.compare cli.describe cli.evaluate cli.export cli.features cli.foreign cli.recipes cli.report cli.run",
     "cli",
 )
 
@@ -94,13 +95,13 @@ LIBRARIES = {
     "keras": {"training"},
     "matplotlib": {"training"},
     "onnx": {"training"},
-    "onnxruntime": {"service.session", "training.quantize"},
+    "onnxruntime": {"service.session", "training.original", "training.quantize"},
     "prometheus_client": {"service.metrics", "service.sums"},
     "pyarrow": {"service.jobs.results"},
     "pydantic_settings": {"service.settings"},
     "starlette": {"service.api", "service.app", "service.server"},
-    "tensorflow": {"training.backend", "training.export", "training.fused"},
-    "tf2onnx": {"training.export", "training.frugal"},
+    "tensorflow": {"training.backend", "training.convert", "training.fused"},
+    "tf2onnx": {"training.convert", "training.frugal"},
     "uvicorn": {"service.server", "service.wire"},
 }
 

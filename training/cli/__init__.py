@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.cli import describe, evaluate, export, recipes, run
+from training.cli import describe, evaluate, export, features, foreign, recipes, run
 from training.errors import TrainingError
 
 
@@ -29,5 +29,14 @@ def main() -> None:
     """Trains convolutional networks and exports them to what the service reads."""
 
 
-for command in (recipes.list_recipes, run.run, export.export, evaluate.evaluate, describe.describe):
+COMMANDS = (
+    recipes.list_recipes,
+    run.run,
+    describe.describe,
+    evaluate.evaluate,
+    export.export,
+    features.features,
+    foreign.import_network,
+)
+for command in COMMANDS:
     main.add_command(command)
