@@ -175,8 +175,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes `folder/manifest.json`, whole or not at all: a version in service may get one more graph."""
     text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    part = folder / f".{FILE_NAME}.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / FILE_NAME)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,11 +1,8 @@
 """From a Keras network to a version folder that the service loads: convert, improve, check, measure, describe, publish.
 
-The only place where TensorFlow itself is used: tf2onnx converts its functions. Keras must run on TensorFlow here, but
-the network may have been trained on any backend.
+Keras must run on TensorFlow here, which is what can be converted, but the network may have been trained on any backend.
 """
 
-import logging
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +12,8 @@ import onnx
 from pydantic import ValidationError
 
 from service.manifest import (
-    IMAGE,
-    PROBABILITIES,
+    FEATURES,
+    ExtraGraph,
     File,
     Input,
     Manifest,
@@ -27,27 +24,23 @@ from service.manifest import (
     sha256_of,
     write_manifest,
 )
-from training import backend, graph, plots
+from training import backend, plots
 from training.callbacks import Say
 from training.card import Facts, write_card
+from training.convert import to_onnx
 from training.errors import TrainingError
 from training.evaluate import Scores
-from training.frugal import few_copies
+from training.features import write_features
 from training.parity import Sample, check_parity, sample_folder, sample_split
-from training.servable import Outputs, Scaling, classes_of, input_of, servable
+from training.servable import DETECTION, Outputs, Scaling, classes_of, input_of, servable
 from training.service_path import ServicePath
 from training.sources import Source, labels_for
 from training.versions import publish
 
-OPSET = 18
 GRAPH = "model.onnx"
 LABELS = "labels.txt"
 CURVES = "curves.png"
 CONFUSION = "confusion.png"
-LARGE_PARAMETERS = 25_000_000
-"""Above this the converter's copies of the weights matter; below, its passes may fail one by one and be left out."""
-DETECTION = 64
-"""Pictures that decide whether a network gives logits or probabilities."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,8 @@ class Options:
     outputs: Outputs = "detect"
     scaling: Scaling = field(default_factory=Scaling)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    features: bool = True
+    """Whether to write the graph of feature maps too."""
 
 
 def options_for(
@@ -78,6 +73,7 @@ def options_for(
     shorter: int | None = None,
     interpolation: str | None = None,
     background: int | None = None,
+    features: bool = True,
 ) -> Options:
     """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
     told = {"shorter": shorter, "interpolation": interpolation, "background": background}
@@ -89,7 +85,7 @@ def options_for(
         how = Preprocessing(**{**own.model_dump(), **chosen})
     except ValidationError as error:
         raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
-    return Options(name, models_dir, labels, pictures, outputs or "detect", Scaling(scale, mean, std), how)
+    return Options(name, models_dir, labels, pictures, outputs or "detect", Scaling(scale, mean, std), how, features)
 
 
 @dataclass(frozen=True)
@@ -135,39 +131,11 @@ def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
     scores = None if job.source.dataset is None else path.score(job.source.dataset.test)
     if scores is not None:
         say(f"test accuracy {scores.accuracy:.4f} over {scores.pictures} pictures, through the service's own path")
-    manifest = _manifest(folder, job, parity, scores)
+    extra = _features(folder, job, say) if job.options.features else {}
+    manifest = _manifest(folder, job, parity, scores, extra)
     write_manifest(manifest, folder)
     _plot(folder, job, scores)
     write_card(folder, Facts(job.options.name, version, manifest, job.labels, job.source, scores))
-
-
-def to_onnx(network: keras.Model) -> onnx.ModelProto:
-    """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
-
-    The network's own layers are all traced with training=False. Raises TrainingError for what ONNX cannot express.
-    """
-    import tensorflow
-    import tf2onnx
-
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is checked below
-    signature = tensorflow.TensorSpec((None, *network.input_shape[1:]), tensorflow.uint8, name=IMAGE)
-
-    @tensorflow.function(input_signature=[signature])
-    def run(image: tensorflow.Tensor) -> dict[str, tensorflow.Tensor]:
-        return {PROBABILITIES: network(tensorflow.cast(image, tensorflow.float32), training=False)}
-
-    with few_copies() if network.count_params() > LARGE_PARAMETERS else nullcontext():
-        model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
-    captured = run.get_concrete_function().graph.captures
-    values = {inner.name: outer.numpy() for outer, inner in captured if outer.dtype != tensorflow.resource}
-    graph.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})
-    graph.improve(model)
-    if missing := graph.unknown_operators(model):
-        raise TrainingError(
-            f"The network computes {', '.join(missing)}, which ONNX cannot express; replace that layer."
-        )
-    onnx.checker.check_model(model)
-    return model
 
 
 def _sample(source: Source, options: Options, expects: Input) -> Sample:
@@ -178,7 +146,12 @@ def _sample(source: Source, options: Options, expects: Input) -> Sample:
     return sample_split(source.dataset.test, expects, options.preprocessing)
 
 
-def _manifest(folder: Path, job: _Job, parity: Parity, scores: Scores | None) -> Manifest:
+def _features(folder: Path, job: _Job, say: Say) -> dict[str, ExtraGraph]:
+    written = write_features(folder, job.source.model, job.options.scaling, job.expects, job.sample, say)
+    return {} if written is None else {FEATURES: written}
+
+
+def _manifest(folder: Path, job: _Job, parity: Parity, scores: Scores | None, extra: dict[str, ExtraGraph]) -> Manifest:
     variant = Variant(
         file=GRAPH,
         sha256=sha256_of(folder / GRAPH),
@@ -194,6 +167,7 @@ def _manifest(folder: Path, job: _Job, parity: Parity, scores: Scores | None) ->
         labels=File(file=LABELS, sha256=sha256_of(folder / LABELS)),
         parameters=job.source.model.count_params(),
         variants=[variant],
+        extra_graphs=extra,
         metrics={} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss},
         provenance=_provenance(job.source),
     )

@@ -1,6 +1,6 @@
 """Is the exported graph the network that was trained? Keras and the service's own path over real pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from service.images import FORMATS
 from service.manifest import Input, Parity, Preprocessing
 from service.preprocess import prepare
+from service.session import FeatureSession
 from training.datasets.base import Split
 from training.errors import TrainingError
 from training.pictures import prepare_file, read_picture
@@ -22,6 +23,7 @@ LARGEST_DIFFERENCE = 1e-5
 LEAST_SPREAD = 10 * LARGEST_DIFFERENCE
 """Answers to different pictures that differ by less than this could not be told from a graph without an input."""
 NAMED = 5
+MAPS_BYTES = 256 * 1024 * 1024
 SUFFIXES = {".jpg", ".jpeg", *(f".{name.lower()}" for name in FORMATS)}
 
 
@@ -85,6 +87,39 @@ def check_parity(network: keras.Model, path: ServicePath, sample: Sample) -> Par
             raise TrainingError(_complaint(sample.names, expected, found, np.flatnonzero(wrong), batch_size))
         largest = max(largest, float(differences.max()))
     return Parity(pictures=len(expected), batch_sizes=list(BATCH_SIZES), max_abs_difference=largest)
+
+
+def check_maps(network: keras.Model, session: FeatureSession, sample: Sample) -> Parity:
+    """The same for a graph of feature maps: `network` gives a dictionary of them, under the graph's names.
+
+    Over as many of the pictures as fit into MAPS_BYTES. Differences are parts of a map's largest value where that is
+    above 1. Raises TrainingError that names the layer.
+    """
+    bytes_each = sum(4 * int(np.prod(tensor.shape[1:])) for tensor in network.outputs)
+    count = max(1, min(len(sample.images), MAPS_BYTES // bytes_each))
+    expected = network.predict(sample.images[:count].astype(np.float32), verbose=0)
+    largest = 0.0
+    for name, size, difference in _map_differences(session, sample.prepared[:count], expected):
+        if not difference <= LARGEST_DIFFERENCE:
+            raise TrainingError(
+                f"The graph of feature maps is not the network: at batch {size}, {name} differs by {difference:.2g} of "
+                "its largest value. Nothing was published; --no-features leaves this graph out."
+            )
+        largest = max(largest, difference)
+    return Parity(pictures=count, batch_sizes=list(BATCH_SIZES), max_abs_difference=largest)
+
+
+def _map_differences(
+    session: FeatureSession, images: NDArray[np.uint8], expected: dict[str, NDArray]
+) -> Iterator[tuple[str, int, float]]:
+    """Name, batch size and largest difference of each output, batch after batch."""
+    scales = {name: max(1.0, float(np.abs(maps).max())) for name, maps in expected.items()}
+    for size in BATCH_SIZES:
+        for start in range(0, len(images), size):
+            found = session.run(images[start : start + size])
+            for name, maps in expected.items():
+                difference = np.abs(found[name] - maps[start : start + size]).max()
+                yield name, size, float(difference) / scales[name]
 
 
 def _complaint(names: Sequence[str], expected: NDArray, found: NDArray, wrong: NDArray[np.int64], batch: int) -> str:

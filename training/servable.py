@@ -12,6 +12,8 @@ from training.errors import TrainingError
 
 Outputs = Literal["detect", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
+DETECTION = 64
+"""Pictures that decide whether a network gives logits or probabilities."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def servable(model: keras.Model, scaling: Scaling, outputs: Outputs, pictures: N
     Takes float32 pixels 0..255, gives float32 (n, classes). Raises TrainingError when that can't be told.
     """
     image = keras.Input(input_of(model).shape, name="image")
-    raw = model(image if scaling.nothing else _rescaling(scaling, image.shape[-1])(image), training=False)
+    raw = model(scaled(image, scaling), training=False)
     if outputs == "detect":
         outputs = detect_outputs(keras.Model(image, raw).predict(pictures.astype(np.float32), verbose=0))
     if outputs == "logits":
@@ -76,6 +78,11 @@ def detect_outputs(answers: NDArray[np.floating]) -> Outputs:
             "or --probabilities to serve them as they are."
         )
     return "logits"
+
+
+def scaled(image: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:
+    """Pixels as the network expects them. Raises TrainingError for a scaling that does not fit."""
+    return image if scaling.nothing else _rescaling(scaling, image.shape[-1])(image)
 
 
 def _rescaling(scaling: Scaling, channels: int) -> keras.layers.Rescaling:

@@ -1,6 +1,7 @@
 """Networks of every kind a user may have are published as what they are, or nothing is published at all."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -18,6 +19,7 @@ from tests.pictures import picture
 from training import measure, trainer
 from training.errors import TrainingError
 from training.export import export, options_for
+from training.features import add_features
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 from training.runs import Run
@@ -94,7 +96,7 @@ def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
 def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path) -> None:
     version = publish(run.folder, tmp_path)
     assert {path.name for path in version.path.iterdir()} == {
-        *("model.onnx", "manifest.json", "labels.txt", "card.md", "curves.png", "confusion.png")
+        *("model.onnx", "features.onnx", "manifest.json", "labels.txt", "card.md", "curves.png", "confusion.png")
     }
     manifest = version.manifest
     [variant] = manifest.variants
@@ -104,6 +106,10 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     assert manifest.provenance.seed == 1
     assert (variant.parity.pictures, variant.parity.batch_sizes) == (1000, [1, 7, 64])
     assert variant.parity.max_abs_difference <= 1e-5
+    extra = manifest.extra_graphs["features"]
+    assert version.extra_graph("features") == version.path / "features.onnx"
+    assert extra.parity.pictures == 1000
+    assert extra.parity.max_abs_difference <= 1e-5
     assert variant.test_accuracy == manifest.metrics["test_accuracy"] == run.metrics()["test"]["accuracy"]
     card = (version.path / "card.md").read_text()
     assert f"**{variant.test_accuracy:.2%}** of the 1,000 test pictures" in card
@@ -122,6 +128,23 @@ def test_evaluate_measures_the_version_and_the_run_alike(run: Run, tmp_path: Pat
         assert [line.split()[0] for line in lines[1:]] == ["X", "O"]
     with pytest.raises(TrainingError, match="has no int8 graph; it has float32"):
         list(measure.report(version.path, None, None, "int8"))
+
+
+def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, tmp_path: Path) -> None:
+    version = publish(run.folder, tmp_path, features=False)
+    before = {path.name: path.read_bytes() for path in version.path.iterdir()}
+    assert "features.onnx" not in before
+    source = open_source(run.folder, None, None, None)
+    other = keras.models.clone_model(source.model)  # weights of chance
+    with pytest.raises(TrainingError, match="is not the network"):
+        add_features(version.path, replace(source, model=other), silent)
+    assert {path.name: path.read_bytes() for path in version.path.iterdir()} == before
+    add_features(version.path, source, silent)
+    manifest = Repository(tmp_path).open("mine", 1).manifest
+    assert list(manifest.extra_graphs) == ["features"]
+    assert manifest.variants == version.manifest.variants
+    before.pop("manifest.json")
+    assert {name: (version.path / name).read_bytes() for name in before} == before
 
 
 def test_the_next_export_is_the_next_version(run: Run, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from training.options import DATA_DIR, FOLDER, FRACTION, FRACTIONS, MODELS_DIR, 
     type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
     help="Default: the data set's, else bilinear.",
 )
+@click.option("--features/--no-features", default=True, help="Write the graph that shows feature maps too.")
 @click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
 def export(source: Path, dataset: str | None, data_dir: Path | None, data_note: str | None, **choices: Any) -> None:
     """Publish a finished run, or any Keras image classifier, as the next version of a model.

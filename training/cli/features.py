@@ -1,0 +1,26 @@
+"""convoy-train features."""
+
+import os
+from pathlib import Path
+
+import click
+
+from training.options import DATA_DIR, FOLDER, PATH, example, import_keras
+
+
+@click.command(epilog=example("convoy-train features models/mnist-lenet5/1 runs/mnist-lenet5/20260101T120000Z"))
+@click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
+@click.argument("source", metavar="RUN_OR_FILE", type=PATH)
+@click.option("--dataset", help="Check a .keras file on this data set.")
+@DATA_DIR
+def features(version: Path, source: Path, dataset: str | None, data_dir: Path | None) -> None:
+    """Add feature maps to a published version that has none; `export` writes them itself.
+
+    RUN_OR_FILE is what the version was exported from, and must still agree with it on real pictures.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import_keras()
+    from training import sources
+    from training.features import add_features
+
+    add_features(version, sources.open_source(source, dataset, data_dir, None), click.echo)
