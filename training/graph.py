@@ -3,7 +3,7 @@
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -97,20 +97,6 @@ def bind_inputs(model: onnx.ModelProto, values: Mapping[str, NDArray]) -> None:
     for tensor in [tensor for tensor in model.graph.input if tensor.name in values]:
         model.graph.initializer.append(numpy_helper.from_array(values[tensor.name], tensor.name))
         model.graph.input.remove(tensor)
-
-
-def order_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
-    """Puts the outputs into this order; the converter sorts them by name."""
-    outputs = sorted(model.graph.output, key=lambda output: names.index(output.name))
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
-
-
-def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray) -> None:
-    """Makes a constant an output of its own, float32."""
-    model.graph.initializer.append(numpy_helper.from_array(value, f"{name}__value"))
-    model.graph.node.append(helper.make_node("Identity", [f"{name}__value"], [name]))
-    model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
 
 
 def order_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

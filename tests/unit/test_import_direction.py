@@ -58,7 +58,7 @@ TRAINING = (
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
     "noise pretrained "
     "recipes.cifar10_resnet20 recipes.imagenette recipes.mnist_lenet5 recipes.xo runs schedules servable versions",
-    "architectures backend batches checkpoint convert convert datasets optimizers plots recipes tensorboard validation",
+    "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
     "callbacks compare describe evaluate inputs maps waiting",
     "original sources",
     # a run, and what is made of it
@@ -66,9 +66,8 @@ TRAINING = (
     "guesses trainer",
     "measure parity samples",
     "features version_folder",
-    "features",
     "export foreign",
-    "cli.compare cli.describe cli.evaluate cli.export cli.features cli.features cli.foreign cli.recipes cli.report cli.run",
+    "cli.compare cli.describe cli.evaluate cli.export cli.features cli.foreign cli.recipes cli.report cli.run",
     "cli",
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.cli import describe, evaluate, export, features, features, foreign, recipes, run
+from training.cli import describe, evaluate, export, features, foreign, recipes, run
 from training.errors import TrainingError
 
 
@@ -35,7 +35,6 @@ COMMANDS = (
     describe.describe,
     evaluate.evaluate,
     export.export,
-    features.features,
     features.features,
     foreign.import_network,
 )
