@@ -5,6 +5,7 @@ every other network here. The way is that of Keras' guide "Transfer learning & f
 learns, then all of it, slowly.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,8 @@ def build(
         raise TrainingError(f"There is no application {name!r} to start from: {nearest(name, APPLICATIONS)}")
     if input_shape[-1] != 3:
         raise TrainingError(f"{architecture} knows colour pictures; these have {input_shape[-1]} channel.")
+    if weights not in (None, DOWNLOADED):
+        _check(Path(weights), name)
     image = keras.Input(input_shape, name="image")
     base = _base(name, image, weights)
     if weights is not None and APPLICATIONS[name].bgr:
@@ -100,7 +103,9 @@ def _base(name: str, image: keras.KerasTensor, weights: str | Path | None) -> ke
 
 def _with_downloaded_weights(name: str, make: Callable[[], keras.Model]) -> keras.Model:
     try:
-        return make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that they are those for 224x224, which are for any size
+            return make()
     except ValueError:
         raise  # what is wrong with the size of the pictures
     except Exception as error:  # Keras raises plain Exception when a download fails
@@ -109,11 +114,14 @@ def _with_downloaded_weights(name: str, make: Callable[[], keras.Model]) -> kera
         ) from error
 
 
-def _load(base: keras.Model, name: str, path: Path) -> None:
+def _check(path: Path, name: str) -> None:
     if not path.is_file():
         raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights.")
     if path.suffix != ".h5":
         raise TrainingError(f"{path} is no .h5 file, which Keras keeps an application's weights in.")
+
+
+def _load(base: keras.Model, name: str, path: Path) -> None:
     try:
         base.load_weights(path)
     except Exception as error:  # Keras raises whatever the file's contents run into

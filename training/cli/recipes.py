@@ -12,4 +12,5 @@ def list_recipes() -> None:
 
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
-        click.echo(f"{name:{width}}  {recipe.about}; {recipe.epochs} epochs of {recipe.dataset}")
+        pictures = "--data FOLDER" if recipe.dataset == "folder" else recipe.dataset
+        click.echo(f"{name:{width}}  {recipe.about}; {recipe.epochs} epochs of {pictures}")

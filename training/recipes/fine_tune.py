@@ -1,0 +1,24 @@
+"""One's own few pictures, and a network that has seen ImageNet's million: first its new last layer learns, then all.
+
+After Keras' guide "Transfer learning & fine-tuning", with a cosine where that has a constant rate.
+"""
+
+from training.recipes.base import Recipe
+
+RECIPE = Recipe(
+    name="fine-tune",
+    about="a network of Keras' applications (--from keras:NAME) on your own pictures",
+    dataset="folder",
+    architecture="keras:MobileNetV3Small",
+    optimizer="adamw",
+    learning_rate=1e-3,
+    frozen_epochs=5,
+    unfrozen_rate=1e-4,
+    schedule="cosine",
+    crop_area=(0.35, 1.0),
+    flip=True,
+    epochs=15,
+    batch_size=32,
+    validation=100,
+    keep="best",
+)

@@ -1,0 +1,116 @@
+"""The recipes that won ImageNet, for any folder in its layout (train/<class>/*, val/<class>/*), given with --data.
+
+Each value is its paper's unless a comment says otherwise. Common to all: the mean of ImageNet's training pixels is
+taken off each colour and nothing divides it, as in AlexNet's section 2, to which the others refer; random parts are
+squares cut out of pictures of 4:3, which ImageNet's mostly are. The papers' shift of colours (AlexNet, section 4.1) and
+tests on ten or more crops are left out: a picture is tested once, by its middle.
+"""
+
+from training.recipes.base import Recipe
+
+MEAN, PIXELS = (0.485, 0.456, 0.406), (1 / 255,) * 3
+SQUARE = (1.0, 1.0)
+CROP_PX = 224
+
+
+def _shares(*shorter_px: int) -> tuple[float, float]:
+    """The share of a crop of 224x224 in a picture of 4:3, scaled to the largest and smallest of these shorter sides."""
+    shares = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
+    return round(min(shares), 3), round(max(shares), 3)
+
+
+# Krizhevsky, Sutskever, Hinton 2012. Section 5: batch 128, momentum 0.9, weight decay 0.0005, rate 0.01 divided by 10
+# when the validation error stops improving, 90 epochs; section 4: crops out of 256x256, mirrored, dropout 0.5.
+ALEXNET = Recipe(
+    name="imagenet-alexnet",
+    about="AlexNet as it was trained in 2012, on a folder in ImageNet's layout",
+    dataset="folder",
+    architecture="alexnet",
+    architecture_options={"dropout": 0.5},
+    mean=MEAN,
+    std=PIXELS,
+    crop_area=_shares(256),
+    crop_aspect=SQUARE,
+    flip=True,
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="plateau",
+    decay=0.1,
+    plateau_epochs=5,  # the paper does not say how long it waited
+    epochs=90,
+    batch_size=128,
+)
+
+# Simonyan, Zisserman 2014. Section 3.1: batch 256, momentum 0.9, weight decay 5e-4, dropout 0.5, rate 0.01 divided by
+# 10 when the validation accuracy stops improving, 74 epochs; crops out of shorter sides of 256 to 512, mirrored.
+VGG16 = Recipe(
+    name="imagenet-vgg16",
+    about="VGG-16 (D) as it was trained in 2014, on a folder in ImageNet's layout",
+    dataset="folder",
+    architecture="vgg-d",
+    architecture_options={"dropout": 0.5},
+    mean=MEAN,
+    std=PIXELS,
+    crop_area=_shares(256, 512),
+    crop_aspect=SQUARE,
+    flip=True,
+    learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="plateau",
+    decay=0.1,
+    plateau_epochs=5,  # the paper does not say how long it waited
+    epochs=74,
+    batch_size=256,
+)
+
+# Szegedy et al. 2014. Section 5: auxiliary classifiers count 0.3, dropout 0.4. Section 6: momentum 0.9, the rate falls
+# by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3. The paper gives no first
+# rate, batch, weight decay and length: those are of the same authors' peers, BVLC's GoogLeNet for Caffe.
+GOOGLENET_EPOCHS = 250
+GOOGLENET = Recipe(
+    name="imagenet-googlenet",
+    about="GoogLeNet with auxiliary classifiers as it was trained in 2014, on a folder in ImageNet's layout",
+    dataset="folder",
+    architecture="googlenet",
+    architecture_options={"auxiliary": True, "dropout": 0.4},
+    mean=MEAN,
+    std=PIXELS,
+    crop_area=(0.08, 1.0),
+    crop_aspect=(3 / 4, 4 / 3),
+    flip=True,
+    learning_rate=0.01,  # BVLC
+    momentum=0.9,
+    weight_decay=2e-4,  # BVLC
+    schedule="step",
+    milestones=tuple(float(epoch) for epoch in range(8, GOOGLENET_EPOCHS, 8)),
+    decay=0.96,
+    weight_average=0.9999,  # the paper averages and does not say over how many steps
+    epochs=GOOGLENET_EPOCHS,  # BVLC
+    batch_size=32,  # BVLC
+)
+
+# He, Zhang, Ren, Sun 2015. Section 3.4: batch 256, momentum 0.9, weight decay 0.0001, rate 0.1 divided by 10 when the
+# error plateaus, 600,000 steps, no dropout; crops out of shorter sides of 256 to 480, mirrored.
+RESNET50 = Recipe(
+    name="imagenet-resnet50",
+    about="ResNet-50 as it was trained in 2015, on a folder in ImageNet's layout",
+    dataset="folder",
+    architecture="resnet50",
+    mean=MEAN,
+    std=PIXELS,
+    crop_area=_shares(256, 480),
+    crop_aspect=SQUARE,
+    flip=True,
+    learning_rate=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule="plateau",
+    decay=0.1,
+    plateau_epochs=5,  # the paper does not say how long it waited
+    epochs=120,
+    batch_size=256,
+)
+
+RECIPES = (ALEXNET, VGG16, GOOGLENET, RESNET50)
