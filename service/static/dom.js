@@ -40,5 +40,6 @@ export function percent(probability) {
 }
 
 export function milliseconds(value) {
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+  const digits = value < 0.1 ? 2 : value < 10 ? 1 : 0;
+  return `${value.toFixed(digits)} ms`;
 }
