@@ -1,0 +1,179 @@
+"""convoy batch as a process: killed at any moment it loses nothing and counts nothing twice; its exit codes tell."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.jobs.journal import Journal
+from tests.graphs import slow_graph
+from tests.pictures import picture
+from tests.running import CONVOY
+from tests.versions import write_version
+
+PICTURES = 400
+END_S = 60
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """400 pictures, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
+    write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=20))
+    for at in range(PICTURES):
+        path = tmp_path / f"photos/class-{at % 4}/{at:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"broken" if at % 50 == 0 else picture(seed=at % 10))
+    return tmp_path
+
+
+class Jobs:
+    """Starts jobs, and leaves none behind."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
+        how = ["--model", "slow", "--max-batch-size", "8", "--decode-threads", "2"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [CONVOY, "batch", "photos", *how, *words]
+        self.started.append(subprocess.Popen(command, cwd=self._root, env=clean | environ, **pipes))
+        return self.started[-1]
+
+
+@pytest.fixture
+def start(root: Path) -> Iterator[Jobs]:
+    jobs = Jobs(root)
+    yield jobs
+    for process in jobs.started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=END_S)
+    return process.returncode, out, err
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_until_more(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    end_s = time.monotonic() + END_S
+    while lines_of(path) <= lines:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+def files(path: Path) -> list[str]:
+    return [json.loads(line)["file"] for line in path.read_text().splitlines()]
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes below `parent`: the fork server, its decoders, and who tracks their resources."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if re.search(rf"^PPid:\s+{parent}$", text, re.MULTILINE):
+            child = int(status.parent.name)
+            found += [child, *workers_of(child)]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_every_picture_counts_once(root: Path, start: Jobs) -> None:
+    partial, done = root / "r.jsonl.part", 0
+    workers: list[int] = []
+    for _ in range(3):
+        process = start("-o", "r.jsonl")
+        wait_until_more(partial, done + 40, process)
+        workers += workers_of(process.pid)
+        process.send_signal(signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+        assert not (root / "r.jsonl").exists()
+        assert lines_of(partial) > done
+        done = lines_of(partial)
+    code, out, err = finish(start("-o", "r.jsonl"))
+    assert code == 1, err
+    counts = Counter(files(root / "r.jsonl")) + Counter(files(root / "r.errors.jsonl"))
+    assert counts == Counter(f"photos/class-{at % 4}/{at:03}.png" for at in range(PICTURES))
+    assert len(files(root / "r.errors.jsonl")) == PICTURES / 50
+    left = int(re.search(r"This run: (\d+) pictures", out).group(1))  # type: ignore[union-attr]
+    assert left <= PICTURES - done + 1, "what was done is not done again"
+    assert not partial.exists()
+    _assert_no_orphans(workers)
+
+
+def _assert_no_orphans(workers: list[int]) -> None:
+    assert workers
+    end_s = time.monotonic() + 10
+    while any(map(alive, workers)):
+        assert time.monotonic() < end_s, "decoding processes outlive the job"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_stop_is_told_and_keeps_what_is_done(
+    root: Path, start: Jobs, signal_number: signal.Signals, code: int
+) -> None:
+    process = start("-o", "r.csv")
+    wait_until_more(root / "r.csv.part", 20, process)
+    process.send_signal(signal_number)
+    ended, _, err = finish(process)
+    assert ended == code
+    assert "it goes on where it stopped" in err
+    assert "Traceback" not in err
+    assert not (root / "r.csv").exists()
+
+
+def test_two_at_once_do_not_share_an_output(root: Path, start: Jobs) -> None:
+    with Journal(root / "r.jsonl.part"):
+        code, _, err = finish(start("-o", "r.jsonl"))
+    assert code == 2
+    assert "Another process is writing r.jsonl.part" in err
+
+
+@pytest.mark.slow
+def test_the_pods_of_an_indexed_job_share_the_pictures_out(root: Path, start: Jobs) -> None:
+    pods = [start("-o", "r.jsonl", JOB_COMPLETION_INDEX=str(at), JOB_COMPLETIONS="2") for at in range(2)]
+    ends = [finish(pod) for pod in pods]
+    assert {code for code, _, _ in ends} <= {0, 1}, ends
+    good = files(root / "r-1-of-2.jsonl") + files(root / "r-2-of-2.jsonl")
+    assert len(good) == len(set(good)) == PICTURES - PICTURES // 50
+    again, out, _ = finish(start("-o", "r.jsonl", JOB_COMPLETION_INDEX="1", JOB_COMPLETIONS="2"))
+    assert again == ends[1][0]
+    assert "nothing was left to do" in out
+
+
+def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: Jobs) -> None:
+    (root / "photos/class-0").rename(root / "apart")  # where the broken ones are
+    (root / "photos/class-2").rename(root / "apart too")
+    code, out, err = finish(start("-o", "deep/er/r.jsonl"))
+    assert code == 0, err
+    assert out.startswith("slow version 1: 200 classified, 0 broken.")
+    assert "Accuracy: " in out
+    told: dict[str, Any] = json.loads((root / "deep/er/r.summary.json").read_text())
+    assert told["classified"] == 200
