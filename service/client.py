@@ -309,6 +309,7 @@ class _Patience:
         self._end_s = time.monotonic() + self._deadline_s
         self._background = options.get("background", False)
         self._attempts = 0
+        self._before: ClientError | None = None
 
     def left_s(self) -> float:
         return max(self._end_s - time.monotonic(), 0.001)
@@ -323,28 +324,33 @@ class _Patience:
         if time.monotonic() >= self._end_s:
             raise self.over()
 
-    def over(self) -> DeadlineExceeded:
+    def over(self) -> ClientError:
+        """The time is up: why the attempt before failed, where there was one, says more than that."""
         message = f"There was no complete answer within {self._deadline_s:g} seconds."
-        return DeadlineExceeded("deadline_exceeded", message, "Raise deadline_s, or send fewer requests at once.")
+        hint = "Raise deadline_s, or send fewer requests at once."
+        return self._before or DeadlineExceeded("deadline_exceeded", message, hint)
 
     def before_next(self, problem: ServiceError | httpx.TransportError) -> float:
         """Seconds to wait before the next attempt. Raises the problem where that is of no use, or would be too late."""
-        if isinstance(problem, ServiceError):
-            if not isinstance(problem, Busy):
-                raise problem
-            error: ClientError = problem
-            asked_s = problem.retry_after_s
-        elif isinstance(problem, httpx.TimeoutException):
+        if isinstance(problem, httpx.TimeoutException):
             raise self.over() from problem
+        if isinstance(problem, httpx.TransportError):
+            self._before = Unreachable(f"The service cannot be reached: {problem or type(problem).__name__}.")
+        elif isinstance(problem, Busy):
+            self._before = problem
         else:
-            error, asked_s = Unreachable(f"The service cannot be reached: {problem or type(problem).__name__}."), None
-        # A little apart, so that all who were refused together do not come back together.
-        backoff_s = min(FIRST_WAIT_S * 2**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
-        wait_s = backoff_s if asked_s is None else asked_s * random.uniform(1, 1.1)
+            raise problem
+        wait_s = self._wait_s(getattr(problem, "retry_after_s", None))
         self._attempts += 1
         if wait_s >= self._end_s - time.monotonic():
-            raise error from (problem if error is not problem else None)
+            raise self._before
         return wait_s
+
+    def _wait_s(self, asked_s: float | None) -> float:
+        """A little apart, so that all who were refused together do not come back together."""
+        if asked_s is not None:
+            return asked_s * random.uniform(1, 1.1)
+        return min(FIRST_WAIT_S * 2.0**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
 
 
 def _one(model: str, picture: "Picture", options: Options) -> _Call:
@@ -454,13 +460,23 @@ def _retry_after_s(header: str) -> float | None:
 
 
 def _classification(answer: Mapping[str, Any]) -> Classification:
-    predictions = tuple(Prediction(p["index"], p["label"], p["probability"]) for p in answer["predictions"])
-    return Classification(answer["model"], answer["version"], predictions)
+    try:
+        predictions = tuple(Prediction(p["index"], p["label"], p["probability"]) for p in answer["predictions"])
+        return Classification(answer["model"], answer["version"], predictions)
+    except (KeyError, TypeError) as error:
+        raise _strange() from error
+
+
+def _strange() -> ServiceError:
+    return ServiceError("strange_answer", "The answer is none of Convoy's.", "Check the URL, and what stands between.")
 
 
 def _results(call: _Call, answer: Mapping[str, Any]) -> list[Result]:
     """One result for each entry of the call, in its order."""
-    told = iter(answer.get("results", ()))
+    results = answer.get("results", ())
+    if len(results) != len(call.files):
+        raise _strange()
+    told = iter(results)
     return [entry if isinstance(entry, BadPicture) else _result(next(told), answer) for entry in call.entries]
 
 
@@ -475,4 +491,4 @@ def _result(told: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
     if "error" in told:
         error = told["error"]
         return BadPicture(error["code"], error["message"], error["hint"])
-    return _classification({"model": answer["model"], "version": answer["version"], **told})
+    return _classification({**answer, **told})

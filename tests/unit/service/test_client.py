@@ -1,0 +1,475 @@
+"""The client against a server that refuses, resets, delays and talks nonsense: what it does, and when it gives up."""
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import client as clients
+from service.client import (
+    AsyncClient,
+    BadPicture,
+    Busy,
+    Classification,
+    Client,
+    ClientError,
+    DeadlineExceeded,
+    NotFound,
+    ServiceError,
+    Unreachable,
+)
+from tests.pictures import picture
+
+ANSWER = {"model": "m", "version": "1", "predictions": [{"index": 7, "label": "seven", "probability": 0.9}]}
+GOOD = (200, {}, json.dumps(ANSWER).encode())
+RESET, HANG, DRIP = "reset", "hang", "drip"
+PICTURE = picture()
+PNG_END = b"IEND\xaeB`\x82"
+
+Reply = tuple[int, dict[str, str], bytes] | str
+Replies = Reply | Callable[[bytes], Reply]
+
+
+def refusal(status: int, code: str, **headers: str) -> Reply:
+    error = {"error": {"code": code, "message": "No.", "hint": "Do so."}}
+    return status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(error).encode()
+
+
+class Scripted:
+    """A server that gives these replies one after the other, the last one for ever; it notes requests and times."""
+
+    def __init__(self) -> None:
+        self.replies: list[Replies] = [GOOD]
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.times_s: list[float] = []
+        self.connections = 0
+        self.stopping = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def next_reply(self, body: bytes) -> Reply:
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        return reply(body) if callable(reply) else reply
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                server.connections += 1
+                super().setup()
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                server.requests.append((self.path, headers, body))
+                server.times_s.append(time.monotonic())
+                reply = server.next_reply(body)
+                if isinstance(reply, str):
+                    self._misbehave(reply)
+                else:
+                    self._answer(*reply)
+
+            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "content-length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def _misbehave(self, how: str) -> None:
+                self.close_connection = True
+                if how == RESET:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                elif how == HANG:
+                    server.stopping.wait(5)
+                else:
+                    self.send_response(200)
+                    self.send_header("content-length", "1000")
+                    self.end_headers()
+                    while not server.stopping.wait(0.02):
+                        self.wfile.write(b" ")
+                        self.wfile.flush()
+
+            def finish(self) -> None:
+                with contextlib.suppress(OSError):  # a connection that was reset
+                    super().finish()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    scripted = Scripted()
+    yield scripted
+    scripted.close()
+
+
+Classify = Callable[..., Classification]
+
+
+@pytest.fixture(params=["sync", "async"])
+def classify(request: pytest.FixtureRequest, server: Scripted) -> Classify:
+    """One picture, classified either way."""
+
+    def in_thread(**options: Any) -> Classification:
+        with Client(server.url) as client:
+            return client.classify("m", PICTURE, **options)
+
+    def in_task(**options: Any) -> Classification:
+        async def run() -> Classification:
+            async with AsyncClient(server.url) as client:
+                return await client.classify("m", PICTURE, **options)
+
+        return asyncio.run(run())
+
+    return in_thread if request.param == "sync" else in_task
+
+
+def test_a_good_answer_is_typed(classify: Classify, server: Scripted) -> None:
+    result = classify(top_k=3, version="canary")
+    assert result == Classification("m", "1", (clients.Prediction(7, "seven", 0.9),))
+    assert result.best.label == "seven"
+    path, _, body = server.requests[0]
+    assert path in (
+        "/api/v1/models/m/classify?top_k=3&version=canary",
+        "/api/v1/models/m/classify?version=canary&top_k=3",
+    )
+    assert body == PICTURE
+
+
+def test_the_service_is_told_of_deadline_and_priority(classify: Classify, server: Scripted) -> None:
+    classify(deadline_s=4)
+    classify(background=True, deadline_s=10**9)
+    first, second = (headers for _, headers, _ in server.requests)
+    assert 3000 < int(first["x-request-timeout-ms"]) <= 3800
+    assert "priority" not in first
+    assert second["priority"] == "u=7"
+    assert len(second["x-request-timeout-ms"]) <= 9, "the service takes nine digits"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_honoured(classify: Classify, server: Scripted, status: int) -> None:
+    server.replies = [refusal(status, "overloaded" if status == 429 else "draining", Retry_After="0.3"), GOOD]
+    assert classify().model == "m"
+    assert server.times_s[1] - server.times_s[0] >= 0.3
+
+
+def test_retry_after_may_be_a_date() -> None:
+    assert clients._retry_after_s("7") == 7.0
+    assert clients._retry_after_s("-7") == 0.0
+    assert clients._retry_after_s("soon") is None
+    assert clients._retry_after_s(formatdate(time.time() + 60, usegmt=True)) == pytest.approx(60, abs=2)
+    assert clients._retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+
+
+def test_a_retry_after_past_the_deadline_is_not_waited_for(classify: Classify, server: Scripted) -> None:
+    server.replies = [refusal(429, "overloaded", Retry_After="60", X_Request_Id="r-1")]
+    started_s = time.monotonic()
+    with pytest.raises(Busy) as told:
+        classify(deadline_s=5)
+    assert time.monotonic() - started_s < 3
+    error = told.value
+    assert (error.code, error.message, error.hint, error.status) == ("overloaded", "No.", "Do so.", 429)
+    assert (error.retry_after_s, error.request_id) == (60.0, "r-1")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("first", [RESET, (502, {}, b"<html>"), (503, {}, b"")])
+def test_what_goes_by_is_tried_again(classify: Classify, server: Scripted, first: Reply) -> None:
+    server.replies = [first, first, GOOD]
+    assert classify().model == "m"
+    assert len(server.requests) == 3
+
+
+def test_waits_grow_and_end_at_the_deadline(classify: Classify, server: Scripted) -> None:
+    server.replies = [(503, {}, b"")]
+    started_s = time.monotonic()
+    with pytest.raises(Busy):
+        classify(deadline_s=0.7)
+    assert time.monotonic() - started_s < 2
+    assert 2 <= len(server.requests) <= 5
+
+
+def test_resets_to_the_end_are_unreachable(classify: Classify, server: Scripted) -> None:
+    server.replies = [RESET]
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        classify(deadline_s=0.3)
+    assert len(server.requests) > 1
+
+
+@pytest.mark.parametrize("how", [HANG, DRIP])
+def test_no_answer_ends_at_the_deadline(classify: Classify, server: Scripted, how: str) -> None:
+    server.replies = [how]
+    started_s = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.4 seconds"):
+        classify(deadline_s=0.4)
+    assert time.monotonic() - started_s < 2
+    assert len(server.requests) == 1
+
+
+def test_nobody_there_is_unreachable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with Client(f"http://127.0.0.1:{taken.getsockname()[1]}") as client, pytest.raises(Unreachable):
+            client.classify("m", PICTURE, deadline_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (refusal(400, "bad_image"), BadPicture),
+        (refusal(413, "image_too_large"), BadPicture),
+        (refusal(404, "unknown_model"), NotFound),
+        (refusal(404, "unknown_version"), NotFound),
+        (refusal(422, "bad_parameter"), ServiceError),
+        (refusal(500, "model_failed"), ServiceError),
+        (refusal(504, "deadline_exceeded"), DeadlineExceeded),
+        ((404, {}, b"<html>nginx</html>"), NotFound),
+        ((200, {}, b"<html>login</html>"), ServiceError),
+        ((200, {}, b"[]"), ServiceError),
+    ],
+)
+def test_an_error_has_its_kind_and_is_not_tried_again(
+    classify: Classify, server: Scripted, reply: Reply, kind: type[ServiceError]
+) -> None:
+    server.replies = [reply]
+    with pytest.raises(ServiceError) as told:
+        classify()
+    assert type(told.value) is kind
+    assert told.value.status == reply[0]
+    assert len(server.requests) == 1
+
+
+def test_connections_are_kept(server: Scripted) -> None:
+    with Client(server.url) as client:
+        for _ in range(5):
+            client.classify("m", PICTURE)
+    assert (len(server.requests), server.connections) == (5, 1)
+
+
+def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: Scripted) -> None:
+    with Client(server.url, defaults={"top_k": 1, "background": True}, headers={"X-Key": "k"}) as client:
+        client.classify("m", PICTURE)
+        client.classify("m", PICTURE, top_k=2, background=False)
+    (first, headers, _), (second, plain, _) = server.requests
+    assert ("top_k=1" in first, "top_k=2" in second) == (True, True)
+    assert ("priority" in headers, "priority" in plain) == (True, False)
+    assert headers["x-key"] == "k"
+
+
+def test_a_models_name_cannot_leave_its_place(server: Scripted) -> None:
+    with Client(server.url) as client:
+        client.classify("../a/b?c", PICTURE)
+    assert server.requests[0][0].startswith("/api/v1/models/..%2Fa%2Fb%3Fc/classify")
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        PIXELS,
+        PIXELS[..., 0],
+        PIXELS[..., :1],
+        np.dstack([PIXELS, PIXELS[..., :1]]),
+        PIXELS[::-1, :, ::-1],
+        Image.fromarray(PIXELS),
+        Image.fromarray(PIXELS[..., 0]),
+    ],
+)
+def test_pixels_arrive_unchanged(server: Scripted, given: Any) -> None:
+    with Client(server.url) as client:
+        client.classify("m", given)
+    with Image.open(io.BytesIO(server.requests[0][2])) as arrived:
+        np.testing.assert_array_equal(np.asarray(arrived), np.squeeze(np.asarray(given)))
+
+
+def test_a_cmyk_image_is_sent_as_rgb(server: Scripted) -> None:
+    with Client(server.url) as client:
+        client.classify("m", Image.new("CMYK", (2, 2)))
+    with Image.open(io.BytesIO(server.requests[0][2])) as arrived:
+        assert arrived.mode == "RGB"
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_path_is_read(server: Scripted, tmp_path: Path, as_text: bool) -> None:
+    path = tmp_path / "p.png"
+    path.write_bytes(PICTURE)
+    with Client(server.url) as client:
+        client.classify("m", str(path) if as_text else path)
+    assert server.requests[0][2] == PICTURE
+
+
+def test_a_missing_file_is_a_bad_picture_and_sends_nothing(server: Scripted) -> None:
+    with Client(server.url) as client, pytest.raises(BadPicture, match=r"none\.png cannot be read"):
+        client.classify("m", "none.png")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("given", [PIXELS.astype(float), PIXELS[None], np.zeros((2, 2, 5), np.uint8), 7, None, [1]])
+def test_what_cannot_be_a_picture_is_a_type_error(server: Scripted, given: Any) -> None:
+    with Client(server.url) as client, pytest.raises(TypeError, match="a picture is a path"):
+        client.classify("m", given)
+
+
+def batch_reply(body: bytes) -> Reply:
+    """Labels each PNG of the form with its checksum."""
+    pngs = [body[at.start() : body.index(PNG_END, at.start()) + 8] for at in re.finditer(rb"\x89PNG", body)]
+    results = [{"predictions": [{"index": 0, "label": label_of(png), "probability": 1.0}]} for png in pngs]
+    return 200, {}, json.dumps({"model": "m", "version": "1", "results": results}).encode()
+
+
+def label_of(png: bytes) -> str:
+    return str(zlib.crc32(png))
+
+
+def test_many_go_in_requests_of_32_as_they_are_asked_for(server: Scripted) -> None:
+    server.replies = [batch_reply]
+    taken: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            taken.append(1)
+            yield PICTURE
+
+    with Client(server.url) as client:
+        results = client.classify_many("m", endless(), concurrency=1)
+        assert isinstance(next(results), Classification)
+        results.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 3 * 32
+    assert server.requests[0][2].count(b'name="files"') == 32
+
+
+def test_large_pictures_are_spread_over_requests_by_their_bytes(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "BODY_BYTES", 2 * len(PICTURE) + 1)
+    server.replies = [batch_reply]
+    with Client(server.url) as client:
+        assert len(list(client.classify_many("m", [PICTURE] * 5))) == 5
+    assert [body.count(b'name="files"') for _, _, body in server.requests] == [2, 2, 1]
+
+
+def test_an_unreadable_file_among_many_costs_its_place_only(server: Scripted) -> None:
+    server.replies = [batch_reply]
+    with Client(server.url) as client:
+        first, missing, last = client.classify_many("m", [PICTURE, "none.png", PICTURE])
+    assert isinstance(missing, BadPicture)
+    assert missing.code == "unreadable"
+    assert isinstance(first, Classification)
+    assert first == last
+
+
+def test_only_unreadable_files_send_nothing(server: Scripted) -> None:
+    with Client(server.url) as client:
+        assert [type(result) for result in client.classify_many("m", ["a", "b"])] == [BadPicture] * 2
+        assert list(client.classify_many("m", [])) == []
+    assert not server.requests
+
+
+def test_a_picture_that_is_too_large_for_any_request_costs_its_place_only(server: Scripted) -> None:
+    server.replies = [refusal(413, "body_too_large")]
+    with Client(server.url) as client:
+        (result,) = client.classify_many("m", [PICTURE])
+    assert isinstance(result, BadPicture)
+    assert result.code == "body_too_large"
+
+
+def test_an_error_of_all_is_raised_behind_what_came_before(server: Scripted) -> None:
+    server.replies = [batch_reply, refusal(404, "unknown_model")]
+    with Client(server.url) as client:
+        results = client.classify_many("m", [PICTURE] * 64, concurrency=1)
+        assert len([next(results) for _ in range(32)]) == 32
+        with pytest.raises(NotFound):
+            next(results)
+
+
+MANY = [picture(seed=seed) for seed in range(100)]
+MIXED = [entry for png in MANY for entry in (png, "none.png")]
+
+
+def outcome(result: Classification | BadPicture) -> str:
+    return result.best.label if isinstance(result, Classification) else result.code
+
+
+OUTCOMES = [entry for png in MANY for entry in (label_of(png), "unreadable")]
+
+
+def test_many_in_threads_keep_their_order(server: Scripted) -> None:
+    server.replies = [batch_reply]
+    with Client(server.url) as client:
+        assert [outcome(result) for result in client.classify_many("m", MIXED, concurrency=3)] == OUTCOMES
+
+
+def test_many_in_tasks_keep_their_order(server: Scripted) -> None:
+    async def run() -> list[str]:
+        async with AsyncClient(server.url) as client:
+            return [outcome(result) async for result in client.classify_many("m", MIXED, concurrency=3)]
+
+    server.replies = [batch_reply]
+    assert asyncio.run(run()) == OUTCOMES
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"results": []}', b'{"results": [{"predictions": 7}]}'])
+def test_an_answer_of_another_shape_is_an_error_of_its_own(server: Scripted, answer: bytes) -> None:
+    server.replies = [(200, {}, answer)]
+    with Client(server.url) as client:
+        with pytest.raises(ServiceError, match="none of Convoy's"):
+            client.classify("m", PICTURE)
+        with pytest.raises(ServiceError, match="none of Convoy's"):
+            list(client.classify_many("m", [PICTURE]))
+
+
+def test_every_error_is_a_client_error_and_prints_what_to_do() -> None:
+    assert issubclass(ServiceError, ClientError)
+    assert issubclass(Unreachable, ClientError)
+    assert str(Busy("overloaded", "Full.", "Wait.")) == "Full. Wait."
+
+
+def test_the_codes_are_the_services() -> None:
+    from service import errors
+    from service.api.errors import ROUTING
+
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
+    assert clients._KINDS.keys() <= codes | {code for code, _, _ in ROUTING.values()}
+
+
+def test_the_file_works_alone(tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(Path(clients.__file__).read_text())
+    program = "import sys, client; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"service", "numpy", "PIL", "pydantic", "orjson", "fastapi"}
