@@ -209,8 +209,9 @@ class Client:
         with self._http.stream("POST", timeout=patience.left_s(), headers=patience.headers(), **call.request()) as got:
             parts: list[bytes] = []
             for part in got.iter_bytes():
+                if parts:
+                    patience.check()  # httpx' timeouts are for each read: a slow sender would never meet them
                 parts.append(part)
-                patience.check()  # httpx' timeouts are for each read: a slow sender would never meet them
             return got, b"".join(parts)
 
 
