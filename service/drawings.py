@@ -74,7 +74,7 @@ def _stretched(picture: NDArray[np.float32]) -> Pixels:
     lowest, span = picture.min(), float(np.ptp(picture))
     if span < FAINT:
         return np.zeros(picture.shape, np.uint8)
-    return np.rint((picture - lowest) * (255 / span)).astype(np.uint8)
+    return np.asarray(np.rint((picture - lowest) * (255 / span)), np.uint8)
 
 
 def _rgba(pixels: Pixels) -> Pixels:

@@ -20,6 +20,8 @@ class Playground {
     this.inside = new Inside((...given) => this.explain(...given), (wanted) => this.tellHeat(wanted));
     this.pad = new Pad(byId("pad"), () => this.drawn());
     this.turn = 0; // answers to earlier turns are not shown
+    this.strokes = 0;
+    this.busy = 0;
     this.pictures = [];
     this.listen();
   }
@@ -78,10 +80,14 @@ class Playground {
     this.pictures = pictures;
   }
 
+  /** Asks a moment after the last stroke; the strokes of one digit follow each other closely. */
   drawn() {
-    clearTimeout(this.settling);
+    const stroke = ++this.strokes;
     if (this.pad.empty) return this.forget();
-    this.settling = setTimeout(() => this.guarded(() => this.sendDrawing()), SETTLE_MS);
+    this.guarded(async () => {
+      await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+      if (stroke === this.strokes) await this.sendDrawing();
+    });
   }
 
   async sendDrawing() {
@@ -125,11 +131,8 @@ class Playground {
     const picture = this.pictures[index];
     if (!picture?.predictions) return this.inside.clear("No picture could be read, so there is nothing to look into.");
     this.looking = picture;
-    this.inside.look(picture.blob, {
-      methods: this.version.explanations,
-      labels: this.model.labels,
-      best: picture.predictions[0].index,
-    });
+    const about = { methods: this.version.explanations, labels: this.model.labels, best: picture.predictions[0].index };
+    this.whileBusy(() => this.inside.look(picture.blob, about));
   }
 
   async explain(method, blob, wanted, signal) {
@@ -166,7 +169,7 @@ class Playground {
     const trouble = byId("trouble");
     trouble.hidden = true;
     try {
-      await work();
+      await this.whileBusy(work);
     } catch (error) {
       if (this.version) showTrouble(error);
       else {
@@ -175,6 +178,18 @@ class Playground {
       }
     } finally {
       byId("forget-key").hidden = !this.api.key;
+    }
+  }
+
+  /** Says, to those who cannot see it, that what is shown is about to change. */
+  async whileBusy(work) {
+    const main = document.querySelector("main");
+    this.busy++;
+    main.ariaBusy = "true";
+    try {
+      await work();
+    } finally {
+      main.ariaBusy = String(--this.busy > 0);
     }
   }
 

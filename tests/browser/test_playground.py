@@ -1,0 +1,251 @@
+"""The playground in a real browser: what people draw and drop is answered, in words where it cannot be."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.playing import CHROMIUM, chromium, draw_seven, settled
+from tests.readme import ROOT
+from tests.running import RunningService
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+KEY = "a-key-for-the-playground"
+SEVEN = ROOT / "tests/data/seven.png"
+WRONG = "The bytes are not a picture, or its header is damaged."
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    for module in ("playwright.sync_api", "axe_playwright_python"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[RunningService]:
+    with RunningService(ROOT / "models") as running:
+        yield running
+
+
+class Visit:
+    """One visitor: a browser's context at the page, what it asked for, and what it complained about."""
+
+    def __init__(self, browser: "Browser", url: str, **options: Any) -> None:
+        self.context: BrowserContext = browser.new_context(**{"viewport": DESKTOP, "accept_downloads": True} | options)
+        self.context.set_default_timeout(15_000)
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+        self.context.on("request", lambda request: self.asked.append(request.url))
+        self.context.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        self.context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        self.page: Page = self.context.new_page()
+        self.url = url
+        self.page.goto(url)
+
+    def drop(self, files: dict[str, bytes]) -> None:
+        """As dragging these files onto the page does."""
+        given = [[name, list(data)] for name, data in files.items()]
+        transfer = self.page.evaluate_handle(
+            """given => {
+                const transfer = new DataTransfer();
+                for (const [name, data] of given) transfer.items.add(new File([new Uint8Array(data)], name));
+                return transfer;
+            }""",
+            given,
+        )
+        self.page.dispatch_event("#answer", "drop", {"dataTransfer": transfer})
+        settled(self.page)
+
+    def serious(self) -> list[str]:
+        """What axe-core finds serious or critical on the page as it is now."""
+        axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+        self.page.evaluate(axe)
+        found = self.page.evaluate("axe.run()")["violations"]
+        return [f"{v['id']}: {v['nodes'][0]['html']}" for v in found if v["impact"] in ("serious", "critical")]
+
+
+@pytest.fixture
+def visit(browser: "Browser", service: RunningService, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A visitor who must not have asked anything of anybody else, nor met an error of the page's own."""
+    visitor = Visit(browser, service.url, **getattr(request, "param", {}))
+    settled(visitor.page)
+    yield visitor
+    visitor.context.close()
+    strangers = [url for url in visitor.asked if not url.startswith((service.url, "blob:", "data:"))]
+    assert strangers == []
+    assert [text for text in visitor.complaints if "status of 4" not in text] == []
+
+
+def verdict(page: "Page") -> str:
+    return page.locator(".verdict strong").inner_text()
+
+
+def test_a_drawn_seven_is_read_and_explained(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    draw_seven(page)
+    assert verdict(page) == "7"
+    assert page.locator(".bars li").count() == 5
+    assert re.search(
+        r"answered in .* ms · decoding .* computing .* ms · alone in its batch", page.inner_text("#timing")
+    )
+    assert page.locator(".strip").count() == 5  # the filters and four layers
+    assert re.search(r"28 . 28 pixels, grey", page.inner_text(".input"))
+    page.click("text=Show which pixels mattered")
+    page.locator(".heat img").wait_for()
+    assert "Orange speaks for 7" in page.inner_text(".heat")
+    assert page.locator(".confusion img").is_visible()
+    assert "99.38 %" in page.inner_text(".facts")
+
+
+def test_the_lines_to_copy_give_the_same_answer(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    draw_seven(page)
+    with page.expect_download() as download:
+        page.click("text=Save the drawing")
+    download.value.save_as(tmp_path / "drawing.png")
+    curl, python = (page.locator("pre code").nth(at).inner_text() for at in (0, 1))
+    for command in (["sh", "-c", curl], [sys.executable, "-c", python]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+        if command[0] == "sh" and done.returncode == 127:
+            continue  # no curl here
+        assert re.search(r"""['"]label['"]: ?['"]7['"]""", done.stdout), done.stderr
+
+
+def test_three_dropped_pictures_have_three_results_one_of_them_broken(visit: Visit) -> None:
+    seven = SEVEN.read_bytes()
+    visit.drop({"first.png": seven, "broken.png": seven[:90], "last.png": seven})
+    page = visit.page
+    results = page.locator(".many > li")
+    assert results.count() == 3
+    assert page.inner_text(".summary") == "2 of 3 pictures have an answer."
+    assert "first.png" in results.nth(0).inner_text()
+    assert "The picture is damaged or truncated" in results.nth(1).inner_text()
+    results.nth(2).get_by_role("button").click()
+    assert results.nth(2).get_by_role("button").get_attribute("aria-pressed") == "true"
+    assert "in a batch of 2" in page.inner_text("#timing")
+    python = page.locator("pre code").nth(1).inner_text()
+    assert '["first.png","broken.png","last.png"]' in python
+
+
+def test_a_text_file_gets_a_clear_message(visit: Visit) -> None:
+    visit.drop({"notes.txt": b"not a picture at all"})
+    assert WRONG in visit.page.inner_text("#answer")
+    assert "PNG, JPEG, WebP, BMP or GIF" in visit.page.inner_text("#answer")
+
+
+def test_pictures_are_chosen_and_pasted_too(visit: Visit) -> None:
+    page = visit.page
+    page.click("#tab-files")
+    page.set_input_files("#files", SEVEN)
+    settled(page)
+    assert verdict(page) == "7"
+    page.evaluate(
+        """data => {
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([new Uint8Array(data)], "pasted.png"));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+        }""",
+        list(SEVEN.read_bytes()),
+    )
+    page.locator(".name", has_text="pasted.png").wait_for()
+
+
+def test_a_digit_is_drawn_by_keyboard_alone(visit: Visit) -> None:
+    page = visit.page
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "pad":
+            break
+    for keys in (["ArrowUp"] * 11, [" "], ["ArrowDown"] * 22, [" "]):
+        for key in keys:
+            page.keyboard.press(key)
+    settled(page)
+    assert verdict(page) == "1"
+    page.keyboard.press("Backspace")
+    assert "Draw something" in page.inner_text("#answer")
+
+
+@pytest.mark.parametrize("visit", [{"viewport": PHONE, "has_touch": True}], indirect=True)
+def test_a_finger_draws_on_a_phone_and_nothing_is_wider_than_it(visit: Visit) -> None:
+    page = visit.page
+    page.locator("#pad").scroll_into_view_if_needed()
+    box = page.locator("#pad").bounding_box()
+    touch = visit.context.new_cdp_session(page)
+    middle, top, bottom = (box["x"] + box["width"] / 2, box["y"] + 30, box["y"] + box["height"] - 30)
+    for kind, y in [("touchStart", top), *(("touchMove", top + (bottom - top) * i / 8) for i in range(1, 9))]:
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": middle, "y": y}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    settled(page)
+    assert verdict(page) == "1"
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("visit", [{"color_scheme": scheme} for scheme in ("light", "dark")], indirect=True)
+def test_axe_finds_nothing_serious(visit: Visit) -> None:
+    draw_seven(visit.page)
+    visit.page.click("text=Show which pixels mattered")
+    visit.page.locator(".heat img").wait_for()
+    visit.page.click("summary")
+    visit.page.locator(".card-text h3").first.wait_for()
+    assert visit.serious() == []
+    visit.drop({"seven.png": SEVEN.read_bytes(), "notes.txt": b"no picture"})
+    assert visit.serious() == []
+
+
+def test_a_drawing_is_laid_out_as_mnist_digits_are(visit: Visit) -> None:
+    found = visit.page.evaluate(
+        """async () => {
+            const { laidOut } = await import("./playground/mnist.js");
+            const grey = new Uint8ClampedArray(280 * 280);
+            for (let y = 40; y < 240; y++) for (let x = 20; x < 70; x++) grey[y * 280 + x] = 255;
+            return { bar: [...laidOut(grey, 280, 280, 28)], nothing: laidOut(new Uint8ClampedArray(100), 10, 10, 28) };
+        }"""
+    )
+    assert found["nothing"] is None
+    inked = [divmod(at, 28) for at, value in enumerate(found["bar"]) if value]
+    rows, columns = {row for row, _ in inked}, {column for _, column in inked}
+    assert (min(rows), max(rows)) == (4, 23)  # twenty high, in the middle
+    assert (len(columns), min(columns) + max(columns)) == (5, 28)  # five wide: the aspect is kept
+
+
+def test_a_service_that_went_away_is_said(visit: Visit) -> None:
+    visit.page.route("**/classify*", lambda route: route.abort())
+    draw_seven(visit.page)
+    assert "The service cannot be reached." in visit.page.inner_text("#answer")
+    visit.complaints.clear()  # the browser's own
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser: "Browser") -> None:
+    with RunningService(ROOT / "models", wait_ready=False, keys=f"page inference {KEY}") as locked:
+        locked.wait_for("version is loaded")
+        locked.wait_for("version is loaded")
+        visitor = Visit(browser, locked.url)
+        page = visitor.page
+        page.fill("#key", "a-wrong-key-of-some-length")
+        page.click("text=Use this key")
+        page.locator("#key-message", has_text="Try another one").wait_for()
+        assert visitor.serious() == []
+        page.fill("#key", KEY)
+        page.keyboard.press("Enter")
+        page.locator(".facts").wait_for()
+        draw_seven(page)
+        assert verdict(page) == "7"
+        assert "Bearer $CONVOY_KEY" in page.locator("pre code").first.inner_text()
+        assert KEY not in page.content()
+        assert page.evaluate("[Object.values(localStorage), document.cookie]") == [[], ""]
+        page.locator(".confusion img").wait_for()
+        page.click("#forget-key")
+        page.locator("#key-dialog").wait_for()
+        visitor.context.close()
