@@ -97,12 +97,15 @@ class Bar(keras.callbacks.Callback):
 class Bookkeeping(keras.callbacks.Callback):
     """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line."""
 
-    def __init__(self, run: Run, progress: Progress, pictures: int, recipe: Recipe, say: Say) -> None:
+    def __init__(
+        self, run: Run, progress: Progress, pictures: int, recipe: Recipe, schedule: Schedule, say: Say
+    ) -> None:
         super().__init__()
         self._run = run
         self._progress = progress
         self._pictures = pictures
         self._recipe = recipe
+        self._schedule = schedule
         self._say = say
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -129,7 +132,7 @@ class Bookkeeping(keras.callbacks.Callback):
         return {
             "epoch": epoch + 1,
             **figures,
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": self._schedule.at_end_of(epoch),
             "seconds": round(now - self._started_s, 3),
             "images_per_s": round(self._pictures / ((self._trained_s or now) - self._started_s), 1),
         }

@@ -135,14 +135,18 @@ def _training(facts: Facts, folder: Path) -> str:
         for name, default in defaults.items()
         if name not in ("name", "about", "limit") and (getattr(recipe, name) != default or name in _ALWAYS_TOLD)
     ]
-    metrics = run.metrics()
-    ending = f"The weights are those of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
+    metrics, info = run.metrics(), run.info()
+    averages = f" averages ({recipe.weight_average:g} of themselves a step)" if recipe.weight_average else ""
+    ending = f"The weights are those{averages} of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
     if "validation" in metrics:
         ending += f", with {metrics['validation']['accuracy']:.2%} on the validation pictures"
+    others = f" It starts from the weights in `{info['started_from']}`." if "started_from" in info else ""
     limit = f" At most {recipe.limit:,} pictures of each split were used." if recipe.limit else ""
     plot = "\n\n![loss and accuracy over the epochs](curves.png)" if (folder / "curves.png").exists() else ""
     table = "\n".join(["| recipe | |", "|---|---|", *told])
-    return f"## Training\n\n{ending}.{limit} Training took {metrics['training_seconds']:.0f} s.\n\n{table}{plot}"
+    return (
+        f"## Training\n\n{ending}.{others}{limit} Training took {metrics['training_seconds']:.0f} s.\n\n{table}{plot}"
+    )
 
 
 _ALWAYS_TOLD = ("epochs", "batch_size", "loss", "optimizer", "learning_rate", "seed")

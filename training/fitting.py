@@ -104,7 +104,7 @@ def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress:
         StopOnDivergence(schedule),
         AveragedValidation(),
         *([Bar(len(batches), recipe.epochs, sys.stderr)] if sys.stderr.isatty() else []),
-        Bookkeeping(job.run, progress, len(job.portions.train), recipe, job.say),
+        Bookkeeping(job.run, progress, len(job.portions.train), recipe, schedule, job.say),
         *([TensorBoard(job.run.tensorboard_path, progress)] if job.tensorboard else []),
         StopEarly(recipe, progress, job.say),
     ]

@@ -36,6 +36,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """The rate of one batch of an epoch, both from 0, asked from outside the training step."""
         return float(self._rate(ops.cast(epoch + batch / self._steps_per_epoch, "float32"), self._after_plateaus))
 
+    def at_end_of(self, epoch: int) -> float:
+        """The rate of the last batch of an epoch, from 0."""
+        return self.at(epoch, self._steps_per_epoch - 1)
+
     def follow(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Lets `plateau` change the rate of this optimiser, whose training step is compiled once and for all."""
         self._variable = optimizer.add_variable((), "ones", name="after_plateaus")

@@ -42,9 +42,9 @@ def train(
     `place` is where the data lie, `say` takes lines for the user. A network of Keras' applications starts from the
     file `weights`, or else from those that Keras downloads. Raises TrainingError.
     """
+    started_from = _started_from(recipe, weights)
     dataset = inputs.for_training(recipe, place)
     backend.make_repeatable(recipe.seed)
-    started_from = _started_from(recipe, weights)
     model = _network_to_train(recipe, dataset, weights or pretrained.DOWNLOADED)
     run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, place.note) | started_from, name)
     if started_from:  # so that going on needs neither the file nor the download again

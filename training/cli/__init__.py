@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.cli import describe, evaluate, export, features, foreign, recipes, run
+from training.cli import compare, describe, evaluate, export, features, foreign, recipes, report, run
 from training.errors import TrainingError
 
 
@@ -34,6 +34,8 @@ COMMANDS = (
     run.run,
     describe.describe,
     evaluate.evaluate,
+    compare.compare,
+    report.report,
     export.export,
     features.features,
     foreign.import_network,

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from training.errors import TrainingError
-from training.options import DATA, DATA_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
+from training.options import DATA, DATA_DIR, PATH, RUNS_DIR, SKIP_BAD, example, import_keras
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
+FINE_TUNE = "fine-tune"
 
 
 @click.command(
@@ -17,34 +18,46 @@ STOPPED = 130
         "convoy-train run mnist-lenet5",
         "convoy-train run mnist-lenet5 --set learning_rate=0.05",
         "convoy-train run resnet18 --data photos/ --name pets",
+        "convoy-train run --from keras:MobileNetV3Small --data photos/ --name pets",
     )
 )
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.")
 @DATA
 @SKIP_BAD
+@click.option(
+    "--from",
+    "application",
+    metavar="keras:NAME",
+    help="Start from this network of Keras' applications, trained on ImageNet; RECIPE is then fine-tune by default.",
+)
+@click.option("--weights", type=PATH, help="A file of its weights (..._notop.h5), in place of Keras' download.")
 @click.option("--name", help="Of the run's folder, in place of the recipe's name.")
 @DATA_DIR
 @click.option("--data-note", help="What to know of these data files; goes into the model card.")
 @RUNS_DIR
+@click.option("--tensorboard", is_flag=True, help="Log every epoch for TensorBoard, in the run's folder.")
 @click.option(
     "--resume", is_flag=False, flag_value="latest", metavar="[RUN]", help="Go on with this run, or the recipe's last."
 )
 def run(
-    recipe: str,
+    recipe: str | None,
     epochs: int | None,
     seed: int | None,
     limit: int | None,
     settings: tuple[str, ...],
     data: Path | None,
     skip_bad: bool,
+    application: str | None,
+    weights: Path | None,
     name: str | None,
     data_dir: Path | None,
     data_note: str | None,
     runs_dir: Path,
+    tensorboard: bool,
     resume: str | None,
 ) -> None:
     """Train RECIPE (see `convoy-train list`) and write a run folder.
@@ -55,14 +68,19 @@ def run(
     finished epoch to the weights that the run would have had.
     """
     from training.recipes import find_recipe
-    from training.recipes.base import with_settings
+    from training.recipes.base import started_from, with_settings
 
+    if recipe is None and application is None:
+        raise click.UsageError("Missing argument 'RECIPE'.")
+    recipe = recipe or FINE_TUNE
     changes = _changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
-    if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_bad):
+    if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_bad or weights):
         raise TrainingError(
-            "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, --skip-bad."
+            "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, --skip-bad, "
+            "--weights."
         )
-    chosen = with_settings(find_recipe(recipe), changes)
+    published = find_recipe(recipe)
+    chosen = with_settings(published if application is None else started_from(application, published), changes)
     import_keras()
     from training import runs, trainer
     from training.inputs import Place
@@ -70,11 +88,11 @@ def run(
     place = Place(data_dir, data, data_note, skip_bad)
     try:
         if resume is None:
-            trainer.train(chosen, runs_dir, click.echo, place, name)
+            trainer.train(chosen, runs_dir, click.echo, place, name, weights, tensorboard)
         elif resume == "latest":
-            trainer.resume(runs.latest_unfinished(runs_dir, name or recipe), click.echo, place)
+            trainer.resume(runs.latest_unfinished(runs_dir, name or recipe), click.echo, place, tensorboard)
         else:
-            trainer.resume(runs.open_run(Path(resume)), click.echo, place)
+            trainer.resume(runs.open_run(Path(resume)), click.echo, place, tensorboard)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)

@@ -173,6 +173,17 @@ def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     return dataclasses.replace(recipe, architecture_options=options, **changes)
 
 
+def started_from(application: str, recipe: Recipe) -> Recipe:
+    """The recipe with a network of Keras' applications, "keras:NAME", in place of its own and its pixels' form.
+
+    Raises TrainingError for what is no such name.
+    """
+    if not application.startswith(APPLICATION):
+        raise TrainingError(f"--from {application}: write --from {APPLICATION}NAME, for example keras:ResNet50.")
+    own = {"architecture_options": {}, "mean": (0.0,), "std": (1.0,)}
+    return dataclasses.replace(recipe, architecture=application, **own)
+
+
 def to_json(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, for `recipe.json`."""
     return dataclasses.asdict(recipe)
