@@ -102,6 +102,10 @@ class NotFound(ServiceError):
     """There is no such model or version, or nothing of Convoy's at that address."""
 
 
+class NotAllowed(ServiceError):
+    """The service wants a key, or this one does not open that door: `headers={"Authorization": "Bearer KEY"}`."""
+
+
 class Busy(ServiceError):
     """The service cannot take the request now: its queue is full, it is starting or stopping."""
 
@@ -118,13 +122,23 @@ _KINDS: dict[str, type[ServiceError]] = {
     "unknown_model": NotFound,
     "unknown_version": NotFound,
     "not_found": NotFound,
+    "unauthenticated": NotAllowed,
+    "forbidden": NotAllowed,
     "overloaded": Busy,
     "draining": Busy,
     "not_ready": Busy,
     "deadline_exceeded": DeadlineExceeded,
 }
 # What stands between, a proxy or a balancer, has no codes.
-_KINDS_BY_STATUS = {404: NotFound, 429: Busy, 502: Busy, 503: Busy, 504: DeadlineExceeded}
+_KINDS_BY_STATUS = {
+    401: NotAllowed,
+    403: NotAllowed,
+    404: NotFound,
+    429: Busy,
+    502: Busy,
+    503: Busy,
+    504: DeadlineExceeded,
+}
 
 Result = Classification | BadPicture
 
@@ -153,7 +167,7 @@ class Client:
     def classify(self, model: str, picture: "Picture", **options: Unpack[Options]) -> Classification:
         """The `top_k` best classes of one picture: a path, encoded bytes, a PIL image, or uint8 (h, w[, channels]).
 
-        Raises BadPicture, NotFound, Busy, DeadlineExceeded or another ServiceError; Unreachable.
+        Raises BadPicture, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable.
         """
         return _classification(self._send(_one(model, picture, self._defaults | options)))
 
