@@ -77,6 +77,7 @@ def adapt(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
         whole, opset_imports=model.opset_import, functions=network.functions, ir_version=model.ir_version
     )
     graph.improve(result)
+    _drop_last_identities(Graph(result))
     onnx.checker.check_model(result)
     return result
 
@@ -134,6 +135,15 @@ def _ending_in(name: str, start: str, parts: list[onnx.NodeProto | TensorProto])
         return [helper.make_node("Identity", [start], [name])]
     nodes[-1].output[0] = name
     return parts
+
+
+def _drop_last_identities(whole: Graph) -> None:
+    while (last := whole.producer(PROBABILITIES)).op_type == "Identity":
+        before = whole.producer(last.input[0])
+        if before is None or len(before.output) > 1 or whole.only_consumer(last.input[0]) is None:
+            return
+        before.output[0] = PROBABILITIES
+        whole.remove(last)
 
 
 def _free_batch(network: onnx.ModelProto, batch: int) -> None:

@@ -54,6 +54,11 @@ class Graph:
                     consumer.input[index] = node.input[0]
         self._graph.node.remove(node)
 
+    def remove(self, *nodes: onnx.NodeProto) -> None:
+        """Removes nodes whose outputs nobody reads any more."""
+        for node in nodes:
+            self._graph.node.remove(node)
+
     def replace(self, node: onnx.NodeProto, *others: onnx.NodeProto) -> None:
         """Puts others, in order, in the place of a node."""
         index = self.nodes.index(node)

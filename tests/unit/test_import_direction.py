@@ -51,12 +51,12 @@ TRAINING = (
     # leaves
     "training averages datasets.cache errors filters frugal fused options page prefetch published "
     "architectures.kernels architectures.layers",
-    "costs datasets.listing files foreign_graph graph pictures recipes.base",
-    "adapt datasets.base",
+    "clock costs datasets.listing files foreign_graph graph pictures recipes.base",
+    "adapt datasets.base graph_join",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
-    "noise pretrained "
+    "noise pretrained quantize "
     "recipes.cifar10_convnetjs recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet recipes.imagenette "
     "recipes.mnist_lenet5 recipes.mnist_mlp recipes.xo runs schedules servable versions",
     "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
@@ -64,18 +64,22 @@ TRAINING = (
     "original sources",
     # a run, and what is made of it
     "card classes fitting report service_path",
-    "guesses trainer",
+    "calibration guesses trainer variant_card",
     "measure parity samples",
-    "features version_folder",
-    "export foreign",
-    "cli.compare cli.describe cli.evaluate cli.export cli.features cli.foreign cli.recipes cli.report cli.run",
+    "features variants version_folder",
+    "ensemble export foreign",
+    "cli.compare cli.describe cli.ensemble cli.evaluate cli.export cli.features cli.foreign cli.quantize cli.recipes "
+    "cli.report cli.run",
     "cli",
 )
 
 # What must be the same on both sides. The service knows nothing of training.
 SHARED = {
     f"service.{name}"
-    for name in ("cores", "errors", "images", "manifest", "preprocess", "repository", "samples", "session")
+    for name in (
+        *("cores", "errors", "hardware", "images", "manifest", "preprocess", "providers", "repository", "samples"),
+        "session",
+    )
 }
 
 ARCHITECTURES_KNOW = {"training.architectures.layers", "training.architectures.kernels"}

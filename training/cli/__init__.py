@@ -5,7 +5,19 @@ from typing import Any
 
 import click
 
-from training.cli import compare, describe, evaluate, export, features, foreign, recipes, report, run
+from training.cli import (
+    compare,
+    describe,
+    ensemble,
+    evaluate,
+    export,
+    features,
+    foreign,
+    quantize,
+    recipes,
+    report,
+    run,
+)
 from training.errors import TrainingError
 
 
@@ -39,6 +51,8 @@ COMMANDS = (
     export.export,
     features.features,
     foreign.import_network,
+    quantize.quantize,
+    ensemble.ensemble,
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -1,0 +1,115 @@
+"""Several versions as one graph: the mean of their answers, measured, and refused where members differ."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import version_converter
+
+from service.manifest import Preprocessing, read_manifest, sha256_of, write_manifest
+from service.repository import Repository
+from service.session import Session
+from service.verify import verify
+from tests.versions import write_version
+from training.cli import main
+
+SHAPE = (24, 24, 1)
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["ensemble", *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three versions of `net` of chance for the pictures of X's and O's; the third's graph is of another opset."""
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2, 3):
+        folder = write_version(tmp_path / "models", "net", number, SHAPE, 2, seed=number)
+        manifest = read_manifest(folder)
+        if number == 3:
+            model = version_converter.convert_version(onnx.load(folder / "model.onnx"), 18)
+            onnx.save(model, folder / "model.onnx")
+        variant = manifest.variants[0].model_copy(
+            update={"sha256": sha256_of(folder / "model.onnx"), "test_accuracy": 0.5}
+        )
+        provenance = manifest.provenance.model_copy(update={"dataset": "xo"})
+        write_manifest(manifest.model_copy(update={"variants": [variant], "provenance": provenance}), folder)
+    return tmp_path / "models"
+
+
+def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarray:
+    folder = Repository(root).open(name, version)
+    [variant] = folder.manifest.variants
+    return Session(folder.graph(variant), folder.manifest.input, 2, 1).run(images)
+
+
+def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) -> None:
+    code, output = run("models/net/1", "models/net/2", "models/net/3", "--name", "together")
+    assert code == 0, output
+    assert "net/2: test accuracy 0.5000" in output
+    images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
+    members = [answers(root, "net", number, images) for number in (1, 2, 3)]
+    assert np.ptp(members, axis=0).max() > 0.3
+    np.testing.assert_allclose(answers(root, "together", 1, images), np.mean(members, axis=0), atol=1e-6)
+    manifest = Repository(root).open("together", 1).manifest
+    assert f"together: test accuracy {manifest.variants[0].test_accuracy:.4f} over 1000 pictures" in output
+    assert manifest.provenance.source == "the mean of net/1, net/2, net/3"
+    assert all(found.fine for found in verify(Repository(root), "together", 1))
+    card = (root / "together/1/card.md").read_text()
+    assert "convoy-train ensemble models/net/1 models/net/2 models/net/3 --name together" in card
+
+
+def test_an_ensemble_can_be_a_member(root: Path) -> None:
+    assert run("models/net/1", "models/net/2", "--name", "two")[0] == 0
+    assert run("models/two/1", "models/net/3", "--name", "more")[0] == 0
+    images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
+    one, two, three = (answers(root, "net", number, images) for number in (1, 2, 3))
+    np.testing.assert_allclose(answers(root, "more", 1, images), ((one + two) / 2 + three) / 2, atol=1e-6)
+
+
+def other_labels(folder: Path) -> None:
+    (folder / "labels.txt").write_text("this\nthat\n")
+    manifest = read_manifest(folder)
+    labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+    write_manifest(manifest.model_copy(update={"labels": labels}), folder)
+
+
+def other_preprocessing(folder: Path) -> None:
+    how = Preprocessing(interpolation="nearest", background=0)
+    write_manifest(read_manifest(folder).model_copy(update={"preprocessing": how}), folder)
+
+
+def broken(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"changed")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_labels, "net/2 has other labels than net/1: members must agree"),
+        (other_preprocessing, "net/2 brings pictures to its input in another way"),
+        (broken, "has sha256"),
+    ],
+)
+def test_members_that_differ_are_refused(root: Path, change, message: str) -> None:
+    change(root / "net" / "2")
+    code, output = run("models/net/1", "models/net/2", "--name", "together")
+    assert (code, message in output, output.count("\n")) == (2, True, 1)
+    assert not (root / "together").exists()
+
+
+def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
+    write_version(root, "small", 1, (8, 8, 1), 2)
+    for words, message in (
+        (["models/net/1"], "has two members or more"),
+        (["models/net/1", "models"], "is not a version's folder"),
+        (["models/net/1", "models/small/1"], "small/1 takes other pictures than net/1"),
+        (["models/small/1", "models/small/1"], "name no common data set: give --dataset, or --pictures FOLDER"),
+    ):
+        code, output = run(*words, "--name", "together")
+        assert (code, message in output, output.count("\n")) == (2, True, 1), output

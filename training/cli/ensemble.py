@@ -1,0 +1,36 @@
+"""convoy-train ensemble."""
+
+from pathlib import Path
+
+import click
+
+from training.options import DATA_DIR, FOLDER, MODELS_DIR, example, import_keras
+
+
+@click.command(epilog=example("convoy-train ensemble models/pets/1 models/pets/2 models/pets/4 --name pets-together"))
+@click.argument("members", nargs=-1, required=True, metavar="VERSION_FOLDER...", type=FOLDER)
+@click.option("--name", required=True, help="The ensemble's name in the service.")
+@MODELS_DIR
+@click.option("--dataset", help="Instead of the data set that the members name.")
+@DATA_DIR
+@click.option(
+    "--pictures", type=FOLDER, help="Check on the pictures in a folder; without a data set nothing is measured."
+)
+def ensemble(
+    members: tuple[Path, ...],
+    name: str,
+    models_dir: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    pictures: Path | None,
+) -> None:
+    """Publish several versions as one that answers with the mean of their probabilities.
+
+    The members must take the same pictures, prepared in the same way, and have the same labels. It costs as much as
+    all of them together.
+    """
+    import_keras()
+    from training import ensemble
+
+    tried = ensemble.Tried(dataset, data_dir, pictures)
+    click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))
