@@ -15,7 +15,7 @@ export function showAnswers(pictures, chosen, onChoose) {
 export function showTiming(timing) {
   const parts = [`answered in ${milliseconds(timing.tookMs)}`];
   for (const [stage, words] of [["decode", "decoding"], ["queue", "waiting"], ["compute", "computing"]]) {
-    if (stage in timing) parts.push(`${words} ${milliseconds(timing[stage])}`);
+    if (timing.batch && stage in timing) parts.push(`${words} ${milliseconds(timing[stage])}`);
   }
   if (timing.batch) parts.push(timing.batch === 1 ? "alone in its batch" : `in a batch of ${timing.batch}`);
   byId("timing").textContent = parts.join(" · ");
@@ -32,7 +32,7 @@ export function showTrouble(error) {
 }
 
 function one(picture) {
-  if (picture.error) return el("div", {}, head(picture), notice(picture.error));
+  if (picture.error) return el("div", { className: "one" }, head(picture), notice(picture.error));
   const [best] = picture.predictions;
   return el(
     "div",
