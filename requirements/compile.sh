@@ -8,4 +8,5 @@ compile() {
 }
 compile --extra cpu --output-file requirements/serve.txt
 compile --extra cpu --extra bucket --constraint requirements/serve.txt --output-file requirements/serve-bucket.txt
+compile --extra cpu --extra otlp --constraint requirements/serve.txt --output-file requirements/serve-otlp.txt
 compile --extra cpu --extra train --extra dev --constraint requirements/serve.txt --output-file requirements/dev.txt

@@ -38,11 +38,13 @@ from service.fleet import Fleet
 from service.follower import Follower
 from service.keys import Keyring
 from service.lifecycle import Lifecycle
+from service.logs import Sampler
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
 from service.settings import Settings, split
 from service.source import mirror_of
+from service.tracing import tracer_of
 from service.wanted import StateFile
 from service.watcher import Watcher
 
@@ -53,6 +55,7 @@ CORS_ANSWERED = ["Inference-Header-Content-Length", "Retry-After", "Server-Timin
 
 # After the drain timeout no request is left, but a model may still be at work on what was given up.
 LAST_BATCHES_S = 1.0
+LAST_SPANS_S = 0.5  # given to the collector of traces
 
 
 def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
@@ -60,7 +63,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
 
     `board` is where this worker meets the others, `state` the file of what is wanted.
     """
-    metrics, lifecycle = Metrics(), Lifecycle()
+    metrics, lifecycle, tracer = Metrics(), Lifecycle(), tracer_of(settings.otlp_endpoint)
     mirror = mirror_of(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.local)
     registry = Registry(repository, settings, metrics)
@@ -89,6 +92,8 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         fleet.say_goodbye()
         explainer.close()
         decoders.close()
+        if tracer is not None:
+            tracer.close(LAST_SPANS_S)
 
     app = FastAPI(
         title="Convoy",
@@ -98,10 +103,13 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         root_path=settings.root_path,
+        # FastAPI's own traces would look for a collector at every request, and know nothing of batches.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
     _add_layers(app, settings)
-    app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle)
+    sampler = Sampler(settings.log_requests_per_s)
+    app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle, sampler=sampler, tracer=tracer)
     limits = settings.max_body_bytes, settings.max_queue_images
     infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
     hot: dict[str, ASGIApp] = {

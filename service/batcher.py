@@ -48,6 +48,7 @@ class _Entry:
     compute_s: float = 0.0
     outputs: list[Array] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
+    background: bool = False
 
 
 class _Piece(NamedTuple):
@@ -91,16 +92,22 @@ class Batcher:
         self._idle.set()
         self.queued_images = 0
         """Images that wait now, those still being decoded included."""
+        self._background_images = 0  # of these, the ones that everybody else goes before
 
     def submit(self, images: Array, timeout_s: float | None = None, background: bool = False) -> asyncio.Future[Answer]:
         """`reserve` and `enqueue` in one, for images that need no decoding."""
         self.reserve(len(images))
         return self.enqueue(images, timeout_s, background)
 
-    def reserve(self, count: int) -> None:
+    def check_room(self) -> None:
+        """Raises Overloaded when not even one image could be reserved."""
+        if self.queued_images >= self._max_queue_images:
+            raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
+
+    def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
         """Takes places in the queue for images that are still being decoded; `enqueue` or `release` uses them up.
 
-        Raises TooManyImages, Overloaded or Draining at once, before any work was done.
+        Raises TooManyImages, Draining, or Overloaded: when they don't fit, or would be late when they had waited.
         """
         if self._closed:
             raise Draining("The model is being taken out of service.")
@@ -108,6 +115,8 @@ class Batcher:
             raise TooManyImages(f"The request holds {count} images; at most {self._max_queue_images} may wait.")
         if self.queued_images + count > self._max_queue_images:
             raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
+        if timeout_s is not None and (wait_s := self._wait_seconds(background)) > timeout_s:
+            raise Overloaded(f"The answer would take {wait_s:.1f} s, longer than the request may.", wait_s - timeout_s)
         self.queued_images += count
         self._idle.clear()
 
@@ -127,11 +136,15 @@ class Batcher:
         if not len(images):
             raise ValueError("a request needs at least one image")
         loop = asyncio.get_running_loop()
-        entry = _Entry(images, loop.create_future(), time.perf_counter())
+        entry = _Entry(images, loop.create_future(), time.perf_counter(), background=background)
         entry.slot.add_done_callback(lambda _: self._forget(entry))
         if timeout_s is not None:
             entry.timer = loop.call_later(timeout_s, _expire, entry)
-        (self._background if background else self._interactive).append(entry)
+        if background:
+            self._background.append(entry)
+            self._background_images += len(images)
+        else:
+            self._interactive.append(entry)
         self._wake(loop)
         return entry.slot
 
@@ -140,6 +153,11 @@ class Batcher:
         if not self._seconds_per_image:
             return UNMEASURED_RETRY_S
         return self.queued_images * self._seconds_per_image / self._instances
+
+    def _wait_seconds(self, background: bool) -> float:
+        """What goes before an image that comes now, in seconds; nothing is known before the first batch."""
+        before = self.queued_images if background else self.queued_images - self._background_images
+        return before * self._seconds_per_image / self._instances
 
     async def drain(self) -> None:
         """Refuses what is new, and returns when everything queued has been answered."""
@@ -152,7 +170,7 @@ class Batcher:
             entry.timer.cancel()
         left = len(entry.images) - entry.taken
         if left:
-            self.queued_images -= left
+            self._leave(entry, left)
             entry.taken = len(entry.images)
             self._rest()
 
@@ -199,11 +217,17 @@ class Batcher:
             entry.taken += len(piece)
             if entry.taken == len(entry.images):
                 queue.popleft()
-            self.queued_images -= len(piece)
+            self._leave(entry, len(piece))
             if len(piece) and not entry.slot.done():
                 room -= len(piece)
                 batch.append(_Piece(entry, piece))
         return room
+
+    def _leave(self, entry: _Entry, images: int) -> None:
+        """So many images of the entry wait no longer."""
+        self.queued_images -= images
+        if entry.background:
+            self._background_images -= images
 
     def _launch(self, batch: list[_Piece]) -> None:
         self.running += 1

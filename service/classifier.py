@@ -44,6 +44,18 @@ class Classifier:
         self._max_pixels = max_pixels
         self._timeout_s = request_timeout_s
 
+    def admit(self, model: str, version: str | None) -> None:
+        """Says no before anything of a request is read, when there is no room for it.
+
+        Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
+        """
+        served = self._registry.get(model, version)
+        try:
+            served.batcher.check_room()
+        except Overloaded:
+            self._metrics.refused.labels(served.model).inc()
+            raise
+
     def journey(self, model: str, version: str | None) -> Journey:
         """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
         return Journey(self._registry.get(model, version), self._metrics, self._timeout_s)
@@ -54,7 +66,7 @@ class Classifier:
         Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
         """
         served = journey.served
-        self._reserve(served, 1)
+        self._reserve(journey, 1)
         try:
             pixels = await self._decode(picture, journey)
         except BaseException:
@@ -71,7 +83,7 @@ class Classifier:
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
         served = journey.served
-        self._reserve(served, len(pictures))
+        self._reserve(journey, len(pictures))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
             whose = _whose(journey)
@@ -89,7 +101,7 @@ class Classifier:
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
-        self._reserve(journey.served, len(batch))
+        self._reserve(journey, len(batch))
         return await self._answer(journey, batch)
 
     async def decode(self, journey: Journey, picture: bytes) -> NDArray[np.uint8]:
@@ -106,9 +118,10 @@ class Classifier:
         self._metrics.refused.labels(served.model).inc()
         return Overloaded(message, retry_after_s)
 
-    def _reserve(self, served: Served, count: int) -> None:
+    def _reserve(self, journey: Journey, count: int) -> None:
+        served = journey.served
         try:
-            served.batcher.reserve(count)
+            served.batcher.reserve(count, journey.left_s(), journey.background)
         except Overloaded:
             self._metrics.refused.labels(served.model).inc()
             raise

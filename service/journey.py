@@ -2,6 +2,7 @@
 
 import time
 from types import TracebackType
+from typing import Any
 
 from service.batcher import Answer
 from service.metrics import Metrics
@@ -53,6 +54,27 @@ class Journey:
         """The model has answered: what follows is encoding."""
         self._answered_s = time.perf_counter()
         self.queue_s, self.compute_s, self.batch_size = answer.queue_s, answer.compute_s, answer.batch_size
+
+    def fields(self) -> dict[str, Any]:
+        """What the request's log line tells."""
+        fields: dict[str, Any] = {
+            "model": self.served.model,
+            "version": self.served.version,
+            "batch_size": self.batch_size,
+            "decode_ms": round(self.decode_s * 1000, 3),
+            "queue_ms": round(self.queue_s * 1000, 3),
+            "compute_ms": round(self.compute_s * 1000, 3),
+        }
+        return fields | {"background": True} if self.background else fields
+
+    def stages(self) -> list[tuple[str, float, float]]:
+        """Name, begin and end, in seconds of `time.perf_counter`, of the stages that came to an end."""
+        decoded_s = self._started_s + self.decode_s
+        stages = [("decode", self._started_s, decoded_s)] if self.decode_s else []
+        if self.batch_size:
+            taken_s = decoded_s + self.queue_s
+            stages += [("queue", decoded_s, taken_s), ("compute", taken_s, taken_s + self.compute_s)]
+        return stages
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         now_s = time.perf_counter()

@@ -34,6 +34,27 @@ class JsonLines(logging.Formatter):
             return json.dumps({key: str(value) for key, value in line.items()})
 
 
+class Sampler:
+    """Lets `per_s` lines a second through, evenly, and counts the others; all of them when that is 0."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._left = float(per_s)
+        self._at_s = 0.0
+        self._skipped = 0
+
+    def take(self, now_s: float) -> int | None:
+        """How many lines were left out since the last one; None if this one is to be left out too."""
+        self._left = min(self._per_s, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < 1 and self._per_s:
+            self._skipped += 1
+            return None
+        self._left -= 1
+        skipped, self._skipped = self._skipped, 0
+        return skipped
+
+
 def set_up(level: str, **always: Any) -> None:
     """Sends all logs to standard error as JSON lines: Convoy's and uvicorn's from `level` up, others' warnings too.
 

@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 
 from service import logs
-from service.app import LAST_BATCHES_S, create_app
+from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.board import Board
 from service.errors import ConvoyError
 from service.keys import Keyring
@@ -28,7 +28,8 @@ from service.wire import LimitedProtocol, Limits
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it.
 LAST_REQUEST_GRACE_S = 0.2
-STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + 0.3  # the rest: uvicorn notices a signal every 0.1 s
+NOTICE_S = 0.3  # uvicorn looks for a signal every 0.1 s
+STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + LAST_SPANS_S + NOTICE_S
 SWITCH_INTERVAL_S = 0.0005
 BACKLOG = 2048
 

@@ -133,6 +133,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written; requests are logged at info."""
 
+    log_requests_per_s: int = Field(default=100, ge=0)
+    """Requests that a worker logs a second; past it only errors other than 429, and a count of the rest. 0: all."""
+
+    otlp_endpoint: str = ""
+    """OpenTelemetry collector for traces (OTLP over HTTP), such as http://collector:4318. Empty: as OTEL_* say."""
+
     metrics_labels: int = Field(default=1000, ge=0)
     """Classes of a model that convoy_predictions_total counts by name; those of higher index are `other`."""
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.body import MULTIPART, files_of, header, picture_of, read_body
 from service.api.connection import UntilHangUp
 from service.api.errors import as_json
-from service.api.reply import JSON_HEADERS, json_bytes, log_journey, send_answer
+from service.api.reply import JSON_HEADERS, json_bytes, send_answer
 from service.api.schemas import BatchRequest
 from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, best
@@ -34,6 +34,7 @@ class Classify:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, top_k = query_of(scope)
+        self._classifier.admit(scope["path_params"]["model"], version)
         picture = await picture_of(scope, receive, self._max_body_bytes)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
@@ -41,7 +42,6 @@ class Classify:
                 row = await self._classifier.predict(journey, picture)
             predictions = best(row, journey.served.labels, top_k)
             body = json_bytes(_named(journey.served) | {"predictions": predictions})
-        log_journey(scope, journey)
         await send_answer(send, body, journey, JSON_HEADERS)
 
 
@@ -57,6 +57,7 @@ class ClassifyBatch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, top_k = query_of(scope)
+        self._classifier.admit(scope["path_params"]["model"], version)
         body = await read_body(scope, receive, self._max_body_bytes)
         pictures = await self._pictures(header(scope, b"content-type"), body)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
@@ -66,7 +67,6 @@ class ClassifyBatch:
             labels = journey.served.labels
             results = [_result(name, row, labels, top_k) for (name, _), row in zip(pictures, rows, strict=True)]
             reply = json_bytes(_named(journey.served) | {"results": results})
-        log_journey(scope, journey)
         await send_answer(send, reply, journey, JSON_HEADERS)
 
     async def _pictures(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:

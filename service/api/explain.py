@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.body import header, picture_of
 from service.api.connection import UntilHangUp
-from service.api.reply import JSON_HEADERS, Headers, json_bytes, log_journey, send_answer
+from service.api.reply import JSON_HEADERS, Headers, json_bytes, send_answer
 from service.api.schemas_explain import METHODS
 from service.api.urgency import apply_headers
 from service.drawings import enlarged, grid, heated, png, sheet
@@ -43,7 +43,6 @@ class Explain:
             with UntilHangUp(receive):
                 explanation = await self._explain(method, journey, picture, wanted)
                 body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, journey)
-        log_journey(scope, journey)
         await send_answer(send, body, journey, PNG_HEADERS if as_png else JSON_HEADERS)
 
     async def _explain(self, method: str, journey: Journey, picture: bytes, wanted: str | None) -> Explanation:

@@ -6,7 +6,7 @@ from service.api.body import header
 from service.api.compression import packed, read_unpacked
 from service.api.connection import UntilHangUp
 from service.api.outputs_v2 import Encoded, encode
-from service.api.reply import JSON_HEADERS, Headers, log_journey, send_answer
+from service.api.reply import JSON_HEADERS, Headers, send_answer
 from service.api.tensors_v2 import InferRequest, parse
 from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, all_good
@@ -30,6 +30,7 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         where = scope["path_params"]
+        self._classifier.admit(where["model"], where.get("version"))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             served = journey.served
@@ -40,7 +41,6 @@ class Infer:
             with UntilHangUp(receive):
                 rows = await self._rows(journey, request)
             reply = encode(served.model, served.version, request, rows, served.labels)
-        log_journey(scope, journey)
         body, headers = await packed(scope, reply.body)
         await send_answer(send, body, journey, _content(reply) + headers)
 

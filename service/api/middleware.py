@@ -3,7 +3,6 @@
 import logging
 import time
 import uuid
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,9 +11,13 @@ from service.api.body import header
 from service.api.errors import ClientGone, respond
 from service.api.pages import security_headers
 from service.errors import ConvoyError
+from service.journey import Journey
 from service.lifecycle import Lifecycle
+from service.logs import Sampler
 from service.metrics import Metrics
+from service.tracing import Tracer
 
+BAD, SHED, FAULT = 400, 429, 500  # refusals under overload are too many to log each, and are no errors of anybody
 MAX_REQUEST_ID_LENGTH = 128
 CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and counted, never sent
 
@@ -22,10 +25,14 @@ CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and co
 class Edge:
     """Plain ASGI. `scope["convoy"]` carries the request's log fields; whoever learns something adds it there."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, sampler: Sampler, tracer: Tracer | None
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._lifecycle = lifecycle
+        self._sampler = sampler
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,7 +40,7 @@ class Edge:
             return
         started_s = time.perf_counter()
         request_id = _request_id(scope)
-        fields: dict[str, Any] = {"request_id": request_id.decode()}
+        fields = {"request_id": request_id.decode()}
         scope["convoy"] = fields
         status, is_get = CLIENT_GONE, scope["method"] == "GET"
 
@@ -58,17 +65,64 @@ class Edge:
             await respond(scope, ConvoyError("The service made a mistake."))(scope, receive, send_marked)
         finally:
             self._metrics.open_requests -= 1
-            self._record(scope, status, time.perf_counter() - started_s)
+            self._record(scope, status, started_s, time.perf_counter())
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, started_s: float, ended_s: float) -> None:
         route = _route(scope)
         self._metrics.requests.labels(route, status).inc()
-        self._metrics.request_s.labels(route).observe(seconds)
+        self._metrics.request_s.labels(route).observe(ended_s - started_s)
+        if self._tracer is not None:
+            self._trace(self._tracer, scope, route, status, started_s, ended_s)
         if logs.logger.isEnabledFor(logging.INFO):
-            client = scope["client"][0] if scope["client"] else None
-            request = {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
-            fields = scope["convoy"] | request | {"ms": round(seconds * 1000, 3)}
-            logs.event(logging.INFO, "request", **fields)
+            skipped = self._sampler.take(ended_s)
+            if skipped is not None or (status >= BAD and status != SHED):
+                _log(scope, status, ended_s - started_s, skipped)
+
+    def _trace(self, tracer: Tracer, scope: Scope, route: str, status: int, started_s: float, ended_s: float) -> None:
+        journey: Journey | None = scope.get("journey")
+        trace_id = tracer.record(
+            name=f"{scope['method']} {route}",
+            parent=header(scope, b"traceparent").decode("latin-1"),
+            state=header(scope, b"tracestate").decode("latin-1"),
+            span=(started_s, ended_s),
+            stages=journey.stages() if journey is not None else [],
+            failed=status >= FAULT,
+            attributes=_attributes(scope, route, status, journey),
+        )
+        if trace_id:
+            scope["convoy"]["trace_id"] = trace_id
+
+
+def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None:
+    journey: Journey | None = scope.get("journey")
+    fields = scope["convoy"] | (journey.fields() if journey is not None else {})
+    client = scope["client"][0] if scope["client"] else None
+    fields |= {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
+    fields["ms"] = round(seconds * 1000, 3)
+    if skipped:
+        fields["skipped"] = skipped
+    logs.event(logging.INFO, "request", **fields)
+
+
+def _attributes(scope: Scope, route: str, status: int, journey: Journey | None) -> dict[str, str | int]:
+    """In OpenTelemetry's words where it has them."""
+    attributes: dict[str, str | int] = {
+        "http.request.method": scope["method"],
+        "http.response.status_code": status,
+        "http.route": route,
+        "url.path": scope["path"],
+        "url.scheme": scope["scheme"],
+        "convoy.request_id": scope["convoy"]["request_id"],
+    }
+    if scope["client"]:
+        attributes["client.address"] = scope["client"][0]
+    if "error" in scope["convoy"]:
+        attributes["error.type"] = scope["convoy"]["error"]
+    if journey is not None:
+        attributes["convoy.model"] = journey.served.model
+        attributes["convoy.version"] = journey.served.version
+        attributes["convoy.batch_size"] = journey.batch_size
+    return attributes
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -8,7 +8,7 @@ from service.api.compression import packed, read_unpacked
 from service.api.connection import UntilHangUp
 from service.api.documented import described
 from service.api.instances_v1 import PredictRequest, encode, parse
-from service.api.reply import JSON_HEADERS, log_journey, send_answer
+from service.api.reply import JSON_HEADERS, send_answer
 from service.api.schemas_v1 import ModelNames, ModelStatus, Outcome, VersionState
 from service.api.schemas_v2 import ErrorText
 from service.api.urgency import apply_headers
@@ -50,6 +50,7 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         where = scope["path_params"]
+        self._classifier.admit(where["model"], where.get("version"))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             apply_headers(scope, journey)
@@ -57,7 +58,6 @@ class Predict:
             with UntilHangUp(receive):
                 rows = await self._rows(journey, request)
             reply = encode(request, rows, journey.served.labels)
-        log_journey(scope, journey)
         body, headers = await packed(scope, reply)
         await send_answer(send, body, journey, JSON_HEADERS + headers)
 

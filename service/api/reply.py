@@ -3,7 +3,7 @@
 from typing import Any
 
 import orjson
-from starlette.types import Scope, Send
+from starlette.types import Send
 
 from service.journey import Journey
 
@@ -30,17 +30,3 @@ def _server_timing(journey: Journey) -> tuple[bytes, bytes]:
         journey.compute_s * 1000,
         journey.batch_size,
     )
-
-
-def log_journey(scope: Scope, journey: Journey) -> None:
-    """Adds what the request cost to its log line."""
-    scope["convoy"].update(
-        model=journey.served.model,
-        version=journey.served.version,
-        batch_size=journey.batch_size,
-        decode_ms=round(journey.decode_s * 1000, 3),
-        queue_ms=round(journey.queue_s * 1000, 3),
-        compute_ms=round(journey.compute_s * 1000, 3),
-    )
-    if journey.background:
-        scope["convoy"]["background"] = True

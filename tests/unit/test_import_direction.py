@@ -17,7 +17,7 @@ SERVICE = (
     # leaves
     "service api client cores decoders errors hardware lifecycle logs settings statistics",
     "manifest sums wanted",
-    "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers",
+    "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing",
     # what knows one thing, and no other thing beside it
     "batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
     "features jobs.pictures",
@@ -102,6 +102,7 @@ LIBRARIES = {
     "onnx": {"training"},
     "onnxruntime": {"service.session", "training.original", "training.quantize"},
     "prometheus_client": {"service.metrics", "service.sums"},
+    "opentelemetry": {"service.tracing"},
     "pyarrow": {"service.jobs.results"},
     "pydantic_settings": {"service.settings"},
     "starlette": {"service.api", "service.app", "service.server"},

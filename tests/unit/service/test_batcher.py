@@ -377,6 +377,46 @@ def test_batches_are_reported_with_size_and_seconds() -> None:
     run(test)
 
 
+def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_for_itself() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.batcher.reserve(1, timeout_s=1e-9)  # before the first batch nothing is known: it is let in
+        bench.batcher.release(1)
+        first = await bench.submit(0)
+        await bench.release()
+        await first
+        running = await bench.submit(1)
+        waiting = await bench.submit(*range(50), background=True)
+        bench.batcher.reserve(1, timeout_s=1e-9)  # goes before all of these
+        bench.batcher.release(1)
+        with pytest.raises(Overloaded, match="longer than the request may") as raised:
+            bench.batcher.reserve(1, timeout_s=1e-9, background=True)
+        assert raised.value.retry_after_s > 0
+        bench.batcher.reserve(1, timeout_s=60, background=True)
+        bench.batcher.release(1)
+        await bench.submit(*range(50))
+        with pytest.raises(Overloaded):
+            bench.batcher.reserve(1, timeout_s=1e-9)
+        await bench.release_all()
+        await asyncio.gather(running, waiting)
+        bench.batcher.reserve(1, timeout_s=1e-9, background=True)  # nobody waits any more
+
+    run(test)
+
+
+def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:
+    async def test() -> None:
+        bench = Bench(max_queue_images=2)
+        bench.batcher.check_room()
+        bench.batcher.reserve(2)
+        with pytest.raises(Overloaded):
+            bench.batcher.check_room()
+        bench.batcher.release(1)
+        bench.batcher.check_room()
+
+    run(test)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     requests=st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["keep", "cancel", "expire"])), max_size=25),

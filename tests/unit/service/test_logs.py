@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.logs import JsonLines
+from service.logs import JsonLines, Sampler
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
@@ -101,6 +102,23 @@ def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
     line = line_of(message, fields=fields)
     assert line["event"] == message
     assert line.keys() == {"time", "level", "event"} | fields.keys()
+
+
+def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
+    sampler = Sampler(per_s=10)
+    taken = [(n / 1000, skipped) for n in range(10_000) if (skipped := sampler.take(n / 1000)) is not None]
+    assert 100 <= len(taken) <= 111  # ten seconds, and one second's worth saved up before
+    assert sum(skipped for _, skipped in taken) + len(taken) == pytest.approx(10_000, abs=100)
+    late = [moment for moment, _ in taken if moment > 5]
+    gaps = [after - before for before, after in pairwise(late)]
+    assert max(gaps) < 0.2
+    assert taken[0][1] == 0
+
+
+def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
+    assert [Sampler(per_s=10).take(n) for n in range(50)] == [0] * 50
+    unlimited = Sampler(per_s=0)
+    assert {unlimited.take(1.0) for _ in range(1000)} == {0}
 
 
 EVERYBODY = """
