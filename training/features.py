@@ -65,6 +65,8 @@ def write_features(
 def add_features(folder: Path, source: Source, say: Say) -> None:
     """Adds the graph to a published version; its other files stay as they are.
 
+    In place, and not as a new version, because no answer of the version changes.
+
     Raises TrainingError where `source` has no data set, or is not the network that the version was made of: they must
     agree as at an export.
     """

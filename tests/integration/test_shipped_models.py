@@ -46,6 +46,8 @@ def test_every_shipped_version_is_whole() -> None:
             assert (folder.path / "card.md").exists()
             for variant in folder.manifest.variants:
                 folder.graph(variant)
+            for name in folder.manifest.extra_graphs:
+                folder.extra_graph(name)
 
 
 def test_all_10_000_digits_over_rest_are_those_of_the_offline_evaluation(data_dir: Path) -> None:
