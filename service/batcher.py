@@ -115,7 +115,7 @@ class Batcher:
             raise TooManyImages(f"The request holds {count} images; at most {self._max_queue_images} may wait.")
         if self.queued_images + count > self._max_queue_images:
             raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
-        if timeout_s is not None and (wait_s := self._wait_seconds(background)) > timeout_s:
+        if timeout_s is not None and 0 < timeout_s < (wait_s := self._wait_seconds(background)):
             raise Overloaded(f"The answer would take {wait_s:.1f} s, longer than the request may.", wait_s - timeout_s)
         self.queued_images += count
         self._idle.clear()
