@@ -1,0 +1,80 @@
+"""The page about a run holds what happened in it, and holds all of it itself."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.training.test_page import NASTY, Elements
+from training import trainer
+from training.errors import TrainingError
+from training.files import write_json
+from training.recipes import find_recipe
+from training.recipes.base import with_settings
+from training.report import write_report
+from training.runs import Run, start_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run so short that it makes mistakes, with a class of a nasty name."""
+    recipe = with_settings(find_recipe("xo"), {"epochs": "1", "limit": "300", "learning_rate": "0.003"})
+    run = trainer.train(recipe, tmp_path_factory.mktemp("runs"), lambda line: None)
+    write_json(run.folder / "run.json", run.info() | {"labels": ["X", NASTY]})
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> Elements:
+    path = write_report(run.folder, None, None)
+    assert path == run.folder / "report.html"
+    return Elements(path.read_text(encoding="utf-8"))
+
+
+def test_nothing_comes_from_elsewhere_and_no_label_is_markup(page: Elements) -> None:
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.found}
+    addresses = [v for _, attrs in page.found for k, v in attrs.items() if k in ("src", "href")]
+    assert addresses
+    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+    assert NASTY in page.text
+
+
+def test_its_pictures_can_be_seen(page: Elements) -> None:
+    images = [attrs for tag, attrs in page.found if tag == "img"]
+    for attrs in images:
+        Image.open(io.BytesIO(base64.b64decode(attrs["src"].partition(",")[2]))).verify()
+        assert attrs["alt"]
+
+
+def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
+    test = run.metrics()["test"]
+    assert f"{test['accuracy']:.2%} of 300 test pictures right" in page.text
+    confusion = np.array(test["confusion"])
+    wrong = int(confusion.sum() - confusion.trace())
+    assert wrong > 0
+    shown = [attrs for tag, attrs in page.found if attrs.get("alt") == "a test picture"]
+    assert len(shown) == min(wrong, 24)
+    assert f"{wrong} of 300 are wrong" in page.text
+    assert re.search(r"called .* \(\d+\.\d%\)", page.text)
+    assert "3 kernels of 3x3 pixels" in page.text
+    assert "CONV3-3" in page.text  # a row of the layers
+    assert "758" in page.text  # their parameters
+
+
+def test_the_page_goes_where_it_is_wanted(run: Run, tmp_path: Path) -> None:
+    assert write_report(run.folder, tmp_path / "page.html", None).read_bytes()
+    with pytest.raises(TrainingError, match="could not be written"):
+        write_report(run.folder, tmp_path / "missing" / "page.html", None)
+
+
+def test_what_has_no_report_is_said(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is not the folder of a run"):
+        write_report(tmp_path / "none", None, None)
+    unfinished = start_run(tmp_path, replace(run.recipe(), epochs=5), {})
+    with pytest.raises(TrainingError, match="has not finished"):
+        write_report(unfinished.folder, None, None)
