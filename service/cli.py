@@ -4,12 +4,14 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from service.cli_batch import batch
 from service.cli_keys import key
 from service.cli_models import models
+from service.completion import model_names
 from service.errors import ConvoyError
 from service.flags import setting_flags
 from service.settings import Settings
@@ -17,7 +19,29 @@ from service.settings import Settings
 USAGE_ERROR = 2
 
 
-@click.group(context_settings={"max_content_width": 120})
+class _Group(click.Group):
+    """Ends a user's mistake, or a disk's, with one sentence and what to do, never with a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ConvoyError as error:
+            click.echo(f"Error: {error.message} {error.hint}", err=True)
+        except BrokenPipeError:  # whoever read our output has read enough: click ends quietly
+            raise
+        except OSError as error:
+            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
+        sys.exit(USAGE_ERROR)
+
+
+EPILOG = """\b
+Exit codes: 0 done; 1 done in part, as told on standard error; 2 a mistake, and what to do about it.
+Completion: eval "$(_CONVOY_COMPLETE=bash_source convoy)" in ~/.bashrc (or zsh_source, fish_source).
+Example:    convoy classify mnist-lenet5 tests/data/seven.png
+"""
+
+
+@click.group(cls=_Group, context_settings={"max_content_width": 120}, epilog=EPILOG)
 @click.version_option(package_name="convoy")
 def cli() -> None:
     """Classify pictures: over HTTP, or here and now."""
@@ -34,7 +58,7 @@ def serve(settings: Settings) -> None:
 
 @cli.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")
 @setting_flags("models", "threads", "max_pixels")
-@click.argument("model")
+@click.argument("model", shell_complete=model_names)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @click.option("--version", help="The version that answers; default: the newest.")
@@ -63,9 +87,5 @@ cli.add_command(models)
 
 
 def main() -> None:
-    """The command `convoy`. A user's mistake is one sentence and what to do, never a traceback."""
-    try:
-        cli.main(standalone_mode=True)
-    except ConvoyError as error:
-        click.echo(f"Error: {error.message} {error.hint}", err=True)
-        sys.exit(USAGE_ERROR)
+    """The command `convoy`."""
+    cli()

@@ -7,6 +7,7 @@ from types import FrameType
 
 import click
 
+from service.completion import model_names
 from service.flags import setting_flags
 from service.settings import Settings
 
@@ -32,7 +33,7 @@ Exit codes:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--model", "-m", required=True, help="The model that classifies.")
+@click.option("--model", "-m", required=True, shell_complete=model_names, help="The model that classifies.")
 @click.option(
     "--output",
     "-o",

@@ -6,6 +6,7 @@ import sys
 import click
 
 from service.bucket import is_url
+from service.completion import model_names
 from service.errors import BrokenVersion, UnknownModel, UnknownVersion
 from service.flags import setting_flags
 from service.manifest import Manifest, Variant
@@ -43,7 +44,7 @@ def list_models(settings: Settings) -> None:
 
 @models.command(epilog="Example: convoy models show mnist-lenet5 --json")
 @setting_flags("models")
-@click.argument("model")
+@click.argument("model", shell_complete=model_names)
 @click.option("--version", type=int, help="Default: the newest.")
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest.")
 def show(settings: Settings, model: str, version: int | None, as_json: bool) -> None:
@@ -66,7 +67,7 @@ def show(settings: Settings, model: str, version: int | None, as_json: bool) -> 
 
 @models.command(epilog="Example: convoy models verify mnist-lenet5")
 @setting_flags("models")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=model_names)
 @click.option("--version", type=int, help="Only this one.")
 def verify(settings: Settings, model: str | None, version: int | None) -> None:
     """Check versions: checksums, loading, and the answers to their stored samples. Ends with 1 if anything is wrong."""
@@ -85,7 +86,7 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
 
 @models.command(epilog="Example: convoy models rollback mnist-lenet5")
 @setting_flags("models", "state")
-@click.argument("model")
+@click.argument("model", shell_complete=model_names)
 @click.option("--to", type=int, metavar="VERSION", help="Default: the version before the one that answers.")
 @click.option("--undo", "undone", is_flag=True, help="Back to the newest version.")
 def rollback(settings: Settings, model: str, to: int | None, undone: bool) -> None:
@@ -104,7 +105,7 @@ def rollback(settings: Settings, model: str, to: int | None, undone: bool) -> No
 
 @models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
 @setting_flags("models", "state")
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=model_names)
 @click.option("--keep", required=True, type=click.IntRange(1), metavar="N", help="How many of the newest stay.")
 def prune_models(settings: Settings, model: str | None, keep: int) -> None:
     """Remove all but the newest N versions of MODEL, or of every model.

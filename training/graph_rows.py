@@ -52,6 +52,8 @@ class _Graph:
             model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
         except Exception as error:  # protobuf's and onnx's own classes share no base
             raise TrainingError(f"{path} cannot be read as an ONNX file: {error}.") from error
+        if not model.graph.output:  # what protobuf reads out of many files that are something else
+            raise TrainingError(f"{path} is no ONNX file: it holds no graph.")
         self.path = path
         self.nodes = list(model.graph.node)
         self.output = model.graph.output[0].name

@@ -60,7 +60,10 @@ def run(
         with Journal(files.partial) as journal:
             return _run(job, found, repository, files, journal, Workshop(settings, screen, start_pool))
     except OSError as error:
-        raise Interrupted(f"{error.filename or files.output} cannot be written: {error.strerror or error}.") from error
+        message = f"{error.filename or files.output} cannot be written: {error.strerror or error}."
+        raise Interrupted(
+            message, "Make it possible, and give the same command again: what is done is kept."
+        ) from error
 
 
 @dataclass(frozen=True)

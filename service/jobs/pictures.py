@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from service.bucket import is_url, open_bucket
+from service.bucket import BucketUnreachable, is_url, open_bucket
 from service.jobs.errors import CannotStart
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def find_pictures(inputs: Sequence[str]) -> Found:
-    """The pictures of all inputs, in their order. Raises CannotStart, CannotOpenBucket or BucketUnreachable.
+    """The pictures of all inputs, in their order. Raises CannotStart or CannotOpenBucket.
 
     Folders, tars and buckets are searched to their ground for names that end as pictures do; a list and a glob give
     all that they name.
@@ -144,7 +144,10 @@ def _in_bucket(url: str) -> Iterator[Picture | None]:
         above, _, name = url.rpartition("/")
         return iter([Picture(url, name, above)])
     bucket = open_bucket(url)
-    names = sorted(bucket.listing())
+    try:
+        names = sorted(bucket.listing())
+    except BucketUnreachable as error:
+        raise CannotStart(error.message, "Check the URL, the credentials and the network.") from error
     return (
         Picture(f"{bucket.url}/{name}", name, bucket.url) if name.lower().endswith(SUFFIXES) else None for name in names
     )

@@ -20,7 +20,7 @@ SERVICE = (
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing",
     # what knows one thing, and no other thing beside it
     "batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
-    "features jobs.pictures",
+    "completion features jobs.pictures",
     "fetch jobs.decoding rollback served supervisor verify",
     # what is loaded, and for whom
     "jobs.pool mirror registry",
@@ -91,6 +91,7 @@ LIBRARIES = {
         "service.cli_batch",
         "service.cli_keys",
         "service.cli_models",
+        "service.completion",
         "service.flags",
         "training.cli",
         "training.options",

@@ -29,13 +29,24 @@ class _Group(click.Group):
             return super().invoke(context)
         except TrainingError as error:
             click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
+        except BrokenPipeError:  # whoever read our output has read enough: click ends quietly
+            raise
+        except OSError as error:
+            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
+        sys.exit(2)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
 
 
-@click.group(cls=_Group)
+EPILOG = """\b
+Exit codes: 0 done; 2 a mistake, and what to do about it; 130 a run that was stopped, and can go on.
+Completion: eval "$(_CONVOY_TRAIN_COMPLETE=bash_source convoy-train)" in ~/.bashrc (or zsh_source, fish_source).
+Example:    convoy-train run mnist-lenet5
+"""
+
+
+@click.group(cls=_Group, context_settings={"max_content_width": 120}, epilog=EPILOG)
 @click.version_option(package_name="convoy")
 def main() -> None:
     """Trains convolutional networks and exports them to what the service reads."""

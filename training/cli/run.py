@@ -13,6 +13,12 @@ STOPPED = 130
 FINE_TUNE = "fine-tune"
 
 
+def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from training.recipes import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
 @click.command(
     epilog=example(
         "convoy-train run mnist-lenet5",
@@ -21,7 +27,7 @@ FINE_TUNE = "fine-tune"
         "convoy-train run --from keras:MobileNetV3Small --data photos/ --name pets",
     )
 )
-@click.argument("recipe", required=False)
+@click.argument("recipe", required=False, shell_complete=_recipe_names)
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
