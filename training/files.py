@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written beside their place, then renamed into it."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import TrainingError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -21,9 +24,15 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise TrainingError(f"{path} could not be written: {error.strerror or error}.") from error
+        raise TrainingError(f"{path} could not be written: {error.strerror or error}.{_advice(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _advice(error: OSError) -> str:
+    if error.errno not in FULL:
+        return ""
+    return " What was there before is whole; make room and try again: an interrupted run goes on with --resume."
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,9 +1,11 @@
 """Whole runs on generated pictures: what they leave behind, that the seed decides all, that stopping loses nothing."""
 
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -13,6 +15,7 @@ from PIL import Image
 
 from training import runs, trainer
 from training.errors import TrainingError
+from training.files import write_whole
 from training.inputs import Place
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, with_settings
@@ -138,6 +141,59 @@ def test_without_validation_pictures_the_last_weights_are_kept(tmp_path: Path) -
     run = trainer.train(recipe, tmp_path, silent)
     assert "validation" not in run.metrics()
     assert "val_loss" not in run.history()[0]
+    assert run.metrics()["weights_of_epoch"] == 1
+
+
+@contextmanager
+def files_of_at_most(limit_bytes: int) -> Iterator[None]:
+    """What a full disk does to a file that is being written: it ends after so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_loses_no_finished_epoch(whole: Run, tmp_path: Path) -> None:
+    full = files_of_at_most(100_000)
+
+    def fill(line: str) -> None:
+        if line.startswith("epoch 2/4"):
+            full.__enter__()
+
+    try:
+        with pytest.raises(TrainingError, match=r"checkpoint\.npz could not be written: .*make room.*--resume"):
+            trainer.train(RECIPE, tmp_path, fill)
+    finally:
+        full.__exit__(None, None, None)
+    interrupted = runs.latest_unfinished(tmp_path, RECIPE.name)
+    assert not list(interrupted.folder.glob("*partial*"))
+    lines: list[str] = []
+    trainer.resume(interrupted, lines.append)
+    assert "resumed after epoch 2" in lines
+    assert_same_run(interrupted, whole)
+
+
+def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(whole: Run, tmp_path: Path) -> None:
+    network = keras.models.load_model(whole.model_path)
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"what was there before")
+    with files_of_at_most(10_000), pytest.raises(TrainingError, match=r"model\.keras could not be written"):
+        write_whole(path, network.save)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+    assert path.read_bytes() == b"what was there before"
+
+
+def test_a_run_ends_early_and_says_so(tmp_path: Path) -> None:
+    """At a rate of next to nothing no epoch is better than the first."""
+    settings = {"learning_rate": "1e-12", "schedule": "plateau", "plateau_epochs": "1", "patience": "2", "epochs": "9"}
+    lines: list[str] = []
+    recipe = with_settings(RECIPE, settings | {"warm_up_epochs": "0", "limit": "200"})
+    run = trainer.train(recipe, tmp_path, lines.append)
+    assert "stopped early: no better validation accuracy for 2 epochs" in lines
+    history = run.history()
+    assert [row["learning_rate"] for row in history] == pytest.approx([1e-12, 1e-12, 1e-13])
     assert run.metrics()["weights_of_epoch"] == 1
 
 
