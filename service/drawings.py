@@ -10,6 +10,7 @@ Pixels = NDArray[np.uint8]
 
 COLUMNS = 8
 GAP = 1
+MOST_SIDE = 64
 SHEET_WIDTH = 448
 FOR, AGAINST = (255, 122, 26), (64, 140, 255)  # orange and blue, which nearly everybody can tell apart
 FADED = 0.45
@@ -44,8 +45,9 @@ def heated(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
 def grid(pictures: NDArray[np.float32]) -> Pixels:
     """Many pictures (n, height, width, 1 or 3) in rows of eight, each stretched from its own darkest to its brightest.
 
-    Returns uint8 with alpha; between them it is transparent.
+    Those of more than 64 pixels a side are averaged down. Returns uint8 with alpha; between them it is transparent.
     """
+    pictures = _small(pictures)
     count, height, width, channels = pictures.shape
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
@@ -68,6 +70,16 @@ def sheet(pictures: list[Pixels]) -> Pixels:
         whole[top : top + row.shape[0], : row.shape[1]] = row
         top += row.shape[0] + gap
     return whole
+
+
+def _small(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    count, height, width, channels = pictures.shape
+    factor = -(-max(height, width) // MOST_SIDE)
+    down, right = height // factor, width // factor
+    if factor == 1 or not down or not right:
+        return pictures
+    blocks = pictures[:, : down * factor, : right * factor].reshape(count, down, factor, right, factor, channels)
+    return np.asarray(blocks.mean(axis=(2, 4)), np.float32)
 
 
 def _stretched(picture: NDArray[np.float32]) -> Pixels:

@@ -71,7 +71,7 @@ class Explainer:
 
     async def see(self, journey: Journey, picture: bytes) -> Explanation:
         """The picture as the network sees it. Raises what decoding raises, and Overloaded."""
-        with self._permit(journey.served):
+        with self._as_guest(journey):
             return Explanation(await self._classifier.decode(journey, picture))
 
     async def occlude(self, journey: Journey, picture: bytes, wanted: str | None) -> Heat:
@@ -81,11 +81,10 @@ class Explainer:
         """
         served = journey.served
         index = None if wanted is None else _index_of(wanted, served.labels)
-        with self._permit(served):
+        with self._as_guest(journey):
             image = await self._classifier.decode(journey, picture)
             height, width, _ = image.shape
             where = occlusion.patches(height, width, self._affordable(served) - 1)
-            journey.background = True
             rows = await self._classifier.infer(journey, occlusion.occluded(image, where))
             chosen = int(rows[0].argmax()) if index is None else index
             heat = await self._aside(journey, occlusion.importance, rows, chosen, where, height, width)
@@ -94,7 +93,7 @@ class Explainer:
 
     async def look_inside(self, journey: Journey, picture: bytes) -> Look:
         """Filters and feature maps. Raises what decoding raises, BadParameter where there are none, and Overloaded."""
-        with self._permit(journey.served):
+        with self._as_guest(journey):
             image = await self._classifier.decode(journey, picture)
             return Look(image, await self._aside(journey, journey.served.features.look, image))
 
@@ -102,10 +101,13 @@ class Explainer:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def _permit(self, served: Served) -> Iterator[None]:
+    def _as_guest(self, journey: Journey) -> Iterator[None]:
+        """A permit, taken without waiting; all that is done with it makes way for others."""
         if self._at_work >= MOST_AT_ONCE:
-            raise self._classifier.refusal(served, "Other explanations are being made already.", MODEL_MS / 1000)
+            message = "Other explanations are being made already."
+            raise self._classifier.refusal(journey.served, message, MODEL_MS / 1000)
         self._at_work += 1
+        journey.background = True
         try:
             yield
         finally:

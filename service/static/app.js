@@ -4,11 +4,13 @@ import { showAbout } from "./about.js";
 import { showAnswers, showNothing, showTiming, showTrouble } from "./answer.js";
 import { Api } from "./api.js";
 import { byId, el, notice, show } from "./dom.js";
+import { pngOf } from "./drawing.js";
 import { Inside } from "./inside.js";
-import { laidOut } from "./mnist.js";
+import { askForKey } from "./key.js";
 import { Pad } from "./pad.js";
 import { listenForPictures } from "./pictures.js";
 import { showSnippets } from "./snippets.js";
+import { chooseTab, listenForTabs } from "./tabs.js";
 
 const DRAWING = "drawing.png";
 const TOP_K = 5;
@@ -199,60 +201,10 @@ class Playground {
   }
 }
 
-/** A PNG of the model's size for what was drawn, as MNIST's digits are laid out; null for an empty drawing. */
-async function pngOf({ grey, width, height }, { input, preprocessing }) {
-  const field = laidOut(grey, width, height, input.height);
-  if (!field) return null;
-  const canvas = el("canvas", { width: input.height, height: input.height });
-  const pen = canvas.getContext("2d");
-  const picture = pen.createImageData(input.height, input.height);
-  const onWhite = preprocessing.background > 127; // such a model was trained on dark ink
-  field.forEach((value, at) => {
-    picture.data.fill(onWhite ? 255 - value : value, at * 4, at * 4 + 3);
-    picture.data[at * 4 + 3] = 255;
-  });
-  pen.putImageData(picture, 0, 0);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-}
-
 function fill(select, options, chosen) {
   show(select, options.map(([value, text]) => el("option", { value }, text)));
   select.value = chosen;
   select.disabled = false;
-}
-
-function askForKey(rejected) {
-  const dialog = byId("key-dialog");
-  const message = byId("key-message");
-  if (rejected) message.textContent = `${rejected} Try another one.`;
-  byId("key").value = "";
-  dialog.returnValue = "cancel";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    const onClose = () => resolve(dialog.returnValue === "use" ? byId("key").value.trim() : null);
-    dialog.addEventListener("close", onClose, { once: true });
-  });
-}
-
-function listenForTabs() {
-  for (const [name, other] of [["draw", "files"], ["files", "draw"]]) {
-    const tab = byId(`tab-${name}`);
-    tab.addEventListener("click", () => chooseTab(name));
-    tab.addEventListener("keydown", (event) => {
-      if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-      chooseTab(other);
-      byId(`tab-${other}`).focus();
-    });
-  }
-}
-
-function chooseTab(chosen) {
-  for (const name of ["draw", "files"]) {
-    const tab = byId(`tab-${name}`);
-    tab.setAttribute("aria-selected", String(name === chosen));
-    tab.tabIndex = name === chosen ? 0 : -1;
-    byId(`panel-${name}`).hidden = name !== chosen;
-  }
 }
 
 new Playground().start();

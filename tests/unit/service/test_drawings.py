@@ -30,6 +30,15 @@ def test_a_grid_has_rows_of_eight_with_gaps_that_are_transparent() -> None:
     assert (drawn[5:, 8:, 1] == 0).all()  # where there is no eleventh
 
 
+def test_large_pictures_of_a_grid_are_averaged_down() -> None:
+    halves = np.zeros((2, 130, 112, 1), np.float32)
+    halves[:, :, 57:] = 1  # three columns become one
+    drawn = grid(halves)
+    assert drawn.shape == (43, 2 * 37 + 1, 2)
+    assert set(np.unique(drawn[:, :37, 0])) == {0, 255}
+    assert (drawn[:, :19, 0] == 0).all()
+
+
 def test_an_even_picture_is_black_and_colours_stay() -> None:
     assert (grid(np.full((1, 2, 2, 1), 7, np.float32))[..., 0] == 0).all()
     coloured = np.zeros((1, 1, 2, 3), np.float32)
