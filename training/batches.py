@@ -40,12 +40,20 @@ def portion(dataset: Dataset, recipe: Recipe) -> Portions:
     when that leaves nothing to train on.
     """
     shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
-    cut = recipe.validation if recipe.limit is None else min(recipe.validation, recipe.limit)
+    cut = _validation_pictures(recipe, len(shuffled))
     if cut >= len(shuffled):
         raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training pictures.")
     test = _spread(len(dataset.test), recipe.limit)
     train = _without(shuffled[cut:][: recipe.limit], dataset.bad_train)
     return Portions(train, _without(shuffled[:cut], dataset.bad_train), _without(test, dataset.bad_test))
+
+
+def _validation_pictures(recipe: Recipe, count: int) -> int:
+    """How many of so many training pictures; a share, however small, is at least one."""
+    wanted = int(recipe.validation)
+    if 0 < recipe.validation < 1:
+        wanted = max(1, round(recipe.validation * count))
+    return wanted if recipe.limit is None else min(wanted, recipe.limit)
 
 
 def _spread(count: int, limit: int | None) -> Indices:

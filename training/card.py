@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from service.manifest import Manifest
+from training.datasets import FOLDER
 from training.evaluate import Scores
-from training.recipes import RECIPES
+from training.recipes import find_recipe, is_recipe
 from training.recipes.base import Recipe, spelled
 from training.sources import Source
 
@@ -38,18 +39,20 @@ def write_card(folder: Path, facts: Facts) -> None:
 
 def command_for(recipe: Recipe) -> str:
     """The command that trains exactly this recipe: the one of its name, with `--set` for all that differs."""
-    published = RECIPES[recipe.name]
+    published = find_recipe(recipe.name)
     words = ["convoy-train", "run", recipe.name, "--seed", str(recipe.seed)]
     for field in fields(Recipe):
         value = getattr(recipe, field.name)
         if field.name == "seed" or value == getattr(published, field.name):
+            continue
+        if field.name == "dataset" and value == FOLDER:
             continue
         if field.name == "architecture_options":
             for option, setting in value.items():
                 words += ["--set", f"architecture.{option}={spelled(setting)}"]
         else:
             words += ["--set", f"{field.name}={spelled(value)}"]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--data", "FOLDER"] if recipe.dataset == FOLDER else [])])
 
 
 def _heading(facts: Facts) -> str:
@@ -171,11 +174,13 @@ def _reproduction(facts: Facts) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())
     if facts.command is not None:
         commands = facts.command
-    elif run is not None and recipe is not None and recipe.name in RECIPES:
+    elif run is not None and recipe is not None and is_recipe(recipe.name):
         libraries = ", ".join(f"{name} {version}" for name, version in run.info()["libraries"].items())
-        commands = f"{command_for(recipe)}\nconvoy-train export runs/{recipe.name}/UTC-TIME --name {facts.name}"
+        folder = run.folder.parent.name
+        named = f" --name {shlex.quote(folder)}" if folder != recipe.name else ""
+        commands = f"{command_for(recipe)}{named}\nconvoy-train export runs/{folder}/UTC-TIME --name {facts.name}"
     else:
-        commands = f"convoy-train export {facts.source.name} --name {facts.name}"
+        commands = f"convoy-train export {facts.source.argument or facts.source.name} --name {facts.name}"
     return f"## How to reproduce\n\n```\n{commands}\n```\n\nMade with {libraries}."
 
 

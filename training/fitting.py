@@ -100,7 +100,7 @@ def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress:
     return [
         Position(batches),
         Waiting(batches),
-        LowerOnPlateau(recipe, progress, schedule),
+        *([LowerOnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
         StopOnDivergence(schedule),
         AveragedValidation(),
         *([Bar(len(batches), recipe.epochs, sys.stderr)] if sys.stderr.isatty() else []),

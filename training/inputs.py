@@ -3,6 +3,7 @@
 Pictures that cannot be read are found here, before anything is trained or measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,15 +60,38 @@ def for_resuming(run: Run, place: Place) -> Dataset:
     """The data set as the run had it. Raises TrainingError when its pictures have changed since."""
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
-    folder = place.folder or _folder(run)
-    dataset = for_training(
-        run.recipe(), replace(place, folder=folder, skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
-    )
+    place = replace(_recorded(run, place), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
+    dataset = for_training(run.recipe(), place)
     if dataset.origin.get("digest") != origin.get("digest"):
-        raise TrainingError(
-            f"The pictures in {origin['folder']} have changed since {run.folder} began: start a new run."
-        )
+        raise TrainingError(f"The pictures in {place.folder} have changed since {run.folder} began: start a new run.")
     return dataset
+
+
+def for_measuring(run: Run, place: Place) -> Dataset:
+    """The data set of a run with the run's own test pictures. Raises TrainingError when they are gone or damaged."""
+    recorded = run.info()["dataset"]
+    origin = recorded.get("origin", {})
+    recipe, place = run.recipe(), _recorded(run, place)
+    wanted = replace(_wanted(recipe), test_files=origin.get("test_files"))
+    note = place.note or recorded["given_note"]
+    dataset = datasets.load(recipe.dataset, place.data_dir, note, place.folder, wanted)
+    return _readable(dataset, place.skip_bad or origin.get("skip_bad", False))
+
+
+def for_network(
+    name: str | None, place: Place, expects: Input, how: Preprocessing, labels: Sequence[str] | None
+) -> Dataset:
+    """A data set to measure any network on, or all pictures of `place.folder`; these fit its `labels` by name.
+
+    Raises TrainingError when there is none, and for pictures that it cannot take.
+    """
+    name = datasets.FOLDER if place.folder else name
+    if name is None:
+        raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of pictures.")
+    if name in datasets.DATASETS:
+        return datasets.load(name, place.data_dir, place.note)
+    dataset = datasets.load_to_measure(name, place.data_dir, place.folder, labels, Form(expects, how))
+    return _readable(replace(dataset, note=place.note or dataset.note), place.skip_bad)
 
 
 def form_of(recipe: Recipe) -> Form:
@@ -85,14 +109,22 @@ def _wanted(recipe: Recipe) -> Wanted:
     return Wanted(form_of(recipe), recipe.test_share, recipe.seed)
 
 
-def _folder(run: Run) -> Path | None:
-    """Where a run's own pictures lay, if it had any."""
+def _recorded(run: Run, place: Place) -> Place:
+    """The place with the folder that the run had, unless the user names another."""
     origin = run.info()["dataset"].get("origin", {})
-    return Path(origin["folder"]) if run.recipe().dataset == datasets.FOLDER and origin else None
+    if run.recipe().dataset != datasets.FOLDER or place.folder or not origin:
+        return place
+    return replace(place, folder=Path(origin["folder"]))
+
+
+def _readable(dataset: Dataset, skip_bad: bool) -> Dataset:
+    """The data set, all of its test pictures looked at. Raises TrainingError unless damaged ones are to be skipped."""
+    bad = dataset.test.unreadable(np.arange(len(dataset.test)))
+    if bad and not skip_bad:
+        raise _unreadable(list(bad.values()))
+    return replace(dataset, test=dataset.test.without(list(bad))) if bad else dataset
 
 
 def _unreadable(bad: list[str]) -> TrainingError:
     lines = "\n".join(f"  {line}" for line in bad)
-    return TrainingError(
-        f"{len(bad):,} pictures cannot be read; mend them, or leave them out with --skip-bad:\n{lines}"
-    )
+    return TrainingError(f"Pictures that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")

@@ -7,35 +7,38 @@ import numpy as np
 
 from service.errors import BrokenVersion
 from service.manifest import FILE_NAME, Precision, read_manifest
-from training import datasets
+from training import inputs
 from training.datasets.base import Dataset
 from training.errors import TrainingError
 from training.evaluate import Scores, evaluate_network
+from training.inputs import Place
 from training.noise import with_noise
 from training.runs import open_run
 from training.service_path import ServicePath
-from training.sources import load_network
+from training.sources import load_network, read_labels
 
 
 def report(
-    source: Path, dataset_name: str | None, data_dir: Path | None, precision: Precision, noise: float = 0.0
+    source: Path, dataset_name: str | None, place: Place, precision: Precision, noise: float = 0.0
 ) -> Iterator[str]:
     """Lines for the user about a version's folder or a run's; `noise` is put on the pictures. Raises TrainingError."""
     if (source / FILE_NAME).is_file():
-        labels, scores = _measure_version(source, dataset_name, data_dir, precision, noise)
+        dataset, scores = _measure_version(source, dataset_name, place, precision, noise)
     else:
-        labels, scores = _measure_run(source, dataset_name, data_dir, noise)
+        dataset, scores = _measure_run(source, dataset_name, place, noise)
     noisy = f" with noise of sigma {noise:g}" if noise else ""
     pictures = f"{scores.pictures:,} test pictures{noisy}"
     yield f"accuracy {scores.accuracy:.4f} over {pictures}, cross entropy {scores.loss:.4f}"
-    width = max(map(len, labels))
-    for label, accuracy in zip(labels, scores.per_class_accuracy, strict=True):
+    if dataset.note:
+        yield f"about these pictures: {dataset.note}"
+    width = max(map(len, dataset.labels))
+    for label, accuracy in zip(dataset.labels, scores.per_class_accuracy, strict=True):
         yield f"{label:{width}}  {'no pictures' if accuracy is None else f'{accuracy:.4f}'}"
 
 
 def _measure_version(
-    folder: Path, dataset_name: str | None, data_dir: Path | None, precision: Precision, noise: float
-) -> tuple[tuple[str, ...], Scores]:
+    folder: Path, dataset_name: str | None, place: Place, precision: Precision, noise: float
+) -> tuple[Dataset, Scores]:
     try:
         manifest = read_manifest(folder)
         variant = manifest.variant(precision)
@@ -44,29 +47,33 @@ def _measure_version(
         path = ServicePath(folder / variant.file, manifest.input, manifest.preprocessing, manifest.classes)
     except BrokenVersion as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
-    dataset = _dataset(dataset_name or manifest.provenance.dataset, data_dir, manifest.classes, noise)
-    return dataset.labels, path.score(dataset.test)
+    labels = read_labels(folder / manifest.labels.file)
+    name = dataset_name or manifest.provenance.dataset
+    dataset = inputs.for_network(name, place, manifest.input, manifest.preprocessing, labels)
+    dataset = with_noise(_fitting(dataset, manifest.classes), noise)
+    return dataset, path.score(dataset.test)
 
 
-def _measure_run(
-    folder: Path, dataset_name: str | None, data_dir: Path | None, noise: float
-) -> tuple[tuple[str, ...], Scores]:
+def _measure_run(folder: Path, dataset_name: str | None, place: Place, noise: float) -> tuple[Dataset, Scores]:
     run = open_run(folder)
     network = load_network(run.model_path)
-    classes = network.output_shape[-1]
-    dataset = _dataset(dataset_name or run.recipe().dataset, data_dir, classes, noise)
+    if dataset_name is None and place.folder is None:
+        dataset = inputs.for_measuring(run, place)
+    else:
+        form = inputs.form_of(run.recipe())
+        labels = tuple(run.info()["labels"])
+        dataset = inputs.for_network(dataset_name, place, form.input, form.preprocessing, labels)
+    dataset = with_noise(_fitting(dataset, network.output_shape[-1]), noise)
     if dataset.test.shape != network.input_shape[1:]:
         raise TrainingError(f"The network takes {network.input_shape[1:]}, {dataset.name} has {dataset.test.shape}.")
-    return dataset.labels, evaluate_network(network, dataset.test, np.arange(len(dataset.test)), classes)
+    indices = np.arange(len(dataset.test))
+    return dataset, evaluate_network(network, dataset.test, indices, len(dataset.labels))
 
 
-def _dataset(name: str | None, data_dir: Path | None, classes: int, noise: float) -> Dataset:
-    if name is None:
-        raise TrainingError("The manifest names no data set: give --dataset.")
-    dataset = datasets.load(name, data_dir)
+def _fitting(dataset: Dataset, classes: int) -> Dataset:
     if len(dataset.labels) != classes:
-        raise TrainingError(f"The network has {classes} classes, {name} has {len(dataset.labels)}.")
-    return with_noise(dataset, noise)
+        raise TrainingError(f"The network has {classes} classes, {dataset.name} has {len(dataset.labels)}.")
+    return dataset
 
 
 def _precisions(variants: list) -> str:

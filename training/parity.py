@@ -12,7 +12,7 @@ from service.images import FORMATS
 from service.manifest import Input, Parity, Preprocessing
 from service.preprocess import prepare
 from service.session import FeatureSession
-from training.datasets.base import Split
+from training.datasets.base import ArraySplit, Split
 from training.errors import TrainingError
 from training.pictures import prepare_file, read_picture
 from training.service_path import ServicePath
@@ -43,7 +43,8 @@ def sample_split(split: Split, expects: Input, how: Preprocessing, count: int = 
     """`count` pictures spread evenly over a split (all of them when there are fewer)."""
     indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
     prepared = np.stack([prepare_file(split.encoded(int(index)), expects, how) for index in indices])
-    images = split.pictures(indices) if split.shape == expects.shape else prepared
+    holds_pixels = isinstance(split, ArraySplit) and split.shape == expects.shape
+    images = split.pictures(indices) if holds_pixels else prepared
     return Sample([f"test picture {index}" for index in indices], images, prepared)
 
 

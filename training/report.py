@@ -16,6 +16,7 @@ from training.errors import TrainingError
 from training.evaluate import BATCH_SIZE, Scores, score, softmax
 from training.files import write_whole
 from training.filters import draw_filters, first_filters
+from training.inputs import Place
 from training.recipes.base import Recipe, spelled
 from training.runs import Run
 from training.sources import open_source
@@ -68,7 +69,7 @@ def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
 def _test(folder: Path, data_dir: Path | None) -> _Tested:
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not the folder of a run.")
-    source = open_source(folder, None, data_dir, None)
+    source = open_source(folder, None, Place(data_dir))
     run, dataset, labels = source.run, source.dataset, source.labels  # a folder is a run and has them all
     indices = portion(dataset, run.recipe()).test
     batches = EvaluationBatches(dataset.test, indices, len(labels), BATCH_SIZE)

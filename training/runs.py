@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from service.repository import MODEL_NAME
 from training.errors import TrainingError
 from training.files import read_json, write_json, write_whole
 from training.recipes.base import Recipe, from_json, to_json
@@ -67,6 +68,12 @@ class Run:
     def history(self) -> list[Row]:
         with (self.folder / "history.csv").open(newline="") as file:
             return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+
+
+def check_name(name: str) -> None:
+    """Raises TrainingError for what cannot be a run's name; a model's may be the same ones."""
+    if not MODEL_NAME.fullmatch(name):
+        raise TrainingError(f"{name!r} can't be the name of a run: use letters, digits, '.', '_' and '-', up to 64.")
 
 
 def start_run(runs_dir: Path, recipe: Recipe, info: dict[str, Any], name: str | None = None) -> Run:

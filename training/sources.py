@@ -5,11 +5,14 @@ from pathlib import Path
 
 import keras
 
-from training import architectures, datasets  # noqa: F401  (architectures register the layers that our files hold)
+from service.manifest import Preprocessing
+from training import architectures, inputs  # noqa: F401  (architectures register the layers that our files hold)
 from training.datasets.base import Dataset
 from training.errors import TrainingError
+from training.inputs import DEFAULT, Place
 from training.recipes.base import Recipe
 from training.runs import Run, open_run
+from training.servable import input_of
 
 
 @dataclass(frozen=True)
@@ -23,21 +26,26 @@ class Source:
     labels: tuple[str, ...] | None = None
     dataset: Dataset | None = None
     run: Run | None = None
+    argument: str | None = None
+    """What `convoy-train export` is given for it, where that is not its name."""
 
     @property
     def recipe(self) -> Recipe | None:
         return None if self.run is None else self.run.recipe()
 
 
-def open_source(path: Path, dataset_name: str | None, data_dir: Path | None, note: str | None) -> Source:
+def open_source(path: Path, dataset_name: str | None, place: Place = DEFAULT) -> Source:
     """A run's folder, or a `.keras` (or `.h5`) file, optionally with a data set to measure it on.
 
     Raises TrainingError for a run that has not finished, a file that is no Keras model, and missing data.
     """
     if path.is_dir():
-        return _from_run(open_run(path), data_dir, note)
-    dataset = None if dataset_name is None else datasets.load(dataset_name, data_dir, note)
-    return Source(path.name, load_network(path), None if dataset is None else dataset.labels, dataset)
+        return _from_run(open_run(path), place)
+    model = load_network(path)
+    if dataset_name is None and place.folder is None:
+        return Source(path.name, model)
+    dataset = inputs.for_network(dataset_name, place, input_of(model), Preprocessing(), None)
+    return Source(path.name, model, dataset.labels, dataset)
 
 
 def load_network(path: Path) -> keras.Model:
@@ -74,11 +82,11 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
     return labels
 
 
-def _from_run(run: Run, data_dir: Path | None, note: str | None) -> Source:
+def _from_run(run: Run, place: Place) -> Source:
     if not run.finished:
         command = f"convoy-train run {run.recipe().name} --resume {run.folder}"
         raise TrainingError(f"{run.folder} has not finished: go on with {command}.")
     info = run.info()
-    dataset = datasets.load(run.recipe().dataset, data_dir, note or info["dataset"]["given_note"])
+    dataset = inputs.for_measuring(run, place)
     name = f"run {run.folder.parent.name}/{run.folder.name}"
     return Source(name, load_network(run.model_path), tuple(info["labels"]), dataset, run)

@@ -22,7 +22,7 @@ from training.fitting import Job, fit
 from training.fused import fused
 from training.inputs import DEFAULT, Place
 from training.recipes.base import APPLICATION, Recipe, nearest
-from training.runs import Run, sole_writer, start_run
+from training.runs import Run, check_name, sole_writer, start_run
 
 NO_OPTIONS = {"architecture", "input_shape", "classes", "normalization", "weights"}
 """Parameters of builders that the data set and the rest of the recipe decide."""
@@ -43,6 +43,7 @@ def train(
     file `weights`, or else from those that Keras downloads. Raises TrainingError.
     """
     started_from = _started_from(recipe, weights)
+    check_name(name or recipe.name)
     dataset = inputs.for_training(recipe, place)
     backend.make_repeatable(recipe.seed)
     model = _network_to_train(recipe, dataset, weights or pretrained.DOWNLOADED)

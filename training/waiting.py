@@ -1,13 +1,18 @@
 """For how long a training network waits for its pictures: an input that cannot keep up is seen, not guessed."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import keras
 
-from training.batches import TrainingBatches
-
 COLUMN = "waiting"
+
+
+class Clocked(Protocol):
+    """Batches that know when each of them was there."""
+
+    def ready_s(self, index: int) -> float: ...
 
 
 class Waiting(keras.callbacks.Callback):
@@ -16,19 +21,20 @@ class Waiting(keras.callbacks.Callback):
     Backends draw batches ahead, so one that comes before its step begins is none that was waited for.
     """
 
-    def __init__(self, batches: TrainingBatches) -> None:
+    def __init__(self, batches: Clocked, clock_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._batches = batches
+        self._clock_s = clock_s
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._began_s = time.monotonic()
+        self._began_s = self._clock_s()
         self._waited_s = 0.0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._wanted_s = time.monotonic()
+        self._wanted_s = self._clock_s()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._ended_s = time.monotonic()
+        self._ended_s = self._clock_s()
         self._waited_s += max(0.0, self._batches.ready_s(batch) - self._wanted_s)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

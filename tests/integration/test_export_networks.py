@@ -20,6 +20,7 @@ from training import measure, trainer
 from training.errors import TrainingError
 from training.export import export, options_for
 from training.features import add_features
+from training.inputs import Place
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 from training.runs import Run
@@ -77,7 +78,7 @@ def saved(model: keras.Model, folder: Path) -> Path:
 
 
 def publish(path: Path, models: Path, dataset: str | None = None, **choices: object) -> VersionFolder:
-    source = open_source(path, dataset, None, None)
+    source = open_source(path, dataset)
     options = options_for(source, **{"name": "mine", "models_dir": models} | choices)
     folder = export(source, options, silent)
     return Repository(models).open(options.name, int(folder.name))
@@ -123,18 +124,18 @@ def test_evaluate_measures_the_version_and_the_run_alike(run: Run, tmp_path: Pat
     version = publish(run.folder, tmp_path)
     accuracy = run.metrics()["test"]["accuracy"]
     for source in (version.path, run.folder):
-        lines = list(measure.report(source, None, None, "float32"))
+        lines = list(measure.report(source, None, Place(), "float32"))
         assert lines[0].startswith(f"accuracy {accuracy:.4f} over 1,000 test pictures")
         assert [line.split()[0] for line in lines[1:]] == ["X", "O"]
     with pytest.raises(TrainingError, match="has no int8 graph; it has float32"):
-        list(measure.report(version.path, None, None, "int8"))
+        list(measure.report(version.path, None, Place(), "int8"))
 
 
 def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, tmp_path: Path) -> None:
     version = publish(run.folder, tmp_path, features=False)
     before = {path.name: path.read_bytes() for path in version.path.iterdir()}
     assert "features.onnx" not in before
-    source = open_source(run.folder, None, None, None)
+    source = open_source(run.folder, None)
     other = keras.models.clone_model(source.model)  # weights of chance
     with pytest.raises(TrainingError, match="is not the network"):
         add_features(version.path, replace(source, model=other), silent)

@@ -21,7 +21,7 @@ def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) ->
     """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
     recipe = with_settings(find_recipe("mnist-lenet5"), settings)
     run = trainer.train(recipe, folder / "runs", silent, Place(data_dir))
-    source = open_source(run.folder, None, data_dir, None)
+    source = open_source(run.folder, None, Place(data_dir))
     version = export(source, options_for(source, name="digits", models_dir=folder / "models"), silent)
     manifest = read_manifest(version)
     [variant] = manifest.variants

@@ -58,7 +58,7 @@ TRAINING = (
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
     "noise pretrained quantize "
     "recipes.cifar10_convnetjs recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet recipes.imagenette "
-    "recipes.mnist_lenet5 recipes.mnist_mlp recipes.xo runs schedules servable versions",
+    "recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable versions",
     "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
     "callbacks compare describe evaluate inputs maps waiting",
     "original sources",

@@ -6,7 +6,18 @@ from typing import Any
 
 import click
 
-from training.options import DATA_DIR, FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, example, import_keras
+from training.options import (
+    DATA,
+    DATA_DIR,
+    FOLDER,
+    FRACTION,
+    FRACTIONS,
+    MODELS_DIR,
+    PATH,
+    SKIP_BAD,
+    example,
+    import_keras,
+)
 
 
 @click.command(
@@ -21,6 +32,8 @@ from training.options import DATA_DIR, FOLDER, FRACTION, FRACTIONS, MODELS_DIR, 
 @click.option("--labels", type=PATH, help="One label a line; default: the run's or data set's.")
 @click.option("--dataset", help="Check and measure a .keras file on this data set.")
 @click.option("--pictures", type=FOLDER, help="Check on the pictures in a folder.")
+@DATA
+@SKIP_BAD
 @DATA_DIR
 @click.option("--data-note", help="What to know of these data files; default: what the run was told.")
 @click.option("--logits", "outputs", flag_value="logits", help="The network gives logits: add a softmax.")
@@ -38,7 +51,15 @@ from training.options import DATA_DIR, FOLDER, FRACTION, FRACTIONS, MODELS_DIR, 
 )
 @click.option("--features/--no-features", default=True, help="Write the graph that shows feature maps too.")
 @click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
-def export(source: Path, dataset: str | None, data_dir: Path | None, data_note: str | None, **choices: Any) -> None:
+def export(
+    source: Path,
+    dataset: str | None,
+    data: Path | None,
+    skip_bad: bool,
+    data_dir: Path | None,
+    data_note: str | None,
+    **choices: Any,
+) -> None:
     """Publish a finished run, or any Keras image classifier, as the next version of a model.
 
     The graph takes uint8 pictures and gives probabilities. It is published only when it agrees with the network on at
@@ -48,6 +69,7 @@ def export(source: Path, dataset: str | None, data_dir: Path | None, data_note: 
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
     from training import export, sources
+    from training.inputs import Place
 
-    opened = sources.open_source(source, dataset, data_dir, data_note)
+    opened = sources.open_source(source, dataset, Place(data_dir, data, data_note, skip_bad))
     click.echo(export.export(opened, export.options_for(opened, **choices), click.echo))

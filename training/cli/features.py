@@ -22,5 +22,6 @@ def features(version: Path, source: Path, dataset: str | None, data_dir: Path | 
     import_keras()
     from training import sources
     from training.features import add_features
+    from training.inputs import Place
 
-    add_features(version, sources.open_source(source, dataset, data_dir, None), click.echo)
+    add_features(version, sources.open_source(source, dataset, Place(data_dir)), click.echo)

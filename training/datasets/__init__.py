@@ -1,14 +1,14 @@
 """Name -> loader, one explicit table: official files, and folders of pictures in whatever form is asked for."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from training.datasets import cifar10, imagenette, mnist, xo
 from training.datasets.base import Dataset
 from training.datasets.cache import PictureCache, cache_limit_bytes
-from training.datasets.folder import as_dataset
+from training.datasets.folder import Wanted, all_of, as_dataset
 from training.datasets.listing import Listing, list_pictures
 from training.errors import TrainingError
 from training.pictures import Form
@@ -25,15 +25,6 @@ FOLDERS: dict[str, tuple[str, Callable[[Path | None], Listing]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """How a folder's pictures are to be given: their form, and the test set that is split off where it has none."""
-
-    form: Form
-    test_share: float
-    seed: int
-
-
 def load(
     name: str,
     data_dir: Path | None = None,
@@ -46,27 +37,42 @@ def load(
     "folder" is the pictures in `folder`. `note` is what the user knows about these files ("a JPEG copy"); it goes
     wherever a result goes. Raises TrainingError for an unknown name, and for files that are missing or damaged.
     """
-    if data_dir is None and os.environ.get("CONVOY_DATA"):
-        data_dir = Path(os.environ["CONVOY_DATA"])
     if name in DATASETS:
-        dataset = DATASETS[name](data_dir)
+        dataset = DATASETS[name](_official(data_dir))
     else:
         title, listing = listing_of(name, data_dir, folder)
         if wanted is None:
             raise TrainingError(f"{name} has pictures of any size: nothing here says which is wanted.")
-        cache = PictureCache(cache_limit_bytes())
-        dataset = as_dataset(name, title, listing, wanted.form, cache, wanted.test_share, wanted.seed)
+        dataset = as_dataset(name, title, listing, wanted, PictureCache(cache_limit_bytes()))
+    dataset.check_labels()
     notes = [text for text in (note, dataset.note) if text]
     return replace(dataset, note="; ".join(notes) or None)
 
 
-def listing_of(name: str, data_dir: Path | None, folder: Path | None) -> tuple[str, Listing]:
-    """Title and files of a data set that is a folder of pictures. Raises TrainingError."""
+def load_to_measure(
+    name: str, data_dir: Path | None, folder: Path | None, labels: Sequence[str] | None, form: Form
+) -> Dataset:
+    """The test set of a folder of pictures, or all of them where it has none, for a network with these labels.
+
+    Raises TrainingError.
+    """
+    title, listing = listing_of(name, data_dir, folder, least=1)
+    return all_of(name, title, listing, labels or listing.labels, form)
+
+
+def listing_of(name: str, data_dir: Path | None, folder: Path | None, least: int = 2) -> tuple[str, Listing]:
+    """Title and files of a data set that is a folder of pictures of at least so many classes. Raises TrainingError."""
     if name in FOLDERS:
         title, find = FOLDERS[name]
-        return title, find(data_dir)
+        return title, find(_official(data_dir))
     if name != FOLDER:
         raise TrainingError(f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *FOLDERS])}.")
     if folder is None:
         raise TrainingError("This needs a folder of pictures: name it with --data.")
-    return f"Pictures of the folder {folder.resolve().name!r}", list_pictures(folder)
+    return f"Pictures of the folder {folder.resolve().name!r}", list_pictures(folder, least)
+
+
+def _official(data_dir: Path | None) -> Path | None:
+    """The folder of official files that the user names: by option, or in CONVOY_DATA."""
+    named = os.environ.get("CONVOY_DATA")
+    return Path(named) if data_dir is None and named else data_dir

@@ -85,7 +85,7 @@ class Dataset:
     `note` tells what a reader of a result must know about these very files, `limits` what a network trained on such
     pictures will not be able to do, in one sentence. `preprocessing` is how a picture file becomes one of these.
     `origin` is what a run records to find the same pictures again, `bad_train` and `bad_test` are the indices of those
-    that are left out because they cannot be read. Raises TrainingError for a label that names no class.
+    that are left out because they cannot be read.
     """
 
     name: str
@@ -100,12 +100,14 @@ class Dataset:
     bad_train: tuple[int, ...] = ()
     bad_test: tuple[int, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check_labels(self) -> None:
+        """Raises TrainingError for a label that names no class."""
         for split in (self.train, self.test):
-            labels = split.labels
-            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.labels):
-                strange = labels.max() if labels.max() >= len(self.labels) else labels.min()
-                raise TrainingError(f"{self.name} has a picture of class {strange}; it has {len(self.labels)} classes.")
+            strange = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
+            if len(strange):
+                raise TrainingError(
+                    f"{self.name} has pictures of class {strange[0]}; it has {len(self.labels)} classes."
+                )
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

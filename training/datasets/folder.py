@@ -4,8 +4,9 @@ What a network is evaluated on comes through the service's decoding and preproce
 parts is cut from the same decoded pictures, first scaled down where they are far larger than the network's input.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,19 @@ KEPT_SCALE = 2
 TEST_STREAM = 3  # after the random streams of training.batches
 
 Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a folder's pictures are to be given, and what is the test set where the folder has none by itself.
+
+    That is `test_files` where an earlier run has recorded them, else `test_share` of every class, drawn by `seed`.
+    """
+
+    form: Form
+    test_share: float
+    seed: int
+    test_files: Sequence[str] | None = None
 
 
 class FolderSplit:
@@ -67,6 +81,11 @@ class FolderSplit:
         with ThreadPoolExecutor(usable_cores()) as threads:
             reasons = threads.map(self._complaint, indices)
             return {int(index): reason for index, reason in zip(indices, reasons, strict=True) if reason}
+
+    def without(self, indices: Sequence[int]) -> "FolderSplit":
+        """The split without these pictures."""
+        kept = self._files.at(np.setdiff1d(np.arange(len(self)), indices))
+        return FolderSplit(self._folder, kept, self._form, self._cache)
 
     def _complaint(self, index: int) -> str | None:
         try:
@@ -112,14 +131,36 @@ def split_off(files: Files, share: float, seed: int) -> tuple[Files, Files]:
     return files.at(first), files.at(second)
 
 
-def as_dataset(
-    name: str, title: str, listing: Listing, form: Form, cache: PictureCache, share: float, seed: int
-) -> Dataset:
-    """The pictures of a listing to train on; where it has no test set, that `share` of them, drawn by `seed`, is it."""
+def as_dataset(name: str, title: str, listing: Listing, wanted: Wanted, cache: PictureCache) -> Dataset:
+    """The pictures of a listing, to train on. Raises TrainingError when recorded test pictures are gone."""
     origin = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
     train, test = listing.train, listing.test
     if test is None:
-        train, test = split_off(train, share, seed)
+        train, test = _divided(listing, wanted)
         origin |= {"test_files": list(test.paths)}
-    splits = [FolderSplit(listing.folder, files, form, cache) for files in (train, test)]
-    return Dataset(name, title, listing.labels, *splits, preprocessing=form.preprocessing, origin=origin)
+    splits = [FolderSplit(listing.folder, files, wanted.form, cache) for files in (train, test)]
+    return Dataset(name, title, listing.labels, *splits, preprocessing=wanted.form.preprocessing, origin=origin)
+
+
+def _divided(listing: Listing, wanted: Wanted) -> tuple[Files, Files]:
+    if wanted.test_files is None:
+        return split_off(listing.train, wanted.test_share, wanted.seed)
+    place = {path: index for index, path in enumerate(listing.train.paths)}
+    if gone := [path for path in wanted.test_files if path not in place]:
+        raise TrainingError(f"{listing.folder} lacks {len(gone):,} of the run's test pictures: {', '.join(gone[:5])}.")
+    second = np.array([place[path] for path in wanted.test_files], np.int64)
+    return listing.train.at(np.setdiff1d(np.arange(len(listing.train)), second)), listing.train.at(second)
+
+
+def all_of(name: str, title: str, listing: Listing, labels: Sequence[str], form: Form) -> Dataset:
+    """What a listing has to measure a network with: its test set, or all its pictures where it has none.
+
+    Classes go by their names. Raises TrainingError for one that is not among `labels`.
+    """
+    if strange := sorted(set(listing.labels) - set(labels)):
+        raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(strange)}.")
+    files = listing.train if listing.test is None else listing.test
+    number = np.array([labels.index(label) for label in listing.labels])
+    split = FolderSplit(listing.folder, Files(files.paths, number[files.classes]), form, PictureCache(0))
+    note = "all of the folder's pictures, also those that it may have been trained on" if listing.test is None else None
+    return Dataset(name, title, tuple(labels), split, split, note, preprocessing=form.preprocessing)

@@ -52,18 +52,18 @@ class Listing:
         return sha256.hexdigest()
 
 
-def list_pictures(folder: Path) -> Listing:
+def list_pictures(folder: Path, least: int = 2) -> Listing:
     """All files of a folder in one of the two layouts, the classes in the order of their folders' names.
 
     Labels are the folders' names, or what a `labels.txt` beside them says ("n01440764 tench", one folder a line).
-    Raises TrainingError when the layout is another one, naming what is wrong.
+    Raises TrainingError when the layout is another one, or there are less than `least` classes, naming what is wrong.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder; expected is {LAYOUT}.")
     test = _test_folder(folder)
     if not (folder / TRAIN).is_dir() or not (test or _names(folder) == [TRAIN]):
-        return _labelled(Listing(folder, *_listed(folder, ""), None))
-    labels, train = _listed(folder, TRAIN)
+        return _labelled(Listing(folder, *_listed(folder, "", least), None))
+    labels, train = _listed(folder, TRAIN, least)
     if test is None:
         return _labelled(Listing(folder, labels, train, None))
     return _labelled(Listing(folder, labels, train, _test_files(folder, test, labels)))
@@ -78,18 +78,18 @@ def _test_folder(folder: Path) -> str | None:
 
 
 def _test_files(folder: Path, test: str, labels: tuple[str, ...]) -> Files:
-    found, files = _listed(folder, test)
+    found, files = _listed(folder, test, 1)
     if strange := sorted(set(found) - set(labels)):
         raise TrainingError(f"{folder / test} has classes that {folder / TRAIN} lacks: {', '.join(strange)}.")
     number = np.array([labels.index(label) for label in found])
     return replace(files, classes=number[files.classes])
 
 
-def _listed(folder: Path, part: str) -> tuple[tuple[str, ...], Files]:
+def _listed(folder: Path, part: str, least: int) -> tuple[tuple[str, ...], Files]:
     names = _names(folder / part)
-    if len(names) < 2:
+    if len(names) < least:
         found = f"only {names[0]!r}" if names else "none"
-        raise TrainingError(f"{folder / part} needs at least two folders of pictures and has {found}: {LAYOUT}.")
+        raise TrainingError(f"{folder / part} has {found} of at least {least} folders of pictures: {LAYOUT}.")
     by_class = [sorted(_files_below(folder, os.path.join(part, name))) for name in names]
     if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
         raise TrainingError(f"{folder / part} has classes without pictures: {', '.join(empty)}.")

@@ -9,6 +9,7 @@ from training.recipes import (
     imagenette,
     mnist_lenet5,
     mnist_mlp,
+    own_pictures,
     xo,
 )
 from training.recipes.base import Recipe, nearest
@@ -30,7 +31,14 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`. Raises TrainingError naming the nearest one."""
-    if name not in RECIPES:
-        raise TrainingError(f"There is no recipe called {name!r}: {nearest(name, RECIPES)}")
-    return RECIPES[name]
+    """The recipe called `name`, or the one for a network of that name. Raises TrainingError naming the nearest one."""
+    if name in RECIPES:
+        return RECIPES[name]
+    if name in own_pictures.NETWORKS:
+        return own_pictures.recipe_for(name)
+    raise TrainingError(f"There is no recipe called {name!r}: {nearest(name, [*RECIPES, *own_pictures.NETWORKS])}")
+
+
+def is_recipe(name: str) -> bool:
+    """Whether `find_recipe` knows it."""
+    return name in RECIPES or name in own_pictures.NETWORKS

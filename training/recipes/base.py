@@ -86,8 +86,9 @@ class Recipe:
     """What the layers compute in while training. Weights, batch statistics and the kept network are float32 always."""
     epochs: int = 10
     batch_size: int = 128
-    validation: int = 5000
-    """Pictures split off the training set, drawn by `seed`, to choose and to stop by. 0: none, keep the last."""
+    validation: int | float = 5000
+    """Pictures split off the training set, drawn by `seed`, to choose and to stop by; below 1, their share of it.
+    0: none, keep the last."""
     watch: Literal["accuracy", "loss"] = "accuracy"
     """The validation figure that says what an improvement is: for `keep`, `patience` and `plateau_epochs`."""
     keep: Literal["best", "last"] = "last"
@@ -234,6 +235,8 @@ def _typed(key: str, text: str, kind: Any) -> Any:
             return tuple(float(part) for part in text.split(",") if part.strip())
         if typing.get_origin(kind) is Literal:
             return choices[choices.index(text)]
+        if choices == (int, float):
+            return int(text) if text.strip().isdigit() else float(text)
         if type(None) in choices:
             return None if text.lower() == "none" else choices[0](text)
         return _TRUTH[text.lower()] if kind is bool else kind(text)
@@ -248,6 +251,8 @@ def _expectation(kind: Any, choices: tuple[Any, ...]) -> str:
         return f"one of {', '.join(choices)}"
     if type(None) in choices:
         return "a whole number or none"
+    if choices == (int, float):
+        return "a number"
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a text")
 
 

@@ -8,6 +8,7 @@ from keras import layers
 
 from tests.unit.training.runs import finished_run
 from training.errors import TrainingError
+from training.inputs import Place
 from training.recipes import find_recipe
 from training.runs import start_run
 from training.sources import labels_for, load_network, open_source, read_labels
@@ -19,7 +20,7 @@ def network() -> keras.Model:
 
 def test_a_file_with_a_data_set(tmp_path: Path) -> None:
     network().save(tmp_path / "mine.keras")
-    source = open_source(tmp_path / "mine.keras", "xo", None, "drawn")
+    source = open_source(tmp_path / "mine.keras", "xo", Place(note="drawn"))
     assert source.name == "mine.keras"
     assert source.labels == ("X", "O")
     assert source.dataset.note == "drawn"
@@ -31,7 +32,7 @@ def test_a_compiled_network_is_opened_without_its_optimiser(tmp_path: Path) -> N
     model = network()
     model.compile("adam", loss_of_mine)
     model.save(tmp_path / "mine.keras")
-    assert open_source(tmp_path / "mine.keras", None, None, None).labels is None
+    assert open_source(tmp_path / "mine.keras", None).labels is None
 
 
 def loss_of_mine(labels: object, logits: object) -> float:
@@ -43,7 +44,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
     recipe = find_recipe("xo")
     run = finished_run(tmp_path, recipe)
     network().save(run.model_path)
-    source = open_source(run.folder, None, None, None)
+    source = open_source(run.folder, None)
     assert source.name == f"run xo/{run.folder.name}"
     assert source.recipe == recipe
     assert source.labels == ("cat", "dog", "ox")
@@ -53,7 +54,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
     run = start_run(tmp_path, find_recipe("xo"), {})
     with pytest.raises(TrainingError, match=r"has not finished: go on with convoy-train run xo --resume .*xo"):
-        open_source(run.folder, None, None, None)
+        open_source(run.folder, None)
 
 
 def test_what_is_no_network_is_named(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_network_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
     network().save(tmp_path / "mine.keras")
-    source = open_source(tmp_path / "mine.keras", "xo", None, None)
+    source = open_source(tmp_path / "mine.keras", "xo")
     path = tmp_path / "labels.txt"
     path.write_text("cross \r\nring\r\n", encoding="utf-8")
     assert labels_for(source, path, 2) == ("cross", "ring")
@@ -83,7 +84,7 @@ def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels"):
         labels_for(source, None, 3)
     with pytest.raises(TrainingError, match="2 classes have no names: give --labels FILE"):
-        labels_for(open_source(tmp_path / "mine.keras", None, None, None), None, 2)
+        labels_for(open_source(tmp_path / "mine.keras", None), None, 2)
 
 
 def test_broken_label_files_are_named(tmp_path: Path) -> None:

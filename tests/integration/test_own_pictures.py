@@ -1,0 +1,105 @@
+"""Pictures of one's own: one command trains, one publishes, and what is wrong with a folder ends before it writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from service.manifest import read_manifest
+from tests.folders import fill
+from training.cli import main
+from training.runs import Run
+
+TINY = ("--epochs", "15", "--set", "batch_size=8", "--set", "architecture.hidden=16,", "--set", "learning_rate=0.01")
+
+
+def convoy_train(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos of three kinds, one of them damaged, and a run `colours` on it."""
+    root = tmp_path_factory.mktemp("own")
+    fill(root / "photos", "red", "green", "blue", count=30)
+    (root / "photos" / "red" / "note.txt").write_text("not a picture")
+    folders = ("--runs-dir", root / "runs", "--data", root / "photos")
+    convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-bad", *TINY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root: Path) -> Run:
+    [folder] = (root / "runs" / "colours").iterdir()
+    return Run(folder)
+
+
+def test_a_run_records_which_pictures_it_had(root: Path, run: Run) -> None:
+    dataset = run.info()["dataset"]
+    assert run.info()["labels"] == ["blue", "green", "red"]
+    assert dataset["title"] == "Pictures of the folder 'photos'"
+    counts = [dataset[f"{part}_pictures"] for part in ("training", "validation", "test")]
+    assert sum(counts) == 90
+    assert counts[1:] == [7, 18]
+    assert dataset["origin"]["skipped"] == ["red/note.txt: The bytes are not a picture, or its header is damaged."]
+    test_files = dataset["origin"]["test_files"]
+    assert all((root / "photos" / name).is_file() for name in test_files)
+    assert [sum(name.startswith(label) for name in test_files) for label in run.info()["labels"]] == [6, 6, 6]
+    for row in run.history():
+        assert 0 <= row["waiting"] <= 1
+        assert row["images_per_s"] > 0
+    assert run.metrics()["test"]["accuracy"] > 0.8
+
+
+def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: Path, run: Run) -> None:
+    convoy_train("export", run.folder, "--name", "colours", "--models-dir", root / "models")
+    version = root / "models" / "colours" / "1"
+    manifest = read_manifest(version)
+    assert (manifest.preprocessing.resize, manifest.preprocessing.shorter) == ("shorter", 32)
+    assert manifest.input.shape == (28, 28, 1)
+    assert manifest.variants[0].test_accuracy == run.metrics()["test"]["accuracy"]
+    card = (version / "card.md").read_text()
+    assert "convoy-train run mlp --seed 1" in card
+    assert "--data FOLDER --name colours" in card
+    assert str(root) not in card + json.dumps(manifest.model_dump(mode="json"))
+
+    lines = convoy_train("evaluate", run.folder).splitlines()
+    assert lines[0].startswith(f"accuracy {run.metrics()['test']['accuracy']:.4f} over 18 test pictures")
+    fill(root / "new", "green", "red", count=4, seed=1)
+    for source in (version, run.folder):
+        lines = convoy_train("evaluate", source, "--data", root / "new").splitlines()
+        assert lines[0].startswith("accuracy 1.0000 over 8 test pictures")
+        assert "also those that it may have been trained on" in lines[1]
+        assert lines[2].split() == ["blue", "no", "pictures"]
+    fill(root / "other", "red", count=1)
+    (root / "other" / "red").rename(root / "other" / "purple")
+    assert "does not know: purple" in convoy_train("evaluate", version, "--data", root / "other", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "mlp", "--data", "missing"], "missing is no folder; expected is one folder of pictures for each"),
+        (["run", "mlp", "--data", "empty"], "empty has none of at least 2 folders of pictures"),
+        (["run", "mlp", "--data", "photos"], "Pictures that cannot be read: 1. Mend them, or add --skip-bad:\n  red/n"),
+        (["run", "mlp"], "needs a folder of pictures: name it with --data"),
+        (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),
+        (["run", "alexnet", "--data", "photos", "--skip-bad", "--set", "side_px=20"], "needs pictures of at least"),
+        (["run", "mlp", "--data", "photos", "--skip-bad", "--set", "validation=80"], "leaves nothing of folder's 73"),
+        (["run", "mlp", "--data", "photos", "--skip-bad", "--name", "a/b"], "'a/b' can't be the name of a run"),
+        (["run", "imagenette-resnet18"], "Imagenette is not downloaded by itself"),
+    ],
+)
+def test_mistakes_end_before_anything_is_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.delenv("CONVOY_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").symlink_to(root / "photos")
+    assert message in convoy_train(*words, code=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "photos"}

@@ -1,0 +1,118 @@
+"""The pictures that a recipe or a run asks for, in their form; damaged ones are listed, or left out and recorded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.folders import fill
+from training import inputs
+from training.batches import portion
+from training.errors import TrainingError
+from training.inputs import Place
+from training.recipes.base import Recipe
+from training.runs import start_run
+
+RECIPE = Recipe(name="mine", dataset="folder", architecture="cifar-resnet20", validation=0.25, seed=3)
+
+
+def damage(folder: Path) -> None:
+    (folder / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "blue" / "notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "shorter"),
+    [
+        ({}, (32, 32, 3), 37),
+        ({"side_px": 64}, (64, 64, 3), 73),
+        ({"side_px": 64, "shorter_px": 64}, (64, 64, 3), 64),
+        ({"side_px": 64, "resize": "squash"}, (64, 64, 3), None),
+        ({"architecture": "resnet50"}, (224, 224, 3), 256),
+        ({"architecture": "lenet5"}, (28, 28, 1), 32),
+        ({"architecture": "keras:ResNet50"}, (224, 224, 3), 256),
+    ],
+)
+def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, shorter: int | None) -> None:
+    form = inputs.form_of(Recipe(**{**vars(RECIPE), **settings}))
+    assert (form.input.shape, form.preprocessing.shorter) == (size, shorter)
+
+
+def test_damaged_pictures_are_all_listed(tmp_path: Path) -> None:
+    damage(fill(tmp_path, "red", "blue", count=20))
+    with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-bad") as caught:
+        inputs.for_training(RECIPE, Place(folder=tmp_path))
+    lines = str(caught.value).splitlines()[1:]
+    assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]
+
+
+def test_left_out_pictures_are_recorded_and_move_no_other(tmp_path: Path) -> None:
+    fill(tmp_path, "red", "blue", count=20)
+    whole = inputs.for_training(RECIPE, Place(folder=tmp_path))
+    before = portion(whole, RECIPE)
+    (tmp_path / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
+    dataset = inputs.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
+    assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not a picture, or its header is damaged."]
+    after = portion(dataset, RECIPE)
+    gone = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
+    assert sum(gone) == 1
+    for part in ("train", "validation", "test"):
+        kept = [index for index in getattr(before, part) if index in getattr(after, part)]
+        assert getattr(after, part).tolist() == kept
+
+
+def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
+    recipe = Recipe(**{**vars(RECIPE), "limit": 2})
+    fill(tmp_path, "red", "blue", count=20)
+    dataset = inputs.for_training(recipe, Place(folder=tmp_path))
+    used = portion(dataset, recipe).test[0]
+    spare = next(index for index in range(len(dataset.test)) if index not in portion(dataset, recipe).test)
+    files = dataset.origin["test_files"]
+    (tmp_path / files[spare]).write_bytes(b"")
+    assert len(inputs.for_training(recipe, Place(folder=tmp_path)).test) == len(files)
+    (tmp_path / files[used]).write_bytes(b"")
+    with pytest.raises(TrainingError, match=f"cannot be read: 1.*\n  {files[used]}"):
+        inputs.for_training(recipe, Place(folder=tmp_path))
+
+
+def record(folder: Path, runs_dir: Path, skip_bad: bool = False):
+    dataset = inputs.for_training(RECIPE, Place(folder=folder, skip_bad=skip_bad))
+    info = {"dataset": {"given_note": "from my phone", "origin": dict(dataset.origin)}}
+    return dataset, start_run(runs_dir, RECIPE, info)
+
+
+def test_a_run_goes_on_with_the_same_pictures_only(tmp_path: Path) -> None:
+    damage(fill(tmp_path / "photos", "red", "blue", count=20))
+    dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_bad=True)
+    again = inputs.for_resuming(run, Place())
+    assert (again.origin, again.note) == (dataset.origin, "from my phone")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with pytest.raises(TrainingError, match="photos is no folder"):
+        inputs.for_resuming(run, Place())
+    assert len(inputs.for_resuming(run, Place(folder=tmp_path / "moved")).train) == len(dataset.train)
+    (tmp_path / "moved" / "red" / "001.png").unlink()
+    with pytest.raises(TrainingError, match=r"moved have changed since .* start a new run"):
+        inputs.for_resuming(run, Place(folder=tmp_path / "moved"))
+
+
+def test_a_run_is_measured_on_its_own_test_pictures(tmp_path: Path) -> None:
+    fill(tmp_path / "photos", "red", "blue", count=20)
+    dataset, run = record(tmp_path / "photos", tmp_path / "runs")
+    fill(tmp_path / "more", "green", count=1)
+    (tmp_path / "more" / "green" / "000.jpg").rename(tmp_path / "photos" / "blue" / "aaa.jpg")
+    again = inputs.for_measuring(run, Place())
+    indices = np.arange(len(dataset.test))
+    np.testing.assert_array_equal(again.test.pictures(indices), dataset.test.pictures(indices))
+    broken = tmp_path / "photos" / dataset.origin["test_files"][0]
+    broken.write_bytes(b"")
+    with pytest.raises(TrainingError, match="cannot be read: 1"):
+        inputs.for_measuring(run, Place())
+    assert len(inputs.for_measuring(run, Place(skip_bad=True)).test) == len(indices) - 1
+
+
+def test_nothing_to_measure_on_is_said() -> None:
+    form = inputs.form_of(RECIPE)
+    with pytest.raises(TrainingError, match="give --dataset, or --data with a folder"):
+        inputs.for_network(None, Place(), form.input, form.preprocessing, ("a", "b"))
+    with pytest.raises(TrainingError, match="needs a folder of pictures: name it with --data"):
+        inputs.for_network("folder", Place(), form.input, form.preprocessing, ("a", "b"))

@@ -1,0 +1,46 @@
+"""A recipe for pictures of one's own with every network of the zoo: values that do well on some thousand photos.
+
+Networks with batch normalisation bear a higher rate than those without. They start from nothing; a network that has
+seen ImageNet already (`fine-tune`) needs far fewer pictures.
+"""
+
+from training.published import PUBLISHED
+from training.recipes.base import Recipe
+
+NETWORKS = ("mlp", *PUBLISHED)
+GREY = ("mlp", "lenet5")
+OWN_SIZE = (*GREY, "convnetjs", "cifar-resnet")
+"""Made for smaller pictures than these."""
+SIDE_PX = 128
+
+
+def recipe_for(network: str) -> Recipe:
+    """Trains one of `NETWORKS` on the pictures of `--data`; its name is the network's."""
+    values = _GREY_VALUES if network in GREY else _COLOUR_VALUES
+    return Recipe(
+        name=network,
+        about=f"{network} on pictures of your own",
+        dataset="folder",
+        architecture=network,
+        side_px=None if network.startswith(OWN_SIZE) else SIDE_PX,
+        optimizer="adamw",
+        learning_rate=1e-3 if "resnet" in network else 2e-4,
+        weight_decay=0.02,
+        schedule="one_cycle",
+        warm_up_epochs=3,
+        label_smoothing=0.1,
+        epochs=30,
+        batch_size=32,
+        validation=0.1,
+        keep="best",
+        **values,
+    )
+
+
+_GREY_VALUES = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}
+_COLOUR_VALUES = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "crop_area": (0.35, 1.0),
+    "flip": True,
+}
