@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
@@ -23,7 +23,13 @@ class _Files(StaticFiles):
 
 
 def playground_routes() -> list[BaseRoute]:
-    return [Route("/", _page, methods=["GET"]), Mount(PREFIX, _Files(directory=STATIC), name="playground")]
+    files = _Files(directory=STATIC)
+
+    # Not a Mount: behind a proxy that strips the root path, Starlette's would look for the files in the wrong place.
+    async def part(request: Request) -> Response:
+        return await files.get_response(request.path_params["name"], request.scope)
+
+    return [Route("/", _page, methods=["GET"]), Route(f"{PREFIX}/{{name}}", part, methods=["GET"])]
 
 
 async def _page(request: Request) -> Response:
