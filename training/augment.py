@@ -9,10 +9,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.colour import changes_colour, colour
 from training.pictures import Box, Boxes
 from training.recipes.base import Recipe
 
 Pictures = NDArray[np.uint8]
+Labels = NDArray[np.float32]
 Range = tuple[float, ...]
 
 CROP_TRIES = 10
@@ -24,6 +26,10 @@ def augment(pictures: Pictures, recipe: Recipe, random: Generator) -> Pictures:
         pictures = shift(pictures, recipe.shift_px, recipe.shift_fill, random)
     if recipe.flip:
         pictures = flip(pictures, random)
+    if changes_colour(recipe):
+        pictures = colour(pictures, recipe, random)
+    if recipe.cutout_px:
+        pictures = cut_out(pictures, recipe.cutout_px, recipe.mean, random)
     return pictures
 
 
@@ -40,7 +46,38 @@ def shift(pictures: Pictures, pixels: int, fill: str, random: Generator) -> Pict
 def flip(pictures: Pictures, random: Generator) -> Pictures:
     """Mirrors every second picture, by chance, left to right."""
     mirrored = random.random(len(pictures)) < 0.5
-    return np.where(mirrored[:, None, None, None], pictures[:, :, ::-1], pictures)
+    flipped = pictures.copy()
+    flipped[mirrored] = pictures[mirrored, :, ::-1]
+    return flipped
+
+
+def cut_out(pictures: Pictures, pixels: int, mean: Range, random: Generator) -> Pictures:
+    """Paints a square of so many pixels a side in the mean colour (0..1), anywhere, at the edges in part outside.
+
+    DeVries and Taylor 2017, "Cutout", who paint zeros on normalised pictures: the mean too.
+    """
+    count, height, width, _ = pictures.shape
+    rows, columns = (_within(side, pixels, count, random) for side in (height, width))
+    hole = rows[:, :, None, None] & columns[:, None, :, None]
+    return np.where(hole, np.rint(255 * np.array(mean)).astype(np.uint8), pictures)
+
+
+def _within(side: int, pixels: int, count: int, random: Generator) -> NDArray[np.bool_]:
+    """For each picture, (count, side), which places along a side lie within a stretch around one of them."""
+    place, centre = np.arange(side), random.integers(0, side, (count, 1))
+    return (place >= centre - pixels // 2) & (place < centre - pixels // 2 + pixels)
+
+
+def mix_up(pictures: Pictures, labels: Labels, alpha: float, random: Generator) -> tuple[Pictures, Labels]:
+    """Lays another picture of the batch over each, and mixes their labels alike: shares drawn from Beta(alpha, alpha).
+
+    Zhang et al. 2017, "mixup". Labels are one-hot, float32 (n, classes).
+    """
+    partner = random.permutation(len(pictures))
+    share = random.beta(alpha, alpha, (len(pictures), 1)).astype(np.float32)
+    other = share.reshape(-1, 1, 1, 1)
+    mixed = np.rint(pictures + other * (pictures[partner].astype(np.float32) - pictures))
+    return mixed.astype(np.uint8), labels + share * (labels[partner] - labels)
 
 
 def random_boxes(count: int, area: Range, aspect: Range, random: Generator) -> Boxes:

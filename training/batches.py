@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.cores import usable_cores
-from training.augment import augment, random_boxes
+from training.augment import augment, mix_up, random_boxes
 from training.datasets.base import Dataset, Split
 from training.errors import TrainingError
 from training.prefetch import Prefetcher
@@ -136,7 +136,8 @@ class TrainingBatches(_Batches):
     def _make(self, index: int) -> Batch:
         chosen = self._chosen(self._order, index)
         random = np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
-        return augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
+        pictures, labels = augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
+        return mix_up(pictures, labels, self._recipe.mixup, random) if self._recipe.mixup else (pictures, labels)
 
     def _pictures(self, chosen: Indices, random: np.random.Generator) -> NDArray[np.uint8]:
         recipe = self._recipe

@@ -46,6 +46,7 @@ def for_training(recipe: Recipe, place: Place) -> Dataset:
     stand in `origin`.
     """
     dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe))
+    _check_channels(recipe, dataset)
     portions = portion(dataset, recipe)
     train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
     test = dataset.test.unreadable(portions.test)
@@ -103,6 +104,14 @@ def form_of(recipe: Recipe) -> Form:
         return Form(size, Preprocessing())
     shorter = recipe.shorter_px or round(MARGIN * max(size.height, size.width))
     return Form(size, Preprocessing(resize="shorter", shorter=shorter))
+
+
+def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
+    for name in ("saturation", "lighting"):
+        if getattr(recipe, name) and dataset.train.shape[-1] == 1:
+            raise TrainingError(
+                f"{name} changes colours; {dataset.name} is grey for {recipe.architecture}: set {name}=0."
+            )
 
 
 def _wanted(recipe: Recipe) -> Wanted:

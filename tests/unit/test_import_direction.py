@@ -52,7 +52,7 @@ TRAINING = (
     "training averages datasets.cache errors filters frugal fused options page prefetch published "
     "architectures.kernels architectures.layers",
     "clock costs datasets.listing files foreign_graph graph pictures recipes.base",
-    "adapt datasets.base graph_join",
+    "adapt colour datasets.base graph_join",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "

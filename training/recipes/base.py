@@ -81,6 +81,16 @@ class Recipe:
     the picture's area, `0.08,1` in the paper. Empty: whole pictures."""
     crop_aspect: tuple[float, ...] = (3 / 4, 4 / 3)
     """Least and greatest width over height of these parts."""
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    """Each is multiplied by chance by 1 - value to 1 + value."""
+    lighting: float = 0.0
+    """Deviation of AlexNet's shifts of colour along the principal axes of ImageNet's colours; 0.1 there."""
+    cutout_px: int = 0
+    """Side of a square that is painted over, somewhere on each picture."""
+    mixup: float = 0.0
+    """Pictures and labels are mixed in pairs, with shares from Beta(mixup, mixup); 0.2 is usual."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in while training. Weights, batch statistics and the kept network are float32 always."""
@@ -137,6 +147,9 @@ class Recipe:
         for name in ("crop_area", "crop_aspect"):
             if (pair := getattr(self, name)) and (len(pair) != 2 or not 0 < pair[0] <= pair[1]):
                 raise TrainingError(f"{name} needs two positive numbers, the smaller first.")
+        for name in ("brightness", "contrast", "saturation", "lighting"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
         if self.crop_area and self.crop_area[1] > 1:
             raise TrainingError("crop_area is a share of the picture: at most 1.")
 
@@ -150,6 +163,8 @@ _AT_LEAST = {
     "frozen_epochs": 0,
     "patience": 0,
     "shift_px": 0,
+    "cutout_px": 0,
+    "mixup": 0,
     "epochs": 1,
     "batch_size": 1,
     "validation": 0,

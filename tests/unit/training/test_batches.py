@@ -1,6 +1,7 @@
 """Batches: every picture once an epoch, in an order and a form that depend on seed, epoch and index alone."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -114,6 +115,23 @@ def test_batches_made_by_many_threads_at_once_are_the_same() -> None:
         np.testing.assert_array_equal(labels, other_labels)
 
 
+def test_batches_are_the_same_for_any_number_of_workers() -> None:
+    asked = {"shift_px": 1, "crop_area": (0.3, 1.0), "brightness": 0.3, "mixup": 0.4, "cutout_px": 2}
+    images = np.random.default_rng(7).integers(0, 255, (50, 8, 8, 3), np.uint8)
+    same = ArraySplit(images, np.arange(50) % CLASSES)
+    drawn = []
+    for workers in (0, 1, 2, 7):
+        batches = TrainingBatches(same, np.arange(50), CLASSES, recipe(**asked), workers)
+        for epoch in (0, 3):
+            batches.epoch = epoch
+            drawn.append((epoch, [batches[index] for index in range(len(batches))]))
+    for epoch, batches in drawn:
+        for (pictures, labels), (others, other_labels) in zip(dict(drawn)[epoch], batches, strict=True):
+            np.testing.assert_array_equal(pictures, others)
+            np.testing.assert_array_equal(labels, other_labels)
+    assert labels.max(axis=1).min() < 1  # mixed
+
+
 def test_portions_split_the_training_set_without_overlap() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
     portions = portion(dataset, recipe())
@@ -123,6 +141,32 @@ def test_portions_split_the_training_set_without_overlap() -> None:
     again, other = portion(dataset, recipe()), portion(dataset, recipe(seed=2))
     np.testing.assert_array_equal(portions.validation, again.validation)
     assert set(portions.validation) != set(other.validation)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.25, 25), (0.001, 1), (0, 0), (1, 1)])
+def test_validation_may_be_a_share(share: float, count: int) -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    assert len(portion(dataset, recipe(validation=share)).validation) == count
+
+
+def test_pictures_left_out_move_no_other() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    portions = portion(dataset, recipe())
+    bad = (int(portions.train[5]), int(portions.validation[0]))
+    rest = portion(replace(dataset, bad_train=bad, bad_test=(2,)), recipe())
+    np.testing.assert_array_equal(rest.train, np.delete(portions.train, 5))
+    np.testing.assert_array_equal(rest.validation, portions.validation[1:])
+    assert 2 not in rest.test
+
+
+def test_a_limited_test_set_is_spread_over_the_whole() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    assert portion(dataset, recipe(limit=3)).test.tolist() == [0, 14, 29]
+
+
+def test_a_label_beyond_the_classes_is_refused() -> None:
+    with pytest.raises(TrainingError, match="any has pictures of class 2; it has 2 classes"):
+        Dataset("any", "Any", ("a", "b"), split(100), split(30)).check_labels()
 
 
 def test_a_limit_holds_for_every_portion() -> None:

@@ -22,6 +22,9 @@ BASE = Recipe(name="any", dataset="mnist", architecture="lenet5")
         ("milestones", "30, 60", (30.0, 60.0)),
         ("limit", "500", 500),
         ("limit", "none", None),
+        ("validation", "500", 500),
+        ("validation", "0.1", 0.1),
+        ("crop_area", "0.3,1", (0.3, 1.0)),
         ("dataset", "cifar10", "cifar10"),
     ],
 )
@@ -81,6 +84,17 @@ def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> Non
         ({"std": "0"}, "std must be positive"),
         ({"keep": "best", "validation": "0"}, "needs validation pictures"),
         ({"schedule": "step"}, "needs milestones"),
+        ({"crop_area": "0.5"}, "crop_area needs two positive numbers, the smaller first"),
+        ({"crop_area": "0.5,0.2"}, "the smaller first"),
+        ({"crop_area": "0.5,1.5"}, "at most 1"),
+        ({"crop_aspect": "0,1"}, "crop_aspect needs two positive numbers"),
+        ({"brightness": "1.5"}, r"brightness is 1.5; it must be in \[0, 1\]"),
+        ({"lighting": "-0.1"}, "lighting"),
+        ({"mixup": "-1"}, "mixup is -1.0; it must be at least 0"),
+        ({"cutout_px": "-1"}, "cutout_px"),
+        ({"test_share": "1"}, "test_share is 1.0; it must be between 0 and 1"),
+        ({"side_px": "64", "shorter_px": "60"}, "shorter_px is 60, too little to cut side_px=64 out of"),
+        ({"side_px": "0"}, "side_px is 0"),
     ],
 )
 def test_values_out_of_range_are_refused(settings: dict[str, str], message: str) -> None:
