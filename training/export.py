@@ -32,6 +32,7 @@ from training.errors import TrainingError
 from training.evaluate import Scores
 from training.features import write_features
 from training.parity import Sample, check_parity, sample_folder, sample_split
+from training.samples import write_samples
 from training.servable import DETECTION, Outputs, Scaling, classes_of, input_of, servable
 from training.service_path import ServicePath
 from training.sources import Source, labels_for
@@ -168,6 +169,7 @@ def _manifest(folder: Path, job: _Job, parity: Parity, scores: Scores | None, ex
         parameters=job.source.model.count_params(),
         variants=[variant],
         extra_graphs=extra,
+        samples=write_samples(folder, job.expects, len(job.labels), {"float32": GRAPH}),
         metrics={} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss},
         provenance=_provenance(job.source),
     )

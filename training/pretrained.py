@@ -73,7 +73,7 @@ def build(
     image = keras.Input(input_shape, name="image")
     base = _base(name, image, weights)
     if weights is not None and APPLICATIONS[name].bgr:
-        _swap_red_and_blue(base)
+        swap_red_and_blue(base)
     x = layers.Dropout(dropout, name="head_dropout")(base.output)
     return keras.Model(image, logits(x, classes), name=name.lower())
 
@@ -131,7 +131,7 @@ def _load(base: keras.Model, name: str, path: Path) -> None:
         ) from error
 
 
-def _swap_red_and_blue(base: keras.Model) -> None:
+def swap_red_and_blue(base: keras.Model) -> None:
     """Lets the first convolution, which has learnt BGR, take RGB: the same sums, and nothing to turn round."""
     first = next(layer for layer in base.layers if isinstance(layer, layers.Conv2D))
     kernel, *biases = first.get_weights()

@@ -15,6 +15,7 @@ from service.images import decode
 from service.preprocess import prepare
 from service.repository import Repository, VersionFolder
 from service.session import Session
+from service.verify import verify
 from tests.pictures import picture
 from training import measure, trainer
 from training.errors import TrainingError
@@ -97,7 +98,8 @@ def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
 def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path) -> None:
     version = publish(run.folder, tmp_path)
     assert {path.name for path in version.path.iterdir()} == {
-        *("model.onnx", "features.onnx", "manifest.json", "labels.txt", "card.md", "curves.png", "confusion.png")
+        *("model.onnx", "features.onnx", "samples.npz", "manifest.json", "labels.txt"),
+        *("card.md", "curves.png", "confusion.png"),
     }
     manifest = version.manifest
     [variant] = manifest.variants
@@ -109,6 +111,9 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     assert variant.parity.max_abs_difference <= 1e-5
     extra = manifest.extra_graphs["features"]
     assert version.extra_graph("features") == version.path / "features.onnx"
+    [finding] = verify(Repository(tmp_path), version.model, version.version)
+    assert finding.fine
+    assert "answers 8 samples as published" in finding.text
     assert extra.parity.pictures == 1000
     assert extra.parity.max_abs_difference <= 1e-5
     assert variant.test_accuracy == manifest.metrics["test_accuracy"] == run.metrics()["test"]["accuracy"]

@@ -59,12 +59,12 @@ TRAINING = (
     "noise pretrained quantize "
     "recipes.cifar10_convnetjs recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet recipes.imagenette "
     "recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable versions",
-    "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
-    "callbacks compare describe evaluate inputs maps waiting",
+    "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation waiting",
+    "callbacks compare describe evaluate inputs maps",
     "original sources",
     # a run, and what is made of it
     "card classes fitting report service_path",
-    "calibration guesses trainer variant_card",
+    "calibration guesses keras_applications trainer variant_card",
     "measure parity samples",
     "features variants version_folder",
     "ensemble export foreign",

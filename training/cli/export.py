@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from training.errors import TrainingError
 from training.options import (
     DATA,
     DATA_DIR,
@@ -26,7 +27,14 @@ from training.options import (
         "convoy-train export flowers.keras --name flowers --labels flowers.txt --pictures photos/ --shorter 256",
     )
 )
-@click.argument("source", metavar="RUN_OR_FILE", type=PATH)
+@click.argument("source", metavar="[RUN_OR_FILE]", required=False, type=PATH)
+@click.option(
+    "--from-keras-applications",
+    "application",
+    metavar="NAME",
+    help="In place of RUN_OR_FILE: a network of Keras', such as ResNet50, with ImageNet's labels.",
+)
+@click.option("--weights", type=PATH, help="A file of the application's weights; default: Keras' cache or a download.")
 @click.option("--name", required=True, help="The model's name in the service.")
 @MODELS_DIR
 @click.option("--labels", type=PATH, help="One label a line; default: the run's or data set's.")
@@ -52,7 +60,9 @@ from training.options import (
 @click.option("--features/--no-features", default=True, help="Write the graph that shows feature maps too.")
 @click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
 def export(
-    source: Path,
+    source: Path | None,
+    application: str | None,
+    weights: Path | None,
     dataset: str | None,
     data: Path | None,
     skip_bad: bool,
@@ -60,16 +70,29 @@ def export(
     data_note: str | None,
     **choices: Any,
 ) -> None:
-    """Publish a finished run, or any Keras image classifier, as the next version of a model.
+    """Publish a finished run, any Keras image classifier, or one of Keras' applications as a model's next version.
 
     The graph takes uint8 pictures and gives probabilities. It is published only when it agrees with the network on at
     least 1,000 pictures that go through the service's own decoding and preprocessing.
     """
+    if (source is None) == (application is None):
+        raise TrainingError(
+            "Say what to export: the folder of a run, a .keras file, or --from-keras-applications NAME."
+        )
+    if weights is not None and application is None:
+        raise TrainingError("--weights goes with --from-keras-applications.")
     # Networks trained on any backend are exported by TensorFlow; Keras reads the choice when it is first imported.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
     from training import export, sources
     from training.inputs import Place
 
+    if application is not None:
+        from training.keras_applications import open_application
+
+        opened = open_application(application, weights, choices["labels"])
+        choices |= {"labels": None, "outputs": "probabilities"}
+        click.echo(export.export(opened, export.options_for(opened, **choices), click.echo))
+        return
     opened = sources.open_source(source, dataset, Place(data_dir, data, data_note, skip_bad))
     click.echo(export.export(opened, export.options_for(opened, **choices), click.echo))
