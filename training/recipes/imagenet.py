@@ -2,8 +2,8 @@
 
 Each value is its paper's unless a comment says otherwise. Common to all: the mean of ImageNet's training pixels is
 taken off each colour and nothing divides it, as in AlexNet's section 2, to which the others refer; random parts are
-squares cut out of pictures of 4:3, which ImageNet's mostly are. The papers' shift of colours (AlexNet, section 4.1) and
-tests on ten or more crops are left out: a picture is tested once, by its middle.
+squares cut out of pictures of 4:3, which ImageNet's mostly are. Their tests on ten or more crops are left out: a
+picture is tested once, by its middle.
 """
 
 from training.recipes.base import Recipe
@@ -20,7 +20,8 @@ def _shares(*shorter_px: int) -> tuple[float, float]:
 
 
 # Krizhevsky, Sutskever, Hinton 2012. Section 5: batch 128, momentum 0.9, weight decay 0.0005, rate 0.01 divided by 10
-# when the validation error stops improving, 90 epochs; section 4: crops out of 256x256, mirrored, dropout 0.5.
+# when the validation error stops improving, 90 epochs; section 4: crops out of 256x256, mirrored, colours shifted by
+# 0.1, dropout 0.5.
 ALEXNET = Recipe(
     name="imagenet-alexnet",
     about="AlexNet as it was trained in 2012, on a folder in ImageNet's layout",
@@ -32,6 +33,7 @@ ALEXNET = Recipe(
     crop_area=_shares(256),
     crop_aspect=SQUARE,
     flip=True,
+    lighting=0.1,
     learning_rate=0.01,
     momentum=0.9,
     weight_decay=5e-4,
@@ -43,7 +45,8 @@ ALEXNET = Recipe(
 )
 
 # Simonyan, Zisserman 2014. Section 3.1: batch 256, momentum 0.9, weight decay 5e-4, dropout 0.5, rate 0.01 divided by
-# 10 when the validation accuracy stops improving, 74 epochs; crops out of shorter sides of 256 to 512, mirrored.
+# 10 when the validation accuracy stops improving, 74 epochs; crops out of shorter sides of 256 to 512, mirrored,
+# AlexNet's shift of colours.
 VGG16 = Recipe(
     name="imagenet-vgg16",
     about="VGG-16 (D) as it was trained in 2014, on a folder in ImageNet's layout",
@@ -55,6 +58,7 @@ VGG16 = Recipe(
     crop_area=_shares(256, 512),
     crop_aspect=SQUARE,
     flip=True,
+    lighting=0.1,
     learning_rate=0.01,
     momentum=0.9,
     weight_decay=5e-4,
@@ -66,8 +70,9 @@ VGG16 = Recipe(
 )
 
 # Szegedy et al. 2014. Section 5: auxiliary classifiers count 0.3, dropout 0.4. Section 6: momentum 0.9, the rate falls
-# by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3. The paper gives no first
-# rate, batch, weight decay and length: those are of the same authors' peers, BVLC's GoogLeNet for Caffe.
+# by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3, and Howard's
+# distortions of 2013 (brightness, contrast and colour by half). The paper gives no first rate, batch, weight decay and
+# length: those are of BVLC's GoogLeNet for Caffe.
 GOOGLENET_EPOCHS = 250
 GOOGLENET = Recipe(
     name="imagenet-googlenet",
@@ -80,6 +85,9 @@ GOOGLENET = Recipe(
     crop_area=(0.08, 1.0),
     crop_aspect=(3 / 4, 4 / 3),
     flip=True,
+    brightness=0.5,
+    contrast=0.5,
+    saturation=0.5,
     learning_rate=0.01,  # BVLC
     momentum=0.9,
     weight_decay=2e-4,  # BVLC
@@ -92,7 +100,8 @@ GOOGLENET = Recipe(
 )
 
 # He, Zhang, Ren, Sun 2015. Section 3.4: batch 256, momentum 0.9, weight decay 0.0001, rate 0.1 divided by 10 when the
-# error plateaus, 600,000 steps, no dropout; crops out of shorter sides of 256 to 480, mirrored.
+# error plateaus, 600,000 steps, no dropout; crops out of shorter sides of 256 to 480, mirrored,
+# AlexNet's shift of colours.
 RESNET50 = Recipe(
     name="imagenet-resnet50",
     about="ResNet-50 as it was trained in 2015, on a folder in ImageNet's layout",
@@ -103,6 +112,7 @@ RESNET50 = Recipe(
     crop_area=_shares(256, 480),
     crop_aspect=SQUARE,
     flip=True,
+    lighting=0.1,
     learning_rate=0.1,
     momentum=0.9,
     weight_decay=1e-4,

@@ -59,8 +59,9 @@ def test_googlenet_falls_by_four_percent_every_eight_epochs() -> None:
     assert (recipe.crop_area, recipe.crop_aspect) == ((0.08, 1.0), (3 / 4, 4 / 3))
 
 
-def test_crops_of_224_are_shares_of_the_area() -> None:
+def test_crops_of_224_are_shares_of_the_area_and_colours_shift_as_alexnets() -> None:
     assert RECIPES["imagenet-alexnet"].crop_area == (pytest.approx(0.574, abs=1e-3),) * 2
+    assert {RECIPES[f"imagenet-{name}"].lighting for name in ("alexnet", "vgg16", "resnet50")} == {0.1}
     assert RECIPES["imagenet-vgg16"].crop_area == pytest.approx((0.574 / 4, 0.574), abs=1e-3)
 
 
