@@ -86,7 +86,7 @@ class Batcher:
         self.running = 0
         """Batches that run now."""
         self._wakeup: asyncio.Handle | None = None
-        self._seconds_per_image = 0.0
+        self._seconds_per_image = self._seconds_per_run = 0.0
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -155,9 +155,10 @@ class Batcher:
         return self.queued_images * self._seconds_per_image / self._instances
 
     def _wait_seconds(self, background: bool) -> float:
-        """What goes before an image that comes now, in seconds; nothing is known before the first batch."""
+        """The runs that go before an image that comes now, in seconds, if all are full and take what they took lately:
+        rather too little, for who is refused does not find out. Nothing is known before the first run."""
         before = self.queued_images if background else self.queued_images - self._background_images
-        return before * self._seconds_per_image / self._instances
+        return before // self._max_batch_size * self._seconds_per_run / self._instances
 
     async def drain(self) -> None:
         """Refuses what is new, and returns when everything queued has been answered."""
@@ -260,6 +261,8 @@ class Batcher:
         newest = compute_s / len(outputs)
         before = self._seconds_per_image or newest
         self._seconds_per_image = before + SPEED_SMOOTHING * (newest - before)
+        before = self._seconds_per_run or compute_s
+        self._seconds_per_run = before + SPEED_SMOOTHING * (compute_s - before)
         self._on_batch(outputs, compute_s)
 
     def _rest(self) -> None:

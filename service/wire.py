@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import logs
 from service.api.body import SLOW_BODY
+from service.api.connection import CONNECTION, Connection
 from service.api.errors import STATUS, as_json
 from service.api.reply import json_bytes
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
@@ -55,6 +56,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().__init__(**uvicorn)
         self._limits = limits
         self._refused = refused
+        self._connection = Connection()
         self._requests = 0
         self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
         self._part = IDLE  # what of a request is arriving
@@ -70,6 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+        self._connection.lose()
 
     def data_received(self, data: bytes) -> None:
         self._segment = len(data)
@@ -87,6 +90,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._part, self._timed, self._arrived = HEAD, IDLE, self._segment
         super().on_message_begin()
+        self.scope[CONNECTION] = self._connection  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         if self._arrived > self._limits.header_bytes or len(self.headers) > MAX_HEADERS:

@@ -38,7 +38,7 @@ class Classify:
         picture = await picture_of(scope, receive, self._max_body_bytes)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
-            with UntilHangUp(receive):
+            with UntilHangUp(scope):
                 row = await self._classifier.predict(journey, picture)
             predictions = best(row, journey.served.labels, top_k)
             body = json_bytes(_named(journey.served) | {"predictions": predictions})
@@ -62,7 +62,7 @@ class ClassifyBatch:
         pictures = await self._pictures(header(scope, b"content-type"), body)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
-            with UntilHangUp(receive):
+            with UntilHangUp(scope):
                 rows = await self._classifier.predict_many(journey, [data for _, data in pictures])
             labels = journey.served.labels
             results = [_result(name, row, labels, top_k) for (name, _), row in zip(pictures, rows, strict=True)]

@@ -40,7 +40,7 @@ class Explain:
         as_png = PNG in header(scope, b"accept")
         with self._explainer.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
-            with UntilHangUp(receive):
+            with UntilHangUp(scope):
                 explanation = await self._explain(method, journey, picture, wanted)
                 body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, journey)
         await send_answer(send, body, journey, PNG_HEADERS if as_png else JSON_HEADERS)

@@ -38,7 +38,7 @@ class Infer:
             apply_headers(scope, journey)
             journey.shorten(request.timeout_s)
             journey.background = journey.background or request.background
-            with UntilHangUp(receive):
+            with UntilHangUp(scope):
                 rows = await self._rows(journey, request)
             reply = encode(served.model, served.version, request, rows, served.labels)
         body, headers = await packed(scope, reply.body)

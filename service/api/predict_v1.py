@@ -55,7 +55,7 @@ class Predict:
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             apply_headers(scope, journey)
             request = parse(body, journey.served.manifest.input, self._max_images)
-            with UntilHangUp(receive):
+            with UntilHangUp(scope):
                 rows = await self._rows(journey, request)
             reply = encode(request, rows, journey.served.labels)
         body, headers = await packed(scope, reply)
