@@ -1,5 +1,5 @@
 # Load and speed. Options go into LOAD and BENCH: make load LOAD="MixedTraffic --of-peak 0.7 --seconds 60".
-.PHONY: load load-ui bench bench-peers
+.PHONY: load load-ui bench bench-overload bench-peers
 
 load: $(DEV) $(SERVE)  ## load a service with checked requests; LOAD=--help tells the options
 	.venv-dev/bin/python -m tests.load $(LOAD)
@@ -9,6 +9,9 @@ load-ui: $(DEV) $(SERVE)  ## the same from locust's web page
 
 bench: $(DEV) $(SERVE)  ## measure Convoy, renew tests/bench/README.md; BENCH=--help tells the options
 	.venv-dev/bin/python -m tests.bench run $(BENCH)
+
+bench-overload: $(DEV) $(SERVE)  ## offer more than Convoy can answer, renew tests/bench/README.md
+	.venv-dev/bin/python -m tests.bench overload $(BENCH)
 
 bench-peers: $(DEV) $(SERVE)  ## measure Convoy beside its peers, renew tests/bench/README.md and peers.svg
 	.venv-dev/bin/python -m tests.bench peers $(BENCH)

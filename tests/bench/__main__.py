@@ -1,4 +1,4 @@
-"""Measures speed and writes it into a report: `make bench` and `make bench-peers`.
+"""Measures speed and writes it into a report: `make bench`, `make bench-peers` and `make bench-overload`.
 
 Ends with 1 when a load was void (a request failed, or a rate was not kept), and with 2 when nothing could be measured.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.cores import usable_cores
 from service.settings import Settings
-from tests.bench import alone, beside, report
+from tests.bench import alone, beside, overload, report
 from tests.bench.convoy import has_workers
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.environments import PACKAGES, set_up
@@ -73,6 +73,22 @@ def _beside(args: argparse.Namespace) -> int:
     return _end(content, found.voids(), args.report)
 
 
+def _overload(args: argparse.Namespace) -> int:
+    plan = overload.Plan(
+        models=args.models,
+        model=args.model,
+        pictures=args.pictures,
+        workers=args.workers,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        connections=args.connections,
+    )
+    found = overload.measure(plan, _say)
+    content = report.overload(found, _command())
+    report.replace_section(args.report, "overload", content)
+    return _end(content, found.voids(), args.report)
+
+
 def _instances(workers: int) -> int:
     if workers > 1 and not has_workers():
         _say("This Convoy has one worker: every peer gets one instance.")
@@ -110,11 +126,14 @@ def _arguments() -> argparse.Namespace:
     peers.set_defaults(run=_beside)
     peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
+    over = commands.add_parser("overload", help="Convoy at one, two and four times its peak")
+    over.set_defaults(run=_overload)
+    over.add_argument("--connections", type=int, default=1024, help="that offer the overload (default: %(default)s)")
     setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
     setup.set_defaults(run=_set_up)
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
-    for command in (run, peers):
+    for command in (run, peers, over):
         _add_common(command)
     return parser.parse_args()
 

@@ -1,0 +1,160 @@
+"""`make bench-overload`: a service as shipped under one, two and four times what it can do.
+
+What it can do is measured first, by the same generator, so that a generator that shares the machine hits both alike.
+"""
+
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from tests.bench import convoy, machine
+from tests.bench.bodies import Bodies, Body, Sizes
+from tests.bench.flood import Outcome, flood, outcome
+from tests.bench.loads import Load, convoy_loads, offered
+from tests.bench.local import LocalModel
+from tests.bench.samples import samples
+
+FACTORS = (1, 2, 4)
+PEAK_CONNECTIONS = (8, 16, 32)
+WARM_UP = 0.25  # of each load; what it does to begin with does not count
+LEAST_PER_S = 4  # requests of one connection
+AT_REST = 100  # probes
+SETTLED = 5  # probes in a row that are as fast as at rest
+RECOVERY_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how long. `connections` offer the overload."""
+
+    models: Path
+    model: str
+    pictures: Path | None
+    workers: int
+    rounds: int
+    seconds: float
+    connections: int
+
+
+@dataclass
+class Overloaded:
+    """Everything of one run, each figure once a round."""
+
+    about: dict[str, str]
+    peaks: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
+    """By load: the connections that got most."""
+    floods: dict[tuple[str, int], list[Outcome]] = field(default_factory=lambda: defaultdict(list))
+    """By load and factor."""
+    recovery_s: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def kept(self, load: str, factor: int) -> float:
+        """Goodput at that factor over the peak, of the medians."""
+        peak = median(one.goodput_per_s for one in self.peaks[load])
+        return median(one.goodput_per_s for one in self.floods[load, factor]) / peak
+
+    def voids(self) -> list[str]:
+        """What is no overload behaviour but a failure: answers other than 200 and 429, or none."""
+        return [
+            f"{load} at {factor}x: {sum(one.other for one in rounds)} failed"
+            for (load, factor), rounds in self.floods.items()
+            if any(one.other for one in rounds)
+        ]
+
+
+def measure(plan: Plan, say: Callable[[str], None]) -> Overloaded:
+    """Raises CannotMeasure."""
+    model = LocalModel(plan.models, plan.model, 1)
+    sizes = Sizes.of(model.shape)
+    chosen = samples(model, sizes.samples, plan.pictures)
+    found = Overloaded(_about(plan, model, chosen.source))
+    with tempfile.TemporaryDirectory() as name:
+        bodies = Bodies(chosen, Path(name), sizes)
+        for number in range(plan.rounds):
+            say(f"round {number + 1} of {plan.rounds}")
+            with convoy.convoy(plan.models, Path(name) / "service.log", _settings(plan)) as service:
+                for load in offered(service.url, _loads(plan.model, sizes.batch), bodies):
+                    _round(plan, load, service.url + load.path, bodies.get(load.kind), found, say)
+    return found
+
+
+def _loads(model: str, batch: int) -> list[Load]:
+    """A tiny request, whose cost is HTTP; a large one, whose cost is decoding; and one that is mostly the model."""
+    wanted = ("picture", f"pictures x{batch} (form)", f"v2 binary x{batch}")
+    return [load for load in convoy_loads(model, batch) if load.name in wanted]
+
+
+def _round(plan: Plan, load: Load, url: str, body: Body, found: Overloaded, say: Callable[[str], None]) -> None:
+    closed = [_fired(url, body, count, plan.seconds) for count in PEAK_CONNECTIONS]
+    peak = max(closed, key=lambda one: one.goodput_per_s)
+    found.peaks[load.name].append(peak)
+    say(f"  {load.name}, peak: {peak.goodput_per_s:.0f}/s")
+    for factor in FACTORS:
+        rest_s = at_rest(url, body)
+        rate = factor * peak.goodput_per_s
+        got = _fired(url, body, connections_for(rate, plan.connections), plan.seconds, rate)
+        found.floods[load.name, factor].append(got)
+        found.recovery_s[load.name, factor].append(recovery(url, body, rest_s))
+        say(
+            f"  {load.name}, {factor}x: {got.goodput_per_s:.0f}/s good, {got.refused_per_s:.0f}/s refused, "
+            f"p99 of accepted {got.p99_ms:.0f} ms, recovered in {found.recovery_s[load.name, factor][-1]:.2f} s"
+        )
+
+
+def _fired(url: str, body: Body, connections: int, seconds: float, requests_per_s: float | None = None) -> Outcome:
+    return outcome(flood(url, body, connections, seconds, requests_per_s), WARM_UP * seconds, seconds)
+
+
+def connections_for(requests_per_s: float, most: int) -> int:
+    """As many as send a few requests a second each: all of them begin with one at once, which is no constant rate."""
+    return max(min(most, round(requests_per_s / LEAST_PER_S)), min(most, PEAK_CONNECTIONS[-1]))
+
+
+def at_rest(url: str, body: Body) -> float:
+    """Seconds that all but the slowest of a few lonely requests take."""
+    took = sorted(_probe(url, body) for _ in range(AT_REST))
+    return took[int(0.95 * AT_REST)]
+
+
+def recovery(url: str, body: Body, rest_s: float) -> float:
+    """Seconds from now until requests are answered as at rest again; the patience where they never are."""
+    began_s = time.monotonic()
+    settled, since_s = 0, 0.0
+    while settled < SETTLED and time.monotonic() - began_s < RECOVERY_PATIENCE_S:
+        asked_s = time.monotonic()
+        good = _probe(url, body) <= 2 * rest_s
+        since_s = asked_s - began_s if good and not settled else since_s
+        settled = settled + 1 if good else 0
+    return since_s if settled else RECOVERY_PATIENCE_S
+
+
+def _probe(url: str, body: Body) -> float:
+    """Seconds of one request; endless when it is refused."""
+    request = urllib.request.Request(url, body.file(0).read_bytes(), body.headers())
+    started_s = time.monotonic()
+    try:
+        with urllib.request.urlopen(request, timeout=RECOVERY_PATIENCE_S) as reply:
+            reply.read()
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return float("inf")
+    return time.monotonic() - started_s
+
+
+def _settings(plan: Plan) -> dict[str, str]:
+    return {"CONVOY_WORKERS": str(plan.workers)}
+
+
+def _about(plan: Plan, model: LocalModel, pictures: str) -> dict[str, str]:
+    changed = convoy.own_settings()
+    return machine.describe() | {
+        "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
+        "pictures": pictures,
+        "service": f"{plan.workers} worker(s), settings as shipped{' but ' * bool(changed)}{', '.join(changed)}",
+        "load": f"up to {plan.connections} connections, {plan.seconds:g} s each",
+        "rounds": f"{plan.rounds}; medians",
+    }
