@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api import errors as api_errors
 from service.api.classify import Classify, ClassifyBatch
@@ -19,6 +20,7 @@ from service.api.docs import docs_routes
 from service.api.documents import document_routes
 from service.api.explain import Explain
 from service.api.guard import Guard
+from service.api.hot import HotPaths
 from service.api.infer_v2 import Infer
 from service.api.middleware import Edge
 from service.api.models import model_routes
@@ -58,6 +60,17 @@ LAST_BATCHES_S = 1.0
 LAST_SPANS_S = 0.5  # given to the collector of traces
 
 
+class Application(FastAPI):
+    """FastAPI behind `door`, which the server calls."""
+
+    door: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root_path:
+            scope["root_path"] = self.root_path
+        await self.door(scope, receive, send)
+
+
 def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm.
 
@@ -95,7 +108,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         if tracer is not None:
             tracer.close(LAST_SPANS_S)
 
-    app = FastAPI(
+    app = Application(
         title="Convoy",
         version=version("convoy"),
         summary="Pictures in, labels out, in batches.",
@@ -107,9 +120,6 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
-    _add_layers(app, settings)
-    sampler = Sampler(settings.log_requests_per_s)
-    app.add_middleware(Edge, metrics=metrics, lifecycle=lifecycle, sampler=sampler, tracer=tracer)
     limits = settings.max_body_bytes, settings.max_queue_images
     infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
     hot: dict[str, ASGIApp] = {
@@ -123,7 +133,9 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         Predict.path_with_label: predict,
     }
     for path, endpoint in hot.items():
-        app.router.routes.append(Route(path, endpoint, methods=["POST"]))
+        app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
+    inside = _layered(HotPaths(hot, partial(FastAPI.__call__, app)), settings)
+    app.door = Edge(inside, metrics, lifecycle, Sampler(settings.log_requests_per_s), tracer)
     app.include_router(model_routes(registry))
     app.include_router(document_routes(registry))
     app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
@@ -142,21 +154,23 @@ def has_keys(settings: Settings) -> bool:
     return bool(settings.keys.strip()) or settings.keys_file is not None
 
 
-def _add_layers(app: FastAPI, settings: Settings) -> None:
-    """What only some services have, from the inside out: a layer costs every request."""
+def _layered(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """With what only some services have, from the inside out: a layer costs every request."""
     if has_keys(settings):
-        app.add_middleware(Guard, keyring=Keyring(settings.keys, settings.keys_file))
+        app = Guard(app, keyring=Keyring(settings.keys, settings.keys_file))
     if origins := split(settings.cors_origins):
-        app.add_middleware(
-            CORSMiddleware,
+        app = CORSMiddleware(
+            app,
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=CORS_ASKED,
             expose_headers=CORS_ANSWERED,
         )
+    return app
 
 
 def _install_errors(app: FastAPI) -> None:
+    app.add_exception_handler(Exception, api_errors.on_unforeseen)
     app.add_exception_handler(ConvoyError, api_errors.on_convoy_error)
     app.add_exception_handler(HTTPException, api_errors.on_http_exception)
     app.add_exception_handler(RequestValidationError, api_errors.on_invalid_parameters)

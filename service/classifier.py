@@ -13,6 +13,7 @@ from service.decoders import Decoders
 from service.errors import ConvoyError, Overloaded
 from service.journey import Journey
 from service.metrics import Metrics
+from service.png import decode_plain
 from service.preprocess import prepare
 from service.registry import Registry
 from service.served import Served
@@ -132,14 +133,22 @@ class Classifier:
         return answer.outputs
 
     async def _decode(self, picture: bytes, journey: Journey) -> NDArray[np.uint8]:
+        if (plain := self._plain(picture, journey.served)) is not None:
+            return plain
         image = images.open_image(picture, self._max_pixels)
         if image.width * image.height <= INLINE_PIXELS:
             return _pixels(image, journey.served)
         return await self._decoders.run(_whose(journey), _pixels, image, journey.served)
 
+    def _plain(self, picture: bytes, served: Served) -> NDArray[np.uint8] | None:
+        pixels = decode_plain(picture, served.manifest.input.channels, self._max_pixels)
+        return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
+
     def _try_decode(self, picture: bytes | ConvoyError, served: Served) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(picture, ConvoyError):
             return picture
+        if (plain := self._plain(picture, served)) is not None:
+            return plain
         try:
             return _pixels(images.open_image(picture, self._max_pixels), served)
         except ConvoyError as error:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
 from service.errors import BadImage, ImageTooLarge, UnsupportedImage
+from service.png import decode_plain
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION_TAG = 0x0112
@@ -103,6 +104,8 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
     """`open_image` and `read_pixels` in one."""
+    if (pixels := decode_plain(data, channels, max_pixels)) is not None:
+        return pixels
     return read_pixels(open_image(data, max_pixels), channels, background)
 
 

@@ -84,5 +84,4 @@ class Journey:
             return
         encode_s = now_s - self._answered_s
         statistics.add_success(now_s - self._started_s, self.decode_s, self.queue_s, self.compute_s, encode_s)
-        self._metrics.decode_s.labels(self.served.model).observe(self.decode_s)
-        self._metrics.queue_s.labels(self.served.model).observe(self.queue_s)
+        self._metrics.waited(self.served.model, self.decode_s, self.queue_s)

@@ -63,6 +63,9 @@ class Metrics:
         self.in_flight = Gauge("convoy_requests_in_flight", "Requests not yet answered.", registry=self.registry)
         self.in_flight.set_function(lambda: self.open_requests)
         self.open_requests = 0
+        # Looking the labels up costs more than counting.
+        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._waited: dict[str, tuple[Histogram, Histogram]] = {}
         self.decode_s = self._seconds("convoy_decode_seconds", "Decoding and preprocessing of a request.", "model")
         self.queue_s = self._seconds("convoy_queue_seconds", "Waiting of a request for its batch.", "model")
         self.compute_s = self._seconds("convoy_compute_seconds", "One run of a model.", "model")
@@ -90,6 +93,23 @@ class Metrics:
     def count_refused(self, status: int) -> None:
         """A request that was refused before it reached any route."""
         self.requests.labels(OTHER, status).inc()
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request's answer."""
+        key = (route, status)
+        if key not in self._answered:
+            self._answered[key] = self.requests.labels(route, status), self.request_s.labels(route)
+        count, duration = self._answered[key]
+        count.inc()
+        duration.observe(seconds)
+
+    def waited(self, model: str, decode_s: float, queue_s: float) -> None:
+        """What a request to `model` waited for."""
+        if model not in self._waited:
+            self._waited[model] = self.decode_s.labels(model), self.queue_s.labels(model)
+        decode, queue = self._waited[model]
+        decode.observe(decode_s)
+        queue.observe(queue_s)
 
     def families(self) -> Families:
         """All metrics of this process as they stand now."""

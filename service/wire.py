@@ -18,6 +18,7 @@ from service.api.connection import CONNECTION, Connection
 from service.api.errors import STATUS, as_json
 from service.api.reply import json_bytes
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
+from service.joined import JoinedWrites
 from service.settings import Settings
 
 MAX_HEADERS = 128
@@ -66,7 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._began_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._wait_for(HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:

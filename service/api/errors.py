@@ -92,13 +92,22 @@ def _body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
     return {"error": error}
 
 
+def answer_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
+    """`respond`, and the error's code in the request's log line."""
+    scope["convoy"]["error"] = error.code
+    if isinstance(error, errors.ModelFailed):
+        logs.event(logging.ERROR, "model failed", request_id=scope["convoy"]["request_id"], reason=error.message)
+    return respond(scope, error)
+
+
 async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, errors.ConvoyError)
-    request.scope["convoy"]["error"] = error.code
-    if isinstance(error, errors.ModelFailed):
-        request_id = request.scope["convoy"]["request_id"]
-        logs.event(logging.ERROR, "model failed", request_id=request_id, reason=error.message)
-    return respond(request.scope, error)
+    return answer_error(request.scope, error)
+
+
+async def on_unforeseen(request: Request, error: Exception) -> ErrorResponse:
+    """Starlette raises the error again afterwards, and the edge logs it."""
+    return respond(request.scope, errors.ConvoyError("The service made a mistake."))
 
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:

@@ -1,8 +1,8 @@
 """The outermost layer of every request: its id, its one log line, its metrics, and the errors nobody foresaw."""
 
 import logging
+import secrets
 import time
-import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,15 +62,15 @@ class Edge:
             pass
         except Exception:
             logs.logger.exception("unforeseen error", extra={"fields": {"request_id": fields["request_id"]}})
-            await respond(scope, ConvoyError("The service made a mistake."))(scope, receive, send_marked)
+            if status == CLIENT_GONE:  # nothing was answered yet
+                await respond(scope, ConvoyError("The service made a mistake."))(scope, receive, send_marked)
         finally:
             self._metrics.open_requests -= 1
             self._record(scope, status, started_s, time.perf_counter())
 
     def _record(self, scope: Scope, status: int, started_s: float, ended_s: float) -> None:
         route = _route(scope)
-        self._metrics.requests.labels(route, status).inc()
-        self._metrics.request_s.labels(route).observe(ended_s - started_s)
+        self._metrics.answered(route, status, ended_s - started_s)
         if self._tracer is not None:
             self._trace(self._tracer, scope, route, status, started_s, ended_s)
         if logs.logger.isEnabledFor(logging.INFO):
@@ -128,7 +128,7 @@ def _attributes(scope: Scope, route: str, status: int, journey: Journey | None) 
 def _request_id(scope: Scope) -> bytes:
     given = header(scope, b"x-request-id")
     usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.decode().isprintable()
-    return given if usable else uuid.uuid4().hex.encode()
+    return given if usable else secrets.token_hex(16).encode()
 
 
 def _route(scope: Scope) -> str:

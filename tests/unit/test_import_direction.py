@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api client cores decoders errors hardware lifecycle logs settings statistics",
+    "service api client cores decoders errors hardware joined lifecycle logs png settings statistics",
     "manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing",
     # what knows one thing, and no other thing beside it
@@ -36,7 +36,7 @@ SERVICE = (
     "api.json_tensors api.reply api.schemas",
     "api.errors api.instances_v1 api.pages api.schemas_explain api.schemas_v1 api.tensors_v2",
     "api.body api.connection api.documented api.outputs_v2 api.schemas_v2",
-    "api.compression api.documents api.guard api.middleware api.urgency",
+    "api.compression api.documents api.guard api.hot api.middleware api.urgency",
     "api.classify api.docs api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 "
     "api.repository_v2",
     "api.openapi_protocols",
@@ -103,6 +103,7 @@ LIBRARIES = {
     "onnx": {"training"},
     "onnxruntime": {"service.session", "training.original", "training.quantize"},
     "prometheus_client": {"service.metrics", "service.sums"},
+    "pyspng": {"service.png"},
     "opentelemetry": {"service.tracing"},
     "pyarrow": {"service.jobs.results"},
     "pydantic_settings": {"service.settings"},
