@@ -1,6 +1,7 @@
 """From Keras to ONNX, and the graph made better to run. The only place where TensorFlow itself converts anything."""
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import keras
@@ -16,7 +17,7 @@ LARGE_PARAMETERS = 25_000_000
 """Above this the converter's copies of the weights matter; below, its passes may fail one by one and be left out."""
 
 
-def to_onnx(network: keras.Model) -> onnx.ModelProto:
+def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = graph.improve) -> onnx.ModelProto:
     """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
 
     A network with a dictionary of outputs gives them under their names, in that order. The network's own layers are
@@ -40,7 +41,7 @@ def to_onnx(network: keras.Model) -> onnx.ModelProto:
     values = {inner.name: outer.numpy() for outer, inner in captured if outer.dtype != tensorflow.resource}
     graph.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})
     graph.order_outputs(model, names)
-    graph.improve(model)
+    improve(model)
     if missing := graph.unknown_operators(model):
         raise TrainingError(
             f"The network computes {', '.join(missing)}, which ONNX cannot express; replace that layer."
