@@ -4,6 +4,8 @@ So a resumed run sees what an uninterrupted one would have seen, and batches may
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -82,12 +84,18 @@ class _Batches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._ahead = Prefetcher(self._make, len(self), usable_cores() if workers is None else workers)
         self._ready_s: dict[int, float] = {}
+        self.failure: Exception | None = None
+        """What making a batch has raised."""
 
     def __len__(self) -> int:
         return -(-len(self._indices) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        batch = self._ahead(index)
+        try:
+            batch = self._ahead(index)
+        except Exception as error:
+            self.failure = error
+            raise
         self._ready_s[index] = time.monotonic()
         return batch
 
@@ -103,6 +111,17 @@ class _Batches(keras.utils.PyDataset):
 
     def _labels(self, chosen: Indices) -> NDArray[np.float32]:
         return self._one_hot[self._split.labels[chosen]]
+
+
+@contextmanager
+def own_errors(*batches: _Batches) -> Iterator[None]:
+    """Raises what a batch raised while Keras drew it, not what the backend makes of that (a text with a traceback)."""
+    try:
+        yield
+    except Exception:
+        if failure := next((b.failure for b in batches if b.failure), None):
+            raise failure from None
+        raise
 
 
 class EvaluationBatches(_Batches):

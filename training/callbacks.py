@@ -19,6 +19,7 @@ from training.recipes.base import Recipe
 from training.runs import Row, Run
 from training.schedules import Schedule
 from training.tensorboard import EventFile
+from training.waiting import COLUMN as WAITING
 
 Say = Callable[[str], None]
 
@@ -197,5 +198,8 @@ def describe(row: Row, epochs: int) -> str:
     parts = [f"epoch {row['epoch']:.0f}/{epochs}", f"loss {row['loss']:.4f}", f"accuracy {row['accuracy']:.4f}"]
     if "val_accuracy" in row:
         parts += [f"val loss {row['val_loss']:.4f}", f"val accuracy {row['val_accuracy']:.4f}"]
-    parts += [f"rate {row['learning_rate']:.4g}", f"{row['images_per_s']:.0f} images/s", f"{row['seconds']:.0f} s"]
+    parts += [f"rate {row['learning_rate']:.4g}", f"{row['images_per_s']:.0f} images/s"]
+    if WAITING in row:
+        parts += [f"{row[WAITING]:.0%} waiting for data"]
+    parts += [f"{row['seconds']:.0f} s"]
     return "  ".join(parts)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.batches import EvaluationBatches
+from training.batches import EvaluationBatches, own_errors
 from training.datasets.base import Split
 
 BATCH_SIZE = 256
@@ -46,7 +46,9 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
 
 def evaluate_network(model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int) -> Scores:
     """Scores a Keras network that gives logits, on the pictures at `indices`."""
-    logits = model.predict(EvaluationBatches(split, indices, classes, BATCH_SIZE), verbose=0)
+    batches = EvaluationBatches(split, indices, classes, BATCH_SIZE)
+    with own_errors(batches):
+        logits = model.predict(batches, verbose=0)
     return score(softmax(logits), split.labels[indices])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import keras
 
 from training import checkpoint, pretrained
-from training.batches import EvaluationBatches, Portions, TrainingBatches
+from training.batches import EvaluationBatches, Portions, TrainingBatches, own_errors
 from training.callbacks import (
     AveragedValidation,
     Bar,
@@ -46,8 +46,9 @@ def fit(job: Job, model: keras.Model) -> Progress:
     The model ends compiled, with the optimiser of the last phase.
     """
     recipe, classes = job.recipe, len(job.dataset.labels)
-    batches = TrainingBatches(job.dataset.train, job.portions.train, classes, recipe)
-    validation = EvaluationBatches(job.dataset.train, job.portions.validation, classes, recipe.batch_size)
+    train, workers = job.dataset.train, job.dataset.workers
+    batches = TrainingBatches(train, job.portions.train, classes, recipe, workers)
+    validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers)
     progress = checkpoint.restore(job.run.checkpoint_path, model)
     if progress.epochs:
         job.say(f"resumed after epoch {progress.epochs}")
@@ -59,15 +60,16 @@ def fit(job: Job, model: keras.Model) -> Progress:
             checkpoint.restore_optimizer(job.run.checkpoint_path, model)
         if progress.epochs >= phase.stop or is_over(recipe, progress.history):
             break
-        model.fit(
-            batches,
-            validation_data=validation if len(validation) else None,
-            initial_epoch=progress.epochs,
-            epochs=phase.stop,
-            shuffle=False,  # the batches shuffle themselves, repeatably
-            verbose=0,
-            callbacks=_callbacks(job, batches, schedule, progress),
-        )
+        with own_errors(batches, validation):
+            model.fit(
+                batches,
+                validation_data=validation if len(validation) else None,
+                initial_epoch=progress.epochs,
+                epochs=phase.stop,
+                shuffle=False,  # the batches shuffle themselves, repeatably
+                verbose=0,
+                callbacks=_callbacks(job, batches, schedule, progress),
+            )
     return progress
 
 

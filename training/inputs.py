@@ -34,6 +34,8 @@ class Place:
     """A folder of pictures, in place of the recipe's data set."""
     note: str | None = None
     skip_bad: bool = False
+    workers: int | None = None
+    """Threads that read and augment; None: one a core. Their number changes no result."""
 
 
 DEFAULT = Place()
@@ -54,7 +56,8 @@ def for_training(recipe: Recipe, place: Place) -> Dataset:
     if bad and not place.skip_bad:
         raise _unreadable(bad)
     origin = {**dataset.origin, "skip_bad": place.skip_bad, "skipped": bad} if dataset.origin else {}
-    return replace(dataset, origin=origin, bad_train=tuple(sorted(train)), bad_test=tuple(sorted(test)))
+    left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
+    return replace(dataset, origin=origin, workers=place.workers, **left_out)
 
 
 def for_resuming(run: Run, place: Place) -> Dataset:

@@ -124,6 +124,8 @@ def _check_options(recipe: Recipe) -> None:
 def _finish(run: Run, recipe: Recipe, dataset: Dataset, model: keras.Model, say: Say, tensorboard: bool) -> None:
     with sole_writer(run):
         say(f"run {run.folder}")
+        if skipped := dataset.origin.get("skipped"):
+            say(f"pictures left out because they cannot be read: {len(skipped):,}, named in run.json")
         portions = portion(dataset, recipe)
         progress = fit(Job(run, recipe, dataset, portions, say, tensorboard), model)
         network = _chosen(recipe, dataset, model, progress)

@@ -3,13 +3,19 @@
 import json
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from service.manifest import read_manifest
 from tests.folders import fill
+from training import trainer
 from training.cli import main
-from training.runs import Run
+from training.inputs import Place
+from training.recipes import find_recipe
+from training.recipes.base import with_settings
+from training.runs import Run, latest_unfinished
 
 TINY = ("--epochs", "15", "--set", "batch_size=8", "--set", "architecture.hidden=16,", "--set", "learning_rate=0.01")
 
@@ -28,7 +34,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill(root / "photos", "red", "green", "blue", count=30)
     (root / "photos" / "red" / "note.txt").write_text("not a picture")
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
-    convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-bad", *TINY)
+    lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-bad", *TINY).splitlines()
+    assert lines[1] == "pictures left out because they cannot be read: 1, named in run.json"
+    assert "waiting for data" in lines[2]
     return root
 
 
@@ -80,6 +88,32 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     assert "does not know: purple" in convoy_train("evaluate", version, "--data", root / "other", code=2)
 
 
+CROPPED = ("--epochs", "3", "--set", "architecture.hidden=16,", "--set", "crop_area=0.5,1", "--set", "mixup=0.2")
+
+
+@pytest.mark.slow
+def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) -> None:
+    """Random parts, mixed pictures, damaged ones left out: all that could come out differently."""
+    recipe = with_settings(find_recipe("mlp"), dict(word.split("=", 1) for word in CROPPED[3::2]) | {"epochs": "3"})
+    runs = []
+    for workers in (0, 2):
+        place = Place(folder=root / "photos", skip_bad=True, workers=workers)
+        runs.append(trainer.train(recipe, tmp_path, lambda line: None, place, "mixed"))
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 2/3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(recipe, tmp_path, stop, Place(folder=root / "photos", skip_bad=True), "mixed")
+    runs.append(trainer.resume(latest_unfinished(tmp_path, "mixed"), lambda line: None))
+    first, *others = [keras.models.load_model(run.model_path).get_weights() for run in runs]
+    for other in others:
+        for ours, theirs in zip(first, other, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert runs[0].metrics()["test"] == runs[1].metrics()["test"] == runs[2].metrics()["test"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -88,7 +122,7 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
         (["run", "mlp", "--data", "photos"], "Pictures that cannot be read: 1. Mend them, or add --skip-bad:\n  red/n"),
         (["run", "mlp"], "needs a folder of pictures: name it with --data"),
         (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),
-        (["run", "alexnet", "--data", "photos", "--skip-bad", "--set", "side_px=20"], "needs pictures of at least"),
+        (["run", "lenet5", "--data", "photos", "--skip-bad", "--set", "side_px=8"], "needs pictures of at least"),
         (["run", "mlp", "--data", "photos", "--skip-bad", "--set", "validation=80"], "leaves nothing of folder's 73"),
         (["run", "mlp", "--data", "photos", "--skip-bad", "--name", "a/b"], "'a/b' can't be the name of a run"),
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded by itself"),

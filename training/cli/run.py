@@ -35,6 +35,11 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @DATA
 @SKIP_BAD
 @click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Threads that read and augment pictures; default: one a core. Changes no result.",
+)
+@click.option(
     "--from",
     "application",
     metavar="keras:NAME",
@@ -57,6 +62,7 @@ def run(
     settings: tuple[str, ...],
     data: Path | None,
     skip_bad: bool,
+    workers: int | None,
     application: str | None,
     weights: Path | None,
     name: str | None,
@@ -91,7 +97,7 @@ def run(
     from training import runs, trainer
     from training.inputs import Place
 
-    place = Place(data_dir, data, data_note, skip_bad)
+    place = Place(data_dir, data, data_note, skip_bad, workers)
     try:
         if resume is None:
             trainer.train(chosen, runs_dir, click.echo, place, name, weights, tensorboard)

@@ -99,6 +99,8 @@ class Dataset:
     origin: Mapping[str, Any] = field(default_factory=dict)
     bad_train: tuple[int, ...] = ()
     bad_test: tuple[int, ...] = ()
+    workers: int | None = None
+    """Threads that make its batches. None: one a core."""
 
     def check_labels(self) -> None:
         """Raises TrainingError for a label that names no class."""

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.batches import EvaluationBatches, TrainingBatches, portion
+from training.batches import EvaluationBatches, TrainingBatches, own_errors, portion
 from training.callbacks import Position
 from training.datasets.base import ArraySplit, Dataset
 from training.errors import TrainingError
@@ -94,6 +94,26 @@ def test_keras_draws_every_batch_of_the_right_epoch() -> None:
     assert wanted <= set(batches.drawn)
     assert {epoch for epoch, _ in batches.drawn} <= {0, 1, 2, 3}
     assert seen.batches == 3 * len(batches)
+
+
+class GoneSplit(ArraySplit):
+    """A disk that was unplugged."""
+
+    def pictures(self, indices: np.ndarray) -> np.ndarray:
+        if 17 in indices:
+            raise TrainingError("cat/17.jpg: No such file or directory.")
+        return super().pictures(indices)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
+    batches = TrainingBatches(GoneSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    with pytest.raises(TrainingError, match=r"^cat/17\.jpg: No such file"), own_errors(batches):
+        model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    with pytest.raises(ZeroDivisionError), own_errors(EvaluationBatches(split(3), np.arange(3), CLASSES, 2)):
+        1 / 0  # noqa: B018
 
 
 class Inputs(keras.callbacks.Callback):

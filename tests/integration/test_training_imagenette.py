@@ -1,0 +1,31 @@
+"""Real photos from a folder in ImageNet's layout to a published version, on a few of them."""
+
+from pathlib import Path
+
+import pytest
+
+from service.manifest import read_manifest
+from training import trainer
+from training.export import export, options_for
+from training.inputs import Place
+from training.recipes import find_recipe
+from training.recipes.base import with_settings
+from training.sources import open_source
+
+FEW = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "architecture.width": "0.125"}
+
+
+@pytest.mark.slow
+def test_few_epochs_on_few_photos_learn_and_are_published_as_measured(data_dir: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    recipe = with_settings(find_recipe("imagenette-resnet18"), FEW)
+    run = trainer.train(recipe, tmp_path / "runs", lines.append, Place(data_dir))
+    assert run.info()["labels"][0] == "tench"
+    assert run.history()[-1]["loss"] < run.history()[0]["loss"]
+    source = open_source(run.folder, None, Place(data_dir))
+    version = export(source, options_for(source, name="photos", models_dir=tmp_path / "models"), lines.append)
+    manifest = read_manifest(version)
+    assert manifest.preprocessing == source.dataset.preprocessing
+    assert manifest.preprocessing.shorter == 55
+    assert manifest.variants[0].parity.pictures == 1000
+    assert "of the 3,925 test pictures" in (version / "card.md").read_text()
