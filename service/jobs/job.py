@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
 from service.cores import usable_cores
 from service.errors import UnknownModel, UnknownVersion
 from service.jobs.decoding import Recipe
@@ -98,21 +100,21 @@ def _classify(
     settings = shop.settings
     workers = settings.decode_threads or usable_cores()
     recipe = Recipe(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
-    folders = FolderLabels(folder.labels)
+    folders, nothing = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
     progress = Progress(len(pictures), done, shop.screen)
     with shop.start_pool(workers) as pool:
         chunks = decoded_in_order(pool, workers, pictures[done:], recipe)
         served = load(folder, Wish(), settings, Metrics())
         try:
             for batch in in_full_batches(chunks, _fastest_batch(served)):
-                rows = served.session.run(batch.images) if len(batch.images) else ()
-                records = records_of(batch.entries, rows, folder.labels, folders, top_k)
+                probabilities = served.session.run(batch.images) if len(batch.images) else nothing
+                records = records_of(batch.entries, probabilities, folder.labels, folders, top_k)
                 journal.append(records)
                 progress.advance(len(records), len(records) - len(batch.images))
             progress.close()
         finally:
             served.executor.shutdown(wait=False)
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def _fastest_batch(served: Served) -> int:

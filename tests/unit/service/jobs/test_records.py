@@ -1,15 +1,20 @@
 """A record says what was seen of one picture; its line survives any file name, and tells when it was cut off."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from service.classifier import best
 from service.errors import BadImage
 from service.jobs.pictures import Picture
 from service.jobs.records import FolderLabels, from_line, records_of, to_line
 
 LABELS = ("tench", "Afghan hound", "7")
+NO_FOLDERS = FolderLabels(())
 
 
 @pytest.mark.parametrize(
@@ -33,10 +38,18 @@ def test_good_and_broken_pictures_have_their_records() -> None:
     rows = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], np.float32)
     first, broken, last = records_of(entries, rows, LABELS, FolderLabels(LABELS), top_k=2)
     assert first["expected"] == "tench"
-    assert [prediction.label for prediction in first["predictions"]] == ["tench", "Afghan hound"]
+    assert [prediction["label"] for prediction in first["predictions"]] == ["tench", "Afghan hound"]
     assert broken == {"file": "tench/b", "error": {"code": "bad_image", "message": "No.", "hint": BadImage.hint}}
     assert set(last) == {"file", "predictions"}
-    assert last["predictions"][0].index == 2
+    assert last["predictions"][0]["index"] == 2
+
+
+@given(rows=st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=3), max_size=5))
+def test_the_best_classes_are_those_of_the_service(rows: list[list[float]]) -> None:
+    probabilities = np.array(rows, np.float32).reshape(-1, 3)
+    entries = [(Picture(str(at), ""), None) for at in range(len(rows))]
+    for row, record in zip(probabilities, records_of(entries, probabilities, LABELS, NO_FOLDERS, 2), strict=True):
+        assert record["predictions"] == [asdict(prediction) for prediction in best(row, LABELS, 2)]
 
 
 @pytest.mark.parametrize("name", ["a.png", "ü/日本.png", "no text \udcff.png", 'quote".png', "line\nbreak.png"])
