@@ -10,7 +10,7 @@ from service.errors import BrokenVersion, ModelFailed
 from service.manifest import Variant
 from service.repository import Repository, VersionFolder
 from service.samples import TOLERANCES, Samples, read_samples
-from service.session import Session
+from service.session import FeatureSession, Session
 
 WARM_UP_SIZES = [1, 3]
 
@@ -38,6 +38,18 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
             yield Finding(model, version, variant.precision, True, _tried(folder, variant, samples))
         except (BrokenVersion, ModelFailed) as error:
             yield Finding(model, version, variant.precision, False, error.message)
+    for name in folder.manifest.extra_graphs:
+        try:
+            yield Finding(model, version, name, True, _extra_tried(folder, name))
+        except (BrokenVersion, ModelFailed) as error:
+            yield Finding(model, version, name, False, error.message)
+
+
+def _extra_tried(folder: VersionFolder, name: str) -> str:
+    path, expects = folder.extra_graph(name), folder.manifest.input
+    if path is not None:
+        FeatureSession(path, expects).run(np.zeros((1, *expects.shape), np.uint8))
+    return "sha256 fits, loads and runs"
 
 
 def _samples(folder: VersionFolder) -> Samples | None:

@@ -17,7 +17,9 @@ def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> 
     """
     if not MODEL_NAME.fullmatch(name):
         raise TrainingError(f"{name!r} can't be a model's name: use letters, digits, '.', '_' and '-', up to 64.")
-    version = max(Repository(models_dir).versions(name), default=0) + 1
+    repository = Repository(models_dir)
+    # A number that a rollback has hidden is taken too: it may come back.
+    version = max([*repository.versions(name), *repository.withdrawn(name)], default=0) + 1
     final = models_dir / name / str(version)
     hidden = final.with_name(f".{version}.{secrets.token_hex(4)}.partial")
     made = _missing_parents(hidden)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.manifest import File, read_manifest, sha256_of, write_manifest
+from service.manifest import ExtraGraph, File, read_manifest, sha256_of, write_manifest
 from service.repository import Repository
 from service.samples import Samples
 from service.session import Session
@@ -77,3 +77,16 @@ def test_a_damaged_file_beside_the_graph_is_found(folder: Path, name: str) -> No
     finding = found(folder)
     assert (finding.fine, finding.about) == (False, "version")
     assert name in finding.text
+
+
+def test_extra_graphs_are_tried_too(folder: Path) -> None:
+    graph = (folder / "model.onnx").read_bytes()
+    (folder / "features.onnx").write_bytes(graph)
+    extra = ExtraGraph(file="features.onnx", sha256=sha256_of(folder / "features.onnx"))
+    write_manifest(read_manifest(folder).model_copy(update={"extra_graphs": {"features": extra}}), folder)
+    assert [(f.about, f.fine) for f in verify(Repository(folder.parents[1]), "linear", 3)] == [
+        ("float32", True),
+        ("features", True),
+    ]
+    (folder / "features.onnx").write_bytes(graph + b"x")
+    assert [f.fine for f in verify(Repository(folder.parents[1]), "linear", 3)] == [True, False]

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from service.repository import Repository
+from service.rollback import roll_back
+from tests.versions import write_version
 from training.errors import TrainingError
 from training.versions import publish
 
@@ -77,3 +80,10 @@ def test_names_that_cannot_be_served_are_refused(tmp_path: Path, name: str) -> N
     with pytest.raises(TrainingError, match="can't be a model's name"):
         publish(tmp_path, name, write)
     assert everything(tmp_path) == []
+
+
+def test_a_number_that_a_rollback_has_hidden_is_not_given_again(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_version(tmp_path, "linear", number)
+    roll_back(Repository(tmp_path), None, "linear", None)
+    assert publish(tmp_path, "linear", lambda folder, version: None).name == "3"
