@@ -1,5 +1,8 @@
 """Models from a bucket over a real S3 API: moto's server on this machine, read with s3fs as it comes."""
 
+import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from service.bucket import BucketUnreachable, open_bucket
 from service.mirror import BucketMirror
 from service.repository import Repository
 from tests.pictures import picture
-from tests.running import RunningService
+from tests.running import CONVOY, RunningService
 from tests.versions import write_version
 
 BUCKET = "convoy-tests"
@@ -209,3 +212,16 @@ def test_a_start_without_the_bucket_serves_what_was_fetched_before(s3: S3, tmp_p
             service.wait_for_line(event="models cannot be fetched")
     finally:
         s3.start()
+
+
+def test_a_batch_job_reads_its_pictures_and_its_model_from_the_bucket(s3: S3, tmp_path: Path) -> None:
+    for at in range(20):
+        s3.put(f"photos/class-{at % 4}/{at:02}.png", b"broken" if at == 7 else picture(seed=at))
+    url = f"s3://{BUCKET}/{PREFIX}"
+    words = ["batch", f"{url}/photos", "-m", "linear", "--models", url, "-o", "r.jsonl", "--decode-threads", "2"]
+    env = {**os.environ, "CONVOY_BUCKET_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([CONVOY, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("linear version 2: 19 classified, 1 broken.")
+    files = [json.loads(line)["file"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert files == sorted(f"{url}/photos/class-{at % 4}/{at:02}.png" for at in range(20) if at != 7)
