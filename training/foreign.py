@@ -5,8 +5,10 @@ pictures before anything is published.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,6 +72,7 @@ class _Foreign:
     """The network with all that was found out."""
 
     path: Path
+    said: Said
     model: onnx.ModelProto
     original: Original
     contract: Contract
@@ -94,6 +97,27 @@ def try_network(path: Path, name: str, said: Said, trial: Trial, say: Say) -> No
         _fill(Path(folder), name, 0, foreign, trial, say)
 
 
+def command_for(path: Path, name: str, said: Said) -> str:
+    """The command that imports the file so, without any folder of this machine."""
+    words = ["convoy-train", "import", path.name, "--name", name, "--labels", said.labels.name]
+    for field in fields(Said)[1:]:
+        value = getattr(said, field.name)
+        if value == field.default or field.name == "outputs":
+            continue
+        flag = {"bgr": "channels", "drop_first": "drop-first-class"}.get(field.name, field.name)
+        written = ",".join(map(_fraction, value)) if isinstance(value, tuple) else _fraction(value)
+        words += [f"--{flag}"] if field.name == "drop_first" else [f"--{flag}", "bgr" if value is True else written]
+    return shlex.join([*words, *([f"--{said.outputs}"] if said.outputs != "detect" else [])])
+
+
+def _fraction(value: object) -> str:
+    """A number as short as it can be told: 1/255 for 0.00392..."""
+    if not isinstance(value, float):
+        return str(value)
+    near = Fraction(value).limit_denominator(1000)
+    return str(near) if float(near) == value else repr(value)
+
+
 def _looked_at(path: Path, said: Said, trial: Trial) -> _Foreign:
     model = open_graph(path)
     taken = taken_by(path, model, said.layout, said.dtype)
@@ -108,7 +132,7 @@ def _looked_at(path: Path, said: Said, trial: Trial) -> _Foreign:
     contract = _contract(said, taken, output, expects, original)
     classes = read_classes(said.labels)
     _check_labels(said, classes, contract)
-    return _Foreign(path, model, original, contract, how, classes)
+    return _Foreign(path, said, model, original, contract, how, classes)
 
 
 def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial, say: Say) -> None:
@@ -134,7 +158,7 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial
         labels=foreign.classes.labels,
         architecture=foreign.model.graph.name or foreign.path.stem,
         source=f"{foreign.path.name}, made elsewhere",
-        command=f"convoy-train import {foreign.path.name} --name {name} ...",
+        command=command_for(foreign.path, name, foreign.said),
         parity=parity,
         metrics=metrics,
     )

@@ -75,6 +75,8 @@ def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int
     seen = (seen.transpose(0, 3, 1, 2) if layout == "nchw" else seen).astype(np.float32)
     expected = softmax(by_hand(model, np.ascontiguousarray(seen)))
     assert np.ptp(expected, axis=0).max() > 0.1
+    command = "convoy-train import net.onnx --name net --labels labels.txt --channels bgr --scale 1/255"
+    assert f"{command} --mean 2/5,9/20,1/2 --std 1/5,1/4,3/10\n" in (version.path / "card.md").read_text()
     np.testing.assert_allclose(answers(version, images), expected, atol=1e-5)
     operators = [node.op_type for node in onnx.load(version.path / "model.onnx").graph.node]
     assert "Gather" not in operators  # the first kernel was turned round instead
