@@ -19,14 +19,14 @@ from tests.pictures import picture
 from tests.running import CONVOY
 from tests.versions import write_version
 
-PICTURES = 400
+PICTURES = 250
 END_S = 60
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """400 pictures, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
-    write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=20))
+    """250 pictures, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
+    write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=60))
     for at in range(PICTURES):
         path = tmp_path / f"photos/class-{at % 4}/{at:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def test_killed_again_and_again_every_picture_counts_once(root: Path, start: Job
     workers: list[int] = []
     for _ in range(3):
         process = start("-o", "r.jsonl")
-        wait_until_more(partial, done + 40, process)
+        wait_until_more(partial, done + 8, process)
         workers += workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         assert finish(process)[0] == -signal.SIGKILL
@@ -173,7 +173,7 @@ def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: Jobs) -> Non
     (root / "photos/class-2").rename(root / "apart too")
     code, out, err = finish(start("-o", "deep/er/r.jsonl"))
     assert code == 0, err
-    assert out.startswith("slow version 1: 200 classified, 0 broken.")
+    assert out.startswith("slow version 1: 125 classified, 0 broken.")
     assert "Accuracy: " in out
     told: dict[str, Any] = json.loads((root / "deep/er/r.summary.json").read_text())
-    assert told["classified"] == 200
+    assert told["classified"] == 125
