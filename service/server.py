@@ -15,6 +15,7 @@ from types import FrameType
 import uvicorn
 
 from service import logs
+from service.acceptor import Acceptor, Crowd
 from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.board import Board
 from service.errors import ConvoyError
@@ -43,12 +44,25 @@ class CannotListen(ConvoyError):
 class Server(uvicorn.Server):
     """A uvicorn server that tells `lifecycle` how far its stop has come, and does not outlive process `parent`."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int, crowd: Crowd | None = None) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._parent = parent
+        self._crowd = crowd
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._crowd is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        connections = self.server_state.connections
+        self._acceptors = [Acceptor(sock, self._protocol, connections, self._crowd) for sock in sockets]
+        self.servers.extend(self._acceptors)  # type: ignore[arg-type]
 
     async def on_tick(self, counter: int) -> bool:
+        for acceptor in self._acceptors:
+            acceptor.tell()
         orphaned = self._parent not in (os.getpid(), os.getppid())
         return await super().on_tick(counter) or orphaned
 
@@ -127,7 +141,8 @@ def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socke
         timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
         backlog=BACKLOG,
     )
-    Server(config, app.state.lifecycle, parent).run(sockets=[sock])
+    crowd = Crowd(folder / "connections", slot, settings.workers) if settings.workers > 1 else None
+    Server(config, app.state.lifecycle, parent, crowd).run(sockets=[sock])
     if app.state.lifecycle.gave_up:
         logs.event(logging.ERROR, "a model is still at work; it is cut off")
         os._exit(1)  # an ordinary end would wait for its thread

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -209,3 +210,16 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
     assert set(codes) == {200}
     assert versions == {"1", "2"}
     assert len(codes) > 500
+
+
+def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
+    address = httpx.URL(service.url)
+    clients = [socket.create_connection((address.host, address.port)) for _ in range(32)]
+    for client in clients:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: convoy\r\nX-Request-Id: share\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    answers = [line["worker"] for line in service.lines if line.get("request_id") == "share"]
+    for client in clients:
+        client.close()
+    assert len(answers) == 32
+    assert set(answers) == set(range(WORKERS))

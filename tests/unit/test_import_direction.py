@@ -19,7 +19,7 @@ SERVICE = (
     "manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing",
     # what knows one thing, and no other thing beside it
-    "batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
+    "acceptor batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
     "completion features jobs.pictures",
     "fetch jobs.decoding rollback served supervisor verify",
     # what is loaded, and for whom

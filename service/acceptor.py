@@ -1,0 +1,116 @@
+"""Workers share one listening socket; this is how each gets its part of the connections.
+
+Left to itself the event loop that wakes first takes all connections that wait, and keeps them as long as clients keep
+them alive: 32 clients that came at once were all answered by one of two workers, at half the throughput.
+"""
+
+import asyncio
+import logging
+import mmap
+import socket
+from collections.abc import Callable, Sized
+from pathlib import Path
+
+from service import logs
+
+GRACE_S = 0.005  # longer than a process waits for its turn on a busy core
+EXHAUSTED_PAUSE_S = 1.0
+ABSENT = -1
+BYTES = 8
+
+
+class Crowd:
+    """How many connections each worker has: a few integers in a file that all of them map into memory.
+
+    Each writes its own only, and a stale one costs a connection no more than `GRACE_S`, so there are no locks.
+    """
+
+    def __init__(self, file: Path, slot: int, workers: int) -> None:
+        with file.open("a+b") as opened:
+            opened.truncate(BYTES * workers)
+            self._counts = memoryview(mmap.mmap(opened.fileno(), BYTES * workers)).cast("q")
+        self._slot = slot
+
+    def tell(self, connections: int) -> None:
+        """So many this worker has; `ABSENT` when it takes none."""
+        self._counts[self._slot] = connections + 1  # a new file is all zeros, and so is everybody absent
+
+    def has_more_than_others(self, connections: int) -> bool:
+        """Whether somebody else, who takes connections, has fewer."""
+        others = (count - 1 for slot, count in enumerate(self._counts) if slot != self._slot)
+        return any(ABSENT < other < connections for other in others)
+
+
+class Acceptor:
+    """Takes one connection a turn of the loop, and leaves it for a moment to a worker that has fewer.
+
+    It stands in uvicorn's list of servers, and has what is called there.
+    """
+
+    def __init__(
+        self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], connections: Sized, crowd: Crowd
+    ) -> None:
+        self._sock = sock
+        self._protocol = protocol
+        self._connections = connections
+        self._crowd = crowd
+        self._loop = asyncio.get_running_loop()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._listen()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tells the others how many connections there are."""
+        self._crowd.tell(self._count())
+
+    def close(self) -> None:
+        """Takes no more."""
+        self._loop.remove_reader(self._sock.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
+        self._crowd.tell(ABSENT)
+
+    async def wait_closed(self) -> None:
+        await asyncio.gather(*self._opening)
+
+    def _count(self) -> int:
+        return len(self._connections) + len(self._opening)
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._sock.fileno(), self._on_waiting)
+
+    def _on_waiting(self) -> None:
+        if self._crowd.has_more_than_others(self._count()):
+            self._stand_back(GRACE_S)
+        else:
+            self._accept()
+
+    def _stand_back(self, seconds: float) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._pause = self._loop.call_later(seconds, self._come_back)
+
+    def _come_back(self) -> None:
+        self._listen()
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another worker took it, or the client is gone
+        except OSError as error:
+            logs.event(logging.ERROR, "connections cannot be taken", reason=str(error))
+            self._stand_back(EXHAUSTED_PAUSE_S)
+            return
+        connection.setblocking(False)
+        opening = self._loop.create_task(self._open(connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+        self.tell()
+
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:
+            connection.close()  # the client is gone

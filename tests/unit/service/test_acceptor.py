@@ -1,0 +1,145 @@
+"""Connections go to the worker that has fewest; one that is absent, slow or stale is not waited for."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from service.acceptor import ABSENT, Acceptor, Crowd
+
+
+class Server(asyncio.Protocol):
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._worker.connections.add(self)
+        self._worker.changed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._worker.connections.discard(self)
+        self._worker.changed.set()
+
+
+class Worker:
+    def __init__(self, sock: socket.socket, crowd: Crowd) -> None:
+        self.connections: set[asyncio.Protocol] = set()
+        self.changed = asyncio.Event()
+        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd)
+
+    async def until(self, connections: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.connections) != connections:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def end(self) -> None:
+        await self.until(0)
+        self.acceptor.close()
+        await self.acceptor.wait_closed()
+
+
+def crowds(folder: Path, count: int) -> list[Crowd]:
+    return [Crowd(folder / "connections", slot, count) for slot in range(count)]
+
+
+def run(scenario: Callable[[socket.socket], Awaitable[None]]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
+        sock.setblocking(False)
+        asyncio.run(scenario(sock))
+
+
+def connect(sock: socket.socket, count: int) -> list[socket.socket]:
+    return [socket.create_connection(sock.getsockname()) for _ in range(count)]
+
+
+def leave(clients: list[socket.socket]) -> None:
+    for client in clients:
+        client.close()
+
+
+def test_a_crowd_knows_who_has_fewer(tmp_path: Path) -> None:
+    one, two, three = crowds(tmp_path, 3)
+    assert not one.has_more_than_others(5), "nobody else is there yet"
+    two.tell(5)
+    assert not one.has_more_than_others(5)
+    assert one.has_more_than_others(6)
+    three.tell(0)
+    assert one.has_more_than_others(1)
+    assert not one.has_more_than_others(0)
+    three.tell(ABSENT)
+    assert not one.has_more_than_others(5)
+
+
+def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        with sock.dup() as same:  # a loop watches a descriptor for one reader only
+            workers = (Worker(sock, one), Worker(same, two))
+            clients = connect(sock, 20)
+            for worker in workers:
+                await worker.until(10)
+            leave(clients)
+            for worker in workers:
+                await worker.end()
+
+    run(scenario)
+
+
+def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        two.tell(0)  # and never takes any: it is dead, or at work
+        worker = Worker(sock, one)
+        clients = connect(sock, 20)
+        await worker.until(20)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)
+
+
+def test_a_closed_one_takes_no_more_and_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        gone = Worker(sock, one)
+        gone.acceptor.close()
+        stays = Worker(sock, two)
+        assert not two.has_more_than_others(9)
+        clients = connect(sock, 3)
+        await stays.until(3)
+        assert not gone.connections
+        leave(clients)
+        await stays.end()
+
+    run(scenario)
+
+
+def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exhausted:
+        """A listening socket whose first accept fails."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self._sock = sock
+            self.failures = 1
+
+        def fileno(self) -> int:
+            return self._sock.fileno()
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.failures:
+                self.failures -= 1
+                raise OSError(24, "Too many open files")
+            return self._sock.accept()
+
+    async def scenario(sock: socket.socket) -> None:
+        monkeypatch.setattr("service.acceptor.EXHAUSTED_PAUSE_S", 0.01)
+        worker = Worker(Exhausted(sock), crowds(tmp_path, 2)[0])  # type: ignore[arg-type]
+        clients = connect(sock, 2)
+        await worker.until(2)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)
