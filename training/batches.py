@@ -18,6 +18,7 @@ from training.datasets.base import Dataset, Split
 from training.errors import TrainingError
 from training.prefetch import Prefetcher
 from training.recipes.base import Recipe
+from training.waiting import Handed
 
 # One number each for what is drawn by chance, so that no two draws share a random stream.
 SPLIT, ORDER, AUGMENTATION = range(3)
@@ -83,7 +84,8 @@ class _Batches(keras.utils.PyDataset):
         self._one_hot = np.eye(classes, dtype=np.float32)
         self._batch_size = batch_size
         self._ahead = Prefetcher(self._make, len(self), usable_cores() if workers is None else workers)
-        self._ready_s: dict[int, float] = {}
+        self.handed: dict[int, Handed] = {}
+        """When each batch was last asked for and given."""
         self.failure: Exception | None = None
         """What making a batch has raised."""
 
@@ -91,17 +93,14 @@ class _Batches(keras.utils.PyDataset):
         return -(-len(self._indices) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
+        asked_s = time.monotonic()
         try:
             batch = self._ahead(index)
         except Exception as error:
             self.failure = error
             raise
-        self._ready_s[index] = time.monotonic()
+        self.handed[index] = Handed(asked_s, time.monotonic())
         return batch
-
-    def ready_s(self, index: int) -> float:
-        """When the batch was last handed out, on the monotonic clock."""
-        return self._ready_s[index]
 
     def _make(self, index: int) -> Batch:
         raise NotImplementedError

@@ -101,7 +101,7 @@ def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress:
     recipe = job.recipe
     return [
         Position(batches),
-        Waiting(batches),
+        Waiting(batches.handed),
         *([LowerOnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
         StopOnDivergence(schedule),
         AveragedValidation(),

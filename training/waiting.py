@@ -1,29 +1,37 @@
 """For how long a training network waits for its pictures: an input that cannot keep up is seen, not guessed."""
 
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 COLUMN = "waiting"
 
 
-class Clocked(Protocol):
-    """Batches that know when each of them was there."""
+@dataclass(frozen=True)
+class Handed:
+    """When a batch was asked for and when it was there, on the monotonic clock."""
 
-    def ready_s(self, index: int) -> float: ...
+    asked_s: float
+    ready_s: float
+
+    def waited_s(self, wanted_s: float) -> float:
+        """What a step that wanted it from then on had to wait; not for the backend, which may ask late or ahead."""
+        return max(0.0, self.ready_s - max(self.asked_s, wanted_s))
 
 
 class Waiting(keras.callbacks.Callback):
     """Adds to an epoch's figures the share of its training time in which a step had to wait for its batch, 0 to 1.
 
-    Backends draw batches ahead, so one that comes before its step begins is none that was waited for.
+    `handed` tells of every batch by its index when it was. Backends draw batches ahead, so one that comes before its
+    step begins is none that was waited for; and in the first step they compile before they ask.
     """
 
-    def __init__(self, batches: Clocked, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, handed: Mapping[int, Handed], clock_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._batches = batches
+        self._handed = handed
         self._clock_s = clock_s
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -35,7 +43,7 @@ class Waiting(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._ended_s = self._clock_s()
-        self._waited_s += max(0.0, self._batches.ready_s(batch) - self._wanted_s)
+        self._waited_s += self._handed[batch].waited_s(self._wanted_s)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:  # the callbacks after this one see it too

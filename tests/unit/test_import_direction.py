@@ -49,7 +49,7 @@ SERVICE = (
 
 TRAINING = (
     # leaves
-    "training averages datasets.cache errors filters frugal fused options page prefetch published "
+    "training averages datasets.cache errors filters frugal fused options page prefetch published waiting "
     "architectures.kernels architectures.layers",
     "clock costs datasets.listing files foreign_graph graph pictures recipes.base",
     "adapt colour datasets.base graph_join",
@@ -59,7 +59,7 @@ TRAINING = (
     "noise pretrained quantize "
     "recipes.cifar10_convnetjs recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet recipes.imagenette "
     "recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable versions",
-    "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation waiting",
+    "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
     "callbacks compare describe evaluate inputs maps",
     "original sources",
     # a run, and what is made of it
