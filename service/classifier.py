@@ -1,7 +1,8 @@
 """Pictures in, probabilities out: the heart that REST, batch jobs and the command line share. Knows no HTTP."""
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ from service.served import Served
 
 # A picture up to this size is decoded in less time than a thread needs to take over.
 INLINE_PIXELS = 64 * 64
+# Tiny pictures are decoded some at a time: handing one to a thread and back costs as much as decoding it.
+PART_PICTURES = 16
+PART_BYTES = 16384
 
 Row = NDArray[np.float32]
 
@@ -88,8 +92,8 @@ class Classifier:
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
             whose = _whose(journey)
-            jobs = (self._decoders.run(whose, self._try_decode, picture, served) for picture in pictures)
-            decoded = await asyncio.gather(*jobs)
+            jobs = [self._decoders.run(whose, self._try_all, part, served) for part in in_parts(pictures)]
+            decoded = list(itertools.chain.from_iterable(await asyncio.gather(*jobs)))
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
             served.batcher.release(len(pictures) - len(good))
@@ -144,6 +148,11 @@ class Classifier:
         pixels = decode_plain(picture, served.manifest.input.channels, self._max_pixels)
         return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
 
+    def _try_all(
+        self, pictures: Sequence[bytes | ConvoyError], served: Served
+    ) -> list[NDArray[np.uint8] | ConvoyError]:
+        return [self._try_decode(picture, served) for picture in pictures]
+
     def _try_decode(self, picture: bytes | ConvoyError, served: Served) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(picture, ConvoyError):
             return picture
@@ -153,6 +162,18 @@ class Classifier:
             return _pixels(images.open_image(picture, self._max_pixels), served)
         except ConvoyError as error:
             return error
+
+
+def in_parts(pictures: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
+    """The pictures in their order, as many at a time as one thread may decode before another model has its turn."""
+    at = part_bytes = 0
+    for end, picture in enumerate(pictures):
+        picture_bytes = 0 if isinstance(picture, ConvoyError) else len(picture)
+        if end > at and (end - at == PART_PICTURES or part_bytes + picture_bytes > PART_BYTES):
+            yield pictures[at:end]
+            at, part_bytes = end, 0
+        part_bytes += picture_bytes
+    yield pictures[at:]
 
 
 def best(probabilities: Row, labels: Sequence[str], top_k: int) -> list[Prediction]:

@@ -13,10 +13,15 @@ MULTIPART = b"multipart/form-data"
 SLOW_BODY = "convoy.slow_body"
 """Stands in the scope of a request whose body has not come in time; who waits for more of it is woken."""
 
+BY_NAME = "convoy.headers"
+
 
 def header(scope: Scope, name: bytes) -> bytes:
     """The first header of that lower-case name, or nothing."""
-    return next((value for key, value in scope["headers"] if key == name), b"")
+    if BY_NAME not in scope:
+        scope[BY_NAME] = dict(reversed(scope["headers"]))  # once a request: half a dozen are asked for
+    found: bytes = scope[BY_NAME].get(name, b"")
+    return found
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.classifier import Classifier, Row, best
+from service.classifier import PART_BYTES, PART_PICTURES, Classifier, Row, best, in_parts
 from service.decoders import Decoders
 from service.errors import BadImage, ConvoyError, ImageTooLarge, Overloaded, TooManyImages, UnknownModel
 from service.metrics import Metrics
@@ -128,3 +128,19 @@ def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) 
         assert (await predict(classifier, picture())).shape == (4,)
 
     with_classifier(root, test)
+
+
+@given(st.lists(st.one_of(st.integers(0, 2 * PART_BYTES), st.none()), max_size=80))
+def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
+    """None stands for an error in a picture's place."""
+    pictures = [BadImage("broken") if size is None else bytes(size) for size in sizes]
+    parts = list(in_parts(pictures))
+    assert [picture for part in parts for picture in part] == pictures
+    for part in parts:
+        size = sum(len(picture) for picture in part if isinstance(picture, bytes))
+        assert len(part) <= PART_PICTURES
+        assert size <= PART_BYTES or len([p for p in part if isinstance(p, bytes)]) == 1
+
+
+def test_tiny_pictures_share_parts() -> None:
+    assert len(list(in_parts([bytes(300)] * 64))) == 64 // PART_PICTURES
