@@ -10,6 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training.colour import changes_colour, colour
+from training.draws import Random
 from training.pictures import Box, Boxes
 from training.recipes.base import Recipe
 
@@ -20,7 +21,7 @@ Range = tuple[float, ...]
 CROP_TRIES = 10
 
 
-def augment(pictures: Pictures, recipe: Recipe, random: Generator) -> Pictures:
+def augment(pictures: Pictures, recipe: Recipe, random: Random) -> Pictures:
     """All that the recipe asks for, on uint8 pictures (n, height, width, channels); gives new ones of that shape."""
     if recipe.shift_px:
         pictures = shift(pictures, recipe.shift_px, recipe.shift_fill, random)
@@ -33,17 +34,17 @@ def augment(pictures: Pictures, recipe: Recipe, random: Generator) -> Pictures:
     return pictures
 
 
-def shift(pictures: Pictures, pixels: int, fill: str, random: Generator) -> Pictures:
+def shift(pictures: Pictures, pixels: int, fill: str, random: Random) -> Pictures:
     """Moves every picture by -pixels to +pixels on each axis; what comes in is black, or the mirrored edge."""
     count, height, width, _ = pictures.shape
     margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
     padded = np.pad(pictures, margins, mode="reflect" if fill == "reflect" else "constant")
-    top, left = random.integers(0, 2 * pixels + 1, (2, count))
+    top, left = (random.integers(0, 2 * pixels + 1, count) for _ in range(2))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
     return windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
 
 
-def flip(pictures: Pictures, random: Generator) -> Pictures:
+def flip(pictures: Pictures, random: Random) -> Pictures:
     """Mirrors every second picture, by chance, left to right."""
     mirrored = random.random(len(pictures)) < 0.5
     flipped = pictures.copy()
@@ -51,7 +52,7 @@ def flip(pictures: Pictures, random: Generator) -> Pictures:
     return flipped
 
 
-def cut_out(pictures: Pictures, pixels: int, mean: Range, random: Generator) -> Pictures:
+def cut_out(pictures: Pictures, pixels: int, mean: Range, random: Random) -> Pictures:
     """Paints a square of so many pixels a side in the mean colour (0..1), anywhere, at the edges in part outside.
 
     DeVries and Taylor 2017, "Cutout", who paint zeros on normalised pictures: the mean too.
@@ -62,7 +63,7 @@ def cut_out(pictures: Pictures, pixels: int, mean: Range, random: Generator) -> 
     return np.where(hole, np.rint(255 * np.array(mean)).astype(np.uint8), pictures)
 
 
-def _within(side: int, pixels: int, count: int, random: Generator) -> NDArray[np.bool_]:
+def _within(side: int, pixels: int, count: int, random: Random) -> NDArray[np.bool_]:
     """For each picture, (count, side), which places along a side lie within a stretch around one of them."""
     place, centre = np.arange(side), random.integers(0, side, (count, 1))
     return (place >= centre - pixels // 2) & (place < centre - pixels // 2 + pixels)
@@ -80,7 +81,7 @@ def mix_up(pictures: Pictures, labels: Labels, alpha: float, random: Generator) 
     return mixed.astype(np.uint8), labels + share * (labels[partner] - labels)
 
 
-def random_boxes(count: int, area: Range, aspect: Range, random: Generator) -> Boxes:
+def random_boxes(count: int, area: Range, aspect: Range, random: Random) -> Boxes:
     """A random part of each of `count` pictures, as GoogLeNet's authors cut them: see `_box`."""
     return partial(_box, random.random((count, CROP_TRIES, 4)), area, aspect)
 

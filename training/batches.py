@@ -1,6 +1,7 @@
 """What Keras draws its batches from: the order and the augmentation follow from seed, epoch and batch index alone.
 
-So a resumed run sees what an uninterrupted one would have seen, and batches may be made by any thread at any time.
+So a resumed run sees what an uninterrupted one would have seen, batches may be made by any thread at any time, and
+several processes that make their rows of a batch make together what one process would have made.
 """
 
 import time
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from service.cores import usable_cores
 from training.augment import augment, mix_up, random_boxes
 from training.datasets.base import Dataset, Split
+from training.draws import Random, RowsOf
 from training.errors import TrainingError
 from training.prefetch import Prefetcher
 from training.recipes.base import Recipe
+from training.shares import WHOLE, Share
 from training.waiting import Handed
 
 # One number each for what is drawn by chance, so that no two draws share a random stream.
@@ -71,18 +74,26 @@ def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
 class _Batches(keras.utils.PyDataset):
     """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
 
+    `batch_size` is that of all processes together; of every batch only the rows of this process's `share` are made.
     `workers` threads (None: one a core) make them ahead. Keras' own `workers` stay at 1: with more, its queue hands
     batches of one epoch to the next (seen on JAX).
     """
 
     def __init__(
-        self, split: Split, indices: Indices, classes: int, batch_size: int, workers: int | None = None
+        self,
+        split: Split,
+        indices: Indices,
+        classes: int,
+        batch_size: int,
+        workers: int | None = None,
+        share: Share = WHOLE,
     ) -> None:
         super().__init__(workers=1)
         self._split = split
         self._indices = indices
         self._one_hot = np.eye(classes, dtype=np.float32)
         self._batch_size = batch_size
+        self._share = share
         self._ahead = Prefetcher(self._make, len(self), usable_cores() if workers is None else workers)
         self.handed: dict[int, Handed] = {}
         """When each batch was last asked for and given."""
@@ -90,7 +101,7 @@ class _Batches(keras.utils.PyDataset):
         """What making a batch has raised."""
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // self._batch_size)
+        return -(-self._share.usable(len(self._indices)) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         asked_s = time.monotonic()
@@ -106,7 +117,8 @@ class _Batches(keras.utils.PyDataset):
         raise NotImplementedError
 
     def _chosen(self, order: Indices, index: int) -> Indices:
-        return order[index * self._batch_size : (index + 1) * self._batch_size]
+        """The pictures of the whole batch."""
+        return order[: self._share.usable(len(order))][index * self._batch_size : (index + 1) * self._batch_size]
 
     def _labels(self, chosen: Indices) -> NDArray[np.float32]:
         return self._one_hot[self._split.labels[chosen]]
@@ -128,6 +140,7 @@ class EvaluationBatches(_Batches):
 
     def _make(self, index: int) -> Batch:
         chosen = self._chosen(self._indices, index)
+        chosen = chosen[self._share.rows(len(chosen))]
         return self._split.pictures(chosen), self._labels(chosen)
 
 
@@ -135,9 +148,15 @@ class TrainingBatches(_Batches):
     """The pictures at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
 
     def __init__(
-        self, split: Split, indices: Indices, classes: int, recipe: Recipe, workers: int | None = None
+        self,
+        split: Split,
+        indices: Indices,
+        classes: int,
+        recipe: Recipe,
+        workers: int | None = None,
+        share: Share = WHOLE,
     ) -> None:
-        super().__init__(split, indices, classes, recipe.batch_size, workers)
+        super().__init__(split, indices, classes, recipe.batch_size, workers, share)
         self._recipe = recipe
         self.epoch = 0
 
@@ -153,11 +172,20 @@ class TrainingBatches(_Batches):
 
     def _make(self, index: int) -> Batch:
         chosen = self._chosen(self._order, index)
-        random = np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
-        pictures, labels = augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
-        return mix_up(pictures, labels, self._recipe.mixup, random) if self._recipe.mixup else (pictures, labels)
+        rows, random = self._share.rows(len(chosen)), self._random(index)
+        if not self._recipe.mixup:
+            return self._augmented(chosen[rows], RowsOf(random, rows, len(chosen)))
+        # Partners may lie in the rows of other processes: each makes the whole batch, and keeps its rows.
+        pictures, labels = mix_up(*self._augmented(chosen, random), self._recipe.mixup, random)
+        return pictures[rows], labels[rows]
 
-    def _pictures(self, chosen: Indices, random: np.random.Generator) -> NDArray[np.uint8]:
+    def _random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
+
+    def _augmented(self, chosen: Indices, random: Random) -> Batch:
+        return augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
+
+    def _pictures(self, chosen: Indices, random: Random) -> NDArray[np.uint8]:
         recipe = self._recipe
         if not recipe.crop_area:
             return self._split.pictures(chosen)

@@ -1,9 +1,9 @@
 """Random changes of light and colour, one draw a picture, in one pass over the pixels."""
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
+from training.draws import Random
 from training.recipes.base import Recipe
 
 Pictures = NDArray[np.uint8]
@@ -21,7 +21,7 @@ def changes_colour(recipe: Recipe) -> bool:
     return any((recipe.brightness, recipe.contrast, recipe.saturation, recipe.lighting))
 
 
-def colour(pictures: Pictures, recipe: Recipe, random: Generator) -> Pictures:
+def colour(pictures: Pictures, recipe: Recipe, random: Random) -> Pictures:
     """Other saturation, contrast, brightness and lighting; uint8 (n, height, width, 1 or 3), gives new ones.
 
     Each of the first three is multiplied by up to 1 - its value or 1 + its value: saturation mixes with the pixel's

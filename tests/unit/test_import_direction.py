@@ -49,9 +49,9 @@ SERVICE = (
 
 TRAINING = (
     # leaves
-    "training averages datasets.cache errors filters frugal fused options page prefetch published waiting "
+    "training averages datasets.cache draws errors filters frugal fused options page prefetch published waiting "
     "architectures.kernels architectures.layers",
-    "clock costs datasets.listing files foreign_graph graph pictures recipes.base",
+    "clock costs datasets.listing files foreign_graph graph pictures recipes.base shares",
     "adapt colour datasets.base graph_join",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
