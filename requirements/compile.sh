@@ -2,11 +2,20 @@
 # Resolves pyproject.toml into pinned, hashed lists; the others are held to the versions of serve.txt.
 set -eu
 cd "$(dirname "$0")/.."
-compile() {
+resolve() {
     uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --no-emit-find-links --no-header "$@" pyproject.toml
+        --no-emit-index-url --no-emit-find-links --no-header "$@"
+}
+compile() {
+    resolve "$@" pyproject.toml
 }
 compile --extra cpu --output-file requirements/serve.txt
 compile --extra cpu --extra bucket --constraint requirements/serve.txt --output-file requirements/serve-bucket.txt
 compile --extra cpu --extra otlp --constraint requirements/serve.txt --output-file requirements/serve-otlp.txt
 compile --extra cpu --extra train --extra dev --constraint requirements/serve.txt --output-file requirements/dev.txt
+# Of the images: what else they install, held to what is tested with.
+compile --extra gpu --constraint requirements/serve.txt --output-file requirements/serve-gpu.txt
+compile --extra cpu --extra train --constraint requirements/dev.txt --output-file requirements/train.txt
+compile --extra cpu --constraint requirements/dev.txt --output-file requirements/load.txt requirements/load.in
+resolve --constraint requirements/dev.txt --output-file requirements/tensorboard.txt requirements/tensorboard.in
+resolve --output-file requirements/build.txt requirements/build.in

@@ -1,0 +1,47 @@
+"""Locust's web page for a service that runs already: `python -m tests.load.remote URL`. docker-compose.yml starts it.
+
+The right answers come from the model itself, which must lie in --models here as it does there.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from service.settings import Settings
+from tests.bench.errors import CannotMeasure
+from tests.load import pictures
+from tests.load.orders import Orders
+from tests.load.runner import locust
+
+DIGITS = 200
+
+
+def main() -> int:
+    args = _arguments()
+    with TemporaryDirectory(prefix="convoy-load-") as folder:
+        digits = Path(folder, "digits.json")
+        try:
+            pictures.save(pictures.known_digits(DIGITS, args.models, args.model), digits)
+        except CannotMeasure as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 2
+        orders = Orders(args.model, digits, Path(folder, "figures.json"), args.users, seconds=0)
+        options = [f"--users={args.users}", "--spawn-rate=1", f"--web-port={args.web_port}", "--class-picker"]
+        return subprocess.run(**locust(args.url, orders, options, shaped=False)).returncode
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.load.remote", description=__doc__)
+    add = parser.add_argument
+    add("url", help="the service, such as http://127.0.0.1:8000")
+    add("--users", type=int, default=8, help="that the page offers at first (default: %(default)s)")
+    add("--web-port", type=int, default=8089, help="of locust's page (default: %(default)s)")
+    add("--models", type=Path, default=Path(Settings().models), help="folder of models (default: %(default)s)")
+    add("--model", default="mnist-lenet5", help="the model, which must know digits (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
