@@ -1,16 +1,14 @@
 """Every Prometheus metric, named once. Knows what is counted, not who counts."""
 
-import collections
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from service.sums import Families, families_of, metrics_of
+from service.tally import Tallies, Tally
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -35,23 +33,6 @@ class _Given(Collector):
         return self._metrics
 
 
-class Tally:
-    """Counts the most probable class of each image; a class gets its counter when it is first seen."""
-
-    def __init__(self, counter: Counter, model: str, labels: Sequence[str]) -> None:
-        self._counter = counter
-        self._model = model
-        self._labels = labels
-        self._of_class: dict[int, Counter] = {}
-
-    def add(self, probabilities: NDArray[Any]) -> None:
-        """Probabilities (n, classes)."""
-        for index, count in collections.Counter(probabilities.argmax(axis=1).tolist()).items():
-            if index not in self._of_class:
-                self._of_class[index] = self._counter.labels(self._model, self._labels[index])
-            self._of_class[index].inc(count)
-
-
 class Metrics:
     """The service's metrics in a registry of their own, so that two services in one process do not mix."""
 
@@ -72,9 +53,8 @@ class Metrics:
         self.batch_images = Histogram(
             "convoy_batch_images", "Images in one run of a model.", ["model"], buckets=IMAGES, registry=self.registry
         )
-        self.predictions = self._counter(
-            "convoy_predictions_total", "Images by their most probable class: drift shows.", "model", "label"
-        )
+        self.predictions = Tallies("convoy_predictions_total", "Images by their most probable class: drift shows.")
+        self.registry.register(self.predictions)
         self.refused = self._counter("convoy_refused_total", "Requests refused because the queue was full.", "model")
         self.queue_images = Gauge("convoy_queue_images", "Images waiting now.", ["model"], registry=self.registry)
         self.running_batches = Gauge("convoy_running_batches", "Runs now.", ["model"], registry=self.registry)
@@ -86,9 +66,9 @@ class Metrics:
         self.queue_images.labels(model).set_function(queued_images)
         self.running_batches.labels(model).set_function(running_batches)
 
-    def tally(self, model: str, labels: Sequence[str], most: int) -> "Tally":
+    def tally(self, model: str, labels: Sequence[str], most: int) -> Tally:
         """What counts the predictions of one version; classes from number `most` on are counted together."""
-        return Tally(self.predictions, model, [*labels[:most], *[OTHER] * (len(labels) - most)])
+        return self.predictions.of(model, [*labels[:most], *[OTHER] * (len(labels) - most)])
 
     def count_refused(self, status: int) -> None:
         """A request that was refused before it reached any route."""

@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.api.errors import ROUTING, STATUS
@@ -11,6 +11,7 @@ from service.errors import ConvoyError
 from service.metrics import Metrics
 from service.repository import Repository
 from service.settings import Settings
+from service.tally import Tallies
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -37,14 +38,19 @@ def errors_table() -> str:
 def metrics_table() -> str:
     rows = ["| metric | labels | what it counts |", "|---|---|---|"]
     for metric in vars(Metrics()).values():
-        if hasattr(metric, "_labelnames"):
-            suffix = "_total" if metric._type == "counter" else ""
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            rows.append(f"| `{metric._name}{suffix}` ({metric._type}) | {labels} | {metric._documentation} |")
+        if isinstance(metric, Tallies):
+            family = next(metric.collect())
+            rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
+        elif hasattr(metric, "_labelnames"):
+            rows.append(_metric_row(metric._name, metric._type, metric._labelnames, metric._documentation))
     for family in Metrics().process():
-        suffix = "_total" if family.type == "counter" else ""
-        rows.append(f"| `{family.name}{suffix}` ({family.type}) | | {family.documentation} All workers together. |")
+        rows.append(_metric_row(family.name, family.type, (), f"{family.documentation} All workers together."))
     return "\n".join(rows)
+
+
+def _metric_row(name: str, kind: str, labels: Sequence[str], about: str) -> str:
+    suffix = "_total" if kind == "counter" else ""
+    return f"| `{name}{suffix}` ({kind}) | {', '.join(f'`{label}`' for label in labels)} | {about} |"
 
 
 def models_table() -> str:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api client cores decoders errors hardware joined lifecycle logs png settings statistics",
+    "service api client cores decoders errors hardware joined lifecycle logs png settings statistics tally",
     "manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing",
     # what knows one thing, and no other thing beside it
@@ -102,7 +102,7 @@ LIBRARIES = {
     "matplotlib": {"training"},
     "onnx": {"training"},
     "onnxruntime": {"service.session", "training.original", "training.quantize"},
-    "prometheus_client": {"service.metrics", "service.sums"},
+    "prometheus_client": {"service.metrics", "service.sums", "service.tally"},
     "pyspng": {"service.png"},
     "opentelemetry": {"service.tracing"},
     "pyarrow": {"service.jobs.results"},
