@@ -99,9 +99,9 @@ class Batcher:
         self.reserve(len(images))
         return self.enqueue(images, timeout_s, background)
 
-    def check_room(self) -> None:
-        """Raises Overloaded when not even one image could be reserved."""
-        if self.queued_images >= self._max_queue_images:
+    def check_room(self, count: int = 1) -> None:
+        """Raises Overloaded when so many images could not be reserved now, though an empty queue would take them."""
+        if self.queued_images + min(count, self._max_queue_images) > self._max_queue_images:
             raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
 
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:

@@ -49,17 +49,19 @@ class Classifier:
         self._max_pixels = max_pixels
         self._timeout_s = request_timeout_s
 
-    def admit(self, model: str, version: str | None) -> None:
-        """Says no before anything of a request is read, when there is no room for it.
+    def admit(self, model: str, version: str | None, count: int = 1) -> Served:
+        """Says no before any work on a request of about so many images, when there is no room for them; otherwise who
+        would answer it.
 
         Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
         """
         served = self._registry.get(model, version)
         try:
-            served.batcher.check_room()
+            served.batcher.check_room(count)
         except Overloaded:
             self._metrics.refused.labels(served.model).inc()
             raise
+        return served
 
     def journey(self, model: str, version: str | None) -> Journey:
         """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""

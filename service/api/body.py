@@ -1,5 +1,6 @@
 """Request bodies, bounded: the whole of it as bytes, or the files of a multipart form."""
 
+import math
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import Headers, UploadFile
@@ -24,10 +25,14 @@ def header(scope: Scope, name: bytes) -> bytes:
     return found
 
 
+def announced_bytes(scope: Scope) -> int:
+    """The Content-Length, which the server has checked; 0 without one."""
+    return int(header(scope, b"content-length") or 0)
+
+
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """The whole body. Raises BodyTooLarge, before reading where the length is announced, SlowRequest or ClientGone."""
-    announced = header(scope, b"content-length")
-    if announced and int(announced) > limit_bytes:
+    if announced_bytes(scope) > limit_bytes:
         raise _too_large(limit_bytes)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
@@ -46,6 +51,20 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             raise SlowRequest("The body did not come in time.")
         message = await receive()
     raise ClientGone
+
+
+def pictures_about(content_type: bytes, body: bytes) -> int:
+    """How many pictures a batch holds, in a thousandth of the time that reading it takes; seldom wrong, by chance."""
+    return body.count(b"filename=" if content_type.startswith(MULTIPART) else b'"data"')
+
+
+def tensors_about(body: bytes, shape: tuple[int, int, int]) -> int:
+    """How many images of that shape a body of JSON tensors holds at least; fewer, or 1, for other bodies.
+
+    A raw tensor has a comma now and then, and is quickly read anyway; a small body is not worth the look.
+    """
+    pixels = math.prod(shape)
+    return max(1, body.count(b",") // pixels) if len(body) >= 4 * pixels else 1
 
 
 async def files_of(content_type: bytes, body: bytes, field: str, most: int) -> list[tuple[str, bytes]]:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from service.api.body import MULTIPART, files_of, header, picture_of, read_body
+from service.api.body import MULTIPART, files_of, header, picture_of, pictures_about, read_body
 from service.api.connection import UntilHangUp
 from service.api.errors import as_json
 from service.api.reply import JSON_HEADERS, json_bytes, send_answer
@@ -59,7 +59,9 @@ class ClassifyBatch:
         version, top_k = query_of(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
         body = await read_body(scope, receive, self._max_body_bytes)
-        pictures = await self._pictures(header(scope, b"content-type"), body)
+        content_type = header(scope, b"content-type")
+        self._classifier.admit(scope["path_params"]["model"], version, pictures_about(content_type, body))
+        pictures = await self._pictures(content_type, body)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
             with UntilHangUp(scope):

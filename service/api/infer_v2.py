@@ -1,8 +1,10 @@
 """The hot endpoint of the Open Inference Protocol V2: tensors or encoded pictures in, tensors out."""
 
+import math
+
 from starlette.types import Receive, Scope, Send
 
-from service.api.body import header
+from service.api.body import announced_bytes, header, tensors_about
 from service.api.compression import packed, read_unpacked
 from service.api.connection import UntilHangUp
 from service.api.outputs_v2 import Encoded, encode
@@ -30,11 +32,16 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         where = scope["path_params"]
-        self._classifier.admit(where["model"], where.get("version"))
+        served = self._classifier.admit(where["model"], where.get("version"))
+        json_length = _json_length(scope)
+        if json_length is not None:
+            raw_bytes = announced_bytes(scope) - json_length
+            self._classifier.admit(served.model, served.version, raw_bytes // math.prod(served.manifest.input.shape))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             served = journey.served
-            request = parse(body, _json_length(scope), served.manifest.input, self._max_images)
+            self._classifier.admit(served.model, served.version, tensors_about(body, served.manifest.input.shape))
+            request = parse(body, json_length, served.manifest.input, self._max_images)
             apply_headers(scope, journey)
             journey.shorten(request.timeout_s)
             journey.background = journey.background or request.background

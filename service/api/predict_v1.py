@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
+from service.api.body import tensors_about
 from service.api.compression import packed, read_unpacked
 from service.api.connection import UntilHangUp
 from service.api.documented import described
@@ -54,10 +55,12 @@ class Predict:
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             apply_headers(scope, journey)
-            request = parse(body, journey.served.manifest.input, self._max_images)
+            served = journey.served
+            self._classifier.admit(served.model, served.version, tensors_about(body, served.manifest.input.shape))
+            request = parse(body, served.manifest.input, self._max_images)
             with UntilHangUp(scope):
                 rows = await self._rows(journey, request)
-            reply = encode(request, rows, journey.served.labels)
+            reply = encode(request, rows, served.labels)
         body, headers = await packed(scope, reply)
         await send_answer(send, body, journey, JSON_HEADERS + headers)
 
