@@ -82,6 +82,7 @@ def _overload(args: argparse.Namespace) -> int:
         rounds=args.rounds,
         seconds=args.seconds,
         connections=args.connections,
+        only=tuple(args.only),
     )
     found = overload.measure(plan, _say)
     content = report.overload(found, _command())
@@ -129,6 +130,7 @@ def _arguments() -> argparse.Namespace:
     over = commands.add_parser("overload", help="Convoy at one, two and four times its peak")
     over.set_defaults(run=_overload)
     over.add_argument("--connections", type=int, default=1024, help="that offer the overload (default: %(default)s)")
+    over.add_argument("--only", nargs="+", default=(), help="names of loads, as 'picture'; default: three")
     setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
     setup.set_defaults(run=_set_up)
     for command in (peers, setup):

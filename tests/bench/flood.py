@@ -2,15 +2,17 @@
 
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.bodies import Body
 from tests.bench.errors import CannotMeasure
-from tests.bench.generators import PROCESSES, TIMEOUT_S, need
+from tests.bench.generators import TIMEOUT_S, need
 
 OK, REFUSED = 200, 429
+PROCESSES = 16
 
 
 class Sent(NamedTuple):
@@ -40,15 +42,19 @@ class Outcome(NamedTuple):
 def flood(url: str, body: Body, connections: int, seconds: float, requests_per_s: float | None = None) -> list[Sent]:
     """Every request that `connections` send in that time: so many a second, or each its next one after an answer.
 
-    At a rate, a connection whose answer is late sends what was due meanwhile at once when it has it: over HTTP/1.1
-    more can be offered only by more connections.
+    All connections of one h2load send at once, so there are many of them, evenly apart. At a rate, a connection whose
+    answer is late sends what was due meanwhile when it has it: over HTTP/1.1 more can be offered only by more of them.
     """
     need("h2load")
     share = max(1, connections // PROCESSES)
+    apart_s = 0.0 if requests_per_s is None else share / requests_per_s
+    rate = [] if requests_per_s is None else [f"--rps={requests_per_s / PROCESSES / share:.6f}"]
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder) / f"{number}.log" for number in range(PROCESSES)]
-        rate = [] if requests_per_s is None else [f"--rps={requests_per_s / PROCESSES / share:.6f}"]
-        loads = [_start(url, body, number, share, [*rate], seconds, log) for number, log in enumerate(logs)]
+        loads = []
+        for number, log in enumerate(logs):
+            loads.append(_start(url, body, number, share, rate, seconds, log))
+            time.sleep(apart_s)
         for load in loads:
             load.wait(seconds + 2 * TIMEOUT_S)
         return parse("".join(log.read_text() for log in logs))
@@ -87,5 +93,5 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     headers = [part for name, value in body.headers().items() for part in ("-H", f"{name}: {value}")]
     how = [*rate, f"-c{connections}", "-t1", f"-D{round(seconds * 1000)}ms", f"--log-file={log}"]
-    command = ["h2load", "--h1", *how, "-d", str(body.file(number)), *headers, url]
+    command = ["h2load", "--h1", *how, "-d", str(body.file(number % body.count)), *headers, url]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

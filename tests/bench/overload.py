@@ -12,16 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from tests.bench import convoy, machine
 from tests.bench.bodies import Bodies, Body, Sizes
-from tests.bench.flood import Outcome, flood, outcome
+from tests.bench.flood import OK, Outcome, flood, outcome
 from tests.bench.loads import Load, convoy_loads, offered
 from tests.bench.local import LocalModel
+from tests.bench.processes import cpu_s
 from tests.bench.samples import samples
 
+Say = Callable[[str], None]
+
 FACTORS = (1, 2, 4)
-PEAK_CONNECTIONS = (8, 16, 32)
+PEAK_CONNECTIONS = (16, 32, 64)
 WARM_UP = 0.25  # of each load; what it does to begin with does not count
 LEAST_PER_S = 4  # requests of one connection
 AT_REST = 100  # probes
@@ -40,34 +44,44 @@ class Plan:
     rounds: int
     seconds: float
     connections: int
+    only: tuple[str, ...] = ()
+    """Names of loads; three of different cost by default."""
+
+
+class Step(NamedTuple):
+    """One factor in one round: the service right before at its peak, under the flood, and after it."""
+
+    peak: Outcome
+    flood: Outcome
+    peak_cpu_us: float
+    """Processor time of the service for one good answer."""
+    flood_cpu_us: float
+    """The same, all that it spent on refusals included."""
+    recovery_s: float
 
 
 @dataclass
 class Overloaded:
-    """Everything of one run, each figure once a round."""
+    """Everything of one run."""
 
     about: dict[str, str]
-    peaks: dict[str, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
-    """By load: the connections that got most."""
-    floods: dict[tuple[str, int], list[Outcome]] = field(default_factory=lambda: defaultdict(list))
-    """By load and factor."""
-    recovery_s: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    steps: dict[tuple[str, int], list[Step]] = field(default_factory=lambda: defaultdict(list))
+    """By load and factor, one a round."""
 
     def kept(self, load: str, factor: int) -> float:
-        """Goodput at that factor over the peak, of the medians."""
-        peak = median(one.goodput_per_s for one in self.peaks[load])
-        return median(one.goodput_per_s for one in self.floods[load, factor]) / peak
+        """Goodput at that factor over the peak right before it: the median, for other work on the machine passes."""
+        return median(step.flood.goodput_per_s / step.peak.goodput_per_s for step in self.steps[load, factor])
 
     def voids(self) -> list[str]:
         """What is no overload behaviour but a failure: answers other than 200 and 429, or none."""
         return [
-            f"{load} at {factor}x: {sum(one.other for one in rounds)} failed"
-            for (load, factor), rounds in self.floods.items()
-            if any(one.other for one in rounds)
+            f"{load} at {factor}x: {sum(step.flood.other for step in steps)} failed"
+            for (load, factor), steps in self.steps.items()
+            if any(step.flood.other for step in steps)
         ]
 
 
-def measure(plan: Plan, say: Callable[[str], None]) -> Overloaded:
+def measure(plan: Plan, say: Say) -> Overloaded:
     """Raises CannotMeasure."""
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
@@ -78,36 +92,47 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Overloaded:
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}")
             with convoy.convoy(plan.models, Path(name) / "service.log", _settings(plan)) as service:
-                for load in offered(service.url, _loads(plan.model, sizes.batch), bodies):
-                    _round(plan, load, service.url + load.path, bodies.get(load.kind), found, say)
+                for load in offered(service.url, _loads(plan, sizes.batch), bodies):
+                    _round(plan, load, service, bodies.get(load.kind), found, say)
     return found
 
 
-def _loads(model: str, batch: int) -> list[Load]:
+def _loads(plan: Plan, batch: int) -> list[Load]:
     """A tiny request, whose cost is HTTP; a large one, whose cost is decoding; and one that is mostly the model."""
-    wanted = ("picture", f"pictures x{batch} (form)", f"v2 binary x{batch}")
-    return [load for load in convoy_loads(model, batch) if load.name in wanted]
+    wanted = plan.only or ("picture", f"pictures x{batch} (form)", f"v2 binary x{batch}")
+    return [load for load in convoy_loads(plan.model, batch) if load.name in wanted]
 
 
-def _round(plan: Plan, load: Load, url: str, body: Body, found: Overloaded, say: Callable[[str], None]) -> None:
-    closed = [_fired(url, body, count, plan.seconds) for count in PEAK_CONNECTIONS]
-    peak = max(closed, key=lambda one: one.goodput_per_s)
-    found.peaks[load.name].append(peak)
-    say(f"  {load.name}, peak: {peak.goodput_per_s:.0f}/s")
+def _round(plan: Plan, load: Load, service: convoy.Service, body: Body, found: Overloaded, say: Say) -> None:
+    url = service.url + load.path
+    found_with = {count: _fired(url, body, count, plan.seconds).goodput_per_s for count in PEAK_CONNECTIONS}
+    best = max(PEAK_CONNECTIONS, key=lambda count: found_with[count])
     for factor in FACTORS:
         rest_s = at_rest(url, body)
+        peak, peak_cpu_us = _clocked(service, url, body, best, plan.seconds)
         rate = factor * peak.goodput_per_s
-        got = _fired(url, body, connections_for(rate, plan.connections), plan.seconds, rate)
-        found.floods[load.name, factor].append(got)
-        found.recovery_s[load.name, factor].append(recovery(url, body, rest_s))
+        flood, flood_cpu_us = _clocked(service, url, body, connections_for(rate, plan.connections), plan.seconds, rate)
+        step = Step(peak, flood, peak_cpu_us, flood_cpu_us, recovery(url, body, rest_s))
+        found.steps[load.name, factor].append(step)
         say(
-            f"  {load.name}, {factor}x: {got.goodput_per_s:.0f}/s good, {got.refused_per_s:.0f}/s refused, "
-            f"p99 of accepted {got.p99_ms:.0f} ms, recovered in {found.recovery_s[load.name, factor][-1]:.2f} s"
+            f"  {load.name}, {factor}x: {flood.goodput_per_s:.0f}/s good of {peak.goodput_per_s:.0f} at the peak, "
+            f"{flood.refused_per_s:.0f}/s refused, p99 of accepted {flood.p99_ms:.0f} ms, "
+            f"recovered in {step.recovery_s:.2f} s"
         )
 
 
-def _fired(url: str, body: Body, connections: int, seconds: float, requests_per_s: float | None = None) -> Outcome:
-    return outcome(flood(url, body, connections, seconds, requests_per_s), WARM_UP * seconds, seconds)
+def _clocked(
+    service: convoy.Service, url: str, body: Body, connections: int, seconds: float, requests_per_s: float | None = None
+) -> tuple[Outcome, float]:
+    """What became of the load, and microseconds of processor time for each good answer."""
+    before_s = cpu_s(service.pid)
+    sent = flood(url, body, connections, seconds, requests_per_s)
+    good = sum(one.status == OK for one in sent)
+    return outcome(sent, WARM_UP * seconds, seconds), (cpu_s(service.pid) - before_s) / max(1, good) * 1e6
+
+
+def _fired(url: str, body: Body, connections: int, seconds: float) -> Outcome:
+    return outcome(flood(url, body, connections, seconds), WARM_UP * seconds, seconds)
 
 
 def connections_for(requests_per_s: float, most: int) -> int:

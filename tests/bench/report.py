@@ -9,14 +9,13 @@ from tests.bench.alone import Measured, middle, void, why_void
 from tests.bench.beside import OURS, Compared
 from tests.bench.clocks import STAGES
 from tests.bench.errors import CannotMeasure
-from tests.bench.flood import Outcome
 from tests.bench.generators import Fired
 from tests.bench.overload import Overloaded
 from tests.bench.peers.servers import PEERS
 from tests.bench.raw import SIZES
 
-OVERLOAD_HEAD = ["load", "offered", "sent/s", "good/s", "refused/s", "good, of the peak", "p50 ms", "p99 ms"]
-OVERLOAD_HEAD += ["p99 ms of a refusal", "recovered after s"]
+OVERLOAD_HEAD = ["load", "offered", "peak/s", "sent/s", "good/s", "refused/s", "good, of the peak", "p50 ms", "p99 ms"]
+OVERLOAD_HEAD += ["p99 ms of a refusal", "recovered after s", "us a good answer, peak", "us a good answer"]
 
 
 def replace_section(report: Path, section: str, content: str) -> None:
@@ -67,24 +66,19 @@ def beside(found: Compared, command: str, plot: str) -> str:
 
 def overload(found: Overloaded, command: str) -> str:
     """The section about more load than can be answered."""
-    peaks = [[load, *_medians(rounds, "goodput_per_s", "p50_ms", "p99_ms")] for load, rounds in found.peaks.items()]
     rows = []
-    for (load, factor), rounds in found.floods.items():
-        rates = _medians(rounds, "sent_per_s", "goodput_per_s", "refused_per_s")
-        latencies = _medians(rounds, "p50_ms", "p99_ms", "refused_p99_ms")
-        recovered_s = f"{median(found.recovery_s[load, factor]):.2f}"
-        rows.append([load, f"{factor}x", *rates, f"{found.kept(load, factor):.0%}", *latencies, recovered_s])
-    parts = [
-        about(found.about, command),
-        "### The peak",
-        table(["load", "requests/s", "p50 ms", "p99 ms"], peaks),
-        "### One, two and four times the peak",
-        table(OVERLOAD_HEAD, rows),
-    ]
-    return "\n\n".join(parts)
+    for (load, factor), steps in found.steps.items():
+        floods = [step.flood for step in steps]
+        rates = _medians([step.peak for step in steps], "goodput_per_s")
+        rates += _medians(floods, "sent_per_s", "goodput_per_s", "refused_per_s")
+        latencies = _medians(floods, "p50_ms", "p99_ms", "refused_p99_ms")
+        recovered_s = f"{median(step.recovery_s for step in steps):.2f}"
+        cpu_us = _medians(steps, "peak_cpu_us", "flood_cpu_us")
+        rows.append([load, f"{factor}x", *rates, f"{found.kept(load, factor):.0%}", *latencies, recovered_s, *cpu_us])
+    return f"{about(found.about, command)}\n\n{table(OVERLOAD_HEAD, rows)}"
 
 
-def _medians(rounds: Sequence[Outcome], *names: str) -> list[str]:
+def _medians(rounds: Sequence[object], *names: str) -> list[str]:
     return [f"{median(getattr(one, name) for one in rounds):,.0f}" for name in names]
 
 

@@ -96,3 +96,15 @@ def test_a_missing_model_is_a_sentence(report: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("Error: There is no ")
     assert "Traceback" not in done.stderr
+
+
+def test_convoy_under_overload(report: Path) -> None:
+    done = _bench("overload", report, "--connections", "64", "--workers", "1", "--only", "picture")
+    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    loads = _rows(report.read_text(), "| load | offered |")
+    assert loads.keys() == {("picture", "1x"), ("picture", "2x"), ("picture", "4x")}
+    peak, sent, good, refused, kept, p50_ms, p99_ms, *_ = loads["picture", "4x"]
+    assert _number(peak) > 0
+    assert _number(sent) + _number(good) + _number(refused) > 0
+    assert kept.endswith("%")
+    assert _number(p50_ms) <= _number(p99_ms)
