@@ -3,3 +3,7 @@
 
 class TrainingError(Exception):
     """Something that the user can mend: the message says what is wrong and what to do."""
+
+
+class Worse(TrainingError):
+    """A new network is less accurate than what was asked of it."""

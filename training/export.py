@@ -28,7 +28,7 @@ from training import backend, plots
 from training.callbacks import Say
 from training.card import Facts, write_card
 from training.convert import to_onnx
-from training.errors import TrainingError
+from training.errors import TrainingError, Worse
 from training.evaluate import Scores
 from training.features import write_features
 from training.parity import Sample, check_parity, sample_folder, sample_split
@@ -58,6 +58,8 @@ class Options:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
     """Whether to write the graph of feature maps too."""
+    least_accuracy: float = 0.0
+    """Of the graph on the data set's test pictures: below it nothing is published."""
 
 
 def options_for(
@@ -132,6 +134,8 @@ def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
     scores = None if job.source.dataset is None else path.score(job.source.dataset.test)
     if scores is not None:
         say(f"test accuracy {scores.accuracy:.4f} over {scores.pictures} pictures, through the service's own path")
+        if scores.accuracy < job.options.least_accuracy:
+            raise Worse(f"{scores.accuracy:.4f} is less than {job.options.least_accuracy:.4f}: nothing is published.")
     extra = _features(folder, job, say) if job.options.features else {}
     manifest = _manifest(folder, job, parity, scores, extra)
     write_manifest(manifest, folder)

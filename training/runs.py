@@ -93,11 +93,16 @@ def open_run(folder: Path) -> Run:
 
 def latest_unfinished(runs_dir: Path, name: str) -> Run:
     """The last run of that name, or of that recipe, that was interrupted. Raises TrainingError when there is none."""
-    runs = [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
-    unfinished = [run for run in runs if not run.finished]
+    unfinished = all_unfinished(runs_dir, name)
     if not unfinished:
         raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
     return unfinished[-1]
+
+
+def all_unfinished(runs_dir: Path, name: str) -> list[Run]:
+    """The runs of that name, or of that recipe, that were interrupted, the oldest first."""
+    runs = [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
+    return [run for run in runs if not run.finished]
 
 
 @contextmanager

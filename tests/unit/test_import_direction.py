@@ -68,8 +68,9 @@ TRAINING = (
     "measure parity samples",
     "features variants version_folder",
     "ensemble export foreign",
+    "retrain",
     "cli.compare cli.describe cli.ensemble cli.evaluate cli.export cli.features cli.foreign cli.quantize cli.recipes "
-    "cli.report cli.run",
+    "cli.report cli.retrain cli.run",
     "cli",
 )
 

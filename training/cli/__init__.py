@@ -16,6 +16,7 @@ from training.cli import (
     quantize,
     recipes,
     report,
+    retrain,
     run,
 )
 from training.errors import TrainingError
@@ -40,7 +41,7 @@ class _Group(click.Group):
 
 
 EPILOG = """\b
-Exit codes: 0 done; 2 a mistake, and what to do about it; 130 a run that was stopped, and can go on.
+Exit codes: 0 done; 2 a mistake, and what to do about it; 3 retrained, but worse; 130 stopped, and can go on.
 Completion: eval "$(_CONVOY_TRAIN_COMPLETE=bash_source convoy-train)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy-train run mnist-lenet5
 """
@@ -60,6 +61,7 @@ COMMANDS = (
     compare.compare,
     report.report,
     export.export,
+    retrain.retrain,
     features.features,
     foreign.import_network,
     quantize.quantize,

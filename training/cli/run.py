@@ -54,6 +54,7 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @click.option(
     "--resume", is_flag=False, flag_value="latest", metavar="[RUN]", help="Go on with this run, or the recipe's last."
 )
+@click.option("--go-on", is_flag=True, help="Resume the last run if it was interrupted, else start one: for jobs.")
 def run(
     recipe: str | None,
     epochs: int | None,
@@ -71,6 +72,7 @@ def run(
     runs_dir: Path,
     tensorboard: bool,
     resume: str | None,
+    go_on: bool,
 ) -> None:
     """Train RECIPE (see `convoy-train list`) and write a run folder.
 
@@ -98,6 +100,8 @@ def run(
     from training.inputs import Place
 
     place = Place(data_dir, data, data_note, skip_bad, workers)
+    if go_on and runs.all_unfinished(runs_dir, name or recipe):
+        resume = "latest"
     try:
         if resume is None:
             trainer.train(chosen, runs_dir, click.echo, place, name, weights, tensorboard)

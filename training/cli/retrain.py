@@ -1,0 +1,71 @@
+"""convoy-train retrain."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from training.errors import Worse
+from training.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
+
+WORSE = 3
+"""Exit code where the published version stays because it is better."""
+
+
+@click.command(
+    epilog=example(
+        "convoy-train retrain mnist-lenet5 --name mnist-lenet5",
+        "convoy-train retrain resnet18 --name pets --data photos/ --max-drop 0.005",
+    )
+)
+@click.argument("recipe")
+@click.option("--name", required=True, help="The model's name in the service.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="How much less accurate than the published version the new one may be; 0.005 is half a percent.",
+)
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@DATA
+@SKIP_BAD
+@DATA_DIR
+@MODELS_DIR
+@RUNS_DIR
+def retrain(
+    recipe: str,
+    name: str,
+    max_drop: float,
+    epochs: int | None,
+    seed: int | None,
+    data: Path | None,
+    skip_bad: bool,
+    data_dir: Path | None,
+    models_dir: Path,
+    runs_dir: Path,
+) -> None:
+    """Train RECIPE anew and publish the outcome, unless the published version is better.
+
+    Both are measured on the same test pictures. Given again after a kill, the command goes on from the last finished
+    epoch. It ends with 3 where the published version stays.
+    """
+    from training.recipes import find_recipe
+    from training.recipes.base import with_settings
+
+    changes = {"epochs": epochs, "seed": seed, "dataset": data and "folder"}
+    given = {key: str(value) for key, value in changes.items() if value is not None}
+    chosen = with_settings(find_recipe(recipe), given)
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs it; Keras reads it when it is first imported
+    import_keras()
+    from training import retrain
+    from training.inputs import Place
+
+    place = Place(data_dir, data, skip_bad=skip_bad)
+    try:
+        click.echo(retrain.retrain(chosen, name, models_dir, runs_dir, place, max_drop, click.echo))
+    except Worse as error:
+        click.echo(f"The published version stays: {error}", err=True)
+        sys.exit(WORSE)
