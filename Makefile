@@ -32,7 +32,7 @@ readme: $(DEV)  ## write the README's tables and file map anew from the code
 requirements:  ## resolve the pinned, hashed lists anew (needs uv)
 	requirements/compile.sh
 
-include bench.mk
+include bench.mk image.mk
 
 clean:
 	rm -rf .venv .venv-dev .pytest_cache .mypy_cache .ruff_cache

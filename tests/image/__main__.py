@@ -1,0 +1,205 @@
+"""Builds the images for real and uses each as its user would: `python -m tests.image`, or `make image-test`.
+
+Needs root and Debian's packages buildah, debootstrap and runc. Ends with 1 when an image is not as it must be, and with
+2 when a tool is missing.
+"""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from tests.bench.processes import free_ports
+from tests.image import builder
+from tests.image.container import Container
+
+TOOLS = ("buildah", "debootstrap", "runc")
+SEVEN = builder.ROOT / "tests/data/seven.png"
+LIMIT_MB = 300
+PATIENCE_S = 120
+FORBIDDEN = (
+    *("usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "opt/convoy/bin/pip", "opt/convoy/bin/convoy-train"),
+    *(f"opt/convoy/lib/python3*/site-packages/{name}" for name in ("pip", "keras", "tensorflow", "training", "onnx")),
+)
+
+
+class Wrong(Exception):
+    """An image is not as it must be."""
+
+
+def require(holds: Any, otherwise: str) -> None:
+    if not holds:
+        raise Wrong(otherwise)
+
+
+def main() -> int:
+    args = _arguments()
+    missing = [tool for tool in TOOLS if not shutil.which(tool)]
+    if missing:
+        print(f"SKIPPED: there is no {', '.join(missing)} here (Debian's packages of that name).", file=sys.stderr)
+        return 2
+    base = args.base or builder.base()
+    print(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB", flush=True)
+    try:
+        for target in args.targets or TARGETS:
+            started_s = time.monotonic()
+            TARGETS[target](base)
+            print(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s", flush=True)
+    except (Wrong, subprocess.CalledProcessError, httpx.HTTPError, TimeoutError) as error:
+        print(f"FAILED: {error}")
+        return 1
+    print("PASSED")
+    return 0
+
+
+def _cpu(base: str) -> None:
+    image, config = _built("service/Dockerfile", "cpu", base, LIMIT_MB)
+    require(config.get("Healthcheck"), "it has no HEALTHCHECK")
+    with builder.mounted(image) as tree:
+        found = [str(file.relative_to(tree)) for pattern in FORBIDDEN for file in tree.glob(pattern)]
+        require(not found, f"it holds {', '.join(found)}")
+        for workers in (1, 2):
+            _serve_and_stop(tree, config, workers)
+
+
+def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
+    (port,) = free_ports()
+    settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_WORKERS": str(workers)}
+    started_s = time.monotonic()
+    with Container(tree, config, environment=settings) as container:
+        _until(lambda: container.exec(*config["Healthcheck"]["Test"][1:]).returncode == 0, "healthy", container)
+        healthy_s = time.monotonic() - started_s
+        url = f"http://127.0.0.1:{port}/api/v1/models/mnist-lenet5/classify?top_k=1"
+        answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
+        require(answer["predictions"][0]["label"] == "7", f"it takes a 7 for something else: {answer}")
+        _confined(container)
+        container.send(signal.SIGTERM)
+        stopped_s = time.monotonic()
+        code = container.exit_code()
+        require(code == 0, f"it ended with {code} after SIGTERM")
+    stop_s = time.monotonic() - stopped_s
+    seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
+    print(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
+
+
+def _confined(container: Container) -> None:
+    """Process 1 is Convoy, nobody's but its own, and can write nothing but /tmp."""
+    require("convoy\0serve" in container.exec("cat", "/proc/1/cmdline").stdout, "process 1 is not Convoy")
+    status = dict(line.split(":\t", 1) for line in container.exec("cat", "/proc/1/status").stdout.splitlines())
+    require("0" not in status["Uid"].split(), f"it runs as root: {status['Uid']}")
+    require(int(status["CapEff"], 16) == 0, f"it has capabilities: {status['CapEff']}")
+    for place in ("/models/x", "/opt/convoy/x", "/x"):
+        require(container.exec("touch", place).returncode, f"{place} can be written")
+
+
+def _load(base: str) -> None:
+    (port, page) = free_ports(2)
+    cpu, cpu_config = _built("service/Dockerfile", "cpu", base)
+    load, load_config = _built("service/Dockerfile", "load", base)
+    with ExitStack() as stack:
+        served, loading = (stack.enter_context(builder.mounted(image)) for image in (cpu, load))
+        settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port)}
+        stack.enter_context(Container(served, cpu_config, environment=settings))
+        command = [f"http://127.0.0.1:{port}", f"--web-port={page}"]
+        locust = stack.enter_context(Container(loading, load_config, command=command))
+        client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{page}"))
+        _until(lambda: _answers(client, "/"), "shown", locust)
+        client.post("/swarm", data={"user_count": 2, "spawn_rate": 2}).raise_for_status()
+        _until(lambda: _total(client)["num_requests"] > 100, "loading", locust)
+        client.get("/stop").raise_for_status()
+        total = _total(client)
+        require(total["num_failures"] == 0, f"{total['num_failures']} of {total['num_requests']} requests failed")
+        print(f"  locust's page: {total['num_requests']} requests, none failed")
+
+
+def _total(client: httpx.Client) -> dict[str, Any]:
+    total: dict[str, Any] = client.get("/stats/requests").raise_for_status().json()["stats"][-1]
+    return total
+
+
+def _train(base: str) -> None:
+    train, train_config = _built("training/Dockerfile", "train", base)
+    board, board_config = _built("training/Dockerfile", "tensorboard", base)
+    with TemporaryDirectory(prefix="convoy-train-") as name, builder.mounted(train) as tree:
+        binds = {f"/work/{part}": Path(name, part) for part in ("runs", "models")}
+        for folder in binds.values():
+            folder.mkdir()
+            folder.chmod(0o777)
+        Path(name).chmod(0o755)
+        run = ["run", "xo", "--epochs=2", "--limit=64", "--tensorboard"]
+        _finish(tree, train_config, run, binds)
+        (trained,) = binds["/work/runs"].glob("xo/*")
+        _finish(tree, train_config, ["export", f"runs/xo/{trained.name}", "--name=xo"], binds)
+        require((binds["/work/models"] / "xo/1/model.onnx").exists(), "nothing was exported")
+        _show(board, board_config, binds["/work/runs"])
+
+
+def _finish(tree: Path, config: dict[str, Any], command: list[str], binds: dict[str, Path]) -> None:
+    """Runs the command to its end, and shows its last line."""
+    with Container(tree, config, command=command, binds=binds) as container:
+        require(container.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{container.log()}")
+        print("  " + container.log().strip().rpartition("\n")[2], flush=True)
+
+
+def _show(image: str, config: dict[str, Any], runs: Path) -> None:
+    (port,) = free_ports()
+    command = ["--logdir=/work/runs", f"--port={port}"]
+    with (
+        builder.mounted(image) as tree,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+        Container(tree, config, command=command, binds={"/work/runs": runs}) as container,
+    ):
+        tags = "/data/plugin/scalars/tags"
+        _until(lambda: _answers(client, tags) and client.get(tags).json(), "shown", container)
+        print(f"  TensorBoard shows {', '.join(sorted(next(iter(client.get(tags).json().values()))))}")
+
+
+def _built(dockerfile: str, target: str, base: str, limit_mb: float = float("inf")) -> tuple[str, dict[str, Any]]:
+    """The image and its configuration; prints its size, which over the base's must be under `limit_mb`."""
+    image = builder.build(dockerfile, target, base)
+    config = builder.config(image)
+    user = config["User"].partition(":")[0]
+    require(user.isdigit() and int(user), f"its user is {config['User']!r}: not a number, or root")
+    size_mb, base_mb = (builder.bytes_in(name) / 1e6 for name in (image, base))
+    print(f"  {dockerfile} {target}: {size_mb:.0f} MB, {size_mb - base_mb:.0f} MB of it over the base", flush=True)
+    require(size_mb - base_mb < limit_mb, f"its layers have more than {limit_mb} MB")
+    return image, config
+
+
+def _answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _until(happened: Callable[[], Any], what: str, container: Container) -> None:
+    """Raises TimeoutError with the container's log."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not happened():
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"not {what} within {PATIENCE_S} s; its log:\n{container.log()}")
+        time.sleep(0.1)
+
+
+TARGETS: dict[str, Callable[[str], None]] = {"cpu": _cpu, "load": _load, "train": _train}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.image", description=__doc__)
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help="which; default: all")
+    parser.add_argument("--base", help="an image with python3 and venv; default: made of Debian's packages")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Images by buildah, on a base of Debian's own packages where no other is named. Needs root."""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BASE = "localhost/convoy-test-base:bookworm"
+PACKAGES = "python3,python3-venv,ca-certificates"
+CERTIFICATES = "/etc/ssl/certs"
+# Where package access has a certificate authority of its own, this machine knows it, and pip is told by the base.
+PIP_CERT = f"{CERTIFICATES}/ca-certificates.crt"
+
+
+def run(*command: str | Path) -> str:
+    """Its standard output. What it says on standard error is shown; raises CalledProcessError."""
+    return subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def base() -> str:
+    """The name of an image with nothing but Debian and Python, made on the first call."""
+    known = run("buildah", "images", "--quiet", "--filter", f"reference={BASE}")
+    if not known:
+        with TemporaryDirectory(prefix="convoy-base-") as tree:
+            run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", tree)
+            _commit(Path(tree))
+    return BASE
+
+
+def _commit(tree: Path) -> None:
+    container = run("buildah", "from", "scratch")
+    try:
+        run("cp", "--archive", f"{tree}/.", run("buildah", "mount", container))
+        run("buildah", "config", "--env", f"PIP_CERT={PIP_CERT}", container)
+        run("buildah", "commit", "--quiet", "--format", "docker", container, BASE)
+    finally:
+        run("buildah", "rm", container)
+
+
+def build(dockerfile: str, target: str, base: str) -> str:
+    """The name of the built image; the builder's own output goes to standard error."""
+    name = f"localhost/convoy-test-{target}"
+    how = ["--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"]
+    how += ["-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if os.path.isdir(CERTIFICATES) else []
+    command = ["buildah", "build", *how, "--build-arg", f"BASE={base}", "--target", target, "-t", name]
+    subprocess.run([*command, "-f", ROOT / dockerfile, ROOT], check=True, stdout=subprocess.DEVNULL)
+    return name
+
+
+def config(image: str) -> dict[str, Any]:
+    """What the image says about how it is run, as Docker has it."""
+    described: dict[str, Any] = json.loads(run("buildah", "inspect", "--type", "image", image))
+    found: dict[str, Any] = described["Docker"]["config"]
+    return found
+
+
+@contextlib.contextmanager
+def mounted(image: str) -> Iterator[Path]:
+    """The image's files, as a container of it would see them."""
+    container = run("buildah", "from", "--pull-never", image)
+    try:
+        yield Path(run("buildah", "mount", container))
+    finally:
+        run("buildah", "rm", container)
+
+
+def bytes_in(image: str) -> int:
+    """Of all its files, unpacked."""
+    with mounted(image) as tree:
+        return int(run("du", "--summarize", "--bytes", "--one-file-system", tree).split()[0])

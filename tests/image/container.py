@@ -1,0 +1,96 @@
+"""A container of an image, by runc, which is what Docker runs them with: its own process numbers, read-only root, no
+capabilities, and what the image says of user, environment and command. It shares this machine's network."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+PRIVATE = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
+STOP_S = 40
+
+
+class Container:
+    """Runs while the context lasts. `tree` holds its files; `config` is the image's."""
+
+    def __init__(
+        self,
+        tree: Path,
+        config: dict[str, Any],
+        *,
+        command: Sequence[str] | None = None,
+        environment: dict[str, str] | None = None,
+        binds: dict[str, Path] | None = None,
+    ) -> None:
+        """`command` stands in for the image's; `binds` are folders of this machine by their place inside, writable."""
+        self.name = f"convoy-test-{os.getpid()}-{tree.parent.name[:12]}"
+        self._config = config
+        self._command = [*config["Entrypoint"], *(config["Cmd"] if command is None else command)]
+        self._environment = [*config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
+        self._tree = tree
+        self._binds = binds or {}
+        self._bundle = TemporaryDirectory(prefix="convoy-bundle-")
+
+    def __enter__(self) -> "Container":
+        folder = Path(self._bundle.name)
+        (folder / "config.json").write_text(json.dumps(self._spec()))
+        self._log = (folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            ["runc", "run", "--bundle", folder, self.name], stdout=self._log, stderr=subprocess.STDOUT
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._process.poll() is None:
+            self.send(signal.SIGKILL)
+            self._process.wait(STOP_S)
+        if error is not None:
+            print(self.log())
+        self._log.close()
+        self._bundle.cleanup()
+
+    def log(self) -> str:
+        return Path(self._bundle.name, "log").read_text()
+
+    def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Another process in it, as the same user."""
+        return subprocess.run(["runc", "exec", self.name, *command], capture_output=True, text=True)
+
+    def send(self, number: signal.Signals) -> None:
+        """To its process 1."""
+        subprocess.run(["runc", "kill", self.name, str(int(number))], check=False, capture_output=True)
+
+    def exit_code(self, timeout_s: float = STOP_S) -> int:
+        """Raises TimeoutExpired."""
+        return self._process.wait(timeout_s)
+
+    def _spec(self) -> dict[str, Any]:
+        """See the OCI runtime specification."""
+        user, _, group = self._config["User"].partition(":")
+        return {
+            "ociVersion": "1.0.2",
+            "root": {"path": str(self._tree), "readonly": True},
+            "process": {
+                "user": {"uid": int(user), "gid": int(group)},
+                "args": self._command,
+                "env": self._environment,
+                "cwd": self._config["WorkingDir"],
+                "noNewPrivileges": True,
+            },
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "mode=1777"]},
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
+                *(
+                    {"destination": inside, "type": "bind", "source": str(here), "options": ["bind", "rw"]}
+                    for inside, here in self._binds.items()
+                ),
+            ],
+            "linux": {"namespaces": PRIVATE},
+        }

@@ -1,0 +1,1 @@
+"""What Prometheus and Grafana are given: checked against a real service by `make monitoring-test`."""

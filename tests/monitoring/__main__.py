@@ -1,0 +1,118 @@
+"""Debian's Prometheus with the shipped configuration against a real service: `python -m tests.monitoring`.
+
+First under a calm load, when every query of the dashboard must return a number and no alert may fire; then under a real
+overload, when ConvoyOverloaded must fire, and nothing else. Takes about four minutes. Ends with 1 when that was not so,
+and with 2 when Prometheus is missing.
+"""
+
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from tests.bench.processes import free_ports, running
+from tests.monitoring import shipped
+from tests.monitoring.crowd import Crowd
+from tests.running import RunningService
+
+ROOT = Path(__file__).parents[2]
+OVERLOADED = "ConvoyOverloaded"
+START_S, SCRAPED_S, CALM_S, PATIENCE_S = 30, 40, 75, 240
+QUEUE_IMAGES = 64
+POLL_S = 1.0
+
+
+class Prometheus:
+    """What a running Prometheus says."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.Client(base_url=url, timeout=10)
+
+    def wait_ready(self) -> None:
+        """Raises TimeoutError."""
+        end_s = time.monotonic() + START_S
+        while time.monotonic() < end_s:
+            try:
+                if self._client.get("/-/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise TimeoutError("Prometheus did not get ready")
+
+    def values(self, expr: str) -> list[float]:
+        """One number a series; those that are none (0 / 0) are left out."""
+        answer = self._client.get("/api/v1/query", params={"query": expr}).raise_for_status().json()
+        values = [float(series["value"][1]) for series in answer["data"]["result"]]
+        return [value for value in values if not math.isnan(value)]
+
+    def firing(self) -> set[str]:
+        alerts = self._client.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+def main() -> int:
+    if not shutil.which("prometheus"):
+        print("SKIPPED: there is no prometheus here (Debian's package of that name).", file=sys.stderr)
+        return 2
+    with TemporaryDirectory(prefix="convoy-monitoring-") as name, _service() as service:
+        (port,) = free_ports()
+        folder, listen = Path(name), f"127.0.0.1:{port}"
+        config = shipped.copy_for(service.url.removeprefix("http://"), folder / "config")
+        command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+        with running([*command, f"--web.listen-address={listen}"], {}, folder / "log"):
+            prometheus = Prometheus(f"http://{listen}")
+            prometheus.wait_ready()
+            problems = [*_calm(prometheus, service), *_overload(prometheus, service)]
+    for problem in problems:
+        print(f"FAILED: {problem}")
+    if not problems:
+        print("PASSED: every query of the dashboard returned numbers, and only the overload fired its alert.")
+    return int(bool(problems))
+
+
+def _service() -> RunningService:
+    return RunningService(ROOT / "models", max_queue_images=QUEUE_IMAGES)
+
+
+def _calm(prometheus: Prometheus, service: RunningService) -> list[str]:
+    """Problems under a load that the service can take."""
+    print(f"calm load for {CALM_S} s", flush=True)
+    with Crowd(service.url, clients=2, pictures=1, pause_s=0.05):
+        time.sleep(SCRAPED_S)
+        empty = _show(prometheus)
+        time.sleep(CALM_S - SCRAPED_S)
+        fired = prometheus.firing()
+    return [*(f"no data: {query.title}: {query.expr}" for query in empty), *(f"{name} fired" for name in fired)]
+
+
+def _show(prometheus: Prometheus) -> list[shipped.Query]:
+    """Prints what every query of the dashboard returns, and returns those that return nothing."""
+    empty = []
+    for query in shipped.queries():
+        values = prometheus.values(query.expr)
+        print(f"  {query.title:30} {len(values):3} series  {' '.join(f'{value:.4g}' for value in values[:6])}")
+        if not values:
+            empty.append(query)
+    return empty
+
+
+def _overload(prometheus: Prometheus, service: RunningService) -> list[str]:
+    """Problems under a load that the service cannot take."""
+    print(f"overload for up to {PATIENCE_S} s", flush=True)
+    started_s = time.monotonic()
+    with Crowd(service.url, clients=12, pictures=16) as crowd:
+        while OVERLOADED not in (fired := prometheus.firing()):
+            if time.monotonic() - started_s > PATIENCE_S:
+                return [f"{OVERLOADED} did not fire within {PATIENCE_S} s; answers by status: {crowd.answers}"]
+            time.sleep(POLL_S)
+    print(f"  {OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; answers by status: {dict(crowd.answers)}")
+    return [f"{name} fired" for name in fired - {OVERLOADED}]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Clients that send pictures to both shipped models, all the time, each on a connection of its own."""
+
+import collections
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+PICTURE = Path(__file__).parents[1] / "data/seven.png"
+MODELS = ("mnist-lenet5", "cifar10-resnet20")
+REFUSED_PAUSE_S = 0.02  # no client is so impatient that it does nothing but ask
+
+
+class Crowd:
+    """`clients` threads while the context lasts; `answers` counts them by status."""
+
+    def __init__(self, url: str, *, clients: int, pictures: int, pause_s: float = 0.0) -> None:
+        self.answers: collections.Counter[int] = collections.Counter()
+        self._url = url
+        self._files = [("files", ("seven.png", PICTURE.read_bytes()))] * pictures
+        self._pause_s = pause_s
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(MODELS[i % len(MODELS)],)) for i in range(clients)]
+
+    def __enter__(self) -> "Crowd":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self, model: str) -> None:
+        with httpx.Client(base_url=self._url, timeout=60) as client:
+            request = client.build_request("POST", f"/api/v1/models/{model}/classify/batch", files=self._files)
+            request.read()
+            while not self._stop.is_set():
+                status = client.send(request).status_code
+                self.answers[status] += 1
+                time.sleep(max(self._pause_s, REFUSED_PAUSE_S if status == httpx.codes.TOO_MANY_REQUESTS else 0.0))
