@@ -10,7 +10,7 @@ serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
 
 test: $(DEV) $(SERVE)  ## the test suite
-	.venv-dev/bin/pytest -m "not slow"
+	.venv-dev/bin/pytest -m "not slow" -n auto --dist loadfile
 
 test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or push load
 	.venv-dev/bin/pytest -m slow
