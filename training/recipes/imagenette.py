@@ -1,4 +1,7 @@
-"""Imagenette from nothing, for a CPU: half of ResNet-18's width, and GoogLeNet with its two auxiliary classifiers."""
+"""Imagenette from nothing, for a CPU: half of ResNet-18's width, and GoogLeNet with its two auxiliary classifiers.
+
+GoogLeNet has no batch normalisation: with plain SGD it still guessed after 90 steps, when AdamW had begun to learn.
+"""
 
 from training.recipes.base import Recipe
 
@@ -34,11 +37,11 @@ GOOGLENET = Recipe(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     side_px=128,
-    learning_rate=0.02,
-    nesterov=True,
+    optimizer="adamw",
+    learning_rate=4e-4,
     schedule="one_cycle",
-    warm_up_epochs=5,
-    weight_decay=2e-4,
+    warm_up_epochs=2,
+    weight_decay=0.02,
     crop_area=(0.35, 1.0),
     flip=True,
     precision="bfloat16",

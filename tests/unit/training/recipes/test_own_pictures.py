@@ -1,0 +1,25 @@
+"""Every network of the zoo is a recipe for pictures of one's own, and can be built in the form that it asks for."""
+
+import pytest
+
+from training.architectures import ARCHITECTURES, build_without_weights
+from training.inputs import form_of
+from training.recipes import RECIPES, find_recipe, is_recipe
+from training.recipes.own_pictures import NETWORKS
+
+
+def test_the_names_are_those_of_the_zoo() -> None:
+    assert set(NETWORKS) == ARCHITECTURES.keys() - {"xo"}  # which is a recipe of its own
+    assert not set(NETWORKS) & RECIPES.keys()
+    assert is_recipe("resnet18")
+    assert not is_recipe("resnet19")
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "convnetjs", "alexnet", "zfnet", "vgg-a", "googlenet", "resnet18"])
+def test_it_fits_its_network(name: str) -> None:
+    recipe = find_recipe(name)
+    shape = form_of(recipe).input.shape
+    assert len(recipe.mean) == shape[2]
+    assert max(shape) <= 128
+    network = build_without_weights(name, input_shape=shape, classes=3)
+    assert network.output_shape == (None, 3)
