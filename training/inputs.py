@@ -12,7 +12,7 @@ import numpy as np
 from service.manifest import Input, Preprocessing
 from training import datasets
 from training.architectures import own_input
-from training.batches import portion
+from training.batches import Portions, portion
 from training.datasets import Wanted
 from training.datasets.base import Dataset
 from training.errors import TrainingError
@@ -57,7 +57,9 @@ def for_training(recipe: Recipe, place: Place) -> Dataset:
         raise _unreadable(bad)
     origin = {**dataset.origin, "skip_bad": place.skip_bad, "skipped": bad} if dataset.origin else {}
     left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
-    return replace(dataset, origin=origin, workers=place.workers, **left_out)
+    dataset = replace(dataset, origin=origin, workers=place.workers, **left_out)
+    _check_rest(portion(dataset, recipe), recipe, bad)
+    return dataset
 
 
 def for_resuming(run: Run, place: Place) -> Dataset:
@@ -66,8 +68,9 @@ def for_resuming(run: Run, place: Place) -> Dataset:
     origin = recorded.get("origin", {})
     place = replace(_recorded(run, place), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
     dataset = for_training(run.recipe(), place)
-    if dataset.origin.get("digest") != origin.get("digest"):
-        raise TrainingError(f"The pictures in {place.folder} have changed since {run.folder} began: start a new run.")
+    if origin and dataset.origin["digest"] != origin["digest"]:
+        where = dataset.origin["folder"]
+        raise TrainingError(f"The pictures in {where} have changed since {run.folder} began: start a new run.")
     return dataset
 
 
@@ -115,6 +118,13 @@ def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
             raise TrainingError(
                 f"{name} changes colours; {dataset.name} is grey for {recipe.architecture}: set {name}=0."
             )
+
+
+def _check_rest(portions: Portions, recipe: Recipe, bad: list[str]) -> None:
+    wanted = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
+    for part, purpose in wanted.items():
+        if not len(getattr(portions, part)) and (part != "validation" or recipe.validation):
+            raise TrainingError(f"No picture is left {purpose}: {len(bad):,} cannot be read, such as {bad[0]}")
 
 
 def _wanted(recipe: Recipe) -> Wanted:

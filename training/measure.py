@@ -50,6 +50,8 @@ def _measure_version(
     labels = read_labels(folder / manifest.labels.file)
     name = dataset_name or manifest.provenance.dataset
     dataset = inputs.for_network(name, place, manifest.input, manifest.preprocessing, labels)
+    if noise and dataset.preprocessing.resize == "shorter":
+        raise TrainingError("--noise on a version needs pictures of the network's own size: measure the run instead.")
     dataset = with_noise(_fitting(dataset, manifest.classes), noise)
     return dataset, path.score(dataset.test)
 

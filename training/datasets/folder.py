@@ -25,6 +25,7 @@ from training.pictures import MAX_PIXELS, Boxes, Form, Pixels, reduced, scaled_p
 
 KEPT_SCALE = 2
 """Random parts are cut from pictures of at most so many times the input's longer side (on their shorter one)."""
+AT_ONCE = 1000
 TEST_STREAM = 3  # after the random streams of training.batches
 
 Indices = NDArray[np.int64]
@@ -78,9 +79,13 @@ class FolderSplit:
         return self._read(self._files.paths[index])
 
     def unreadable(self, indices: Indices) -> Mapping[int, str]:
+        found = {}
         with ThreadPoolExecutor(usable_cores()) as threads:
-            reasons = threads.map(self._complaint, indices)
-            return {int(index): reason for index, reason in zip(indices, reasons, strict=True) if reason}
+            for start in range(0, len(indices), AT_ONCE):  # a million futures would take gigabytes
+                some = indices[start : start + AT_ONCE]
+                reasons = threads.map(self._complaint, some)
+                found |= {int(index): reason for index, reason in zip(some, reasons, strict=True) if reason}
+        return found
 
     def without(self, indices: Sequence[int]) -> "FolderSplit":
         """The split without these pictures."""
@@ -160,7 +165,8 @@ def all_of(name: str, title: str, listing: Listing, labels: Sequence[str], form:
     if strange := sorted(set(listing.labels) - set(labels)):
         raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(strange)}.")
     files = listing.train if listing.test is None else listing.test
-    number = np.array([labels.index(label) for label in listing.labels])
+    same = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
+    number = np.array([i if same else labels.index(label) for i, label in enumerate(listing.labels)])
     split = FolderSplit(listing.folder, Files(files.paths, number[files.classes]), form, PictureCache(0))
     note = "all of the folder's pictures, also those that it may have been trained on" if listing.test is None else None
     return Dataset(name, title, tuple(labels), split, split, note, preprocessing=form.preprocessing)

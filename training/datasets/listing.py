@@ -98,7 +98,10 @@ def _listed(folder: Path, part: str, least: int) -> tuple[tuple[str, ...], Files
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
 def _files_below(folder: Path, part: str) -> Iterator[str]:

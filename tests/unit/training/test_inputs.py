@@ -61,6 +61,13 @@ def test_left_out_pictures_are_recorded_and_move_no_other(tmp_path: Path) -> Non
         assert getattr(after, part).tolist() == kept
 
 
+def test_where_no_picture_is_left_nothing_is_trained(tmp_path: Path) -> None:
+    for path in fill(tmp_path, "red", "blue", count=4).rglob("*.*"):
+        path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="No picture is left to train on: 8 cannot be read, such as"):
+        inputs.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
+
+
 def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "limit": 2})
     fill(tmp_path, "red", "blue", count=20)

@@ -12,7 +12,7 @@ from service.preprocess import prepare
 from tests.folders import fill
 from training.datasets.cache import PictureCache
 from training.datasets.folder import FolderSplit, Wanted, all_of, as_dataset, split_off
-from training.datasets.listing import Files, list_pictures
+from training.datasets.listing import Files, Listing, list_pictures
 from training.errors import TrainingError
 from training.pictures import Form
 
@@ -148,5 +148,7 @@ def test_a_network_is_measured_by_the_names_of_its_classes(tmp_path: Path) -> No
     dataset = all_of("folder", "Mine", listing, ("red", "green", "blue"), WANTED.form)
     assert dataset.test.labels.tolist() == [2, 0]
     assert "also those that it may have been trained on" in dataset.note
+    twins = Listing(tmp_path, ("crane", "crane"), listing.train, None)
+    assert all_of("folder", "Mine", twins, ("crane", "crane"), WANTED.form).test.labels.tolist() == [0, 1]
     with pytest.raises(TrainingError, match="classes that the network does not know: red"):
         all_of("folder", "Mine", listing, ("blue", "green"), WANTED.form)
