@@ -1,4 +1,4 @@
-"""What one file of k8s/ relies on in another or in the code: ports, paths, settings, times, cores, metrics, commands."""
+"""What files of k8s/ rely on in each other and in the code: ports, paths, settings, times, cores, metrics, commands."""
 
 import json
 import re
