@@ -96,12 +96,23 @@ class Bar(keras.callbacks.Callback):
 
 
 class Bookkeeping(keras.callbacks.Callback):
-    """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line."""
+    """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line.
+
+    Of several processes that train one run only one `writes`.
+    """
 
     def __init__(
-        self, run: Run, progress: Progress, pictures: int, recipe: Recipe, schedule: Schedule, say: Say
+        self,
+        run: Run,
+        progress: Progress,
+        pictures: int,
+        recipe: Recipe,
+        schedule: Schedule,
+        say: Say,
+        writes: bool = True,
     ) -> None:
         super().__init__()
+        self._writes = writes
         self._run = run
         self._progress = progress
         self._pictures = pictures
@@ -123,9 +134,10 @@ class Bookkeeping(keras.callbacks.Callback):
             with averaged(self.model):
                 self._progress.best = [np.array(variable) for variable in self.model.weights]
             self._progress.best_epoch = epoch
-        checkpoint.save(self._run.checkpoint_path, self.model, self._progress)
-        self._run.write_history(self._progress.history)
-        self._say(describe(row, self._recipe.epochs))
+        if self._writes:
+            checkpoint.save(self._run.checkpoint_path, self.model, self._progress)
+            self._run.write_history(self._progress.history)
+            self._say(describe(row, self._recipe.epochs))
 
     def _row(self, epoch: int, logs: Mapping[str, Any]) -> Row:
         now = time.monotonic()

@@ -20,6 +20,7 @@ from training.callbacks import (
 )
 from training.checkpoint import Progress
 from training.datasets.base import Dataset
+from training.distributed import ALONE, Team
 from training.optimizers import make_loss, make_optimizer
 from training.recipes.base import APPLICATION, Recipe
 from training.runs import Run
@@ -30,7 +31,7 @@ from training.waiting import Waiting
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, on which pictures, and who is told. `tensorboard` has the epochs logged for it too."""
+    """What is trained, on which pictures, by whom, and who is told. `tensorboard` has the epochs logged for it too."""
 
     run: Run
     recipe: Recipe
@@ -38,6 +39,7 @@ class Job:
     portions: Portions
     say: Callable[[str], None]
     tensorboard: bool = False
+    team: Team = ALONE
 
 
 def fit(job: Job, model: keras.Model) -> Progress:
@@ -46,9 +48,9 @@ def fit(job: Job, model: keras.Model) -> Progress:
     The model ends compiled, with the optimiser of the last phase.
     """
     recipe, classes = job.recipe, len(job.dataset.labels)
-    train, workers = job.dataset.train, job.dataset.workers
-    batches = TrainingBatches(train, job.portions.train, classes, recipe, workers)
-    validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers)
+    train, workers, share = job.dataset.train, job.dataset.workers, job.team.share
+    batches = TrainingBatches(train, job.portions.train, classes, recipe, workers, share)
+    validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers, share)
     progress = checkpoint.restore(job.run.checkpoint_path, model)
     if progress.epochs:
         job.say(f"resumed after epoch {progress.epochs}")
@@ -98,15 +100,15 @@ def _prepare(job: Job, model: keras.Model, phase: range, steps_per_epoch: int) -
 
 
 def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress: Progress) -> list:
-    recipe = job.recipe
+    recipe, leads = job.recipe, job.team.leads
     return [
         Position(batches),
         Waiting(batches.handed),
         *([LowerOnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
         StopOnDivergence(schedule),
         AveragedValidation(),
-        *([Bar(len(batches), recipe.epochs, sys.stderr)] if sys.stderr.isatty() else []),
-        Bookkeeping(job.run, progress, len(job.portions.train), recipe, schedule, job.say),
-        *([TensorBoard(job.run.tensorboard_path, progress)] if job.tensorboard else []),
+        *([Bar(len(batches), recipe.epochs, sys.stderr)] if leads and sys.stderr.isatty() else []),
+        Bookkeeping(job.run, progress, len(job.portions.train), recipe, schedule, job.say, leads),
+        *([TensorBoard(job.run.tensorboard_path, progress)] if leads and job.tensorboard else []),
         StopEarly(recipe, progress, job.say),
     ]

@@ -1,6 +1,7 @@
 """One training run from start to end: data, network, epochs, the one look at the test set, and the files of the run."""
 
 import inspect
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import keras
 
 from training import backend, checkpoint, inputs, plots, pretrained
+from training.agreed import facts_of
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
 from training.averages import averaged
 from training.batches import Portions, portion
 from training.callbacks import Say
-from training.checkpoint import Progress
+from training.checkpoint import Arrays, Progress
 from training.datasets.base import Dataset
+from training.distributed import ALONE, Team
 from training.errors import TrainingError
 from training.evaluate import evaluate_network
 from training.files import write_json, write_whole
@@ -36,25 +39,27 @@ def train(
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
+    team: Team = ALONE,
 ) -> Run:
     """Trains a recipe from the beginning, into a new folder under `runs_dir/name` (None: the recipe's name).
 
     `place` is where the data lie, `say` takes lines for the user. A network of Keras' applications starts from the
-    file `weights`, or else from those that Keras downloads. Raises TrainingError.
+    file `weights`, or else from those that Keras downloads. All processes of a `team` call this alike. Raises
+    TrainingError.
     """
     started_from = _started_from(recipe, weights)
     check_name(name or recipe.name)
-    dataset = inputs.for_training(recipe, place)
-    backend.make_repeatable(recipe.seed)
-    model = _network_to_train(recipe, dataset, weights or pretrained.DOWNLOADED)
-    run = start_run(runs_dir, recipe, _facts(recipe, dataset, model, place.note) | started_from, name)
-    if started_from:  # so that going on needs neither the file nor the download again
+    dataset = team.prepare(lambda: inputs.for_training(recipe, place), lambda found: facts_of(recipe, found))
+    model = _network_to_train(recipe, dataset, team, weights or pretrained.DOWNLOADED)
+    info = _facts(recipe, dataset, model, place.note) | started_from | {"team": team.describe()}
+    run = Run(Path(team.decided(lambda: str(start_run(runs_dir, recipe, info, name).folder))))
+    if started_from and team.leads:  # so that going on needs neither the file nor the download again
         checkpoint.save(run.checkpoint_path, model, Progress())
-    _finish(run, recipe, dataset, model, say, tensorboard)
+    _finish(Job(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, team), model)
     return run
 
 
-def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False) -> Run:
+def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False, team: Team = ALONE) -> Run:
     """Goes on with an interrupted run from its last finished epoch, to the weights it would have had uninterrupted.
 
     Raises TrainingError when the run has finished, or another process trains it.
@@ -62,9 +67,9 @@ def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False
     if run.finished:
         raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
     recipe = run.recipe()
-    dataset = inputs.for_resuming(run, place)
-    backend.make_repeatable(recipe.seed)
-    _finish(run, recipe, dataset, _network_to_train(recipe, dataset), say, tensorboard)
+    dataset = team.prepare(lambda: inputs.for_resuming(run, place), lambda found: facts_of(recipe, found, run))
+    model = _network_to_train(recipe, dataset, team)
+    _finish(Job(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, team), model)
     return run
 
 
@@ -94,8 +99,11 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
         raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
 
 
-def _network_to_train(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
-    with backend.computing_in(recipe.precision):
+def _network_to_train(recipe: Recipe, dataset: Dataset, team: Team, weights: str | Path | None = None) -> keras.Model:
+    backend.make_repeatable(recipe.seed)
+    with team.spread(), backend.computing_in(recipe.precision):
+        portions = portion(dataset, recipe)
+        team.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
         return fused(build_network(recipe, dataset, weights))
 
 
@@ -121,28 +129,45 @@ def _check_options(recipe: Recipe) -> None:
             raise TrainingError(f"{recipe.architecture} has no option {option!r}: {nearest(option, known)}")
 
 
-def _finish(run: Run, recipe: Recipe, dataset: Dataset, model: keras.Model, say: Say, tensorboard: bool) -> None:
-    with sole_writer(run):
-        say(f"run {run.folder}")
-        if skipped := dataset.origin.get("skipped"):
-            say(f"pictures left out because they cannot be read: {len(skipped):,}, named in run.json")
-        portions = portion(dataset, recipe)
-        progress = fit(Job(run, recipe, dataset, portions, say, tensorboard), model)
-        network = _chosen(recipe, dataset, model, progress)
-        _conclude(run, dataset, portions, network, progress)
-        run.checkpoint_path.unlink(missing_ok=True)
-        say(f"test accuracy {run.metrics()['test']['accuracy']:.4f}")
+def _finish(job: Job, model: keras.Model) -> None:
+    with sole_writer(job.run) if job.team.leads else nullcontext():
+        _announce(job)
+        with job.team.spread():
+            progress = fit(job, model)
+            weights = _chosen(model, progress)
+        if job.team.leads:
+            _conclude(job, weights, progress)
+        job.team.decided(lambda: "concluded")  # nobody leaves before the run is whole
 
 
-def _chosen(recipe: Recipe, dataset: Dataset, model: keras.Model, progress: Progress) -> keras.Model:
-    """The network that the run ends with, without optimiser, so that its file needs nothing of ours to load."""
-    network = build_network(recipe, dataset)
+def _announce(job: Job) -> None:
+    job.say(f"run {job.run.folder}")
+    if skipped := job.dataset.origin.get("skipped"):
+        job.say(f"pictures left out because they cannot be read: {len(skipped):,}, named in run.json")
+    if team := job.team.describe():
+        job.say(f"processes: {team['processes']}, devices: {team['devices']} ({team['device']})")
+        if uneven := len(job.portions.train) - job.team.share.usable(len(job.portions.train)):
+            job.say(f"pictures left out of each epoch, other ones every time, to share the rest evenly: {uneven}")
+
+
+def _chosen(model: keras.Model, progress: Progress) -> Arrays:
+    """The weights that the run ends with."""
+    if progress.best:
+        return progress.best
     with averaged(model):
-        network.set_weights(progress.best or model.get_weights())
-    return main_tower(network)
+        return model.get_weights()
 
 
-def _conclude(run: Run, dataset: Dataset, portions: Portions, network: keras.Model, progress: Progress) -> None:
+def _conclude(job: Job, weights: Arrays, progress: Progress) -> None:
+    """The run's network without optimiser, so that its file needs nothing of ours to load, and what is known of it."""
+    whole = build_network(job.recipe, job.dataset)
+    whole.set_weights(weights)
+    _write_results(job.run, job.dataset, job.portions, main_tower(whole), progress)
+    job.run.checkpoint_path.unlink(missing_ok=True)
+    job.say(f"test accuracy {job.run.metrics()['test']['accuracy']:.4f}")
+
+
+def _write_results(run: Run, dataset: Dataset, portions: Portions, network: keras.Model, progress: Progress) -> None:
     """Scores the network and writes what the run leaves behind; `metrics.json` comes last and marks it as finished."""
     classes = len(dataset.labels)
     test = evaluate_network(network, dataset.test, portions.test, classes)

@@ -51,8 +51,8 @@ TRAINING = (
     # leaves
     "training averages datasets.cache draws errors filters frugal fused options page prefetch published waiting "
     "architectures.kernels architectures.layers",
-    "clock costs datasets.listing files foreign_graph graph pictures recipes.base shares",
-    "adapt colour datasets.base graph_join",
+    "circle clock costs datasets.listing files foreign_graph graph pictures recipes.base shares",
+    "adapt colour datasets.base distributed graph_join",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
@@ -60,7 +60,7 @@ TRAINING = (
     "recipes.cifar10_convnetjs recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet recipes.imagenette "
     "recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable versions",
     "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
-    "callbacks compare describe evaluate inputs maps",
+    "agreed callbacks compare describe evaluate inputs maps",
     "original sources",
     # a run, and what is made of it
     "card classes fitting report service_path",
@@ -99,6 +99,7 @@ LIBRARIES = {
     },
     "fastapi": {"service.api", "service.app"},
     "httpx": {"service.client"},
+    "jax": {"training.distributed"},
     "keras": {"training"},
     "matplotlib": {"training"},
     "onnx": {"training"},

@@ -1,5 +1,6 @@
 """convoy-train run."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @RUNS_DIR
 @click.option("--tensorboard", is_flag=True, help="Log every epoch for TensorBoard, in the run's folder.")
 @click.option(
+    "--distributed",
+    "together",
+    is_flag=True,
+    help="Train on JAX with all devices here, and with the other processes that CONVOY_COORDINATOR=HOST:PORT, "
+    "CONVOY_NUM_PROCESSES and CONVOY_PROCESS_ID (or JOB_COMPLETION_INDEX) name.",
+)
+@click.option(
     "--resume", is_flag=False, flag_value="latest", metavar="[RUN]", help="Go on with this run, or the recipe's last."
 )
 @click.option("--go-on", is_flag=True, help="Resume the last run if it was interrupted, else start one: for jobs.")
@@ -71,6 +79,7 @@ def run(
     data_note: str | None,
     runs_dir: Path,
     tensorboard: bool,
+    together: bool,
     resume: str | None,
     go_on: bool,
 ) -> None:
@@ -95,6 +104,9 @@ def run(
         )
     published = find_recipe(recipe)
     chosen = with_settings(published if application is None else started_from(application, published), changes)
+    from training import distributed
+
+    team = distributed.join(os.environ) if together else distributed.ALONE
     import_keras()
     from training import runs, trainer
     from training.inputs import Place
@@ -102,13 +114,18 @@ def run(
     place = Place(data_dir, data, data_note, skip_bad, workers)
     if go_on and runs.all_unfinished(runs_dir, name or recipe):
         resume = "latest"
+    say = click.echo if team.leads else lambda line: None
     try:
-        if resume is None:
-            trainer.train(chosen, runs_dir, click.echo, place, name, weights, tensorboard)
-        elif resume == "latest":
-            trainer.resume(runs.latest_unfinished(runs_dir, name or recipe), click.echo, place, tensorboard)
-        else:
-            trainer.resume(runs.open_run(Path(resume)), click.echo, place, tensorboard)
+        with team.held():
+            if resume is None:
+                trainer.train(chosen, runs_dir, say, place, name, weights, tensorboard, team)
+            else:
+                latest = resume == "latest"
+                interrupted = team.prepare(
+                    lambda: runs.latest_unfinished(runs_dir, name or recipe) if latest else runs.open_run(Path(resume)),
+                    lambda run: {"run": run.folder.name},
+                )
+                trainer.resume(interrupted, say, place, tensorboard, team)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)

@@ -1,0 +1,249 @@
+"""The processes of one run find each other, tell each other things, and notice at once when one of them goes.
+
+One line of JSON a message over TCP, all through process 0. Knows no Keras and no JAX: JAX's own coordinator aborts a
+process that waits in vain, without a sentence.
+"""
+
+import json
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from training.errors import TrainingError
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+HELLO_S = 5.0
+"""What whoever connects has to say who it is."""
+RETRY_S = 0.2
+GRACE_S = 10.0
+"""For how much longer the others wait than process 0, so that it is process 0 that says who is missing."""
+
+Message = dict[str, Any]
+Alarm = Callable[[str], None]
+
+
+class Gone(TrainingError):
+    """What has become of another process, in its own words where it has said any."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Process number `process` of `processes`, which meet at `host`:`port` of process 0 within `timeout_s`."""
+
+    host: str
+    port: int
+    processes: int
+    process: int
+    timeout_s: float = 300.0
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether all processes are on this machine, so that nobody else need be let in."""
+        return self.host in LOOPBACK
+
+    def called(self, process: int) -> str:
+        return f"Process {process} of {self.processes}"
+
+
+class Wire:
+    """A connection to another process. Its end, and a failure told over it, reach whoever waits or has set an alarm."""
+
+    def __init__(self, connection: socket.socket, other: str, alarm: Alarm) -> None:
+        self.gone = threading.Event()
+        self._connection = connection
+        self._other = other
+        self._alarm = alarm
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def listen(self, lines: Iterator[str]) -> None:
+        threading.Thread(target=self._read, args=(lines,), daemon=True, name=f"wire to {self._other}").start()
+
+    def send(self, **message: Any) -> None:
+        with suppress(OSError):  # whoever reads from it learns that it is gone
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, timeout_s: float | None = None) -> Message:
+        """The next message. Raises Gone when the other has failed or ended, or says nothing for so long."""
+        try:
+            message = self._inbox.get(timeout=timeout_s)
+        except queue.Empty:
+            raise Gone(f"{self._other} has answered, but said nothing for {timeout_s:.0f} s.") from None
+        if "failed" in message:
+            raise Gone(message["failed"])
+        return message
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def _read(self, lines: Iterator[str]) -> None:
+        with suppress(OSError, ValueError):
+            for line in lines:
+                message = json.loads(line)
+                self._inbox.put(message)
+                if "failed" in message:
+                    self._alarm(message["failed"])
+        self.gone.set()
+        end = f"{self._other} has gone; what it said last tells why."
+        self._inbox.put({"failed": end})
+        self._alarm(end)
+
+
+class Circle:
+    """The processes once they have met."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self._alarm: Alarm | None = None
+        self._wires: dict[int, Wire] = {}
+
+    def exchange(self, text: str, timeout_s: float | None = None) -> list[str]:
+        """What each process has given, by number, once all have. Raises Gone when one has failed or ended."""
+        if self.seat.process:
+            self._wires[0].send(text=text)
+            return self._wires[0].receive(timeout_s)["texts"]
+        texts = [text, *(wire.receive()["text"] for _, wire in sorted(self._wires.items()))]
+        for wire in self._wires.values():
+            wire.send(texts=texts)
+        return texts
+
+    @contextmanager
+    def watched(self, alarm: Alarm) -> Iterator[None]:
+        """While it lasts, `alarm` is called from a thread with what has become of another process."""
+        self._alarm = alarm
+        try:
+            yield
+        finally:
+            self._alarm = None
+
+    def wait_for_gone(self, timeout_s: float) -> bool:
+        """Whether another process goes within that time."""
+        end_s = time.monotonic() + timeout_s
+        while not (gone := any(wire.gone.is_set() for wire in self._wires.values())) and time.monotonic() < end_s:
+            time.sleep(RETRY_S / 10)
+        return gone
+
+    def close(self, failure: str = "") -> None:
+        """Ends the connections; a `failure` is told first."""
+        for wire in self._wires.values():
+            if failure:
+                wire.send(failed=failure)
+            wire.close()
+
+    def hail(self, timeout_s: float) -> None:
+        """Tells process 0 who this is, and waits until it has heard from all."""
+        self._wires[0].send(process=self.seat.process, processes=self.seat.processes)
+        self.exchange("here", timeout_s)
+
+    def join(self, connection: socket.socket, other: int, lines: Iterator[str]) -> None:
+        self._wires[other] = Wire(connection, self.seat.called(other), self._raise_alarm)
+        self._wires[other].listen(lines)
+
+    def _raise_alarm(self, text: str) -> None:
+        if self._alarm is not None:
+            self._alarm(text)
+
+
+def meet(seat: Seat) -> Circle:
+    """Waits until all processes are there. Raises TrainingError that says which of them have not come in time."""
+    circle = Circle(seat)
+    try:
+        (_call if seat.process else _receive)(circle, time.monotonic() + seat.timeout_s)
+    except TrainingError as error:
+        circle.close(str(error))
+        raise
+    return circle
+
+
+def _receive(circle: Circle, end_s: float) -> None:
+    seat = circle.seat
+    missing = set(range(1, seat.processes))
+    with _server(seat) as server:
+        while missing:
+            server.settimeout(max(0.001, end_s - time.monotonic()))
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                raise TrainingError(_absent(seat, missing)) from None
+            missing -= _greeted(circle, connection, missing)
+    circle.exchange("here")
+
+
+def _server(seat: Seat) -> socket.socket:
+    try:
+        if seat.local:
+            return socket.create_server((socket.gethostbyname(seat.host), seat.port))
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", seat.port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", seat.port))
+    except OSError as error:
+        raise TrainingError(f"Port {seat.port} of CONVOY_COORDINATOR cannot be opened: {error.strerror}.") from error
+
+
+def _greeted(circle: Circle, connection: socket.socket, missing: set[int]) -> set[int]:
+    """The number of whoever has connected, if it is one of those that are missing; anybody else is sent away."""
+    connection.settimeout(HELLO_S)
+    lines = connection.makefile(encoding="utf-8")
+    try:
+        hello = json.loads(lines.readline())
+        process, processes = hello["process"], hello["processes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        connection.close()
+        return set()
+    if process not in missing or processes != circle.seat.processes:
+        _refuse(connection, f"{circle.seat.called(0)} at {circle.seat.address} {_why(process, processes, circle)}")
+        return set()
+    connection.settimeout(None)
+    circle.join(connection, process, lines)
+    return {process}
+
+
+def _refuse(connection: socket.socket, why: str) -> None:
+    with suppress(OSError):
+        connection.sendall(json.dumps({"failed": why}).encode() + b"\n")
+    connection.close()
+
+
+def _why(process: int, processes: int, circle: Circle) -> str:
+    if processes != circle.seat.processes:
+        return f"expects {circle.seat.processes} processes, not {processes}: CONVOY_NUM_PROCESSES differs."
+    return f"has a process {process} already: give each its own CONVOY_PROCESS_ID."
+
+
+def _absent(seat: Seat, missing: set[int]) -> str:
+    numbers = ", ".join(map(str, sorted(missing)))
+    return (
+        f"Of {seat.processes} processes these have not come to {seat.address} within {seat.timeout_s:g} s: {numbers}. "
+        "Start all of them, or set CONVOY_NUM_PROCESSES to their number."
+    )
+
+
+def _call(circle: Circle, end_s: float) -> None:
+    """Calls until process 0 answers, and that again where it is somebody else's voice."""
+    seat = circle.seat
+    while time.monotonic() < end_s:
+        try:
+            connection = socket.create_connection((seat.host, seat.port), timeout=end_s - time.monotonic())
+        except OSError:
+            time.sleep(RETRY_S)
+            continue
+        connection.settimeout(max(0.001, end_s - time.monotonic()) + GRACE_S)
+        connection.settimeout(None)
+        circle.join(connection, 0, connection.makefile(encoding="utf-8"))
+        circle.hail(max(0.0, end_s - time.monotonic()) + GRACE_S)
+        return
+    raise TrainingError(
+        f"Process 0 does not answer at {seat.address} since {seat.timeout_s:g} s: start it, and check "
+        "CONVOY_COORDINATOR and whether its port can be reached."
+    )
