@@ -35,6 +35,7 @@ def base() -> str:
 def _commit(tree: Path) -> None:
     container = run("buildah", "from", "scratch")
     try:
+        run("sh", "-c", f"rm -rf {tree}/var/cache/apt/* {tree}/var/lib/apt/lists/*")
         run("cp", "--archive", f"{tree}/.", run("buildah", "mount", container))
         run("buildah", "config", "--env", f"PIP_CERT={PIP_CERT}", container)
         run("buildah", "commit", "--quiet", "--format", "docker", container, BASE)
