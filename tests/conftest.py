@@ -1,9 +1,11 @@
 """What every test may ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +15,11 @@ def data_dir() -> Path:
     if not where:
         pytest.skip("CONVOY_DATA is not set: no real data")
     return Path(where)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pillow_limit() -> Iterator[None]:
+    """The service sets Pillow's limit of pixels for its whole process; other tests open pictures of their own."""
+    limit = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = limit
