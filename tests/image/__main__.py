@@ -76,7 +76,7 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
     settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_WORKERS": str(workers)}
     started_s = time.monotonic()
     with Container(tree, config, environment=settings) as container:
-        _until(lambda: container.exec(*config["Healthcheck"]["Test"][1:]).returncode == 0, "healthy", container)
+        _until(lambda: _healthy(container, config), "healthy", container)
         healthy_s = time.monotonic() - started_s
         url = f"http://127.0.0.1:{port}/api/v1/models/mnist-lenet5/classify?top_k=1"
         answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
@@ -89,6 +89,10 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
     stop_s = time.monotonic() - stopped_s
     seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
     print(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
+
+
+def _healthy(container: Container, config: dict[str, Any]) -> bool:
+    return container.exec(*config["Healthcheck"]["Test"][1:]).returncode == 0
 
 
 def _confined(container: Container) -> None:
@@ -108,14 +112,15 @@ def _load(base: str) -> None:
     with ExitStack() as stack:
         served, loading = (stack.enter_context(builder.mounted(image)) for image in (cpu, load))
         settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port)}
-        stack.enter_context(Container(served, cpu_config, environment=settings))
+        service = stack.enter_context(Container(served, cpu_config, environment=settings))
+        _until(lambda: _healthy(service, cpu_config), "healthy", service)
         command = [f"http://127.0.0.1:{port}", f"--web-port={page}"]
         locust = stack.enter_context(Container(loading, load_config, command=command))
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{page}"))
         _until(lambda: _answers(client, "/"), "shown", locust)
         client.post("/swarm", data={"user_count": 2, "spawn_rate": 2}).raise_for_status()
         _until(lambda: _total(client)["num_requests"] > 100, "loading", locust)
-        client.get("/stop").raise_for_status()
+        client.post("/stop").raise_for_status()
         total = _total(client)
         require(total["num_failures"] == 0, f"{total['num_failures']} of {total['num_requests']} requests failed")
         print(f"  locust's page: {total['num_requests']} requests, none failed")
