@@ -1,0 +1,60 @@
+"""The commands of rendered Jobs, as local processes with the environment that Kubernetes gives to each pod."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.manifests import K8S, Manifest, environment, of_kind, render
+from tests.pictures import picture
+from tests.versions import write_version
+
+pytestmark = pytest.mark.slow
+
+PICTURES = 43
+PATIENCE_S = 300
+BROKEN_PICTURES = 1
+
+
+def pods(job: str, folder: Path, *more: str, **changed: str) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder."""
+    manifests = render(K8S / "jobs" / job)
+    spec: Manifest = of_kind(manifests, "Job")["spec"]
+    program, *words = spec["template"]["spec"]["containers"][0]["command"]
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
+    given = {key: value.replace("/work", str(folder)) for key, value in environment(manifests).items()}
+
+    def run(index: int) -> subprocess.CompletedProcess[str]:
+        environ = {**ours, **given, **changed, "JOB_COMPLETION_INDEX": str(index)}
+        command = [Path(sys.executable).with_name(program), *words, *more]
+        return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    with ThreadPoolExecutor(spec["parallelism"]) as pool:
+        yield from pool.map(run, range(spec["completions"]))
+
+
+def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
+    write_version(tmp_path / "models", "mnist-lenet5", 1)
+    photos = tmp_path / "data/photos"
+    photos.mkdir(parents=True)
+    for number in range(PICTURES):
+        (photos / f"{number}.png").write_bytes(picture())
+    (photos / "broken.png").write_bytes(b"nothing of the kind")
+    done = list(pods("batch", tmp_path))
+    assert sorted(one.returncode for one in done) == [0] * 7 + [BROKEN_PICTURES], [one.stderr for one in done]
+    files = sorted((tmp_path / "results").glob("*.jsonl"))
+    answers = [file for file in files if not file.name.endswith(".errors.jsonl")]
+    assert len(answers) == 8
+    assert sorted(names(answers)) == sorted(f"{number}.png" for number in range(PICTURES)), "each exactly once"
+    assert names([file for file in files if file not in answers]) == ["broken.png"]
+
+
+def names(files: list[Path]) -> list[str]:
+    """Of the pictures in result files."""
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [Path(record["file"]).name for record in records]
