@@ -1,7 +1,9 @@
 """The commands of rendered Jobs, as local processes with the environment that Kubernetes gives to each pod."""
 
+import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +23,13 @@ PATIENCE_S = 300
 BROKEN_PICTURES = 1
 
 
-def pods(job: str, folder: Path, *more: str, **changed: str) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder."""
+def pods(
+    job: str, folder: Path, instead: dict[str, str] | None = None, *more: str, **changed: str
+) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder.
+
+    `instead` has words of the command replaced, `more` are added to it, `changed` stands in the environment.
+    """
     manifests = render(K8S / "jobs" / job)
     spec: Manifest = of_kind(manifests, "Job")["spec"]
     program, *words = spec["template"]["spec"]["containers"][0]["command"]
@@ -31,7 +38,8 @@ def pods(job: str, folder: Path, *more: str, **changed: str) -> Iterator[subproc
 
     def run(index: int) -> subprocess.CompletedProcess[str]:
         environ = {**ours, **given, **changed, "JOB_COMPLETION_INDEX": str(index)}
-        command = [Path(sys.executable).with_name(program), *words, *more]
+        arguments = [(instead or {}).get(word, word) for word in words]
+        command = [Path(sys.executable).with_name(program), *arguments, *more]
         return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
 
     with ThreadPoolExecutor(spec["parallelism"]) as pool:
@@ -52,6 +60,17 @@ def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
     assert len(answers) == 8
     assert sorted(names(answers)) == sorted(f"{number}.png" for number in range(PICTURES)), "each exactly once"
     assert names([file for file in files if file not in answers]) == ["broken.png"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_the_pods_of_the_distributed_job_train_one_run(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    tiny = {"cifar10-resnet20": "xo"}, "--limit", "64", "--epochs", "1"
+    done = list(pods("distributed", tmp_path, *tiny, CONVOY_COORDINATOR=coordinator))
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    (run,) = (tmp_path / "runs/xo").iterdir()
+    assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] >= 0
 
 
 def names(files: list[Path]) -> list[str]:
