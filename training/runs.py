@@ -101,8 +101,12 @@ def latest_unfinished(runs_dir: Path, name: str) -> Run:
 
 def all_unfinished(runs_dir: Path, name: str) -> list[Run]:
     """The runs of that name, or of that recipe, that were interrupted, the oldest first."""
-    runs = [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
-    return [run for run in runs if not run.finished]
+    return [run for run in all_of(runs_dir, name) if not run.finished]
+
+
+def all_of(runs_dir: Path, name: str) -> list[Run]:
+    """The runs of that name, or of that recipe, the oldest first."""
+    return [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
 
 
 @contextmanager

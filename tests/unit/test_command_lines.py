@@ -109,6 +109,8 @@ MISTAKES = {
     "convoy-train run mnist-lenet5 --set epochs": "write --set epochs=VALUE",
     "convoy-train run mnist-lenet5 --data-dir empty": "put the official files there",
     "convoy-train run mnist-lenet5 --resume empty": "is not the folder of a run",
+    "convoy-train sweep xo": "Missing option '--grid'",
+    "convoy-train sweep xo --grid lr": "write --grid KEY=VALUE,VALUE",
     "convoy-train describe nope": "there are",
     "convoy-train describe broken.onnx": "broken.onnx",
     "convoy-train describe blank.onnx": "blank.onnx",

@@ -52,7 +52,7 @@ TRAINING = (
     "training averages datasets.cache draws errors filters frugal fused options page prefetch published waiting "
     "architectures.kernels architectures.layers",
     "circle clock costs datasets.listing files foreign_graph graph pictures recipes.base shares",
-    "adapt colour datasets.base distributed graph_join",
+    "adapt colour datasets.base distributed graph_join grid",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
     "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
@@ -65,12 +65,13 @@ TRAINING = (
     # a run, and what is made of it
     "card classes fitting report service_path",
     "calibration guesses keras_applications trainer variant_card",
-    "measure parity samples",
+    "measure parity samples sweep",
     "features variants version_folder",
     "ensemble export foreign",
     "retrain",
     "cli.compare cli.describe cli.ensemble cli.evaluate cli.export cli.features cli.foreign cli.quantize cli.recipes "
     "cli.report cli.retrain cli.run",
+    "cli.sweep",
     "cli",
 )
 

@@ -18,6 +18,7 @@ from training.cli import (
     report,
     retrain,
     run,
+    sweep,
 )
 from training.errors import TrainingError
 
@@ -56,6 +57,7 @@ def main() -> None:
 COMMANDS = (
     recipes.list_recipes,
     run.run,
+    sweep.sweep,
     describe.describe,
     evaluate.evaluate,
     compare.compare,

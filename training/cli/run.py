@@ -96,7 +96,7 @@ def run(
     if recipe is None and application is None:
         raise click.UsageError("Missing argument 'RECIPE'.")
     recipe = recipe or FINE_TUNE
-    changes = _changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    changes = changes_of(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
     if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_bad or weights):
         raise TrainingError(
             "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, --skip-bad, "
@@ -132,7 +132,7 @@ def run(
         sys.exit(STOPPED)
 
 
-def _changes(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
+def changes_of(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
     """What the user wants different from the recipe, as text by field."""
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:

@@ -1,0 +1,103 @@
+"""convoy-train sweep."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from training.cli.run import STOPPED, changes_of
+from training.errors import TrainingError
+from training.options import DATA, DATA_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
+
+JOB_INDEX = "JOB_COMPLETION_INDEX"
+
+
+@click.command(
+    epilog=example(
+        "convoy-train sweep mnist-lenet5 --grid lr=0.05,0.1 --grid batch_size=64,128",
+        "convoy-train sweep mnist-lenet5 --grid lr=0.05,0.1 --grid batch_size=64,128 --index 2",
+    )
+)
+@click.argument("recipe")
+@click.option(
+    "--grid",
+    "grids",
+    multiple=True,
+    required=True,
+    metavar="KEY=VALUE,VALUE",
+    help="Values of any field of the recipe (lr is learning_rate) or option of its network; between values that have "
+    "commas themselves stands a semicolon. Repeatable.",
+)
+@click.option("--index", type=click.IntRange(min=0), help="Only this run, from 0; default: JOB_COMPLETION_INDEX.")
+@click.option("--list", "only_list", is_flag=True, help="Only print the list of runs.")
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs. Repeatable.")
+@DATA
+@SKIP_BAD
+@click.option("--name", help="Of the runs' folders, before their number; default: RECIPE-sweep.")
+@DATA_DIR
+@click.option("--data-note", help="What to know of these data files; goes into the model cards.")
+@RUNS_DIR
+def sweep(
+    recipe: str,
+    grids: tuple[str, ...],
+    index: int | None,
+    only_list: bool,
+    epochs: int | None,
+    seed: int | None,
+    limit: int | None,
+    settings: tuple[str, ...],
+    data: Path | None,
+    skip_bad: bool,
+    name: str | None,
+    data_dir: Path | None,
+    data_note: str | None,
+    runs_dir: Path,
+) -> None:
+    """Train RECIPE once with every combination of the grid's values, one after the other.
+
+    With --index, or as a Kubernetes Indexed Job, only one of them. Given again, the same command leaves finished runs
+    as they are and goes on with an interrupted one.
+    """
+    from training import grid
+    from training.recipes import find_recipe
+    from training.recipes.base import with_settings
+
+    changes = changes_of(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    combinations = grid.combinations(grids)
+    recipes = grid.recipes(with_settings(find_recipe(recipe), changes), combinations)
+    name = name or f"{recipe}-sweep"
+    for number, combination in enumerate(combinations):
+        click.echo(f"{number}  {grid.words(combination)}")
+    if only_list:
+        return
+    chosen = range(len(recipes)) if (one := _index(index, len(recipes))) is None else [one]
+    import_keras()
+    from training.inputs import Place
+    from training.sweep import folder_of, train_one
+
+    place = Place(data_dir, data, data_note, skip_bad)
+    try:
+        for number in chosen:
+            click.echo(f"\nrun {number}: {grid.words(combinations[number])}")
+            train_one(recipes[number], folder_of(name, number), runs_dir, place, click.echo)
+    except KeyboardInterrupt:
+        click.echo("Stopped. The same command goes on.", err=True)
+        sys.exit(STOPPED)
+    click.echo(f"\nside by side: convoy-train compare {runs_dir / name}-*/*")
+
+
+def _index(given: int | None, count: int) -> int | None:
+    """Which run: what was given, or what Kubernetes calls this process; None for all."""
+    text = os.environ.get(JOB_INDEX, "")
+    if given is None and not text:
+        return None
+    if given is None and not text.isdigit():
+        raise TrainingError(f"{JOB_INDEX} is {text!r}: a whole number from 0 was expected.")
+    index = int(text) if given is None else given
+    if index >= count:
+        raise TrainingError(f"There is no run {index}: the grid makes {count}, 0 to {count - 1}.")
+    return index

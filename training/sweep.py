@@ -1,0 +1,29 @@
+"""The runs of a sweep, each in a folder of its own, so that whoever is given the same number goes on with its run."""
+
+from pathlib import Path
+
+from training import runs, trainer
+from training.callbacks import Say
+from training.inputs import Place
+from training.recipes.base import Recipe
+from training.runs import Run
+
+
+def folder_of(name: str, index: int) -> str:
+    """What run number `index` of the sweep `name` is called."""
+    return f"{name}-{index}"
+
+
+def train_one(recipe: Recipe, name: str, runs_dir: Path, place: Place, say: Say) -> Run:
+    """The finished run of that recipe: what is there already, what was interrupted and goes on, or a new one.
+
+    Raises TrainingError.
+    """
+    for run in reversed(runs.all_of(runs_dir, name)):
+        if run.recipe() != recipe:
+            continue
+        if run.finished:
+            say(f"{run.folder} has finished already")
+            return run
+        return trainer.resume(run, say, place)
+    return trainer.train(recipe, runs_dir, say, place, name)
