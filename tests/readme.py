@@ -8,6 +8,7 @@ from pathlib import Path
 
 from service.api.errors import ROUTING, STATUS
 from service.errors import ConvoyError
+from service.manifest import Manifest
 from service.metrics import Metrics
 from service.repository import Repository
 from service.settings import Settings
@@ -59,11 +60,19 @@ def models_table() -> str:
     repository = Repository(ROOT / "models")
     for model in repository.models():
         manifest = repository.open(model, max(repository.versions(model))).manifest
-        accuracy = manifest.variants[0].test_accuracy
-        figures = f"{manifest.classes} | {manifest.parameters:,} | {accuracy:.2%}"
-        command = f"`convoy-train run {manifest.provenance.recipe} --seed {manifest.provenance.seed}`, then `export`"
-        rows.append(f"| `{model}` | {'x'.join(map(str, manifest.input.shape))} | {figures} | {command} |")
+        accuracies = [f"{v.test_accuracy:.2%} {v.precision}" for v in manifest.variants if v.test_accuracy is not None]
+        figures = f"{manifest.classes} | {manifest.parameters:,} | {', '.join(accuracies)}"
+        size = "x".join(map(str, manifest.input.shape))
+        rows.append(f"| `{model}` | {size} | {figures} | {_made_by(manifest)} |")
     return "\n".join(rows)
+
+
+def _made_by(manifest: Manifest) -> str:
+    provenance = manifest.provenance
+    then = ["export", *("quantize" for variant in manifest.variants[1:] if variant.precision == "int8")]
+    return ", then ".join(
+        [f"`convoy-train run {provenance.recipe} --seed {provenance.seed}`", *map("`{}`".format, then)]
+    )
 
 
 def file_map() -> str:
