@@ -1,5 +1,6 @@
 """The card says what the manifest and the run say, and its commands rebuild the recipe they stand for."""
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_the_command_of_a_recipe_gives_that_recipe(settings: dict[str, str]) -> 
     words = shlex.split(command_for(recipe))
     assert words[:3] == ["convoy-train", "run", "mnist-lenet5"]
     parsed = cli.run.run.make_context("run", words[2:]).params
-    changes = cli.run._changes(parsed["settings"], {"seed": parsed["seed"]})
+    changes = cli.run.changes_of(parsed["settings"], {"seed": parsed["seed"]})
     assert with_settings(RECIPES[parsed["recipe"]], changes) == recipe
 
 
@@ -129,7 +130,8 @@ def test_the_examples_of_the_help_are_real_commands() -> None:
     for name, command in cli.main.commands.items():
         result = CliRunner().invoke(cli.main, [name, "--help"])
         assert result.exit_code == 0
-        examples = [line.strip() for line in result.output.splitlines() if line.strip().startswith("convoy-train")]
+        lines = re.sub(r"\\\n\s*", "", result.output).splitlines()  # a long example goes on in the next line
+        examples = [line.strip() for line in lines if line.strip().startswith("convoy-train")]
         assert examples, name
         for example in examples:
             words = shlex.split(example)
