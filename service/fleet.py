@@ -9,7 +9,8 @@ from service.metrics import Metrics
 from service.mirror import BucketMirror
 from service.registry import IndexEntry, Registry
 from service.repository import Repository
-from service.sums import Counted, key_of
+from service.sums import Counted, families_of, key_of
+from service.version_metrics import version_metrics
 from service.wanted import StateFile
 
 ASK_EVERY_S = 0.02
@@ -70,7 +71,8 @@ class Fleet:
 
     async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
-        return self._metrics.text((await self._all_sums()).families)
+        sums = await self._all_sums()
+        return self._metrics.text(sums.families | families_of(version_metrics(sums.counted)))
 
     async def statistics(self) -> Counted:
         """What the versions have done in all workers together."""

@@ -13,6 +13,7 @@ from service.metrics import Metrics
 from service.repository import Repository
 from service.settings import Settings
 from service.tally import Tallies
+from service.version_metrics import version_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -44,6 +45,8 @@ def metrics_table() -> str:
             rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
         elif hasattr(metric, "_labelnames"):
             rows.append(_metric_row(metric._name, metric._type, metric._labelnames, metric._documentation))
+    for family in version_metrics({}):
+        rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
     for family in Metrics().process():
         rows.append(_metric_row(family.name, family.type, (), f"{family.documentation} All workers together."))
     return "\n".join(rows)

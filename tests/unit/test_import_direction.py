@@ -17,7 +17,7 @@ SERVICE = (
     # leaves
     "service api client cores decoders errors hardware joined lifecycle logs png settings statistics tally",
     "manifest sums wanted",
-    "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing",
+    "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
     "acceptor batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
     "completion features jobs.pictures",
@@ -105,7 +105,7 @@ LIBRARIES = {
     "matplotlib": {"training"},
     "onnx": {"training"},
     "onnxruntime": {"service.session", "training.original", "training.quantize"},
-    "prometheus_client": {"service.metrics", "service.sums", "service.tally"},
+    "prometheus_client": {"service.metrics", "service.sums", "service.tally", "service.version_metrics"},
     "pyspng": {"service.png"},
     "opentelemetry": {"service.tracing"},
     "pyarrow": {"service.jobs.results"},
