@@ -101,9 +101,10 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
 
 def _network_to_train(recipe: Recipe, dataset: Dataset, team: Team, weights: str | Path | None = None) -> keras.Model:
     backend.make_repeatable(recipe.seed)
+    team.start()
+    portions = portion(dataset, recipe)
+    team.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
     with team.spread(), backend.computing_in(recipe.precision):
-        portions = portion(dataset, recipe)
-        team.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
         return fused(build_network(recipe, dataset, weights))
 
 
