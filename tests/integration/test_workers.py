@@ -218,8 +218,11 @@ def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
     for client in clients:
         client.sendall(b"GET /health/live HTTP/1.1\r\nHost: convoy\r\nX-Request-Id: share\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.1 200"
-    answers = [line["worker"] for line in service.lines if line.get("request_id") == "share"]
+
+    def answers() -> list[int]:
+        return [line["worker"] for line in list(service.lines) if line.get("request_id") == "share"]
+
+    service.wait_until(lambda: len(answers()) == 32)
     for client in clients:
         client.close()
-    assert len(answers) == 32
-    assert set(answers) == set(range(WORKERS))
+    assert set(answers()) == set(range(WORKERS))
