@@ -120,18 +120,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.lifecycle, app.state.metrics = lifecycle, metrics
-    limits = settings.max_body_bytes, settings.max_queue_images
-    infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
-    hot: dict[str, ASGIApp] = {
-        Classify.path: Classify(classifier, settings.max_body_bytes),
-        ClassifyBatch.path: ClassifyBatch(classifier, *limits),
-        Explain.path: Explain(explainer, settings.max_body_bytes),
-        Infer.path: infer,
-        Infer.path_with_version: infer,
-        Predict.path: predict,
-        Predict.path_with_version: predict,
-        Predict.path_with_label: predict,
-    }
+    hot = _hot_endpoints(classifier, explainer, settings)
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     inside = _layered(HotPaths(hot, partial(FastAPI.__call__, app)), settings)
@@ -147,6 +136,22 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     _install_errors(app)
     install_openapi(app, with_keys=has_keys(settings))
     return app
+
+
+def _hot_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:
+    """What answers pictures and tensors, by path."""
+    limits = settings.max_body_bytes, settings.max_queue_images
+    infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
+    return {
+        Classify.path: Classify(classifier, settings.max_body_bytes),
+        ClassifyBatch.path: ClassifyBatch(classifier, *limits),
+        Explain.path: Explain(explainer, settings.max_body_bytes),
+        Infer.path: infer,
+        Infer.path_with_version: infer,
+        Predict.path: predict,
+        Predict.path_with_version: predict,
+        Predict.path_with_label: predict,
+    }
 
 
 def has_keys(settings: Settings) -> bool:

@@ -36,12 +36,10 @@ from training.samples import write_samples
 from training.servable import DETECTION, Outputs, Scaling, classes_of, input_of, servable
 from training.service_path import ServicePath
 from training.sources import Source, labels_for
+from training.version_folder import CONFUSION, GRAPH, LABELS
 from training.versions import publish
 
-GRAPH = "model.onnx"
-LABELS = "labels.txt"
 CURVES = "curves.png"
-CONFUSION = "confusion.png"
 
 
 @dataclass(frozen=True)
