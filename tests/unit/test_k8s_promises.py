@@ -15,6 +15,7 @@ from service.cores import usable_cores
 from service.metrics import Metrics
 from service.settings import PREFIX, Settings
 from service.supervisor import LAST_WORDS_S
+from service.version_metrics import version_metrics
 from service.wanted import StateFile
 from tests.manifests import (
     COMBINATIONS,
@@ -71,7 +72,7 @@ def paths(tmp_path: Path) -> set[str]:
 @pytest.fixture
 def metrics() -> set[str]:
     """The names of all samples that the service can give."""
-    families = Metrics().registry.collect()
+    families = [*Metrics().registry.collect(), *version_metrics({})]
     suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
     return {f.name + suffix for f in families for suffix in suffixes[f.type]}
 
