@@ -15,6 +15,8 @@ from service import logs
 
 GRACE_S = 0.005  # longer than a process waits for its turn on a busy core
 EXHAUSTED_PAUSE_S = 1.0
+UNEVEN = 8  # of so many connections one more is not uneven: a thousand that come at once are not counted out singly
+AT_ONCE = 64  # a turn: connections wait for nothing but each other, requests for all of them
 ABSENT = -1
 BYTES = 8
 
@@ -36,13 +38,13 @@ class Crowd:
         self._counts[self._slot] = connections + 1  # a new file is all zeros, and so is everybody absent
 
     def has_more_than_others(self, connections: int) -> bool:
-        """Whether somebody else, who takes connections, has fewer."""
+        """Whether somebody else, who takes connections, has fewer; of many, clearly fewer."""
         others = (count - 1 for slot, count in enumerate(self._counts) if slot != self._slot)
-        return any(ABSENT < other < connections for other in others)
+        return any(ABSENT < other and other + other // UNEVEN < connections for other in others)
 
 
 class Acceptor:
-    """Takes one connection a turn of the loop, and leaves it for a moment to a worker that has fewer.
+    """Takes the connections that wait, and leaves them for a moment to a worker that has fewer.
 
     It stands in uvicorn's list of servers, and has what is called there.
     """
@@ -81,10 +83,12 @@ class Acceptor:
         self._loop.add_reader(self._sock.fileno(), self._on_waiting)
 
     def _on_waiting(self) -> None:
-        if self._crowd.has_more_than_others(self._count()):
-            self._stand_back(GRACE_S)
-        else:
-            self._accept()
+        for _ in range(AT_ONCE):
+            if self._crowd.has_more_than_others(self._count()):
+                self._stand_back(GRACE_S)
+                return
+            if not self._accept():
+                return
 
     def _stand_back(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock.fileno())
@@ -92,22 +96,26 @@ class Acceptor:
 
     def _come_back(self) -> None:
         self._listen()
-        self._accept()
+        for _ in range(1 + self._count() // UNEVEN):  # nobody else came for them
+            if not self._accept():
+                return
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Whether there was a connection to take."""
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker took it, or the client is gone
+            return False  # another worker took it, or the client is gone
         except OSError as error:
             logs.event(logging.ERROR, "connections cannot be taken", reason=str(error))
             self._stand_back(EXHAUSTED_PAUSE_S)
-            return
+            return False
         connection.setblocking(False)
         opening = self._loop.create_task(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
         self.tell()
+        return True
 
     async def _open(self, connection: socket.socket) -> None:
         try:
