@@ -198,6 +198,13 @@ class ModelFailed(ConvoyError):
     hint = "The service's log has the cause under this request id."
 
 
+class OutOfMemory(ModelFailed):
+    """A batch needed more memory than its GPU, or the model's limit, had left; the next one is tried as usual."""
+
+    code = "out_of_memory"
+    hint = "Try again, send fewer images at once, or give the model more (CONVOY_GPU_MEMORY_LIMIT_BYTES)."
+
+
 class BrokenVersion(ConvoyError):
     """A version folder that cannot be served: manifest, checksum, graph or warm-up is wrong."""
 

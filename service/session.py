@@ -5,17 +5,21 @@ import ctypes
 import functools
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.errors import BrokenVersion, ModelFailed
+from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.manifest import IMAGE, PROBABILITIES, Input
 from service.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusable
 
 ROUNDING = 1e-3  # of a softmax in half precision
+NO_MEMORY = re.compile(
+    r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED|bad.alloc", re.IGNORECASE
+)
 
 
 class Session:
@@ -41,12 +45,15 @@ class Session:
         return str(self._session.get_providers()[0])
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels). Raises ModelFailed."""
+        """Probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
+
+        Raises ModelFailed, and of that OutOfMemory where the batch was too large for what is left.
+        """
         batch = self._padded(images)
         try:
             (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch})
         except Exception as error:
-            raise ModelFailed(f"The model failed on a batch of {len(images)}: {error}.") from error
+            raise _failure(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
         return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
 
     def _padded(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -102,6 +109,11 @@ class FeatureSession:
 def available_providers() -> list[str]:
     """Names of the execution providers that the installed onnxruntime has, whether or not they work here."""
     return list(onnxruntime.get_available_providers())
+
+
+def _failure(error: Exception) -> type[ModelFailed]:
+    """onnxruntime has no class of its own for memory: its arena, CUDA and cuDNN each have their words for it."""
+    return OutOfMemory if NO_MEMORY.search(str(error)) else ModelFailed
 
 
 def _check_input(path: Path, session: onnxruntime.InferenceSession, expects: Input) -> None:

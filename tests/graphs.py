@@ -59,6 +59,31 @@ def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     return _model(nodes, [numpy_helper.from_array(np.zeros((255, classes), np.float32), "table")], shape, classes)
 
 
+def hungry_graph(shape: Shape, classes: int) -> onnx.ModelProto:
+    """Answers uniformly, but a batch in which any pixel is 255 needs 2**50 bytes more than there are."""
+    nodes = [
+        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
+        helper.make_node("Cast", ["is_white"], ["once"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["once", "many"], ["more"]),
+        helper.make_node("Add", ["more", "one"], ["values"]),
+        helper.make_node("Expand", ["nought", "values"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
+        helper.make_node("Add", ["even", "zero"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    initial = [
+        _scalar(255.0, "white"),
+        _scalar(0.0, "nought"),
+        numpy_helper.from_array(np.array([2**48], np.int64), "many"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights"),
+    ]
+    return _model(nodes, initial, shape, classes)
+
+
 def endless_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     """Answers uniformly, but never on a batch in which any pixel is 255 (some 2**40 rounds)."""
     body = helper.make_graph(

@@ -24,6 +24,7 @@ PREDICTION_ERRORS: Kinds = (
     errors.UnsupportedBody,
     errors.Overloaded,
     errors.ModelFailed,
+    errors.OutOfMemory,
     errors.NotReady,
     errors.Draining,
     errors.DeadlineExceeded,

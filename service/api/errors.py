@@ -37,6 +37,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.HeadersTooLarge: 431,
     errors.ModelFailed: 500,
     errors.BadState: 500,
+    errors.OutOfMemory: 503,
     errors.NotEverywhere: 504,
     errors.NotReady: 503,
     errors.Draining: 503,
@@ -65,7 +66,7 @@ def headers_of(error: errors.ConvoyError) -> dict[str, str]:
     leaves its rest unread, so that the connection cannot be used again."""
     if isinstance(error, errors.Overloaded):
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
-    if isinstance(error, errors.NotReady | errors.Draining):
+    if isinstance(error, errors.NotReady | errors.Draining | errors.OutOfMemory):
         return {"retry-after": "1"}
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": 'Bearer realm="convoy"' + ', error="invalid_token"' * error.given}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from service.api.errors import STATUS
+from tests.graphs import hungry_graph
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
 from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
@@ -97,7 +98,7 @@ CASES: list[tuple[str, str, int, Request]] = [
     ("no such path", "not_found", 404, lambda client: client.get("/nowhere")),
     ("wrong method", "method_not_allowed", 405, lambda client: client.get(LINEAR)),
 ]
-PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready"}
+PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory"}
 PROVOKED_ELSEWHERE = {"draining": "test_stop", "bad_tensor": "test_v2_http", "not_allowed": "test_v2_tritonclient"}
 PROVOKED_ELSEWHERE |= {"bad_state": "test_workers", "not_everywhere": "test_workers"}
 PROVOKED_ELSEWHERE |= {"broken_version": "test_v2_tritonclient"}
@@ -149,6 +150,17 @@ def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) ->
     assert codes[1::2] == [500] * 20  # good ones may share the batch of a bad one; nobody goes unanswered
     assert set(codes[0::2]) <= {200, 500}
     assert ask(random_pixels(*SHAPE)) == 200
+
+
+def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(tmp_path: Path) -> None:
+    write_version(tmp_path, "hungry", graph=hungry_graph(SHAPE, 4))
+    path = "/api/v1/models/hungry/classify"
+    with RunningService(tmp_path) as service:
+        for _ in range(2):
+            refused = service.client.post(path, content=encode(WHITE))
+            check(refused, "out_of_memory", 503)
+            assert refused.headers["retry-after"] == "1"
+            assert service.client.post(path, content=encode(random_pixels(*SHAPE))).status_code == 200
 
 
 def test_a_deadline_answers_in_time(zoo: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from service.errors import BrokenVersion, ModelFailed
+from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.manifest import Input
 from service.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
-from service.session import Session, available_providers, library_problem
-from tests.graphs import brittle_graph
+from service.session import Session, _failure, available_providers, library_problem
+from tests.graphs import brittle_graph, hungry_graph
 from tests.versions import linear_graph
 
 SHAPE = (8, 6, 1)
@@ -212,6 +212,28 @@ def test_a_failure_while_running_is_the_models(tmp_path: Path) -> None:
     with pytest.raises(ModelFailed, match="The model failed on a batch of 3"):
         brittle.run(np.full((3, *SHAPE), 255, np.uint8))
     brittle.run(np.zeros((2, *SHAPE), np.uint8))
+
+
+def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
+    hungry = session(hungry_graph(SHAPE, CLASSES), tmp_path)
+    with pytest.raises(OutOfMemory, match=r"The model failed on a batch of 3: .*allocate"):
+        hungry.run(np.full((3, *SHAPE), 255, np.uint8))
+    assert hungry.run(np.zeros((3, *SHAPE), np.uint8)).shape == (3, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "BFCArena::AllocateRawInternal Available memory of 1024 is smaller than requested bytes of 4096",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=host",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "std::bad_alloc",
+    ],
+)
+def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
+    assert _failure(RuntimeError(words)) is OutOfMemory
+    assert _failure(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
 
 
 def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
