@@ -1,11 +1,14 @@
 # Load and speed. Options go into LOAD and BENCH: make load LOAD="MixedTraffic --of-peak 0.7 --seconds 60".
-.PHONY: load load-ui bench bench-overload bench-peers
+.PHONY: load load-ui soak bench bench-overload bench-peers
 
 load: $(DEV) $(SERVE)  ## load a service with checked requests; LOAD=--help tells the options
 	.venv-dev/bin/python -m tests.load $(LOAD)
 
 load-ui: $(DEV) $(SERVE)  ## the same from locust's web page
 	.venv-dev/bin/python -m tests.load --ui $(LOAD)
+
+soak: $(DEV) $(SERVE)  ## half an hour of mixed traffic, renew tests/reliability/README.md; SOAK=--help tells the options
+	.venv-dev/bin/python -m tests.reliability soak $(SOAK)
 
 bench: $(DEV) $(SERVE)  ## measure Convoy, renew tests/bench/README.md; BENCH=--help tells the options
 	.venv-dev/bin/python -m tests.bench run $(BENCH)

@@ -1,0 +1,110 @@
+"""A small HTTP/1.1 client for one connection that counts what matters here: cut answers, and answers nobody asked for.
+
+It knows only what Convoy sends: answers with a Content-Length.
+"""
+
+import asyncio
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+HEAD_END = b"\r\n\r\n"
+
+
+class Reply(NamedTuple):
+    """One answer; header names in lower case."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class Cut(Exception):
+    """The connection ended before the answer was whole. `port` is the client's, `received` what came of the answer."""
+
+    def __init__(self, port: int, received: bytes) -> None:
+        super().__init__(f"connection of port {port} cut after {len(received)} bytes of an answer")
+        self.port = port
+        self.received = received
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive connection with at most one request under way."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._slot: asyncio.Future[Reply] | None = None
+        self._head: tuple[int, dict[bytes, bytes], int] | None = None  # status, headers, where the answer ends
+        self._transport: asyncio.Transport
+        self.closed = False
+        self.unasked = b""
+        """Bytes that came without a request: an answer given twice."""
+        self.port = 0
+        """The client's."""
+
+    @classmethod
+    async def open(cls, url: str) -> "Connection":
+        where = urlsplit(url)
+        _, made = await asyncio.get_running_loop().create_connection(cls, where.hostname, where.port)
+        return made
+
+    async def ask(self, request: bytes) -> Reply:
+        """Raises Cut."""
+        if self.closed:
+            raise Cut(self.port, b"")
+        self._slot = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        try:
+            return await self._slot
+        finally:
+            self._slot = None
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.port = transport.get_extra_info("sockname")[1]
+
+    def data_received(self, data: bytes) -> None:
+        if self._slot is None or self._slot.done():
+            self.unasked += data
+            return
+        self._buffer += data
+        if self._head is None and HEAD_END in self._buffer:
+            self._head = _head(bytes(self._buffer))
+        if self._head is not None and len(self._buffer) >= self._head[2]:
+            self._answer(*self._head)
+
+    def _answer(self, status: int, headers: dict[bytes, bytes], end: int) -> None:
+        assert self._slot is not None
+        whole = bytes(self._buffer)
+        self._buffer.clear()
+        self._head = None
+        self.unasked += whole[end:]
+        self._slot.set_result(Reply(status, headers, whole[whole.index(HEAD_END) + len(HEAD_END) : end]))
+        if headers.get(b"connection") == b"close":
+            self.closed = True
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self._slot is not None and not self._slot.done():
+            self._slot.set_exception(Cut(self.port, bytes(self._buffer)))
+
+
+def request(
+    method: str, path: str, body: bytes = b"", content_type: str = "", headers: dict[str, str] | None = None
+) -> bytes:
+    """A request as bytes."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: convoy", f"Content-Length: {len(body)}"]
+    lines += [f"Content-Type: {content_type}"] * bool(content_type)
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _head(answer: bytes) -> tuple[int, dict[bytes, bytes], int]:
+    text, _, _ = answer.partition(HEAD_END)
+    first, *lines = text.split(b"\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    return int(first.split()[1]), headers, len(text) + len(HEAD_END) + int(headers[b"content-length"])

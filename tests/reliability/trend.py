@@ -1,0 +1,40 @@
+"""Whether a series of samples grows: the slope of a straight line through it, with its confidence interval."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCKS = 12
+T_95 = 2.228  # Student's t for 95 % with BLOCKS - 2 degrees of freedom
+
+
+class Trend(NamedTuple):
+    """A slope and the half width of its 95 % interval, both per hour."""
+
+    per_hour: float
+    noise_per_hour: float
+
+    @property
+    def low(self) -> float:
+        return self.per_hour - self.noise_per_hour
+
+    @property
+    def high(self) -> float:
+        return self.per_hour + self.noise_per_hour
+
+
+def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
+    """Least squares through the means of BLOCKS equal parts of the series.
+
+    Samples that follow each other are alike, so that an interval from all of them would be far too narrow.
+    """
+    if len(values) < BLOCKS:
+        raise ValueError(f"a trend needs {BLOCKS} samples, not {len(values)}")
+    at_h = np.array([np.mean(part) for part in np.array_split(np.asarray(times_s, float), BLOCKS)]) / 3600
+    level = np.array([np.mean(part) for part in np.array_split(np.asarray(values, float), BLOCKS)])
+    away = at_h - at_h.mean()
+    slope = float(away @ level / (away @ away))
+    left = level - level.mean() - slope * away
+    error = float(np.sqrt(left @ left / (BLOCKS - 2) / (away @ away)))
+    return Trend(slope, T_95 * error)

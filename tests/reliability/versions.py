@@ -1,0 +1,47 @@
+"""Versions of a shipped model that answer differently, each in a way known beforehand."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from service.manifest import PROBABILITIES, read_manifest, sha256_of, write_manifest
+
+
+def turned(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:
+    """What `version` answers where version 1 gives these, (n, classes): every class is another one."""
+    return np.roll(probabilities, version - 1, axis=-1)
+
+
+def publish(models: Path, model: str, version: int) -> None:
+    """Makes `version` out of version 1, whose graph it holds with the classes turned, and lets it appear at once."""
+    folder = models / model
+    part = folder / f".{version}.part"
+    part.mkdir()
+    shutil.copy(folder / "1" / "labels.txt", part)
+    manifest = read_manifest(folder / "1")
+    (variant,) = [one for one in manifest.variants if one.precision == "float32"]
+    graph = part / variant.file
+    onnx.save(_with_turned_classes(onnx.load(folder / "1" / variant.file), manifest.classes, version), graph)
+    ours = variant.model_copy(update={"sha256": sha256_of(graph), "bytes": graph.stat().st_size})
+    write_manifest(manifest.model_copy(update={"variants": [ours], "extra_graphs": {}, "samples": None}), part)
+    part.rename(folder / str(version))
+
+
+def delete(models: Path, model: str, version: int) -> None:
+    """Hides a version in one step, then removes it."""
+    folder = models / model / str(version)
+    gone = folder.rename(folder.with_name(f".{version}.gone"))
+    shutil.rmtree(gone)
+
+
+def _with_turned_classes(network: onnx.ModelProto, classes: int, version: int) -> onnx.ModelProto:
+    order = turned(np.arange(classes), version)  # type: ignore[arg-type]
+    for node in network.graph.node:
+        node.output[:] = ["straight" if name == PROBABILITIES else name for name in node.output]
+    network.graph.initializer.append(numpy_helper.from_array(order.astype(np.int64), "order"))
+    network.graph.node.append(helper.make_node("Gather", ["straight", "order"], [PROBABILITIES], axis=1))
+    return network
