@@ -15,7 +15,7 @@ compile --extra cpu --extra otlp --constraint requirements/serve.txt --output-fi
 compile --extra cpu --extra train --extra dev --constraint requirements/serve.txt --output-file requirements/dev.txt
 # Of the images: what else they install, held to what is tested with.
 compile --extra gpu --constraint requirements/serve.txt --output-file requirements/serve-gpu.txt
-compile --extra cpu --extra train --constraint requirements/dev.txt --output-file requirements/train.txt
+compile --extra cpu --extra train --extra jax --constraint requirements/dev.txt --output-file requirements/train.txt
 compile --extra cpu --constraint requirements/dev.txt --output-file requirements/load.txt requirements/load.in
 resolve --constraint requirements/dev.txt --output-file requirements/tensorboard.txt requirements/tensorboard.in
 resolve --output-file requirements/build.txt requirements/build.in

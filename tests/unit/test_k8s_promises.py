@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from service.app import create_app
 from service.board import Board
@@ -33,6 +34,7 @@ from tests.manifests import (
 from tests.manifests import everything as all_rendered
 from training.cli import main as convoy_train
 
+README = K8S / "README.md"
 USER = 10001
 # What training reads from its environment.
 OF_TRAINING = {"CONVOY_DATA", "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES"}
@@ -178,11 +180,19 @@ def test_the_autoscalers_agree_and_their_metrics_exist(metrics: set[str]) -> Non
 @pytest.mark.parametrize("file", ["rules.yml", "dashboard.json"])
 def test_alerts_and_the_dashboard_ask_for_metrics_that_exist(file: str, metrics: set[str]) -> None:
     path = K8S / "monitoring" / file
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not there")
     names = {name for query in _queries(path) for name in METRIC.findall(query)}
     assert names
     assert names <= metrics
+
+
+def test_the_operator_and_grafana_are_given_the_alerts_and_the_dashboard() -> None:
+    manifests = render(K8S / "overlays/cpu", "monitoring")
+    rules = yaml.safe_load((K8S / "monitoring/rules.yml").read_text())
+    assert of_kind(manifests, "PrometheusRule")["spec"] == rules
+    job = of_kind(manifests, "Service")["metadata"]["name"]
+    assert all(f'job="{job}"' in rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    (shown,) = [one for one in manifests if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+    assert shown["data"] == {"convoy.json": (K8S / "monitoring/dashboard.json").read_text()}
 
 
 def _queries(path: Path) -> list[str]:
@@ -206,7 +216,7 @@ def test_every_pod_keeps_to_the_restricted_standard() -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "workers meet there"
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "large uploads wait there"
             assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
 
 
@@ -218,8 +228,14 @@ def test_the_images_are_those_that_the_dockerfiles_make() -> None:
         for pod in (pod for manifest in manifests if (pod := pod_of(manifest))):
             name, _, tag = pod["containers"][0]["image"].partition(":")
             assert tag in {version[1], f"{version[1]}-gpu"}
-            if dockerfiles[name].is_file():
-                assert f"USER {USER}:{USER}" in dockerfiles[name].read_text()
+            assert f"USER {USER}:{USER}" in dockerfiles[name].read_text()
+
+
+def test_the_training_image_has_every_backend_that_a_job_names() -> None:
+    listed = (ROOT / "requirements/train.txt").read_text()
+    backends = {environment(render(K8S / "jobs" / job)).get("KERAS_BACKEND", "tensorflow") for job in JOBS[1:]}
+    assert backends == {"tensorflow", "jax"}
+    assert [name for name in backends if not re.search(rf"^{name}==", listed, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("job", [job for job in JOBS if job != "storage"])
@@ -228,11 +244,7 @@ def test_the_commands_of_jobs_are_commands(job: str) -> None:
     container = container_of(manifests)
     program, name, *words = container["command"]
     group = {"convoy": convoy, "convoy-train": convoy_train}[program]
-    if name not in group.commands:
-        pytest.skip(f"{program} has no {name} yet")
     command = group.commands[name]
-    if "--distributed" in words and "--distributed" not in {opt for one in command.params for opt in one.opts}:
-        pytest.skip(f"{program} {name} has no --distributed yet")
     parsed = command.make_context(name, words)
     assert parsed.params
     with pytest.raises(click.UsageError):
@@ -258,12 +270,29 @@ def test_jobs_give_every_pod_its_part() -> None:
 
 def test_the_sweep_has_a_pod_for_each_combination() -> None:
     sweep = render(K8S / "jobs/sweep")
-    command = container_of(sweep)["command"]
-    grids = [command[at + 1].partition("=")[2] for at, word in enumerate(command) if word == "--grid"]
-    combinations = 1
-    for values in grids:
-        combinations *= len(values.split(","))
-    assert of_kind(sweep, "Job")["spec"]["completions"] == combinations
+    listed = CliRunner().invoke(convoy_train, [*container_of(sweep)["command"][1:], "--list"])
+    assert listed.exit_code == 0, listed.output
+    assert of_kind(sweep, "Job")["spec"]["completions"] == len(listed.output.splitlines())
+
+
+def test_the_overlays_of_the_readme_render(tmp_path: Path) -> None:
+    """The installation of one's own with what the canary adds to it, in a folder beside Convoy's."""
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)]
+    own, canary = (next(block for block in blocks if key in block) for key in ("namespace", "patches"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "convoy").symlink_to(ROOT)
+    together = own | canary | {"configMapGenerator": own["configMapGenerator"] + canary["configMapGenerator"]}
+    (tmp_path / "mine/kustomization.yaml").write_text(yaml.safe_dump(together))
+    (tmp_path / "mine/state.json").write_text(re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)[0])
+    manifests = render((tmp_path / "mine").resolve())
+    container = container_of(manifests)
+    assert {one["metadata"]["namespace"] for one in manifests} == {"pictures"}
+    assert container["image"] == "registry.example.com/convoy:0.1.0"
+    given = environment(manifests)
+    assert given["CONVOY_MAX_DELAY_MS"] == "2"
+    (file,) = [one for one in manifests if one["metadata"]["name"] == "convoy-versions"]
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "versions"]
+    assert given["CONVOY_STATE"] == f"{mount['mountPath']}/{next(iter(file['data']))}"
 
 
 def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:

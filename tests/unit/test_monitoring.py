@@ -1,12 +1,15 @@
 """Dashboard and alerts ask for what the service counts, and Prometheus' own tools understand them."""
 
+import json
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.monitoring import shipped
+from tests.monitoring import operator, shipped
 from tests.readme import metrics_table
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool (Debian's prometheus)")
@@ -16,6 +19,9 @@ ASKED = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
 LABEL = re.compile(r"([a-z]+)\s*(?:=~|!~|!=|=)")
 OF_THE_SCRAPE = {"job", "instance", "le"}
 ROW = re.compile(r"^\| `(\w+)` \((\w+)\) \| (.*?) \|", re.MULTILINE)
+
+
+COMPOSE = shipped.FOLDER.parents[1] / "docker-compose.yml"
 
 
 def counted() -> dict[str, set[str]]:
@@ -69,3 +75,38 @@ def test_the_alerts_fire_when_they_should_and_not_before() -> None:
 def test_every_alert_is_tested_by_its_rules() -> None:
     tests = (shipped.FOLDER / "rules_test.yml").read_text()
     assert [name for name in ALERTS if tests.count(f"alertname: {name}") < 2] == []
+
+
+def test_the_operator_is_given_the_same_rules() -> None:
+    assert operator.WRITTEN.read_text() == operator.written(), "python -m tests.monitoring.operator writes it anew"
+
+
+def test_every_panel_and_variable_asks_the_chosen_source() -> None:
+    dashboard = json.loads((shipped.FOLDER / "dashboard.json").read_text())
+    chosen, *variables = dashboard["templating"]["list"]
+    assert (chosen["type"], chosen["name"]) == ("datasource", "datasource")
+    source = {"type": chosen["query"], "uid": f"${{{chosen['name']}}}"}
+    assert [one["name"] for one in (*variables, *_named(shipped.panels())) if one["datasource"] != source] == []
+    targets = [target for panel in shipped.panels() for target in panel["targets"]]
+    assert [target for target in targets if target.get("datasource", source) != source] == []
+
+
+def _named(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**panel, "name": panel["title"]} for panel in panels]
+
+
+def test_grafana_is_provisioned_with_the_source_and_the_dashboard() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    mounts = dict(mount.split(":")[:2] for mount in services["grafana"]["volumes"])
+    places = {source.removeprefix("./k8s/monitoring/"): place for source, place in mounts.items()}
+    assert places["grafana/datasource.yml"].startswith("/etc/grafana/provisioning/datasources/")
+    assert places["grafana/dashboards.yml"].startswith("/etc/grafana/provisioning/dashboards/")
+    (source,) = yaml.safe_load((shipped.FOLDER / "grafana/datasource.yml").read_text())["datasources"]
+    variable = json.loads((shipped.FOLDER / "dashboard.json").read_text())["templating"]["list"][0]
+    assert source["type"] == variable["query"]
+    assert source["isDefault"]
+    host, port = source["url"].removeprefix("http://").split(":")
+    assert any(mapping.endswith(f":{port}") for mapping in services[host]["ports"])
+    (provider,) = yaml.safe_load((shipped.FOLDER / "grafana/dashboards.yml").read_text())["providers"]
+    assert places["dashboard.json"].startswith(provider["options"]["path"] + "/")
+    assert services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == places["dashboard.json"]
