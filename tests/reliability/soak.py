@@ -67,7 +67,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command.set_defaults(run=run)
     command.add_argument("--minutes", type=float, default=30.0, help="default: %(default)s")
     command.add_argument("--rate", type=float, default=200.0, help="requests a second (default: %(default)s)")
-    command.add_argument("--publish-every", type=float, default=60.0, metavar="S", help="default: %(default)s")
+    command.add_argument(
+        "--publish-every", type=float, default=30.0, metavar="S", help="seconds (default: %(default)s)"
+    )
     sections.add_report(command)
 
 
