@@ -5,6 +5,7 @@ Needs root and Debian's packages buildah, debootstrap and runc. Ends with 1 when
 """
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import yaml
 
 from tests.bench.processes import free_ports
 from tests.image import builder
@@ -24,8 +26,10 @@ from tests.image.container import Container
 
 TOOLS = ("buildah", "debootstrap", "runc")
 SEVEN = builder.ROOT / "tests/data/seven.png"
+DISTRIBUTED = builder.ROOT / "k8s/jobs/distributed/job.yaml"
 LIMIT_MB = 300
 PATIENCE_S = 120
+NO_CUDA = "CUDAExecutionProvider cannot be used"
 FORBIDDEN = (
     *("usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "opt/convoy/bin/pip", "opt/convoy/bin/convoy-train"),
     *(f"opt/convoy/lib/python3*/site-packages/{name}" for name in ("pip", "keras", "tensorflow", "training", "onnx")),
@@ -50,7 +54,7 @@ def main() -> int:
     base = args.base or builder.base()
     print(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB", flush=True)
     try:
-        for target in args.targets or TARGETS:
+        for target in args.targets or USUAL:
             started_s = time.monotonic()
             TARGETS[target](base)
             print(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s", flush=True)
@@ -65,10 +69,29 @@ def _cpu(base: str) -> None:
     image, config = _built("service/Dockerfile", "cpu", base, LIMIT_MB)
     require(config.get("Healthcheck"), "it has no HEALTHCHECK")
     with builder.mounted(image) as tree:
-        found = [str(file.relative_to(tree)) for pattern in FORBIDDEN for file in tree.glob(pattern)]
-        require(not found, f"it holds {', '.join(found)}")
+        _lean(tree)
         for workers in (1, 2):
             _serve_and_stop(tree, config, workers)
+
+
+def _lean(tree: Path) -> None:
+    found = [str(file.relative_to(tree)) for pattern in FORBIDDEN for file in tree.glob(pattern)]
+    require(not found, f"it holds {', '.join(found)}")
+
+
+def _gpu(base: str) -> None:
+    """Its containers are given no GPU here: it serves from the processor, but not where CUDA was asked for."""
+    image, config = _built("service/Dockerfile", "gpu", base)
+    with builder.mounted(image) as tree:
+        _lean(tree)
+        _serve_and_stop(tree, config, workers=1)
+        (port,) = free_ports()
+        settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_DEVICE": "cuda"}
+        with Container(tree, config, environment=settings) as container:
+            _until(lambda: NO_CUDA in container.log(), "asked for CUDA", container)
+            require(not _healthy(container, config), "it is healthy without the GPU that it was told to use")
+            told = next(json.loads(line) for line in container.log().splitlines() if NO_CUDA in line)
+            print(f"  CONVOY_DEVICE=cuda without a GPU: not healthy; {told['reason']}", flush=True)
 
 
 def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
@@ -81,6 +104,7 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
         url = f"http://127.0.0.1:{port}/api/v1/models/mnist-lenet5/classify?top_k=1"
         answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
         require(answer["predictions"][0]["label"] == "7", f"it takes a 7 for something else: {answer}")
+        _classifies_what_is_piped(container)
         _confined(container)
         container.send(signal.SIGTERM)
         stopped_s = time.monotonic()
@@ -89,6 +113,13 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
     stop_s = time.monotonic() - stopped_s
     seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
     print(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
+
+
+def _classifies_what_is_piped(container: Container) -> None:
+    """As the last of the five commands of k8s/README.md does."""
+    with subprocess.Popen(["cat", SEVEN], stdout=subprocess.PIPE) as pipe:
+        answer = container.exec("convoy", "classify", "mnist-lenet5", "/dev/stdin", stdin=pipe.stdout)
+    require(answer.stdout.startswith("/dev/stdin: 7 "), f"piped in, a 7 is {answer.stdout or answer.stderr}")
 
 
 def _healthy(container: Container, config: dict[str, Any]) -> bool:
@@ -145,14 +176,36 @@ def _train(base: str) -> None:
         (trained,) = binds["/work/runs"].glob("xo/*")
         _finish(tree, train_config, ["export", f"runs/xo/{trained.name}", "--name=xo"], binds)
         require((binds["/work/models"] / "xo/1/model.onnx").exists(), "nothing was exported")
+        _together(tree, train_config, binds)
         _show(board, board_config, binds["/work/runs"])
+
+
+def _together(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> None:
+    """One run by as many containers as the distributed Job has pods, each in the environment that it names."""
+    spec = yaml.safe_load(DISTRIBUTED.read_text())["spec"]
+    environment = {entry["name"]: entry["value"] for entry in spec["template"]["spec"]["containers"][0]["env"]}
+    (port,) = free_ports()
+    environment["CONVOY_COORDINATOR"] = f"127.0.0.1:{port}"
+    command = ["run", "xo", "--distributed", "--epochs=1", "--limit=64"]
+    with ExitStack() as stack:
+        pods = []
+        for index in range(spec["completions"]):
+            own = environment | {"JOB_COMPLETION_INDEX": str(index)}
+            pods.append(stack.enter_context(Container(tree, config, command=command, environment=own, binds=binds)))
+        for pod in pods:
+            require(pod.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{pod.log()}")
+        print(f"  {len(pods)} containers on {environment['KERAS_BACKEND']}: {_last_line(pods[0])}", flush=True)
 
 
 def _finish(tree: Path, config: dict[str, Any], command: list[str], binds: dict[str, Path]) -> None:
     """Runs the command to its end, and shows its last line."""
     with Container(tree, config, command=command, binds=binds) as container:
         require(container.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{container.log()}")
-        print("  " + container.log().strip().rpartition("\n")[2], flush=True)
+        print(f"  {_last_line(container)}", flush=True)
+
+
+def _last_line(container: Container) -> str:
+    return container.log().strip().rpartition("\n")[2]
 
 
 def _show(image: str, config: dict[str, Any], runs: Path) -> None:
@@ -188,20 +241,22 @@ def _answers(client: httpx.Client, path: str) -> bool:
 
 
 def _until(happened: Callable[[], Any], what: str, container: Container) -> None:
-    """Raises TimeoutError with the container's log."""
+    """Raises Wrong when the container ends first, TimeoutError when neither happens; both with its log."""
     end_s = time.monotonic() + PATIENCE_S
     while not happened():
+        require(container.running(), f"it ended before it was {what}; its log:\n{container.log()}")
         if time.monotonic() > end_s:
             raise TimeoutError(f"not {what} within {PATIENCE_S} s; its log:\n{container.log()}")
         time.sleep(0.1)
 
 
-TARGETS: dict[str, Callable[[str], None]] = {"cpu": _cpu, "load": _load, "train": _train}
+TARGETS: dict[str, Callable[[str], None]] = {"cpu": _cpu, "load": _load, "train": _train, "gpu": _gpu}
+USUAL = ("cpu", "load", "train")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.image", description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help="which; default: all")
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help=f"which; default: {' '.join(USUAL)}")
     parser.add_argument("--base", help="an image with python3 and venv; default: made of Debian's packages")
     return parser.parse_args()
 

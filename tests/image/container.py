@@ -1,6 +1,7 @@
 """A container of an image, by runc, which is what Docker runs them with: its own process numbers, read-only root, no
 capabilities, and what the image says of user, environment and command. It shares this machine's network."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,14 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 PRIVATE = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
 STOP_S = 40
+# Docker gives every container one, and so does Kubernetes: with the container's own name, which gloo looks up.
+HOSTS = "127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 class Container:
     """Runs while the context lasts. `tree` holds its files; `config` is the image's."""
+
+    _numbers = itertools.count(1)
 
     def __init__(
         self,
@@ -28,7 +33,7 @@ class Container:
         binds: dict[str, Path] | None = None,
     ) -> None:
         """`command` stands in for the image's; `binds` are folders of this machine by their place inside, writable."""
-        self.name = f"convoy-test-{os.getpid()}-{tree.parent.name[:12]}"
+        self.name = f"convoy-test-{os.getpid()}-{next(self._numbers)}"
         self._config = config
         self._command = [*config["Entrypoint"], *(config["Cmd"] if command is None else command)]
         self._environment = [*config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
@@ -38,7 +43,8 @@ class Container:
 
     def __enter__(self) -> "Container":
         folder = Path(self._bundle.name)
-        (folder / "config.json").write_text(json.dumps(self._spec()))
+        (folder / "hosts").write_text(HOSTS.format(name=self.name))
+        (folder / "config.json").write_text(json.dumps(self._spec(folder)))
         self._log = (folder / "log").open("wb")
         self._process = subprocess.Popen(
             ["runc", "run", "--bundle", folder, self.name], stdout=self._log, stderr=subprocess.STDOUT
@@ -57,9 +63,9 @@ class Container:
     def log(self) -> str:
         return Path(self._bundle.name, "log").read_text()
 
-    def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def exec(self, *command: str, stdin: IO[bytes] | None = None) -> subprocess.CompletedProcess[str]:
         """Another process in it, as the same user."""
-        return subprocess.run(["runc", "exec", self.name, *command], capture_output=True, text=True)
+        return subprocess.run(["runc", "exec", self.name, *command], stdin=stdin, capture_output=True, text=True)
 
     def send(self, number: signal.Signals) -> None:
         """To its process 1."""
@@ -69,11 +75,15 @@ class Container:
         """Raises TimeoutExpired."""
         return self._process.wait(timeout_s)
 
-    def _spec(self) -> dict[str, Any]:
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def _spec(self, folder: Path) -> dict[str, Any]:
         """See the OCI runtime specification."""
         user, _, group = self._config["User"].partition(":")
         return {
             "ociVersion": "1.0.2",
+            "hostname": self.name,
             "root": {"path": str(self._tree), "readonly": True},
             "process": {
                 "user": {"uid": int(user), "gid": int(group)},
@@ -87,10 +97,12 @@ class Container:
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
                 {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "mode=1777"]},
                 {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
-                *(
-                    {"destination": inside, "type": "bind", "source": str(here), "options": ["bind", "rw"]}
-                    for inside, here in self._binds.items()
-                ),
+                _bind("/etc/hosts", folder / "hosts", "ro"),
+                *(_bind(inside, here, "rw") for inside, here in self._binds.items()),
             ],
             "linux": {"namespaces": PRIVATE},
         }
+
+
+def _bind(inside: str, here: Path, access: str) -> dict[str, Any]:
+    return {"destination": inside, "type": "bind", "source": str(here), "options": ["bind", access]}

@@ -170,6 +170,12 @@ def test_forwarded_headers_are_believed_from_trusted_proxies_only(
         assert running.wait_for_line(request_id=f"for-{client}")["client"] == client
 
 
+def test_a_client_cannot_choose_the_address_that_its_proxy_adds_to(guarded: RunningService) -> None:
+    headers = {"x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-request-id": "forged"}
+    guarded.client.get("/health/live", headers=headers)
+    assert guarded.wait_for_line(request_id="forged")["client"] == "203.0.113.7"
+
+
 def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Path) -> None:
     import subprocess
 

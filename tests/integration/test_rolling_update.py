@@ -5,6 +5,7 @@ pod too late, and that cuts no connection. Times come from the rendered manifest
 """
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from tests.versions import write_version
 
 pytestmark = pytest.mark.slow
 
+# Where Debian puts it is not in everybody's PATH.
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 REPLICAS = 3
 REQUESTS = 20_000
 CLIENTS = 24
@@ -83,7 +86,7 @@ def haproxy(folder: Path) -> Iterator[Balancer]:
         port = free.getsockname()[1]
     config = folder / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=folder, port=port, slots=2 * REPLICAS))
-    process = subprocess.Popen(["haproxy", "-db", "-q", "-f", config])
+    process = subprocess.Popen([HAPROXY, "-db", "-q", "-f", config])
     try:
         end_s = time.monotonic() + 20
         while not (folder / "admin").exists():
@@ -182,7 +185,7 @@ class Deployment:
         leaving.join()
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with ExitStack() as pods, haproxy(tmp_path) as balancer:
