@@ -28,8 +28,10 @@ from service.supervisor import Supervisor
 from service.wanted import StateFile
 from service.wire import LimitedProtocol, Limits
 
-# A client that was just answered may have its next request on the wire: its connection is not closed under it.
-LAST_REQUEST_GRACE_S = 0.2
+# A client that was just answered may have its next request on the wire: its connection is not closed under it, for as
+# long as a busy client takes to send one. Once all have gone, nothing is waited for.
+LAST_REQUEST_GRACE_S = 1.0
+LOOK_EVERY_S = 0.02
 NOTICE_S = 0.3  # uvicorn looks for a signal every 0.1 s
 STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + LAST_SPANS_S + NOTICE_S
 SWITCH_INTERVAL_S = 0.0005
@@ -82,8 +84,15 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         self._lifecycle.closing = True
-        await asyncio.sleep(LAST_REQUEST_GRACE_S)
+        await self._hear_the_last()
         await super().shutdown(sockets)
+
+    async def _hear_the_last(self) -> None:
+        """Answers what still comes over open connections, each of which ends with its next answer."""
+        for _ in range(round(LAST_REQUEST_GRACE_S / LOOK_EVERY_S)):
+            if not self.server_state.connections:
+                return
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _accept_the_last(self, listener: socket.socket) -> None:
         """Takes the connections that the kernel has completed and the loop has not seen: closing would reset them."""
