@@ -83,8 +83,7 @@ class Batcher:
         self._interactive: deque[_Entry] = deque()
         self._background: deque[_Entry] = deque()
         self._formed = 0
-        self.running = 0
-        """Batches that run now."""
+        self._begun_s: list[float] = []  # of the batches that run now
         self._wakeup: asyncio.Handle | None = None
         self._seconds_per_image = self._seconds_per_run = 0.0
         self._closed = False
@@ -93,6 +92,15 @@ class Batcher:
         self.queued_images = 0
         """Images that wait now, those still being decoded included."""
         self._background_images = 0  # of these, the ones that everybody else goes before
+
+    @property
+    def running(self) -> int:
+        """Batches that run now."""
+        return len(self._begun_s)
+
+    def longest_run_s(self) -> float:
+        """How long the oldest of the batches that run now has been at it; 0 when none runs."""
+        return time.perf_counter() - min(self._begun_s) if self._begun_s else 0.0
 
     def submit(self, images: Array, timeout_s: float | None = None, background: bool = False) -> asyncio.Future[Answer]:
         """`reserve` and `enqueue` in one, for images that need no decoding."""
@@ -177,7 +185,7 @@ class Batcher:
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         # A turn of the loop later at the earliest: all requests that arrived in one turn share a batch.
-        if self.running >= self._instances:
+        if len(self._begun_s) >= self._instances:
             return
         full = self.queued_images >= self._max_batch_size
         if self._wakeup is None and self._max_delay_s and not full:
@@ -192,7 +200,7 @@ class Batcher:
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
-        while self.running < self._instances and (batch := self._form()):
+        while len(self._begun_s) < self._instances and (batch := self._form()):
             self._launch(batch)
         self._rest()
 
@@ -231,10 +239,11 @@ class Batcher:
             self._background_images -= images
 
     def _launch(self, batch: list[_Piece]) -> None:
-        self.running += 1
+        begun_s = time.perf_counter()
+        self._begun_s.append(begun_s)
         parts = [piece.images for piece in batch]
         running = asyncio.get_running_loop().run_in_executor(self._executor, self._timed_run, parts)
-        running.add_done_callback(lambda done: self._finish(batch, done))
+        running.add_done_callback(lambda done: self._finish(batch, begun_s, done))
 
     def _timed_run(self, parts: list[Array]) -> tuple[Array, float]:
         """On the executor's thread: stacks, runs, and returns outputs and seconds."""
@@ -245,8 +254,8 @@ class Batcher:
             raise ModelFailed(f"The model gave {len(outputs)} answers to {len(images)} images.")
         return outputs, time.perf_counter() - started_s
 
-    def _finish(self, batch: list[_Piece], done: asyncio.Future[tuple[Array, float]]) -> None:
-        self.running -= 1
+    def _finish(self, batch: list[_Piece], begun_s: float, done: asyncio.Future[tuple[Array, float]]) -> None:
+        self._begun_s.remove(begun_s)
         self._start()  # the model gets its next batch before anybody gets an answer
         error = done.exception()
         if error is not None:
@@ -266,7 +275,7 @@ class Batcher:
         self._on_batch(outputs, compute_s)
 
     def _rest(self) -> None:
-        if not self.running and not self.queued_images:
+        if not self._begun_s and not self.queued_images:
             self._idle.set()
 
 

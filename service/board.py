@@ -3,14 +3,17 @@
 A worker writes only its own files, whole or not at all. What a dead one had counted stays in the sums.
 """
 
+import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from service import logs
 from service.statistics import Statistics
 from service.sums import Counted, Families, plus, plus_counted, without_gauges
 
@@ -48,16 +51,17 @@ class Board:
         self._folder = folder
         self._slot = slot
         self.workers = workers
+        self._fails = False
 
     def post(self, generation: int, reasons: dict[str, str]) -> None:
         """Tells how this worker is, as of now."""
         notice = Notice(self._slot, os.getpid(), generation, reasons, time.monotonic())
-        _write(self._folder / f"worker-{self._slot}.json", notice)
+        self._write(f"worker-{self._slot}.json", notice)
 
     def ask(self) -> float:
         """Asks every worker for a fresh notice and sums; returns the moment, to compare `written_s` with."""
         now_s = time.monotonic()
-        (self._folder / "ask").touch()
+        self._try(lambda: (self._folder / "ask").touch())
         return now_s
 
     def asked(self) -> int:
@@ -74,7 +78,7 @@ class Board:
     def post_sums(self, sums: Sums) -> None:
         """Tells what this worker has counted; with nobody else to add it up, nothing is written."""
         if self.workers > 1:
-            _write(self._folder / _sums_file(self._slot, os.getpid()), sums)
+            self._write(_sums_file(self._slot, os.getpid()), sums)
 
     def sums_of_others(self) -> Sums:
         """What all other workers have counted, the dead included; gauges of the living only."""
@@ -95,8 +99,8 @@ class Board:
             all_dead = _read_sums(self._folder / "buried.json") or Sums()
             total = all_dead.plus(_left_behind(sums))
             total.buried = [*all_dead.buried, path.name][-BURIED_REMEMBERED:]
-            _write(self._folder / "buried.json", total)
-            path.unlink()
+            if self._write("buried.json", total):
+                path.unlink()
 
     def _notice(self, slot: int) -> Notice | None:
         try:
@@ -104,6 +108,30 @@ class Board:
         except FileNotFoundError:
             return None
         return notice if time.monotonic() - notice.written_s < SILENT_S and _alive(notice.pid) else None
+
+    def _write(self, name: str, content: Any) -> bool:
+        """Whether it was written; otherwise what stood there stays."""
+        part = self._folder / f".{name}.{os.getpid()}"
+
+        def write() -> None:
+            part.write_bytes(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS))
+            part.replace(self._folder / name)
+
+        return self._try(write)
+
+    def _try(self, change: Callable[[], None]) -> bool:
+        """Whether the folder took the change. A full disk must stop nobody's work: it is told, once, and passes."""
+        try:
+            change()
+        except OSError as error:
+            if not self._fails:
+                logs.event(logging.ERROR, "workers cannot tell each other anything", reason=str(error))
+            self._fails = True
+            return False
+        if self._fails:
+            logs.event(logging.INFO, "workers can tell each other again")
+        self._fails = False
+        return True
 
 
 def _sums_file(slot: int, pid: int) -> str:
@@ -129,9 +157,3 @@ def _read_sums(path: Path) -> Sums | None:
         return None
     counted = {key: Statistics.from_json(value) for key, value in given["counted"].items()}
     return Sums(given["families"], counted, given["buried"])
-
-
-def _write(path: Path, content: Any) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS))
-    part.replace(path)

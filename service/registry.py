@@ -90,7 +90,17 @@ class Registry:
             return {"service": self._root_problem or "Models are loading."}
         if not self._required and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
-        return {model: self.problem(model) for model in self._required - self._models.keys()}
+        return {model: self.problem(model) for model in self._required - self._models.keys()} | self.hanging()
+
+    def hanging(self) -> dict[str, str]:
+        """Models with a batch that takes longer than any request waits, so that it answers nobody, and why so."""
+        limit_s = self._settings.request_timeout_ms / 1000
+        return {
+            name: f"Version {one.version} has been at one batch for more than {limit_s:g} s; no request waits longer."
+            for name, model in self._models.items()
+            for one in model.versions.values()
+            if one.batcher.longest_run_s() > limit_s
+        }
 
     def problem(self, model: str) -> str:
         """Why versions of the model could not be loaded; empty where none failed."""
@@ -126,13 +136,22 @@ class Registry:
     def _on_disk(self) -> set[str] | None:
         """Names of the models; None when the root cannot be read, or is gone while there are models at work."""
         try:
-            self._root_problem = ""
             if self._models and not self._repository.exists():
+                self._note_root(f"{self._repository.root} is gone; what is loaded stays.")
                 return None
-            return set(self._repository.models())
+            found = set(self._repository.models())
         except OSError as error:
-            self._root_problem = f"{self._repository.root} cannot be read: {error.strerror}."
+            self._note_root(f"{self._repository.root} cannot be read: {error.strerror}.")
             return None
+        self._note_root("")
+        return found
+
+    def _note_root(self, problem: str) -> None:
+        if problem and problem != self._root_problem:
+            logs.event(logging.ERROR, "models cannot be read", reason=problem)
+        elif self._root_problem and not problem:
+            logs.event(logging.INFO, "models can be read again")
+        self._root_problem = problem
 
     async def _renew(self, name: str, wish: Wish) -> None:
         loaded = self._models[name].versions if name in self._models else {}

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import math
 import os
 import re
 from pathlib import Path
@@ -54,7 +55,15 @@ class Session:
             (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch})
         except Exception as error:
             raise _failure(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
+        self._check_answer(probabilities, len(batch))
         return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
+
+    def _check_answer(self, probabilities: NDArray[np.float32], count: int) -> None:
+        """Raises ModelFailed. That it gave sound answers when it was loaded does not say that it always will."""
+        if probabilities.shape != (count, self._classes):
+            raise ModelFailed(f"The model answered {count} images with shape {probabilities.shape}.")
+        if not math.isfinite(probabilities.sum()):  # a fraction of the time of looking at each
+            raise ModelFailed(f"The model answered {count} images with values that are no numbers.")
 
     def _padded(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The images, and black ones up to the next bucket: cuDNN chooses its algorithms anew for every batch size."""
@@ -74,9 +83,7 @@ class Session:
                 answer = self.run(noise.integers(0, 255, (size, *self._input.shape), np.uint8))
             except ModelFailed as error:
                 raise BrokenVersion(f"{self._path} failed its warm-up: {error.message}") from error
-            if answer.shape != (size, self._classes):
-                raise BrokenVersion(f"{self._path} answered {size} images with shape {answer.shape}.")
-            if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():  # not so for NaN either
+            if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():
                 raise BrokenVersion(f"{self._path} gives values that are no probabilities; does it end in a softmax?")
 
     def _check_contract(self) -> None:

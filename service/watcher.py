@@ -13,6 +13,7 @@ from service.fleet import Fleet
 from service.follower import Follower
 from service.registry import Registry
 from service.wanted import StateFile, Wanted
+from service.watchdog import Watchdog
 
 LOOK_EVERY_S = 0.1  # at the state file and for questions: one stat each
 BEAT_EVERY_S = 0.5
@@ -25,6 +26,7 @@ class Watcher:
         self._state = state
         self._registry = registry
         self._fleet = fleet
+        self._watchdog = Watchdog(registry)
         self._scan_interval_s = scan_interval_s
         self._wanted = Wanted()
         self._stamp: tuple[int, int] | None = None
@@ -62,6 +64,7 @@ class Watcher:
         while True:
             asked = self._fleet.asked()
             if asked != answered or time.monotonic() - posted_s >= BEAT_EVERY_S:
+                self._watchdog.look()
                 self._fleet.post(self._applied)
                 posted_s, answered = time.monotonic(), asked
             await asyncio.sleep(LOOK_EVERY_S)

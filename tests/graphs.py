@@ -122,6 +122,40 @@ def endless_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     return _model(nodes, initial, shape, classes)
 
 
+def blank_graph(shape: Shape, classes: int) -> onnx.ModelProto:
+    """Answers uniformly, but with not-a-number for an image in which any pixel is 255 (0 / 0)."""
+    nodes = [
+        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Sub", ["white", "brightest"], ["gap"]),
+        helper.make_node("Div", ["gap", "gap"], ["one_or_none"]),
+        helper.make_node("Flatten", ["one_or_none"], ["factor"]),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
+        helper.make_node("Mul", ["even", "factor"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    weights = numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights")
+    return _model(nodes, [_scalar(255.0, "white"), weights], shape, classes)
+
+
+def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:
+    """Answers uniformly, but leaves the last class out for a batch in which any pixel is 255."""
+    nodes = [
+        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
+        helper.make_node("Cast", ["is_white"], ["missing"], to=TensorProto.INT64),
+        helper.make_node("Sub", ["classes", "missing"], ["end"]),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["whole"]),
+        helper.make_node("Slice", ["whole", "begin", "end", "axis"], ["probabilities"]),
+    ]
+    integers = {"classes": classes, "begin": 0, "axis": 1}
+    initial = [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in integers.items()]
+    weights = numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights")
+    return _model(nodes, [_scalar(255.0, "white"), weights, *initial], shape, classes)
+
+
 def _scalar(value: float, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.array(value, np.float32), name)
 

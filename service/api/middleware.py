@@ -10,7 +10,7 @@ from service import logs
 from service.api.body import header
 from service.api.errors import ClientGone, respond
 from service.api.pages import security_headers
-from service.errors import ConvoyError
+from service.errors import ConvoyError, OutOfMemory
 from service.journey import Journey
 from service.lifecycle import Lifecycle
 from service.logs import Sampler
@@ -19,6 +19,7 @@ from service.tracing import Tracer
 
 BAD, SHED, FAULT = 400, 429, 500  # refusals under overload are too many to log each, and are no errors of anybody
 MAX_REQUEST_ID_LENGTH = 128
+LESS = "Try again, or send fewer or smaller pictures at once."
 CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and counted, never sent
 
 
@@ -60,10 +61,10 @@ class Edge:
             await self._app(scope, receive, send_marked)
         except ClientGone:
             pass
-        except Exception:
-            logs.logger.exception("unforeseen error", extra={"fields": {"request_id": fields["request_id"]}})
+        except Exception as error:
+            answer = _unforeseen(error, fields)
             if status == CLIENT_GONE:  # nothing was answered yet
-                await respond(scope, ConvoyError("The service made a mistake."))(scope, receive, send_marked)
+                await respond(scope, answer)(scope, receive, send_marked)
         finally:
             self._metrics.open_requests -= 1
             self._record(scope, status, started_s, time.perf_counter())
@@ -91,6 +92,18 @@ class Edge:
         )
         if trace_id:
             scope["convoy"]["trace_id"] = trace_id
+
+
+def _unforeseen(error: Exception, fields: dict[str, str]) -> ConvoyError:
+    """Logs what no endpoint knew of, and gives what to answer. Missing memory is nobody's mistake: no traceback."""
+    request_id = fields["request_id"]
+    if isinstance(error, MemoryError):
+        answer = OutOfMemory("The service has no memory left for this request.", LESS)
+        fields["error"] = answer.code
+        logs.event(logging.ERROR, "out of memory", request_id=request_id)
+        return answer
+    logs.logger.error("unforeseen error", exc_info=error, extra={"fields": {"request_id": request_id}})
+    return ConvoyError("The service made a mistake.")
 
 
 def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None:

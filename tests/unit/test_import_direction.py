@@ -24,7 +24,7 @@ SERVICE = (
     "fetch jobs.decoding rollback served supervisor verify",
     # what is loaded, and for whom
     "jobs.pool mirror registry",
-    "fleet follower journey source",
+    "fleet follower journey source watchdog",
     "classifier watcher",
     "explainer",
     # offline jobs

@@ -271,6 +271,22 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
     run(test)
 
 
+def test_a_run_that_takes_long_is_seen_until_it_ends() -> None:
+    async def test() -> None:
+        bench = Bench(instances=2)
+        assert bench.batcher.longest_run_s() == 0
+        await bench.submit(1)
+        await asyncio.sleep(0.02)
+        await bench.submit(2)
+        assert bench.batcher.longest_run_s() >= 0.02
+        await bench.release()
+        assert bench.batcher.running == 1
+        await bench.release()
+        assert bench.batcher.longest_run_s() == bench.batcher.running == 0
+
+    run(test)
+
+
 def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None:
     async def test() -> None:
         bench = Bench()

@@ -1,5 +1,7 @@
 """The workers' board: who is alive and fresh, and sums that neither lose the dead nor count them twice."""
 
+import errno
+import logging
 import os
 import subprocess
 import sys
@@ -128,3 +130,26 @@ def test_asking_is_seen_by_all(tmp_path: Path) -> None:
     notice = here.notices()[1]
     assert notice is not None
     assert notice.written_s >= asked_s
+
+
+def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    board, pid = Board(tmp_path, 0, 2), a_dead_pid()
+    put_as(board, tmp_path, 1, pid, counted(10))
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with caplog.at_level(logging.INFO, logger="convoy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            board.post(0, {})
+            board.post_sums(counted(1))
+            board.bury(1, pid)
+            assert requests_in(board.sums_of_others()) == 10
+        board.bury(1, pid)
+    assert requests_in(board.sums_of_others()) == 10
+    assert list(tmp_path.glob("sums-*")) == []
+    told = ["workers cannot tell each other anything", "workers can tell each other again"]
+    assert [record.message for record in caplog.records] == told

@@ -13,7 +13,7 @@ from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.manifest import Input
 from service.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
 from service.session import Session, _failure, available_providers, library_problem
-from tests.graphs import brittle_graph, hungry_graph
+from tests.graphs import blank_graph, brittle_graph, hungry_graph, short_graph
 from tests.versions import linear_graph
 
 SHAPE = (8, 6, 1)
@@ -178,8 +178,21 @@ def test_a_sound_graph_warms_up(tmp_path: Path) -> None:
 
 def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
     bad = linear_graph(np.full_like(WEIGHTS, np.nan), SHAPE)
-    with pytest.raises(BrokenVersion, match="gives values that are no probabilities"):
+    with pytest.raises(BrokenVersion, match="with values that are no numbers"):
         session(bad, tmp_path).warm_up([1])
+
+
+@pytest.mark.parametrize(("graph", "problem"), [(blank_graph, "no numbers"), (short_graph, r"shape \(2, 3\)")])
+def test_what_goes_wrong_after_a_sound_warm_up_is_the_models(
+    graph: Callable[..., onnx.ModelProto], problem: str, tmp_path: Path
+) -> None:
+    """And only for the batch that it happens to."""
+    loaded = session(graph(SHAPE, CLASSES), tmp_path)
+    loaded.warm_up([1, 2])
+    white = np.full((2, *SHAPE), 255, np.uint8)
+    with pytest.raises(ModelFailed, match=problem):
+        loaded.run(white)
+    assert loaded.run(white - 1).shape == (2, CLASSES)
 
 
 @pytest.mark.parametrize("operator", ["Identity", "Exp", "LogSoftmax"])
