@@ -28,7 +28,10 @@ Alarm = Callable[[str], None]
 
 
 class Gone(TrainingError):
-    """What has become of another process, in its own words where it has said any."""
+    """What has become of another process, in its own words where it has said any. No mistake: started again, all of
+    them go on. A Job tells the two apart by the exit code."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,14 @@ class Wire:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout_s: float | None = None) -> Message:
-        """The next message. Raises Gone when the other has failed or ended, or says nothing for so long."""
+        """The next message. Raises Gone when the other has failed or ended, or says nothing for so long, and
+        TrainingError when it refuses this process."""
         try:
             message = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
             raise Gone(f"{self._other} has answered, but said nothing for {timeout_s:.0f} s.") from None
+        if "refused" in message:
+            raise TrainingError(message["refused"])
         if "failed" in message:
             raise Gone(message["failed"])
         return message
@@ -156,7 +162,7 @@ class Circle:
 
 
 def meet(seat: Seat) -> Circle:
-    """Waits until all processes are there. Raises TrainingError that says which of them have not come in time."""
+    """Waits until all processes are there. Raises Gone, which says who has not come in time, and TrainingError."""
     circle = Circle(seat)
     try:
         (_call if seat.process else _receive)(circle, time.monotonic() + seat.timeout_s)
@@ -175,7 +181,7 @@ def _receive(circle: Circle, end_s: float) -> None:
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                raise TrainingError(_absent(seat, missing)) from None
+                raise Gone(_absent(seat, missing)) from None
             missing -= _greeted(circle, connection, missing)
     circle.exchange("here")
 
@@ -202,16 +208,19 @@ def _greeted(circle: Circle, connection: socket.socket, missing: set[int]) -> se
         connection.close()
         return set()
     if process not in missing or processes != circle.seat.processes:
-        _refuse(connection, f"{circle.seat.called(0)} at {circle.seat.address} {_why(process, processes, circle)}")
+        # One that is there already may be a pod whose successor has come before its end was noticed: no mistake.
+        kind = "failed" if processes == circle.seat.processes else "refused"
+        why = f"{circle.seat.called(0)} at {circle.seat.address} {_why(process, processes, circle)}"
+        _refuse(connection, kind, why)
         return set()
     connection.settimeout(None)
     circle.join(connection, process, lines)
     return {process}
 
 
-def _refuse(connection: socket.socket, why: str) -> None:
+def _refuse(connection: socket.socket, kind: str, why: str) -> None:
     with suppress(OSError):
-        connection.sendall(json.dumps({"failed": why}).encode() + b"\n")
+        connection.sendall(json.dumps({kind: why}).encode() + b"\n")
     connection.close()
 
 
@@ -243,7 +252,7 @@ def _call(circle: Circle, end_s: float) -> None:
         circle.join(connection, 0, connection.makefile(encoding="utf-8"))
         circle.hail(max(0.0, end_s - time.monotonic()) + GRACE_S)
         return
-    raise TrainingError(
+    raise Gone(
         f"Process 0 does not answer at {seat.address} since {seat.timeout_s:g} s: start it, and check "
         "CONVOY_COORDINATOR and whether its port can be reached."
     )

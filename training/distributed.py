@@ -30,7 +30,7 @@ SHOWN = 3
 """Differences between processes that are named."""
 LAST_WORDS_S = 2.0
 """How long an error of JAX waits for the news that another process has gone, which explains it."""
-FAILED, CRASHED, STOPPED = 2, 1, 130
+CRASHED, STOPPED = 1, 130
 
 Facts = Mapping[str, str]
 Made = TypeVar("Made")
@@ -171,12 +171,13 @@ class Team:
             _leave(CRASHED, "".join(traceback.format_exception(error)))
         stopped = isinstance(error, KeyboardInterrupt)
         go_on = GO_ON if stopped or isinstance(error, Gone) else ""
-        _leave(STOPPED if stopped else FAILED, f"Error: {'Stopped.' if stopped else error}{go_on}\n")
+        code = error.exit_code if isinstance(error, TrainingError) else STOPPED
+        _leave(code, f"Error: {'Stopped.' if stopped else error}{go_on}\n")
 
     def _end(self, text: str) -> NoReturn:
         """Called while the devices compute, perhaps waiting in vain for a process that has gone."""
         self._circle.close(text)
-        _leave(FAILED, f"Error: {text}{GO_ON}\n")
+        _leave(Gone.exit_code, f"Error: {text}{GO_ON}\n")
 
 
 ALONE = Team()

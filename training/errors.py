@@ -4,6 +4,8 @@
 class TrainingError(Exception):
     """Something that the user can mend: the message says what is wrong and what to do."""
 
+    exit_code = 2
+
 
 class Worse(TrainingError):
     """A new network is less accurate than what was asked of it."""

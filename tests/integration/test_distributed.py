@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from service.manifest import read_manifest
 from tests.normalised import normalised
 from training.architectures import ARCHITECTURES
+from training.circle import Gone
 from training.cli import main
 from training.runs import Run
 
@@ -160,7 +161,7 @@ def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path)
     second.kill()
     code, last = ended(first)
     assert ended(second)[0] == -signal.SIGKILL
-    assert code == 2
+    assert code == Gone.exit_code == 4, "so that a Job knows it from a mistake"
     assert last.startswith("Error: ")
     assert "Process 1 of 2 has gone" in last or "Another process has gone" in last
     assert last.endswith("with --resume, in all processes.")

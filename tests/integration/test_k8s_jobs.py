@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from tests.manifests import K8S, Manifest, environment, of_kind, render
 from tests.pictures import picture
 from tests.versions import write_version
+from training.runs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -24,11 +25,17 @@ BROKEN_PICTURES = 1
 
 
 def pods(
-    job: str, folder: Path, instead: dict[str, str] | None = None, *more: str, **changed: str
+    job: str,
+    folder: Path,
+    instead: dict[str, str] | None = None,
+    *more: str,
+    only: Sequence[int] | None = None,
+    **changed: str,
 ) -> Iterator[subprocess.CompletedProcess[str]]:
     """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder.
 
-    `instead` has words of the command replaced, `more` are added to it, `changed` stands in the environment.
+    `instead` has words of the command replaced, `more` are added to it, `changed` stands in the environment; `only`
+    are the numbers of the pods that are run.
     """
     manifests = render(K8S / "jobs" / job)
     spec: Manifest = of_kind(manifests, "Job")["spec"]
@@ -43,7 +50,7 @@ def pods(
         return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
 
     with ThreadPoolExecutor(spec["parallelism"]) as pool:
-        yield from pool.map(run, range(spec["completions"]))
+        yield from pool.map(run, range(spec["completions"]) if only is None else only)
 
 
 def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
@@ -71,6 +78,17 @@ def test_the_pods_of_the_distributed_job_train_one_run(tmp_path: Path) -> None:
     assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
     (run,) = (tmp_path / "runs/xo").iterdir()
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] >= 0
+
+
+def test_a_pod_of_the_sweep_job_trains_the_combination_of_its_number_and_goes_on(tmp_path: Path) -> None:
+    tiny = {"mnist-lenet5": "xo"}, "--limit", "256", "--epochs", "1"
+    done = list(pods("sweep", tmp_path, *tiny, only=[0, 5]))
+    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    runs = [Run(next((tmp_path / f"runs/xo-sweep-{index}").iterdir())).recipe() for index in (0, 5)]
+    assert [(recipe.learning_rate, recipe.batch_size) for recipe in runs] == [(0.01, 64), (0.05, 128)]
+    (again,) = pods("sweep", tmp_path, *tiny, only=[5])
+    assert again.returncode == 0, again.stderr
+    assert "has finished already" in again.stdout
 
 
 def names(files: list[Path]) -> list[str]:

@@ -32,7 +32,10 @@ from tests.manifests import (
     render,
 )
 from tests.manifests import everything as all_rendered
+from training.circle import Gone
 from training.cli import main as convoy_train
+from training.cli.retrain import WORSE
+from training.errors import TrainingError
 
 README = K8S / "README.md"
 USER = 10001
@@ -299,8 +302,11 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
     for name in JOBS[1:]:
         (manifest,) = [one for one in render(K8S / "jobs" / name) if one["kind"] in {"Job", "CronJob"}]
         spec = manifest["spec"]["jobTemplate"]["spec"] if manifest["kind"] == "CronJob" else manifest["spec"]
-        ignored, mistakes, *_ = spec["podFailurePolicy"]["rules"]
+        ignored, mistakes, *more = spec["podFailurePolicy"]["rules"]
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert mistakes["action"] == "FailJob"
-        assert mistakes["onExitCodes"]["values"] == [2, 3]
+        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
+        gone = {"containerName": "work", "operator": "In", "values": [Gone.exit_code]}
+        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [1]}}}
+        assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"

@@ -31,18 +31,20 @@ class _Group(click.Group):
             return super().invoke(context)
         except TrainingError as error:
             click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
         except BrokenPipeError:  # whoever read our output has read enough: click ends quietly
             raise
         except OSError as error:
             click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
-        sys.exit(2)
+        sys.exit(TrainingError.exit_code)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
 
 
 EPILOG = """\b
-Exit codes: 0 done; 2 a mistake, and what to do about it; 3 retrained, but worse; 130 stopped, and can go on.
+Exit codes: 0 done; 2 a mistake, and what to do about it; 3 retrained, but worse; 4 another process has gone, or not
+            come: all can go on; 130 stopped, and can go on.
 Completion: eval "$(_CONVOY_TRAIN_COMPLETE=bash_source convoy-train)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy-train run mnist-lenet5
 """

@@ -114,7 +114,7 @@ def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int) -> No
         for circle in (one.result(), other.result(), leader.result()):
             circle.close()
     assert "has a process 1 already: give each its own CONVOY_PROCESS_ID" in replies[0]["failed"]
-    assert "expects 3 processes, not 5: CONVOY_NUM_PROCESSES differs" in replies[1]["failed"]
+    assert "expects 3 processes, not 5: CONVOY_NUM_PROCESSES differs" in replies[1]["refused"]
 
 
 def test_a_port_that_is_taken_is_told(port: int) -> None:
