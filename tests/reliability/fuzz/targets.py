@@ -1,0 +1,100 @@
+"""What is fuzzed, and what must hold whatever the bytes are. Knows no fuzzer: kept findings run through here too."""
+
+import math
+import struct
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from service.api import errors, instances_v1, outputs_v2, tensors_v2
+from service.api.reply import json_bytes
+from service.errors import ConvoyError
+from service.images import decode
+from service.manifest import Input
+from tests.reliability import seeds
+
+MAX_PIXELS = 250_000
+MAX_IMAGES = 16
+MAX_MESSAGE = 1000
+INPUT = Input(height=seeds.SHAPE[0], width=seeds.SHAPE[1], channels=1)
+CLASSES = 4
+LENGTH = struct.Struct("<I")
+WHOLE = 2**32 - 1
+"""As the length of the JSON: the request has no Inference-Header-Content-Length."""
+
+T = TypeVar("T")
+
+
+def decoded(data: bytes) -> None:
+    """A picture: pixels within the limit, the same for one channel as for three, or one of our own errors."""
+    shapes = {channels: _tried(lambda c=channels: decode(data, c, 255, MAX_PIXELS)) for channels in (1, 3)}
+    for channels, pixels in shapes.items():
+        if pixels is not None:
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[2] == channels
+            assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
+    assert (shapes[1] is None) == (shapes[3] is None)
+
+
+def inferred(data: bytes) -> None:
+    """A V2 request behind four bytes, the length of its JSON: a request that fits the model, or one of our errors."""
+    if len(data) < LENGTH.size:
+        return
+    length = LENGTH.unpack_from(data)[0]
+    body = data[LENGTH.size :]
+    request = _tried(lambda: tensors_v2.parse(body, None if length == WHOLE else length, INPUT, MAX_IMAGES))
+    if request is not None:
+        count = _checked(request.tensor, request.pictures)
+        assert request.id is None or len(request.id) <= tensors_v2.MAX_REQUEST_ID_LENGTH
+        assert request.timeout_s is None or 0 < request.timeout_s < math.inf
+        rows = np.zeros((count, CLASSES), np.float32)
+        outputs_v2.encode("model", "1", request, rows, [f"class {n}" for n in range(CLASSES)])
+
+
+def predicted(data: bytes) -> None:
+    """A V1 request: one that fits the model, or one of our errors."""
+    request = _tried(lambda: instances_v1.parse(data, INPUT, MAX_IMAGES))
+    if request is not None:
+        count = _checked(request.tensor, request.pictures)
+        rows = np.zeros((count, CLASSES), np.float32)
+        instances_v1.encode(request, rows, [f"class {n}" for n in range(CLASSES)])
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"decode": decoded, "infer": inferred, "predict": predicted}
+
+
+def corpus(target: str) -> list[bytes]:
+    """Sound inputs to start from."""
+    if target == "decode":
+        return list(seeds.pictures().values())
+    if target == "predict":
+        return seeds.v1_json()
+    raw = np.zeros((2, *seeds.SHAPE), np.uint8).tobytes()
+    bodies = [(body, WHOLE) for body in seeds.v2_json()] + seeds.v2_binary() + [(raw, 0)]
+    return [LENGTH.pack(length) + body for body, length in bodies]
+
+
+def _checked(tensor: np.ndarray | None, pictures: list[bytes] | None) -> int:
+    assert (tensor is None) != (pictures is None)
+    if pictures is not None:
+        assert all(isinstance(picture, bytes) for picture in pictures)
+    else:
+        assert tensor is not None
+        assert tensor.dtype == np.uint8
+        assert tensor.shape[1:] == INPUT.shape
+    count = len(tensor if tensor is not None else pictures or [])
+    assert 0 < count <= MAX_IMAGES
+    return count
+
+
+def _tried(call: Callable[[], T]) -> T | None:
+    """What it gives; None for one of our own errors that clients cause, which must be fit to be told."""
+    try:
+        return call()
+    except ConvoyError as error:
+        refusal = error
+    assert 400 <= errors.STATUS[type(refusal)] < 500
+    assert len(refusal.message) <= MAX_MESSAGE
+    json_bytes({"error": errors.as_json(refusal)})
+    return None
