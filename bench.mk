@@ -18,3 +18,6 @@ bench-overload: $(DEV) $(SERVE)  ## offer more than Convoy can answer, renew tes
 
 bench-peers: $(DEV) $(SERVE)  ## measure Convoy beside its peers, renew tests/bench/README.md and peers.svg
 	.venv-dev/bin/python -m tests.bench peers $(BENCH)
+
+gpu-check:  ## on a machine with a GPU: is all promised of it so (tests/gpu/README.md); PYTHON, GPU=--help
+	$(PYTHON) -m tests.gpu --report tests/bench/gpu.md $(GPU)

@@ -42,7 +42,7 @@ def convoy(
 
     Raises CannotMeasure when it does not get ready.
     """
-    if not CONVOY.exists():
+    if not Path(command[0]).exists():
         raise CannotMeasure("The service is not installed: run `make .venv/.installed`.")
     (port,) = free_ports()
     environment = os.environ | dict(settings or {}) | {"CONVOY_PORT": str(port), "CONVOY_MODELS": str(models)}

@@ -15,6 +15,7 @@ MODEL = os.environ["PEER_MODEL"]
 MAX_BATCH = int(os.environ["PEER_MAX_BATCH"])
 INSTANCES = int(os.environ["PEER_INSTANCES"])
 PORT = int(os.environ["PEER_PORT"])
+PROVIDER = os.environ.get("PEER_PROVIDER", "CPUExecutionProvider")
 TOP_K = 5
 
 
@@ -23,7 +24,7 @@ def open_session() -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(MODEL, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(MODEL, options, providers=[PROVIDER])
 
 
 class Net:

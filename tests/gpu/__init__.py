@@ -1,0 +1,1 @@
+"""`make gpu-check`: what is promised of GPUs, tried and measured on one; needs the checkout, Python and wheels."""

@@ -1,0 +1,96 @@
+"""`make gpu-check`: every step in a process of its own with a time limit; one Markdown table at the end, or of a part.
+
+Ends with 1 when a promise does not hold or a step failed.
+"""
+
+import argparse
+import importlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench.processes import last_lines, running
+from tests.gpu import gpu
+from tests.gpu.plan import Plan, load
+from tests.gpu.rows import Kept, Row, broken, failed, table
+
+# Step: seconds that it may take. Their sum may be more than the budget: most take far less.
+STEPS = {
+    "facts": 20,
+    "zoo": 90,
+    "placement": 60,
+    "parity": 75,
+    "raw": 100,
+    "tensors": 100,
+    "jpegs": 150,
+    "memory": 120,
+    "peer": 60,
+}
+BUDGET_S = 520.0
+STOPPING_S = 15.0
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    args = _arguments()
+    if args.step:
+        module = importlib.import_module(f"tests.gpu.{args.step}")
+        module.measure(load(args.plan), Kept(args.plan.with_name(f"{args.step}.rows")).add)
+        return 0
+    end_s = time.monotonic() + args.budget_s
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
+        work = Path(name)
+        plan = Plan(args.provider, args.quick, work, args.pictures and args.pictures.resolve())
+        found = check(plan, args.only or list(STEPS), end_s)
+    text = f"{table(found)}\n"
+    print(text)
+    if args.report:
+        args.report.write_text(f"# On a GPU\n\n{text}")
+    return int(broken(found) > 0)
+
+
+def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
+    """The rows of every step, in order; a step for which no time is left says so."""
+    plan.save(plan.work / "plan.json")
+    found = {}
+    for step in steps:
+        started_s = time.monotonic()
+        limit_s = min(STEPS[step], end_s - started_s - STOPPING_S)
+        found[step] = _run(plan, step, limit_s) if limit_s > 1 else [failed("no time was left")]
+        print(f"{step}: {len(found[step])} rows, {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _run(plan: Plan, step: str, limit_s: float) -> list[Row]:
+    kept, log = Kept(plan.work / f"{step}.rows"), plan.work / f"{step}.log"
+    command = [sys.executable, "-m", "tests.gpu", "--step", step, "--plan", plan.work / "plan.json"]
+    end_s = time.monotonic() + limit_s
+    with running(command, gpu.environment(), log) as process:
+        while process.poll() is None and time.monotonic() < end_s:
+            time.sleep(0.05)
+        code = process.poll()
+    rows = kept.rows()
+    if code is None:
+        rows.append(failed(f"not finished in {limit_s:.0f} s"))
+    elif code:
+        rows.append(failed(last_lines(log, 1)[-300:]))
+    return rows
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.gpu", description=__doc__)
+    add = parser.add_argument
+    add("--provider", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
+    add("--quick", action="store_true", help="small and short: only to see that the check itself works")
+    add("--pictures", type=Path, help="folder of <model>.zip, as `python -m tests.gpu.pictures` packs them")
+    add("--only", nargs="+", choices=STEPS, help="these steps; most need `zoo` before them")
+    add("--budget-s", type=float, default=BUDGET_S, help="seconds for everything (default: %(default)s)")
+    add("--report", type=Path, help="Markdown file to write as well")
+    add("--step", choices=STEPS, help=argparse.SUPPRESS)
+    add("--plan", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

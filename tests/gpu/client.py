@@ -1,0 +1,110 @@
+"""One process of the load generator: threads with a connection each. Imports nothing heavy, so that it starts at once.
+
+Its first argument says what to do, as JSON; it prints a line when it is ready, begins at a moment that it then reads,
+and prints what it got.
+"""
+
+import json
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+WARM_UP = 0.25
+"""Of the time; answers that come within it are not counted."""
+TIMEOUT_S = 30.0
+
+
+def main() -> None:
+    told = json.loads(sys.argv[1])
+    requests = [_request(told["url"], told["headers"], Path(file).read_bytes()) for file in told["files"]]
+    clients = [
+        _Client(told, requests[i % len(requests) :] + requests[: i % len(requests)]) for i in range(told["connections"])
+    ]
+    print("ready", flush=True)
+    begin_s = float(sys.stdin.readline())
+    time.sleep(max(0.0, begin_s - time.monotonic()))
+    for client in clients:
+        client.begin(begin_s)
+    for client in clients:
+        client.join()
+    took_ms = [ms for client in clients for ms in client.took_ms]
+    print(json.dumps({"took_ms": took_ms, "failed": sum(client.failed for client in clients)}))
+
+
+class _Client(threading.Thread):
+    """One connection."""
+
+    def __init__(self, told: dict[str, Any], requests: list[bytes]) -> None:
+        super().__init__(daemon=True)
+        self.took_ms: list[float] = []
+        self.failed = 0
+        self._address = urlsplit(told["url"])
+        self._requests = requests
+        self._seconds = told["seconds"]
+
+    def begin(self, begin_s: float) -> None:
+        """Starts the thread."""
+        self._counts_from_s = begin_s + WARM_UP * self._seconds
+        self._end_s = begin_s + self._seconds
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with socket.create_connection((self._address.hostname, self._address.port), TIMEOUT_S) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._ask(connection)
+        except OSError:
+            self.failed += 1
+
+    def _ask(self, connection: socket.socket) -> None:
+        number = 0
+        while (sent_s := time.monotonic()) < self._end_s:
+            connection.sendall(self._requests[number % len(self._requests)])
+            number += 1
+            status = read_answer(connection)
+            done_s = time.monotonic()
+            if self._counts_from_s <= done_s <= self._end_s:
+                self.failed += status != 200
+                self.took_ms.append((done_s - sent_s) * 1000)
+
+
+def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
+    parts = urlsplit(url)
+    lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def read_answer(connection: socket.socket) -> int:
+    """The status of one answer, read to its end. Raises OSError where it is cut off or has no length."""
+    head, _, rest = _head(connection).partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
+    if "content-length" not in fields:
+        raise OSError("an answer without its length")
+    missing = int(fields["content-length"]) - len(rest)
+    while missing > 0:
+        missing -= len(_more(connection))
+    return int(first.split(" ")[1])
+
+
+def _head(connection: socket.socket) -> bytes:
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += _more(connection)
+    return got
+
+
+def _more(connection: socket.socket) -> bytes:
+    got = connection.recv(65536)
+    if not got:
+        raise OSError("the connection was closed")
+    return got
+
+
+if __name__ == "__main__":
+    main()

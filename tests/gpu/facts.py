@@ -1,0 +1,45 @@
+"""On what, with what and when: the first rows of the table."""
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import onnxruntime
+
+from service.cores import usable_cores
+from tests.bench.machine import cpu_model
+from tests.gpu import gpu
+from tests.gpu.plan import Plan
+from tests.gpu.rows import Add, Row
+
+PACKAGES = ("numpy", "onnx", "uvicorn", "uvloop", "starlette", "orjson", "pillow", "litserve")
+PACKAGES += ("nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-cuda-runtime")
+
+
+def measure(plan: Plan, add: Add) -> None:
+    name, driver = gpu.name_and_driver()
+    add(Row("GPU", f"{name}, driver {driver}"))
+    add(Row("CPU", f"{cpu_model()}, {usable_cores()} cores"))
+    add(Row("busy with other work", f"{os.getloadavg()[0]:.1f} (load average before the start; near 0 is idle)"))
+    add(Row("date", datetime.now(UTC).strftime("%Y-%m-%d")))
+    add(Row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"))
+    add(Row("onnxruntime", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"))
+    add(Row("versions", ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))))
+    add(Row("command", f"`{' '.join(['python', '-m', 'tests.gpu', *_shown(plan)])}`"))
+
+
+def _shown(plan: Plan) -> list[str]:
+    return ["--provider", plan.provider, *(["--quick"] if plan.quick else [])]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+if sys.platform != "linux":
+    raise SystemExit("The check reads /proc: it runs on Linux only.")

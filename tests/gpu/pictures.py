@@ -1,0 +1,86 @@
+"""Real pictures in a zip for each model, which `python -m tests.gpu.pictures FOLDER` packs; noise without them."""
+
+import argparse
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.images import decode
+from service.manifest import Manifest
+from service.preprocess import prepare
+
+COUNT = 2000
+MAX_PIXELS = 25_000_000
+PHOTO = (500, 375)
+"""Pixels wide and high: what an ImageNet photo mostly is."""
+PHOTOS = 64
+
+
+def real(folder: Path | None, model: str, manifest: Manifest, most: int) -> NDArray[np.uint8] | None:
+    """At most so many pictures of `folder`/<model>.zip as the model's input; None where there is no such file."""
+    encoded = _encoded(folder, model, most)
+    return np.stack([prepared(picture, manifest) for picture in encoded]) if encoded else None
+
+
+def prepared(picture: bytes, manifest: Manifest) -> NDArray[np.uint8]:
+    """One picture as the model's input, by the service's own code."""
+    pixels = decode(picture, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
+    return prepare(pixels, manifest.input, manifest.preprocessing)
+
+
+def photos(folder: Path | None) -> tuple[list[bytes], str]:
+    """JPEGs of 500x375, and what they are: real photos brought to that size where there are any, smooth noise else."""
+    encoded = _encoded(folder, "imagenette-resnet18", PHOTOS)
+    if encoded:
+        images = [Image.open(io.BytesIO(picture)).convert("RGB").resize(PHOTO) for picture in encoded]
+        return [_jpeg(image) for image in images], f"{len(images)} real photos, scaled to 500x375"
+    random = np.random.default_rng(0)
+    small = random.integers(0, 256, (PHOTOS, 24, 32, 3), np.uint8)
+    return [_jpeg(Image.fromarray(pixels).resize(PHOTO)) for pixels in small], "smooth noise of 500x375"
+
+
+def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
+    """Writes `count` test pictures of a data set, as a client would send them, into folder/<model>.zip."""
+    from training import datasets, inputs
+    from training.recipes import find_recipe
+
+    recipe = find_recipe(model)
+    test = datasets.load(dataset, wanted=inputs._wanted(recipe)).test
+    chosen = np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).astype(int))
+    file = folder / f"{model}.zip"
+    with zipfile.ZipFile(file, "w") as packed:
+        for index in chosen:
+            packed.writestr(f"{index:05}", test.encoded(int(index)))
+    return file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m tests.gpu.pictures", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=COUNT, help="of each model (default: %(default)s)")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for model in ("mnist-lenet5", "cifar10-resnet20", "imagenette-resnet18"):
+        file = pack(model.partition("-")[0], model, args.folder, args.count)
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+
+
+def _encoded(folder: Path | None, model: str, most: int) -> list[bytes]:
+    if folder is None or not (folder / f"{model}.zip").exists():
+        return []
+    with zipfile.ZipFile(folder / f"{model}.zip") as packed:
+        return [packed.read(name) for name in sorted(packed.namelist())[:most]]
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What one check is to do: where, on which networks, how long. The same for every step, which reads it from a file."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from service.providers import SHORT_NAMES, Placement, place
+from service.session import available_providers
+
+Provider = Literal["cuda", "cpu"]
+
+
+class Sizes(NamedTuple):
+    """How much is measured. `batches` are of raw onnxruntime, `tensors` the images of a V2 request."""
+
+    random: tuple[str, ...]
+    network: str
+    """What raw speed and the service's are measured on."""
+    flat: str
+    """What memory is watched on."""
+    batches: tuple[int, ...]
+    tensors: tuple[int, ...]
+    rounds: int
+    round_s: float
+    load_s: float
+    clients: int
+    workers: tuple[int, ...]
+    requests: int
+    pictures: int
+    """Real ones, of each shipped model, that precisions are compared on at most."""
+
+
+FULL = Sizes(
+    random=("resnet50", "vgg16"),
+    network="resnet50",
+    flat="cifar10-resnet20",
+    batches=(1, 8, 32, 128),
+    tensors=(32, 64),
+    rounds=3,
+    round_s=0.25,
+    load_s=4.0,
+    clients=128,
+    workers=(1, 2, 4, 8, 16),
+    requests=50_000,
+    pictures=10_000,
+)
+QUICK = Sizes(
+    random=("resnet50",),
+    network="cifar10-resnet20",
+    flat="mnist-lenet5",
+    batches=(1, 2),
+    tensors=(2,),
+    rounds=1,
+    round_s=0.05,
+    load_s=1.0,
+    clients=4,
+    workers=(1,),
+    requests=60,
+    pictures=64,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`work` is a folder for what the steps make; `pictures` holds a <model>.zip of real pictures of some models."""
+
+    provider: Provider
+    quick: bool
+    work: Path
+    pictures: Path | None
+
+    @property
+    def sizes(self) -> Sizes:
+        return QUICK if self.quick else FULL
+
+    @property
+    def provider_name(self) -> str:
+        return SHORT_NAMES[self.provider]
+
+    @property
+    def models(self) -> Path:
+        return self.work / "models"
+
+    def placement(self, largest_batch: int, gpu_memory_limit_bytes: int = 0) -> Placement:
+        """As the service would have it. Raises BrokenVersion where onnxruntime does not have the provider."""
+        return place(
+            self.provider,
+            "",
+            available_providers(),
+            has_gpu=self.provider == "cuda",
+            max_batch_size=largest_batch,
+            gpu_memory_limit_bytes=gpu_memory_limit_bytes,
+        )
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self), default=str))
+
+
+def load(file: Path) -> Plan:
+    told = json.loads(file.read_text())
+    pictures = told["pictures"] and Path(told["pictures"])
+    return Plan(told["provider"], told["quick"], Path(told["work"]), pictures)

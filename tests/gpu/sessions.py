@@ -1,0 +1,69 @@
+"""onnxruntime by itself, as the service sets it up, with what only a check needs: profiles, bindings, CUDA graphs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.cores import usable_cores
+from service.manifest import IMAGE, PROBABILITIES
+from service.providers import CPU_PROVIDER
+from service.session import _options, _preload_cuda
+from tests.gpu.plan import Plan
+
+Images = NDArray[np.uint8]
+
+
+def open_session(
+    plan: Plan,
+    graph: Path | bytes,
+    *,
+    profile: Path | None = None,
+    on_cpu: bool = False,
+    cuda_graph: bool = False,
+    nothing_on_cpu: bool = False,
+) -> onnxruntime.InferenceSession:
+    """The graph where the plan says, or `on_cpu`. With `nothing_on_cpu` a node that CUDA does not take is an error."""
+    options = _options(usable_cores())
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    if nothing_on_cpu:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    providers: list[Any] = [CPU_PROVIDER]
+    if plan.provider == "cuda" and not on_cpu:
+        _preload_cuda()
+        placement = plan.placement(largest_batch=1)
+        chosen = dict(placement.options[0]) | ({"enable_cuda_graph": "1"} if cuda_graph else {})
+        providers = [(placement.wanted, chosen), *([] if nothing_on_cpu else [CPU_PROVIDER])]
+    source = graph if isinstance(graph, bytes) else str(graph)
+    return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+
+
+def plain(session: onnxruntime.InferenceSession, images: Images) -> Callable[[], Any]:
+    """A run as the service makes it: from an array to an array."""
+    return lambda: session.run([PROBABILITIES], {IMAGE: images})[0]
+
+
+def bound(plan: Plan, session: onnxruntime.InferenceSession, images: Images, classes: int) -> Callable[[], Any]:
+    """A run on tensors that stay on the device; images are copied in and probabilities out every time, as is honest."""
+    device = plan.provider
+    taken = onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0)
+    given = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, device, 0)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(IMAGE, taken)
+    binding.bind_ortvalue_output(PROBABILITIES, given)
+
+    def run() -> NDArray[np.float32]:
+        taken.update_inplace(images)
+        session.run_with_iobinding(binding)
+        return given.numpy()  # type: ignore[no-any-return]
+
+    return run
+
+
+def noise(shape: tuple[int, int, int], count: int) -> Images:
+    return np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)

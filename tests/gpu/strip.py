@@ -1,0 +1,32 @@
+"""`python -m tests.gpu.strip`: writes tests/gpu/graphs anew, from networks with fresh weights. Needs Keras."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from tests.gpu.skeleton import strip
+from training import backend
+from training.architectures import build
+from training.architectures.layers import Normalization
+from training.convert import to_onnx
+from training.servable import Scaling, servable
+
+GRAPHS = Path(__file__).parent / "graphs"
+NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def main() -> None:
+    backend.make_repeatable(1)
+    for name, network in NETWORKS.items():
+        model = build(network, normalization=IMAGENET)
+        pictures = np.zeros((1, 224, 224, 3), np.uint8)
+        graph = to_onnx(servable(model, Scaling(), "logits", pictures))
+        strip(graph)
+        onnx.save(graph, GRAPHS / f"{name}.onnx")
+        print(f"{name}: {(GRAPHS / f'{name}.onnx').stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

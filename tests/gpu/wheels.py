@@ -1,0 +1,121 @@
+"""`python -m tests.gpu.wheels FOLDER`: what serving on a GPU needs, in parts, for a machine without internet.
+
+Carry the parts over, in as many goes as it takes, into one folder there with install.sh and parts.sha256, and run
+`sh install.sh TARGET`; then `PYTHONPATH=TARGET python -m tests.gpu` from the checkout.
+"""
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "requirements/serve-gpu.txt"
+# pip takes the very tags that it is told, and no older ones.
+PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17")
+PLATFORMS += ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+MIB = 2**20
+INSTALL = """\
+#!/bin/sh
+# Joins the parts that lie beside this file and installs their wheels, without a network: sh install.sh TARGET
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+(cd "$here" && sha256sum --check --quiet parts.sha256)
+wheels=$(mktemp -d)
+trap 'rm -rf "$wheels"' EXIT
+cat "$here"/part-* | tar -x -f - -C "$wheels"
+"${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --upgrade \\
+    --target "$1" "$wheels"/*.whl
+"""
+
+
+def main() -> None:
+    args = _arguments()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    chosen = [wanted for wanted in pinned(REQUIREMENTS.read_text(), args.python) if not _is_any(wanted, args.without)]
+    with tempfile.TemporaryDirectory() as name:
+        wheels = Path(name)
+        _download(wheels, args.python, [str(requirement) for requirement in chosen], ["--no-deps"])
+        if args.also:
+            constraints = wheels / "constraints.txt"
+            constraints.write_text("\n".join(map(str, pinned(REQUIREMENTS.read_text(), args.python))))
+            _download(wheels, args.python, args.also, ["--constraint", str(constraints)])
+        _build(wheels)
+        parts = split(sorted(wheels.glob("*.whl")), args.folder, args.part_mib * MIB)
+    for part in parts:
+        print(f"{part}: {part.stat().st_size / MIB:.1f} MiB")
+
+
+def pinned(listed: str, python: str) -> list[Requirement]:
+    """The lines `name==version` of a compiled list that hold for Linux and this Python, without their hashes."""
+    there = {"python_full_version": f"{python}.0", "python_version": python, "sys_platform": "linux"}
+    lines = (line.removesuffix("\\").strip() for line in listed.splitlines() if line[:1].isalnum())
+    found = [Requirement(line) for line in lines]
+    kept = [one for one in found if one.marker is None or one.marker.evaluate(there)]
+    return [Requirement(f"{one.name}{one.specifier}") for one in kept]
+
+
+def split(wheels: Iterable[Path], folder: Path, most_bytes: int) -> list[Path]:
+    """Writes parts of at most so many bytes, their checksums and install.sh into the folder; gives the parts."""
+    for old in folder.glob("part-*"):
+        old.unlink()
+    parts = []
+    with tempfile.TemporaryFile() as joined:
+        with tarfile.open(fileobj=joined, mode="w") as packed:
+            for wheel in wheels:
+                packed.add(wheel, wheel.name)
+        joined.seek(0)
+        for number, chunk in enumerate(iter(lambda: joined.read(most_bytes), b"")):
+            parts.append(folder / f"part-{number:03}")
+            parts[-1].write_bytes(chunk)
+    (folder / "parts.sha256").write_text("".join(_sums(parts)))
+    (folder / "install.sh").write_text(INSTALL)
+    return parts
+
+
+def _sums(parts: Sequence[Path]) -> Iterator[str]:
+    for part in parts:
+        yield f"{hashlib.sha256(part.read_bytes()).hexdigest()}  {part.name}\n"
+
+
+def _is_any(requirement: Requirement, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(requirement.name, pattern) for pattern in patterns)
+
+
+def _download(to: Path, python: str, what: Sequence[str], options: Sequence[str]) -> None:
+    where = [option for name in PLATFORMS for option in ("--platform", f"{name}_x86_64")]
+    target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *where]
+    _pip("download", "--dest", str(to), *target, *options, *what)
+
+
+def _build(to: Path) -> None:
+    """Convoy's own wheel: the service reads its version there."""
+    _pip("wheel", "--no-deps", "--wheel-dir", str(to), str(ROOT))
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    if subprocess.run(command).returncode:
+        raise SystemExit(f"pip {arguments[0]} failed; see above.")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.gpu.wheels", description=__doc__)
+    add = parser.add_argument
+    add("folder", type=Path)
+    add("--part-mib", type=int, default=55, help="of a part at most (default: %(default)s)")
+    add("--python", default="3.12", help="of the machine (default: %(default)s)")
+    add("--without", nargs="+", default=(), help="what the machine has already, such as 'nvidia-*' numpy")
+    add("--also", nargs="+", default=(), help="further packages, with what they need, such as litserve")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
