@@ -1,0 +1,33 @@
+"""What Convoy keeps to under faults, time and strangers' input, measured: python -m tests.reliability COMMAND --help.
+
+Each command writes its figures into its section of tests/reliability/README.md, and ends with 1 when its promise was
+not kept.
+"""
+
+import argparse
+import sys
+
+from tests.bench.errors import CannotMeasure
+from tests.reliability import bad_input, fuzzing, lost, soak
+
+COMMANDS = (lost.register, soak.register, bad_input.register, fuzzing.register)
+"""Each adds its command, with `run` as default: a function of the parsed arguments that gives the exit code."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.reliability", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for register in COMMANDS:
+        register(commands)
+    args = parser.parse_args()
+    try:
+        return int(args.run(args))
+    except CannotMeasure as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
