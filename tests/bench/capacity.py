@@ -98,9 +98,9 @@ def measure(plan: Plan) -> Found:
             print(f"round {number + 1} of {plan.rounds}", flush=True)
             with on_core(ours):
                 batch_s = {size: size / per_s for size, per_s in raw.images_per_s(model, chosen, RAW_S).items()}
-            command = ("taskset", "-c", str(ours), convoy.CONVOY, "serve")
             with (
-                convoy.convoy(plan.models, Path(name) / "service.log", {"CONVOY_WORKERS": "1"}, command) as service,
+                on_core(ours),
+                convoy.convoy(plan.models, Path(name) / "service.log", {"CONVOY_WORKERS": "1"}) as service,
                 on_core(theirs),
             ):
                 (load,) = offered(service.url, _loads(plan.model), bodies)
@@ -154,7 +154,9 @@ def _calibrated(
     if full.failed or alone.failed or not images:
         raise CannotMeasure("A request failed while the simulation was calibrated; see the service's log.")
     model_s = Replica(0.0, batch_s).run_s(round(images / runs)) * runs
-    door_s = max(0.0, used_s - model_s) / images
+    if used_s <= model_s:
+        raise CannotMeasure("The model alone took more time than the whole service: this machine is busy. Wait for it.")
+    door_s = (used_s - model_s) / images
     outside_s = max(0.0, alone.p50_ms / 1000 - door_s - batch_s[1])
     return Replica(door_s, batch_s, outside_s, max_batch_size=Settings().max_batch_size), full
 
