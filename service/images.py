@@ -98,6 +98,8 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
     try:
         image.load()
         return _in_strips(_upright(image), channels, background)
+    except MemoryError:  # no fault of the picture's: its size was looked at before
+        raise
     except Exception as error:  # as above, and the codecs' own
         raise BadImage(f"The picture is damaged or truncated: {error}.") from error
 

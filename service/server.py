@@ -51,7 +51,7 @@ class CannotListen(ConvoyError):
 class Server(uvicorn.Server):
     """A uvicorn server that tells `lifecycle` how far its stop has come, and does not outlive process `parent`."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int, crowd: Crowd | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int, crowd: Crowd) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._parent = parent
@@ -59,12 +59,9 @@ class Server(uvicorn.Server):
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._crowd is None or sockets is None:
-            await super().startup(sockets)
-            return
         await super().startup([])
         connections = self.server_state.connections
-        self._acceptors = [Acceptor(sock, self._protocol, connections, self._crowd) for sock in sockets]
+        self._acceptors = [Acceptor(sock, self._protocol, connections, self._crowd) for sock in sockets or []]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
 
     async def on_tick(self, counter: int) -> bool:
@@ -163,7 +160,7 @@ def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socke
         timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
         backlog=BACKLOG,
     )
-    crowd = Crowd(folder / "connections", slot, settings.workers) if settings.workers > 1 else None
+    crowd = Crowd(folder / "connections", slot, settings.workers)
     Server(config, app.state.lifecycle, parent, crowd).run(sockets=[sock])
     if app.state.lifecycle.gave_up:
         logs.event(logging.ERROR, "a model is still at work; it is cut off")
