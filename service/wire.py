@@ -22,6 +22,7 @@ from service.joined import JoinedWrites
 from service.settings import Settings
 
 MAX_HEADERS = 128
+MAX_PIPELINED = 256  # requests that wait on a connection for the answers before theirs: each costs kilobytes
 CHECK_AGAIN_S = 1.0
 TRAILING = 65536  # bytes on the wire past twice the largest body: framing of chunks, and what pipelines behind
 IDLE, HEAD, BODY = "idle", "head", "body"
@@ -96,6 +97,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._arrived > self._limits.header_bytes or len(self.headers) > MAX_HEADERS:
             self._check_headers()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._error = BadHttp("Too many requests were sent without waiting for their answers.")
+            raise self._error
         self._part = BODY
         super().on_headers_complete()
         self._requests += 1
