@@ -40,7 +40,7 @@ class Crowd:
     def has_more_than_others(self, connections: int) -> bool:
         """Whether somebody else, who takes connections, has fewer; of many, clearly fewer."""
         others = (count - 1 for slot, count in enumerate(self._counts) if slot != self._slot)
-        return any(ABSENT < other and other + other // UNEVEN < connections for other in others)
+        return any(other > ABSENT and other + other // UNEVEN < connections for other in others)
 
 
 class Acceptor:

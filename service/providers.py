@@ -59,6 +59,7 @@ class Placement:
 
 
 ON_CPU = Placement()
+USUAL_BATCH = 32
 
 
 def place(
@@ -81,7 +82,7 @@ def place(
             raise _missing(name, available)
     names = tuple(dict.fromkeys([*names, CPU_PROVIDER]))  # runs what the others cannot
     options = tuple(_options(name, gpu_memory_limit_bytes) for name in names)
-    buckets = batch_buckets(max_batch_size) if names[0] in NEEDS_CUDA else ()
+    buckets = batch_buckets(max_batch_size or USUAL_BATCH) if names[0] in NEEDS_CUDA else ()
     return Placement(names, options, buckets)
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from service.features import Features
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.manifest import Manifest, Variant
 from service.metrics import Metrics
-from service.providers import batch_buckets, choose_variant, place
+from service.providers import USUAL_BATCH, batch_buckets, choose_variant, place
 from service.repository import VersionFolder
 from service.session import Session, available_providers
 from service.settings import Settings
@@ -25,6 +25,8 @@ from service.statistics import Statistics
 from service.wanted import Wish
 
 MEASURE_S = 1.0  # spent on measuring one version at most, past the first run of each size
+CHEAP_MS = 1.0  # a run has its price besides, 0.2 ms: 64 digits at once instead of 2 x 32 are answered for 10 % less
+LARGEST_BATCH = 256
 NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
 
 
@@ -79,7 +81,7 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
     except BaseException:
         executor.shutdown(wait=False)
         raise
-    size = _largest_within(batch_ms, settings.latency_budget_ms) or settings.max_batch_size
+    size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
     statistics = Statistics()
     batcher = Batcher(
         session.run,
@@ -105,14 +107,20 @@ def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Vari
     )
     variant = choose_variant(folder.manifest, placement, cpu_flags(), settings.precision)
     session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
-    return variant, session, _measured(session, folder.manifest, settings.max_batch_size)
+    largest = settings.max_batch_size or USUAL_BATCH
+    batch_ms = _measured(session, folder.manifest, batch_buckets(largest))
+    may_grow = not settings.max_batch_size and not placement.buckets
+    while may_grow and batch_ms[largest] < CHEAP_MS and largest < LARGEST_BATCH:
+        largest *= 2
+        batch_ms |= _measured(session, folder.manifest, [largest])
+    return variant, session, batch_ms
 
 
-def _measured(session: Session, manifest: Manifest, largest: int) -> dict[int, float]:
+def _measured(session: Session, manifest: Manifest, sizes: Sequence[int]) -> dict[int, float]:
     """Milliseconds of a run by batch size, the better of two once warm; every size is warmed, however slow."""
     milliseconds: dict[int, float] = {}
     end_s = time.perf_counter() + MEASURE_S
-    for size in batch_buckets(largest):
+    for size in sizes:
         batch = np.zeros((size, *manifest.input.shape), np.uint8)
         session.warm_up([size])
         runs: list[float] = []

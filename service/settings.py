@@ -61,8 +61,8 @@ class Settings(BaseSettings):
     repository_timeout_s: float = Field(default=60.0, gt=0)
     """Seconds within which every worker must have carried out a load or unload, else 504."""
 
-    max_batch_size: int = Field(default=32, ge=1, le=1024)
-    """Images in one run of a model at most; a larger request is split and rejoined."""
+    max_batch_size: int = Field(default=0, ge=0, le=1024)
+    """Images in one run of a model; more are split and rejoined. 0: 32, and more while a run takes less than 1 ms."""
 
     max_queue_images: int = Field(default=1024, ge=1)
     """Images that may wait for one model; past it requests are refused with 429."""

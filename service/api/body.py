@@ -15,6 +15,8 @@ SLOW_BODY = "convoy.slow_body"
 """Stands in the scope of a request whose body has not come in time; who waits for more of it is woken."""
 
 BY_NAME = "convoy.headers"
+SAMPLES, SAMPLED_BYTES = 16, 512
+CAUTION = 0.9
 
 
 def header(scope: Scope, name: bytes) -> bytes:
@@ -59,12 +61,16 @@ def pictures_about(content_type: bytes, body: bytes) -> int:
 
 
 def tensors_about(body: bytes, shape: tuple[int, int, int]) -> int:
-    """How many images of that shape a body of JSON tensors holds at least; fewer, or 1, for other bodies.
+    """About how many images of that shape a body of JSON tensors holds, rather too few; 1 for other bodies.
 
-    A raw tensor has a comma now and then, and is quickly read anyway; a small body is not worth the look.
+    From the commas of a sixteenth of it: counting all of them takes a tenth of the time that a refusal should save.
     """
     pixels = math.prod(shape)
-    return max(1, body.count(b",") // pixels) if len(body) >= 4 * pixels else 1
+    if len(body) < 4 * pixels:
+        return 1
+    step = max(SAMPLED_BYTES, len(body) // SAMPLES)
+    commas = sum(body.count(b",", at, at + SAMPLED_BYTES) for at in range(0, len(body), step))
+    return max(1, int(CAUTION * commas * step / SAMPLED_BYTES) // pixels)
 
 
 async def files_of(content_type: bytes, body: bytes, field: str, most: int) -> list[tuple[str, bytes]]:

@@ -14,6 +14,7 @@ from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, all_good
 from service.errors import BadTensor
 from service.journey import Journey
+from service.served import Served
 
 JSON_LENGTH = b"inference-header-content-length"
 MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
@@ -35,12 +36,12 @@ class Infer:
         served = self._classifier.admit(where["model"], where.get("version"))
         json_length = _json_length(scope)
         if json_length is not None:
-            raw_bytes = announced_bytes(scope) - json_length
-            self._classifier.admit(served.model, served.version, raw_bytes // math.prod(served.manifest.input.shape))
+            self._admit(served, (announced_bytes(scope) - json_length) // math.prod(served.manifest.input.shape))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.journey(where["model"], where.get("version")) as journey:
             served = journey.served
-            self._classifier.admit(served.model, served.version, tensors_about(body, served.manifest.input.shape))
+            if json_length is None:
+                self._admit(served, tensors_about(body, served.manifest.input.shape))
             request = parse(body, json_length, served.manifest.input, self._max_images)
             apply_headers(scope, journey)
             journey.shorten(request.timeout_s)
@@ -50,6 +51,9 @@ class Infer:
             reply = encode(served.model, served.version, request, rows, served.labels)
         body, headers = await packed(scope, reply.body)
         await send_answer(send, body, journey, _content(reply) + headers)
+
+    def _admit(self, served: Served, count: int) -> None:
+        self._classifier.admit(served.model, served.version, count)
 
     async def _rows(self, journey: Journey, request: InferRequest) -> Row:
         if request.tensor is not None:

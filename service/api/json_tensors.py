@@ -33,6 +33,11 @@ def parse_object(text: bytes) -> Any:
     return document
 
 
+def members(given: Any, names: frozenset[str]) -> dict[str, Any]:
+    """Those members that a simdjson object has: to ask it for one that it lacks costs 2 us, for a C++ exception."""
+    return {name: given[name] for name in names.intersection(given)}
+
+
 def flat_pixels(values: Any, name: str) -> NDArray[np.uint8]:
     """The numbers of a simdjson list, nested or not, row by row. Raises BadTensor for all that is no byte."""
     try:

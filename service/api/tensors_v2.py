@@ -14,7 +14,7 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from service.api.json_tensors import check_count, flat_pixels, from_base64, is_shaped, parse_object, shown
+from service.api.json_tensors import check_count, flat_pixels, from_base64, is_shaped, members, parse_object, shown
 from service.errors import BadTensor
 from service.manifest import IMAGE, PROBABILITIES, Input
 
@@ -22,7 +22,16 @@ LENGTH = struct.Struct("<I")
 PICTURES, PIXELS = "BYTES", "UINT8"
 MAX_REQUEST_ID_LENGTH = 256
 MAX_DIMENSIONS = 8
+SHARED_MEMORY = "shared_memory_region"
 DATA = f"`data` of input '{IMAGE}'"
+REQUEST_FIELDS = frozenset({"id", "inputs", "outputs", "parameters"})
+INPUT_FIELDS = frozenset({"name", "shape", "datatype", "data", "parameters"})
+OUTPUT_FIELDS = frozenset({"name", "parameters"})
+PARAMETERS = frozenset(
+    {"timeout", "priority", "binary_data_output", "binary_data_size", "binary_data", "classification", SHARED_MEMORY}
+)
+
+Members = dict[str, Any]
 
 
 class WantedOutput(NamedTuple):
@@ -86,7 +95,8 @@ def _raw_request(body: bytes, to: Input, max_images: int) -> InferRequest:
     return InferRequest(np.frombuffer(body, np.uint8).reshape(-1, *to.shape), output=WantedOutput(binary=True))
 
 
-def _request(document: Any, tail: _Tail, to: Input, max_images: int) -> InferRequest:
+def _request(text: Any, tail: _Tail, to: Input, max_images: int) -> InferRequest:
+    document = members(text, REQUEST_FIELDS)
     parameters = _parameters(document, "the request")
     given = _one_input(document)
     shape = _shape(given)
@@ -104,16 +114,17 @@ def _request(document: Any, tail: _Tail, to: Input, max_images: int) -> InferReq
     return request
 
 
-def _one_input(document: Any) -> Any:
+def _one_input(document: Members) -> Members:
     inputs = document.get("inputs")
     if not isinstance(inputs, simdjson.Array) or len(inputs) != 1 or not isinstance(inputs[0], simdjson.Object):
         raise BadTensor("`inputs` must be a list of one tensor.")
-    if inputs[0].get("name") != IMAGE:
-        raise BadTensor(f"There is no input '{shown(inputs[0].get('name'))}'; the model takes '{IMAGE}'.")
-    return inputs[0]
+    given = members(inputs[0], INPUT_FIELDS)
+    if given.get("name") != IMAGE:
+        raise BadTensor(f"There is no input '{shown(given.get('name'))}'; the model takes '{IMAGE}'.")
+    return given
 
 
-def _shape(given: Any) -> list[int]:
+def _shape(given: Members) -> list[int]:
     shape = given.get("shape")
     sides = list(islice(shape, MAX_DIMENSIONS + 1)) if isinstance(shape, simdjson.Array) else []
     whole = [side for side in sides if type(side) is int and side >= 0]
@@ -122,7 +133,7 @@ def _shape(given: Any) -> list[int]:
     return whole
 
 
-def _tensor(given: Any, shape: list[int], tail: _Tail, to: Input) -> NDArray[np.uint8]:
+def _tensor(given: Members, shape: list[int], tail: _Tail, to: Input) -> NDArray[np.uint8]:
     if given.get("datatype") != PIXELS:
         found = shown(given.get("datatype"))
         raise BadTensor(f"Input '{IMAGE}' has datatype {found}; it must be {PIXELS} or {PICTURES}.")
@@ -138,7 +149,7 @@ def _tensor(given: Any, shape: list[int], tail: _Tail, to: Input) -> NDArray[np.
     return values.reshape(shape)
 
 
-def _pictures(given: Any, shape: list[int], tail: _Tail) -> list[bytes]:
+def _pictures(given: Members, shape: list[int], tail: _Tail) -> list[bytes]:
     """The shape is [n], or [n, 1] as those send it who batch texts."""
     count = shape[0]
     if not count or math.prod(shape) != count:
@@ -170,22 +181,23 @@ def _split(data: memoryview, count: int) -> list[bytes]:
     return elements
 
 
-def _data(given: Any) -> Any:
+def _data(given: Members) -> Any:
     data = given.get("data")
     if not isinstance(data, simdjson.Array):
         raise BadTensor(f"Input '{IMAGE}' has neither a list `data` nor binary_data_size.")
     return data
 
 
-def _binary_size(given: Any) -> object | None:
-    return _parameters(given, f"input '{IMAGE}'").get("binary_data_size")  # type: ignore[no-any-return]
+def _binary_size(given: Members) -> object | None:
+    return _parameters(given, f"input '{IMAGE}'").get("binary_data_size")
 
 
 def _output(wanted: Any, binary: bool) -> WantedOutput:
     if wanted is None or (isinstance(wanted, simdjson.Array) and not len(wanted)):
         return WantedOutput(binary)
-    one = wanted[0] if isinstance(wanted, simdjson.Array) and len(wanted) == 1 else None
-    if not isinstance(one, simdjson.Object) or one.get("name") != PROBABILITIES:
+    only = wanted[0] if isinstance(wanted, simdjson.Array) and len(wanted) == 1 else None
+    one: Members = members(only, OUTPUT_FIELDS) if isinstance(only, simdjson.Object) else {}
+    if one.get("name") != PROBABILITIES:
         raise BadTensor(f"Only the output '{PROBABILITIES}' can be requested, once.")
     parameters = _parameters(one, f"output '{PROBABILITIES}'")
     top_k = parameters.get("classification")
@@ -195,18 +207,19 @@ def _output(wanted: Any, binary: bool) -> WantedOutput:
     return WantedOutput(_flag(parameters, "binary_data", binary), top_k)
 
 
-def _parameters(holder: Any, name: str) -> Any:
+def _parameters(holder: Members, name: str) -> Members:
     parameters = holder.get("parameters")
     if parameters is None:
         return {}
     if not isinstance(parameters, simdjson.Object):
         raise BadTensor(f"`parameters` of {name} must be an object.")
-    if "shared_memory_region" in parameters:
+    known = members(parameters, PARAMETERS)
+    if SHARED_MEMORY in known:
         raise BadTensor("Tensors cannot be exchanged through shared memory here; send them in the request.")
-    return parameters
+    return known
 
 
-def _flag(parameters: Any, name: str, otherwise: bool) -> bool:
+def _flag(parameters: Members, name: str, otherwise: bool) -> bool:
     value = parameters.get(name)
     if value is None:
         return otherwise

@@ -158,7 +158,7 @@ def _calibrated(
         raise CannotMeasure("The model alone took more time than the whole service: this machine is busy. Wait for it.")
     door_s = (used_s - model_s) / images
     outside_s = max(0.0, alone.p50_ms / 1000 - door_s - batch_s[1])
-    return Replica(door_s, batch_s, outside_s, max_batch_size=Settings().max_batch_size), full
+    return Replica(door_s, batch_s, outside_s, max_batch_size=max(batch_s)), full
 
 
 def _batches(url: str) -> tuple[float, float]:
