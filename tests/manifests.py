@@ -17,7 +17,7 @@ K8S = ROOT / "k8s"
 OVERLAYS = ("dev", "cpu", "gpu")
 TOGETHER = ("monitoring", "keda", "bucket-models", "ingress")
 COMBINATIONS = (TOGETHER, ("volume-models",), ("kserve",), ("bucket-models", "kserve"))
-JOBS = ("storage", "train", "sweep", "distributed", "batch", "nightly")
+JOBS = ("storage", "shell", "train", "sweep", "distributed", "batch", "nightly")
 
 Manifest = dict[str, Any]
 
