@@ -41,6 +41,7 @@ class Ledger:
     """By version."""
     refused: Counter[int] = field(default_factory=Counter)
     cut: int = 0
+    event: str = "before anything happened"
     wrong: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -59,9 +60,10 @@ class Ledger:
 
     def was_cut(self, error: Cut) -> None:
         """A request without an answer: in order only when its worker was killed."""
-        self.cut += 1
-        if error.port not in self.killed_ports:
-            self._complain(f"{error}, though nobody killed its worker")
+        if error.port in self.killed_ports:
+            self.cut += 1
+        else:
+            self._complain(f"{error}, though nobody killed its worker, {self.event}")
 
     def said_twice(self, unasked: bytes) -> None:
         self._complain(f"bytes that nobody asked for: {unasked[:100]!r}")

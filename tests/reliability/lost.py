@@ -48,8 +48,11 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(problems_of(found)))
 
 
-def measure(requests: int, connections: Sequence[int]) -> Found:
-    """So many requests, an equal part of them at each number of connections. Raises CannotMeasure."""
+def measure(requests: int, connections: Sequence[int], least_events: int = 0) -> Found:
+    """So many requests, an equal part at each number of connections; more where too little has happened by then.
+
+    Raises CannotMeasure.
+    """
     with tempfile.TemporaryDirectory(prefix="convoy-lost-") as name:
         models = Path(name, "models")
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL, "1"), models / MODEL / "1")
@@ -58,14 +61,16 @@ def measure(requests: int, connections: Sequence[int]) -> Found:
             crowd = Crowd(service.url, ledger, LARGEST_BATCH)
             trouble = Trouble(service, models, ledger, crowd, WORKERS)
             began_s = time.monotonic()
-            asyncio.run(_all(crowd, trouble, requests, connections))
+            asyncio.run(_all(crowd, trouble, requests, connections, least_events))
             return Found(ledger, trouble, time.monotonic() - began_s, connections)
 
 
-async def _all(crowd: Crowd, trouble: Trouble, requests: int, connections: Sequence[int]) -> None:
+async def _all(crowd: Crowd, trouble: Trouble, requests: int, connections: Sequence[int], least_events: int) -> None:
     troubled = asyncio.create_task(trouble.go_on())
     for count in connections:
         await crowd.send(requests // len(connections), count)
+    while trouble.happened.total() < least_events and not troubled.done():
+        await crowd.send(1000, connections[-1])
     if troubled.done():
         troubled.result()
     troubled.cancel()

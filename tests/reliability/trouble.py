@@ -48,7 +48,9 @@ class Trouble:
         ]
         while True:
             for name, event in events:
+                self._ledger.event = f"at the event '{name}'"
                 await event()
+                self._ledger.event = f"after the event '{name}'"
                 self.happened[name] += 1
                 await asyncio.sleep(PAUSE_S)
 
@@ -91,11 +93,16 @@ class Trouble:
         """Ends the longest-serving worker, and waits for another in its place."""
         before = self._serving()
         if number == signal.SIGKILL:
-            os.kill(before[0], signal.SIGSTOP)  # so that its connections are known to the last
+            await self._stop(before[0])
             self._ledger.killed_ports |= client_ports(before[0], urlsplit(self._service.url).port or 0)
         os.kill(before[0], number)
         await self._until(lambda: before[0] not in (now := self._serving()) and len(now) == self._workers)
         await self._until_ready()
+
+    async def _stop(self, worker: int) -> None:
+        """Halts a worker, so that its connections are known to the last."""
+        os.kill(worker, signal.SIGSTOP)
+        await self._until(lambda: Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
     def _serving(self) -> list[int]:
         return [pid for pid in workers_of(self._service.pid) if pid != self._service.pid]

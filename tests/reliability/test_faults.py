@@ -1,0 +1,253 @@
+"""Faults, each put into a real service at work: the right code, one clear log line, others unharmed, and recovery."""
+
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.graphs import blank_graph, brittle_graph, endless_graph, short_graph
+from tests.pictures import encode, picture
+from tests.reliability.watch import holding, workers_of
+from tests.running import RunningService
+from tests.versions import write_version
+
+SHAPE = (8, 8, 1)
+WHITE = encode(np.full(SHAPE, 255, np.uint8))
+TIMEOUT_MS = 700
+HOUR_S = 3600
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`linear` is sound; each other one goes wrong on a white pixel in its own way."""
+    root = tmp_path_factory.mktemp("faults") / "models"
+    write_version(root, "linear", 1)
+    write_version(root, "raises", 1, graph=brittle_graph(SHAPE, 4))
+    write_version(root, "blank", 1, graph=blank_graph(SHAPE, 4))
+    write_version(root, "short", 1, graph=short_graph(SHAPE, 4))
+    write_version(root, "hangs", 1, graph=endless_graph(SHAPE, 4))
+    return root
+
+
+@pytest.fixture(scope="module")
+def service(models: Path) -> Iterator[RunningService]:
+    """The tests at the end of this module leave it hanging: they come last."""
+    with RunningService(models, request_timeout_ms=TIMEOUT_MS, scan_interval_s=0.2, drain_timeout_s=2) as running:
+        yield running
+
+
+def classify(service: RunningService, model: str, body: bytes = b"") -> httpx.Response:
+    """On a connection of its own, so that any worker may answer."""
+    return httpx.post(f"{service.url}/api/v1/models/{model}/classify", content=body or picture(), timeout=30)
+
+
+def count(service: RunningService, event: str) -> int:
+    return sum(line["event"] == event for line in list(service.lines))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("raises", "failed on a batch of 1"), ("blank", "values that are no numbers"), ("short", "with shape (1, 3)")],
+)
+def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
+    service: RunningService, model: str, reason: str
+) -> None:
+    before = count(service, "model failed")
+    failed = classify(service, model, WHITE)
+    assert failed.status_code == 500
+    assert failed.json()["error"]["code"] == "model_failed"
+    line = service.wait_for_line(event="model failed", request_id=failed.headers["x-request-id"])
+    assert reason in line["reason"]
+    assert classify(service, model).status_code == 200
+    assert classify(service, "linear").status_code == 200
+    assert count(service, "model failed") == before + 1
+
+
+def test_models_that_vanish_are_told_and_stay_loaded(service: RunningService, models: Path) -> None:
+    elsewhere = models.rename(models.with_name("elsewhere"))
+    try:
+        assert "is gone; what is loaded stays" in service.wait_for("models cannot be read")["reason"]
+        time.sleep(0.5)  # some looks at the folder later
+        assert classify(service, "linear").status_code == 200
+        assert service.client.get("/health/ready").status_code == 200
+    finally:
+        elsewhere.rename(models)
+    service.wait_for("models can be read again")
+    assert count(service, "models cannot be read") == 1
+
+
+def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: RunningService) -> None:
+    head = b"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: 1000\r\n\r\n"
+    before = holding(service.process.pid).descriptors
+    for number in range(100):
+        with connected(service) as client:
+            client.sendall(head + bytes(number))
+            if number % 2:  # a reset in place of an orderly end
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the question itself
+    service.wait_until(lambda: holding(service.process.pid).descriptors <= before + 1)
+    assert service.metric("convoy_queue_images", model="linear") == 0
+    assert classify(service, "linear").status_code == 200
+    assert count(service, "unforeseen error") == 0
+
+
+def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: RunningService) -> None:
+    body = picture()
+    head = f"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: {len(body)}\r\n\r\n"
+    with connected(service) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(0.3)
+        resident_bytes = holding(service.process.pid).resident_bytes
+        flood = (head.encode() + body) * 100_000
+        with pytest.raises(OSError):  # noqa: PT011 - the service ends the connection, or reads no more
+            client.sendall(flood)
+        started_s = time.monotonic()
+        assert classify(service, "linear").status_code == 200
+        assert time.monotonic() - started_s < 5
+        assert holding(service.process.pid).resident_bytes - resident_bytes < 50e6
+
+
+def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_place(
+    service: RunningService, models: Path
+) -> None:
+    started_s = time.monotonic()
+    assert classify(service, "hangs", WHITE).json()["error"]["code"] == "deadline_exceeded"
+    assert time.monotonic() - started_s < 10 + TIMEOUT_MS / 1000
+    assert service.wait_for("model hangs")["model"] == "hangs"
+    ready = service.client.get("/health/ready")
+    assert ready.status_code == 503
+    assert "at one batch for more than 0.7 s" in ready.json()["error"]["reasons"]["hangs"]
+    assert classify(service, "hangs").status_code == 504  # it waits behind the other, and is answered in its time
+    assert classify(service, "linear").status_code == 200
+    write_version(models, "hangs", 2)
+    service.wait_ready()
+    assert classify(service, "hangs", WHITE).json()["version"] == "2"
+    service.wait_for("model hangs no more")
+    assert count(service, "model hangs") == 1
+
+
+@contextmanager
+def connected(service: RunningService) -> Iterator[socket.socket]:
+    where = urlsplit(service.url)
+    with socket.create_connection((where.hostname, where.port), timeout=30) as client:
+        yield client
+
+
+@contextmanager
+def limited(pids: list[int], what: int, limit: int) -> Iterator[None]:
+    """The processes may have no more than `limit` of that while the context lasts."""
+    before = {pid: resource.prlimit(pid, what) for pid in pids}
+    for pid, (_, hard) in before.items():
+        resource.prlimit(pid, what, (limit, hard))
+    try:
+        yield
+    finally:
+        for pid, limits in before.items():
+            if Path(f"/proc/{pid}").exists():
+                resource.prlimit(pid, what, limits)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[RunningService]:
+    """Two workers."""
+    write_version(tmp_path / "models", "linear", 1)
+    state = tmp_path / "state.json"
+    with RunningService(tmp_path / "models", workers=2, repository_changes="true", state=state) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_workers(pair: RunningService) -> None:
+    workers = workers_of(pair.process.pid)
+    with limited([pair.process.pid, *workers], resource.RLIMIT_FSIZE, 0):
+        assert "File too large" in pair.wait_for("workers cannot tell each other anything")["reason"]
+        assert classify(pair, "linear").status_code == 200
+        assert httpx.get(f"{pair.url}/metrics", timeout=30).status_code == 200
+        refused = httpx.post(f"{pair.url}/v2/repository/models/linear/unload", timeout=30)
+        assert refused.status_code == 500
+        assert "cannot be written: File too large" in refused.json()["error"]
+        os.kill(workers[0], signal.SIGKILL)
+        pair.wait_until(lambda: count(pair, "worker is started") == 3)
+        assert classify(pair, "linear").status_code in (200, 503)
+    (new,) = set(workers_of(pair.process.pid)) - set(workers)
+    resource.prlimit(new, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    pair.wait_for("workers can tell each other again")
+    pair.wait_until(lambda: httpx.get(f"{pair.url}/health/ready").status_code == 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: Path, workers: int) -> None:
+    write_version(tmp_path / "models", "linear", 1)
+    with RunningService(tmp_path / "models", workers=workers) as service, ExitStack() as stack:
+        kept = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(8)]
+        assert {client.get("/health/live").status_code for client in kept} == {200}
+        serving = workers_of(service.process.pid)
+        most = max(holding(pid).descriptors for pid in serving)
+        with limited(serving, resource.RLIMIT_NOFILE, most + 4):
+            with ExitStack() as crowd:
+                for _ in range(60):
+                    crowd.enter_context(connected(service))
+                service.wait_until(lambda: count(service, "connections cannot be taken"))
+                for client in kept:
+                    reply = client.post("/api/v1/models/linear/classify", content=picture())
+                    assert reply.status_code == 200
+            service.wait_until(lambda: max(holding(pid).descriptors for pid in serving) <= most + 2)
+            assert classify(service, "linear").status_code == 200
+        assert count(service, "unforeseen error") == 0
+
+
+@pytest.mark.slow
+def test_missing_memory_is_an_error_of_its_own_request(tmp_path: Path) -> None:
+    write_version(tmp_path / "models", "linear", 1)
+    large = encode(np.zeros((4800, 4800, 3), np.uint8))  # 69 MB as pixels
+    with RunningService(tmp_path / "models", decode_threads=1) as service:
+        assert classify(service, "linear", large).status_code == 200
+        mapped = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        with limited([service.process.pid], resource.RLIMIT_AS, mapped + (30 << 20)):
+            refused = classify(service, "linear", large)
+            assert refused.status_code == 503, refused.text
+            assert refused.json()["error"]["code"] == "out_of_memory"
+            assert refused.headers["retry-after"] == "1"
+            assert classify(service, "linear").status_code == 200
+        assert classify(service, "linear", large).status_code == 200
+        assert count(service, "out of memory") == 1
+        assert count(service, "unforeseen error") == 0
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock goes an hour on, then two back, at every look."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import itertools, time\n"
+        "true, jumps = time.time, itertools.cycle([3600, -3600])\n"
+        "time.time = lambda: true() + next(jumps)\n"
+        "time.time_ns = lambda: int(time.time() * 1e9)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    write_version(tmp_path / "models", "linear", 1)
+    write_version(tmp_path / "models", "hangs", 1, graph=endless_graph(SHAPE, 4))
+    settings = {"request_timeout_ms": TIMEOUT_MS, "scan_interval_s": 0.2, "drain_timeout_s": 2}
+    with RunningService(tmp_path / "models", **settings) as service:
+        assert "T" in service.lines[0]["time"]
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            for _ in range(50):  # on one connection: keeping it alive is timed too
+                assert client.post("/api/v1/models/linear/classify", content=picture()).status_code == 200
+        asked = threading.Thread(target=classify, args=(service, "hangs", WHITE))
+        started_s = time.monotonic()
+        asked.start()
+        asked.join(30)
+        assert TIMEOUT_MS / 1000 <= time.monotonic() - started_s < 10
+        assert service.wait_for("model hangs")["model"] == "hangs"
+        write_version(tmp_path / "models", "hangs", 2)
+        service.wait_ready()
