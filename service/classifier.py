@@ -11,12 +11,13 @@ from PIL import Image
 
 from service import images
 from service.decoders import Decoders
-from service.errors import ConvoyError, Overloaded
+from service.errors import ConvoyError, ImageTooLarge, Overloaded
 from service.journey import Journey
 from service.metrics import Metrics
 from service.png import decode_plain
 from service.preprocess import prepare
 from service.registry import Registry
+from service.room import Allowance, Room
 from service.served import Served
 
 # A picture up to this size is decoded in less time than a thread needs to take over.
@@ -24,6 +25,9 @@ INLINE_PIXELS = 64 * 64
 # Tiny pictures are decoded some at a time: handing one to a thread and back costs as much as decoding it.
 PART_PICTURES = 16
 PART_BYTES = 16384
+# All pictures of one request together: the time of a core that a body of 16 MB can cost.
+LARGEST_A_REQUEST = 3
+FEWER_HINT = "Send fewer pictures a request, or smaller ones."
 
 Row = NDArray[np.float32]
 
@@ -47,6 +51,7 @@ class Classifier:
         self._metrics = metrics
         self._decoders = decoders
         self._max_pixels = max_pixels
+        self._room = Room(max_pixels)
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> Served:
@@ -93,8 +98,8 @@ class Classifier:
         self._reserve(journey, len(pictures))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
-            whose = _whose(journey)
-            jobs = [self._decoders.run(whose, self._try_all, part, served) for part in in_parts(pictures)]
+            whose, allowance = _whose(journey), Allowance(LARGEST_A_REQUEST * self._max_pixels)
+            jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(pictures)]
             decoded = list(itertools.chain.from_iterable(await asyncio.gather(*jobs)))
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
@@ -144,24 +149,35 @@ class Classifier:
         image = images.open_image(picture, self._max_pixels)
         if image.width * image.height <= INLINE_PIXELS:
             return _pixels(image, journey.served)
-        return await self._decoders.run(_whose(journey), _pixels, image, journey.served)
+        return await self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served)
 
     def _plain(self, picture: bytes, served: Served) -> NDArray[np.uint8] | None:
         pixels = decode_plain(picture, served.manifest.input.channels, self._max_pixels)
         return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
 
-    def _try_all(
-        self, pictures: Sequence[bytes | ConvoyError], served: Served
-    ) -> list[NDArray[np.uint8] | ConvoyError]:
-        return [self._try_decode(picture, served) for picture in pictures]
+    def _pixels_in_turn(self, image: Image.Image, served: Served) -> NDArray[np.uint8]:
+        with self._room.of(images.pixels_to_read(image)):
+            return _pixels(image, served)
 
-    def _try_decode(self, picture: bytes | ConvoyError, served: Served) -> NDArray[np.uint8] | ConvoyError:
+    def _try_all(
+        self, pictures: Sequence[bytes | ConvoyError], served: Served, allowance: Allowance
+    ) -> list[NDArray[np.uint8] | ConvoyError]:
+        return [self._try_decode(picture, served, allowance) for picture in pictures]
+
+    def _try_decode(
+        self, picture: bytes | ConvoyError, served: Served, allowance: Allowance
+    ) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(picture, ConvoyError):
             return picture
         if (plain := self._plain(picture, served)) is not None:
             return plain
         try:
-            return _pixels(images.open_image(picture, self._max_pixels), served)
+            image = images.open_image(picture, self._max_pixels)
+            if not allowance.take(images.pixels_to_read(image)):
+                raise ImageTooLarge(
+                    f"The request's pictures have more than {allowance.pixels} pixels together.", FEWER_HINT
+                )
+            return self._pixels_in_turn(image, served)
         except ConvoyError as error:
             return error
 

@@ -30,6 +30,10 @@ MAX_SEGMENTS = 1_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
 MAX_RUN_LENGTH_PIXELS = 1_000_000
 
+# Pixels of these count twice, as they take twice the memory of others while they are read: libwebp keeps two canvases
+# beside its answer, and libjpeg may keep all coefficients of a JPEG, of which CMYK has four a pixel.
+COUNTED_TWICE = "WebP and CMYK"
+
 STRIP_PIXELS = 1 << 20
 
 # The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
@@ -67,7 +71,7 @@ _FOREIGN = {
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Reads the header of an encoded picture; cheap, decodes no pixel.
 
-    Raises BadImage, UnsupportedImage, or ImageTooLarge when width x height is over `max_pixels`.
+    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `pixels_to_read` are more than `max_pixels`.
     """
     if not data:
         raise BadImage("The body is empty; a picture was expected.")
@@ -82,7 +86,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
         raise _too_large(max_pixels) from None
     except Exception as error:  # Pillow's plugins raise many kinds for broken headers
         raise BadImage(f"The picture's header is damaged: {error}.") from error
-    if image.width * image.height > max_pixels:
+    if pixels_to_read(image) > max_pixels:
         raise _too_large(max_pixels)
     _refuse_slow(image, data)
     _widen_transparent_value(image)
@@ -90,18 +94,29 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     return image
 
 
+def pixels_to_read(image: Image.Image) -> int:
+    """Width x height, or twice that for what is COUNTED_TWICE: the measure of the memory that reading takes."""
+    return image.width * image.height * (2 if image.format == "WEBP" or image.mode == "CMYK" else 1)
+
+
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
     """Decodes an opened picture (of an animation the first frame), upright, transparency laid over `background`.
 
-    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. Raises BadImage.
+    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. The picture is
+    closed: its memory is needed for what comes next. Raises BadImage.
     """
     try:
         image.load()
-        return _in_strips(_upright(image), channels, background)
+        upright = _upright(image)
+        if upright is not image:
+            image.close()
+        return _in_strips(upright, channels, background)
     except MemoryError:  # no fault of the picture's: its size was looked at before
         raise
     except Exception as error:  # as above, and the codecs' own
         raise BadImage(f"The picture is damaged or truncated: {error}.") from error
+    finally:
+        image.close()
 
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
@@ -124,7 +139,9 @@ def _not_a_picture(data: bytes) -> BadImage | UnsupportedImage:
 
 
 def _too_large(max_pixels: int) -> ImageTooLarge:
-    return ImageTooLarge(f"The picture's header announces more than {max_pixels} pixels, the limit.")
+    return ImageTooLarge(
+        f"The picture's header announces more than {max_pixels} pixels, the limit, or half of that for {COUNTED_TWICE}."
+    )
 
 
 class _Body(io.BytesIO):

@@ -1,23 +1,20 @@
 """The hot endpoints: one picture, or many, to their labels. Plain ASGI callables: FastAPI's own routing would halve
 the throughput of a tiny picture."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
+from service.api import batch_json
 from service.api.body import MULTIPART, files_of, header, picture_of, pictures_about, read_body
 from service.api.connection import UntilHangUp
 from service.api.errors import as_json
 from service.api.reply import JSON_HEADERS, json_bytes, send_answer
-from service.api.schemas import BatchRequest
 from service.api.urgency import apply_headers
 from service.classifier import Classifier, Row, best
-from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, UnsupportedBody
+from service.errors import BadParameter, ConvoyError, UnsupportedBody
 from service.served import Served
 
 DEFAULT_TOP_K = 5
@@ -75,7 +72,7 @@ class ClassifyBatch:
         if content_type.startswith(MULTIPART):
             return list(await files_of(content_type, body, "files", self._max_images))
         if content_type.startswith(b"application/json"):
-            return _from_json(body)
+            return batch_json.parse(body, self._max_images)
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 
@@ -90,24 +87,6 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) >= 1 and len(top_k) <= 9):
         raise BadParameter(f"top_k is '{top_k}'; it must be a whole number from 1.")
     return version, int(top_k)
-
-
-def _from_json(body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
-    try:
-        request = BatchRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            raise BadRequest(f"The body is not JSON: {first['msg']}.") from None
-        raise BadParameter(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-    return [(image.id, _from_base64(image.data)) for image in request.images]
-
-
-def _from_base64(text: str) -> bytes | ConvoyError:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        return BadImage(f"The picture's data is not base64: {error}.")
 
 
 def _named(served: Served) -> dict[str, Any]:

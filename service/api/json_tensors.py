@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 from service.errors import BadTensor, TooManyImages
 
 DIGITS = b"0123456789"
+MAX_VALUES = 6_000_000
+"""In one document: simdjson takes up to 24 bytes for each, and 16 MB of JSON could hold 8 million."""
 SHOWN_LENGTH = 60
 
 
 def parse_object(text: bytes) -> Any:
-    """The JSON object as a simdjson one, which reads its values when they are asked for. Raises BadTensor.
+    """The JSON object as a simdjson one, which reads its values when they are asked for.
+
+    Raises BadTensor, or TooManyImages where they are too many.
 
     Each request has its own parser, half a microsecond: one that is kept holds on to the memory of its largest
     document, and refuses to go on while a traceback still refers to the last one.
     """
+    if len(text) > 2 * MAX_VALUES and text.count(b",") >= MAX_VALUES:
+        raise TooManyImages(f"The JSON holds more than {MAX_VALUES} values; send tensors as raw bytes.")
     try:
         document = simdjson.Parser().parse(text)
     except (ValueError, RuntimeError) as error:  # the latter for what is too deep, or a number over 64 bits

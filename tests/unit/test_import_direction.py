@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api client cores decoders errors hardware joined lifecycle logs png settings statistics tally tuning",
+    "service api client cores decoders errors hardware joined lifecycle logs png room settings statistics tally "
+    "tuning",
     "manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
@@ -34,7 +35,7 @@ SERVICE = (
     "jobs.job",
     # doors: HTTP, from its parts to its endpoints
     "api.json_tensors api.reply api.schemas",
-    "api.errors api.instances_v1 api.pages api.schemas_explain api.schemas_v1 api.tensors_v2",
+    "api.batch_json api.errors api.instances_v1 api.pages api.schemas_explain api.schemas_v1 api.tensors_v2",
     "api.body api.connection api.documented api.outputs_v2 api.schemas_v2",
     "api.compression api.documents api.guard api.hot api.middleware api.urgency",
     "api.classify api.docs api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 "
@@ -54,11 +55,13 @@ TRAINING = (
     "circle clock costs datasets.listing files foreign_graph graph pictures recipes.base shares",
     "adapt colour datasets.base distributed graph_join grid",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
-    "architectures.lenet architectures.mlp architectures.resnet architectures.vgg architectures.xo architectures.zfnet",
-    "augment datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows network_rows "
-    "noise pretrained quantize "
-    "recipes.cifar10_convnetjs recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet recipes.imagenette "
-    "recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable versions",
+    "architectures.lenet architectures.mlp architectures.resnet architectures.resnet9 architectures.vgg "
+    "architectures.xo architectures.zfnet",
+    "augment on_device datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows "
+    "network_rows noise pretrained quantize "
+    "recipes.cifar10_convnetjs recipes.cifar10_fast recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet "
+    "recipes.imagenette recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable "
+    "versions",
     "architectures backend batches checkpoint convert datasets optimizers plots recipes tensorboard validation",
     "agreed callbacks compare describe evaluate inputs maps",
     "original sources",
