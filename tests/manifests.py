@@ -69,11 +69,17 @@ def pod_of(manifest: Manifest) -> Manifest | None:
     return spec["template"]["spec"] if manifest["kind"] in {"Deployment", "Job", "CronJob"} else None
 
 
+def container_of(manifests: tuple[Manifest, ...]) -> Manifest:
+    """The only container of the only workload."""
+    (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
+    (container,) = pod["containers"]
+    return container
+
+
 def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
     """What the container of the one workload finds in its environment."""
     maps = {manifest["metadata"]["name"]: manifest["data"] for manifest in manifests if manifest["kind"] == "ConfigMap"}
-    (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
-    (container,) = pod["containers"]
+    container = container_of(manifests)
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
         found |= maps[source["configMapRef"]["name"]] if "configMapRef" in source else {}

@@ -26,6 +26,7 @@ from tests.manifests import (
     ROOT,
     TOGETHER,
     Manifest,
+    container_of,
     environment,
     of_kind,
     pod_of,
@@ -37,7 +38,6 @@ from training.cli import main as convoy_train
 from training.cli.retrain import WORSE
 from training.errors import TrainingError
 
-README = K8S / "README.md"
 USER = 10001
 # What training reads from its environment.
 OF_TRAINING = {"CONVOY_DATA", "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES"}
@@ -52,12 +52,6 @@ def services() -> list[tuple[Manifest, ...]]:
         *(render(K8S / "overlays" / overlay) for overlay in OVERLAYS),
         *(render(K8S / "overlays/cpu", *components) for components in COMBINATIONS),
     ]
-
-
-def container_of(manifests: tuple[Manifest, ...]) -> Manifest:
-    (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
-    (container,) = pod["containers"]
-    return container
 
 
 def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -276,26 +270,6 @@ def test_the_sweep_has_a_pod_for_each_combination() -> None:
     listed = CliRunner().invoke(convoy_train, [*container_of(sweep)["command"][1:], "--list"])
     assert listed.exit_code == 0, listed.output
     assert of_kind(sweep, "Job")["spec"]["completions"] == len(listed.output.splitlines())
-
-
-def test_the_overlays_of_the_readme_render(tmp_path: Path) -> None:
-    """The installation of one's own with what the canary adds to it, in a folder beside Convoy's."""
-    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)]
-    own, canary = (next(block for block in blocks if key in block) for key in ("namespace", "patches"))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "convoy").symlink_to(ROOT)
-    together = own | canary | {"configMapGenerator": own["configMapGenerator"] + canary["configMapGenerator"]}
-    (tmp_path / "mine/kustomization.yaml").write_text(yaml.safe_dump(together))
-    (tmp_path / "mine/state.json").write_text(re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)[0])
-    manifests = render((tmp_path / "mine").resolve())
-    container = container_of(manifests)
-    assert {one["metadata"]["namespace"] for one in manifests} == {"pictures"}
-    assert container["image"] == "registry.example.com/convoy:0.1.0"
-    given = environment(manifests)
-    assert given["CONVOY_MAX_DELAY_MS"] == "2"
-    (file,) = [one for one in manifests if one["metadata"]["name"] == "convoy-versions"]
-    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "versions"]
-    assert given["CONVOY_STATE"] == f"{mount['mountPath']}/{next(iter(file['data']))}"
 
 
 def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
