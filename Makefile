@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow lint types format readme requirements clean
+.PHONY: serve test test-slow lint types format readme requirements requirements-check clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
@@ -31,6 +31,9 @@ readme: $(DEV)  ## write the README's tables and file map anew from the code
 
 requirements:  ## resolve the pinned, hashed lists anew (needs uv)
 	requirements/compile.sh
+
+requirements-check:  ## whether they resolve on every supported Python (needs uv)
+	requirements/check.sh
 
 include bench.mk image.mk
 
