@@ -1,10 +1,12 @@
 """Real digits from files to a published version: a short run in seconds, and the recipe that ships in full."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from service.manifest import read_manifest
+from tests.reliability import repeat
 from training import trainer
 from training.export import export, options_for
 from training.inputs import Place
@@ -39,3 +41,14 @@ def test_a_short_run_on_few_digits_learns(data_dir: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_the_recipe_reaches_99_2_percent(data_dir: Path, tmp_path: Path) -> None:
     assert train_and_publish({}, data_dir, tmp_path) >= 0.992
+
+
+@pytest.mark.slow
+def test_the_same_seed_in_another_process_gives_the_same_accuracy(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVOY_DATA", str(data_dir))
+    cores = sorted(os.sched_getaffinity(0))
+    one, other = (repeat.train("mnist-lenet5", ["epochs=2", "limit=2000"], cores) for _ in range(2))
+    assert repeat.is_same(one, other)
+    assert (one.weights == other.weights).all()

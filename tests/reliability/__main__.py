@@ -8,9 +8,9 @@ import argparse
 import sys
 
 from tests.bench.errors import CannotMeasure
-from tests.reliability import bad_input, fuzzing, lost, memory, soak
+from tests.reliability import bad_input, fuzzing, lost, memory, repeat, soak
 
-COMMANDS = (lost.register, soak.register, memory.register, bad_input.register, fuzzing.register)
+COMMANDS = (lost.register, soak.register, memory.register, repeat.register, bad_input.register, fuzzing.register)
 """Each adds its command, with `run` as default: a function of the parsed arguments that gives the exit code."""
 
 

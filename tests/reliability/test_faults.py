@@ -114,7 +114,7 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: Runnin
         started_s = time.monotonic()
         assert classify(service, "linear").status_code == 200
         assert time.monotonic() - started_s < 5
-        assert holding(service.process.pid).resident_bytes - resident_bytes < 50e6
+        assert holding(service.process.pid).resident_bytes - resident_bytes < 20e6
 
 
 def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_place(
