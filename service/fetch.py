@@ -10,15 +10,12 @@ from typing import NamedTuple
 from service import manifest as contract
 from service.bucket import Bucket, Found
 from service.errors import BrokenVersion
-from service.manifest import Manifest, read_manifest
+from service.manifest import GRAPH_LIMIT_BYTES, MANIFEST_LIMIT_BYTES, TEXT_LIMIT_BYTES, Manifest, read_manifest
 
 CARD = "card.md"
 FETCHED = ".fetched.json"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
-MANIFEST_LIMIT_BYTES = 1024**2
-TEXT_LIMIT_BYTES = 16 * 1024**2  # labels; the card and its pictures
-GRAPH_LIMIT_BYTES = 2 * 1024**3  # what one ONNX file can hold
 MOST_EXTRAS = 32
 
 Listed = Mapping[str, Found]

@@ -24,7 +24,8 @@ ORIENTATION_TAG = 0x0112
 # Pictures in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
 # Made to, 16 MB hold a million chunks, each a turn of a Python loop, or as many scans, each a pass over all pixels.
 HEADER_READS = 1_000
-PIXEL_READS = 200_000
+PIXEL_READS = 5_000
+BYTES_A_READ = 128  # that grants another, so that all pictures of one request together are bounded by its body
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
@@ -33,6 +34,9 @@ MAX_RUN_LENGTH_PIXELS = 1_000_000
 # Pixels of these count twice, as they take twice the memory of others while they are read: libwebp keeps two canvases
 # beside its answer, and libjpeg may keep all coefficients of a JPEG, of which CMYK has four a pixel.
 COUNTED_TWICE = "WebP and CMYK"
+
+# The longest side of a JPEG or GIF. Pillow keeps a pointer a row: 200 MB for one that is a pixel wide.
+MAX_SIDE = 65_535
 
 STRIP_PIXELS = 1 << 20
 
@@ -71,7 +75,8 @@ _FOREIGN = {
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Reads the header of an encoded picture; cheap, decodes no pixel.
 
-    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `pixels_to_read` are more than `max_pixels`.
+    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `pixels_to_read` are more than `max_pixels`,
+    or a side is longer than MAX_SIDE.
     """
     if not data:
         raise BadImage("The body is empty; a picture was expected.")
@@ -88,9 +93,11 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
         raise BadImage(f"The picture's header is damaged: {error}.") from error
     if pixels_to_read(image) > max_pixels:
         raise _too_large(max_pixels)
+    if max(image.size) > MAX_SIDE:
+        raise ImageTooLarge(f"The picture's header announces a side of more than {MAX_SIDE} pixels, the limit.")
     _refuse_slow(image, data)
     _widen_transparent_value(image)
-    body.reads_left = PIXEL_READS
+    body.reads_left = PIXEL_READS + len(data) // BYTES_A_READ
     return image
 
 

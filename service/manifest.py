@@ -21,6 +21,11 @@ the kernels of the first convolution (filters, height, width, channels), named F
 MAPS = "maps."
 FILTERS = "filters."
 
+# What is larger is not read: the version was made by somebody.
+MANIFEST_LIMIT_BYTES = 1024**2
+TEXT_LIMIT_BYTES = 16 * 1024**2  # labels and samples; the card and its pictures
+GRAPH_LIMIT_BYTES = 2 * 1024**3  # what one ONNX file can hold
+
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["float32", "float16", "int8"]
@@ -163,7 +168,7 @@ class Manifest(_Part):
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
-    path = folder / FILE_NAME
+    path = plain_file(folder, FILE_NAME, MANIFEST_LIMIT_BYTES)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -172,6 +177,27 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise BrokenVersion(f"{path} is not a valid manifest: {where}: {first['msg']}.") from error
+
+
+def plain_file(folder: Path, name: str, limit_bytes: int) -> Path:
+    """The path of an ordinary file of the folder.
+
+    Raises BrokenVersion for one that is missing, larger than allowed, no ordinary file (a pipe or device could be read
+    without end), or a link that leaves the folder (somebody else's file would pass for the version's).
+    """
+    path = folder / name
+    try:
+        real, home = path.resolve(strict=True), folder.resolve(strict=True)
+        size = real.stat().st_size
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle, before Python 3.13
+        raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not real.is_relative_to(home):
+        raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
+    if not real.is_file():
+        raise BrokenVersion(f"{path} is no ordinary file.")
+    if size > limit_bytes:
+        raise BrokenVersion(f"{path} has {size} bytes, more than the {limit_bytes} that are allowed.")
+    return path
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

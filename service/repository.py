@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import BrokenVersion, UnknownModel
-from service.manifest import File, Manifest, Variant, read_manifest, sha256_of
+from service.manifest import (
+    GRAPH_LIMIT_BYTES,
+    TEXT_LIMIT_BYTES,
+    File,
+    Manifest,
+    Variant,
+    plain_file,
+    read_manifest,
+    sha256_of,
+)
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Stamp = tuple[tuple[str, int, int], ...]
@@ -25,16 +34,16 @@ class VersionFolder:
 
     def graph(self, variant: Variant) -> Path:
         """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
-        return _checked(self.path, variant)
+        return _checked(self.path, variant, GRAPH_LIMIT_BYTES)
 
     def samples(self) -> Path | None:
         """The path of the stored samples, None where the version has none. Raises BrokenVersion as above."""
-        return None if self.manifest.samples is None else _checked(self.path, self.manifest.samples)
+        return None if self.manifest.samples is None else _checked(self.path, self.manifest.samples, TEXT_LIMIT_BYTES)
 
     def extra_graph(self, name: str) -> Path | None:
         """The path of an extra graph, None where the version has none of that name. Raises BrokenVersion as above."""
         extra = self.manifest.extra_graphs.get(name)
-        return None if extra is None else _checked(self.path, extra)
+        return None if extra is None else _checked(self.path, extra, GRAPH_LIMIT_BYTES)
 
 
 class Repository:
@@ -88,7 +97,7 @@ class Repository:
             raise UnknownModel(f"'{model}' cannot be a model's name.")
         path = self.root / model / str(version)
         manifest = read_manifest(path)
-        labels = _read_labels(_checked(path, manifest.labels), manifest.classes)
+        labels = _read_labels(_checked(path, manifest.labels, TEXT_LIMIT_BYTES), manifest.classes)
         return VersionFolder(model, version, path, manifest, labels)
 
 
@@ -99,8 +108,8 @@ def _folders(path: Path) -> list[str]:
         return []
 
 
-def _checked(folder: Path, file: File) -> Path:
-    path = folder / file.file
+def _checked(folder: Path, file: File, limit_bytes: int) -> Path:
+    path = plain_file(folder, file.file, limit_bytes)
     try:
         found = sha256_of(path)
     except OSError as error:

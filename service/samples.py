@@ -4,6 +4,7 @@ No picture of a data set is among them. The file is a NumPy archive: `images`, a
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from service.manifest import Input, Precision
 
 FILE = "samples.npz"
 IMAGES = "images"
+LIMIT_BYTES = 256 * 1024**2  # unpacked
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
 """How far a probability may be from the stored one on another processor; roundings of int8 move by whole steps."""
 
@@ -35,9 +37,10 @@ def read_samples(path: Path, expects: Input, classes: int) -> Samples:
     """Raises BrokenVersion for a file that is no such archive, or does not fit the model."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_size(archive.zip)
             arrays = {name: archive[name] for name in archive.files}
         images = arrays.pop(IMAGES)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenVersion(f"{path} is no archive of samples: {error}.") from error
     if images.dtype != np.uint8 or images.shape[1:] != expects.shape:
         raise BrokenVersion(
@@ -47,3 +50,8 @@ def read_samples(path: Path, expects: Input, classes: int) -> Samples:
         if answers.shape != (len(images), classes):
             raise BrokenVersion(f"{path} holds {precision} answers of shape {answers.shape}.")
     return Samples(images, arrays)
+
+
+def _check_size(archive: zipfile.ZipFile) -> None:
+    if (size := sum(member.file_size for member in archive.infolist())) > LIMIT_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, more than the {LIMIT_BYTES} that are allowed")

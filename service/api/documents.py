@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response
 
 from service.api.documented import Json, described
 from service.api.schemas import ErrorReply
-from service.errors import NotReady, UnknownDocument, UnknownModel, UnknownVersion
+from service.errors import BrokenVersion, NotReady, UnknownDocument, UnknownModel, UnknownVersion
+from service.manifest import TEXT_LIMIT_BYTES, plain_file
 from service.registry import Registry
 
 TYPES = {
@@ -43,7 +44,7 @@ def documents_of(folder: Path) -> list[str]:
 def _read(folder: Path, name: str) -> bytes:
     if name in TYPES:
         try:
-            return (folder / name).read_bytes()
-        except OSError:
+            return plain_file(folder, name, TEXT_LIMIT_BYTES).read_bytes()
+        except (OSError, BrokenVersion):
             pass
     raise UnknownDocument(f"The version has no '{name}'; documents are {', '.join(TYPES)}.")

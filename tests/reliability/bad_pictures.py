@@ -92,7 +92,7 @@ def _announcements() -> Iterator[Case]:
     kind = "announces what is not there"
     yield raw(kind, header(SIDE, SIDE) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + END)
     yield raw(kind, header(2**31 - 1, 4) + chunk(b"IDAT", b"") + END)
-    for name, place, packed in (("jpeg", b"\xff\xc0", ">HH"), ("gif", b"GIF89a", "<HH")):
+    for name, place, packed in (("jpeg", b"\xff\xc0", ">HH"), ("gif", b"GIF8", "<HH")):
         data = seeds.pictures()[name]
         at = data.index(place) + (5 if name == "jpeg" else 6)
         for sides in ((SIDE, SIDE), (0, 0), (1, 65535), (65535, 1), (5000, 5000), (LIMIT_SIDE + 1, LIMIT_SIDE)):

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from service.errors import ConvoyError, ImageTooLarge
-from service.images import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, decode, open_image
+from service.images import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE, decode, open_image
 from tests.png import END, chunk, header, png
-from tests.unit.service.pixels import BLACK, noise, saved
+from tests.unit.service.pixels import BLACK, exif, noise, saved
 
 PIXELS = 25_000_000  # what the service admits unless told otherwise
 BODY_BYTES = 16 * 1024 * 1024
@@ -105,6 +105,53 @@ def test_the_limit_itself_is_allowed() -> None:
     assert decode(file, 1, BLACK, max_pixels=600).shape == (20, 30, 1)
     with pytest.raises(ImageTooLarge, match="599"):
         decode(file, 1, BLACK, max_pixels=599)
+
+
+@pytest.mark.parametrize("kind", ["webp", "webp lossless", "cmyk"])
+def test_what_takes_twice_the_memory_counts_twice(kind: str) -> None:
+    photo = Image.new("CMYK" if kind == "cmyk" else "RGB", (30, 20))
+    file = saved(photo, "JPEG") if kind == "cmyk" else saved(photo, "WEBP", lossless="lossless" in kind)
+    assert decode(file, 3, BLACK, max_pixels=1200).shape == (20, 30, 3)
+    with pytest.raises(ImageTooLarge, match="more than 1199 pixels, the limit, or half of that for WebP and CMYK"):
+        decode(file, 3, BLACK, max_pixels=1199)
+
+
+READ = """
+import pathlib, sys
+from service.images import decode
+
+def peak_kib():
+    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+file = pathlib.Path(sys.argv[1]).read_bytes()
+before = peak_kib()
+decode(file, 3, 0, int(sys.argv[2]))
+print(peak_kib() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: the peak of memory cannot be read")
+@pytest.mark.parametrize("kind", ["webp", "webp turned", "cmyk", "turned"])
+def test_the_largest_pictures_take_at_most_250_mb(tmp_path: Path, kind: str) -> None:
+    side = (5000, 2500) if kind != "turned" else (5000, 5000)
+    photo = Image.linear_gradient("L").resize(side).convert("CMYK" if kind == "cmyk" else "RGB")
+    options = {"exif": b"Exif\0\0" + exif(6)} if "turned" in kind else {}
+    webp = {"method": 0} | options
+    file = saved(photo, "WEBP", **webp) if "webp" in kind else saved(photo, "JPEG", progressive=True, **options)
+    (tmp_path / "picture").write_bytes(file)
+    command = [sys.executable, "-c", READ, str(tmp_path / "picture"), str(PIXELS)]
+    grown_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown_kib < 250_000
+
+
+@pytest.mark.parametrize("shape", [(1, MAX_SIDE), (MAX_SIDE, 1), (1, MAX_SIDE + 1), (MAX_SIDE + 1, 1)])
+def test_no_side_is_longer_than_the_limit(shape: tuple[int, int]) -> None:
+    file = png(np.zeros((*shape, 1), np.uint8), 8, 0)
+    if max(shape) <= MAX_SIDE:
+        assert decode(file, 1, BLACK, PIXELS).shape == (*shape, 1)
+    else:
+        with pytest.raises(ImageTooLarge, match="a side of more than 65535 pixels"):
+            open_image(file, PIXELS)
 
 
 def filled(before: bytes, piece: bytes, after: bytes) -> bytes:

@@ -195,7 +195,7 @@ def test_a_missing_manifest_is_told_from_a_bad_one(tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"manifest\.json cannot be read: No such file or directory\."):
         read_manifest(tmp_path)
     (tmp_path / FILE_NAME).mkdir()
-    with pytest.raises(BrokenVersion, match="cannot be read: Is a directory"):
+    with pytest.raises(BrokenVersion, match="is no ordinary file"):
         read_manifest(tmp_path)
 
 

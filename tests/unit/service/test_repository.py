@@ -1,12 +1,21 @@
 """The models on disk: what counts as a model and a version, and which damage is found before anything is loaded."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from service.errors import BrokenVersion, UnknownModel
-from service.manifest import File, read_manifest, sha256_of, write_manifest
+from service.manifest import (
+    GRAPH_LIMIT_BYTES,
+    MANIFEST_LIMIT_BYTES,
+    TEXT_LIMIT_BYTES,
+    File,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
 from service.repository import Repository
 from tests.versions import write_version
 
@@ -150,3 +159,57 @@ def test_labels_are_text(tmp_path: Path) -> None:
 def test_labels_are_kept_as_they_are(tmp_path: Path, text: str) -> None:
     relabelled(write_version(tmp_path), text.encode())
     assert Repository(tmp_path).open("linear", 1).labels == tuple(text.replace("\r", "").removesuffix("\n").split("\n"))
+
+
+FILES = ("manifest.json", "labels.txt", "model.onnx")
+
+
+def opened(root: Path) -> None:
+    """Reads all of the only version."""
+    folder = Repository(root).open("linear", 1)
+    folder.graph(folder.manifest.variants[0])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_out_of_the_version_folder_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_version(tmp_path / "models", "linear", 1)
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BrokenVersion, match=f"{name} is a link that leaves its version's folder"):
+        opened(tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_within_the_version_folder_is_followed(tmp_path: Path, name: str) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    (folder / name).rename(folder / ".data")
+    (folder / name).symlink_to(".data")
+    opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_could_be_read_without_end_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(BrokenVersion, match=f"{name} is no ordinary file"):
+        opened(tmp_path)
+
+
+def test_a_link_in_a_circle_is_told(tmp_path: Path) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").symlink_to("model.onnx")
+    with pytest.raises(BrokenVersion, match=r"model\.onnx cannot be read"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_bytes"),
+    [("manifest.json", MANIFEST_LIMIT_BYTES), ("labels.txt", TEXT_LIMIT_BYTES), ("model.onnx", GRAPH_LIMIT_BYTES)],
+)
+def test_files_past_their_limits_are_not_read(tmp_path: Path, name: str, limit_bytes: int) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    os.truncate(folder / name, limit_bytes + 1)  # a hole: it takes no space
+    with pytest.raises(BrokenVersion, match=f"{name} has {limit_bytes + 1} bytes, more than the {limit_bytes}"):
+        opened(tmp_path)

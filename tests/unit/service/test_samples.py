@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import BrokenVersion
 from service.manifest import Input
-from service.samples import Samples, read_samples
+from service.samples import LIMIT_BYTES, Samples, read_samples
 
 EXPECTS = Input(height=8, width=6, channels=3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), np.uint8)
@@ -53,3 +53,16 @@ def test_samples_of_another_model_are_refused(path: Path, tmp_path: Path) -> Non
     np.savez(tmp_path / "none.npz", other=IMAGES)
     with pytest.raises(BrokenVersion, match="is no archive of samples"):
         read_samples(tmp_path / "none.npz", EXPECTS, 5)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((LIMIT_BYTES // 192 + 1, 8, 8, 3), np.uint8))
+    assert (tmp_path / "bomb.npz").stat().st_size < LIMIT_BYTES / 100
+    with pytest.raises(BrokenVersion, match=f"more than the {LIMIT_BYTES} that are allowed"):
+        read_samples(tmp_path / "bomb.npz", Input(height=8, width=8, channels=3), 5)
+
+
+def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
+    np.save(tmp_path / "samples.npy", IMAGES)
+    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+        read_samples(tmp_path / "samples.npy", EXPECTS, 5)
