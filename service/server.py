@@ -1,39 +1,21 @@
-"""uvicorn, with a stop that loses nothing: SIGTERM fails readiness, answers what was accepted, and ends with 0."""
+"""Listens, and has one process or several answer. Without what answering takes, which each worker imports: one that
+only watches over others is light, and they begin at once."""
 
-import asyncio
-import contextlib
-import gc
 import logging
 import os
 import socket
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
-
-import uvicorn
 
 from service import logs
-from service.acceptor import Acceptor, Crowd
-from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.board import Board
 from service.errors import ConvoyError
 from service.keys import Keyring
-from service.lifecycle import Lifecycle
-from service.settings import Settings, misspelt, split
+from service.settings import Settings, misspelt
 from service.source import mirror_of
 from service.supervisor import Supervisor
-from service.tuning import tune
-from service.wanted import StateFile
-from service.wire import LimitedProtocol, Limits
 
-# A client that was just answered may have its next request on the wire: its connection is not closed under it, for as
-# long as a busy client takes to send one. Once all have gone, nothing is waited for.
-LAST_REQUEST_GRACE_S = 1.0
-LOOK_EVERY_S = 0.02
-NOTICE_S = 0.3  # uvicorn looks for a signal every 0.1 s
-STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + LAST_SPANS_S + NOTICE_S
 BACKLOG = 2048
 SHARED_MEMORY = "/dev/shm"
 
@@ -42,70 +24,6 @@ class CannotListen(ConvoyError):
     """The address is taken, or not ours to take."""
 
     code = "cannot_listen"
-
-
-class Server(uvicorn.Server):
-    """A uvicorn server that tells `lifecycle` how far its stop has come, and does not outlive process `parent`."""
-
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int, crowd: Crowd) -> None:
-        super().__init__(config)
-        self._lifecycle = lifecycle
-        self._parent = parent
-        self._crowd = crowd
-        self._acceptors: list[Acceptor] = []
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup([])
-        connections = self.server_state.connections
-        self._acceptors = [Acceptor(sock, self._protocol, connections, self._crowd) for sock in sockets or []]
-        self.servers.extend(self._acceptors)  # type: ignore[arg-type]
-
-    async def on_tick(self, counter: int) -> bool:
-        for acceptor in self._acceptors:
-            acceptor.tell()
-        orphaned = self._parent not in (os.getpid(), os.getppid())
-        return await super().on_tick(counter) or orphaned
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._lifecycle.stopping = True
-        super().handle_exit(sig, frame)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._lifecycle.stopping = True
-        for listener in sockets or []:
-            await self._accept_the_last(listener)
-        for server in self.servers:
-            server.close()
-        self._lifecycle.closing = True
-        await self._hear_the_last()
-        await super().shutdown(sockets)
-
-    async def _hear_the_last(self) -> None:
-        """Answers what still comes over open connections, each of which ends with its next answer."""
-        for _ in range(round(LAST_REQUEST_GRACE_S / LOOK_EVERY_S)):
-            if not self.server_state.connections:
-                return
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    async def _accept_the_last(self, listener: socket.socket) -> None:
-        """Takes the connections that the kernel has completed and the loop has not seen: closing would reset them."""
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                return
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-
-    def _protocol(self) -> asyncio.Protocol:
-        kind = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
-            yield
-            # uvicorn would raise them again and end with 143, as if it had been cut off.
-            self._captured_signals.clear()
 
 
 def serve(settings: Settings) -> bool:
@@ -119,7 +37,7 @@ def serve(settings: Settings) -> bool:
     with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-", dir=_in_memory()) as folder:
         host, port = sock.getsockname()[:2]
         logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)
-        work = partial(run_worker, settings, Path(folder), os.getpid())
+        work = partial(_work, settings, Path(folder), os.getpid())
         if settings.workers == 1:
             work(sock, 0)
             return True
@@ -133,32 +51,10 @@ def _in_memory() -> str | None:
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
-def run_worker(settings: Settings, folder: Path, parent: int, sock: socket.socket, slot: int) -> None:
-    """Serves on the socket in this process; `folder` is where the workers meet, `parent` whom they end with."""
-    tune()
-    logs.set_up(settings.log_level, **({"worker": slot} if settings.workers > 1 else {}))
-    state = StateFile(settings.state or folder / "state.json")
-    app = create_app(settings, Board(folder, slot, settings.workers), state)
-    gc.freeze()  # libraries and routes stay to the end
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=partial(LimitedProtocol, Limits.of(settings), app.state.metrics.count_refused),  # type: ignore[arg-type]
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=split(settings.trusted_proxies),
-        timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
-        backlog=BACKLOG,
-    )
-    crowd = Crowd(folder / "connections", slot, settings.workers)
-    Server(config, app.state.lifecycle, parent, crowd).run(sockets=[sock])
-    if app.state.lifecycle.gave_up:
-        logs.event(logging.ERROR, "a model is still at work; it is cut off")
-        os._exit(1)  # an ordinary end would wait for its thread
+def _work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slot: int) -> None:
+    from service.worker import work
+
+    work(settings, folder, parent, sock, slot)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -15,8 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api client cores decoders errors hardware joined lifecycle logs png room settings statistics tally "
-    "tuning",
+    "service api client cores decoders errors hardware joined lifecycle logs png room settings statistics tally tuning",
     "manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
@@ -44,6 +43,7 @@ SERVICE = (
     "api.openapi",
     "wire",
     "app cli_batch cli_keys cli_models offline",
+    "worker",
     "server",
     "cli",
 )
@@ -113,10 +113,10 @@ LIBRARIES = {
     "opentelemetry": {"service.tracing"},
     "pyarrow": {"service.jobs.results"},
     "pydantic_settings": {"service.settings"},
-    "starlette": {"service.api", "service.app", "service.server"},
+    "starlette": {"service.api", "service.app", "service.worker"},
     "tensorflow": {"training.backend", "training.convert", "training.fused"},
     "tf2onnx": {"training.convert", "training.frugal"},
-    "uvicorn": {"service.server", "service.wire"},
+    "uvicorn": {"service.wire", "service.worker"},
 }
 
 
