@@ -25,8 +25,8 @@ INLINE_PIXELS = 64 * 64
 # Tiny pictures are decoded some at a time: handing one to a thread and back costs as much as decoding it.
 PART_PICTURES = 16
 PART_BYTES = 16384
-# All pictures of one request together: the time of a core that a body of 16 MB can cost.
-LARGEST_A_REQUEST = 3
+# All pictures of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
+LARGEST_A_REQUEST = 2
 FEWER_HINT = "Send fewer pictures a request, or smaller ones."
 
 Row = NDArray[np.float32]

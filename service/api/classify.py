@@ -59,6 +59,7 @@ class ClassifyBatch:
         content_type = header(scope, b"content-type")
         self._classifier.admit(scope["path_params"]["model"], version, pictures_about(content_type, body))
         pictures = await self._pictures(content_type, body)
+        del body  # as large as the pictures
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
             with UntilHangUp(scope):

@@ -92,6 +92,16 @@ def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
     with_classifier(root, test)
 
 
+def test_the_pictures_of_a_request_have_the_pixels_of_the_largest_few_together(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        rows = await predict_many(classifier, [picture(100, 100), picture(90, 90), picture(70, 70), picture(40, 40)])
+        assert [isinstance(row, ImageTooLarge) for row in rows] == [False, False, True, False]
+        assert "more than 20000 pixels together" in rows[2].message  # type: ignore[union-attr]
+        assert not isinstance((await predict_many(classifier, [picture(70, 70)]))[0], ConvoyError)
+
+    with_classifier(root, test)
+
+
 def test_many_and_one_agree(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         pictures = [picture(seed=seed) for seed in range(5)]
