@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from training.augment import augment, mix_up, random_boxes
 from training.datasets.base import Dataset, Split
 from training.draws import Random, RowsOf
 from training.errors import TrainingError
+from training.on_device import Placed
 from training.prefetch import Prefetcher
 from training.recipes.base import Recipe
 from training.shares import WHOLE, Share
@@ -27,7 +29,7 @@ from training.waiting import Handed
 SPLIT, ORDER, AUGMENTATION = range(3)
 
 Indices = NDArray[np.int64]
-Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Batch = tuple[Any, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
 class _Batches(keras.utils.PyDataset):
     """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
 
+    Where the pictures are `placed` on the device already, what it makes the batch of comes in their stead.
+
     `batch_size` is that of all processes together; of every batch only the rows of this process's `share` are made.
     `workers` threads (None: one a core) make them ahead. Keras' own `workers` stay at 1: with more, its queue hands
     batches of one epoch to the next (seen on JAX).
@@ -87,8 +91,10 @@ class _Batches(keras.utils.PyDataset):
         batch_size: int,
         workers: int | None = None,
         share: Share = WHOLE,
+        placed: Placed | None = None,
     ) -> None:
         super().__init__(workers=1)
+        self._placed = placed
         self._split = split
         self._indices = indices
         self._one_hot = np.eye(classes, dtype=np.float32)
@@ -141,6 +147,8 @@ class EvaluationBatches(_Batches):
     def _make(self, index: int) -> Batch:
         chosen = self._chosen(self._indices, index)
         chosen = chosen[self._share.rows(len(chosen))]
+        if self._placed:
+            return self._placed.batch(chosen, None), self._labels(chosen)
         return self._split.pictures(chosen), self._labels(chosen)
 
 
@@ -155,8 +163,9 @@ class TrainingBatches(_Batches):
         recipe: Recipe,
         workers: int | None = None,
         share: Share = WHOLE,
+        placed: Placed | None = None,
     ) -> None:
-        super().__init__(split, indices, classes, recipe.batch_size, workers, share)
+        super().__init__(split, indices, classes, recipe.batch_size, workers, share, placed)
         self._recipe = recipe
         self.epoch = 0
 
@@ -183,6 +192,8 @@ class TrainingBatches(_Batches):
         return np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
 
     def _augmented(self, chosen: Indices, random: Random) -> Batch:
+        if self._placed:
+            return self._placed.batch(chosen, random), self._labels(chosen)
         return augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
 
     def _pictures(self, chosen: Indices, random: Random) -> NDArray[np.uint8]:

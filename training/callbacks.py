@@ -36,7 +36,10 @@ class Position(keras.callbacks.Callback):
 
 
 class StopOnDivergence(keras.callbacks.Callback):
-    """Raises TrainingError at the first batch whose loss is not a number, before a checkpoint can hold it."""
+    """Raises TrainingError for the first batch whose loss is not a number, before a checkpoint can hold it.
+
+    It looks one batch behind: asking for a loss waits for it, and the device is to have its next batch meanwhile.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
@@ -44,9 +47,19 @@ class StopOnDivergence(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
+        self._last: tuple[int, Any] | None = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        loss = float((logs or {})["loss"])
+        self._check()
+        self._last = batch, (logs or {})["loss"]
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if self._last is None:
+            return
+        batch, loss = self._last[0], float(self._last[1])
         if not math.isfinite(loss):
             # Not asked of the optimiser, which has counted this step already (and on JAX no step of this epoch).
             rate = self._schedule.at(self._epoch, batch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import keras
 
-from training import checkpoint, pretrained
+from training import checkpoint, on_device, pretrained
 from training.batches import EvaluationBatches, Portions, TrainingBatches, own_errors
 from training.callbacks import (
     AveragedValidation,
@@ -49,8 +49,9 @@ def fit(job: Job, model: keras.Model) -> Progress:
     """
     recipe, classes = job.recipe, len(job.dataset.labels)
     train, workers, share = job.dataset.train, job.dataset.workers, job.team.share
-    batches = TrainingBatches(train, job.portions.train, classes, recipe, workers, share)
-    validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers, share)
+    placed = on_device.place(train, recipe) if recipe.on_device else None
+    batches = TrainingBatches(train, job.portions.train, classes, recipe, workers, share, placed)
+    validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers, share, placed)
     progress = checkpoint.restore(job.run.checkpoint_path, model)
     if progress.epochs:
         job.say(f"resumed after epoch {progress.epochs}")

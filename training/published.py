@@ -38,5 +38,6 @@ PUBLISHED = {
     "resnet50": Published(2015, 5.25, _SCALES),
     "resnet101": Published(2015, 4.60, _SCALES),
     "resnet152": Published(2015, 3.57, "ILSVRC entry, 6 networks; one alone 4.49"),
+    "resnet9": Published(2018),
     **{f"cifar-resnet{depth}": Published(2015) for depth in (20, 32, 44, 56, 110)},
 }

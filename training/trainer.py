@@ -24,6 +24,7 @@ from training.files import write_json, write_whole
 from training.fitting import Job, fit
 from training.fused import fused
 from training.inputs import DEFAULT, Place
+from training.on_device import fed_on_device
 from training.recipes.base import APPLICATION, Recipe, nearest
 from training.runs import Run, check_name, sole_writer, start_run
 
@@ -102,10 +103,13 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
 def _network_to_train(recipe: Recipe, dataset: Dataset, team: Team, weights: str | Path | None = None) -> keras.Model:
     backend.make_repeatable(recipe.seed)
     team.start()
+    if recipe.on_device and team.describe():
+        raise TrainingError("on_device=true is for one device: set on_device=false, or leave --distributed out.")
     portions = portion(dataset, recipe)
     team.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
     with team.spread(), backend.computing_in(recipe.precision):
-        return fused(build_network(recipe, dataset, weights))
+        network = fused(build_network(recipe, dataset, weights))
+        return fed_on_device(network, recipe) if recipe.on_device else network
 
 
 def _started_from(recipe: Recipe, weights: Path | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from training.architectures.googlenet import googlenet
 from training.architectures.lenet import lenet5
 from training.architectures.mlp import mlp
 from training.architectures.resnet import resnet
+from training.architectures.resnet9 import resnet9
 from training.architectures.vgg import vgg
 from training.architectures.xo import xo
 from training.architectures.zfnet import zfnet
@@ -44,6 +45,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "resnet50": partial(resnet, 50),
     "resnet101": partial(resnet, 101),
     "resnet152": partial(resnet, 152),
+    "resnet9": resnet9,
     "cifar-resnet20": partial(cifar_resnet, 20),
     "cifar-resnet32": partial(cifar_resnet, 32),
     "cifar-resnet44": partial(cifar_resnet, 44),

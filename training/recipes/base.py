@@ -92,6 +92,10 @@ class Recipe:
     mixup: float = 0.0
     """Pictures and labels are mixed in pairs, with shares from Beta(mixup, mixup); 0.2 is usual."""
 
+    on_device: bool = False
+    """With JAX: the training pictures lie in the device's memory and are shifted, flipped and cut out there, with the
+    same result. For data sets that are no folders; the other changes of pictures are made on the host only."""
+
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in while training. Weights, batch statistics and the kept network are float32 always."""
     epochs: int = 10
@@ -152,6 +156,12 @@ class Recipe:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
         if self.crop_area and self.crop_area[1] > 1:
             raise TrainingError("crop_area is a share of the picture: at most 1.")
+        if self.on_device and (other := self._made_on_the_host()):
+            raise TrainingError(f"{other} is made on the host only: leave it out, or set on_device=false.")
+
+    def _made_on_the_host(self) -> str:
+        names = ("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup")
+        return next((name for name in names if getattr(self, name)), "")
 
 
 _AT_LEAST = {

@@ -9,7 +9,7 @@ from training.recipes.base import Recipe
 
 NETWORKS = ("mlp", *PUBLISHED)
 GREY = ("mlp", "lenet5")
-OWN_SIZE = (*GREY, "convnetjs", "cifar-resnet")
+OWN_SIZE = (*GREY, "convnetjs", "cifar-resnet", "resnet9")
 """Made for smaller pictures than these."""
 SIDE_PX = 128
 

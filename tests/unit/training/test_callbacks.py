@@ -35,10 +35,12 @@ def network() -> keras.Model:
     return model
 
 
-def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate() -> None:
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) -> None:
     data = np.ones((16, 2), np.float32)
-    data[9] = np.inf  # in the third batch of four
-    with pytest.raises(TrainingError, match=r"epoch 3, batch 3, at learning rate 0\.125.*Lower learning_rate"):
+    data[4 * batch - 3] = np.inf  # of four batches of four
+    rate = {1: "0.25", 3: "0.125", 4: "0.125"}[batch]
+    with pytest.raises(TrainingError, match=rf"epoch 3, batch {batch}, at learning rate {rate}.*Lower learning_rate"):
         network().fit(
             data,
             np.ones((16, 2)),
