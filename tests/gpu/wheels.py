@@ -39,7 +39,7 @@ cat "$here"/part-* | tar -x -f - -C "$wheels"
 def main() -> None:
     args = _arguments()
     args.folder.mkdir(parents=True, exist_ok=True)
-    chosen = [wanted for wanted in pinned(REQUIREMENTS.read_text(), args.python) if not _is_any(wanted, args.without)]
+    chosen = [one for one in pinned(REQUIREMENTS.read_text(), args.python) if not _is_any(one.name, args.without)]
     with tempfile.TemporaryDirectory() as name:
         wheels = Path(name)
         _download(wheels, args.python, [str(requirement) for requirement in chosen], ["--no-deps"])
@@ -48,7 +48,7 @@ def main() -> None:
             constraints.write_text("\n".join(map(str, pinned(REQUIREMENTS.read_text(), args.python))))
             _download(wheels, args.python, args.also, ["--constraint", str(constraints)])
         _build(wheels)
-        parts = split(sorted(wheels.glob("*.whl")), args.folder, args.part_mib * MIB)
+        parts = split(chosen_of(wheels, args.without), args.folder, args.part_mib * MIB)
     for part in parts:
         print(f"{part}: {part.stat().st_size / MIB:.1f} MiB")
 
@@ -85,8 +85,13 @@ def _sums(parts: Sequence[Path]) -> Iterator[str]:
         yield f"{hashlib.sha256(part.read_bytes()).hexdigest()}  {part.name}\n"
 
 
-def _is_any(requirement: Requirement, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(requirement.name, pattern) for pattern in patterns)
+def chosen_of(wheels: Path, without: Sequence[str]) -> list[Path]:
+    """The wheels in a folder but those of packages that the machine has: what `--also` needs may be among them."""
+    return [wheel for wheel in sorted(wheels.glob("*.whl")) if not _is_any(wheel.name.partition("-")[0], without)]
+
+
+def _is_any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name.replace("_", "-").lower(), pattern) for pattern in patterns)
 
 
 def _download(to: Path, python: str, what: Sequence[str], options: Sequence[str]) -> None:

@@ -193,6 +193,12 @@ def test_wheels_are_those_of_the_other_machines_python() -> None:
     assert [str(one) for one in wheels.pinned(LISTED, "3.11")] == ["numpy==2.4.6", "uvloop==0.23.0"]
 
 
+def test_what_the_machine_has_is_not_carried_whoever_needs_it(tmp_path: Path) -> None:
+    for name in ("numpy-2.5.5-cp312", "nvidia_cublas-13-py3", "litserve-0.2-py3"):
+        (tmp_path / f"{name}-any.whl").touch()
+    assert [one.name for one in wheels.chosen_of(tmp_path, ("numpy", "nvidia-*"))] == ["litserve-0.2-py3-any.whl"]
+
+
 def write_wheel(folder: Path) -> Path:
     """A package with a module of random bytes, so that it takes several parts."""
     file = folder / "carried-1.0-py3-none-any.whl"

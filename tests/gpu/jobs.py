@@ -1,0 +1,41 @@
+"""What is trained on a GPU, in order of value: recipes of the zoo, with what their run there changes."""
+
+from typing import Literal, NamedTuple
+
+Weights = Literal["all", "best", "none"]
+
+
+class Job(NamedTuple):
+    """One recipe, trained once for each seed.
+
+    `weights` says of which runs they are kept: of all, of the one that is best on the validation pictures, or of none,
+    where only the figures are wanted. `pictures` is a folder in the data folder, for recipes of pictures of one's own.
+    """
+
+    name: str
+    recipe: str
+    seeds: tuple[int, ...]
+    weights: Weights
+    settings: tuple[str, ...] = ()
+    pictures: str = ""
+
+
+BUDGET = ("epochs=20", "batch_size=128", "precision=bfloat16")
+"""Of the networks of the past, each the same: so many looks at the same pictures, by the recipe of their names."""
+
+JOBS = (
+    Job("cifar10-fast", "cifar10-fast", (1, 2, 3), "best"),
+    Job(
+        "cifar10-resnet20",
+        "cifar10-resnet20",
+        (1, 2, 3),
+        "all",
+        ("on_device=true", "epochs=120", "warm_up_epochs=20", "batch_size=256", "learning_rate=0.3"),
+    ),
+    Job("mnist-lenet5", "mnist-lenet5", tuple(range(1, 8)), "all", ("on_device=true", "epochs=40", "batch_size=256")),
+    Job("imagenette-resnet18", "imagenette-resnet18", (1,), "all", ("epochs=100", "batch_size=128")),
+    *(
+        Job(f"history-{network}", network, (1,), "none", BUDGET, "imagenette2-160")
+        for network in ("alexnet", "vgg-a", "googlenet", "resnet18")
+    ),
+)

@@ -1,0 +1,133 @@
+"""`python -m tests.gpu.train OUT`: trains the jobs of the table on this machine's GPU, with JAX, within a time budget.
+
+After every run OUT holds all that is known until then, so that a run cut short costs only itself: the runs' folders as
+one archive in parts, and summary.md. `python -m tests.gpu.publish` makes models of them elsewhere, with TensorFlow.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import NamedTuple
+
+from tests.bench.report import table
+from tests.gpu import gpu
+from tests.gpu.jobs import JOBS, Job
+from tests.gpu.runs import pack
+
+ROOT = Path(__file__).parents[2]
+TRAIN = (sys.executable, "-c", "from training.cli import main; main()", "run")
+BUDGET_S = 540.0
+LEAST_S = 20.0
+"""Of what is left of the budget: with less no run is begun."""
+HEAD = ("job", "seed", "test accuracy", "validation", "epochs", "minutes", "images/s", "waiting for data", "device")
+
+
+class Done(NamedTuple):
+    """A run that has ended; its folder, or why there is no result."""
+
+    job: Job
+    seed: int
+    folder: Path | None
+    problem: str = ""
+
+
+def main() -> int:
+    args = _arguments()
+    end_s = time.monotonic() + args.budget_s
+    jobs = [job for job in JOBS if not args.only or job.name in args.only]
+    args.out.mkdir(parents=True, exist_ok=True)
+    done: list[Done] = []
+    with tempfile.TemporaryDirectory() as name:
+        for job in jobs:
+            for seed in args.seeds or job.seeds:
+                done.append(train(job, seed, Path(name), end_s, args.set))
+                kept = [one.folder for one in done if one.folder]
+                pack(kept, without_weights(done), args.out)
+                (args.out / "summary.md").write_text(f"{summary(done)}\n")
+                print(f"{job.name}, seed {seed}: {done[-1].problem or 'done'}", flush=True)
+    print(summary(done))
+    return int(any(one.problem for one in done))
+
+
+def train(job: Job, seed: int, runs: Path, end_s: float, changes: Sequence[str] = ()) -> Done:
+    """One run, ended by force when the time is up."""
+    left_s = end_s - time.monotonic()
+    if left_s < LEAST_S:
+        return Done(job, seed, None, "no time was left")
+    settings = [part for setting in (*job.settings, *changes) for part in ("--set", setting)]
+    data = ["--data", str(Path(os.environ["CONVOY_DATA"]) / job.pictures)] if job.pictures else []
+    command = [*TRAIN, job.recipe, "--name", job.name, "--seed", str(seed), "--runs-dir", str(runs), *settings, *data]
+    environment = gpu.environment() | {"KERAS_BACKEND": "jax"}
+    before = set(runs.glob(f"{job.name}/*"))
+    try:
+        finished = subprocess.run(command, cwd=ROOT, env=environment, timeout=left_s, capture_output=True, text=True)
+    except subprocess.TimeoutExpired:
+        return Done(job, seed, None, f"not finished in {left_s:.0f} s")
+    print(finished.stdout, flush=True)
+    if finished.returncode:
+        return Done(job, seed, None, finished.stderr.strip().splitlines()[-1][:300])
+    (folder,) = set(runs.glob(f"{job.name}/*")) - before
+    return Done(job, seed, folder)
+
+
+def without_weights(done: Sequence[Done]) -> list[Path]:
+    """The folders of which only the figures are kept."""
+    unwanted = []
+    for job in {one.job.name: one.job for one in done}.values():
+        folders = [one.folder for one in done if one.job == job and one.folder]
+        best = max(folders, key=validation_accuracy, default=None)
+        unwanted += [f for f in folders if job.weights == "none" or (job.weights == "best" and f != best)]
+    return unwanted
+
+
+def validation_accuracy(folder: Path) -> float:
+    """Of a finished run; 0 where it validated nothing."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return float(metrics.get("validation", {}).get("accuracy", 0.0))
+
+
+def summary(done: Sequence[Done]) -> str:
+    return table(HEAD, [_row(one) for one in done])
+
+
+def _row(one: Done) -> list[str]:
+    if one.folder is None:
+        return [one.job.name, str(one.seed), one.problem, *[""] * 6]
+    metrics = json.loads((one.folder / "metrics.json").read_text())
+    with (one.folder / "history.csv").open(newline="") as file:
+        history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    steady = history[1:] or history  # the first epoch compiles
+    return [
+        one.job.name,
+        str(one.seed),
+        f"{metrics['test']['accuracy']:.2%}",
+        f"{validation_accuracy(one.folder):.2%}",
+        str(len(history)),
+        f"{metrics['training_seconds'] / 60:.1f}",
+        f"{median(row['images_per_s'] for row in steady):,.0f}",
+        f"{mean(row.get('waiting', 0.0) for row in steady):.1%}",
+        gpu.name_and_driver()[0],
+    ]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.gpu.train", description=__doc__)
+    add = parser.add_argument
+    add("out", type=Path, help="folder for the results")
+    add("--only", nargs="+", choices=[job.name for job in JOBS], help="default: all, in this order")
+    add("--seeds", type=int, nargs="+", help="in place of each job's own")
+    add("--budget-s", type=float, default=BUDGET_S, help="seconds for all of it (default: %(default)s)")
+    add("--set", nargs="+", default=(), metavar="KEY=VALUE", help="for all runs, to try it out: limit=512 epochs=1")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
