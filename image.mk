@@ -1,8 +1,9 @@
-# Containers and monitoring, for real. Options go into IMAGE: make image-test IMAGE="cpu --base docker.io/library/python:3.11.14-slim-bookworm"
+# Containers and monitoring, for real. Options go into IMAGE and MONITORING: make image-test IMAGE="cpu --base BASE";
+# IMAGE="--report README.md" and MONITORING="--report README.md" renew what the README shows of them.
 .PHONY: image-test monitoring-test
 
 image-test: $(DEV)  ## build the images and use each (needs root, buildah, debootstrap, runc)
 	.venv-dev/bin/python -m tests.image $(IMAGE)
 
 monitoring-test: $(DEV)  ## Prometheus with the shipped configuration against a real service (needs prometheus)
-	.venv-dev/bin/python -m tests.monitoring
+	.venv-dev/bin/python -m tests.monitoring $(MONITORING)

@@ -6,6 +6,7 @@ Needs root and Debian's packages buildah, debootstrap and runc. Ends with 1 when
 
 import argparse
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,27 +23,18 @@ import yaml
 
 from tests.bench.processes import free_ports
 from tests.image import builder
+from tests.image.checks import PATIENCE_S, Wrong, answers, built, require, tell, until
 from tests.image.container import Container
 
 TOOLS = ("buildah", "debootstrap", "runc")
 SEVEN = builder.ROOT / "tests/data/seven.png"
 DISTRIBUTED = builder.ROOT / "k8s/jobs/distributed/job.yaml"
 LIMIT_MB = 300
-PATIENCE_S = 120
 NO_CUDA = "CUDAExecutionProvider cannot be used"
 FORBIDDEN = (
     *("usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "opt/convoy/bin/pip", "opt/convoy/bin/convoy-train"),
     *(f"opt/convoy/lib/python3*/site-packages/{name}" for name in ("pip", "keras", "tensorflow", "training", "onnx")),
 )
-
-
-class Wrong(Exception):
-    """An image is not as it must be."""
-
-
-def require(holds: Any, otherwise: str) -> None:
-    if not holds:
-        raise Wrong(otherwise)
 
 
 def main() -> int:
@@ -52,21 +44,23 @@ def main() -> int:
         print(f"SKIPPED: there is no {', '.join(missing)} here (Debian's packages of that name).", file=sys.stderr)
         return 2
     base = args.base or builder.base()
-    print(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB", flush=True)
+    tell(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB")
     try:
         for target in args.targets or USUAL:
             started_s = time.monotonic()
             TARGETS[target](base)
-            print(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s", flush=True)
+            tell(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s")
     except (Wrong, subprocess.CalledProcessError, httpx.HTTPError, TimeoutError) as error:
         print(f"FAILED: {error}")
         return 1
     print("PASSED")
+    if args.report:
+        tell.write(args.report, "images", shlex.join(["python", "-m", "tests.image", *sys.argv[1:]]))
     return 0
 
 
 def _cpu(base: str) -> None:
-    image, config = _built("service/Dockerfile", "cpu", base, LIMIT_MB)
+    image, config = built("service/Dockerfile", "cpu", base, LIMIT_MB)
     require(config.get("Healthcheck"), "it has no HEALTHCHECK")
     with builder.mounted(image) as tree:
         _lean(tree)
@@ -81,17 +75,17 @@ def _lean(tree: Path) -> None:
 
 def _gpu(base: str) -> None:
     """Its containers are given no GPU here: it serves from the processor, but not where CUDA was asked for."""
-    image, config = _built("service/Dockerfile", "gpu", base)
+    image, config = built("service/Dockerfile", "gpu", base)
     with builder.mounted(image) as tree:
         _lean(tree)
         _serve_and_stop(tree, config, workers=1)
         (port,) = free_ports()
         settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_DEVICE": "cuda"}
         with Container(tree, config, environment=settings) as container:
-            _until(lambda: NO_CUDA in container.log(), "asked for CUDA", container)
+            until(lambda: NO_CUDA in container.log(), "asked for CUDA", container)
             require(not _healthy(container, config), "it is healthy without the GPU that it was told to use")
             told = next(json.loads(line) for line in container.log().splitlines() if NO_CUDA in line)
-            print(f"  CONVOY_DEVICE=cuda without a GPU: not healthy; {told['reason']}", flush=True)
+            tell(f"  CONVOY_DEVICE=cuda without a GPU: not healthy; {told['reason']}")
 
 
 def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
@@ -99,7 +93,7 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
     settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_WORKERS": str(workers)}
     started_s = time.monotonic()
     with Container(tree, config, environment=settings) as container:
-        _until(lambda: _healthy(container, config), "healthy", container)
+        until(lambda: _healthy(container, config), "healthy", container)
         healthy_s = time.monotonic() - started_s
         url = f"http://127.0.0.1:{port}/api/v1/models/mnist-lenet5/classify?top_k=1"
         answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
@@ -112,7 +106,7 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
         require(code == 0, f"it ended with {code} after SIGTERM")
     stop_s = time.monotonic() - stopped_s
     seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
-    print(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
+    tell(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
 
 
 def _classifies_what_is_piped(container: Container) -> None:
@@ -138,23 +132,23 @@ def _confined(container: Container) -> None:
 
 def _load(base: str) -> None:
     (port, page) = free_ports(2)
-    cpu, cpu_config = _built("service/Dockerfile", "cpu", base)
-    load, load_config = _built("service/Dockerfile", "load", base)
+    cpu, cpu_config = built("service/Dockerfile", "cpu", base)
+    load, load_config = built("service/Dockerfile", "load", base)
     with ExitStack() as stack:
         served, loading = (stack.enter_context(builder.mounted(image)) for image in (cpu, load))
         settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port)}
         service = stack.enter_context(Container(served, cpu_config, environment=settings))
-        _until(lambda: _healthy(service, cpu_config), "healthy", service)
+        until(lambda: _healthy(service, cpu_config), "healthy", service)
         command = [f"http://127.0.0.1:{port}", f"--web-port={page}"]
         locust = stack.enter_context(Container(loading, load_config, command=command))
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{page}"))
-        _until(lambda: _answers(client, "/"), "shown", locust)
+        until(lambda: answers(client, "/"), "shown", locust)
         client.post("/swarm", data={"user_count": 2, "spawn_rate": 2}).raise_for_status()
-        _until(lambda: _total(client)["num_requests"] > 100, "loading", locust)
+        until(lambda: _total(client)["num_requests"] > 100, "loading", locust)
         client.post("/stop").raise_for_status()
         total = _total(client)
         require(total["num_failures"] == 0, f"{total['num_failures']} of {total['num_requests']} requests failed")
-        print(f"  locust's page: {total['num_requests']} requests, none failed")
+        tell(f"  locust's page: {total['num_requests']} requests, none failed")
 
 
 def _total(client: httpx.Client) -> dict[str, Any]:
@@ -163,8 +157,8 @@ def _total(client: httpx.Client) -> dict[str, Any]:
 
 
 def _train(base: str) -> None:
-    train, train_config = _built("training/Dockerfile", "train", base)
-    board, board_config = _built("training/Dockerfile", "tensorboard", base)
+    train, train_config = built("training/Dockerfile", "train", base)
+    board, board_config = built("training/Dockerfile", "tensorboard", base)
     with TemporaryDirectory(prefix="convoy-train-") as name, builder.mounted(train) as tree:
         binds = {f"/work/{part}": Path(name, part) for part in ("runs", "models")}
         for folder in binds.values():
@@ -194,14 +188,14 @@ def _together(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> Non
             pods.append(stack.enter_context(Container(tree, config, command=command, environment=own, binds=binds)))
         for pod in pods:
             require(pod.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{pod.log()}")
-        print(f"  {len(pods)} containers on {environment['KERAS_BACKEND']}: {_last_line(pods[0])}", flush=True)
+        tell(f"  {len(pods)} containers on {environment['KERAS_BACKEND']}: {_last_line(pods[0])}")
 
 
 def _finish(tree: Path, config: dict[str, Any], command: list[str], binds: dict[str, Path]) -> None:
     """Runs the command to its end, and shows its last line."""
     with Container(tree, config, command=command, binds=binds) as container:
         require(container.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{container.log()}")
-        print(f"  {_last_line(container)}", flush=True)
+        tell(f"  {_last_line(container)}")
 
 
 def _last_line(container: Container) -> str:
@@ -217,37 +211,8 @@ def _show(image: str, config: dict[str, Any], runs: Path) -> None:
         Container(tree, config, command=command, binds={"/work/runs": runs}) as container,
     ):
         tags = "/data/plugin/scalars/tags"
-        _until(lambda: _answers(client, tags) and client.get(tags).json(), "shown", container)
-        print(f"  TensorBoard shows {', '.join(sorted(next(iter(client.get(tags).json().values()))))}")
-
-
-def _built(dockerfile: str, target: str, base: str, limit_mb: float = float("inf")) -> tuple[str, dict[str, Any]]:
-    """The image and its configuration; prints its size, which over the base's must be under `limit_mb`."""
-    image = builder.build(dockerfile, target, base)
-    config = builder.config(image)
-    user = config["User"].partition(":")[0]
-    require(user.isdigit() and int(user), f"its user is {config['User']!r}: not a number, or root")
-    size_mb, base_mb = (builder.bytes_in(name) / 1e6 for name in (image, base))
-    print(f"  {dockerfile} {target}: {size_mb:.0f} MB, {size_mb - base_mb:.0f} MB of it over the base", flush=True)
-    require(size_mb - base_mb < limit_mb, f"its layers have more than {limit_mb} MB")
-    return image, config
-
-
-def _answers(client: httpx.Client, path: str) -> bool:
-    try:
-        return client.get(path).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
-
-
-def _until(happened: Callable[[], Any], what: str, container: Container) -> None:
-    """Raises Wrong when the container ends first, TimeoutError when neither happens; both with its log."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not happened():
-        require(container.running(), f"it ended before it was {what}; its log:\n{container.log()}")
-        if time.monotonic() > end_s:
-            raise TimeoutError(f"not {what} within {PATIENCE_S} s; its log:\n{container.log()}")
-        time.sleep(0.1)
+        until(lambda: answers(client, tags) and client.get(tags).json(), "shown", container)
+        tell(f"  TensorBoard shows {', '.join(sorted(next(iter(client.get(tags).json().values()))))}")
 
 
 TARGETS: dict[str, Callable[[str], None]] = {"cpu": _cpu, "load": _load, "train": _train, "gpu": _gpu}
@@ -257,6 +222,7 @@ USUAL = ("cpu", "load", "train")
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.image", description=__doc__)
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help=f"which; default: {' '.join(USUAL)}")
+    parser.add_argument("--report", type=Path, help="Markdown file whose section `images` shows what is said")
     parser.add_argument("--base", help="an image with python3 and venv; default: made of Debian's packages")
     return parser.parse_args()
 

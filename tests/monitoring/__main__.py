@@ -5,7 +5,9 @@ overload, when ConvoyOverloaded must fire, and nothing else. Takes about four mi
 and with 2 when Prometheus is missing.
 """
 
+import argparse
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -18,12 +20,15 @@ from tests.bench.processes import free_ports, running
 from tests.monitoring import shipped
 from tests.monitoring.crowd import Crowd
 from tests.running import RunningService
+from tests.told import Told
 
 ROOT = Path(__file__).parents[2]
 OVERLOADED = "ConvoyOverloaded"
 START_S, SCRAPED_S, CALM_S, PATIENCE_S = 30, 40, 75, 240
 QUEUE_IMAGES = 64
 POLL_S = 1.0
+
+tell = Told()
 
 
 class Prometheus:
@@ -56,6 +61,9 @@ class Prometheus:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.monitoring", description=__doc__)
+    parser.add_argument("--report", type=Path, help="Markdown file whose section `monitoring` shows the outcome")
+    report = parser.parse_args().report
     if not shutil.which("prometheus"):
         print("SKIPPED: there is no prometheus here (Debian's package of that name).", file=sys.stderr)
         return 2
@@ -70,9 +78,12 @@ def main() -> int:
             problems = [*_calm(prometheus, service), *_overload(prometheus, service)]
     for problem in problems:
         print(f"FAILED: {problem}")
-    if not problems:
-        print("PASSED: every query of the dashboard returned numbers, and only the overload fired its alert.")
-    return int(bool(problems))
+    if problems:
+        return 1
+    tell("PASSED: every query of the dashboard returned numbers, and only the overload fired its alert.")
+    if report:
+        tell.write(report, "monitoring", shlex.join(["python", "-m", "tests.monitoring", *sys.argv[1:]]))
+    return 0
 
 
 def _service() -> RunningService:
@@ -110,7 +121,7 @@ def _overload(prometheus: Prometheus, service: RunningService) -> list[str]:
             if time.monotonic() - started_s > PATIENCE_S:
                 return [f"{OVERLOADED} did not fire within {PATIENCE_S} s; answers by status: {crowd.answers}"]
             time.sleep(POLL_S)
-    print(f"  {OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; answers by status: {dict(crowd.answers)}")
+    tell(f"{OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; answers by status: {dict(crowd.answers)}")
     others = [f"{name} fired" for name in fired - {OVERLOADED}]
     return others + [f"answers with status {status}" for status in crowd.answers.keys() - {200, 429}]
 
