@@ -7,7 +7,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from service import logs, served
+from service import heap, logs, served
 from service.errors import BrokenVersion, NotReady, UnknownModel, UnknownVersion
 from service.metrics import Metrics
 from service.repository import Repository, Stamp
@@ -229,7 +229,7 @@ class Registry:
     def _let_go(self, one: Served) -> None:
         """No new request finds it any more; it ends when its last one is answered."""
         logs.event(logging.INFO, "version is unloaded", model=one.model, version=one.version)
-        closing = asyncio.get_running_loop().create_task(one.close())
+        closing = asyncio.get_running_loop().create_task(_end(one))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -241,6 +241,12 @@ class Registry:
         if problem := self.problem(model):
             return NotReady(f"Model '{model}' is broken: {problem}")
         return UnknownModel(f"There is no model '{model}'.")
+
+
+async def _end(one: Served) -> None:
+    await one.close()
+    del one  # the last that held it
+    await asyncio.to_thread(heap.give_back)
 
 
 def _log_loaded(one: Served) -> None:

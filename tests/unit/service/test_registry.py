@@ -1,9 +1,11 @@
 """The registry: which versions are loaded, which answers by default, and why something does not."""
 
 import asyncio
+import gc
 import os
 import shutil
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
+from service.session import Session
 from service.settings import Settings
 from service.wanted import Wanted
 from tests.graphs import slow_graph
@@ -109,6 +112,36 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
         await registry.close()
 
     asyncio.run(test())
+
+
+def test_a_version_that_went_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the garbage collector, which comes seldom; and what was freed goes back to the system."""
+    sessions: list[weakref.ref[Session]] = []
+    left: list[bool] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        left.append(sessions[0]() is not None)
+        ended.set()
+
+    monkeypatch.setattr("service.heap.give_back", look)
+
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        sessions.append(weakref.ref(registry.get("a").session))
+        write_version(tmp_path, "a", 2)
+        await registry.reconcile(Wanted())
+        assert await asyncio.to_thread(ended.wait, 20)
+        await registry.close()
+
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(test(), 30))
+    finally:
+        gc.enable()
+    assert left[0] is False
 
 
 def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
