@@ -53,7 +53,7 @@ def main() -> int:
                 pack(kept, without_weights(done), args.out)
                 (args.out / "summary.md").write_text(f"{summary(done)}\n")
                 print(f"{job.name}, seed {seed}: {done[-1].problem or 'done'}", flush=True)
-    print(summary(done))
+    print((args.out / "summary.md").read_text())
     return int(any(one.problem for one in done))
 
 

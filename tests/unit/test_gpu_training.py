@@ -84,6 +84,23 @@ def test_without_time_nothing_is_begun(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_fails_leaves_the_others_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fake(job: Job, seed: int, root: Path, end_s: float, changes: tuple[str, ...]) -> train.Done:
+        if seed == 2:
+            return train.Done(job, seed, None, "no memory")
+        return train.Done(job, seed, write_run(root, job.name, seed, 0.5, 0.9))
+
+    monkeypatch.setattr(train, "train", fake)
+    monkeypatch.setattr("sys.argv", ["train", str(tmp_path / "out"), "--only", "cifar10-resnet20"])
+    assert train.main() == 1
+    written = (tmp_path / "out/summary.md").read_text()
+    assert written in capsys.readouterr().out
+    assert [line.split(" | ")[2] for line in written.splitlines()[2:]] == ["90.00%", "no memory", "90.00%"]
+    assert len(runs.unpack(tmp_path / "out", tmp_path / "here")) == 2
+
+
 @pytest.mark.slow
 def test_a_run_with_jax_is_exported_with_tensorflow_after_its_journey(tmp_path: Path) -> None:
     pytest.importorskip("jax")
