@@ -1,6 +1,7 @@
 """Every error code, provoked over real HTTP: right status, stable code, a sentence, and what to do."""
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
 from tests.versions import write_version
 
+ROOT = Path(__file__).parents[2]
 LINEAR = "/api/v1/models/linear/classify"
 BATCH = LINEAR + "/batch"
 EXPLAIN = "/api/v1/models/linear/explain"
@@ -98,12 +100,19 @@ CASES: list[tuple[str, str, int, Request]] = [
     ("no such path", "not_found", 404, lambda client: client.get("/nowhere")),
     ("wrong method", "method_not_allowed", 405, lambda client: client.get(LINEAR)),
 ]
-PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory"}
-PROVOKED_ELSEWHERE = {"draining": "test_stop", "bad_tensor": "test_v2_http", "not_allowed": "test_v2_tritonclient"}
-PROVOKED_ELSEWHERE |= {"bad_state": "test_workers", "not_everywhere": "test_workers"}
-PROVOKED_ELSEWHERE |= {"broken_version": "test_v2_tritonclient"}
-PROVOKED_ELSEWHERE |= dict.fromkeys(("bad_http", "slow_request", "headers_too_large"), "test_wire_http")
-PROVOKED_ELSEWHERE |= {"unauthenticated": "test_access_http", "forbidden": "test_access_http"}
+PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory", "internal"}
+PROVOKED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere"}
+PROVOKED_ELSEWHERE = {
+    "bad_http": "test_wire_http.py::test_what_is_no_http_ends_with_400",
+    "slow_request": "test_wire_http.py::test_headers_that_come_too_slowly_end_with_408",
+    "headers_too_large": "test_wire_http.py::test_too_large_headers_end_with_431",
+    "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
+    "forbidden": "test_access_http.py::test_a_key_opens_what_its_scopes_say",
+    "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
+    "bad_state": "test_workers.py::test_a_bad_state_file_is_told_and_changes_nothing",
+}
+"""Codes that need a service of their own, by the test that has one."""
+ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
 
 
 def check(reply: httpx.Response, code: str, status: int) -> None:
@@ -121,8 +130,63 @@ def test_error(service: RunningService, code: str, status: int, request_it: Requ
     assert service.client.post(LINEAR, content=picture()).status_code == 200
 
 
-def test_no_code_goes_unprovoked() -> None:
-    assert {kind.code for kind in STATUS} <= {case[1] for case in CASES} | PROVOKED_BELOW | PROVOKED_ELSEWHERE.keys()
+def test_every_code_of_the_readme_is_provoked() -> None:
+    table = {code: int(status) for status, code in ROW.findall((ROOT / "README.md").read_text())}
+    assert {kind.code for kind in STATUS} < table.keys()
+    assert table.keys() == {case[1] for case in CASES} | PROVOKED_BELOW | PROVOKED_ELSEWHERE.keys()
+    assert {case[1]: case[2] for case in CASES}.items() <= table.items()
+
+
+@pytest.mark.parametrize("where", sorted(set(PROVOKED_ELSEWHERE.values())))
+def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
+    file, _, name = where.partition("::")
+    assert f"def {name}(" in Path(__file__).with_name(file).read_text()
+
+
+def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake = "import service.api.documents\nservice.api.documents._read = lambda *given: 1 / 0\n"
+    (tmp_path / "sitecustomize.py").write_text(mistake)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with RunningService(zoo) as service:
+        reply = service.client.get("/api/v1/models/linear/versions/2/card.md")
+        check(reply, "internal", 500)
+        assert "division" not in reply.text
+        service.wait_for_line(event="unforeseen error")
+        assert service.client.post(LINEAR, content=picture()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/v2/models/linear/infer", b"{}", 400, "bad_tensor"),
+        ("/v1/models/linear:predict", b"{}", 400, "bad_tensor"),
+        ("/v2/repository/models/linear/load", b"{}", 403, "not_allowed"),
+    ],
+)
+def test_other_protocols_are_told_in_words_and_the_log_in_codes(
+    service: RunningService, path: str, body: bytes, status: int, code: str
+) -> None:
+    reply = service.client.post(path, content=body)
+    assert reply.status_code == status
+    assert reply.json()["error"].endswith(".")
+    service.wait_for_line(request_id=reply.headers["x-request-id"], error=code)
+
+
+def test_a_version_that_cannot_be_loaded_is_told_to_who_wants_it(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1)
+    with RunningService(tmp_path, repository_changes="true") as service:
+        (write_version(tmp_path, "other", 1) / "model.onnx").write_bytes(b"not what the manifest says")
+        reply = service.client.post("/v2/repository/models/other/load")
+        assert reply.status_code == 400
+        service.wait_for_line(request_id=reply.headers["x-request-id"], error="broken_version")
+
+
+def test_a_change_that_not_every_worker_carried_out_in_time_is_told(zoo: Path) -> None:
+    with RunningService(zoo, workers=2, repository_changes="true", repository_timeout_s=0.001) as service:
+        reply = service.client.post("/v2/repository/models/brittle/unload")
+        assert reply.status_code == 504
+        assert "Not carried out within 0.001 s" in reply.json()["error"]
+        service.wait_for_line(request_id=reply.headers["x-request-id"], error="not_everywhere")
 
 
 def test_overload_is_refused_with_a_time_and_recovers(service: RunningService) -> None:
