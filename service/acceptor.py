@@ -67,8 +67,9 @@ class Acceptor:
         self._crowd.tell(self._count())
 
     def close(self) -> None:
-        """Takes no more."""
-        self._loop.remove_reader(self._sock.fileno())
+        """Takes no more. May be called again when the socket is closed."""
+        if (listening := self._sock.fileno()) >= 0:
+            self._loop.remove_reader(listening)
         if self._pause is not None:
             self._pause.cancel()
         self._crowd.tell(ABSENT)

@@ -59,10 +59,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._lifecycle.stopping = True
+        for acceptor in self._acceptors:
+            acceptor.close()
         for listener in sockets or []:
             await self._accept_the_last(listener)
-        for server in self.servers:
-            server.close()
         self._lifecycle.closing = True
         await self._hear_the_last()
         await super().shutdown(sockets)
@@ -75,11 +75,13 @@ class Server(uvicorn.Server):
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _accept_the_last(self, listener: socket.socket) -> None:
-        """Takes the connections that the kernel has completed and the loop has not seen: closing would reset them."""
+        """Takes the connections that the kernel has completed and the loop has not seen, for closing resets them; and
+        closes in the very moment when there are none."""
         while True:
             try:
                 connection, _ = listener.accept()
-            except BlockingIOError:
+            except OSError:
+                listener.close()
                 return
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 

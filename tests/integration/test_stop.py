@@ -56,8 +56,9 @@ class Client(threading.Thread):
             self.codes.add(reply.status)
 
 
-def test_sigterm_under_load_loses_nothing(zoo: Path) -> None:
-    with RunningService(zoo) as service:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_loses_nothing(zoo: Path, workers: int) -> None:
+    with RunningService(zoo, workers=workers) as service:
         clients = [Client(service.url, CLASSIFY, keep_alive=i % 2 == 0) for i in range(16)]
         for client in clients:
             client.start()
