@@ -1,14 +1,27 @@
-"""Memory that nothing uses any more goes back to the system."""
+"""The C library's heap: what a worker frees is kept for the next request, and what a model leaves behind is not.
+
+Both are glibc's own; with another C library they do nothing.
+"""
 
 import ctypes
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+MIB = 2**20
+
+
+def keep_freed() -> None:
+    """Before a process begins to serve: as glibc has it, what a large request frees goes back to the system, and the
+    next one faults it in anew, page by page. That was over half of the time to parse 64 digits as JSON."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 4 * MIB)
+        mallopt(M_TRIM_THRESHOLD, 16 * MIB)
+
 
 def give_back() -> bool:
-    """Whether anything could be given back: only glibc keeps what was freed, and has a way to ask for it.
+    """Gives all that nothing uses back to the system; whether there was anything.
 
-    Every model that came and went would leave some megabytes in one of its arenas, until each arena had its own.
+    Every model that came and went would leave some megabytes in one of glibc's arenas, until each arena had its own.
     """
-    try:
-        return bool(ctypes.CDLL(None).malloc_trim(0))
-    except (AttributeError, OSError, TypeError):
-        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))
