@@ -1,12 +1,13 @@
 """What happens to a service under load: workers restarted and killed, versions published, rolled back and deleted."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ class Trouble:
 
     def __init__(self, service: convoy.Service, models: Path, ledger: Ledger, crowd: Crowd, workers: int) -> None:
         self._service = service
+        self._port = urlsplit(service.url).port or 0
         self._models = models
         self._ledger = ledger
         self._crowd = crowd
@@ -94,7 +96,7 @@ class Trouble:
         before = self._serving()
         if number == signal.SIGKILL:
             await self._stop(before[0])
-            self._ledger.killed_ports |= client_ports(before[0], urlsplit(self._service.url).port or 0)
+            self._ledger.killed_ports |= client_ports(before[0], self._port)
         os.kill(before[0], number)
         await self._until(lambda: before[0] not in (now := self._serving()) and len(now) == self._workers)
         await self._until_ready()
@@ -104,13 +106,20 @@ class Trouble:
         os.kill(worker, signal.SIGSTOP)
         await self._until(lambda: Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
+    def _ports(self) -> list[set[int]]:
+        """The clients' ports of each worker's connections."""
+        return [client_ports(pid, self._port) for pid in self._serving()]
+
     def _serving(self) -> list[int]:
         return [pid for pid in workers_of(self._service.pid) if pid != self._service.pid]
 
     async def _settle(self) -> None:
-        """Until every client was answered by the version that now has to; from then on no other may."""
+        """Until every client was answered by the version that now has to, and some of them by each worker.
+
+        From then on no other version may answer.
+        """
         self._crowd.mark()
-        await self._until(lambda: self._crowd.all_at(self._versions[-1]))
+        await self._until(lambda: self._crowd.all_at(self._versions[-1], self._ports()))
         self._crowd.only = self._versions[-1]
 
     async def _until_ready(self) -> None:
@@ -138,8 +147,7 @@ class Trouble:
 
 def client_ports(pid: int, port: int) -> set[int]:
     """The clients' ports of all connections that a process has to its port `port`, as the kernel tells."""
-    files = (os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd"))
-    inodes = {name.removeprefix("socket:[").removesuffix("]") for name in files if name.startswith("socket:[")}
+    inodes = set(_sockets(pid))
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         (
@@ -151,3 +159,12 @@ def client_ports(pid: int, port: int) -> set[int]:
         if int(local.rpartition(":")[2], 16) == port and fields[9] in inodes:
             found.add(int(remote.rpartition(":")[2], 16))
     return found
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    """The numbers of a process' sockets; none of one that has ended."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if (name := os.readlink(entry.path)).startswith("socket:["):
+                    yield name.removeprefix("socket:[").removesuffix("]")
