@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow lint types format readme requirements requirements-check clean
+.PHONY: serve test test-slow lint types format readme requirements requirements requirements-check audit clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
@@ -34,6 +34,9 @@ requirements:  ## resolve the pinned, hashed lists anew (needs uv)
 
 requirements-check:  ## whether they resolve on every supported Python (needs uv)
 	requirements/check.sh
+
+audit:  ## compare the service's dependencies with the known weaknesses (needs pip-audit, and the internet)
+	pip-audit --require-hashes --disable-pip --requirement requirements/serve.txt
 
 include bench.mk image.mk
 

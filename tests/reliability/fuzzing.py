@@ -17,7 +17,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.report import table
 from tests.reliability.report import add_report, write
 
-REGRESSIONS = Path("tests/reliability/regressions")
+REGRESSIONS = Path(__file__).with_name("regressions")
 TARGETS = ("decode", "infer", "predict")
 SECONDS_OF_ONE = 10
 MEGABYTES = 2048
