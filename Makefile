@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow lint types format readme requirements requirements requirements-check audit clean
+.PHONY: serve test test-slow lint types format readme requirements requirements-check audit clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
