@@ -87,8 +87,8 @@ def run(
 
     With --data the name of a network is a recipe too: `convoy-train run resnet18 --data FOLDER`.
 
-    The same seed on the same machine gives the same weights. After Ctrl-C or a kill, --resume goes on from the last
-    finished epoch to the weights that the run would have had.
+    The same seed on as many cores of the same machine gives the same weights. After Ctrl-C or a kill, --resume goes on
+    from the last finished epoch to the weights that the run would have had.
     """
     from training.recipes import find_recipe
     from training.recipes.base import started_from, with_settings
