@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.bench.processes import last_lines, running
 from tests.gpu import gpu
 from tests.gpu.plan import Plan, load
-from tests.gpu.rows import Kept, Row, broken, failed, table
+from tests.gpu.rows import PROVIDER, Kept, Row, broken, failed, table
 
 # Step: seconds that it may take. Their sum may be more than the budget: most take far less.
 STEPS = {
@@ -53,11 +53,14 @@ def main() -> int:
 def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
     """The rows of every step, in order; a step for which no time is left says so."""
     plan.save(plan.work / "plan.json")
-    found = {}
+    found: dict[str, list[Row]] = {}
     for step in steps:
         started_s = time.monotonic()
         limit_s = min(STEPS[step], end_s - started_s - STOPPING_S)
-        found[step] = _run(plan, step, limit_s) if limit_s > 1 else [failed("no time was left")]
+        if any(row.what == PROVIDER and row.holds is False for row in found.get("facts", [])):
+            found[step] = [failed("the provider cannot be used")]
+        else:
+            found[step] = _run(plan, step, limit_s) if limit_s > 1 else [failed("no time was left")]
         print(f"{step}: {len(found[step])} rows, {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True)
     return found
 

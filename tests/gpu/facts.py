@@ -6,13 +6,15 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
 import onnxruntime
 
 from service.cores import usable_cores
 from tests.bench.machine import cpu_model
-from tests.gpu import gpu
+from tests.gpu import gpu, sessions
 from tests.gpu.plan import Plan
-from tests.gpu.rows import Add, Row
+from tests.gpu.rows import PROVIDER, Add, Row
+from tests.versions import linear_graph
 
 PACKAGES = ("numpy", "onnx", "uvicorn", "uvloop", "starlette", "orjson", "pillow", "litserve")
 PACKAGES += ("nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-cuda-runtime")
@@ -27,7 +29,19 @@ def measure(plan: Plan, add: Add) -> None:
     add(Row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"))
     add(Row("onnxruntime", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"))
     add(Row("versions", ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))))
+    add(_provider(plan))
     add(Row("command", f"`{' '.join(['python', '-m', 'tests.gpu', *_shown(plan)])}`"))
+
+
+def _provider(plan: Plan) -> Row:
+    """Whether it can be used at all, on the smallest graph."""
+    graph = linear_graph(np.ones((4, 2), np.float32), (2, 2, 1)).SerializeToString()
+    try:
+        sessions.plain(sessions.open_session(plan, graph), sessions.noise((2, 2, 1), 1))()
+    except Exception as error:  # whatever it is, nothing else can be measured then
+        hint = getattr(error, "hint", "")
+        return Row(PROVIDER, f"failed: {error} {hint}".strip(), plan.provider_name, False)
+    return Row(PROVIDER, plan.provider_name, plan.provider_name, True)
 
 
 def _shown(plan: Plan) -> list[str]:

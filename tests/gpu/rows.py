@@ -1,11 +1,15 @@
 """What a step has found: a row for each figure or promise, kept as it comes, so that a step cut short keeps its own."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 HEAD = ("step", "what", "found", "wanted", "holds")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+PROVIDER = "provider"
+"""The row that says whether there is anything to measure."""
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 
 
@@ -59,4 +63,4 @@ def broken(found: dict[str, list[Row]]) -> int:
 
 def _cells(row: Row) -> Iterable[str]:
     texts = (row.what, row.found, row.wanted, VERDICTS[row.holds])
-    return (" ".join(text.split()).replace("|", "\\|") for text in texts)
+    return (" ".join(COLOURS.sub("", text).split()).replace("|", "\\|") for text in texts)

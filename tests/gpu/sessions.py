@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from service.cores import usable_cores
 from service.manifest import IMAGE, PROBABILITIES
-from service.providers import CPU_PROVIDER
-from service.session import _options, _preload_cuda
+from service.providers import CPU_PROVIDER, unusable
+from service.session import _options, _preload_cuda, _why_unusable
+from tests.bench.errors import CannotMeasure
 from tests.gpu.plan import Plan
 
 Images = NDArray[np.uint8]
@@ -26,7 +27,10 @@ def open_session(
     cuda_graph: bool = False,
     nothing_on_cpu: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """The graph where the plan says, or `on_cpu`. With `nothing_on_cpu` a node that CUDA does not take is an error."""
+    """The graph where the plan says, or `on_cpu`. With `nothing_on_cpu` a node that CUDA does not take is an error.
+
+    Raises CannotMeasure where the provider cannot be used, which onnxruntime itself would keep to itself.
+    """
     options = _options(usable_cores())
     if profile is not None:
         options.enable_profiling = True
@@ -40,7 +44,11 @@ def open_session(
         chosen = dict(placement.options[0]) | ({"enable_cuda_graph": "1"} if cuda_graph else {})
         providers = [(placement.wanted, chosen), *([] if nothing_on_cpu else [CPU_PROVIDER])]
     source = graph if isinstance(graph, bytes) else str(graph)
-    return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    if not on_cpu and session.get_providers()[0] != plan.provider_name:  # it falls back without a word
+        problem = unusable(plan.provider_name, _why_unusable(plan.provider_name))
+        raise CannotMeasure(f"{problem.message} {problem.hint}")
+    return session
 
 
 def plain(session: onnxruntime.InferenceSession, images: Images) -> Callable[[], Any]:

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from service.errors import BrokenVersion
+from tests.bench.errors import CannotMeasure
 from tests.gpu import __main__ as check
-from tests.gpu import gpu, wheels
+from tests.gpu import gpu, sessions, wheels
+from tests.gpu import plan as plan_module
 from tests.gpu.generator import fire
 from tests.gpu.jpegs import shares
 from tests.gpu.parity import LOGITS, relative, with_logits
 from tests.gpu.placement import providers_of
 from tests.gpu.plan import Plan, load
-from tests.gpu.rows import Kept, Row, broken, table
+from tests.gpu.rows import PROVIDER, Kept, Row, broken, table
 from tests.gpu.serving import HEAD_BYTES, binary_bodies
 from tests.gpu.skeleton import fill, strip
 from tests.versions import linear_graph
@@ -79,6 +84,30 @@ def test_what_a_step_found_outlives_it(plan: Plan, monkeypatch: pytest.MonkeyPat
 def test_a_step_without_time_says_so(plan: Plan) -> None:
     (row,) = check.check(plan, ["facts"], end_s=0.0)["facts"]
     assert row.found == "failed: no time was left"
+
+
+def test_a_provider_that_cannot_be_used_is_never_replaced_by_the_processor(plan: Plan) -> None:
+    graph = linear_graph(np.ones((64, 4), np.float32), (8, 8, 1)).SerializeToString()
+    there = replace(plan, provider="cuda")
+    if there.provider_name in sessions.onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(BrokenVersion, match="This onnxruntime has no 'CUDAExecutionProvider'"):
+        sessions.open_session(there, graph)
+    found = check.check(there, ["facts", "zoo"], time.monotonic() + 60)
+    (provider,) = [row for row in found["facts"] if row.what == PROVIDER]
+    assert provider.holds is False
+    assert "Install onnxruntime-gpu" in provider.found
+    assert [row.found for row in found["zoo"]] == ["failed: the provider cannot be used"]
+
+
+def test_a_session_that_fell_back_is_an_error(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxruntime does it where it has CUDA and finds no GPU."""
+    graph = linear_graph(np.ones((64, 4), np.float32), (8, 8, 1)).SerializeToString()
+    fallen = sessions.onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    monkeypatch.setattr(plan_module, "available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(sessions.onnxruntime, "InferenceSession", lambda *args, **options: fallen)
+    with pytest.raises(CannotMeasure, match="CUDAExecutionProvider cannot be used"):
+        sessions.open_session(replace(plan, provider="cuda"), graph)
 
 
 def test_a_stripped_graph_is_small_and_filled_alike_everywhere() -> None:
