@@ -37,7 +37,8 @@ PACKAGES = ("keras", "tensorflow", "jax", "numpy", "onnx", "tf2onnx", "onnxrunti
 def make_repeatable(seed: int) -> None:
     """Seeds Python, NumPy and Keras, so that the same run gives the same weights, bit by bit.
 
-    On as many cores of the same machine, that is: with others the sums come in another order. TensorFlow is asked for deterministic kernels too (no cost on the CPU, measured); JAX's are so by themselves.
+    On as many cores of the same machine, that is: with others the sums come in another order. TensorFlow is asked for
+    deterministic kernels too (no cost on the CPU, measured); JAX's are so by themselves.
     """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":

@@ -196,7 +196,7 @@ def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: 
         most = max(holding(pid).descriptors for pid in serving)
         with limited(serving, resource.RLIMIT_NOFILE, most + 4):
             with ExitStack() as crowd:
-                for _ in range(60):
+                for _ in range(20):
                     crowd.enter_context(connected(service))
                 service.wait_until(lambda: count(service, "connections cannot be taken"))
                 for client in kept:
