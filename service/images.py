@@ -31,9 +31,9 @@ MAX_SEGMENTS = 1_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
 MAX_RUN_LENGTH_PIXELS = 1_000_000
 
-# Pixels of these count twice, as they take twice the memory of others while they are read: libwebp keeps two canvases
-# beside its answer, and libjpeg may keep all coefficients of a JPEG, of which CMYK has four a pixel.
-COUNTED_TWICE = "WebP and CMYK"
+# Pixels of these count twice, as they take twice the memory or time of others: libwebp keeps two canvases beside its
+# answer, and libjpeg all coefficients of a progressive JPEG, over which it goes again and again; CMYK has four a pixel.
+COUNTED_TWICE = "WebP, CMYK and progressive JPEG"
 
 # The longest side of a JPEG or GIF. Pillow keeps a pointer a row: 200 MB for one that is a pixel wide.
 MAX_SIDE = 65_535
@@ -102,8 +102,9 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def pixels_to_read(image: Image.Image) -> int:
-    """Width x height, or twice that for what is COUNTED_TWICE: the measure of the memory that reading takes."""
-    return image.width * image.height * (2 if image.format == "WEBP" or image.mode == "CMYK" else 1)
+    """Width x height, or twice that for what is COUNTED_TWICE: the measure of what reading takes."""
+    twice = image.format == "WEBP" or image.mode == "CMYK" or "progressive" in image.info
+    return image.width * image.height * (2 if twice else 1)
 
 
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
