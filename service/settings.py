@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     """Bytes of a request body at most, else 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Width x height of a picture, half of all of a request's; WebP, CMYK and progressive count twice. More is a 413."""
+    """Width x height of a picture, half of all of a request's; WebP, CMYK and progressive count twice. Else 413."""
 
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
     """Bytes of a request's first line and headers at most, else 431."""
