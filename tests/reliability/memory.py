@@ -41,7 +41,7 @@ class Grown:
 
     def problems(self) -> list[str]:
         """Every promise that was not kept, as a sentence."""
-        found = [f"{len(self.wrong)} answers were wrong: {self.wrong[0]}."] * bool(self.wrong)
+        found = [f"{len(self.wrong)} answers were wrong, as {problem}." for problem in self.wrong[:1]]
         found += [f"A worker grew by {part:.1%} in the second half." for part in self.growth() if part > GROWTH]
         return found
 

@@ -32,6 +32,7 @@ def test_a_soak_of_some_seconds_is_answered_rightly_and_opens_nothing_for_ever()
 
 def test_memory_is_read_after_every_part() -> None:
     found = memory.measure(400)
+    assert memory.section(found).startswith("**")
     assert found.wrong == []
     assert [requests for requests, _ in found.resident_bytes] == list(range(0, 401, 40))
     assert all(len(workers) == memory.WORKERS and min(workers) > 30e6 for _, workers in found.resident_bytes)
