@@ -108,7 +108,7 @@ def pictures(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
-    """Gives every layer values of ordinary size, and every class a mean of 0 and a deviation of 1 over the pictures."""
+    """Gives every layer values of ordinary size, every class a deviation of 1 over the pictures, and a mean of 0."""
     random = np.random.default_rng(3)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in network.layers:
@@ -130,4 +130,5 @@ def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
     logits = np.asarray(network(images.astype("float32"), training=False), "float64")
     last = network.get_layer("logits")
     last.kernel.assign(np.asarray(last.kernel) / logits.std(axis=0))
-    last.bias.assign((np.asarray(last.bias) - logits.mean(axis=0)) / logits.std(axis=0))
+    if last.use_bias:
+        last.bias.assign((np.asarray(last.bias) - logits.mean(axis=0)) / logits.std(axis=0))

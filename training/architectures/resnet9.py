@@ -31,7 +31,7 @@ def resnet9(
         x = layers.MaxPooling2D(2, name=f"pool{stage}")(_conv(x, number, f"conv{stage}"))
         if stage != 2:
             x = _residual(x, number, f"block{stage}")
-    x = layers.GlobalMaxPooling2D(name="pool")(x)
+    x = layers.Flatten(name="flatten")(layers.MaxPooling2D(x.shape[1:3], name="pool")(x))
     x = layers.Rescaling(LOGIT_SCALE, name="scale")(x)
     return keras.Model(image, logits(x, classes, use_bias=False), name="resnet9")
 
