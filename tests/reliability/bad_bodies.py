@@ -39,25 +39,25 @@ ODD += [
 
 
 def spoilt_v2(random: Generator) -> Case:
-    body = _drawn(random, seeds.v2_json())
-    how = _drawn(random, list(spoil.WAYS))
+    body = spoil.one_of(random, seeds.v2_json())
+    how = spoil.one_of(random, list(spoil.WAYS))
     return v2(f"V2 JSON, {how}", spoil.WAYS[how](random, body))
 
 
 def spoilt_binary(random: Generator) -> Case:
-    body, length = _drawn(random, seeds.v2_binary())
-    how = _drawn(random, list(spoil.WAYS))
+    body, length = spoil.one_of(random, seeds.v2_binary())
+    how = spoil.one_of(random, list(spoil.WAYS))
     return v2(f"V2 binary, {how}", spoil.WAYS[how](random, body), length)
 
 
 def spoilt_v1(random: Generator) -> Case:
-    how = _drawn(random, list(spoil.WAYS))
-    return v1(f"V1 JSON, {how}", spoil.WAYS[how](random, _drawn(random, seeds.v1_json())))
+    how = spoil.one_of(random, list(spoil.WAYS))
+    return v1(f"V1 JSON, {how}", spoil.WAYS[how](random, spoil.one_of(random, seeds.v1_json())))
 
 
 def wrong_sizes(random: Generator) -> Case:
     """The binary extension with sizes that do not fit: of the JSON, of the tensor, of its elements."""
-    body, length = _drawn(random, seeds.v2_binary())
+    body, length = spoil.one_of(random, seeds.v2_binary())
     lengths = [
         0,
         1,
@@ -75,12 +75,15 @@ def wrong_sizes(random: Generator) -> Case:
         "",
     ]
     if random.random() < 0.5:
-        return v2("V2 binary, wrong sizes", body, _drawn(random, lengths))
-    size = _drawn(random, [-1, 0, 1, 63, 65, 2**31, 2**64, 1.5, "64", None, True, [], 10**400])
-    given = seeds.tensor() | {"parameters": {"binary_data_size": size}, "datatype": _drawn(random, ["UINT8", "BYTES"])}
+        return v2("V2 binary, wrong sizes", body, spoil.one_of(random, lengths))
+    size = spoil.one_of(random, [-1, 0, 1, 63, 65, 2**31, 2**64, 1.5, "64", None, True, [], 10**400])
+    given = seeds.tensor() | {
+        "parameters": {"binary_data_size": size},
+        "datatype": spoil.one_of(random, ["UINT8", "BYTES"]),
+    }
     del given["data"]
     text = json.dumps({"inputs": [given]}).encode()
-    tail = _drawn(random, [bytes(64), b"", struct.pack("<I", 2**32 - 1) + bytes(60), struct.pack("<I", 0) * 16])
+    tail = spoil.one_of(random, [bytes(64), b"", struct.pack("<I", 2**32 - 1) + bytes(60), struct.pack("<I", 0) * 16])
     return v2("V2 binary, wrong sizes", text + tail, len(text))
 
 
@@ -88,7 +91,7 @@ def odd_v2(random: Generator) -> Case:
     """A sound request in which one value is another: a wrong name, datatype, shape, number, NaN, id, parameter."""
     request: dict[str, Any] = {"id": "a", "inputs": [seeds.tensor()], "parameters": {}, "outputs": []}
     tensor = request["inputs"][0]
-    holder, name = _drawn(
+    holder, name = spoil.one_of(
         random,
         [(request, key) for key in ("id", "inputs", "outputs", "parameters")]
         + [(tensor, key) for key in ("name", "datatype", "shape", "data", "parameters")]
@@ -98,30 +101,30 @@ def odd_v2(random: Generator) -> Case:
         ]
         + [(tensor["data"], 3), (tensor["shape"], 0), (tensor["shape"], 1)],
     )
-    holder[name] = _drawn(random, ODD)
+    holder[name] = spoil.one_of(random, ODD)
     if random.random() < 0.2:
-        tensor["datatype"] = _drawn(random, ["FP32", "INT64", "BOOL", "uint8", "BYTES", "FP16"])
+        tensor["datatype"] = spoil.one_of(random, ["FP32", "INT64", "BOOL", "uint8", "BYTES", "FP16"])
     return v2("V2 JSON, wrong values", _text(request))
 
 
 def odd_v1(random: Generator) -> Case:
     pixels = random_pixels(*seeds.SHAPE).tolist()
-    pixels[3][2] = [_drawn(random, ODD)]
-    odd = _drawn(random, [*ODD, pixels, {"b64": _drawn(random, ODD)}, {"image": _drawn(random, ODD)}])
-    request = {_drawn(random, ["instances", "inputs", "both", ""]): [odd] * int(random.integers(1, 4))}
-    request |= {"parameters": {"top_k": _drawn(random, ODD)}} if random.random() < 0.3 else {}
-    request |= {"signature_name": _drawn(random, ODD)} if random.random() < 0.3 else {}
+    pixels[3][2] = [spoil.one_of(random, ODD)]
+    odd = spoil.one_of(random, [*ODD, pixels, {"b64": spoil.one_of(random, ODD)}, {"image": spoil.one_of(random, ODD)}])
+    request = {spoil.one_of(random, ["instances", "inputs", "both", ""]): [odd] * int(random.integers(1, 4))}
+    request |= {"parameters": {"top_k": spoil.one_of(random, ODD)}} if random.random() < 0.3 else {}
+    request |= {"signature_name": spoil.one_of(random, ODD)} if random.random() < 0.3 else {}
     return v1("V1 JSON, wrong values", _text(request))
 
 
 def odd_batch(random: Generator) -> Case:
     """Convoy's own batch, whose pictures and ids may be anything."""
     good = {"data": base64.b64encode(encode(random_pixels(*seeds.SHAPE))).decode(), "id": "a"}
-    image = good | {_drawn(random, ["data", "id", "more"]): _drawn(random, ODD)}
-    request = _drawn(
-        random, [{"images": [good, image]}, {"images": _drawn(random, ODD)}, [image], image, {"image": good}]
+    image = good | {spoil.one_of(random, ["data", "id", "more"]): spoil.one_of(random, ODD)}
+    request = spoil.one_of(
+        random, [{"images": [good, image]}, {"images": spoil.one_of(random, ODD)}, [image], image, {"image": good}]
     )
-    kind = _drawn(random, [JSON, JSON, "application/json; charset=utf-16", "text/plain", ""])
+    kind = spoil.one_of(random, [JSON, JSON, "application/json; charset=utf-16", "text/plain", ""])
     return Case("batch JSON, wrong values", post(BATCH, _text(request), kind))
 
 
@@ -129,15 +132,15 @@ def odd_form(random: Generator) -> Case:
     """Multipart forms with parts, names and marks that are wrong or missing."""
     mark = b"--x"
     names = ["file", "files", "", 'fi"le', "a" * 5000, "file\r\nx: y", "\0", "file; filename=../../etc/passwd", "é"]
-    name = _drawn(random, names).encode()
-    heads = [b'content-disposition: form-data; name="%s"; filename="%s"' % (name, _drawn(random, names).encode())]
+    name = spoil.one_of(random, names).encode()
+    heads = [b'content-disposition: form-data; name="%s"; filename="%s"' % (name, spoil.one_of(random, names).encode())]
     heads += [b"content-disposition: form-data", b"content-disposition", b"", b"a" * 9000, b"content-type: image/png"]
-    part = mark + b"\r\n" + _drawn(random, heads) + b"\r\n\r\n" + encode(random_pixels(*seeds.SHAPE)) + b"\r\n"
-    body = part * int(random.integers(0, 4)) + _drawn(random, [mark + b"--\r\n", b"", mark, b"--y--\r\n"])
+    part = mark + b"\r\n" + spoil.one_of(random, heads) + b"\r\n\r\n" + encode(random_pixels(*seeds.SHAPE)) + b"\r\n"
+    body = part * int(random.integers(0, 4)) + spoil.one_of(random, [mark + b"--\r\n", b"", mark, b"--y--\r\n"])
     if random.random() < 0.4:
-        body = spoil.WAYS[_drawn(random, list(spoil.WAYS))](random, body + b"x")
-    kind = _drawn(random, [FORM, FORM, "multipart/form-data", "multipart/form-data; boundary=" + "x" * 300])
-    return Case("multipart form, wrong", post(_drawn(random, [CLASSIFY, BATCH]), body, kind))
+        body = spoil.WAYS[spoil.one_of(random, list(spoil.WAYS))](random, body + b"x")
+    kind = spoil.one_of(random, [FORM, FORM, "multipart/form-data", "multipart/form-data; boundary=" + "x" * 300])
+    return Case("multipart form, wrong", post(spoil.one_of(random, [CLASSIFY, BATCH]), body, kind))
 
 
 def crafted() -> Iterator[Case]:
@@ -244,7 +247,3 @@ def _announced(size: int) -> bytes:
 def _text(value: object) -> bytes:
     """JSON as Python writes it, with NaN and Infinity, and lone surrogates as escapes."""
     return json.dumps(value).encode()
-
-
-def _drawn(random: Generator, choices: Any) -> Any:
-    return choices[random.integers(len(choices))]

@@ -3,9 +3,8 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
-from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -16,8 +15,6 @@ from tests.png import END, GREY, RGB, chunk, header, png
 from tests.reliability import seeds, spoil
 from tests.reliability.cases import MODELS, WAYS_IN, Case, batch, form, raw, v1_base64, v2_bytes
 from tests.reliability.seeds import turned
-
-T = TypeVar("T")
 
 BODY_BYTES = 16 * 1024 * 1024
 LIMIT_SIDE = 5000  # squared, the most pixels that the service admits unless told otherwise
@@ -37,11 +34,11 @@ FOREIGN = (
 
 def spoilt(random: Generator, sound: dict[str, bytes]) -> Case:
     """A sound picture, spoilt in one way, sent in one of the ways in."""
-    name = _drawn(random, list(sound))
-    how = _drawn(random, list(spoil.WAYS))
+    name = spoil.one_of(random, list(sound))
+    how = spoil.one_of(random, list(spoil.WAYS))
     data = spoil.WAYS[how](random, sound[name])
     way = WAYS_IN[random.integers(len(WAYS_IN))]
-    return way(f"{name.split()[0]}, {how}", data, _drawn(random, list(MODELS)))
+    return way(f"{name.split()[0]}, {how}", data, spoil.one_of(random, list(MODELS)))
 
 
 def polyglot(random: Generator, sound: dict[str, bytes]) -> Case:
@@ -62,12 +59,12 @@ def nonsense(random: Generator, sound: dict[str, bytes]) -> Case:
 def odd_png(random: Generator, sound: dict[str, bytes]) -> Case:
     """A header that says anything, the right checksum behind it."""
     side = (0, 1, 2, 8, 65535, 2**31 - 1, 2**31, 2**32 - 1)
-    width, height = int(_drawn(random, side)), int(_drawn(random, side))
+    width, height = int(spoil.one_of(random, side)), int(spoil.one_of(random, side))
     depth, colour = int(random.integers(18)), int(random.integers(8))
     fields = struct.pack(">LLBBBBB", width, height, depth, colour, *random.integers(0, 3, 3).tolist())
     lines = zlib.compress(bytes(int(random.integers(2000))))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", lines) + END
-    return raw("announces what is not there", data, _drawn(random, list(MODELS)))
+    return raw("announces what is not there", data, spoil.one_of(random, list(MODELS)))
 
 
 def crafted() -> Iterator[Case]:
@@ -181,7 +178,3 @@ def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, image_format, **options)
     return file.getvalue()
-
-
-def _drawn(random: Generator, choices: Sequence[T]) -> T:
-    return choices[random.integers(len(choices))]

@@ -1,7 +1,6 @@
 """What is hardly HTTP: wrong lengths, nonsense for chunks, injected headers, overlong names, bodies without end."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from numpy.random import Generator
 
@@ -47,9 +46,9 @@ CHUNKS += [
 
 def spoilt(random: Generator) -> Case:
     """A sound request, head and all, spoilt in one way."""
-    how = _drawn(random, list(spoil.WAYS))
-    path = _drawn(random, PATHS)
-    body = PICTURE if "classify" in path else _drawn(random, seeds.v2_json())
+    how = spoil.one_of(random, list(spoil.WAYS))
+    path = spoil.one_of(random, PATHS)
+    body = PICTURE if "classify" in path else spoil.one_of(random, seeds.v2_json())
     wire = post(path, body, "application/json")
     if random.random() < 0.7:  # only the head, where the body would hide it
         head, end, rest = wire.partition(b"\r\n\r\n")
@@ -61,9 +60,9 @@ def spoilt(random: Generator) -> Case:
 
 def odd_length(random: Generator) -> Case:
     """A Content-Length that is none, or two that differ, or one that is too short or too long."""
-    given = [f"content-length: {_drawn(random, NUMBERS)}"]
+    given = [f"content-length: {spoil.one_of(random, NUMBERS)}"]
     if random.random() < 0.3:
-        given = [f"content-length: {len(PICTURE)}", f"content-length: {_drawn(random, [*NUMBERS, '1'])}"]
+        given = [f"content-length: {len(PICTURE)}", f"content-length: {spoil.one_of(random, [*NUMBERS, '1'])}"]
     elif random.random() < 0.4:
         given = [f"content-length: {max(0, len(PICTURE) + int(random.integers(-60, 60)))}"]
     return _unsure("wrong Content-Length", _head("POST", CLASSIFY, *given) + PICTURE)
@@ -80,12 +79,12 @@ def odd_chunks(random: Generator) -> Case:
         " chunked",
         "\tchunked",
     ]
-    lines = [f"transfer-encoding: {_drawn(random, codings)}"]
-    lines += [f"content-length: {_drawn(random, NUMBERS)}"] * int(random.random() < 0.3)
-    body = _drawn(random, CHUNKS)
+    lines = [f"transfer-encoding: {spoil.one_of(random, codings)}"]
+    lines += [f"content-length: {spoil.one_of(random, NUMBERS)}"] * int(random.random() < 0.3)
+    body = spoil.one_of(random, CHUNKS)
     if random.random() < 0.5:
-        body = spoil.WAYS[_drawn(random, list(spoil.WAYS))](random, body)
-    return _unsure("chunked nonsense", _head("POST", _drawn(random, PATHS[:3]), *lines) + body)
+        body = spoil.WAYS[spoil.one_of(random, list(spoil.WAYS))](random, body)
+    return _unsure("chunked nonsense", _head("POST", spoil.one_of(random, PATHS[:3]), *lines) + body)
 
 
 def injected(random: Generator) -> Case:
@@ -99,9 +98,9 @@ def injected(random: Generator) -> Case:
         "host",
         "expect",
     ]
-    lines = [f"{_drawn(random, names)}: {_drawn(random, INJECTED)}" for _ in range(random.integers(1, 4))]
-    path = _drawn(random, PATHS[:3])
-    body = PICTURE if path == CLASSIFY else _drawn(random, seeds.v2_json() if "v2" in path else seeds.v1_json())
+    lines = [f"{spoil.one_of(random, names)}: {spoil.one_of(random, INJECTED)}" for _ in range(random.integers(1, 4))]
+    path = spoil.one_of(random, PATHS[:3])
+    body = PICTURE if path == CLASSIFY else spoil.one_of(random, seeds.v2_json() if "v2" in path else seeds.v1_json())
     return _unsure("header injection", _head("POST", path, f"content-length: {len(body)}", *lines) + body)
 
 
@@ -128,15 +127,15 @@ def odd_paths(random: Generator) -> Case:
         "?" + "a&" * 2000,
         "?%",
     ]
-    path = (
-        f"/api/v1/models/{_drawn(random, names)}{_drawn(random, ['/classify', '', '/versions/1/card.md', '/explain'])}"
-    )
+    ours = ["/classify", "", "/versions/1/card.md", "/explain"]
+    foreign = ["/infer", "", "/versions/1", "/config", "/stats"]
+    path = f"/api/v1/models/{spoil.one_of(random, names)}{spoil.one_of(random, ours)}"
     if random.random() < 0.5:
-        path = f"/v2/models/{_drawn(random, names)}{_drawn(random, ['/infer', '', '/versions/1', '/config', '/stats'])}"
-    method = _drawn(
+        path = f"/v2/models/{spoil.one_of(random, names)}{spoil.one_of(random, foreign)}"
+    method = spoil.one_of(
         random, ["POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "FOO", "CONNECT", "PRI"]
     )
-    wire = _head(method, path + _drawn(random, queries), f"content-length: {len(PICTURE)}") + PICTURE
+    wire = _head(method, path + spoil.one_of(random, queries), f"content-length: {len(PICTURE)}") + PICTURE
     return _unsure("odd paths and methods", wire)
 
 
@@ -156,7 +155,7 @@ def nonsense(random: Generator) -> Case:
         b"GET / HTTP/1.1\r\n: \r\n\r\n",
         b"\0" * 100,
     ]
-    return _unsure("no HTTP", _drawn(random, starts) + random.bytes(int(random.integers(2000))))
+    return _unsure("no HTTP", spoil.one_of(random, starts) + random.bytes(int(random.integers(2000))))
 
 
 def crafted() -> Iterator[Case]:
@@ -189,7 +188,3 @@ def _unsure(kind: str, wire: bytes) -> Case:
 def _head(method: str, path: str, *lines: str) -> bytes:
     text = "\r\n".join([f"{method} {path} HTTP/1.1", "host: convoy", *lines, "\r\n"])
     return text.encode("latin-1", "replace") if text.isascii() else text.encode()
-
-
-def _drawn(random: Generator, choices: Any) -> Any:
-    return choices[random.integers(len(choices))]

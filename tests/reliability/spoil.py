@@ -1,11 +1,16 @@
 """Ways to spoil bytes that were sound: flipped, cut, doubled, overwritten, joined. Drawn from a seeded generator."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from numpy.random import Generator
 
 NASTY = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 MOST_FLIPS = 16
+
+
+def one_of(random: Generator, choices: Sequence[Any]) -> Any:
+    return choices[random.integers(len(choices))]
 
 
 def flipped(random: Generator, data: bytes) -> bytes:
