@@ -18,6 +18,7 @@ EXHAUSTED_PAUSE_S = 1.0
 UNEVEN = 8  # of so many connections one more is not uneven: a thousand that come at once are not counted out singly
 AT_ONCE = 64  # a turn: connections wait for nothing but each other, requests for all of them
 ABSENT = -1
+MORE_THAN_ANYBODY = 2**62
 BYTES = 8
 
 
@@ -50,12 +51,19 @@ class Acceptor:
     """
 
     def __init__(
-        self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol], connections: Sized, crowd: Crowd
+        self,
+        sock: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        connections: Sized,
+        crowd: Crowd,
+        is_ready: Callable[[], bool],
     ) -> None:
+        """While it is not ready, a worker that replaces a dead one leaves all connections to the others."""
         self._sock = sock
         self._protocol = protocol
         self._connections = connections
         self._crowd = crowd
+        self._is_ready = is_ready
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -63,8 +71,8 @@ class Acceptor:
         self.tell()
 
     def tell(self) -> None:
-        """Tells the others how many connections there are."""
-        self._crowd.tell(self._count())
+        """Tells the others how many connections there are; while it is not ready, nothing."""
+        self._crowd.tell(self._count() if self._is_ready() else ABSENT)
 
     def close(self) -> None:
         """Takes no more. May be called again when the socket is closed."""
@@ -85,7 +93,7 @@ class Acceptor:
 
     def _on_waiting(self) -> None:
         for _ in range(AT_ONCE):
-            if self._crowd.has_more_than_others(self._count()):
+            if self._crowd.has_more_than_others(self._count() if self._is_ready() else MORE_THAN_ANYBODY):
                 self._stand_back(GRACE_S)
                 return
             if not self._accept():

@@ -19,6 +19,7 @@ from service.acceptor import Acceptor, Crowd
 from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.board import Board
 from service.lifecycle import Lifecycle
+from service.registry import Registry
 from service.settings import Settings, split
 from service.wanted import StateFile
 from service.wire import LimitedProtocol, Limits
@@ -38,9 +39,12 @@ STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + LAST_BATCHES_S + LAST_SPANS_S + NOTICE_
 class Server(uvicorn.Server):
     """A uvicorn server that tells `lifecycle` how far its stop has come, and does not outlive process `parent`."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, parent: int, crowd: Crowd) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, registry: Registry, parent: int, crowd: Crowd
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
+        self._registry = registry
         self._parent = parent
         self._crowd = crowd
         self._acceptors: list[Acceptor] = []
@@ -48,8 +52,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
         connections = self.server_state.connections
-        self._acceptors = [Acceptor(sock, self._protocol, connections, self._crowd) for sock in sockets or []]
+        self._acceptors = [
+            Acceptor(sock, self._protocol, connections, self._crowd, self._is_ready) for sock in sockets or []
+        ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
+
+    def _is_ready(self) -> bool:
+        return not self._registry.not_ready_because()
 
     async def on_tick(self, counter: int) -> bool:
         for acceptor in self._acceptors:
@@ -125,7 +134,7 @@ def work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slo
         timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
     )
     crowd = Crowd(folder / "connections", slot, settings.workers)
-    Server(config, app.state.lifecycle, parent, crowd).run(sockets=[sock])
+    Server(config, app.state.lifecycle, app.state.registry, parent, crowd).run(sockets=[sock])
     if app.state.lifecycle.gave_up:
         logs.event(logging.ERROR, "a model is still at work; it is cut off")
         os._exit(1)  # an ordinary end would wait for its thread

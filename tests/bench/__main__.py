@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.cores import usable_cores
 from service.settings import Settings
-from tests.bench import alone, beside, overload, report
+from tests.bench import alone, beside, overload, photographs, report
 from tests.bench.convoy import has_workers
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.environments import PACKAGES, set_up
@@ -90,6 +90,20 @@ def _overload(args: argparse.Namespace) -> int:
     return _end(content, found.voids(), args.report)
 
 
+def _photographs(args: argparse.Namespace) -> int:
+    plan = photographs.Plan(
+        pictures=args.pictures,
+        workers=args.workers,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        connections=args.connections,
+    )
+    found = photographs.measure(plan, _say)
+    content = report.photographs(found, _command())
+    report.replace_section(args.report, "photographs", content)
+    return _end(content, found.voids(), args.report)
+
+
 def _instances(workers: int) -> int:
     if workers > 1 and not has_workers():
         _say("This Convoy has one worker: every peer gets one instance.")
@@ -131,19 +145,28 @@ def _arguments() -> argparse.Namespace:
     over.set_defaults(run=_overload)
     over.add_argument("--connections", type=int, default=1024, help="that offer the overload (default: %(default)s)")
     over.add_argument("--only", nargs="+", default=(), help="names of loads, as 'picture'; default: three")
+    large = commands.add_parser("photographs", help="Convoy with ResNet-50, beside a loop without a service")
+    large.set_defaults(run=_photographs)
+    large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
     setup.set_defaults(run=_set_up)
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
     for command in (run, peers, over):
+        _add_model(command)
+    for command in (run, peers, over, large):
         _add_common(command)
     return parser.parse_args()
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
+def _add_model(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--models", type=Path, default=Settings().models, help="folder of models (default: %(default)s)")
     add("--model", default="mnist-lenet5", help="default: %(default)s")
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
     add("--pictures", type=Path, help="folder of pictures to send; default: digits, or CONVOY_DATA/photos")
     add(
         "--workers", type=int, default=usable_cores(), help="workers, and instances of each peer (default: %(default)s)"

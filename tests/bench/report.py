@@ -12,10 +12,12 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.generators import Fired
 from tests.bench.overload import Overloaded
 from tests.bench.peers.servers import PEERS
+from tests.bench.photographs import Photographed
 from tests.bench.raw import SIZES
 
 OVERLOAD_HEAD = ["load", "offered", "peak/s", "sent/s", "good/s", "refused/s", "good, of the peak", "p50 ms", "p99 ms"]
 OVERLOAD_HEAD += ["p99 ms of a refusal", "recovered after s", "us a good answer, peak", "us a good answer"]
+PHOTOGRAPHS_HEAD = ["model", "images/s", "images/s without a service", "part of it", "p50 ms", "p99 ms"]
 
 
 def replace_section(report: Path, section: str, content: str) -> None:
@@ -76,6 +78,17 @@ def overload(found: Overloaded, command: str) -> str:
         cpu_us = _medians(steps, "peak_cpu_us", "flood_cpu_us")
         rows.append([load, f"{factor}x", *rates, f"{found.kept(load, factor):.0%}", *latencies, recovered_s, *cpu_us])
     return f"{about(found.about, command)}\n\n{table(OVERLOAD_HEAD, rows)}"
+
+
+def photographs(found: Photographed, command: str) -> str:
+    """The section about photographs through a large network."""
+    rows = []
+    for model, rounds in found.served.items():
+        per_s = [median(fired.requests_per_s for fired in rounds), median(found.alone_per_s[model])]
+        latencies = [median(fired.p50_ms for fired in rounds), median(fired.p99_ms for fired in rounds)]
+        rows.append([model, *(f"{value:,.1f}" for value in per_s), f"{found.kept(model):.2f}"])
+        rows[-1] += [f"{value:,.0f}" for value in latencies]
+    return f"{about(found.about, command)}\n\n{table(PHOTOGRAPHS_HEAD, rows)}"
 
 
 def _medians(rounds: Sequence[object], *names: str) -> list[str]:

@@ -10,6 +10,7 @@ from tests.bench.beside import Compared, constant_rates
 from tests.bench.clocks import STAGES
 from tests.bench.errors import CannotMeasure
 from tests.bench.generators import Fired
+from tests.bench.photographs import Photographed
 from tests.bench.raw import SIZES
 
 
@@ -118,6 +119,17 @@ def test_the_same_rate_is_part_of_the_slower_ones_peak(compared: Compared) -> No
     content = report.beside(compared, "make bench-peers", "peers.svg")
     assert _row(content, "| picture, against LitServe | **Convoy**")[2:] == ["180", "5.56", "27.78"]
     assert _row(content, "| picture, against LitServe | LitServe")[2:] == ["void: 2 not answered in time", "", ""]
+
+
+def test_photographs_are_told_beside_what_goes_without_a_service() -> None:
+    found = Photographed({"CPU": "a"})
+    for served_per_s, alone_per_s in ((18.0, 20.0), (19.0, 20.0), (27.0, 30.0)):
+        found.served["resnet50"].append(Fired(served_per_s, 800.0, 900.0, 100, 0))
+        found.alone_per_s["resnet50"].append(alone_per_s)
+    assert "| resnet50 | 19.0 | 20.0 | 0.90 | 800 | 900 |" in report.photographs(found, "a command")
+    assert not found.voids()
+    found.served["resnet50"].append(Fired(18.0, 800.0, 900.0, 100, 1))
+    assert found.voids() == ["resnet50"]
 
 
 def test_only_the_section_is_replaced(tmp_path: Path) -> None:

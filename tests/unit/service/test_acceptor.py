@@ -24,10 +24,10 @@ class Server(asyncio.Protocol):
 
 
 class Worker:
-    def __init__(self, sock: socket.socket, crowd: Crowd) -> None:
+    def __init__(self, sock: socket.socket, crowd: Crowd, is_ready: bool = True) -> None:
         self.connections: set[asyncio.Protocol] = set()
         self.changed = asyncio.Event()
-        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd)
+        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd, lambda: is_ready)
 
     async def until(self, connections: int) -> None:
         async with asyncio.timeout(5):
@@ -95,6 +95,32 @@ def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> Non
         worker = Worker(sock, one)
         clients = connect(sock, 20)
         await worker.until(20)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)
+
+
+def test_one_that_is_not_ready_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        with sock.dup() as same:
+            new, old = Worker(sock, one, is_ready=False), Worker(same, two)
+            clients = connect(sock, 20)
+            await old.until(20)
+            assert not new.connections
+            leave(clients)
+            for worker in (new, old):
+                await worker.end()
+
+    run(scenario)
+
+
+def test_one_that_is_not_ready_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        worker = Worker(sock, crowds(tmp_path, 2)[0], is_ready=False)
+        clients = connect(sock, 3)
+        await worker.until(3)
         leave(clients)
         await worker.end()
 
