@@ -56,14 +56,14 @@ class Acceptor:
         protocol: Callable[[], asyncio.Protocol],
         connections: Sized,
         crowd: Crowd,
-        is_ready: Callable[[], bool],
+        is_loading: Callable[[], bool],
     ) -> None:
-        """While it is not ready, a worker that replaces a dead one leaves all connections to the others."""
+        """While it is loading, a worker that replaces a dead one leaves all connections to the others."""
         self._sock = sock
         self._protocol = protocol
         self._connections = connections
         self._crowd = crowd
-        self._is_ready = is_ready
+        self._is_loading = is_loading
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -71,8 +71,8 @@ class Acceptor:
         self.tell()
 
     def tell(self) -> None:
-        """Tells the others how many connections there are; while it is not ready, nothing."""
-        self._crowd.tell(self._count() if self._is_ready() else ABSENT)
+        """Tells the others how many connections there are; while it is loading, nothing."""
+        self._crowd.tell(ABSENT if self._is_loading() else self._count())
 
     def close(self) -> None:
         """Takes no more. May be called again when the socket is closed."""
@@ -93,7 +93,7 @@ class Acceptor:
 
     def _on_waiting(self) -> None:
         for _ in range(AT_ONCE):
-            if self._crowd.has_more_than_others(self._count() if self._is_ready() else MORE_THAN_ANYBODY):
+            if self._crowd.has_more_than_others(MORE_THAN_ANYBODY if self._is_loading() else self._count()):
                 self._stand_back(GRACE_S)
                 return
             if not self._accept():

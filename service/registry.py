@@ -81,6 +81,10 @@ class Registry:
                 entries.append(IndexEntry(model, str(version), version in loaded, reason))
         return entries
 
+    def is_loading(self) -> bool:
+        """Whether what was there at the start is still being loaded, so that nothing can be answered yet."""
+        return self._required is None
+
     def not_ready_because(self) -> dict[str, str]:
         """Empty when ready; otherwise what is missing, by model name, or under 'service'.
 

@@ -53,12 +53,10 @@ class Server(uvicorn.Server):
         await super().startup([])
         connections = self.server_state.connections
         self._acceptors = [
-            Acceptor(sock, self._protocol, connections, self._crowd, self._is_ready) for sock in sockets or []
+            Acceptor(sock, self._protocol, connections, self._crowd, self._registry.is_loading)
+            for sock in sockets or []
         ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
-
-    def _is_ready(self) -> bool:
-        return not self._registry.not_ready_because()
 
     async def on_tick(self, counter: int) -> bool:
         for acceptor in self._acceptors:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.cores import usable_cores
+from service.errors import ModelFailed
 from service.manifest import Input, Preprocessing
 from service.session import Session
 from training.datasets.base import Split
+from training.errors import TrainingError
 from training.evaluate import Scores, score
 from training.pictures import prepare_file
 
@@ -27,14 +29,20 @@ class ServicePath:
         self._session = Session(graph, expects, classes, usable_cores())
 
     def run(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of prepared pictures (n, height, width, channels)."""
+        """Probabilities (n, classes) of prepared pictures (n, height, width, channels). Raises TrainingError."""
         starts = range(0, len(images), batch_size)
-        return np.concatenate([self._session.run(images[start : start + batch_size]) for start in starts])
+        return np.concatenate([self._run(images[start : start + batch_size]) for start in starts])
 
     def probabilities(self, pictures: Iterable[bytes]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of picture files."""
         prepared = (prepare_file(encoded, self._expects, self._preprocessing) for encoded in pictures)
-        return np.concatenate([self._session.run(np.stack(batch)) for batch in _batched(prepared)])
+        return np.concatenate([self._run(np.stack(batch)) for batch in _batched(prepared)])
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            return self._session.run(images)
+        except ModelFailed as error:
+            raise TrainingError(f"The graph gives no answers that could be used: {error.message}") from error
 
     def score(self, split: Split) -> Scores:
         """How good the graph is on a whole split, every picture sent through as a file."""

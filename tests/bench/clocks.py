@@ -23,7 +23,7 @@ STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
 WHERE: dict[str, tuple[str, ...]] = {
     BODY: (
         "service.api.body",
-        "service.api.classify:_from_json",
+        "service.api.batch_json",
         "service.api.compression:read_unpacked",
         "service.api.json_tensors",
         "service.api.tensors_v2",

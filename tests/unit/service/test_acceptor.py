@@ -24,10 +24,10 @@ class Server(asyncio.Protocol):
 
 
 class Worker:
-    def __init__(self, sock: socket.socket, crowd: Crowd, is_ready: bool = True) -> None:
+    def __init__(self, sock: socket.socket, crowd: Crowd, is_loading: bool = False) -> None:
         self.connections: set[asyncio.Protocol] = set()
         self.changed = asyncio.Event()
-        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd, lambda: is_ready)
+        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd, lambda: is_loading)
 
     async def until(self, connections: int) -> None:
         async with asyncio.timeout(5):
@@ -101,11 +101,11 @@ def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> Non
     run(scenario)
 
 
-def test_one_that_is_not_ready_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
+def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = crowds(tmp_path, 2)
         with sock.dup() as same:
-            new, old = Worker(sock, one, is_ready=False), Worker(same, two)
+            new, old = Worker(sock, one, is_loading=True), Worker(same, two)
             clients = connect(sock, 20)
             await old.until(20)
             assert not new.connections
@@ -116,9 +116,9 @@ def test_one_that_is_not_ready_leaves_connections_to_others_that_come(tmp_path: 
     run(scenario)
 
 
-def test_one_that_is_not_ready_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
+def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        worker = Worker(sock, crowds(tmp_path, 2)[0], is_ready=False)
+        worker = Worker(sock, crowds(tmp_path, 2)[0], is_loading=True)
         clients = connect(sock, 3)
         await worker.until(3)
         leave(clients)

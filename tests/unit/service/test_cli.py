@@ -89,7 +89,7 @@ MISTAKES = {
     "missing file": (["classify", "linear", "none.png"], 2, "none.png"),
     "no models": (["models", "--models", "empty"], 1, "put one there"),
     "bad setting": (["serve", "--port", "many"], 2, "--port or CONVOY_PORT is 'many'"),
-    "setting out of range": (["serve", "--max-batch-size", "0"], 2, "--max-batch-size or CONVOY_MAX_BATCH_SIZE"),
+    "setting out of range": (["serve", "--max-batch-size", "1025"], 2, "--max-batch-size or CONVOY_MAX_BATCH_SIZE"),
     "unknown command": (["sevre"], 2, "sevre"),
 }
 

@@ -252,7 +252,7 @@ def test_more_images_than_may_wait_are_refused_unread(ask: Callable[[], InferReq
 def test_a_list_longer_than_simdjson_can_count_is_refused() -> None:
     """Its `as_list` would write 2**24 elements past the end of a list of 2**24 - 1."""
     sides = b"1," * 2**24 + b"1"
-    with pytest.raises(BadTensor, match="must be a list of whole numbers"):
+    with pytest.raises(TooManyImages, match="more than 6000000 values"):
         parse(b'{"inputs":[{"name":"image","shape":[' + sides + b"]}]}", None, TO, MOST)
 
 

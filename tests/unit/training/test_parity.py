@@ -101,7 +101,7 @@ def test_answers_that_are_no_numbers_fail(
     network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path
 ) -> None:
     broken = with_weights(graph, 4, lambda kernel: kernel * np.nan)
-    with pytest.raises(TrainingError, match="not the network"):
+    with pytest.raises(TrainingError, match="no answers that could be used"):
         check_parity(network, path_of(broken, tmp_path), sample)
 
 
