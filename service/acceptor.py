@@ -92,12 +92,15 @@ class Acceptor:
         self._loop.add_reader(self._sock.fileno(), self._on_waiting)
 
     def _on_waiting(self) -> None:
+        if self._others_come_first():
+            self._stand_back(GRACE_S)
+            return
         for _ in range(AT_ONCE):
-            if self._crowd.has_more_than_others(MORE_THAN_ANYBODY if self._is_loading() else self._count()):
-                self._stand_back(GRACE_S)
-                return
-            if not self._accept():
-                return
+            if not self._accept() or self._others_come_first():
+                return  # and come again at once, should more be waiting
+
+    def _others_come_first(self) -> bool:
+        return self._crowd.has_more_than_others(MORE_THAN_ANYBODY if self._is_loading() else self._count())
 
     def _stand_back(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock.fileno())

@@ -212,7 +212,18 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
     assert len(codes) > 500
 
 
+def wait_for_each(service: RunningService) -> None:
+    """Until every worker takes connections: while one is loading it leaves them to the others."""
+
+    def answering() -> set[int]:
+        classify(service)
+        return {line["worker"] for line in list(service.lines) if line.get("path") == CLASSIFY}
+
+    service.wait_until(lambda: answering() == set(range(WORKERS)))
+
+
 def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
+    wait_for_each(service)
     address = httpx.URL(service.url)
     clients = [socket.create_connection((address.host, address.port)) for _ in range(32)]
     for client in clients:
