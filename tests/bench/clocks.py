@@ -28,7 +28,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "service.api.json_tensors",
         "service.api.tensors_v2",
     ),
-    DECODE: ("service.images", "service.preprocess"),
+    DECODE: ("service.images", "service.png", "service.preprocess"),
     QUEUE: ("service.batcher",),
     COMPUTE: ("service.session",),
     ENCODE: (
