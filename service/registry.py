@@ -48,6 +48,7 @@ class Registry:
         self._metrics = metrics
         self._models: dict[str, Model] = {}
         self._required: set[str] | None = None
+        self._root: tuple[int, int] | None = None
         self._root_problem = ""
         self._problems: dict[str, dict[int, str]] = {}
         self._broken: dict[tuple[str, int], Stamp] = {}
@@ -140,15 +141,21 @@ class Registry:
     def _on_disk(self) -> set[str] | None:
         """Names of the models; None when the root cannot be read, or is gone while there are models at work."""
         try:
-            if self._models and not self._repository.exists():
+            self._root = self._repository.identity()
+            found = set(self._repository.models())
+            if self._models and self._is_another_root():  # it may have gone in the midst of being read
                 self._note_root(f"{self._repository.root} is gone; what is loaded stays.")
                 return None
-            found = set(self._repository.models())
         except OSError as error:
             self._note_root(f"{self._repository.root} cannot be read: {error.strerror}.")
             return None
         self._note_root("")
         return found
+
+    def _is_another_root(self) -> bool:
+        """Whether the root is not the one that was read last, or gone."""
+        now = self._repository.identity()
+        return now is None or now != self._root
 
     def _note_root(self, problem: str) -> None:
         if problem and problem != self._root_problem:
@@ -172,7 +179,7 @@ class Registry:
             await self._keep(name, number, wish, loaded, kept)
         if default is not None:
             self._swap(name, Model(kept, default, wish.labels))
-        elif not numbers:
+        elif not numbers and not self._is_another_root():
             self._unload(name)
 
     def _by_policy(self, numbers: list[int], wish: Wish) -> list[int]:

@@ -72,13 +72,14 @@ class Repository:
         except OSError:
             return []
 
-    def exists(self) -> bool:
-        """Whether the root can be read now; it may be a file system that comes and goes."""
+    def identity(self) -> tuple[int, int] | None:
+        """Which folder the root is now, by device and inode; None while it cannot be read: file systems come and go."""
         try:
             next(self.root.iterdir(), None)
+            found = self.root.stat()
         except OSError:
-            return False
-        return True
+            return None
+        return found.st_dev, found.st_ino
 
     def stamp(self, model: str, version: int) -> Stamp:
         """Differs when any file of the version has changed."""

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -58,11 +59,12 @@ def classify(service: RunningService, **params: str) -> httpx.Response:
 
 
 def ask_until_each_answered(service: RunningService) -> list[str]:
-    """The versions that answered. A worker that is loading leaves connections to the others."""
+    """The versions that answered, to some at once: one client alone may always meet the same worker."""
     versions: list[str] = []
 
     def each_answered() -> bool:
-        versions.append(classify(service).json()["version"])
+        with ThreadPoolExecutor(8) as clients:
+            versions.extend(clients.map(lambda _: classify(service).json()["version"], range(8)))
         return {line["worker"] for line in list(service.lines) if line.get("path") == CLASSIFY} == set(range(WORKERS))
 
     service.wait_until(each_answered)

@@ -7,6 +7,7 @@ import shutil
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +110,35 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
         await registry.reconcile(Wanted())
         with pytest.raises(UnknownModel):
             registry.get("a")
+        await registry.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("look", ["models", "versions"])
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "another one in its place"])
+def test_a_root_that_goes_while_it_is_read_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, back: bool
+) -> None:
+    root = tmp_path / "models"
+    write_version(root, "a", 1)
+    read = getattr(Repository, look)
+
+    def read_in_the_gap(repository: Repository, *about: str) -> list[Any]:
+        if (tmp_path / "elsewhere").exists():
+            return list(read(repository, *about))
+        root.rename(tmp_path / "elsewhere")
+        found = list(read(repository, *about))
+        if back:
+            write_version(root, "a", 1)
+        return found
+
+    async def test() -> None:
+        registry = registry_of(root)
+        await registry.reconcile(Wanted())
+        monkeypatch.setattr(Repository, look, read_in_the_gap)
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "1"
         await registry.close()
 
     asyncio.run(test())

@@ -88,7 +88,7 @@ def test_one_that_goes_without_a_word_raises_the_alarm_of_those_that_compute(por
 
     def compute(circle: Circle) -> bool:
         with circle.watched(lambda text: (heard.append(text), rang.set())):
-            assert rang.wait(10)
+            assert rang.wait(60)
         return circle.wait_for_gone(1)
 
     assert together(port, compute, lambda circle: None) == [True, None]
