@@ -125,6 +125,13 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     inside = _layered(HotPaths(hot, partial(FastAPI.__call__, app)), settings)
     app.door = Edge(inside, metrics, lifecycle, Sampler(settings.log_requests_per_s), tracer)
+    _add_routes(app, registry, fleet, lifecycle, settings)
+    _install_errors(app)
+    install_openapi(app, with_keys=has_keys(settings))
+    return app
+
+
+def _add_routes(app: FastAPI, registry: Registry, fleet: Fleet, lifecycle: Lifecycle, settings: Settings) -> None:
     app.include_router(model_routes(registry))
     app.include_router(document_routes(registry))
     app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
@@ -133,9 +140,6 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     app.include_router(ops_routes(fleet, lifecycle))
     app.router.routes.extend(playground_routes())
     app.include_router(docs_routes())
-    _install_errors(app)
-    install_openapi(app, with_keys=has_keys(settings))
-    return app
 
 
 def _hot_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:

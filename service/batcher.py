@@ -10,59 +10,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service.batch import Answer, Array, Batch, Entry, Piece
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 
-Array = NDArray[Any]
 Run = Callable[[Array], Array]
 
 SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
 UNMEASURED_RETRY_S = 1.0
 BACKGROUND_FIRST_EVERY = 8  # batches: the lower priority never starves
-
-
-class Answer(NamedTuple):
-    """What became of one request: its rows of the outputs, and how it travelled."""
-
-    outputs: Array
-    batch_size: int
-    queue_s: float
-    compute_s: float
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """One request in the queue. `taken` images are in a batch already, `answered` ones have their outputs."""
-
-    images: Array
-    slot: asyncio.Future[Answer]
-    arrived_s: float
-    taken: int = 0
-    answered: int = 0
-    started_s: float = 0.0
-    compute_s: float = 0.0
-    outputs: list[Array] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
-    background: bool = False
-
-
-class _Piece(NamedTuple):
-    """The part of an entry that rides in one batch."""
-
-    entry: _Entry
-    images: Array
-
-
-class _Batch(NamedTuple):
-    """What runs together, and since when (seconds of `time.perf_counter`)."""
-
-    pieces: list[_Piece]
-    begun_s: float
 
 
 class Batcher:
@@ -87,8 +45,8 @@ class Batcher:
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
         self._on_batch = on_batch
-        self._interactive: deque[_Entry] = deque()
-        self._background: deque[_Entry] = deque()
+        self._interactive: deque[Entry] = deque()
+        self._background: deque[Entry] = deque()
         self._formed = 0
         self._begun_s: list[float] = []  # of the batches that run now
         self._wakeup: asyncio.Handle | None = None
@@ -151,7 +109,7 @@ class Batcher:
         if not len(images):
             raise ValueError("a request needs at least one image")
         loop = asyncio.get_running_loop()
-        entry = _Entry(images, loop.create_future(), time.perf_counter(), background=background)
+        entry = Entry(images, loop.create_future(), time.perf_counter(), background=background)
         entry.slot.add_done_callback(lambda _: self._forget(entry))
         if timeout_s is not None:
             entry.timer = loop.call_later(timeout_s, _expire, entry)
@@ -180,7 +138,7 @@ class Batcher:
         self._closed = True
         await self._idle.wait()
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         """The slot is done: answered, failed, expired or cancelled. What is left of it in the queue counts no more."""
         if entry.timer is not None:
             entry.timer.cancel()
@@ -211,9 +169,9 @@ class Batcher:
             self._launch(batch)
         self._rest()
 
-    def _form(self) -> list[_Piece]:
+    def _form(self) -> list[Piece]:
         """Takes up to `max_batch_size` images off the heads of the queues."""
-        batch: list[_Piece] = []
+        batch: list[Piece] = []
         queues = [self._interactive, self._background]
         if (self._formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
@@ -223,7 +181,7 @@ class Batcher:
         self._formed += bool(batch)
         return batch
 
-    def _take(self, queue: deque[_Entry], room: int, batch: list[_Piece]) -> int:
+    def _take(self, queue: deque[Entry], room: int, batch: list[Piece]) -> int:
         """Fills the batch from one queue and returns the room that is left; a large request is split over batches."""
         while queue and room:
             entry = queue[0]
@@ -236,22 +194,22 @@ class Batcher:
             self._leave(entry, len(piece))
             if len(piece) and not entry.slot.done():
                 room -= len(piece)
-                batch.append(_Piece(entry, piece))
+                batch.append(Piece(entry, piece))
         return room
 
-    def _leave(self, entry: _Entry, images: int) -> None:
+    def _leave(self, entry: Entry, images: int) -> None:
         """So many images of the entry wait no longer."""
         self.queued_images -= images
         if entry.background:
             self._background_images -= images
 
-    def _launch(self, pieces: list[_Piece]) -> None:
-        batch = _Batch(pieces, time.perf_counter())
+    def _launch(self, pieces: list[Piece]) -> None:
+        batch = Batch(pieces, time.perf_counter())
         self._begun_s.append(batch.begun_s)
         # Not by run_in_executor: its second future, chained to the first, costs 5 % of a request of 64 digits.
         self._executor.submit(self._run_and_tell, asyncio.get_running_loop(), batch)
 
-    def _run_and_tell(self, loop: asyncio.AbstractEventLoop, batch: _Batch) -> None:
+    def _run_and_tell(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         """On the executor's thread: runs, and tells the loop what became of it."""
         started_s = time.perf_counter()
         try:
@@ -268,17 +226,17 @@ class Batcher:
             raise ModelFailed(f"The model gave {len(outputs)} answers to {len(images)} images.")
         return outputs
 
-    def _finish(self, batch: _Batch, outputs: Array, compute_s: float) -> None:
+    def _finish(self, batch: Batch, outputs: Array, compute_s: float) -> None:
         self._begun_s.remove(batch.begun_s)
         self._start()  # the model gets its next batch before anybody gets an answer
         self._measure(outputs, compute_s)
-        _answer(batch.pieces, outputs, compute_s)
+        batch.answer(outputs, compute_s)
         self._rest()
 
-    def _finish_failed(self, batch: _Batch, error: BaseException) -> None:
+    def _finish_failed(self, batch: Batch, error: BaseException) -> None:
         self._begun_s.remove(batch.begun_s)
         self._start()
-        _fail(batch.pieces, error)
+        batch.fail(error)
         self._rest()
 
     def _measure(self, outputs: Array, compute_s: float) -> None:
@@ -294,26 +252,6 @@ class Batcher:
             self._idle.set()
 
 
-def _expire(entry: _Entry) -> None:
+def _expire(entry: Entry) -> None:
     if not entry.slot.done():
         entry.slot.set_exception(DeadlineExceeded("The answer was not there within the request's time limit."))
-
-
-def _fail(batch: list[_Piece], error: BaseException) -> None:
-    for entry, _ in batch:
-        if not entry.slot.done():
-            entry.slot.set_exception(error)
-
-
-def _answer(batch: list[_Piece], outputs: Array, compute_s: float) -> None:
-    at = 0
-    for entry, images in batch:
-        rows = outputs[at : at + len(images)]
-        at += len(images)
-        entry.answered += len(images)
-        entry.compute_s += compute_s
-        entry.outputs.append(rows)
-        if entry.answered == len(entry.images) and not entry.slot.done():
-            whole = rows if len(entry.outputs) == 1 else np.concatenate(entry.outputs)
-            queue_s = entry.started_s - entry.arrived_s
-            entry.slot.set_result(Answer(whole, len(outputs), queue_s, entry.compute_s))

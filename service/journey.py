@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from service.batcher import Answer
+from service.batch import Answer
 from service.metrics import Metrics
 from service.served import Served
 

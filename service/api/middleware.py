@@ -141,7 +141,7 @@ def _attributes(scope: Scope, route: str, status: int, journey: Journey | None) 
 def _request_id(scope: Scope) -> bytes:
     given = header(scope, b"x-request-id")
     usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.decode().isprintable()
-    return given if usable else b"%032x" % random.getrandbits(128)  # no secret; a call into the kernel each would be
+    return given if usable else b"%032x" % random.getrandbits(128)  # no secret: no call into the kernel for each
 
 
 def _route(scope: Scope) -> str:

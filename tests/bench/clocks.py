@@ -29,7 +29,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "service.api.tensors_v2",
     ),
     DECODE: ("service.images", "service.png", "service.preprocess"),
-    QUEUE: ("service.batcher",),
+    QUEUE: ("service.batch", "service.batcher"),
     COMPUTE: ("service.session",),
     ENCODE: (
         "service.api.compression:packed",

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Answer, Batcher
+from service.batch import Answer
+from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Batcher
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 from tests.unit.service.fakes import HeldExecutor, RecordingModel
 

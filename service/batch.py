@@ -1,0 +1,69 @@
+"""What waits in a queue, what of it runs together, and how each request gets its rows of what came out."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Answer(NamedTuple):
+    """What became of one request: its rows of the outputs, and how it travelled."""
+
+    outputs: Array
+    batch_size: int
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One request in the queue. `taken` images are in a batch already, `answered` ones have their outputs."""
+
+    images: Array
+    slot: asyncio.Future[Answer]
+    arrived_s: float
+    taken: int = 0
+    answered: int = 0
+    started_s: float = 0.0
+    compute_s: float = 0.0
+    outputs: list[Array] = field(default_factory=list)
+    timer: asyncio.TimerHandle | None = None
+    background: bool = False
+
+
+class Piece(NamedTuple):
+    """The part of an entry that rides in one batch."""
+
+    entry: Entry
+    images: Array
+
+
+class Batch(NamedTuple):
+    """What runs together, and since when (seconds of `time.perf_counter`)."""
+
+    pieces: list[Piece]
+    begun_s: float
+
+    def fail(self, error: BaseException) -> None:
+        """The same error to everybody who still waits."""
+        for entry, _ in self.pieces:
+            if not entry.slot.done():
+                entry.slot.set_exception(error)
+
+    def answer(self, outputs: Array, compute_s: float) -> None:
+        """Hands the outputs, (images, ...) in the order of the pieces, to whom they belong."""
+        at = 0
+        for entry, images in self.pieces:
+            rows = outputs[at : at + len(images)]
+            at += len(images)
+            entry.answered += len(images)
+            entry.compute_s += compute_s
+            entry.outputs.append(rows)
+            if entry.answered == len(entry.images) and not entry.slot.done():
+                whole = rows if len(entry.outputs) == 1 else np.concatenate(entry.outputs)
+                queue_s = entry.started_s - entry.arrived_s
+                entry.slot.set_result(Answer(whole, len(outputs), queue_s, entry.compute_s))
