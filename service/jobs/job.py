@@ -106,7 +106,7 @@ def _classify(
         chunks = decoded_in_order(pool, workers, pictures[done:], recipe)
         served = load(folder, Wish(), settings, Metrics())
         try:
-            for batch in in_full_batches(chunks, _fastest_batch(served)):
+            for batch in in_full_batches(chunks, fastest_batch(served)):
                 probabilities = served.session.run(batch.images) if len(batch.images) else nothing
                 records = records_of(batch.entries, probabilities, folder.labels, folders, top_k)
                 journal.append(records)
@@ -117,7 +117,7 @@ def _classify(
             pool.shutdown(cancel_futures=True)
 
 
-def _fastest_batch(served: Served) -> int:
+def fastest_batch(served: Served) -> int:
     """The measured size with the most images a second."""
     return max(served.batch_ms, key=lambda size: size / served.batch_ms[size])
 

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,11 +14,12 @@ from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVers
 from service.images import decode
 from service.jobs import job as jobs
 from service.jobs.errors import Interrupted, OutputTaken
-from service.jobs.job import Job, run
+from service.jobs.job import Job, fastest_batch, run
 from service.jobs.journal import Journal
 from service.jobs.shards import WHOLE, Shard
 from service.jobs.summary import Report
 from service.manifest import read_manifest
+from service.served import Served
 from service.session import Session
 from service.settings import Settings
 from tests.pictures import picture
@@ -29,8 +31,9 @@ BROKEN = ["class-0/07.png", "class-1/13.png"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model and 50 pictures in folders named like its labels, two of them broken."""
+    """A model, run in batches of eight, and 50 pictures in folders named like its labels, two of them broken."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "fastest_batch", lambda served: 8)  # else what is measured here and now
     write_version(tmp_path / "models", "linear", 1)
     for at in range(PICTURES):
         path = tmp_path / f"photos/class-{at // 10}/{at:02}.png"
@@ -87,6 +90,11 @@ def test_the_answers_are_those_of_the_model_on_each_picture_alone(here: Path) ->
         wanted = session.run(pixels[None])[0]
         given = {found["index"]: found["probability"] for found in line["predictions"]}
         assert [given[index] for index in range(4)] == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+def test_the_batches_are_of_the_size_with_the_most_pictures_a_second() -> None:
+    served = SimpleNamespace(batch_ms={1: 1.0, 2: 1.5, 4: 2.5, 8: 6.0})
+    assert fastest_batch(cast(Served, served)) == 4
 
 
 def test_the_summary_knows_how_many_were_right(here: Path) -> None:
