@@ -4,16 +4,19 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow lint types format readme requirements requirements-check audit clean
+.PHONY: serve test test-slow test-long lint types format readme requirements requirements-check audit clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
 
 test: $(DEV) $(SERVE)  ## the test suite
-	.venv-dev/bin/pytest -m "not slow" -n auto --dist loadfile
+	.venv-dev/bin/pytest -m "not slow and not long" -n auto --dist loadfile
 
 test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or push load
 	.venv-dev/bin/pytest -m slow
+
+test-long: $(DEV) $(SERVE)  ## a shipped recipe in full, and the largest conversion: before a release
+	.venv-dev/bin/pytest -m long
 
 lint: $(DEV)
 	.venv-dev/bin/ruff check .

@@ -130,7 +130,7 @@ def test_the_end_comes_within_the_drain_timeout(zoo: Path) -> None:
         started_s = time.monotonic()
         service.terminate()
         service.exit_code()
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 15
         connection.close()
 
 
@@ -144,7 +144,7 @@ def test_a_model_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> Non
         started_s = time.monotonic()
         service.terminate()
         assert service.exit_code() == 1
-        assert time.monotonic() - started_s < 6
+        assert time.monotonic() - started_s < 15
         asking.join(10)
 
 

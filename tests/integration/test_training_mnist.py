@@ -38,7 +38,7 @@ def test_a_short_run_on_few_digits_learns(data_dir: Path, tmp_path: Path) -> Non
     assert train_and_publish({"epochs": "4", "limit": "4000"}, data_dir, tmp_path) > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_recipe_reaches_99_2_percent(data_dir: Path, tmp_path: Path) -> None:
     assert train_and_publish({}, data_dir, tmp_path) >= 0.992
 

@@ -45,7 +45,10 @@ OPTIONS = {
     "ResNet v1.5": ("resnet50", {"stride_in_3x3": True, "width": 0.25}, (64, 64)),
     "GoogLeNet trained with auxiliary classifiers": ("googlenet", {"auxiliary": True}, (64, 64)),
 }
-AT_224 = ["vgg-d", "googlenet", "resnet50"]
+AT_224 = [
+    pytest.param("vgg-d", marks=pytest.mark.long),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("googlenet", "resnet50")),
+]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -60,7 +63,6 @@ def test_options(case: str, tmp_path: Path) -> None:
     check(name, (height, width, 3), tmp_path, **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", AT_224)
 def test_at_224(name: str, tmp_path: Path) -> None:
     check(name, (224, 224, 3), tmp_path)

@@ -113,7 +113,7 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: Runnin
             client.sendall(flood)
         started_s = time.monotonic()
         assert classify(service, "linear").status_code == 200
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 15
         assert holding(service.process.pid).resident_bytes - resident_bytes < 20e6
 
 

@@ -60,4 +60,4 @@ def test_millions_of_wrong_values_cost_little(value: bytes) -> None:
     started_s = time.process_time()
     with pytest.raises(TooManyImages):
         parse(body, MOST)
-    assert time.process_time() - started_s < 2
+    assert time.process_time() - started_s < 5
