@@ -9,23 +9,13 @@ Shape = tuple[int, int, int]
 
 def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
     """Answers uniformly, after `rounds` products of two 256 x 256 matrices (about a millisecond each) a batch."""
-    body = helper.make_graph(
+    body = _round(
         [
-            helper.make_node("Identity", ["go"], ["go_on"]),
             helper.make_node("MatMul", ["state", "state"], ["squared"]),
             helper.make_node("Clip", ["squared", "low", "high"], ["next"]),
         ],
-        "round",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, [256, 256]),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, [256, 256]),
-        ],
         [_scalar(-1.0, "low"), _scalar(1.0, "high")],
+        [256, 256],
     )
     nodes = [
         helper.make_node("ReduceMean", ["float"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
@@ -33,16 +23,13 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
         helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
         helper.make_node("ReduceMean", ["end"], ["value"], keepdims=0),
         helper.make_node("Mul", ["value", "nought"], ["zero"]),
-        helper.make_node("Flatten", ["float"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
-        helper.make_node("Add", ["even", "zero"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        *_even_but_for_zero(),
     ]
     initial = [
         numpy_helper.from_array(np.array(rounds, np.int64), "rounds"),
         numpy_helper.from_array(np.array(True), "yes"),
         numpy_helper.from_array(np.full((256, 256), 1e-3, np.float32), "matrix"),
-        numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights"),
+        _weights(shape, classes),
         _scalar(0.0, "nought"),
     ]
     return _model(nodes, initial, shape, classes)
@@ -62,62 +49,39 @@ def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 def hungry_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     """Answers uniformly, but a batch in which any pixel is 255 needs 2**50 bytes more than there are."""
     nodes = [
-        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
-        helper.make_node("Cast", ["is_white"], ["once"], to=TensorProto.INT64),
+        *_whether_white("once"),
         helper.make_node("Mul", ["once", "many"], ["more"]),
         helper.make_node("Add", ["more", "one"], ["values"]),
         helper.make_node("Expand", ["nought", "values"], ["zeros"]),
         helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
-        helper.make_node("Flatten", ["float"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
-        helper.make_node("Add", ["even", "zero"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        *_even_but_for_zero(),
     ]
     initial = [
         _scalar(255.0, "white"),
         _scalar(0.0, "nought"),
         numpy_helper.from_array(np.array([2**48], np.int64), "many"),
         numpy_helper.from_array(np.array([1], np.int64), "one"),
-        numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights"),
+        _weights(shape, classes),
     ]
     return _model(nodes, initial, shape, classes)
 
 
 def endless_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     """Answers uniformly, but never on a batch in which any pixel is 255 (some 2**40 rounds)."""
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["state", "one"], ["next"])],
-        "round",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, []),
-        ],
-        [_scalar(1.0, "one")],
-    )
+    body = _round([helper.make_node("Add", ["state", "one"], ["next"])], [_scalar(1.0, "one")], [])
     nodes = [
-        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
-        helper.make_node("Cast", ["is_white"], ["once"], to=TensorProto.INT64),
+        *_whether_white("once"),
         helper.make_node("Mul", ["once", "for_ever"], ["rounds"]),
         helper.make_node("Loop", ["rounds", "yes", "nought"], ["end"], body=body),
         helper.make_node("Mul", ["end", "nought"], ["zero"]),
-        helper.make_node("Flatten", ["float"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
-        helper.make_node("Add", ["even", "zero"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        *_even_but_for_zero(),
     ]
     initial = [
         _scalar(255.0, "white"),
         _scalar(0.0, "nought"),
         numpy_helper.from_array(np.array(2**40, np.int64), "for_ever"),
         numpy_helper.from_array(np.array(True), "yes"),
-        numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights"),
+        _weights(shape, classes),
     ]
     return _model(nodes, initial, shape, classes)
 
@@ -134,16 +98,14 @@ def blank_graph(shape: Shape, classes: int) -> onnx.ModelProto:
         helper.make_node("Mul", ["even", "factor"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
     ]
-    weights = numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights")
+    weights = _weights(shape, classes)
     return _model(nodes, [_scalar(255.0, "white"), weights], shape, classes)
 
 
 def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     """Answers uniformly, but leaves the last class out for a batch in which any pixel is 255."""
     nodes = [
-        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
-        helper.make_node("Cast", ["is_white"], ["missing"], to=TensorProto.INT64),
+        *_whether_white("missing"),
         helper.make_node("Sub", ["classes", "missing"], ["end"]),
         helper.make_node("Flatten", ["float"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
@@ -152,8 +114,47 @@ def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     ]
     integers = {"classes": classes, "begin": 0, "axis": 1}
     initial = [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in integers.items()]
-    weights = numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights")
+    weights = _weights(shape, classes)
     return _model(nodes, [_scalar(255.0, "white"), weights, *initial], shape, classes)
+
+
+def _whether_white(name: str) -> list[onnx.NodeProto]:
+    """`name`, int64, is 1 for a batch in which any pixel is `white`, and 0 for any other."""
+    return [
+        helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
+        helper.make_node("Cast", ["is_white"], [name], to=TensorProto.INT64),
+    ]
+
+
+def _even_but_for_zero() -> list[onnx.NodeProto]:
+    """Every class as probable as every other; the answer waits for `zero`."""
+    return [
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["even"]),
+        helper.make_node("Add", ["even", "zero"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+
+
+def _round(nodes: list[onnx.NodeProto], initial: list[onnx.TensorProto], shape: list[int]) -> onnx.GraphProto:
+    """The body of a Loop whose `nodes` make `next` out of `state`, both of this shape."""
+    value = helper.make_tensor_value_info
+    return helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), *nodes],
+        "round",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("state", TensorProto.FLOAT, shape),
+        ],
+        [value("go_on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, shape)],
+        initial,
+    )
+
+
+def _weights(shape: Shape, classes: int) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights")
 
 
 def _scalar(value: float, name: str) -> onnx.TensorProto:

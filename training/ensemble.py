@@ -22,6 +22,7 @@ from training.evaluate import Scores
 from training.graph_join import averaged
 from training.parity import Sample, check_parity, sample_folder, sample_split
 from training.service_path import ServicePath
+from training.sources import Source
 from training.version_folder import GRAPH, Made, fill
 from training.versions import publish
 
@@ -130,9 +131,8 @@ def _fill(
         labels=labels,
         parity=parity,
         architecture=f"ensemble of {len(members.versions)}",
-        source="the mean of " + ", ".join(map(_named, members.versions)),
+        source=Source("the mean of " + ", ".join(map(_named, members.versions)), None, labels, dataset),
         command=f"convoy-train ensemble {' '.join(f'models/{_named(v)}' for v in members.versions)} --name {name}",
-        dataset=dataset,
         scores=scores,
     )
     fill(folder, made)

@@ -4,42 +4,23 @@ Keras must run on TensorFlow here, which is what can be converted, but the netwo
 """
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import keras
 import onnx
 from pydantic import ValidationError
 
-from service.manifest import (
-    FEATURES,
-    ExtraGraph,
-    File,
-    Input,
-    Manifest,
-    Parity,
-    Preprocessing,
-    Provenance,
-    Variant,
-    sha256_of,
-    write_manifest,
-)
-from training import backend, plots
+from service.manifest import FEATURES, ExtraGraph, Input, Preprocessing
 from training.callbacks import Say
-from training.card import Facts, write_card
 from training.convert import to_onnx
 from training.errors import TrainingError, Worse
-from training.evaluate import Scores
 from training.features import write_features
 from training.parity import Sample, check_parity, sample_folder, sample_split
-from training.samples import write_samples
 from training.servable import DETECTION, Outputs, Scaling, classes_of, input_of, servable
 from training.service_path import ServicePath
 from training.sources import Source, labels_for
-from training.version_folder import CONFUSION, GRAPH, LABELS
+from training.version_folder import GRAPH, Made, fill
 from training.versions import publish
-
-CURVES = "curves.png"
 
 
 @dataclass(frozen=True)
@@ -123,22 +104,30 @@ def _check_crop(how: Preprocessing, expects: Input) -> None:
 
 def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
     """Writes everything that belongs to a version into its folder, still hidden."""
-    (folder / LABELS).write_text("".join(f"{label}\n" for label in job.labels), encoding="utf-8")
-    network = servable(job.source.model, job.options.scaling, job.options.outputs, job.sample.images[:DETECTION])
+    source, options = job.source, job.options
+    network = servable(source.model, options.scaling, options.outputs, job.sample.images[:DETECTION])
     onnx.save(to_onnx(network), folder / GRAPH)
-    path = ServicePath(folder / GRAPH, job.expects, job.options.preprocessing, len(job.labels))
+    path = ServicePath(folder / GRAPH, job.expects, options.preprocessing, len(job.labels))
     parity = check_parity(network, path, job.sample)
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.pictures} pictures")
-    scores = None if job.source.dataset is None else path.score(job.source.dataset.test)
+    scores = None if source.dataset is None else path.score(source.dataset.test)
     if scores is not None:
         say(f"test accuracy {scores.accuracy:.4f} over {scores.pictures} pictures, through the service's own path")
-        if scores.accuracy < job.options.least_accuracy:
-            raise Worse(f"{scores.accuracy:.4f} is less than {job.options.least_accuracy:.4f}: nothing is published.")
-    extra = _features(folder, job, say) if job.options.features else {}
-    manifest = _manifest(folder, job, parity, scores, extra)
-    write_manifest(manifest, folder)
-    _plot(folder, job, scores)
-    write_card(folder, Facts(job.options.name, version, manifest, job.labels, job.source, scores))
+        if scores.accuracy < options.least_accuracy:
+            raise Worse(f"{scores.accuracy:.4f} is less than {options.least_accuracy:.4f}: nothing is published.")
+    made = Made(
+        name=options.name,
+        version=version,
+        expects=job.expects,
+        preprocessing=options.preprocessing,
+        labels=job.labels,
+        parity=parity,
+        architecture=source.model.name if source.recipe is None else source.recipe.architecture,
+        source=source,
+        scores=scores,
+        extra_graphs=_features(folder, job, say) if options.features else {},
+    )
+    fill(folder, made)
 
 
 def _sample(source: Source, options: Options, expects: Input) -> Sample:
@@ -152,47 +141,3 @@ def _sample(source: Source, options: Options, expects: Input) -> Sample:
 def _features(folder: Path, job: _Job, say: Say) -> dict[str, ExtraGraph]:
     written = write_features(folder, job.source.model, job.options.scaling, job.expects, job.sample, say)
     return {} if written is None else {FEATURES: written}
-
-
-def _manifest(folder: Path, job: _Job, parity: Parity, scores: Scores | None, extra: dict[str, ExtraGraph]) -> Manifest:
-    variant = Variant(
-        file=GRAPH,
-        sha256=sha256_of(folder / GRAPH),
-        precision="float32",
-        bytes=(folder / GRAPH).stat().st_size,
-        test_accuracy=None if scores is None else scores.accuracy,
-        parity=parity,
-    )
-    return Manifest(
-        input=job.expects,
-        preprocessing=job.options.preprocessing,
-        classes=len(job.labels),
-        labels=File(file=LABELS, sha256=sha256_of(folder / LABELS)),
-        parameters=job.source.model.count_params(),
-        variants=[variant],
-        extra_graphs=extra,
-        samples=write_samples(folder, job.expects, len(job.labels), {"float32": GRAPH}),
-        metrics={} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss},
-        provenance=_provenance(job.source),
-    )
-
-
-def _provenance(source: Source) -> Provenance:
-    recipe, dataset = source.recipe, source.dataset
-    return Provenance(
-        source=source.name,
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        architecture=source.model.name if recipe is None else recipe.architecture,
-        recipe=None if recipe is None else recipe.name,
-        dataset=None if dataset is None else dataset.name,
-        dataset_note=None if dataset is None else dataset.note,
-        seed=None if recipe is None else recipe.seed,
-        libraries=backend.library_versions(),
-    )
-
-
-def _plot(folder: Path, job: _Job, scores: Scores | None) -> None:
-    if job.source.run is not None:
-        plots.plot_curves(job.source.run.history(), folder / CURVES)
-    if scores is not None:
-        plots.plot_confusion(scores.confusion, job.labels, folder / CONFUSION)

@@ -30,6 +30,7 @@ from training.pictures import read_picture
 from training.samples import generated_pictures
 from training.servable import Outputs, detect_outputs
 from training.service_path import ServicePath
+from training.sources import Source
 from training.version_folder import GRAPH, Made, fill
 from training.versions import publish
 
@@ -157,7 +158,7 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial
         preprocessing=foreign.preprocessing,
         labels=foreign.classes.labels,
         architecture=foreign.model.graph.name or foreign.path.stem,
-        source=f"{foreign.path.name}, made elsewhere",
+        source=Source(f"{foreign.path.name}, made elsewhere", None, foreign.classes.labels),
         command=command_for(foreign.path, name, foreign.said),
         parity=parity,
         metrics=metrics,

@@ -1,4 +1,4 @@
-"""What lies in a version folder beside its graph, for graphs that no Keras network here was made into."""
+"""What lies in a version folder beside its graph."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from service.manifest import (
+    ExtraGraph,
     File,
     Input,
     Manifest,
@@ -19,7 +20,6 @@ from service.manifest import (
 )
 from training import backend, plots
 from training.card import Facts, write_card
-from training.datasets.base import Dataset
 from training.evaluate import Scores
 from training.graph import parameters_of
 from training.samples import write_samples
@@ -28,11 +28,12 @@ from training.sources import Source
 GRAPH = "model.onnx"
 LABELS = "labels.txt"
 CONFUSION = "confusion.png"
+CURVES = "curves.png"
 
 
 @dataclass(frozen=True)
 class Made:
-    """What manifest and card tell of a graph. `scores` are on the test set of `dataset`, through the service's path."""
+    """What manifest and card tell of a graph. `scores` are on its source's test set, through the service's path."""
 
     name: str
     version: int
@@ -41,26 +42,28 @@ class Made:
     labels: tuple[str, ...]
     parity: Parity
     architecture: str
-    source: str
-    command: str
-    dataset: Dataset | None = None
+    source: Source
+    command: str | None = None
+    """What made it, where that is not `convoy-train export`."""
     scores: Scores | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
 
 
 def fill(folder: Path, made: Made) -> None:
-    """Writes labels, samples, manifest and card beside the graph that lies in the folder."""
+    """Writes labels, samples, manifest, plots and card beside the graph that lies in the folder."""
     (folder / LABELS).write_text("".join(f"{label}\n" for label in made.labels), encoding="utf-8")
     manifest = _manifest(folder, made)
     write_manifest(manifest, folder)
+    if made.source.run is not None:
+        plots.plot_curves(made.source.run.history(), folder / CURVES)
     if made.scores is not None:
         plots.plot_confusion(made.scores.confusion, made.labels, folder / CONFUSION)
-    source = Source(made.source, None, made.labels, made.dataset)
-    write_card(folder, Facts(made.name, made.version, manifest, made.labels, source, made.scores, made.command))
+    write_card(folder, Facts(made.name, made.version, manifest, made.labels, made.source, made.scores, made.command))
 
 
 def _manifest(folder: Path, made: Made) -> Manifest:
-    scores, graph = made.scores, folder / GRAPH
+    scores, network, graph = made.scores, made.source.model, folder / GRAPH
     measured = {} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
     variant = Variant(
         file=GRAPH,
@@ -75,8 +78,9 @@ def _manifest(folder: Path, made: Made) -> Manifest:
         preprocessing=made.preprocessing,
         classes=len(made.labels),
         labels=File(file=LABELS, sha256=sha256_of(folder / LABELS)),
-        parameters=parameters_of(onnx.load(graph)),
+        parameters=parameters_of(onnx.load(graph)) if network is None else network.count_params(),
         variants=[variant],
+        extra_graphs=made.extra_graphs,
         samples=write_samples(folder, made.expects, len(made.labels), {"float32": GRAPH}),
         metrics={**measured, **made.metrics},
         provenance=_provenance(made),
@@ -84,11 +88,14 @@ def _manifest(folder: Path, made: Made) -> Manifest:
 
 
 def _provenance(made: Made) -> Provenance:
+    recipe, dataset = made.source.recipe, made.source.dataset
     return Provenance(
-        source=made.source,
+        source=made.source.name,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         architecture=made.architecture,
-        dataset=None if made.dataset is None else made.dataset.name,
-        dataset_note=None if made.dataset is None else made.dataset.note,
+        recipe=None if recipe is None else recipe.name,
+        dataset=None if dataset is None else dataset.name,
+        dataset_note=None if dataset is None else dataset.note,
+        seed=None if recipe is None else recipe.seed,
         libraries=backend.library_versions(),
     )

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from service.manifest import IMAGE, PROBABILITIES
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
+from training.convert import to_onnx
 from training.costs import Row
-from training.export import to_onnx
 from training.frugal import few_copies
 from training.graph_rows import graph_costs
 from training.network_rows import network_rows

@@ -3,15 +3,22 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from training.errors import TrainingError
-from training.options import DATA, DATA_DIR, PATH, RUNS_DIR, SKIP_BAD, example, import_keras
+from training.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
+
+if TYPE_CHECKING:
+    from training.distributed import Team
+    from training.recipes.base import Recipe
+    from training.runs import Run
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 FINE_TUNE = "fine-tune"
+LATEST = "latest"
 
 
 def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -29,9 +36,9 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
     )
 )
 @click.argument("recipe", required=False, shell_complete=_recipe_names)
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--seed", type=int, help="Instead of the recipe's.")
-@click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
+@EPOCHS
+@SEED
+@LIMIT
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.")
 @DATA
 @SKIP_BAD
@@ -60,7 +67,7 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
     "CONVOY_NUM_PROCESSES and CONVOY_PROCESS_ID (or JOB_COMPLETION_INDEX) name.",
 )
 @click.option(
-    "--resume", is_flag=False, flag_value="latest", metavar="[RUN]", help="Go on with this run, or the recipe's last."
+    "--resume", is_flag=False, flag_value=LATEST, metavar="[RUN]", help="Go on with this run, or the recipe's last."
 )
 @click.option("--go-on", is_flag=True, help="Resume the last run if it was interrupted, else start one: for jobs.")
 def run(
@@ -90,9 +97,6 @@ def run(
     The same seed on as many cores of the same machine gives the same weights. After Ctrl-C or a kill, --resume goes on
     from the last finished epoch to the weights that the run would have had.
     """
-    from training.recipes import find_recipe
-    from training.recipes.base import started_from, with_settings
-
     if recipe is None and application is None:
         raise click.UsageError("Missing argument 'RECIPE'.")
     recipe = recipe or FINE_TUNE
@@ -102,8 +106,7 @@ def run(
             "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, --skip-bad, "
             "--weights."
         )
-    published = find_recipe(recipe)
-    chosen = with_settings(published if application is None else started_from(application, published), changes)
+    chosen = _chosen(recipe, application, changes)
     from training import distributed
 
     team = distributed.join(os.environ) if together else distributed.ALONE
@@ -113,23 +116,36 @@ def run(
 
     place = Place(data_dir, data, data_note, skip_bad, workers)
     if go_on and runs.all_unfinished(runs_dir, name or recipe):
-        resume = "latest"
+        resume = LATEST
     say = click.echo if team.leads else lambda line: None
     try:
         with team.held():
             if resume is None:
                 trainer.train(chosen, runs_dir, say, place, name, weights, tensorboard, team)
             else:
-                latest = resume == "latest"
-                interrupted = team.prepare(
-                    lambda: runs.latest_unfinished(runs_dir, name or recipe) if latest else runs.open_run(Path(resume)),
-                    lambda run: {"run": run.folder.name},
-                )
-                trainer.resume(interrupted, say, place, tensorboard, team)
+                trainer.resume(_interrupted(team, resume, runs_dir, name or recipe), say, place, tensorboard, team)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
         sys.exit(STOPPED)
+
+
+def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
+    from training.recipes import find_recipe
+    from training.recipes.base import started_from, with_settings
+
+    published = find_recipe(recipe)
+    return with_settings(published if application is None else started_from(application, published), changes)
+
+
+def _interrupted(team: "Team", resume: str, runs_dir: Path, name: str) -> "Run":
+    """The run to go on with; of several processes the first one finds it."""
+    from training import runs
+
+    return team.prepare(
+        lambda: runs.latest_unfinished(runs_dir, name) if resume == LATEST else runs.open_run(Path(resume)),
+        lambda run: {"run": run.folder.name},
+    )
 
 
 def changes_of(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import click
 
 from training.cli.run import STOPPED, changes_of
 from training.errors import TrainingError
-from training.options import DATA, DATA_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
+from training.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
 
 JOB_INDEX = "JOB_COMPLETION_INDEX"
 
@@ -31,9 +31,9 @@ JOB_INDEX = "JOB_COMPLETION_INDEX"
 )
 @click.option("--index", type=click.IntRange(min=0), help="Only this run, from 0; default: JOB_COMPLETION_INDEX.")
 @click.option("--list", "only_list", is_flag=True, help="Only print the list of runs.")
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--seed", type=int, help="Instead of the recipe's.")
-@click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
+@EPOCHS
+@SEED
+@LIMIT
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs. Repeatable.")
 @DATA
 @SKIP_BAD

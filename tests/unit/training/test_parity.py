@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from service.manifest import Input, Preprocessing
 from tests.pictures import picture, random_pixels
+from training.convert import to_onnx
 from training.datasets.base import ArraySplit
 from training.errors import TrainingError
-from training.export import to_onnx
 from training.parity import Sample, check_parity, sample_folder, sample_split
 from training.service_path import ServicePath
 
