@@ -20,7 +20,7 @@ from tests.running import CONVOY
 from tests.versions import write_version
 
 PICTURES = 250
-END_S = 60
+END_S = 180
 
 
 @pytest.fixture

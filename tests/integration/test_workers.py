@@ -51,11 +51,11 @@ def pids(service: RunningService) -> list[int]:
 
 def ask_each_on_a_new_connection(service: RunningService, path: str, count: int = 30) -> list[httpx.Response]:
     """So many connections that both workers are asked."""
-    return [httpx.get(service.url + path) for _ in range(count)]
+    return [httpx.get(service.url + path, timeout=30) for _ in range(count)]
 
 
 def classify(service: RunningService, **params: str) -> httpx.Response:
-    return httpx.post(service.url + CLASSIFY, content=picture(), params=params)
+    return httpx.post(service.url + CLASSIFY, content=picture(), params=params, timeout=30)
 
 
 def ask_until_each_answered(service: RunningService) -> list[str]:

@@ -14,7 +14,7 @@ from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Batcher
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 from tests.unit.service.fakes import HeldExecutor, RecordingModel
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 class Bench:

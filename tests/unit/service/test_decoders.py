@@ -47,7 +47,7 @@ def test_one_owner_is_served_in_order() -> None:
 
 def test_all_threads_work_and_no_more_than_those() -> None:
     now, most, lock = 0, 0, threading.Lock()
-    together = threading.Barrier(3, timeout=5)
+    together = threading.Barrier(3, timeout=30)
 
     def job() -> None:
         nonlocal now, most

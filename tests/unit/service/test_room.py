@@ -44,14 +44,14 @@ def test_a_large_one_is_not_passed_by_small_ones() -> None:
     with room.of(5):
         threads = [threading.Thread(target=large)]
         threads[0].start()
-        waits.wait(5)
+        waits.wait(30)
         while not room._turn.locked():
             pass
         threads.append(threading.Thread(target=small))
         threads[1].start()
-        goes.wait(5)
+        goes.wait(30)
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert order == ["large", "small"]
 
 
