@@ -15,11 +15,13 @@ import numpy as np
 
 from service.batch import Answer, Array, Batch, Entry, Piece
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
+from service.leash import TookTooLong
 
 Run = Callable[[Array], Array]
 
 SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
 UNMEASURED_RETRY_S = 1.0
+BRIEF_S = 0.0003
 BACKGROUND_FIRST_EVERY = 8  # batches: the lower priority never starves
 
 
@@ -36,9 +38,15 @@ class Batcher:
         max_delay_ms: float = 0.0,
         instances: int = 1,
         on_batch: Callable[[Array, float], None] = lambda outputs, compute_s: None,
+        run_briefly: Run | None = None,
     ) -> None:
-        """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` hears of outputs and seconds."""
+        """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` hears of outputs and seconds.
+
+        `run_briefly` does the same on the loop's own thread, for batches that should take no time worth mentioning;
+        it raises TookTooLong where one does, which then runs on the executor as all do from then on.
+        """
         self._run = run
+        self._run_briefly = run_briefly
         self._executor = executor
         self._max_batch_size = max_batch_size
         self._max_queue_images = max_queue_images
@@ -206,22 +214,47 @@ class Batcher:
     def _launch(self, pieces: list[Piece]) -> None:
         batch = Batch(pieces, time.perf_counter())
         self._begun_s.append(batch.begun_s)
+        loop = asyncio.get_running_loop()
+        if self._run_briefly is not None and self._is_brief(batch):
+            self._run_here(loop, batch, self._run_briefly)
+        else:
+            self._run_there(loop, batch)
+
+    def _is_brief(self, batch: Batch) -> bool:
+        expected_s = self._seconds_per_image * sum(len(piece.images) for piece in batch.pieces)
+        return 0 < expected_s < BRIEF_S
+
+    def _run_here(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
+        """Two changes of thread less: a lone client waits a quarter less, eight get a quarter more answers."""
+        started_s = time.perf_counter()
+        try:
+            outputs = self._run_together(run, batch)
+        except TookTooLong:
+            self._run_briefly = None
+            self._run_there(loop, batch)
+        except Exception as error:
+            loop.call_soon(self._finish_failed, batch, error)
+        else:
+            loop.call_soon(self._finish, batch, outputs, time.perf_counter() - started_s)
+
+    def _run_there(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         # Not by run_in_executor: its second future, chained to the first, costs 5 % of a request of 64 digits.
-        self._executor.submit(self._run_and_tell, asyncio.get_running_loop(), batch)
+        self._executor.submit(self._run_and_tell, loop, batch)
 
     def _run_and_tell(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         """On the executor's thread: runs, and tells the loop what became of it."""
         started_s = time.perf_counter()
         try:
-            outputs = self._run_together([piece.images for piece in batch.pieces])
+            outputs = self._run_together(self._run, batch)
         except BaseException as error:
             loop.call_soon_threadsafe(self._finish_failed, batch, error)
         else:
             loop.call_soon_threadsafe(self._finish, batch, outputs, time.perf_counter() - started_s)
 
-    def _run_together(self, parts: list[Array]) -> Array:
+    def _run_together(self, run: Run, batch: Batch) -> Array:
+        parts = [piece.images for piece in batch.pieces]
         images = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        outputs = self._run(images)
+        outputs = run(images)
         if len(outputs) != len(images):
             raise ModelFailed(f"The model gave {len(outputs)} answers to {len(images)} images.")
         return outputs

@@ -19,7 +19,7 @@ from service.manifest import Manifest, Variant
 from service.metrics import Metrics
 from service.providers import USUAL_BATCH, batch_buckets, choose_variant, place
 from service.repository import VersionFolder
-from service.session import Session, available_providers
+from service.session import BriefRuns, Session, available_providers
 from service.settings import Settings
 from service.statistics import Statistics
 from service.wanted import Wish
@@ -37,6 +37,7 @@ class Served:
     folder: VersionFolder
     variant: Variant
     session: Session
+    brief_runs: BriefRuns
     batcher: Batcher
     executor: ThreadPoolExecutor
     statistics: Statistics
@@ -66,6 +67,7 @@ class Served:
         """Answers what is queued, then lets the graph go."""
         await self.batcher.drain()
         self.executor.shutdown(wait=False)
+        self.brief_runs.close()
 
 
 def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics) -> Served:
@@ -83,6 +85,7 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         raise
     size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
     statistics = Statistics()
+    brief_runs = BriefRuns(session)
     batcher = Batcher(
         session.run,
         executor,
@@ -91,9 +94,22 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
         on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
+        run_briefly=brief_runs.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
     )
-    features = Features(folder)
-    return Served(folder, variant, session, batcher, executor, statistics, threads, instances, size, batch_ms, features)
+    return Served(
+        folder=folder,
+        variant=variant,
+        session=session,
+        brief_runs=brief_runs,
+        batcher=batcher,
+        executor=executor,
+        statistics=statistics,
+        threads=threads,
+        instances=instances,
+        max_batch_size=size,
+        batch_ms=batch_ms,
+        features=Features(folder),
+    )
 
 
 def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Variant, Session, dict[int, float]]:

@@ -14,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
+from service.leash import Leash, TookTooLong
 from service.manifest import IMAGE, PROBABILITIES, Input
 from service.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusable
 
@@ -45,15 +46,18 @@ class Session:
     def provider(self) -> str:
         return str(self._session.get_providers()[0])
 
-    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8], options: onnxruntime.RunOptions | None = None) -> NDArray[np.float32]:
         """Probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
 
-        Raises ModelFailed, and of that OutOfMemory where the batch was too large for what is left.
+        Raises ModelFailed, and of that OutOfMemory where the batch was too large for what is left; TookTooLong when
+        another thread has set `terminate` of the options.
         """
         batch = self._padded(images)
         try:
-            (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch})
+            (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch}, options)
         except Exception as error:
+            if options is not None and options.terminate:
+                raise TookTooLong from error
             raise _failure(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
         self._check_answer(probabilities, len(batch))
         return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
@@ -91,6 +95,25 @@ class Session:
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(PROBABILITIES) != ("tensor(float)", [self._classes]):
             raise BrokenVersion(f"{self._path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
+
+
+class BriefRuns:
+    """Runs of a session on a thread that may not be held up, one at a time."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._options = onnxruntime.RunOptions()
+        self._leash = Leash(functools.partial(setattr, self._options, "terminate", True))
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As the session's; one that takes longer than the leash's patience is ended, and raises TookTooLong."""
+        self._options.terminate = False
+        with self._leash:
+            return self._session.run(images, self._options)
+
+    def close(self) -> None:
+        """No run comes any more."""
+        self._leash.close()
 
 
 class FeatureSession:

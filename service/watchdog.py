@@ -7,7 +7,7 @@ from service.registry import Registry
 
 
 class Watchdog:
-    """Stopping a run that does not end is not possible; another version in its place, or a restart, is the way out."""
+    """A model that hung once would hang again: another version in its place, or a restart, is the way out."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
+from service.leash import TookTooLong
 from service.manifest import Input
 from service.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
-from service.session import Session, _failure, available_providers, library_problem
-from tests.graphs import blank_graph, brittle_graph, hungry_graph, short_graph
+from service.session import BriefRuns, Session, _failure, available_providers, library_problem
+from tests.graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
 from tests.versions import linear_graph
 
 SHAPE = (8, 6, 1)
@@ -247,6 +248,28 @@ def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_
 def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
     assert _failure(RuntimeError(words)) is OutOfMemory
     assert _failure(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
+
+
+def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
+    network = session(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    brief = BriefRuns(network)
+    np.testing.assert_array_equal(brief.run(images(3)), network.run(images(3)))
+    brief.close()
+
+
+def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
+    brief = BriefRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
+    with pytest.raises(TookTooLong):
+        brief.run(np.full((1, *SHAPE), 255, np.uint8))
+    assert brief.run(np.zeros((1, *SHAPE), np.uint8)).shape == (1, CLASSES)
+    brief.close()
+
+
+def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
+    brief = BriefRuns(session(brittle_graph(SHAPE, CLASSES), tmp_path))
+    with pytest.raises(ModelFailed):
+        brief.run(np.full((1, *SHAPE), 255, np.uint8))
+    brief.close()
 
 
 def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
