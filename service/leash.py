@@ -14,7 +14,7 @@ class TookTooLong(Exception):
 class Leash:
     """A context around one run at a time; `end` is called once it has taken `patience_s`, up to twice that.
 
-    Entering and leaving cost a microsecond: the thread looks only now and then, and sleeps while nothing runs.
+    Entering and leaving cost 0.2 us: the thread looks only now and then, and sleeps while nothing runs.
     """
 
     def __init__(self, end: Callable[[], None], patience_s: float = PATIENCE_S) -> None:

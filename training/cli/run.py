@@ -139,7 +139,7 @@ def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "R
 
 
 def _interrupted(team: "Team", resume: str, runs_dir: Path, name: str) -> "Run":
-    """The run to go on with; of several processes the first one finds it."""
+    """The run to go on with; processes that train together must all find the same."""
     from training import runs
 
     return team.prepare(
