@@ -97,14 +97,16 @@ class RunningService:
             self.process.stderr.close()
 
     def metric(self, name: str, **labels: str) -> float:
-        """One sample's value, 0 where there is none yet."""
+        """The sum of the samples of that name and those labels, 0 where there is none yet."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        for family in text_string_to_metric_families(self.client.get("/metrics").text):
-            for sample in family.samples:
-                if sample.name == name and all(sample.labels.get(k) == v for k, v in labels.items()):
-                    return float(sample.value)
-        return 0.0
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return sum(
+            float(sample.value)
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def _read(self) -> None:
         assert self.process.stderr is not None
