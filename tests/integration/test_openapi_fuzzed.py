@@ -29,15 +29,14 @@ CONFIG = f"""
 """
 
 
-@pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service with the names of the examples, whose repository clients may change."""
-    root = tmp_path_factory.mktemp("labelled")
+@pytest.fixture
+def labelled(tmp_path: Path) -> Iterator[RunningService]:
+    """A service with the names of the examples, whose repository clients may change: one for each test."""
+    models, state = tmp_path / "models", tmp_path / "state.json"
     for version in (1, 2):  # of a size that no JSON has by chance: it could pass for a raw tensor
-        write_version(root / "models", MODEL, version, shape=(28, 28, 1), classes=10)
-    wanted = {"models": {MODEL: {"versions": {"latest": 2}, "labels": {LABEL: 1}}}}
-    (root / "state.json").write_text(json.dumps(wanted))
-    with RunningService(root / "models", state=root / "state.json", repository_changes="true") as running:
+        write_version(models, MODEL, version, shape=(28, 28, 1), classes=10)
+    state.write_text(json.dumps({"models": {MODEL: {"versions": {"latest": 2}, "labels": {LABEL: 1}}}}))
+    with RunningService(models, state=state, repository_changes="true") as running:
         yield running
 
 
