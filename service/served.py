@@ -17,7 +17,8 @@ from service.features import Features
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.manifest import Manifest, Variant
 from service.metrics import Metrics
-from service.providers import USUAL_BATCH, batch_buckets, choose_variant, place
+from service.pieces import Pieces, fastest_batch
+from service.providers import CPU_PROVIDER, USUAL_BATCH, batch_buckets, choose_variant, place
 from service.repository import VersionFolder
 from service.session import BriefRuns, Session, available_providers
 from service.settings import Settings
@@ -25,8 +26,11 @@ from service.statistics import Statistics
 from service.wanted import Wish
 
 MEASURE_S = 1.0  # spent on measuring one version at most, past the first run of each size
+ENOUGH_MS = 10.0  # of runs of one size, and two of them
 CHEAP_MS = 1.0  # a run has its price besides, 0.2 ms: 64 digits at once instead of 2 x 32 are answered for 10 % less
 LARGEST_BATCH = 256
+BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
+BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 12 % more pictures, 4 to 8 % x64
 NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
 
 
@@ -72,8 +76,8 @@ class Served:
 
 def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics) -> Served:
     """Loads, warms and measures one version; blocks for as long as that takes. Raises BrokenVersion."""
-    instances = wish.instances
-    threads = settings.threads or max(1, usable_cores() // settings.workers // instances)
+    instances, cores = wish.instances, usable_cores() // settings.workers
+    threads = settings.threads or max(1, cores // instances)
     executor = ThreadPoolExecutor(
         instances, f"run-{folder.model}-{folder.version}", initializer=partial(_yield_to_others, wish.weight)
     )
@@ -85,9 +89,10 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         raise
     size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
     statistics = Statistics()
-    brief_runs = BriefRuns(session)
+    pieces = Pieces(session.run, fastest_batch(batch_ms))
+    brief_runs = BriefRuns(pieces.run)
     batcher = Batcher(
-        session.run,
+        pieces.run,
         executor,
         max_batch_size=size,
         max_queue_images=settings.max_queue_images,
@@ -95,6 +100,7 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         instances=instances,
         on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
         run_briefly=brief_runs.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
+        brief_s=_brief_s(session, cores),
     )
     return Served(
         folder=folder,
@@ -133,19 +139,24 @@ def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Vari
 
 
 def _measured(session: Session, manifest: Manifest, sizes: Sequence[int]) -> dict[int, float]:
-    """Milliseconds of a run by batch size, the better of two once warm; every size is warmed, however slow."""
+    """Milliseconds of a run by batch size, the best of several once warm; every size is warmed, however slow."""
     milliseconds: dict[int, float] = {}
     end_s = time.perf_counter() + MEASURE_S
     for size in sizes:
         batch = np.zeros((size, *manifest.input.shape), np.uint8)
         session.warm_up([size])
         runs: list[float] = []
-        while len(runs) < 2 and (not runs or time.perf_counter() < end_s):
+        while not runs or (time.perf_counter() < end_s and (len(runs) < 2 or sum(runs) < ENOUGH_MS)):
             started_s = time.perf_counter()
             session.run(batch)
             runs.append((time.perf_counter() - started_s) * 1000)
         milliseconds[size] = round(min(runs), 3)
     return milliseconds
+
+
+def _brief_s(session: Session, cores: int) -> float:
+    """What a run may be expected to take, in seconds, to run on the event loop's own thread."""
+    return BRIEF_ON_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else BRIEF_S
 
 
 def _largest_within(batch_ms: dict[int, float], budget_ms: float) -> int | None:

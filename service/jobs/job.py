@@ -23,8 +23,9 @@ from service.jobs.results import check_format
 from service.jobs.shards import Shard
 from service.jobs.summary import Report, Summary
 from service.metrics import Metrics
+from service.pieces import fastest_batch
 from service.repository import Repository, VersionFolder
-from service.served import Served, load
+from service.served import load
 from service.settings import Settings
 from service.source import local_models
 from service.wanted import Wish
@@ -106,7 +107,7 @@ def _classify(
         chunks = decoded_in_order(pool, workers, pictures[done:], recipe)
         served = load(folder, Wish(), settings, Metrics())
         try:
-            for batch in in_full_batches(chunks, fastest_batch(served)):
+            for batch in in_full_batches(chunks, fastest_batch(served.batch_ms)):
                 probabilities = served.session.run(batch.images) if len(batch.images) else nothing
                 records = records_of(batch.entries, probabilities, folder.labels, folders, top_k)
                 journal.append(records)
@@ -115,11 +116,6 @@ def _classify(
         finally:
             served.executor.shutdown(wait=False)
             pool.shutdown(cancel_futures=True)
-
-
-def fastest_batch(served: Served) -> int:
-    """The measured size with the most images a second."""
-    return max(served.batch_ms, key=lambda size: size / served.batch_ms[size])
 
 
 def _open(job: Job, repository: Repository, begun: Record | None) -> VersionFolder:

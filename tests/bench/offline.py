@@ -22,11 +22,12 @@ import numpy as np
 
 from service.cores import usable_cores
 from service.jobs.decoding import Recipe
-from service.jobs.job import Job, fastest_batch, run
+from service.jobs.job import Job, run
 from service.jobs.pictures import Picture, find_pictures
 from service.jobs.pool import decoded_in_order
 from service.jobs.shards import WHOLE
 from service.metrics import Metrics
+from service.pieces import fastest_batch
 from service.repository import Repository, VersionFolder
 from service.served import load
 from service.settings import Settings
@@ -62,7 +63,7 @@ def decode(pictures: list[Picture], folder: VersionFolder) -> None:
 def infer(count: int, folder: VersionFolder, settings: Settings) -> None:
     """In the batches that the job takes."""
     served = load(folder, Wish(), settings, Metrics())
-    size = fastest_batch(served)
+    size = fastest_batch(served.batch_ms)
     batch = np.random.default_rng(0).integers(0, 255, (size, *folder.manifest.input.shape), np.uint8)
     for _ in range(0, count, size):
         served.session.run(batch)

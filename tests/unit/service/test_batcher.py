@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batch import Answer
-from service.batcher import BACKGROUND_FIRST_EVERY, BRIEF_S, UNMEASURED_RETRY_S, Batcher
+from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Batcher
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 from service.leash import TookTooLong
 from tests.unit.service.fakes import HeldExecutor, RecordingModel
@@ -471,10 +471,13 @@ def test_every_kept_request_gets_exactly_its_own_rows(
     run(test)
 
 
+ANY_S = 3600.0  # every run is brief, however slow the machine
+
+
 def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
     async def test() -> None:
         here = RecordingModel()
-        bench = Bench(run_briefly=here)
+        bench = Bench(run_briefly=here, brief_s=ANY_S)
         first = await bench.submit(1)
         assert here.batches == [], "nothing is known of the speed yet"
         await bench.release()
@@ -490,11 +493,11 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
 def test_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
     async def test() -> None:
         here = RecordingModel()
-        bench = Bench(run_briefly=here)
-        bench.batcher._seconds_per_image = BRIEF_S
-        slot = await bench.submit(1)
-        await bench.release()
-        assert values(await slot) == [2]
+        bench = Bench(run_briefly=here, brief_s=1e-9)
+        for value in (1, 2):
+            slot = await bench.submit(value)
+            await bench.release()
+            assert values(await slot) == [2 * value]
         assert here.batches == []
 
     run(test)
@@ -508,7 +511,7 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
             tried.append(batch)
             raise TookTooLong
 
-        bench = Bench(run_briefly=ended)
+        bench = Bench(run_briefly=ended, brief_s=ANY_S)
         slots = [await bench.submit(1)]
         await bench.release()
         for value in (2, 3):
@@ -522,7 +525,7 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
 
 def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -> None:
     async def test() -> None:
-        bench = Bench(run_briefly=RecordingModel(poison=3))
+        bench = Bench(run_briefly=RecordingModel(poison=3), brief_s=ANY_S)
         first = await bench.submit(1)
         await bench.release()
         together = [bench.batcher.submit(images(value)) for value in (2, 3)]
@@ -540,7 +543,7 @@ def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -
 def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
     async def test() -> None:
         here = RecordingModel()
-        bench = Bench(run_briefly=here, max_batch_size=1)
+        bench = Bench(run_briefly=here, brief_s=ANY_S, max_batch_size=1)
         first = await bench.submit(0)
         await bench.release()
         slots = [bench.batcher.submit(images(value)) for value in range(20)]

@@ -254,13 +254,13 @@ def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
 
 def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
     network = session(linear_graph(WEIGHTS, SHAPE), tmp_path)
-    brief = BriefRuns(network)
+    brief = BriefRuns(network.run)
     np.testing.assert_array_equal(brief.run(images(3)), network.run(images(3)))
     brief.close()
 
 
 def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    brief = BriefRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
+    brief = BriefRuns(session(endless_graph(SHAPE, CLASSES), tmp_path).run)
     with pytest.raises(TookTooLong):
         brief.run(np.full((1, *SHAPE), 255, np.uint8))
     assert brief.run(np.zeros((1, *SHAPE), np.uint8)).shape == (1, CLASSES)
@@ -268,7 +268,7 @@ def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Pat
 
 
 def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
-    brief = BriefRuns(session(brittle_graph(SHAPE, CLASSES), tmp_path))
+    brief = BriefRuns(session(brittle_graph(SHAPE, CLASSES), tmp_path).run)
     with pytest.raises(ModelFailed):
         brief.run(np.full((1, *SHAPE), 255, np.uint8))
     brief.close()

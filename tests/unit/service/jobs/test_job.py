@@ -5,8 +5,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,12 +13,11 @@ from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVers
 from service.images import decode
 from service.jobs import job as jobs
 from service.jobs.errors import Interrupted, OutputTaken
-from service.jobs.job import Job, fastest_batch, run
+from service.jobs.job import Job, run
 from service.jobs.journal import Journal
 from service.jobs.shards import WHOLE, Shard
 from service.jobs.summary import Report
 from service.manifest import read_manifest
-from service.served import Served
 from service.session import Session
 from service.settings import Settings
 from tests.pictures import picture
@@ -33,7 +31,7 @@ BROKEN = ["class-0/07.png", "class-1/13.png"]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model, run in batches of eight, and 50 pictures in folders named like its labels, two of them broken."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "fastest_batch", lambda served: 8)  # else what is measured here and now
+    monkeypatch.setattr(jobs, "fastest_batch", lambda batch_ms: 8)  # else what is measured here and now
     write_version(tmp_path / "models", "linear", 1)
     for at in range(PICTURES):
         path = tmp_path / f"photos/class-{at // 10}/{at:02}.png"
@@ -90,11 +88,6 @@ def test_the_answers_are_those_of_the_model_on_each_picture_alone(here: Path) ->
         wanted = session.run(pixels[None])[0]
         given = {found["index"]: found["probability"] for found in line["predictions"]}
         assert [given[index] for index in range(4)] == pytest.approx(wanted.tolist(), abs=1e-6)
-
-
-def test_the_batches_are_of_the_size_with_the_most_pictures_a_second() -> None:
-    served = SimpleNamespace(batch_ms={1: 1.0, 2: 1.5, 4: 2.5, 8: 6.0})
-    assert fastest_batch(cast(Served, served)) == 4
 
 
 def test_the_summary_knows_how_many_were_right(here: Path) -> None:
