@@ -112,6 +112,8 @@ class Circle:
     def __init__(self, seat: Seat) -> None:
         self.seat = seat
         self._alarm: Alarm | None = None
+        self._told: str | None = None  # what the first alarm said, or would have
+        self._lock = threading.Lock()
         self._wires: dict[int, Wire] = {}
 
     def exchange(self, text: str, timeout_s: float | None = None) -> list[str]:
@@ -126,8 +128,12 @@ class Circle:
 
     @contextmanager
     def watched(self, alarm: Alarm) -> Iterator[None]:
-        """While it lasts, `alarm` is called from a thread with what has become of another process."""
-        self._alarm = alarm
+        """While it lasts, `alarm` is called from a thread with what has become of another process; at once where that
+        was before."""
+        with self._lock:
+            self._alarm, told = alarm, self._told
+        if told is not None:
+            alarm(told)
         try:
             yield
         finally:
@@ -157,8 +163,10 @@ class Circle:
         self._wires[other].listen(lines)
 
     def _raise_alarm(self, text: str) -> None:
-        if self._alarm is not None:
-            self._alarm(text)
+        with self._lock:
+            self._told, alarm = self._told or text, self._alarm
+        if alarm is not None:
+            alarm(text)
 
 
 def meet(seat: Seat) -> Circle:
