@@ -83,13 +83,13 @@ class StateFile:
             where = ".".join(map(str, first["loc"])) or "the file"
             raise BadState(f"{self.path} is not a valid state: {where}: {first['msg']}.") from error
 
-    def stamp(self) -> tuple[int, int]:
+    def stamp(self) -> tuple[int, int, int]:
         """Differs after every change; cheap."""
         try:
             found = self.path.stat()
         except OSError:
-            return 0, 0
-        return found.st_mtime_ns, found.st_ino
+            return 0, 0, 0
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def change(self, change: Callable[[Wanted], Wanted]) -> Wanted:
         """Reads, changes and writes under a lock. Raises BadState where the file cannot be read or written."""

@@ -29,7 +29,7 @@ class Watcher:
         self._watchdog = Watchdog(registry)
         self._scan_interval_s = scan_interval_s
         self._wanted = Wanted()
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._applied = -1
 
     async def run(self, bucket: Follower | None) -> None:

@@ -232,9 +232,7 @@ def test_a_service_that_went_away_is_said(visit: Visit) -> None:
 
 
 def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser: "Browser") -> None:
-    with RunningService(ROOT / "models", wait_ready=False, keys=f"page inference {KEY}") as locked:
-        locked.wait_for("version is loaded")
-        locked.wait_for("version is loaded")
+    with RunningService(ROOT / "models", keys=f"page inference {KEY}") as locked:
         visitor = Visit(browser, locked.url)
         page = visitor.page
         page.fill("#key", "a-wrong-key-of-some-length")

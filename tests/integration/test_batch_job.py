@@ -108,6 +108,7 @@ def test_killed_again_and_again_every_picture_counts_once(root: Path, start: Job
     for _ in range(3):
         process = start("-o", "r.jsonl")
         wait_until_more(partial, done + 8, process)
+        process.send_signal(signal.SIGSTOP)  # looking takes a while
         workers += workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         assert finish(process)[0] == -signal.SIGKILL

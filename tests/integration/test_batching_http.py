@@ -27,8 +27,8 @@ def test_64_clients_at_once_share_batches(service: RunningService) -> None:
 
 
 def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path: Path) -> None:
-    # A run takes some tenths of a second: time enough to notice who has left before the next batch forms.
-    write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=800))
+    # A run takes half a second: time enough to notice who has left before the next batch forms.
+    write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=2400))
     with RunningService(tmp_path, max_batch_size=2) as service, ThreadPoolExecutor(12) as clients:
         first = clients.submit(ask, service.url, "slow", 0)
         service.wait_until(lambda: service.metric("convoy_running_batches", model="slow") == 1)

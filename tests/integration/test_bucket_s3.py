@@ -220,7 +220,7 @@ def test_a_batch_job_reads_its_pictures_and_its_model_from_the_bucket(s3: S3, tm
     url = f"s3://{BUCKET}/{PREFIX}"
     words = ["batch", f"{url}/photos", "-m", "linear", "--models", url, "-o", "r.jsonl", "--decode-threads", "2"]
     env = {**os.environ, "CONVOY_BUCKET_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([CONVOY, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([CONVOY, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("linear version 2: 19 classified, 1 broken.")
     files = [json.loads(line)["file"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]

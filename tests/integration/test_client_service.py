@@ -92,7 +92,7 @@ def test_the_deadline_reaches_the_service(service: RunningService, client: Clien
 
 def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
     """Four requests of 32 pictures do not fit into a queue of 40: some are refused, and all are answered."""
-    write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=50))
+    write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=200))
     pictures = [picture(seed=seed % 7) for seed in range(4 * 32)]
     with RunningService(tmp_path, max_queue_images=40) as service:
         with Client(service.url, defaults={"background": True, "deadline_s": 60}) as client:

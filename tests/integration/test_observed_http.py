@@ -1,5 +1,6 @@
 """What an operator sees of a service under way: traces at a collector, a sampled log, counters by label."""
 
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,7 +57,11 @@ def collector() -> Iterator[Collector]:
         running.shutdown()
 
 
-def test_a_stop_hands_over_the_spans_of_every_request(zoo: Path, collector: Collector) -> None:
+def test_a_stop_hands_over_the_spans_of_every_request(
+    zoo: Path, collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import service.app\nservice.app.LAST_SPANS_S = 20.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with RunningService(zoo, otlp_endpoint=collector.url) as service:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "traced"}
         assert service.client.post(CLASSIFY, content=picture(), headers=headers).status_code == 200

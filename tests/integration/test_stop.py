@@ -26,6 +26,7 @@ class Client(threading.Thread):
         assert parsed.hostname
         self._connection = http.client.HTTPConnection(parsed.hostname, parsed.port, timeout=30)
         self._path = path
+        self._body = picture()
         self._headers = {} if keep_alive else {"Connection": "close"}
         self.answered = 0
         self.lost: list[str] = []
@@ -48,7 +49,7 @@ class Client(threading.Thread):
         """One connection's life: until an answer ends it."""
         will_close = False
         while not will_close:
-            self._connection.request("POST", self._path, body=picture(), headers=self._headers)
+            self._connection.request("POST", self._path, body=self._body, headers=self._headers)
             reply = self._connection.getresponse()
             will_close = reply.will_close
             reply.read()
@@ -73,7 +74,7 @@ def test_sigterm_under_load_loses_nothing(zoo: Path, workers: int) -> None:
 
 
 def test_what_is_queued_is_answered_and_readiness_fails_at_once(zoo: Path) -> None:
-    with RunningService(zoo) as service:
+    with RunningService(zoo, max_batch_size=1) as service:
         answers: list[int] = []
         path = "/api/v1/models/slow/classify"
         asking = [threading.Thread(target=lambda: answers.append(_post(service.url, path))) for _ in range(4)]

@@ -161,7 +161,7 @@ def test_a_slow_body_that_brings_enough_is_waited_for(strict: RunningService) ->
         wire.send(post(b"", length=len(body)))
         step = len(body) // 10
         for at in range(0, len(body), step):
-            time.sleep(BODY_S / 8)
+            time.sleep(BODY_S / 16)
             wire.send(body[at : at + step])
         assert wire.answer()[0] == 200
 

@@ -23,7 +23,7 @@ from tests.versions import write_version
 
 SHAPE = (8, 8, 1)
 WHITE = encode(np.full(SHAPE, 255, np.uint8))
-TIMEOUT_MS = 700
+TIMEOUT_MS = 3000
 HOUR_S = 3600
 
 
@@ -128,7 +128,7 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
     assert service.wait_for("model hangs")["model"] == "hangs"
     ready = service.client.get("/health/ready")
     assert ready.status_code == 503
-    assert "at one batch for more than 0.7 s" in ready.json()["error"]["reasons"]["hangs"]
+    assert f"at one batch for more than {TIMEOUT_MS / 1000:g} s" in ready.json()["error"]["reasons"]["hangs"]
     assert classify(service, "hangs").status_code == 504  # it waits behind the other, and is answered in its time
     assert classify(service, "linear").status_code == 200
     write_version(models, "hangs", 2)
@@ -249,7 +249,7 @@ def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pyt
         started_s = time.monotonic()
         asked.start()
         asked.join(30)
-        assert TIMEOUT_MS / 1000 <= time.monotonic() - started_s < 10
+        assert TIMEOUT_MS / 1000 <= time.monotonic() - started_s < 15
         assert service.wait_for("model hangs")["model"] == "hangs"
         write_version(tmp_path / "models", "hangs", 2)
         service.wait_ready()

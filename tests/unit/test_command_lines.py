@@ -1,6 +1,7 @@
 """Every command of convoy and convoy-train: help with an example, completion, and mistakes told without a traceback."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
     assert result.exit_code == 2
     assert "No such option" in result.output
     assert f"Try '{' '.join(path)} --help' for help." in result.output
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What commands do to the process that they are alone in, other tests would meet."""
+    monkeypatch.setattr("service.logs.set_up", lambda *_, **__: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

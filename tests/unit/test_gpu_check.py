@@ -65,17 +65,22 @@ Kept(Path(sys.argv[1])).add(Row("first", "1"))
 
 
 @pytest.mark.parametrize(
-    ("then", "why"),
-    [("time.sleep(60)", "failed: not finished in"), ("raise ValueError('no memory')", "failed: ValueError: no memory")],
+    ("then", "limit_s", "why"),
+    [
+        ("time.sleep(60)", 10.0, "failed: not finished in"),
+        ("raise ValueError('no memory')", 60.0, "failed: ValueError: no memory"),
+    ],
 )
-def test_what_a_step_found_outlives_it(plan: Plan, monkeypatch: pytest.MonkeyPatch, then: str, why: str) -> None:
+def test_what_a_step_found_outlives_it(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, then: str, limit_s: float, why: str
+) -> None:
     script = plan.work / "step.py"
     script.write_text(STEP.format(then=then))
     start = check.running
     replaced = [sys.executable, script, plan.work / "facts.rows"]
     monkeypatch.setattr(check, "running", lambda command, environment, log: start(replaced, environment, log))
     monkeypatch.setenv("PYTHONPATH", str(check.ROOT))
-    first, own = check._run(plan, "facts", 4.0)
+    first, own = check._run(plan, "facts", limit_s)
     assert first == Row("first", "1")
     assert own.found.startswith(why)
     assert own.holds is False
@@ -187,8 +192,8 @@ def test_the_generator_counts_answers_and_failures(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear")
     body = binary_bodies(tmp_path, [np.zeros((size, *SHAPE), np.uint8) for size in (1, 3)])
     with RunningService(tmp_path / "models") as service:
-        good = fire(f"{service.url}/v2/models/linear/infer", body, 3, 1.0)
-        bad = fire(f"{service.url}/v2/models/nope/infer", body, 3, 0.5)
+        good = fire(f"{service.url}/v2/models/linear/infer", body, 3, 4.0)
+        bad = fire(f"{service.url}/v2/models/nope/infer", body, 3, 3.0)
         answered = service.metric("convoy_batch_images_sum", model="linear")
     assert good.requests > 10
     assert good.failed == 0

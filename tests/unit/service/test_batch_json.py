@@ -57,7 +57,7 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize("value", [b"1", b"{}", b"[]", b'{"data":1}'])
 def test_millions_of_wrong_values_cost_little(value: bytes) -> None:
     body = b'{"images":[' + b",".join([value] * 2_000_000) + b"]}"
-    started_s = time.process_time()
+    started_s = time.thread_time()
     with pytest.raises(TooManyImages):
         parse(body, MOST)
-    assert time.process_time() - started_s < 5
+    assert time.thread_time() - started_s < 5

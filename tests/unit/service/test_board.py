@@ -152,4 +152,4 @@ def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
     assert requests_in(board.sums_of_others()) == 10
     assert list(tmp_path.glob("sums-*")) == []
     told = ["workers cannot tell each other anything", "workers can tell each other again"]
-    assert [record.message for record in caplog.records] == told
+    assert [record.message for record in caplog.records if record.name == "convoy"] == told

@@ -119,7 +119,8 @@ def test_a_file_that_went_bad_or_away_leaves_the_keys_of_before(
     assert ring.allow(SECRET.encode(), "inference") == "shop"
 
 
-def test_a_file_is_looked_at_once_a_second_not_at_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_looked_at_now_and_then_not_at_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "LOOK_EVERY_S", 3600.0)
     file = tmp_path / "keys"
     file.write_text(f"shop inference {SECRET}")
     ring = Keyring("", file)

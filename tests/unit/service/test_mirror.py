@@ -77,7 +77,8 @@ def test_an_outage_changes_nothing_and_is_logged_once(
     mirror.sync()
     mirror.sync()
     assert mirror.error == ""
-    assert [record.message for record in caplog.records] == ["models cannot be fetched", "models are fetched again"]
+    told = [record.message for record in caplog.records if record.name == "convoy"]
+    assert told == ["models cannot be fetched", "models are fetched again"]
 
 
 @pytest.mark.parametrize("what", ["emptied", "gone", "without versions"])
@@ -259,7 +260,7 @@ def test_what_was_broken_is_told_by_every_process(
     (remote / "a" / "2" / "labels.txt").write_text("x")
     mirror.sync()
     mirror.sync()
-    assert [record.message for record in caplog.records] == ["version cannot be fetched"]
+    assert [record.message for record in caplog.records if record.name == "convoy"] == ["version cannot be fetched"]
     BucketMirror(bucket, tmp_path / "cache").sync()
-    assert [record.message for record in caplog.records] == ["version cannot be fetched"] * 2
+    assert [record.message for record in caplog.records if record.name == "convoy"] == ["version cannot be fetched"] * 2
     assert json.loads((mirror.local / ".state.json").read_text())["problems"].keys() == {"a/2"}

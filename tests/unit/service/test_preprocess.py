@@ -132,9 +132,9 @@ def test_scaling_down_is_antialiased() -> None:
 @pytest.mark.parametrize("size", [(1, 65_535), (65_535, 1)], ids=["wide", "high"])
 def test_an_extreme_shape_stays_cheap(size: tuple[int, int], how: Preprocessing) -> None:
     pixels = noise(*size)
-    started_s = time.process_time()
+    started_s = time.thread_time()
     assert prepare(pixels, input_of(224, 224), how).shape == (224, 224, 3)
-    assert time.process_time() - started_s < 1
+    assert time.thread_time() - started_s < 1
 
 
 @given(

@@ -250,7 +250,7 @@ def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
     assert one.instances == 2
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     inside = one.executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
-    assert inside - before == 3
+    assert inside == min(before + 3, 19), "the least that there is"
 
 
 def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
