@@ -15,7 +15,7 @@ from types import FrameType
 import uvicorn
 
 from service import heap, logs
-from service.acceptor import Acceptor, Crowd
+from service.acceptor import Acceptor, Crowd, let_nobody_in
 from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.board import Board
 from service.lifecycle import Lifecycle
@@ -73,6 +73,7 @@ class Server(uvicorn.Server):
         for acceptor in self._acceptors:
             acceptor.close()
         for listener in sockets or []:
+            let_nobody_in(listener)
             await self._accept_the_last(listener)
         self._lifecycle.closing = True
         await self._hear_the_last()
