@@ -5,12 +5,9 @@ them alive: 32 clients that came at once were all answered by one of two workers
 """
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import mmap
 import socket
-import struct
 from collections.abc import Callable, Sized
 from pathlib import Path
 
@@ -23,21 +20,6 @@ AT_ONCE = 64  # a turn: connections wait for nothing but each other, requests fo
 ABSENT = -1
 MORE_THAN_ANYBODY = 2**62
 BYTES = 8
-
-# <linux/filter.h> and <asm-generic/socket.h>, which Python does not name.
-SO_ATTACH_FILTER = 26
-BPF_RETURN, DROP = 0x06, 0
-
-
-def let_nobody_in(sock: socket.socket) -> None:
-    """From now on Linux drops whoever knocks at the listening socket, who calls again a second later.
-
-    Else one is let in now and then between the last `accept` and the closing, which resets its connection. Elsewhere
-    than on Linux nothing is done.
-    """
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", BPF_RETURN, 0, 0, DROP))
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
 class Crowd:

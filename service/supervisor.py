@@ -13,6 +13,7 @@ from types import FrameType
 
 from service import logs
 from service.board import Board
+from service.newcomers import turn_away
 
 # A worker that dies sooner than this after its start is replaced only after a pause, doubled each time.
 STABLE_S = 10.0
@@ -67,6 +68,7 @@ class Supervisor:
                 slot.ended()
 
     def _stop(self) -> bool:
+        turn_away(self._sock)
         self._sock.close()  # the workers close theirs; then nobody can connect any more
         alive = [slot.process for slot in self._slots if slot.process is not None]
         for process in alive:

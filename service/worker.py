@@ -15,10 +15,11 @@ from types import FrameType
 import uvicorn
 
 from service import heap, logs
-from service.acceptor import Acceptor, Crowd, let_nobody_in
+from service.acceptor import Acceptor, Crowd
 from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.board import Board
 from service.lifecycle import Lifecycle
+from service.newcomers import turn_away
 from service.registry import Registry
 from service.settings import Settings, split
 from service.wanted import StateFile
@@ -73,7 +74,8 @@ class Server(uvicorn.Server):
         for acceptor in self._acceptors:
             acceptor.close()
         for listener in sockets or []:
-            let_nobody_in(listener)
+            if self._parent == os.getpid():  # alone; where it is one of several, the others may stay
+                turn_away(listener)
             await self._accept_the_last(listener)
         self._lifecycle.closing = True
         await self._hear_the_last()

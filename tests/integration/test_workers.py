@@ -114,6 +114,12 @@ def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningServic
     assert service.exit_code() == 0
 
 
+def test_a_worker_that_is_stopped_alone_shuts_nobody_out(service: RunningService) -> None:
+    os.kill(pids(service)[0], signal.SIGTERM)
+    service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
+    assert {reply.status_code for reply in ask_each_on_a_new_connection(service, "/health/live", 10)} == {200}
+
+
 def requests_counted(service: RunningService) -> float:
     """On a connection of its own: any worker may answer."""
     with httpx.Client(base_url=service.url) as client:

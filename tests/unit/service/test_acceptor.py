@@ -1,16 +1,13 @@
 """Connections go to the worker that has fewest; one that is absent, slow or stale is not waited for."""
 
 import asyncio
-import errno
-import select
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from service.acceptor import ABSENT, Acceptor, Crowd, let_nobody_in
+from service.acceptor import ABSENT, Acceptor, Crowd
 
 
 class Server(asyncio.Protocol):
@@ -178,22 +175,3 @@ def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: py
         await worker.end()
 
     run(scenario)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no filter on sockets")
-def test_who_knocks_while_the_door_closes_is_not_let_in_but_who_waits_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        door.setblocking(False)
-        with socket.create_connection(door.getsockname()) as early, socket.socket() as late:
-            let_nobody_in(door)
-            late.setblocking(False)
-            assert late.connect_ex(door.getsockname()) == errno.EINPROGRESS
-            taken, _ = door.accept()
-            with taken:
-                taken.sendall(b"welcome")
-                assert early.recv(7) == b"welcome"
-            with pytest.raises(BlockingIOError):
-                door.accept()
-            door.close()
-            select.select([], [late], [], 30)
-            assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
