@@ -124,3 +124,11 @@ def _says_yes(happened: Callable[[], Any]) -> bool:
         return bool(happened())
     except httpx.TransportError:
         return False
+
+
+def alive(pid: int) -> bool:
+    """Whether that process runs. A zombie does not: who reaps the orphans of a container is not ours to say."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ import pytest
 from service.jobs.journal import Journal
 from tests.graphs import slow_graph
 from tests.pictures import picture
-from tests.running import CONVOY
+from tests.running import CONVOY, alive
 from tests.versions import write_version
 
 PICTURES = 250
@@ -92,13 +92,6 @@ def workers_of(parent: int) -> list[int]:
             child = int(status.parent.name)
             found += [child, *workers_of(child)]
     return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

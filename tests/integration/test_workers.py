@@ -18,7 +18,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.pictures import picture, random_pixels
-from tests.running import RunningService
+from tests.running import RunningService, alive
 from tests.versions import write_version
 
 WORKERS = 2
@@ -207,12 +207,6 @@ def test_no_worker_outlives_a_killed_supervisor(service: RunningService) -> None
     workers = pids(service)
     service.process.kill()
     service.wait_until(lambda: not any(map(alive, workers)))
-
-
-def alive(pid: int) -> bool:
-    """A zombie is not: who reaps the orphans of a container is not ours to say."""
-    status = Path(f"/proc/{pid}/status")
-    return status.exists() and "\nState:\tZ" not in status.read_text()
 
 
 @pytest.mark.slow
