@@ -112,7 +112,7 @@ def _instances(workers: int) -> int:
 
 
 def _set_up(args: argparse.Namespace) -> int:
-    set_up(args.peers)
+    set_up(args.peers, args.python)
     return 0
 
 
@@ -150,6 +150,7 @@ def _arguments() -> argparse.Namespace:
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
     setup.set_defaults(run=_set_up)
+    setup.add_argument("--python", default=sys.executable, help="for a peer that this Python is too new for")
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
     for command in (run, peers, over):

@@ -120,7 +120,9 @@ def constant_rates(found: Compared) -> dict[tuple[str, str], float]:
 
 def _about(plan: Plan, model: LocalModel, chosen: Samples) -> dict[str, str]:
     versions = [
-        f"{PEERS[name].title}: {environments.PACKAGES[name]} {environments.version(name)}" for name in plan.peers
+        f"{PEERS[name].title}: {environments.PACKAGES[name]} {environments.version(name)} "
+        f"(Python {environments.python_of(name).version})"
+        for name in plan.peers
     ]
     changed = convoy.own_settings()
     return machine.describe() | {

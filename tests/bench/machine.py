@@ -17,14 +17,15 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 def describe() -> dict[str, str]:
     """CPU model, cores, how busy they are, date, and the versions of Convoy and of what it serves with."""
+    python, libraries = _served_with()
     return {
         "CPU": cpu_model(),
         "cores": str(usable_cores()),
         "busy with other work": f"{os.getloadavg()[0]:.1f} (load average before the start; near 0 is idle)",
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}, Python {python}",
         "date": datetime.now(UTC).date().isoformat(),
         "convoy": f"{version('convoy')}, commit {_commit()}",
-        "versions": ", ".join(_served_versions()),
+        "versions": libraries,
         "generators": ", ".join(_generators()),
     }
 
@@ -37,11 +38,17 @@ def cpu_model() -> str:
     return f"{name[1] if name else platform.processor() or 'unknown'} ({', '.join(known) or 'no AVX2'})"
 
 
-def _served_versions() -> list[str]:
-    """Of the environment that serves, which is not this one."""
-    code = "import sys; from importlib.metadata import version; [print(name, version(name)) for name in sys.argv[1:]]"
+def _served_with() -> tuple[str, str]:
+    """The Python and the libraries of the environment that serves, which is not this one."""
+    code = """
+import platform, sys
+from importlib.metadata import version
+print(platform.python_version())
+print(", ".join(f"{name} {version(name)}" for name in sys.argv[1:]))
+"""
     done = subprocess.run([PYTHON, "-c", code, *LIBRARIES], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    python, libraries = done.stdout.splitlines()
+    return python, libraries
 
 
 def _commit() -> str:

@@ -52,15 +52,24 @@ def test_applications_read_instances_and_batch_from_one_place() -> None:
         assert {"INSTANCES", "MAX_BATCH", "Net"} <= names, file.name
 
 
-def test_triton_is_configured_for_the_job(job: Job, cache: Path) -> None:
-    site = cache / "triton/lib/python3/site-packages"
+@pytest.fixture
+def triton(cache: Path) -> Path:
+    """Its environment, made with a Python that need not be the one of the tests."""
+    folder = cache / "triton"
+    (folder / "lib/python3/site-packages").mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text("home = /opt/python3.12/bin\nversion = 3.12.1\nexecutable = /a=b/python3\n")
+    return folder
+
+
+def test_triton_is_configured_for_the_job_and_for_its_own_python(job: Job, triton: Path) -> None:
+    site = triton / "lib/python3/site-packages"
     server = site / "pytriton/tritonserver"
     (server / "backends/python").mkdir(parents=True)
     (server / "backends/python/libtriton_python.so").touch()
-    for minor in range(11, 20):
-        stubs = server / f"python_backend_stubs/3.{minor}"
+    for minor in ("3.11", "3.12", "3.13"):
+        stubs = server / "python_backend_stubs" / minor
         stubs.mkdir(parents=True)
-        (stubs / "triton_python_backend_stub").touch()
+        (stubs / "triton_python_backend_stub").write_text(minor)
     (site / "nvidia_pytriton.libs").mkdir()
     (site / "nvidia_pytriton.libs/libcudart-1.so").touch()
     start = start_triton(job)
@@ -69,13 +78,12 @@ def test_triton_is_configured_for_the_job(job: Job, cache: Path) -> None:
     assert "dims: [28, 28, 1]" in config
     assert "max_queue_delay" not in config
     assert f"--model-repository={job.folder / 'repository'}" in start.command
-    assert (job.folder / "backends/python/triton_python_backend_stub").exists()
-    assert str(site / "nvidia_pytriton.libs") in start.environment["LD_LIBRARY_PATH"]
+    assert (job.folder / "backends/python/triton_python_backend_stub").read_text() == "3.12"
+    assert start.environment["LD_LIBRARY_PATH"] == f"{site / 'nvidia_pytriton.libs'}:/opt/python3.12/lib"
 
 
-def test_a_triton_without_this_python_is_a_sentence(job: Job, cache: Path) -> None:
-    (cache / "triton/lib/python3/site-packages").mkdir(parents=True)
-    with pytest.raises(CannotMeasure, match="no backend for this Python"):
+def test_a_triton_without_its_python_is_a_sentence(job: Job, triton: Path) -> None:
+    with pytest.raises(CannotMeasure, match=r"no backend for Python 3\.12"):
         start_triton(job)
 
 

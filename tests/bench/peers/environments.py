@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench.errors import CannotMeasure
 
@@ -21,13 +22,28 @@ COMMON = ("onnxruntime", "pillow")
 NEEDED_BYTES = 3 * 10**9  # the environments, and pip's working space
 
 
+class Python(NamedTuple):
+    """What an environment was made with: the version, as 3.11.7, and the folder with its bin and lib."""
+
+    version: str
+    prefix: Path
+
+    @property
+    def minor(self) -> str:
+        """As in 3.11."""
+        return self.version.rpartition(".")[0]
+
+
 def home() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "convoy-peers"
 
 
-def set_up(names: Sequence[str]) -> None:
-    """Makes the environments that are not there yet. Raises CannotMeasure for an unknown peer or a full disk."""
+def set_up(names: Sequence[str], python: str = sys.executable) -> None:
+    """Makes the environments that are not there yet, with that Python.
+
+    Raises CannotMeasure for an unknown peer, a full disk, or one that cannot be installed.
+    """
     for name in names:
         if name not in PACKAGES:
             raise CannotMeasure(f"There is no peer '{name}'; there are {', '.join(PACKAGES)}.")
@@ -35,7 +51,7 @@ def set_up(names: Sequence[str]) -> None:
         home().mkdir(parents=True, exist_ok=True)
         _need_room()
         print(f"installing {name} into {home() / name} ...", flush=True)
-        _install(name)
+        _install(name, python)
 
 
 def executable(name: str, command: str) -> Path:
@@ -46,6 +62,13 @@ def site_packages(name: str) -> Path:
     return next((home() / name / "lib").glob("python*/site-packages"))
 
 
+def python_of(name: str) -> Python:
+    """Source: PEP 405, which names both in the environment's pyvenv.cfg."""
+    lines = (home() / name / "pyvenv.cfg").read_text().splitlines()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    return Python(told["version"], Path(told["home"]).parent)
+
+
 def version(name: str) -> str:
     """The installed version of the peer's package, as its metadata folder says."""
     project = re.sub(r"[-_.]+", "_", PACKAGES[name].partition("[")[0])
@@ -53,12 +76,15 @@ def version(name: str) -> str:
     return found.name.removesuffix(".dist-info").rpartition("-")[2]
 
 
-def _install(name: str) -> None:
+def _install(name: str, python: str) -> None:
     # A half-made environment of an interrupted run is made anew: the marker comes last.
-    subprocess.run([sys.executable, "-m", "venv", "--clear", home() / name], check=True)
+    subprocess.run([python, "-m", "venv", "--clear", home() / name], check=True)
     pip = [executable(name, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, PACKAGES[name], *COMMON]).returncode:
-        raise CannotMeasure(f"{PACKAGES[name]} could not be installed; see above, or leave it out with --peers.")
+        raise CannotMeasure(
+            f"{PACKAGES[name]} could not be installed; see above. "
+            f"Leave it out with --peers, or try another Python: python -m tests.bench setup --peers {name} --python ..."
+        )
     _marker(name).touch()
 
 

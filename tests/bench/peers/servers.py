@@ -6,14 +6,13 @@ Every peer gets the same graph, as many instances as Convoy has workers, one thr
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.loads import Load
-from tests.bench.peers.environments import executable, home, site_packages
+from tests.bench.peers.environments import executable, home, python_of, site_packages
 
 APPS = Path(__file__).parent / "apps"
 MAX_BATCH = 32
@@ -66,9 +65,10 @@ def triton(job: Job) -> Start:
     """NVIDIA's server out of the nvidia-pytriton wheel. Its onnxruntime backend is not there, so: Python backend."""
     site = site_packages("triton")
     server = site / "pytriton/tritonserver"
-    stub = server / f"python_backend_stubs/{sys.version_info.major}.{sys.version_info.minor}/triton_python_backend_stub"
+    python = python_of("triton")
+    stub = server / f"python_backend_stubs/{python.minor}/triton_python_backend_stub"
     if not stub.exists():
-        raise CannotMeasure(f"Triton has no backend for this Python {sys.version_info.major}.{sys.version_info.minor}.")
+        raise CannotMeasure(f"Triton has no backend for Python {python.minor}.")
     backend, model = job.folder / "backends/python", job.folder / f"repository/{MODEL}/1"
     backend.mkdir(parents=True)
     model.mkdir(parents=True)
@@ -77,7 +77,7 @@ def triton(job: Job) -> Start:
     shutil.copy(APPS / "triton_model.py", model / "model.py")
     (model.parent / "config.pbtxt").write_text(_triton_config(job))
     cuda = next(site.rglob("libcudart*"))  # linked against, though nothing runs on a GPU
-    libraries = f"{cuda.parent}:{Path(sys.base_prefix) / 'lib'}"
+    libraries = f"{cuda.parent}:{python.prefix / 'lib'}"
     http, grpc, metrics = job.ports
     command = [
         server / "bin/tritonserver",
