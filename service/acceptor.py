@@ -15,7 +15,7 @@ from service import logs
 
 GRACE_S = 0.005  # longer than a process waits for its turn on a busy core
 EXHAUSTED_PAUSE_S = 1.0
-UNEVEN = 8  # of so many connections one more is not uneven: a thousand that come at once are not counted out singly
+UNEVEN = 32  # of so many connections one more is not uneven: a thousand that come at once are not counted out singly
 AT_ONCE = 64  # a turn: connections wait for nothing but each other, requests for all of them
 ABSENT = -1
 MORE_THAN_ANYBODY = 2**62
@@ -67,12 +67,14 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self._listen()
         self.tell()
 
     def tell(self) -> None:
-        """Tells the others how many connections there are; while it is loading, nothing."""
-        self._crowd.tell(ABSENT if self._is_loading() else self._count())
+        """Tells the others how many connections there are, to be called when one has gone: clients that come right
+        after others would meet stale counts, and eight of them one worker. Who is loading or closed tells nothing."""
+        self._crowd.tell(ABSENT if self._is_closed or self._is_loading() else self._count())
 
     def close(self) -> None:
         """Takes no more. May be called again when the socket is closed."""
@@ -80,7 +82,8 @@ class Acceptor:
             self._loop.remove_reader(listening)
         if self._pause is not None:
             self._pause.cancel()
-        self._crowd.tell(ABSENT)
+        self._is_closed = True
+        self.tell()
 
     async def wait_closed(self) -> None:
         await asyncio.gather(*self._opening)

@@ -52,12 +52,16 @@ class Limits:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `refused` hears the status of each request that is refused here, before the application."""
+    """One connection. `refused` hears the status of each request that is refused here, before the application, and
+    `ended` of the connection's end."""
 
-    def __init__(self, limits: Limits, refused: Callable[[int], None], **uvicorn: Any) -> None:
+    def __init__(
+        self, limits: Limits, refused: Callable[[int], None], ended: Callable[[], None], **uvicorn: Any
+    ) -> None:
         super().__init__(**uvicorn)
         self._limits = limits
         self._refused = refused
+        self._ended = ended
         self._connection = Connection()
         self._requests = 0
         self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
@@ -75,6 +79,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().connection_lost(exc)
         self._connection.lose()
+        self._ended()
 
     def data_received(self, data: bytes) -> None:
         self._segment = len(data)

@@ -60,8 +60,7 @@ class Server(uvicorn.Server):
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
 
     async def on_tick(self, counter: int) -> bool:
-        for acceptor in self._acceptors:
-            acceptor.tell()
+        self._tell()
         orphaned = self._parent not in (os.getpid(), os.getppid())
         return await super().on_tick(counter) or orphaned
 
@@ -101,7 +100,13 @@ class Server(uvicorn.Server):
 
     def _protocol(self) -> asyncio.Protocol:
         kind = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore
+        return kind(  # type: ignore
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, ended=self._tell
+        )
+
+    def _tell(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.tell()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -86,7 +86,7 @@ def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
             workers = (Worker(sock, one), Worker(same, two))
             clients = connect(sock, 20)
             for worker in workers:
-                await worker.until_at_least(8)  # UNEVEN lets one be a little ahead
+                await worker.until_at_least(8)
             leave(clients)
             for worker in workers:
                 await worker.end()
