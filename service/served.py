@@ -17,7 +17,6 @@ from service.features import Features
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.manifest import Manifest, Variant
 from service.metrics import Metrics
-from service.pieces import Pieces, fastest_batch
 from service.providers import CPU_PROVIDER, USUAL_BATCH, batch_buckets, choose_variant, place
 from service.repository import VersionFolder
 from service.session import BriefRuns, Session, available_providers
@@ -89,10 +88,9 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
         raise
     size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
     statistics = Statistics()
-    pieces = Pieces(session.run, fastest_batch(batch_ms))
-    brief_runs = BriefRuns(pieces.run)
+    brief_runs = BriefRuns(session)
     batcher = Batcher(
-        pieces.run,
+        session.run,
         executor,
         max_batch_size=size,
         max_queue_images=settings.max_queue_images,

@@ -7,7 +7,6 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +100,8 @@ class Session:
 class BriefRuns:
     """Runs of a session on a thread that may not be held up, one at a time."""
 
-    def __init__(self, run: Callable[[NDArray[np.uint8], onnxruntime.RunOptions], NDArray[np.float32]]) -> None:
-        """`run` is a session's own, or calls that."""
-        self._run = run
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._options = onnxruntime.RunOptions()
         self._leash = Leash(functools.partial(setattr, self._options, "terminate", True))
 
@@ -111,7 +109,7 @@ class BriefRuns:
         """As the session's; one that takes longer than the leash's patience is ended, and raises TookTooLong."""
         self._options.terminate = False
         with self._leash:
-            return self._run(images, self._options)
+            return self._session.run(images, self._options)
 
     def close(self) -> None:
         """No run comes any more."""

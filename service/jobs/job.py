@@ -23,7 +23,6 @@ from service.jobs.results import check_format
 from service.jobs.shards import Shard
 from service.jobs.summary import Report, Summary
 from service.metrics import Metrics
-from service.pieces import fastest_batch
 from service.repository import Repository, VersionFolder
 from service.served import load
 from service.settings import Settings
@@ -116,6 +115,11 @@ def _classify(
         finally:
             served.executor.shutdown(wait=False)
             pool.shutdown(cancel_futures=True)
+
+
+def fastest_batch(batch_ms: dict[int, float]) -> int:
+    """Of batch sizes and the milliseconds they take, the one with the most images a second."""
+    return max(batch_ms, key=lambda size: size / batch_ms[size])
 
 
 def _open(job: Job, repository: Repository, begun: Record | None) -> VersionFolder:

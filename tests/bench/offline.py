@@ -22,12 +22,11 @@ import numpy as np
 
 from service.cores import usable_cores
 from service.jobs.decoding import Recipe
-from service.jobs.job import Job, run
+from service.jobs.job import Job, fastest_batch, run
 from service.jobs.pictures import Picture, find_pictures
 from service.jobs.pool import decoded_in_order
 from service.jobs.shards import WHOLE
 from service.metrics import Metrics
-from service.pieces import fastest_batch
 from service.repository import Repository, VersionFolder
 from service.served import load
 from service.settings import Settings

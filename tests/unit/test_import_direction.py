@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api batch client cores decoders errors hardware heap joined leash lifecycle logs newcomers pieces png "
+    "service api batch client cores decoders errors hardware heap joined leash lifecycle logs newcomers png "
     "room settings statistics tally",
     "manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",

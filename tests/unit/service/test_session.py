@@ -255,7 +255,7 @@ def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
 
 def patient(network: Session) -> BriefRuns:
     """Brief runs of which none is ended, however long the machine keeps them from its cores."""
-    brief = BriefRuns(network.run)
+    brief = BriefRuns(network)
     brief._leash._patience_s = PATIENCE_S
     return brief
 
@@ -268,7 +268,7 @@ def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
 
 
 def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    brief = BriefRuns(session(endless_graph(SHAPE, CLASSES), tmp_path).run)
+    brief = BriefRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
     with pytest.raises(TookTooLong):
         brief.run(np.full((1, *SHAPE), 255, np.uint8))
     brief._leash._patience_s = PATIENCE_S

@@ -13,7 +13,7 @@ from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVers
 from service.images import decode
 from service.jobs import job as jobs
 from service.jobs.errors import Interrupted, OutputTaken
-from service.jobs.job import Job, run
+from service.jobs.job import Job, fastest_batch, run
 from service.jobs.journal import Journal
 from service.jobs.shards import WHOLE, Shard
 from service.jobs.summary import Report
@@ -88,6 +88,19 @@ def test_the_answers_are_those_of_the_model_on_each_picture_alone(here: Path) ->
         wanted = session.run(pixels[None])[0]
         given = {found["index"]: found["probability"] for found in line["predictions"]}
         assert [given[index] for index in range(4)] == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch_ms", "size"),
+    [
+        ({1: 1.0}, 1),
+        ({1: 1.0, 2: 1.5, 4: 2.5, 8: 6.0}, 4),
+        ({1: 1.0, 2: 1.9, 4: 3.7}, 4),
+        ({1: 1.0, 2: 2.1, 4: 4.2}, 1),
+    ],
+)
+def test_the_fastest_batch_is_that_with_the_most_images_a_second(batch_ms: dict[int, float], size: int) -> None:
+    assert fastest_batch(batch_ms) == size
 
 
 def test_the_summary_knows_how_many_were_right(here: Path) -> None:
