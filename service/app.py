@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import heap
 from service.api import errors as api_errors
 from service.api.classify import Classify, ClassifyBatch
 from service.api.docs import docs_routes
@@ -95,9 +96,10 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         following = None if mirror is None else Follower(mirror, settings.bucket_interval_s)
-        watching = asyncio.create_task(watcher.run(following))
+        beside = [asyncio.create_task(watcher.run(following)), asyncio.create_task(heap.give_back_regularly())]
         yield
-        watching.cancel()
+        for task in beside:
+            task.cancel()
         try:
             await asyncio.wait_for(registry.close(), LAST_BATCHES_S)
         except TimeoutError:

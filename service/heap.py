@@ -1,12 +1,14 @@
-"""The C library's heap: what a worker frees is kept for the next request, and what a model leaves behind is not.
+"""The C library's heap: what a worker frees is kept for the requests of the next minute, and no longer.
 
 Both are glibc's own; with another C library they do nothing.
 """
 
+import asyncio
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 MIB = 2**20
+GIVE_BACK_EVERY_S = 60.0
 
 
 def keep_freed() -> None:
@@ -30,3 +32,14 @@ def give_back() -> bool:
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim is not None and bool(trim(0))
+
+
+async def give_back_regularly() -> None:
+    """Until it is cancelled: what was needed in a busy moment is not held for ever.
+
+    Without it a worker keeps the most that it ever needed at once, and so grows, ever more slowly, by every rare moment
+    in which more came together than before.
+    """
+    while True:
+        await asyncio.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.to_thread(give_back)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-BASE = "localhost/convoy-test-base:bookworm"
+BASE = "localhost/convoy-test-base:trixie"
 PACKAGES = "python3,python3-venv,ca-certificates"
 CERTIFICATES = "/etc/ssl/certs"
 # Where package access has a certificate authority of its own, this machine knows it, and pip is told by the base.
@@ -27,7 +27,7 @@ def base() -> str:
     known = run("buildah", "images", "--quiet", "--filter", f"reference={BASE}")
     if not known:
         with TemporaryDirectory(prefix="convoy-base-") as tree:
-            run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", tree)
+            run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "trixie", tree)
             _commit(Path(tree))
     return BASE
 

@@ -27,3 +27,27 @@ def test_freed_memory_is_kept_for_the_next_request() -> None:
     pages = 50 * 4 * 2**20 // resource.getpagesize()
     assert faults("pass") > pages / 2, "else there is nothing to keep"
     assert faults("heap.keep_freed()") < pages / 50
+
+
+HELD_AFTER_A_BUSY_MOMENT = """
+import asyncio, os
+from service import heap
+heap.keep_freed()
+heap.GIVE_BACK_EVERY_S = 0.01
+def resident_mib():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+async def main():
+    moment = [bytearray(os.urandom(2**20)) for _ in range(100)]
+    kept = moment[::10]  # lies between, so that the heap cannot just end sooner
+    del moment
+    held = resident_mib()
+    task = asyncio.create_task(heap.give_back_regularly())
+    async with asyncio.timeout(30):
+        while resident_mib() > held - 60:
+            await asyncio.sleep(0.01)
+asyncio.run(main())
+"""
+
+
+def test_what_a_busy_moment_needed_is_given_back_in_time() -> None:
+    subprocess.run([sys.executable, "-c", HELD_AFTER_A_BUSY_MOMENT], check=True)
