@@ -1,6 +1,6 @@
 """The C library's heap: what a worker frees is kept for the requests of the next minute, and no longer.
 
-Both are glibc's own; with another C library they do nothing.
+All of it is glibc's own; with another C library nothing happens.
 """
 
 import asyncio
