@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.cores import usable_cores
 from service.settings import Settings
-from tests.bench import alone, beside, overload, photographs, report
+from tests.bench import alone, beside, overload, paired, photographs, report
 from tests.bench.convoy import has_workers
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.environments import PACKAGES, set_up
@@ -90,6 +90,23 @@ def _overload(args: argparse.Namespace) -> int:
     return _end(content, found.voids(), args.report)
 
 
+def _paired(args: argparse.Namespace) -> int:
+    plan = paired.Plan(
+        checkouts=tuple(args.checkouts),
+        models=args.models,
+        model=args.model,
+        pictures=args.pictures,
+        workers=args.workers,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        connections=args.connections,
+        only=tuple(args.only),
+    )
+    found = paired.measure(plan, _say)
+    _say("\n" + report.table(paired.HEAD, paired.rows(found, plan)))
+    return _told(found.voids())
+
+
 def _photographs(args: argparse.Namespace) -> int:
     plan = photographs.Plan(
         pictures=args.pictures,
@@ -118,6 +135,10 @@ def _set_up(args: argparse.Namespace) -> int:
 
 def _end(content: str, voids: list[str], file: Path) -> int:
     print(f"\n{content}\n\nwritten into {file}")
+    return _told(voids)
+
+
+def _told(voids: list[str]) -> int:
     for name in voids:
         print(f"VOID: {name}.", file=sys.stderr)
     return len(voids)
@@ -148,15 +169,26 @@ def _arguments() -> argparse.Namespace:
     large = commands.add_parser("photographs", help="Convoy with ResNet-50, beside a loop without a service")
     large.set_defaults(run=_photographs)
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
+    pair = commands.add_parser("pair", help="checkouts of Convoy in turn: does a change pay? Nothing is written")
+    pair.set_defaults(run=_paired)
+    pair.add_argument(
+        "checkouts", type=Path, nargs="+", metavar="CHECKOUT", help="each with its .venv; the first counts 1"
+    )
+    pair.add_argument("--connections", type=int, default=32, help="default: %(default)s")
+    pair.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
     setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
     setup.set_defaults(run=_set_up)
     setup.add_argument("--python", default=sys.executable, help="for a peer that this Python is too new for")
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
-    for command in (run, peers, over):
+    for command in (run, peers, over, pair):
         _add_model(command)
-    for command in (run, peers, over, large):
+    for command in (run, peers, over, large, pair):
         _add_common(command)
+    for command in (run, peers, over, large):
+        command.add_argument(
+            "--report", type=Path, default=REPORT, help="Markdown file for the results (default: %(default)s)"
+        )
     return parser.parse_args()
 
 
@@ -174,7 +206,6 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     )
     add("--rounds", type=int, default=3, help="medians are taken over so many (default: %(default)s)")
     add("--seconds", type=float, default=4.0, help="of each load (default: %(default)s)")
-    add("--report", type=Path, default=REPORT, help="Markdown file for the results (default: %(default)s)")
 
 
 if __name__ == "__main__":

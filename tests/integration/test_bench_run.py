@@ -84,6 +84,18 @@ def test_convoy_beside_a_peer(report: Path) -> None:
     assert report.with_name("peers.svg").exists()
 
 
+def test_a_checkout_beside_itself(report: Path) -> None:
+    same, options = [ROOT, ROOT], ["--models", report.with_name("models"), "--only", "picture", "--workers", "1"]
+    command = [sys.executable, "-m", "tests.bench", "pair", *same, *options, "--rounds", "2", "--seconds", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, first, second = done.stdout.splitlines()
+    requests_per_s, ratio = (cell.strip() for cell in second.split("|")[3:5])
+    assert first.startswith(f"| picture | {ROOT} |")
+    assert _number(requests_per_s) > 0
+    assert _number(ratio) > 0
+
+
 def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     done = _bench("run", report)

@@ -1,0 +1,62 @@
+"""Checkouts side by side: what counts is the ratio within a round."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import paired, report
+from tests.bench.errors import CannotMeasure
+from tests.bench.generators import Fired
+from tests.bench.paired import Paired, Plan
+
+
+def fired(requests_per_s: float, failed: int = 0) -> Fired:
+    return Fired(requests_per_s, p50_ms=1.0, p99_ms=2.0, requests=100, failed=failed)
+
+
+def plan(rounds: int = 4) -> Plan:
+    return Plan(
+        checkouts=(Path("before"), Path("after")),
+        models=Path("models"),
+        model="m",
+        pictures=None,
+        workers=1,
+        rounds=rounds,
+        seconds=1.0,
+        connections=8,
+        only=(),
+    )
+
+
+@pytest.fixture
+def drifting() -> Paired:
+    """The machine slows down to half; the second is a tenth faster in every round but one, which was disturbed."""
+    first = [1000.0, 800.0, 600.0, 500.0]
+    second = [1100.0, 880.0, 300.0, 550.0]
+    return Paired({"picture": [[fired(rate) for rate in first], [fired(rate) for rate in second]]})
+
+
+def test_the_ratio_is_that_within_the_rounds(drifting: Paired) -> None:
+    low, middle, high = drifting.ratio("picture", 1)
+    assert (middle, high) == pytest.approx((1.1, 1.1))
+    assert low < 1.0, "the disturbed round shows in the quartiles"
+    assert drifting.ratio("picture", 0) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_every_checkout_has_its_row(drifting: Paired) -> None:
+    assert report.table(paired.HEAD, paired.rows(drifting, plan())).splitlines()[2:] == [
+        "| picture | before | 700 | 1.000 | 1.000 to 1.000 | 1.00 | 2.00 |",
+        "| picture | after | 715 | 1.100 | 0.950 to 1.100 | 1.00 | 2.00 |",
+    ]
+
+
+def test_a_failed_request_makes_void(drifting: Paired) -> None:
+    assert drifting.voids() == []
+    drifting.fired["picture"][1][0] = fired(1100.0, failed=3)
+    assert drifting.voids() == ["picture at checkout 1: 3 failed"]
+
+
+def test_one_round_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "need", lambda tool: None)
+    with pytest.raises(CannotMeasure, match="needs --rounds 2 or more"):
+        paired.measure(plan(rounds=1), print)
