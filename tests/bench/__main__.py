@@ -1,4 +1,4 @@
-"""Measures speed and writes it into a report: `make bench`, `make bench-peers` and `make bench-overload`.
+"""Measures speed: `make bench`, `make bench-peers` and `make bench-overload` write it into a report.
 
 Ends with 1 when a load was void (a request failed, or a rate was not kept), and with 2 when nothing could be measured.
 """
@@ -170,7 +170,7 @@ def _arguments() -> argparse.Namespace:
     large.set_defaults(run=_photographs)
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     pair = commands.add_parser("pair", help="checkouts of Convoy in turn: does a change pay? Nothing is written")
-    pair.set_defaults(run=_paired)
+    pair.set_defaults(run=_paired, rounds=10, seconds=2.0)
     pair.add_argument(
         "checkouts", type=Path, nargs="+", metavar="CHECKOUT", help="each with its .venv; the first counts 1"
     )

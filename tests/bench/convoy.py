@@ -43,7 +43,7 @@ def convoy(
     Raises CannotMeasure when it does not get ready.
     """
     if not Path(command[0]).exists():
-        raise CannotMeasure("The service is not installed: run `make .venv/.installed`.")
+        raise CannotMeasure(f"There is no {command[0]}: run `make .venv/.installed` in that checkout.")
     (port,) = free_ports()
     environment = os.environ | dict(settings or {}) | {"CONVOY_PORT": str(port), "CONVOY_MODELS": str(models)}
     started_s = time.monotonic()

@@ -93,8 +93,11 @@ def _started(plan: Plan, checkout: Path, log: Path, stack: ExitStack) -> str:
 
 
 def _loads(plan: Plan, urls: Sequence[str], bodies: Bodies, batch: int) -> list[Load]:
-    """Those that all checkouts answer, and rightly."""
-    loads = [load for load in convoy_loads(plan.model, batch) if not plan.only or load.name in plan.only]
+    """Those that all checkouts answer, and rightly. Raises CannotMeasure for a name that is none."""
+    every = convoy_loads(plan.model, batch)
+    if unknown := set(plan.only) - {load.name for load in every}:
+        raise CannotMeasure(f"There is no load '{unknown.pop()}'; there are {', '.join(load.name for load in every)}.")
+    loads = [load for load in every if not plan.only or load.name in plan.only]
     for url in urls:
         loads = offered(url, loads, bodies)
     return loads
@@ -120,7 +123,11 @@ def rows(found: Paired, plan: Plan) -> list[list[str]]:
     made = []
     for load, all_ in found.fired.items():
         for number, fired in enumerate(all_):
-            got, ratio = middle(fired), found.ratio(load, number)
-            figures = [f"{got.requests_per_s:,.0f}", f"{ratio.median:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"]
-            made.append([load, str(plan.checkouts[number]), *figures, f"{got.p50_ms:.2f}", f"{got.p99_ms:.2f}"])
+            cells = ["void"] * 5 if void(fired) or void(all_[0]) else _figures(middle(fired), found.ratio(load, number))
+            made.append([load, str(plan.checkouts[number]), *cells])
     return made
+
+
+def _figures(got: Fired, ratio: Ratio) -> list[str]:
+    ratios = [f"{ratio.median:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"]
+    return [f"{got.requests_per_s:,.0f}", *ratios, f"{got.p50_ms:.2f}", f"{got.p99_ms:.2f}"]

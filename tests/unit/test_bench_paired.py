@@ -54,6 +54,12 @@ def test_a_failed_request_makes_void(drifting: Paired) -> None:
     assert drifting.voids() == []
     drifting.fired["picture"][1][0] = fired(1100.0, failed=3)
     assert drifting.voids() == ["picture at checkout 1: 3 failed"]
+    assert [row[2:4] for row in paired.rows(drifting, plan())] == [["700", "1.000"], ["void", "void"]]
+
+
+def test_what_never_answered_has_no_ratios(drifting: Paired) -> None:
+    drifting.fired["picture"][0][2] = fired(0.0, failed=8)
+    assert [set(row[2:]) for row in paired.rows(drifting, plan())] == [{"void"}, {"void"}]
 
 
 def test_one_round_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:

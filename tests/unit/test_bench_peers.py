@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+import subprocess
 from collections import namedtuple
 from pathlib import Path
 
@@ -106,6 +107,26 @@ def test_a_full_disk_is_told_before_anything_is_installed(cache: Path, monkeypat
     with pytest.raises(CannotMeasure, match=r"has 1\.0 GB free; 3 GB are needed"):
         environments.set_up(["litserve"])
     assert not (cache / "litserve").exists()
+
+
+def test_a_python_that_is_none_is_a_sentence(cache: Path) -> None:
+    with pytest.raises(CannotMeasure, match=r"python9\.99 cannot make an environment"):
+        environments.set_up(["litserve"], "python9.99")
+
+
+def test_an_environment_is_made_with_the_given_python(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def noted(command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append([str(part) for part in command])
+        (cache / "triton").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess([], returncode=int("pip" in commands[-1]))
+
+    monkeypatch.setattr(environments.subprocess, "run", noted)
+    with pytest.raises(CannotMeasure, match=r"nvidia-pytriton could not .* setup --peers triton --python"):
+        environments.set_up(["triton"], "/opt/python3.11")
+    assert commands[0] == ["/opt/python3.11", "-m", "venv", "--clear", str(cache / "triton")]
+    assert not (cache / "triton/ready").exists()
 
 
 def test_what_is_installed_is_left_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def site_packages(name: str) -> Path:
 
 
 def python_of(name: str) -> Python:
-    """Source: PEP 405, which names both in the environment's pyvenv.cfg."""
+    """What the environment's pyvenv.cfg says. Source: PEP 405, and Python's own venv for the version."""
     lines = (home() / name / "pyvenv.cfg").read_text().splitlines()
     told = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     return Python(told["version"], Path(told["home"]).parent)
@@ -78,7 +78,10 @@ def version(name: str) -> str:
 
 def _install(name: str, python: str) -> None:
     # A half-made environment of an interrupted run is made anew: the marker comes last.
-    subprocess.run([python, "-m", "venv", "--clear", home() / name], check=True)
+    try:
+        subprocess.run([python, "-m", "venv", "--clear", home() / name], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotMeasure(f"{python} cannot make an environment: {error}.") from error
     pip = [executable(name, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, PACKAGES[name], *COMMON]).returncode:
         raise CannotMeasure(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.acceptor import ABSENT, Acceptor, Crowd
+from service.acceptor import ABSENT, UNEVEN, Acceptor, Crowd
 
 
 class Server(asyncio.Protocol):
@@ -79,6 +79,15 @@ def test_a_crowd_knows_who_has_fewer(tmp_path: Path) -> None:
     assert not one.has_more_than_others(5)
 
 
+def test_one_more_of_many_is_not_uneven(tmp_path: Path) -> None:
+    one, two = crowds(tmp_path, 2)
+    two.tell(UNEVEN - 1)
+    assert one.has_more_than_others(UNEVEN)
+    two.tell(UNEVEN)
+    assert not one.has_more_than_others(UNEVEN + 1)
+    assert one.has_more_than_others(UNEVEN + 2)
+
+
 def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = crowds(tmp_path, 2)
@@ -90,6 +99,25 @@ def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
             leave(clients)
             for worker in workers:
                 await worker.end()
+
+    run(scenario)
+
+
+def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
+    """A connection counts as opening and as open for a moment; nothing comes later that would set it right."""
+
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        worker = Worker(sock, one)
+        clients = connect(sock, 1)
+        await worker.until(1)
+        worker.acceptor.tell()  # as when another connection ends in this very moment
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert two.has_more_than_others(2), "more are told than there are"
+        assert not two.has_more_than_others(1)
+        leave(clients)
+        await worker.end()
 
     run(scenario)
 
