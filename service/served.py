@@ -29,7 +29,7 @@ ENOUGH_MS = 10.0  # of runs of one size, and two of them
 CHEAP_MS = 1.0  # a run has its price besides, 0.2 ms: 64 digits at once instead of 2 x 32 are answered for 10 % less
 LARGEST_BATCH = 256
 BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
-BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 12 % more pictures, 4 to 8 % x64
+BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more pictures, 2 % x64
 NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
 
 
