@@ -19,6 +19,7 @@ from service.newcomers import turn_away
 STABLE_S = 10.0
 LONGEST_PAUSE_S = 10.0
 LAST_WORDS_S = 5.0  # past the drain timeout
+ENDED_WELL = (0, -signal.SIGTERM)  # the latter is a worker's that had not begun to serve
 
 Target = Callable[[socket.socket, int], None]
 
@@ -80,7 +81,7 @@ class Supervisor:
                 logs.event(logging.ERROR, "worker is killed", pid=process.pid)
                 process.kill()
                 process.join()
-        return all(process.exitcode == 0 for process in alive)
+        return all(process.exitcode in ENDED_WELL for process in alive)
 
 
 class _Slot:

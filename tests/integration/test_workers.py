@@ -114,6 +114,13 @@ def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningServic
     assert service.exit_code() == 0
 
 
+def test_sigterm_while_a_worker_is_being_replaced_ends_well(service: RunningService) -> None:
+    os.kill(pids(service)[0], signal.SIGKILL)
+    service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
+    service.terminate()  # the new worker is being imported, and knows no signals yet
+    assert service.exit_code() == 0
+
+
 def test_a_worker_that_is_stopped_alone_shuts_nobody_out(service: RunningService) -> None:
     os.kill(pids(service)[0], signal.SIGTERM)
     service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
