@@ -1,10 +1,7 @@
 """The batcher: who shares a batch, who is dropped, who is refused, and that nobody ever waits for ever."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,56 +9,8 @@ from hypothesis import strategies as st
 from service.batch import Answer
 from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Batcher
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
-from service.leash import TookTooLong
-from tests.unit.service.fakes import HeldExecutor, RecordingModel
-
-PATIENCE_S = 30.0
-
-
-class Bench:
-    """A batcher in front of a model that the test releases run by run."""
-
-    def __init__(self, poison: float | None = None, **options: Any) -> None:
-        self.model = RecordingModel(poison)
-        self.executor = HeldExecutor()
-        self.batcher = Batcher(self.model, self.executor, **({"max_batch_size": 4, "max_queue_images": 100} | options))
-
-    async def submit(
-        self, *values: float, timeout_s: float | None = None, background: bool = False
-    ) -> asyncio.Future[Answer]:
-        """Queues a request of one image a value, and lets the loop turn so that a free model starts."""
-        slot = self.batcher.submit(images(*values), timeout_s, background)
-        await turn()
-        return slot
-
-    async def release(self) -> None:
-        self.executor.release()
-        await turn()
-
-    async def release_all(self) -> None:
-        while self.executor.held:
-            await self.release()
-
-
-def images(*values: float) -> Any:
-    return np.array(values, np.float32).reshape(-1, 1)
-
-
-def values(answer: Answer) -> list[float]:
-    return answer.outputs[:, 0].tolist()  # type: ignore[no-any-return]
-
-
-async def turn() -> None:
-    """A few turns of the loop: enough for every callback that is due."""
-    for _ in range(4):
-        await asyncio.sleep(0)
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(test(), PATIENCE_S)
-
-    asyncio.run(bounded())
+from tests.unit.service.batching import Bench, images, run, turn, values
+from tests.unit.service.fakes import HeldExecutor
 
 
 def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
@@ -467,92 +416,5 @@ def test_every_kept_request_gets_exactly_its_own_rows(
         assert all(len(batch) <= max_batch_size for batch in bench.model.batches)
         assert bench.batcher.queued_images == 0
         await bench.batcher.drain()
-
-    run(test)
-
-
-ANY_S = 3600.0  # every run is brief, however slow the machine
-
-
-def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
-    async def test() -> None:
-        here = RecordingModel()
-        bench = Bench(run_briefly=here, brief_s=ANY_S)
-        first = await bench.submit(1)
-        assert here.batches == [], "nothing is known of the speed yet"
-        await bench.release()
-        slots = [bench.batcher.submit(images(value)) for value in (2, 3)]
-        await turn()
-        assert [values(await slot) for slot in [first, *slots]] == [[2], [4], [6]]
-        assert (bench.model.batches, here.batches) == ([[1]], [[2, 3]])
-        assert bench.batcher.running == 0
-
-    run(test)
-
-
-def test_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
-    async def test() -> None:
-        here = RecordingModel()
-        bench = Bench(run_briefly=here, brief_s=1e-9)
-        for value in (1, 2):
-            slot = await bench.submit(value)
-            await bench.release()
-            assert values(await slot) == [2 * value]
-        assert here.batches == []
-
-    run(test)
-
-
-def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> None:
-    async def test() -> None:
-        tried: list[Any] = []
-
-        def ended(batch: Any) -> Any:
-            tried.append(batch)
-            raise TookTooLong
-
-        bench = Bench(run_briefly=ended, brief_s=ANY_S)
-        slots = [await bench.submit(1)]
-        await bench.release()
-        for value in (2, 3):
-            slots.append(await bench.submit(value))
-            await bench.release()
-        assert [values(await slot) for slot in slots] == [[2], [4], [6]]
-        assert len(tried) == 1
-
-    run(test)
-
-
-def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -> None:
-    async def test() -> None:
-        bench = Bench(run_briefly=RecordingModel(poison=3), brief_s=ANY_S)
-        first = await bench.submit(1)
-        await bench.release()
-        together = [bench.batcher.submit(images(value)) for value in (2, 3)]
-        await turn()
-        later = await bench.submit(4)
-        assert values(await first) == [2]
-        for slot in together:
-            with pytest.raises(RuntimeError, match="poisoned"):
-                await slot
-        assert values(await later) == [8]
-
-    run(test)
-
-
-def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
-    async def test() -> None:
-        here = RecordingModel()
-        bench = Bench(run_briefly=here, brief_s=ANY_S, max_batch_size=1)
-        first = await bench.submit(0)
-        await bench.release()
-        slots = [bench.batcher.submit(images(value)) for value in range(20)]
-        turns = 0
-        while not slots[-1].done():
-            await asyncio.sleep(0)
-            turns += 1
-        assert turns >= len(slots), "other work has its turn after every batch"
-        assert values(await first) == [0]
-        assert len(here.batches) == len(slots)
 
     run(test)
