@@ -15,20 +15,21 @@ def keep_freed() -> None:
     """Before a process begins to serve: as glibc has it, what a large request frees goes back to the system, and the
     next one faults it in anew, page by page. That was over half of the time to parse 64 digits as JSON.
 
-    Two arenas, since with the usual eight a core each of a worker's threads keeps what it once needed in its own; they
-    allocate while they hold Python's lock, mostly, so that two are enough.
+    One arena: with the usual eight a core each thread keeps what it once needed in its own, and every version of a
+    model, which is loaded by a new thread, lies in another. Threads allocate while they hold Python's lock, mostly, so
+    that they seldom meet there.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 4 * MIB)
         mallopt(M_TRIM_THRESHOLD, 16 * MIB)
-        mallopt(M_ARENA_MAX, 2)
+        mallopt(M_ARENA_MAX, 1)
 
 
 def give_back() -> bool:
     """Gives all that nothing uses back to the system; whether there was anything.
 
-    Every model that came and went would leave some megabytes in one of glibc's arenas, until each arena had its own.
+    Without it a model that came and went leaves holes of megabytes in the heap.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim is not None and bool(trim(0))
