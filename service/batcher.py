@@ -22,6 +22,7 @@ Run = Callable[[Array], Array]
 SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
 UNMEASURED_RETRY_S = 1.0
 BACKGROUND_FIRST_EVERY = 8  # batches: the lower priority never starves
+DEEP = 4  # of the largest batches wait: now throughput shortens the wait, and not the first answer
 
 
 class Batcher:
@@ -33,6 +34,7 @@ class Batcher:
         executor: Executor,
         *,
         max_batch_size: int,
+        calm_batch_size: int | None = None,
         max_queue_images: int,
         max_delay_ms: float = 0.0,
         instances: int = 1,
@@ -42,6 +44,8 @@ class Batcher:
     ) -> None:
         """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` hears of outputs and seconds.
 
+        Batches hold `max_batch_size` images at most, and `calm_batch_size` (default: as many) unless the queue is deep.
+
         `run_briefly` does the same on the loop's own thread, for batches that should take less than `brief_s`; it
         raises TookTooLong where one takes far more, which then runs on the executor as all do from then on.
         """
@@ -50,6 +54,7 @@ class Batcher:
         self._brief_s = brief_s
         self._executor = executor
         self._max_batch_size = max_batch_size
+        self._calm_batch_size = calm_batch_size or max_batch_size
         self._max_queue_images = max_queue_images
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
@@ -161,7 +166,7 @@ class Batcher:
         # A turn of the loop later at the earliest: all requests that arrived in one turn share a batch.
         if len(self._begun_s) >= self._instances:
             return
-        full = self.queued_images >= self._max_batch_size
+        full = self.queued_images >= self._calm_batch_size
         if self._wakeup is None and self._max_delay_s and not full:
             self._wakeup = loop.call_later(self._max_delay_s, self._start)
         elif self._wakeup is None:
@@ -179,12 +184,13 @@ class Batcher:
         self._rest()
 
     def _form(self) -> list[Piece]:
-        """Takes up to `max_batch_size` images off the heads of the queues."""
+        """Takes as many images off the heads of the queues as one run may have."""
         batch: list[Piece] = []
         queues = [self._interactive, self._background]
         if (self._formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
-        room = self._max_batch_size
+        is_deep = self.queued_images >= DEEP * self._max_batch_size
+        room = self._max_batch_size if is_deep else self._calm_batch_size
         for queue in queues:
             room = self._take(queue, room, batch)
         self._formed += bool(batch)

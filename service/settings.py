@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     """Seconds within which every worker must have carried out a load or unload, else 504."""
 
     max_batch_size: int = Field(default=0, ge=0, le=1024)
-    """Images in one run of a model; more are split and rejoined. 0: 32, and more while a run takes less than 1 ms."""
+    """Images in one run; more are split and rejoined. 0: 32; 64 if 32 take less than 1 ms, 128 while many wait."""
 
     max_queue_images: int = Field(default=1024, ge=1)
     """Images that may wait for one model; past it requests are refused with 429."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batch import Answer
-from service.batcher import BACKGROUND_FIRST_EVERY, UNMEASURED_RETRY_S, Batcher
+from service.batcher import BACKGROUND_FIRST_EVERY, DEEP, UNMEASURED_RETRY_S, Batcher
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 from tests.unit.service.batching import Bench, images, run, turn, values
 from tests.unit.service.fakes import HeldExecutor
@@ -58,6 +58,17 @@ def test_what_arrives_while_a_batch_runs_forms_the_next_up_to_the_limit() -> Non
         await bench.release_all()
         assert bench.model.batches == [[0], [1, 2, 3, 4], [5, 6]]
         assert [values(await slot) for slot in slots] == [[2 * value] for value in range(7)]
+
+    run(test)
+
+
+def test_a_deep_queue_is_worked_off_in_larger_batches() -> None:
+    async def test() -> None:
+        bench = Bench(calm_batch_size=2)
+        slots = [await bench.submit(value) for value in range(1 + DEEP * 4 + 1)]
+        await bench.release_all()
+        assert [len(batch) for batch in bench.model.batches] == [1, 4, *[2] * 6, 1]
+        assert [values(await slot) for slot in slots] == [[2 * value] for value in range(len(slots))]
 
     run(test)
 

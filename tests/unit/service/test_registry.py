@@ -244,6 +244,13 @@ def test_the_batch_size_follows_the_latency_budget(tmp_path: Path) -> None:
     assert (free.max_batch_size, tight.max_batch_size) == (32, 1)
 
 
+def test_a_quick_model_takes_larger_batches(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    quick = loaded(tmp_path).get("a")
+    assert list(quick.batch_ms) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert quick.max_batch_size == 128
+
+
 def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1)
     one = loaded(tmp_path, wish(weight=0.5, instances=2)).get("a")
