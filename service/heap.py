@@ -39,7 +39,7 @@ async def give_back_regularly() -> None:
     """Until it is cancelled: what was needed in a busy moment is not held for ever.
 
     Without it a worker keeps the most that it ever needed at once, and so grows, ever more slowly, by every rare moment
-    in which more came together than before. It takes milliseconds (11 for 180 MB), in which nobody else can allocate.
+    in which more came together than before. It takes milliseconds, in which nobody else can allocate.
     """
     while True:
         await asyncio.sleep(GIVE_BACK_EVERY_S)
