@@ -22,7 +22,7 @@ Run = Callable[[Array], Array]
 SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
 UNMEASURED_RETRY_S = 1.0
 BACKGROUND_FIRST_EVERY = 8  # batches: the lower priority never starves
-DEEP = 4  # of the largest batches wait: now throughput shortens the wait, and not the first answer
+DEEP = 4  # of the largest batches in the queue: from there on they answer everybody sooner, below only the first later
 
 
 class Batcher:

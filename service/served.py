@@ -26,7 +26,7 @@ from service.wanted import Wish
 
 MEASURE_S = 1.0  # spent on measuring one version at most, past the first run of each size
 ENOUGH_MS = 10.0  # of runs of one size, and two of them
-QUICK_MS = 1.0  # for the usual batch: then a run's price beside its images, and what wakes up for it, count
+QUICK_MS = 1.0  # a usual batch that takes less: what a run costs beside its images counts
 QUICK_BATCH = 64  # 5 to 7 % more of 64 digits a request than with 32
 QUICK_BATCH_WHEN_DEEP = 128  # 3 % more of them as JSON, 6 % as bytes; always 128 would keep the first ones waiting
 BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
