@@ -5,7 +5,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, median_low
@@ -180,8 +180,9 @@ def section(found: Soaked, problems: list[str], image: str) -> str:
     for number, worker in enumerate(found.workers()):
         held = [held[worker].resident_bytes for _, held in found.warm() if worker in held]
         slope = found.memory(worker)
+        first, last = _ends(held)
         change = f"{_mb(slope.per_hour)} ± {_mb(slope.noise_per_hour)} MB an hour"
-        rows.append([f"resident memory of worker {number}", f"{_mb(held[0])} MB", f"{_mb(held[-1])} MB", change])
+        rows.append([f"resident memory of worker {number}", f"{_mb(first)} MB", f"{_mb(last)} MB", change])
     for what, value in TOGETHER.items():
         first, last = found.thirds(value)
         rows.append([f"{what}, both workers", str(first), str(last), f"{last - first:+d}"])
@@ -204,7 +205,7 @@ def section(found: Soaked, problems: list[str], image: str) -> str:
     )
 
 
-def _ends(windows: list[float]) -> tuple[float, float]:
+def _ends(windows: Sequence[float]) -> tuple[float, float]:
     """Medians of the first and the last third."""
     third = max(1, len(windows) // 3)
     return median(windows[:third]), median(windows[-third:])
