@@ -31,7 +31,6 @@ class Entry:
     started_s: float = 0.0
     compute_s: float = 0.0
     outputs: list[Array] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
     background: bool = False
 
 

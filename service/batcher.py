@@ -14,7 +14,8 @@ from concurrent.futures import Executor
 import numpy as np
 
 from service.batch import Answer, Array, Batch, Entry, Piece
-from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
+from service.deadlines import Deadlines
+from service.errors import Draining, ModelFailed, Overloaded, TooManyImages
 from service.leash import TookTooLong
 
 Run = Callable[[Array], Array]
@@ -61,6 +62,7 @@ class Batcher:
         self._on_batch = on_batch
         self._interactive: deque[Entry] = deque()
         self._background: deque[Entry] = deque()
+        self._deadlines = Deadlines()
         self._formed = 0
         self._begun_s: list[float] = []  # of the batches that run now
         self._wakeup: asyncio.Handle | None = None
@@ -81,18 +83,13 @@ class Batcher:
         """How long the oldest of the batches that run now has been at it; 0 when none runs."""
         return time.perf_counter() - min(self._begun_s) if self._begun_s else 0.0
 
-    def submit(self, images: Array, timeout_s: float | None = None, background: bool = False) -> asyncio.Future[Answer]:
-        """`reserve` and `enqueue` in one, for images that need no decoding."""
-        self.reserve(len(images))
-        return self.enqueue(images, timeout_s, background)
-
     def check_room(self, count: int = 1) -> None:
         """Raises Overloaded when so many images could not be reserved now, though an empty queue would take them."""
         if self.queued_images + min(count, self._max_queue_images) > self._max_queue_images:
             raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
 
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
-        """Takes places in the queue for images that are still being decoded; `enqueue` or `release` uses them up.
+        """Takes places in the queue for images that are still being decoded; `answer` or `release` uses them up.
 
         Raises TooManyImages, Draining, or Overloaded: when they don't fit, or would be late when they had waited.
         """
@@ -112,28 +109,32 @@ class Batcher:
         self.queued_images -= count
         self._rest()
 
-    def enqueue(
-        self, images: Array, timeout_s: float | None = None, background: bool = False
-    ) -> asyncio.Future[Answer]:
-        """Queues images (n, ...), n >= 1 places reserved before; returns the slot of their answer.
+    async def answer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> Answer:
+        """Queues images (n, ...), n >= 1 places reserved before, and waits for their rows of the outputs.
 
         What is in the background takes the room that the rest leaves in a batch, and every eighth batch first.
-        Cancelling the slot withdraws them. It raises DeadlineExceeded after `timeout_s`, or whatever `run` raised.
+        Cancelling withdraws them. Raises DeadlineExceeded after `timeout_s`, or whatever `run` raised.
         """
+        entry = self._enqueue(images, background)
+        if timeout_s is not None:
+            self._deadlines.set(entry, timeout_s)
+        try:
+            return await entry.slot
+        finally:
+            self._forget(entry)
+
+    def _enqueue(self, images: Array, background: bool) -> Entry:
         if not len(images):
             raise ValueError("a request needs at least one image")
         loop = asyncio.get_running_loop()
         entry = Entry(images, loop.create_future(), time.perf_counter(), background=background)
-        entry.slot.add_done_callback(lambda _: self._forget(entry))
-        if timeout_s is not None:
-            entry.timer = loop.call_later(timeout_s, _expire, entry)
         if background:
             self._background.append(entry)
             self._background_images += len(images)
         else:
             self._interactive.append(entry)
         self._wake(loop)
-        return entry.slot
+        return entry
 
     def drain_seconds(self) -> float:
         """How long the queue will take, from the measured speed; a guess of one second before the first batch."""
@@ -154,8 +155,7 @@ class Batcher:
 
     def _forget(self, entry: Entry) -> None:
         """The slot is done: answered, failed, expired or cancelled. What is left of it in the queue counts no more."""
-        if entry.timer is not None:
-            entry.timer.cancel()
+        self._deadlines.drop(entry)
         left = len(entry.images) - entry.taken
         if left:
             self._leave(entry, left)
@@ -290,8 +290,3 @@ class Batcher:
     def _rest(self) -> None:
         if not self._begun_s and not self.queued_images:
             self._idle.set()
-
-
-def _expire(entry: Entry) -> None:
-    if not entry.slot.done():
-        entry.slot.set_exception(DeadlineExceeded("The answer was not there within the request's time limit."))

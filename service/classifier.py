@@ -139,7 +139,7 @@ class Classifier:
             raise
 
     async def _answer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
-        answer = await journey.served.batcher.enqueue(batch, journey.left_s(), journey.background)
+        answer = await journey.served.batcher.answer(batch, journey.left_s(), journey.background)
         journey.answered(answer)
         return answer.outputs
 

@@ -7,6 +7,7 @@ from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from service.durations import Durations, DurationsByLabel
 from service.sums import Families, families_of, metrics_of
 from service.tally import Tallies, Tally
 
@@ -45,8 +46,8 @@ class Metrics:
         self.in_flight.set_function(lambda: self.open_requests)
         self.open_requests = 0
         # Looking the labels up costs more than counting.
-        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._waited: dict[str, tuple[Histogram, Histogram]] = {}
+        self._answered: dict[tuple[str, int], tuple[Counter, Durations]] = {}
+        self._waited: dict[str, tuple[Durations, Durations]] = {}
         self.decode_s = self._seconds("convoy_decode_seconds", "Decoding and preprocessing of a request.", "model")
         self.queue_s = self._seconds("convoy_queue_seconds", "Waiting of a request for its batch.", "model")
         self.compute_s = self._seconds("convoy_compute_seconds", "One run of a model.", "model")
@@ -108,5 +109,7 @@ class Metrics:
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(name, about, labels, registry=self.registry)
 
-    def _seconds(self, name: str, about: str, *labels: str) -> Histogram:
-        return Histogram(name, about, labels, buckets=SECONDS, registry=self.registry)
+    def _seconds(self, name: str, about: str, label: str) -> DurationsByLabel:
+        durations = DurationsByLabel(name, about, label, SECONDS)
+        self.registry.register(durations)
+        return durations

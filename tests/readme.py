@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.api.errors import ROUTING, STATUS
+from service.durations import DurationsByLabel
 from service.errors import ConvoyError
 from service.manifest import Manifest
 from service.metrics import Metrics
@@ -40,7 +41,7 @@ def errors_table() -> str:
 def metrics_table() -> str:
     rows = ["| metric | labels | what it counts |", "|---|---|---|"]
     for metric in vars(Metrics()).values():
-        if isinstance(metric, Tallies):
+        if isinstance(metric, Tallies | DurationsByLabel):
             family = next(metric.collect())
             rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
         elif hasattr(metric, "_labelnames"):

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module may import from the layers below its own, never from its own.
 SERVICE = (
     # leaves
-    "service api batch client cores decoders errors hardware heap joined leash lifecycle logs newcomers png "
+    "service api batch client cores decoders durations errors hardware heap joined leash lifecycle logs newcomers png "
     "room settings statistics tally",
-    "manifest sums wanted",
+    "deadlines manifest sums wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
     "acceptor batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
@@ -109,7 +109,13 @@ LIBRARIES = {
     "matplotlib": {"training"},
     "onnx": {"training"},
     "onnxruntime": {"service.session", "training.original", "training.quantize"},
-    "prometheus_client": {"service.metrics", "service.sums", "service.tally", "service.version_metrics"},
+    "prometheus_client": {
+        "service.durations",
+        "service.metrics",
+        "service.sums",
+        "service.tally",
+        "service.version_metrics",
+    },
     "pyspng": {"service.png"},
     "opentelemetry": {"service.tracing"},
     "pyarrow": {"service.jobs.results"},

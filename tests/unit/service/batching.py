@@ -21,11 +21,16 @@ class Bench:
         self.executor = HeldExecutor()
         self.batcher = Batcher(self.model, self.executor, **({"max_batch_size": 4, "max_queue_images": 100} | options))
 
+    def ask(self, *values: float, timeout_s: float | None = None, background: bool = False) -> asyncio.Task[Answer]:
+        """A request of one image a value, which is queued when the loop turns."""
+        self.batcher.reserve(len(values))
+        return asyncio.create_task(self.batcher.answer(images(*values), timeout_s, background))
+
     async def submit(
         self, *values: float, timeout_s: float | None = None, background: bool = False
-    ) -> asyncio.Future[Answer]:
-        """Queues a request of one image a value, and lets the loop turn so that a free model starts."""
-        slot = self.batcher.submit(images(*values), timeout_s, background)
+    ) -> asyncio.Task[Answer]:
+        """The same, and lets the loop turn so that a free model starts."""
+        slot = self.ask(*values, timeout_s=timeout_s, background=background)
         await turn()
         return slot
 

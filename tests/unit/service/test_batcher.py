@@ -30,7 +30,7 @@ def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
 def test_cancelled_while_its_batch_runs_hurts_nobody_else() -> None:
     async def test() -> None:
         bench = Bench(max_delay_ms=1)
-        one, two = bench.batcher.submit(images(1)), bench.batcher.submit(images(2))
+        one, two = bench.ask(1), bench.ask(2)
         await asyncio.sleep(0.01)
         one.cancel()
         await bench.release()
@@ -43,7 +43,7 @@ def test_cancelled_while_its_batch_runs_hurts_nobody_else() -> None:
 def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch() -> None:
     async def test() -> None:
         bench = Bench()
-        slots = [bench.batcher.submit(images(value)) for value in range(3)]
+        slots = [bench.ask(value) for value in range(3)]
         await turn()
         await bench.release()
         assert [(await slot).batch_size for slot in slots] == [3, 3, 3]
@@ -120,7 +120,8 @@ def test_a_model_that_answers_with_too_few_rows_fails_its_batch() -> None:
     async def test() -> None:
         executor = HeldExecutor()
         batcher = Batcher(lambda batch: batch[:-1], executor, max_batch_size=4, max_queue_images=8)
-        slot = batcher.submit(images(1, 2))
+        batcher.reserve(2)
+        slot = asyncio.create_task(batcher.answer(images(1, 2)))
         await turn()
         executor.release()
         with pytest.raises(ModelFailed, match="1 answers to 2 images"):
@@ -135,7 +136,7 @@ def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
         running = await bench.submit(0)
         waiting = await bench.submit(1, 2, 3, 4)
         with pytest.raises(Overloaded) as refused:
-            bench.batcher.submit(images(5, 6))
+            bench.ask(5, 6)
         assert refused.value.retry_after_s == UNMEASURED_RETRY_S
         await bench.release_all()
         again = await bench.submit(5, 6)
@@ -148,7 +149,7 @@ def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
 def test_a_request_that_could_never_wait_is_told_so() -> None:
     async def test() -> None:
         with pytest.raises(TooManyImages, match="6 images; at most 5"):
-            Bench(max_queue_images=5).batcher.submit(images(*range(6)))
+            Bench(max_queue_images=5).ask(*range(6))
 
     run(test)
 
@@ -156,7 +157,7 @@ def test_a_request_that_could_never_wait_is_told_so() -> None:
 def test_an_empty_request_is_a_programming_error() -> None:
     async def test() -> None:
         with pytest.raises(ValueError, match="at least one image"):
-            Bench().batcher.submit(images())
+            await Bench().ask()
 
     run(test)
 
@@ -257,10 +258,10 @@ def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None
         draining = asyncio.ensure_future(bench.batcher.drain())
         await turn()
         with pytest.raises(Draining):
-            bench.batcher.submit(images(9))
+            bench.ask(9)
         await bench.release_all()
         assert not draining.done()
-        decoded = bench.batcher.enqueue(images(2))
+        decoded = asyncio.create_task(bench.batcher.answer(images(2)))
         await turn()
         await bench.release_all()
         await draining
@@ -407,7 +408,7 @@ def test_every_kept_request_gets_exactly_its_own_rows(
 ) -> None:
     async def test() -> None:
         bench = Bench(max_batch_size=max_batch_size, max_queue_images=1000, instances=instances)
-        kept: list[tuple[list[float], asyncio.Future[Answer]]] = []
+        kept: list[tuple[list[float], asyncio.Task[Answer]]] = []
         next_value = 0
         for number, (size, fate) in enumerate(requests):
             wanted = [float(next_value + i) for i in range(size)]

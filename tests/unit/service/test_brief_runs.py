@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.leash import TookTooLong
-from tests.unit.service.batching import Bench, images, run, turn, values
+from tests.unit.service.batching import Bench, run, turn, values
 from tests.unit.service.fakes import RecordingModel
 
 ANY_S = 3600.0  # every run is brief, however slow the machine
@@ -19,7 +19,7 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
         first = await bench.submit(1)
         assert here.batches == [], "nothing is known of the speed yet"
         await bench.release()
-        slots = [bench.batcher.submit(images(value)) for value in (2, 3)]
+        slots = [bench.ask(value) for value in (2, 3)]
         await turn()
         assert [values(await slot) for slot in [first, *slots]] == [[2], [4], [6]]
         assert (bench.model.batches, here.batches) == ([[1]], [[2, 3]])
@@ -66,7 +66,7 @@ def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -
         bench = Bench(run_briefly=RecordingModel(poison=3), brief_s=ANY_S)
         first = await bench.submit(1)
         await bench.release()
-        together = [bench.batcher.submit(images(value)) for value in (2, 3)]
+        together = [bench.ask(value) for value in (2, 3)]
         await turn()
         later = await bench.submit(4)
         assert values(await first) == [2]
@@ -84,7 +84,7 @@ def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
         bench = Bench(run_briefly=here, brief_s=ANY_S, max_batch_size=1)
         first = await bench.submit(0)
         await bench.release()
-        slots = [bench.batcher.submit(images(value)) for value in range(20)]
+        slots = [bench.ask(value) for value in range(20)]
         turns = 0
         while not slots[-1].done():
             await asyncio.sleep(0)

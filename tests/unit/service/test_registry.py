@@ -101,7 +101,7 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
         write_version(tmp_path, "a", 2)
         await registry.reconcile(Wanted())
         assert registry.get("a").version == "2"
-        answer = await old.batcher.enqueue(np.zeros((1, 8, 8, 1), np.uint8))
+        answer = await old.batcher.answer(np.zeros((1, 8, 8, 1), np.uint8))
         assert answer.outputs.shape == (1, 4)
         shutil.rmtree(tmp_path / "a" / "2")
         await registry.reconcile(Wanted())
