@@ -1,8 +1,8 @@
 """Queue -> batches -> answers: what arrives while one batch runs forms the next.
 
 Knows arrays and a callable, nothing of models, HTTP or onnxruntime. Everything but the callable itself runs on the
-event loop's thread, so there are no locks. Each answer slot travels with its request: no table of ids, nothing to
-clean up, and a slot that nobody waits for any more is passed over when the batch forms.
+event loop's thread, so there are no locks. Each answer slot travels with its request: no table of ids, and a slot that
+nobody waits for any more is passed over when the batch forms.
 """
 
 import asyncio

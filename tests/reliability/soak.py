@@ -24,9 +24,6 @@ WARM_UP = 0.2  # of the time: caches fill, the allocator finds its size
 NEGLIGIBLE_PER_HOUR = 1e6  # bytes: a worker that grew so would take four days for what it began with
 P99_DRIFT = 1.5  # on a machine with other work the p99 of one window differs from the next by more
 KEPT_VERSIONS = 3
-GROWTH = {"descriptors": 0, "threads": 4}
-"""What may be added between the first and the last third. A pool starts a thread when more comes at once than ever
-before; every version has two of its own, so that there would be dozens more if they stayed."""
 
 
 @dataclass
@@ -160,7 +157,7 @@ def problems_of(found: Soaked) -> list[str]:
             problems.append(f"Memory of worker {worker} grows by {_mb(slope.low)} to {_mb(slope.high)} MB an hour.")
     for what, value in TOGETHER.items():
         first, last = found.thirds(value)
-        if last > first + GROWTH[what]:
+        if last > first:
             problems.append(f"{what.capitalize()} grew from {first} to {last}.")
     first_ms, last_ms = _ends(found.p99_ms())
     if last_ms > P99_DRIFT * first_ms:

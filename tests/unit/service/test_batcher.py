@@ -1,6 +1,7 @@
 """The batcher: who shares a batch, who is dropped, who is refused, and that nobody ever waits for ever."""
 
 import asyncio
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -230,6 +231,23 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
             await late
         await bench.release_all()
         assert bench.model.batches == [[1]]
+
+    run(test)
+
+
+def test_what_is_answered_is_held_no_longer_though_its_deadline_is_far() -> None:
+    async def test() -> None:
+        bench = Bench()
+        given = images(1)
+        held = weakref.ref(given)
+        bench.batcher.reserve(1)
+        waiting = asyncio.create_task(bench.batcher.answer(given, timeout_s=3600))
+        del given
+        await turn()
+        await bench.release()
+        assert values(await waiting) == [2]
+        del waiting
+        assert held() is None
 
     run(test)
 
