@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from service.manifest import IMAGE, PROBABILITIES, Input
-from training import graph
 from training.foreign_graph import Taken
 from training.graph import BATCH, Graph
+from training.rewrites import improve
 
 INSIDE = "net/"
 
@@ -76,7 +76,7 @@ def adapt(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     result = helper.make_model(
         whole, opset_imports=model.opset_import, functions=network.functions, ir_version=model.ir_version
     )
-    graph.improve(result)
+    improve(result)
     _drop_last_identities(Graph(result))
     onnx.checker.check_model(result)
     return result

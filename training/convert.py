@@ -8,7 +8,7 @@ import keras
 import onnx
 
 from service.manifest import IMAGE, PROBABILITIES
-from training import graph
+from training import graph, rewrites
 from training.errors import TrainingError
 from training.frugal import few_copies
 
@@ -17,7 +17,7 @@ LARGE_PARAMETERS = 25_000_000
 """Above this the converter's copies of the weights matter; below, its passes may fail one by one and be left out."""
 
 
-def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = graph.improve) -> onnx.ModelProto:
+def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = rewrites.improve) -> onnx.ModelProto:
     """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
 
     A network with a dictionary of outputs gives them under their names, in that order. The network's own layers are

@@ -1,9 +1,9 @@
-"""Surgery on exported graphs: exact changes that make a graph faster to run. Parity is checked after them, elsewhere.
+"""Surgery on exported graphs: the look-ups and changes it needs, and what makes a graph the same as its network.
 
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -84,14 +84,6 @@ class Graph:
         return {value.name: _dimensions(value) for value in values if value.type.tensor_type.HasField("shape")}
 
 
-def improve(model: onnx.ModelProto) -> None:
-    """All surgery, in place: what the runtime would get wrong is rewritten first, then what it would do in vain."""
-    mend(model)
-    for rewrite in FASTER:
-        rewrite(Graph(model))
-        Graph(model).prune()
-
-
 def mend(model: onnx.ModelProto) -> None:
     """The surgery without which a graph is another than its network."""
     name_batch_dimension(model)
@@ -157,7 +149,7 @@ def guard_padding(graph: Graph) -> None:
     Its Pad_Fusion does so unless the value is another than zero; the smallest float is. After a ReLU both are the same.
     """
     for pad in graph.nodes:
-        pool = graph.only_consumer(pad.output[0]) if pad.op_type == "Pad" and _pads_zeros(graph, pad) else None
+        pool = graph.only_consumer(pad.output[0]) if pad.op_type == "Pad" and pads_zeros(graph, pad) else None
         if pool is None or pool.op_type != "MaxPool":
             continue
         before = graph.producer(pad.input[0])
@@ -166,119 +158,14 @@ def guard_padding(graph: Graph) -> None:
             pad.input[2:] = [value, *pad.input[3:]]
 
 
-def fix_reshapes(graph: Graph) -> None:
-    """Gives a constant shape to every Reshape whose shape is computed though only the batch size is not known.
-
-    Keras' Flatten asks for the batch size with a chain of Shape, Gather, Slice and Concat on every run.
-    """
-    shapes = graph.shapes()
-    for node in graph.nodes:
-        if node.op_type != "Reshape" or graph.constant(node.input[1]) is not None:
-            continue
-        unknown_batch, *rest = shapes.get(node.output[0]) or [0]
-        if rest and isinstance(unknown_batch, str) and all(isinstance(size, int) for size in rest):
-            node.input[1] = graph.add_constant(node.input[1], np.array([-1, *rest], np.int64))
-
-
-def fold_input_scale(graph: Graph) -> None:
-    """Moves the normalisation of the pixels, x * scale + offset, into the first convolution or dense layer.
-
-    Exact: the weights take the scale. A layer without padding takes the offset into its bias; before a padding the
-    offset stays, divided by the scale, as zeros are padded after it. Does nothing where the pattern is another.
-    """
-    scale = next(_after_input(graph), None)
-    factor = graph.constant(scale.input[1]) if scale is not None and scale.op_type == "Mul" else None
-    if factor is None or not factor.all():
-        return
-    offset = graph.only_consumer(scale.output[0])
-    shift = graph.constant(offset.input[1]) if offset is not None and offset.op_type == "Add" else None
-    layer, padded = _first_layer(graph, scale if shift is None else offset, factor.size == 1)
-    if layer is None:
-        return
-    weights = graph.constant(layer.input[1])
-    if shift is not None and not np.any(shift):
-        graph.bypass(offset)
-    elif shift is not None and layer.op_type == "Conv" and not padded:
-        _add_to_bias(graph, layer, weights, shift)
-        graph.bypass(offset)
-    elif shift is not None:
-        offset.input[1] = graph.add_constant(offset.input[1], (shift / factor).astype(np.float32))
-    layer.input[1] = graph.add_constant(layer.input[1], weights * _along_input_channels(layer, factor))
-    graph.bypass(scale)
-
-
-def fold_flatten_order(graph: Graph) -> None:
-    """Drops the transpose to channels-last before a flatten: the rows of the dense layer behind it change order."""
-    shapes = graph.shapes()
-    for transpose in graph.nodes:
-        if transpose.op_type != "Transpose" or list(_attribute(transpose, "perm", [])) != [0, 2, 3, 1]:
-            continue
-        flatten = graph.only_consumer(transpose.output[0])
-        dense = graph.only_consumer(flatten.output[0]) if flatten is not None and flatten.op_type == "Reshape" else None
-        weights = graph.constant(dense.input[1]) if dense is not None and dense.op_type == "MatMul" else None
-        _, *picture = shapes.get(transpose.output[0], [0])
-        if weights is None or shapes.get(flatten.output[0], [])[1:] != [weights.shape[0]]:
-            continue
-        if not all(isinstance(size, int) for size in picture) or np.prod(picture) != weights.shape[0]:
-            continue
-        reordered = weights.reshape(*picture, -1).transpose(2, 0, 1, 3).reshape(weights.shape)
-        dense.input[1] = graph.add_constant(dense.input[1], np.ascontiguousarray(reordered))
-        graph.bypass(transpose)
-
-
-FASTER = (fix_reshapes, fold_input_scale, fold_flatten_order)
-"""What only saves time, in the order in which it is done; tests/bench/rewrites.py measures each."""
-
-
-def _after_input(graph: Graph) -> Iterator[onnx.NodeProto]:
-    """The node that follows the cast of the input to float."""
-    for node in graph.nodes:
-        if node.op_type == "Cast" and graph.producer(node.input[0]) is None:
-            following = graph.only_consumer(node.output[0])
-            if following is not None:
-                yield following
-
-
-def _first_layer(graph: Graph, node: onnx.NodeProto, any_order: bool) -> tuple[onnx.NodeProto | None, bool]:
-    """The first layer with constant weights after `node`, and whether zeros are padded on the way to it or by it.
-
-    Only what moves values about may lie between; where the scale differs by channel (not `any_order`), only the
-    transpose to channels-first.
-    """
-    padded = False
-    while (node := graph.only_consumer(node.output[0])) is not None:
-        if node.op_type == "Transpose" or (node.op_type == "Reshape" and any_order):
-            continue
-        if node.op_type == "Pad" and _pads_zeros(graph, node):
-            padded = True
-            continue
-        break
-    if node is None or graph.constant(node.input[1] if len(node.input) > 1 else "") is None:
-        return None, padded
-    if node.op_type == "Conv" and _attribute(node, "group", 1) == 1:
-        return node, padded or any(_attribute(node, "pads", [])) or _attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
-    return (node if node.op_type == "MatMul" and any_order else None), padded
-
-
-def _pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
+def pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
+    """Whether a Pad node pads with zeros that are known before it runs."""
     value = graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(1)
-    return _attribute(pad, "mode", b"constant") == b"constant" and value is not None and not np.any(value)
+    return attribute(pad, "mode", b"constant") == b"constant" and value is not None and not np.any(value)
 
 
-def _add_to_bias(graph: Graph, layer: onnx.NodeProto, weights: NDArray, offset: NDArray) -> None:
-    """A convolution's bias takes what its kernel makes of a constant offset of the pixels, scalar or per channel."""
-    per_filter = (weights.astype(np.float64) * _along_input_channels(layer, offset)).sum(axis=(1, 2, 3))
-    bias = graph.constant(layer.input[2]) if len(layer.input) > 2 else np.zeros(len(weights))
-    name = graph.add_constant(layer.input[1], (bias + per_filter).astype(np.float32))
-    layer.input[:] = [*layer.input[:2], name]
-
-
-def _along_input_channels(layer: onnx.NodeProto, values: NDArray) -> NDArray:
-    """Shapes a scalar or a value per channel so that it multiplies a layer's weights."""
-    return values.reshape(()) if values.size == 1 else values.reshape(1, -1, 1, 1)
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+    """The value of a node's attribute, or the default."""
     found = next((a for a in node.attribute if a.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
 

@@ -21,6 +21,7 @@ NAMES = {
     "fix_reshapes": "shapes are constants",
     "fold_input_scale": "pixel scale in the first layer",
     "fold_flatten_order": "no transpose before the dense layer",
+    "pool_in_filters": "pooling within few filters",
 }
 
 
@@ -47,7 +48,7 @@ def main() -> int:
 def _rows(path: Path) -> Iterator[str]:
     from training.clock import microseconds_per_image
     from training.convert import to_onnx
-    from training.graph import FASTER
+    from training.rewrites import FASTER
     from training.runs import Run
     from training.servable import Scaling, classes_of, input_of, servable
     from training.sources import load_network
@@ -72,7 +73,8 @@ def _rows(path: Path) -> Iterator[str]:
 
 def _improving(count: int) -> Callable[[onnx.ModelProto], None]:
     """What an export does to a graph, with the first `count` of the rewrites that only save time."""
-    from training.graph import FASTER, Graph, mend
+    from training.graph import Graph, mend
+    from training.rewrites import FASTER
 
     def improve(model: onnx.ModelProto) -> None:
         mend(model)

@@ -54,12 +54,12 @@ TRAINING = (
     "training averages datasets.cache draws errors filters frugal fused options page prefetch published waiting "
     "architectures.kernels architectures.layers",
     "circle clock costs datasets.listing files foreign_graph graph pictures recipes.base shares",
-    "adapt colour datasets.base distributed graph_join grid",
+    "colour datasets.base distributed graph_join grid rewrites",
     "architectures.alexnet architectures.cifar_resnet architectures.convnetjs architectures.googlenet "
     "architectures.lenet architectures.mlp architectures.resnet architectures.resnet9 architectures.vgg "
     "architectures.xo architectures.zfnet",
-    "augment on_device datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo graph_rows "
-    "network_rows noise pretrained quantize "
+    "adapt augment on_device datasets.cifar10 datasets.folder datasets.imagenette datasets.mnist datasets.xo "
+    "graph_rows network_rows noise pretrained quantize "
     "recipes.cifar10_convnetjs recipes.cifar10_fast recipes.cifar10_resnet20 recipes.fine_tune recipes.imagenet "
     "recipes.imagenette recipes.mnist_lenet5 recipes.mnist_mlp recipes.own_pictures recipes.xo runs schedules servable "
     "versions",
