@@ -10,6 +10,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from training.costs import Row, label, rounding
 from training.errors import TrainingError
+from training.graph import Graph
+from training.rewrites import pool_behind_filters
 
 POOLS = {"MaxPool": "POOL", "AveragePool": "AVGPOOL"}
 PLAIN = {
@@ -49,7 +51,9 @@ class _Graph:
 
     def __init__(self, path: Path) -> None:
         try:
-            model = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+            model = onnx.load(path)
+            pool_behind_filters(Graph(model))
+            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         except Exception as error:  # protobuf's and onnx's own classes share no base
             raise TrainingError(f"{path} cannot be read as an ONNX file: {error}.") from error
         if not model.graph.output:  # what protobuf reads out of many files that are something else

@@ -16,7 +16,9 @@ LANES = 16
 """Filters in a vector of AVX-512: onnxruntime pads a convolution's to a multiple of it."""
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh")
 ORDINARY = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
-HALVING = ORDINARY | {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 0, 0], "ceil_mode": 0}
+HALVES = {"kernel_shape": [2, 2], "strides": [2, 2]}
+HALVING = ORDINARY | HALVES | {"pads": [0, 0, 0, 0], "ceil_mode": 0}
+LARGEST_OF_FOUR = {"kernel_shape": [4, 1], "strides": [4, 1]}
 
 
 def improve(model: onnx.ModelProto) -> None:
@@ -110,6 +112,25 @@ def pool_in_filters(graph: Graph) -> None:
         graph.replace(pool, *_largest_of_four(graph, pool, pooled))
 
 
+def pool_behind_filters(graph: Graph) -> None:
+    """Undoes `pool_in_filters`, so that a graph can be described as the network which it was made from."""
+    for pool in graph.nodes:
+        if pool.op_type != "MaxPool" or attribute(pool, "kernel_shape", None) != LARGEST_OF_FOUR["kernel_shape"]:
+            continue
+        fours, whole = graph.producer(pool.input[0]), graph.only_consumer(pool.output[0])
+        layer = _layer_before(graph, fours)
+        kernel = _unmoved(graph.constant(layer.input[1])) if layer is not None else None
+        if whole is None or kernel is None:
+            continue
+        layer.input[1] = graph.add_constant(layer.input[1], kernel)
+        if len(layer.input) > 2:
+            layer.input[2] = graph.add_constant(layer.input[2], graph.constant(layer.input[2])[::4])
+        _set(layer, kernel_shape=list(kernel.shape[2:]), strides=[1, 1])
+        graph.replace(whole, helper.make_node("MaxPool", fours.input[:1], whole.output, name=pool.name, **HALVES))
+        graph.remove(fours, pool)
+        graph.prune()
+
+
 FASTER = (fix_reshapes, fold_input_scale, fold_flatten_order, pool_in_filters)
 """What only saves time, in the order in which it is done; tests/bench/rewrites.py measures each."""
 
@@ -170,6 +191,14 @@ def _pooling_behind(graph: Graph, layer: onnx.NodeProto) -> onnx.NodeProto | Non
     return pool if found and attribute(pool, "strides", None) else None
 
 
+def _layer_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.NodeProto | None:
+    """The convolution whose output, maybe through an activation, a Reshape takes."""
+    layer = graph.producer(reshape.input[0]) if reshape is not None and reshape.op_type == "Reshape" else None
+    if layer is not None and layer.op_type in ACTIVATIONS:
+        layer = graph.producer(layer.input[0])
+    return layer if layer is not None and layer.op_type == "Conv" else None
+
+
 def _agrees(node: onnx.NodeProto, expected: Mapping[str, object]) -> bool:
     """Whether the attributes that a node has are the expected ones, where something is expected of them."""
     given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -195,6 +224,14 @@ def _moved(kernel: NDArray) -> NDArray:
     return moved.reshape(-1, channels, height + 1, width + 1)
 
 
+def _unmoved(kernel: NDArray | None) -> NDArray | None:
+    """The filters that `_moved` made these of; None where it did not."""
+    if kernel is None or kernel.ndim != 4 or min(kernel.shape[2:]) < 2:
+        return None
+    first = kernel[::4, :, :-1, :-1]
+    return first if np.array_equal(_moved(first), kernel) else None
+
+
 def _largest_of_four(graph: Graph, pool: onnx.NodeProto, pooled: list[int]) -> list[onnx.NodeProto]:
     """In the place of `pool`, whose output is (n, *pooled): the same from (n, 4 * channels, height, width)."""
     result = pool.output[0]
@@ -203,7 +240,7 @@ def _largest_of_four(graph: Graph, pool: onnx.NodeProto, pooled: list[int]) -> l
     whole = graph.add_constant(result, np.array([-1, *pooled], np.int64))
     return [
         helper.make_node("Reshape", [pool.input[0], fours], [f"{result}__fours"]),
-        helper.make_node("MaxPool", [f"{result}__fours"], [f"{result}__largest"], kernel_shape=[4, 1], strides=[4, 1]),
+        helper.make_node("MaxPool", [f"{result}__fours"], [f"{result}__largest"], name=pool.name, **LARGEST_OF_FOUR),
         helper.make_node("Reshape", [f"{result}__largest", whole], [result]),
     ]
 

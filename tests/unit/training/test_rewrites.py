@@ -19,8 +19,8 @@ from tests.unit.training.small_graphs import (
     pooling,
     weights,
 )
-from training.graph import Graph
-from training.rewrites import fold_flatten_order, fold_input_scale, improve, pool_in_filters
+from training.graph import Graph, parameters_of
+from training.rewrites import fold_flatten_order, fold_input_scale, improve, pool_behind_filters, pool_in_filters
 
 
 def improved(original: onnx.ModelProto) -> onnx.ModelProto:
@@ -196,6 +196,28 @@ def test_few_filters_take_the_pooling_into_them(activation: str | None, bias: bo
     assert Graph(changed).constant(conv.input[1]).shape == (24, 3, 4, 4)
     between = [activation] if activation else []
     assert operators(changed) == ["Cast", "Transpose", "Conv", *between, "Reshape", "MaxPool", "Reshape"]
+
+
+@pytest.mark.parametrize("activation", [None, "Relu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pooling_in_filters_can_be_undone(activation: str | None, bias: bool) -> None:
+    original = few_filters(activation=activation, bias=bias)
+    undone = improved(original)
+    pool_behind_filters(Graph(undone))
+    assert operators(undone) == operators(original)
+    assert parameters_of(undone) == 6 * 3 * 3 * 3 + 6 * bias
+    assert_same_answers(original, undone)
+    [before], [after] = ([node for node in g.graph.node if node.op_type == "Conv"] for g in (original, undone))
+    np.testing.assert_array_equal(Graph(undone).constant(after.input[1]), Graph(original).constant(before.input[1]))
+
+
+def test_another_pooling_of_four_is_not_undone() -> None:
+    undone = improved(few_filters())
+    [conv] = [node for node in undone.graph.node if node.op_type == "Conv"]
+    conv.input[1] = Graph(undone).add_constant("other", weights(24, 3, 4, 4))
+    before = operators(undone)
+    pool_behind_filters(Graph(undone))
+    assert operators(undone) == before
 
 
 @pytest.mark.parametrize(
