@@ -120,7 +120,7 @@ def pool_behind_filters(graph: Graph) -> None:
         fours, whole = graph.producer(pool.input[0]), graph.only_consumer(pool.output[0])
         layer = _layer_before(graph, fours)
         kernel = _unmoved(graph.constant(layer.input[1])) if layer is not None else None
-        if whole is None or kernel is None:
+        if whole is None or whole.op_type != "Reshape" or kernel is None:
             continue
         layer.input[1] = graph.add_constant(layer.input[1], kernel)
         if len(layer.input) > 2:

@@ -1,5 +1,7 @@
 """Rewrites of small graphs made by hand: the answers stay, and the nodes that were to go are gone."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -29,6 +31,17 @@ def improved(original: onnx.ModelProto) -> onnx.ModelProto:
     improve(changed)
     assert_same_answers(original, changed)
     return changed
+
+
+def assert_left_alone_when_others_read(
+    tensor: str, original: onnx.ModelProto, rewrite: Callable[[Graph], None]
+) -> None:
+    """Another node reads the tensor as well: the rewrite that would take it away does nothing."""
+    original.graph.node.append(helper.make_node("ReduceMax", [tensor], ["brightest"], keepdims=0))
+    original.graph.output.append(helper.make_tensor_value_info("brightest", TensorProto.FLOAT, []))
+    before = operators(original)
+    rewrite(Graph(original))
+    assert operators(original) == before
 
 
 @pytest.mark.parametrize("scale", [SCALAR, PER_CHANNEL], ids=["scalar", "per channel"])
@@ -68,13 +81,7 @@ def test_a_padding_with_another_value_than_zero_is_left_alone() -> None:
 
 
 def test_a_scale_that_others_read_too_is_left_alone() -> None:
-    original = convolution(SCALAR, None, pads=1)
-    original.graph.node.append(helper.make_node("ReduceMax", ["scaled"], ["brightest"], keepdims=0))
-    original.graph.output.append(helper.make_tensor_value_info("brightest", TensorProto.FLOAT, []))
-    changed = onnx.ModelProto()
-    changed.CopyFrom(original)
-    fold_input_scale(Graph(changed))
-    assert operators(changed) == operators(original)
+    assert_left_alone_when_others_read("scaled", convolution(SCALAR, None, pads=1), fold_input_scale)
 
 
 def test_a_scale_of_zero_is_left_alone() -> None:
@@ -147,13 +154,7 @@ def test_the_transpose_before_a_flatten_goes_into_the_dense_layer() -> None:
 
 
 def test_a_transpose_that_others_read_too_stays() -> None:
-    original = flatten_after_transpose()
-    original.graph.node.append(helper.make_node("ReduceMax", ["last"], ["brightest"], keepdims=0))
-    original.graph.output.append(helper.make_tensor_value_info("brightest", TensorProto.FLOAT, []))
-    changed = onnx.ModelProto()
-    changed.CopyFrom(original)
-    fold_flatten_order(Graph(changed))
-    assert operators(changed) == operators(original)
+    assert_left_alone_when_others_read("last", flatten_after_transpose(), fold_flatten_order)
 
 
 def test_a_padding_after_a_relu_may_be_merged() -> None:
@@ -240,10 +241,4 @@ def test_other_poolings_stay(original: onnx.ModelProto) -> None:
 
 
 def test_a_convolution_that_others_read_too_is_left_alone() -> None:
-    original = few_filters()
-    original.graph.node.append(helper.make_node("ReduceMax", ["filtered"], ["brightest"], keepdims=0))
-    original.graph.output.append(helper.make_tensor_value_info("brightest", TensorProto.FLOAT, []))
-    changed = onnx.ModelProto()
-    changed.CopyFrom(original)
-    pool_in_filters(Graph(changed))
-    assert operators(changed) == operators(original)
+    assert_left_alone_when_others_read("filtered", few_filters(), pool_in_filters)
