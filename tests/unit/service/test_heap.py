@@ -1,8 +1,12 @@
 """A worker keeps the memory that a large request used, and gives back what a model used."""
 
+import gc
 import resource
 import subprocess
 import sys
+import weakref
+
+from service import heap
 
 FAULTS_OF_LARGE_REQUESTS = """
 import resource
@@ -51,3 +55,26 @@ asyncio.run(main())
 
 def test_what_a_busy_moment_needed_is_given_back_in_time() -> None:
     subprocess.run([sys.executable, "-c", HELD_AFTER_A_BUSY_MOMENT], check=True)
+
+
+class Held:
+    """Something that only holds itself, as an exception and the frame that keeps it do."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_only_holds_itself_is_given_back() -> None:
+    """Python alone would hardly ever look among its oldest objects: see `worker.GC_THRESHOLDS`."""
+    held = Held()
+    gone = weakref.ref(held)
+    gc.collect()  # it has grown old
+    gc.disable()
+    try:
+        del held
+        gc.collect(1)
+        assert gone() is not None, "else there is nothing to give back"
+        heap.give_back()
+    finally:
+        gc.enable()
+    assert gone() is None
