@@ -28,6 +28,7 @@ QUEUE_SHARE = 4
 MODEL_MS = 2000.0
 LEAST_PASSES = 10  # the image, and three by three patches: less would explain nothing
 NICENESS = 10
+MOST_DIGITS = 9  # of a class's index: Python refuses to read a number of thousands
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -130,7 +131,7 @@ class Explainer:
 def _index_of(wanted: str, labels: Sequence[str]) -> int:
     if wanted in labels:
         return labels.index(wanted)
-    if wanted.isascii() and wanted.isdigit() and int(wanted[:9]) < len(labels):
+    if wanted.isascii() and wanted.isdigit() and len(wanted) <= MOST_DIGITS and int(wanted) < len(labels):
         return int(wanted)
     raise BadParameter(f"The model has no class '{wanted}'.", "Give a label of the model, or a class's index from 0.")
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncGenerator
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
@@ -75,7 +76,7 @@ def tensors_about(body: bytes, shape: tuple[int, int, int]) -> int:
 
 async def files_of(content_type: bytes, body: bytes, field: str, most: int) -> list[tuple[str, bytes]]:
     """File name and bytes of each file in the multipart form's `field`, in order. Raises BadRequest."""
-    headers = Headers(raw=[(b"content-type", content_type)])
+    headers = Headers(raw=[(b"content-type", _in_utf8(content_type))])
     parser = MultiPartParser(headers, _once(body), max_files=most, max_fields=most)
     parser.spool_max_size = len(body) + 1  # never to disk: the root file system may be read-only
     try:
@@ -99,6 +100,15 @@ async def picture_of(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         return body
     files = await files_of(content_type, body, "file", 1)
     return files[0][1]
+
+
+def _in_utf8(content_type: bytes) -> bytes:
+    """A form's type with its boundary only: names in forms are UTF-8 (RFC 7578, 5.1.2), and Starlette would decode them
+    with any codec of Python's that the client names, some of which fail in their own ways."""
+    _, options = parse_options_header(content_type)
+    if b"boundary" not in options:
+        return MULTIPART
+    return b'%s; boundary="%s"' % (MULTIPART, options[b"boundary"].replace(b"\\", b"\\\\").replace(b'"', b'\\"'))
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -70,6 +70,12 @@ def test_another_class_may_be_asked_for(shipped: RunningService) -> None:
     assert pixels_of(reply["heat"]).tolist() != pixels_of(explain(shipped).json()["heat"]).tolist()
 
 
+@pytest.mark.parametrize("wanted", ["10", "00000000010", "9" * 5000, "-1", "1.0", "²", ""])
+def test_a_class_that_is_none_is_told(shipped: RunningService, wanted: str) -> None:
+    reply = shipped.client.post(f"{LENET}/explain", params={"class": wanted}, content=SEVEN)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_parameter")
+
+
 def test_the_layers_are_shown_in_order(shipped: RunningService) -> None:
     reply = FeaturesReply.model_validate_json(explain(shipped, method="features").content, strict=True, extra="forbid")
     assert [(grid.layer, grid.count, grid.height) for grid in reply.layers] == [

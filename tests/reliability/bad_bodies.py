@@ -18,6 +18,7 @@ from tests.reliability.cases import Case, post, v1, v2
 BODY_BYTES = 16 * 1024 * 1024
 BATCH, CLASSIFY = "/api/v1/models/small/classify/batch", "/api/v1/models/small/classify"
 JSON, FORM = "application/json", "multipart/form-data; boundary=x"
+CODECS = ["undefined", "unicode_escape", "utf-7", "idna", "punycode", "rot13", "zlib", "utf-16", "none", ""]
 
 ODD = [None, True, False, "", "NaN", "a" * 300, -1, 0, 1, 255, 256, 2**31, 2**53, 2**63, 2**64, 10**400, 1.5, 1e308]
 ODD += [
@@ -132,6 +133,7 @@ def odd_form(random: Generator) -> Case:
     """Multipart forms with parts, names and marks that are wrong or missing."""
     mark = b"--x"
     names = ["file", "files", "", 'fi"le', "a" * 5000, "file\r\nx: y", "\0", "file; filename=../../etc/passwd", "é"]
+    names += [r"\ud800", "+2AA-", "xn--a"]
     name = spoil.one_of(random, names).encode()
     heads = [b'content-disposition: form-data; name="%s"; filename="%s"' % (name, spoil.one_of(random, names).encode())]
     heads += [b"content-disposition: form-data", b"content-disposition", b"", b"a" * 9000, b"content-type: image/png"]
@@ -139,7 +141,8 @@ def odd_form(random: Generator) -> Case:
     body = part * int(random.integers(0, 4)) + spoil.one_of(random, [mark + b"--\r\n", b"", mark, b"--y--\r\n"])
     if random.random() < 0.4:
         body = spoil.WAYS[spoil.one_of(random, list(spoil.WAYS))](random, body + b"x")
-    kind = spoil.one_of(random, [FORM, FORM, "multipart/form-data", "multipart/form-data; boundary=" + "x" * 300])
+    kinds = ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 300, 'multipart/form-data; boundary="\\""']
+    kind = spoil.one_of(random, [FORM, FORM, f"{FORM}; charset={spoil.one_of(random, CODECS)}", *kinds])
     return Case("multipart form, wrong", post(spoil.one_of(random, [CLASSIFY, BATCH]), body, kind))
 
 

@@ -36,6 +36,7 @@ OF_BODIES: dict[Callable[[Generator], Case], int] = {
     bad_wire.odd_chunks: 1,
     bad_wire.injected: 1,
     bad_wire.odd_paths: 1,
+    bad_wire.odd_queries: 2,
     bad_wire.nonsense: 1,
 }
 """Each maker's share of what is drawn."""

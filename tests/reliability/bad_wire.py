@@ -139,6 +139,16 @@ def odd_paths(random: Generator) -> Case:
     return _unsure("odd paths and methods", wire)
 
 
+def odd_queries(random: Generator) -> Case:
+    """A sound picture for a model that is there, and parameters that are wrong, overlong or many."""
+    names = ["top_k", "version", "class", "method", "model", ""]
+    values = ["", "-1", "0", "00000000009", "9" * 400, "9" * 5000, "1.5", "nan", "a" * 300, "+"]
+    values += ["%00", "%ff", "%ed%a0%80"]
+    path = spoil.one_of(random, [CLASSIFY, f"{CLASSIFY}/batch", "/api/v1/models/small/explain"])
+    given = [f"{spoil.one_of(random, names)}={spoil.one_of(random, values)}" for _ in range(random.integers(1, 3))]
+    return Case("query, wrong values", post(f"{path}?{'&'.join(given)}", PICTURE))
+
+
 def nonsense(random: Generator) -> Case:
     """No HTTP at all: other protocols, or noise."""
     starts = [

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 COUNT, SEED = 300, 1
 KINDS = {"jpeg", "png", "webp", "bmp", "gif", "polyglot", "wrong type", "V1 JSON", "V2 JSON", "V2 binary", "HTTP"}
-KINDS |= {"header injection", "chunked nonsense", "wrong Content-Length", "multipart form", "batch JSON"}
+KINDS |= {"header injection", "chunked nonsense", "wrong Content-Length", "multipart form", "batch JSON", "query"}
 JSON = {"content-type": "application/json"}
 
 

@@ -1,5 +1,6 @@
 """How many images a body holds is known about, before it is read: enough to refuse it cheaply under overload."""
 
+import asyncio
 import base64
 import json
 
@@ -7,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.body import pictures_about, tensors_about
+from service.api.body import files_of, pictures_about, tensors_about
 from tests.pictures import picture
 
 SHAPE = (8, 8, 1)
@@ -37,3 +38,19 @@ def test_tensors_in_json_are_never_overestimated(count: int) -> None:
 def test_a_raw_tensor_and_a_small_body_count_as_one() -> None:
     assert tensors_about(bytes(64 * 64), SHAPE) == 1
     assert tensors_about(b'{"instances": [' + b"1," * 20, SHAPE) == 1
+
+
+@pytest.mark.parametrize("codec", ["", "undefined", "unicode_escape", "punycode", "utf-7"])
+@pytest.mark.parametrize("name", ["sieben.png", "é.png", r"\ud800", "+2AA-"])
+def test_names_in_a_form_are_utf8_whatever_it_claims(codec: str, name: str) -> None:
+    part = f'--x\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\nbytes\r\n--x--\r\n'
+    kind = b"multipart/form-data; boundary=x; charset=" + codec.encode()
+    assert asyncio.run(files_of(kind, part.encode(), "file", 1)) == [(name, b"bytes")]
+
+
+@pytest.mark.parametrize("boundary", [rb'"a;b=c"', rb'"a b"', rb'"a\"\\b"'])
+def test_a_boundary_may_be_quoted(boundary: bytes) -> None:
+    mark = boundary[1:-1].replace(rb"\"", b'"').replace(rb"\\", b"\\")
+    head = b'content-disposition: form-data; name="file"; filename="a"'
+    part = b"--%s\r\n%s\r\n\r\nbytes\r\n--%s--\r\n" % (mark, head, mark)
+    assert asyncio.run(files_of(b"multipart/form-data; boundary=" + boundary, part, "file", 1)) == [("a", b"bytes")]
