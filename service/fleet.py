@@ -44,7 +44,11 @@ class Fleet:
 
         Raises UnknownModel, BrokenVersion, NotEverywhere, BadState.
         """
-        if not await asyncio.to_thread(self._repository.versions, model):
+        try:
+            found = await asyncio.to_thread(self._repository.versions, model)
+        except OSError as error:
+            raise BrokenVersion(f"'{model}' cannot be loaded: its folder cannot be read: {error.strerror}.") from error
+        if not found:
             raise UnknownModel(f"There is no model '{model}' in {self._repository.root}.")
         await self._change(model, loaded=True)
         try:

@@ -8,12 +8,14 @@ import logging
 from typing import NamedTuple
 
 from service import heap, logs, served
-from service.errors import BrokenVersion, NotReady, UnknownModel, UnknownVersion
+from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.metrics import Metrics
 from service.repository import Repository, Stamp
 from service.served import Served
 from service.settings import Settings
 from service.wanted import Latest, Specific, Wanted, Wish
+
+THE_FOLDER = 0  # in place of a version's number
 
 
 class IndexEntry(NamedTuple):
@@ -65,19 +67,25 @@ class Registry:
 
     def model(self, name: str) -> Model:
         """All that is loaded of one model. Raises UnknownModel or NotReady."""
-        self.get(name)
-        return self._models[name]
+        try:
+            return self._models[name]
+        except KeyError:
+            raise self._why_not(name) from None
+
+    def models(self) -> list[Model]:
+        """All that is loaded, by name; from any thread, since models come and go."""
+        return [model for _, model in sorted(self._models.copy().items())]
 
     def all(self) -> list[list[Served]]:
         """Per model, by name: its loaded versions, newest first."""
-        return [self._models[name].newest_first() for name in sorted(self._models)]
+        return [model.newest_first() for model in self.models()]
 
     def index(self) -> list[IndexEntry]:
-        """Every version on disk. Reads the disk: not for the event loop's thread."""
+        """Every version on disk. Reads the disk: not for the event loop's thread. Raises OSError without a root."""
         entries = []
         for model in self._repository.models():
-            loaded = self._models[model].versions if model in self._models else {}
-            for version in self._repository.versions(model):
+            loaded = self._loaded(model)
+            for version in self._numbers(model):
                 reason = "" if version in loaded else self._problems.get(model, {}).get(version, "unloaded")
                 entries.append(IndexEntry(model, str(version), version in loaded, reason))
         return entries
@@ -130,6 +138,8 @@ class Registry:
                 self._required = here
             for name in self._models.keys() - here:
                 self._unload(name)
+            for name in self._problems.keys() - here:
+                self._forget(name)
             self._required &= here
 
     async def close(self) -> None:
@@ -164,9 +174,34 @@ class Registry:
             logs.event(logging.INFO, "models can be read again")
         self._root_problem = problem
 
+    def _note_folder(self, name: str, problem: str) -> None:
+        """What is loaded of the model stays."""
+        if self._problems.get(name) != {THE_FOLDER: problem}:
+            logs.event(logging.ERROR, "model cannot be read", model=name, reason=problem)
+        self._problems[name] = {THE_FOLDER: problem}
+
+    def _forget(self, name: str) -> None:
+        """What was wrong with a model that is not wanted any more, or gone."""
+        del self._problems[name]
+        self._broken = {which: stamp for which, stamp in self._broken.items() if which[0] != name}
+
+    def _numbers(self, name: str) -> list[int]:
+        """Versions on disk, or those that are loaded where the folder cannot be read."""
+        try:
+            return self._repository.versions(name)
+        except OSError:
+            return sorted(self._loaded(name))
+
+    def _loaded(self, name: str) -> dict[int, Served]:
+        return self._models[name].versions if name in self._models else {}
+
     async def _renew(self, name: str, wish: Wish) -> None:
-        loaded = self._models[name].versions if name in self._models else {}
-        numbers = await asyncio.to_thread(self._repository.versions, name)
+        try:
+            numbers = await asyncio.to_thread(self._repository.versions, name)
+        except OSError as error:
+            self._note_folder(name, f"Its folder cannot be read: {error.strerror}.")
+            return
+        loaded = self._loaded(name)
         noted = self._problems.get(name, {})
         self._problems[name] = {number: why for number, why in noted.items() if number in numbers}
         kept: dict[int, Served] = {}
@@ -174,10 +209,10 @@ class Registry:
             if self._enough(kept, wish):
                 break
             await self._keep(name, number, wish, loaded, kept)
-        default = max(kept, default=None)
-        for number in set(wish.labels.values()) & set(numbers) - kept.keys():
-            await self._keep(name, number, wish, loaded, kept)
-        if default is not None:
+        if kept:
+            default = max(kept)
+            for number in set(wish.labels.values()) & set(numbers) - kept.keys():
+                await self._keep(name, number, wish, loaded, kept)
             self._swap(name, Model(kept, default, wish.labels))
         elif not numbers and not self._is_another_root():
             self._unload(name)
@@ -207,23 +242,23 @@ class Registry:
             try:
                 kept[number] = await asyncio.to_thread(self._open, name, number, wish)
                 problems.pop(number, None)
-            except (BrokenVersion, OSError) as error:
+            except Exception as error:  # whatever it does to those who load it, the others have their turn
                 self._broken[name, number] = stamp
-                problems[number] = str(error)
+                problems[number] = str(error) or type(error).__name__
                 self._metrics.broken_versions.labels(name).inc()
-                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=str(error))
+                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=problems[number])
 
     def _open(self, name: str, number: int, wish: Wish) -> Served:
         return served.load(self._repository.open(name, number), wish, self._settings, self._metrics)
 
     def _swap(self, name: str, model: Model) -> None:
-        before = self._models[name].versions if name in self._models else {}
+        before = self._loaded(name)
         self._models[name] = model
         self._metrics.versions.labels(name).set(len(model.versions))
-        self._metrics.watch(
+        self._metrics.watch(  # by name: what they hold would never go
             name,
-            lambda: sum(one.batcher.queued_images for one in model.versions.values()),
-            lambda: sum(one.batcher.running for one in model.versions.values()),
+            lambda: sum(one.batcher.queued_images for one in self._loaded(name).values()),
+            lambda: sum(one.batcher.running for one in self._loaded(name).values()),
         )
         for number in sorted(model.versions.keys() - before.keys()):
             _log_loaded(model.versions[number])
@@ -244,7 +279,7 @@ class Registry:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    def _why_not(self, model: str, version: str | None) -> UnknownModel | UnknownVersion | NotReady:
+    def _why_not(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
         if model in self._models:
             return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
         if self._required is None:

@@ -53,14 +53,21 @@ class Repository:
         self.root = root
 
     def models(self) -> list[str]:
-        """Names of all models that have at least one version, sorted. A missing root has none."""
-        return [name for name in _folders(self.root) if MODEL_NAME.fullmatch(name) and self.versions(name)]
+        """Names of all models that have at least one version, or a folder that cannot be read, sorted. A missing root
+        has none. Raises OSError where the root cannot be read."""
+        return [name for name in _folders(self.root) if MODEL_NAME.fullmatch(name) and self._may_have_versions(name)]
 
     def versions(self, model: str) -> list[int]:
-        """Numbers of a model's versions, ascending; empty for a model that is not there."""
+        """Numbers of a model's versions, ascending; empty for a model that is not there. Raises OSError."""
         if not MODEL_NAME.fullmatch(model):
             return []
         return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
+
+    def _may_have_versions(self, model: str) -> bool:
+        try:
+            return bool(self.versions(model))
+        except OSError:
+            return True
 
     def withdrawn(self, model: str) -> list[int]:
         """Numbers of the versions that a rollback hid, ascending."""
@@ -87,7 +94,7 @@ class Repository:
         for path in (self.root / model / str(version)).glob("*"):
             try:
                 found = path.stat()
-            except FileNotFoundError:
+            except OSError:  # gone meanwhile, or a link that leads nowhere: who opens it finds out
                 continue
             files.append((path.name, found.st_size, found.st_mtime_ns))
         return tuple(sorted(files))

@@ -6,7 +6,7 @@ from service.api.documents import documents_of
 from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
 from service.api.schemas_explain import METHODS
 from service.manifest import Manifest
-from service.registry import Registry
+from service.registry import Model, Registry
 from service.served import Served
 
 
@@ -15,7 +15,7 @@ def model_routes(registry: Registry) -> APIRouter:
 
     @router.get("", summary="List the models")
     def list_models() -> ModelList:
-        return ModelList(models=[_summary(versions, registry) for versions in registry.all()])
+        return ModelList(models=[_summary(loaded) for loaded in registry.models()])
 
     @router.get("/{model}", summary="Describe one model", responses={404: {"model": ErrorReply}})
     def describe(model: str) -> ModelDetails:
@@ -31,12 +31,12 @@ def model_routes(registry: Registry) -> APIRouter:
     return router
 
 
-def _summary(versions: list[Served], registry: Registry) -> ModelSummary:
-    default = registry.get(versions[0].model)
+def _summary(loaded: Model) -> ModelSummary:
+    default = loaded.default
     return ModelSummary(
         name=default.model,
         default_version=default.version,
-        versions=[served.version for served in versions],
+        versions=[served.version for served in loaded.newest_first()],
         input=_input(default.manifest),
         classes=default.manifest.classes,
         test_accuracy=default.variant.test_accuracy,

@@ -6,16 +6,20 @@ import os
 import shutil
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from service import served
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.metrics import Metrics
 from service.registry import Registry
-from service.repository import Repository
+from service.repository import Repository, VersionFolder
+from service.served import Served
 from service.session import Session
 from service.settings import Settings
 from service.wanted import Wanted
@@ -144,7 +148,24 @@ def test_a_root_that_goes_while_it_is_read_changes_nothing(
     asyncio.run(test())
 
 
-def test_a_version_that_went_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def replace(root: Path) -> Wanted:
+    write_version(root, "a", 2)
+    return Wanted()
+
+
+def take_out(root: Path) -> Wanted:
+    return wish(loaded=False)
+
+
+def delete(root: Path) -> Wanted:
+    shutil.rmtree(root / "a")
+    return Wanted()
+
+
+@pytest.mark.parametrize("change", [replace, take_out, delete])
+def test_a_version_that_went_leaves_nothing_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], Wanted]
+) -> None:
     """Without the garbage collector, which comes seldom; and what was freed goes back to the system."""
     sessions: list[weakref.ref[Session]] = []
     left: list[bool] = []
@@ -161,8 +182,7 @@ def test_a_version_that_went_leaves_nothing_in_memory(tmp_path: Path, monkeypatc
         registry = registry_of(tmp_path)
         await registry.reconcile(Wanted())
         sessions.append(weakref.ref(registry.get("a").session))
-        write_version(tmp_path, "a", 2)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(change(tmp_path))
         assert await asyncio.to_thread(ended.wait, 20)
         await registry.close()
 
@@ -172,6 +192,94 @@ def test_a_version_that_went_leaves_nothing_in_memory(tmp_path: Path, monkeypatc
     finally:
         gc.enable()
     assert left[0] is False
+
+
+def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Flaky(Repository):
+        unreadable = ""
+
+        def versions(self, model: str) -> list[int]:
+            if model == self.unreadable:
+                raise PermissionError(13, "Permission denied")
+            return super().versions(model)
+
+    async def test() -> None:
+        repository = Flaky(tmp_path)
+        registry = Registry(repository, Settings(models=str(tmp_path)), Metrics())
+        write_version(tmp_path, "a", 1)
+        write_version(tmp_path, "b", 1)
+        await registry.reconcile(Wanted())
+        repository.unreadable = "a"
+        write_version(tmp_path, "b", 2)
+        await registry.reconcile(Wanted())
+        await registry.reconcile(Wanted())
+        assert versions(registry) == {"a": ["1"], "b": ["2"]}
+        assert caplog.messages.count("model cannot be read") == 1
+        assert [(entry.model, entry.version, entry.ready) for entry in registry.index()] == [
+            *(("a", "1", True), ("b", "1", False), ("b", "2", True))
+        ]
+        assert registry.problem("a") == "Its folder cannot be read: Permission denied."
+        repository.unreadable = ""
+        await registry.reconcile(Wanted())
+        assert registry.problem("a") == ""
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_others_from_loading(tmp_path: Path) -> None:
+    circle = write_version(tmp_path, "a", 1) / "circle"
+    circle.symlink_to(circle)
+    broken = write_version(tmp_path, "b", 1) / "labels.txt"
+    broken.unlink()
+    broken.symlink_to(broken)
+    write_version(tmp_path, "c", 1)
+    registry = loaded(tmp_path)
+    assert versions(registry) == {"a": ["1"], "c": ["1"]}
+    assert "labels.txt" in registry.problem("b")
+
+
+def test_whatever_loading_one_version_raises_the_others_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(folder: VersionFolder, *rest: Any) -> Served:
+        if folder.model == "a":
+            raise MemoryError
+        return served.load(folder, *rest)
+
+    monkeypatch.setattr("service.registry.served", SimpleNamespace(load=load))
+    write_version(tmp_path, "a", 1)
+    write_version(tmp_path, "b", 1)
+    registry = loaded(tmp_path)
+    assert versions(registry) == {"b": ["1"]}
+    assert registry.problem("a") == "MemoryError"
+
+
+def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
+    """It would be loaded again and again, since nothing answers by default, and so nothing at all."""
+    write_version(tmp_path, "a", 2)
+    metrics = Metrics()
+    registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
+    asyncio.run(registry.reconcile(wish(versions={"specific": [1]}, labels={"canary": 2})))
+    assert versions(registry) == {}
+    assert metrics.registry.get_sample_value("convoy_compute_seconds_count", {"model": "a"}) is None
+
+
+@pytest.mark.parametrize("change", [take_out, delete])
+def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(tmp_path: Path, change: Callable[[Path], Wanted]) -> None:
+    async def test() -> None:
+        (write_version(tmp_path, "a", 1) / "labels.txt").unlink()
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        with pytest.raises(NotReady):
+            registry.get("a")
+        await registry.reconcile(change(tmp_path))
+        with pytest.raises(UnknownModel):
+            registry.get("a")
+
+    asyncio.run(test())
 
 
 def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
