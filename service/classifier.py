@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +86,7 @@ class Classifier:
             served.batcher.release(1)
             raise
         journey.decoded()
-        row: Row = (await self._answer(journey, pixels[np.newaxis]))[0]
+        row: Row = (await self.answer(journey, pixels[np.newaxis]))[0]
         return row
 
     async def predict_many(self, journey: Journey, pictures: Sequence[bytes | ConvoyError]) -> list[Row | ConvoyError]:
@@ -100,12 +101,13 @@ class Classifier:
         try:
             whose, allowance = _whose(journey), Allowance(LARGEST_A_REQUEST * self._max_pixels)
             jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(pictures)]
-            decoded = list(itertools.chain.from_iterable(await asyncio.gather(*jobs)))
+            parts = await journey.in_time(asyncio.gather(*jobs))
+            decoded = list(itertools.chain.from_iterable(parts))
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
             served.batcher.release(len(pictures) - len(good))
         journey.decoded()
-        rows = iter(await self._answer(journey, np.stack(good)) if good else ())
+        rows = iter(await self.answer(journey, np.stack(good)) if good else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
     async def infer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
@@ -114,12 +116,31 @@ class Classifier:
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
         self._reserve(journey, len(batch))
-        return await self._answer(journey, batch)
+        return await self.answer(journey, batch)
+
+    @contextmanager
+    def places(self, journey: Journey, count: int) -> Iterator[None]:
+        """Takes places for so many images that are still to be made; `answer` uses them up, an error gives them back.
+
+        Raises TooManyImages, Overloaded.
+        """
+        self._reserve(journey, count)
+        try:
+            yield
+        except BaseException:
+            journey.served.batcher.release(count)
+            raise
+
+    async def answer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
+        """As `infer`, for images that have their places."""
+        answer = await journey.served.batcher.answer(batch, journey.left_s(), journey.background)
+        journey.answered(answer)
+        return answer.outputs
 
     async def decode(self, journey: Journey, picture: bytes) -> NDArray[np.uint8]:
         """One encoded picture as the model's input, uint8 (h, w, c).
 
-        Raises BadImage, UnsupportedImage, ImageTooLarge.
+        Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
         """
         pixels = await self._decode(picture, journey)
         journey.decoded()
@@ -138,18 +159,13 @@ class Classifier:
             self._metrics.refused.labels(served.model).inc()
             raise
 
-    async def _answer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
-        answer = await journey.served.batcher.answer(batch, journey.left_s(), journey.background)
-        journey.answered(answer)
-        return answer.outputs
-
     async def _decode(self, picture: bytes, journey: Journey) -> NDArray[np.uint8]:
         if (plain := self._plain(picture, journey.served)) is not None:
             return plain
         image = images.open_image(picture, self._max_pixels)
         if image.width * image.height <= INLINE_PIXELS:
             return _pixels(image, journey.served)
-        return await self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served)
+        return await journey.in_time(self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served))
 
     def _plain(self, picture: bytes, served: Served) -> NDArray[np.uint8] | None:
         pixels = decode_plain(picture, served.manifest.input.channels, self._max_pixels)

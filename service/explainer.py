@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service import occlusion
 from service.classifier import Classifier, Prediction
-from service.errors import BadParameter, DeadlineExceeded
+from service.errors import BadParameter
 from service.features import Insides
 from service.journey import Journey
 from service.served import Served
@@ -83,10 +83,12 @@ class Explainer:
         served = journey.served
         index = None if wanted is None else _index_of(wanted, served.labels)
         with self._as_guest(journey):
-            image = await self._classifier.decode(journey, picture)
-            height, width, _ = image.shape
+            height, width, _ = served.manifest.input.shape
             where = occlusion.patches(height, width, self._affordable(served) - 1)
-            rows = await self._classifier.infer(journey, occlusion.occluded(image, where))
+            with self._classifier.places(journey, len(where) + 1):
+                image = await self._classifier.decode(journey, picture)
+                batch = occlusion.occluded(image, where)
+            rows = await self._classifier.answer(journey, batch)
             chosen = int(rows[0].argmax()) if index is None else index
             heat = await self._aside(journey, occlusion.importance, rows, chosen, where, height, width)
         prediction = Prediction(chosen, served.labels[chosen], float(rows[0, chosen]))
@@ -121,11 +123,7 @@ class Explainer:
 
     async def _aside(self, journey: Journey, work: Callable[..., T], *given: Any) -> T:
         """Does it on a thread that yields to all others."""
-        job = asyncio.get_running_loop().run_in_executor(self._executor, work, *given)
-        try:
-            return await asyncio.wait_for(job, journey.left_s())
-        except TimeoutError:
-            raise DeadlineExceeded("The explanation was not there within the request's time limit.") from None
+        return await journey.in_time(asyncio.get_running_loop().run_in_executor(self._executor, work, *given))
 
 
 def _index_of(wanted: str, labels: Sequence[str]) -> int:

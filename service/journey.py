@@ -1,12 +1,16 @@
 """One request's way through the service, stage by stage; at its end it is counted. Knows no HTTP and no pictures."""
 
+import asyncio
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from service.batch import Answer
+from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 from service.served import Served
+
+T = TypeVar("T")
 
 
 class Journey:
@@ -45,6 +49,13 @@ class Journey:
     def left_s(self) -> float:
         """Seconds until the request's deadline."""
         return self._timeout_s - (time.perf_counter() - self._started_s)
+
+    async def in_time(self, work: asyncio.Future[T]) -> T:
+        """What `work` gives; at the request's deadline it is cancelled. Raises DeadlineExceeded."""
+        try:
+            return await asyncio.wait_for(work, self.left_s())
+        except TimeoutError:
+            raise DeadlineExceeded("The answer was not there within the request's time limit.") from None
 
     def decoded(self) -> None:
         """The pictures are decoded: what has passed until now was decoding."""

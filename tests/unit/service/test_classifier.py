@@ -1,6 +1,7 @@
 """The classifier: order of the best classes, places in the queue that always come back, errors in their place."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,15 @@ from hypothesis.extra import numpy as arrays
 
 from service.classifier import PART_BYTES, PART_PICTURES, Classifier, Row, best, in_parts
 from service.decoders import Decoders
-from service.errors import BadImage, ConvoyError, ImageTooLarge, Overloaded, TooManyImages, UnknownModel
+from service.errors import (
+    BadImage,
+    ConvoyError,
+    DeadlineExceeded,
+    ImageTooLarge,
+    Overloaded,
+    TooManyImages,
+    UnknownModel,
+)
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
@@ -25,8 +34,8 @@ from tests.versions import write_version
 MAX_QUEUE_IMAGES = 8
 
 
-def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]]) -> None:
-    """Runs the test with a classifier over the models in `root`."""
+def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]], busy: int = 0) -> None:
+    """Runs the test with a classifier over the models in `root`; `busy` jobs keep its decoders until the test ends."""
 
     async def run() -> None:
         metrics = Metrics()
@@ -34,7 +43,13 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
         await registry.reconcile(Wanted())
         with closing(Decoders(2)) as decoders:
             classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
-            await test(classifier, registry)
+            over = threading.Event()
+            jobs = [decoders.run("somebody else", over.wait) for _ in range(busy)]
+            try:
+                await asyncio.wait_for(test(classifier, registry), 60)
+            finally:
+                over.set()
+                await asyncio.gather(*jobs)
         await registry.close()
 
     asyncio.run(run())
@@ -77,6 +92,33 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
         with pytest.raises(UnknownModel):
             classifier.journey("none", None)
         assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_who_runs_out_of_time_before_the_pictures_are_decoded_is_told_at_once(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        for predicted in (classifier.predict, classifier.predict_many):
+            with classifier.journey("linear", None) as journey:
+                journey.shorten(0.05)
+                with pytest.raises(DeadlineExceeded):
+                    await predicted(journey, picture(90, 90) if predicted == classifier.predict else [picture()])
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test, busy=4)
+
+
+def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        with classifier.journey("linear", None) as journey:
+            with classifier.places(journey, 2):
+                assert batcher.queued_images == 2
+                await asyncio.sleep(0)
+            assert len(await classifier.answer(journey, np.zeros((2, 8, 8, 1), np.uint8))) == 2
+            with pytest.raises(ZeroDivisionError), classifier.places(journey, 2):
+                raise ZeroDivisionError
+        assert batcher.queued_images == 0
 
     with_classifier(root, test)
 
