@@ -23,6 +23,7 @@ from service.served import Served
 
 # A picture up to this size is decoded in less time than a thread needs to take over.
 INLINE_PIXELS = 64 * 64
+INLINE_BYTES = 65536  # nor may it be packed in so many that reading them takes longer
 # Tiny pictures are decoded some at a time: handing one to a thread and back costs as much as decoding it.
 PART_PICTURES = 16
 PART_BYTES = 16384
@@ -163,7 +164,7 @@ class Classifier:
         if (plain := self._plain(picture, journey.served)) is not None:
             return plain
         image = images.open_image(picture, self._max_pixels)
-        if image.width * image.height <= INLINE_PIXELS:
+        if image.width * image.height <= INLINE_PIXELS and len(picture) <= INLINE_BYTES:
             return _pixels(image, journey.served)
         return await journey.in_time(self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served))
 

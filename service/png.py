@@ -14,6 +14,7 @@ COLOUR = {1: 0, 3: 2}
 """Grey and RGB as IHDR has it, by channels (Portable Network Graphics, section 11.2.1)."""
 END = b"\0\0\0\0IEND\xaeB`\x82"
 LARGEST_PIXELS = 64 * 64
+LARGEST_DATA = 2 * 3 * LARGEST_PIXELS  # bytes: what is not compressed at all takes hardly more than half of it
 DATA_AT = 41
 
 
@@ -28,7 +29,7 @@ def decode_plain(data: bytes, channels: int, max_pixels: int) -> NDArray[np.uint
         return None
     size = int.from_bytes(data[33:37])
     data_end = DATA_AT + size
-    if data[37:DATA_AT] != b"IDAT" or data[data_end + 4 :] != END:
+    if size > LARGEST_DATA or data[37:DATA_AT] != b"IDAT" or data[data_end + 4 :] != END:
         return None
     if crc32(data[12:29]) != int.from_bytes(data[29:33]):
         return None

@@ -239,7 +239,7 @@ def _background(priority: object) -> bool:
     if priority is None:
         return False
     if type(priority) is not int or priority < 0:
-        raise BadTensor(f"`priority` is {priority}; it must be a whole number.")
+        raise BadTensor(f"`priority` is {shown(priority)}; it must be a whole number.")
     return priority > 1
 
 

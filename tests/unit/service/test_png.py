@@ -1,6 +1,7 @@
 """The short way for plain PNGs gives Pillow's pixels, bit by bit, and leaves every other file to Pillow."""
 
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from service import images
 from service.errors import BadImage
-from service.png import LARGEST_PIXELS, decode_plain
+from service.png import LARGEST_DATA, LARGEST_PIXELS, decode_plain
+from tests.png import chunk
 
 MODES = {1: "L", 3: "RGB"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (28, 20, 3), np.uint8)
@@ -84,3 +86,13 @@ def test_pixels_that_end_too_soon_are_refused() -> None:
     data = data[:33] + len(short).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) + data[-12:]
     with pytest.raises(BadImage):
         images.decode(data, 1, 0, 10**6)
+
+
+def test_data_that_is_far_too_long_is_left_alone() -> None:
+    """Reading it is no work for the event loop's thread."""
+    sound = picture(1)
+    rows = zlib.decompress(sound[41:-16])
+    for empty_blocks, plain in ((1, True), (LARGEST_DATA // 5, False)):  # RFC 1951, section 3.2.4
+        last = b"\1" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows
+        data = b"\x78\1" + b"\0\0\0\xff\xff" * empty_blocks + last + struct.pack(">I", zlib.adler32(rows))
+        assert (decode_plain(sound[:33] + chunk(b"IDAT", data) + sound[-12:], 1, 10**6) is not None) == plain

@@ -131,6 +131,7 @@ def output(**parameters: Any) -> Json:
 
 BINARY = {"binary_data_size": 6}
 REFUSED: dict[str, tuple[Json, str]] = {
+    "an endless priority": (request(parameters={"priority": "a" * 10**6}), r"^`priority` is a{1,99}\.\.\.; it must be"),
     "no inputs": ({}, "`inputs` must be a list of one tensor"),
     "empty inputs": (request(inputs=[]), "`inputs` must be a list of one tensor"),
     "two inputs": (request(inputs=request()["inputs"] * 2), "`inputs` must be a list of one tensor"),
