@@ -4,8 +4,11 @@ Keeping and giving back are glibc's own; with another C library Python's garbage
 """
 
 import asyncio
+import contextlib
 import ctypes
+import functools
 import gc
+from collections.abc import Callable
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 MIB = 2**20
@@ -20,24 +23,24 @@ def keep_freed() -> None:
     model, which is loaded by a new thread, lies in another. Threads allocate while they hold Python's lock, mostly, so
     that they seldom meet there.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _from_c("mallopt")
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 4 * MIB)
         mallopt(M_TRIM_THRESHOLD, 16 * MIB)
         mallopt(M_ARENA_MAX, 1)
 
 
-def give_back() -> bool:
-    """Gives all that nothing uses back to the system, objects that only hold each other included; whether the C library
-    had anything.
+def give_back() -> None:
+    """Gives all that nothing uses back to the system, objects that only hold each other included.
 
     Without it a model that came and went leaves holes of megabytes in the heap. Each version also leaves 4 KB of
     objects that hold each other, and a worker lets Python look for those so seldom (`worker.GC_THRESHOLDS`) that they
-    pile up.
+    pile up. Looking takes Python's lock for less than a millisecond, since what a worker has from its start is frozen.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim is not None and bool(trim(0))
+    trim = _from_c("malloc_trim")
+    if trim is not None:
+        trim(0)
 
 
 async def give_back_regularly() -> None:
@@ -48,4 +51,11 @@ async def give_back_regularly() -> None:
     """
     while True:
         await asyncio.sleep(GIVE_BACK_EVERY_S)
-        await asyncio.to_thread(give_back)
+        with contextlib.suppress(RuntimeError):  # no thread is to be had now
+            await asyncio.to_thread(give_back)
+
+
+@functools.cache
+def _from_c(name: str) -> Callable[..., int] | None:
+    """A function of the C library, None where it has none of that name. Looked up once: each look leaves garbage."""
+    return getattr(ctypes.CDLL(None), name, None)

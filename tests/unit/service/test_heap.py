@@ -65,16 +65,32 @@ class Held:
 
 
 def test_what_only_holds_itself_is_given_back() -> None:
-    """Python alone would hardly ever look among its oldest objects: see `worker.GC_THRESHOLDS`."""
+    """Python alone would hardly ever look for it: see `worker.GC_THRESHOLDS`."""
     held = Held()
     gone = weakref.ref(held)
-    gc.collect()  # it has grown old
+    was_on = gc.isenabled()
     gc.disable()
     try:
         del held
-        gc.collect(1)
         assert gone() is not None, "else there is nothing to give back"
         heap.give_back()
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
     assert gone() is None
+
+
+GARBAGE_OF_GIVING_BACK = """
+import gc
+from service import heap
+heap.give_back()
+gc.disable()
+for _ in range(10):
+    heap.give_back()
+print(gc.collect())
+"""
+
+
+def test_giving_back_leaves_no_garbage_itself() -> None:
+    script = [sys.executable, "-c", GARBAGE_OF_GIVING_BACK]
+    assert int(subprocess.run(script, capture_output=True, check=True, text=True).stdout) == 0
