@@ -23,13 +23,14 @@ BURIED_REMEMBERED = 16
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """How one worker is: what of the state file it has carried out, and why it is not ready."""
+    """How one worker is: what of the state file it has carried out, why it is not ready, and what is wrong by model."""
 
     slot: int
     pid: int
     generation: int
     reasons: dict[str, str]
     written_s: float
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -53,9 +54,9 @@ class Board:
         self.workers = workers
         self._fails = False
 
-    def post(self, generation: int, reasons: dict[str, str]) -> None:
+    def post(self, generation: int, reasons: dict[str, str], problems: dict[str, str] | None = None) -> None:
         """Tells how this worker is, as of now."""
-        notice = Notice(self._slot, os.getpid(), generation, reasons, time.monotonic())
+        notice = Notice(self._slot, os.getpid(), generation, reasons, time.monotonic(), problems or {})
         self._write(f"worker-{self._slot}.json", notice)
 
     def ask(self) -> float:

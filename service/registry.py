@@ -119,6 +119,10 @@ class Registry:
         """Why versions of the model could not be loaded; empty where none failed."""
         return " ".join(self._problems.get(model, {}).values())
 
+    def problems(self) -> dict[str, str]:
+        """The same of all models where some failed."""
+        return {model: why for model in list(self._problems) if (why := self.problem(model))}
+
     async def reconcile(self, wanted: Wanted, only: str | None = None, retry: bool = False) -> None:
         """Loads and unloads until what is wanted and on disk is served, of all models or of one.
 
