@@ -121,7 +121,8 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
         # FastAPI's own traces would look for a collector at every request, and know nothing of batches.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.lifecycle, app.state.metrics, app.state.registry = lifecycle, metrics, registry
+    app.state.lifecycle, app.state.metrics = lifecycle, metrics
+    app.state.registry, app.state.explainer = registry, explainer
     hot = _hot_endpoints(classifier, explainer, settings)
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation

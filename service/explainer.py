@@ -65,6 +65,8 @@ class Explainer:
         self._most_images = max_queue_images // QUEUE_SHARE
         self._at_work = 0
         self._executor = ThreadPoolExecutor(1, "explain", initializer=_yield_to_others)
+        self.is_busy = False
+        """Whether its thread is at work, past `close` too."""
 
     def journey(self, model: str, version: str | None) -> Journey:
         """Begins a request, as for the classifier."""
@@ -101,6 +103,7 @@ class Explainer:
             return Look(image, await self._aside(journey, journey.served.features.look, image))
 
     def close(self) -> None:
+        """Takes nothing new; does not wait for what is being explained."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
@@ -123,7 +126,15 @@ class Explainer:
 
     async def _aside(self, journey: Journey, work: Callable[..., T], *given: Any) -> T:
         """Does it on a thread that yields to all others."""
-        return await journey.in_time(asyncio.get_running_loop().run_in_executor(self._executor, work, *given))
+        job = asyncio.get_running_loop().run_in_executor(self._executor, self._noted, work, *given)
+        return await journey.in_time(job)
+
+    def _noted(self, work: Callable[..., T], *given: Any) -> T:
+        self.is_busy = True
+        try:
+            return work(*given)
+        finally:
+            self.is_busy = False
 
 
 def _index_of(wanted: str, labels: Sequence[str]) -> int:

@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from service import heap, logs, served
@@ -56,6 +57,9 @@ class Registry:
         self._broken: dict[tuple[str, int], Stamp] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._loader = ThreadPoolExecutor(1, "load")  # the event loop's end would wait for its own
+        self.being_loaded = ""
+        """The version that is being loaded now, as `<model>/<version>`, past `close` too; empty where none is."""
 
     def get(self, model: str, version: str | None = None) -> Served:
         """The version, by number or label, that answers. Raises UnknownModel, UnknownVersion, or NotReady."""
@@ -147,7 +151,7 @@ class Registry:
             self._required &= here
 
     async def close(self) -> None:
-        """Answers everything queued, then unloads."""
+        """Answers everything queued, then unloads. What is being loaded is not waited for."""
         for name in list(self._models):
             self._unload(name)
         await asyncio.gather(*self._closing)
@@ -244,7 +248,8 @@ class Registry:
             problems.pop(number, None)
         elif self._broken.get((name, number)) != stamp:
             try:
-                kept[number] = await asyncio.to_thread(self._open, name, number, wish)
+                loop = asyncio.get_running_loop()
+                kept[number] = await loop.run_in_executor(self._loader, self._open, name, number, wish)
                 problems.pop(number, None)
             except Exception as error:  # whatever it does to those who load it, the others have their turn
                 self._broken[name, number] = stamp
@@ -253,7 +258,11 @@ class Registry:
                 logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=problems[number])
 
     def _open(self, name: str, number: int, wish: Wish) -> Served:
-        return served.load(self._repository.open(name, number), wish, self._settings, self._metrics)
+        self.being_loaded = f"{name}/{number}"
+        try:
+            return served.load(self._repository.open(name, number), wish, self._settings, self._metrics)
+        finally:
+            self.being_loaded = ""
 
     def _swap(self, name: str, model: Model) -> None:
         before = self._loaded(name)

@@ -5,12 +5,14 @@ import contextlib
 import gc
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -141,6 +143,19 @@ def work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slo
     )
     crowd = Crowd(folder / "connections", slot, settings.workers)
     Server(config, app.state.lifecycle, app.state.registry, parent, crowd).run(sockets=[sock])
+    # An ordinary end would wait for the thread of what is still at work.
+    cut_off = partial(_cut_off, folder if parent == os.getpid() else None)
     if app.state.lifecycle.gave_up:
-        logs.event(logging.ERROR, "a model is still at work; it is cut off")
-        os._exit(1)  # an ordinary end would wait for its thread
+        cut_off(1, "a model is still at work; it is cut off")
+    if loaded := app.state.registry.being_loaded:
+        cut_off(0, "a version is still being loaded; it is cut off", version=loaded)
+    if app.state.explainer.is_busy:
+        cut_off(0, "an explanation is still being made; it is cut off")
+
+
+def _cut_off(own: Path | None, code: int, what: str, **fields: str) -> NoReturn:
+    """Ends the process now, with 0 where nobody waits for an answer; `own` is a folder that only it would remove."""
+    logs.event(logging.ERROR if code else logging.WARNING, what, **fields)
+    if own is not None:
+        shutil.rmtree(own, ignore_errors=True)
+    os._exit(code)

@@ -66,18 +66,18 @@ def hungry_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     return _model(nodes, initial, shape, classes)
 
 
-def endless_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Answers uniformly, but never on a batch in which any pixel is 255 (some 2**40 rounds)."""
+def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: float = 255.0) -> onnx.ModelProto:
+    """Answers uniformly, but never on a batch whose brightest pixel compares so with `level` (some 2**40 rounds)."""
     body = _round([helper.make_node("Add", ["state", "one"], ["next"])], [_scalar(1.0, "one")], [])
     nodes = [
-        *_whether_white("once"),
+        *_whether_white("once", operator),
         helper.make_node("Mul", ["once", "for_ever"], ["rounds"]),
         helper.make_node("Loop", ["rounds", "yes", "nought"], ["end"], body=body),
         helper.make_node("Mul", ["end", "nought"], ["zero"]),
         *_even_but_for_zero(),
     ]
     initial = [
-        _scalar(255.0, "white"),
+        _scalar(level, "white"),
         _scalar(0.0, "nought"),
         numpy_helper.from_array(np.array(2**40, np.int64), "for_ever"),
         numpy_helper.from_array(np.array(True), "yes"),
@@ -118,11 +118,11 @@ def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     return _model(nodes, [_scalar(255.0, "white"), weights, *initial], shape, classes)
 
 
-def _whether_white(name: str) -> list[onnx.NodeProto]:
-    """`name`, int64, is 1 for a batch in which any pixel is `white`, and 0 for any other."""
+def _whether_white(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
+    """`name`, int64, is 1 for a batch whose brightest pixel compares so with `white`, and 0 for any other."""
     return [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Equal", ["brightest", "white"], ["is_white"]),
+        helper.make_node(operator, ["brightest", "white"], ["is_white"]),
         helper.make_node("Cast", ["is_white"], [name], to=TensorProto.INT64),
     ]
 

@@ -9,12 +9,15 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 
+from service.manifest import ExtraGraph, read_manifest, sha256_of, write_manifest
 from tests.graphs import endless_graph
 from tests.pictures import encode, picture
 from tests.running import RunningService
 from tests.versions import write_version
 
+SHAPE = (8, 8, 1)
 CLASSIFY = "/api/v1/models/linear/classify"
+DRAIN_TIMEOUT_S = 4
 
 
 class Client(threading.Thread):
@@ -136,24 +139,76 @@ def test_the_end_comes_within_the_drain_timeout(zoo: Path) -> None:
 
 
 def test_a_model_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    shape = (8, 8, 1)
-    write_version(tmp_path, "hung", 1, graph=endless_graph(shape, 4))
+    write_version(tmp_path, "hung", 1, graph=endless_graph(SHAPE, 4))
     with RunningService(tmp_path, drain_timeout_s=2) as service:
         asking = threading.Thread(target=lambda: _give_up(service.url, "/api/v1/models/hung/classify"))
         asking.start()
         service.wait_until(lambda: service.metric("convoy_running_batches", model="hung") == 1)
-        started_s = time.monotonic()
-        service.terminate()
-        assert service.exit_code() == 1
-        assert time.monotonic() - started_s < 15
+        _ends_in_time(service, code=1)
         asking.join(10)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
+    """Nothing that was accepted waits for it: the service ends as any other."""
+    write_version(tmp_path, "linear", 1)
+    write_version(tmp_path, "stuck", 1, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
+    with RunningService(tmp_path, wait_ready=False, workers=workers, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
+        for _ in range(workers):
+            assert service.wait_for("version is loaded")["model"] == "linear"
+        assert _post(service.url, CLASSIFY) == 200
+        probe = _connect(service.url)
+        assert _get(probe, "/health/ready")[0] == 503
+        probe.close()
+        _ends_in_time(service, code=0)
+    cut_off = [line for line in service.lines if line["event"] == "a version is still being loaded; it is cut off"]
+    assert len(cut_off) == workers
+
+
+def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1)
+    with RunningService(tmp_path, scan_interval_s=0.1, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
+        write_version(tmp_path, "linear", 2, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
+        time.sleep(1)
+        assert _post(service.url, CLASSIFY) == 200
+        _ends_in_time(service, code=0)
+    assert service.lines[-1]["event"] == "a version is still being loaded; it is cut off"
+
+
+def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    endless = folder / "features.onnx"
+    endless.write_bytes(endless_graph(SHAPE, 4, "GreaterOrEqual", 0).SerializeToString())
+    extra = ExtraGraph(file=endless.name, sha256=sha256_of(endless))
+    write_manifest(read_manifest(folder).model_copy(update={"extra_graphs": {"features": extra}}), folder)
+    with RunningService(tmp_path, request_timeout_ms=1000, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
+        assert _post(service.url, "/api/v1/models/linear/explain?method=features") == 504
+        _ends_in_time(service, code=0)
+    assert service.lines[-1]["event"] == "an explanation is still being made; it is cut off"
+
+
+def _ends_in_time(service: RunningService, code: int) -> None:
+    """And leaves nothing behind."""
+    folders = _folders_of(service.process.pid)
+    started_s = time.monotonic()
+    service.terminate()
+    assert service.exit_code() == code
+    assert time.monotonic() - started_s < 15
+    assert not [folder for folder in folders if folder.exists()]
+
+
+def _folders_of(pid: int) -> set[Path]:
+    """Where its workers meet, as far as it has files of it in its memory and the system tells."""
+    maps = Path(f"/proc/{pid}/maps")
+    paths = maps.read_text().split() if maps.exists() else []
+    return {Path(path).parent for path in paths if "/convoy-" in path and path.endswith("/connections")}
 
 
 def _give_up(url: str, path: str) -> None:
     """Asks for what will never be answered."""
     connection = _connect(url)
     try:
-        connection.request("POST", path, body=encode(np.full((8, 8, 1), 255, np.uint8)))
+        connection.request("POST", path, body=encode(np.full(SHAPE, 255, np.uint8)))
         connection.getresponse()
     except (OSError, http.client.HTTPException):
         pass
