@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +20,7 @@ from service.manifest import Manifest, Variant
 from service.metrics import Metrics
 from service.providers import CPU_PROVIDER, USUAL_BATCH, batch_buckets, choose_variant, place
 from service.repository import VersionFolder
-from service.session import BriefRuns, Session, available_providers
+from service.session import WARM_UP_PATIENCE_S, FirstRuns, LeashedRuns, Session, available_providers
 from service.settings import Settings
 from service.statistics import Statistics
 from service.wanted import Wish
@@ -41,7 +42,7 @@ class Served:
     folder: VersionFolder
     variant: Variant
     session: Session
-    brief_runs: BriefRuns
+    brief_runs: LeashedRuns
     batcher: Batcher
     executor: ThreadPoolExecutor
     statistics: Statistics
@@ -74,8 +75,17 @@ class Served:
         self.brief_runs.close()
 
 
-def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics) -> Served:
-    """Loads, warms and measures one version; blocks for as long as that takes. Raises BrokenVersion."""
+def load(
+    folder: VersionFolder,
+    wish: Wish,
+    settings: Settings,
+    metrics: Metrics,
+    warm_up_patience_s: float = WARM_UP_PATIENCE_S,
+) -> Served:
+    """Loads, warms and measures one version; blocks for as long as that takes.
+
+    Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_patience_s`.
+    """
     instances, cores = wish.instances, usable_cores() // settings.workers
     threads = settings.threads or max(1, cores // instances)
     executor = ThreadPoolExecutor(
@@ -83,13 +93,13 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
     )
     try:
         # On the model's own thread: onnxruntime's threads inherit its niceness.
-        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads).result()
+        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads, warm_up_patience_s).result()
     except BaseException:
         executor.shutdown(wait=False)
         raise
     size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
     statistics = Statistics()
-    brief_runs = BriefRuns(session)
+    brief_runs = LeashedRuns(session)
     batcher = Batcher(
         session.run,
         executor,
@@ -118,7 +128,9 @@ def load(folder: VersionFolder, wish: Wish, settings: Settings, metrics: Metrics
     )
 
 
-def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Variant, Session, dict[int, float]]:
+def _warm(
+    folder: VersionFolder, settings: Settings, threads: int, patience_s: float
+) -> tuple[Variant, Session, dict[int, float]]:
     placement = place(
         settings.device,
         settings.providers,
@@ -130,27 +142,32 @@ def _warm(folder: VersionFolder, settings: Settings, threads: int) -> tuple[Vari
     variant = choose_variant(folder.manifest, placement, cpu_flags(), settings.precision)
     session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
     largest = settings.max_batch_size or USUAL_BATCH
-    batch_ms = _measured(session, folder.manifest, batch_buckets(largest))
+    batch_ms = _measured(session, folder.manifest, batch_buckets(largest), patience_s)
     may_grow = not settings.max_batch_size and not placement.buckets
     if may_grow and batch_ms[largest] < QUICK_MS:
-        batch_ms |= _measured(session, folder.manifest, [QUICK_BATCH, QUICK_BATCH_WHEN_DEEP])
+        batch_ms |= _measured(session, folder.manifest, [QUICK_BATCH, QUICK_BATCH_WHEN_DEEP], patience_s)
     return variant, session, batch_ms
 
 
-def _measured(session: Session, manifest: Manifest, sizes: Sequence[int]) -> dict[int, float]:
+def _measured(session: Session, manifest: Manifest, sizes: Sequence[int], patience_s: float) -> dict[int, float]:
     """Milliseconds of a run by batch size, the best of several once warm; every size is warmed, however slow."""
     milliseconds: dict[int, float] = {}
     end_s = time.perf_counter() + MEASURE_S
-    for size in sizes:
-        batch = np.zeros((size, *manifest.input.shape), np.uint8)
-        session.warm_up([size])
-        runs: list[float] = []
-        while not runs or (time.perf_counter() < end_s and (len(runs) < 2 or sum(runs) < ENOUGH_MS)):
-            started_s = time.perf_counter()
-            session.run(batch)
-            runs.append((time.perf_counter() - started_s) * 1000)
-        milliseconds[size] = round(min(runs), 3)
+    with closing(FirstRuns(session, patience_s)) as first:
+        for size in sizes:
+            session.warm_up([size], patience_s)
+            milliseconds[size] = _best_ms(first, np.zeros((size, *manifest.input.shape), np.uint8), end_s)
     return milliseconds
+
+
+def _best_ms(first: FirstRuns, batch: NDArray[np.uint8], end_s: float) -> float:
+    """Milliseconds of the quickest of several runs, or of one where that lasts past `end_s`."""
+    runs: list[float] = []
+    while not runs or (time.perf_counter() < end_s and (len(runs) < 2 or sum(runs) < ENOUGH_MS)):
+        started_s = time.perf_counter()
+        first.run(batch)
+        runs.append((time.perf_counter() - started_s) * 1000)
+    return round(min(runs), 3)
 
 
 def _brief_s(session: Session, cores: int) -> float:

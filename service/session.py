@@ -14,11 +14,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
-from service.leash import Leash, TookTooLong
+from service.leash import PATIENCE_S, Leash, TookTooLong
 from service.manifest import IMAGE, PROBABILITIES, Input
 from service.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusable
 
 ROUNDING = 1e-3  # of a softmax in half precision
+WARM_UP_PATIENCE_S = 600.0  # with one run, in which TensorRT may build an engine, for minutes
 NO_MEMORY = re.compile(
     r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED|bad.alloc", re.IGNORECASE
 )
@@ -35,7 +36,7 @@ class Session:
         """
         self._input = expects
         self._classes = classes
-        self._path = path
+        self.path = path
         self._buckets = placement.buckets
         self._session = _load(path, threads, placement)
         if self.provider != placement.wanted:
@@ -79,34 +80,36 @@ class Session:
         padded[:count] = images
         return padded
 
-    def warm_up(self, batch_sizes: list[int]) -> None:
-        """Runs once for each batch size, so that no request pays for first-time allocations. Raises BrokenVersion."""
+    def warm_up(self, batch_sizes: list[int], patience_s: float = WARM_UP_PATIENCE_S) -> None:
+        """Runs once for each batch size, so that no request pays for first-time allocations.
+
+        Raises BrokenVersion, also when a run takes longer than `patience_s`: it is ended.
+        """
         noise = np.random.default_rng(0)
-        for size in batch_sizes:
-            try:
-                answer = self.run(noise.integers(0, 255, (size, *self._input.shape), np.uint8))
-            except ModelFailed as error:
-                raise BrokenVersion(f"{self._path} failed its warm-up: {error.message}") from error
-            if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():
-                raise BrokenVersion(f"{self._path} gives values that are no probabilities; does it end in a softmax?")
+        with contextlib.closing(FirstRuns(self, patience_s)) as first:
+            for size in batch_sizes:
+                answer = first.run(noise.integers(0, 255, (size, *self._input.shape), np.uint8))
+                if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():
+                    reason = "gives values that are no probabilities; does it end in a softmax?"
+                    raise BrokenVersion(f"{self.path} {reason}")
 
     def _check_contract(self) -> None:
-        _check_input(self._path, self._session, self._input)
+        _check_input(self.path, self._session, self._input)
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(PROBABILITIES) != ("tensor(float)", [self._classes]):
-            raise BrokenVersion(f"{self._path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
+            raise BrokenVersion(f"{self.path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
 
 
-class BriefRuns:
-    """Runs of a session on a thread that may not be held up, one at a time."""
+class LeashedRuns:
+    """Runs of a session that hold up a thread only for so long, one at a time."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, patience_s: float = PATIENCE_S) -> None:
         self._session = session
         self._options = onnxruntime.RunOptions()
-        self._leash = Leash(functools.partial(setattr, self._options, "terminate", True))
+        self._leash = Leash(functools.partial(setattr, self._options, "terminate", True), patience_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the session's; one that takes longer than the leash's patience is ended, and raises TookTooLong."""
+        """As the session's; one that takes longer than `patience_s`, up to twice that, is ended: TookTooLong."""
         self._options.terminate = False
         with self._leash:
             return self._session.run(images, self._options)
@@ -114,6 +117,30 @@ class BriefRuns:
     def close(self) -> None:
         """No run comes any more."""
         self._leash.close()
+
+
+class FirstRuns:
+    """Runs of a session of which nothing is known yet: whatever goes wrong, its version is broken."""
+
+    def __init__(self, session: Session, patience_s: float) -> None:
+        self._session = session
+        self._patience_s = patience_s
+        self._runs = LeashedRuns(session, patience_s)
+
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As the session's. Raises BrokenVersion, also for a run that has not ended within `patience_s`."""
+        try:
+            return self._runs.run(images)
+        except TookTooLong as error:
+            late = f"a batch of {len(images)} within {self._patience_s:g} s"
+            raise BrokenVersion(f"{self._session.path} has not ended its warm-up with {late}.") from error
+        except ModelFailed as error:
+            black = "" if images.any() else " The images were black."
+            raise BrokenVersion(f"{self._session.path} failed its warm-up: {error.message}{black}") from error
+
+    def close(self) -> None:
+        """No run comes any more."""
+        self._runs.close()
 
 
 class FeatureSession:

@@ -86,8 +86,8 @@ def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: fl
     return _model(nodes, initial, shape, classes)
 
 
-def blank_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Answers uniformly, but with not-a-number for an image in which any pixel is 255 (0 / 0)."""
+def blank_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelProto:
+    """Answers uniformly, but with not-a-number for an image whose brightest pixel is `level` (0 / 0)."""
     nodes = [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=1),
         helper.make_node("Sub", ["white", "brightest"], ["gap"]),
@@ -99,7 +99,7 @@ def blank_graph(shape: Shape, classes: int) -> onnx.ModelProto:
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
     ]
     weights = _weights(shape, classes)
-    return _model(nodes, [_scalar(255.0, "white"), weights], shape, classes)
+    return _model(nodes, [_scalar(level, "white"), weights], shape, classes)
 
 
 def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:

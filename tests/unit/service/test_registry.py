@@ -22,8 +22,8 @@ from service.repository import Repository, VersionFolder
 from service.served import Served
 from service.session import Session
 from service.settings import Settings
-from service.wanted import Wanted
-from tests.graphs import slow_graph
+from service.wanted import Wanted, Wish
+from tests.graphs import endless_graph, slow_graph
 from tests.versions import write_version
 
 
@@ -382,6 +382,24 @@ def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
     assert "model.onnx cannot be read" in registry.not_ready_because()["a"]
     with pytest.raises(NotReady, match=r"model\.onnx cannot be read"):
         registry.get("a")
+
+
+class Impatient(Registry):
+    """Waits for a run of a graph that it loads no longer than a tenth of a second."""
+
+    def _open(self, name: str, number: int, wish: Wish) -> Served:
+        folder = self._repository.open(name, number)
+        return served.load(folder, wish, self._settings, self._metrics, warm_up_patience_s=0.1)
+
+
+def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
+    write_version(tmp_path, "b", 1)
+    write_version(tmp_path, "b", 2, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
+    registry = Impatient(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
+    asyncio.run(registry.reconcile(Wanted()))
+    assert versions(registry) == {"b": ["1"]}
+    assert "has not ended its warm-up" in registry.not_ready_because()["a"]
 
 
 def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.leash import TookTooLong
 from service.manifest import Input
 from service.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
-from service.session import BriefRuns, Session, _failure, available_providers, library_problem
+from service.session import LeashedRuns, Session, _failure, available_providers, library_problem
 from tests.graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
 from tests.versions import linear_graph
 
@@ -215,6 +215,12 @@ def test_a_graph_for_one_batch_size_fails_its_warm_up(tmp_path: Path) -> None:
         fixed.warm_up([1, 8])
 
 
+def test_a_graph_that_never_ends_its_warm_up_is_ended(tmp_path: Path) -> None:
+    stuck = session(endless_graph(SHAPE, CLASSES, "GreaterOrEqual", 0), tmp_path)
+    with pytest.raises(BrokenVersion, match=r"has not ended its warm-up with a batch of 7 within 0\.1 s\.$"):
+        stuck.warm_up([7], patience_s=0.1)
+
+
 def test_a_graph_that_answers_another_number_of_rows_fails_its_warm_up(tmp_path: Path) -> None:
     graph = linear_graph(WEIGHTS, SHAPE)
     graph.graph.node[-1].output[0] = "each"
@@ -253,11 +259,9 @@ def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
     assert _failure(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
 
 
-def patient(network: Session) -> BriefRuns:
+def patient(network: Session) -> LeashedRuns:
     """Brief runs of which none is ended, however long the machine keeps them from its cores."""
-    brief = BriefRuns(network)
-    brief._leash._patience_s = PATIENCE_S
-    return brief
+    return LeashedRuns(network, PATIENCE_S)
 
 
 def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
@@ -268,7 +272,7 @@ def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
 
 
 def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    brief = BriefRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
+    brief = LeashedRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
     with pytest.raises(TookTooLong):
         brief.run(np.full((1, *SHAPE), 255, np.uint8))
     brief._leash._patience_s = PATIENCE_S
