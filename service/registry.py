@@ -90,7 +90,7 @@ class Registry:
         for model in self._repository.models():
             loaded = self._loaded(model)
             for version in self._numbers(model):
-                reason = "" if version in loaded else self._problems.get(model, {}).get(version, "unloaded")
+                reason = "" if version in loaded else self._why_unloaded(model, version)
                 entries.append(IndexEntry(model, str(version), version in loaded, reason))
         return entries
 
@@ -104,7 +104,8 @@ class Registry:
         Only what was there at the start is waited for: a broken new model does not fail a service at work.
         """
         if self._required is None:
-            return {"service": self._root_problem or "Models are loading."}
+            now = self.being_loaded and f", now {self.being_loaded}"
+            return {"service": self._root_problem or f"Models are loading{now}."}
         if not self._required and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
         return {model: self.problem(model) for model in self._required - self._models.keys()} | self.hanging()
@@ -291,6 +292,11 @@ class Registry:
         closing = asyncio.get_running_loop().create_task(_end(one))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+    def _why_unloaded(self, model: str, version: int) -> str:
+        if self.being_loaded == f"{model}/{version}":
+            return "loading"
+        return self._problems.get(model, {}).get(version, "unloaded")
 
     def _why_not(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
         if model in self._models:

@@ -157,9 +157,7 @@ def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers
         for _ in range(workers):
             assert service.wait_for("version is loaded")["model"] == "linear"
         assert _post(service.url, CLASSIFY) == 200
-        probe = _connect(service.url)
-        assert _get(probe, "/health/ready")[0] == 503
-        probe.close()
+        service.wait_until(lambda: _reason(service) == "Models are loading, now stuck/1.")
         _ends_in_time(service, code=0)
     cut_off = [line for line in service.lines if line["event"] == "a version is still being loaded; it is cut off"]
     assert len(cut_off) == workers
@@ -169,7 +167,7 @@ def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> N
     write_version(tmp_path, "linear", 1)
     with RunningService(tmp_path, scan_interval_s=0.1, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
         write_version(tmp_path, "linear", 2, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
-        time.sleep(1)
+        service.wait_until(lambda: "loading" in _index_reasons(service))
         assert _post(service.url, CLASSIFY) == 200
         _ends_in_time(service, code=0)
     assert service.lines[-1]["event"] == "a version is still being loaded; it is cut off"
@@ -185,6 +183,18 @@ def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
         assert _post(service.url, "/api/v1/models/linear/explain?method=features") == 504
         _ends_in_time(service, code=0)
     assert service.lines[-1]["event"] == "an explanation is still being made; it is cut off"
+
+
+def _reason(service: RunningService) -> str:
+    """Why the worker that answers is not ready."""
+    reply = service.client.get("/health/ready")
+    assert reply.status_code == 503
+    return str(reply.json()["error"]["reasons"]["service"])
+
+
+def _index_reasons(service: RunningService) -> set[str]:
+    """Of all versions on disk, why they do not answer."""
+    return {entry["reason"] for entry in service.client.post("/v2/repository/index").json()}
 
 
 def _ends_in_time(service: RunningService, code: int) -> None:
