@@ -20,6 +20,7 @@ from service.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusa
 
 ROUNDING = 1e-3  # of a softmax in half precision
 WARM_UP_PATIENCE_S = 600.0  # with one run, in which TensorRT may build an engine, for minutes
+FEATURES_PATIENCE_S = 60.0  # with each picture; all explanations of a worker wait for it
 NO_MEMORY = re.compile(
     r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED|bad.alloc", re.IGNORECASE
 )
@@ -106,7 +107,7 @@ class LeashedRuns:
     def __init__(self, session: Session, patience_s: float = PATIENCE_S) -> None:
         self._session = session
         self._options = onnxruntime.RunOptions()
-        self._leash = Leash(functools.partial(setattr, self._options, "terminate", True), patience_s)
+        self._leash = _leash(self._options, patience_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As the session's; one that takes longer than `patience_s`, up to twice that, is ended: TookTooLong."""
@@ -146,26 +147,36 @@ class FirstRuns:
 class FeatureSession:
     """One loaded extra graph: uint8 images in, named float32 tensors out. On the processor, one core a run."""
 
-    def __init__(self, path: Path, expects: Input) -> None:
+    def __init__(self, path: Path, expects: Input, patience_s: float = FEATURES_PATIENCE_S) -> None:
         """Raises BrokenVersion when onnxruntime refuses it, or it takes another input than the manifest says."""
+        self._patience_s = patience_s
         self._session = _load(path, 1, ON_CPU)
         _check_input(path, self._session, expects)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Every output by its name, in the graph's order, for images (n, height, width, channels).
 
-        Raises ModelFailed.
+        Raises ModelFailed, also when it takes longer than `patience_s` for each of them: it is ended.
         """
+        patience_s = self._patience_s * len(images)
         names = [output.name for output in self._session.get_outputs()]
+        options = onnxruntime.RunOptions()
         try:
-            return dict(zip(names, self._session.run(names, {IMAGE: images}), strict=True))
+            with contextlib.closing(_leash(options, patience_s)) as leash, leash:
+                return dict(zip(names, self._session.run(names, {IMAGE: images}, options), strict=True))
         except Exception as error:
+            if options.terminate:
+                raise ModelFailed(f"The extra graph has not ended within {patience_s:g} s.") from error
             raise ModelFailed(f"The extra graph failed on a batch of {len(images)}: {error}.") from error
 
 
 def available_providers() -> list[str]:
     """Names of the execution providers that the installed onnxruntime has, whether or not they work here."""
     return list(onnxruntime.get_available_providers())
+
+
+def _leash(options: onnxruntime.RunOptions, patience_s: float) -> Leash:
+    return Leash(functools.partial(setattr, options, "terminate", True), patience_s)
 
 
 def _failure(error: Exception) -> type[ModelFailed]:

@@ -15,7 +15,7 @@ from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.leash import TookTooLong
 from service.manifest import Input
 from service.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
-from service.session import LeashedRuns, Session, _failure, available_providers, library_problem
+from service.session import FeatureSession, LeashedRuns, Session, _failure, available_providers, library_problem
 from tests.graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
 from tests.versions import linear_graph
 
@@ -285,6 +285,13 @@ def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
     with pytest.raises(ModelFailed):
         brief.run(np.full((1, *SHAPE), 255, np.uint8))
     brief.close()
+
+
+def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
+    extra = FeatureSession(saved(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, patience_s=0.2)
+    with pytest.raises(ModelFailed, match=r"The extra graph has not ended within 0\.2 s\."):
+        extra.run(np.full((1, *SHAPE), 255, np.uint8))
+    assert list(extra.run(np.zeros((1, *SHAPE), np.uint8))) == ["probabilities"]
 
 
 def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
