@@ -98,8 +98,9 @@ def _key(line: str, where: str) -> Key:
     if len(parts) != 3:
         raise BadKeys(f"{where} has {len(parts)} words in place of three.")
     name, scopes, secret = parts
-    if strange := set(scopes.split(",")) - set(SCOPES):
-        raise BadKeys(f"{where} has the scope '{min(strange)}'; there are {', '.join(SCOPES)}.")
+    if not set(SCOPES).issuperset(scopes.split(",")):
+        # What stands there is not told: with words swapped it is the key.
+        raise BadKeys(f"{where} has a scope that there is not; there are {', '.join(SCOPES)}.")
     return Key(name, frozenset(scopes.split(",")), _digest(secret, where))
 
 

@@ -183,5 +183,5 @@ def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Pat
 
     done = subprocess.run([CONVOY, "serve", "--keys", "shop all x"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: CONVOY_KEYS, line 1 has the scope 'all'; there are inference, ")
+    assert done.stderr.startswith("Error: CONVOY_KEYS, line 1 has a scope that there is not; there are inference, ")
     assert "Traceback" not in done.stderr
