@@ -40,10 +40,11 @@ class ObjectRefused(ConvoyError):
 
 
 class Found(NamedTuple):
-    """One listed object. `tag` differs when it was written anew."""
+    """One listed object. `tag` differs when it was written anew; `ordinary` is a file, and not a link to one."""
 
     bytes: int
     tag: str
+    ordinary: bool = True
 
 
 class FileSystem(Protocol):
@@ -145,7 +146,8 @@ def _checked_scheme(url: str) -> str:
 
 def _found(info: Mapping[str, Any]) -> Found:
     tag = next((str(info[key]) for key in TAGS if info.get(key)), "")
-    return Found(int(info["size"] or 0), tag)
+    ordinary = info.get("type", "file") == "file" and not info.get("islink", False)
+    return Found(int(info["size"] or 0), tag, ordinary)
 
 
 def _reason(error: Exception) -> str:

@@ -70,7 +70,7 @@ class _Version:
 
     def download(self, name: str, limit_bytes: int) -> str:
         """Copies one object and gives its sha256. What has more bytes than allowed, or than listed, is cut off."""
-        announced = self._listed[name].bytes
+        announced = self._announced(name)
         if announced > limit_bytes:
             raise self._broken(f"{name} has {announced} bytes, more than the {limit_bytes} that are allowed")
         digest, got = hashlib.sha256(), 0
@@ -89,7 +89,7 @@ class _Version:
     def download_named(self, named: _Named) -> None:
         if named.file not in self._listed:
             raise self._broken(f"{named.file}, which the manifest names, is not there")
-        announced = self._listed[named.file].bytes
+        announced = self._announced(named.file)
         if named.bytes not in (None, announced):
             raise self._broken(f"{named.file} has {announced} bytes; the manifest says {named.bytes}")
         sha256 = self.download(named.file, named.limit_bytes)
@@ -102,6 +102,12 @@ class _Version:
         except BrokenVersion as error:  # speaks of the copy, and people know the original
             there = f"{self._bucket.url}/{self._where}"
             raise BrokenVersion(error.message.replace(str(self._folder), there), HINT) from error
+
+    def _announced(self, name: str) -> int:
+        """A listed file's bytes. A link could lead to any file of this machine, and a pipe has no end."""
+        if not self._listed[name].ordinary:
+            raise self._broken(f"{name} is a link or no ordinary file: put the file itself there")
+        return self._listed[name].bytes
 
     def _broken(self, why: str) -> BrokenVersion:
         return BrokenVersion(f"{self._bucket.url}/{self._where} is broken: {why}.", HINT)
@@ -118,8 +124,8 @@ def _named(manifest: Manifest) -> Iterator[_Named]:
 
 
 def _extras(listed: Listed) -> list[str]:
-    """The card and pictures, as far as they are within bounds; nothing depends on them."""
-    small = sorted(name for name, found in listed.items() if found.bytes <= TEXT_LIMIT_BYTES)
+    """The card and pictures, as far as they are ordinary files within bounds; nothing depends on them."""
+    small = sorted(name for name, found in listed.items() if found.ordinary and found.bytes <= TEXT_LIMIT_BYTES)
     return [name for name in small if name == CARD or name.endswith(".png")][:MOST_EXTRAS]
 
 

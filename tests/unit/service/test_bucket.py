@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.bucket import Bucket, BucketUnreachable, CannotOpenBucket, ObjectRefused, is_url, open_bucket
+from service.bucket import Bucket, BucketUnreachable, CannotOpenBucket, Found, ObjectRefused, is_url, open_bucket
 
 
 def content(bucket: Bucket, path: str) -> bytes:
@@ -105,4 +105,16 @@ def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> Non
 
 
 def test_paths_outside_the_root_are_not_listed() -> None:
-    assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": (3, '"1"'), "c": (0, "")}
+    assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": Found(3, '"1"'), "c": Found(0, "")}
+
+
+def test_links_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
+    root = tmp_path / "bucket"
+    root.mkdir()
+    (root / "file").write_text("its own")
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "lost").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(root / "pipe")
+    listing = open_bucket(f"file://{root}").listing()
+    assert {name for name, found in listing.items() if found.ordinary} == {"file"}

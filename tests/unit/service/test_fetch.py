@@ -1,5 +1,6 @@
 """A version comes whole and as its manifest says, or not at all; the rest of the bucket comes all the same."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,48 @@ def test_pictures_are_bounded_in_number_and_size(mirror: BucketMirror, remote: P
     names = sorted(path.name for path in (mirror.local / "b" / "1").iterdir())
     assert sum(name.endswith(".png") for name in names) == 32
     assert "card.md" not in names
+    assert versions(mirror) == ALL
+
+
+@pytest.mark.parametrize("kind", ["link", "link inside", "pipe"])
+@pytest.mark.parametrize("file", ["card.md", "curve.png", "labels.txt", "model.onnx", "manifest.json"])
+def test_links_and_pipes_of_a_folder_are_never_opened(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path, file: str, kind: str
+) -> None:
+    """A link may lead to any file of the machine, and who opens a pipe waits for ever."""
+    path = remote / "a" / "2" / file
+    content = path.read_bytes() if path.exists() else b"a secret of the machine"
+    path.unlink(missing_ok=True)
+    target = path.with_name("other") if kind == "link inside" else tmp_path / "elsewhere"
+    target.write_bytes(content)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    mirror.sync()
+    assert f"a/2/{file}" not in bucket.read
+    if file in {"card.md", "curve.png"}:
+        assert (versions(mirror), mirror.problems) == (ALL, {})
+        assert not (mirror.local / "a" / "2" / file).exists()
+    else:
+        assert versions(mirror) == {"a": [1], "b": [1]}
+        assert f"{file} is a link or no ordinary file" in mirror.problems["a/2"]
+    path.unlink()
+    target.rename(path)
+    mirror.sync()
+    assert (versions(mirror), mirror.problems) == (ALL, {})
+    assert (mirror.local / "a" / "2" / file).read_bytes() == content
+
+
+def test_a_file_that_became_a_link_is_taken_away(mirror: BucketMirror, remote: Path) -> None:
+    card = remote / "a" / "2" / "card.md"
+    card.write_text("# A card")
+    mirror.sync()
+    card.rename(remote / "moved")
+    card.symlink_to(remote / "moved")
+    mirror.sync()
+    mirror.sync()
+    assert not (mirror.local / "a" / "2" / "card.md").exists()
     assert versions(mirror) == ALL
 
 
