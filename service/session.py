@@ -240,7 +240,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised too, and its own lines would be no JSON and name nodes
     # The manifest's checksum covers one file. Weights in files beside it would be read unchecked, so none are found.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     # Spinning threads would take the cores that decoding and HTTP need.

@@ -220,6 +220,7 @@ def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) ->
     assert codes[1::2] == [500] * 20  # good ones may share the batch of a bad one; nobody goes unanswered
     assert set(codes[0::2]) <= {200, 500}
     assert ask(random_pixels(*SHAPE)) == 200
+    assert [line for line in service.lines if line["event"] == "no json"] == [], "a library wrote into the log"
 
 
 def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(tmp_path: Path) -> None:
