@@ -28,6 +28,7 @@ from service.api.models import model_routes
 from service.api.models_v2 import v2_routes
 from service.api.openapi import install_openapi
 from service.api.ops import ops_routes
+from service.api.origins import Origins
 from service.api.playground import playground_routes
 from service.api.predict_v1 import Predict, v1_routes
 from service.api.repository_v2 import repository_routes
@@ -138,7 +139,7 @@ def _add_routes(app: FastAPI, registry: Registry, fleet: Fleet, lifecycle: Lifec
     app.include_router(model_routes(registry))
     app.include_router(document_routes(registry))
     app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
-    app.include_router(repository_routes(fleet, settings.repository_changes))
+    app.include_router(repository_routes(fleet, settings.repository_changes, Origins(split(settings.cors_origins))))
     app.include_router(v1_routes(registry))
     app.include_router(ops_routes(fleet, lifecycle))
     app.router.routes.extend(playground_routes())

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.api.body import read_body
 from service.api.documented import described, json_content
+from service.api.origins import Origins
 from service.api.schemas_v2 import ChangeRequest, ErrorText, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
 from service.fleet import Fleet
@@ -27,8 +28,11 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def repository_routes(fleet: Fleet, changes_allowed: bool) -> APIRouter:
-    """Bodies are optional and read by hand: FastAPI would read them however large they are."""
+def repository_routes(fleet: Fleet, changes_allowed: bool, origins: Origins) -> APIRouter:
+    """Bodies are optional and read by hand: FastAPI would read them however large they are.
+
+    `origins` are those whose pages may change something too.
+    """
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
     @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
@@ -37,15 +41,22 @@ def repository_routes(fleet: Fleet, changes_allowed: bool) -> APIRouter:
         entries = [_entry(entry) for entry in await run_in_threadpool(fleet.index)]
         return [entry for entry in entries if entry.state == "READY" or not asked.ready]
 
+    async def check(request: Request) -> None:
+        """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
+        if not changes_allowed:
+            raise NotAllowed("Clients may not load or unload models here.")
+        origins.check(request.scope)
+        await _read(request, ChangeRequest)
+
     @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)
     async def load(model: str, request: Request) -> Nothing:
-        await _check(request, changes_allowed)
+        await check(request)
         await fleet.load(model)
         return Nothing()
 
     @router.post("/models/{model}/unload", summary="Take a model out of service", **CHANGED)
     async def unload(model: str, request: Request) -> Nothing:
-        await _check(request, changes_allowed)
+        await check(request)
         await fleet.unload(model)
         return Nothing()
 
@@ -55,13 +66,6 @@ def repository_routes(fleet: Fleet, changes_allowed: bool) -> APIRouter:
 def _entry(found: Found) -> IndexEntry:
     state: Literal["READY", "UNAVAILABLE"] = "READY" if found.ready else "UNAVAILABLE"
     return IndexEntry(name=found.model, version=found.version, state=state, reason=found.reason)
-
-
-async def _check(request: Request, changes_allowed: bool) -> None:
-    """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
-    if not changes_allowed:
-        raise NotAllowed("Clients may not load or unload models here.")
-    await _read(request, ChangeRequest)
 
 
 async def _read(request: Request, kind: type[Body]) -> Body:

@@ -144,6 +144,35 @@ def test_pages_of_the_allowed_origins_may_call(guarded: RunningService) -> None:
     assert "access-control-allow-origin" not in stranger.headers
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://HERE"}, 200),
+        ({"origin": "http://HERE", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": PAGE, "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://127.0.0.1:1", "sec-fetch-site": "same-site"}, 403),
+        ({"origin": "http://127.0.0.1"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://[HERE"}, 403),
+        ({"origin": ""}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "none"}, 200),
+    ],
+)
+def test_pages_of_other_origins_change_no_models(guarded: RunningService, headers: dict[str, str], status: int) -> None:
+    """A browser would send it without a question to whom the service trusts, only keep the page from the answer."""
+    here = guarded.url.partition("://")[2]
+    sent = {name: value.replace("HERE", here) for name, value in headers.items()} | bearer(REPOSITORY)
+    reply = guarded.client.post(LOAD, headers=sent)
+    assert reply.status_code == status, reply.text
+    if status == 403:
+        assert "A web page of another origin may not" in reply.json()["error"]
+        assert guarded.client.post("/v2/repository/index", headers=sent | bearer(INFERENCE)).status_code == 200
+
+
 def test_without_settings_there_are_neither_keys_nor_cors(service: RunningService) -> None:
     reply = service.client.post(CLASSIFY, content=picture(), headers={"origin": PAGE})
     assert reply.status_code == 200

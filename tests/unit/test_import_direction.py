@@ -37,7 +37,7 @@ SERVICE = (
     "api.json_tensors api.reply api.schemas",
     "api.batch_json api.errors api.instances_v1 api.pages api.schemas_explain api.schemas_v1 api.tensors_v2",
     "api.body api.connection api.documented api.outputs_v2 api.schemas_v2",
-    "api.compression api.documents api.guard api.hot api.middleware api.urgency",
+    "api.compression api.documents api.guard api.hot api.middleware api.origins api.urgency",
     "api.classify api.docs api.explain api.infer_v2 api.models api.models_v2 api.ops api.playground api.predict_v1 "
     "api.repository_v2",
     "api.openapi_protocols",
