@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.pictures import picture
+from tests.readme import ROOT
 from tests.running import RunningService
 
 INFERENCE, REPOSITORY, METRICS = (f"{name}-key-long-enough" for name in ("inference", "repository", "metrics"))
@@ -179,7 +180,11 @@ def test_without_settings_there_are_neither_keys_nor_cors(service: RunningServic
     assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("path", ["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js"])
+PAGES = ["/", "/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js"]
+PAGES += [f"/playground/{file.name}" for file in sorted((ROOT / "service/static").iterdir())]
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_pages_have_security_headers_and_answers_for_programs_do_not(service: RunningService, path: str) -> None:
     headers = service.client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"

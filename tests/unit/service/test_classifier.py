@@ -3,8 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from service import images
 from service.classifier import PART_BYTES, PART_PICTURES, Classifier, Row, best, in_parts
 from service.decoders import Decoders
 from service.errors import (
@@ -32,6 +34,7 @@ from tests.pictures import picture
 from tests.versions import write_version
 
 MAX_QUEUE_IMAGES = 8
+Ask = Callable[[Classifier, bytes], Awaitable[Any]]
 
 
 def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]], busy: int = 0) -> None:
@@ -140,6 +143,37 @@ def test_the_pictures_of_a_request_have_the_pixels_of_the_largest_few_together(r
         assert [isinstance(row, ImageTooLarge) for row in rows] == [False, False, True, False]
         assert "more than 20000 pixels together" in rows[2].message  # type: ignore[union-attr]
         assert not isinstance((await predict_many(classifier, [picture(70, 70)]))[0], ConvoyError)
+
+    with_classifier(root, test)
+
+
+class Meeting:
+    """Reads pixels as the service does, once a second picture is being read too or none has come in time."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.happened = False
+        self._both = threading.Barrier(2)
+        self._wait_s = wait_s
+        self._read = images.read_pixels
+
+    def read(self, image: images.Image.Image, channels: int, background: int) -> np.ndarray:
+        with suppress(threading.BrokenBarrierError):
+            self._both.wait(self._wait_s)
+            self.happened = True
+        return self._read(image, channels, background)
+
+
+@pytest.mark.parametrize("ask", [predict, lambda classifier, data: predict_many(classifier, [data])])
+@pytest.mark.parametrize(("side_px", "together", "wait_s"), [(70, True, 10), (99, False, 0.2)])
+def test_two_decoders_read_no_more_pixels_at_once_than_there_is_room_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, side_px: int, together: bool, wait_s: float
+) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        meeting = Meeting(wait_s)
+        monkeypatch.setattr(images, "read_pixels", meeting.read)
+        data = picture(side_px, side_px, image_format="JPEG")
+        await asyncio.gather(ask(classifier, data), ask(classifier, data))
+        assert meeting.happened == together
 
     with_classifier(root, test)
 
