@@ -54,6 +54,11 @@ def services() -> list[tuple[Manifest, ...]]:
     ]
 
 
+def policies(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
+    """What each NetworkPolicy says, by its name."""
+    return {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"}
+
+
 def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The settings that the service would have."""
     for name, value in environment(manifests).items():
@@ -96,10 +101,32 @@ def test_every_object_that_names_a_port_names_the_containers() -> None:
     assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
     backends = [path["backend"]["service"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
     assert backends == [{"name": "convoy", "port": {"name": "http"}}] * len(backends)
-    for policy in (one for one in manifests if one["kind"] == "NetworkPolicy"):
-        assert policy["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "convoy"}, "and no other pod"
-        for rule in policy["spec"].get("ingress", []):
+
+
+def test_the_pods_are_asked_by_their_neighbours_alone_and_ask_nobody() -> None:
+    (spec,) = policies(render(K8S / "overlays/cpu")).values()
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert [rule["from"] for rule in spec["ingress"]] == [[{"podSelector": {}}]], "the pods of this namespace"
+    assert not spec.get("egress"), "nothing is opened"
+
+
+def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> None:
+    found = policies(render(K8S / "overlays/cpu", *TOGETHER))
+    assert found.keys() == {"convoy", "convoy-ingress", "convoy-metrics", "convoy-bucket"}
+    for name, spec in found.items():
+        assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "convoy"}}, "and no other pod"
+        for rule in spec.get("ingress", []):
             assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
+            assert rule["from"], f"{name} lets in everybody"
+            assert all(one.keys() & {"podSelector", "namespaceSelector"} for one in rule["from"])
+    namespaces = {name: found[name]["ingress"][0]["from"] for name in ("convoy-ingress", "convoy-metrics")}
+    assert namespaces == {
+        "convoy-ingress": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}],
+        "convoy-metrics": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    }
+    assert [name for name, spec in found.items() if "egress" in spec] == ["convoy-bucket"]
+    ports = {(port["port"], port["protocol"]) for rule in found["convoy-bucket"]["egress"] for port in rule["ports"]}
+    assert ports == {(53, "UDP"), (53, "TCP"), (443, "TCP")}
 
 
 def test_selectors_find_the_pods() -> None:
