@@ -32,9 +32,13 @@ DISTRIBUTED = builder.ROOT / "k8s/jobs/distributed/job.yaml"
 LIMIT_MB = 300
 NO_CUDA = "CUDAExecutionProvider cannot be used"
 FORBIDDEN = (
-    *("usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "opt/convoy/bin/pip", "opt/convoy/bin/convoy-train"),
-    *(f"opt/convoy/lib/python3*/site-packages/{name}" for name in ("pip", "keras", "tensorflow", "training", "onnx")),
+    *("usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "opt/convoy/bin/convoy-train"),
+    *(f"opt/convoy/lib/python3*/site-packages/{name}" for name in ("keras", "tensorflow", "training", "onnx")),
+    *(f"{place}/bin/pip*" for place in ("opt/convoy", "usr", "usr/local")),
+    *(f"{place}/lib/python3*/*-packages/pip" for place in ("opt/convoy", "usr", "usr/local")),
 )
+BASE_PYTHON = "import sys; print(sys._base_executable)"
+HAS_PIP = "import importlib.util; print(importlib.util.find_spec('pip'))"
 
 
 def main() -> int:
@@ -99,6 +103,7 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
         answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
         require(answer["predictions"][0]["label"] == "7", f"it takes a 7 for something else: {answer}")
         _classifies_what_is_piped(container)
+        _without_pip(container)
         _confined(container)
         container.send(signal.SIGTERM)
         stopped_s = time.monotonic()
@@ -107,6 +112,13 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
     stop_s = time.monotonic() - stopped_s
     seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
     tell(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
+
+
+def _without_pip(container: Container) -> None:
+    """Neither Convoy's environment nor the Python that it is made from would import it, wherever that looks."""
+    for python in ("python", container.exec("python", "-c", BASE_PYTHON).stdout.strip()):
+        answer = container.exec(python, "-c", HAS_PIP)
+        require(answer.stdout.strip() == "None", f"{python} has pip: {answer.stdout or answer.stderr}")
 
 
 def _classifies_what_is_piped(container: Container) -> None:
