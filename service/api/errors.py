@@ -113,7 +113,9 @@ async def on_unforeseen(request: Request, error: Exception) -> ErrorResponse:
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
-    code, message, hint = ROUTING.get(error.status_code, ("http_error", str(error.detail), "See /docs."))
+    if error.status_code not in ROUTING:  # no client's mistake: 401 is Starlette's for a page that it may not read
+        raise error
+    code, message, hint = ROUTING[error.status_code]
     request.scope["convoy"]["error"] = code
     body = _body(request.scope, {"code": code, "message": message, "hint": hint})
     return ErrorResponse(body, error.status_code, dict(error.headers or {}))

@@ -1,6 +1,7 @@
 """Every error code, provoked over real HTTP: right status, stable code, a sentence, and what to do."""
 
 import io
+import os
 import re
 import struct
 import zlib
@@ -145,13 +146,17 @@ def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
 
 def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mistake = "import service.api.documents\nservice.api.documents._read = lambda *given: 1 / 0\n"
+    mistake += "from starlette.staticfiles import StaticFiles\n"
+    mistake += "def not_allowed(*given): raise PermissionError\nStaticFiles.lookup_path = not_allowed\n"
     (tmp_path / "sitecustomize.py").write_text(mistake)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with RunningService(zoo) as service:
-        reply = service.client.get("/api/v1/models/linear/versions/2/card.md")
-        check(reply, "internal", 500)
-        assert "division" not in reply.text
-        service.wait_for_line(event="unforeseen error")
+        for path in ("/api/v1/models/linear/versions/2/card.md", "/playground/app.js"):
+            reply = service.client.get(path)
+            check(reply, "internal", 500)
+            assert "division" not in reply.text
+            request_id = reply.headers["x-request-id"]
+            service.wait_for_line(event="unforeseen error", request_id=request_id)
         assert service.client.post(LINEAR, content=picture()).status_code == 200
 
 

@@ -9,7 +9,7 @@ from tests.reliability.wire import Answer
 EXTRA_BYTES = 300e6
 CPU_S = 2.0
 BUSY, LATE = 503, 504
-CODES = {kind.code for kind in STATUS} | {code for code, _, _ in ROUTING.values()} | {"http_error"}
+CODES = {kind.code for kind in STATUS} | {code for code, _, _ in ROUTING.values()}
 HEADERS = {
     "allow",
     "cache-control",
