@@ -90,7 +90,7 @@ class UnknownDocument(ConvoyError):
 
 
 class NotAllowed(ConvoyError):
-    """The service is set up not to do this for clients."""
+    """The service is set up not to do this for clients, or not for web pages of other origins."""
 
     code = "not_allowed"
     hint = "Start the service with CONVOY_REPOSITORY_CHANGES=true to let clients load and unload models."
