@@ -46,16 +46,16 @@ include bench.mk image.mk
 clean:
 	rm -rf .venv .venv-dev .pytest_cache .mypy_cache .ruff_cache
 
-.venv/.installed: requirements/serve.txt pyproject.toml
+.venv/.installed: requirements/serve.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/serve.txt
-	.venv/bin/python $(PIP_INSTALL) --no-deps --editable .
+	.venv/bin/python $(PIP_INSTALL) --require-hashes -r requirements/serve.txt -r requirements/build.txt
+	.venv/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv-dev/.installed: requirements/dev.txt pyproject.toml
+.venv-dev/.installed: requirements/dev.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv-dev
-	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
-	.venv-dev/bin/python $(PIP_INSTALL) --no-deps --editable .
+	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt -r requirements/build.txt
+	.venv-dev/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@

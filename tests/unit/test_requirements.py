@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-LISTS = sorted((Path(__file__).parents[2] / "requirements").glob("*.txt"))
+ROOT = Path(__file__).parents[2]
+LISTS = sorted((ROOT / "requirements").glob("*.txt"))
 PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[a-z0-9,-]+\])?==(?P<version>[^\s;]+)( ; (?P<where>.+))?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
-# Lists that stand for themselves: what builds the wheel is in no environment.
-ALONE = {"build.txt"}
 
 
 def requirements(file: Path) -> list[list[str]]:
@@ -40,7 +39,18 @@ def test_what_is_tested_is_what_is_served() -> None:
     for file in LISTS:
         for requirement, *_ in requirements(file):
             match = PINNED.fullmatch(requirement)
-            if match is not None and file.name not in ALONE:
+            if match is not None:
                 versions.setdefault((match["name"], match["where"] or ""), {})[file.name] = match["version"]
     differing = {name: wanted for (name, _), wanted in versions.items() if len(set(wanted.values())) > 1}
     assert differing == {}
+
+
+@pytest.mark.parametrize(("environment", "listed"), [(".venv", "serve"), (".venv-dev", "dev")])
+def test_make_installs_from_hashed_lists_alone_what_builds_convoy_too(environment: str, listed: str) -> None:
+    """Without --no-build-isolation pip would fetch the newest build backend, whatever it is, and run it."""
+    asked = f"\t{environment}/bin/python $(PIP_INSTALL) "
+    installs = [line.removeprefix(asked) for line in (ROOT / "Makefile").read_text().splitlines() if asked in line]
+    assert installs == [
+        f"--require-hashes -r requirements/{listed}.txt -r requirements/build.txt",
+        "--no-deps --no-build-isolation --editable .",
+    ]
