@@ -5,15 +5,18 @@ the client up for half an answer.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
 class JoinedWrites:
-    """A transport that writes at the end of the loop's turn what was written in the turn."""
+    """A transport that writes at the end of the loop's turn what was written in the turn. `left` hears of bytes that
+    are not out yet when it is closed: it stays open for them."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, left: Callable[[], None]) -> None:
         self._transport = transport
         self._loop = loop
+        self._left = left
         self._waiting: list[bytes] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -25,8 +28,12 @@ class JoinedWrites:
         self._waiting.append(data)
 
     def close(self) -> None:
+        if self._transport.is_closing():
+            return
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._left()
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -110,10 +110,10 @@ class Settings(BaseSettings):
     """Seconds within which a new connection must bring its first request's headers, else 408; so each later request."""
 
     body_timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds within which a body must be there, and one more for every `body_bytes_per_s` of it, else 408."""
+    """Seconds for a body to come, and one more for every `body_bytes_per_s`, else 408; so must answers be taken."""
 
     body_bytes_per_s: int = Field(default=4096, ge=1)
-    """Bytes a second that a slow body must bring to be waited for."""
+    """Bytes a second that a slow body must bring to be waited for, and a slow reader must take."""
 
     keep_alive_s: int = Field(default=75, ge=1)
     """Seconds that a connection may be idle between two requests."""

@@ -20,6 +20,7 @@ from service.api.reply import json_bytes
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
 from service.joined import JoinedWrites
 from service.settings import Settings
+from service.uptake import Uptake
 
 MAX_HEADERS = 128
 MAX_PIPELINED = 256  # requests that wait on a connection for the answers before theirs: each costs kilobytes
@@ -72,14 +73,26 @@ class LimitedProtocol(HttpToolsProtocol):
         self._began_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+        limits = self._limits
+        self._uptake = Uptake(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)
+        super().connection_made(JoinedWrites(transport, self.loop, self._uptake.watch))  # type: ignore[arg-type]
         self._wait_for(HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+        self._uptake.stop()
         self._connection.lose()
         self._ended()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._uptake.watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():  # else what is left must go, too
+            self._uptake.stop()
 
     def data_received(self, data: bytes) -> None:
         self._segment = len(data)

@@ -12,12 +12,16 @@ from urllib.parse import urlparse
 import pytest
 
 from tests.pictures import picture
+from tests.reliability.watch import holding
 from tests.running import RunningService
 
 MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 100_000
 HEADER_S, BODY_S, BYTES_PER_S, KEEP_ALIVE_S, REQUESTS = 0.5, 0.6, 20_000, 1, 5
 PATIENCE_S = 30
+BUNDLE = "/docs/swagger-ui-bundle.js"
+BUNDLE_BYTES = 1_500_000  # more than the kernel takes at once over a narrow connection
+CHECK_AGAIN_S = 1.0  # how often the service looks at who is slow
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +42,15 @@ def strict(zoo: Path) -> Iterator[RunningService]:
 class Wire:
     """A bare connection."""
 
-    def __init__(self, service: RunningService) -> None:
+    def __init__(self, service: RunningService, narrow: bool = False) -> None:
+        """One that is narrow takes little before it is read."""
         parsed = urlparse(service.url)
-        self._socket = socket.create_connection((parsed.hostname, parsed.port), timeout=PATIENCE_S)
+        self._socket = socket.socket()
+        self._socket.settimeout(PATIENCE_S)
+        if narrow:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+        self._socket.connect((parsed.hostname, parsed.port))
         self._left = b""
 
     def __enter__(self) -> "Wire":
@@ -79,6 +89,14 @@ class Wire:
         assert self._left == b""
         return time.monotonic() - started_s
 
+    def take(self, most: int) -> int:
+        """How many bytes came, up to so many; 0 at an orderly end. Raises ConnectionResetError."""
+        return len(self._socket.recv(most))
+
+    def take_all(self) -> int:
+        """How many bytes come until the orderly end. Raises ConnectionResetError."""
+        return sum(iter(lambda: self.take(65536), 0))
+
     def _until(self, mark: bytes) -> bytes:
         while mark not in self._left:
             self._receive()
@@ -96,6 +114,10 @@ def post(body: bytes, *more: str, model: str = "linear", length: int | None = No
     lines = [f"POST /api/v1/models/{model}/classify HTTP/1.1", "host: x", *more]
     length = len(body) if length is None else length
     return "\r\n".join([*lines, f"content-length: {length}", "\r\n"]).encode() + body
+
+
+def get(path: str, *more: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *more, "\r\n"]).encode()
 
 
 def check(answer: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
@@ -252,3 +274,34 @@ def test_pipelined_requests_are_answered_in_order(strict: RunningService) -> Non
     with Wire(strict) as wire:
         wire.send(post(picture(), "x-request-id: one", model="slow") + post(picture(), "x-request-id: two"))
         assert [wire.answer()[1]["x-request-id"] for _ in range(2)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
+def test_who_takes_nothing_of_an_answer_is_cut_off(strict: RunningService, more: list[str]) -> None:
+    pid, seen = strict.process.pid, len(strict.lines)
+    before = holding(pid).descriptors
+    with Wire(strict, narrow=True) as wire:
+        wire.send(get(BUNDLE, *more))
+        strict.wait_until(lambda: any(line["event"] == "client does not read" for line in strict.lines[seen:]))
+        strict.wait_until(lambda: holding(pid).descriptors <= before)
+        with pytest.raises(ConnectionResetError):
+            wire.take_all()
+    (line,) = (line for line in strict.lines[seen:] if line["event"] == "client does not read")
+    assert line["client"] == "127.0.0.1"
+    assert line["bytes"] > BUNDLE_BYTES
+    assert strict.client.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
+def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(strict: RunningService, more: list[str]) -> None:
+    seen = len(strict.lines)
+    with Wire(strict, narrow=True) as wire:
+        wire.send(get(BUNDLE, *more))
+        started_s, taken = time.monotonic(), 0
+        while (seconds := time.monotonic() - started_s) < 6 * CHECK_AGAIN_S:
+            if taken < 1.5 * BYTES_PER_S * seconds:
+                taken += wire.take(1000)
+            time.sleep(0.005)
+        assert seconds > BODY_S + 2 * CHECK_AGAIN_S
+        assert taken + wire.take_all() > BUNDLE_BYTES
+    assert not [line for line in strict.lines[seen:] if line["event"] == "client does not read"]

@@ -17,7 +17,7 @@ SERVICE = (
     # leaves
     "service api batch client cores decoders durations errors hardware heap joined leash lifecycle logs newcomers png "
     "room settings statistics tally",
-    "deadlines manifest sums wanted",
+    "deadlines manifest sums uptake wanted",
     "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
     "acceptor batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
