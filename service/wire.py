@@ -13,7 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import logs
-from service.api.body import SLOW_BODY
+from service.api.body import BODY_FAULT
 from service.api.connection import CONNECTION, Connection
 from service.api.errors import STATUS, as_json
 from service.api.reply import json_bytes
@@ -27,6 +27,8 @@ MAX_PIPELINED = 256  # requests that wait on a connection for the answers before
 CHECK_AGAIN_S = 1.0
 TRAILING = 65536  # bytes on the wire past twice the largest body: framing of chunks, and what pipelines behind
 IDLE, HEAD, BODY = "idle", "head", "body"
+FRAMING = (b"content-length", b"transfer-encoding")
+WITHOUT_UPGRADE = "Send it as HTTP/1.1, without the header Upgrade; some clients add one unless they are told not to."
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +120,20 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._error = BadHttp("Too many requests were sent without waiting for their answers.")
             raise self._error
-        self._part = BODY
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade:
+            self._check_upgrade()
         super().on_headers_complete()
+        self._part = BODY
         self._requests += 1
-        if self._requests == self._limits.requests:
+        if is_upgrade or self._requests == self._limits.requests:
             self.cycle.keep_alive = False
+
+    def on_chunk_header(self) -> None:
+        """What the parser calls before each chunk."""
+        if self.headers:
+            self._check_codings()
+            self.headers = []  # trailers come here: no proxy has looked at them as it does at headers
 
     def on_message_complete(self) -> None:
         self._part = IDLE
@@ -130,7 +141,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser gives up, which it also does when a callback raises."""
-        self._refuse(self._error)
+        if self._part is BODY and self._is_working():
+            self._fail_body(self._error)
+        else:
+            self._refuse(self._error)
 
     def _is_working(self) -> bool:
         """Whether an answer is due."""
@@ -141,6 +155,19 @@ class LimitedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self._limits.header_bytes or len(self.headers) > MAX_HEADERS:
             self._error = _headers_too_large(self._limits)
+            raise self._error
+
+    def _check_upgrade(self) -> None:
+        """Raises BadHttp: the parser takes a body behind `Upgrade` for another protocol, or for the next request."""
+        if any(name in FRAMING and value != b"0" for name, value in self.headers):
+            self._error = BadHttp("A request that asks for another protocol can have no body.", WITHOUT_UPGRADE)
+            raise self._error
+
+    def _check_codings(self) -> None:
+        """Raises BadHttp unless the body is in chunks and nothing else: proxies differ about where others end."""
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings != [b"chunked"] or self.scope["http_version"] != "1.1":
+            self._error = BadHttp("The body has another transfer encoding than chunked, or is chunked in HTTP/1.0.")
             raise self._error
 
     def _wait_for_more(self) -> None:
@@ -179,7 +206,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()  # nothing was asked
 
     def _on_slow_body(self) -> None:
-        """Whoever waits for the body is woken, and finds out why; an answer that was given without it ends here."""
+        """An answer that was given without the body ends here."""
         granted_s = self._limits.body_timeout_s + self._arrived / self._limits.body_bytes_per_s
         left_s = granted_s - (self.loop.time() - self._began_s)
         if self.flow.read_paused or left_s > 0:  # paused: it is we who make it wait
@@ -187,8 +214,13 @@ class LimitedProtocol(HttpToolsProtocol):
         elif not self._is_working():
             self.transport.close()
         else:
-            self.cycle.scope[SLOW_BODY] = True  # type: ignore[literal-required]
-            self.cycle.message_event.set()
+            self._fail_body(SlowRequest("The body did not come in time."))
+
+    def _fail_body(self, error: ConvoyError) -> None:
+        """Whoever waits for the body is woken, and finds out why; with the answer the connection ends."""
+        self.cycle.keep_alive = False
+        self.cycle.scope.setdefault(BODY_FAULT, error)  # type: ignore[misc]
+        self.cycle.message_event.set()
 
     def _refuse(self, error: ConvoyError) -> None:
         """Answers and closes. While another answer is due, the client would take this one for it: it only closes."""

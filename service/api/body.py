@@ -9,11 +9,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
 
 from service.api.errors import ClientGone
-from service.errors import BadRequest, BodyTooLarge, SlowRequest
+from service.errors import BadRequest, BodyTooLarge
 
 MULTIPART = b"multipart/form-data"
-SLOW_BODY = "convoy.slow_body"
-"""Stands in the scope of a request whose body has not come in time; who waits for more of it is woken."""
+BODY_FAULT = "convoy.body_fault"
+"""Where in a request's scope stands why no more of its body will come; who waits for it is woken."""
 
 BY_NAME = "convoy.headers"
 SAMPLES, SAMPLED_BYTES = 16, 512
@@ -34,7 +34,8 @@ def announced_bytes(scope: Scope) -> int:
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, before reading where the length is announced, SlowRequest or ClientGone."""
+    """The whole body. Raises BodyTooLarge, before reading where the length is announced, SlowRequest, BadHttp or
+    ClientGone."""
     if announced_bytes(scope) > limit_bytes:
         raise _too_large(limit_bytes)
     message = await receive()
@@ -50,8 +51,8 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             raise _too_large(limit_bytes)
         if not message.get("more_body"):
             return b"".join(parts)
-        if SLOW_BODY in scope:
-            raise SlowRequest("The body did not come in time.")
+        if BODY_FAULT in scope:
+            raise scope[BODY_FAULT]
         message = await receive()
     raise ClientGone
 

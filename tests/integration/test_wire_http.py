@@ -253,6 +253,114 @@ def test_what_is_no_http_ends_with_400(strict: RunningService) -> None:
         check(wire.answer(), 400, "bad_http")
 
 
+HIDDEN = get("/health/live")
+LENGTH, CHUNKED = f"content-length: {len(HIDDEN)}", "transfer-encoding: chunked"
+UPGRADE = ["connection: upgrade", "upgrade: websocket"]
+LAST = b"0\r\n\r\n"
+CHUNKS = {
+    "a chunk of letters": b"zz\r\n",
+    "a negative chunk": b"-1\r\nx\r\n0\r\n\r\n",
+    "a chunk with a sign": b"+5\r\nhello\r\n0\r\n\r\n",
+    "a chunk in C's notation": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "a chunk past 64 bits": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "a chunk shorter than it says": b"6\r\nhello\r\n0\r\n\r\n",
+    "a chunk longer than it says": b"3\r\nhello\r\n0\r\n\r\n",
+    "a chunk with a bare line feed": b"5\nhello\n0\n\n",
+    "an extension with a bare line feed": b"5;a\nhello\r\n0\r\n\r\n",
+    "a space behind a chunk's size": b"5 \r\nhello\r\n0\r\n\r\n",
+    "a length in a trailer": b"0\r\ncontent-length: 5\r\n\r\n",
+}
+AMBIGUOUS = {
+    "two lengths that differ": (["content-length: 0", LENGTH], b""),
+    "two equal lengths": ([LENGTH, LENGTH], b""),
+    "a list of lengths": ([f"{LENGTH}, {len(HIDDEN)}"], b""),
+    "a length with a sign": ([LENGTH.replace(": ", ": +")], b""),
+    "a length and chunks": ([LENGTH, CHUNKED], LAST),
+    "chunks and a length": ([CHUNKED, LENGTH], LAST),
+    "chunks in chunks": ([f"{CHUNKED}, chunked"], LAST),
+    "chunks, twice": ([CHUNKED, CHUNKED], LAST),
+    "another coding, then chunks": (["transfer-encoding: gzip, chunked"], LAST),
+    "no coding, then chunks": (["transfer-encoding: identity", CHUNKED], LAST),
+    "nothing, then chunks": (["transfer-encoding: , chunked"], LAST),
+    "chunks, then another coding": ([f"{CHUNKED}, identity"], LAST),
+    "no chunks": (["transfer-encoding: xchunked"], LAST),
+    "a space before the colon": (["transfer-encoding : chunked"], LAST),
+    "a folded line": (["x: y", f" {CHUNKED}"], LAST),
+    "a bare carriage return": ([f"x: y\r{CHUNKED}"], LAST),
+    "a body in another protocol": ([*UPGRADE, LENGTH], b""),
+    "chunks in another protocol": ([*UPGRADE, CHUNKED], LAST),
+    **{name: ([CHUNKED], chunks) for name, chunks in CHUNKS.items()},
+}
+"""Headers and body that one reader ends before HIDDEN and another behind it."""
+
+
+def head(*lines: str, version: str = "1.1") -> bytes:
+    return "\r\n".join([f"POST /api/v1/models/linear/classify HTTP/{version}", "host: x", *lines, "\r\n"]).encode()
+
+
+@pytest.mark.parametrize(("lines", "body"), AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+def test_a_request_whose_end_is_ambiguous_hides_no_other(
+    strict: RunningService, lines: list[str], body: bytes, whole: bool
+) -> None:
+    check_refused(strict, head(*lines), body + HIDDEN, whole)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+def test_chunks_from_before_there_were_any_hide_no_request(strict: RunningService, whole: bool) -> None:
+    check_refused(strict, head(CHUNKED, "connection: keep-alive", version="1.0"), LAST + HIDDEN, whole)
+
+
+def check_refused(service: RunningService, first: bytes, rest: bytes, whole: bool) -> None:
+    with Wire(service) as wire:
+        wire.send(first + rest if whole else first)
+        if not whole:
+            time.sleep(0.02)
+            with contextlib.suppress(ConnectionError):  # it may have ended already
+                wire.send(rest)
+        check(wire.answer(), 400, "bad_http")
+        assert wire.statuses() == []
+
+
+def test_chunks_and_their_extensions_are_read(strict: RunningService) -> None:
+    body = picture()
+    with Wire(strict) as wire:
+        for coding in (CHUNKED, "Transfer-Encoding: CHUNKED"):
+            wire.send(head(coding) + b"1;a=b\r\n%b\r\n%x\r\n%b\r\n" % (body[:1], len(body) - 1, body[1:]) + LAST)
+            assert wire.answer()[0] == 200
+        wire.send(HIDDEN)
+        assert wire.answer()[0] == 200
+
+
+def test_a_trailer_is_no_header(strict: RunningService) -> None:
+    body = picture()
+    with Wire(strict) as wire:
+        wire.send(head(CHUNKED) + b"%x\r\n%b\r\n0\r\nx-request-id: trailer\r\n\r\n" % (len(body), body))
+        status, headers, _ = wire.answer()
+        assert status == 200
+        assert headers["x-request-id"] != "trailer"
+
+
+def test_who_asks_for_another_protocol_is_answered_in_this_one_and_then_the_connection_ends(
+    strict: RunningService,
+) -> None:
+    with Wire(strict) as wire:
+        wire.send(get("/health/live", "connection: upgrade, http2-settings", "upgrade: h2c") + HIDDEN[:9])
+        status, headers, _ = wire.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        with contextlib.suppress(ConnectionError):
+            wire.send(HIDDEN)
+        assert wire.statuses() == []
+
+
+def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(strict: RunningService) -> None:
+    with Wire(strict) as wire:
+        wire.send(post(picture(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
+        assert wire.answer()[0] == 200
+        check(wire.answer(), 400, "bad_http")
+        assert wire.statuses() == []
+
+
 def test_an_answer_that_is_due_comes_before_the_end(strict: RunningService) -> None:
     with Wire(strict) as wire:
         wire.send(post(picture(), model="slow"))
