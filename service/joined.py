@@ -18,6 +18,7 @@ class JoinedWrites:
         self._loop = loop
         self._left = left
         self._waiting: list[bytes] = []
+        self._is_lost = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -35,7 +36,11 @@ class JoinedWrites:
         if self._transport.get_write_buffer_size():
             self._left()
 
+    def lose(self) -> None:
+        """The connection is gone: what is written goes nowhere, where the transport would raise."""
+        self._is_lost = True
+
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if waiting:
+        if waiting and not self._is_lost:
             self._transport.writelines(waiting)

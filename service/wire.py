@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import logs
 from service.api.body import BODY_FAULT
@@ -66,6 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refused = refused
         self._ended = ended
         self._connection = Connection()
+        self._answering: RequestResponseCycle | None = None  # of those that wait on this connection, the first
         self._requests = 0
         self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
         self._part = IDLE  # what of a request is arriving
@@ -77,13 +78,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
         self._uptake = Uptake(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)
-        super().connection_made(JoinedWrites(transport, self.loop, self._uptake.watch))  # type: ignore[arg-type]
+        self._writes = JoinedWrites(transport, self.loop, self._uptake.watch)
+        super().connection_made(self._writes)  # type: ignore[arg-type]
         self._wait_for(HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True  # uvicorn tells the last one that came
         super().connection_lost(exc)
         self._uptake.stop()
+        self._writes.lose()
         self._connection.lose()
         self._ended()
 
@@ -138,6 +143,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._part = IDLE
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser gives up, which it also does when a callback raises."""
@@ -225,11 +234,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, error: ConvoyError) -> None:
         """Answers and closes. While another answer is due, the client would take this one for it: it only closes."""
         self._stop_waiting()
+        status = STATUS[type(error)]
+        self._refused(status)
+        client = self.client[0] if self.client else None
+        logs.event(logging.INFO, "request", status=status, error=error.code, client=client)
         if not self._is_working():
-            status = STATUS[type(error)]
-            self._refused(status)
-            client = self.client[0] if self.client else None
-            logs.event(logging.INFO, "request", status=status, error=error.code, client=client)
             self.transport.write(_answer(status, error))
         self.transport.close()
 
