@@ -102,15 +102,13 @@ CASES: list[tuple[str, str, int, Request]] = [
     ("wrong method", "method_not_allowed", 405, lambda client: client.get(LINEAR)),
 ]
 PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory", "internal"}
-PROVOKED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere"}
+PROVOKED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
 PROVOKED_ELSEWHERE = {
     "bad_http": "test_wire_http.py::test_what_is_no_http_ends_with_400",
     "slow_request": "test_wire_http.py::test_headers_that_come_too_slowly_end_with_408",
     "headers_too_large": "test_wire_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
-    "forbidden": "test_access_http.py::test_a_key_opens_what_its_scopes_say",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
-    "bad_state": "test_workers.py::test_a_bad_state_file_is_told_and_changes_nothing",
 }
 """Codes that need a service of their own, by the test that has one."""
 ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
@@ -177,6 +175,24 @@ def test_other_protocols_are_told_in_words_and_the_log_in_codes(
     service.wait_for_line(request_id=reply.headers["x-request-id"], error=code)
 
 
+def test_a_key_that_is_not_for_this_is_told_what_it_lacks(zoo: Path) -> None:
+    key = "a-key-long-enough"
+    with RunningService(zoo, keys=f"prometheus metrics {key}") as service:
+        reply = service.client.post(LINEAR, content=picture(), headers={"authorization": f"Bearer {key}"})
+        check(reply, "forbidden", 403)
+        service.wait_for_line(request_id=reply.headers["x-request-id"], error="forbidden")
+
+
+def test_a_change_that_cannot_be_written_down_is_not_made(zoo: Path) -> None:
+    """The state file would lie where nobody may write, not even root: on a read-only disk it is the same."""
+    with RunningService(zoo, repository_changes="true", state="/sys/state.json") as service:
+        reply = service.client.post("/v2/repository/models/linear/unload")
+        assert reply.status_code == 500
+        assert "/sys/state.json cannot be written" in reply.json()["error"]
+        service.wait_for_line(event="request", request_id=reply.headers["x-request-id"], error="bad_state")
+        assert service.client.post(LINEAR, content=picture()).status_code == 200
+
+
 def test_a_version_that_cannot_be_loaded_is_told_to_who_wants_it(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with RunningService(tmp_path / "models", repository_changes="true") as service:
@@ -236,6 +252,8 @@ def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(
             refused = service.client.post(path, content=encode(WHITE))
             check(refused, "out_of_memory", 503)
             assert refused.headers["retry-after"] == "1"
+            line = service.wait_for_line(event="model failed", request_id=refused.headers["x-request-id"])
+            assert "allocate" in line["reason"]
             assert service.client.post(path, content=encode(random_pixels(*SHAPE))).status_code == 200
 
 

@@ -4,10 +4,11 @@ import os
 import resource
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from tests.versions import write_version
 SHAPE = (8, 8, 1)
 WHITE = encode(np.full(SHAPE, 255, np.uint8))
 TIMEOUT_MS = 3000
-HOUR_S = 3600
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(models: Path) -> Iterator[RunningService]:
     """The tests at the end of this module leave it hanging: they come last."""
-    with RunningService(models, request_timeout_ms=TIMEOUT_MS, scan_interval_s=0.2, drain_timeout_s=2) as running:
+    settings = {"request_timeout_ms": TIMEOUT_MS, "scan_interval_s": 0.2, "drain_timeout_s": 2, "body_timeout_s": 2}
+    with RunningService(models, **settings) as running:
         yield running
 
 
@@ -51,8 +53,17 @@ def classify(service: RunningService, model: str, body: bytes = b"") -> httpx.Re
     return httpx.post(f"{service.url}/api/v1/models/{model}/classify", content=body or picture(), timeout=30)
 
 
-def count(service: RunningService, event: str) -> int:
-    return sum(line["event"] == event for line in list(service.lines))
+def count(service: RunningService, event: str, **fields: object) -> int:
+    return sum((fields | {"event": event}).items() <= line.items() for line in list(service.lines))
+
+
+def times_of(service: RunningService, event: str) -> dict[int, list[datetime]]:
+    """When each worker logged it, by number."""
+    found: dict[int, list[datetime]] = {}
+    for line in list(service.lines):
+        if line["event"] == event:
+            found.setdefault(line.get("worker", 0), []).append(datetime.fromisoformat(line["time"]))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -96,6 +107,7 @@ def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: R
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the question itself
     service.wait_until(lambda: holding(service.process.pid).descriptors <= before + 1)
+    service.wait_until(lambda: count(service, "request", status=499) == 100)
     assert service.metric("convoy_queue_images", model="linear") == 0
     assert classify(service, "linear").status_code == 200
     assert count(service, "unforeseen error") == 0
@@ -180,6 +192,7 @@ def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_work
         refused = httpx.post(f"{pair.url}/v2/repository/models/linear/unload", timeout=30)
         assert refused.status_code == 500
         assert "cannot be written: File too large" in refused.json()["error"]
+        pair.wait_for_line(event="request", request_id=refused.headers["x-request-id"], error="bad_state")
         os.kill(workers[0], signal.SIGKILL)
         pair.wait_until(lambda: count(pair, "worker is started") == 3)
         assert classify(pair, "linear").status_code in (200, 503)
@@ -202,12 +215,14 @@ def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: 
             with ExitStack() as crowd:
                 for _ in range(20):
                     crowd.enter_context(connected(service))
-                service.wait_until(lambda: count(service, "connections cannot be taken"))
+                service.wait_until(lambda: count(service, "connections cannot be taken") >= 3 * workers)
                 for client in kept:
                     reply = client.post("/api/v1/models/linear/classify", content=picture())
                     assert reply.status_code == 200
             service.wait_until(lambda: max(holding(pid).descriptors for pid in serving) <= most + 2)
             assert classify(service, "linear").status_code == 200
+        for times in times_of(service, "connections cannot be taken").values():
+            assert all(b - a > timedelta(seconds=0.9) for a, b in pairwise(times)), times
         assert count(service, "unforeseen error") == 0
 
 
@@ -225,6 +240,7 @@ def test_missing_memory_is_an_error_of_its_own_request(tmp_path: Path) -> None:
             assert refused.headers["retry-after"] == "1"
             assert classify(service, "linear").status_code == 200
         assert classify(service, "linear", large).status_code == 200
+        assert count(service, "out of memory", request_id=refused.headers["x-request-id"]) == 1
         assert count(service, "out of memory") == 1
         assert count(service, "unforeseen error") == 0
 
@@ -238,20 +254,22 @@ def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pyt
         "time.time = lambda: true() + next(jumps)\n"
         "time.time_ns = lambda: int(time.time() * 1e9)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     write_version(tmp_path / "models", "linear", 1)
     write_version(tmp_path / "models", "hangs", 1, graph=endless_graph(SHAPE, 4))
     settings = {"request_timeout_ms": TIMEOUT_MS, "scan_interval_s": 0.2, "drain_timeout_s": 2}
     with RunningService(tmp_path / "models", **settings) as service:
-        assert "T" in service.lines[0]["time"]
         with httpx.Client(base_url=service.url, timeout=30) as client:
             for _ in range(50):  # on one connection: keeping it alive is timed too
                 assert client.post("/api/v1/models/linear/classify", content=picture()).status_code == 200
-        asked = threading.Thread(target=classify, args=(service, "hangs", WHITE))
         started_s = time.monotonic()
-        asked.start()
-        asked.join(30)
+        late = classify(service, "hangs", WHITE)
         assert TIMEOUT_MS / 1000 <= time.monotonic() - started_s < 15
+        assert late.status_code == 504
+        assert late.json()["error"]["code"] == "deadline_exceeded"
         assert service.wait_for("model hangs")["model"] == "hangs"
         write_version(tmp_path / "models", "hangs", 2)
         service.wait_ready()
+        (times,) = times_of(service, "request").values()
+        assert min(b - a for a, b in pairwise(times)) < -HOUR, "the clock did jump"
+        assert max(b - a for a, b in pairwise(times)) > HOUR
