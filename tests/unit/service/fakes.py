@@ -1,5 +1,6 @@
 """Named stand-ins for what the service's modules are given."""
 
+import socket
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -42,3 +43,68 @@ class RecordingModel:
         if self._poison in self.batches[-1]:
             raise RuntimeError("poisoned")
         return images * 2
+
+
+class ManualLoop:
+    """An event loop whose time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.timers: list[ManualTimer] = []
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> "ManualTimer":
+        timer = ManualTimer(self, self.now_s + seconds, callback)
+        self.timers.append(timer)
+        return timer
+
+    def call_soon(self, callback: Callable[[], None]) -> "ManualTimer":
+        return self.call_later(0, callback)
+
+    def run_for(self, seconds: float) -> None:
+        end_s = self.now_s + seconds
+        while due := [timer for timer in self.timers if timer.at_s <= end_s]:
+            first = min(due, key=lambda timer: timer.at_s)
+            self.timers.remove(first)
+            self.now_s = first.at_s
+            first.callback()
+        self.now_s = end_s
+
+
+class ManualTimer:
+    def __init__(self, loop: ManualLoop, at_s: float, callback: Callable[[], None]) -> None:
+        self.at_s, self.callback = at_s, callback
+        self._loop = loop
+
+    def cancel(self) -> None:
+        self._loop.timers.remove(self)
+
+
+class FullTransport:
+    """Holds `waiting` bytes that nobody takes, and `written` what came since."""
+
+    def __init__(self, sock: socket.socket, waiting: int) -> None:
+        self.waiting = waiting
+        self.written: list[bytes] = []
+        self.aborted = self.closed = False
+        self._extra = {"socket": sock, "peername": ("192.0.2.1", 1234)}
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.written += parts
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._extra.get(name)
+
+    def is_closing(self) -> bool:
+        return self.closed or self.aborted
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.aborted = True

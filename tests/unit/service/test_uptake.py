@@ -3,75 +3,16 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from service.joined import JoinedWrites
 from service.uptake import CHECK_AGAIN_S, Uptake
+from tests.unit.service.fakes import FullTransport, ManualLoop
 
 PATIENCE_S, BYTES_PER_S = 20.0, 1000
-
-
-class ManualLoop:
-    """Its time passes when the test says so; it has one timer at most."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.timers: list[ManualTimer] = []
-
-    def time(self) -> float:
-        return self.now_s
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> "ManualTimer":
-        assert not self.timers
-        self.timers.append(ManualTimer(self, self.now_s + seconds, callback))
-        return self.timers[0]
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    def run_for(self, seconds: float) -> None:
-        end_s = self.now_s + seconds
-        while self.timers and self.timers[0].at_s <= end_s:
-            timer = self.timers.pop()
-            self.now_s = timer.at_s
-            timer.callback()
-        self.now_s = end_s
-
-
-class ManualTimer:
-    def __init__(self, loop: ManualLoop, at_s: float, callback: Callable[[], None]) -> None:
-        self.at_s, self.callback = at_s, callback
-        self._loop = loop
-
-    def cancel(self) -> None:
-        self._loop.timers.remove(self)
-
-
-class FullTransport:
-    """Holds `waiting` bytes that nobody takes."""
-
-    def __init__(self, sock: socket.socket, waiting: int) -> None:
-        self.waiting = waiting
-        self.aborted = self.closed = False
-        self._extra = {"socket": sock, "peername": ("192.0.2.1", 1234)}
-
-    def get_write_buffer_size(self) -> int:
-        return self.waiting
-
-    def get_extra_info(self, name: str) -> Any:
-        return self._extra[name]
-
-    def is_closing(self) -> bool:
-        return self.closed or self.aborted
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.aborted = True
 
 
 @pytest.fixture
