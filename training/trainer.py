@@ -1,7 +1,8 @@
 """One training run from start to end: data, network, epochs, the one look at the test set, and the files of the run."""
 
 import inspect
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,7 @@ def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False
 
     Raises TrainingError when the run has finished, or another process trains it.
     """
-    if run.finished:
-        raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
+    _check_unfinished(run)
     recipe = run.recipe()
     dataset = team.prepare(lambda: inputs.for_resuming(run, place), lambda found: facts_of(recipe, found, run))
     model = _network_to_train(recipe, dataset, team)
@@ -135,7 +135,7 @@ def _check_options(recipe: Recipe) -> None:
 
 
 def _finish(job: Job, model: keras.Model) -> None:
-    with sole_writer(job.run) if job.team.leads else nullcontext():
+    with _held(job.run) if job.team.leads else nullcontext():
         _announce(job)
         with job.team.spread():
             progress = fit(job, model)
@@ -143,6 +143,19 @@ def _finish(job: Job, model: keras.Model) -> None:
         if job.team.leads:
             _conclude(job, weights, progress)
         job.team.decided(lambda: "concluded")  # nobody leaves before the run is whole
+
+
+@contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """The run's lock. Whoever had it before may have finished the run while we loaded its pictures."""
+    with sole_writer(run):
+        _check_unfinished(run)
+        yield
+
+
+def _check_unfinished(run: Run) -> None:
+    if run.finished:
+        raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
 
 
 def _announce(job: Job) -> None:

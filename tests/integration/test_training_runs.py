@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from training import runs, trainer
+from training.datasets.base import Dataset
 from training.errors import TrainingError
 from training.files import write_whole
 from training.inputs import Place
@@ -123,6 +125,28 @@ def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(whole: Run, tmp_path
 def test_a_finished_run_is_not_resumed(whole: Run) -> None:
     with pytest.raises(TrainingError, match="has finished: there is nothing to resume"):
         trainer.resume(whole, silent)
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first look at the run and its lock lie minutes, in which the pictures are loaded."""
+    run = runs.start_run(tmp_path, RECIPE, {"dataset": {"given_note": None}})
+    run.checkpoint_path.write_bytes(b"of the other process")
+    load = trainer.inputs.for_resuming
+
+    def while_the_other_finishes(*given: Any) -> Dataset:
+        run.metrics_path.write_text("{}")
+        run.checkpoint_path.unlink()
+        return load(*given)
+
+    monkeypatch.setattr(trainer.inputs, "for_resuming", while_the_other_finishes)
+    lines: list[str] = []
+    with pytest.raises(TrainingError, match="has finished: there is nothing to resume"):
+        trainer.resume(run, lines.append)
+    assert lines == []
+    assert {path.name for path in run.folder.iterdir()} == {".lock", "recipe.json", "run.json", "metrics.json"}
+    assert run.metrics_path.read_text() == "{}"
 
 
 def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_path: Path) -> None:
