@@ -2,7 +2,7 @@
 
 import csv
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -76,10 +76,20 @@ def check_name(name: str) -> None:
         raise TrainingError(f"{name!r} can't be the name of a run: use letters, digits, '.', '_' and '-', up to 64.")
 
 
-def start_run(runs_dir: Path, recipe: Recipe, info: dict[str, Any], name: str | None = None) -> Run:
-    """Makes the folder of a new run, below `name` or else the recipe's, and writes what is known so far into it."""
+def start_run(
+    runs_dir: Path,
+    recipe: Recipe,
+    info: dict[str, Any],
+    name: str | None = None,
+    write_more: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Makes the folder of a new run, below `name` or else the recipe's, and writes what is known so far into it.
+
+    `write_more` adds what the run cannot go on without; `recipe.json` comes last and makes the folder a run.
+    """
     run = Run(_new_folder(runs_dir / (name or recipe.name)))
     write_json(run.folder / "run.json", info)
+    write_more(run)
     write_json(run.folder / "recipe.json", to_json(recipe))
     return run
 

@@ -54,9 +54,12 @@ def train(
     dataset = team.prepare(lambda: inputs.for_training(recipe, place), lambda found: facts_of(recipe, found))
     model = _network_to_train(recipe, dataset, team, weights or pretrained.DOWNLOADED)
     info = _facts(recipe, dataset, model, place.note) | started_from | {"team": team.describe()}
-    run = Run(Path(team.decided(lambda: str(start_run(runs_dir, recipe, info, name).folder))))
-    if started_from and team.leads:  # so that going on needs neither the file nor the download again
-        checkpoint.save(run.checkpoint_path, model, Progress())
+
+    def save_start(run: Run) -> None:
+        if started_from:  # so that going on needs neither the file nor the download again
+            checkpoint.save(run.checkpoint_path, model, Progress())
+
+    run = Run(Path(team.decided(lambda: str(start_run(runs_dir, recipe, info, name, save_start).folder))))
     _finish(Job(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, team), model)
     return run
 
@@ -64,7 +67,8 @@ def train(
 def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False, team: Team = ALONE) -> Run:
     """Goes on with an interrupted run from its last finished epoch, to the weights it would have had uninterrupted.
 
-    Raises TrainingError when the run has finished, or another process trains it.
+    Raises TrainingError when the run has finished, has lost the weights that it started from, or another process
+    trains it.
     """
     _check_unfinished(run)
     recipe = run.recipe()
@@ -154,8 +158,13 @@ def _held(run: Run) -> Iterator[None]:
 
 
 def _check_unfinished(run: Run) -> None:
-    if run.finished:
+    lost = "started_from" in run.info() and not run.checkpoint_path.exists()
+    if run.finished:  # looked at second: the end of a run takes its checkpoint away
         raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
+    if lost:
+        raise TrainingError(
+            f"{run.folder} has lost the weights that it started from (checkpoint.npz): start a new run."
+        )
 
 
 def _announce(job: Job) -> None:

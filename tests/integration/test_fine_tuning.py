@@ -131,6 +131,33 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
     assert events.stat().st_size > 0
 
 
+def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_others(
+    tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(recipe, tmp_path, stop, Place(folder=folder), weights=tiny_base)
+    interrupted = runs.latest_unfinished(tmp_path, recipe.name)
+    interrupted.checkpoint_path.unlink()
+    with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
+        trainer.resume(interrupted, lambda line: None)
+    assert not interrupted.finished
+
+
+def test_a_run_whose_first_weights_could_not_be_written_is_none(
+    tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise TrainingError("No space left on device")
+
+    monkeypatch.setattr("training.checkpoint.save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        trainer.train(recipe, tmp_path, lambda line: None, Place(folder=folder), weights=tiny_base)
+    assert runs.all_of(tmp_path, recipe.name) == []
+
+
 def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(TrainingError, match=r"--weights is for networks of Keras' applications"):
         trainer.train(find_recipe("xo"), tmp_path, lambda line: None, weights=tmp_path / "x.h5")
