@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from training import runs, trainer
+from training import trainer
 from training.callbacks import Say
+from training.earlier import latest
 from training.inputs import Place
 from training.recipes.base import Recipe
 from training.runs import Run
@@ -15,15 +16,14 @@ def folder_of(name: str, index: int) -> str:
 
 
 def train_one(recipe: Recipe, name: str, runs_dir: Path, place: Place, say: Say) -> Run:
-    """The finished run of that recipe: what is there already, what was interrupted and goes on, or a new one.
+    """The finished run of that recipe and data: what is there already, what was interrupted, or a new one.
 
     Raises TrainingError.
     """
-    for run in reversed(runs.all_of(runs_dir, name)):
-        if run.recipe() != recipe:
-            continue
-        if run.finished:
-            say(f"{run.folder} has finished already")
-            return run
-        return trainer.resume(run, say, place)
-    return trainer.train(recipe, runs_dir, say, place, name)
+    run = latest(runs_dir, name, recipe, place)
+    if run is None:
+        return trainer.train(recipe, runs_dir, say, place, name)
+    if run.finished:
+        say(f"{run.folder} has finished already")
+        return run
+    return trainer.resume(run, say, place)

@@ -49,7 +49,7 @@ def train(
     file `weights`, or else from those that Keras downloads. All processes of a `team` call this alike. Raises
     TrainingError.
     """
-    started_from = _started_from(recipe, weights)
+    started_from = start_of(recipe, weights)
     check_name(name or recipe.name)
     dataset = team.prepare(lambda: inputs.for_training(recipe, place), lambda found: facts_of(recipe, found))
     model = _network_to_train(recipe, dataset, team, weights or pretrained.DOWNLOADED)
@@ -116,7 +116,7 @@ def _network_to_train(recipe: Recipe, dataset: Dataset, team: Team, weights: str
         return fed_on_device(network, recipe) if recipe.on_device else network
 
 
-def _started_from(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
+def start_of(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
     """What the run records of weights that others have trained; no folder of this machine."""
     if not recipe.architecture.startswith(APPLICATION):
         if weights is not None:

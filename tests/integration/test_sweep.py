@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.folders import fill
 from training.cli import main
 from training.runs import Run
 
@@ -81,6 +82,18 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
     assert resumed.exit_code == 0
     assert "resumed after epoch 1" in resumed.output
     assert len(list(Path("runs/xo-sweep-0").iterdir())) == 2
+
+
+def test_a_run_on_other_pictures_is_not_taken_for_one_of_this_sweep() -> None:
+    words = ["sweep", "cifar-resnet20", "--grid", "lr=0.1", "--epochs", "1", "--set", "side_px=8", "--data"]
+    for seed, folder in enumerate(("ours", "others")):
+        fill(Path(folder), "red", "blue", count=20, seed=seed)
+        done = CliRunner().invoke(main, [*words, folder])
+        assert done.exit_code == 0, done.output
+        assert "has finished already" not in done.output
+    again = CliRunner().invoke(main, [*words, "ours"])
+    assert "has finished already" in again.output
+    assert len(list(Path("runs/cifar-resnet20-sweep-0").iterdir())) == 2
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ TRAINING = (
     # a run, and what is made of it
     "card classes fitting report service_path",
     "calibration guesses keras_applications trainer variant_card",
-    "measure parity samples sweep",
-    "features variants version_folder",
+    "earlier measure parity samples",
+    "features sweep variants version_folder",
     "ensemble export foreign",
     "retrain",
     "cli.compare cli.describe cli.ensemble cli.evaluate cli.export cli.features cli.foreign cli.quantize cli.recipes "
