@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from training.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, SEED
 
 if TYPE_CHECKING:
     from training.distributed import Team
+    from training.inputs import Place
     from training.recipes.base import Recipe
     from training.runs import Run
 
@@ -69,7 +72,9 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @click.option(
     "--resume", is_flag=False, flag_value=LATEST, metavar="[RUN]", help="Go on with this run, or the recipe's last."
 )
-@click.option("--go-on", is_flag=True, help="Resume the last run if it was interrupted, else start one: for jobs.")
+@click.option(
+    "--go-on", is_flag=True, help="Resume this command's last run if it was interrupted, else start one: for jobs."
+)
 def run(
     recipe: str | None,
     epochs: int | None,
@@ -111,19 +116,23 @@ def run(
 
     team = distributed.join(os.environ) if together else distributed.ALONE
     import_keras()
-    from training import runs, trainer
+    from training import trainer
     from training.inputs import Place
 
     place = Place(data_dir, data, data_note, skip_bad, workers)
-    if go_on and runs.all_unfinished(runs_dir, name or recipe):
-        resume = LATEST
+    folder = name or recipe
+    if resume is not None:
+        find = partial(_asked_for, resume, runs_dir, folder)
+    else:
+        find = partial(_interrupted, runs_dir, folder, chosen, place, weights)
     say = click.echo if team.leads else lambda line: None
     try:
         with team.held():
-            if resume is None:
+            interrupted = _found(team, find) if resume is not None or go_on else None
+            if interrupted is None:
                 trainer.train(chosen, runs_dir, say, place, name, weights, tensorboard, team)
             else:
-                trainer.resume(_interrupted(team, resume, runs_dir, name or recipe), say, place, tensorboard, team)
+                trainer.resume(interrupted, say, place, tensorboard, team)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
@@ -138,14 +147,23 @@ def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "R
     return with_settings(published if application is None else started_from(application, published), changes)
 
 
-def _interrupted(team: "Team", resume: str, runs_dir: Path, name: str) -> "Run":
-    """The run to go on with; processes that train together must all find the same."""
+def _found(team: "Team", find: Callable[[], "Run | None"]) -> "Run | None":
+    """The run to go on with; processes that train together must all find the same, or none."""
+    return team.prepare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
+
+
+def _asked_for(resume: str, runs_dir: Path, name: str) -> "Run":
     from training import runs
 
-    return team.prepare(
-        lambda: runs.latest_unfinished(runs_dir, name) if resume == LATEST else runs.open_run(Path(resume)),
-        lambda run: {"run": run.folder.name},
-    )
+    return runs.latest_unfinished(runs_dir, name) if resume == LATEST else runs.open_run(Path(resume))
+
+
+def _interrupted(runs_dir: Path, name: str, recipe: "Recipe", place: "Place", weights: Path | None) -> "Run | None":
+    """This command's last run, where it was interrupted."""
+    from training.earlier import latest
+
+    run = latest(runs_dir, name, recipe, place, weights)
+    return None if run is None or run.finished else run
 
 
 def changes_of(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
