@@ -6,13 +6,15 @@ from pathlib import Path
 from service.errors import BrokenVersion
 from service.manifest import read_manifest
 from service.repository import Repository
-from training import runs, trainer
+from training import trainer
 from training.callbacks import Say
-from training.errors import TrainingError
+from training.earlier import latest
+from training.errors import TrainingError, Worse
 from training.export import export, options_for
+from training.files import write_json
 from training.inputs import Place
 from training.recipes.base import Recipe
-from training.runs import Run
+from training.runs import Run, sole_writer
 from training.service_path import ServicePath
 from training.sources import Source, open_source, read_labels
 
@@ -23,12 +25,40 @@ RUNS = "{}-retrained"
 def retrain(
     recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, place: Place, max_drop: float, say: Say
 ) -> Path:
-    """Trains, or goes on with what was interrupted, and publishes the outcome as the next version of `name`.
+    """Trains, or goes on with what was interrupted, and publishes what came out as the next version of `name`.
 
     The newest version and the new network are measured on the same test pictures, through the service's own path. The
-    new one may be less accurate by `max_drop` (of 1) at most: else Worse is raised, and nothing is published.
+    new one may be less accurate by `max_drop` (of 1) at most: else Worse is raised, and nothing is published. Either
+    decision stands in the run's folder afterwards: a call that was killed before goes on with the export.
     """
     run = go_on(recipe, RUNS.format(name), runs_dir, place, say)
+    with sole_writer(run):
+        if run.outcome_path.exists():
+            raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
+        try:
+            version = _publish(run, name, models_dir, place, max_drop, say)
+        except Worse as error:
+            write_json(run.outcome_path, {"worse": str(error)})
+            raise
+        write_json(run.outcome_path, {"published": f"{name}/{version.name}"})
+    return version
+
+
+def go_on(recipe: Recipe, name: str, runs_dir: Path, place: Place, say: Say) -> Run:
+    """The finished run to publish: the last one of this recipe and data, unless that is decided, or a new one.
+
+    Raises TrainingError.
+    """
+    run = latest(runs_dir, name, recipe, place)
+    if run is None or run.outcome_path.exists():
+        return trainer.train(recipe, runs_dir, say, place, name)
+    if run.finished:
+        say(f"{run.folder} has finished already, and is neither published nor judged")
+        return run
+    return trainer.resume(run, say, place)
+
+
+def _publish(run: Run, name: str, models_dir: Path, place: Place, max_drop: float, say: Say) -> Path:
     source = open_source(run.folder, None, place)
     options = options_for(source, name=name, models_dir=models_dir)
     published = newest(models_dir, name)
@@ -37,14 +67,6 @@ def retrain(
         say(f"test accuracy {accuracy:.4f} of the published {published}, on the same pictures")
         options = replace(options, least_accuracy=accuracy - max_drop)
     return export(source, options, say)
-
-
-def go_on(recipe: Recipe, name: str, runs_dir: Path, place: Place, say: Say) -> Run:
-    """The finished run: the one that was interrupted, or a new one. Raises TrainingError."""
-    interrupted = runs.all_unfinished(runs_dir, name)
-    if interrupted:
-        return trainer.resume(interrupted[-1], say, place)
-    return trainer.train(recipe, runs_dir, say, place, name)
 
 
 def newest(models_dir: Path, name: str) -> Path | None:

@@ -37,6 +37,11 @@ class Run:
         return self.folder / "metrics.json"
 
     @property
+    def outcome_path(self) -> Path:
+        """What became of a retraining's run: it was published, or judged worse."""
+        return self.folder / "outcome.json"
+
+    @property
     def curves_path(self) -> Path:
         return self.folder / "curves.png"
 

@@ -7,10 +7,14 @@ from click.testing import CliRunner, Result
 
 from service.manifest import read_manifest
 from training import runs
+from training.callbacks import Say
 from training.cli import main
+from training.export import Options, export
+from training.files import read_json
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 from training.runs import start_run
+from training.sources import Source
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +44,8 @@ def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
     assert accuracies[1] is not None
     assert accuracies[0] > accuracies[1]
     assert f"{accuracies[0]:.4f} of the published" in worse.output
+    outcomes = [read_json(run.outcome_path) for run in runs.all_of(tmp_path / "runs", "toy-retrained")]
+    assert [list(outcome) for outcome in outcomes] == [["published"], ["worse"], ["published"]]
 
 
 def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> None:
@@ -73,3 +79,45 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     assert run.finished
     recipe, note = run.recipe(), run.info()["dataset"]["given_note"]
     assert (recipe.epochs, recipe.learning_rate, note) == expected
+
+
+def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
+    """An interrupted LeNet is never published as what another recipe, or the same for other epochs, has made."""
+    command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
+    others = [find_recipe("mnist-lenet5"), with_settings(XO, {"epochs": "2"}), with_settings(XO, {"seed": "7"})]
+    killed = [start_run(tmp_path / "runs", recipe, OFFICIAL, "toy-retrained") for recipe in others]
+    done = convoy_train(tmp_path, *command)
+    assert done.exit_code == 0, done.output
+    assert not any(run.finished for run in killed)
+    card = (tmp_path / "models/toy/1/card.md").read_text()
+    assert "of epoch 1 of 1" in card
+
+
+class Killed:
+    """An export that a lost node ends the first time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, source: Source, options: Options, say: Say) -> Path:
+        self.calls += 1
+        if self.calls == 1:
+            raise KeyboardInterrupt
+        return export(source, options, say)
+
+
+def test_a_retraining_killed_while_it_exports_is_published_and_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.retrain.export", Killed())
+    command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
+    assert convoy_train(tmp_path, *command).exit_code != 0
+    again = convoy_train(tmp_path, *command)
+    assert again.exit_code == 0, again.output
+    assert "epoch 1/1" not in again.output
+    assert [path.name for path in (tmp_path / "models/toy").iterdir()] == ["1"]
+    (run,) = runs.all_of(tmp_path / "runs", "toy-retrained")
+    assert read_json(run.outcome_path) == {"published": "toy/1"}
+
+    anew = convoy_train(tmp_path, *command, "--max-drop", "1")
+    assert "epoch 1/1" in anew.output, "what has been published is trained anew"
