@@ -12,7 +12,7 @@ from PIL import Image
 
 from service import images
 from service.decoders import Decoders
-from service.errors import ConvoyError, ImageTooLarge, Overloaded
+from service.errors import ConvoyError, Overloaded, TooManyPixels
 from service.journey import Journey
 from service.metrics import Metrics
 from service.png import decode_plain
@@ -29,7 +29,6 @@ PART_PICTURES = 16
 PART_BYTES = 16384
 # All pictures of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
 LARGEST_A_REQUEST = 2
-FEWER_HINT = "Send fewer pictures a request, or smaller ones."
 
 Row = NDArray[np.float32]
 
@@ -191,9 +190,7 @@ class Classifier:
         try:
             image = images.open_image(picture, self._max_pixels)
             if not allowance.take(images.pixels_to_read(image)):
-                raise ImageTooLarge(
-                    f"The request's pictures have more than {allowance.pixels} pixels together.", FEWER_HINT
-                )
+                raise TooManyPixels(f"The request's pictures have more than {allowance.pixels} pixels together.")
             return self._pixels_in_turn(image, served)
         except ConvoyError as error:
             return error

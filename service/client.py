@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,7 @@ BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 SERVICE_SHARE = 0.95  # of the time that is left: the rest is for the way back
 LONGEST_TIMEOUT_MS = 999_999_999
+CROWDED = "too_many_pixels"  # the code of a picture that is refused for those beside it
 
 _PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -177,16 +178,19 @@ class Client:
         """The same for many, in their order; a picture that is none gives its BadPicture instead of raising it.
 
         They go in requests of up to 32, `concurrency` at a time, each with a deadline of its own, as the results are
-        asked for: pictures may be a generator of any length. Raises as `classify` does, after what came before.
+        asked for: pictures may be a generator of any length. What has too many pixels for one request goes in several,
+        until the same deadline. Raises as `classify` does, after what came before.
         """
 
         def run(group: "list[Picture]") -> list[Result]:
             results: list[Result] = []
             for call in _many(model, group, self._defaults | options):
-                try:
-                    results += _results(call, self._send(call) if call.files else {})
-                except BadPicture as error:
-                    results += _refused(call, error)
+                while call.files:
+                    try:
+                        call = call.answered(self._send(call))
+                    except BadPicture as error:
+                        call = call.refused(error)
+                results += call.results
             return results
 
         with ThreadPoolExecutor(concurrency, "convoy-client") as pool:
@@ -211,7 +215,7 @@ class Client:
         self.close()
 
     def _send(self, call: "_Call") -> Any:
-        patience = _Patience(call.options)
+        patience = _Patience(call)
         while True:
             try:
                 return _answer_of(*self._attempt(call, patience))
@@ -251,10 +255,12 @@ class AsyncClient:
             results: list[Result] = []
             calls = _many(model, group, self._defaults | options)
             while call := await asyncio.to_thread(next, calls, None):
-                try:
-                    results += _results(call, await self._send(call) if call.files else {})
-                except BadPicture as error:
-                    results += _refused(call, error)
+                while call.files:
+                    try:
+                        call = call.answered(await self._send(call))
+                    except BadPicture as error:
+                        call = call.refused(error)
+                results += call.results
             return results
 
         waiting: deque[asyncio.Task[list[Result]]] = deque()
@@ -283,7 +289,7 @@ class AsyncClient:
         await self.aclose()
 
     async def _send(self, call: "_Call") -> Any:
-        patience = _Patience(call.options)
+        patience = _Patience(call)
         while True:
             try:
                 async with asyncio.timeout(patience.left_s()):
@@ -298,17 +304,52 @@ class AsyncClient:
 
 @dataclass(frozen=True)
 class _Call:
-    """One request, however often it is sent. `files` are the good ones among `entries`."""
+    """One request, however often it is sent; for many pictures, what became of those that it sends no more.
+
+    `entries` are results where they are known, and the pictures that wait for theirs: `at_once` of them are sent. Its
+    deadline counts from `begun_s`.
+    """
 
     path: str
     options: Options
     content: bytes | None = None
-    entries: list[bytes | BadPicture] = field(default_factory=list)
+    entries: list[bytes | Result] = field(default_factory=list)
+    at_once: int = PICTURES_A_REQUEST
+    begun_s: float = field(default_factory=time.monotonic)
 
     @property
     def files(self) -> list[tuple[str, tuple[str, bytes]]]:
-        good = (entry for entry in self.entries if not isinstance(entry, BadPicture))
-        return [("files", (str(at), encoded)) for at, encoded in enumerate(good)]
+        waiting = (entry for entry in self.entries if isinstance(entry, bytes))
+        return [("files", (str(at), encoded)) for at, encoded in enumerate(islice(waiting, self.at_once))]
+
+    @property
+    def results(self) -> list[Result]:
+        return [entry for entry in self.entries if not isinstance(entry, bytes)]
+
+    def answered(self, answer: Mapping[str, Any]) -> "_Call":
+        """What is left to do: the pictures that the service had no room for beside others, so many at once as it had
+        room for now."""
+        told = answer.get("results", ())
+        sent = len(self.files)
+        if len(told) != sent:
+            raise _strange()
+        results = [_result(each, answer) for each in told]
+        crowded = [sent > 1 and isinstance(result, BadPicture) and result.code == CROWDED for result in results]
+        taken = [None if again else result for result, again in zip(results, crowded, strict=True)]
+        return replace(self._with(taken), at_once=max(1, sent - sum(crowded)))
+
+    def refused(self, error: BadPicture) -> "_Call":
+        """As `answered`, where the body was refused as a whole: if one picture made it so, that is its result. Raises
+        the error otherwise."""
+        if len(self.files) > 1:
+            raise error
+        return self._with([error])
+
+    def _with(self, results: Iterable[Result | None]) -> "_Call":
+        """With these results of what was sent; None keeps the picture."""
+        told = iter(results)
+        entries = [(next(told, None) or entry) if isinstance(entry, bytes) else entry for entry in self.entries]
+        return replace(self, entries=entries)
 
     def request(self) -> dict[str, Any]:
         query = {name: str(value) for name, value in self.options.items() if name in ("version", "top_k")}
@@ -319,10 +360,10 @@ class _Call:
 class _Patience:
     """How long a call still goes on, and what the service is told of that."""
 
-    def __init__(self, options: Options) -> None:
-        self._deadline_s = options.get("deadline_s", DEADLINE_S)
-        self._end_s = time.monotonic() + self._deadline_s
-        self._background = options.get("background", False)
+    def __init__(self, call: _Call) -> None:
+        self._deadline_s = call.options.get("deadline_s", DEADLINE_S)
+        self._end_s = call.begun_s + self._deadline_s
+        self._background = call.options.get("background", False)
         self._attempts = 0
         self._before: ClientError | None = None
 
@@ -374,11 +415,11 @@ def _one(model: str, picture: "Picture", options: Options) -> _Call:
 
 def _many(model: str, group: "list[Picture]", options: Options) -> Iterator[_Call]:
     """The pictures of one group, in as many requests as their bytes need."""
-    entries: list[bytes | BadPicture] = []
+    entries: list[bytes | Result] = []
     size = 0
     for picture in group:
         entry = _entry(picture)
-        added = 0 if isinstance(entry, BadPicture) else len(entry)
+        added = len(entry) if isinstance(entry, bytes) else 0
         if size and size + added > BODY_BYTES:
             yield _Call(f"{_path(model)}/batch", options, entries=entries)
             entries, size = [], 0
@@ -484,22 +525,6 @@ def _classification(answer: Mapping[str, Any]) -> Classification:
 
 def _strange() -> ServiceError:
     return ServiceError("strange_answer", "The answer is none of Convoy's.", "Check the URL, and what stands between.")
-
-
-def _results(call: _Call, answer: Mapping[str, Any]) -> list[Result]:
-    """One result for each entry of the call, in its order."""
-    results = answer.get("results", ())
-    if len(results) != len(call.files):
-        raise _strange()
-    told = iter(results)
-    return [entry if isinstance(entry, BadPicture) else _result(next(told), answer) for entry in call.entries]
-
-
-def _refused(call: _Call, error: BadPicture) -> list[Result]:
-    """The body was refused as a whole: where one picture made it so, that is its result. Raises the error otherwise."""
-    if len(call.files) > 1:
-        raise error
-    return [entry if isinstance(entry, BadPicture) else error for entry in call.entries]
 
 
 def _result(told: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:

@@ -131,6 +131,13 @@ class ImageTooLarge(ConvoyError):
     hint = "Scale the picture down before sending it."
 
 
+class TooManyPixels(ImageTooLarge):
+    """The pictures of one request have more than twice `max_pixels` together; this one was not decoded."""
+
+    code = "too_many_pixels"
+    hint = "Send fewer pictures a request, or smaller ones."
+
+
 class TooManyImages(ConvoyError):
     """One request holds more pictures than may ever wait at once."""
 

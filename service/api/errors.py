@@ -30,6 +30,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
     errors.TooManyImages: 413,
+    errors.TooManyPixels: 413,
     errors.UnsupportedImage: 415,
     errors.UnsupportedBody: 415,
     errors.BadParameter: 422,

@@ -99,3 +99,22 @@ def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
             results = list(client.classify_many("slow", pictures, concurrency=4))
         assert [type(result) for result in results] == [Classification] * len(pictures)
         assert service.metric("convoy_requests_total", code="429") > 0
+
+
+def test_pictures_that_are_too_many_pixels_for_one_request_go_in_several(tmp_path: Path) -> None:
+    """Twice max_pixels are decoded for one request; four pictures of nine tenths of it are more."""
+    write_version(tmp_path, "linear", 1)
+    large = [picture(90, 100, seed=seed) for seed in range(4)]
+    with RunningService(tmp_path, max_pixels=10_000) as service, Client(service.url) as client:
+        files = [("files", png) for png in large]
+        answer = service.client.post("/api/v1/models/linear/classify/batch", files=files).json()
+        refused = [result["error"]["code"] for result in answer["results"] if "error" in result]
+        assert refused == ["too_many_pixels"] * 2
+        alone = [client.classify("linear", png) for png in large]
+        given: list[bytes | str] = [large[0], "none.png", *large[1:], picture(101, 100)]
+        first, missing, *others, too_large = client.classify_many("linear", given)
+    assert [first, *others] == alone
+    assert [entry.code for entry in (missing, too_large) if isinstance(entry, BadPicture)] == [
+        "unreadable",
+        "image_too_large",
+    ]

@@ -109,6 +109,7 @@ PROVOKED_ELSEWHERE = {
     "headers_too_large": "test_wire_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
+    "too_many_pixels": "test_client_service.py::test_pictures_that_are_too_many_pixels_for_one_request_go_in_several",
 }
 """Codes that need a service of their own, by the test that has one."""
 ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)

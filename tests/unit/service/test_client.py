@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -445,6 +445,55 @@ def test_many_in_tasks_keep_their_order(server: Scripted) -> None:
 
     server.replies = [batch_reply]
     assert asyncio.run(run()) == OUTCOMES
+
+
+def crowded_reply(room: int) -> Callable[[bytes], Reply]:
+    """Labels the first few PNGs of a request and has no room for the others."""
+    error = {"code": "too_many_pixels", "message": "No.", "hint": "Send fewer."}
+
+    def reply(body: bytes) -> Reply:
+        time.sleep(0.01)  # to be seen in what is left of the deadline, in ms
+        status, headers, answer = batch_reply(body)
+        told = json.loads(answer)
+        told["results"][room:] = [{"error": error} for _ in told["results"][room:]]
+        return status, headers, json.dumps(told).encode()
+
+    return reply
+
+
+def classify_all(server: Scripted, in_tasks: bool, pictures: Iterable[Any], **options: Any) -> list[str]:
+    """What becomes of many pictures, classified either way."""
+
+    async def run() -> list[str]:
+        async with AsyncClient(server.url) as client:
+            return [outcome(result) async for result in client.classify_many("m", pictures, **options)]
+
+    if in_tasks:
+        return asyncio.run(run())
+    with Client(server.url) as client:
+        return [outcome(result) for result in client.classify_many("m", pictures, **options)]
+
+
+@pytest.mark.parametrize("in_tasks", [False, True])
+def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(server: Scripted, in_tasks: bool) -> None:
+    server.replies = [crowded_reply(7)]
+    assert classify_all(server, in_tasks, MIXED[:40], concurrency=1) == OUTCOMES[:40]
+    sent = [body.count(b'name="files"') for _, _, body in server.requests]
+    assert sent == [16, 7, 2, 4], "16 of the first 32 are pictures, and 4 of the last 8"
+    left_ms = [int(headers["x-request-timeout-ms"]) for _, headers, _ in server.requests]
+    assert left_ms[0] > left_ms[1] > left_ms[2] < left_ms[3], "what is sent again has the same deadline"
+
+
+def test_what_has_no_room_even_alone_is_a_bad_picture(server: Scripted) -> None:
+    server.replies = [crowded_reply(0)]
+    assert classify_all(server, False, MANY[:3]) == ["too_many_pixels"] * 3
+    assert [body.count(b'name="files"') for _, _, body in server.requests] == [3, 1, 1, 1]
+
+
+def test_what_has_no_room_is_sent_until_the_deadline(server: Scripted) -> None:
+    server.replies = [crowded_reply(1), HANG]
+    with pytest.raises(DeadlineExceeded):
+        classify_all(server, False, MANY[:3], deadline_s=0.5)
 
 
 @pytest.mark.parametrize("answer", [b"{}", b'{"results": []}', b'{"results": [{"predictions": 7}]}'])
