@@ -8,6 +8,7 @@ what nobody waits for any more.
 import asyncio
 import io
 import json
+import math
 import os
 import random
 import struct
@@ -75,6 +76,10 @@ class ClientError(Exception):
 
 class Unreachable(ClientError):
     """Nobody answered until the deadline: no connection, or one that broke off each time."""
+
+
+class Unsendable(ClientError):
+    """Nothing can be sent like that: the URL lacks its http:// or https://, a header or key holds a line break."""
 
 
 @dataclass(eq=False)
@@ -168,7 +173,8 @@ class Client:
     def classify(self, model: str, picture: "Picture", **options: Unpack[Options]) -> Classification:
         """The `top_k` best classes of one picture: a path, encoded bytes, a PIL image, or uint8 (h, w[, channels]).
 
-        Raises BadPicture, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable.
+        Raises BadPicture, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable,
+        Unsendable.
         """
         return _classification(self._send(_one(model, picture, self._defaults | options)))
 
@@ -390,6 +396,8 @@ class _Patience:
         """Seconds to wait before the next attempt. Raises the problem where that is of no use, or would be too late."""
         if isinstance(problem, httpx.TimeoutException):
             raise self.over() from problem
+        if isinstance(problem, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            raise _unsendable(problem) from None  # whose traceback would show the header, which may be a key
         if isinstance(problem, httpx.TransportError):
             self._before = Unreachable(f"The service cannot be reached: {problem or type(problem).__name__}.")
         elif isinstance(problem, Busy):
@@ -403,10 +411,10 @@ class _Patience:
         return wait_s
 
     def _wait_s(self, asked_s: float | None) -> float:
-        """A little apart, so that all who were refused together do not come back together."""
-        if asked_s is not None:
-            return asked_s * random.uniform(1, 1.1)
-        return min(FIRST_WAIT_S * 2.0**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
+        """The longer of what is asked for and what grows with each attempt; a little apart, so that all who were
+        refused together do not come back together."""
+        own_s = min(FIRST_WAIT_S * 2.0**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
+        return max((asked_s or 0.0) * random.uniform(1, 1.1), own_s)
 
 
 def _one(model: str, picture: "Picture", options: Options) -> _Call:
@@ -509,10 +517,15 @@ def _error(told: Mapping[str, Any], response: httpx.Response) -> ServiceError:
 def _retry_after_s(header: str) -> float | None:
     """Seconds, from either form of the header."""
     with suppress(ValueError):
-        return max(0.0, float(header))
-    with suppress(ValueError):
+        return None if math.isnan(asked_s := float(header)) else max(0.0, asked_s)
+    with suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     return None
+
+
+def _unsendable(problem: httpx.TransportError) -> Unsendable:
+    what = str(problem).partition(" b'")[0].rstrip(".")  # without the header itself
+    return Unsendable(f"{what}. The URL begins with http:// or https://; no header, and no key, has a line break.")
 
 
 def _classification(answer: Mapping[str, Any]) -> Classification:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
@@ -35,6 +36,7 @@ from service.client import (
     NotFound,
     ServiceError,
     Unreachable,
+    Unsendable,
 )
 from tests.pictures import picture
 
@@ -191,7 +193,8 @@ def test_retry_after_is_honoured(classify: Classify, server: Scripted, status: i
 def test_retry_after_may_be_a_date() -> None:
     assert clients._retry_after_s("7") == 7.0
     assert clients._retry_after_s("-7") == 0.0
-    assert clients._retry_after_s("soon") is None
+    for strange in ("soon", "", "nan", "Wed, 21 Oct 99999999999 07:28:00 GMT"):
+        assert clients._retry_after_s(strange) is None
     assert clients._retry_after_s(formatdate(time.time() + 60, usegmt=True)) == pytest.approx(60, abs=2)
     assert clients._retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
 
@@ -222,6 +225,31 @@ def test_waits_grow_and_end_at_the_deadline(classify: Classify, server: Scripted
         classify(deadline_s=2)
     assert time.monotonic() - started_s < 10
     assert 2 <= len(server.requests) <= 8
+
+
+@pytest.mark.parametrize("asked", ["0", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_of_no_time_is_no_reason_to_hurry(classify: Classify, server: Scripted, asked: str) -> None:
+    server.replies = [refusal(503, "draining", Retry_After=asked)]
+    with pytest.raises(Busy):
+        classify(deadline_s=1)
+    assert 2 <= len(server.requests) <= 6
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000", "ftp://localhost"])
+def test_a_url_without_its_protocol_is_told_at_once(url: str) -> None:
+    with Client(url) as client, pytest.raises(Unsendable, match=r"protocol.*http://"):
+        client.classify("m", PICTURE, deadline_s=2)
+
+
+def test_a_key_with_a_line_break_is_told_at_once_and_is_not_repeated(server: Scripted) -> None:
+    async def in_task() -> None:
+        async with AsyncClient(server.url, headers={"Authorization": "Bearer secret\n"}) as client:
+            await client.classify("m", PICTURE, deadline_s=2)
+
+    with pytest.raises(Unsendable, match="Illegal header value") as told:
+        asyncio.run(in_task())
+    assert "secret" not in "".join(traceback.format_exception(told.value))
+    assert not server.requests
 
 
 def test_resets_to_the_end_are_unreachable(classify: Classify, server: Scripted) -> None:
