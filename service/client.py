@@ -17,7 +17,7 @@ import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from itertools import islice
@@ -39,6 +39,7 @@ DEADLINE_S = 30.0
 PICTURES_A_REQUEST = 32
 CONCURRENCY = 4
 BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
+PIECE_BYTES = 65536
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 SERVICE_SHARE = 0.95  # of the time that is left: the rest is for the way back
 LONGEST_TIMEOUT_MS = 999_999_999
@@ -157,7 +158,13 @@ class Options(TypedDict, total=False):
     top_k: int
     """How many classes; otherwise 5."""
     deadline_s: float
-    """Seconds for the call with all its attempts; otherwise 30."""
+    """Seconds for the call with all its attempts; otherwise 30.
+
+    AsyncClient keeps them whatever happens. Client looks at the clock before each stage and 64 KiB that it sends, and
+    after each part of the answer's body, and waits for the network no longer than was left by then: what stands still
+    just before the end may take twice the time. It does not bound headers of an answer that come byte by byte, nor the
+    look-up of the service's name.
+    """
     background: bool
     """Whether it waits behind the interactive requests."""
 
@@ -230,7 +237,11 @@ class Client:
             time.sleep(wait_s)
 
     def _attempt(self, call: "_Call", patience: "_Patience") -> tuple[httpx.Response, bytes]:
-        with self._http.stream("POST", timeout=patience.left_s(), headers=patience.headers(), **call.request()) as got:
+        request = self._http.build_request(
+            "POST", headers=patience.headers(), extensions={"timeout": _TimeLeft(patience)}, **call.request()
+        )
+        request.stream = _Upload(request.stream, patience)
+        with closing(self._http.send(request, stream=True)) as got:
             parts: list[bytes] = []
             for part in got.iter_bytes():
                 if parts:
@@ -415,6 +426,37 @@ class _Patience:
         refused together do not come back together."""
         own_s = min(FIRST_WAIT_S * 2.0**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
         return max((asked_s or 0.0) * random.uniform(1, 1.1), own_s)
+
+
+class _TimeLeft(Mapping[str, float]):
+    """httpx' timeouts for one attempt: each stage asks when it begins, and hears what is left of the call by then."""
+
+    def __init__(self, patience: _Patience) -> None:
+        self._patience = patience
+
+    def __getitem__(self, stage: str) -> float:
+        return self._patience.left_s()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("pool", "connect", "write", "read"))
+
+    def __len__(self) -> int:
+        return 4
+
+
+class _Upload(httpx.SyncByteStream):
+    """A request's body in pieces, none of which is begun too late: httpx' timeout is for each write, and a slow
+    reader makes many of them."""
+
+    def __init__(self, body: Any, patience: _Patience) -> None:
+        self._body = body
+        self._patience = patience
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._body:
+            for at in range(0, len(part), PIECE_BYTES):
+                self._patience.check()
+                yield part[at : at + PIECE_BYTES]
 
 
 def _one(model: str, picture: "Picture", options: Options) -> _Call:

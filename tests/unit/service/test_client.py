@@ -14,11 +14,13 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,7 +44,7 @@ from tests.pictures import picture
 
 ANSWER = {"model": "m", "version": "1", "predictions": [{"index": 7, "label": "seven", "probability": 0.9}]}
 GOOD = (200, {}, json.dumps(ANSWER).encode())
-RESET, HANG, DRIP = "reset", "hang", "drip"
+RESET, HANG, DRIP, DRIP_HEADERS = "reset", "hang", "drip", "drip headers"
 PICTURE = picture()
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -118,7 +120,7 @@ class Scripted:
                 else:
                     self.send_response(200)
                     self.send_header("content-length", "1000")
-                    self.end_headers()
+                    self.end_headers() if how == DRIP else self.flush_headers()
                     while not server.stopping.wait(0.02):
                         self.wfile.write(b" ")
                         self.wfile.flush()
@@ -138,6 +140,13 @@ def server() -> Iterator[Scripted]:
     scripted = Scripted()
     yield scripted
     scripted.close()
+
+
+def wait_until(done: Callable[[], bool], within_s: float = 5) -> bool:
+    end_s = time.monotonic() + within_s
+    while not done() and time.monotonic() < end_s:
+        time.sleep(0.01)
+    return done()
 
 
 Classify = Callable[..., Classification]
@@ -267,6 +276,73 @@ def test_no_answer_ends_at_the_deadline(classify: Classify, server: Scripted, ho
         classify(deadline_s=2)
     assert time.monotonic() - started_s < 10
     assert len(server.requests) == 1
+
+
+def test_waiting_for_a_connection_and_for_the_answer_have_one_deadline(server: Scripted) -> None:
+    def slow(body: bytes) -> Reply:
+        time.sleep(1.7)
+        return GOOD
+
+    server.replies = [slow, HANG]
+    with Client(server.url, limits=httpx.Limits(max_connections=1)) as client, ThreadPoolExecutor(1) as other:
+        first = other.submit(client.classify, "m", PICTURE)
+        assert wait_until(lambda: bool(server.requests))
+        started_s = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            client.classify("m", PICTURE, deadline_s=2)
+        assert time.monotonic() - started_s < 3
+        assert first.result().model == "m"
+    assert len(server.requests) == 2
+
+
+@contextlib.contextmanager
+def dawdler(bytes_a_second: int) -> Iterator[str]:
+    """The URL of a server that reads what it is sent so fast and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        stopping = threading.Event()
+
+        def read() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                while not stopping.wait(0.05) and connection.recv(bytes_a_second // 20):
+                    pass
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        stopping.set()
+        thread.join()
+
+
+def send_large(client: Client, many: bool, large: bytes) -> None:
+    if many:
+        list(client.classify_many("m", [large], deadline_s=1))
+    else:
+        client.classify("m", large, deadline_s=1)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_upload_that_is_taken_slowly_ends_at_the_deadline(many: bool) -> None:
+    small_buffers = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)])
+    large = bytes(8_000_000)
+    with dawdler(bytes_a_second=500_000) as url, Client(url, transport=small_buffers) as client:
+        started_s = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            send_large(client, many, large)
+        assert time.monotonic() - started_s < 4
+
+
+def test_tasks_keep_the_deadline_even_when_headers_drip(server: Scripted) -> None:
+    async def run() -> None:
+        async with AsyncClient(server.url) as client:
+            await client.classify("m", PICTURE, deadline_s=0.5)
+
+    server.replies = [DRIP_HEADERS]
+    started_s = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(run())
+    assert time.monotonic() - started_s < 3
 
 
 def test_nobody_there_is_unreachable() -> None:
