@@ -232,7 +232,7 @@ class Client:
         while True:
             try:
                 return _answer_of(*self._attempt(call, patience))
-            except (ServiceError, httpx.TransportError) as problem:
+            except (ServiceError, httpx.RequestError) as problem:
                 wait_s = patience.before_next(problem)
             time.sleep(wait_s)
 
@@ -314,7 +314,7 @@ class AsyncClient:
                 return _answer_of(got, got.content)
             except TimeoutError:
                 raise patience.over() from None
-            except (ServiceError, httpx.TransportError) as problem:
+            except (ServiceError, httpx.RequestError) as problem:
                 wait_s = patience.before_next(problem)
             await asyncio.sleep(wait_s)
 
@@ -346,11 +346,8 @@ class _Call:
     def answered(self, answer: Mapping[str, Any]) -> "_Call":
         """What is left to do: the pictures that the service had no room for beside others, so many at once as it had
         room for now."""
-        told = answer.get("results", ())
         sent = len(self.files)
-        if len(told) != sent:
-            raise _strange()
-        results = [_result(each, answer) for each in told]
+        results = _results(answer, sent)
         crowded = [sent > 1 and isinstance(result, BadPicture) and result.code == CROWDED for result in results]
         taken = [None if again else result for result, again in zip(results, crowded, strict=True)]
         return replace(self._with(taken), at_once=max(1, sent - sum(crowded)))
@@ -403,7 +400,7 @@ class _Patience:
         hint = "Raise deadline_s, or send fewer requests at once."
         return self._before or DeadlineExceeded("deadline_exceeded", message, hint)
 
-    def before_next(self, problem: ServiceError | httpx.TransportError) -> float:
+    def before_next(self, problem: ServiceError | httpx.RequestError) -> float:
         """Seconds to wait before the next attempt. Raises the problem where that is of no use, or would be too late."""
         if isinstance(problem, httpx.TimeoutException):
             raise self.over() from problem
@@ -413,6 +410,8 @@ class _Patience:
             self._before = Unreachable(f"The service cannot be reached: {problem or type(problem).__name__}.")
         elif isinstance(problem, Busy):
             self._before = problem
+        elif isinstance(problem, httpx.RequestError):  # an answer that cannot be unpacked, or leads round in circles
+            raise _strange() from problem
         else:
             raise problem
         wait_s = self._wait_s(getattr(problem, "retry_after_s", None))
@@ -496,7 +495,7 @@ def _entry(picture: "Picture") -> bytes | BadPicture:
 
 
 def _encoded(picture: Any) -> bytes:
-    """The picture as a file's bytes. Raises BadPicture for a file that cannot be read, TypeError for no picture."""
+    """The picture as a file's bytes. Raises BadPicture for what cannot be read, TypeError for no picture."""
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, str | os.PathLike):
@@ -505,11 +504,21 @@ def _encoded(picture: Any) -> bytes:
         except OSError as error:
             raise BadPicture("unreadable", f"{picture} cannot be read: {error.strerror}.", "Check the path.") from error
     if hasattr(picture, "save") and hasattr(picture, "mode"):
-        file = io.BytesIO()
+        return _encoded_image(picture)
+    return _encoded_array(picture)
+
+
+def _encoded_image(picture: "Image") -> bytes:
+    """A PIL image as a PNG. Raises BadPicture where it was opened from a file that is damaged behind its header."""
+    file = io.BytesIO()
+    try:
         image = picture if picture.mode in _PNG_MODES else picture.convert("RGB")
         image.save(file, "PNG", compress_level=1)
-        return file.getvalue()
-    return _encoded_array(picture)
+    except MemoryError:  # no fault of the picture's
+        raise
+    except Exception as error:  # Pillow's plugins raise many kinds
+        raise BadPicture("unreadable", f"The image cannot be read: {error}.", "Check its file.") from error
+    return file.getvalue()
 
 
 def _encoded_array(picture: Any) -> bytes:
@@ -542,7 +551,7 @@ def _answer_of(response: httpx.Response, body: bytes) -> Any:
     if response.is_success and isinstance(answer, dict):
         return answer
     told = answer.get("error") if isinstance(answer, dict) else None
-    raise _error(told if isinstance(told, dict) else {}, response)
+    raise _error(told if isinstance(told, dict) and isinstance(told.get("code"), str) else {}, response)
 
 
 def _error(told: Mapping[str, Any], response: httpx.Response) -> ServiceError:
@@ -580,6 +589,16 @@ def _classification(answer: Mapping[str, Any]) -> Classification:
 
 def _strange() -> ServiceError:
     return ServiceError("strange_answer", "The answer is none of Convoy's.", "Check the URL, and what stands between.")
+
+
+def _results(answer: Mapping[str, Any], count: int) -> list[Result]:
+    try:
+        results = [_result(told, answer) for told in answer["results"]]
+    except (KeyError, TypeError) as error:
+        raise _strange() from error
+    if len(results) != count:
+        raise _strange()
+    return results
 
 
 def _result(told: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:

@@ -40,7 +40,7 @@ from service.client import (
     Unreachable,
     Unsendable,
 )
-from tests.pictures import picture
+from tests.pictures import picture, random_pixels
 
 ANSWER = {"model": "m", "version": "1", "predictions": [{"index": 7, "label": "seven", "probability": 0.9}]}
 GOOD = (200, {}, json.dumps(ANSWER).encode())
@@ -367,6 +367,7 @@ def test_nobody_there_is_unreachable() -> None:
         ((404, {}, b"<html>nginx</html>"), NotFound),
         ((200, {}, b"<html>login</html>"), ServiceError),
         ((200, {}, b"[]"), ServiceError),
+        ((400, {}, b'{"error": {"code": ["bad_image"]}}'), ServiceError),
     ],
 )
 def test_an_error_has_its_kind_and_is_not_tried_again(
@@ -378,6 +379,19 @@ def test_an_error_has_its_kind_and_is_not_tried_again(
     assert type(told.value) is kind
     assert told.value.status == reply[0]
     assert len(server.requests) == 1
+
+
+def test_an_answer_that_cannot_be_unpacked_is_none_of_convoys(classify: Classify, server: Scripted) -> None:
+    server.replies = [(200, {"content-encoding": "gzip"}, b"no gzip")]
+    with pytest.raises(ServiceError, match="none of Convoy's"):
+        classify()
+    assert len(server.requests) == 1
+
+
+def test_a_ring_of_redirects_is_none_of_convoys(server: Scripted) -> None:
+    server.replies = [(307, {"location": "/again"}, b"")]
+    with Client(server.url, follow_redirects=True) as client, pytest.raises(ServiceError, match="none of Convoy's"):
+        client.classify("m", PICTURE)
 
 
 def test_connections_are_kept(server: Scripted) -> None:
@@ -501,6 +515,25 @@ def test_an_unreadable_file_among_many_costs_its_place_only(server: Scripted) ->
     assert first == last
 
 
+def half_a_file(image_format: str, mode: str = "RGB") -> Image.Image:
+    """As Pillow opens it: only reading its pixels shows that half of them are missing."""
+    file = io.BytesIO()
+    Image.fromarray(random_pixels(80, 80, 3)).convert(mode).save(file, image_format)
+    return Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2]))
+
+
+@pytest.mark.parametrize("damaged", [("PNG",), ("JPEG",), ("JPEG", "CMYK"), ("TIFF",)])
+def test_a_damaged_image_that_pillow_opened_costs_its_place_only(server: Scripted, damaged: tuple[str, ...]) -> None:
+    server.replies = [batch_reply]
+    with Client(server.url) as client:
+        _, broken, _ = client.classify_many("m", [PICTURE, half_a_file(*damaged), PICTURE])
+        assert isinstance(broken, BadPicture)
+        assert (broken.code, broken.status) == ("unreadable", None)
+        with pytest.raises(BadPicture, match="image cannot be read"):
+            client.classify("m", half_a_file(*damaged))
+    assert len(server.requests) == 1
+
+
 def test_only_unreadable_files_send_nothing(server: Scripted) -> None:
     with Client(server.url) as client:
         assert [type(result) for result in client.classify_many("m", ["a", "b"])] == [BadPicture] * 2
@@ -600,7 +633,17 @@ def test_what_has_no_room_is_sent_until_the_deadline(server: Scripted) -> None:
         classify_all(server, False, MANY[:3], deadline_s=0.5)
 
 
-@pytest.mark.parametrize("answer", [b"{}", b'{"results": []}', b'{"results": [{"predictions": 7}]}'])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{}",
+        b'{"results": []}',
+        b'{"results": null}',
+        b'{"results": [7]}',
+        b'{"results": [{"predictions": 7}]}',
+        b'{"results": [{"error": {}}]}',
+    ],
+)
 def test_an_answer_of_another_shape_is_an_error_of_its_own(server: Scripted, answer: bytes) -> None:
     server.replies = [(200, {}, answer)]
     with Client(server.url) as client:
