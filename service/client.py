@@ -12,6 +12,7 @@ import math
 import os
 import random
 import struct
+import threading
 import time
 import zlib
 from collections import deque
@@ -183,7 +184,7 @@ class Client:
         Raises BadPicture, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable,
         Unsendable.
         """
-        return _classification(self._send(_one(model, picture, self._defaults | options)))
+        return _classification(self._send(_one(model, picture, self._defaults | options), threading.Event()))
 
     def classify_many(
         self, model: str, pictures: "Iterable[Picture]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
@@ -193,30 +194,35 @@ class Client:
         They go in requests of up to 32, `concurrency` at a time, each with a deadline of its own, as the results are
         asked for: pictures may be a generator of any length. What has too many pixels for one request goes in several,
         until the same deadline. Raises as `classify` does, after what came before.
+
+        Whoever leaves early, by `break` for one, waits for no request: those under way end in their threads, each
+        with its present attempt.
         """
+        gone = threading.Event()
 
         def run(group: "list[Picture]") -> list[Result]:
             results: list[Result] = []
             for call in _many(model, group, self._defaults | options):
-                while call.files:
+                while call.files and not gone.is_set():
                     try:
-                        call = call.answered(self._send(call))
+                        call = call.answered(self._send(call, gone))
                     except BadPicture as error:
                         call = call.refused(error)
                 results += call.results
             return results
 
-        with ThreadPoolExecutor(concurrency, "convoy-client") as pool:
-            waiting: deque[Future[list[Result]]] = deque()
-            try:
-                for group in _grouped(pictures):
-                    waiting.append(pool.submit(run, group))
-                    if len(waiting) > concurrency:
-                        yield from waiting.popleft().result()
-                while waiting:
+        pool = ThreadPoolExecutor(concurrency, "convoy-client")
+        waiting: deque[Future[list[Result]]] = deque()
+        try:
+            for group in _grouped(pictures):
+                waiting.append(pool.submit(run, group))
+                if len(waiting) > concurrency:
                     yield from waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            gone.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         self._http.close()
@@ -227,14 +233,15 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _send(self, call: "_Call") -> Any:
+    def _send(self, call: "_Call", gone: threading.Event) -> Any:
+        """Its answer, after as many attempts as it needs; none is made for a caller who is `gone`."""
         patience = _Patience(call)
         while True:
             try:
                 return _answer_of(*self._attempt(call, patience))
             except (ServiceError, httpx.RequestError) as problem:
-                wait_s = patience.before_next(problem)
-            time.sleep(wait_s)
+                if gone.wait(patience.before_next(problem)):
+                    raise
 
     def _attempt(self, call: "_Call", patience: "_Patience") -> tuple[httpx.Response, bytes]:
         request = self._http.build_request(
@@ -293,6 +300,7 @@ class AsyncClient:
         finally:
             for task in waiting:
                 task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)  # else asyncio logs what nobody heard of
 
     async def aclose(self) -> None:
         await self._http.aclose()

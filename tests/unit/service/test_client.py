@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import re
@@ -582,6 +583,69 @@ def test_many_in_tasks_keep_their_order(server: Scripted) -> None:
 
     server.replies = [batch_reply]
     assert asyncio.run(run()) == OUTCOMES
+
+
+def reply_by_group(*replies: Replies) -> Callable[[bytes], Reply]:
+    """Each 32 of MANY have their own reply, in whatever order the requests arrive."""
+
+    def reply(body: bytes) -> Reply:
+        own = next(own for at, own in enumerate(replies) if MANY[32 * at] in body)
+        return own(body) if callable(own) else own
+
+    return reply
+
+
+def test_who_leaves_threads_early_does_not_wait_for_them(server: Scripted) -> None:
+    server.replies = [reply_by_group(batch_reply, HANG, HANG)]
+    started_s = time.monotonic()
+    with Client(server.url) as client:
+        for _ in client.classify_many("m", MANY[:96], concurrency=2, deadline_s=4):
+            if wait_until(lambda: len(server.requests) > 1):
+                break
+    assert time.monotonic() - started_s < 2
+
+
+def test_an_error_of_all_waits_for_no_other_request(server: Scripted) -> None:
+    def not_before_the_other(body: bytes) -> Reply:
+        wait_until(lambda: len(server.requests) > 1)
+        return refusal(404, "unknown_model")
+
+    server.replies = [reply_by_group(not_before_the_other, HANG)]
+    started_s = time.monotonic()
+    with Client(server.url) as client, pytest.raises(NotFound):
+        list(client.classify_many("m", MANY[:64], concurrency=2, deadline_s=4))
+    assert time.monotonic() - started_s < 2
+
+
+def test_what_nobody_waits_for_any_more_is_not_tried_again(server: Scripted) -> None:
+    server.replies = [reply_by_group(batch_reply, refusal(503, "draining", Retry_After="0.3"))]
+    with Client(server.url) as client:
+        results = client.classify_many("m", MANY[:64], concurrency=2)
+        next(results)
+        assert wait_until(lambda: len(server.requests) == 2)
+        results.close()  # type: ignore[attr-defined]
+        time.sleep(0.6)
+        assert len(server.requests) == 2
+
+
+def test_who_leaves_tasks_early_leaves_none_behind(server: Scripted) -> None:
+    """One that failed meanwhile, and one that is still under way."""
+    complaints: list[Any] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+        async with AsyncClient(server.url) as client:
+            results = client.classify_many("m", MANY[:96], concurrency=3)
+            await anext(results)
+            assert await asyncio.to_thread(wait_until, lambda: len(server.requests) == 3)
+            await asyncio.sleep(0.2)
+            await results.aclose()  # type: ignore[attr-defined]
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+        gc.collect()
+
+    server.replies = [reply_by_group(batch_reply, refusal(404, "unknown_model"), HANG)]
+    asyncio.run(run())
+    assert not complaints
 
 
 def crowded_reply(room: int) -> Callable[[bytes], Reply]:
