@@ -20,6 +20,7 @@ PREDICTION_ERRORS: Kinds = (
     errors.BodyTooLarge,
     errors.ImageTooLarge,
     errors.TooManyImages,
+    errors.TooManyPixels,
     errors.UnsupportedImage,
     errors.UnsupportedBody,
     errors.Overloaded,
