@@ -69,7 +69,7 @@ def classify(
     """Classify FILES with MODEL, without a server. Ends with 1 if any file could not be read."""
     from service.offline import classify_files
 
-    found = asyncio.run(classify_files(settings, model, version, [file.read_bytes() for file in files], top_k))
+    found = asyncio.run(classify_files(settings, model, version, files, top_k))
     for file, result in zip(files, found, strict=True):
         if isinstance(result, ConvoyError):
             click.echo(f"{file}: {result.message}", err=True)

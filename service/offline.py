@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from service.classifier import Classifier, Prediction, best
 from service.cores import usable_cores
 from service.decoders import Decoders
 from service.errors import ConvoyError, UnknownVersion
+from service.jobs.decoding import Unreadable
 from service.metrics import Metrics
 from service.registry import Registry
 from service.repository import Repository
@@ -15,12 +17,18 @@ from service.settings import Settings
 from service.source import local_models
 from service.wanted import Specific, Wanted, Wish
 
+AT_ONCE = 32  # files in memory, each a request of its own: together they fill a usual batch
+TIMEOUT_S = 3600
+
 
 async def classify_files(
-    settings: Settings, model: str, version: str | None, pictures: Sequence[bytes], top_k: int
+    settings: Settings, model: str, version: str | None, files: Sequence[Path], top_k: int
 ) -> list[list[Prediction] | ConvoyError]:
-    """The `top_k` best classes of each encoded picture, or its error. Raises UnknownModel, UnknownVersion, NotReady."""
-    roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, len(pictures))})
+    """The `top_k` best classes of the picture in each file, or its error.
+
+    Raises UnknownModel, UnknownVersion, NotReady, ModelFailed.
+    """
+    roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, AT_ONCE)})
     metrics = Metrics()
     repository = Repository(await asyncio.to_thread(local_models, settings))
     known = repository.versions(model)
@@ -30,11 +38,32 @@ async def classify_files(
     with closing(Decoders(usable_cores())) as decoders:
         wish = Wish() if version is None else Wish(versions=Specific(specific=[int(version)]))
         await registry.reconcile(Wanted(models={model: wish}), only=model)
-        classifier = Classifier(registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=3600)
+        classifier = Classifier(
+            registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
+        )
         try:
-            with classifier.journey(model, version) as journey:
-                rows = await classifier.predict_many(journey, pictures)
-                labels = journey.served.labels
-                return [row if isinstance(row, ConvoyError) else best(row, labels, top_k) for row in rows]
+            return await _each(classifier, model, version, files, top_k)
         finally:
             await registry.close()
+
+
+async def _each(
+    classifier: Classifier, model: str, version: str | None, files: Sequence[Path], top_k: int
+) -> list[list[Prediction] | ConvoyError]:
+    """In the order of the files, each read only when it is its turn."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def classify(file: Path) -> list[Prediction] | ConvoyError:
+        async with turns:
+            with classifier.journey(model, version) as journey:
+                (row,) = await classifier.predict_many(journey, [await asyncio.to_thread(_read, file)])
+                return row if isinstance(row, ConvoyError) else best(row, journey.served.labels, top_k)
+
+    return await asyncio.gather(*map(classify, files))
+
+
+def _read(file: Path) -> bytes | ConvoyError:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return Unreadable(f"It cannot be read: {error.strerror or error}.")

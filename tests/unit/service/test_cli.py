@@ -46,6 +46,25 @@ def test_a_broken_file_is_named_and_the_others_are_classified(root: Path) -> Non
     assert done.stdout.startswith("good.png: ")
 
 
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_classified(root: Path) -> None:
+    done = convoy(root, "classify", "linear", "/proc/self/mem", "good.png")
+    assert done.returncode == 1
+    assert done.stderr == "/proc/self/mem: It cannot be read: Input/output error.\n"
+    assert done.stdout.startswith("good.png: ")
+
+
+def test_many_files_may_have_more_pixels_together_than_a_request(root: Path) -> None:
+    """A request of 40 such pictures would be refused: 2 x 1000 pixels are its limit."""
+    names = [f"{number:02}.jpg" for number in range(40)]
+    for seed, name in enumerate(names):
+        (root / name).write_bytes(picture(30, 30, seed=seed, image_format="JPEG"))
+    done = convoy(root, "classify", "linear", *names, "--max-pixels", "1000")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == names
+    alone = convoy(root, "classify", "linear", names[-1], "--max-pixels", "1000")
+    assert alone.stdout.splitlines() == done.stdout.splitlines()[-1:]
+
+
 def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
     (root / "models/linear/1/model.onnx").write_bytes(b"changed")
     (root / "models/linear/2/labels.txt").write_bytes(b"changed")
