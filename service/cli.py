@@ -8,15 +8,19 @@ from typing import Any
 
 import click
 
-from service.cli_batch import batch
+from service.bucket import BucketUnreachable
+from service.cli_batch import INTERRUPTED, batch
 from service.cli_keys import key
 from service.cli_models import models
 from service.completion import model_names
-from service.errors import ConvoyError
+from service.errors import ConvoyError, ModelFailed
 from service.flags import setting_flags
+from service.jobs.errors import Interrupted
 from service.settings import Settings
 
 USAGE_ERROR = 2
+PASSING = (BucketUnreachable, Interrupted, ModelFailed)
+"""Errors that are nobody's mistake, or may be none: the same command may do better later."""
 
 
 class _Group(click.Group):
@@ -27,6 +31,7 @@ class _Group(click.Group):
             return super().invoke(context)
         except ConvoyError as error:
             click.echo(f"Error: {error.message} {error.hint}", err=True)
+            sys.exit(INTERRUPTED if isinstance(error, PASSING) else USAGE_ERROR)
         except BrokenPipeError:  # whoever read our output has read enough: click ends quietly
             raise
         except OSError as error:
@@ -35,7 +40,8 @@ class _Group(click.Group):
 
 
 EPILOG = """\b
-Exit codes: 0 done; 1 done in part, as told on standard error; 2 a mistake, and what to do about it.
+Exit codes: 0 done; 1 done in part, as told on standard error; 2 a mistake, and what to do about it;
+            4 something that may pass: the same command again.
 Completion: eval "$(_CONVOY_COMPLETE=bash_source convoy)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy classify mnist-lenet5 tests/data/seven.png
 """

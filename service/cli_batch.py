@@ -9,9 +9,12 @@ import click
 
 from service.completion import model_names
 from service.flags import setting_flags
+from service.jobs.errors import GO_ON
 from service.settings import Settings
 
 BROKEN_PICTURES = 1
+INTERRUPTED = 4
+"""Apart from a mistake's 2, so that a Job tries a part again; `convoy-train` has the same of a process that went."""
 SIGNALLED = 128
 """Exit codes from here on are signals', as shells have it."""
 
@@ -26,7 +29,8 @@ Examples:
 Exit codes:
   0    every picture is classified
   1    the job is done, and its error file has the broken pictures
-  2    nothing was done, or the job had to stop; the message says what to do
+  2    a mistake: nothing was done; the message says what to do
+  4    the job had to stop (a bucket is away, the disk or the memory full): the same command goes on where it stopped
   130  stopped by Ctrl-C (143 by SIGTERM): the same command goes on where it stopped
 """
 
@@ -75,7 +79,7 @@ def batch(
     try:
         report = run(job, settings, sys.stderr)
     except _Stopped as stopped:
-        click.echo("\nStopped. Give the same command again: it goes on where it stopped.", err=True)
+        click.echo(f"\nStopped. {GO_ON}", err=True)
         sys.exit(SIGNALLED + stopped.signal)
     for line in report.lines():
         click.echo(line)

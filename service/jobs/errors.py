@@ -2,6 +2,8 @@
 
 from service.errors import ConvoyError
 
+GO_ON = "Give the same command again: it goes on where it stopped."
+
 
 class CannotStart(ConvoyError):
     """The job cannot begin: its input, its output or the way it is to be split is not what it must be."""
@@ -21,4 +23,4 @@ class Interrupted(ConvoyError):
     """The job had to stop; what it has done is kept."""
 
     code = "interrupted"
-    hint = "Give the same command again: it goes on where it stopped."
+    hint = GO_ON

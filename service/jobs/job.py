@@ -10,9 +10,9 @@ from typing import TextIO
 import numpy as np
 
 from service.cores import usable_cores
-from service.errors import UnknownModel, UnknownVersion
+from service.errors import ModelFailed, UnknownModel, UnknownVersion
 from service.jobs.decoding import Recipe
-from service.jobs.errors import Interrupted, OutputTaken
+from service.jobs.errors import GO_ON, CannotStart, Interrupted, OutputTaken
 from service.jobs.files import Files
 from service.jobs.journal import Identity, Journal, digest_of
 from service.jobs.pictures import Found, Picture, find_pictures
@@ -28,6 +28,9 @@ from service.served import load
 from service.settings import Settings
 from service.source import local_models
 from service.wanted import Wish
+
+NEVER = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""What the system says of a place that cannot be written to, and of none that is only full or away."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def run(
     """Does the job, or what is left of it; progress goes to `screen`.
 
     Raises CannotStart, OutputTaken, UnknownModel, UnknownVersion, BrokenVersion or BucketUnreachable before anything
-    is done, and Interrupted or ModelFailed when it can go on later.
+    is done, and Interrupted when it can go on later.
     """
     check_format(job.output)
     found = find_pictures(job.inputs)
@@ -63,9 +66,9 @@ def run(
             return _run(job, found, repository, files, journal, Workshop(settings, screen, start_pool))
     except OSError as error:
         message = f"{error.filename or files.output} cannot be written: {error.strerror or error}."
-        raise Interrupted(
-            message, "Make it possible, and give the same command again: what is done is kept."
-        ) from error
+        if isinstance(error, NEVER):
+            raise CannotStart(message, "Name another --output, or grant the right to write there.") from error
+        raise Interrupted(message, f"Make it possible. {GO_ON}") from error
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ def _classify(
                 journal.append(records)
                 progress.advance(len(records), len(records) - len(batch.images))
             progress.close()
+        except ModelFailed as error:
+            raise Interrupted(error.message, f"{GO_ON} A smaller --max-batch-size needs less memory.") from error
         finally:
             served.executor.shutdown(wait=False)
             pool.shutdown(cancel_futures=True)

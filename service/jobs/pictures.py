@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def find_pictures(inputs: Sequence[str]) -> Found:
-    """The pictures of all inputs, in their order. Raises CannotStart or CannotOpenBucket.
+    """The pictures of all inputs, in their order. Raises CannotStart, CannotOpenBucket or BucketUnreachable.
 
     Folders, tars and buckets are searched to their ground for names that end as pictures do; a list and a glob give
     all that they name.
@@ -147,7 +147,7 @@ def _in_bucket(url: str) -> Iterator[Picture | None]:
     try:
         names = sorted(bucket.listing())
     except BucketUnreachable as error:
-        raise CannotStart(error.message, "Check the URL, the credentials and the network.") from error
+        raise BucketUnreachable(error.message, "Check the URL, the credentials and the network.") from error
     return (
         Picture(f"{bucket.url}/{name}", name, bucket.url) if name.lower().endswith(SUFFIXES) else None for name in names
     )

@@ -59,7 +59,7 @@ def decoded_in_order(
     try:
         for start in range(0, len(pictures), size):
             chunk = pictures[start : start + size]
-            waiting.append((chunk, pool.submit(decode_chunk, chunk, recipe)))
+            waiting.append((chunk, _submitted(pool, chunk, recipe)))
             if len(waiting) > workers * AHEAD:
                 yield _finished(*waiting.popleft())
         while waiting:
@@ -67,6 +67,16 @@ def decoded_in_order(
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _submitted(pool: Executor, chunk: Sequence[Picture], recipe: Recipe) -> Future[Decoded]:
+    """A pool that has lost a process refuses more. That is told in the chunk's turn: what is decoded is not lost."""
+    try:
+        return pool.submit(decode_chunk, chunk, recipe)
+    except BrokenProcessPool as error:
+        refused: Future[Decoded] = Future()
+        refused.set_exception(error)
+        return refused
 
 
 def _finished(chunk: Sequence[Picture], future: Future[Decoded]) -> tuple[Sequence[Picture], Decoded]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from service.cli_batch import BROKEN_PICTURES, INTERRUPTED
 from service.jobs.journal import Journal
 from tests.graphs import slow_graph
 from tests.pictures import picture
@@ -80,8 +81,7 @@ def files(path: Path) -> list[str]:
     return [json.loads(line)["file"] for line in path.read_text().splitlines()]
 
 
-def workers_of(parent: int) -> list[int]:
-    """The processes below `parent`: the fork server, its decoders, and who tracks their resources."""
+def children_of(parent: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -89,9 +89,26 @@ def workers_of(parent: int) -> list[int]:
         except OSError:
             continue
         if re.search(rf"^PPid:\s+{parent}$", text, re.MULTILINE):
-            child = int(status.parent.name)
-            found += [child, *workers_of(child)]
+            found.append(int(status.parent.name))
     return found
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes below `parent`: the fork server, its decoders, and who tracks their resources."""
+    children = children_of(parent)
+    return children + [below for child in children for below in workers_of(child)]
+
+
+def first_decoder(process: subprocess.Popen[str]) -> int:
+    """As soon as there is one, while the model is still being loaded: of so few pictures most are decoded then."""
+    end_s = time.monotonic() + END_S
+    while True:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end_s
+        for fork_server in children_of(process.pid):
+            if decoders := children_of(fork_server):
+                return decoders[0]
+        time.sleep(0.005)
 
 
 @pytest.mark.slow
@@ -141,6 +158,24 @@ def test_a_stop_is_told_and_keeps_what_is_done(
     assert "it goes on where it stopped" in err
     assert "Traceback" not in err
     assert not (root / "r.csv").exists()
+
+
+def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: Path, start: Jobs) -> None:
+    process = start("-o", "r.jsonl")
+    os.kill(first_decoder(process), signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == INTERRUPTED, err
+    assert "A decoding process died" in err
+    assert "it goes on where it stopped" in err
+    code, out, err = finish(start("-o", "r.jsonl"))
+    assert code == BROKEN_PICTURES, err
+    assert "slow version 1: 245 classified, 5 broken." in out
+
+
+def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: Jobs) -> None:
+    code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
+    assert code == INTERRUPTED
+    assert "cannot be read" in err
 
 
 def test_two_at_once_do_not_share_an_output(root: Path, start: Jobs) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from service.app import create_app
 from service.board import Board
 from service.cli import cli as convoy
+from service.cli_batch import BROKEN_PICTURES, INTERRUPTED
 from service.cores import usable_cores
 from service.metrics import Metrics
 from service.settings import PREFIX, Settings
@@ -308,6 +309,15 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         assert mistakes["action"] == "FailJob"
         assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
         gone = {"containerName": "work", "operator": "In", "values": [Gone.exit_code]}
-        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [1]}}}
+        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [BROKEN_PICTURES]}}}
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:
+    """It goes on where it stopped, as long as no rule of the Job ends it for good."""
+    spec = of_kind(render(K8S / "jobs/batch"), "Job")["spec"]
+    final = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert final, "some exit codes end a part for good"
+    assert INTERRUPTED not in [value for values in final for value in values]
+    assert spec["backoffLimitPerIndex"] >= 1

@@ -1,18 +1,22 @@
 """A whole job in this process: its files, going on after any stop, shards, and what it refuses."""
 
+import errno
 import io
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVersion
 from service.images import decode
 from service.jobs import job as jobs
-from service.jobs.errors import Interrupted, OutputTaken
+from service.jobs.errors import CannotStart, Interrupted, OutputTaken
 from service.jobs.job import Job, fastest_batch, run
 from service.jobs.journal import Journal
 from service.jobs.shards import WHOLE, Shard
@@ -20,7 +24,8 @@ from service.jobs.summary import Report
 from service.manifest import read_manifest
 from service.session import Session
 from service.settings import Settings
-from tests.pictures import picture
+from tests.graphs import brittle_graph
+from tests.pictures import encode, picture
 from tests.versions import write_version
 
 PICTURES = 50
@@ -272,7 +277,30 @@ def test_a_broken_version_is_told(here: Path) -> None:
         classify()
 
 
-def test_a_disk_that_refuses_is_told(here: Path) -> None:
+def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(here: Path) -> None:
+    shutil.rmtree(here / "models")
+    write_version(here / "models", "linear", graph=brittle_graph((8, 8, 1), 4))
+    fatal = Path("photos/class-4/40.png")
+    whole = fatal.read_bytes()
+    fatal.write_bytes(encode(np.full((8, 8, 1), 255, np.uint8)))
+    with pytest.raises(Interrupted, match="The model failed on a batch of 8"):
+        classify()
+    fatal.write_bytes(whole)
+    assert 0 < classify().pictures < PICTURES
+
+
+def test_an_output_that_can_never_be_is_a_mistake(here: Path) -> None:
     Path("file").write_text("")
-    with pytest.raises(Interrupted, match="cannot be written"):
+    with pytest.raises(CannotStart, match="file cannot be written: File exists"):
         classify("file/r.jsonl")
+
+
+def test_a_full_disk_interrupts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Journal, records: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", full)
+        with pytest.raises(Interrupted, match=r"r\.jsonl cannot be written: No space left"):
+            classify()
+    assert classify().pictures == PICTURES

@@ -83,6 +83,25 @@ def test_a_dead_process_is_told_with_the_pictures_it_had() -> None:
         list(in_full_batches(decoded_in_order(pool, 1, [Picture("a.png", ""), Picture("b.png", "")] * 4, RECIPE), 4))
 
 
+class BrokenPool(LazyPool):
+    """Takes `good` chunks; then one of its processes dies, which it tells whoever hands it more."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self._good = good
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self.submitted == self._good:
+            raise BrokenProcessPool("A child process terminated abruptly")
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_process_that_died_while_nobody_waited_for_it_is_told_as_well() -> None:
+    pictures = [Picture(str(at), "") for at in range(10 * MOST_IN_CHUNK)]
+    with pytest.raises(Interrupted, match=f"between {5 * MOST_IN_CHUNK} and {6 * MOST_IN_CHUNK - 1}"):
+        list(decoded_in_order(BrokenPool(5), 1, pictures, RECIPE))
+
+
 def test_real_processes_decode(tmp_path: Path) -> None:
     pixels = [random_pixels(8, 8, seed=seed) for seed in range(6)]
     pictures = [Picture(str(at), str(tmp_path / f"{at}.png")) for at in range(6)]
