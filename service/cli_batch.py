@@ -67,8 +67,9 @@ def batch(
     """Classify folders, globs, tars, lists of files or buckets, without a server.
 
     What lies in folders and tars counts by its ending (.png, .jpg, .webp, .bmp, .gif). A killed job goes on where it
-    stopped when the same command is given again. Beside the output lie its summary (.summary.json), the broken
-    pictures (.errors.jsonl), and, where folders are named like labels, the confusion matrix (.confusion.png).
+    stopped when the same command is given again. Behind the output's whole name come the endings of what
+    lies beside it: the summary (.summary.json), the broken pictures (.errors.jsonl), and, where folders are named like
+    labels, the confusion matrix (.confusion.png).
     """
     from service.jobs.job import Job, run
     from service.jobs.shards import shard_of

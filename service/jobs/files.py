@@ -7,7 +7,8 @@ from pathlib import Path
 import orjson
 
 from service.jobs.confusion import MOST_CLASSES, draw_confusion
-from service.jobs.journal import SUFFIX, Identity, Journal
+from service.jobs.journal import Identity, Journal
+from service.jobs.names import CONFUSION, ERRORS, PARTIAL, SUMMARY
 from service.jobs.records import Record
 from service.jobs.results import FORMATS, whole, write_errors
 from service.jobs.shards import Shard
@@ -15,15 +16,15 @@ from service.jobs.summary import Summary
 
 
 class Files:
-    """Beside the output lie its errors, its summary and its confusion matrix, by its name."""
+    """Beside the output lie its errors, its summary and its confusion matrix, by its whole name."""
 
     def __init__(self, output: Path, shard: Shard) -> None:
         part = "" if shard.count == 1 else f"-{shard.number}-of-{shard.count}"
         self.output = output.with_name(f"{output.stem}{part}{output.suffix}")
-        self.partial = self._beside(output.suffix + SUFFIX)
-        self.errors = self._beside(".errors.jsonl")
-        self.summary = self._beside(".summary.json")
-        self.confusion = self._beside(".confusion.png")
+        self.partial = self._beside(PARTIAL)
+        self.errors = self._beside(ERRORS)
+        self.summary = self._beside(SUMMARY)
+        self.confusion = self._beside(CONFUSION)
 
     def finished(self) -> Record | None:
         """The job whose finished output lies there, as its summary tells; None where there is no such output."""
@@ -71,4 +72,4 @@ class Files:
                 draw_confusion(summary.pairs, [label for label in dict.fromkeys(labels) if label in met], temporary)
 
     def _beside(self, ending: str) -> Path:
-        return self.output.with_name(self.output.stem + ending)
+        return self.output.with_name(self.output.name + ending)

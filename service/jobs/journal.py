@@ -16,7 +16,6 @@ from service.jobs.errors import OutputTaken
 from service.jobs.pictures import Picture
 from service.jobs.records import Record, from_line, to_line
 
-SUFFIX = ".part"
 JOB = "job"
 
 

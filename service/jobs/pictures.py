@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from service.bucket import BucketUnreachable, is_url, open_bucket
 from service.jobs.errors import CannotStart
+from service.jobs.names import is_made
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
 LISTS = (".txt", ".list", ".lst")
@@ -34,7 +35,7 @@ class Picture(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All pictures, each once, and how many other files lay between them."""
+    """All pictures, each once, and how many other files lay between them, those of jobs included."""
 
     pictures: list[Picture]
     passed_over: int
@@ -44,7 +45,8 @@ def find_pictures(inputs: Sequence[str]) -> Found:
     """The pictures of all inputs, in their order. Raises CannotStart, CannotOpenBucket or BucketUnreachable.
 
     Folders, tars and buckets are searched to their ground for names that end as pictures do; a list and a glob give
-    all that they name.
+    all that they name. What jobs make is left out wherever it is not named by itself: where results come to lie among
+    the pictures, the same command must find the same pictures again.
     """
     pictures: dict[str, Picture] = {}
     passed_over = 0
@@ -83,7 +85,11 @@ def _pictures_of(given: str) -> Iterator[Picture | None]:
 
 
 def _known(paths: Iterable[str]) -> Iterator[Picture | None]:
-    return (Picture(path, path) if path.lower().endswith(SUFFIXES) else None for path in paths)
+    return (Picture(path, path) if _is_picture(path) else None for path in paths)
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not is_made(name)
 
 
 def _files_below(folder: str) -> Iterator[str]:
@@ -103,11 +109,11 @@ def _files_below(folder: str) -> Iterator[str]:
         yield from (os.path.join(base, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _matching(pattern: str) -> Iterator[Picture]:
+def _matching(pattern: str) -> Iterator[Picture | None]:
     found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if not found:
         raise CannotStart(f"{pattern} does not exist, and no file matches it.", "Check the path, or the pattern.")
-    return (Picture(path, path) for path in found)
+    return (None if is_made(path) else Picture(path, path) for path in found)
 
 
 def _listed(path: str) -> Iterator[Picture]:
@@ -134,7 +140,7 @@ def _in_tar(path: str) -> Iterator[Picture | None]:
         raise CannotStart(f"{path} cannot be read as a tar: {error}.", "Pack it again, without compression.") from error
     for name in sorted(members):
         member = members[name]
-        known = name.lower().endswith(SUFFIXES) and not os.path.basename(name).startswith(".")
+        known = _is_picture(name) and not os.path.basename(name).startswith(".")
         yield Picture(f"{path}{IN_TAR}{name}", path, "", member.offset_data, member.size) if known else None
 
 
@@ -148,6 +154,4 @@ def _in_bucket(url: str) -> Iterator[Picture | None]:
         names = sorted(bucket.listing())
     except BucketUnreachable as error:
         raise BucketUnreachable(error.message, "Check the URL, the credentials and the network.") from error
-    return (
-        Picture(f"{bucket.url}/{name}", name, bucket.url) if name.lower().endswith(SUFFIXES) else None for name in names
-    )
+    return (Picture(f"{bucket.url}/{name}", name, bucket.url) if _is_picture(name) else None for name in names)

@@ -127,9 +127,9 @@ def test_killed_again_and_again_every_picture_counts_once(root: Path, start: Job
         done = lines_of(partial)
     code, out, err = finish(start("-o", "r.jsonl"))
     assert code == 1, err
-    counts = Counter(files(root / "r.jsonl")) + Counter(files(root / "r.errors.jsonl"))
+    counts = Counter(files(root / "r.jsonl")) + Counter(files(root / "r.jsonl.errors.jsonl"))
     assert counts == Counter(f"photos/class-{at % 4}/{at:03}.png" for at in range(PICTURES))
-    assert len(files(root / "r.errors.jsonl")) == PICTURES / 50
+    assert len(files(root / "r.jsonl.errors.jsonl")) == PICTURES / 50
     left = int(re.search(r"This run: (\d+) pictures", out).group(1))  # type: ignore[union-attr]
     assert left <= PICTURES - done + 1, "what was done is not done again"
     assert not partial.exists()
@@ -204,5 +204,5 @@ def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: Jobs) -> Non
     assert code == 0, err
     assert out.startswith("slow version 1: 125 classified, 0 broken.")
     assert "Accuracy: " in out
-    told: dict[str, Any] = json.loads((root / "deep/er/r.summary.json").read_text())
+    told: dict[str, Any] = json.loads((root / "deep/er/r.jsonl.summary.json").read_text())
     assert told["classified"] == 125

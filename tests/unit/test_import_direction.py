@@ -18,7 +18,7 @@ SERVICE = (
     "service api batch client cores decoders durations errors hardware heap joined leash lifecycle logs newcomers png "
     "room settings statistics tally",
     "deadlines manifest sums uptake wanted",
-    "jobs jobs.confusion jobs.errors jobs.progress keys metrics providers tracing version_metrics",
+    "jobs jobs.confusion jobs.errors jobs.names jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
     "acceptor batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
     "completion features jobs.pictures",

@@ -71,15 +71,15 @@ GOOD = [name for name in ALL if name.removeprefix("photos/") not in BROKEN]
 def test_every_picture_is_in_the_results_or_among_the_errors(here: Path) -> None:
     report = classify()
     assert files("r.jsonl") == GOOD
-    assert files("r.errors.jsonl") == [f"photos/{name}" for name in BROKEN]
-    assert lines("r.errors.jsonl")[0]["error"]["code"] == "bad_image"
+    assert files("r.jsonl.errors.jsonl") == [f"photos/{name}" for name in BROKEN]
+    assert lines("r.jsonl.errors.jsonl")[0]["error"]["code"] == "bad_image"
     assert report.summary.answers.total() == len(GOOD)
     assert report.pictures == PICTURES
     assert sorted(path.name for path in here.glob("r.*")) == [
-        "r.confusion.png",
-        "r.errors.jsonl",
         "r.jsonl",
-        "r.summary.json",
+        "r.jsonl.confusion.png",
+        "r.jsonl.errors.jsonl",
+        "r.jsonl.summary.json",
     ]
 
 
@@ -110,7 +110,7 @@ def test_the_fastest_batch_is_that_with_the_most_images_a_second(batch_ms: dict[
 
 def test_the_summary_knows_how_many_were_right(here: Path) -> None:
     report = classify()
-    told = json.loads(Path("r.summary.json").read_text())
+    told = json.loads(Path("r.jsonl.summary.json").read_text())
     # The fifth folder is named like none of the four labels.
     named = [line for line in lines("r.jsonl") if "expected" in line]
     assert len(named) == told["accuracy"]["pictures"] == 38
@@ -147,8 +147,8 @@ def test_a_stopped_job_goes_on_to_the_same_files(here: Path, stopping: list[int]
     stopping.clear()
     report = classify(f"r.{ending}")
     assert report.pictures == PICTURES - _done_in(batches)
-    for made in (f".{ending}", ".errors.jsonl", ".summary.json", ".confusion.png"):
-        assert Path(f"r{made}").read_bytes() == Path(f"whole{made}").read_bytes()
+    for made in ("", ".errors.jsonl", ".summary.json", ".confusion.png"):
+        assert Path(f"r.{ending}{made}").read_bytes() == Path(f"whole.{ending}{made}").read_bytes()
     assert not Path(f"r.{ending}.part").exists()
 
 
@@ -249,9 +249,47 @@ def test_somebody_elses_output_is_left_alone(here: Path) -> None:
 def test_a_renewed_output_keeps_nothing_of_the_old_one(here: Path) -> None:
     classify()
     classify(inputs=("photos/class-4",), overwrite=True)
-    assert not Path("r.errors.jsonl").exists()
-    assert not Path("r.confusion.png").exists()
+    assert not Path("r.jsonl.errors.jsonl").exists()
+    assert not Path("r.jsonl.confusion.png").exists()
     assert len(lines("r.jsonl")) == 10
+
+
+def test_outputs_that_differ_in_their_ending_leave_each_other_alone(here: Path) -> None:
+    classify("r.jsonl")
+    left = {path.name: path.read_bytes() for path in here.glob("r.*")}
+    classify("r.csv", inputs=("photos/class-4",))
+    assert {path.name: path.read_bytes() for path in here.glob("r.jsonl*")} == left
+    assert "nothing was left to do" in "\n".join(classify("r.jsonl").lines())
+
+
+@pytest.mark.parametrize("inputs", ["photos", "photos/**"])
+def test_results_among_the_pictures_are_none(here: Path, inputs: str) -> None:
+    """Not of another job, nor of another part, nor the job's own when it is given again."""
+    classify("photos/a.csv")
+    for number in (1, 2):
+        classify("photos/b.jsonl", inputs=(inputs,), shard=Shard(number, 2))
+    classify("photos/c.jsonl", inputs=(inputs,))
+    assert len(list(here.glob("photos/*.confusion.png"))) == 4
+    assert files("photos/c.jsonl") == GOOD
+    for output in ("photos/a.csv", "photos/c.jsonl"):
+        assert "nothing was left to do" in "\n".join(classify(output, inputs=(inputs,)).lines())
+
+
+def test_a_job_killed_behind_its_drawing_goes_on_among_its_pictures(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = jobs.Files._draw
+
+    def draw_and_stop(*given: Any) -> None:
+        draw(*given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.Files, "_draw", draw_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            classify("photos/r.jsonl")
+    assert Path("photos/r.jsonl.confusion.png").exists()
+    assert classify("photos/r.jsonl").pictures == 0
 
 
 @pytest.mark.parametrize(

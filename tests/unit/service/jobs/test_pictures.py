@@ -8,6 +8,7 @@ import pytest
 
 from service.errors import ConvoyError
 from service.jobs.errors import CannotStart
+from service.jobs.names import BESIDE, OUTPUTS
 from service.jobs.pictures import find_pictures
 from tests.pictures import picture
 
@@ -43,6 +44,17 @@ def test_a_glob_takes_all_that_it_names(here: Path) -> None:
 def test_a_list_keeps_its_own_order_and_its_comments_to_itself(here: Path) -> None:
     Path("list.txt").write_text("# the best ones\nphotos/b/2.png\n\nphotos/gone.png\nphotos/a/1.webp\n")
     assert names("list.txt") == ["photos/b/2.png", "photos/gone.png", "photos/a/1.webp"]
+
+
+def test_what_jobs_leave_among_the_pictures_is_passed_over(here: Path) -> None:
+    made = [f"r{output}{kind}" for output in OUTPUTS for kind in ("", *BESIDE)]
+    for name in made:
+        (here / "photos/b" / name).write_bytes(picture())
+    for given in ("photos", "photos/b/*", f"file://{here}/photos/b"):
+        assert not any(name.endswith(tuple(made)) for name in names(given)), given
+        assert find_pictures([given]).passed_over >= len(made)
+    assert names("photos") == ALL
+    assert names("photos/b/r.csv.confusion.png"), "who names one by itself means it"
 
 
 def test_a_picture_named_twice_counts_once(here: Path) -> None:

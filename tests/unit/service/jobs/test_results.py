@@ -11,6 +11,7 @@ import pytest
 
 from service.jobs import results
 from service.jobs.errors import CannotStart
+from service.jobs.names import OUTPUTS
 from service.jobs.results import FORMATS, check_format, write_errors
 
 LONG = [
@@ -104,3 +105,7 @@ def test_missing_pyarrow_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch
         check_format(Path("results.parquet"))
     assert ".jsonl" in told.value.hint
     check_format(Path("results.csv"))
+
+
+def test_every_format_is_known_by_name_as_one_that_jobs_make() -> None:
+    assert set(FORMATS) == set(OUTPUTS)
