@@ -18,7 +18,7 @@ from service.features import Features
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.manifest import Manifest, Variant
 from service.metrics import Metrics
-from service.providers import CPU_PROVIDER, USUAL_BATCH, batch_buckets, choose_variant, place
+from service.providers import CPU_PROVIDER, USUAL_BATCH, Placement, batch_buckets, choose_variant, place
 from service.repository import VersionFolder
 from service.session import WARM_UP_PATIENCE_S, FirstRuns, LeashedRuns, Session, available_providers
 from service.settings import Settings
@@ -128,9 +128,8 @@ def load(
     )
 
 
-def _warm(
-    folder: VersionFolder, settings: Settings, threads: int, patience_s: float
-) -> tuple[Variant, Session, dict[int, float]]:
+def choose(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
+    """Which graph of the version `load` takes here, and where it runs. Raises BrokenVersion."""
     placement = place(
         settings.device,
         settings.providers,
@@ -139,7 +138,13 @@ def _warm(
         max_batch_size=settings.max_batch_size,
         gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
     )
-    variant = choose_variant(folder.manifest, placement, cpu_flags(), settings.precision)
+    return choose_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
+
+
+def _warm(
+    folder: VersionFolder, settings: Settings, threads: int, patience_s: float
+) -> tuple[Variant, Session, dict[int, float]]:
+    variant, placement = choose(folder, settings)
     session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
     largest = settings.max_batch_size or USUAL_BATCH
     batch_ms = _measured(session, folder.manifest, batch_buckets(largest), patience_s)

@@ -24,7 +24,7 @@ from service.jobs.shards import Shard
 from service.jobs.summary import Report, Summary
 from service.metrics import Metrics
 from service.repository import Repository, VersionFolder
-from service.served import load
+from service.served import choose, load
 from service.settings import Settings
 from service.source import local_models
 from service.wanted import Wish
@@ -59,7 +59,7 @@ def run(
     files = Files(job.output, job.shard)
     repository = Repository(local_models(settings))
     if not job.overwrite and (finished := files.finished()) is not None:
-        return _told_again(job, found, repository, files, finished)
+        return _told_again(job, found, repository, files, settings, finished)
     try:
         files.output.parent.mkdir(parents=True, exist_ok=True)
         with Journal(files.partial) as journal:
@@ -83,24 +83,24 @@ class Workshop:
 def _run(job: Job, found: Found, repository: Repository, files: Files, journal: Journal, shop: Workshop) -> Report:
     begun = None if job.overwrite else journal.job()
     folder = _open(job, repository, begun)
-    identity = _identity(job, found, folder)
+    identity = _identity(job, found, folder, shop.settings, begun)
     mine = job.shard.of(found.pictures)
     if begun is None:
         journal.begin(identity)
     done = journal.resume(identity, mine)
     started_s = time.perf_counter()
     if done < len(mine):
-        _classify(mine, done, folder, journal, identity.top_k, shop)
+        _classify(mine, done, folder, journal, identity, shop)
     seconds = time.perf_counter() - started_s
     summary = files.finish(journal, identity, folder.labels)
     return _report(job, found, folder, files, summary).timed(len(mine) - done, seconds)
 
 
 def _classify(
-    pictures: Sequence[Picture], done: int, folder: VersionFolder, journal: Journal, top_k: int, shop: Workshop
+    pictures: Sequence[Picture], done: int, folder: VersionFolder, journal: Journal, identity: Identity, shop: Workshop
 ) -> None:
     """The pictures from `done` on, into the journal: other processes decode, this one runs the model and writes."""
-    settings = shop.settings
+    settings = shop.settings.model_copy(update={"precision": identity.precision})
     workers = settings.decode_threads or usable_cores()
     recipe = Recipe(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
     folders, nothing = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
@@ -111,7 +111,7 @@ def _classify(
         try:
             for batch in in_full_batches(chunks, fastest_batch(served.batch_ms)):
                 probabilities = served.session.run(batch.images) if len(batch.images) else nothing
-                records = records_of(batch.entries, probabilities, folder.labels, folders, top_k)
+                records = records_of(batch.entries, probabilities, folder.labels, folders, identity.top_k)
                 journal.append(records)
                 progress.advance(len(records), len(records) - len(batch.images))
             progress.close()
@@ -142,16 +142,33 @@ def _open(job: Job, repository: Repository, begun: Record | None) -> VersionFold
     return repository.open(job.model, versions[wanted])
 
 
-def _identity(job: Job, found: Found, folder: VersionFolder) -> Identity:
-    top_k = min(job.top_k, len(folder.labels))
-    digest = digest_of(found.pictures)
-    return Identity(folder.model, str(folder.version), str(job.shard), len(found.pictures), digest, top_k)
+def _identity(job: Job, found: Found, folder: VersionFolder, settings: Settings, begun: Record | None) -> Identity:
+    return Identity(
+        model=folder.model,
+        version=str(folder.version),
+        shard=str(job.shard),
+        pictures=len(found.pictures),
+        digest=digest_of(found.pictures),
+        top_k=min(job.top_k, len(folder.labels)),
+        precision=_precision(folder, settings, begun or {}),
+        max_pixels=settings.max_pixels,
+    )
 
 
-def _told_again(job: Job, found: Found, repository: Repository, files: Files, finished: Record) -> Report:
+def _precision(folder: VersionFolder, settings: Settings, begun: Record) -> str:
+    """That of the graph: where none is asked for the one that began the job, though another were the fastest here."""
+    same_version = (begun.get("model"), begun.get("version")) == (folder.model, str(folder.version))
+    if settings.precision == "auto" and same_version and "precision" in begun:
+        return str(begun["precision"])
+    return choose(folder, settings)[0].precision
+
+
+def _told_again(
+    job: Job, found: Found, repository: Repository, files: Files, settings: Settings, finished: Record
+) -> Report:
     """The report of a job that is complete: doing it again, as Kubernetes may, changes nothing."""
     folder = _open(job, repository, finished)
-    if difference := _identity(job, found, folder).difference(finished):
+    if difference := _identity(job, found, folder, settings, finished).difference(finished):
         raise OutputTaken(f"{files.output} is there already, and of another job: {difference}.")
     return _report(job, found, folder, files, Summary.from_json(files.read_summary()))
 

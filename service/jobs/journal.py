@@ -21,7 +21,10 @@ JOB = "job"
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes two runs one job. `digest` is over the names of all pictures, those of other shards included."""
+    """What makes two runs one job: all that its results depend on.
+
+    `digest` is over the names of all pictures, those of other shards included; `precision` is that of the graph.
+    """
 
     model: str
     version: str
@@ -29,6 +32,8 @@ class Identity:
     pictures: int
     digest: str
     top_k: int
+    precision: str
+    max_pixels: int
 
     def difference(self, other: Record) -> str:
         """The first thing in which `other`, read from a file, differs, as words; empty where it is this job."""

@@ -21,7 +21,7 @@ from service.jobs.job import Job, fastest_batch, run
 from service.jobs.journal import Journal
 from service.jobs.shards import WHOLE, Shard
 from service.jobs.summary import Report
-from service.manifest import read_manifest
+from service.manifest import read_manifest, write_manifest
 from service.session import Session
 from service.settings import Settings
 from tests.graphs import brittle_graph
@@ -47,9 +47,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def classify(output: str = "r.jsonl", **changes: Any) -> Report:
+def classify(output: str = "r.jsonl", settings: dict[str, Any] | None = None, **changes: Any) -> Report:
     job = {"inputs": ("photos",), "model": "linear", "version": None, "top_k": 1, "shard": WHOLE, **changes}
-    return run(Job(output=Path(output), **job), Settings(max_batch_size=8), io.StringIO(), threads)
+    return run(Job(output=Path(output), **job), Settings(max_batch_size=8, **settings or {}), io.StringIO(), threads)
 
 
 def threads(workers: int) -> Executor:
@@ -237,6 +237,56 @@ def test_another_job_does_not_take_the_output(
     with pytest.raises(OutputTaken, match=says):
         classify(**change)
     assert classify(**change, overwrite=True).pictures > 0
+
+
+@pytest.fixture
+def processor(here: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The flags of the processor, none at first, below a version that has an int8 graph with other answers too."""
+    folder, other = here / "models/linear/1", write_version(here / "other", seed=7)
+    shutil.copy(other / "model.onnx", folder / "model.int8.onnx")
+    (float32,), (graph,) = read_manifest(folder).variants, read_manifest(other).variants
+    int8 = graph.model_copy(update={"file": "model.int8.onnx", "precision": "int8"})
+    write_manifest(read_manifest(folder).model_copy(update={"variants": [float32, int8]}), folder)
+    flags: set[str] = set()
+    monkeypatch.setattr("service.served.cpu_flags", lambda: flags)
+    return flags
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"precision": "int8"}, "precision is float32 there and int8 here"),
+        ({"max_pixels": 100}, "max_pixels is 25000000 there and 100 here"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_other_settings_would_answer_is_another_job(
+    processor: set[str], settings: dict[str, Any], says: str, finished: bool, stopping: list[int]
+) -> None:
+    if finished:
+        classify()
+    else:
+        stopping.append(2)
+        with pytest.raises(KeyboardInterrupt):
+            classify()
+        stopping.clear()
+    with pytest.raises(OutputTaken, match=says):
+        classify(settings=settings)
+
+
+def test_a_job_stays_with_the_graph_that_began_it(processor: set[str], stopping: list[int]) -> None:
+    """As when a part goes on upon another node, whose processor is quicker with int8."""
+    classify("whole.jsonl")
+    stopping.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        classify()
+    stopping.clear()
+    processor.add("avx512_vnni")
+    classify()
+    assert Path("r.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+    assert classify().pictures == 0
+    classify("new.jsonl")
+    assert Path("new.jsonl").read_bytes() != Path("whole.jsonl").read_bytes()
 
 
 def test_somebody_elses_output_is_left_alone(here: Path) -> None:

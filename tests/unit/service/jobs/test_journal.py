@@ -10,7 +10,7 @@ from service.jobs.journal import Identity, Journal, digest_of
 from service.jobs.pictures import Picture
 
 PICTURES = [Picture(f"{at}.png", f"{at}.png") for at in range(5)]
-JOB = Identity("m", "1", "1/1", 5, digest_of(PICTURES), 1)
+JOB = Identity("m", "1", "1/1", 5, digest_of(PICTURES), 1, "float32", 1000)
 
 
 def record(at: int) -> dict[str, object]:
@@ -64,6 +64,8 @@ def test_the_names_are_checked_against_the_jobs(path: Path) -> None:
         ({"version": "2"}, "version is 1 there and 2 here"),
         ({"shard": "1/2"}, "shard is 1/1 there and 1/2 here"),
         ({"top_k": 5}, "top_k is 1 there and 5 here"),
+        ({"precision": "int8"}, "precision is float32 there and int8 here"),
+        ({"max_pixels": 10}, "max_pixels is 1000 there and 10 here"),
         ({"digest": "x"}, "its pictures have other names"),
     ],
 )
