@@ -52,7 +52,9 @@ Exit codes:
     metavar="N/OF",
     help="Only this part: 3/8 is the third of eight. Default: JOB_COMPLETION_INDEX (from 0) of JOB_COMPLETIONS.",
 )
-@click.option("--overwrite", is_flag=True, help="Begin anew, whatever lies at --output.")
+@click.option(
+    "--overwrite", is_flag=True, help="Begin anew each time, whatever lies at --output, be it a job that could go on."
+)
 @setting_flags("models", "threads", "decode_threads", "max_batch_size", "max_pixels", "device", "precision")
 def batch(
     settings: Settings,

@@ -2,7 +2,7 @@
 
 from service.errors import ConvoyError
 
-GO_ON = "Give the same command again: it goes on where it stopped."
+GO_ON = "Give the same command again, without --overwrite: it goes on where it stopped."
 
 
 class CannotStart(ConvoyError):

@@ -150,12 +150,12 @@ def _assert_no_orphans(workers: list[int]) -> None:
 def test_a_stop_is_told_and_keeps_what_is_done(
     root: Path, start: Jobs, signal_number: signal.Signals, code: int
 ) -> None:
-    process = start("-o", "r.csv")
+    process = start("-o", "r.csv", "--overwrite")
     wait_until_more(root / "r.csv.part", 20, process)
     process.send_signal(signal_number)
     ended, _, err = finish(process)
     assert ended == code
-    assert "it goes on where it stopped" in err
+    assert "Give the same command again, without --overwrite: it goes on where it stopped." in err
     assert "Traceback" not in err
     assert not (root / "r.csv").exists()
 

@@ -342,6 +342,19 @@ def test_a_job_killed_behind_its_drawing_goes_on_among_its_pictures(
     assert classify("photos/r.jsonl").pictures == 0
 
 
+def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(here: Path, stopping: list[int]) -> None:
+    classify(inputs=("photos/class-4",))
+    for _ in range(2):
+        stopping[:] = [2]
+        with pytest.raises(KeyboardInterrupt):
+            classify(overwrite=True)
+        assert len(lines("r.jsonl.part")) == 1 + _done_in(2)
+        assert len(lines("r.jsonl")) == 10, "the old results stay until there are new ones"
+    stopping.clear()
+    assert classify().pictures == PICTURES - _done_in(2)
+    assert files("r.jsonl") == GOOD
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
