@@ -31,6 +31,7 @@ from service.wanted import Wish
 
 NEVER = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """What the system says of a place that cannot be written to, and of none that is only full or away."""
+LESS_MEMORY = "A smaller --max-batch-size needs less memory."
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def run(
         if isinstance(error, NEVER):
             raise CannotStart(message, "Name another --output, or grant the right to write there.") from error
         raise Interrupted(message, f"Make it possible. {GO_ON}") from error
+    except MemoryError as error:
+        raise Interrupted("There was too little memory.", f"{GO_ON} {LESS_MEMORY}") from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _classify(
                 progress.advance(len(records), len(records) - len(batch.images))
             progress.close()
         except ModelFailed as error:
-            raise Interrupted(error.message, f"{GO_ON} A smaller --max-batch-size needs less memory.") from error
+            raise Interrupted(error.message, f"{GO_ON} {LESS_MEMORY}") from error
         finally:
             served.executor.shutdown(wait=False)
             pool.shutdown(cancel_futures=True)

@@ -396,12 +396,21 @@ def test_an_output_that_can_never_be_is_a_mistake(here: Path) -> None:
         classify("file/r.jsonl")
 
 
-def test_a_full_disk_interrupts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), r"r\.jsonl cannot be written: No space left"),
+        (MemoryError(), "There was too little memory"),
+    ],
+)
+def test_a_full_disk_and_a_full_memory_interrupt(
+    here: Path, error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(self: Journal, records: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "append", full)
-        with pytest.raises(Interrupted, match=r"r\.jsonl cannot be written: No space left"):
+        with pytest.raises(Interrupted, match=says):
             classify()
     assert classify().pictures == PICTURES
