@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from service.errors import ConvoyError
 from service.manifest import FILE_NAME
 from service.repository import Repository, VersionFolder
-from training import datasets
+from training import datasets, inputs
 from training.callbacks import Say
 from training.datasets.base import Dataset
 from training.errors import TrainingError
 from training.evaluate import Scores
 from training.graph_join import averaged
+from training.inputs import DEFAULT, Place
 from training.parity import Sample, check_parity, sample_folder, sample_split
 from training.service_path import ServicePath
 from training.sources import Source
@@ -29,10 +30,13 @@ from training.versions import publish
 
 @dataclass(frozen=True)
 class Tried:
-    """On what an ensemble is measured: a data set with a test set, or else any pictures, for parity alone."""
+    """On what an ensemble is measured: a data set, or else any pictures, for parity alone.
+
+    Without `dataset`, `place.folder` and `pictures` it is the data set that all members name.
+    """
 
     dataset: str | None = None
-    data_dir: Path | None = None
+    place: Place = DEFAULT
     pictures: Path | None = None
 
 
@@ -100,16 +104,32 @@ def _check_same(versions: Sequence[VersionFolder]) -> None:
 
 
 def _dataset(members: _Members, tried: Tried) -> Dataset | None:
-    named = {version.manifest.provenance.dataset for version in members.versions}
-    name = tried.dataset or (named.pop() if len(named) == 1 else None)
-    if name is None and tried.pictures is None:
-        raise TrainingError("The members name no common data set: give --dataset, or --pictures FOLDER.")
-    if name is None:
+    """None where only pictures are given: then nothing is measured."""
+    if tried.pictures is not None and tried.dataset is None and tried.place.folder is None:
         return None
-    dataset = datasets.load(name, tried.data_dir)
-    if len(dataset.labels) != len(members.first.labels):
-        raise TrainingError(f"The members have {len(members.first.labels)} classes, {name} has {len(dataset.labels)}.")
+    name, manifest, labels = _dataset_name(members, tried), members.first.manifest, members.first.labels
+    dataset = inputs.for_network(name, tried.place, manifest.input, manifest.preprocessing, labels)
+    if len(dataset.labels) != len(labels):
+        raise TrainingError(f"The members have {len(labels)} classes, {name} has {len(dataset.labels)}.")
     return dataset
+
+
+def _dataset_name(members: _Members, tried: Tried) -> str:
+    if tried.place.folder is not None:
+        return datasets.FOLDER
+    named = {tried.dataset or version.manifest.provenance.dataset for version in members.versions}
+    name = named.pop() if len(named) == 1 else None
+    if name is None:
+        raise TrainingError(
+            "The members name no common data set: give --dataset, --data FOLDER, or --pictures FOLDER, which measures "
+            "nothing."
+        )
+    if name == datasets.FOLDER:
+        raise TrainingError(
+            "The members were trained on a folder of pictures: name it with --data, or give --pictures FOLDER, which "
+            "measures nothing."
+        )
+    return name
 
 
 def _fill(
@@ -132,10 +152,20 @@ def _fill(
         parity=parity,
         architecture=f"ensemble of {len(members.versions)}",
         source=Source("the mean of " + ", ".join(map(_named, members.versions)), None, labels, dataset),
-        command=f"convoy-train ensemble {' '.join(f'models/{_named(v)}' for v in members.versions)} --name {name}",
+        command=_command(members, name, tried),
         scores=scores,
     )
     fill(folder, made)
+
+
+def _command(members: _Members, name: str, tried: Tried) -> str:
+    words = ["convoy-train ensemble", *(f"models/{_named(version)}" for version in members.versions), f"--name {name}"]
+    if tried.place.folder is not None:
+        words.append("--data FOLDER")
+    elif tried.dataset is not None:
+        words.append(f"--dataset {tried.dataset}")
+    words += ["--pictures FOLDER"] * (tried.pictures is not None)
+    return " ".join(words)
 
 
 def _tell(members: _Members, scores: Scores | None, say: Say) -> None:

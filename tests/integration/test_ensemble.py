@@ -12,10 +12,13 @@ from service.manifest import Preprocessing, read_manifest, sha256_of, write_mani
 from service.repository import Repository
 from service.session import Session
 from service.verify import verify
+from tests.folders import COLOURS, fill
 from tests.versions import write_version
 from training.cli import main
 
 SHAPE = (24, 24, 1)
+CROPPED = Preprocessing(resize="shorter", shorter=9)
+PETS = ("models/pets/1", "models/pets/2", "--name", "pets-together")
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -40,6 +43,17 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         provenance = manifest.provenance.model_copy(update={"dataset": "xo"})
         write_manifest(manifest.model_copy(update={"variants": [variant], "provenance": provenance}), folder)
     return tmp_path / "models"
+
+
+def of_photos(root: Path, provenance: dict[str, object] | None = None) -> None:
+    """Two versions of `pets`, of chance, that say they were trained on a folder with the classes of COLOURS."""
+    for number in (1, 2):
+        folder = write_version(root, "pets", number, (8, 8, 3), 3, seed=number, preprocessing=CROPPED)
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLOURS))
+        manifest = read_manifest(folder)
+        labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+        told = manifest.provenance.model_copy(update={"dataset": "folder", **(provenance or {})})
+        write_manifest(manifest.model_copy(update={"labels": labels, "provenance": told}), folder)
 
 
 def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarray:
@@ -70,6 +84,53 @@ def test_an_ensemble_can_be_a_member(root: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
     one, two, three = (answers(root, "net", number, images) for number in (1, 2, 3))
     np.testing.assert_allclose(answers(root, "more", 1, images), ((one + two) / 2 + three) / 2, atol=1e-6)
+
+
+def test_members_of_own_pictures_are_measured_on_a_folder(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos", *COLOURS, count=4)
+    code, output = run(*PETS, "--data", "photos")
+    assert code == 0, output
+    manifest = Repository(root).open("pets-together", 1).manifest
+    assert f"test accuracy {manifest.variants[0].test_accuracy:.4f} over 12 pictures" in output
+    assert manifest.preprocessing == CROPPED
+    assert manifest.provenance.dataset == "folder"
+    assert "also those that it may have been trained on" in manifest.provenance.dataset_note
+    assert "--name pets-together --data FOLDER" in (root / "pets-together/1/card.md").read_text()
+
+
+def test_the_test_pictures_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos" / "train", *COLOURS, count=4)
+    fill(tmp_path / "photos" / "val", *COLOURS, count=2)
+    code, output = run(*PETS, "--data", "photos")
+    assert (code, "over 6 pictures" in output) == (0, True), output
+    assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
+
+
+def test_pictures_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos", *COLOURS, count=4)
+    code, output = run(*PETS, "--pictures", "photos")
+    assert code == 0, output
+    assert "together: test accuracy" not in output
+    manifest = Repository(root).open("pets-together", 1).manifest
+    assert (manifest.variants[0].test_accuracy, manifest.provenance.dataset) == (None, None)
+    assert manifest.variants[0].parity.pictures == 1000
+
+
+def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos", *COLOURS, count=4)
+    (tmp_path / "photos" / "red" / "note.txt").write_text("not a picture")
+    for words, message in (
+        ([], "The members were trained on a folder of pictures: name it with --data, or give --pictures FOLDER"),
+        (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-bad:\n  red/note.txt: "),
+    ):
+        code, output = run(*PETS, *words)
+        assert (code, message in output) == (2, True), output
+    code, output = run(*PETS, "--data", "photos", "--skip-bad")
+    assert (code, "over 12 pictures" in output) == (0, True), output
 
 
 def other_labels(folder: Path) -> None:
@@ -109,7 +170,10 @@ def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
         (["models/net/1"], "has two members or more"),
         (["models/net/1", "models"], "is not a version's folder"),
         (["models/net/1", "models/small/1"], "small/1 takes other pictures than net/1"),
-        (["models/small/1", "models/small/1"], "name no common data set: give --dataset, or --pictures FOLDER"),
+        (
+            ["models/small/1", "models/small/1"],
+            "name no common data set: give --dataset, --data FOLDER, or --pictures FOLDER",
+        ),
     ):
         code, output = run(*words, "--name", "together")
         assert (code, message in output, output.count("\n")) == (2, True, 1), output

@@ -4,23 +4,34 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA_DIR, FOLDER, MODELS_DIR, example, import_keras
+from training.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_BAD, example, import_keras
 
 
-@click.command(epilog=example("convoy-train ensemble models/pets/1 models/pets/2 models/pets/4 --name pets-together"))
+@click.command(
+    epilog=example(
+        "convoy-train ensemble models/imagenette/1 models/imagenette/2 --name imagenette-together",
+        "convoy-train ensemble models/pets/1 models/pets/2 models/pets/4 --name pets-together --data photos/",
+    )
+)
 @click.argument("members", nargs=-1, required=True, metavar="VERSION_FOLDER...", type=FOLDER)
 @click.option("--name", required=True, help="The ensemble's name in the service.")
 @MODELS_DIR
 @click.option("--dataset", help="Instead of the data set that the members name.")
+@DATA
+@SKIP_BAD
 @DATA_DIR
 @click.option(
-    "--pictures", type=FOLDER, help="Check on the pictures in a folder; without a data set nothing is measured."
+    "--pictures",
+    type=FOLDER,
+    help="Check on the pictures in a folder; without --dataset or --data nothing is measured.",
 )
 def ensemble(
     members: tuple[Path, ...],
     name: str,
     models_dir: Path,
     dataset: str | None,
+    data: Path | None,
+    skip_bad: bool,
     data_dir: Path | None,
     pictures: Path | None,
 ) -> None:
@@ -31,6 +42,7 @@ def ensemble(
     """
     import_keras()
     from training import ensemble
+    from training.inputs import Place
 
-    tried = ensemble.Tried(dataset, data_dir, pictures)
+    tried = ensemble.Tried(dataset, Place(data_dir, data, skip_bad=skip_bad), pictures)
     click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))
