@@ -41,13 +41,13 @@ class Place:
 DEFAULT = Place()
 
 
-def for_training(recipe: Recipe, place: Place) -> Dataset:
+def for_training(recipe: Recipe, place: Place, test_files: Sequence[str] | None = None) -> Dataset:
     """The recipe's data set, every picture that the recipe uses looked at.
 
-    Raises TrainingError that lists those which cannot be read; with `place.skip_bad` they are left out instead, and
-    stand in `origin`.
+    `test_files` are a folder's test pictures where a run has recorded them. Raises TrainingError that lists those which
+    cannot be read; with `place.skip_bad` they are left out instead, and stand in `origin`.
     """
-    dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe))
+    dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe, test_files))
     _check_channels(recipe, dataset)
     portions = portion(dataset, recipe)
     train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
@@ -67,7 +67,7 @@ def for_resuming(run: Run, place: Place) -> Dataset:
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     place = replace(_recorded(run, place), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
-    dataset = for_training(run.recipe(), place)
+    dataset = for_training(run.recipe(), place, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
         where = dataset.origin["folder"]
         raise TrainingError(f"The pictures in {where} have changed since {run.folder} began: start a new run.")
@@ -79,7 +79,7 @@ def for_measuring(run: Run, place: Place) -> Dataset:
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     recipe, place = run.recipe(), _recorded(run, place)
-    wanted = replace(_wanted(recipe), test_files=origin.get("test_files"))
+    wanted = _wanted(recipe, origin.get("test_files"))
     note = place.note or recorded["given_note"]
     dataset = datasets.load(recipe.dataset, place.data_dir, note, place.folder, wanted)
     return _readable(dataset, place.skip_bad or origin.get("skip_bad", False))
@@ -127,8 +127,8 @@ def _check_rest(portions: Portions, recipe: Recipe, bad: list[str]) -> None:
             raise TrainingError(f"No picture is left {purpose}: {len(bad):,} cannot be read, such as {bad[0]}")
 
 
-def _wanted(recipe: Recipe) -> Wanted:
-    return Wanted(form_of(recipe), recipe.test_share, recipe.seed)
+def _wanted(recipe: Recipe, test_files: Sequence[str] | None) -> Wanted:
+    return Wanted(form_of(recipe), recipe.test_share, recipe.seed, test_files)
 
 
 def _recorded(run: Run, place: Place) -> Place:

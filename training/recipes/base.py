@@ -43,7 +43,7 @@ class Recipe:
     shorter_px: int | None = None
     """None: 8/7 of the network's side, as 256 for 224."""
     test_share: float = 0.2
-    """Of each class of a folder without `val/`: the test set, drawn by `seed`."""
+    """About so much of each class of a folder without `val/` is the test set, drawn picture by picture by `seed`."""
 
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0

@@ -102,6 +102,19 @@ def test_a_run_goes_on_with_the_same_pictures_only(tmp_path: Path) -> None:
         inputs.for_resuming(run, Place(folder=tmp_path / "moved"))
 
 
+def test_a_run_goes_on_with_the_test_pictures_that_it_began_with(tmp_path: Path) -> None:
+    """Also where they were drawn in another way, as by an earlier release."""
+    photos = fill(tmp_path / "photos", "red", "blue", count=20)
+    began = inputs.for_training(RECIPE, Place(folder=photos))
+    drawn = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
+    assert set(began.origin["test_files"]) != set(drawn)
+    origin = {**began.origin, "test_files": drawn}
+    run = start_run(tmp_path / "runs", RECIPE, {"dataset": {"given_note": None, "origin": origin}})
+    again = inputs.for_resuming(run, Place())
+    assert again.origin["test_files"] == drawn
+    assert len(again.train) == 37
+
+
 def test_a_run_is_measured_on_its_own_test_pictures(tmp_path: Path) -> None:
     fill(tmp_path / "photos", "red", "blue", count=20)
     dataset, run = record(tmp_path / "photos", tmp_path / "runs")

@@ -107,13 +107,54 @@ def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
     assert not rest.unreadable(np.arange(len(rest)))
 
 
+def pictures_of(*counts: int) -> Files:
+    """So many files of each class, in folders as a listing has them."""
+    paths = [f"{number}/{i:04}.jpg" for number, count in enumerate(counts) for i in range(count)]
+    return Files(paths, np.repeat(np.arange(len(counts)), counts))
+
+
 def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
-    files = Files([f"{i}.jpg" for i in range(106)], np.repeat([0, 1, 2, 3], [60, 43, 2, 1]))
+    files = pictures_of(4000, 400, 3, 2, 1)
     train, test = split_off(files, 0.25, seed=1)
-    assert np.bincount(test.classes, minlength=4).tolist() == [15, 11, 1, 0]
+    large, medium, *small = np.bincount(test.classes, minlength=5).tolist()
+    assert large == pytest.approx(1000, abs=4 * 27.4)  # four deviations of the binomial distribution
+    assert medium == pytest.approx(100, abs=4 * 8.7)
+    assert 1 <= small[0] <= 2
+    assert small[1:] == [1, 0]
     assert sorted([*train.paths, *test.paths]) == sorted(files.paths)
+    assert list(test.paths) == sorted(test.paths)
     assert split_off(files, 0.25, seed=1)[1].paths == test.paths
     assert split_off(files, 0.25, seed=2)[1].paths != test.paths
+
+
+@pytest.mark.parametrize("share", [0.001, 0.2, 0.999])
+def test_each_part_has_a_picture_of_every_class_that_has_two(share: float) -> None:
+    files = pictures_of(*range(2, 40))
+    for part in split_off(files, share, seed=1):
+        assert (np.bincount(part.classes, minlength=38) > 0).all()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_pictures_that_are_added_move_no_other(share: float) -> None:
+    """What a published version was trained on must not be what the next one is compared with it on."""
+    files = pictures_of(*[200] * 5)
+    more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
+    grown = Files([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
+    for seed in range(5):
+        before, after = (split_off(some, share, seed) for some in (files, grown))
+        assert set(before[0].paths) <= set(after[0].paths)
+        assert set(before[1].paths) <= set(after[1].paths)
+        assert len(after[1]) > len(before[1])
+
+
+def test_of_few_pictures_none_that_was_learnt_becomes_a_test_picture() -> None:
+    """The only test picture of a small class may be relieved by a new one, and is learnt from then: that is fair."""
+    relieved = 0
+    for seed in range(400):
+        before, after = (split_off(pictures_of(count), 0.2, seed) for count in (5, 9))
+        assert not set(before[0].paths) & set(after[1].paths)
+        relieved += len(set(before[1].paths) & set(after[0].paths))
+    assert 0 < relieved < 100
 
 
 def open_folder(folder: Path, wanted: Wanted = WANTED):
