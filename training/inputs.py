@@ -124,7 +124,13 @@ def _check_rest(portions: Portions, recipe: Recipe, bad: list[str]) -> None:
     wanted = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
     for part, purpose in wanted.items():
         if not len(getattr(portions, part)) and (part != "validation" or recipe.validation):
-            raise TrainingError(f"No picture is left {purpose}: {len(bad):,} cannot be read, such as {bad[0]}")
+            raise TrainingError(f"No picture is left {purpose}: {_reason(bad)}")
+
+
+def _reason(bad: list[str]) -> str:
+    if bad:
+        return f"{len(bad):,} cannot be read, such as {bad[0]}"
+    return "a class needs two or more, of which one is for the test, or a val/ folder beside train/."
 
 
 def _wanted(recipe: Recipe, test_files: Sequence[str] | None) -> Wanted:

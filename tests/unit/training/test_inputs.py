@@ -68,6 +68,12 @@ def test_where_no_picture_is_left_nothing_is_trained(tmp_path: Path) -> None:
         inputs.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
 
 
+def test_one_picture_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
+    fill(tmp_path, "red", "blue", count=1)
+    with pytest.raises(TrainingError, match="No picture is left for the test: a class needs two or more, of which"):
+        inputs.for_training(RECIPE, Place(folder=tmp_path))
+
+
 def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "limit": 2})
     fill(tmp_path, "red", "blue", count=20)
