@@ -123,6 +123,20 @@ class ExtraGraph(File):
     parity: Parity | None = None
 
 
+class Division(_Part):
+    """How a training run divided its pictures, so that those which the network never learnt are found again by `seed`.
+
+    `validation` of the training pictures (below 1: that share of them) were held out; `limit` is the most that were
+    used of each part. Of a folder of pictures, `test_share` was for the test where the folder did not say, and `digest`
+    is over all its files and which of them were for the test.
+    """
+
+    validation: int | float = Field(ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    digest: Sha256 | None = None
+
+
 class Provenance(_Part):
     """Where the weights came from."""
 
@@ -133,6 +147,7 @@ class Provenance(_Part):
     dataset: str | None = None
     dataset_note: str | None = None
     seed: int | None = None
+    division: Division | None = None
     libraries: dict[str, str] = {}
 
 

@@ -2,26 +2,29 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.manifest import Manifest, Provenance
 from service.repository import VersionFolder
 from training import datasets
 from training.batches import portion
-from training.datasets.base import Dataset
-from training.datasets.folder import Wanted
+from training.datasets import FOLDER
+from training.datasets.base import Dataset, Split
+from training.datasets.folder import Wanted, division_digest
 from training.errors import TrainingError
 from training.evaluate import Scores, score
+from training.inputs import Place, check_readable
 from training.pictures import Form, prepare_file
 from training.recipes import RECIPES
+from training.recipes.base import Recipe
 from training.service_path import ServicePath
 
 TEST_SHARE = 0.2
 """Of a folder of pictures without a test set."""
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 5000
-"""Of training pictures, where no recipe tells which ones were held out."""
+"""Of training pictures, where nothing tells which ones the run held out, or these are too few."""
 FEWEST_HELD_OUT = 200
 
 Indices = NDArray[np.int64]
@@ -29,11 +32,16 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pictures:
-    """`held_out` are not among those that calibrate, nor, where the recipe is known, those that the network learnt."""
+    """`held_out` are not among those that calibrate, nor, where `divided_as_trained`, those that the network learnt.
+
+    `tested_as_published` is whether the data set's test pictures are those of the version's test accuracy.
+    """
 
     dataset: Dataset
     calibrating: Indices
     held_out: Indices
+    divided_as_trained: bool
+    tested_as_published: bool
 
     def prepared(self, form: Form) -> NDArray[np.uint8]:
         """The calibrating pictures as the service gives them to a graph."""
@@ -46,43 +54,84 @@ class Pictures:
         return score(path.probabilities(_files(train, self.held_out)), train.labels[self.held_out])
 
 
-def pictures_for(
-    version: VersionFolder, name: str | None, data_dir: Path | None, folder: Path | None, count: int
-) -> Pictures:
+def pictures_for(version: VersionFolder, name: str | None, place: Place, count: int) -> Pictures:
     """The data set of a version, or the one named, or a folder's pictures; `count` of them calibrate.
 
-    Raises TrainingError where there is none, it has other classes, or too few pictures.
+    Raises TrainingError where there is none, it has other classes, or too few pictures, and for those that cannot be
+    read: it lists them, or leaves them out where `place.skip_bad`.
     """
     provenance = version.manifest.provenance
-    named = name or ("folder" if folder is not None else provenance.dataset)
+    named = name or (FOLDER if place.folder is not None else provenance.dataset)
     if named is None:
         raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training pictures.")
-    form = Form(version.manifest.input, version.manifest.preprocessing)
-    seed = provenance.seed or 0
-    dataset = datasets.load(named, data_dir, None, folder, Wanted(form, TEST_SHARE, seed))
+    dataset = datasets.load(named, place.data_dir, place.note, place.folder, _wanted(version.manifest))
     if dataset.labels != version.labels:
         raise TrainingError(f"{named} has other classes than the network: {_difference(dataset, version)}.")
-    held_out, rest = _divided(dataset, provenance.recipe, seed)
+    held_out, rest, divided_as_trained = _divided(dataset, provenance)
     if len(held_out) < FEWEST_HELD_OUT or not len(rest):
         raise TrainingError(
             f"{named} has {len(dataset.train):,} training pictures; at least {5 * FEWEST_HELD_OUT:,} are needed to "
             "hold some out."
         )
-    return Pictures(dataset, rest[:count], held_out)
+    tested_as_published = _is_the_same(dataset, provenance)
+    return _readable(Pictures(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), place.skip_bad)
 
 
-def _divided(dataset: Dataset, recipe_name: str | None, seed: int) -> tuple[Indices, Indices]:
-    """Held out and the rest, as the recipe's run divided them, else by chance."""
-    recipe = RECIPES.get(recipe_name or "")
-    if recipe is not None and recipe.dataset == dataset.name and recipe.validation >= FEWEST_HELD_OUT:
-        portions = portion(dataset, replace(recipe, seed=seed))
-        return portions.validation, portions.train
-    shuffled = np.random.default_rng(seed).permutation(len(dataset.train))
+def _wanted(manifest: Manifest) -> Wanted:
+    """The pictures in the form in which the version takes them, and the test pictures of its run."""
+    division = manifest.provenance.division
+    test_share = (division and division.test_share) or TEST_SHARE
+    return Wanted(Form(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
+
+
+def _divided(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
+    """Held out and the rest; and whether so by the version's run, or else by chance."""
+    if recipe := _recipe_of(dataset, provenance):
+        portions = portion(dataset, recipe)
+        if len(portions.validation) >= FEWEST_HELD_OUT:
+            return portions.validation, portions.train, True
+    shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
     cut = min(MOST_HELD_OUT, int(HELD_OUT_SHARE * len(shuffled)))
-    return shuffled[:cut], shuffled[cut:]
+    return shuffled[:cut], shuffled[cut:], False
 
 
-def _files(split, indices: Indices) -> Iterator[bytes]:
+def _recipe_of(dataset: Dataset, provenance: Provenance) -> Recipe | None:
+    """What divided the pictures when the network learnt from them; None where these are others, or nothing tells.
+
+    A version without `division` was made by an earlier release: its run is taken to have changed nothing in its recipe.
+    """
+    published = RECIPES.get(provenance.recipe or "")
+    told = provenance.division or (published if published and published.dataset == dataset.name else None)
+    if told is None or not _is_the_same(dataset, provenance):
+        return None
+    settings = {"validation": told.validation, "limit": told.limit, "seed": provenance.seed or 0}
+    return Recipe(name=dataset.name, dataset=dataset.name, architecture=provenance.architecture or "", **settings)
+
+
+def _is_the_same(dataset: Dataset, provenance: Provenance) -> bool:
+    """Whether these are the pictures of the version's run, the same of them for the test."""
+    if dataset.name != provenance.dataset:
+        return False
+    recorded = provenance.division and provenance.division.digest
+    return dataset.name != FOLDER if recorded is None else recorded == division_digest(dataset.origin)
+
+
+def _readable(pictures: Pictures, skip_bad: bool) -> Pictures:
+    """The pictures that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
+    dataset = pictures.dataset
+    bad_train = dataset.train.unreadable(np.concatenate([pictures.held_out, pictures.calibrating]))
+    bad_test = dataset.test.unreadable(np.arange(len(dataset.test)))
+    check_readable([*bad_train.values(), *bad_test.values()], skip_bad)
+    bad = list(bad_train)
+    return replace(
+        pictures,
+        dataset=replace(dataset, test=dataset.test.without(list(bad_test))) if bad_test else dataset,
+        calibrating=pictures.calibrating[~np.isin(pictures.calibrating, bad)],
+        held_out=pictures.held_out[~np.isin(pictures.held_out, bad)],
+    )
+
+
+def _files(split: Split, indices: Indices) -> Iterator[bytes]:
     return (split.encoded(int(index)) for index in indices)
 
 

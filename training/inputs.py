@@ -53,8 +53,7 @@ def for_training(recipe: Recipe, place: Place, test_files: Sequence[str] | None 
     train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
     test = dataset.test.unreadable(portions.test)
     bad = [*train.values(), *test.values()]
-    if bad and not place.skip_bad:
-        raise _unreadable(bad)
+    check_readable(bad, place.skip_bad)
     origin = {**dataset.origin, "skip_bad": place.skip_bad, "skipped": bad} if dataset.origin else {}
     left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
     dataset = replace(dataset, origin=origin, workers=place.workers, **left_out)
@@ -112,6 +111,13 @@ def form_of(recipe: Recipe) -> Form:
     return Form(size, Preprocessing(resize="shorter", shorter=shorter))
 
 
+def check_readable(bad: Sequence[str], skip_bad: bool) -> None:
+    """Raises TrainingError that lists these pictures, "file: reason" each, unless they are to be skipped."""
+    if bad and not skip_bad:
+        lines = "\n".join(f"  {line}" for line in bad)
+        raise TrainingError(f"Pictures that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")
+
+
 def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
     for name in ("saturation", "lighting"):
         if getattr(recipe, name) and dataset.train.shape[-1] == 1:
@@ -148,11 +154,5 @@ def _recorded(run: Run, place: Place) -> Place:
 def _readable(dataset: Dataset, skip_bad: bool) -> Dataset:
     """The data set, all of its test pictures looked at. Raises TrainingError unless damaged ones are to be skipped."""
     bad = dataset.test.unreadable(np.arange(len(dataset.test)))
-    if bad and not skip_bad:
-        raise _unreadable(list(bad.values()))
+    check_readable(list(bad.values()), skip_bad)
     return replace(dataset, test=dataset.test.without(list(bad))) if bad else dataset
-
-
-def _unreadable(bad: list[str]) -> TrainingError:
-    lines = "\n".join(f"  {line}" for line in bad)
-    return TrainingError(f"Pictures that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")

@@ -10,19 +10,30 @@ SECTION = "## Precisions"
 BEFORE = ("## Training", "## Limits", "## How to reproduce")
 
 
-def renew_card(folder: Path, name: str, version: int, manifest: Manifest, command: str, calibrating: int) -> None:
-    """Writes the new version's number and its graphs into the card in `folder`; without a card, a short one."""
+def renew_card(
+    folder: Path,
+    name: str,
+    version: int,
+    manifest: Manifest,
+    command: str,
+    calibrating: int,
+    note: str | None = None,
+) -> None:
+    """Writes the new version's number and its graphs into the card in `folder`; without a card, a short one.
+
+    `note` is what must be known of the pictures.
+    """
     path = folder / FILE_NAME
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     heading = f"# {name}, version {version}\n"
     text = re.sub(r"\A# .*\n", heading, text) if text.startswith("# ") else heading + text
     text = re.sub(rf"(?ms)^{SECTION}\n.*?(?=^## |\Z)", "", text)
     place = next((text.index(f"\n{mark}") + 1 for mark in BEFORE if f"\n{mark}" in text), len(text))
-    section = precisions(manifest, command, calibrating)
+    section = precisions(manifest, command, calibrating, note)
     path.write_text(f"{text[:place]}{section}\n\n{text[place:]}".rstrip() + "\n", encoding="utf-8")
 
 
-def precisions(manifest: Manifest, command: str, calibrating: int) -> str:
+def precisions(manifest: Manifest, command: str, calibrating: int, note: str | None = None) -> str:
     """The section: a table of the graphs, and what each is for."""
     rows = [
         "| graph | bytes | held out | test | same class as float32 | largest difference |",
@@ -32,7 +43,9 @@ def precisions(manifest: Manifest, command: str, calibrating: int) -> str:
     told = [_told(variant) for variant in manifest.variants if variant.precision != "float32"]
     return (
         f"{SECTION}\n\nAccuracies on training pictures held out, by which a graph is accepted, and on the test set, "
-        "which decides nothing; difference of a probability over test pictures.\n\n"
+        "which decides nothing; difference of a probability over test pictures."
+        + (f" {note}" if note else "")
+        + "\n\n"
         + "\n".join(rows)
         + f"\n\nint8 was calibrated on {calibrating:,} other training pictures. "
         + " ".join(told)

@@ -34,6 +34,7 @@ from training.clock import BATCH_SIZES as CLOCKED
 from training.clock import SECONDS, microseconds_per_image, processor
 from training.errors import TrainingError
 from training.evaluate import Scores
+from training.inputs import DEFAULT, Place
 from training.parity import BATCH_SIZES, sample_split
 from training.pictures import Form
 from training.quantize import Method, to_float16, to_int8
@@ -46,6 +47,8 @@ FILES: Mapping[Precision, str] = {"int8": "model.int8.onnx", "float16": "model.f
 MOST_LOST_POINTS: Mapping[Precision, float] = {"int8": 0.5, "float16": 0.1}
 FASTER = 1.05
 """How many times as fast as float32, at every batch size, a graph must be to be chosen."""
+
+LEARNT = "drawn by chance, and the network may have learnt them: which ones its run held out is not known, or too few"
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,7 @@ class Asked:
     clock_s: float = SECONDS
     """Spent on measuring each batch size."""
     dataset: str | None = None
-    data_dir: Path | None = None
-    folder: Path | None = None
+    place: Place = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class _Base:
     pictures: Pictures
     path: ServicePath
     held_out: Scores
+
+    @property
+    def publishes_test(self) -> bool:
+        """Whether accuracies on these test pictures may stand beside the one that the version came with, if any."""
+        return self.pictures.tested_as_published or self.version.manifest.variant("float32").test_accuracy is None
 
     @property
     def form(self) -> Form:
@@ -107,11 +114,13 @@ def _base(version: VersionFolder, asked: Asked, say: Say) -> _Base:
     variant = version.manifest.variant("float32")
     if variant is None:
         raise TrainingError(f"{version.path} has no float32 graph to start from.")
-    pictures = pictures_for(version, asked.dataset, asked.data_dir, asked.folder, asked.count)
+    pictures = pictures_for(version, asked.dataset, asked.place, asked.count)
     graph = version.graph(variant)
     path = _path(graph, version)
     held_out = pictures.held_out_scores(path)
     say(f"float32: {held_out.accuracy:.2%} of {held_out.pictures:,} training pictures held out")
+    if not pictures.divided_as_trained:
+        say(f"these are {LEARNT}")
     return _Base(version, graph, pictures, path, held_out)
 
 
@@ -119,8 +128,13 @@ def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> Non
     for path in base.version.path.iterdir():
         shutil.copy2(path, folder / path.name)
     manifest = read_manifest(folder)
+    figures = {"held_out_accuracy": base.held_out.accuracy}
     test = base.path.score(base.pictures.dataset.test)
-    figures = {"test_accuracy": test.accuracy, "held_out_accuracy": base.held_out.accuracy}
+    say(f"float32: {test.accuracy:.2%} of the {test.pictures:,} test pictures")
+    if base.publishes_test:
+        figures["test_accuracy"] = test.accuracy
+    else:
+        say("these are not the pictures of the published test accuracy, which stays; the new graphs are given none")
     made = [_variant(folder, precision, base, asked, say) for precision in asked.precisions]
     kept = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
@@ -131,7 +145,9 @@ def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> Non
     changed = manifest.model_copy(update={"variants": variants, "samples": _samples(folder, manifest, variants)})
     write_manifest(changed, folder)
     source = f"models/{base.version.model}/{base.version.version}"
-    renew_card(folder, base.version.model, number, changed, _command(source, asked), len(base.pictures.calibrating))
+    note = None if base.pictures.divided_as_trained else f"Those held out are {LEARNT}."
+    calibrating = len(base.pictures.calibrating)
+    renew_card(folder, base.version.model, number, changed, _command(source, asked), calibrating, note)
 
 
 def _variant(folder: Path, precision: Precision, base: _Base, asked: Asked, say: Say) -> Variant:
@@ -153,13 +169,13 @@ def _variant(folder: Path, precision: Precision, base: _Base, asked: Asked, say:
             f"services with CONVOY_PRECISION={precision}."
         )
     test = path.score(base.pictures.dataset.test)
-    say(f"{precision}: {test.accuracy:.2%} of the {test.pictures:,} test pictures")
+    say(f"{precision}: {test.accuracy:.2%} of the same {test.pictures:,} test pictures")
     return Variant(
         file=graph.name,
         sha256=sha256_of(graph),
         precision=precision,
         bytes=graph.stat().st_size,
-        test_accuracy=test.accuracy,
+        test_accuracy=test.accuracy if base.publishes_test else None,
         held_out_accuracy=held_out.accuracy,
         parity=_parity(path, base),
         speed=speed,
@@ -247,4 +263,7 @@ def _command(source: str, asked: Asked) -> str:
     if asked.method != "minmax":
         words.append(f"--calibration {asked.method}")
     words += ["--reduce-range"] * asked.reduce_range + ["--even-if-slower"] * asked.even_if_slower
+    if asked.dataset is not None:
+        words.append(f"--dataset {asked.dataset}")
+    words += ["--data FOLDER"] * (asked.place.folder is not None) + ["--skip-bad"] * asked.place.skip_bad
     return " ".join(words)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from service.manifest import (
+    Division,
     ExtraGraph,
     File,
     Input,
@@ -20,9 +21,11 @@ from service.manifest import (
 )
 from training import backend, plots
 from training.card import Facts, write_card
+from training.datasets.folder import division_digest
 from training.evaluate import Scores
 from training.graph import Graph, parameters_of
 from training.rewrites import pool_behind_filters
+from training.runs import Run
 from training.samples import write_samples
 from training.sources import Source
 
@@ -105,5 +108,16 @@ def _provenance(made: Made) -> Provenance:
         dataset=None if dataset is None else dataset.name,
         dataset_note=None if dataset is None else dataset.note,
         seed=None if recipe is None else recipe.seed,
+        division=None if made.source.run is None else _division(made.source.run),
         libraries=backend.library_versions(),
+    )
+
+
+def _division(run: Run) -> Division:
+    recipe, origin = run.recipe(), run.info()["dataset"].get("origin", {})
+    return Division(
+        validation=recipe.validation,
+        limit=recipe.limit,
+        test_share=recipe.test_share if "test_files" in origin else None,
+        digest=division_digest(origin),
     )

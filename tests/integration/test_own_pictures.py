@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from service.manifest import read_manifest
+from service.manifest import Division, read_manifest
 from tests.folders import fill
 from training import trainer
 from training.cli import main
+from training.datasets.folder import division_digest
 from training.inputs import Place
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
@@ -69,6 +70,8 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     manifest = read_manifest(version)
     assert (manifest.preprocessing.resize, manifest.preprocessing.shorter) == ("shorter", 32)
     assert manifest.input.shape == (28, 28, 1)
+    digest = division_digest(run.info()["dataset"]["origin"])
+    assert manifest.provenance.division == Division(validation=0.1, test_share=0.2, digest=digest)
     assert manifest.variants[0].test_accuracy == run.metrics()["test"]["accuracy"]
     card = (version / "card.md").read_text()
     assert "convoy-train run mlp --seed 1" in card

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from service.manifest import Manifest, Speed, read_manifest, sha256_of, write_manifest
 from service.repository import Repository
@@ -43,15 +44,17 @@ def fitted(outlier: float = 0) -> np.ndarray:
     return np.stack([weights, -weights], axis=1).astype(np.float32)
 
 
-def version(root: Path, weights: np.ndarray) -> Path:
-    """xo/1 with these weights."""
+def version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy: float | None = None) -> Path:
+    """xo/1 with these weights, trained and measured on that data set."""
     folder = write_version(root, "xo", 1, SHAPE, 2, graph=linear_graph(weights, SHAPE))
     (folder / "labels.txt").write_text("X\nO\n")
     (folder / "card.md").write_text("# xo, version 1\n\nA card.\n\n## Limits\n\nMany.\n")
     manifest = read_manifest(folder)
     labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
-    provenance = manifest.provenance.model_copy(update={"dataset": "xo", "recipe": "xo", "seed": 1})
-    write_manifest(manifest.model_copy(update={"labels": labels, "provenance": provenance}), folder)
+    provenance = manifest.provenance.model_copy(update={"dataset": dataset, "recipe": "xo", "seed": 1})
+    variants = [manifest.variants[0].model_copy(update={"test_accuracy": test_accuracy})]
+    changed = {"labels": labels, "provenance": provenance, "variants": variants}
+    write_manifest(manifest.model_copy(update=changed), folder)
     return folder
 
 
@@ -117,6 +120,54 @@ def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None
     with pytest.raises(TrainingError, match=r"int8 loses \d+\.\d\d points: \d\d\.\d\d% in place of \d\d\.\d\d% of 500"):
         variants.quantize(folder, Asked(even_if_slower=True), silent)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_a_test_accuracy_stays_where_other_pictures_are_at_hand(tmp_path: Path) -> None:
+    folder = version(tmp_path, fitted(), dataset="folder", test_accuracy=0.125)
+    said: list[str] = []
+    made = variants.quantize(folder, Asked(even_if_slower=True, clock_s=0.05, dataset="xo"), said.append)
+    float32, int8 = manifest_of(made).variants
+    assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
+    assert float32.held_out_accuracy > 0.75
+    assert (
+        "these are not the pictures of the published test accuracy, which stays; the new graphs are given none" in said
+    )
+    assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test pictures") for line in said)
+    card = (made / "card.md").read_text()
+    assert "Those held out are drawn by chance, and the network may have learnt them" in card
+    assert "--even-if-slower --dataset xo`" in card
+
+
+def test_a_test_accuracy_is_measured_anew_on_the_same_pictures(tmp_path: Path) -> None:
+    folder = version(tmp_path, fitted(), test_accuracy=0.125)
+    said: list[str] = []
+    made = variants.quantize(folder, Asked(even_if_slower=True, clock_s=0.05), said.append)
+    assert all(variant.test_accuracy > 0.75 for variant in manifest_of(made).variants)
+    assert not any("chance" in line for line in said)
+    assert "by chance" not in (made / "card.md").read_text()
+
+
+def test_a_damaged_picture_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = version(tmp_path, fitted())
+    for number, label in enumerate(("O", "X")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(640):
+            Image.new("L", (24, 24), 100 * number + 10).save(tmp_path / "photos" / label / f"{i}.png")
+    (folder / "labels.txt").write_text("O\nX\n")
+    manifest = read_manifest(folder)
+    labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+    write_manifest(manifest.model_copy(update={"labels": labels}), folder)
+    for path in (tmp_path / "photos" / "O").glob("?.png"):
+        path.write_bytes(b"GIF89a")
+    monkeypatch.chdir(tmp_path)
+    words = ["quantize", "xo/1", "--data", "photos", "--even-if-slower", "--calibrate-on", "2000"]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert "cannot be read: 10. Mend them, or add --skip-bad:\n" in refused.output
+    assert all(f"  O/{i}.png: " in refused.output for i in range(10))
+    done = CliRunner().invoke(main, [*words, "--skip-bad"])
+    assert done.exit_code == 0, done.output
+    assert "--even-if-slower --data FOLDER --skip-bad`" in (tmp_path / "xo/2/card.md").read_text()
 
 
 def speed(*ratios: float) -> Speed:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA, DATA_DIR, FOLDER, example, import_keras
+from training.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
 
 
 @click.command(
@@ -18,6 +18,7 @@ from training.options import DATA, DATA_DIR, FOLDER, example, import_keras
 @click.option("--fp16", is_flag=True, help="For GPUs.")
 @click.option("--dataset", help="Instead of the data set that the version names.")
 @DATA
+@SKIP_BAD
 @DATA_DIR
 @click.option("--calibrate-on", "count", type=click.IntRange(1), default=512, show_default=True, help="Pictures.")
 @click.option(
@@ -35,6 +36,7 @@ def quantize(
     fp16: bool,
     dataset: str | None,
     data: Path | None,
+    skip_bad: bool,
     data_dir: Path | None,
     count: int,
     method: str,
@@ -48,6 +50,7 @@ def quantize(
     """
     import_keras()
     from training import variants
+    from training.inputs import Place
 
     precisions = ("int8",) * (int8 or not fp16) + ("float16",) * fp16
     asked = variants.Asked(
@@ -57,7 +60,6 @@ def quantize(
         reduce_range=reduce_range,
         even_if_slower=even_if_slower,
         dataset=dataset,
-        data_dir=data_dir,
-        folder=data,
+        place=Place(data_dir, data, skip_bad=skip_bad),
     )
     click.echo(variants.quantize(version, asked, click.echo))

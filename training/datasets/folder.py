@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,6 +164,14 @@ def _divided(listing: Listing, wanted: Wanted) -> tuple[Files, Files]:
         raise TrainingError(f"{listing.folder} lacks {len(gone):,} of the run's test pictures: {', '.join(gone[:5])}.")
     second = np.array([place[path] for path in wanted.test_files], np.int64)
     return listing.train.at(np.setdiff1d(np.arange(len(listing.train)), second)), listing.train.at(second)
+
+
+def division_digest(origin: Mapping[str, Any]) -> str | None:
+    """SHA-256 of a data set's files and of which are for the test, from its `origin`; None where it is no folder."""
+    if not origin:
+        return None
+    names = [origin["digest"], *origin.get("test_files", ())]
+    return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
 
 
 def all_of(name: str, title: str, listing: Listing, labels: Sequence[str], form: Form) -> Dataset:

@@ -57,6 +57,7 @@ FULL: dict[str, Any] = {
         "dataset": "mnist",
         "dataset_note": "60,000 digits",
         "seed": 0,
+        "division": {"validation": 0.1, "limit": 300, "test_share": 0.2, "digest": SHA256},
         "libraries": {"keras": "3.15"},
     },
 }
@@ -127,6 +128,8 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "provenance": lambda m: m.pop("provenance"),
     "provenance.source": lambda m: m["provenance"].pop("source"),
     "provenance.author": lambda m: m["provenance"].update(author="me"),
+    "provenance.division.limit": lambda m: m["provenance"]["division"].update(limit=0),
+    "provenance.division.test_share": lambda m: m["provenance"]["division"].update(test_share=1),
     "notes": lambda m: m.update(notes=""),
 }
 
