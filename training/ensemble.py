@@ -17,6 +17,7 @@ from service.repository import Repository, VersionFolder
 from training import datasets, inputs
 from training.callbacks import Say
 from training.datasets.base import Dataset
+from training.datasets.folder import Drawn
 from training.errors import TrainingError
 from training.evaluate import Scores
 from training.graph_join import averaged
@@ -108,10 +109,19 @@ def _dataset(members: _Members, tried: Tried) -> Dataset | None:
     if tried.pictures is not None and tried.dataset is None and tried.place.folder is None:
         return None
     name, manifest, labels = _dataset_name(members, tried), members.first.manifest, members.first.labels
-    dataset = inputs.for_network(name, tried.place, manifest.input, manifest.preprocessing, labels)
+    drawn = _drawn(members)
+    dataset = inputs.for_network(name, tried.place, manifest.input, manifest.preprocessing, labels, drawn)
     if len(dataset.labels) != len(labels):
         raise TrainingError(f"The members have {len(labels)} classes, {name} has {len(dataset.labels)}.")
     return dataset
+
+
+def _drawn(members: _Members) -> Drawn | None:
+    """What all members have kept for the test of a folder of pictures; None where that is not known, or not one."""
+    provenances = [version.manifest.provenance for version in members.versions]
+    told = {(p.division.test_share, p.seed) if p.division else (None, None) for p in provenances}
+    test_share, seed = told.pop()
+    return None if told or test_share is None or seed is None else Drawn(test_share, seed)
 
 
 def _dataset_name(members: _Members, tried: Tried) -> str:

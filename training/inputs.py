@@ -15,6 +15,7 @@ from training.architectures import own_input
 from training.batches import Portions, portion
 from training.datasets import Wanted
 from training.datasets.base import Dataset
+from training.datasets.folder import Drawn
 from training.errors import TrainingError
 from training.pictures import Form
 from training.recipes.base import APPLICATION, Recipe
@@ -85,18 +86,24 @@ def for_measuring(run: Run, place: Place) -> Dataset:
 
 
 def for_network(
-    name: str | None, place: Place, expects: Input, how: Preprocessing, labels: Sequence[str] | None
+    name: str | None,
+    place: Place,
+    expects: Input,
+    how: Preprocessing,
+    labels: Sequence[str] | None,
+    drawn: Drawn | None = None,
 ) -> Dataset:
-    """A data set to measure any network on, or all pictures of `place.folder`; these fit its `labels` by name.
+    """A data set to measure any network on, or the pictures of `place.folder`; these fit its `labels` by name.
 
-    Raises TrainingError when there is none, and for pictures that it cannot take.
+    Of a folder without `val/` these are all pictures, or those that were `drawn` for the test. Raises TrainingError
+    when there is none, and for pictures that it cannot take.
     """
     name = datasets.FOLDER if place.folder else name
     if name is None:
         raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of pictures.")
     if name in datasets.DATASETS:
         return datasets.load(name, place.data_dir, place.note)
-    dataset = datasets.load_to_measure(name, place.data_dir, place.folder, labels, Form(expects, how))
+    dataset = datasets.load_to_measure(name, place.data_dir, place.folder, labels, Form(expects, how), drawn)
     return _readable(replace(dataset, note=place.note or dataset.note), place.skip_bad)
 
 

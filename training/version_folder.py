@@ -118,6 +118,6 @@ def _division(run: Run) -> Division:
     return Division(
         validation=recipe.validation,
         limit=recipe.limit,
-        test_share=recipe.test_share if "test_files" in origin else None,
+        test_share=origin.get("test_share"),
         digest=division_digest(origin),
     )

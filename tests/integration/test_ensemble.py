@@ -8,13 +8,15 @@ import pytest
 from click.testing import CliRunner
 from onnx import version_converter
 
-from service.manifest import Preprocessing, read_manifest, sha256_of, write_manifest
+from service.manifest import Division, Preprocessing, read_manifest, sha256_of, write_manifest
 from service.repository import Repository
 from service.session import Session
 from service.verify import verify
 from tests.folders import COLOURS, fill
 from tests.versions import write_version
 from training.cli import main
+from training.datasets.folder import split_off
+from training.datasets.listing import list_pictures
 
 SHAPE = (24, 24, 1)
 CROPPED = Preprocessing(resize="shorter", shorter=9)
@@ -97,6 +99,30 @@ def test_members_of_own_pictures_are_measured_on_a_folder(root: Path, tmp_path: 
     assert manifest.provenance.dataset == "folder"
     assert "also those that it may have been trained on" in manifest.provenance.dataset_note
     assert "--name pets-together --data FOLDER" in (root / "pets-together/1/card.md").read_text()
+
+
+def test_members_that_kept_the_same_pictures_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
+    of_photos(root, {"seed": 3, "division": Division(validation=0.1, test_share=0.3)})
+    photos = fill(tmp_path / "photos", *COLOURS, count=20)
+    _, test = split_off(list_pictures(photos).train, 0.3, seed=3)
+    for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
+        (photos / name).write_bytes(b"learnt: not looked at")
+    code, output = run(*PETS, "--data", "photos")
+    assert (code, f"over {len(test)} pictures" in output) == (0, True), output
+    assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
+
+
+def test_members_that_kept_other_pictures_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
+    of_photos(root, {"seed": 3, "division": Division(validation=0.1, test_share=0.3)})
+    second = root / "pets" / "2"
+    manifest = read_manifest(second)
+    provenance = manifest.provenance.model_copy(update={"seed": 4})
+    write_manifest(manifest.model_copy(update={"provenance": provenance}), second)
+    fill(tmp_path / "photos", *COLOURS, count=20)
+    code, output = run(*PETS, "--data", "photos")
+    assert (code, "over 60 pictures" in output) == (0, True), output
+    note = Repository(root).open("pets-together", 1).manifest.provenance.dataset_note
+    assert "also those that it may have been trained on" in note
 
 
 def test_the_test_pictures_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:

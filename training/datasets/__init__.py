@@ -8,7 +8,7 @@ from pathlib import Path
 from training.datasets import cifar10, imagenette, mnist, xo
 from training.datasets.base import Dataset
 from training.datasets.cache import PictureCache, cache_limit_bytes
-from training.datasets.folder import Wanted, all_of, as_dataset
+from training.datasets.folder import Drawn, Wanted, all_of, as_dataset
 from training.datasets.listing import Listing, list_pictures
 from training.errors import TrainingError
 from training.pictures import Form
@@ -50,14 +50,19 @@ def load(
 
 
 def load_to_measure(
-    name: str, data_dir: Path | None, folder: Path | None, labels: Sequence[str] | None, form: Form
+    name: str,
+    data_dir: Path | None,
+    folder: Path | None,
+    labels: Sequence[str] | None,
+    form: Form,
+    drawn: Drawn | None = None,
 ) -> Dataset:
-    """The test set of a folder of pictures, or all of them where it has none, for a network with these labels.
+    """The test set of a folder of pictures, for a network with these labels; all of them where it has none.
 
-    Raises TrainingError.
+    `drawn` is the part that a run has kept for the test where the folder does not say. Raises TrainingError.
     """
     title, listing = listing_of(name, data_dir, folder, least=1)
-    return all_of(name, title, listing, labels or listing.labels, form)
+    return all_of(name, title, listing, labels or listing.labels, form, drawn)
 
 
 def listing_of(name: str, data_dir: Path | None, folder: Path | None, least: int = 2) -> tuple[str, Listing]:

@@ -46,6 +46,14 @@ class Wanted:
     test_files: Sequence[str] | None = None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Which part of a folder a run has kept for the test, by `split_off`."""
+
+    test_share: float
+    seed: int
+
+
 class FolderSplit:
     """Picture files with their classes. The cache changes nothing but how long a second look takes."""
 
@@ -151,7 +159,7 @@ def as_dataset(name: str, title: str, listing: Listing, wanted: Wanted, cache: P
     train, test = listing.train, listing.test
     if test is None:
         train, test = _divided(listing, wanted)
-        origin |= {"test_files": list(test.paths)}
+        origin |= {"test_files": list(test.paths), "test_share": wanted.test_share}
     splits = [FolderSplit(listing.folder, files, wanted.form, cache) for files in (train, test)]
     return Dataset(name, title, listing.labels, *splits, preprocessing=wanted.form.preprocessing, origin=origin)
 
@@ -174,16 +182,26 @@ def division_digest(origin: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
 
 
-def all_of(name: str, title: str, listing: Listing, labels: Sequence[str], form: Form) -> Dataset:
-    """What a listing has to measure a network with: its test set, or all its pictures where it has none.
+def all_of(
+    name: str, title: str, listing: Listing, labels: Sequence[str], form: Form, drawn: Drawn | None = None
+) -> Dataset:
+    """What a listing has to measure a network with: its test set, or the `drawn` part, or else all its pictures.
 
     Classes go by their names. Raises TrainingError for one that is not among `labels`.
     """
     if strange := sorted(set(listing.labels) - set(labels)):
         raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(strange)}.")
-    files = listing.train if listing.test is None else listing.test
+    files, note = _to_measure(listing, drawn)
     same = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
     number = np.array([i if same else labels.index(label) for i, label in enumerate(listing.labels)])
     split = FolderSplit(listing.folder, Files(files.paths, number[files.classes]), form, PictureCache(0))
-    note = "all of the folder's pictures, also those that it may have been trained on" if listing.test is None else None
     return Dataset(name, title, tuple(labels), split, split, note, preprocessing=form.preprocessing)
+
+
+def _to_measure(listing: Listing, drawn: Drawn | None) -> tuple[Files, str | None]:
+    """The files, and what must be known of them."""
+    if listing.test is not None:
+        return listing.test, None
+    if drawn is not None:
+        return split_off(listing.train, drawn.test_share, drawn.seed)[1], None
+    return listing.train, "all of the folder's pictures, also those that it may have been trained on"
