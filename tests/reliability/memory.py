@@ -21,6 +21,7 @@ WORKERS = 2
 MODEL = "mnist-lenet5"
 SIZES = range(1, 65)
 CONNECTIONS = 32
+QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # so that nothing is refused, however the workers share them
 PARTS = 10
 GROWTH = 0.02  # of what a worker holds, from the middle to the end: more than the allocator's own unrest
 
@@ -66,7 +67,8 @@ def measure(requests: int) -> Grown:
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL), models / MODEL)
         bodies = Offered(models, MODEL).binary(list(SIZES))
         found = Grown()
-        with convoy.convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
+        settings = {"CONVOY_WORKERS": str(WORKERS), "CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
+        with convoy.convoy(models, Path(name, "log"), settings) as service:
             began_s = time.monotonic()
             for part in range(PARTS + 1):
                 found.resident_bytes.append((part * requests // PARTS, _resident(service.pid)))
