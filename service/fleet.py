@@ -54,7 +54,7 @@ class Fleet:
         try:
             self._registry.get(model)
         except (UnknownModel, NotReady):
-            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.problem(model)}") from None
+            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.problems.of(model)}") from None
         if others := self._others_problems(model):
             raise NotEverywhere(f"'{model}' cannot be loaded by {', '.join(others)}.")
 
@@ -87,7 +87,7 @@ class Fleet:
     def post(self, generation: int) -> None:
         """Puts this worker's sums and state on the board; whoever sees the state as fresh finds fresh sums too."""
         self._board.post_sums(self._own_sums())
-        self._board.post(generation, self._reasons(), self._registry.problems())
+        self._board.post(generation, self._reasons(), self._registry.problems.all())
 
     def asked(self) -> int:
         """Differs after another worker has asked for a `post`."""
@@ -146,6 +146,6 @@ class Fleet:
 
     def _others_problems(self, model: str) -> list[str]:
         """Workers with versions of the model that they could not load though this one could, and why."""
-        own = self._registry.problem(model)
+        own = self._registry.problems.of(model)
         told = ((slot, notice.problems.get(model, "")) for slot, notice in enumerate(self._board.notices()) if notice)
         return [f"worker {slot} ({why.removesuffix('.')})" for slot, why in told if why not in ("", own)]

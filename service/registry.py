@@ -11,12 +11,11 @@ from typing import NamedTuple
 from service import heap, logs, served
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.metrics import Metrics
-from service.repository import Repository, Stamp
+from service.problems import Problems
+from service.repository import Repository
 from service.served import Served
 from service.settings import Settings
-from service.wanted import Latest, Specific, Wanted, Wish
-
-THE_FOLDER = 0  # in place of a version's number
+from service.wanted import Wanted, Wish
 
 
 class IndexEntry(NamedTuple):
@@ -53,8 +52,7 @@ class Registry:
         self._required: set[str] | None = None
         self._root: tuple[int, int] | None = None
         self._root_problem = ""
-        self._problems: dict[str, dict[int, str]] = {}
-        self._broken: dict[tuple[str, int], Stamp] = {}
+        self.problems = Problems()
         self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, "load")  # the event loop's end would wait for its own
@@ -108,7 +106,7 @@ class Registry:
             return {"service": self._root_problem or f"Models are loading{now}."}
         if not self._required and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
-        return {model: self.problem(model) for model in self._required - self._models.keys()} | self.hanging()
+        return {model: self.problems.of(model) for model in self._required - self._models.keys()} | self.hanging()
 
     def hanging(self) -> dict[str, str]:
         """Models with a batch that takes longer than any request waits, so that it answers nobody, and why so."""
@@ -120,14 +118,6 @@ class Registry:
             if one.batcher.longest_run_s() > limit_s
         }
 
-    def problem(self, model: str) -> str:
-        """Why versions of the model could not be loaded; empty where none failed."""
-        return " ".join(self._problems.get(model, {}).values())
-
-    def problems(self) -> dict[str, str]:
-        """The same of all models where some failed."""
-        return {model: why for model in list(self._problems) if (why := self.problem(model))}
-
     async def reconcile(self, wanted: Wanted, only: str | None = None, retry: bool = False) -> None:
         """Loads and unloads until what is wanted and on disk is served, of all models or of one.
 
@@ -136,7 +126,7 @@ class Registry:
         """
         async with self._changing:
             if retry:
-                self._broken.clear()
+                self.problems.retry()
             found = await asyncio.to_thread(self._on_disk)
             if found is None:
                 return
@@ -147,8 +137,7 @@ class Registry:
                 self._required = here
             for name in self._models.keys() - here:
                 self._unload(name)
-            for name in self._problems.keys() - here:
-                self._forget(name)
+            self.problems.keep_models(here)
             self._required &= here
 
     async def close(self) -> None:
@@ -183,17 +172,6 @@ class Registry:
             logs.event(logging.INFO, "models can be read again")
         self._root_problem = problem
 
-    def _note_folder(self, name: str, problem: str) -> None:
-        """What is loaded of the model stays."""
-        if self._problems.get(name) != {THE_FOLDER: problem}:
-            logs.event(logging.ERROR, "model cannot be read", model=name, reason=problem)
-        self._problems[name] = {THE_FOLDER: problem}
-
-    def _forget(self, name: str) -> None:
-        """What was wrong with a model that is not wanted any more, or gone."""
-        del self._problems[name]
-        self._broken = {which: stamp for which, stamp in self._broken.items() if which[0] != name}
-
     def _numbers(self, name: str) -> list[int]:
         """Versions on disk, or those that are loaded where the folder cannot be read."""
         try:
@@ -208,14 +186,15 @@ class Registry:
         try:
             numbers = await asyncio.to_thread(self._repository.versions, name)
         except OSError as error:
-            self._note_folder(name, f"Its folder cannot be read: {error.strerror}.")
-            return
+            why = f"Its folder cannot be read: {error.strerror}."
+            if self.problems.note_folder(name, why):
+                logs.event(logging.ERROR, "model cannot be read", model=name, reason=why)
+            return  # what is loaded of it stays
         loaded = self._loaded(name)
-        noted = self._problems.get(name, {})
-        self._problems[name] = {number: why for number, why in noted.items() if number in numbers}
+        self.problems.keep_versions(name, numbers)
         kept: dict[int, Served] = {}
-        for number in self._by_policy(numbers, wish):
-            if self._enough(kept, wish):
+        for number in wish.best_first(numbers):
+            if wish.has_enough(len(kept), self._settings.latest_versions):
                 break
             await self._keep(name, number, wish, loaded, kept)
         if kept:
@@ -226,37 +205,24 @@ class Registry:
         elif not numbers and not self._is_another_root():
             self._unload(name)
 
-    def _by_policy(self, numbers: list[int], wish: Wish) -> list[int]:
-        """Candidates, best first."""
-        newest_first = sorted(numbers, reverse=True)
-        if isinstance(wish.versions, Specific):
-            return [number for number in newest_first if number in wish.versions.specific]
-        return newest_first
-
-    def _enough(self, kept: dict[int, Served], wish: Wish) -> bool:
-        if wish.versions is None:
-            return len(kept) >= self._settings.latest_versions
-        return isinstance(wish.versions, Latest) and len(kept) >= wish.versions.latest
-
     async def _keep(
         self, name: str, number: int, wish: Wish, loaded: dict[int, Served], kept: dict[int, Served]
     ) -> None:
         """Puts the version among the kept ones: as it is, or freshly loaded; a broken one is noted instead."""
-        problems = self._problems.setdefault(name, {})
         stamp = await asyncio.to_thread(self._repository.stamp, name, number)
         if number in loaded:
             kept[number] = loaded[number]
-            problems.pop(number, None)
-        elif self._broken.get((name, number)) != stamp:
+            self.problems.solve(name, number)
+        elif not self.problems.would_fail_again(name, number, stamp):
             try:
                 loop = asyncio.get_running_loop()
                 kept[number] = await loop.run_in_executor(self._loader, self._open, name, number, wish)
-                problems.pop(number, None)
+                self.problems.solve(name, number)
             except Exception as error:  # whatever it does to those who load it, the others have their turn
-                self._broken[name, number] = stamp
-                problems[number] = str(error) or type(error).__name__
+                why = str(error) or type(error).__name__
+                self.problems.note(name, number, stamp, why)
                 self._metrics.broken_versions.labels(name).inc()
-                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=problems[number])
+                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=why)
 
     def _open(self, name: str, number: int, wish: Wish) -> Served:
         self.being_loaded = f"{name}/{number}"
@@ -296,14 +262,14 @@ class Registry:
     def _why_unloaded(self, model: str, version: int) -> str:
         if self.being_loaded == f"{model}/{version}":
             return "loading"
-        return self._problems.get(model, {}).get(version, "unloaded")
+        return self.problems.of_version(model, version) or "unloaded"
 
     def _why_not(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
         if model in self._models:
             return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
         if self._required is None:
             return NotReady("Models are loading.")
-        if problem := self.problem(model):
+        if problem := self.problems.of(model):
             return NotReady(f"Model '{model}' is broken: {problem}")
         return UnknownModel(f"There is no model '{model}'.")
 

@@ -48,6 +48,19 @@ class Wish(_Part):
     weight: float = Field(default=1.0, gt=0.01, le=1)
     instances: int = Field(default=1, ge=1, le=64)
 
+    def best_first(self, numbers: list[int]) -> list[int]:
+        """Which of these versions `versions` asks for, the newest first."""
+        newest_first = sorted(numbers, reverse=True)
+        if isinstance(self.versions, Specific):
+            return [number for number in newest_first if number in self.versions.specific]
+        return newest_first
+
+    def has_enough(self, count: int, otherwise: int) -> bool:
+        """Whether so many versions are all that is asked for; `otherwise` so many where nothing is."""
+        if self.versions is None:
+            return count >= otherwise
+        return isinstance(self.versions, Latest) and count >= self.versions.latest
+
 
 class Wanted(_Part):
     """The whole file. `generation` grows with every change."""

@@ -21,7 +21,7 @@ SERVICE = (
     "jobs jobs.confusion jobs.errors jobs.names jobs.progress keys metrics providers tracing version_metrics",
     # what knows one thing, and no other thing beside it
     "acceptor batcher board bucket drawings flags images jobs.shards occlusion preprocess repository samples session",
-    "completion features jobs.pictures",
+    "completion features jobs.pictures problems",
     "fetch jobs.decoding rollback served supervisor verify",
     # what is loaded, and for whom
     "jobs.pool mirror registry",

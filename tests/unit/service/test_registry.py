@@ -220,10 +220,10 @@ def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
         assert [(entry.model, entry.version, entry.ready) for entry in registry.index()] == [
             *(("a", "1", True), ("b", "1", False), ("b", "2", True))
         ]
-        assert registry.problem("a") == "Its folder cannot be read: Permission denied."
+        assert registry.problems.of("a") == "Its folder cannot be read: Permission denied."
         repository.unreadable = ""
         await registry.reconcile(Wanted())
-        assert registry.problem("a") == ""
+        assert registry.problems.of("a") == ""
         await registry.close()
 
     asyncio.run(test())
@@ -238,7 +238,7 @@ def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_other
     write_version(tmp_path, "c", 1)
     registry = loaded(tmp_path)
     assert versions(registry) == {"a": ["1"], "c": ["1"]}
-    assert "labels.txt" in registry.problem("b")
+    assert "labels.txt" in registry.problems.of("b")
 
 
 def test_whatever_loading_one_version_raises_the_others_are_loaded(
@@ -254,7 +254,7 @@ def test_whatever_loading_one_version_raises_the_others_are_loaded(
     write_version(tmp_path, "b", 1)
     registry = loaded(tmp_path)
     assert versions(registry) == {"b": ["1"]}
-    assert registry.problem("a") == "MemoryError"
+    assert registry.problems.of("a") == "MemoryError"
 
 
 def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_
         (folder / "labels.txt").write_bytes(good)
         await registry.reconcile(Wanted())
         assert (registry.get("a").version, tries()) == ("2", 2)
-        assert registry.problem("a") == ""
+        assert registry.problems.of("a") == ""
         await registry.close()
 
     asyncio.run(test())

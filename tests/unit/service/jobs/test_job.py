@@ -214,6 +214,17 @@ def test_pictures_that_are_all_broken_need_no_model_run(here: Path) -> None:
     assert files("r.jsonl") == []
 
 
+def begin(finished: bool, stopping: list[int]) -> None:
+    """A job that is done, or stopped before its third batch was written."""
+    if finished:
+        classify()
+        return
+    stopping.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        classify()
+    stopping.clear()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -227,13 +238,7 @@ def test_another_job_does_not_take_the_output(
     here: Path, change: dict[str, Any], says: str, finished: bool, stopping: list[int]
 ) -> None:
     write_version(here / "models", "other", 1)
-    if finished:
-        classify()
-    else:
-        stopping.append(2)
-        with pytest.raises(KeyboardInterrupt):
-            classify()
-        stopping.clear()
+    begin(finished, stopping)
     with pytest.raises(OutputTaken, match=says):
         classify(**change)
     assert classify(**change, overwrite=True).pictures > 0
@@ -263,13 +268,7 @@ def processor(here: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 def test_what_other_settings_would_answer_is_another_job(
     processor: set[str], settings: dict[str, Any], says: str, finished: bool, stopping: list[int]
 ) -> None:
-    if finished:
-        classify()
-    else:
-        stopping.append(2)
-        with pytest.raises(KeyboardInterrupt):
-            classify()
-        stopping.clear()
+    begin(finished, stopping)
     with pytest.raises(OutputTaken, match=says):
         classify(settings=settings)
 
