@@ -29,7 +29,7 @@ format: $(DEV)
 	.venv-dev/bin/ruff check --fix .
 	.venv-dev/bin/ruff format .
 
-readme: $(DEV)  ## write the README's tables and file map anew from the code
+readme: $(DEV)  ## write the README's tables anew from the code
 	.venv-dev/bin/python -m tests.readme
 
 requirements:  ## resolve the pinned, hashed lists anew (needs uv)

@@ -1,8 +1,5 @@
 """The generated parts of README.md: `make readme` writes them from the code, a test holds the file to it."""
 
-import ast
-import re
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -79,27 +76,11 @@ def _made_by(manifest: Manifest) -> str:
     )
 
 
-def file_map() -> str:
-    """Every Python file of the product with the first sentence of its docstring."""
-    listed = subprocess.run(["git", "ls-files", "service", "training"], cwd=ROOT, capture_output=True, text=True)
-    lines = []
-    for name in sorted(listed.stdout.split(), key=lambda n: (n.count("/") > 1, n)):
-        if name.endswith(".py") and (ROOT / name).exists():
-            lines.append(f"{name:40} {_first_sentence(ROOT / name)}".rstrip())
-    return "```\n" + "\n".join(lines) + "\n```"
-
-
-def _first_sentence(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return re.split(r"(?<=\.)\s", " ".join(docstring.split()), maxsplit=1)[0].rstrip(".")
-
-
 PARTS: dict[str, Callable[[], str]] = {
     "models": models_table,
     "settings": settings_table,
     "errors": errors_table,
     "metrics": metrics_table,
-    "files": file_map,
 }
 
 

@@ -1,4 +1,4 @@
-"""The README's tables and file map say what the code says."""
+"""The README's tables say what the code says."""
 
 from tests.readme import README, renewed
 
