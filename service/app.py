@@ -14,43 +14,43 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import heap
-from service.api import errors as api_errors
-from service.api.classify import Classify, ClassifyBatch
-from service.api.docs import docs_routes
-from service.api.documents import document_routes
-from service.api.explain import Explain
-from service.api.guard import Guard
-from service.api.hot import HotPaths
-from service.api.infer_v2 import Infer
+from service import malloc
+from service.api.auth.api_keys import Keyring
+from service.api.auth.csrf import Origins
+from service.api.auth.require_api_key import Guard
+from service.api.fast_router import HotPaths
+from service.api.health import ops_routes
+from service.api.http import errors as api_errors
 from service.api.middleware import Edge
-from service.api.models import model_routes
-from service.api.models_v2 import v2_routes
-from service.api.openapi import install_openapi
-from service.api.ops import ops_routes
-from service.api.origins import Origins
-from service.api.playground import playground_routes
-from service.api.predict_v1 import Predict, v1_routes
-from service.api.repository_v2 import repository_routes
-from service.board import Board
-from service.classifier import Classifier
+from service.api.native.classify import Classify, ClassifyBatch
+from service.api.native.explain import Explain
+from service.api.native.model_files import document_routes
+from service.api.native.model_routes import model_routes
+from service.api.openapi.builder import install_openapi
+from service.api.pages.playground import playground_routes
+from service.api.pages.swagger_ui import docs_routes
+from service.api.v1.predict import Predict, v1_routes
+from service.api.v2.infer import Infer
+from service.api.v2.load_unload import repository_routes
+from service.api.v2.metadata import v2_routes
+from service.classification.classifier import Classifier
+from service.classification.explainer import Explainer
 from service.cores import usable_cores
-from service.decoders import Decoders
 from service.errors import ConvoyError
-from service.explainer import Explainer
-from service.fleet import Fleet
-from service.follower import Follower
-from service.keys import Keyring
-from service.lifecycle import Lifecycle
-from service.logs import Sampler
-from service.metrics import Metrics
-from service.registry import Registry
-from service.repository import Repository
+from service.imaging.decode_pool import Decoders
+from service.loaded_models.registry import Registry
+from service.loaded_models.watcher import Watcher
+from service.model_store.desired_state import StateFile
+from service.model_store.mirror_thread import Follower
+from service.model_store.repository import Repository
+from service.model_store.source import mirror_of
+from service.observability.logs import Sampler
+from service.observability.metrics import Metrics
+from service.observability.tracing import tracer_of
 from service.settings import Settings, split
-from service.source import mirror_of
-from service.tracing import tracer_of
-from service.wanted import StateFile
-from service.watcher import Watcher
+from service.workers.shutdown_state import Lifecycle
+from service.workers.worker_group import Fleet
+from service.workers.worker_status import Board
 
 # What a page of another origin may send, and see in the answer, beyond what browsers always allow.
 CORS_ASKED = ["Authorization", "Content-Type", "Content-Encoding", "Inference-Header-Content-Length", "Priority"]
@@ -97,7 +97,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         following = None if mirror is None else Follower(mirror, settings.bucket_interval_s)
-        beside = [asyncio.create_task(watcher.run(following)), asyncio.create_task(heap.give_back_regularly())]
+        beside = [asyncio.create_task(watcher.run(following)), asyncio.create_task(malloc.give_back_regularly())]
         yield
         for task in beside:
             task.cancel()

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.api.errors import ROUTING, STATUS
-from service.durations import DurationsByLabel
+from service.api.http.errors import ROUTING, STATUS
 from service.errors import ConvoyError
-from service.manifest import Manifest
-from service.metrics import Metrics
-from service.repository import Repository
+from service.model_store.manifest import Manifest
+from service.model_store.repository import Repository
+from service.observability.collectors import DurationsByLabel
+from service.observability.metrics import Metrics
+from service.observability.tally import Tallies
+from service.observability.version_metrics import version_metrics
 from service.settings import Settings
-from service.tally import Tallies
-from service.version_metrics import version_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -6,16 +6,16 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs
-from service.api.body import header
-from service.api.errors import ClientGone, respond
-from service.api.pages import security_headers
+from service.api.http.body import header
+from service.api.http.errors import ClientGone, respond
+from service.api.pages.security_headers import security_headers
+from service.classification.request_context import Journey
 from service.errors import ConvoyError, OutOfMemory
-from service.journey import Journey
-from service.lifecycle import Lifecycle
-from service.logs import Sampler
-from service.metrics import Metrics
-from service.tracing import Tracer
+from service.observability import logs
+from service.observability.logs import Sampler
+from service.observability.metrics import Metrics
+from service.observability.tracing import Tracer
+from service.workers.shutdown_state import Lifecycle
 
 BAD, SHED, FAULT = 400, 429, 500  # refusals under overload are too many to log each, and are no errors of anybody
 MAX_REQUEST_ID_LENGTH = 128

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import IMAGE, PROBABILITIES
+from service.model_store.manifest import IMAGE, PROBABILITIES
 from tests.bench.samples import Samples
 from tests.load import wire
 

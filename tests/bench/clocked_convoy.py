@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import service.app
-import service.worker
+import service.server.worker
 from service import cli
 from tests.bench.clocks import HTTP, PATH, STAGES, Clocks, install, replace, timed
 

@@ -22,20 +22,20 @@ STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
 # A module, all of whose functions belong to the stage, or module:function with all that it calls.
 WHERE: dict[str, tuple[str, ...]] = {
     BODY: (
-        "service.api.body",
-        "service.api.batch_json",
-        "service.api.compression:read_unpacked",
-        "service.api.json_tensors",
-        "service.api.tensors_v2",
+        "service.api.http.body",
+        "service.api.native.batch_request",
+        "service.api.http.compression:read_unpacked",
+        "service.api.http.json_arrays",
+        "service.api.v2.request_parser",
     ),
-    DECODE: ("service.images", "service.png", "service.preprocess"),
-    QUEUE: ("service.batch", "service.batcher"),
-    COMPUTE: ("service.session",),
+    DECODE: ("service.imaging.decode", "service.imaging.fast_png", "service.imaging.preprocess"),
+    QUEUE: ("service.inference.batch", "service.inference.batcher"),
+    COMPUTE: ("service.inference.session",),
     ENCODE: (
-        "service.api.compression:packed",
-        "service.api.outputs_v2",
-        "service.api.reply",
-        "service.classifier:best",
+        "service.api.http.compression:packed",
+        "service.api.v2.response_encoder",
+        "service.api.http.responses",
+        "service.classification.classifier:best",
     ),
 }
 

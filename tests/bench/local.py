@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from service.cores import usable_cores
 from service.errors import BrokenVersion
-from service.images import decode
-from service.preprocess import prepare
-from service.repository import Repository
-from service.session import Session
+from service.imaging.decode import decode
+from service.imaging.preprocess import prepare
+from service.inference.session import Session
+from service.model_store.repository import Repository
 from service.settings import Settings
 from tests.bench.errors import CannotMeasure
 

@@ -20,17 +20,17 @@ from typing import NamedTuple
 import click
 import numpy as np
 
+from service.batch_jobs.decode_processes import decoded_in_order
+from service.batch_jobs.decode_worker import Recipe
+from service.batch_jobs.find_images import Picture, find_pictures
+from service.batch_jobs.job import Job, fastest_batch, run
+from service.batch_jobs.sharding import WHOLE
 from service.cores import usable_cores
-from service.jobs.decoding import Recipe
-from service.jobs.job import Job, fastest_batch, run
-from service.jobs.pictures import Picture, find_pictures
-from service.jobs.pool import decoded_in_order
-from service.jobs.shards import WHOLE
-from service.metrics import Metrics
-from service.repository import Repository, VersionFolder
-from service.served import load
+from service.loaded_models.loaded_version import load
+from service.model_store.desired_state import Wish
+from service.model_store.repository import Repository, VersionFolder
+from service.observability.metrics import Metrics
 from service.settings import Settings
-from service.wanted import Wish
 
 
 class Cost(NamedTuple):

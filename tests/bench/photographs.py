@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from service.cores import usable_cores
-from service.manifest import Preprocessing
+from service.model_store.manifest import Preprocessing
 from tests.bench import convoy, machine
 from tests.bench.bodies import Bodies, Sizes
 from tests.bench.generators import Fired, wrk
@@ -27,7 +27,7 @@ from tests.bench.samples import Samples, samples
 from tests.gpu.skeleton import fill
 from tests.gpu.zoo import GRAPHS
 from tests.versions import write_version
-from training.quantize import to_int8
+from training.export.quantization.precision import to_int8
 
 Say = Callable[[str], None]
 

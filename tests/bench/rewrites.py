@@ -30,9 +30,9 @@ def main() -> int:
         print("Name the runs or .keras files: python -m tests.bench.rewrites RUN_OR_FILE...", file=sys.stderr)
         return 2
     load = os.getloadavg()[0]
-    importlib.import_module("training.backend")  # quietens Keras' backend before anything imports it
+    importlib.import_module("training.keras_setup")  # quietens Keras' backend before anything imports it
     rows = [row for path in sys.argv[1:] for row in _rows(Path(path))]
-    from training.clock import BATCH_SIZES, processor
+    from training.export.quantization.measure_latency import BATCH_SIZES, processor
 
     head = "".join(f" batch {size} |" for size in BATCH_SIZES)
     table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(BATCH_SIZES), *rows]
@@ -46,12 +46,12 @@ def main() -> int:
 
 
 def _rows(path: Path) -> Iterator[str]:
-    from training.clock import microseconds_per_image
-    from training.convert import to_onnx
-    from training.rewrites import FASTER
-    from training.runs import Run
-    from training.servable import Scaling, classes_of, input_of, servable
-    from training.sources import load_network
+    from training.export.graph.keras_to_onnx import to_onnx
+    from training.export.graph.optimize import FASTER
+    from training.export.quantization.measure_latency import microseconds_per_image
+    from training.export.serving_model import Scaling, classes_of, input_of, servable
+    from training.export.sources import load_network
+    from training.runs.run_folder import Run
 
     network = load_network(Run(path).model_path if path.is_dir() else path)
     expects, classes = input_of(network), classes_of(network)
@@ -73,8 +73,8 @@ def _rows(path: Path) -> Iterator[str]:
 
 def _improving(count: int) -> Callable[[onnx.ModelProto], None]:
     """What an export does to a graph, with the first `count` of the rewrites that only save time."""
-    from training.graph import Graph, mend
-    from training.rewrites import FASTER
+    from training.export.graph.editor import Graph, mend
+    from training.export.graph.optimize import FASTER
 
     def improve(model: onnx.ModelProto) -> None:
         mend(model)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 
 from service.cores import usable_cores
-from service.manifest import Manifest
+from service.model_store.manifest import Manifest
 from tests.bench.bodies import Body
 from tests.bench.errors import CannotMeasure
 from tests.bench.generators import Fired

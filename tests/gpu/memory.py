@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from service.errors import OutOfMemory
-from service.manifest import Manifest
-from service.session import Session
+from service.inference.session import Session
+from service.model_store.manifest import Manifest
 from tests.bench.convoy import Service
 from tests.bench.processes import resident_bytes
 from tests.gpu import gpu, sessions, zoo

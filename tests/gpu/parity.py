@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from service.manifest import IMAGE, PROBABILITIES
+from service.model_store.manifest import IMAGE, PROBABILITIES
 from tests.gpu import pictures, sessions, zoo
 from tests.gpu.plan import Plan
 from tests.gpu.rows import Add, Row

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.images import decode
-from service.manifest import Manifest
-from service.preprocess import prepare
+from service.imaging.decode import decode
+from service.imaging.preprocess import prepare
+from service.model_store.manifest import Manifest
 
 COUNT = 2000
 MAX_PIXELS = 25_000_000
@@ -45,11 +45,11 @@ def photos(folder: Path | None) -> tuple[list[bytes], str]:
 
 def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
     """Writes `count` test pictures of a data set, as a client would send them, into folder/<model>.zip."""
-    from training import datasets, inputs
+    from training.data import datasets, load_dataset
     from training.recipes import find_recipe
 
     recipe = find_recipe(model)
-    test = datasets.load(dataset, wanted=inputs._wanted(recipe)).test
+    test = datasets.load(dataset, wanted=load_dataset._wanted(recipe)).test
     chosen = np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).astype(int))
     file = folder / f"{model}.zip"
     with zipfile.ZipFile(file, "w") as packed:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from service.providers import SHORT_NAMES, Placement, place
-from service.session import available_providers
+from service.inference.providers import SHORT_NAMES, Placement, place
+from service.inference.session import available_providers
 
 Provider = Literal["cuda", "cpu"]
 

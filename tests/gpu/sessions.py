@@ -9,9 +9,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.cores import usable_cores
-from service.manifest import IMAGE, PROBABILITIES
-from service.providers import CPU_PROVIDER, unusable
-from service.session import _options, _preload_cuda, _why_unusable
+from service.inference.providers import CPU_PROVIDER, unusable
+from service.inference.session import _options, _preload_cuda, _why_unusable
+from service.model_store.manifest import IMAGE, PROBABILITIES
 from tests.bench.errors import CannotMeasure
 from tests.gpu.plan import Plan
 

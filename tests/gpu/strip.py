@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 
 from tests.gpu.skeleton import strip
-from training import backend
+from training import keras_setup
 from training.architectures import build
 from training.architectures.layers import Normalization
-from training.convert import to_onnx
-from training.servable import Scaling, servable
+from training.export.graph.keras_to_onnx import to_onnx
+from training.export.serving_model import Scaling, servable
 
 GRAPHS = Path(__file__).parent / "graphs"
 NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
@@ -18,7 +18,7 @@ IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def main() -> None:
-    backend.make_repeatable(1)
+    keras_setup.make_repeatable(1)
     for name, network in NETWORKS.items():
         model = build(network, normalization=IMAGENET)
         pictures = np.zeros((1, 224, 224, 3), np.uint8)

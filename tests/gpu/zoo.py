@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 
-from service.manifest import (
+from service.model_store.manifest import (
     File,
     Input,
     Manifest,
@@ -16,13 +16,13 @@ from service.manifest import (
     sha256_of,
     write_manifest,
 )
-from service.repository import Repository
+from service.model_store.repository import Repository
 from tests.gpu.plan import Plan
 from tests.gpu.rows import Add, Row
 from tests.gpu.skeleton import fill
 from tests.graphs import hungry_graph
 from tests.versions import write_version
-from training.quantize import to_float16
+from training.export.quantization.precision import to_float16
 
 SHIPPED = Path(__file__).parents[2] / "models"
 GRAPHS = Path(__file__).parent / "graphs"

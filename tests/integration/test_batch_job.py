@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service.cli_batch import BROKEN_PICTURES, INTERRUPTED
-from service.jobs.journal import Journal
+from service.batch_jobs.journal import Journal
+from service.cli.batch import BROKEN_PICTURES, INTERRUPTED
 from tests.graphs import slow_graph
 from tests.pictures import picture
 from tests.running import CONVOY, alive

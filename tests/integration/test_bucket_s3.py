@@ -12,9 +12,9 @@ import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
-from service.bucket import BucketUnreachable, open_bucket
-from service.mirror import BucketMirror
-from service.repository import Repository
+from service.model_store.mirror import BucketMirror
+from service.model_store.object_store import BucketUnreachable, open_bucket
+from service.model_store.repository import Repository
 from tests.pictures import picture
 from tests.running import CONVOY, RunningService
 from tests.versions import write_version

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.session import Session
+from service.inference.session import Session
 from tests.integration.conftest import SHAPE
 from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
@@ -21,7 +21,7 @@ BATCH = CLASSIFY + "/batch"
 
 def expected(zoo: Path, seed: int, version: int = 2) -> list[int]:
     """Class indices of that random picture, best first, straight from the graph."""
-    from service.manifest import Input
+    from service.model_store.manifest import Input
 
     size = Input(height=SHAPE[0], width=SHAPE[1], channels=1)
     session = Session(zoo / "linear" / str(version) / "model.onnx", size, 4, threads=1)

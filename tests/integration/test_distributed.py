@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from service.manifest import read_manifest
+from service.model_store.manifest import read_manifest
 from tests.normalised import normalised
 from training.architectures import ARCHITECTURES
-from training.circle import Gone
 from training.cli import main
-from training.runs import Run
+from training.fit.distributed.rendezvous import Gone
+from training.runs.run_folder import Run
 
 pytestmark = [
     pytest.mark.slow,

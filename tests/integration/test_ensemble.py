@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 from onnx import version_converter
 
-from service.manifest import Division, Preprocessing, read_manifest, sha256_of, write_manifest
-from service.repository import Repository
-from service.session import Session
-from service.verify import verify
+from service.inference.session import Session
+from service.loaded_models.verify import verify
+from service.model_store.manifest import Division, Preprocessing, read_manifest, sha256_of, write_manifest
+from service.model_store.repository import Repository
 from tests.folders import COLOURS, fill
 from tests.versions import write_version
 from training.cli import main
-from training.datasets.folder import split_off
-from training.datasets.listing import list_pictures
+from training.data.datasets.folder_listing import list_pictures
+from training.data.datasets.image_folder import split_off
 
 SHAPE = (24, 24, 1)
 CROPPED = Preprocessing(resize="shorter", shorter=9)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.errors import STATUS
+from service.api.http.errors import STATUS
 from tests.graphs import hungry_graph, slow_graph
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
 from tests.pictures import encode, picture, random_pixels
@@ -144,7 +144,7 @@ def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
 
 
 def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mistake = "import service.api.documents\nservice.api.documents._read = lambda *given: 1 / 0\n"
+    mistake = "import service.api.native.model_files\nservice.api.native.model_files._read = lambda *given: 1 / 0\n"
     mistake += "from starlette.staticfiles import StaticFiles\n"
     mistake += "def not_allowed(*given): raise PermissionError\nStaticFiles.lookup_path = not_allowed\n"
     (tmp_path / "sitecustomize.py").write_text(mistake)

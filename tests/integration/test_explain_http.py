@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.schemas_explain import ExplainReply, FeaturesReply, OcclusionReply
+from service.api.native.explain_schemas import ExplainReply, FeaturesReply, OcclusionReply
 from tests.integration.test_shipped_models import mnist
 from tests.pictures import encode, picture
 from tests.readme import ROOT

@@ -11,21 +11,22 @@ from keras import layers
 from PIL import Image
 
 from service.cores import usable_cores
-from service.images import decode
-from service.preprocess import prepare
-from service.repository import Repository, VersionFolder
-from service.session import Session
-from service.verify import verify
+from service.imaging.decode import decode
+from service.imaging.preprocess import prepare
+from service.inference.session import Session
+from service.loaded_models.verify import verify
+from service.model_store.repository import Repository, VersionFolder
 from tests.pictures import picture
-from training import measure, trainer
+from training.analysis import evaluate
+from training.data.load_dataset import Place
 from training.errors import TrainingError
-from training.export import export, options_for
-from training.features import add_features
-from training.inputs import Place
+from training.export.exporter import export, options_for
+from training.export.feature_maps import add_features
+from training.export.sources import open_source
+from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
-from training.runs import Run
-from training.sources import open_source
+from training.runs.run_folder import Run
 
 COLOURS = (24, 20, 3)
 CLASSES = 3
@@ -130,11 +131,11 @@ def test_evaluate_measures_the_version_and_the_run_alike(run: Run, tmp_path: Pat
     version = publish(run.folder, tmp_path)
     accuracy = run.metrics()["test"]["accuracy"]
     for source in (version.path, run.folder):
-        lines = list(measure.report(source, None, Place(), "float32"))
+        lines = list(evaluate.report(source, None, Place(), "float32"))
         assert lines[0].startswith(f"accuracy {accuracy:.4f} over 1,000 test pictures")
         assert [line.split()[0] for line in lines[1:]] == ["X", "O"]
     with pytest.raises(TrainingError, match="has no int8 graph; it has float32"):
-        list(measure.report(version.path, None, Place(), "int8"))
+        list(evaluate.report(version.path, None, Place(), "int8"))
 
 
 def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, tmp_path: Path) -> None:

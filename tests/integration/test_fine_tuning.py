@@ -10,16 +10,17 @@ import pytest
 from keras import layers
 
 from tests.pictures import picture
-from tests.unit.training.test_pretrained import base_of, cached
-from training import runs, trainer
+from tests.unit.training.architectures.test_keras_applications import base_of, cached
+from training.architectures.keras_applications import APPLICATIONS, SIGNED
+from training.data.load_dataset import Place, for_resuming
 from training.errors import TrainingError
-from training.export import export, options_for
-from training.inputs import Place, for_resuming
-from training.pretrained import APPLICATIONS, SIGNED
+from training.export.exporter import export, options_for
+from training.export.sources import Source, load_network
+from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, started_from, with_settings
-from training.runs import Run
-from training.sources import Source, load_network
+from training.runs import run_folder
+from training.runs.run_folder import Run
 
 SETTINGS = {
     "side_px": "32",
@@ -122,7 +123,7 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, Place(folder=folder), weights=tiny_base, tensorboard=True)
-    interrupted = runs.latest_unfinished(tmp_path, recipe.name)
+    interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
     trainer.resume(interrupted, lambda line: None, tensorboard=True)
     expected = weights(whole[0])
     for path, array in weights(interrupted).items():
@@ -139,7 +140,7 @@ def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_oth
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, Place(folder=folder), weights=tiny_base)
-    interrupted = runs.latest_unfinished(tmp_path, recipe.name)
+    interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
     interrupted.checkpoint_path.unlink()
     with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
         trainer.resume(interrupted, lambda line: None)
@@ -152,10 +153,10 @@ def test_a_run_whose_first_weights_could_not_be_written_is_none(
     def full(*_: object) -> None:
         raise TrainingError("No space left on device")
 
-    monkeypatch.setattr("training.checkpoint.save", full)
+    monkeypatch.setattr("training.runs.checkpoint.save", full)
     with pytest.raises(TrainingError, match="No space left"):
         trainer.train(recipe, tmp_path, lambda line: None, Place(folder=folder), weights=tiny_base)
-    assert runs.all_of(tmp_path, recipe.name) == []
+    assert run_folder.all_of(tmp_path, recipe.name) == []
 
 
 def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path) -> None:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from PIL import Image
 
-from service.repository import Repository, VersionFolder
-from service.session import Session
+from service.inference.session import Session
+from service.model_store.repository import Repository, VersionFolder
 from tests.foreign import CLASSES, SIDE, foreign_graph
 from training.cli import main
-from training.pictures import prepare_file
+from training.data.datasets.image_files import prepare_file
 
 MOBILENET = "mobilenet_v1_0.25_128.onnx"
 RIGHT = ["--scale", "1/128", "--mean", "1", "--resize", "shorter:146", "--crop", "128", "--drop-first-class"]

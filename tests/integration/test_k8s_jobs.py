@@ -15,7 +15,7 @@ import pytest
 from tests.manifests import K8S, Manifest, environment, of_kind, render
 from tests.pictures import picture
 from tests.versions import write_version
-from training.runs import Run
+from training.runs.run_folder import Run
 
 pytestmark = pytest.mark.slow
 

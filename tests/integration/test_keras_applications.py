@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from training.architectures.keras_applications import APPLICATIONS
 from training.cli import main
-from training.keras_applications import CLASSES, OTHER_SIDES, SIDE, folded, open_application
-from training.pretrained import APPLICATIONS
-from training.servable import input_of
+from training.export.keras_applications import CLASSES, OTHER_SIDES, SIDE, folded, open_application
+from training.export.serving_model import input_of
 
 MODULES = {
     "ResNet50": keras.applications.resnet,

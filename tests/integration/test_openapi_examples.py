@@ -7,9 +7,11 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from service.api import schemas, schemas_v1, schemas_v2
-from service.api.openapi_protocols import INFER_EXAMPLES, PREDICT_EXAMPLES
-from service.api.predict_v1 import Predict
+from service.api import schemas
+from service.api.openapi.protocols import INFER_EXAMPLES, PREDICT_EXAMPLES
+from service.api.v1 import schemas as schemas_v1
+from service.api.v1.predict import Predict
+from service.api.v2 import schemas as schemas_v2
 from tests.integration.conftest import SHAPE
 from tests.pictures import picture, random_pixels
 from tests.running import RunningService

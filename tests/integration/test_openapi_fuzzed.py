@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from service.api.classify import Classify
-from service.api.infer_v2 import Infer
-from service.api.predict_v1 import Predict
+from service.api.native.classify import Classify
+from service.api.v1.predict import Predict
+from service.api.v2.infer import Infer
 from tests.running import RunningService
 from tests.versions import write_version
 

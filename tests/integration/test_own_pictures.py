@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from service.manifest import Division, read_manifest
+from service.model_store.manifest import Division, read_manifest
 from tests.folders import fill
-from training import trainer
 from training.cli import main
-from training.datasets.folder import division_digest
-from training.inputs import Place
+from training.data.datasets.image_folder import division_digest
+from training.data.load_dataset import Place
+from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
-from training.runs import Run, latest_unfinished
+from training.runs.run_folder import Run, latest_unfinished
 
 TINY = ("--epochs", "40", "--set", "batch_size=8", "--set", "architecture.hidden=16,", "--set", "watch=loss")
 

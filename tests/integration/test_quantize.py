@@ -8,22 +8,22 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from service.manifest import Manifest, Speed, read_manifest, sha256_of, write_manifest
-from service.repository import Repository
-from service.session import Session
-from service.verify import verify
+from service.inference.session import Session
+from service.loaded_models.verify import verify
+from service.model_store.manifest import Manifest, Speed, read_manifest, sha256_of, write_manifest
+from service.model_store.repository import Repository
 from tests.foreign import SIDE, foreign_graph
 from tests.graphs import slow_graph
 from tests.versions import linear_graph, write_version
-from training import variants
-from training.adapt import Contract, adapt
 from training.cli import main
-from training.clock import BATCH_SIZES, microseconds_per_image
-from training.datasets import xo
+from training.data.datasets import xo
 from training.errors import TrainingError
-from training.foreign_graph import Taken
-from training.quantize import to_float16, to_int8
-from training.variants import Asked, is_chosen
+from training.export.quantization import quantize
+from training.export.quantization.measure_latency import BATCH_SIZES, microseconds_per_image
+from training.export.quantization.precision import to_float16, to_int8
+from training.export.quantization.quantize import Asked, is_chosen
+from training.onnx_import.reader import Taken
+from training.onnx_import.wrap import Contract, adapt
 
 SHAPE = (24, 24, 1)
 CORNER = 0
@@ -62,7 +62,7 @@ def version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """xo/2: float32, int8 and float16."""
     folder = version(tmp_path_factory.mktemp("models"), fitted())
-    made = variants.quantize(folder, Asked(("int8", "float16"), even_if_slower=True, clock_s=0.05), silent)
+    made = quantize.quantize(folder, Asked(("int8", "float16"), even_if_slower=True, clock_s=0.05), silent)
     assert made == folder.with_name("2")
     return made
 
@@ -105,7 +105,7 @@ def test_the_card_tells_of_the_graphs(published: Path) -> None:
 
 def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
     asked = Asked(even_if_slower=True, method="percentile", reduce_range=True, clock_s=0.05)
-    folder = variants.quantize(published, asked, silent)
+    folder = quantize.quantize(published, asked, silent)
     precisions = [variant.precision for variant in manifest_of(folder).variants]
     assert sorted(precisions) == ["float16", "float32", "int8"]
     assert (folder / "card.md").read_text().count("## Precisions") == 1
@@ -118,14 +118,14 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
 def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(outlier=1e4))
     with pytest.raises(TrainingError, match=r"int8 loses \d+\.\d\d points: \d\d\.\d\d% in place of \d\d\.\d\d% of 500"):
-        variants.quantize(folder, Asked(even_if_slower=True), silent)
+        quantize.quantize(folder, Asked(even_if_slower=True), silent)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
 def test_a_test_accuracy_stays_where_other_pictures_are_at_hand(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(), dataset="folder", test_accuracy=0.125)
     said: list[str] = []
-    made = variants.quantize(folder, Asked(even_if_slower=True, clock_s=0.05, dataset="xo"), said.append)
+    made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05, dataset="xo"), said.append)
     float32, int8 = manifest_of(made).variants
     assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
     assert float32.held_out_accuracy > 0.75
@@ -141,7 +141,7 @@ def test_a_test_accuracy_stays_where_other_pictures_are_at_hand(tmp_path: Path) 
 def test_a_test_accuracy_is_measured_anew_on_the_same_pictures(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(), test_accuracy=0.125)
     said: list[str] = []
-    made = variants.quantize(folder, Asked(even_if_slower=True, clock_s=0.05), said.append)
+    made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05), said.append)
     assert all(variant.test_accuracy > 0.75 for variant in manifest_of(made).variants)
     assert not any("chance" in line for line in said)
     assert "by chance" not in (made / "card.md").read_text()
@@ -187,9 +187,9 @@ def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
 
 def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = version(tmp_path, fitted())
-    monkeypatch.setattr(variants, "FASTER", 1e9)
+    monkeypatch.setattr(quantize, "FASTER", 1e9)
     with pytest.raises(TrainingError, match=r"int8 is not faster here: .* in place of .*--even-if-slower does it"):
-        variants.quantize(folder, Asked(clock_s=0.05), silent)
+        quantize.quantize(folder, Asked(clock_s=0.05), silent)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 

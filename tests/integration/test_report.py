@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.training.test_page import NASTY, Elements
-from training import trainer
+from tests.unit.training.analysis.test_html import NASTY, Elements
+from training.analysis.report import write_report
+from training.atomic_files import write_json
 from training.errors import TrainingError
-from training.files import write_json
+from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
-from training.report import write_report
-from training.runs import Run, start_run
+from training.runs.run_folder import Run, start_run
 
 
 @pytest.fixture(scope="module")

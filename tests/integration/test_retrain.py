@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.manifest import read_manifest
-from training import runs
-from training.callbacks import Say
+from service.model_store.manifest import read_manifest
+from training.atomic_files import read_json
 from training.cli import main
-from training.export import Options, export
-from training.files import read_json
+from training.export.exporter import Options, export
+from training.export.sources import Source
+from training.fit.callbacks import Say
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
-from training.runs import start_run
-from training.sources import Source
+from training.runs import run_folder
+from training.runs.run_folder import start_run
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
     assert accuracies[1] is not None
     assert accuracies[0] > accuracies[1]
     assert f"{accuracies[0]:.4f} of the published" in worse.output
-    outcomes = [read_json(run.outcome_path) for run in runs.all_of(tmp_path / "runs", "toy-retrained")]
+    outcomes = [read_json(run.outcome_path) for run in run_folder.all_of(tmp_path / "runs", "toy-retrained")]
     assert [list(outcome) for outcome in outcomes] == [["published"], ["worse"], ["published"]]
 
 
@@ -75,7 +75,7 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     done = convoy_train(tmp_path, *command, *other)
     assert done.exit_code == 0, done.output
     assert not killed.finished
-    (run,) = (run for run in runs.all_of(tmp_path / "runs", "xo") if run != killed)
+    (run,) = (run for run in run_folder.all_of(tmp_path / "runs", "xo") if run != killed)
     assert run.finished
     recipe, note = run.recipe(), run.info()["dataset"]["given_note"]
     assert (recipe.epochs, recipe.learning_rate, note) == expected
@@ -109,14 +109,14 @@ class Killed:
 def test_a_retraining_killed_while_it_exports_is_published_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.retrain.export", Killed())
+    monkeypatch.setattr("training.export.retrain.export", Killed())
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
     assert convoy_train(tmp_path, *command).exit_code != 0
     again = convoy_train(tmp_path, *command)
     assert again.exit_code == 0, again.output
     assert "epoch 1/1" not in again.output
     assert [path.name for path in (tmp_path / "models/toy").iterdir()] == ["1"]
-    (run,) = runs.all_of(tmp_path / "runs", "toy-retrained")
+    (run,) = run_folder.all_of(tmp_path / "runs", "toy-retrained")
     assert read_json(run.outcome_path) == {"published": "toy/1"}
 
     anew = convoy_train(tmp_path, *command, "--max-drop", "1")

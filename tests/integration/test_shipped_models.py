@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.repository import Repository
-from service.session import Session
+from service.inference.session import Session
+from service.model_store.repository import Repository
 from tests.pictures import encode
 from tests.readme import ROOT
 from tests.running import RunningService

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 
-from service.manifest import ExtraGraph, read_manifest, sha256_of, write_manifest
+from service.model_store.manifest import ExtraGraph, read_manifest, sha256_of, write_manifest
 from tests.graphs import endless_graph
 from tests.pictures import encode, picture
 from tests.running import RunningService

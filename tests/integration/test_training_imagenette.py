@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from service.manifest import read_manifest
-from training import trainer
-from training.export import export, options_for
-from training.inputs import Place
+from service.model_store.manifest import read_manifest
+from training.data.load_dataset import Place
+from training.export.exporter import export, options_for
+from training.export.sources import open_source
+from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
-from training.sources import open_source
 
 FEW = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "architecture.width": "0.125"}
 

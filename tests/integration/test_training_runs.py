@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import runs, trainer
-from training.datasets.base import Dataset
+from training.atomic_files import write_whole
+from training.data.datasets.base import Dataset
+from training.data.load_dataset import Place
 from training.errors import TrainingError
-from training.files import write_whole
-from training.inputs import Place
+from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, with_settings
-from training.runs import Run
+from training.runs import run_folder
+from training.runs.run_folder import Run
 
 EPOCHS = 4
 # Dropout, moving pictures, momentum, a changing rate and the best epoch: all that a resumed run could get wrong.
@@ -115,7 +116,7 @@ def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(whole: Run, tmp_path
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(RECIPE, tmp_path, stop)
-    interrupted = runs.latest_unfinished(tmp_path, RECIPE.name)
+    interrupted = run_folder.latest_unfinished(tmp_path, RECIPE.name)
     lines: list[str] = []
     trainer.resume(interrupted, lines.append)
     assert f"resumed after {last_words.removesuffix('/4')}" in lines
@@ -131,7 +132,7 @@ def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the first look at the run and its lock lie minutes, in which the pictures are loaded."""
-    run = runs.start_run(tmp_path, RECIPE, {"dataset": {"given_note": None}})
+    run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"given_note": None}})
     run.checkpoint_path.write_bytes(b"of the other process")
     load = trainer.inputs.for_resuming
 
@@ -155,7 +156,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_p
         TrainingError, match=r"The loss became (nan|inf) in epoch 1, batch \d+, at learning rate 1e\+30"
     ):
         trainer.train(recipe, tmp_path, silent)
-    run = runs.latest_unfinished(tmp_path, RECIPE.name)
+    run = run_folder.latest_unfinished(tmp_path, RECIPE.name)
     assert not run.checkpoint_path.exists()
     assert not run.model_path.exists()
 
@@ -191,7 +192,7 @@ def test_a_disk_that_fills_up_loses_no_finished_epoch(whole: Run, tmp_path: Path
             trainer.train(RECIPE, tmp_path, fill)
     finally:
         full.__exit__(None, None, None)
-    interrupted = runs.latest_unfinished(tmp_path, RECIPE.name)
+    interrupted = run_folder.latest_unfinished(tmp_path, RECIPE.name)
     assert not list(interrupted.folder.glob("*partial*"))
     lines: list[str] = []
     trainer.resume(interrupted, lines.append)

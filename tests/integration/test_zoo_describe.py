@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from service.images import decode
+from service.imaging.decode import decode
 from training.cli import main
 
 
@@ -63,7 +63,7 @@ def test_mistakes_are_told_in_one_sentence(arguments: list[str], error: str) -> 
 def test_the_largest_networks_take_no_memory() -> None:
     """VGG-19 and ResNet-152 hold 780 MiB of weights; the process may not need a quarter of that beyond Keras."""
     code = (
-        "import resource, sys, training.backend, training.architectures, training.network_rows\n"
+        "import resource, sys, training.keras_setup, training.architectures, training.analysis.keras_costs\n"
         "from training.cli import main\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "main(['describe', 'vgg-e', 'resnet152'], standalone_mode=False)\n"

@@ -14,14 +14,14 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from service.manifest import IMAGE, PROBABILITIES
+from service.model_store.manifest import IMAGE, PROBABILITIES
+from training.analysis.costs import Row
+from training.analysis.keras_costs import network_rows
+from training.analysis.onnx_costs import graph_costs
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
-from training.convert import to_onnx
-from training.costs import Row
-from training.frugal import few_copies
-from training.graph_rows import graph_costs
-from training.network_rows import network_rows
+from training.export.graph.frugal import few_copies
+from training.export.graph.keras_to_onnx import to_onnx
 
 LARGEST_RELATIVE_ERROR = 1e-4
 CLASSES = 7

@@ -41,7 +41,7 @@ def digits(count: int) -> tuple[NDArray[np.uint8], list[str]]:
     if not where:
         kinds = [number % 10 for number in range(count)]
         return np.stack([draw_digit(kind, number // 10) for number, kind in enumerate(kinds)]), list(map(str, kinds))
-    from training.datasets import mnist
+    from training.data.datasets import mnist
 
     test = mnist.load(Path(where)).test
     return test.images[:count], [str(label) for label in test.labels[:count]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import File, read_manifest, sha256_of, write_manifest
+from service.model_store.manifest import File, read_manifest, sha256_of, write_manifest
 from tests.load.digits import SIDE_PX, draw_digit
 from tests.versions import linear_graph, write_version
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from service.manifest import Preprocessing
+from service.model_store.manifest import Preprocessing
 from tests.bench.errors import CannotMeasure
 from tests.bench.report import table
 from tests.pictures import encode, random_pixels

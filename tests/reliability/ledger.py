@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.manifest import PROBABILITIES
+from service.model_store.manifest import PROBABILITIES
 from tests.reliability.client import Cut, Reply
 from tests.reliability.distinct import Distinct
 from tests.reliability.versions import turned

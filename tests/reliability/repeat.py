@@ -67,7 +67,7 @@ def is_same(one: Trained, other: Trained) -> bool:
 
 
 def _weights(network: Path) -> np.ndarray:
-    from training.backend import keras
+    from training.keras_setup import keras
 
     return np.concatenate([np.ravel(array) for array in keras.saving.load_model(network, compile=False).get_weights()])
 

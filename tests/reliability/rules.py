@@ -2,7 +2,7 @@
 
 import json
 
-from service.api.errors import ROUTING, STATUS
+from service.api.http.errors import ROUTING, STATUS
 from tests.reliability.cases import FOREIGN, OWN, Case
 from tests.reliability.wire import Answer
 

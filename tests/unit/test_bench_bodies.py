@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.images import decode
+from service.imaging.decode import decode
 from tests.bench.bodies import JSON_LENGTH, KINDS, Bodies, Sizes, best_classes, binary_head
 from tests.bench.errors import CannotMeasure
 from tests.bench.local import LocalModel

@@ -130,7 +130,11 @@ def test_every_stage_is_still_where_the_table_says() -> None:
     for places in WHERE.values():
         for place in places:
             assert any(name.startswith(place) for name in names), place
-    assert {"service.session:Session.run", "service.images:open_image", "service.api.body:read_body"} <= set(names)
+    assert {
+        "service.inference.session:Session.run",
+        "service.imaging.decode:open_image",
+        "service.api.http.body:read_body",
+    } <= set(names)
 
 
 def test_a_stage_that_has_moved_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

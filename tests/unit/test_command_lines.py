@@ -56,7 +56,7 @@ def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
 @pytest.fixture(autouse=True)
 def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What commands do to the process that they are alone in, other tests would meet."""
-    monkeypatch.setattr("service.logs.set_up", lambda *_, **__: None)
+    monkeypatch.setattr("service.observability.logs.set_up", lambda *_, **__: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in handlers.items():
@@ -155,7 +155,7 @@ def test_a_disk_that_refuses_is_told_too(here: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "models/linear")
 
-    monkeypatch.setattr("service.repository.Repository.models", refuse)
+    monkeypatch.setattr("service.model_store.repository.Repository.models", refuse)
     result = invoke("convoy", "models", "list")
     assert (result.exit_code, result.output) == (2, "Error: models/linear: Permission denied.\n")
 

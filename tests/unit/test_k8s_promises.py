@@ -10,15 +10,15 @@ import yaml
 from click.testing import CliRunner
 
 from service.app import create_app
-from service.board import Board
 from service.cli import cli as convoy
-from service.cli_batch import BROKEN_PICTURES, INTERRUPTED
+from service.cli.batch import BROKEN_PICTURES, INTERRUPTED
 from service.cores import usable_cores
-from service.metrics import Metrics
+from service.model_store.desired_state import StateFile
+from service.observability.metrics import Metrics
+from service.observability.version_metrics import version_metrics
 from service.settings import PREFIX, Settings
-from service.supervisor import LAST_WORDS_S
-from service.version_metrics import version_metrics
-from service.wanted import StateFile
+from service.workers.supervisor import LAST_WORDS_S
+from service.workers.worker_status import Board
 from tests.manifests import (
     COMBINATIONS,
     JOBS,
@@ -34,10 +34,10 @@ from tests.manifests import (
     render,
 )
 from tests.manifests import everything as all_rendered
-from training.circle import Gone
 from training.cli import main as convoy_train
 from training.cli.retrain import WORSE
 from training.errors import TrainingError
+from training.fit.distributed.rendezvous import Gone
 
 USER = 10001
 # What training reads from its environment.

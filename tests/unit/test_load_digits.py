@@ -31,7 +31,7 @@ def test_every_hand_is_another_and_keeps_to_itself() -> None:
 
 def test_mnist_takes_the_drawings_for_what_they_are(data_dir: Path) -> None:
     """The nearest of 10,000 real digits has the drawing's label, mostly: a judge that was trained on nothing."""
-    from training.datasets import mnist
+    from training.data.datasets import mnist
 
     real = mnist.load(data_dir).test
     pixels = real.images.reshape(len(real.images), -1).astype(np.float32)

@@ -12,9 +12,9 @@ from training.cli import (
     evaluate,
     export,
     features,
-    foreign,
+    import_onnx,
+    list_recipes,
     quantize,
-    recipes,
     report,
     retrain,
     run,
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 COMMANDS = (
-    recipes.list_recipes,
+    list_recipes.list_recipes,
     run.run,
     sweep.sweep,
     describe.describe,
@@ -67,7 +67,7 @@ COMMANDS = (
     export.export,
     retrain.retrain,
     features.features,
-    foreign.import_network,
+    import_onnx.import_network,
     quantize.quantize,
     ensemble.ensemble,
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.options import FOLDER, PATH, example
+from training.cli.options import FOLDER, PATH, example
 
 
 @click.command(epilog=example("convoy-train compare runs/mnist-mlp-mse/... runs/mnist-mlp-xent/..."))
@@ -12,7 +12,7 @@ from training.options import FOLDER, PATH, example
 @click.option("--plot", type=PATH, default="compare.png", show_default=True, help="Where the curves are drawn.")
 def compare(runs: tuple[Path, ...], plot: Path) -> None:
     """Set finished runs beside each other: what came out, what was different, and their curves in one picture."""
-    from training.compare import compare
+    from training.analysis.compare_runs import compare
 
     click.echo(compare(runs, plot))
     click.echo(f"\ncurves: {plot}", err=True)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from training.cli.options import example
 from training.errors import TrainingError
-from training.options import example
 
 
 @click.command(epilog=example("convoy-train describe alexnet vgg-d googlenet resnet152"))
@@ -34,7 +34,7 @@ def describe(
     NAME is a network (alexnet, resnet50, ...), a version folder (models/NAME/1) or an ONNX file. One gives its table,
     several stand side by side with their published error.
     """
-    from training.describe import report
+    from training.analysis.describe import report
 
     if maps is not None and names != ("xo",):
         raise TrainingError("--maps draws the lesson of the X/O network: write convoy-train describe xo --maps FILE.")
@@ -42,6 +42,6 @@ def describe(
         raise TrainingError("--kernels says what --maps draws: add --maps FILE.")
     click.echo(report(names, size, classes, batch, as_json))
     if maps is not None:
-        from training.maps import FEATURES, draw_maps
+        from training.analysis.xo_lesson import FEATURES, draw_maps
 
         draw_maps(maps, kernels.split(",") if kernels else FEATURES)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_BAD, example, import_keras
 
 
 @click.command(
@@ -41,8 +41,8 @@ def ensemble(
     all of them together.
     """
     import_keras()
-    from training import ensemble
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.export import ensemble
 
     tried = ensemble.Tried(dataset, Place(data_dir, data, skip_bad=skip_bad), pictures)
     click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
 
 
 @click.command(
@@ -38,9 +38,9 @@ def evaluate(
     session.
     """
     import_keras()
-    from training import measure
-    from training.inputs import Place
+    from training.analysis import evaluate
+    from training.data.load_dataset import Place
 
     place = Place(data_dir, data, skip_bad=skip_bad)
-    for line in measure.report(source, dataset, place, precision, noise):
+    for line in evaluate.report(source, dataset, place, precision, noise):
         click.echo(line)

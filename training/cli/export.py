@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from training.errors import TrainingError
-from training.options import (
+from training.cli.options import (
     DATA,
     DATA_DIR,
     FOLDER,
@@ -19,6 +18,7 @@ from training.options import (
     example,
     import_keras,
 )
+from training.errors import TrainingError
 
 
 @click.command(
@@ -84,15 +84,15 @@ def export(
     # Networks trained on any backend are exported by TensorFlow; Keras reads the choice when it is first imported.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
-    from training import export, sources
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.export import exporter, sources
 
     if application is not None:
-        from training.keras_applications import open_application
+        from training.export.keras_applications import open_application
 
         opened = open_application(application, weights, choices["labels"])
         choices |= {"labels": None, "outputs": "probabilities"}
-        click.echo(export.export(opened, export.options_for(opened, **choices), click.echo))
+        click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))
         return
     opened = sources.open_source(source, dataset, Place(data_dir, data, data_note, skip_bad))
-    click.echo(export.export(opened, export.options_for(opened, **choices), click.echo))
+    click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))

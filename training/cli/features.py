@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA_DIR, FOLDER, PATH, example, import_keras
+from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 
 
 @click.command(epilog=example("convoy-train features models/mnist-lenet5/1 runs/mnist-lenet5/20260101T120000Z"))
@@ -20,8 +20,8 @@ def features(version: Path, source: Path, dataset: str | None, data_dir: Path | 
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
-    from training import sources
-    from training.features import add_features
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.export import sources
+    from training.export.feature_maps import add_features
 
     add_features(version, sources.open_source(source, dataset, Place(data_dir)), click.echo)

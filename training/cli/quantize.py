@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
 
 
 @click.command(
@@ -49,11 +49,11 @@ def quantize(
     0.5 points of accuracy (--fp16: 0.1) and is faster here than float32, measured in turns.
     """
     import_keras()
-    from training import variants
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.export.quantization import quantize
 
     precisions = ("int8",) * (int8 or not fp16) + ("float16",) * fp16
-    asked = variants.Asked(
+    asked = quantize.Asked(
         precisions,
         count=count,
         method=method,
@@ -62,4 +62,4 @@ def quantize(
         dataset=dataset,
         place=Place(data_dir, data, skip_bad=skip_bad),
     )
-    click.echo(variants.quantize(version, asked, click.echo))
+    click.echo(quantize.quantize(version, asked, click.echo))

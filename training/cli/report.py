@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.options import DATA_DIR, FOLDER, PATH, example, import_keras
+from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 
 
 @click.command(epilog=example("convoy-train report runs/mnist-lenet5/20260101T120000Z"))
@@ -17,6 +17,6 @@ def report(run: Path, out: Path | None, data_dir: Path | None) -> None:
     The page is one HTML file that holds its pictures and loads nothing from elsewhere.
     """
     import_keras()
-    from training.report import write_report
+    from training.analysis.report import write_report
 
     click.echo(write_report(run, out, data_dir))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
 from training.errors import Worse
-from training.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
 
 WORSE = 3
 """Exit code where the published version stays because it is better."""
@@ -60,8 +60,8 @@ def retrain(
     chosen = with_settings(find_recipe(recipe), given)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs it; Keras reads it when it is first imported
     import_keras()
-    from training import retrain
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.export import retrain
 
     place = Place(data_dir, data, skip_bad=skip_bad)
     try:

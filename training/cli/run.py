@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
 from training.errors import TrainingError
-from training.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
 
 if TYPE_CHECKING:
-    from training.distributed import Team
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.fit.distributed.data_parallel import Team
     from training.recipes.base import Recipe
-    from training.runs import Run
+    from training.runs.run_folder import Run
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -112,12 +112,12 @@ def run(
             "--weights."
         )
     chosen = _chosen(recipe, application, changes)
-    from training import distributed
+    from training.fit.distributed import data_parallel
 
-    team = distributed.join(os.environ) if together else distributed.ALONE
+    team = data_parallel.join(os.environ) if together else data_parallel.ALONE
     import_keras()
-    from training import trainer
-    from training.inputs import Place
+    from training.data.load_dataset import Place
+    from training.fit import trainer
 
     place = Place(data_dir, data, data_note, skip_bad, workers)
     folder = name or recipe
@@ -153,14 +153,14 @@ def _found(team: "Team", find: Callable[[], "Run | None"]) -> "Run | None":
 
 
 def _asked_for(resume: str, runs_dir: Path, name: str) -> "Run":
-    from training import runs
+    from training.runs import run_folder
 
-    return runs.latest_unfinished(runs_dir, name) if resume == LATEST else runs.open_run(Path(resume))
+    return run_folder.latest_unfinished(runs_dir, name) if resume == LATEST else run_folder.open_run(Path(resume))
 
 
 def _interrupted(runs_dir: Path, name: str, recipe: "Recipe", place: "Place", weights: Path | None) -> "Run | None":
     """This command's last run, where it was interrupted."""
-    from training.earlier import latest
+    from training.fit.resume import latest
 
     run = latest(runs_dir, name, recipe, place, weights)
     return None if run is None or run.finished else run

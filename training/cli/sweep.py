@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
 from training.cli.run import STOPPED, changes_of
 from training.errors import TrainingError
-from training.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
 
 JOB_INDEX = "JOB_COMPLETION_INDEX"
 
@@ -62,27 +62,26 @@ def sweep(
     With --index, or as a Kubernetes Indexed Job, only one of them. Given again, the same command leaves finished runs
     as they are and goes on with an interrupted one.
     """
-    from training import grid
-    from training.recipes import find_recipe
+    from training.recipes import find_recipe, sweep_grid
     from training.recipes.base import with_settings
 
     changes = changes_of(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
-    combinations = grid.combinations(grids)
-    recipes = grid.recipes(with_settings(find_recipe(recipe), changes), combinations)
+    combinations = sweep_grid.combinations(grids)
+    recipes = sweep_grid.recipes(with_settings(find_recipe(recipe), changes), combinations)
     name = name or f"{recipe}-sweep"
     for number, combination in enumerate(combinations):
-        click.echo(f"{number}  {grid.words(combination)}")
+        click.echo(f"{number}  {sweep_grid.words(combination)}")
     if only_list:
         return
     chosen = range(len(recipes)) if (one := _index(index, len(recipes))) is None else [one]
     import_keras()
-    from training.inputs import Place
-    from training.sweep import folder_of, train_one
+    from training.data.load_dataset import Place
+    from training.fit.sweep import folder_of, train_one
 
     place = Place(data_dir, data, data_note, skip_bad)
     try:
         for number in chosen:
-            click.echo(f"\nrun {number}: {grid.words(combinations[number])}")
+            click.echo(f"\nrun {number}: {sweep_grid.words(combinations[number])}")
             train_one(recipes[number], folder_of(name, number), runs_dir, place, click.echo)
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)

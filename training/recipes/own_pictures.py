@@ -4,8 +4,8 @@ Networks with batch normalisation bear a higher rate than those without. They st
 seen ImageNet already (`fine-tune`) needs far fewer pictures.
 """
 
-from training.published import PUBLISHED
 from training.recipes.base import Recipe
+from training.recipes.published_results import PUBLISHED
 
 NETWORKS = ("mlp", *PUBLISHED)
 GREY = ("mlp", "lenet5")

@@ -7,11 +7,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from service.api import errors, instances_v1, outputs_v2, tensors_v2
-from service.api.reply import json_bytes
+from service.api.http import errors
+from service.api.http.responses import json_bytes
+from service.api.v1 import request_parser as instances_v1
+from service.api.v2 import request_parser as tensors_v2
+from service.api.v2 import response_encoder
 from service.errors import ConvoyError
-from service.images import decode
-from service.manifest import Input
+from service.imaging.decode import decode
+from service.model_store.manifest import Input
 from tests.reliability import seeds
 
 MAX_PIXELS = 250_000
@@ -49,7 +52,7 @@ def inferred(data: bytes) -> None:
         assert request.id is None or len(request.id) <= tensors_v2.MAX_REQUEST_ID_LENGTH
         assert request.timeout_s is None or 0 < request.timeout_s < math.inf
         rows = np.zeros((count, CLASSES), np.float32)
-        outputs_v2.encode("model", "1", request, rows, [f"class {n}" for n in range(CLASSES)])
+        response_encoder.encode("model", "1", request, rows, [f"class {n}" for n in range(CLASSES)])
 
 
 def predicted(data: bytes) -> None:

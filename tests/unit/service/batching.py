@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from service.batch import Answer
-from service.batcher import Batcher
+from service.inference.batch import Answer
+from service.inference.batcher import Batcher
 from tests.unit.service.fakes import HeldExecutor, RecordingModel
 
 PATIENCE_S = 30.0

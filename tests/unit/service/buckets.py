@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.bucket import Bucket, BucketUnreachable, Found, ObjectRefused, open_bucket
-from service.mirror import BucketMirror
-from service.repository import Repository
+from service.model_store.mirror import BucketMirror
+from service.model_store.object_store import Bucket, BucketUnreachable, Found, ObjectRefused, open_bucket
+from service.model_store.repository import Repository
 
 ALL = {"a": [1, 2], "b": [1]}
 """What the fixture `remote` holds."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.mirror import BucketMirror
+from service.model_store.mirror import BucketMirror
 from tests.unit.service.buckets import WatchedBucket
 from tests.versions import write_version
 

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from service import heap
+from service import malloc
 from service.app import create_app
-from service.board import Board
+from service.model_store.desired_state import StateFile
 from service.settings import Settings
-from service.wanted import StateFile
+from service.workers.worker_status import Board
 
 
 def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         given = asyncio.Event()
         tell = asyncio.get_running_loop().call_soon_threadsafe
-        monkeypatch.setattr(heap, "GIVE_BACK_EVERY_S", 0.01)
-        monkeypatch.setattr(heap, "give_back", lambda: tell(given.set))
+        monkeypatch.setattr(malloc, "GIVE_BACK_EVERY_S", 0.01)
+        monkeypatch.setattr(malloc, "give_back", lambda: tell(given.set))
         app = create_app(Settings(models=str(tmp_path)), Board(tmp_path), StateFile(tmp_path / "state.json"))
         async with app.router.lifespan_context(app), asyncio.timeout(30):
             await given.wait()

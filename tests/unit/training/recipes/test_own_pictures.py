@@ -3,7 +3,7 @@
 import pytest
 
 from training.architectures import ARCHITECTURES, build_without_weights
-from training.inputs import form_of
+from training.data.load_dataset import form_of
 from training.recipes import RECIPES, find_recipe, is_recipe
 from training.recipes.own_pictures import NETWORKS
 

@@ -1,0 +1,40 @@
+"""For those who operate: is it alive, is it ready, and what has it been doing."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.http.errors import ErrorResponse, as_json, headers_of, respond
+from service.api.schemas import ErrorReply, Health
+from service.errors import Draining, NotReady
+from service.workers.shutdown_state import Lifecycle
+from service.workers.worker_group import Fleet
+
+PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
+
+
+def ops_routes(fleet: Fleet, lifecycle: Lifecycle) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/health/live", summary="Whether the process answers")
+    async def live() -> Health:
+        return Health(status="live")
+
+    @router.get(
+        "/health/ready",
+        summary="Whether every configured model is warm",
+        response_model=Health,
+        responses={503: {"model": ErrorReply}},
+    )
+    async def ready(request: Request) -> Response | Health:
+        if lifecycle.stopping:
+            return respond(request.scope, Draining("The service is shutting down."))
+        reasons = fleet.not_ready_because()
+        if not reasons:
+            return Health(status="ready")
+        error = NotReady("The service is not ready.")
+        return ErrorResponse({"error": as_json(error) | {"reasons": reasons}}, 503, headers_of(error))
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(await fleet.metrics_text(), media_type=PROMETHEUS_TEXT)
+
+    return router

@@ -1,0 +1,101 @@
+"""The hot endpoints: one picture, or many, to their labels. Plain ASGI callables: FastAPI's own routing would halve
+the throughput of a tiny picture."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope, Send
+
+from service.api.http.body import MULTIPART, files_of, header, picture_of, pictures_about, read_body
+from service.api.http.deadline_headers import apply_headers
+from service.api.http.disconnect import UntilHangUp
+from service.api.http.errors import as_json
+from service.api.http.responses import JSON_HEADERS, json_bytes, send_answer
+from service.api.native import batch_request
+from service.classification.classifier import Classifier, Row, best
+from service.errors import BadParameter, ConvoyError, UnsupportedBody
+from service.loaded_models.loaded_version import Served
+
+DEFAULT_TOP_K = 5
+
+
+class Classify:
+    """POST one picture: the raw body, or the file of a multipart form."""
+
+    path = "/api/v1/models/{model}/classify"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version, top_k = query_of(scope)
+        self._classifier.admit(scope["path_params"]["model"], version)
+        picture = await picture_of(scope, receive, self._max_body_bytes)
+        with self._classifier.journey(scope["path_params"]["model"], version) as journey:
+            apply_headers(scope, journey)
+            with UntilHangUp(scope):
+                row = await self._classifier.predict(journey, picture)
+            predictions = best(row, journey.served.labels, top_k)
+            body = json_bytes(_named(journey.served) | {"predictions": predictions})
+        await send_answer(send, body, journey, JSON_HEADERS)
+
+
+class ClassifyBatch:
+    """POST many pictures: the files of a multipart form, or JSON with base64."""
+
+    path = "/api/v1/models/{model}/classify/batch"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+        self._max_images = max_images
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        version, top_k = query_of(scope)
+        self._classifier.admit(scope["path_params"]["model"], version)
+        body = await read_body(scope, receive, self._max_body_bytes)
+        content_type = header(scope, b"content-type")
+        self._classifier.admit(scope["path_params"]["model"], version, pictures_about(content_type, body))
+        pictures = await self._pictures(content_type, body)
+        del body  # as large as the pictures
+        with self._classifier.journey(scope["path_params"]["model"], version) as journey:
+            apply_headers(scope, journey)
+            with UntilHangUp(scope):
+                rows = await self._classifier.predict_many(journey, [data for _, data in pictures])
+            labels = journey.served.labels
+            results = [_result(name, row, labels, top_k) for (name, _), row in zip(pictures, rows, strict=True)]
+            reply = json_bytes(_named(journey.served) | {"results": results})
+        await send_answer(send, reply, journey, JSON_HEADERS)
+
+    async def _pictures(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
+        if content_type.startswith(MULTIPART):
+            return list(await files_of(content_type, body, "files", self._max_images))
+        if content_type.startswith(b"application/json"):
+            return batch_request.parse(body, self._max_images)
+        raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
+
+
+def query_of(scope: Scope) -> tuple[str | None, int]:
+    """`version` and `top_k` of the query. Raises BadParameter for another name or a value that is no number >= 1."""
+    if not scope["query_string"]:
+        return None, DEFAULT_TOP_K
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    version, top_k = query.pop("version", None), query.pop("top_k", str(DEFAULT_TOP_K))
+    if query:
+        raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'top_k' and 'version'.")
+    if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) >= 1 and len(top_k) <= 9):
+        raise BadParameter(f"top_k is '{top_k}'; it must be a whole number from 1.")
+    return version, int(top_k)
+
+
+def _named(served: Served) -> dict[str, Any]:
+    return {"model": served.model, "version": served.version}
+
+
+def _result(name: str | None, row: Row | ConvoyError, labels: Sequence[str], top_k: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {} if name is None else {"id": name}
+    if isinstance(row, ConvoyError):
+        return entry | {"error": as_json(row)}
+    return entry | {"predictions": best(row, labels, top_k)}

@@ -1,0 +1,123 @@
+"""Why that answer? One picture to its explanation, as JSON with pictures in base64, or as one PNG."""
+
+import asyncio
+import base64
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from starlette.types import Receive, Scope, Send
+
+from service.api.http.body import header, picture_of
+from service.api.http.deadline_headers import apply_headers
+from service.api.http.disconnect import UntilHangUp
+from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_answer
+from service.api.native.explain_schemas import METHODS
+from service.classification.explainer import Explainer, Explanation, Heat, Look
+from service.classification.request_context import Journey
+from service.errors import BadParameter
+from service.imaging.render import enlarged, grid, heated, png, sheet
+from service.inference.feature_maps import Stack
+
+DEFAULT_METHOD = "occlusion"
+MOST_SHOWN = 64
+PNG = b"image/png"
+PNG_HEADERS: Headers = [(b"content-type", PNG)]
+
+
+class Explain:
+    """POST one picture: the raw body, or the file of a multipart form."""
+
+    path = "/api/v1/models/{model}/explain"
+
+    def __init__(self, explainer: Explainer, max_body_bytes: int) -> None:
+        self._explainer = explainer
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, version, wanted = query_of(scope)
+        picture = await picture_of(scope, receive, self._max_body_bytes)
+        as_png = PNG in header(scope, b"accept")
+        with self._explainer.journey(scope["path_params"]["model"], version) as journey:
+            apply_headers(scope, journey)
+            with UntilHangUp(scope):
+                explanation = await self._explain(method, journey, picture, wanted)
+                body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, journey)
+        await send_answer(send, body, journey, PNG_HEADERS if as_png else JSON_HEADERS)
+
+    async def _explain(self, method: str, journey: Journey, picture: bytes, wanted: str | None) -> Explanation:
+        if method == "occlusion":
+            return await self._explainer.occlude(journey, picture, wanted)
+        if method == "features":
+            return await self._explainer.look_inside(journey, picture)
+        return await self._explainer.see(journey, picture)
+
+
+def query_of(scope: Scope) -> tuple[str, str | None, str | None]:
+    """`method`, `version` and `class` of the query. Raises BadParameter for another name or method."""
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    method, version, wanted = query.pop("method", DEFAULT_METHOD), query.pop("version", None), query.pop("class", None)
+    if query:
+        raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'class', 'method' and 'version'.")
+    if method not in METHODS:
+        raise BadParameter(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
+    if wanted is not None and method != "occlusion":
+        raise BadParameter("'class' goes with the method 'occlusion' only.")
+    return method, version, wanted
+
+
+def _told(explanation: Explanation, method: str, journey: Journey) -> bytes:
+    """JSON in the shape of schemas_explain."""
+    image = explanation.image
+    height, width, channels = image.shape
+    told: dict[str, Any] = {
+        "model": journey.served.model,
+        "version": journey.served.version,
+        "method": method,
+        "input": {"height": height, "width": width, "channels": channels, "png": _base64(png(image))},
+    }
+    if isinstance(explanation, Heat):
+        told |= _told_heat(explanation)
+    if isinstance(explanation, Look):
+        filters = explanation.insides.filters
+        told["filters"] = None if filters is None else _told_grid(filters)
+        told["layers"] = [_told_grid(layer) for layer in explanation.insides.layers]
+    return json_bytes(told)
+
+
+def _told_heat(heat: Heat) -> dict[str, Any]:
+    row, column = np.unravel_index(int(heat.values.argmax()), heat.values.shape)
+    return {
+        "explained": heat.prediction,
+        "heat": _base64(png(heated(heat.image, heat.values))),
+        "peak": {"x": int(column), "y": int(row)},
+        "peak_log_odds": float(heat.values[row, column]),
+        "passes": heat.passes,
+    }
+
+
+def _told_grid(stack: Stack) -> dict[str, Any]:
+    count, height, width, _ = stack.pictures.shape
+    shown = stack.pictures[:MOST_SHOWN]
+    return {
+        "layer": stack.layer,
+        "count": count,
+        "shown": len(shown),
+        "height": height,
+        "width": width,
+        "png": _base64(png(grid(shown))),
+    }
+
+
+def _drawn(explanation: Explanation, method: str, journey: Journey) -> bytes:
+    """One PNG, enlarged for people."""
+    if isinstance(explanation, Heat):
+        return png(enlarged(heated(explanation.image, explanation.values)))
+    if isinstance(explanation, Look):
+        stacks = [explanation.insides.filters, *explanation.insides.layers]
+        return png(sheet([explanation.image, *(grid(s.pictures[:MOST_SHOWN]) for s in stacks if s is not None)]))
+    return png(enlarged(explanation.image))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,165 @@
+"""OpenAPI of the hot endpoints, written by hand because they are no FastAPI routes, joined to the generated rest."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.api.auth.require_api_key import scope_of
+from service.api.http.errors import FOREIGN_PROTOCOLS
+from service.api.native.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
+from service.api.native.explain import DEFAULT_METHOD, Explain
+from service.api.native.explain_schemas import METHODS, ExplainReply, FeaturesReply, OcclusionReply
+from service.api.openapi import protocols
+from service.api.openapi.error_responses import PREDICTION_ERRORS, REF, Json, error_responses, json_content
+from service.api.openapi.protocols import MODEL, SERVER_TIMING, protocol_paths
+from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply
+from service.api.v2.schemas import ErrorText
+from service.errors import BadParameter, Forbidden, Unauthenticated
+from service.imaging.decode import FORMATS
+
+PICTURE = {"type": "string", "format": "binary"}
+ABOUT_PICTURES = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
+VERSION = {
+    "name": "version",
+    "in": "query",
+    "description": "The version that answers, by number or label; the model's default one if left out.",
+    "schema": {"type": "string"},
+}
+PARAMETERS = [
+    MODEL,
+    {
+        "name": "top_k",
+        "in": "query",
+        "description": "How many classes to answer, the best first.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K},
+    },
+    VERSION,
+]
+EXPLAIN_PARAMETERS = [
+    MODEL,
+    {
+        "name": "method",
+        "in": "query",
+        "description": "`occlusion`: which pixels speak for a class, found by covering the picture patch by patch. "
+        "`features`: filters and feature maps, of versions that were published with them. `input`: the picture as the "
+        "network sees it, which the others answer too.",
+        "schema": {"type": "string", "enum": list(METHODS), "default": DEFAULT_METHOD},
+    },
+    {
+        "name": "class",
+        "in": "query",
+        "description": "Of `occlusion`: the class, by label or index; the most probable one if left out.",
+        "schema": {"type": "string"},
+    },
+    VERSION,
+]
+EXPLAIN_REPLIES = (OcclusionReply, FeaturesReply, ExplainReply)
+SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *EXPLAIN_REPLIES, *protocols.SHAPES)
+
+
+def install_openapi(app: FastAPI, with_keys: bool = False) -> None:
+    """Makes `app.openapi()`, and with it /docs, tell of the hot endpoints too, and of keys where there are."""
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = generated()
+            schema["paths"] = _hot_paths() | protocol_paths() | schema["paths"]
+            schema["components"]["schemas"].update(_schemas())
+            _forget_validation(schema)
+            if with_keys:
+                _add_keys(schema)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _hot_paths() -> Json:
+    return {
+        Classify.path: {"post": _classify()},
+        ClassifyBatch.path: {"post": _classify_batch()},
+        Explain.path: {"post": _explain()},
+    }
+
+
+def _classify() -> Json:
+    about = f"The picture is the body, or the one file of a form. {ABOUT_PICTURES}"
+    return _operation("classify", "Classify one picture", about, _one_picture(), ClassifyReply)
+
+
+def _classify_batch() -> Json:
+    content = {
+        "multipart/form-data": {"schema": _form("files", {"type": "array", "minItems": 1, "items": PICTURE})},
+    } | json_content(BatchRequest)
+    about = f"The answer keeps the order; a broken picture costs only its own entry. {ABOUT_PICTURES}"
+    return _operation("classify_batch", "Classify many pictures", about, content, BatchReply)
+
+
+def _explain() -> Json:
+    about = (
+        "JSON with pictures in base64, or one PNG with `Accept: image/png`. It runs in the background of the model's "
+        "queue, at a bounded cost; when others are being made, it is refused with 429."
+    )
+    operation = _operation("explain", "Explain one answer", about, _one_picture(), *EXPLAIN_REPLIES)
+    operation["parameters"] = EXPLAIN_PARAMETERS
+    operation["responses"]["200"]["description"] = "The explanation, by method."
+    operation["responses"]["200"]["content"]["image/png"] = {"schema": PICTURE}
+    return operation
+
+
+def _one_picture() -> Json:
+    return {
+        "application/octet-stream": {"schema": PICTURE},
+        "image/*": {"schema": PICTURE},
+        "multipart/form-data": {"schema": _form("file", PICTURE)},
+    }
+
+
+def _operation(name: str, summary: str, about: str, content: Json, *replies: type[BaseModel]) -> Json:
+    answer = {
+        "description": "The labels.",
+        "headers": {"Server-Timing": SERVER_TIMING},
+        "content": json_content(*replies),
+    }
+    return {
+        "operationId": name,
+        "tags": ["classification"],
+        "summary": summary,
+        "description": about,
+        "parameters": PARAMETERS,
+        "requestBody": {"required": True, "content": content},
+        "responses": {"200": answer} | error_responses(ErrorReply, (BadParameter, *PREDICTION_ERRORS)),
+    }
+
+
+def _form(field: str, schema: Json) -> Json:
+    return {"type": "object", "required": [field], "properties": {field: schema}}
+
+
+def _schemas() -> Json:
+    wanted = [(shape, "validation") for shape in SHAPES]
+    _, definitions = models_json_schema(wanted, ref_template=REF + "{model}")  # type: ignore[arg-type]
+    return dict(definitions["$defs"])
+
+
+def _add_keys(schema: Json) -> None:
+    """Which paths need an API key, and what becomes of a request without."""
+    schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in schema["paths"].items():
+        shape = ErrorText if path.startswith(FOREIGN_PROTOCOLS) else ErrorReply
+        for operation in operations.values() if scope_of(path) else ():
+            operation["security"] = [{"key": []}]
+            operation["responses"] |= error_responses(shape, (Unauthenticated, Forbidden))
+
+
+def _forget_validation(schema: Json) -> None:
+    """FastAPI promises a 422 of its own shape wherever a path has a parameter; all of them are texts, none can fail."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)

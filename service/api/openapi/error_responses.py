@@ -1,0 +1,59 @@
+"""What OpenAPI tells of errors, from the one table of status codes, and the small pieces of hand-written entries."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service import errors
+from service.api.http.errors import STATUS
+
+Json = dict[str, Any]
+Kinds = tuple[type[errors.ConvoyError], ...]
+
+REF = "#/components/schemas/"
+# What can become of a request for predictions, whatever the protocol.
+PREDICTION_ERRORS: Kinds = (
+    errors.BadImage,
+    errors.BadRequest,
+    errors.UnknownModel,
+    errors.UnknownVersion,
+    errors.BodyTooLarge,
+    errors.ImageTooLarge,
+    errors.TooManyImages,
+    errors.TooManyPixels,
+    errors.UnsupportedImage,
+    errors.UnsupportedBody,
+    errors.Overloaded,
+    errors.ModelFailed,
+    errors.OutOfMemory,
+    errors.NotReady,
+    errors.Draining,
+    errors.DeadlineExceeded,
+)
+
+
+def described(shape: type[BaseModel], *kinds: type[errors.ConvoyError]) -> dict[int | str, Json]:
+    """For FastAPI's `responses`: the statuses of these errors, each with the codes that it may have."""
+    return {status: {"model": shape, "description": codes} for status, codes in _by_status(kinds).items()}
+
+
+def error_responses(shape: type[BaseModel], kinds: Kinds) -> Json:
+    """The same for an entry that is written by hand."""
+    return {
+        str(status): {"description": codes, "content": json_content(shape)}
+        for status, codes in _by_status(kinds).items()
+    }
+
+
+def json_content(*shapes: type[BaseModel], examples: Json | None = None) -> Json:
+    """A JSON body of one of these shapes."""
+    refs = [{"$ref": REF + shape.__name__} for shape in shapes]
+    content: Json = {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
+    return {"application/json": content | ({"examples": examples} if examples else {})}
+
+
+def _by_status(kinds: Kinds) -> dict[int, str]:
+    codes: dict[int, list[str]] = {}
+    for kind in kinds:
+        codes.setdefault(STATUS[kind], []).append(f"`{kind.code}`")
+    return {status: " or ".join(codes[status]) for status in sorted(codes)}

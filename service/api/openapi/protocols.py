@@ -1,0 +1,125 @@
+"""OpenAPI of inference over the protocols of others: Open Inference Protocol V2, TensorFlow Serving and KServe V1."""
+
+from pydantic import BaseModel
+
+from service.api.openapi.error_responses import PREDICTION_ERRORS, Json, error_responses, json_content
+from service.api.v1.predict import Predict
+from service.api.v1.schemas import ColumnReply, PredictColumn, PredictRows, RowsReply
+from service.api.v2.infer import Infer
+from service.api.v2.schemas import ChangeRequest, ErrorText, IndexRequest, InferBody, InferReply
+from service.errors import BadTensor
+from service.model_store.manifest import IMAGE, PROBABILITIES
+
+MODEL: Json = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "example": "mnist-lenet5",
+}
+VERSION: Json = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "Number, or label.",
+    "schema": {"type": "string"},
+    "example": "1",
+}
+LABEL: Json = VERSION | {"description": "A label that the operator gave to a version.", "example": "stable"}
+JSON_LENGTH: Json = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "Bytes of JSON at the start of the body, where a raw tensor follows; 0: there is no JSON.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+SERVER_TIMING: Json = {
+    "description": "Milliseconds of each stage, and the size of the batch that the request rode in.",
+    "schema": {"type": "string"},
+}
+BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
+
+# A white stroke on black, 8 x 8: any model takes it, because pictures are scaled to its input.
+DRAWN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAGElEQVR42mNgYOBgEmD+w8TAxMDEwMAAAApeASDSagJWAAAAAElFTkSuQmCC"
+PICTURE: Json = {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [DRAWN]}
+INFER_EXAMPLES: Json = {
+    "probabilities": {"summary": "A picture to all probabilities", "value": {"id": "1", "inputs": [PICTURE]}},
+    "labels": {
+        "summary": "Two pictures to their three best classes",
+        "value": {
+            "inputs": [PICTURE | {"shape": [2], "data": [DRAWN, DRAWN]}],
+            "outputs": [{"name": PROBABILITIES, "parameters": {"classification": 3}}],
+        },
+    },
+}
+PREDICT_EXAMPLES: Json = {
+    "row": {"summary": "A picture to all probabilities", "value": {"instances": [{"b64": DRAWN}]}},
+    "column": {"summary": "The same as a column", "value": {"inputs": {IMAGE: [{"b64": DRAWN}]}}},
+    "labels": {
+        "summary": "Two pictures to their three best classes",
+        "value": {"instances": [{IMAGE: {"b64": DRAWN}}] * 2, "parameters": {"top_k": 3}},
+    },
+}
+
+SHAPES: tuple[type[BaseModel], ...] = (
+    ErrorText,
+    IndexRequest,
+    ChangeRequest,
+    InferBody,
+    InferReply,
+    PredictRows,
+    PredictColumn,
+    RowsReply,
+    ColumnReply,
+)
+"""What the entries refer to."""
+
+
+def protocol_paths() -> Json:
+    """The entries by path."""
+    return {
+        Infer.path: {"post": _infer("infer", [MODEL])},
+        Infer.path_with_version: {"post": _infer("infer_version", [MODEL, VERSION])},
+        Predict.path: {"post": _predict("predict", [MODEL])},
+        Predict.path_with_version: {"post": _predict("predict_version", [MODEL, VERSION])},
+        Predict.path_with_label: {"post": _predict("predict_label", [MODEL, LABEL])},
+    }
+
+
+def _infer(name: str, where: list[Json]) -> Json:
+    answer = {
+        "description": "The tensor, as JSON or, where that is asked for, behind it.",
+        "headers": {"Server-Timing": SERVER_TIMING, JSON_LENGTH["name"]: {"schema": JSON_LENGTH["schema"]}},
+        "content": json_content(InferReply) | {"application/octet-stream": BINARY},
+    }
+    return {
+        "operationId": name,
+        "tags": ["Open Inference Protocol V2"],
+        "summary": "Tensors or encoded pictures to probabilities or labels",
+        "description": "Bodies may be compressed with gzip or deflate, and answers follow Accept-Encoding.",
+        "parameters": [*where, JSON_LENGTH],
+        "requestBody": {
+            "required": True,
+            "content": json_content(InferBody, examples=INFER_EXAMPLES) | {"application/octet-stream": BINARY},
+        },
+        "responses": {"200": answer} | error_responses(ErrorText, (BadTensor, *PREDICTION_ERRORS)),
+    }
+
+
+def _predict(name: str, where: list[Json]) -> Json:
+    answer = {
+        "description": "`predictions` to `instances`, `outputs` to `inputs`.",
+        "headers": {"Server-Timing": SERVER_TIMING},
+        "content": json_content(RowsReply, ColumnReply),
+    }
+    return {
+        "operationId": name,
+        "tags": ["TensorFlow Serving and KServe V1"],
+        "summary": "Images to probabilities or labels",
+        "description": "Bodies may be compressed with gzip or deflate, and answers follow Accept-Encoding.",
+        "parameters": where,
+        "requestBody": {
+            "required": True,
+            "content": json_content(PredictRows, PredictColumn, examples=PREDICT_EXAMPLES),
+        },
+        "responses": {"200": answer} | error_responses(ErrorText, (BadTensor, *PREDICTION_ERRORS)),
+    }

@@ -1,0 +1,95 @@
+"""TensorFlow Serving's REST API, which is also KServe V1: instances in, predictions out, and the models' status."""
+
+from fastapi import APIRouter
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.types import Receive, Scope, Send
+
+from service.api.http.body import tensors_about
+from service.api.http.compression import packed, read_unpacked
+from service.api.http.deadline_headers import apply_headers
+from service.api.http.disconnect import UntilHangUp
+from service.api.http.responses import JSON_HEADERS, send_answer
+from service.api.openapi.error_responses import described
+from service.api.v1.request_parser import PredictRequest, encode, parse
+from service.api.v1.schemas import ModelNames, ModelStatus, Outcome, VersionState
+from service.api.v2.schemas import ErrorText
+from service.classification.classifier import Classifier, Row, all_good
+from service.classification.request_context import Journey
+from service.errors import NotReady, UnknownModel, UnknownVersion
+from service.loaded_models.loaded_version import Served
+from service.loaded_models.registry import Registry
+
+NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
+
+
+class _Noun(Convertor[str]):
+    """What stands before the verb of a path, "linear:predict"; without it GET would take that for a model's name."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("noun", _Noun())
+
+
+class Predict:
+    """POST :predict with `instances` or `inputs`; all images, of all endpoints, share one queue."""
+
+    path = "/v1/models/{model}:predict"
+    path_with_version = "/v1/models/{model}/versions/{version}:predict"
+    path_with_label = "/v1/models/{model}/labels/{version}:predict"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+        self._max_images = max_images
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        where = scope["path_params"]
+        self._classifier.admit(where["model"], where.get("version"))
+        body = await read_unpacked(scope, receive, self._max_body_bytes)
+        with self._classifier.journey(where["model"], where.get("version")) as journey:
+            apply_headers(scope, journey)
+            served = journey.served
+            self._classifier.admit(served.model, served.version, tensors_about(body, served.manifest.input.shape))
+            request = parse(body, served.manifest.input, self._max_images)
+            with UntilHangUp(scope):
+                rows = await self._rows(journey, request)
+            reply = encode(request, rows, served.labels)
+        body, headers = await packed(scope, reply)
+        await send_answer(send, body, journey, JSON_HEADERS + headers)
+
+    async def _rows(self, journey: Journey, request: PredictRequest) -> Row:
+        if request.tensor is not None:
+            journey.decoded()
+            return await self._classifier.infer(journey, request.tensor)
+        assert request.pictures is not None
+        return all_good(await self._classifier.predict_many(journey, request.pictures))
+
+
+def v1_routes(registry: Registry) -> APIRouter:
+    """Status in TensorFlow Serving's form, the list of models in KServe's."""
+    router = APIRouter(prefix="/v1", tags=["TensorFlow Serving and KServe V1"])
+
+    @router.get("/models", summary="Names of the models")
+    async def names() -> ModelNames:
+        return ModelNames(models=[versions[0].model for versions in registry.all()])
+
+    @router.get("/models/{model:noun}", summary="Status of a model's versions", responses=NO_MODEL)
+    @router.get("/models/{model}/versions/{version:noun}", summary="Status of one version", responses=NO_MODEL)
+    @router.get("/models/{model}/labels/{version:noun}", summary="Status of a label's version", responses=NO_MODEL)
+    async def status(model: str, version: str | None = None) -> ModelStatus:
+        wanted = registry.get(model, version)
+        versions = registry.model(model).newest_first()
+        return ModelStatus(model_version_status=[_state(s) for s in versions if version is None or s is wanted])
+
+    return router
+
+
+def _state(served: Served) -> VersionState:
+    return VersionState(version=served.version, state="AVAILABLE", status=Outcome(error_code="OK", error_message=""))

@@ -1,0 +1,114 @@
+"""Requests and answers of TensorFlow Serving's REST API, which is also KServe V1, from and to JSON.
+
+Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input, no HTTP.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import simdjson
+from numpy.typing import NDArray
+
+from service.api.http.json_arrays import check_count, flat_pixels, from_base64, is_shaped, parse_object, shown
+from service.classification.classifier import Row, best
+from service.errors import BadTensor
+from service.model_store.manifest import IMAGE, Input
+
+ROWS, COLUMN, SIGNATURE, PARAMETERS = "instances", "inputs", "signature_name", "parameters"
+FIELDS = {ROWS, COLUMN, SIGNATURE, PARAMETERS}
+ONLY_SIGNATURE = "serving_default"
+BASE64 = "b64"
+
+
+@dataclass(slots=True)
+class PredictRequest:
+    """One request: either `tensor`, uint8 (n, h, w, c), or `pictures`, n encoded ones.
+
+    `by_row` tells `instances` (one value an image) from `inputs` (all images as one value); `top_k` of 0 asks for all
+    probabilities.
+    """
+
+    by_row: bool
+    top_k: int
+    tensor: NDArray[np.uint8] | None = None
+    pictures: list[bytes] | None = None
+
+
+def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
+    """A request for a model that takes `to`. Raises BadTensor, naming the field, or TooManyImages."""
+    document = parse_object(body)
+    if (ROWS in document) == (COLUMN in document):
+        raise BadTensor(f"The request must have either `{ROWS}` or `{COLUMN}`.")
+    for name in document:
+        if name not in FIELDS:
+            raise BadTensor(f"There is no field '{shown(name)}'; there are {', '.join(sorted(FIELDS))}.")
+    _check_signature(document.get(SIGNATURE))
+    request = PredictRequest(by_row=ROWS in document, top_k=_top_k(document.get(PARAMETERS)))
+    values = _values(document[ROWS], max_images) if request.by_row else _values(_named(document[COLUMN]), max_images)
+    if isinstance(values[0], simdjson.Object):
+        request.pictures = [_picture(value, i) for i, value in enumerate(values)]
+    else:
+        request.tensor = np.stack([_pixels(value, i, to) for i, value in enumerate(values)])
+    return request
+
+
+def encode(request: PredictRequest, rows: Row, labels: Sequence[str]) -> bytes:
+    """The response with `rows`, float32 (n, classes), or the best classes of each by name."""
+    top_k = request.top_k
+    answer: Any = [best(row, labels, top_k) for row in rows] if top_k else np.ascontiguousarray(rows)
+    return orjson.dumps({"predictions" if request.by_row else "outputs": answer}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _values(given: Any, max_images: int) -> list[Any]:
+    """One value an image, each without its name."""
+    if not isinstance(given, simdjson.Array) or not len(given):
+        raise BadTensor(f"`{ROWS}` or `{COLUMN}` must be a list of at least one image.")
+    check_count(len(given), max_images)
+    return [_named(value) for value in given]
+
+
+def _named(value: Any) -> Any:
+    """The value of a named input, {"image": value}, which is as good as the value alone."""
+    if not isinstance(value, simdjson.Object) or BASE64 in value:
+        return value
+    for name in value:
+        if name != IMAGE:
+            raise BadTensor(f"There is no input '{shown(name)}'; the model takes '{IMAGE}'.")
+    return value.get(IMAGE)
+
+
+def _picture(value: Any, at: int) -> bytes:
+    if not isinstance(value, simdjson.Object):
+        raise BadTensor(f"Image {at} is no picture in base64, but others are: they cannot be mixed in one request.")
+    if len(value) != 1 or BASE64 not in value:
+        raise BadTensor(f'Image {at} must be a nested list of pixels, or {{"{BASE64}": "<picture in base64>"}}.')
+    return from_base64(value[BASE64], f"Image {at}")
+
+
+def _pixels(value: Any, at: int, to: Input) -> NDArray[np.uint8]:
+    if not isinstance(value, simdjson.Array):
+        raise BadTensor(f'Image {at} must be a nested list of pixels, as all, or all {{"{BASE64}": "<base64>"}}.')
+    flat = flat_pixels(value, f"Image {at}")
+    if flat.size != math.prod(to.shape) or not is_shaped(value, to.shape):
+        raise BadTensor(f"Image {at} has {flat.size} values; it must be nested in the shape {list(to.shape)}.")
+    return flat.reshape(to.shape)
+
+
+def _check_signature(name: object) -> None:
+    if name not in (None, "", ONLY_SIGNATURE):
+        raise BadTensor(f"There is no signature '{shown(name)}'; there is '{ONLY_SIGNATURE}'.")
+
+
+def _top_k(parameters: Any) -> int:
+    if parameters is None:
+        return 0
+    if not isinstance(parameters, simdjson.Object) or any(name != "top_k" for name in parameters):
+        raise BadTensor(f"`{PARAMETERS}` may hold `top_k`, and nothing else.")
+    top_k = parameters.get("top_k", 0)
+    if type(top_k) is not int or top_k < 0:
+        raise BadTensor(f"`top_k` is {shown(top_k)}; it must be a whole number.")
+    return top_k

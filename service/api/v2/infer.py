@@ -1,0 +1,78 @@
+"""The hot endpoint of the Open Inference Protocol V2: tensors or encoded pictures in, tensors out."""
+
+import math
+
+from starlette.types import Receive, Scope, Send
+
+from service.api.http.body import announced_bytes, header, tensors_about
+from service.api.http.compression import packed, read_unpacked
+from service.api.http.deadline_headers import apply_headers
+from service.api.http.disconnect import UntilHangUp
+from service.api.http.responses import JSON_HEADERS, Headers, send_answer
+from service.api.v2.request_parser import InferRequest, parse
+from service.api.v2.response_encoder import Encoded, encode
+from service.classification.classifier import Classifier, Row, all_good
+from service.classification.request_context import Journey
+from service.errors import BadTensor
+from service.loaded_models.loaded_version import Served
+
+JSON_LENGTH = b"inference-header-content-length"
+MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
+
+
+class Infer:
+    """POST tensors; the tensors of all requests, and the pictures of the other endpoints, share one queue."""
+
+    path = "/v2/models/{model}/infer"
+    path_with_version = "/v2/models/{model}/versions/{version}/infer"
+
+    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+        self._classifier = classifier
+        self._max_body_bytes = max_body_bytes
+        self._max_images = max_images
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        where = scope["path_params"]
+        served = self._classifier.admit(where["model"], where.get("version"))
+        json_length = _json_length(scope)
+        if json_length is not None:
+            self._admit(served, (announced_bytes(scope) - json_length) // math.prod(served.manifest.input.shape))
+        body = await read_unpacked(scope, receive, self._max_body_bytes)
+        with self._classifier.journey(where["model"], where.get("version")) as journey:
+            served = journey.served
+            if json_length is None:
+                self._admit(served, tensors_about(body, served.manifest.input.shape))
+            request = parse(body, json_length, served.manifest.input, self._max_images)
+            apply_headers(scope, journey)
+            journey.shorten(request.timeout_s)
+            journey.background = journey.background or request.background
+            with UntilHangUp(scope):
+                rows = await self._rows(journey, request)
+            reply = encode(served.model, served.version, request, rows, served.labels)
+        body, headers = await packed(scope, reply.body)
+        await send_answer(send, body, journey, _content(reply) + headers)
+
+    def _admit(self, served: Served, count: int) -> None:
+        self._classifier.admit(served.model, served.version, count)
+
+    async def _rows(self, journey: Journey, request: InferRequest) -> Row:
+        if request.tensor is not None:
+            journey.decoded()
+            return await self._classifier.infer(journey, request.tensor)
+        assert request.pictures is not None
+        return all_good(await self._classifier.predict_many(journey, request.pictures))
+
+
+def _json_length(scope: Scope) -> int | None:
+    given = header(scope, JSON_LENGTH)
+    if not given:
+        return None
+    if not given.isdigit() or len(given) > MAX_DIGITS:
+        raise BadTensor("Inference-Header-Content-Length is not a number of bytes.")
+    return int(given)
+
+
+def _content(reply: Encoded) -> Headers:
+    if reply.json_length is None:
+        return JSON_HEADERS
+    return [(b"content-type", b"application/octet-stream"), (JSON_LENGTH, b"%d" % reply.json_length)]

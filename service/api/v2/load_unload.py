@@ -1,0 +1,78 @@
+"""Triton's model repository extension: what lies on disk, and, where clients may, loading and unloading it."""
+
+from typing import Any, Literal, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ValidationError
+
+from service.api.auth.csrf import Origins
+from service.api.http.body import read_body
+from service.api.openapi.error_responses import described, json_content
+from service.api.v2.schemas import ChangeRequest, ErrorText, IndexEntry, IndexRequest, Nothing
+from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
+from service.loaded_models.registry import IndexEntry as Found
+from service.workers.worker_group import Fleet
+
+MAX_BODY_BYTES = 65536
+HINT = "Send no body: models are taken as they lie on disk."
+
+Body = TypeVar("Body", bound=BaseModel)
+ASKED: dict[str, Any] = {
+    "responses": described(ErrorText, BadRequest, BodyTooLarge),
+    "openapi_extra": {"requestBody": {"content": json_content(IndexRequest)}},
+}
+CHANGED: dict[str, Any] = {
+    "responses": described(ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere),
+    "openapi_extra": {"requestBody": {"content": json_content(ChangeRequest)}},
+}
+
+
+def repository_routes(fleet: Fleet, changes_allowed: bool, origins: Origins) -> APIRouter:
+    """Bodies are optional and read by hand: FastAPI would read them however large they are.
+
+    `origins` are those whose pages may change something too.
+    """
+    router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
+
+    @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
+    async def index(request: Request) -> list[IndexEntry]:
+        asked = await _read(request, IndexRequest)
+        entries = [_entry(entry) for entry in await run_in_threadpool(fleet.index)]
+        return [entry for entry in entries if entry.state == "READY" or not asked.ready]
+
+    async def check(request: Request) -> None:
+        """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
+        if not changes_allowed:
+            raise NotAllowed("Clients may not load or unload models here.")
+        origins.check(request.scope)
+        await _read(request, ChangeRequest)
+
+    @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)
+    async def load(model: str, request: Request) -> Nothing:
+        await check(request)
+        await fleet.load(model)
+        return Nothing()
+
+    @router.post("/models/{model}/unload", summary="Take a model out of service", **CHANGED)
+    async def unload(model: str, request: Request) -> Nothing:
+        await check(request)
+        await fleet.unload(model)
+        return Nothing()
+
+    return router
+
+
+def _entry(found: Found) -> IndexEntry:
+    state: Literal["READY", "UNAVAILABLE"] = "READY" if found.ready else "UNAVAILABLE"
+    return IndexEntry(name=found.model, version=found.version, state=state, reason=found.reason)
+
+
+async def _read(request: Request, kind: type[Body]) -> Body:
+    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    try:
+        return kind.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise BadRequest(f"{where[:60]}: {first['msg']}.", HINT) from None

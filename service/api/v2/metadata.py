@@ -1,0 +1,160 @@
+"""Open Inference Protocol V2 beside inference: health, metadata, and Triton's configuration and statistics."""
+
+from importlib.metadata import version as version_of
+
+from fastapi import APIRouter
+
+from service.api.openapi.error_responses import described
+from service.api.v2.request_parser import PIXELS
+from service.api.v2.schemas import (
+    BatchStatistics,
+    ConfigInput,
+    ConfigOutput,
+    Duration,
+    DynamicBatching,
+    ErrorText,
+    InferStatistics,
+    InstanceGroup,
+    Live,
+    ModelConfig,
+    ModelMetadata,
+    ModelReady,
+    ModelStatistics,
+    Ready,
+    Server,
+    TensorKind,
+    VersionStatistics,
+)
+from service.errors import Draining, NotReady, UnknownModel, UnknownVersion
+from service.loaded_models.loaded_version import Served
+from service.loaded_models.registry import Registry
+from service.model_store.manifest import IMAGE, PROBABILITIES
+from service.observability.multiprocess import Counted, key_of
+from service.observability.version_stats import Statistics, Total
+from service.workers.shutdown_state import Lifecycle
+from service.workers.worker_group import Fleet
+
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+MODEL = "/models/{model}"
+VERSION = "/models/{model}/versions/{version}"
+PLATFORM = "onnxruntime_onnx"
+NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
+
+
+def v2_routes(registry: Registry, fleet: Fleet, lifecycle: Lifecycle, max_delay_ms: float) -> APIRouter:
+    """Everything under /v2 but inference and the repository."""
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
+    _add_health(router, registry, fleet, lifecycle)
+    _add_statistics(router, registry, fleet)  # before the models: "stats" is no name of one
+    _add_metadata(router, registry, max_delay_ms)
+    return router
+
+
+def _add_health(router: APIRouter, registry: Registry, fleet: Fleet, lifecycle: Lifecycle) -> None:
+    @router.get("/health/live", summary="Whether the process answers")
+    async def server_live() -> Live:
+        return Live(live=True)
+
+    @router.get("/health/ready", summary="Whether every model is warm", responses=described(ErrorText, NotReady))
+    async def server_ready() -> Ready:
+        if lifecycle.stopping:
+            raise Draining("The service is shutting down.")
+        if reasons := fleet.not_ready_because():
+            raise NotReady(f"Not ready: {'; '.join(f'{what}: {why}' for what, why in reasons.items())}")
+        return Ready(ready=True)
+
+    @router.get(MODEL + "/ready", summary="Whether a model is warm", responses=NO_MODEL)
+    @router.get(VERSION + "/ready", summary="Whether a version is warm", responses=NO_MODEL)
+    async def model_ready(model: str, version: str | None = None) -> ModelReady:
+        registry.get(model, version)
+        return ModelReady(name=model, ready=True)
+
+
+def _add_metadata(router: APIRouter, registry: Registry, max_delay_ms: float) -> None:
+    @router.get("", summary="Server metadata")
+    @router.get("/", include_in_schema=False)
+    async def server_metadata() -> Server:
+        return Server(name="convoy", version=version_of("convoy"), extensions=EXTENSIONS)
+
+    @router.get(MODEL, summary="Model metadata", responses=NO_MODEL)
+    @router.get(VERSION, summary="Version metadata", responses=NO_MODEL)
+    async def metadata(model: str, version: str | None = None) -> ModelMetadata:
+        return _metadata(registry.get(model, version), registry)
+
+    @router.get(MODEL + "/config", summary="Model configuration", responses=NO_MODEL)
+    @router.get(VERSION + "/config", summary="Version configuration", responses=NO_MODEL)
+    async def config(model: str, version: str | None = None) -> ModelConfig:
+        return _config(registry.get(model, version), max_delay_ms)
+
+
+def _add_statistics(router: APIRouter, registry: Registry, fleet: Fleet) -> None:
+    @router.get("/models/stats", summary="Statistics of all models")
+    async def all_statistics() -> ModelStatistics:
+        done = await fleet.statistics()
+        return ModelStatistics(model_stats=[_statistics(s, done) for versions in registry.all() for s in versions])
+
+    @router.get(MODEL + "/stats", summary="Statistics of a model", responses=NO_MODEL)
+    @router.get(VERSION + "/stats", summary="Statistics of a version", responses=NO_MODEL)
+    async def statistics(model: str, version: str | None = None) -> ModelStatistics:
+        wanted = registry.get(model, version)
+        done = await fleet.statistics()
+        versions = registry.model(model).newest_first()
+        return ModelStatistics(model_stats=[_statistics(s, done) for s in versions if version is None or s is wanted])
+
+
+def _metadata(served: Served, registry: Registry) -> ModelMetadata:
+    versions = registry.model(served.model).newest_first()
+    return ModelMetadata(
+        name=served.model,
+        versions=[s.version for s in reversed(versions)],
+        platform=PLATFORM,
+        inputs=[TensorKind(name=IMAGE, datatype=PIXELS, shape=[-1, *served.manifest.input.shape])],
+        outputs=[TensorKind(name=PROBABILITIES, datatype="FP32", shape=[-1, served.manifest.classes])],
+    )
+
+
+def _config(served: Served, max_delay_ms: float) -> ModelConfig:
+    manifest = served.manifest
+    image = ConfigInput(name=IMAGE, data_type=f"TYPE_{PIXELS}", format="FORMAT_NHWC", dims=list(manifest.input.shape))
+    probabilities = ConfigOutput(
+        name=PROBABILITIES, data_type="TYPE_FP32", dims=[manifest.classes], label_filename=manifest.labels.file
+    )
+    kind = "KIND_CPU" if served.session.provider == "CPUExecutionProvider" else "KIND_GPU"
+    return ModelConfig(
+        name=served.model,
+        platform=PLATFORM,
+        backend="onnxruntime",
+        max_batch_size=served.max_batch_size,
+        input=[image],
+        output=[probabilities],
+        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=round(max_delay_ms * 1000)),
+        instance_group=[InstanceGroup(name=served.model, kind=kind, count=served.instances)],
+        default_model_filename=served.variant.file,
+    )
+
+
+def _statistics(served: Served, counted: Counted) -> VersionStatistics:
+    done = counted.get(key_of(served.model, served.version), Statistics())
+    return VersionStatistics(
+        name=served.model,
+        version=served.version,
+        last_inference=done.last_unix_ms,
+        inference_count=done.images,
+        execution_count=sum(total.count for total in done.batches.values()),
+        inference_stats=InferStatistics(
+            success=_duration(done.success),
+            fail=_duration(done.fail),
+            queue=_duration(done.queue),
+            compute_input=_duration(done.decode),
+            compute_infer=_duration(done.compute),
+            compute_output=_duration(done.encode),
+        ),
+        batch_stats=[
+            BatchStatistics(batch_size=size, compute_infer=_duration(total))
+            for size, total in sorted(done.batches.items())
+        ],
+    )
+
+
+def _duration(total: Total) -> Duration:
+    return Duration(count=total.count, ns=int(total.seconds * 1e9))

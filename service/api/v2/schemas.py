@@ -1,0 +1,217 @@
+"""JSON of the Open Inference Protocol V2 with Triton's extensions, in and out.
+
+Inference writes and reads these shapes by hand; /docs and the tests hold it to them.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.v2.request_parser import MAX_REQUEST_ID_LENGTH
+from service.model_store.manifest import IMAGE, PROBABILITIES
+
+
+class ErrorText(BaseModel):
+    """Every error of the protocols of others."""
+
+    error: str = Field(description="What is wrong, and what to do.", examples=["There is no model 'x'."])
+
+
+class Live(BaseModel):
+    live: bool
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: bool
+
+
+class Server(BaseModel):
+    name: str = Field(examples=["convoy"])
+    version: str
+    extensions: list[str]
+
+
+class TensorKind(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int] = Field(description="-1 stands for any number.")
+
+
+class ModelMetadata(BaseModel):
+    name: str
+    versions: list[str] = Field(description="Those loaded, oldest first.")
+    platform: str
+    inputs: list[TensorKind]
+    outputs: list[TensorKind]
+
+
+class ConfigTensor(BaseModel):
+    name: str
+    data_type: str
+    dims: list[int] = Field(description="Without the batch dimension.")
+
+
+class ConfigInput(ConfigTensor):
+    format: str
+
+
+class ConfigOutput(ConfigTensor):
+    label_filename: str
+
+
+class DynamicBatching(BaseModel):
+    max_queue_delay_microseconds: int
+
+
+class InstanceGroup(BaseModel):
+    name: str
+    kind: str
+    count: int
+
+
+class ModelConfig(BaseModel):
+    """The part of Triton's model configuration that has a meaning here."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[ConfigInput]
+    output: list[ConfigOutput]
+    dynamic_batching: DynamicBatching
+    instance_group: list[InstanceGroup]
+    default_model_filename: str
+
+
+class Duration(BaseModel):
+    """How often, and nanoseconds altogether."""
+
+    count: int = Field(ge=0)
+    ns: int = Field(ge=0)
+
+
+class InferStatistics(BaseModel):
+    """Requests; `compute_input` is decoding, `compute_output` encoding the answer."""
+
+    success: Duration
+    fail: Duration
+    queue: Duration
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
+class BatchStatistics(BaseModel):
+    batch_size: int
+    compute_infer: Duration
+
+
+class VersionStatistics(BaseModel):
+    name: str
+    version: str
+    last_inference: int = Field(description="Milliseconds since 1970; 0 for never.")
+    inference_count: int = Field(description="Images.")
+    execution_count: int = Field(description="Runs of the model.")
+    inference_stats: InferStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class ModelStatistics(BaseModel):
+    model_stats: list[VersionStatistics]
+
+
+class IndexEntry(BaseModel):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = Field(description="Why it is not served.")
+
+
+class Nothing(BaseModel):
+    """An empty object."""
+
+
+class Part(BaseModel):
+    """A part of a request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, strict=True)
+
+
+class IndexRequest(Part):
+    ready: bool = False
+    """Only those that are served."""
+
+
+class ChangeParameters(Part):
+    """Models are taken as they lie on disk: nothing else can be given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    unload_dependents: bool = False
+    """Sent by unmodified clients; nothing here depends on another model."""
+
+
+class ChangeRequest(Part):
+    parameters: ChangeParameters = ChangeParameters()
+
+
+class InputParameters(Part):
+    binary_data_size: int | None = Field(default=None, ge=0)
+    """Bytes of this tensor behind the JSON, in place of `data`."""
+
+
+class InferInput(Part):
+    name: Literal[IMAGE]  # type: ignore[valid-type]
+    datatype: Literal["UINT8", "BYTES"]
+    """UINT8: the model's input itself. BYTES: encoded pictures, which are decoded and scaled here."""
+    shape: list[int] = Field(min_length=1)
+    """UINT8: [n, height, width, channels]. BYTES: [n]."""
+    data: list[Any] | None = None
+    """UINT8: whole numbers from 0 to 255, flat or nested. BYTES: pictures in base64."""
+    parameters: InputParameters | None = None
+
+
+class OutputParameters(Part):
+    binary_data: bool | None = None
+    """Answer this tensor behind the JSON."""
+    classification: int | None = Field(default=None, ge=0)
+    """Answer the so many best classes, each as "probability:index:label"."""
+
+
+class WantedOutput(Part):
+    name: Literal[PROBABILITIES]  # type: ignore[valid-type]
+    parameters: OutputParameters | None = None
+
+
+class InferParameters(Part):
+    binary_data_output: bool | None = None
+    """Answer with the tensor behind the JSON."""
+    timeout: int | None = Field(default=None, ge=0)
+    """Microseconds within which the answer is wanted, else 504."""
+
+
+class InferBody(Part):
+    id: str | None = Field(default=None, max_length=MAX_REQUEST_ID_LENGTH)
+    """Comes back with the answer."""
+    parameters: InferParameters | None = None
+    inputs: list[InferInput] = Field(min_length=1, max_length=1)
+    outputs: list[WantedOutput] | None = Field(default=None, max_length=1)
+
+
+class InferOutput(BaseModel):
+    name: Literal[PROBABILITIES]  # type: ignore[valid-type]
+    datatype: Literal["FP32", "BYTES"]
+    shape: list[int] = Field(description="[n, classes]")
+    data: list[float] | list[str] = Field(description="Row by row.")
+
+
+class InferReply(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[InferOutput]

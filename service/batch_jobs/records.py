@@ -1,0 +1,88 @@
+"""What is written of each picture, one JSON object a line, and the labels that folders' names stand for."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.batch_jobs.find_images import IN_TAR, Picture
+from service.errors import ConvoyError
+
+Record = dict[str, Any]
+"""`file` and `predictions` (best first), or `file` and `error`; `expected` where the folder's name is a label."""
+
+
+class FolderLabels:
+    """The label that a picture's folder is named after; case, `_` and `-` make no difference."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = {_plain(label): label for label in labels}
+        self._known: dict[str, str | None] = {}
+
+    def of(self, name: str) -> str | None:
+        path = name.rpartition(IN_TAR)[2].rpartition("/")[0]
+        folder = path.rpartition("/")[2]
+        if folder not in self._known:  # pictures come folder by folder: most ask what the one before asked
+            self._known[folder] = self._labels.get(_plain(folder))
+        return self._known[folder]
+
+
+def records_of(
+    entries: Sequence[tuple[Picture, ConvoyError | None]],
+    probabilities: NDArray[np.float32],
+    labels: Sequence[str],
+    folders: FolderLabels,
+    top_k: int,
+) -> list[Record]:
+    """One record an entry; `probabilities`, float32 (n, classes), are those of the entries without an error."""
+    predictions = iter(_best(probabilities, labels, top_k))
+    records: list[Record] = []
+    for picture, error in entries:
+        record: Record = {"file": picture.name}
+        if error is not None:
+            record["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+        else:
+            if expected := folders.of(picture.name):
+                record["expected"] = expected
+            record["predictions"] = next(predictions)
+        records.append(record)
+    return records
+
+
+def _best(probabilities: NDArray[np.float32], labels: Sequence[str], top_k: int) -> list[list[dict[str, Any]]]:
+    """What `classifier.best` gives of each row, of all rows at once: of tiny pictures it is half the work."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    chosen = np.take_along_axis(probabilities, order, axis=1)
+    return [
+        [{"index": i, "label": labels[i], "probability": p} for i, p in zip(indices, values, strict=True)]
+        for indices, values in zip(order.tolist(), chosen.tolist(), strict=True)
+    ]
+
+
+def to_line(record: Record) -> bytes:
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a file name that is no text, which orjson does not take
+        return json.dumps(record).encode() + b"\n"
+
+
+def from_line(line: bytes) -> Record | None:
+    """None for a line that was cut off."""
+    if not line.endswith(b"\n"):
+        return None
+    record = _parsed(orjson.loads, line) or _parsed(json.loads, line)  # the latter for names that are no text
+    return record if isinstance(record, dict) else None
+
+
+def _parsed(parse: Callable[[bytes], Any], line: bytes) -> Any:
+    try:
+        return parse(line)
+    except ValueError:
+        return None
+
+
+def _plain(text: str) -> str:
+    return text.casefold().replace("_", " ").replace("-", " ")

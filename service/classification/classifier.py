@@ -1,0 +1,236 @@
+"""Pictures in, probabilities out: the heart that REST, batch jobs and the command line share. Knows no HTTP."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.classification.request_context import Journey
+from service.errors import ConvoyError, Overloaded, TooManyPixels
+from service.imaging import decode
+from service.imaging.decode_pool import Decoders
+from service.imaging.fast_png import decode_plain
+from service.imaging.pixel_budget import Allowance, Room
+from service.imaging.preprocess import prepare
+from service.loaded_models.loaded_version import Served
+from service.loaded_models.registry import Registry
+from service.observability.metrics import Metrics
+
+# A picture up to this size is decoded in less time than a thread needs to take over.
+INLINE_PIXELS = 64 * 64
+INLINE_BYTES = 65536  # nor may it be packed in so many that reading them takes longer
+# Tiny pictures are decoded some at a time: handing one to a thread and back costs as much as decoding it.
+PART_PICTURES = 16
+PART_BYTES = 16384
+# All pictures of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
+LARGEST_A_REQUEST = 2
+
+Row = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One class: its index, its label, and its probability."""
+
+    index: int
+    label: str
+    probability: float
+
+
+class Classifier:
+    """Decodes, queues, and waits for the answer."""
+
+    def __init__(
+        self, registry: Registry, metrics: Metrics, decoders: Decoders, *, max_pixels: int, request_timeout_s: float
+    ) -> None:
+        self._registry = registry
+        self._metrics = metrics
+        self._decoders = decoders
+        self._max_pixels = max_pixels
+        self._room = Room(max_pixels)
+        self._timeout_s = request_timeout_s
+
+    def admit(self, model: str, version: str | None, count: int = 1) -> Served:
+        """Says no before any work on a request of about so many images, when there is no room for them; otherwise who
+        would answer it.
+
+        Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
+        """
+        served = self._registry.get(model, version)
+        try:
+            served.batcher.check_room(count)
+        except Overloaded:
+            self._metrics.refused.labels(served.model).inc()
+            raise
+        return served
+
+    def journey(self, model: str, version: str | None) -> Journey:
+        """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
+        return Journey(self._registry.get(model, version), self._metrics, self._timeout_s)
+
+    async def predict(self, journey: Journey, picture: bytes) -> Row:
+        """Probabilities, float32 (classes,), of one encoded picture.
+
+        Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
+        """
+        served = journey.served
+        self._reserve(journey, 1)
+        try:
+            pixels = await self._decode(picture, journey)
+        except BaseException:
+            served.batcher.release(1)
+            raise
+        journey.decoded()
+        row: Row = (await self.answer(journey, pixels[np.newaxis]))[0]
+        return row
+
+    async def predict_many(self, journey: Journey, pictures: Sequence[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+        """The same for many pictures at once; an error about one picture stands in that picture's place, be it found
+        here or given in place of the picture.
+
+        Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
+        """
+        served = journey.served
+        self._reserve(journey, len(pictures))
+        decoded: list[NDArray[np.uint8] | ConvoyError] = []
+        try:
+            whose, allowance = _whose(journey), Allowance(LARGEST_A_REQUEST * self._max_pixels)
+            jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(pictures)]
+            parts = await journey.in_time(asyncio.gather(*jobs))
+            decoded = list(itertools.chain.from_iterable(parts))
+        finally:
+            good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
+            served.batcher.release(len(pictures) - len(good))
+        journey.decoded()
+        rows = iter(await self.answer(journey, np.stack(good)) if good else ())
+        return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
+
+    async def infer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
+        """Probabilities, float32 (n, classes), of images that are the model's input already: uint8 (n, h, w, c).
+
+        Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
+        """
+        self._reserve(journey, len(batch))
+        return await self.answer(journey, batch)
+
+    @contextmanager
+    def places(self, journey: Journey, count: int) -> Iterator[None]:
+        """Takes places for so many images that are still to be made; `answer` uses them up, an error gives them back.
+
+        Raises TooManyImages, Overloaded.
+        """
+        self._reserve(journey, count)
+        try:
+            yield
+        except BaseException:
+            journey.served.batcher.release(count)
+            raise
+
+    async def answer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
+        """As `infer`, for images that have their places."""
+        answer = await journey.served.batcher.answer(batch, journey.left_s(), journey.background)
+        journey.answered(answer)
+        return answer.outputs
+
+    async def decode(self, journey: Journey, picture: bytes) -> NDArray[np.uint8]:
+        """One encoded picture as the model's input, uint8 (h, w, c).
+
+        Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
+        """
+        pixels = await self._decode(picture, journey)
+        journey.decoded()
+        return pixels
+
+    def refusal(self, served: Served, message: str, retry_after_s: float) -> Overloaded:
+        """The error of a request that is refused because others are at work; it is counted."""
+        self._metrics.refused.labels(served.model).inc()
+        return Overloaded(message, retry_after_s)
+
+    def _reserve(self, journey: Journey, count: int) -> None:
+        served = journey.served
+        try:
+            served.batcher.reserve(count, journey.left_s(), journey.background)
+        except Overloaded:
+            self._metrics.refused.labels(served.model).inc()
+            raise
+
+    async def _decode(self, picture: bytes, journey: Journey) -> NDArray[np.uint8]:
+        if (plain := self._plain(picture, journey.served)) is not None:
+            return plain
+        image = decode.open_image(picture, self._max_pixels)
+        if image.width * image.height <= INLINE_PIXELS and len(picture) <= INLINE_BYTES:
+            return _pixels(image, journey.served)
+        return await journey.in_time(self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served))
+
+    def _plain(self, picture: bytes, served: Served) -> NDArray[np.uint8] | None:
+        pixels = decode_plain(picture, served.manifest.input.channels, self._max_pixels)
+        return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
+
+    def _pixels_in_turn(self, image: Image.Image, served: Served) -> NDArray[np.uint8]:
+        with self._room.of(decode.pixels_to_read(image)):
+            return _pixels(image, served)
+
+    def _try_all(
+        self, pictures: Sequence[bytes | ConvoyError], served: Served, allowance: Allowance
+    ) -> list[NDArray[np.uint8] | ConvoyError]:
+        return [self._try_decode(picture, served, allowance) for picture in pictures]
+
+    def _try_decode(
+        self, picture: bytes | ConvoyError, served: Served, allowance: Allowance
+    ) -> NDArray[np.uint8] | ConvoyError:
+        if isinstance(picture, ConvoyError):
+            return picture
+        if (plain := self._plain(picture, served)) is not None:
+            return plain
+        try:
+            image = decode.open_image(picture, self._max_pixels)
+            if not allowance.take(decode.pixels_to_read(image)):
+                raise TooManyPixels(f"The request's pictures have more than {allowance.pixels} pixels together.")
+            return self._pixels_in_turn(image, served)
+        except ConvoyError as error:
+            return error
+
+
+def in_parts(pictures: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
+    """The pictures in their order, as many at a time as one thread may decode before another model has its turn."""
+    at = part_bytes = 0
+    for end, picture in enumerate(pictures):
+        picture_bytes = 0 if isinstance(picture, ConvoyError) else len(picture)
+        if end > at and (end - at == PART_PICTURES or part_bytes + picture_bytes > PART_BYTES):
+            yield pictures[at:end]
+            at, part_bytes = end, 0
+        part_bytes += picture_bytes
+    yield pictures[at:]
+
+
+def best(probabilities: Row, labels: Sequence[str], top_k: int) -> list[Prediction]:
+    """The `top_k` most probable classes of one row, float32 (classes,); equal ones in the order of their index."""
+    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    return [Prediction(i, labels[i], p) for i, p in zip(order, probabilities[order].tolist(), strict=True)]
+
+
+def all_good(rows: Sequence[Row | ConvoyError]) -> Row:
+    """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised, numbered."""
+    good: list[Row] = []
+    for at, row in enumerate(rows):
+        if isinstance(row, ConvoyError):
+            row.message = f"Picture {at}: {row.message}"
+            raise row
+        good.append(row)
+    return np.stack(good)
+
+
+def _whose(journey: Journey) -> tuple[str, bool]:
+    """Who takes turns at the decoders: each model, and what is urgent of it beside what is not."""
+    return journey.served.model, journey.background
+
+
+def _pixels(image: Image.Image, served: Served) -> NDArray[np.uint8]:
+    how = served.manifest.preprocessing
+    pixels = decode.read_pixels(image, served.manifest.input.channels, how.background)
+    return prepare(pixels, served.manifest.input, how)

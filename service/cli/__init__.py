@@ -1,0 +1,97 @@
+"""convoy serve | classify | batch | models: builds the settings once, then calls one function."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.batch_jobs.errors import Interrupted
+from service.cli.batch import INTERRUPTED, batch
+from service.cli.completion import model_names
+from service.cli.keys import key
+from service.cli.models import models
+from service.cli.options import setting_flags
+from service.errors import ConvoyError, ModelFailed
+from service.model_store.object_store import BucketUnreachable
+from service.settings import Settings
+
+USAGE_ERROR = 2
+PASSING = (BucketUnreachable, Interrupted, ModelFailed)
+"""Errors that are nobody's mistake, or may be none: the same command may do better later."""
+
+
+class _Group(click.Group):
+    """Ends a user's mistake, or a disk's, with one sentence and what to do, never with a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ConvoyError as error:
+            click.echo(f"Error: {error.message} {error.hint}", err=True)
+            sys.exit(INTERRUPTED if isinstance(error, PASSING) else USAGE_ERROR)
+        except BrokenPipeError:  # whoever read our output has read enough: click ends quietly
+            raise
+        except OSError as error:
+            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
+        sys.exit(USAGE_ERROR)
+
+
+EPILOG = """\b
+Exit codes: 0 done; 1 done in part, as told on standard error; 2 a mistake, and what to do about it;
+            4 something that may pass: the same command again.
+Completion: eval "$(_CONVOY_COMPLETE=bash_source convoy)" in ~/.bashrc (or zsh_source, fish_source).
+Example:    convoy classify mnist-lenet5 tests/data/seven.png
+"""
+
+
+@click.group(cls=_Group, context_settings={"max_content_width": 120}, epilog=EPILOG)
+@click.version_option(package_name="convoy")
+def cli() -> None:
+    """Classify pictures: over HTTP, or here and now."""
+
+
+@cli.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
+@setting_flags()
+def serve(settings: Settings) -> None:
+    """Serve the models over HTTP until SIGTERM."""
+    from service.server.serve import serve as run
+
+    sys.exit(not run(settings))
+
+
+@cli.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")
+@setting_flags("models", "threads", "max_pixels")
+@click.argument("model", shell_complete=model_names)
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--top-k", default=5, show_default=True, type=click.IntRange(1), help="How many classes to print.")
+@click.option("--version", help="The version that answers; default: the newest.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def classify(
+    settings: Settings, model: str, files: tuple[Path, ...], top_k: int, version: str | None, as_json: bool
+) -> None:
+    """Classify FILES with MODEL, without a server. Ends with 1 if any file could not be read."""
+    from service.batch_jobs.classify_files import classify_files
+
+    found = asyncio.run(classify_files(settings, model, version, files, top_k))
+    for file, result in zip(files, found, strict=True):
+        if isinstance(result, ConvoyError):
+            click.echo(f"{file}: {result.message}", err=True)
+        elif as_json:
+            predictions = [{"index": p.index, "label": p.label, "probability": p.probability} for p in result]
+            click.echo(json.dumps({"file": str(file), "predictions": predictions}))
+        else:
+            click.echo(f"{file}: " + ", ".join(f"{p.label} {p.probability:.2%}" for p in result))
+    sys.exit(any(isinstance(result, ConvoyError) for result in found))
+
+
+cli.add_command(batch)
+cli.add_command(key)
+cli.add_command(models)
+
+
+def main() -> None:
+    """The command `convoy`."""
+    cli()

@@ -1,0 +1,101 @@
+"""convoy batch: an offline job from the command line. Its exit codes say what to do next."""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from service.batch_jobs.errors import GO_ON
+from service.cli.completion import model_names
+from service.cli.options import setting_flags
+from service.settings import Settings
+
+BROKEN_PICTURES = 1
+INTERRUPTED = 4
+"""Apart from a mistake's 2, so that a Job tries a part again; `convoy-train` has the same of a process that went."""
+SIGNALLED = 128
+"""Exit codes from here on are signals', as shells have it."""
+
+EXAMPLES = """\b
+Examples:
+  convoy batch photos/ --model mnist-lenet5 --output results.jsonl
+  convoy batch 'photos/**/*.jpg' more.tar --model mnist-lenet5 --output results.csv
+  convoy batch list.txt --model mnist-lenet5 --output results.parquet --shard 3/8
+  convoy batch s3://bucket/photos --model mnist-lenet5 --output results.jsonl
+
+\b
+Exit codes:
+  0    every picture is classified
+  1    the job is done, and its error file has the broken pictures
+  2    a mistake: nothing was done; the message says what to do
+  4    the job had to stop (a bucket is away, the disk or the memory full): the same command goes on where it stopped
+  130  stopped by Ctrl-C (143 by SIGTERM): the same command goes on where it stopped
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--model", "-m", required=True, shell_complete=model_names, help="The model that classifies.")
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the results go: .jsonl, .csv or .parquet. A shard puts its number before the ending.",
+)
+@click.option("--version", help="The version that answers; default: the newest.")
+@click.option("--top-k", default=1, show_default=True, type=click.IntRange(1), help="How many classes a picture.")
+@click.option(
+    "--shard",
+    metavar="N/OF",
+    help="Only this part: 3/8 is the third of eight. Default: JOB_COMPLETION_INDEX (from 0) of JOB_COMPLETIONS.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Begin anew each time, whatever lies at --output, be it a job that could go on."
+)
+@setting_flags("models", "threads", "decode_threads", "max_batch_size", "max_pixels", "device", "precision")
+def batch(
+    settings: Settings,
+    inputs: tuple[str, ...],
+    model: str,
+    output: Path,
+    version: str | None,
+    top_k: int,
+    shard: str | None,
+    overwrite: bool,
+) -> None:
+    """Classify folders, globs, tars, lists of files or buckets, without a server.
+
+    What lies in folders and tars counts by its ending (.png, .jpg, .webp, .bmp, .gif). A killed job goes on where it
+    stopped when the same command is given again. Behind the output's whole name come the endings of what
+    lies beside it: the summary (.summary.json), the broken pictures (.errors.jsonl), and, where folders are named like
+    labels, the confusion matrix (.confusion.png).
+    """
+    from service.batch_jobs.job import Job, run
+    from service.batch_jobs.sharding import shard_of
+
+    job = Job(inputs, model, version, output, top_k, shard_of(shard), overwrite)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        report = run(job, settings, sys.stderr)
+    except _Stopped as stopped:
+        click.echo(f"\nStopped. {GO_ON}", err=True)
+        sys.exit(SIGNALLED + stopped.signal)
+    for line in report.lines():
+        click.echo(line)
+    sys.exit(BROKEN_PICTURES if report.summary.broken else 0)
+
+
+class _Stopped(BaseException):
+    """Asked to stop. No Exception: nothing on the way up may take it for a failure of its own."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal = signal_number
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    raise _Stopped(signal_number)

@@ -1,0 +1,166 @@
+"""convoy models list | show | verify | rollback | prune: the life of versions on disk, beside a service or without."""
+
+import json
+import sys
+
+import click
+
+from service.cli.completion import model_names
+from service.cli.options import setting_flags
+from service.errors import BrokenVersion, UnknownModel, UnknownVersion
+from service.model_store.desired_state import StateFile
+from service.model_store.manifest import Manifest, Variant
+from service.model_store.object_store import is_url
+from service.model_store.repository import Repository
+from service.model_store.rollback import prune, roll_back, undo
+from service.model_store.source import local_models
+from service.settings import Settings
+
+COMMANDS = ("list", "show", "verify", "rollback", "prune")
+
+
+@click.group(invoke_without_command=True, epilog="Example: convoy models --models /srv/models")
+@click.option("--models", metavar="VALUE", help="As of the commands below; without a command the models are listed.")
+@click.pass_context
+def models(context: click.Context, models: str | None) -> None:
+    """The models on disk: list, inspect, check, roll back and remove versions."""
+    if models is not None:
+        context.default_map = {name: {"models": models} for name in COMMANDS}
+    if context.invoked_subcommand is None:
+        context.invoke(list_models, models=models)
+
+
+@models.command("list", epilog="Example: convoy models list")
+@setting_flags("models")
+def list_models(settings: Settings) -> None:
+    """List every version of every model."""
+    repository = Repository(local_models(settings))
+    for name in _names(repository, settings, None):
+        for version in repository.versions(name):
+            click.echo(_line(repository, name, version))
+        for version in repository.withdrawn(name):
+            click.echo(f"{name} {version}: withdrawn by a rollback")
+
+
+@models.command(epilog="Example: convoy models show mnist-lenet5 --json")
+@setting_flags("models")
+@click.argument("model", shell_complete=model_names)
+@click.option("--version", type=int, help="Default: the newest.")
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest.")
+def show(settings: Settings, model: str, version: int | None, as_json: bool) -> None:
+    """Show one version of MODEL: what it takes and gives, its graphs with their accuracies, where it came from."""
+    repository = Repository(local_models(settings))
+    number = _version(repository, settings, model, version)
+    manifest = repository.open(model, number).manifest
+    if as_json:
+        click.echo(json.dumps({"model": model, "version": number, **manifest.model_dump(exclude_none=True)}, indent=2))
+        return
+    click.echo(f"{model} {number}: {_summary(manifest)}")
+    how = manifest.preprocessing.model_dump(exclude_none=True)
+    click.echo("preprocessing: " + ", ".join(f"{key} {value}" for key, value in how.items()))
+    for variant in manifest.variants:
+        click.echo(_variant_line(variant))
+    origin = manifest.provenance
+    trained = "" if origin.dataset is None else f", data set {origin.dataset}"
+    click.echo(f"from {origin.source}, {origin.created_utc}{trained}")
+
+
+@models.command(epilog="Example: convoy models verify mnist-lenet5")
+@setting_flags("models")
+@click.argument("model", required=False, shell_complete=model_names)
+@click.option("--version", type=int, help="Only this one.")
+def verify(settings: Settings, model: str | None, version: int | None) -> None:
+    """Check versions: checksums, loading, and the answers to their stored samples. Ends with 1 if anything is wrong."""
+    from service.loaded_models.verify import verify as findings_of
+
+    repository = Repository(local_models(settings))
+    fine = True
+    for name in _names(repository, settings, model):
+        chosen = repository.versions(name) if version is None else [_version(repository, settings, name, version)]
+        for number in chosen:
+            for found in findings_of(repository, name, number):
+                fine &= found.fine
+                click.echo(f"{name} {number} {found.about}: {'' if found.fine else 'WRONG: '}{found.text}")
+    sys.exit(not fine)
+
+
+@models.command(epilog="Example: convoy models rollback mnist-lenet5")
+@setting_flags("models", "state")
+@click.argument("model", shell_complete=model_names)
+@click.option("--to", type=int, metavar="VERSION", help="Default: the version before the one that answers.")
+@click.option("--undo", "undone", is_flag=True, help="Back to the newest version.")
+def rollback(settings: Settings, model: str, to: int | None, undone: bool) -> None:
+    """Let an older version of MODEL answer, also in a service at work.
+
+    With --state (CONVOY_STATE) it is written there; without, the newer folders are hidden until --undo.
+    """
+    if undone and to is not None:
+        raise click.UsageError("--undo goes to the newest version: leave out --to.")
+    state = None if settings.state is None else StateFile(settings.state)
+    if state is None:
+        _refuse_bucket(settings, "give --state, the file that the service watches")
+    repository = Repository(local_models(settings))
+    click.echo(undo(repository, state, model) if undone else roll_back(repository, state, model, to))
+
+
+@models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
+@setting_flags("models", "state")
+@click.argument("model", required=False, shell_complete=model_names)
+@click.option("--keep", required=True, type=click.IntRange(1), metavar="N", help="How many of the newest stay.")
+def prune_models(settings: Settings, model: str | None, keep: int) -> None:
+    """Remove all but the newest N versions of MODEL, or of every model.
+
+    Versions that --state (CONVOY_STATE) asks for stay.
+    """
+    _refuse_bucket(settings, "remove them there")
+    repository = Repository(local_models(settings))
+    state = None if settings.state is None else StateFile(settings.state)
+    for name in _names(repository, settings, model):
+        for line in prune(repository, state, name, keep):
+            click.echo(line)
+
+
+def _names(repository: Repository, settings: Settings, model: str | None) -> list[str]:
+    names = repository.models()
+    if not names:
+        raise click.ClickException(f"There is no model in {settings.models}; put one there: <name>/<version>/.")
+    if model is not None and model not in names:
+        raise UnknownModel(f"There is no model '{model}' in {settings.models}.")
+    return names if model is None else [model]
+
+
+def _version(repository: Repository, settings: Settings, model: str, version: int | None) -> int:
+    (name,) = _names(repository, settings, model)
+    numbers = repository.versions(name)
+    if version is not None and version not in numbers:
+        known = ", ".join(map(str, numbers))
+        raise UnknownVersion(f"Model '{name}' has no version {version}; it has {known}.", "Name one of them.")
+    return max(numbers) if version is None else version
+
+
+def _refuse_bucket(settings: Settings, instead: str) -> None:
+    if is_url(settings.models):
+        raise click.UsageError(f"The versions lie in a bucket, {settings.models}: {instead}.")
+
+
+def _line(repository: Repository, name: str, version: int) -> str:
+    try:
+        return f"{name} {version}: {_summary(repository.open(name, version).manifest)}"
+    except BrokenVersion as error:
+        return f"{name} {version}: BROKEN: {error.message}"
+
+
+def _summary(manifest: Manifest) -> str:
+    accuracy = manifest.variants[0].test_accuracy
+    known = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
+    others = "".join(f", {variant.precision}" for variant in manifest.variants[1:])
+    return f"{'x'.join(map(str, manifest.input.shape))} -> {manifest.classes} classes{known}{others}"
+
+
+def _variant_line(variant: Variant) -> str:
+    facts = [f"{variant.precision}: {variant.file}, {variant.bytes:,} bytes, sha256 {variant.sha256[:12]}..."]
+    if variant.test_accuracy is not None:
+        facts.append(f"test accuracy {variant.test_accuracy:.2%}")
+    if variant.parity is not None:
+        facts.append(f"differs by {variant.parity.max_abs_difference:.1g} at most")
+    return ", ".join(facts) + ("" if variant.automatic else "; used only where it is asked for")

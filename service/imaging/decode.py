@@ -1,0 +1,244 @@
+"""Bytes to pixels: formats, orientation, transparency and limits. Knows no model and no HTTP.
+
+Training reads its evaluation pictures through here too, so that both halves see the same pixels. Strangers send these
+bytes: whatever costs memory or time out of proportion to a picture of `max_pixels` is refused here.
+"""
+
+import io
+import re
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+# Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd picture.
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
+
+from service.errors import BadImage, ImageTooLarge, UnsupportedImage
+from service.imaging.fast_png import decode_plain
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+ORIENTATION_TAG = 0x0112
+
+# Pictures in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
+# Made to, 16 MB hold a million chunks, each a turn of a Python loop, or as many scans, each a pass over all pixels.
+HEADER_READS = 1_000
+PIXEL_READS = 5_000
+BYTES_A_READ = 128  # that grants another, so that all pictures of one request together are bounded by its body
+MAX_SCANS = 100
+MAX_SEGMENTS = 1_000
+# Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
+MAX_RUN_LENGTH_PIXELS = 1_000_000
+
+# Pixels of these count twice, as they take twice the memory or time of others: libwebp keeps two canvases beside its
+# answer, and libjpeg all coefficients of a progressive JPEG, over which it goes again and again; CMYK has four a pixel.
+COUNTED_TWICE = "WebP, CMYK and progressive JPEG"
+
+# The longest side of a JPEG or GIF. Pillow keeps a pointer a row: 200 MB for one that is a pixel wide.
+MAX_SIDE = 65_535
+
+STRIP_PIXELS = 1 << 20
+
+# The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_BMP_RUN_LENGTH = (1, 2)
+_UPRIGHT_BY = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# A stranger's file must not write to our log, some of them thousands of lines; what matters comes as an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# First bytes of formats that people do send, and that deserve a better answer than "not an image".
+_FOREIGN = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"%PDF": "PDF",
+    b"8BPS": "PSD",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\0\0\1\0": "ICO",
+}
+
+
+def open_image(data: bytes, max_pixels: int) -> Image.Image:
+    """Reads the header of an encoded picture; cheap, decodes no pixel.
+
+    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `pixels_to_read` are more than `max_pixels`,
+    or a side is longer than MAX_SIDE.
+    """
+    if not data:
+        raise BadImage("The body is empty; a picture was expected.")
+    # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    body = _Body(data)
+    try:
+        image = Image.open(body, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise _not_a_picture(data) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(max_pixels) from None
+    except Exception as error:  # Pillow's plugins raise many kinds for broken headers
+        raise BadImage(f"The picture's header is damaged: {error}.") from error
+    if pixels_to_read(image) > max_pixels:
+        raise _too_large(max_pixels)
+    if max(image.size) > MAX_SIDE:
+        raise ImageTooLarge(f"The picture's header announces a side of more than {MAX_SIDE} pixels, the limit.")
+    _refuse_slow(image, data)
+    _widen_transparent_value(image)
+    body.reads_left = PIXEL_READS + len(data) // BYTES_A_READ
+    return image
+
+
+def pixels_to_read(image: Image.Image) -> int:
+    """Width x height, or twice that for what is COUNTED_TWICE: the measure of what reading takes."""
+    twice = image.format == "WEBP" or image.mode == "CMYK" or "progressive" in image.info
+    return image.width * image.height * (2 if twice else 1)
+
+
+def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+    """Decodes an opened picture (of an animation the first frame), upright, transparency laid over `background`.
+
+    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. The picture is
+    closed: its memory is needed for what comes next. Raises BadImage.
+    """
+    try:
+        image.load()
+        upright = _upright(image)
+        if upright is not image:
+            image.close()
+        return _in_strips(upright, channels, background)
+    except MemoryError:  # no fault of the picture's: its size was looked at before
+        raise
+    except Exception as error:  # as above, and the codecs' own
+        raise BadImage(f"The picture is damaged or truncated: {error}.") from error
+    finally:
+        image.close()
+
+
+def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
+    """`open_image` and `read_pixels` in one."""
+    if (pixels := decode_plain(data, channels, max_pixels)) is not None:
+        return pixels
+    return read_pixels(open_image(data, max_pixels), channels, background)
+
+
+def _not_a_picture(data: bytes) -> BadImage | UnsupportedImage:
+    name = next((name for signature, name in _FOREIGN.items() if data.startswith(signature)), None)
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if head.startswith(b"<") and b"<svg" in head:
+        name = "SVG"
+    if name is not None:
+        return UnsupportedImage(f"The picture is a {name} file, which is not read here.")
+    if data[4:8] == b"ftyp":
+        return UnsupportedImage("The file is HEIC, AVIF or a video, which is not read here.")
+    return BadImage("The bytes are not a picture, or its header is damaged.")
+
+
+def _too_large(max_pixels: int) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"The picture's header announces more than {max_pixels} pixels, the limit, or half of that for {COUNTED_TWICE}."
+    )
+
+
+class _Body(io.BytesIO):
+    """The picture as a file that can be read in so many pieces, and no more."""
+
+    reads_left = HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise OSError("it is cut into too many small pieces")
+        return super().read(size)
+
+
+def _refuse_slow(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Raises for pictures whose pixels would cost far more time than their number says."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and not _has_few_scans(data):
+        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
+    run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
+    if run_length and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
+        raise ImageTooLarge(f"The BMP is run-length encoded; such may have {MAX_RUN_LENGTH_PIXELS} pixels.")
+
+
+def _has_few_scans(jpeg: bytes) -> bool:
+    """Walks the segments as libjpeg does, up to the end of the image; phones put whole videos behind that."""
+    at, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        segment = _SEGMENT.search(jpeg, at)
+        if segment is None or segment[0] == _END_OF_IMAGE:
+            return scans <= MAX_SCANS
+        scans += segment[0] == _START_OF_SCAN
+        at = segment.end() + max(2, int.from_bytes(jpeg[segment.end() : segment.end() + 2]))
+    return False
+
+
+def _widen_transparent_value(image: ImageFile.ImageFile) -> None:
+    # Pillow brings all PNG samples but 16-bit grey to 8 bits, and leaves the transparent one beside them as it was.
+    if image.format != "PNG" or "transparency" not in image.info or not image.tile:
+        return
+    transparent, samples = image.info["transparency"], image.tile[0].args
+    if samples in ("L;2", "L;4"):
+        image.info["transparency"] = transparent * (85 if samples == "L;2" else 17)
+    elif samples == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT_BY.get(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # damaged EXIF: the pixels are still good
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+    """Converts strip by strip: the steps between a large picture and its array would cost four times its memory."""
+    width, height = image.size
+    rows = max(1, STRIP_PIXELS // width)
+    if rows >= height:
+        return _converted(image, channels, background)
+    pixels = np.empty((height, width, channels), np.uint8)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = _converted(strip, channels, background)
+    return pixels
+
+
+def _converted(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = _over(image, background)
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
+    samples = np.asarray(image)
+    grey = Image.fromarray((samples >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(np.where(samples == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _over(image: Image.Image, background: int) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, (background, background, background))
+    canvas.paste(image, mask=image)
+    return canvas

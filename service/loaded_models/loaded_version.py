@@ -1,0 +1,209 @@
+"""One loaded version of a model: its graph, warm and measured, behind its own queue and threads."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.cores import usable_cores
+from service.hardware import cpu_flags, has_nvidia_gpu
+from service.inference.batcher import Batcher
+from service.inference.feature_maps import Features
+from service.inference.providers import CPU_PROVIDER, USUAL_BATCH, Placement, batch_buckets, choose_variant, place
+from service.inference.session import WARM_UP_PATIENCE_S, FirstRuns, LeashedRuns, Session, available_providers
+from service.model_store.desired_state import Wish
+from service.model_store.manifest import Manifest, Variant
+from service.model_store.repository import VersionFolder
+from service.observability.metrics import Metrics
+from service.observability.version_stats import Statistics
+from service.settings import Settings
+
+MEASURE_S = 1.0  # spent on measuring one version at most, past the first run of each size
+ENOUGH_MS = 10.0  # of runs of one size, and two of them
+QUICK_MS = 1.0  # a usual batch that takes less: what a run costs beside its images counts
+QUICK_BATCH = 64  # 5 to 7 % more of 64 digits a request than with 32
+QUICK_BATCH_WHEN_DEEP = 128  # 3 % more of them as JSON, 6 % as bytes; always 128 would keep the first ones waiting
+BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
+BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more pictures, 2 % x64
+NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that can answer. `batch_ms` are measured milliseconds by batch size."""
+
+    folder: VersionFolder
+    variant: Variant
+    session: Session
+    brief_runs: LeashedRuns
+    batcher: Batcher
+    executor: ThreadPoolExecutor
+    statistics: Statistics
+    threads: int
+    instances: int
+    max_batch_size: int
+    batch_ms: dict[int, float]
+    features: Features
+
+    @property
+    def model(self) -> str:
+        return self.folder.model
+
+    @property
+    def version(self) -> str:
+        return str(self.folder.version)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.folder.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.folder.labels
+
+    async def close(self) -> None:
+        """Answers what is queued, then lets the graph go."""
+        await self.batcher.drain()
+        self.executor.shutdown(wait=False)
+        self.brief_runs.close()
+
+
+def load(
+    folder: VersionFolder,
+    wish: Wish,
+    settings: Settings,
+    metrics: Metrics,
+    warm_up_patience_s: float = WARM_UP_PATIENCE_S,
+) -> Served:
+    """Loads, warms and measures one version; blocks for as long as that takes.
+
+    Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_patience_s`.
+    """
+    instances, cores = wish.instances, usable_cores() // settings.workers
+    threads = settings.threads or max(1, cores // instances)
+    executor = ThreadPoolExecutor(
+        instances, f"run-{folder.model}-{folder.version}", initializer=partial(_yield_to_others, wish.weight)
+    )
+    try:
+        # On the model's own thread: onnxruntime's threads inherit its niceness.
+        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads, warm_up_patience_s).result()
+    except BaseException:
+        executor.shutdown(wait=False)
+        raise
+    size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
+    statistics = Statistics()
+    brief_runs = LeashedRuns(session)
+    batcher = Batcher(
+        session.run,
+        executor,
+        max_batch_size=size,
+        calm_batch_size=size if settings.max_batch_size else min(size, QUICK_BATCH),
+        max_queue_images=settings.max_queue_images,
+        max_delay_ms=settings.max_delay_ms,
+        instances=instances,
+        on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
+        run_briefly=brief_runs.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
+        brief_s=_brief_s(session, cores),
+    )
+    return Served(
+        folder=folder,
+        variant=variant,
+        session=session,
+        brief_runs=brief_runs,
+        batcher=batcher,
+        executor=executor,
+        statistics=statistics,
+        threads=threads,
+        instances=instances,
+        max_batch_size=size,
+        batch_ms=batch_ms,
+        features=Features(folder),
+    )
+
+
+def choose(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
+    """Which graph of the version `load` takes here, and where it runs. Raises BrokenVersion."""
+    placement = place(
+        settings.device,
+        settings.providers,
+        available_providers(),
+        has_gpu=has_nvidia_gpu(),
+        max_batch_size=settings.max_batch_size,
+        gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
+    )
+    return choose_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
+
+
+def _warm(
+    folder: VersionFolder, settings: Settings, threads: int, patience_s: float
+) -> tuple[Variant, Session, dict[int, float]]:
+    variant, placement = choose(folder, settings)
+    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
+    largest = settings.max_batch_size or USUAL_BATCH
+    batch_ms = _measured(session, folder.manifest, batch_buckets(largest), patience_s)
+    may_grow = not settings.max_batch_size and not placement.buckets
+    if may_grow and batch_ms[largest] < QUICK_MS:
+        batch_ms |= _measured(session, folder.manifest, [QUICK_BATCH, QUICK_BATCH_WHEN_DEEP], patience_s)
+    return variant, session, batch_ms
+
+
+def _measured(session: Session, manifest: Manifest, sizes: Sequence[int], patience_s: float) -> dict[int, float]:
+    """Milliseconds of a run by batch size, the best of several once warm; every size is warmed, however slow."""
+    milliseconds: dict[int, float] = {}
+    end_s = time.perf_counter() + MEASURE_S
+    with closing(FirstRuns(session, patience_s)) as first:
+        for size in sizes:
+            session.warm_up([size], patience_s)
+            milliseconds[size] = _best_ms(first, np.zeros((size, *manifest.input.shape), np.uint8), end_s)
+    return milliseconds
+
+
+def _best_ms(first: FirstRuns, batch: NDArray[np.uint8], end_s: float) -> float:
+    """Milliseconds of the quickest of several runs, or of one where that lasts past `end_s`."""
+    runs: list[float] = []
+    while not runs or (time.perf_counter() < end_s and (len(runs) < 2 or sum(runs) < ENOUGH_MS)):
+        started_s = time.perf_counter()
+        first.run(batch)
+        runs.append((time.perf_counter() - started_s) * 1000)
+    return round(min(runs), 3)
+
+
+def _brief_s(session: Session, cores: int) -> float:
+    """What a run may be expected to take, in seconds, to run on the event loop's own thread."""
+    return BRIEF_ON_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else BRIEF_S
+
+
+def _largest_within(batch_ms: dict[int, float], budget_ms: float) -> int | None:
+    """The largest measured batch that keeps the budget, at least 1; None where there is no budget."""
+    if not budget_ms:
+        return None
+    return max((size for size, ms in batch_ms.items() if ms <= budget_ms), default=1)
+
+
+def _yield_to_others(weight: float) -> None:
+    """Gives this thread, and those it starts, `weight` of the share that a thread of weight 1 gets."""
+    steps = round(-math.log(weight) / math.log(NICE_FACTOR))
+    if steps:
+        os.nice(steps)
+
+
+def _recorder(
+    folder: VersionFolder, metrics: Metrics, statistics: Statistics, labels: int
+) -> Callable[[NDArray[np.float32], float], None]:
+    images, seconds = metrics.batch_images.labels(folder.model), metrics.compute_s.labels(folder.model)
+    tally = metrics.tally(folder.model, folder.labels, labels)
+
+    def on_batch(probabilities: NDArray[np.float32], compute_s: float) -> None:
+        images.observe(len(probabilities))
+        seconds.observe(compute_s)
+        tally.add(probabilities)
+        statistics.add_batch(len(probabilities), compute_s)
+
+    return on_batch

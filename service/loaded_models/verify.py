@@ -1,0 +1,74 @@
+"""Is a version on disk what was published, and does it work here? Checksums, loading, and the answers it once gave."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from service.cores import usable_cores
+from service.errors import BrokenVersion, ModelFailed
+from service.inference.session import FeatureSession, Session
+from service.model_store.golden_samples import TOLERANCES, Samples, read_samples
+from service.model_store.manifest import Variant
+from service.model_store.repository import Repository, VersionFolder
+
+WARM_UP_SIZES = [1, 3]
+
+
+class Finding(NamedTuple):
+    """What was found of one graph, or of the version as a whole."""
+
+    model: str
+    version: int
+    about: str
+    fine: bool
+    text: str
+
+
+def verify(repository: Repository, model: str, version: int) -> Iterator[Finding]:
+    """One finding for each graph of the version; a single one where manifest, labels or samples are wrong."""
+    try:
+        folder = repository.open(model, version)
+        samples = _samples(folder)
+    except BrokenVersion as error:
+        yield Finding(model, version, "version", False, error.message)
+        return
+    for variant in folder.manifest.variants:
+        try:
+            yield Finding(model, version, variant.precision, True, _tried(folder, variant, samples))
+        except (BrokenVersion, ModelFailed) as error:
+            yield Finding(model, version, variant.precision, False, error.message)
+    for name in folder.manifest.extra_graphs:
+        try:
+            yield Finding(model, version, name, True, _extra_tried(folder, name))
+        except (BrokenVersion, ModelFailed) as error:
+            yield Finding(model, version, name, False, error.message)
+
+
+def _extra_tried(folder: VersionFolder, name: str) -> str:
+    path, expects = folder.extra_graph(name), folder.manifest.input
+    if path is not None:
+        FeatureSession(path, expects).run(np.zeros((1, *expects.shape), np.uint8))
+    return "sha256 fits, loads and runs"
+
+
+def _samples(folder: VersionFolder) -> Samples | None:
+    path = folder.samples()
+    return None if path is None else read_samples(path, folder.manifest.input, folder.manifest.classes)
+
+
+def _tried(folder: VersionFolder, variant: Variant, samples: Samples | None) -> str:
+    """What to say of a graph that is in order. Raises BrokenVersion or ModelFailed for one that is not."""
+    manifest = folder.manifest
+    session = Session(folder.graph(variant), manifest.input, manifest.classes, usable_cores())
+    session.warm_up(WARM_UP_SIZES)
+    expected = None if samples is None else samples.answers.get(variant.precision)
+    if samples is None or expected is None:
+        return "sha256 fits, loads and runs; it has no stored samples to compare with"
+    difference = float(np.abs(session.run(samples.images) - expected).max())
+    if not difference <= TOLERANCES[variant.precision]:
+        raise BrokenVersion(
+            f"{variant.file} gives other answers than when it was published: a probability differs by {difference:.2g} "
+            f"over {len(expected)} samples ({TOLERANCES[variant.precision]:g} is allowed)."
+        )
+    return f"sha256 fits, loads and runs, answers {len(expected)} samples as published (to {difference:.1g})"

@@ -1,0 +1,228 @@
+"""The contract between training and serving: the schema of `manifest.json` in a version folder.
+
+Knows neither onnxruntime nor Keras. Everything that the service must know about a network stands here.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import BrokenVersion
+
+FILE_NAME = "manifest.json"
+IMAGE = "image"
+PROBABILITIES = "probabilities"
+FEATURES = "features"
+"""The extra graph whose outputs lie between: feature maps (n, height, width, channels), named MAPS and the layer, and
+the kernels of the first convolution (filters, height, width, channels), named FILTERS and the layer."""
+MAPS = "maps."
+FILTERS = "filters."
+
+# What is larger is not read: the version was made by somebody.
+MANIFEST_LIMIT_BYTES = 1024**2
+TEXT_LIMIT_BYTES = 16 * 1024**2  # labels and samples; the card and its pictures
+GRAPH_LIMIT_BYTES = 2 * 1024**3  # what one ONNX file can hold
+
+PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Precision = Literal["float32", "float16", "int8"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class File(_Part):
+    """A file of the version folder, named without any folder, with its checksum."""
+
+    file: PlainFileName
+    sha256: Sha256
+
+
+class Input(_Part):
+    """What the graph takes: tensor `image`, uint8, shape (batch, height, width, channels)."""
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class Preprocessing(_Part):
+    """How a picture of any size becomes the input.
+
+    `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
+    input size out of the middle. Transparent pixels are laid over `background` (0 black, 255 white).
+    """
+
+    resize: Literal["squash", "shorter"] = "squash"
+    shorter: int | None = Field(default=None, ge=1, le=8192)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    background: int = Field(default=255, ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _shorter_goes_with_its_mode(self) -> "Preprocessing":
+        if (self.resize == "shorter") != (self.shorter is not None):
+            raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
+        return self
+
+
+class Parity(_Part):
+    """How far the graph under onnxruntime is from the network that was exported, over real pictures.
+
+    `max_abs_difference` is over probabilities; `same_class` is the part of the pictures with the same most probable
+    class. A float32 graph has all of them, or nothing was published; one of less precision is compared with it.
+    """
+
+    pictures: int = Field(ge=1)
+    batch_sizes: list[int]
+    max_abs_difference: float = Field(ge=0)
+    same_class: float = Field(default=1.0, ge=0, le=1)
+
+
+class Speed(_Part):
+    """Microseconds an image by batch size, of a graph and of its float32 original, measured in turns.
+
+    `threads` cores of `processor` ran each batch, as in the service.
+    """
+
+    processor: str
+    threads: int = Field(ge=1)
+    us_per_image: dict[int, float]
+    float32_us_per_image: dict[int, float]
+
+
+class Variant(File):
+    """One graph file of the network in one precision.
+
+    The accuracies are parts of 1: on the test set, and on pictures held out of the training set, on which a precision
+    below float32 was accepted. `automatic` is whether `precision=auto` may choose it; otherwise it must be asked for.
+    """
+
+    precision: Precision
+    bytes: int = Field(ge=1)
+    test_accuracy: float | None = Field(default=None, ge=0, le=1)
+    held_out_accuracy: float | None = Field(default=None, ge=0, le=1)
+    parity: Parity | None = None
+    speed: Speed | None = None
+    automatic: bool = True
+
+
+class ExtraGraph(File):
+    """A graph beside the variants: uint8 `image` in, float32 tensors out.
+
+    `parity` is over these tensors, each divided by its largest value where that is above 1.
+    """
+
+    parity: Parity | None = None
+
+
+class Division(_Part):
+    """How a training run divided its pictures, so that those which the network never learnt are found again by `seed`.
+
+    `validation` of the training pictures (below 1: that share of them) were held out; `limit` is the most that were
+    used of each part. Of a folder of pictures, `test_share` was for the test where the folder did not say, and `digest`
+    is over all its files and which of them were for the test.
+    """
+
+    validation: int | float = Field(ge=0)
+    limit: int | None = Field(default=None, ge=1)
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    digest: Sha256 | None = None
+
+
+class Provenance(_Part):
+    """Where the weights came from."""
+
+    source: str
+    created_utc: str
+    architecture: str | None = None
+    recipe: str | None = None
+    dataset: str | None = None
+    dataset_note: str | None = None
+    seed: int | None = None
+    division: Division | None = None
+    libraries: dict[str, str] = {}
+
+
+class Manifest(_Part):
+    """The whole of `manifest.json`; name and version are the names of the folders it lies in."""
+
+    format: Literal[1] = 1
+    input: Input
+    preprocessing: Preprocessing = Preprocessing()
+    classes: int = Field(ge=1)
+    labels: File
+    parameters: int | None = Field(default=None, ge=0)
+    variants: list[Variant] = Field(min_length=1)
+    extra_graphs: dict[str, ExtraGraph] = {}
+    samples: File | None = None
+    """Generated pictures with the answers of every variant at publication; `golden_samples` reads them."""
+    metrics: dict[str, float] = {}
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Manifest":
+        shorter, covered = self.preprocessing.shorter, max(self.input.height, self.input.width)
+        if shorter is not None and shorter < covered:
+            raise ValueError(f"preprocessing.shorter is {shorter}, too little to cut {covered} pixels out of")
+        precisions = [variant.precision for variant in self.variants]
+        if len(set(precisions)) < len(precisions):
+            raise ValueError("two variants have the same precision")
+        return self
+
+    def variant(self, precision: Precision) -> Variant | None:
+        return next((v for v in self.variants if v.precision == precision), None)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
+    path = plain_file(folder, FILE_NAME, MANIFEST_LIMIT_BYTES)
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BrokenVersion(f"{path} is not a valid manifest: {where}: {first['msg']}.") from error
+
+
+def plain_file(folder: Path, name: str, limit_bytes: int) -> Path:
+    """The path of an ordinary file of the folder.
+
+    Raises BrokenVersion for one that is missing, larger than allowed, no ordinary file (a pipe or device could be read
+    without end), or a link that leaves the folder (somebody else's file would pass for the version's).
+    """
+    path = folder / name
+    try:
+        real, home = path.resolve(strict=True), folder.resolve(strict=True)
+        size = real.stat().st_size
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle, before Python 3.13
+        raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not real.is_relative_to(home):
+        raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
+    if not real.is_file():
+        raise BrokenVersion(f"{path} is no ordinary file.")
+    if size > limit_bytes:
+        raise BrokenVersion(f"{path} has {size} bytes, more than the {limit_bytes} that are allowed.")
+    return path
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes `folder/manifest.json`, whole or not at all: a version in service may get one more graph."""
+    text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
+    part = folder / f".{FILE_NAME}.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(folder / FILE_NAME)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

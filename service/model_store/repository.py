@@ -1,0 +1,140 @@
+"""The models on disk: names, versions, checksums. Pure filesystem; loads nothing into memory but text."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import BrokenVersion, UnknownModel
+from service.model_store.manifest import (
+    GRAPH_LIMIT_BYTES,
+    TEXT_LIMIT_BYTES,
+    File,
+    Manifest,
+    Variant,
+    plain_file,
+    read_manifest,
+    sha256_of,
+)
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+Stamp = tuple[tuple[str, int, int], ...]
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
+WITHDRAWN = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
+
+
+@dataclass(frozen=True)
+class VersionFolder:
+    """One version of a model as it lies on disk, its manifest and labels checked."""
+
+    model: str
+    version: int
+    path: Path
+    manifest: Manifest
+    labels: tuple[str, ...]
+
+    def graph(self, variant: Variant) -> Path:
+        """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
+        return _checked(self.path, variant, GRAPH_LIMIT_BYTES)
+
+    def samples(self) -> Path | None:
+        """The path of the stored samples, None where the version has none. Raises BrokenVersion as above."""
+        return None if self.manifest.samples is None else _checked(self.path, self.manifest.samples, TEXT_LIMIT_BYTES)
+
+    def extra_graph(self, name: str) -> Path | None:
+        """The path of an extra graph, None where the version has none of that name. Raises BrokenVersion as above."""
+        extra = self.manifest.extra_graphs.get(name)
+        return None if extra is None else _checked(self.path, extra, GRAPH_LIMIT_BYTES)
+
+
+class Repository:
+    """`root`/<name>/<version>/. Names that start with a dot are work in progress and are not seen."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def models(self) -> list[str]:
+        """Names of all models that have at least one version, or a folder that cannot be read, sorted. A missing root
+        has none. Raises OSError where the root cannot be read."""
+        return [name for name in _folders(self.root) if MODEL_NAME.fullmatch(name) and self._may_have_versions(name)]
+
+    def versions(self, model: str) -> list[int]:
+        """Numbers of a model's versions, ascending; empty for a model that is not there. Raises OSError."""
+        if not MODEL_NAME.fullmatch(model):
+            return []
+        return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
+
+    def _may_have_versions(self, model: str) -> bool:
+        try:
+            return bool(self.versions(model))
+        except OSError:
+            return True
+
+    def withdrawn(self, model: str) -> list[int]:
+        """Numbers of the versions that a rollback hid, ascending."""
+        if not MODEL_NAME.fullmatch(model):
+            return []
+        try:
+            found = (WITHDRAWN.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir())
+            return sorted(int(match[1]) for match in found if match)
+        except OSError:
+            return []
+
+    def identity(self) -> tuple[int, int] | None:
+        """Which folder the root is now, by device and inode; None while it cannot be read: file systems come and go."""
+        try:
+            next(self.root.iterdir(), None)
+            found = self.root.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def stamp(self, model: str, version: int) -> Stamp:
+        """Differs when any file of the version has changed."""
+        files = []
+        for path in (self.root / model / str(version)).glob("*"):
+            try:
+                found = path.stat()
+            except OSError:  # gone meanwhile, or a link that leads nowhere: who opens it finds out
+                continue
+            files.append((path.name, found.st_size, found.st_mtime_ns))
+        return tuple(sorted(files))
+
+    def open(self, model: str, version: int) -> VersionFolder:
+        """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""
+        if not MODEL_NAME.fullmatch(model):
+            raise UnknownModel(f"'{model}' cannot be a model's name.")
+        path = self.root / model / str(version)
+        manifest = read_manifest(path)
+        labels = _read_labels(_checked(path, manifest.labels, TEXT_LIMIT_BYTES), manifest.classes)
+        return VersionFolder(model, version, path, manifest, labels)
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _checked(folder: Path, file: File, limit_bytes: int) -> Path:
+    path = plain_file(folder, file.file, limit_bytes)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
+    if found != file.sha256:
+        raise BrokenVersion(f"{path} has sha256 {found}; the manifest says {file.sha256}.")
+    return path
+
+
+def _read_labels(path: Path, classes: int) -> tuple[str, ...]:
+    try:
+        # Not splitlines(): it also splits at characters that a label may hold.
+        labels = tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except UnicodeDecodeError as error:
+        raise BrokenVersion(f"{path} is not UTF-8 text.") from error
+    if len(labels) != classes:
+        raise BrokenVersion(f"{path} has {len(labels)} labels; the model has {classes} classes.")
+    if not all(label.strip() for label in labels):
+        raise BrokenVersion(f"{path} has an empty line where the label of a class should be.")
+    return labels

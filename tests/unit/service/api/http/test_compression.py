@@ -1,0 +1,151 @@
+"""Content-Encoding: what is packed comes out whole, nothing unpacks past the limit, and Accept-Encoding is obeyed."""
+
+import asyncio
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.api.http.compression import IN_THREAD_BYTES, WORTH_BYTES, packed, read_unpacked
+from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
+
+LIMIT = 100_000
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+
+
+def unpack(body: bytes, encoding: str | None) -> bytes:
+    """What the service reads when a client sends `body` so encoded."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
+    return asyncio.run(read_unpacked({"headers": headers}, receive, LIMIT))  # type: ignore[arg-type]
+
+
+def pack(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:
+    """What the service sends to a client that accepts that."""
+    headers = [] if accepted is None else [(b"accept-encoding", accepted.encode("latin-1"))]
+    sent, told = asyncio.run(packed({"headers": headers}, body))
+    return sent, dict(told)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "GZIP", " deflate "])
+@pytest.mark.parametrize("body", [b"", b"x", bytes(LIMIT)], ids=len)
+def test_packed_bodies_are_read(encoding: str, body: bytes) -> None:
+    assert unpack(PACK[encoding.strip().lower()](body), encoding) == body
+
+
+@pytest.mark.parametrize("encoding", [None, "identity", ""])
+def test_other_bodies_are_left_alone(encoding: str | None) -> None:
+    body = gzip.compress(b"x")
+    assert unpack(body, encoding) == body
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.binary(max_size=200), st.sampled_from(sorted(PACK)))
+def test_any_bytes_are_unpacked_or_refused(body: bytes, encoding: str) -> None:
+    assert unpack(PACK[encoding](body), encoding) == body
+    with pytest.raises(BadRequest):
+        unpack(body, encoding)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x" * 100])
+def test_other_encodings_are_refused(encoding: str) -> None:
+    with pytest.raises(UnsupportedBody, match="cannot be read; gzip and deflate can") as caught:
+        unpack(b"", encoding)
+    assert "gzip or deflate" in caught.value.hint
+
+
+@pytest.mark.parametrize("encoding", PACK)
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda body: body[:-3], "is cut off"),
+        (lambda body: b"", "is cut off"),
+        (lambda body: body + b"x", "goes on after its end"),
+        (lambda body: body + body, "goes on after its end"),
+        (lambda body: b"{}" + body, "is not valid"),
+        (lambda body: body[:-1] + bytes([body[-1] ^ 1]), "is not valid"),
+    ],
+    ids=["cut", "empty", "longer", "twice", "other", "checksum"],
+)
+def test_a_spoilt_body_is_refused(encoding: str, spoil: Callable[[bytes], bytes], says: str) -> None:
+    with pytest.raises(BadRequest, match=says):
+        unpack(spoil(PACK[encoding](b"some numbers")), encoding)
+
+
+@pytest.mark.parametrize("encoding", PACK)
+def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
+    bomb = PACK[encoding](bytes(500 * LIMIT))
+    assert len(bomb) < LIMIT
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge, match=f"unpacked body is larger than {LIMIT} bytes"):
+            unpack(bomb, encoding)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 10 * LIMIT
+
+
+def test_a_packed_body_over_the_limit_is_not_even_read() -> None:
+    with pytest.raises(BodyTooLarge, match="The body is larger"):
+        unpack(bytes(LIMIT + 1), "gzip")
+
+
+LONG = bytes(range(256)) * (WORTH_BYTES // 256)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sent"),
+    [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("gzip, deflate", "gzip"),
+        ("deflate, gzip", "gzip"),
+        ("gzip;q=0.5, deflate", "deflate"),
+        ("GZIP", "gzip"),
+        ("br, deflate;q=0.1", "deflate"),
+        ("*", "gzip"),
+        ("gzip;q=0, *;q=0.3", "deflate"),
+        ("gzip;q=0.5, identity", None),
+        ("gzip;q=0", None),
+        ("gzip; q=0.0", None),
+        ("*;q=0", None),
+        ("br", None),
+        ("xgzip", None),
+        ("gzip;q=much", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_accept_encoding_is_obeyed(accepted: str | None, sent: str | None) -> None:
+    body, told = pack(LONG, accepted)
+    if sent is None:
+        assert (body, told) == (LONG, {})
+    else:
+        assert told == {b"content-encoding": sent.encode(), b"vary": b"accept-encoding"}
+        assert UNPACK[sent](body) == LONG
+
+
+def test_small_answers_are_not_worth_it_and_large_ones_come_whole() -> None:
+    assert pack(LONG[:-1], "gzip") == (LONG[:-1], {})
+    large = LONG * (IN_THREAD_BYTES // WORTH_BYTES + 1)
+    assert gzip.decompress(pack(large, "gzip")[0]) == large
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(st.characters(max_codepoint=255), max_size=40))
+def test_no_header_of_a_client_breaks_it(text: str) -> None:
+    sent, told = pack(LONG, text)
+    assert UNPACK[told[b"content-encoding"].decode()](sent) == LONG if told else sent == LONG
+    with suppress(ConvoyError):
+        assert unpack(b"x", text) == b"x"

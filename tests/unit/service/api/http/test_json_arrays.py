@@ -1,0 +1,90 @@
+"""JSON from strangers: any document is read or refused in a sentence, and what is refused leaves nothing behind."""
+
+import pytest
+import simdjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.api.http.json_arrays import SHOWN_LENGTH, flat_pixels, from_base64, is_shaped, parse_object, shown
+from service.errors import BadTensor
+
+UNREADABLE = {
+    "nothing": b"",
+    "cut off": b'{"inputs": [',
+    "two documents": b"{} {}",
+    "too deep": b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    "a number over 64 bits": b'{"a": 99999999999999999999999}',
+    "a number over all floats": b'{"a": 1e400}',
+    "NaN": b'{"a": NaN}',
+    "half a surrogate": b'{"a": "\\ud800"}',
+    "bytes that are no UTF-8": b'{"a": "\xff"}',
+    "a list": b"[]",
+    "a number": b"1",
+    "null": b"null",
+}
+
+
+def values(text: bytes) -> simdjson.Array:
+    return parse_object(b'{"a":' + text + b"}")["a"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_cannot_be_read_is_refused(text: bytes) -> None:
+    with pytest.raises(BadTensor, match=r"^The request is not (a JSON object|JSON that can be read: .+)\.$"):
+        parse_object(text)
+
+
+def test_a_traceback_that_is_kept_stops_no_later_request() -> None:
+    kept = []
+    for _ in range(3):
+        document = parse_object(b'{"a": [1, -1]}')
+        with pytest.raises(BadTensor) as caught:
+            flat_pixels(document["a"], "`a`")
+        kept.append((document, caught.value))
+    assert parse_object(b'{"a": 1}')["a"] == 1
+
+
+@settings(deadline=None)
+@given(st.recursive(st.lists(st.integers(0, 255), max_size=4), lambda inner: st.lists(inner, max_size=4)))
+def test_pixels_come_out_row_by_row_however_they_are_nested(nested: list[object]) -> None:
+    def flat(value: object) -> list[int]:
+        return [n for element in value for n in flat(element)] if isinstance(value, list) else [value]  # type: ignore[list-item]
+
+    assert flat_pixels(values(repr(nested).encode()), "`a`").tolist() == flat(nested)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[256]", b"[-1]", b"[1.0]", b"[true]", b"[null]", b'["1"]', b'[{"a": 1}]', b"[[1, 2.5]]"]
+)
+def test_all_that_is_no_byte_is_refused(text: bytes) -> None:
+    with pytest.raises(BadTensor, match=r"^`a` may hold whole numbers from 0 to 255 only"):
+        flat_pixels(values(text), "`a`")
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "fits"),
+    [
+        (b"[[1, 2, 3], [4, 5, 6]]", (2, 3), True),
+        (b"[ [1,\n2,3],[4,5,6] ]", (2, 3), True),
+        (b"[[1, 2, 3], [4, 5, 6]]", (3, 2), False),
+        (b"[[1, 2, 3], [4, 5, 6]]", (6,), False),
+        (b"[[1, 2], [3, 4, 5, 6]]", (2, 3), False),
+        (b"[[1, 2, 3], 4, 5, 6]", (2, 3), False),
+        (b"[[[1], [2]], [[3], [4]]]", (2, 2, 1), True),
+        (b"[1]", (1,), True),
+    ],
+)
+def test_a_nested_list_has_its_shape_or_not(text: bytes, shape: tuple[int, ...], fits: bool) -> None:
+    assert is_shaped(values(text), shape) is fits
+
+
+@pytest.mark.parametrize("value", ["AAA", "!", "é", "AA AA", None, 7, True, ["AAAA"]])
+def test_what_is_no_base64_is_refused(value: object) -> None:
+    with pytest.raises(BadTensor, match=r"^The thing is not a picture in base64"):
+        from_base64(value, "The thing")
+
+
+def test_whatever_a_request_holds_is_shown_short() -> None:
+    document = parse_object(b'{"list": [1], "object": {}, "null": null, "text": "' + b"x" * 10_000 + b'"}')
+    assert [shown(document[name]) for name in ("list", "object", "null")] == ["a list", "an object", "null"]
+    assert len(shown(document["text"])) < SHOWN_LENGTH + 10

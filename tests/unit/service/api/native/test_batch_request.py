@@ -1,0 +1,63 @@
+"""Batches in JSON are read picture by picture, and what is wrong is named before anything large is built."""
+
+import base64
+import json
+import time
+
+import pytest
+
+from service.api.native.batch_request import MAX_ID_LENGTH, parse
+from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, TooManyImages
+
+MOST = 8
+GOOD = {"data": base64.b64encode(b"picture").decode()}
+
+
+def test_pictures_come_with_their_ids_in_order() -> None:
+    body = json.dumps({"images": [GOOD | {"id": "ä"}, GOOD, GOOD | {"id": None}, {"data": ""}]}).encode()
+    assert parse(body, MOST) == [("ä", b"picture"), (None, b"picture"), (None, b"picture"), (None, b"")]
+
+
+@pytest.mark.parametrize("data", ["?", "YQ", "Y\ud83d\ude00", "é", "Y Q=="])
+def test_a_picture_that_is_no_base64_spoils_only_itself(data: str) -> None:
+    (_, bad), (_, good) = parse(json.dumps({"images": [{"data": data}, GOOD]}).encode(), MOST)
+    assert isinstance(bad, BadImage)
+    assert good == b"picture"
+
+
+WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
+    "a list": (BadRequest, "not a JSON object", [GOOD]),
+    "nothing": (BadParameter, "images", {}),
+    "no list": (BadParameter, "images", {"images": GOOD}),
+    "an empty list": (BadParameter, "images", {"images": []}),
+    "another field": (BadParameter, "'more' in the body", {"images": [GOOD], "more": 1}),
+    "a number": (BadParameter, r"images\.1 is 7", {"images": [GOOD, 7]}),
+    "no data": (BadParameter, r"images\.0\.data", {"images": [{"id": "a"}]}),
+    "data of another type": (BadParameter, r"images\.0\.data", {"images": [{"data": [1]}]}),
+    "a field of a picture": (BadParameter, r"'name' in images\.0", {"images": [GOOD | {"name": "a"}]}),
+    "an id of another type": (BadParameter, r"images\.0\.id", {"images": [GOOD | {"id": 1}]}),
+    "an overlong id": (BadParameter, r"images\.0\.id", {"images": [GOOD | {"id": "a" * (MAX_ID_LENGTH + 1)}]}),
+    "too many": (TooManyImages, "9 images", {"images": [GOOD] * (MOST + 1)}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(name: str) -> None:
+    kind, pattern, request = WRONG[name]
+    with pytest.raises(kind, match=pattern):
+        parse(json.dumps(request).encode(), MOST)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"images": [' + b"[" * 5000, b"\xff", b'{"images": 1e999}'])
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="not JSON"):
+        parse(body, MOST)
+
+
+@pytest.mark.parametrize("value", [b"1", b"{}", b"[]", b'{"data":1}'])
+def test_millions_of_wrong_values_cost_little(value: bytes) -> None:
+    body = b'{"images":[' + b",".join([value] * 2_000_000) + b"]}"
+    started_s = time.thread_time()
+    with pytest.raises(TooManyImages):
+        parse(body, MOST)
+    assert time.thread_time() - started_s < 5

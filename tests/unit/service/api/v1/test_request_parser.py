@@ -1,0 +1,188 @@
+"""Requests of TensorFlow Serving's REST API: its forms come through whole, every other is refused with the reason."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from service.api.v1.request_parser import PredictRequest, encode, parse
+from service.errors import BadTensor, ConvoyError, TooManyImages
+from service.model_store.manifest import Input
+
+TO = Input(height=2, width=3, channels=1)
+MOST = 8
+ONE = [[[1], [2], [3]], [[4], [5], [6]]]
+Json = dict[str, Any]
+
+sides = st.integers(1, 5)
+shapes = st.tuples(st.integers(1, MOST), sides, sides, st.sampled_from([1, 3]))
+batches = shapes.flatmap(lambda shape: hnp.arrays(np.uint8, shape))
+pictures_of = st.lists(st.binary(max_size=40), min_size=1, max_size=MOST)
+
+
+def read(document: object, to: Input = TO) -> PredictRequest:
+    return parse(json.dumps(document).encode(), to, MOST)
+
+
+def forms(values: list[Any]) -> list[Json]:
+    """The same images in every form that TensorFlow Serving takes."""
+    return [
+        {"instances": values},
+        {"instances": [{"image": value} for value in values]},
+        {"inputs": values},
+        {"inputs": {"image": values}},
+    ]
+
+
+@settings(deadline=None)
+@given(batches)
+def test_tensors_come_through_whole_in_every_form(values: NDArray[np.uint8]) -> None:
+    _, height, width, channels = values.shape
+    to = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
+    for form in forms(values.tolist()):
+        parsed = read(form, to)
+        assert parsed.by_row == ("instances" in form)
+        assert parsed.tensor is not None
+        assert parsed.tensor.dtype == np.uint8
+        np.testing.assert_array_equal(parsed.tensor, values)
+
+
+@settings(deadline=None)
+@given(pictures_of)
+def test_pictures_come_through_whole_in_every_form(pictures: list[bytes]) -> None:
+    for form in forms([{"b64": base64.b64encode(picture).decode()} for picture in pictures]):
+        assert read(form).pictures == pictures
+
+
+@pytest.mark.parametrize("name", [None, "", "serving_default"])
+def test_the_only_signature_may_be_named(name: str | None) -> None:
+    assert read({"instances": [ONE], "signature_name": name}).tensor is not None
+
+
+def test_top_k_comes_through() -> None:
+    assert read({"instances": [ONE]}).top_k == 0
+    assert read({"instances": [ONE], "parameters": {"top_k": 3}}).top_k == 3
+
+
+def rows(**changes: Any) -> Json:
+    return {"instances": [ONE]} | changes
+
+
+REFUSED: dict[str, tuple[object, str]] = {
+    "a list": ([ONE], "not a JSON object"),
+    "neither": ({}, "either `instances` or `inputs`"),
+    "both": (rows(inputs=[ONE]), "either `instances` or `inputs`"),
+    "another field": (
+        rows(instance=[]),
+        "no field 'instance'; there are inputs, instances, parameters, signature_name",
+    ),
+    "another signature": (rows(signature_name="classify"), "no signature 'classify'; there is 'serving_default'"),
+    "a signature of numbers": (rows(signature_name=1), "no signature '1'"),
+    "parameters in a list": (rows(parameters=[]), "`parameters` may hold `top_k`, and nothing else"),
+    "another parameter": (rows(parameters={"topk": 1}), "`parameters` may hold `top_k`, and nothing else"),
+    "top_k by word": (rows(parameters={"top_k": "all"}), "`top_k` is all; it must be a whole number"),
+    "top_k below nought": (rows(parameters={"top_k": -1}), "`top_k` is -1"),
+    "top_k by truth": (rows(parameters={"top_k": True}), "`top_k` is True"),
+    "no list": ({"instances": 1}, "must be a list of at least one image"),
+    "one picture alone": ({"inputs": {"b64": "AAAA"}}, "must be a list of at least one image"),
+    "no image": ({"instances": []}, "must be a list of at least one image"),
+    "no named image": ({"inputs": {}}, "must be a list of at least one image"),
+    "another column": ({"inputs": {"x": [ONE]}}, "no input 'x'; the model takes 'image'"),
+    "one column too many": ({"inputs": {"image": [ONE], "x": []}}, "no input 'x'"),
+    "another input": ({"instances": [{"x": ONE}]}, "no input 'x'; the model takes 'image'"),
+    "an image twice named": ({"instances": [{"image": {"image": ONE}}]}, "Image 0 must be a nested list of pixels, or"),
+    "a nameless image": ({"instances": [{}]}, "Image 0 must be a nested list of pixels"),
+    "a number for an image": ({"instances": [ONE, 1]}, "Image 1 must be a nested list of pixels"),
+    "a text for an image": ({"instances": ["AAAA"]}, "Image 0 must be a nested list of pixels"),
+    "no base64": ({"instances": [{"b64": "AAAA"}, {"b64": "!"}]}, "Image 1 is not a picture in base64"),
+    "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not a picture in base64"),
+    "more beside base64": ({"instances": [{"b64": "AAAA", "x": 1}]}, "Image 0 must be a nested list of pixels, or"),
+    "an array among pictures": ({"instances": [{"b64": "AAAA"}, ONE]}, "Image 1 is no picture in base64, but others"),
+    "a picture among arrays": (
+        {"instances": [ONE, {"b64": "AAAA"}]},
+        "Image 1 must be a nested list of pixels, as all",
+    ),
+    "another shape": ({"instances": [[[1, 2, 3], [4, 5, 6]]]}, r"Image 0 has 6 values; .* in the shape \[2, 3, 1\]"),
+    "a flat image": ({"instances": [[1, 2, 3, 4, 5, 6]]}, "nested in the shape"),
+    "ragged": ({"instances": [ONE, [[[1], [2]], [[3], [4], [5], [6]]]]}, "Image 1 has 6 values"),
+    "too few": ({"instances": [[[[1], [2], [3]]]]}, "Image 0 has 3 values"),
+    "a value too large": ({"instances": [[[[256], [2], [3]], [[4], [5], [6]]]]}, "Image 0 .* from 0 to 255 only"),
+    "values with a point": ({"instances": [ONE, [[[0.5]]]]}, "Image 1 may hold whole numbers from 0 to 255 only"),
+    "values of text": ({"instances": [[[["1"]]]]}, "Image 0 may hold whole numbers"),
+}
+
+
+@pytest.mark.parametrize(("document", "says"), REFUSED.values(), ids=REFUSED)
+def test_every_mistake_is_told(document: object, says: str) -> None:
+    with pytest.raises(BadTensor, match=says) as caught:
+        read(document)
+    assert caught.value.message.endswith(".")
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize("image", [ONE, {"b64": "AAAA"}, {}, 1])
+def test_more_images_than_may_wait_are_refused_unread(image: object) -> None:
+    with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
+        read({"instances": [image] * 9})
+
+
+probabilities = hnp.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32))
+
+
+@settings(deadline=None)
+@given(probabilities)
+def test_all_probabilities_are_answered_to_the_last_bit(rows: NDArray[np.float32]) -> None:
+    for by_row, name in ((True, "predictions"), (False, "outputs")):
+        answer = json.loads(encode(PredictRequest(by_row, top_k=0), rows, list("abcd")))
+        assert answer.keys() == {name}
+        np.testing.assert_array_equal(np.array(answer[name], np.float32), rows)
+
+
+def test_the_best_classes_are_answered_by_name() -> None:
+    rows = np.array([[0.125, 0.625, 0.25]], np.float32)
+    assert json.loads(encode(PredictRequest(by_row=True, top_k=2), rows, ["ant", "bee", "cat"])) == {
+        "predictions": [
+            [
+                {"index": 1, "label": "bee", "probability": 0.625},
+                {"index": 2, "label": "cat", "probability": 0.25},
+            ]
+        ]
+    }
+
+
+def refusal(ask: Callable[[], PredictRequest]) -> str:
+    """The error's sentence, or a full stop; anything but an error of ours is raised."""
+    try:
+        ask()
+    except ConvoyError as error:
+        return error.message
+    return "."
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["image", "b64", "x"]), inner, max_size=2)
+    ),
+    max_leaves=8,
+)
+FIELDS = ["instances", "inputs", "signature_name", "parameters", "x"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), json_values))
+def test_any_json_is_read_or_refused(document: Json) -> None:
+    assert len(refusal(lambda: read(document))) < 300
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    assert refusal(lambda: parse(body, TO, MOST)).endswith(".")

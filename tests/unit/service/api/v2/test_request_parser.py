@@ -1,0 +1,290 @@
+"""Requests of the Open Inference Protocol V2: tritonclient's bodies come through whole, others are refused."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from service.api.v2.request_parser import InferRequest, WantedOutput, parse
+from service.errors import BadTensor, ConvoyError, TooManyImages
+from service.model_store.manifest import Input
+
+TO = Input(height=2, width=3, channels=1)
+MOST = 8
+ONE = [[[[1], [2], [3]], [[4], [5], [6]]]]
+Json = dict[str, Any]
+Body = tuple[bytes, int | None]
+
+sides = st.integers(1, 5)
+batches = st.builds(
+    lambda n, h, w, c: (n, h, w, c), st.integers(1, MOST), sides, sides, st.sampled_from([1, 3])
+).flatmap(lambda shape: hnp.arrays(np.uint8, shape))
+
+
+def input_of(values: NDArray[Any], datatype: str, binary: bool) -> triton.InferInput:
+    given = triton.InferInput("image", list(values.shape), datatype)
+    given.set_data_from_numpy(values, binary_data=binary)
+    return given
+
+
+def body_of(given: triton.InferInput, **options: Any) -> Body:
+    """What tritonclient would send."""
+    body, json_length = triton.InferenceServerClient.generate_request_body([given], **options)
+    return (body if isinstance(body, bytes) else body.encode()), json_length
+
+
+def request(**changes: Any) -> Json:
+    """A good request for one image, or one with changes to it."""
+    return {"inputs": [{"name": "image", "shape": [1, 2, 3, 1], "datatype": "UINT8", "data": ONE}]} | changes
+
+
+def with_input(**changes: Any) -> Json:
+    given = request()["inputs"][0] | changes
+    return request(inputs=[{name: value for name, value in given.items() if value is not ...}])
+
+
+def read(document: Json, tail: bytes = b"") -> InferRequest:
+    text = json.dumps(document).encode()
+    return parse(text + tail, len(text) if tail else None, TO, MOST)
+
+
+@settings(deadline=None)
+@given(batches, st.booleans())
+def test_a_tensor_comes_through_whole(values: NDArray[np.uint8], binary: bool) -> None:
+    _, height, width, channels = values.shape
+    to = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
+    parsed = parse(*body_of(input_of(values, "UINT8", binary)), to, MOST)
+    assert parsed.tensor is not None
+    assert parsed.tensor.dtype == np.uint8
+    np.testing.assert_array_equal(parsed.tensor, values)
+
+
+@settings(deadline=None)
+@given(batches)
+def test_flat_and_nested_lists_and_raw_requests_are_the_same(values: NDArray[np.uint8]) -> None:
+    shape = values.shape
+    to = Input(height=shape[1], width=shape[2], channels=shape[3])  # type: ignore[arg-type]
+    for data in (values.tolist(), values.ravel().tolist()):
+        text = json.dumps(with_input(shape=list(shape), data=data)).encode()
+        np.testing.assert_array_equal(parse(text, None, to, MOST).tensor, values)  # type: ignore[arg-type]
+    raw = parse(values.tobytes(), 0, to, MOST)
+    np.testing.assert_array_equal(raw.tensor, values)  # type: ignore[arg-type]
+    assert raw.output == WantedOutput(binary=True)
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=MOST))
+def test_encoded_pictures_come_through_whole(pictures: list[bytes]) -> None:
+    values = np.empty(len(pictures), object)
+    values[:] = pictures
+    assert parse(*body_of(input_of(values, "BYTES", True)), TO, MOST).pictures == pictures
+    texts = [base64.b64encode(picture).decode() for picture in pictures]
+    for data, shape in ((texts, [len(texts)]), ([[text] for text in texts], [len(texts), 1])):
+        assert read(with_input(datatype="BYTES", shape=shape, data=data)).pictures == pictures
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), st.integers(1, 2**40))
+def test_id_and_timeout_come_through(name: str, timeout_us: int) -> None:
+    given = input_of(np.array(ONE, np.uint8), "UINT8", True)
+    parsed = parse(*body_of(given, request_id=name, timeout=timeout_us), TO, MOST)
+    assert (parsed.id, parsed.timeout_s) == (name, timeout_us / 1e6)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("class_count", [0, 3])
+def test_requested_outputs_come_through(binary: bool, class_count: int) -> None:
+    given = input_of(np.array(ONE, np.uint8), "UINT8", True)
+    wanted = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=class_count)
+    assert parse(*body_of(given, outputs=[wanted]), TO, MOST).output == WantedOutput(binary, class_count)
+
+
+def test_an_outputs_own_wish_outweighs_the_requests() -> None:
+    all_binary = {"binary_data_output": True}
+    assert read(request(parameters=all_binary)).output == WantedOutput(binary=True)
+    outputs = [{"name": "probabilities", "parameters": {"binary_data": False}}]
+    assert read(request(parameters=all_binary, outputs=outputs)).output == WantedOutput(binary=False)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    nulls = {"id": None, "parameters": None, "outputs": None}
+    assert read(request(**nulls)).output == WantedOutput()
+    parameters = {"binary_data": None, "classification": None}
+    assert read(request(outputs=[{"name": "probabilities", "parameters": parameters}])).output == WantedOutput()
+
+
+def test_what_is_not_known_is_left_to_others() -> None:
+    assert read(request(parameters={"priority": 1, "sequence_id": 7}, more={})).tensor is not None
+
+
+def output(**parameters: Any) -> Json:
+    return request(outputs=[{"name": "probabilities", "parameters": parameters}])
+
+
+BINARY = {"binary_data_size": 6}
+REFUSED: dict[str, tuple[Json, str]] = {
+    "an endless priority": (request(parameters={"priority": "a" * 10**6}), r"^`priority` is a{1,99}\.\.\.; it must be"),
+    "no inputs": ({}, "`inputs` must be a list of one tensor"),
+    "empty inputs": (request(inputs=[]), "`inputs` must be a list of one tensor"),
+    "two inputs": (request(inputs=request()["inputs"] * 2), "`inputs` must be a list of one tensor"),
+    "inputs of numbers": (request(inputs=[1]), "`inputs` must be a list of one tensor"),
+    "another input": (with_input(name="picture"), "no input 'picture'; the model takes 'image'"),
+    "nameless input": (with_input(name=...), "no input 'null'"),
+    "no shape": (with_input(shape=...), "`shape` of input 'image' must be a list of whole numbers"),
+    "a text in the shape": (with_input(shape=[1, "2"]), "must be a list of whole numbers"),
+    "a truth in the shape": (with_input(shape=[True, 2, 3, 1]), "must be a list of whole numbers"),
+    "a negative side": (with_input(shape=[-1, 2, 3, 1]), "must be a list of whole numbers"),
+    "a broken side": (with_input(shape=[1, 2.0, 3, 1]), "must be a list of whole numbers"),
+    "many sides": (with_input(shape=[1] * 9), "must be a list of whole numbers"),
+    "another shape": (with_input(shape=[1, 3, 2, 1]), r"shape \[1, 3, 2, 1\]; it must be \[-1, 2, 3, 1\]"),
+    "no batch dimension": (with_input(shape=[2, 3, 1]), r"it must be \[-1, 2, 3, 1\]"),
+    "no image": (with_input(shape=[0, 2, 3, 1], data=[]), "at least one image"),
+    "floats": (with_input(datatype="FP32"), "datatype FP32; it must be UINT8 or BYTES"),
+    "half floats": (with_input(datatype="FP16", data=..., parameters=BINARY), "datatype FP16; it must be UINT8"),
+    "no datatype": (with_input(datatype=...), "datatype null; it must be UINT8 or BYTES"),
+    "no data": (with_input(data=...), "neither a list `data` nor binary_data_size"),
+    "data of a text": (with_input(data="123456"), "neither a list `data` nor binary_data_size"),
+    "too few values": (with_input(data=[1, 2]), "has 2 values; its shape .* needs 6"),
+    "too many values": (with_input(data=[0] * 7), "has 7 values; its shape .* needs 6"),
+    "a value too large": (with_input(data=[256] * 6), "`data` of input 'image' may hold whole numbers from 0 to 255"),
+    "values with a point": (with_input(data=[1.0] * 6), "whole numbers from 0 to 255 only"),
+    "nested otherwise": (with_input(data=[[1, 2, 3], [4, 5, 6]]), "nested, but not in the shape"),
+    "more bytes than there are": (
+        with_input(data=..., parameters=BINARY),
+        "binary_data_size is 6, but 0 bytes are left",
+    ),
+    "a size of a text": (with_input(parameters={"binary_data_size": "6"}), "binary_data_size is 6, but 0 bytes"),
+    "a negative size": (with_input(parameters={"binary_data_size": -1}), "binary_data_size is -1"),
+    "parameters in a list": (request(parameters=[]), "`parameters` of the request must be an object"),
+    "input parameters in a list": (with_input(parameters=[]), "`parameters` of input 'image' must be an object"),
+    "shared memory": (with_input(parameters={"shared_memory_region": "x"}), "shared memory"),
+    "shared memory for the answer": (output(shared_memory_region="x"), "shared memory"),
+    "another output": (request(outputs=[{"name": "logits"}]), "Only the output 'probabilities' can be requested, once"),
+    "the output twice": (request(outputs=[{"name": "probabilities"}] * 2), "can be requested, once"),
+    "outputs in an object": (request(outputs={}), "can be requested, once"),
+    "outputs of texts": (request(outputs=["probabilities"]), "can be requested, once"),
+    "classes by word": (output(classification="all"), "`classification` is all; it must be a whole number"),
+    "classes below nought": (output(classification=-1), "`classification` is -1"),
+    "classes by truth": (output(classification=True), "`classification` is True"),
+    "binary by word": (output(binary_data="false"), "`binary_data` is false; it must be true or false"),
+    "all binary by number": (request(parameters={"binary_data_output": 1}), "`binary_data_output` is 1"),
+    "an id of numbers": (request(id=1), "`id` must be a text of at most 256"),
+    "a long id": (request(id="x" * 257), "`id` must be a text of at most 256"),
+    "a timeout by word": (request(parameters={"timeout": "1s"}), "`timeout` is 1s; it must be a whole number of micro"),
+    "a timeout before now": (request(parameters={"timeout": -1}), "`timeout` is -1"),
+    "pictures of another shape": (with_input(datatype="BYTES", shape=[1, 2], data=[""]), r"it must be \[-1\]"),
+    "no pictures": (with_input(datatype="BYTES", shape=[0], data=[]), "at least one picture"),
+    "fewer pictures": (with_input(datatype="BYTES", shape=[2], data=["AAAA"]), "has 1 pictures; its shape needs 2"),
+    "no base64": (with_input(datatype="BYTES", shape=[2], data=["AAAA", "!"]), "Element 1 of `data` .* base64"),
+    "pictures of numbers": (with_input(datatype="BYTES", shape=[1], data=[7]), "Element 0 of `data` .* base64"),
+    "two pictures in one": (with_input(datatype="BYTES", shape=[1], data=[["AAAA", "AAAA"]]), "Element 0 .* base64"),
+}
+
+
+@pytest.mark.parametrize(("document", "says"), REFUSED.values(), ids=REFUSED)
+def test_every_mistake_is_told(document: Json, says: str) -> None:
+    with pytest.raises(BadTensor, match=says) as caught:
+        read(document)
+    assert caught.value.message.endswith(".")
+    assert len(caught.value.message) < 300
+
+
+def in_bytes(size: int, shape: list[int]) -> Json:
+    return with_input(datatype="BYTES", shape=shape, data=..., parameters={"binary_data_size": size})
+
+
+TAILS: dict[str, tuple[Json, bytes, str]] = {
+    "bytes to spare": (with_input(data=..., parameters=BINARY), bytes(7), "1 bytes are left in the body"),
+    "bytes beside data": (request(), bytes(6), "6 bytes are left in the body"),
+    "too few bytes": (with_input(data=..., parameters=BINARY), bytes(5), "binary_data_size is 6, but 5 bytes"),
+    "fewer bytes than the shape": (
+        with_input(data=..., parameters={"binary_data_size": 5}), bytes(5), "has 5 values; its shape .* needs 6"
+    ),
+    "an element past the end": (in_bytes(5, [1]), b"\x02\0\0\0a", "element 0 is longer than the data"),
+    "half a length": (in_bytes(7, [2]), b"\x01\0\0\0a\1\0", "element 1 is longer than the data"),
+    "fewer elements": (in_bytes(5, [2]), b"\x01\0\0\0a", "does not hold 2 elements"),
+    "more elements": (in_bytes(10, [1]), b"\x01\0\0\0a" * 2, "does not hold 1 elements"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("document", "tail", "says"), TAILS.values(), ids=TAILS)
+def test_every_mistake_in_raw_tensors_is_told(document: Json, tail: bytes, says: str) -> None:
+    with pytest.raises(BadTensor, match=says):
+        read(document, tail)
+
+
+def test_a_json_length_past_the_body_is_told() -> None:
+    with pytest.raises(BadTensor, match="Inference-Header-Content-Length is 99; the body has 2 bytes"):
+        parse(b"{}", 99, TO, MOST)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 7])
+def test_a_raw_request_that_is_no_whole_number_of_images_is_told(size: int) -> None:
+    with pytest.raises(BadTensor, match=rf"raw request holds {size} bytes; images of \[2, 3, 1\] have 6 each"):
+        parse(bytes(size), 0, TO, MOST)
+
+
+def nine_raw() -> InferRequest:
+    return parse(bytes(6 * 9), 0, TO, MOST)
+
+
+def nine_in_json() -> InferRequest:
+    return read(with_input(shape=[9, 2, 3, 1], data=[0] * 54))
+
+
+def nine_pictures() -> InferRequest:
+    return read(in_bytes(45, [9]), b"\x01\0\0\0a" * 9)
+
+
+@pytest.mark.parametrize("ask", [nine_raw, nine_in_json, nine_pictures])
+def test_more_images_than_may_wait_are_refused_unread(ask: Callable[[], InferRequest]) -> None:
+    with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
+        ask()
+
+
+def test_a_list_longer_than_simdjson_can_count_is_refused() -> None:
+    """Its `as_list` would write 2**24 elements past the end of a list of 2**24 - 1."""
+    sides = b"1," * 2**24 + b"1"
+    with pytest.raises(TooManyImages, match="more than 6000000 values"):
+        parse(b'{"inputs":[{"name":"image","shape":[' + sides + b"]}]}", None, TO, MOST)
+
+
+def refusal(ask: Callable[[], InferRequest]) -> str:
+    """The error's sentence, or a full stop; anything but an error of ours is raised."""
+    try:
+        ask()
+    except ConvoyError as error:
+        return error.message
+    return "."
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ["id", "parameters", "inputs", "outputs"]
+OF_AN_INPUT = ["name", "shape", "datatype", "data", "parameters"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), json_values), st.dictionaries(st.sampled_from(OF_AN_INPUT), json_values)
+)
+def test_any_json_in_any_place_is_read_or_refused(outer: Json, inner: Json) -> None:
+    for document in (request(**outer), with_input(**inner), with_input(**{"datatype": "BYTES"} | inner)):
+        assert len(refusal(lambda: read(document))) < 400  # noqa: B023
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.none() | st.integers(0, 70))
+def test_any_bytes_are_read_or_refused(body: bytes, json_length: int | None) -> None:
+    assert refusal(lambda: parse(body, json_length, TO, MOST)).endswith(".")

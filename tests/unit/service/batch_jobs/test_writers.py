@@ -1,0 +1,111 @@
+"""The three formats hold the same, appear whole or not at all, and what cannot be written is told before the work."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.batch_jobs import writers
+from service.batch_jobs.errors import CannotStart
+from service.batch_jobs.output_names import OUTPUTS
+from service.batch_jobs.writers import FORMATS, check_format, write_errors
+
+LONG = [
+    {
+        "file": "tench/a.png",
+        "expected": "tench",
+        "predictions": [
+            {"index": 0, "label": "tench", "probability": 0.75},
+            {"index": 1, "label": "hound, Afghan", "probability": 0.25},
+        ],
+    },
+    {"file": "no text \udcff.png", "predictions": [{"index": 1, "label": "hound, Afghan", "probability": 0.5}]},
+]
+
+
+def one_and_no_more() -> Iterator[dict[str, Any]]:
+    yield LONG[0]
+    raise OSError("read no further")
+
+
+def write(path: Path, records: Iterable[dict[str, Any]], top_k: int = 2) -> None:
+    with FORMATS[path.suffix](path, top_k) as add:
+        for record in records:
+            add(record)
+
+
+def test_json_lines_are_the_records(tmp_path: Path) -> None:
+    write(tmp_path / "r.jsonl", LONG)
+    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == LONG
+
+
+def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
+    write(tmp_path / "r.csv", LONG)
+    with (tmp_path / "r.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        header, first, second = csv.reader(file)
+    assert header == ["file", "expected", "label", "probability", "index", "label_2", "probability_2", "index_2"]
+    assert first == ["tench/a.png", "tench", "tench", "0.75", "0", "hound, Afghan", "0.25", "1"]
+    assert second == ["no text \udcff.png", "", "hound, Afghan", "0.5", "1", "", "", ""]
+
+
+@pytest.mark.parametrize("rows_a_group", [1, 2, 10])
+def test_parquet_has_the_same_columns_with_their_types(
+    tmp_path: Path, rows_a_group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: no Parquet")
+    monkeypatch.setattr(writers, "ROWS_A_GROUP", rows_a_group)
+    write(tmp_path / "r.parquet", LONG)
+    table = parquet.read_table(tmp_path / "r.parquet")
+    assert [str(field.type) for field in table.schema][:5] == ["string", "string", "string", "float", "int32"]
+    assert table.to_pydict()["label"] == ["tench", "hound, Afghan"]
+    assert table.to_pydict()["index_2"] == [1, None]
+    assert table.to_pydict()["file"] == ["tench/a.png", "no text ?.png"]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_job_without_results_leaves_a_file_without_rows(tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed: no Parquet")
+    write(tmp_path / f"r{ending}", [])
+    assert (tmp_path / f"r{ending}").exists()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_an_error_leaves_the_file_as_it_was(tmp_path: Path, ending: str) -> None:
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed: no Parquet")
+    path = tmp_path / f"r{ending}"
+    path.write_text("before")
+    with pytest.raises(OSError, match="read no further"):
+        write(path, one_and_no_more())
+    assert path.read_text() == "before"
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_error_file_is_there_only_with_errors(tmp_path: Path) -> None:
+    path = tmp_path / "r.errors.jsonl"
+    write_errors(path, [{"file": "a", "error": {"code": "bad_image"}}])
+    assert json.loads(path.read_text())["file"] == "a"
+    write_errors(path, [])
+    assert not path.exists()
+
+
+def test_an_unknown_ending_is_told_before_the_work() -> None:
+    with pytest.raises(CannotStart, match=r"it must end in \.jsonl, \.csv, \.parquet"):
+        check_format(Path("results.xlsx"))
+
+
+def test_missing_pyarrow_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CannotStart, match="Parquet needs the package pyarrow") as told:
+        check_format(Path("results.parquet"))
+    assert ".jsonl" in told.value.hint
+    check_format(Path("results.csv"))
+
+
+def test_every_format_is_known_by_name_as_one_that_jobs_make() -> None:
+    assert set(FORMATS) == set(OUTPUTS)

@@ -1,0 +1,232 @@
+"""The classifier: order of the best classes, places in the queue that always come back, errors in their place."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from service.classification.classifier import PART_BYTES, PART_PICTURES, Classifier, Row, best, in_parts
+from service.errors import (
+    BadImage,
+    ConvoyError,
+    DeadlineExceeded,
+    ImageTooLarge,
+    Overloaded,
+    TooManyImages,
+    UnknownModel,
+)
+from service.imaging import decode
+from service.imaging.decode_pool import Decoders
+from service.loaded_models.registry import Registry
+from service.model_store.desired_state import Wanted
+from service.model_store.repository import Repository
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from tests.pictures import picture
+from tests.versions import write_version
+
+MAX_QUEUE_IMAGES = 8
+Ask = Callable[[Classifier, bytes], Awaitable[Any]]
+
+
+def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]], busy: int = 0) -> None:
+    """Runs the test with a classifier over the models in `root`; `busy` jobs keep its decoders until the test ends."""
+
+    async def run() -> None:
+        metrics = Metrics()
+        registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
+        await registry.reconcile(Wanted())
+        with closing(Decoders(2)) as decoders:
+            classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
+            over = threading.Event()
+            jobs = [decoders.run("somebody else", over.wait) for _ in range(busy)]
+            try:
+                await asyncio.wait_for(test(classifier, registry), 60)
+            finally:
+                over.set()
+                await asyncio.gather(*jobs)
+        await registry.close()
+
+    asyncio.run(run())
+
+
+async def predict(classifier: Classifier, data: bytes) -> Row:
+    with classifier.journey("linear", None) as journey:
+        return await classifier.predict(journey, data)
+
+
+async def predict_many(classifier: Classifier, pictures: list[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+    with classifier.journey("linear", None) as journey:
+        return await classifier.predict_many(journey, pictures)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_version(tmp_path, "linear")
+    return tmp_path
+
+
+@given(arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 1, width=32)), st.integers(1, 50))
+def test_best_is_the_stable_descending_order(probabilities: np.ndarray, top_k: int) -> None:
+    labels = [f"l{i}" for i in range(len(probabilities))]
+    wanted = sorted(range(len(probabilities)), key=lambda i: (-probabilities[i], i))[:top_k]
+    found = best(probabilities, labels, top_k)
+    assert [p.index for p in found] == wanted
+    assert [(p.label, p.probability) for p in found] == [(labels[i], float(probabilities[i])) for i in wanted]
+
+
+def test_errors_leave_no_place_taken(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        for data, error in (
+            (b"nothing", BadImage),
+            (picture(200, 200), ImageTooLarge),
+            (picture(90, 90)[:300], BadImage),
+        ):
+            with pytest.raises(error):
+                await predict(classifier, data)
+        with pytest.raises(UnknownModel):
+            classifier.journey("none", None)
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_who_runs_out_of_time_before_the_pictures_are_decoded_is_told_at_once(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        for predicted in (classifier.predict, classifier.predict_many):
+            with classifier.journey("linear", None) as journey:
+                journey.shorten(0.05)
+                with pytest.raises(DeadlineExceeded):
+                    await predicted(journey, picture(90, 90) if predicted == classifier.predict else [picture()])
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test, busy=4)
+
+
+def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        with classifier.journey("linear", None) as journey:
+            with classifier.places(journey, 2):
+                assert batcher.queued_images == 2
+                await asyncio.sleep(0)
+            assert len(await classifier.answer(journey, np.zeros((2, 8, 8, 1), np.uint8))) == 2
+            with pytest.raises(ZeroDivisionError), classifier.places(journey, 2):
+                raise ZeroDivisionError
+        assert batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        given = BadImage("It was no base64.")
+        found = await predict_many(classifier, [picture(seed=1), b"x", given, picture(90, 90)])
+        assert [type(result) for result in found] == [np.ndarray, BadImage, BadImage, np.ndarray]
+        assert found[2] is given
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_the_pictures_of_a_request_have_the_pixels_of_the_largest_few_together(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        rows = await predict_many(classifier, [picture(100, 100), picture(90, 90), picture(70, 70), picture(40, 40)])
+        assert [isinstance(row, ImageTooLarge) for row in rows] == [False, False, True, False]
+        assert "more than 20000 pixels together" in rows[2].message  # type: ignore[union-attr]
+        assert not isinstance((await predict_many(classifier, [picture(70, 70)]))[0], ConvoyError)
+
+    with_classifier(root, test)
+
+
+class Meeting:
+    """Reads pixels as the service does, once a second picture is being read too or none has come in time."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.happened = False
+        self._both = threading.Barrier(2)
+        self._wait_s = wait_s
+        self._read = decode.read_pixels
+
+    def read(self, image: decode.Image.Image, channels: int, background: int) -> np.ndarray:
+        with suppress(threading.BrokenBarrierError):
+            self._both.wait(self._wait_s)
+            self.happened = True
+        return self._read(image, channels, background)
+
+
+@pytest.mark.parametrize("ask", [predict, lambda classifier, data: predict_many(classifier, [data])])
+@pytest.mark.parametrize(("side_px", "together", "wait_s"), [(70, True, 10), (99, False, 0.2)])
+def test_two_decoders_read_no_more_pixels_at_once_than_there_is_room_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, side_px: int, together: bool, wait_s: float
+) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        meeting = Meeting(wait_s)
+        monkeypatch.setattr(decode, "read_pixels", meeting.read)
+        data = picture(side_px, side_px, image_format="JPEG")
+        await asyncio.gather(ask(classifier, data), ask(classifier, data))
+        assert meeting.happened == together
+
+    with_classifier(root, test)
+
+
+def test_many_and_one_agree(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        pictures = [picture(seed=seed) for seed in range(5)]
+        single = [await predict(classifier, data) for data in pictures]
+        np.testing.assert_allclose(single, await predict_many(classifier, pictures), atol=1e-6)
+        assert np.ptp(single, axis=0).max() > 0.1
+
+    with_classifier(root, test)
+
+
+def test_places_are_taken_before_any_decoding(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        batcher.reserve(MAX_QUEUE_IMAGES)
+        with pytest.raises(Overloaded):
+            await predict(classifier, b"not even a picture")
+        batcher.release(MAX_QUEUE_IMAGES)
+        with pytest.raises(TooManyImages):
+            await predict_many(classifier, [b"x"] * (MAX_QUEUE_IMAGES + 1))
+        assert batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
+def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        asking = [asyncio.ensure_future(predict(classifier, picture(99, 99))) for _ in range(6)]
+        many = asyncio.ensure_future(predict_many(classifier, [picture(99, 99)] * 2))
+        await asyncio.sleep(0)
+        for task in (*asking, many):
+            task.cancel()
+        await asyncio.gather(*asking, many, return_exceptions=True)
+        assert registry.get("linear").batcher.queued_images == 0
+        assert (await predict(classifier, picture())).shape == (4,)
+
+    with_classifier(root, test)
+
+
+@given(st.lists(st.one_of(st.integers(0, 2 * PART_BYTES), st.none()), max_size=80))
+def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
+    """None stands for an error in a picture's place."""
+    pictures = [BadImage("broken") if size is None else bytes(size) for size in sizes]
+    parts = list(in_parts(pictures))
+    assert [picture for part in parts for picture in part] == pictures
+    for part in parts:
+        size = sum(len(picture) for picture in part if isinstance(picture, bytes))
+        assert len(part) <= PART_PICTURES
+        assert size <= PART_BYTES or len([p for p in part if isinstance(p, bytes)]) == 1
+
+
+def test_tiny_pictures_share_parts() -> None:
+    assert len(list(in_parts([bytes(300)] * 64))) == 64 // PART_PICTURES

@@ -1,0 +1,46 @@
+"""The explainer: what it was let in for is answered, whatever becomes of the version meanwhile."""
+
+import asyncio
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from service.classification.classifier import Classifier
+from service.classification.explainer import Explainer
+from service.imaging.decode_pool import Decoders
+from service.loaded_models.registry import Registry
+from service.model_store.desired_state import Wanted
+from service.model_store.repository import Repository
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from tests.pictures import picture
+from tests.versions import write_version
+
+PIXELS, QUEUE_IMAGES = 10_000, 1024
+
+
+def test_a_version_that_is_replaced_while_the_picture_is_decoded_still_answers(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "linear")
+        metrics = Metrics()
+        registry = Registry(Repository(tmp_path), Settings(), metrics)
+        await registry.reconcile(Wanted())
+        decoding = threading.Event()
+        with closing(Decoders(1)) as decoders:
+            classifier = Classifier(registry, metrics, decoders, max_pixels=PIXELS, request_timeout_s=30)
+            with (
+                closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
+                explainer.journey("linear", None) as journey,
+            ):
+                held = decoders.run("somebody else", decoding.wait)
+                explaining = asyncio.create_task(explainer.occlude(journey, picture(90, 90), None))
+                await asyncio.sleep(0)  # it waits for its picture
+                write_version(tmp_path, "linear", 2)
+                await registry.reconcile(Wanted())
+                assert registry.get("linear").version == "2"
+                decoding.set()
+                assert (await explaining).passes >= 10
+                await held
+        await registry.close()
+
+    asyncio.run(asyncio.wait_for(test(), 60))

@@ -1,0 +1,154 @@
+"""Damaged, foreign and hostile bytes end in one of our own errors, soon, and never in half a picture."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from service.errors import BadImage, ConvoyError, UnsupportedImage
+from service.imaging.decode import decode
+from tests.png import END, GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, header, png, transparent_value
+from tests.unit.service.pixels import BLACK, HEIGHT, LIMIT, WIDTH, exif, noise, samples, saved, smooth
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+FRAMES = [Image.fromarray(noise(seed=seed)) for seed in (1, 2)]
+PALETTED = [frame.convert("P") for frame in FRAMES]
+SMOOTH = Image.fromarray(smooth(24, 32))
+
+KINDS = {
+    "png grey 2 bit transparent": png(samples(2, 1), 2, GREY, transparent=transparent_value(1)),
+    "png grey 16 bit transparent": png(samples(16, 1), 16, GREY, transparent=transparent_value(1)),
+    "png grey alpha": png(samples(8, 2), 8, GREY_ALPHA),
+    "png rgb 16 bit": png(samples(16, 3), 16, RGB),
+    "png rgba interlaced": png(samples(8, 4), 8, RGB_ALPHA, interlaced=True),
+    "png palette": png(samples(4, 1), 4, PALETTE, palette=noise(16, 1)[:, 0], transparent=b"\0\x80"),
+    "png animated": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
+    "jpeg": saved(SMOOTH, "JPEG"),
+    "jpeg grey": saved(SMOOTH.convert("L"), "JPEG"),
+    "jpeg cmyk": saved(SMOOTH.convert("CMYK"), "JPEG"),
+    "jpeg progressive turned": saved(SMOOTH, "JPEG", progressive=True, exif=b"Exif\0\0" + exif(6)),
+    "webp": saved(SMOOTH, "WEBP"),
+    "webp lossless alpha": saved(Image.fromarray(noise(channels=4)), "WEBP", lossless=True),
+    "webp animated": saved(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]),
+    "bmp": saved(FRAMES[0], "BMP"),
+    "bmp palette": saved(PALETTED[0], "BMP"),
+    "gif": saved(PALETTED[0], "GIF", transparency=3),
+    "gif animated": saved(PALETTED[0], "GIF", save_all=True, append_images=PALETTED[1:]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_picture_is_refused_or_whole(kind: str) -> None:
+    file = KINDS[kind]
+    whole = decode(file, 3, BLACK, LIMIT)
+    refusals = []
+    for length in range(len(file)):
+        try:
+            found = decode(file[:length], 3, BLACK, LIMIT)
+        except BadImage as error:
+            refusals.append(error.message)
+        else:
+            np.testing.assert_array_equal(found, whole)
+    assert len(refusals) > 40  # at the least every cut in the headers
+    assert all(message.endswith(".") for message in refusals)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_bit_flips_end_in_pixels_or_our_own_error(kind: str, data: st.DataObject) -> None:
+    file = bytearray(KINDS[kind])
+    places = st.tuples(st.integers(0, len(file) - 1), st.integers(1, 255))
+    for place, flip in data.draw(st.lists(places, min_size=1, max_size=8)):
+        file[place] ^= flip
+    assert_pixels_or_our_own_error(bytes(file))
+
+
+HEADS = [file[:12] for file in KINDS.values()] + [b""]
+
+
+@given(head=st.sampled_from(HEADS), tail=st.binary(max_size=200))
+@settings(max_examples=500, deadline=None)
+def test_random_bytes_end_in_our_own_error(head: bytes, tail: bytes) -> None:
+    assert_pixels_or_our_own_error(head + tail)
+
+
+def assert_pixels_or_our_own_error(file: bytes) -> None:
+    try:
+        found = decode(file, 3, BLACK, LIMIT)
+    except ConvoyError:
+        pass
+    else:
+        assert found.dtype == np.uint8
+        assert found.ndim == 3
+        assert found.shape[2] == 3
+        assert 0 < found.shape[0] * found.shape[1] <= LIMIT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tail", [bytes(50), b"PK\3\4 an archive", b"<script>", KINDS["png animated"]])
+def test_what_follows_a_picture_changes_nothing(kind: str, tail: bytes) -> None:
+    np.testing.assert_array_equal(decode(KINDS[kind] + tail, 3, BLACK, LIMIT), decode(KINDS[kind], 3, BLACK, LIMIT))
+
+
+def test_a_colour_profile_changes_nothing() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for image_format in ("PNG", "JPEG", "WEBP"):
+        plain = decode(saved(SMOOTH, image_format), 3, BLACK, LIMIT)
+        np.testing.assert_array_equal(decode(saved(SMOOTH, image_format, icc_profile=profile), 3, BLACK, LIMIT), plain)
+
+
+ZERO_SIZED = {
+    "png": header(0, 5) + END,
+    "jpeg": KINDS["jpeg"].replace(struct.pack(">HH", 24, 32), bytes(4)),
+    "bmp": KINDS["bmp"].replace(struct.pack("<LL", WIDTH, HEIGHT), struct.pack("<LL", 0, 5)),
+    "gif": b"GIF89a" + bytes(7) + b"," + bytes(9) + b"\2\2D\1\0;",
+    "webp": KINDS["webp"].replace(struct.pack("<HH", 32, 24), bytes(4)),
+}
+
+
+@pytest.mark.parametrize("image_format", ZERO_SIZED)
+def test_a_picture_without_pixels_is_refused(image_format: str) -> None:
+    assert ZERO_SIZED[image_format] not in KINDS.values()
+    with pytest.raises(BadImage):
+        decode(ZERO_SIZED[image_format], 3, BLACK, LIMIT)
+
+
+def test_no_body_is_no_picture() -> None:
+    with pytest.raises(BadImage, match="empty"):
+        decode(b"", 1, BLACK, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "text", [b"hello", b"<!doctype html><p>404", b'{"image": "abc"}', b"data:image/png;base64,iVBORw0KGgo="]
+)
+def test_text_is_no_picture(text: bytes) -> None:
+    with pytest.raises(BadImage, match="not a picture"):
+        decode(text, 1, BLACK, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+        (b"II+\0", "TIFF"),
+        (b"%PDF-1.7", "PDF"),
+        (b"8BPS", "PSD"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b'\xef\xbb\xbf\n<?xml version="1.0"?>\n<!-- by hand -->\n<svg/>', "SVG"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+        (b"\0\0\1\0", "ICO"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(start: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedImage, match=name):
+        decode(start + bytes(64), 1, BLACK, LIMIT)

@@ -1,0 +1,74 @@
+"""Pictures are set upright by their EXIF orientation, and damaged EXIF spoils nothing."""
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.imaging.decode import decode
+from tests.png import GREY, RGB, chunk, png, transparent_value
+from tests.unit.service.pixels import BLACK, LIMIT, WHITE, Array, assert_shows, exif, noise, samples, saved
+
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+
+
+def with_exif(image_format: str, pixels: NDArray[np.uint8], data: bytes) -> bytes:
+    if image_format == "PNG":
+        return png(pixels, 8, RGB, extra=chunk(b"eXIf", data))
+    return saved(Image.fromarray(pixels), image_format, exif=b"Exif\0\0" + data, lossless=True)
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+def test_a_turned_picture_is_set_upright(image_format: str, orientation: int, order: str) -> None:
+    stored = decode(with_exif(image_format, noise(), exif(1, order)), 3, BLACK, LIMIT)
+    found = decode(with_exif(image_format, noise(), exif(orientation, order)), 3, BLACK, LIMIT)
+    assert_shows(found, UPRIGHT[orientation](stored), 0)
+    if image_format != "JPEG":
+        assert_shows(stored, noise(), 0)
+
+
+def test_a_turned_picture_keeps_its_transparency() -> None:
+    values = samples(2, 1)
+    file = png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif(6)))
+    assert_shows(decode(file, 1, WHITE, LIMIT), np.rot90(np.where(values == 1, WHITE, values * 85), -1))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"II*\0",
+        b"nonsense" * 9,
+        exif(6)[:15],
+        exif(0),
+        exif(9),
+        exif(65535),
+        exif(6).replace(b"\x12\x01\x03", b"\x12\x01\x63"),
+    ],
+    ids=["empty", "header only", "nonsense", "truncated", "0", "9", "65535", "unknown type"],
+)
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_turns_nothing(image_format: str, damaged: bytes) -> None:
+    expected = decode(with_exif(image_format, noise(), exif(1)), 3, BLACK, LIMIT)
+    assert_shows(decode(with_exif(image_format, noise(), damaged), 3, BLACK, LIMIT), expected, 0)
+
+
+def test_exif_that_could_not_be_written_again_still_turns() -> None:
+    width_as_text = struct.pack("<HHL4s", 0x0100, 2, 3, b"a\xffb")
+    file = with_exif("PNG", noise(), exif(6, others=width_as_text))
+    assert_shows(decode(file, 3, BLACK, LIMIT), np.rot90(noise(), -1), 0)

@@ -1,0 +1,84 @@
+"""PNG of every depth and colour, interlaced or transparent, against files written by the letter of the standard."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.imaging.decode import decode
+from tests.png import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
+from tests.unit.service.pixels import BLACK, LIMIT, WHITE, assert_shows, laid_over, noise, opaque, samples, saved
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced: bool) -> None:
+    values = samples(depth, 1)
+    file = png(values, depth, GREY, interlaced=interlaced)
+    assert_shows(decode(file, 1, BLACK, LIMIT), opaque(depth, values))
+    assert_shows(decode(file, 3, BLACK, LIMIT), opaque(depth, values).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("background", [BLACK, WHITE])
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, background: int) -> None:
+    values = samples(depth, 1)
+    transparent = int(values[0, 0, 0])
+    file = png(values, depth, GREY, transparent=transparent_value(transparent))
+    expected = np.where(values == transparent, background, opaque(depth, values))
+    assert_shows(decode(file, 1, background, LIMIT), expected)
+    assert_shows(decode(file, 3, background, LIMIT), expected.repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_colour_png(depth: int, interlaced: bool) -> None:
+    values = samples(depth, 3)
+    assert_shows(decode(png(values, depth, RGB, interlaced=interlaced), 3, BLACK, LIMIT), opaque(depth, values))
+
+
+@pytest.mark.parametrize("background", [BLACK, WHITE])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_the_transparent_colour_of_a_png_shows_the_background(depth: int, background: int) -> None:
+    values = samples(depth, 3)
+    file = png(values, depth, RGB, transparent=transparent_value(*map(int, values[2, 3])))
+    expected = opaque(depth, values)
+    expected[2, 3] = background
+    assert_shows(decode(file, 3, background, LIMIT), expected)
+
+
+@pytest.mark.parametrize("background", [BLACK, WHITE])
+@pytest.mark.parametrize(("colour", "count"), [(GREY_ALPHA, 2), (RGB_ALPHA, 4)])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_png_with_alpha_is_laid_over_the_background(depth: int, colour: int, count: int, background: int) -> None:
+    values = samples(depth, count)
+    alpha = values[..., -1:] / (2**depth - 1)
+    expected = laid_over(opaque(depth, values[..., :-1]), alpha, background)
+    found = decode(png(values, depth, colour), 3, background, LIMIT)
+    assert_shows(found, expected if count == 4 else expected.repeat(3, axis=2), tolerance=1 if depth == 8 else 2.5)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "alpha_of",
+    [lambda n: b"", lambda n: b"\0", lambda n: b"\x80\xc0"[:n], lambda n: bytes(range(255, 255 - n, -1))],
+    ids=["opaque", "first transparent", "first two translucent", "all"],
+)
+def test_palette_png(depth: int, alpha_of: Callable[[int], bytes]) -> None:
+    entries = 2**depth
+    palette = noise(entries, 1, 3)[:, 0]
+    table = alpha_of(entries)
+    alpha = np.full(entries, 255)
+    alpha[: len(table)] = list(table)
+    values = samples(depth, 1)
+    found = decode(png(values, depth, PALETTE, palette=palette, transparent=table or None), 3, WHITE, LIMIT)
+    index = values[..., 0]
+    assert_shows(found, laid_over(palette[index].astype(float), alpha[index][..., np.newaxis] / 255, WHITE))
+
+
+def test_the_first_frame_of_an_animated_png_is_read() -> None:
+    frames = [Image.fromarray(noise(seed=seed)) for seed in (1, 2, 3)]
+    assert_shows(
+        decode(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), 3, BLACK, LIMIT), noise(seed=1), 0
+    )

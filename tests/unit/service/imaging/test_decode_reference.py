@@ -1,0 +1,64 @@
+"""The same pixels as TensorFlow's decoders give, which are not Pillow's: libjpeg-turbo, libpng, giflib and libwebp."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.imaging.decode import decode
+from tests.reliability.seeds import pictures
+from tests.unit.service.pixels import LIMIT, WHITE, assert_shows, laid_over
+
+pytestmark = pytest.mark.slow  # importing TensorFlow takes longer than all the rest
+TURNS = {"jpeg progressive turned": -1, "webp alpha": 1}  # quarters to the left: EXIF's 6 and 8
+TRANSPARENT = ("alpha", "rgba", "palette", "transparent")
+KINDS = pictures()
+LOSSY = 2  # levels that two inverse transforms, or two ways from CMYK, may differ
+
+
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    return pytest.importorskip("tensorflow")
+
+
+def reference(tf: Any, name: str, file: bytes) -> NDArray[np.float64]:
+    """Pixels (h, w, 3), 0..255, upright and over white."""
+    channels = 4 if any(word in name for word in TRANSPARENT) else 3
+    pixels = _decoded(tf, name.split()[0], file, channels).astype(np.float64)
+    if pixels.shape[2] == 4:
+        pixels = laid_over(pixels[..., :3], pixels[..., 3:] / 255, WHITE)
+    return np.rot90(pixels, TURNS.get(name, 0))
+
+
+def _decoded(tf: Any, kind: str, file: bytes, channels: int) -> NDArray[np.uint8]:
+    if kind == "jpeg":
+        return tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True).numpy()
+    if kind == "png":
+        return tf.io.decode_png(file, channels).numpy()
+    if kind == "webp":
+        found = tf.io.decode_webp(file, channels).numpy()
+        return found[0] if found.ndim == 4 else found
+    if kind == "gif":
+        return tf.io.decode_gif(file).numpy()[0]
+    return tf.io.decode_bmp(file).numpy()
+
+
+def is_read_by_others(name: str) -> bool:
+    """giflib leaves transparent pixels black, and TensorFlow reads no palette of a BMP and no animated WebP."""
+    return name not in ("gif", "bmp palette", "bmp 1 bit", "webp animated")
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if is_read_by_others(name)])
+def test_odd_but_valid_pictures(tf: Any, name: str) -> None:
+    found = decode(KINDS[name], 3, WHITE, LIMIT)
+    assert_shows(found, reference(tf, name, KINDS[name]), LOSSY if name.startswith(("jpeg", "webp")) else 1)
+
+
+def test_real_photographs(tf: Any, data_dir: Path) -> None:
+    files = sorted((data_dir / "photos").glob("*.JPEG"))
+    assert files
+    for file in files:
+        data = file.read_bytes()
+        assert_shows(decode(data, 3, WHITE, LIMIT), reference(tf, "jpeg", data), LOSSY)

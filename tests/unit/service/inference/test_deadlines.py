@@ -1,0 +1,55 @@
+"""Deadlines: each entry fails at its own time, whatever the order, and one that is dropped does not."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from service.errors import DeadlineExceeded
+from service.inference.batch import Entry
+from service.inference.deadlines import Deadlines
+
+
+def entry() -> Entry:
+    return Entry(np.zeros((1, 1)), asyncio.get_running_loop().create_future(), 0.0)
+
+
+def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
+    async def test() -> None:
+        deadlines, late, soon = Deadlines(), entry(), entry()
+        deadlines.set(late, 0.1)
+        deadlines.set(soon, 0.01)
+        done, _ = await asyncio.wait([late.slot, soon.slot], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {soon.slot}
+        for one in (soon, late):
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(one.slot, 30)
+
+    asyncio.run(test())
+
+
+def test_who_is_answered_or_dropped_is_left_alone() -> None:
+    async def test() -> None:
+        deadlines, answered, dropped, waiting = Deadlines(), entry(), entry(), entry()
+        for one in (answered, dropped, waiting):
+            deadlines.set(one, 0.01)
+        answered.slot.set_result(None)  # type: ignore[arg-type]
+        deadlines.drop(dropped)
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(waiting.slot, 30)
+        assert answered.slot.result() is None
+        assert not dropped.slot.done()
+
+    asyncio.run(test())
+
+
+def test_after_all_are_gone_the_next_one_is_still_seen() -> None:
+    async def test() -> None:
+        deadlines = Deadlines()
+        for _ in range(2):
+            one = entry()
+            deadlines.set(one, 0.01)
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(one.slot, 30)
+
+    asyncio.run(test())

@@ -1,0 +1,209 @@
+"""Where a network runs and which graph is loaded, for every machine that can be thought of: no machine is asked."""
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import BrokenVersion
+from service.inference.providers import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    ON_CPU,
+    OPENVINO_PROVIDER,
+    TENSORRT_PROVIDER,
+    Device,
+    Placement,
+    batch_buckets,
+    choose_variant,
+    cuda_failure,
+    place,
+    unusable,
+)
+from service.model_store.manifest import File, Input, Manifest, Precision, Provenance, Variant
+
+CPU_BUILD = ["AzureExecutionProvider", CPU_PROVIDER]
+GPU_BUILD = [TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER]
+OPENVINO_BUILD = [OPENVINO_PROVIDER, CPU_PROVIDER]
+
+ON_CUDA = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}), (1, 2, 4))
+
+
+def placed(device: Device, available: list[str], providers: str = "", has_gpu: bool = False, **more: int) -> Placement:
+    return place(device, providers, available, has_gpu=has_gpu, **{"max_batch_size": 8, **more})
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "has_gpu", "providers"),
+    [
+        ("auto", CPU_BUILD, False, (CPU_PROVIDER,)),
+        ("auto", CPU_BUILD, True, (CPU_PROVIDER,)),
+        ("auto", GPU_BUILD, False, (CPU_PROVIDER,)),
+        ("auto", GPU_BUILD, True, (CUDA_PROVIDER, CPU_PROVIDER)),
+        ("cpu", GPU_BUILD, True, (CPU_PROVIDER,)),
+        ("cuda", GPU_BUILD, True, (CUDA_PROVIDER, CPU_PROVIDER)),
+        # Whoever asks for CUDA gets it or an error: the session will say why there is no device.
+        ("cuda", GPU_BUILD, False, (CUDA_PROVIDER, CPU_PROVIDER)),
+        ("auto", OPENVINO_BUILD, False, (CPU_PROVIDER,)),
+    ],
+)
+def test_the_device_chooses(device: Device, available: list[str], has_gpu: bool, providers: tuple[str, ...]) -> None:
+    assert placed(device, available, has_gpu=has_gpu).providers == providers
+
+
+@pytest.mark.parametrize(
+    ("given", "providers"),
+    [
+        ("tensorrt", (TENSORRT_PROVIDER, CPU_PROVIDER)),
+        ("TensorRT, cuda", (TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER)),
+        ("TensorRTExecutionProvider,,cuda,cuda,", (TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER)),
+        (CUDA_PROVIDER, (CUDA_PROVIDER, CPU_PROVIDER)),
+        ("cpu", (CPU_PROVIDER,)),
+        (" , ", (CPU_PROVIDER,)),
+    ],
+)
+def test_named_providers_go_before_the_device(given: str, providers: tuple[str, ...]) -> None:
+    assert placed("cpu", GPU_BUILD, providers=given).providers == providers
+
+
+def test_a_provider_of_another_build_is_named_in_full() -> None:
+    assert placed("auto", ["XnnpackExecutionProvider", CPU_PROVIDER], "xnnpackexecutionprovider").providers == (
+        "XnnpackExecutionProvider",
+        CPU_PROVIDER,
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "missing", "advice"),
+    [
+        ("cuda", "", CUDA_PROVIDER, "onnxruntime-gpu[cuda,cudnn] in place of onnxruntime"),
+        ("auto", "cuda", CUDA_PROVIDER, "onnxruntime-gpu[cuda,cudnn] in place of onnxruntime"),
+        ("auto", "cpu,tensorrt", TENSORRT_PROVIDER, "TensorRT's libraries"),
+        ("auto", "openvino", OPENVINO_PROVIDER, "onnxruntime-openvino"),
+        ("auto", "cudda", "cudda", "the build of onnxruntime that has it"),
+    ],
+)
+def test_a_missing_provider_says_what_to_install(device: Device, given: str, missing: str, advice: str) -> None:
+    with pytest.raises(BrokenVersion) as raised:
+        placed(device, CPU_BUILD, given, has_gpu=True)
+    assert raised.value.message == (
+        f"This onnxruntime has no '{missing}'; it has AzureExecutionProvider, CPUExecutionProvider."
+    )
+    assert advice in raised.value.hint
+    assert "CONVOY_DEVICE=cpu" in raised.value.hint
+
+
+def test_cuda_is_set_up_for_serving() -> None:
+    placement = placed("cuda", GPU_BUILD, has_gpu=True, gpu_memory_limit_bytes=3 * 1024**3, max_batch_size=24)
+    assert placement.options == (
+        {
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": "0",
+            "gpu_mem_limit": "3221225472",
+        },
+        {},
+    )
+    assert placement.buckets == (1, 2, 4, 8, 16, 24)
+
+
+def test_without_a_limit_the_gpus_memory_is_not_limited() -> None:
+    assert "gpu_mem_limit" not in placed("cuda", GPU_BUILD).options[0]
+
+
+def test_batches_are_padded_on_gpus_only() -> None:
+    assert placed("cpu", GPU_BUILD).buckets == placed("cpu", OPENVINO_BUILD, "openvino").buckets == ()
+    assert placed("auto", GPU_BUILD, "tensorrt").buckets == (1, 2, 4, 8)
+
+
+@given(st.integers(1, 1024))
+def test_no_batch_is_padded_to_twice_its_size(largest: int) -> None:
+    buckets = batch_buckets(largest)
+    assert buckets[-1] == largest
+    assert sorted(set(buckets)) == list(buckets)
+    padded = [next(bucket for bucket in buckets if bucket >= size) for size in range(1, largest + 1)]
+    assert all(bucket < 2 * size for size, bucket in enumerate(padded, start=1))
+
+
+def manifest_with(*precisions: Precision) -> Manifest:
+    return Manifest(
+        input=Input(height=8, width=8, channels=1),
+        classes=2,
+        labels=File(file="labels.txt", sha256="0" * 64),
+        variants=[Variant(file=f"{p}.onnx", sha256="0" * 64, precision=p, bytes=1) for p in precisions],
+        provenance=Provenance(source="a test", created_utc="2026-01-01T00:00:00Z"),
+    )
+
+
+EVERY = manifest_with("float32", "int8", "float16")
+VNNI = frozenset({"avx512f", "avx512_vnni"})
+
+
+@pytest.mark.parametrize(
+    ("placement", "flags", "manifest", "chosen"),
+    [
+        (ON_CUDA, VNNI, EVERY, "float16"),
+        (Placement((TENSORRT_PROVIDER, CPU_PROVIDER), ({}, {})), VNNI, EVERY, "float16"),
+        (ON_CUDA, VNNI, manifest_with("int8", "float32"), "float32"),
+        (ON_CPU, VNNI, EVERY, "int8"),
+        (ON_CPU, {"avx_vnni"}, EVERY, "int8"),
+        (Placement((OPENVINO_PROVIDER, CPU_PROVIDER), ({}, {})), VNNI, EVERY, "int8"),
+        (ON_CPU, VNNI, manifest_with("float32", "float16"), "float32"),
+        (ON_CPU, {"avx512f", "avx2"}, EVERY, "float32"),
+        (ON_CPU, frozenset(), EVERY, "float32"),
+        # One graph is always better than none.
+        (ON_CPU, frozenset(), manifest_with("float16"), "float16"),
+        (ON_CUDA, frozenset(), manifest_with("int8"), "int8"),
+    ],
+)
+def test_the_fastest_graph_for_the_place(
+    placement: Placement, flags: frozenset[str], manifest: Manifest, chosen: str
+) -> None:
+    assert choose_variant(manifest, placement, flags).precision == chosen
+
+
+def test_a_graph_that_was_no_faster_must_be_asked_for() -> None:
+    float32, int8 = manifest_with("float32", "int8").variants
+    manifest = EVERY.model_copy(update={"variants": [float32, int8.model_copy(update={"automatic": False})]})
+    assert choose_variant(manifest, ON_CPU, VNNI).precision == "float32"
+    assert choose_variant(manifest, ON_CPU, VNNI, "int8").precision == "int8"
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("placement", [ON_CPU, ON_CUDA])
+def test_the_precision_asked_for_goes_before_the_fastest(placement: Placement, precision: Precision) -> None:
+    assert choose_variant(EVERY, placement, VNNI, precision).precision == precision
+
+
+def test_a_precision_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(BrokenVersion, match=r"^There is no int8 graph; there is float32 and float16\.$") as raised:
+        choose_variant(manifest_with("float32", "float16"), ON_CPU, VNNI, "int8")
+    assert "CONVOY_PRECISION=auto" in raised.value.hint
+
+
+NO_DEVICE = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, Status> "
+    "onnxruntime::CudaCall(ERRTYPE, const char*) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure 100: "
+    "no CUDA-capable device is detected ; GPU=-1 ; hostname=host ; expr=cudaSetDevice(info_.device_id);"
+)
+
+
+def test_cudas_own_words_are_found() -> None:
+    assert cuda_failure(NO_DEVICE) == "CUDA failure 100: no CUDA-capable device is detected"
+    assert cuda_failure("protobuf parsing failed") == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("libcublasLt.so.13: cannot open shared object file", "onnxruntime-gpu[cuda,cudnn]"),
+        ("libcuda.so.1: cannot open shared object file", "driver"),
+        (cuda_failure(NO_DEVICE), "driver"),
+    ],
+)
+def test_what_does_not_work_says_why_and_what_to_do(reason: str, advice: str) -> None:
+    error = unusable(CUDA_PROVIDER, reason)
+    assert error.message == f"CUDAExecutionProvider cannot be used: {reason}."
+    assert advice in error.hint
+    assert "CONVOY_DEVICE=cpu" in error.hint

@@ -1,0 +1,385 @@
+"""A graph is served only if it keeps the contract; what is wrong with it is said in a sentence."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from service.errors import BrokenVersion, ModelFailed, OutOfMemory
+from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
+from service.inference.run_timeout import TookTooLong
+from service.inference.session import (
+    FeatureSession,
+    LeashedRuns,
+    Session,
+    _failure,
+    available_providers,
+    library_problem,
+)
+from service.model_store.manifest import Input
+from tests.graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
+from tests.versions import linear_graph
+
+SHAPE = (8, 6, 1)
+CLASSES = 4
+PATIENCE_S = 30.0
+EXPECTED = Input(height=8, width=6, channels=1)
+WEIGHTS = np.random.default_rng(0).normal(size=(48, CLASSES)).astype(np.float32)
+
+
+def saved(graph: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
+def session(graph: onnx.ModelProto, folder: Path, classes: int = CLASSES) -> Session:
+    return Session(saved(graph, folder), EXPECTED, classes, threads=1)
+
+
+def images(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 256, (count, *SHAPE), np.uint8)
+
+
+def with_last_node(operator: str, **attributes: object) -> onnx.ModelProto:
+    """The linear graph with another operator where its softmax was."""
+    graph = linear_graph(WEIGHTS, SHAPE)
+    graph.graph.node[-1].CopyFrom(helper.make_node(operator, ["logits"], ["probabilities"], **attributes))
+    return graph
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_probabilities_are_those_of_the_network(tmp_path: Path, count: int) -> None:
+    found = session(linear_graph(WEIGHTS, SHAPE), tmp_path).run(images(count))
+    logits = images(count).reshape(count, -1) / 255 @ WEIGHTS
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exponents / exponents.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_the_provider_is_the_processor(tmp_path: Path) -> None:
+    assert session(linear_graph(WEIGHTS, SHAPE), tmp_path).provider == "CPUExecutionProvider"
+
+
+def renamed_input(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].name = "picture"
+    graph.graph.node[0].input[0] = "picture"
+
+
+def renamed_output(graph: onnx.ModelProto) -> None:
+    graph.graph.output[0].name = "scores"
+    graph.graph.node[-1].output[0] = "scores"
+
+
+def second_input(graph: onnx.ModelProto) -> None:
+    graph.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch"]))
+
+
+def float_input(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def channels_first(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 1, 8, 6]))
+
+
+def any_size(graph: onnx.ModelProto) -> None:
+    graph.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "h", "w", 1]))
+
+
+def double_output(graph: onnx.ModelProto) -> None:
+    graph.graph.node[-1].output[0] = "single"
+    graph.graph.node.append(helper.make_node("Cast", ["single"], ["probabilities"], to=TensorProto.DOUBLE))
+    graph.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+@pytest.mark.parametrize(
+    ("breach", "complaint"),
+    [
+        (renamed_input, "takes .*picture.*the manifest says uint8 'image'"),
+        (second_input, "takes .*mask"),
+        (float_input, r"takes .*tensor\(float\)"),
+        (channels_first, r"takes .*\[1, 8, 6\]"),
+        (any_size, r"takes .*'h', 'w', 1"),
+        (renamed_output, "gives .*scores.*float32 'probabilities'"),
+        (double_output, r"gives .*tensor\(double\)"),
+    ],
+)
+def test_a_breach_of_the_contract_is_named(
+    tmp_path: Path, breach: Callable[[onnx.ModelProto], None], complaint: str
+) -> None:
+    graph = linear_graph(WEIGHTS, SHAPE)
+    breach(graph)
+    with pytest.raises(BrokenVersion, match=complaint) as raised:
+        session(graph, tmp_path)
+    assert raised.value.message.startswith(str(tmp_path / "model.onnx"))
+
+
+def test_as_many_classes_as_the_manifest_says(tmp_path: Path) -> None:
+    with pytest.raises(BrokenVersion, match=r"gives .*\[4\].*float32 'probabilities' \[5\] is needed\."):
+        session(linear_graph(WEIGHTS, SHAPE), tmp_path, classes=5)
+
+
+def test_a_truncated_graph_is_refused(tmp_path: Path) -> None:
+    whole = linear_graph(WEIGHTS, SHAPE).SerializeToString()
+    for length in range(0, len(whole), 25):
+        (tmp_path / "model.onnx").write_bytes(whole[:length])
+        with pytest.raises(BrokenVersion, match=r"model\.onnx"):
+            Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(99), bytes(1000)]
+)
+def test_what_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(BrokenVersion, match=r"^onnxruntime cannot load .*model\.onnx: .*[^.]\.$"):
+        Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
+
+
+def test_a_missing_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BrokenVersion, match=r"onnxruntime cannot load .*model\.onnx"):
+        Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
+
+
+def test_an_operator_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    graph = with_last_node("Steal", domain="com.example")
+    graph.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(BrokenVersion, match="Steal"):
+        session(graph, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["beside", "above", "absolute", "linked"])
+def test_weights_in_another_file_are_refused_wherever_it_lies(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "1"
+    folder.mkdir()
+    names = {
+        "beside": "weights.bin",
+        "above": "../weights.bin",
+        "absolute": str(tmp_path / "w.bin"),
+        "linked": "link.bin",
+    }
+    graph = linear_graph(WEIGHTS, SHAPE)
+    weights = graph.graph.initializer[0]
+    for file in (folder / "weights.bin", tmp_path / "weights.bin", tmp_path / "w.bin"):
+        file.write_bytes(weights.raw_data)
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    place_outside(weights, names[place])
+    with pytest.raises(BrokenVersion, match=r"keeps weights in other files.*: save it as one file\."):
+        session(graph, folder)
+
+
+def place_outside(tensor: onnx.TensorProto, name: str) -> None:
+    length = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": name, "offset": "0", "length": str(length)}.items():
+        tensor.external_data.add(key=key, value=value)
+
+
+def test_a_sound_graph_warms_up(tmp_path: Path) -> None:
+    session(linear_graph(WEIGHTS, SHAPE), tmp_path).warm_up([1, 7, 64])
+
+
+def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
+    bad = linear_graph(np.full_like(WEIGHTS, np.nan), SHAPE)
+    with pytest.raises(BrokenVersion, match="with values that are no numbers"):
+        session(bad, tmp_path).warm_up([1])
+
+
+@pytest.mark.parametrize(("graph", "problem"), [(blank_graph, "no numbers"), (short_graph, r"shape \(2, 3\)")])
+def test_what_goes_wrong_after_a_sound_warm_up_is_the_models(
+    graph: Callable[..., onnx.ModelProto], problem: str, tmp_path: Path
+) -> None:
+    """And only for the batch that it happens to."""
+    loaded = session(graph(SHAPE, CLASSES), tmp_path)
+    loaded.warm_up([1, 2])
+    white = np.full((2, *SHAPE), 255, np.uint8)
+    with pytest.raises(ModelFailed, match=problem):
+        loaded.run(white)
+    assert loaded.run(white - 1).shape == (2, CLASSES)
+
+
+@pytest.mark.parametrize("operator", ["Identity", "Exp", "LogSoftmax"])
+def test_a_graph_without_softmax_fails_its_warm_up(tmp_path: Path, operator: str) -> None:
+    with pytest.raises(BrokenVersion, match="does it end in a softmax"):
+        session(with_last_node(operator), tmp_path).warm_up([1])
+
+
+def test_a_graph_for_one_batch_size_fails_its_warm_up(tmp_path: Path) -> None:
+    graph = linear_graph(WEIGHTS, SHAPE)
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    graph.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    fixed = session(graph, tmp_path)
+    fixed.warm_up([1])
+    with pytest.raises(BrokenVersion, match="failed its warm-up: The model failed on a batch of 8"):
+        fixed.warm_up([1, 8])
+
+
+def test_a_graph_that_never_ends_its_warm_up_is_ended(tmp_path: Path) -> None:
+    stuck = session(endless_graph(SHAPE, CLASSES, "GreaterOrEqual", 0), tmp_path)
+    with pytest.raises(BrokenVersion, match=r"has not ended its warm-up with a batch of 7 within 0\.1 s\.$"):
+        stuck.warm_up([7], patience_s=0.1)
+
+
+def test_a_graph_that_answers_another_number_of_rows_fails_its_warm_up(tmp_path: Path) -> None:
+    graph = linear_graph(WEIGHTS, SHAPE)
+    graph.graph.node[-1].output[0] = "each"
+    graph.graph.node.append(helper.make_node("Concat", ["each", "each"], ["probabilities"], axis=0))
+    with pytest.raises(BrokenVersion, match=r"answered 3 images with shape \(6, 4\)"):
+        session(graph, tmp_path).warm_up([3])
+
+
+def test_a_failure_while_running_is_the_models(tmp_path: Path) -> None:
+    brittle = session(brittle_graph(SHAPE, CLASSES), tmp_path)
+    brittle.run(np.zeros((2, *SHAPE), np.uint8))
+    with pytest.raises(ModelFailed, match="The model failed on a batch of 3"):
+        brittle.run(np.full((3, *SHAPE), 255, np.uint8))
+    brittle.run(np.zeros((2, *SHAPE), np.uint8))
+
+
+def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
+    hungry = session(hungry_graph(SHAPE, CLASSES), tmp_path)
+    with pytest.raises(OutOfMemory, match=r"The model failed on a batch of 3: .*allocate"):
+        hungry.run(np.full((3, *SHAPE), 255, np.uint8))
+    assert hungry.run(np.zeros((3, *SHAPE), np.uint8)).shape == (3, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "BFCArena::AllocateRawInternal Available memory of 1024 is smaller than requested bytes of 4096",
+        "CUDA failure 2: out of memory ; GPU=0 ; hostname=host",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "std::bad_alloc",
+    ],
+)
+def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
+    assert _failure(RuntimeError(words)) is OutOfMemory
+    assert _failure(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
+
+
+def patient(network: Session) -> LeashedRuns:
+    """Brief runs of which none is ended, however long the machine keeps them from its cores."""
+    return LeashedRuns(network, PATIENCE_S)
+
+
+def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
+    network = session(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    brief = patient(network)
+    np.testing.assert_array_equal(brief.run(images(3)), network.run(images(3)))
+    brief.close()
+
+
+def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
+    brief = LeashedRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
+    with pytest.raises(TookTooLong):
+        brief.run(np.full((1, *SHAPE), 255, np.uint8))
+    brief._leash._patience_s = PATIENCE_S
+    assert brief.run(np.zeros((1, *SHAPE), np.uint8)).shape == (1, CLASSES)
+    brief.close()
+
+
+def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
+    brief = patient(session(brittle_graph(SHAPE, CLASSES), tmp_path))
+    with pytest.raises(ModelFailed):
+        brief.run(np.full((1, *SHAPE), 255, np.uint8))
+    brief.close()
+
+
+def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
+    extra = FeatureSession(saved(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, patience_s=0.2)
+    with pytest.raises(ModelFailed, match=r"The extra graph has not ended within 0\.2 s\."):
+        extra.run(np.full((1, *SHAPE), 255, np.uint8))
+    assert list(extra.run(np.zeros((1, *SHAPE), np.uint8))) == ["probabilities"]
+
+
+def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    """The caller's own thread is the first of them. In a process of its own: here others start and end threads."""
+    if not Path("/proc/self/task").exists():
+        pytest.skip("no /proc: native threads cannot be counted")
+    path = saved(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    count = subprocess.run([sys.executable, "-c", COUNT_THREADS, path], check=True, capture_output=True, text=True)
+    assert count.stdout.split() == ["2", "0"]
+
+
+COUNT_THREADS = f"""
+import os, sys
+from pathlib import Path
+from service.model_store.manifest import Input
+from service.inference.session import Session
+
+def count():
+    return len(os.listdir("/proc/self/task"))
+
+def load(threads):
+    return Session(Path(sys.argv[1]), {EXPECTED!r}, {CLASSES}, threads)
+
+at_first = count()
+three = load(threads=3)
+with_three = count()
+one = load(threads=1)
+print(with_three - at_first, count() - with_three)
+"""
+
+
+def fixed_to(batch_size: int) -> onnx.ModelProto:
+    """The linear graph for batches of one size."""
+    graph = linear_graph(WEIGHTS, SHAPE)
+    for value in (graph.graph.input[0], graph.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = batch_size
+    return graph
+
+
+def in_buckets(*buckets: int) -> Placement:
+    return Placement(buckets=buckets)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_batches_are_padded_to_the_next_bucket(tmp_path: Path, count: int) -> None:
+    exact = session(linear_graph(WEIGHTS, SHAPE), tmp_path).run(images(count))
+    padding = Session(saved(fixed_to(4), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
+    found = padding.run(images(count))
+    assert found.shape == (count, CLASSES)
+    np.testing.assert_allclose(found, exact, atol=1e-6)
+    with pytest.raises(ModelFailed, match="on a batch of 2"):
+        padding.run(images(2))
+
+
+def test_a_batch_past_the_largest_bucket_runs_as_it_comes(tmp_path: Path) -> None:
+    padding = Session(saved(fixed_to(9), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
+    assert padding.run(images(9)).shape == (9, CLASSES)
+
+
+def test_padding_hides_no_wrong_number_of_rows(tmp_path: Path) -> None:
+    graph = linear_graph(WEIGHTS, SHAPE)
+    graph.graph.node[-1].output[0] = "each"
+    graph.graph.node.append(helper.make_node("Concat", ["each", "each"], ["probabilities"], axis=0))
+    with pytest.raises(BrokenVersion, match=r"answered 2 images with shape \(4, 4\)"):
+        Session(saved(graph, tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4)).warm_up([2, 4])
+
+
+def test_the_build_of_onnxruntime_has_the_processor() -> None:
+    assert CPU_PROVIDER in available_providers()
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available:UserWarning")
+@pytest.mark.skipif(CUDA_PROVIDER in available_providers(), reason="this onnxruntime has CUDA")
+def test_running_elsewhere_than_was_wanted_is_an_error(tmp_path: Path) -> None:
+    wanted = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}))
+    path = saved(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    with pytest.raises(BrokenVersion, match="CUDAExecutionProvider cannot be used: this onnxruntime does not have it"):
+        Session(path, EXPECTED, CLASSES, 1, wanted)
+
+
+def test_a_library_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.so").write_text("no library")
+    assert "broken.so" in library_problem(tmp_path / "broken.so")
+    assert library_problem(tmp_path / "none.so") == ""

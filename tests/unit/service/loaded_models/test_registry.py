@@ -1,0 +1,419 @@
+"""The registry: which versions are loaded, which answers by default, and why something does not."""
+
+import asyncio
+import gc
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.errors import NotReady, UnknownModel, UnknownVersion
+from service.inference.session import Session
+from service.loaded_models import loaded_version
+from service.loaded_models.loaded_version import Served
+from service.loaded_models.registry import Registry
+from service.model_store.desired_state import Wanted, Wish
+from service.model_store.repository import Repository, VersionFolder
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from tests.graphs import endless_graph, slow_graph
+from tests.versions import write_version
+
+
+def registry_of(root: Path, **settings: float) -> Registry:
+    return Registry(Repository(root), Settings(models=str(root), **settings), Metrics())  # type: ignore[arg-type]
+
+
+def loaded(root: Path, wanted: Wanted | None = None, only: str | None = None, **settings: float) -> Registry:
+    registry = registry_of(root, **settings)
+    asyncio.run(registry.reconcile(wanted or Wanted(), only))
+    return registry
+
+
+def wish(model: str = "a", **fields: object) -> Wanted:
+    return Wanted().changed(model, **fields)
+
+
+def versions(registry: Registry) -> dict[str, list[str]]:
+    return {served[0].model: [one.version for one in served] for served in registry.all()}
+
+
+def test_the_newest_version_is_loaded_and_answers(tmp_path: Path) -> None:
+    for version in (1, 2, 10):
+        write_version(tmp_path, "a", version)
+    write_version(tmp_path, "b", 3)
+    registry = loaded(tmp_path)
+    assert versions(registry) == {"a": ["10"], "b": ["3"]}
+    assert registry.get("a").version == "10"
+    assert registry.get("a", "10") is registry.get("a")
+    assert registry.not_ready_because() == {}
+
+
+def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
+    for version in (1, 2, 10):
+        write_version(tmp_path, "a", version)
+    registry = loaded(tmp_path, latest_versions=2)
+    assert versions(registry) == {"a": ["10", "2"]}
+    assert registry.get("a", "2").version == "2"
+    with pytest.raises(UnknownVersion, match="no version or label '1' loaded"):
+        registry.get("a", "1")
+
+
+def test_one_model_alone(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    write_version(tmp_path, "b", 1)
+    assert versions(loaded(tmp_path, only="a")) == {"a": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("all", ["10", "2", "1"]), ({"latest": 2}, ["10", "2"]), ({"specific": [1, 2, 7]}, ["2", "1"]), (None, ["10"])],
+)
+def test_policies(tmp_path: Path, policy: object, kept: list[str]) -> None:
+    for version in (1, 2, 10):
+        write_version(tmp_path, "a", version)
+    registry = loaded(tmp_path, wish(versions=policy))
+    assert versions(registry) == {"a": kept}
+    assert registry.get("a").version == kept[0]
+
+
+def test_labels_name_versions_and_load_them_without_making_them_the_default(tmp_path: Path) -> None:
+    for version in (1, 2, 3):
+        write_version(tmp_path, "a", version)
+    registry = loaded(tmp_path, wish(versions={"specific": [2]}, labels={"stable": 2, "canary": 3, "lost": 9}))
+    assert registry.get("a").version == "2"
+    assert registry.get("a", "canary").version == registry.get("a", "3").version == "3"
+    assert registry.model("a").labels == {"stable": "2", "canary": "3"}
+    with pytest.raises(UnknownVersion, match="label 'lost'"):
+        registry.get("a", "lost")
+
+
+def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        old = registry.get("a")
+        old.batcher.reserve(1)  # a request that is being decoded
+        write_version(tmp_path, "a", 2)
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "2"
+        answer = await old.batcher.answer(np.zeros((1, 8, 8, 1), np.uint8))
+        assert answer.outputs.shape == (1, 4)
+        shutil.rmtree(tmp_path / "a" / "2")
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "1"
+        shutil.rmtree(tmp_path / "a")
+        await registry.reconcile(Wanted())
+        with pytest.raises(UnknownModel):
+            registry.get("a")
+        await registry.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("look", ["models", "versions"])
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "another one in its place"])
+def test_a_root_that_goes_while_it_is_read_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, back: bool
+) -> None:
+    root = tmp_path / "models"
+    write_version(root, "a", 1)
+    read = getattr(Repository, look)
+
+    def read_in_the_gap(repository: Repository, *about: str) -> list[Any]:
+        if (tmp_path / "elsewhere").exists():
+            return list(read(repository, *about))
+        root.rename(tmp_path / "elsewhere")
+        found = list(read(repository, *about))
+        if back:
+            write_version(root, "a", 1)
+        return found
+
+    async def test() -> None:
+        registry = registry_of(root)
+        await registry.reconcile(Wanted())
+        monkeypatch.setattr(Repository, look, read_in_the_gap)
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "1"
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def replace(root: Path) -> Wanted:
+    write_version(root, "a", 2)
+    return Wanted()
+
+
+def take_out(root: Path) -> Wanted:
+    return wish(loaded=False)
+
+
+def delete(root: Path) -> Wanted:
+    shutil.rmtree(root / "a")
+    return Wanted()
+
+
+@pytest.mark.parametrize("change", [replace, take_out, delete])
+def test_a_version_that_went_leaves_nothing_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], Wanted]
+) -> None:
+    """Without the garbage collector, which comes seldom; and what was freed goes back to the system."""
+    sessions: list[weakref.ref[Session]] = []
+    left: list[bool] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        left.append(sessions[0]() is not None)
+        ended.set()
+
+    monkeypatch.setattr("service.malloc.give_back", look)
+
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        sessions.append(weakref.ref(registry.get("a").session))
+        await registry.reconcile(change(tmp_path))
+        assert await asyncio.to_thread(ended.wait, 20)
+        await registry.close()
+
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(test(), 30))
+    finally:
+        gc.enable()
+    assert left[0] is False
+
+
+def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Flaky(Repository):
+        unreadable = ""
+
+        def versions(self, model: str) -> list[int]:
+            if model == self.unreadable:
+                raise PermissionError(13, "Permission denied")
+            return super().versions(model)
+
+    async def test() -> None:
+        repository = Flaky(tmp_path)
+        registry = Registry(repository, Settings(models=str(tmp_path)), Metrics())
+        write_version(tmp_path, "a", 1)
+        write_version(tmp_path, "b", 1)
+        await registry.reconcile(Wanted())
+        repository.unreadable = "a"
+        write_version(tmp_path, "b", 2)
+        await registry.reconcile(Wanted())
+        await registry.reconcile(Wanted())
+        assert versions(registry) == {"a": ["1"], "b": ["2"]}
+        assert caplog.messages.count("model cannot be read") == 1
+        assert [(entry.model, entry.version, entry.ready) for entry in registry.index()] == [
+            *(("a", "1", True), ("b", "1", False), ("b", "2", True))
+        ]
+        assert registry.problems.of("a") == "Its folder cannot be read: Permission denied."
+        repository.unreadable = ""
+        await registry.reconcile(Wanted())
+        assert registry.problems.of("a") == ""
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_others_from_loading(tmp_path: Path) -> None:
+    circle = write_version(tmp_path, "a", 1) / "circle"
+    circle.symlink_to(circle)
+    broken = write_version(tmp_path, "b", 1) / "labels.txt"
+    broken.unlink()
+    broken.symlink_to(broken)
+    write_version(tmp_path, "c", 1)
+    registry = loaded(tmp_path)
+    assert versions(registry) == {"a": ["1"], "c": ["1"]}
+    assert "labels.txt" in registry.problems.of("b")
+
+
+def test_whatever_loading_one_version_raises_the_others_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(folder: VersionFolder, *rest: Any) -> Served:
+        if folder.model == "a":
+            raise MemoryError
+        return loaded_version.load(folder, *rest)
+
+    monkeypatch.setattr("service.loaded_models.registry.loaded_version", SimpleNamespace(load=load))
+    write_version(tmp_path, "a", 1)
+    write_version(tmp_path, "b", 1)
+    registry = loaded(tmp_path)
+    assert versions(registry) == {"b": ["1"]}
+    assert registry.problems.of("a") == "MemoryError"
+
+
+def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
+    """It would be loaded again and again, since nothing answers by default, and so nothing at all."""
+    write_version(tmp_path, "a", 2)
+    metrics = Metrics()
+    registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
+    asyncio.run(registry.reconcile(wish(versions={"specific": [1]}, labels={"canary": 2})))
+    assert versions(registry) == {}
+    assert metrics.registry.get_sample_value("convoy_compute_seconds_count", {"model": "a"}) is None
+
+
+@pytest.mark.parametrize("change", [take_out, delete])
+def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(tmp_path: Path, change: Callable[[Path], Wanted]) -> None:
+    async def test() -> None:
+        (write_version(tmp_path, "a", 1) / "labels.txt").unlink()
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        with pytest.raises(NotReady):
+            registry.get("a")
+        await registry.reconcile(change(tmp_path))
+        with pytest.raises(UnknownModel):
+            registry.get("a")
+
+    asyncio.run(test())
+
+
+def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path / "models", "a", 1)
+        registry = registry_of(tmp_path / "models")
+        await registry.reconcile(Wanted())
+        (tmp_path / "models").rename(tmp_path / "elsewhere")
+        await registry.reconcile(Wanted())
+        assert registry.get("a").version == "1"
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Repository) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Repository, "models", refuse)  # as root in a test, no folder is unreadable
+    assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_because()["service"]
+
+
+def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        folder = write_version(tmp_path, "a", 2)
+        good = (folder / "labels.txt").read_bytes()
+        (folder / "labels.txt").write_bytes(b"other\n")
+        metrics = Metrics()
+        registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
+
+        def tries() -> float:
+            return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
+
+        for _ in range(3):
+            await registry.reconcile(Wanted())
+        assert (registry.get("a").version, tries()) == ("1", 1)
+        assert [(e.version, e.ready) for e in registry.index()] == [("1", True), ("2", False)]
+        await registry.reconcile(Wanted(), retry=True)
+        assert tries() == 2
+        (folder / "labels.txt").write_bytes(good)
+        await registry.reconcile(Wanted())
+        assert (registry.get("a").version, tries()) == ("2", 2)
+        assert registry.problems.of("a") == ""
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(Wanted())
+        (write_version(tmp_path, "b", 1) / "model.onnx").write_bytes(b"")
+        await registry.reconcile(Wanted())
+        assert registry.not_ready_because() == {}
+        with pytest.raises(NotReady, match="broken"):
+            registry.get("b")
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_the_batch_size_follows_the_latency_budget(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1, graph=slow_graph((8, 8, 1), 4, rounds=20))
+    free, tight = loaded(tmp_path).get("a"), loaded(tmp_path, latency_budget_ms=0.001).get("a")
+    assert list(free.batch_ms) == [1, 2, 4, 8, 16, 32]
+    assert (free.max_batch_size, tight.max_batch_size) == (32, 1)
+
+
+def test_a_quick_model_takes_larger_batches(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    quick = loaded(tmp_path).get("a")
+    assert list(quick.batch_ms) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert quick.max_batch_size == 128
+
+
+def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    one = loaded(tmp_path, wish(weight=0.5, instances=2)).get("a")
+    assert one.instances == 2
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    inside = one.executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
+    assert inside == min(before + 3, 19), "the least that there is"
+
+
+def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    (write_version(tmp_path, "a", 2) / "labels.txt").write_text("other\n")
+    registry = loaded(tmp_path)
+    assert registry.get("a").version == "1"
+    assert registry.not_ready_because() == {}
+
+
+def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
+    (write_version(tmp_path, "a", 1) / "model.onnx").unlink()
+    registry = loaded(tmp_path)
+    assert "model.onnx cannot be read" in registry.not_ready_because()["a"]
+    with pytest.raises(NotReady, match=r"model\.onnx cannot be read"):
+        registry.get("a")
+
+
+class Impatient(Registry):
+    """Waits for a run of a graph that it loads no longer than a tenth of a second."""
+
+    def _open(self, name: str, number: int, wish: Wish) -> Served:
+        folder = self._repository.open(name, number)
+        return loaded_version.load(folder, wish, self._settings, self._metrics, warm_up_patience_s=0.1)
+
+
+def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
+    write_version(tmp_path, "b", 1)
+    write_version(tmp_path, "b", 2, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
+    registry = Impatient(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
+    asyncio.run(registry.reconcile(Wanted()))
+    assert versions(registry) == {"b": ["1"]}
+    assert "has not ended its warm-up" in registry.not_ready_because()["a"]
+
+
+def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path)
+    assert registry.not_ready_because() == {"service": "Models are loading."}
+    with pytest.raises(NotReady):
+        registry.get("a")
+
+
+def test_an_unknown_model_is_told_apart(tmp_path: Path) -> None:
+    write_version(tmp_path, "a", 1)
+    with pytest.raises(UnknownModel, match="no model 'b'"):
+        loaded(tmp_path).get("b")
+
+
+def test_an_empty_folder_is_not_ready(tmp_path: Path) -> None:
+    assert "put one there" in loaded(tmp_path / "missing").not_ready_because()["service"]

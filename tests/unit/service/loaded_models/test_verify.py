@@ -1,0 +1,92 @@
+"""A version is checked where it lies: bytes, loading, and the answers that it gave when it was published."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.inference.session import Session
+from service.loaded_models.verify import Finding, verify
+from service.model_store.golden_samples import Samples
+from service.model_store.manifest import ExtraGraph, File, read_manifest, sha256_of, write_manifest
+from service.model_store.repository import Repository
+from tests.versions import write_version
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A version with samples."""
+    folder = write_version(tmp_path, "linear", 3)
+    manifest = read_manifest(folder)
+    images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    answers = Session(folder / "model.onnx", manifest.input, manifest.classes, 1).run(images)
+    store(folder, Samples(images, {"float32": answers}))
+    return folder
+
+
+def store(folder: Path, samples: Samples) -> None:
+    samples.write(folder / "samples.npz")
+    file = File(file="samples.npz", sha256=sha256_of(folder / "samples.npz"))
+    write_manifest(read_manifest(folder).model_copy(update={"samples": file}), folder)
+
+
+def found(folder: Path) -> Finding:
+    [finding] = verify(Repository(folder.parents[1]), "linear", int(folder.name))
+    return finding
+
+
+def test_a_version_that_is_as_it_was(folder: Path) -> None:
+    finding = found(folder)
+    assert finding.fine
+    assert finding.text.startswith("sha256 fits, loads and runs, answers 5 samples as published (to ")
+
+
+def test_a_version_without_samples_says_so(tmp_path: Path) -> None:
+    finding = found(write_version(tmp_path, "linear", 1))
+    assert finding.fine
+    assert "no stored samples" in finding.text
+
+
+def test_other_bytes_are_found(folder: Path) -> None:
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    finding = found(folder)
+    assert (finding.fine, finding.about) == (False, "float32")
+    assert "sha256" in finding.text
+
+
+def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> None:
+    other = write_version(tmp_path / "others", "linear", 1, seed=9)
+    (folder / "model.onnx").write_bytes((other / "model.onnx").read_bytes())
+    manifest = read_manifest(folder)
+    variant = manifest.variants[0].model_copy(update={"sha256": sha256_of(folder / "model.onnx")})
+    write_manifest(manifest.model_copy(update={"variants": [variant]}), folder)
+    finding = found(folder)
+    assert not finding.fine
+    assert "gives other answers than when it was published: a probability differs by 0." in finding.text
+
+
+def test_answers_that_are_no_numbers_are_not_as_published(folder: Path) -> None:
+    store(folder, Samples(np.zeros((5, 8, 8, 1), np.uint8), {"float32": np.full((5, 4), np.nan, np.float32)}))
+    assert not found(folder).fine
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "samples.npz", "manifest.json"])
+def test_a_damaged_file_beside_the_graph_is_found(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"changed")
+    finding = found(folder)
+    assert (finding.fine, finding.about) == (False, "version")
+    assert name in finding.text
+
+
+def test_extra_graphs_are_tried_too(folder: Path) -> None:
+    graph = (folder / "model.onnx").read_bytes()
+    (folder / "features.onnx").write_bytes(graph)
+    extra = ExtraGraph(file="features.onnx", sha256=sha256_of(folder / "features.onnx"))
+    write_manifest(read_manifest(folder).model_copy(update={"extra_graphs": {"features": extra}}), folder)
+    assert [(f.about, f.fine) for f in verify(Repository(folder.parents[1]), "linear", 3)] == [
+        ("float32", True),
+        ("features", True),
+    ]
+    (folder / "features.onnx").write_bytes(graph + b"x")
+    assert [f.fine for f in verify(Repository(folder.parents[1]), "linear", 3)] == [True, False]

@@ -1,0 +1,76 @@
+"""The state file: defaults, changes one after the other, and mistakes named."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from service.errors import BadState
+from service.model_store.desired_state import Latest, Specific, StateFile, Wanted
+
+
+def test_without_a_file_everything_is_default(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "state.json")
+    assert file.read() == Wanted()
+    assert file.read().of("any").loaded
+    assert file.stamp() == (0, 0, 0)
+
+
+def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "deep" / "state.json")
+    file.change(lambda now: now.changed("a", labels={"stable": 1}))
+    stamp = file.stamp()
+    file.change(lambda now: now.changed("a", loaded=False))
+    file.change(lambda now: now.changed("b", versions={"latest": 2}))
+    wanted = file.read()
+    assert wanted.generation == 3
+    assert (wanted.of("a").loaded, wanted.of("a").labels) == (False, {"stable": 1})
+    assert wanted.of("b").versions == Latest(latest=2)
+    assert file.stamp() != stamp
+    assert [path.name for path in tmp_path.glob("deep/*.part")] == []
+
+
+def test_people_can_write_it(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps({"models": {"m": {"versions": {"specific": [3, 1]}}}}))
+    assert StateFile(tmp_path / "state.json").read().of("m").versions == Specific(specific=[3, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("{", "the file"),
+        ('{"models": {"m": {"versions": "newest"}}}', "models.m.versions"),
+        ('{"models": {"m": {"versions": {"latest": 0}}}}', "models.m.versions"),
+        ('{"models": {"m": {"labels": {"1": 1}}}}', "models.m.labels.1"),
+        ('{"models": {"m": {"wieght": 1}}}', "models.m.wieght"),
+        ('{"models": {"m": {"weight": 0}}}', "models.m.weight"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, where: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(BadState, match=r"state\.json is not a valid state: ") as told:
+        StateFile(tmp_path / "state.json").read()
+    assert where in told.value.message
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadState, match="cannot be written"):
+        StateFile(tmp_path / "file" / "state.json").change(lambda now: now.changed("a", loaded=False))
+
+
+def _change_often(path: Path) -> None:
+    for _ in range(25):
+        StateFile(path).change(lambda now: now.changed("a", loaded=not now.of("a").loaded))
+
+
+def test_no_change_of_another_process_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    processes = [multiprocessing.get_context("spawn").Process(target=_change_often, args=(path,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert StateFile(path).read().generation == 75

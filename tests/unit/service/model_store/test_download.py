@@ -1,0 +1,187 @@
+"""A version comes whole and as its manifest says, or not at all; the rest of the bucket comes all the same."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.model_store.mirror import BucketMirror
+from tests.unit.service.buckets import ALL, WatchedBucket, replaced, versions
+
+
+def test_only_what_the_manifest_names_and_card_and_pictures_come(mirror: BucketMirror, remote: Path) -> None:
+    folder = remote / "b" / "1"
+    for name in ("card.md", "curves.png", "notes.txt", ".hidden.png", "-x.png", "inner/deep.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("text")
+    mirror.sync()
+    names = {path.name for path in (mirror.local / "b" / "1").iterdir() if not path.name.startswith(".")}
+    assert names == {"manifest.json", "model.onnx", "labels.txt", "card.md", "curves.png"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("model.onnx", b"", "has 0 bytes; the manifest says"),
+        ("labels.txt", b"other\n", "labels.txt has sha256"),
+        ("labels.txt", None, "labels.txt, which the manifest names, is not there"),
+        ("manifest.json", b"{}", "is not a valid manifest"),
+        ("manifest.json", b" " * (1024**2 + 1), "manifest.json has 1048577 bytes, more than"),
+        ("labels.txt", b" " * (16 * 1024**2 + 1), "labels.txt has 16777217 bytes, more than"),
+    ],
+)
+def test_a_broken_version_is_left_out_and_the_rest_comes(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, file: str, content: bytes | None, says: str
+) -> None:
+    good = (remote / "a" / "2" / file).read_bytes()
+    (remote / "a" / "2" / file).unlink()
+    if content is not None:
+        (remote / "a" / "2" / file).write_bytes(content)
+    mirror.sync()
+    assert versions(mirror) == {"a": [1], "b": [1]}
+    assert says in mirror.problems["a/2"]
+    assert f"file://{remote}/a/2" in mirror.problems["a/2"]
+    assert str(mirror.local) not in mirror.problems["a/2"]
+    bucket.read.clear()
+    mirror.sync()
+    assert bucket.read == [], "it looks as it did: there is nothing to try again"
+    replaced(remote / "a" / "2" / file, good)
+    mirror.sync()
+    assert (versions(mirror), mirror.problems) == (ALL, {})
+
+
+def test_the_right_number_of_wrong_bytes_is_not_published(mirror: BucketMirror, remote: Path) -> None:
+    graph = remote / "a" / "2" / "model.onnx"
+    replaced(graph, graph.read_bytes()[:-1] + b"\0")
+    mirror.sync()
+    assert "model.onnx has sha256" in mirror.problems["a/2"]
+    assert versions(mirror) == {"a": [1], "b": [1]}
+
+
+@pytest.mark.parametrize("content", [b"", b"more than were listed" * 100])
+def test_an_object_rewritten_while_it_is_read_is_not_published(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, content: bytes
+) -> None:
+    labels = remote / "a" / "2" / "labels.txt"
+    good, listed = labels.read_bytes(), bucket.listing()
+    bucket.listing = lambda: listed  # type: ignore[method-assign]
+    labels.write_bytes(content)
+    mirror.sync()
+    assert "labels.txt had 32 bytes when it was listed, and another number when it was read" in mirror.problems["a/2"]
+    assert versions(mirror) == {"a": [1], "b": [1]}
+    del bucket.listing
+    replaced(labels, good)
+    mirror.sync()
+    assert versions(mirror) == ALL
+
+
+def test_an_object_without_the_right_to_read_it_is_tried_again(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
+    """Rights come without a trace in the listing."""
+    bucket.refused = "a/2/model.onnx"
+    mirror.sync()
+    assert mirror.problems == {"a/2": "a/2/model.onnx may not be read."}
+    assert versions(mirror) == {"a": [1], "b": [1]}
+    bucket.refused = ""
+    mirror.sync()
+    assert (versions(mirror), mirror.problems) == (ALL, {})
+
+
+def test_pictures_are_bounded_in_number_and_size(mirror: BucketMirror, remote: Path) -> None:
+    for number in range(40):
+        (remote / "b" / "1" / f"curve-{number:02}.png").write_bytes(b"png")
+    with (remote / "b" / "1" / "card.md").open("wb") as card:
+        card.truncate(16 * 1024**2 + 1)
+    for _ in range(2):
+        mirror.sync()
+    names = sorted(path.name for path in (mirror.local / "b" / "1").iterdir())
+    assert sum(name.endswith(".png") for name in names) == 32
+    assert "card.md" not in names
+    assert versions(mirror) == ALL
+
+
+@pytest.mark.parametrize("kind", ["link", "link inside", "pipe"])
+@pytest.mark.parametrize("file", ["card.md", "curve.png", "labels.txt", "model.onnx", "manifest.json"])
+def test_links_and_pipes_of_a_folder_are_never_opened(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path, file: str, kind: str
+) -> None:
+    """A link may lead to any file of the machine, and who opens a pipe waits for ever."""
+    path = remote / "a" / "2" / file
+    content = path.read_bytes() if path.exists() else b"a secret of the machine"
+    path.unlink(missing_ok=True)
+    target = path.with_name("other") if kind == "link inside" else tmp_path / "elsewhere"
+    target.write_bytes(content)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    mirror.sync()
+    assert f"a/2/{file}" not in bucket.read
+    if file in {"card.md", "curve.png"}:
+        assert (versions(mirror), mirror.problems) == (ALL, {})
+        assert not (mirror.local / "a" / "2" / file).exists()
+    else:
+        assert versions(mirror) == {"a": [1], "b": [1]}
+        assert f"{file} is a link or no ordinary file" in mirror.problems["a/2"]
+    path.unlink()
+    target.rename(path)
+    mirror.sync()
+    assert (versions(mirror), mirror.problems) == (ALL, {})
+    assert (mirror.local / "a" / "2" / file).read_bytes() == content
+
+
+def test_a_file_that_became_a_link_is_taken_away(mirror: BucketMirror, remote: Path) -> None:
+    card = remote / "a" / "2" / "card.md"
+    card.write_text("# A card")
+    mirror.sync()
+    card.rename(remote / "moved")
+    card.symlink_to(remote / "moved")
+    mirror.sync()
+    mirror.sync()
+    assert not (mirror.local / "a" / "2" / "card.md").exists()
+    assert versions(mirror) == ALL
+
+
+def test_a_broken_edit_leaves_the_version_that_was_there(mirror: BucketMirror, remote: Path) -> None:
+    mirror.sync()
+    replaced(remote / "a" / "2" / "labels.txt", b"half")
+    mirror.sync()
+    assert versions(mirror) == ALL
+    assert set(mirror.problems) == {"a/2"}
+
+
+def test_a_version_is_not_there_before_its_manifest_is(mirror: BucketMirror, remote: Path) -> None:
+    (remote / "a" / "2" / "manifest.json").rename(remote / "manifest.json")
+    mirror.sync()
+    assert (versions(mirror), mirror.problems) == ({"a": [1], "b": [1]}, {})
+    (remote / "manifest.json").rename(remote / "a" / "2" / "manifest.json")
+    mirror.sync()
+    assert versions(mirror) == ALL
+
+
+def test_a_damaged_copy_is_fetched_again(mirror: BucketMirror) -> None:
+    mirror.sync()
+    (mirror.local / "a" / "1" / "model.onnx").write_bytes(b"cut")
+    (mirror.local / "b" / "1" / ".fetched.json").write_text("[]")
+    (mirror.local / ".state.json").write_text("{")
+    mirror.sync()
+    mirror.sync()
+    assert versions(mirror) == ALL
+
+
+def test_an_object_without_end_is_cut_off(mirror: BucketMirror, bucket: WatchedBucket) -> None:
+    read, sound = 0, bucket.chunks
+
+    def endless(path: str) -> Iterator[bytes]:
+        nonlocal read
+        while path == "a/2/labels.txt" and read < 1000:
+            read += 1
+            yield b"more and more"
+        yield from sound(path)
+
+    bucket.chunks = endless  # type: ignore[method-assign]
+    mirror.sync()
+    assert read == 3, "it was listed with 32 bytes"
+    assert versions(mirror) == {"a": [1], "b": [1]}

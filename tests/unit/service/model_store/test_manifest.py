@@ -1,0 +1,214 @@
+"""The contract between training and serving: what may stand in a manifest, and what is said when it does not."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import BrokenVersion
+from service.model_store.manifest import FILE_NAME, Manifest, read_manifest, sha256_of, write_manifest
+
+SHA256 = "0" * 64
+FULL: dict[str, Any] = {
+    "format": 1,
+    "input": {"height": 224, "width": 200, "channels": 3},
+    "preprocessing": {"resize": "shorter", "shorter": 256, "interpolation": "bicubic", "background": 0},
+    "classes": 10,
+    "labels": {"file": "labels.txt", "sha256": SHA256},
+    "parameters": 61706,
+    "variants": [
+        {
+            "file": "model.onnx",
+            "sha256": SHA256,
+            "precision": "float32",
+            "bytes": 250_000,
+            "test_accuracy": 0.9921,
+            "parity": {"pictures": 1000, "batch_sizes": [1, 7, 64], "max_abs_difference": 2e-7, "same_class": 1.0},
+            "automatic": True,
+        },
+        {
+            "file": "model.int8.onnx",
+            "sha256": SHA256,
+            "precision": "int8",
+            "bytes": 70_000,
+            "test_accuracy": 0.991,
+            "held_out_accuracy": 0.99,
+            "speed": {
+                "processor": "one with VNNI",
+                "threads": 2,
+                "us_per_image": {"1": 20.0, "32": 9.5},
+                "float32_us_per_image": {"1": 21.0, "32": 19.0},
+            },
+            "automatic": False,
+        },
+    ],
+    "extra_graphs": {"features": {"file": "features.onnx", "sha256": SHA256}},
+    "samples": {"file": "samples.npz", "sha256": SHA256},
+    "metrics": {"test_loss": 0.024},
+    "provenance": {
+        "source": "trained here",
+        "created_utc": "2026-01-01T00:00:00Z",
+        "architecture": "lenet5",
+        "recipe": "mnist-lenet5",
+        "dataset": "mnist",
+        "dataset_note": "60,000 digits",
+        "seed": 0,
+        "division": {"validation": 0.1, "limit": 300, "test_share": 0.2, "digest": SHA256},
+        "libraries": {"keras": "3.15"},
+    },
+}
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    content = copy.deepcopy(FULL)
+    change(content)
+    return content
+
+
+def written(folder: Path, content: object) -> Path:
+    (folder / FILE_NAME).write_text(json.dumps(content))
+    return folder
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    manifest = Manifest.model_validate(FULL)
+    write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == manifest
+    assert json.loads((tmp_path / FILE_NAME).read_text()) == FULL
+
+
+def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
+    needed = {key: FULL[key] for key in ("input", "classes", "labels")}
+    variant = {"file": "model.onnx", "sha256": SHA256, "precision": "float32", "bytes": 1}
+    content = needed | {"variants": [variant], "provenance": {"source": "elsewhere", "created_utc": "2026-01-01"}}
+    manifest = read_manifest(written(tmp_path, content))
+    assert (manifest.format, manifest.preprocessing.resize, manifest.preprocessing.background) == (1, "squash", 255)
+    assert (manifest.parameters, manifest.metrics, manifest.extra_graphs) == (None, {}, {})
+
+
+def test_variants_are_found_by_precision() -> None:
+    manifest = Manifest.model_validate(FULL)
+    int8 = manifest.variant("int8")
+    assert int8 is not None
+    assert int8.file == "model.int8.onnx"
+    assert manifest.variant("float16") is None
+
+
+BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "format": lambda m: m.update(format=2),
+    "input": lambda m: m.pop("input"),
+    "input.height": lambda m: m["input"].update(height=0),
+    "input.width": lambda m: m["input"].update(width=4097),
+    "input.channels": lambda m: m["input"].update(channels=4),
+    "input.depth": lambda m: m["input"].update(depth=3),
+    "preprocessing.resize": lambda m: m["preprocessing"].update(resize="stretch"),
+    "preprocessing.shorter": lambda m: m["preprocessing"].update(shorter="wide"),
+    "preprocessing": lambda m: m["preprocessing"].pop("shorter"),
+    "preprocessing.interpolation": lambda m: m["preprocessing"].update(interpolation="area"),
+    "preprocessing.background": lambda m: m["preprocessing"].update(background=256),
+    "classes": lambda m: m.update(classes=0),
+    "labels": lambda m: m.update(labels="labels.txt"),
+    "labels.file": lambda m: m["labels"].update(file=""),
+    "labels.sha256": lambda m: m["labels"].update(sha256="A" * 64),
+    "parameters": lambda m: m.update(parameters=-1),
+    "variants": lambda m: m.update(variants=[]),
+    "variants.0.file": lambda m: m["variants"][0].pop("file"),
+    "variants.1.sha256": lambda m: m["variants"][1].update(sha256="0" * 63),
+    "variants.0.precision": lambda m: m["variants"][0].update(precision="float64"),
+    "variants.0.bytes": lambda m: m["variants"][0].update(bytes=0),
+    "variants.0.test_accuracy": lambda m: m["variants"][0].update(test_accuracy=99.2),
+    "variants.0.parity.pictures": lambda m: m["variants"][0]["parity"].update(pictures=0),
+    "variants.0.parity.max_abs_difference": lambda m: m["variants"][0]["parity"].update(max_abs_difference=-1),
+    "extra_graphs.features.sha256": lambda m: m["extra_graphs"]["features"].pop("sha256"),
+    "metrics.test_loss": lambda m: m["metrics"].update(test_loss=float("nan")),
+    "provenance": lambda m: m.pop("provenance"),
+    "provenance.source": lambda m: m["provenance"].pop("source"),
+    "provenance.author": lambda m: m["provenance"].update(author="me"),
+    "provenance.division.limit": lambda m: m["provenance"]["division"].update(limit=0),
+    "provenance.division.test_share": lambda m: m["provenance"]["division"].update(test_share=1),
+    "notes": lambda m: m.update(notes=""),
+}
+
+
+@pytest.mark.parametrize("field", BAD_FIELDS)
+def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
+    with pytest.raises(BrokenVersion) as raised:
+        read_manifest(written(tmp_path, changed(BAD_FIELDS[field])))
+    assert raised.value.message.startswith(f"{tmp_path / FILE_NAME} is not a valid manifest: {field}: ")
+    assert raised.value.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m["preprocessing"].update(shorter=223), "preprocessing.shorter is 223, too little"),
+        (lambda m: m["preprocessing"].update(resize="squash"), "`shorter`"),
+        (lambda m: m["variants"][1].update(precision="float32"), "two variants have the same precision"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
+    with pytest.raises(BrokenVersion, match=complaint):
+        read_manifest(written(tmp_path, changed(change)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../model.onnx",
+        "/etc/passwd",
+        "a/b.onnx",
+        "a\\b.onnx",
+        "..",
+        ".",
+        ".hidden",
+        "",
+        " ",
+        "a b",
+        "a\n",
+        "a\0",
+        "é",
+        "-f",
+        "x" * 129,
+    ],
+)
+def test_a_file_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
+    for change in (
+        lambda m: m["labels"].update(file=name),
+        lambda m: m["variants"][0].update(file=name),
+        lambda m: m["extra_graphs"]["features"].update(file=name),
+    ):
+        with pytest.raises(BrokenVersion, match=r"\.file: "):
+            read_manifest(written(tmp_path, changed(change)))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"{}", b"[" * 100_000])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(BrokenVersion, match=r"manifest\.json is not a valid manifest"):
+        read_manifest(tmp_path)
+
+
+def test_a_missing_manifest_is_told_from_a_bad_one(tmp_path: Path) -> None:
+    with pytest.raises(BrokenVersion, match=r"manifest\.json cannot be read: No such file or directory\."):
+        read_manifest(tmp_path)
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(BrokenVersion, match="is no ordinary file"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_never_changes() -> None:
+    manifest = Manifest.model_validate(FULL)
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.classes = 11  # type: ignore[misc]
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,266 @@
+"""The mirror: only whole, checked versions are ever seen, and no outage, damage or kill takes away what was there."""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.model_store.mirror import BucketMirror, CannotMirror, default_cache_root
+from service.model_store.object_store import Bucket, BucketUnreachable, Found, open_bucket
+from tests.unit.service.buckets import ALL, WatchedBucket, versions
+from tests.versions import write_version
+
+
+def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: Path) -> None:
+    assert mirror.is_empty()
+    assert mirror.sync() == mirror.local
+    assert versions(mirror) == ALL
+    assert not mirror.is_empty()
+    assert (mirror.local / "a" / "2" / "model.onnx").read_bytes() == (remote / "a" / "2" / "model.onnx").read_bytes()
+    assert mirror.problems == {}
+
+
+def test_what_is_unchanged_is_not_read_again(mirror: BucketMirror, bucket: WatchedBucket, tmp_path: Path) -> None:
+    mirror.sync()
+    assert len(bucket.read) == 3 * 3
+    mirror.sync()
+    BucketMirror(bucket, tmp_path / "cache").sync()
+    assert len(bucket.read) == 3 * 3
+    assert bucket.listings == 3
+
+
+def test_a_new_version_comes_and_a_deleted_one_goes(mirror: BucketMirror, bucket: WatchedBucket, remote: Path) -> None:
+    mirror.sync()
+    bucket.read.clear()
+    write_version(remote, "a", 3)
+    shutil.rmtree(remote / "a" / "1")
+    shutil.rmtree(remote / "b")
+    mirror.sync()
+    assert versions(mirror) == {"a": [2, 3]}
+    assert not (mirror.local / "b").exists()
+    assert {path.rpartition("/")[0] for path in bucket.read} == {"a/3"}
+
+
+def test_an_edited_version_is_fetched_anew(mirror: BucketMirror, remote: Path) -> None:
+    mirror.sync()
+    shutil.rmtree(remote / "b" / "1")
+    write_version(remote, "b", 1, seed=9)
+    mirror.sync()
+    assert versions(mirror) == ALL
+    assert (mirror.local / "b" / "1" / "model.onnx").read_bytes() == (remote / "b" / "1" / "model.onnx").read_bytes()
+
+
+def test_an_outage_changes_nothing_and_is_logged_once(
+    mirror: BucketMirror, bucket: WatchedBucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "convoy")
+    mirror.sync()
+    caplog.clear()
+    bucket.down = True
+    for _ in range(3):
+        with pytest.raises(BucketUnreachable, match="is down") as raised:
+            mirror.sync()
+    assert "credentials" in raised.value.hint
+    assert mirror.error == raised.value.message
+    assert versions(mirror) == ALL
+    bucket.down = False
+    mirror.sync()
+    mirror.sync()
+    assert mirror.error == ""
+    told = [record.message for record in caplog.records if record.name == "convoy"]
+    assert told == ["models cannot be fetched", "models are fetched again"]
+
+
+@pytest.mark.parametrize("what", ["emptied", "gone", "without versions"])
+def test_an_empty_bucket_is_taken_for_an_outage(mirror: BucketMirror, remote: Path, what: str) -> None:
+    mirror.sync()
+    shutil.rmtree(remote)
+    if what != "gone":
+        remote.mkdir()
+    if what == "without versions":
+        (remote / "readme.txt").write_text("moved")
+    with pytest.raises(BucketUnreachable):
+        mirror.sync()
+    assert versions(mirror) == ALL
+
+
+def test_a_connection_lost_half_way_publishes_nothing_half(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
+    bucket.cut = "a/1/model.onnx"
+    with pytest.raises(BucketUnreachable, match="connection is lost"):
+        mirror.sync()
+    assert versions(mirror) == {"a": [2]}, "the newest came first"
+    assert not (mirror.local / ".work").exists()
+    bucket.cut = ""
+    mirror.sync()
+    assert versions(mirror) == ALL
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from service.model_store.object_store import Bucket, open_bucket
+from service.model_store.mirror import BucketMirror
+
+class Slow(Bucket):
+    def chunks(self, path):
+        for chunk in super().chunks(path):
+            yield chunk[:10]
+            if path.endswith("model.onnx"):
+                print("half", flush=True)
+                time.sleep(60)
+            yield chunk[10:]
+
+opened = open_bucket(sys.argv[1])
+opened.__class__ = Slow
+BucketMirror(opened, Path(sys.argv[2])).sync()
+"""
+
+
+def test_what_a_killed_process_leaves_is_not_seen_and_goes(mirror: BucketMirror, remote: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, f"file://{remote}", str(tmp_path / "cache")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.kill()
+    assert list((mirror.local / ".work").rglob("model.onnx"))
+    assert versions(mirror) == {}
+    mirror.sync()
+    assert versions(mirror) == ALL
+    assert not (mirror.local / ".work").exists()
+
+
+def test_what_another_process_did_is_taken_over(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path
+) -> None:
+    other = BucketMirror(bucket, tmp_path / "cache")
+    mirror.sync()
+    other.sync()
+    (write_version(remote, "a", 3) / "labels.txt").write_text("x")
+    other.sync()
+    assert bucket.listings == 3
+    mirror.sync()
+    assert bucket.listings == 3
+    assert mirror.problems.keys() == other.problems.keys() == {"a/3"}
+    bucket.down = True
+    with pytest.raises(BucketUnreachable):
+        mirror.sync()
+    with pytest.raises(BucketUnreachable, match="is down"):
+        other.sync()
+    assert bucket.listings == 4
+
+
+def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None:
+    class Gated(WatchedBucket):
+        inside = 0
+        most_inside = 0
+        opened = threading.Event()
+        entered = threading.Event()
+
+        def listing(self) -> dict[str, Found]:
+            Gated.inside += 1
+            Gated.most_inside = max(Gated.inside, Gated.most_inside)
+            self.entered.set()
+            assert self.opened.wait(10)
+            Gated.inside -= 1
+            return super().listing()
+
+    mirrors = [BucketMirror(Gated(remote), tmp_path / "cache") for _ in range(3)]
+    threads = [threading.Thread(target=mirror.sync) for mirror in mirrors]
+    for thread in threads:
+        thread.start()
+    assert Gated.entered.wait(10)
+    threads[0].join(0.1)
+    assert [thread.is_alive() for thread in threads] == [True] * 3
+    Gated.opened.set()
+    for thread in threads:
+        thread.join(10)
+    assert Gated.most_inside == 1
+    assert versions(mirrors[0]) == ALL
+
+
+class Named(Bucket):
+    """Lists what it is told to; every object is an empty JSON object."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.url = "s3://named"
+        self._paths = paths
+
+    def listing(self) -> dict[str, Found]:
+        return {path: Found(2, "1") for path in self._paths}
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        yield b"{}"
+
+
+PARTS = st.sampled_from(["..", ".", "", "a", "1", "01", "0", "-a", "a b", ".work", ".lock", "a\n", "manifest.json"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(PARTS | st.text(max_size=5), min_size=1, max_size=5).map("/".join), max_size=20))
+def test_no_name_leads_out_of_the_folder(paths: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        mirror = BucketMirror(Named([*paths, "a/1/manifest.json", "../a/1/manifest.json"]), Path(folder) / "cache")
+        mirror.sync()
+        files = {path for path in Path(folder).rglob("*") if path.is_file()}
+    assert files == {mirror.local / ".lock", mirror.local / ".state.json"}
+    assert "a/1" in mirror.problems
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[1-9][0-9]*", where) for where in mirror.problems)
+
+
+def test_a_folder_that_cannot_be_written_says_so(bucket: WatchedBucket, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CannotMirror, match="cannot be written: Not a directory") as raised:
+        BucketMirror(bucket, tmp_path / "file").sync()
+    assert "CONVOY_BUCKET_CACHE" in raised.value.hint
+
+
+def test_a_full_disk_leaves_nothing_half(
+    mirror: BucketMirror, bucket: WatchedBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str) -> Iterator[bytes]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bucket, "chunks", full)
+    with pytest.raises(CannotMirror, match="No space left on device"):
+        mirror.sync()
+    assert versions(mirror) == {}
+    assert not (mirror.local / ".work").exists()
+
+
+def test_every_url_has_its_own_folder(tmp_path: Path) -> None:
+    names = {BucketMirror(open_bucket(f"file://{name}"), tmp_path).local.name for name in ("/a/b", "/a-b", "/a/b/")}
+    assert len(names) == 2
+    assert all(name.startswith("file-a-b-") for name in names)
+
+
+def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_root() == tmp_path / "convoy" / "models"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert default_cache_root() == Path("/home/somebody/.cache/convoy/models")
+
+
+def test_what_was_broken_is_told_by_every_process(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "convoy")
+    (remote / "a" / "2" / "labels.txt").write_text("x")
+    mirror.sync()
+    mirror.sync()
+    assert [record.message for record in caplog.records if record.name == "convoy"] == ["version cannot be fetched"]
+    BucketMirror(bucket, tmp_path / "cache").sync()
+    assert [record.message for record in caplog.records if record.name == "convoy"] == ["version cannot be fetched"] * 2
+    assert json.loads((mirror.local / ".state.json").read_text())["problems"].keys() == {"a/2"}

@@ -1,0 +1,128 @@
+"""A bucket's URL, its listing and its objects: what cannot be meant or read is told apart, in one sentence each."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.model_store.object_store import (
+    Bucket,
+    BucketUnreachable,
+    CannotOpenBucket,
+    Found,
+    ObjectRefused,
+    is_url,
+    open_bucket,
+)
+
+
+def content(bucket: Bucket, path: str) -> bytes:
+    return b"".join(bucket.chunks(path))
+
+
+def test_urls_are_told_from_folders() -> None:
+    assert all(map(is_url, ["s3://a", "gs://a/b", "file:///a", "ftp://a"]))
+    assert not any(map(is_url, ["models", "/srv/models", "./s3:/a", "C:/models"]))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("ftp://host/models", "'ftp://' cannot be read"),
+        ("s3://", "names no bucket"),
+        ("s3:///models", "names no bucket"),
+        ("file://", "names no folder"),
+        ("file://models", "names no folder"),
+        ("s3://key:secret@bucket/models", "holds credentials"),
+        ("s3://bucket/models?versionId=3", "'?'"),
+        ("gs://bucket/models#1", "'#'"),
+    ],
+)
+def test_urls_that_cannot_be_meant(url: str, says: str) -> None:
+    with pytest.raises(CannotOpenBucket) as raised:
+        open_bucket(url)
+    assert says in raised.value.message
+    assert "secret" not in raised.value.message + raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "missing"), [("file:///models", "fsspec"), ("s3://bucket/models", "s3fs"), ("gs://bucket/models", "gcsfs")]
+)
+def test_a_missing_package_says_what_to_install(url: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(CannotOpenBucket, match="is missing") as raised:
+        open_bucket(url)
+    assert "extra `bucket`" in raised.value.hint
+
+
+def test_every_object_below_the_url_is_listed(tmp_path: Path) -> None:
+    for name in ("a/1/manifest.json", "b/c.txt", "d"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    listing = open_bucket(f"file://{tmp_path}/b/../").listing()
+    assert {path: found.bytes for path, found in listing.items()} == {"a/1/manifest.json": 17, "b/c.txt": 7, "d": 1}
+
+
+def test_the_tag_of_a_rewritten_object_differs(tmp_path: Path) -> None:
+    bucket = open_bucket(f"file://{tmp_path}")
+    (tmp_path / "a").write_text("x")
+    before = bucket.listing()
+    assert bucket.listing() == before
+    (tmp_path / "new").write_text("y")
+    os.utime(tmp_path / "new", (1, 1))  # a clock may be too coarse for two writes
+    (tmp_path / "new").rename(tmp_path / "a")
+    assert bucket.listing()["a"].tag != before["a"].tag
+
+
+def test_an_object_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1234" * 3_000_000)
+    assert content(open_bucket(f"file://{tmp_path}"), "a") == b"1234" * 3_000_000
+
+
+def test_a_folder_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(BucketUnreachable, match="nowhere"):
+        open_bucket(f"file://{tmp_path}/nowhere").listing()
+
+
+def test_a_missing_object_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ObjectRefused, match=r"/lost cannot be read"):
+        content(open_bucket(f"file://{tmp_path}"), "lost")
+
+
+class Forbidden:
+    """Files that may be listed and not read, as rights in a cloud can have it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def find(self, path: str, detail: bool) -> dict[str, dict[str, object]]:
+        return {f"{path}/a": {"size": 3, "ETag": '"1"'}, "elsewhere/b": {"size": 1}, f"{path}/c": {"size": None}}
+
+    def open(self, path: str, mode: str, **options: object) -> object:
+        raise self._error
+
+
+def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> None:
+    with pytest.raises(ObjectRefused, match="Access Denied"):
+        content(Bucket("s3://b", Forbidden(PermissionError("Access\nDenied.")), "b"), "a")
+    with pytest.raises(BucketUnreachable, match=r"^s3://b cannot be read: TimeoutError\.$"):
+        content(Bucket("s3://b", Forbidden(TimeoutError()), "b"), "a")
+
+
+def test_paths_outside_the_root_are_not_listed() -> None:
+    assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": Found(3, '"1"'), "c": Found(0, "")}
+
+
+def test_links_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
+    root = tmp_path / "bucket"
+    root.mkdir()
+    (root / "file").write_text("its own")
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "lost").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(root / "pipe")
+    listing = open_bucket(f"file://{root}").listing()
+    assert {name for name, found in listing.items() if found.ordinary} == {"file"}

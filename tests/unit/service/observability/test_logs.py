@@ -1,0 +1,162 @@
+"""Every log record is one line of JSON, whatever a request, a model or a library puts into it."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.observability.logs import JsonLines, Sampler
+
+
+def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
+    """The record as it is written, read again."""
+    record = logging.LogRecord("convoy", logging.WARNING, "file.py", 1, message, args, extra.pop("exc_info", None))
+    for name, value in extra.items():
+        setattr(record, name, value)
+    text = JsonLines().format(record)
+    assert "\n" not in text
+    line: dict[str, Any] = json.loads(text)
+    return line
+
+
+def test_a_line_tells_time_level_event_and_fields() -> None:
+    line = line_of(fields={"model": "mnist", "batch_size": 7, "queue_ms": 0.25, "error": None})
+    assert list(line) == ["time", "level", "event", "model", "batch_size", "queue_ms", "error"]
+    assert (line["level"], line["event"]) == ("warning", "it happened")
+    assert (line["model"], line["batch_size"], line["queue_ms"], line["error"]) == ("mnist", 7, 0.25, None)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(line["time"])) < timedelta(minutes=1)
+
+
+def test_a_library_s_message_is_put_together() -> None:
+    assert line_of("%s took %d ms", "it", 3)["event"] == "it took 3 ms"
+
+
+@pytest.mark.parametrize(
+    "text", ['"quoted"', "two\nlines", "\r\n\t\0\x1b[31m", "\\", "{}", "é猫🐈", "\u2028", "{'a': 1}"]
+)
+def test_text_comes_back_as_it_was(text: str) -> None:
+    line = line_of(text, fields={"path": text, text: 1})
+    assert (line["event"], line["path"], line[text]) == (text, text, 1)
+
+
+def test_a_traceback_is_a_field() -> None:
+    try:
+        raise ValueError('no "such"\nthing')
+    except ValueError:
+        line = line_of(exc_info=sys.exc_info())
+    assert line["traceback"].startswith("Traceback (most recent call last):\n")
+    assert line["traceback"].endswith('ValueError: no "such"\nthing')
+
+
+def cycle() -> list[object]:
+    itself: list[object] = []
+    itself.append(itself)
+    return itself
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (Path("/models"), "/models"),
+        (ValueError("what"), "what"),
+        (b"bytes", "b'bytes'"),
+        ({1}, "{1}"),
+        (np.float32(0.5), "0.5"),
+        (np.arange(3), "[0 1 2]"),
+        (float("nan"), None),
+        (2**64, str(2**64)),
+        ("\ud800", "\ud800"),
+        ({3: "three"}, {"3": "three"}),
+        (cycle(), "[[...]]"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_json_does_not_know_is_written_as_text(value: object, written: object) -> None:
+    line = line_of(fields={"value": value, "model": "mnist"})
+    assert line["value"] == written
+    assert (line["event"], line["model"]) == ("it happened", "mnist")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary() | st.datetimes(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()) | st.integers(), inner) | st.tuples(inner),
+    max_leaves=10,
+)
+
+
+@given(message=st.text(st.characters()), fields=st.dictionaries(st.text(st.characters()), ANYTHING))
+@settings(max_examples=50, deadline=None)
+def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
+    fields = {name: value for name, value in fields.items() if name not in ("time", "level", "event")}
+    line = line_of(message, fields=fields)
+    assert line["event"] == message
+    assert line.keys() == {"time", "level", "event"} | fields.keys()
+
+
+def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
+    sampler = Sampler(per_s=10)
+    taken = [(n / 1000, skipped) for n in range(10_000) if (skipped := sampler.take(n / 1000)) is not None]
+    assert 100 <= len(taken) <= 111  # ten seconds, and one second's worth saved up before
+    assert sum(skipped for _, skipped in taken) + len(taken) == pytest.approx(10_000, abs=100)
+    late = [moment for moment, _ in taken if moment > 5]
+    gaps = [after - before for before, after in pairwise(late)]
+    assert max(gaps) < 0.2
+    assert taken[0][1] == 0
+
+
+def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
+    assert [Sampler(per_s=10).take(n) for n in range(50)] == [0] * 50
+    unlimited = Sampler(per_s=0)
+    assert {unlimited.take(1.0) for _ in range(1000)} == {0}
+
+
+EVERYBODY = """
+import asyncio, logging, sys, warnings
+from service.observability import logs
+
+logs.set_up(sys.argv[1])
+logs.event(logging.DEBUG, "detail", n=1)
+logs.event(logging.INFO, "request", path="/a\\nb")
+logs.event(logging.ERROR, "model failed")
+try:
+    1 / 0
+except ZeroDivisionError:
+    logs.logger.exception("unforeseen error", extra={"fields": {"request_id": "abc"}})
+logging.getLogger("uvicorn.error").info("started")
+logging.getLogger("uvicorn.access").info("GET /")
+logging.getLogger("asyncio").error("Task exception was never retrieved")
+logging.getLogger("PIL").debug("chunk")
+logging.getLogger("somebody").info("chatter")
+warnings.warn("this is old", DeprecationWarning)
+"""
+ALWAYS = ["model failed", "unforeseen error", "Task exception was never retrieved"]
+
+
+@pytest.mark.parametrize(
+    ("level", "events"),
+    [
+        ("debug", ["detail", "request", *ALWAYS[:2], "started", ALWAYS[2], "this is old"]),
+        ("info", ["request", *ALWAYS[:2], "started", ALWAYS[2], "this is old"]),
+        ("warning", [*ALWAYS, "this is old"]),
+        ("error", ALWAYS),
+    ],
+)
+def test_all_that_is_written_is_json_from_the_level_up(level: str, events: list[str]) -> None:
+    command = [sys.executable, "-W", "always", "-c", EVERYBODY, level]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == ""
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    found = [line["event"] for line in lines]
+    assert [next(event for event in events if event in text) for text in found] == events
+    assert next(line for line in lines if line["event"] == "unforeseen error")["request_id"] == "abc"

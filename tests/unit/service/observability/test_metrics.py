@@ -1,0 +1,99 @@
+"""Metrics keep Prometheus' customs of naming, and two services in one process do not mix theirs."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.observability.collectors import DurationsByLabel
+from service.observability.metrics import Metrics
+
+HISTOGRAMS = Histogram | DurationsByLabel
+Own = MetricWrapperBase | DurationsByLabel
+
+
+def own(metrics: Metrics) -> list[Own]:
+    return [value for value in vars(metrics).values() if isinstance(value, Own)]
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample by name and labels, as a scraper reads them."""
+    families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+@pytest.mark.parametrize("metric", own(Metrics()), ids=lambda metric: metric.describe()[0].name)
+def test_a_metric_is_named_by_custom_and_described(metric: Own) -> None:
+    (family,) = metric.describe()
+    assert family.name.startswith("convoy_")
+    assert family.documentation.endswith(".")
+    assert isinstance(metric, Counter | Gauge | HISTOGRAMS)
+    if isinstance(metric, HISTOGRAMS):
+        assert family.name.endswith(("_seconds", "_images")), "a histogram's name ends in its unit"
+
+
+def test_a_name_is_used_once() -> None:
+    names = [metric.describe()[0].name for metric in own(Metrics())]
+    assert len(names) > 5
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("metric", [m for m in own(Metrics()) if isinstance(m, HISTOGRAMS)])
+def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram | DurationsByLabel) -> None:
+    metric.labels("x").observe(0)
+    (family,) = metric.collect()
+    bounds = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
+    assert all(low < high for low, high in pairwise(bounds))
+    assert bounds[-1] == float("inf")
+    assert bounds[-2] >= (1024 if family.name.endswith("_images") else 30)
+    assert bounds[0] <= (1 if family.name.endswith("_images") else 0.001)
+
+
+def test_what_is_counted_is_scraped() -> None:
+    metrics = Metrics()
+    metrics.requests.labels("/api/v1/models", 200).inc()
+    metrics.requests.labels("/api/v1/models", 429).inc(2)
+    metrics.compute_s.labels("mnist").observe(0.004)
+    metrics.batch_images.labels("mnist").observe(7)
+    found = samples(metrics)
+    assert found["convoy_requests_total", (("code", "200"), ("route", "/api/v1/models"))] == 1
+    assert found["convoy_requests_total", (("code", "429"), ("route", "/api/v1/models"))] == 2
+    assert found["convoy_compute_seconds_sum", (("model", "mnist"),)] == 0.004
+    assert found["convoy_compute_seconds_bucket", (("le", "0.0025"), ("model", "mnist"))] == 0
+    assert found["convoy_compute_seconds_bucket", (("le", "0.005"), ("model", "mnist"))] == 1
+    assert found["convoy_batch_images_bucket", (("le", "8.0"), ("model", "mnist"))] == 1
+
+
+def test_predictions_are_counted_by_label_and_no_more_labels_than_allowed() -> None:
+    metrics = Metrics()
+    tally = metrics.tally("digits", ["nought", "one", "two", "three"], most=2)
+    tally.add(np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.6, 0.4, 0.0, 0.0]]))
+    tally.add(np.array([[0.0, 0.1, 0.8, 0.1], [0.0, 0.1, 0.1, 0.8]]))
+    found = {
+        dict(labels)["label"]: v for (name, labels), v in samples(metrics).items() if name == "convoy_predictions_total"
+    }
+    assert {label: count for label, count in found.items() if count} == {"nought": 2, "one": 1, "other": 2}
+
+
+def test_a_class_that_was_never_predicted_has_no_series() -> None:
+    metrics = Metrics()
+    metrics.tally("digits", [str(n) for n in range(10)], most=1000).add(np.eye(10)[:1])
+    assert [labels for (name, labels) in samples(metrics) if name == "convoy_predictions_total"] == [
+        (("label", "0"), ("model", "digits"))
+    ]
+
+
+@pytest.mark.parametrize("label", ['quo"ted', "back\\slash", "two\nlines", "猫", ""])
+def test_no_label_breaks_the_text(label: str) -> None:
+    metrics = Metrics()
+    metrics.refused.labels(label).inc()
+    assert samples(metrics)["convoy_refused_total", (("model", label),)] == 1
+
+
+def test_two_services_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.refused.labels("mnist").inc()
+    assert not any(value for (name, _), value in samples(other).items() if name.startswith("convoy_"))

@@ -1,0 +1,205 @@
+"""Connections go to the worker that has fewest; one that is absent, slow or stale is not waited for."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from service.server.acceptor import ABSENT, UNEVEN, Acceptor, Crowd
+
+
+class Server(asyncio.Protocol):
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._worker.connections.add(self)
+        self._worker.changed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._worker.connections.discard(self)
+        self._worker.changed.set()
+
+
+class Worker:
+    def __init__(self, sock: socket.socket, crowd: Crowd, is_loading: bool = False) -> None:
+        self.connections: set[asyncio.Protocol] = set()
+        self.changed = asyncio.Event()
+        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd, lambda: is_loading)
+
+    async def until(self, connections: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.connections) != connections:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_at_least(self, connections: int) -> None:
+        async with asyncio.timeout(30):
+            while len(self.connections) < connections:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def end(self) -> None:
+        await self.until(0)
+        self.acceptor.close()
+        await self.acceptor.wait_closed()
+
+
+def crowds(folder: Path, count: int) -> list[Crowd]:
+    return [Crowd(folder / "connections", slot, count) for slot in range(count)]
+
+
+def run(scenario: Callable[[socket.socket], Awaitable[None]]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
+        sock.setblocking(False)
+        asyncio.run(scenario(sock))
+
+
+def connect(sock: socket.socket, count: int) -> list[socket.socket]:
+    return [socket.create_connection(sock.getsockname()) for _ in range(count)]
+
+
+def leave(clients: list[socket.socket]) -> None:
+    for client in clients:
+        client.close()
+
+
+def test_a_crowd_knows_who_has_fewer(tmp_path: Path) -> None:
+    one, two, three = crowds(tmp_path, 3)
+    assert not one.has_more_than_others(5), "nobody else is there yet"
+    two.tell(5)
+    assert not one.has_more_than_others(5)
+    assert one.has_more_than_others(6)
+    three.tell(0)
+    assert one.has_more_than_others(1)
+    assert not one.has_more_than_others(0)
+    three.tell(ABSENT)
+    assert not one.has_more_than_others(5)
+
+
+def test_one_more_of_many_is_not_uneven(tmp_path: Path) -> None:
+    one, two = crowds(tmp_path, 2)
+    two.tell(UNEVEN - 1)
+    assert one.has_more_than_others(UNEVEN)
+    two.tell(UNEVEN)
+    assert not one.has_more_than_others(UNEVEN + 1)
+    assert one.has_more_than_others(UNEVEN + 2)
+
+
+def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        with sock.dup() as same:  # a loop watches a descriptor for one reader only
+            workers = (Worker(sock, one), Worker(same, two))
+            clients = connect(sock, 20)
+            for worker in workers:
+                await worker.until_at_least(8)
+            leave(clients)
+            for worker in workers:
+                await worker.end()
+
+    run(scenario)
+
+
+def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
+    """A connection counts as opening and as open for a moment; nothing comes later that would set it right."""
+
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        worker = Worker(sock, one)
+        clients = connect(sock, 1)
+        await worker.until(1)
+        worker.acceptor.tell()  # as when another connection ends in this very moment
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert two.has_more_than_others(2), "more are told than there are"
+        assert not two.has_more_than_others(1)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)
+
+
+def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        two.tell(0)  # and never takes any: it is dead, or at work
+        worker = Worker(sock, one)
+        clients = connect(sock, 20)
+        await worker.until(20)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)
+
+
+def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        with sock.dup() as same:
+            new, old = Worker(sock, one, is_loading=True), Worker(same, two)
+            clients = connect(sock, 20)
+            await old.until(20)
+            assert not new.connections
+            leave(clients)
+            for worker in (new, old):
+                await worker.end()
+
+    run(scenario)
+
+
+def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        worker = Worker(sock, crowds(tmp_path, 2)[0], is_loading=True)
+        clients = connect(sock, 3)
+        await worker.until(3)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)
+
+
+def test_a_closed_one_takes_no_more_and_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        one, two = crowds(tmp_path, 2)
+        gone = Worker(sock, one)
+        gone.acceptor.close()
+        stays = Worker(sock, two)
+        assert not two.has_more_than_others(9)
+        clients = connect(sock, 3)
+        await stays.until(3)
+        assert not gone.connections
+        leave(clients)
+        await stays.end()
+
+    run(scenario)
+
+
+def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exhausted:
+        """A listening socket whose first accept fails."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self._sock = sock
+            self.failures = 1
+
+        def fileno(self) -> int:
+            return self._sock.fileno()
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.failures:
+                self.failures -= 1
+                raise OSError(24, "Too many open files")
+            return self._sock.accept()
+
+    async def scenario(sock: socket.socket) -> None:
+        monkeypatch.setattr("service.server.acceptor.EXHAUSTED_PAUSE_S", 0.01)
+        worker = Worker(Exhausted(sock), crowds(tmp_path, 2)[0])  # type: ignore[arg-type]
+        clients = connect(sock, 2)
+        await worker.until(2)
+        leave(clients)
+        await worker.end()
+
+    run(scenario)

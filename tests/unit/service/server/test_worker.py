@@ -1,0 +1,67 @@
+"""The server tells the other workers how many connections it has, whenever that changes."""
+
+import asyncio
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.server.acceptor import ABSENT, Crowd
+from service.server.connection_limits import LimitedProtocol, Limits
+from service.server.worker import Server
+from service.settings import Settings
+from service.workers.shutdown_state import Lifecycle
+
+
+class LoadsNothing:
+    def is_loading(self) -> bool:
+        return False
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotImplementedError
+
+
+class Told(Crowd):
+    """Remembers what it was told."""
+
+    def __init__(self, file: Path, slot: int, workers: int) -> None:
+        super().__init__(file, slot, workers)
+        self.connections = 0
+        self._changed = asyncio.Event()
+
+    def tell(self, connections: int) -> None:
+        super().tell(connections)
+        self.connections = connections
+        self._changed.set()
+
+    async def until(self, connections: int) -> None:
+        async with asyncio.timeout(30):
+            while self.connections != connections:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def connect_and_leave(sock: socket.socket, crowd: Told) -> None:
+    protocol = partial(LimitedProtocol, Limits.of(Settings()), lambda status: None)
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    config.load()
+    server = Server(config, Lifecycle(), LoadsNothing(), os.getpid(), crowd)  # type: ignore[arg-type]
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([sock])  # its main loop, which tells ten times a second, does not run
+    clients = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3)]
+    await crowd.until(3)
+    for left, (_, writer) in enumerate(clients):
+        writer.close()
+        await crowd.until(2 - left)
+    await server.shutdown([sock])
+    assert crowd.connections == ABSENT
+
+
+def test_the_end_of_a_connection_is_told_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.setblocking(False)
+        asyncio.run(connect_and_leave(sock, Told(tmp_path / "connections", 0, 2)))

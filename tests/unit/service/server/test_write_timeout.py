@@ -1,0 +1,115 @@
+"""Whoever takes what is written to it fast enough is left alone, however long it takes; whoever does not is reset."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from service.server.write_coalescing import JoinedWrites
+from service.server.write_timeout import CHECK_AGAIN_S, Uptake
+from tests.unit.service.fakes import FullTransport, ManualLoop
+
+PATIENCE_S, BYTES_PER_S = 20.0, 1000
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    pair = socket.socketpair()
+    with pair[0], pair[1]:
+        yield pair
+
+
+@pytest.fixture
+def transport(ends: tuple[socket.socket, socket.socket]) -> FullTransport:
+    return FullTransport(ends[0], 100_000)
+
+
+@pytest.fixture
+def loop() -> ManualLoop:
+    return ManualLoop()
+
+
+@pytest.fixture
+def uptake(transport: FullTransport, loop: ManualLoop) -> Uptake:
+    real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
+    return Uptake(*real, PATIENCE_S, BYTES_PER_S)
+
+
+def test_who_takes_nothing_is_reset_when_patience_ends(
+    uptake: Uptake, transport: FullTransport, loop: ManualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "convoy")
+    uptake.watch()
+    loop.run_for(PATIENCE_S - 1)
+    assert not transport.aborted
+    loop.run_for(1)
+    assert transport.aborted
+    (record,) = caplog.records
+    assert record.getMessage() == "client does not read"
+    assert record.__dict__["fields"] == {"client": "192.0.2.1", "bytes": 100_000}
+    assert not loop.timers
+
+
+def test_who_takes_enough_is_waited_for_and_reset_once_it_stops(
+    uptake: Uptake, transport: FullTransport, loop: ManualLoop
+) -> None:
+    uptake.watch()
+    for _ in range(90):
+        loop.run_for(1)
+        transport.waiting -= BYTES_PER_S
+    assert not transport.aborted
+    loop.run_for(PATIENCE_S + CHECK_AGAIN_S)
+    assert transport.aborted
+
+
+def test_who_takes_too_little_is_reset(uptake: Uptake, transport: FullTransport, loop: ManualLoop) -> None:
+    uptake.watch()
+    for _ in range(50):
+        loop.run_for(1)
+        transport.waiting -= BYTES_PER_S // 2
+    assert transport.aborted
+
+
+def test_bytes_that_the_kernel_still_holds_count_too(
+    uptake: Uptake, transport: FullTransport, loop: ManualLoop, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = ends
+    transport.waiting, taken = 0, 10 * BYTES_PER_S
+    ours.sendall(bytes(taken))
+    uptake.watch()
+    loop.run_for(PATIENCE_S - 1)
+    assert len(theirs.recv(taken)) == taken
+    loop.run_for(taken / BYTES_PER_S)
+    assert not transport.aborted
+
+
+def test_what_was_taken_is_forgotten(uptake: Uptake, transport: FullTransport, loop: ManualLoop) -> None:
+    uptake.watch()
+    loop.run_for(PATIENCE_S - 1)
+    uptake.stop()
+    uptake.stop()
+    loop.run_for(PATIENCE_S)
+    uptake.watch()
+    loop.run_for(PATIENCE_S - 1)
+    uptake.watch()  # it waits since then, not since now
+    assert not transport.aborted
+    loop.run_for(1)
+    assert transport.aborted
+
+
+@pytest.mark.parametrize(("waiting", "watched"), [(10, True), (0, False)])
+def test_a_connection_that_closes_is_watched_while_bytes_wait(
+    uptake: Uptake, transport: FullTransport, loop: ManualLoop, waiting: int, watched: bool
+) -> None:
+    real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
+    transport.waiting = waiting
+    joined = JoinedWrites(*real, uptake.watch)
+    joined.close()
+    assert transport.closed
+    loop.run_for(PATIENCE_S)
+    assert transport.aborted == watched
+    joined.close()
+    assert not loop.timers, "what is gone is not watched"

@@ -1,0 +1,29 @@
+"""A socket about to close: who knocks is dropped, who waits is not."""
+
+import errno
+import select
+import socket
+import sys
+
+import pytest
+
+from service.workers.listen_filter import turn_away
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no filter on sockets")
+def test_who_knocks_late_is_not_let_in_but_who_waits_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.setblocking(False)
+        with socket.create_connection(door.getsockname()) as early, socket.socket() as late:
+            turn_away(door)
+            late.setblocking(False)
+            assert late.connect_ex(door.getsockname()) == errno.EINPROGRESS
+            taken, _ = door.accept()
+            with taken:
+                taken.sendall(b"welcome")
+                assert early.recv(7) == b"welcome"
+            with pytest.raises(BlockingIOError):
+                door.accept()
+            door.close()
+            select.select([], [late], [], 30)
+            assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED

@@ -1,0 +1,54 @@
+"""The fleet: what is asked of all workers has not been done before each has done it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from service.errors import BrokenVersion, NotEverywhere
+from service.loaded_models.registry import Registry
+from service.model_store.desired_state import StateFile, Wanted
+from service.model_store.repository import Repository
+from service.observability.metrics import Metrics
+from service.settings import Settings
+from service.workers.worker_group import Fleet
+from service.workers.worker_status import Board
+from tests.versions import write_version
+
+
+class Two:
+    """This worker, and another whose notices the test writes."""
+
+    def __init__(self, folder: Path) -> None:
+        models = folder / "models"
+        self.version = write_version(models, "a")
+        (folder / "board").mkdir()
+        self.other = Board(folder / "board", 1, 2)
+        self.state = StateFile(folder / "state.json")
+        repository, metrics = Repository(models), Metrics()
+        self.registry = Registry(repository, Settings(), metrics)
+        self.fleet = Fleet(self.state, Board(folder / "board", 0, 2), self.registry, repository, metrics, timeout_s=5)
+
+    async def load(self, **problems: str) -> None:
+        """Has the model loaded, which both have carried out already, the other worker with these problems."""
+        first = 1  # generation of the state file
+        await self.registry.reconcile(Wanted())
+        self.fleet.post(first)
+        self.other.post(first, {}, problems)
+        await self.fleet.load("a")
+
+
+def test_a_model_that_all_have_loaded_is_loaded(tmp_path: Path) -> None:
+    asyncio.run(Two(tmp_path).load(b="Another model's problem."))
+
+
+def test_a_worker_that_could_not_load_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotEverywhere, match=r"'a' cannot be loaded by worker 1 \(No memory\)\.$"):
+        asyncio.run(Two(tmp_path).load(a="No memory."))
+
+
+def test_what_none_could_load_is_broken(tmp_path: Path) -> None:
+    two = Two(tmp_path)
+    (two.version / "labels.txt").unlink()
+    with pytest.raises(BrokenVersion, match=r"labels\.txt"):
+        asyncio.run(two.load(a="The same."))

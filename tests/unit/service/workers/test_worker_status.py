@@ -1,0 +1,155 @@
+"""The workers' board: who is alive and fresh, and sums that neither lose the dead nor count them twice."""
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.observability.metrics import Metrics
+from service.observability.multiprocess import families_of, key_of, metrics_of, plus, without_gauges
+from service.observability.version_stats import Statistics, Total
+from service.workers.worker_status import Board, Sums
+
+COUNTED = '["convoy_requests_total",{"code":"200","route":"r"}]'
+
+
+def counted(requests: int, queued: int = 0) -> Sums:
+    """What a worker has counted that answered so many requests and holds so many images."""
+    metrics = Metrics()
+    metrics.requests.labels("r", 200).inc(requests)
+    metrics.queue_images.labels("m").set(queued)
+    statistics = Statistics()
+    for _ in range(requests):
+        statistics.add_success(0.5, 0.1, 0.1, 0.1, 0.1)
+        statistics.add_batch(2, 0.25)
+    return Sums(metrics.families(), {key_of("m", "1"): statistics})
+
+
+def requests_in(sums: Sums) -> float:
+    return sums.families.get("convoy_requests", {"samples": {}})["samples"].get(COUNTED, 0.0)
+
+
+def queued_in(sums: Sums) -> float:
+    return sums.families.get("convoy_queue_images", {"samples": {}})["samples"].get(
+        '["convoy_queue_images",{"model":"m"}]', 0.0
+    )
+
+
+def a_dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def put_as(board: Board, folder: Path, slot: int, pid: int, sums: Sums) -> None:
+    """What another process would have written."""
+    board.post_sums(sums)
+    (folder / f"sums-0-{os.getpid()}.json").rename(folder / f"sums-{slot}-{pid}.json")
+
+
+def test_a_notice_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(tmp_path, 0, 2)
+    assert board.notices() == [None, None]
+    board.post(3, {"m": "It is loading."})
+    (notice, nobody) = board.notices()
+    assert nobody is None
+    assert notice is not None
+    assert (notice.generation, notice.reasons, notice.pid) == (3, {"m": "It is loading."}, os.getpid())
+    monkeypatch.setattr("service.workers.worker_status.SILENT_S", 0.0)
+    assert board.notices() == [None, None]
+
+
+def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp_path: Path) -> None:
+    here, there = Board(tmp_path, 0, 2), Board(tmp_path, 1, 2)
+    put_as(here, tmp_path, 1, a_dead_pid(), counted(5, queued=7))
+    there.post(0, {})
+    there.post_sums(counted(2, queued=3))
+    total = here.sums_of_others()
+    assert requests_in(total) == 7
+    assert queued_in(total) == 3
+    assert total.counted[key_of("m", "1")].success == Total(7, pytest.approx(3.5))
+    assert total.counted[key_of("m", "1")].batches == {2: Total(7, pytest.approx(1.75))}
+
+
+def test_burying_changes_no_sum(tmp_path: Path) -> None:
+    board = Board(tmp_path, 0, 2)
+    pids = [a_dead_pid() for _ in range(3)]
+    for pid in pids:
+        put_as(board, tmp_path, 1, pid, counted(10))
+    for pid in pids:
+        board.bury(1, pid)
+        assert requests_in(board.sums_of_others()) == 30
+    assert [path.name for path in tmp_path.glob("sums-*")] == []
+    board.bury(1, a_dead_pid())  # one that never counted
+    assert requests_in(board.sums_of_others()) == 30
+
+
+def test_a_worker_buried_between_two_looks_is_not_counted_twice(tmp_path: Path) -> None:
+    board, pid = Board(tmp_path, 0, 2), a_dead_pid()
+    put_as(board, tmp_path, 1, pid, counted(10))
+    kept = (tmp_path / f"sums-1-{pid}.json").read_bytes()
+    board.bury(1, pid)
+    (tmp_path / f"sums-1-{pid}.json").write_bytes(kept)  # as a reader saw it just before
+    assert requests_in(board.sums_of_others()) == 10
+
+
+def test_a_lone_worker_writes_no_sums(tmp_path: Path) -> None:
+    Board(tmp_path).post_sums(counted(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_families_survive_the_way_to_json_and_back() -> None:
+    metrics = Metrics()
+    metrics.request_s.labels("r").observe(0.2)
+    families = metrics.families()
+    assert families_of(metrics_of(families), frozenset({"convoy_loaded_versions"})) == families
+    assert "convoy_requests_total" in Metrics().text(plus(families, counted(1).families)).decode()
+    assert all(family["type"] != "gauge" for family in without_gauges(families).values())
+
+
+def test_what_every_worker_has_loaded_is_not_added_up() -> None:
+    one, other = Metrics(), Metrics()
+    one.versions.labels("m").set(2)
+    other.versions.labels("m").set(1)  # it is about to load the second
+    one.open_requests, other.open_requests = 3, 4
+    text = Metrics().text(plus(one.families(), other.families())).decode()
+    assert 'convoy_loaded_versions{model="m"} 2.0' in text
+    assert "convoy_requests_in_flight 7.0" in text
+
+
+def test_asking_is_seen_by_all(tmp_path: Path) -> None:
+    here, there = Board(tmp_path, 0, 2), Board(tmp_path, 1, 2)
+    before = there.asked()
+    asked_s = here.ask()
+    assert there.asked() != before
+    there.post(0, {})
+    notice = here.notices()[1]
+    assert notice is not None
+    assert notice.written_s >= asked_s
+
+
+def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    board, pid = Board(tmp_path, 0, 2), a_dead_pid()
+    put_as(board, tmp_path, 1, pid, counted(10))
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with caplog.at_level(logging.INFO, logger="convoy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", full)
+            board.post(0, {})
+            board.post_sums(counted(1))
+            board.bury(1, pid)
+            assert requests_in(board.sums_of_others()) == 10
+        board.bury(1, pid)
+    assert requests_in(board.sums_of_others()) == 10
+    assert list(tmp_path.glob("sums-*")) == []
+    told = ["workers cannot tell each other anything", "workers can tell each other again"]
+    assert [record.message for record in caplog.records if record.name == "convoy"] == told

@@ -1,0 +1,65 @@
+"""Runs side by side: their figures, what was different, one picture, and a warning where they cannot be compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from training.analysis.compare_runs import compare
+from training.atomic_files import write_json
+from training.errors import TrainingError
+from training.recipes import RECIPES
+from training.runs.run_folder import Run, start_run
+
+MSE, XENT = RECIPES["mnist-mlp-mse"], RECIPES["mnist-mlp-xent"]
+
+
+def finished(runs_dir: Path, recipe=MSE, pictures: int = 10_000, accuracy: float = 0.5, validated: bool = True) -> Path:
+    run: Run = start_run(runs_dir, recipe, {"dataset": {"name": recipe.dataset}, "parameters": 648_010})
+    columns = {"loss": 1.0, "accuracy": 0.5} | ({"val_loss": 1.0, "val_accuracy": 0.5} if validated else {})
+    run.write_history([{"epoch": epoch, **columns, "images_per_s": 1000.0 * epoch} for epoch in (1, 2)])
+    metrics = {"test": {"accuracy": accuracy, "loss": 0.25, "pictures": pictures}, "training_seconds": 61.4}
+    write_json(run.metrics_path, metrics | ({"validation": {"accuracy": 0.75}} if validated else {}))
+    return run.folder
+
+
+def rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_figures_and_differences(tmp_path: Path) -> None:
+    one, other = finished(tmp_path, MSE), finished(tmp_path, replace(XENT, seed=7), accuracy=0.975)
+    results, differences = compare([one, other], tmp_path / "both.png").split("\n\n")
+    header, _, first, second = rows(results)
+    assert header == ["run", "epochs", "parameters", "validation", "test", "cross entropy", "images/s", "seconds"]
+    assert first == [f"mnist-mlp-mse/{one.name}", "2", "648,010", "75.00%", "50.00%", "0.2500", "1,500", "61"]
+    assert second[4] == "97.50%"
+    assert len({len(line) for line in results.splitlines()}) == 1
+    assert [row[0] for row in rows(differences)[2:]] == ["recipe", "loss", "seed"]
+    assert rows(differences)[3] == ["loss", "squared_error", "cross_entropy"]
+    Image.open(tmp_path / "both.png").verify()
+
+
+def test_runs_of_one_recipe_are_alike_and_need_no_validation(tmp_path: Path) -> None:
+    folders = [finished(tmp_path, validated=False) for _ in range(3)]
+    results, alike = compare(folders, tmp_path / "all.png").split("\n\n")
+    assert len(results.splitlines()) == 5
+    assert alike == "The recipes are alike."
+
+
+def test_figures_of_other_pictures_are_told_apart(tmp_path: Path) -> None:
+    text = compare([finished(tmp_path), finished(tmp_path, pictures=100)], tmp_path / "a.png")
+    assert text.endswith("(100 of mnist, 10,000 of mnist): their figures cannot be compared.")
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    one = finished(tmp_path)
+    with pytest.raises(TrainingError, match="needs two runs or more"):
+        compare([one, one / ".." / one.name], tmp_path / "a.png")
+    with pytest.raises(TrainingError, match=r"has no recipe\.json"):
+        compare([one, tmp_path], tmp_path / "a.png")
+    unfinished = start_run(tmp_path, MSE, {})
+    with pytest.raises(TrainingError, match="has not finished"):
+        compare([one, unfinished.folder], tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()

@@ -1,0 +1,58 @@
+"""The page of a report: whatever stands in a label or a name is text, and nothing is loaded from elsewhere."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from training.analysis import html as page
+
+NASTY = "<script>alert('x')</script> & \"friends\""
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes, and the text between."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        page.page(NASTY, []),
+        page.section(NASTY),
+        page.paragraph(NASTY),
+        page.preformatted(NASTY),
+        page.table((NASTY,), [(NASTY,)]),
+        page.picture(b"png", NASTY),
+        page.tiles([("", NASTY)]),
+    ],
+)
+def test_text_stays_text(html: str) -> None:
+    elements = Elements(html)
+    assert "script" not in [tag for tag, _ in elements.found]
+    attributes = [value for _, attrs in elements.found for value in attrs.values()]
+    assert NASTY in elements.text or NASTY in attributes
+
+
+def test_the_page_forbids_itself_to_load_anything() -> None:
+    elements = Elements(page.page("Title", [page.picture(b"\x89PNG", "a picture", pixels=True)]))
+    [policy] = [attrs["content"] for tag, attrs in elements.found if "http-equiv" in attrs]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    [image] = [attrs for tag, attrs in elements.found if tag == "img"]
+    assert image["src"] == "data:image/png;base64,iVBORw=="
+    assert image["class"] == "pixels"
+
+
+def test_numbers_stand_to_the_right() -> None:
+    html = page.table(("class", "pictures", "found"), [("cat", 12345, "98.10%")])
+    assert '<td>cat</td><td class="number">12,345</td><td class="number">98.10%</td>' in html

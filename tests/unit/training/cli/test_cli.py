@@ -1,0 +1,84 @@
+"""The command line: typed values arrive as they were meant, mistakes end with one sentence, help needs no Keras."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from training.cli import main
+from training.cli.options import FRACTION, FRACTIONS
+from training.recipes import RECIPES
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_help_imports_neither_keras_nor_onnx() -> None:
+    program = (
+        "import sys; from training.cli import main\n"
+        "for words in (['--help'], ['run', '--help'], ['export', '--help'], ['list']):\n"
+        "    main(words, standalone_mode=False)\n"
+        "heavy = {'keras', 'tensorflow', 'jax', 'onnx', 'onnxruntime', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_shows_every_recipe() -> None:
+    code, output = run("list")
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()] == list(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "mnist-lenet"], "did you mean 'mnist-lenet5'?"),
+        (["run", "xo", "--set", "epochs"], "--set epochs lacks its value"),
+        (["run", "xo", "--set", "epoch=3"], "did you mean 'epochs'?"),
+        (["run", "xo", "--epochs", "0"], "epochs is 0; it must be at least 1"),
+        (["run", "xo", "--resume", "latest", "--epochs", "3"], "A resumed run keeps its recipe"),
+        (["run", "xo", "--resume", "runs/none"], "is not the folder of a run"),
+        (["run", "xo", "--resume", "--runs-dir", "nowhere"], "no interrupted run"),
+        (["run", "xo", "--set", "architecture.size=3"], "xo has no option 'size'"),
+        (["run", "xo", "--set", "architecture=vgg"], "no network named 'vgg'"),
+        (["run", "xo", "--set", "mean=0,0,0", "--set", "std=1,1,1"], "have 3 values; xo has 1 channels"),
+        (["run", "xo", "--set", "validation=4000"], "leaves nothing of xo's 4,000 training pictures"),
+        (["run", "xo", "--set", "architecture.filters=wide"], "xo cannot be built for xo"),
+        (["run", "xo", "--set", "dataset=imagenet"], "no data set called 'imagenet'"),
+        (["export", "none.keras", "--name", "n"], "does not exist"),
+        (["evaluate", "."], "is not the folder of a run"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_exit_code_2(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = run(*words)
+    assert code == 2
+    assert output.startswith("Error: ")
+    assert message in output
+    assert output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("1/255", (1 / 255,)), ("0.5, 1/4,3", (0.5, 0.25, 3.0)), ("1e-2", (0.01,))]
+)
+def test_fractions_are_numbers(text: str, numbers: tuple[float, ...]) -> None:
+    assert FRACTIONS.convert(text, None, None) == numbers
+    if len(numbers) == 1:
+        assert FRACTION.convert(text, None, None) == numbers[0]
+
+
+@pytest.mark.parametrize(("option", "text"), [("--scale", "1/0"), ("--scale", "1,2"), ("--mean", "a"), ("--std", "")])
+def test_what_is_no_number_is_refused(option: str, text: str) -> None:
+    code, output = run("export", "x.keras", "--name", "n", option, text)
+    assert code == 2
+    assert f"Invalid value for '{option}'" in output

@@ -1,0 +1,40 @@
+"""Splits in memory, and the table of data sets."""
+
+import numpy as np
+import pytest
+
+from service.imaging.decode import decode
+from tests.pictures import random_pixels
+from training.data import datasets
+from training.data.datasets.base import ArraySplit
+from training.errors import TrainingError
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_encoded_picture_decodes_to_its_own_pixels(channels: int) -> None:
+    images = np.stack([random_pixels(5, 7, channels, seed) for seed in range(3)])
+    split = ArraySplit(images, np.array([2, 0, 1]))
+    assert split.shape == (5, 7, channels)
+    assert len(split) == 3
+    for index in range(3):
+        decoded = decode(split.encoded(index), channels, background=255, max_pixels=1000)
+        np.testing.assert_array_equal(decoded, images[index])
+    np.testing.assert_array_equal(split.pictures(np.array([2, 0])), images[[2, 0]])
+
+
+def test_an_unknown_data_set_names_the_known_ones() -> None:
+    with pytest.raises(TrainingError, match="no data set called 'imagenet'; there are mnist, cifar10"):
+        datasets.load("imagenet")
+
+
+def test_what_the_user_knows_of_the_files_is_noted() -> None:
+    assert datasets.load("xo", note="drawn twice").note == "drawn twice"
+    assert datasets.load("xo").note is None
+
+
+def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_DATA", str(tmp_path / "there"))
+    with pytest.raises(TrainingError, match=r"there.* lacks data_batch_1"):
+        datasets.load("cifar10")
+    with pytest.raises(TrainingError, match=r"elsewhere.* lacks data_batch_1"):
+        datasets.load("cifar10", tmp_path / "elsewhere")

@@ -1,0 +1,52 @@
+"""Noise on test pictures: of the deviation asked for, the same for everybody, and the training pictures untouched."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data.datasets.base import ArraySplit, Dataset
+from training.data.datasets.noise import with_noise
+from training.errors import TrainingError
+
+GREY = ArraySplit(np.full((40, 16, 16, 3), 128, np.uint8), np.zeros(40, np.int64))
+DATASET = Dataset("grey", "Grey", ("a",), GREY, GREY)
+
+
+def all_of(dataset: Dataset) -> np.ndarray:
+    return dataset.test.pictures(np.arange(len(dataset.test)))
+
+
+def test_the_noise_has_its_deviation_and_no_drift() -> None:
+    noisy = all_of(with_noise(DATASET, 0.1)).astype(float) - 128
+    assert noisy.std() / 255 == pytest.approx(0.1, rel=0.02)
+    assert abs(noisy.mean()) < 1
+
+
+def test_pixels_stay_pixels() -> None:
+    noisy = all_of(with_noise(DATASET, 0.5))
+    assert (noisy.min(), noisy.max()) == (0, 255)
+    assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # of a Gaussian below -1 sigma, 128 / 255 / 0.5
+
+
+def test_a_picture_has_its_own_noise_whatever_it_is_asked_with() -> None:
+    split = with_noise(DATASET, 0.5).test
+    alone, together = split.pictures(np.array([7])), split.pictures(np.array([3, 7]))
+    np.testing.assert_array_equal(alone[0], together[1])
+    assert (together[0] != together[1]).any()
+    sent = np.asarray(Image.open(io.BytesIO(split.encoded(7))))
+    np.testing.assert_array_equal(sent, alone[0])
+
+
+def test_training_pictures_and_labels_are_as_they_were() -> None:
+    noisy = with_noise(DATASET, 0.5)
+    assert noisy.train is GREY
+    assert noisy.test.labels is GREY.labels
+    assert (noisy.test.shape, len(noisy.test)) == ((16, 16, 3), 40)
+
+
+def test_no_noise_is_the_data_set_itself_and_less_is_refused() -> None:
+    assert with_noise(DATASET, 0.0) is DATASET
+    with pytest.raises(TrainingError, match="--noise -1 is less than nothing"):
+        with_noise(DATASET, -1)

@@ -1,0 +1,56 @@
+"""Generated X's and O's: the same every time, as varied as they claim, and what their labels say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from training.data.datasets import load, xo
+
+GOLDEN = json.loads((Path(__file__).parents[4] / "golden" / "xo_toy.json").read_text())
+
+
+def test_the_lesson_shows_the_printed_x() -> None:
+    np.testing.assert_array_equal(xo.lesson()[..., 0] / 127.5 - 1, GOLDEN["image"])
+
+
+def test_the_same_pictures_every_time_half_of_them_xs() -> None:
+    first, second = load("xo"), load("xo")
+    np.testing.assert_array_equal(first.train.images, second.train.images)
+    for split, count in ((first.train, 4000), (first.test, 1000)):
+        assert split.images.shape == (count, 24, 24, 1)
+        assert split.images.dtype == np.uint8
+        assert np.bincount(split.labels).tolist() == [count // 2, count // 2]
+    assert not {image.tobytes() for image in first.train.images} & {image.tobytes() for image in first.test.images}
+
+
+def test_an_x_crosses_where_an_o_is_empty() -> None:
+    """Around its centre of mass an X has ink, and an O has none."""
+    test = xo.load(None).test
+    ink = test.images[..., 0] / 255
+    rows, columns = np.mgrid[:24, :24]
+    mass = ink.sum(axis=(1, 2))
+    row = np.rint((ink * rows).sum(axis=(1, 2)) / mass).astype(int)
+    column = np.rint((ink * columns).sum(axis=(1, 2)) / mass).astype(int)
+    at_centre = np.array(
+        [picture[r - 1 : r + 2, c - 1 : c + 2].max() for picture, r, c in zip(ink, row, column, strict=True)]
+    )
+    is_x = test.labels == xo.LABELS.index("X")
+    assert (at_centre[is_x] > 0.5).mean() > 0.99
+    assert (at_centre[~is_x] < 0.5).mean() > 0.99
+
+
+def test_they_are_moved_scaled_turned_and_thickened() -> None:
+    ink = xo.load(None).train.images[..., 0] / 255
+    left, right = ink.max(axis=1).argmax(axis=1), 23 - ink.max(axis=1)[:, ::-1].argmax(axis=1)
+    area = ink.sum(axis=(1, 2))
+    assert np.ptp(left) >= 8
+    assert np.percentile(right - left, 95) > 1.5 * np.percentile(right - left, 5)
+    assert np.percentile(area, 95) > 2.5 * np.percentile(area, 5)
+
+
+def test_strokes_are_as_wide_as_told() -> None:
+    """A level, unmoved circle: what it covers is its outline times its thickness."""
+    across, down = np.meshgrid(np.arange(24) - 11.5, np.arange(24) - 11.5)
+    distance = xo._from_ellipse(across[None], down[None], np.array([[[8.0]]]), np.array([[[8.0]]]))
+    assert np.abs(np.clip(2 / 2 + 0.5 - distance, 0, 1).sum() / (2 * np.pi * 8) - 2) < 0.05

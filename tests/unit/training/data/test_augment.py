@@ -1,0 +1,130 @@
+"""Augmentation: what comes out is really a moved or mirrored picture, and chance alone decides which."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.pictures import random_pixels
+from training.data.augment import augment, cut_out, flip, mix_up, random_boxes, shift
+from training.recipes.base import Recipe
+
+COUNT = 40
+
+
+def pictures(channels: int = 3) -> np.ndarray:
+    return np.stack([random_pixels(9, 7, channels, seed) for seed in range(COUNT)])
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(pixels=st.integers(1, 4), fill=st.sampled_from(["black", "reflect"]), seed=st.integers(0, 2**32))
+def test_a_shifted_picture_is_a_crop_of_the_padded_one(pixels: int, fill: str, seed: int) -> None:
+    originals = pictures()
+    moved = shift(originals, pixels, fill, np.random.default_rng(seed))
+    assert moved.shape == originals.shape
+    assert moved.dtype == np.uint8
+    for original, result in zip(originals, moved, strict=True):
+        margins = ((pixels, pixels), (pixels, pixels), (0, 0))
+        padded = np.pad(original, margins, mode="reflect" if fill == "reflect" else "constant")
+        crops = [padded[y : y + 9, x : x + 7] for y in range(2 * pixels + 1) for x in range(2 * pixels + 1)]
+        assert any((crop == result).all() for crop in crops)
+
+
+def test_shifts_reach_every_offset_up_to_the_limit_equally() -> None:
+    dot = np.zeros((9000, 5, 5, 1), np.uint8)
+    dot[:, 2, 2] = 255
+    moved = shift(dot, 1, "black", np.random.default_rng(1))[..., 0]
+    counts = (moved == 255).sum(axis=0)
+    assert counts.sum() == 9000
+    assert (counts[1:4, 1:4] > 850).all()
+
+
+def test_flip_mirrors_about_half() -> None:
+    originals = pictures()
+    flipped = flip(originals, np.random.default_rng(0))
+    same = (flipped == originals).all(axis=(1, 2, 3))
+    mirrored = (flipped == originals[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 0.25 * COUNT < mirrored.sum() < 0.75 * COUNT
+
+
+def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
+    white = np.full((4000, 9, 7, 3), 255, np.uint8)
+    holes = (cut_out(white, 3, (0.2, 0.4, 0.6), np.random.default_rng(1)) == np.rint([51, 102, 153])).all(axis=3)
+    sizes = holes.sum(axis=(1, 2))
+    assert set(sizes) == {4, 6, 9}  # in a corner, at an edge, within
+    assert (sizes == 9).mean() == pytest.approx(7 * 5 / 63, abs=0.05)
+    tops = holes.any(axis=2).argmax(axis=1)
+    assert set(tops) == set(range(8))
+    originals = pictures()
+    result = cut_out(originals, 4, (0.0,), np.random.default_rng(2))
+    kept = (result == originals).all(axis=3)
+    assert (result[~kept] == 0).all()
+    assert (~kept).sum(axis=(1, 2)).max() <= 16
+
+
+def test_mixed_pictures_and_labels_have_the_same_shares() -> None:
+    greys = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
+    labels = np.eye(COUNT, dtype=np.float32)
+    mixed, shares = mix_up(greys, labels, 1.0, np.random.default_rng(1))
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    assert ((shares > 0).sum(axis=1) <= 2).all()
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], shares @ greys[:, 0, 0, 0], atol=0.51)
+    assert 0.3 < np.diag(shares).mean() < 0.75
+    rarely = mix_up(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
+    assert (rarely > 0.95).mean() > 0.6
+
+
+@settings(deadline=None)
+@given(width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**32))
+def test_random_parts_lie_within_the_picture_and_its_bounds(width: int, height: int, seed: int) -> None:
+    left, top, right, bottom = random_boxes(1, (0.1, 0.9), (0.5, 2), np.random.default_rng(seed))(0, width, height)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    if min(width, height) > 40 and 0.6 < width / height < 1.7:
+        assert 0.07 < (right - left) * (bottom - top) / (width * height) < 0.95
+        assert 0.45 < (right - left) / (bottom - top) < 2.2
+
+
+def test_random_parts_are_spread_evenly() -> None:
+    boxes = random_boxes(4000, (0.25, 1.0), (1.0, 1.0), np.random.default_rng(1))
+    found = np.array([boxes(index, 100, 100) for index in range(4000)])
+    shares = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]) / 1e4
+    assert shares.mean() == pytest.approx(0.625, abs=0.02)
+    assert (found[:, 2] - found[:, 0] == found[:, 3] - found[:, 1]).all()
+    middle = (found[:, 0] + found[:, 2]) / 2
+    assert middle.mean() == pytest.approx(50, abs=1)
+
+
+def test_where_no_part_fits_the_middle_is_taken() -> None:
+    boxes = random_boxes(1, (1.0, 1.0), (0.5, 2.0), np.random.default_rng(1))
+    assert boxes(0, 100, 10) == (40, 0, 60, 10)
+    assert boxes(0, 10, 100) == (0, 40, 10, 60)
+
+
+ASKED = [
+    {},
+    {"shift_px": 2},
+    {"flip": True},
+    {"shift_px": 2, "flip": True},
+    {"brightness": 0.4},
+    {"contrast": 0.4, "saturation": 0.4},
+    {"lighting": 0.1},
+    {"cutout_px": 3},
+]
+
+
+@pytest.mark.parametrize("fields", ASKED)
+def test_a_recipe_gets_what_it_asks_for_and_the_originals_stay(fields: dict) -> None:
+    recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", **fields)
+    originals, before = pictures(), pictures()
+    result = augment(originals, recipe, np.random.default_rng(3))
+    np.testing.assert_array_equal(originals, before)
+    assert np.array_equal(result, before) == (not fields)
+
+
+def test_the_same_generator_gives_the_same_pictures() -> None:
+    recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", shift_px=2, flip=True)
+    first, second, third = (augment(pictures(), recipe, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, third)

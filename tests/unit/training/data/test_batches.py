@@ -1,0 +1,203 @@
+"""Batches: every picture once an epoch, in an order and a form that depend on seed, epoch and index alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from training.data.batches import EvaluationBatches, TrainingBatches, own_errors, portion
+from training.data.datasets.base import ArraySplit, Dataset
+from training.errors import TrainingError
+from training.fit.callbacks import Position
+from training.recipes.base import Recipe
+
+CLASSES = 3
+
+
+def split(count: int) -> ArraySplit:
+    """Picture number i shows the value i, so that it can be told which one came."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 4, 4, 1)).copy()
+    return ArraySplit(images, np.arange(count, dtype=np.int64) % CLASSES)
+
+
+def recipe(**fields: object) -> Recipe:
+    return Recipe(name="any", dataset="any", architecture="lenet5", **{"batch_size": 8, "validation": 10} | fields)
+
+
+def shown(batches: keras.utils.PyDataset) -> list[int]:
+    return np.concatenate([batches[index][0][:, 2, 2, 0] for index in range(len(batches))]).tolist()
+
+
+def test_an_epoch_shows_every_picture_once_and_the_next_in_another_order() -> None:
+    batches = TrainingBatches(split(50), np.arange(5, 50), CLASSES, recipe())
+    first = shown(batches)
+    batches.epoch = 1
+    second = shown(batches)
+    assert sorted(first) == sorted(second) == list(range(5, 50))
+    assert first != second
+    assert len(batches) == 6
+    batches.epoch = 0
+    assert shown(batches) == first
+
+
+def test_labels_are_one_hot_and_stay_with_their_pictures() -> None:
+    batches = TrainingBatches(split(50), np.arange(50), CLASSES, recipe())
+    for index in range(len(batches)):
+        pictures, labels = batches[index]
+        assert labels.dtype == np.float32
+        assert (labels.sum(axis=1) == 1).all()
+        np.testing.assert_array_equal(labels.argmax(axis=1), pictures[:, 0, 0, 0] % CLASSES)
+
+
+def test_evaluation_keeps_order_and_pictures() -> None:
+    batches = EvaluationBatches(split(20), np.array([4, 2, 9]), CLASSES, batch_size=2)
+    assert shown(batches) == [4, 2, 9]
+    assert len(batches) == 2
+
+
+def test_augmentation_differs_by_seed_epoch_and_index_only() -> None:
+    def draw(seed: int, epoch: int, index: int) -> np.ndarray:
+        random = np.random.default_rng(7).integers(0, 255, (16, 8, 8, 1), np.uint8)
+        same = ArraySplit(np.concatenate([random] * 2), np.zeros(32, np.int64))
+        batches = TrainingBatches(same, np.arange(32), CLASSES, recipe(seed=seed, shift_px=2, batch_size=16))
+        batches.epoch = epoch
+        return batches[index][0]
+
+    np.testing.assert_array_equal(draw(1, 2, 1), draw(1, 2, 1))
+    for other in ((2, 2, 1), (1, 3, 1), (1, 2, 0)):
+        assert not np.array_equal(draw(1, 2, 1), draw(*other))
+
+
+class Recorder(TrainingBatches):
+    """Writes down which epoch each batch that Keras asked for was drawn in."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.drawn: list[tuple[int, int]] = []
+
+    def __getitem__(self, index: int):
+        self.drawn.append((self.epoch, index))
+        return super().__getitem__(index)
+
+
+def test_keras_draws_every_batch_of_the_right_epoch() -> None:
+    """Keras prefetches, and could ask for batches before it says that the next epoch has begun."""
+    batches = Recorder(split(50), np.arange(50), CLASSES, recipe())
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    batches.drawn.clear()
+    seen = Inputs()
+    model.fit(batches, epochs=4, initial_epoch=1, shuffle=False, verbose=0, callbacks=[Position(batches), seen])
+    wanted = {(epoch, index) for epoch in (1, 2, 3) for index in range(len(batches))}
+    assert wanted <= set(batches.drawn)
+    assert {epoch for epoch, _ in batches.drawn} <= {0, 1, 2, 3}
+    assert seen.batches == 3 * len(batches)
+
+
+class GoneSplit(ArraySplit):
+    """A disk that was unplugged."""
+
+    def pictures(self, indices: np.ndarray) -> np.ndarray:
+        if 17 in indices:
+            raise TrainingError("cat/17.jpg: No such file or directory.")
+        return super().pictures(indices)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
+    batches = TrainingBatches(GoneSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    with pytest.raises(TrainingError, match=r"^cat/17\.jpg: No such file"), own_errors(batches):
+        model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    with pytest.raises(ZeroDivisionError), own_errors(EvaluationBatches(split(3), np.arange(3), CLASSES, 2)):
+        1 / 0  # noqa: B018
+
+
+class Inputs(keras.callbacks.Callback):
+    """Counts the batches that were trained on."""
+
+    batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        self.batches += 1
+
+
+def test_batches_made_by_many_threads_at_once_are_the_same() -> None:
+    batches = TrainingBatches(split(200), np.arange(200), CLASSES, recipe(shift_px=1, flip=True))
+    one_by_one = [batches[index] for index in range(len(batches))]
+    with ThreadPoolExecutor(8) as threads:
+        at_once = list(threads.map(batches.__getitem__, range(len(batches))))
+    for (pictures, labels), (others, other_labels) in zip(one_by_one, at_once, strict=True):
+        np.testing.assert_array_equal(pictures, others)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+def test_batches_are_the_same_for_any_number_of_workers() -> None:
+    asked = {"shift_px": 1, "crop_area": (0.3, 1.0), "brightness": 0.3, "mixup": 0.4, "cutout_px": 2}
+    images = np.random.default_rng(7).integers(0, 255, (50, 8, 8, 3), np.uint8)
+    same = ArraySplit(images, np.arange(50) % CLASSES)
+    drawn = []
+    for workers in (0, 1, 2, 7):
+        batches = TrainingBatches(same, np.arange(50), CLASSES, recipe(**asked), workers)
+        for epoch in (0, 3):
+            batches.epoch = epoch
+            drawn.append((epoch, [batches[index] for index in range(len(batches))]))
+    for epoch, batches in drawn:
+        for (pictures, labels), (others, other_labels) in zip(dict(drawn)[epoch], batches, strict=True):
+            np.testing.assert_array_equal(pictures, others)
+            np.testing.assert_array_equal(labels, other_labels)
+    assert labels.max(axis=1).min() < 1  # mixed
+
+
+def test_portions_split_the_training_set_without_overlap() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    portions = portion(dataset, recipe())
+    assert len(portions.validation) == 10
+    assert sorted([*portions.train, *portions.validation]) == list(range(100))
+    np.testing.assert_array_equal(portions.test, np.arange(30))
+    again, other = portion(dataset, recipe()), portion(dataset, recipe(seed=2))
+    np.testing.assert_array_equal(portions.validation, again.validation)
+    assert set(portions.validation) != set(other.validation)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.25, 25), (0.001, 1), (0, 0), (1, 1)])
+def test_validation_may_be_a_share(share: float, count: int) -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    assert len(portion(dataset, recipe(validation=share)).validation) == count
+
+
+def test_pictures_left_out_move_no_other() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    portions = portion(dataset, recipe())
+    bad = (int(portions.train[5]), int(portions.validation[0]))
+    rest = portion(replace(dataset, bad_train=bad, bad_test=(2,)), recipe())
+    np.testing.assert_array_equal(rest.train, np.delete(portions.train, 5))
+    np.testing.assert_array_equal(rest.validation, portions.validation[1:])
+    assert 2 not in rest.test
+
+
+def test_a_limited_test_set_is_spread_over_the_whole() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    assert portion(dataset, recipe(limit=3)).test.tolist() == [0, 14, 29]
+
+
+def test_a_label_beyond_the_classes_is_refused() -> None:
+    with pytest.raises(TrainingError, match="any has pictures of class 2; it has 2 classes"):
+        Dataset("any", "Any", ("a", "b"), split(100), split(30)).check_labels()
+
+
+def test_a_limit_holds_for_every_portion() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    portions = portion(dataset, recipe(limit=5))
+    assert (len(portions.train), len(portions.validation), len(portions.test)) == (5, 5, 5)
+    assert not set(portions.train) & set(portions.validation)
+
+
+def test_validation_must_leave_something_to_train_on() -> None:
+    dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
+    with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training pictures"):
+        portion(dataset, recipe(validation=10))
+    assert len(portion(dataset, recipe(validation=9)).train) == 1

@@ -1,0 +1,56 @@
+"""The share of time spent waiting: only what a step had to wait counts, and a slow input shows."""
+
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from training.data.batches import TrainingBatches
+from training.data.datasets.base import ArraySplit
+from training.data.input_stall import COLUMN, Handed, Waiting
+from training.recipes.base import Recipe
+
+RECIPE = Recipe(name="any", dataset="any", architecture="lenet5", batch_size=4)
+
+
+STEPS_S = ((10.0, 12.0), (12.0, 14.0))
+"""When the two steps of an epoch begin and end."""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [
+        (Handed(9.0, 10.0), Handed(10.0, 11.0), 0.0),  # both were there when their steps began
+        (Handed(9.0, 11.0), Handed(10.0, 11.5), 0.25),
+        (Handed(9.0, 11.0), Handed(10.0, 13.0), 0.5),
+        (Handed(11.5, 12.0), Handed(12.0, 12.0), 0.125),  # the step compiled, then asked
+    ],
+)
+def test_a_batch_is_waited_for_from_when_it_is_wanted(first: Handed, second: Handed, share: float) -> None:
+    now_s = iter([10.0, *(moment for step in STEPS_S for moment in step)])
+    waiting = Waiting({0: first, 1: second}, lambda: next(now_s))
+    waiting.on_epoch_begin(0)
+    for batch in range(2):
+        waiting.on_train_batch_begin(batch)
+        waiting.on_train_batch_end(batch)
+    logs: dict[str, float] = {}
+    waiting.on_epoch_end(0, logs)
+    assert logs == {COLUMN: share}
+
+
+class SlowSplit(ArraySplit):
+    """A disk from which each batch takes 200 ms."""
+
+    def pictures(self, indices: np.ndarray) -> np.ndarray:
+        time.sleep(0.2)
+        return super().pictures(indices)
+
+
+def test_a_slow_disk_is_waited_for() -> None:
+    split = SlowSplit(np.zeros((20, 4, 4, 1), np.uint8), np.zeros(20, np.int64))
+    batches = TrainingBatches(split, np.arange(20), 2, RECIPE, workers=1)
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    history = model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[Waiting(batches.handed)])
+    assert history.history[COLUMN][1] > 0.1  # the first has the time of compiling in it

@@ -1,0 +1,65 @@
+"""Surgery without which a graph is another than its network, on small graphs made by hand."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.unit.training.small_graphs import (
+    HEIGHT,
+    SCALAR,
+    WIDTH,
+    answers,
+    assert_same_answers,
+    convolution,
+    operators,
+    pooling,
+)
+from training.export.graph.editor import Graph, bind_inputs, mend, name_batch_dimension, unknown_operators
+
+
+@pytest.mark.parametrize("value", [[], [np.array(0, np.float32)]], ids=["zero by default", "zero"])
+def test_a_padding_before_max_pooling_is_not_taken_for_nothing(value: list[np.ndarray]) -> None:
+    """Negative values: with zeros around, the windows at the edge have 0 as their largest, and not a negative one."""
+    original = pooling(negative=True, value=value)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(original)
+    mend(changed)
+    onnx.checker.check_model(changed, full_check=True)
+    found = answers(changed)
+    assert (found[:, :, 0, :] >= 0).all()
+    assert (found[:, :, 0, :] < 1e-30).all()
+    assert (found[:, :, 1:, 1:] < -1).any()
+
+
+def test_erfc_is_written_as_erf() -> None:
+    original = pooling(negative=True, value=[])
+    original.graph.node[2].op_type = "Erfc"
+    changed = onnx.ModelProto()
+    changed.CopyFrom(original)
+    assert unknown_operators(changed) == ["Erfc"]
+    mend(changed)
+    assert unknown_operators(changed) == []
+    onnx.checker.check_model(changed, full_check=True)
+    assert operators(changed)[2:4] == ["Erf", "Sub"]
+
+
+def test_an_input_with_a_value_becomes_a_constant() -> None:
+    original = convolution(SCALAR, None, pads=0)
+    as_input = onnx.ModelProto()
+    as_input.CopyFrom(original)
+    [scale] = [i for i in as_input.graph.initializer if i.name == "scale"]
+    as_input.graph.initializer.remove(scale)
+    as_input.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
+    bind_inputs(as_input, {"scale": SCALAR, "nowhere": SCALAR})
+    assert [tensor.name for tensor in as_input.graph.input] == ["image"]
+    assert_same_answers(original, as_input)
+
+
+def test_the_batch_dimension_has_its_name() -> None:
+    graph = convolution(SCALAR, None, pads=0)
+    name_batch_dimension(graph)
+    for value in (graph.graph.input[0], graph.graph.output[0]):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+    shapes = Graph(graph).shapes()
+    assert shapes["scaled"] == ["batch", HEIGHT, WIDTH, 3]

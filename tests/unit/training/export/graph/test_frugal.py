@@ -1,0 +1,62 @@
+"""Frugal conversion: the same graph, with constants written a few times instead of dozens, and nothing left changed."""
+
+import contextlib
+from collections import Counter
+
+import keras
+import onnx
+import pytest
+import tensorflow
+import tf2onnx.graph
+import tf2onnx.optimizer
+
+from training.architectures import build
+from training.export.graph.frugal import few_copies
+
+
+def convert(network: keras.Model) -> onnx.ModelProto:
+    @tensorflow.function(input_signature=[tensorflow.TensorSpec((None, *network.input_shape[1:]), name="image")])
+    def run(image: tensorflow.Tensor) -> dict[str, tensorflow.Tensor]:
+        return {"logits": network(image, training=False)}
+
+    return tf2onnx.convert.from_function(run, input_signature=run.input_signature, opset=18)[0]
+
+
+@pytest.fixture
+def writings(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Counts how often each constant is written into its protobuf message."""
+    counted: Counter = Counter()
+    write = tf2onnx.graph.Node.update_proto
+
+    def counting(node: tf2onnx.graph.Node, *arguments: object) -> None:
+        counted[node.name] += node.is_const()
+        write(node, *arguments)
+
+    monkeypatch.setattr(tf2onnx.graph.Node, "update_proto", counting)
+    return counted
+
+
+def test_the_same_graph_from_fewer_copies(writings: Counter) -> None:
+    network = build("cifar-resnet20", input_shape=(16, 16, 3))
+    plain = convert(network)
+    usual = max(writings.values())
+    writings.clear()
+    with few_copies():
+        frugal = convert(network)
+    assert usual > 20
+    assert max(writings.values()) <= 3
+    assert [(node.op_type, node.attribute) for node in frugal.graph.node] == [
+        (node.op_type, node.attribute) for node in plain.graph.node
+    ]
+    assert sorted(tensor.raw_data for tensor in frugal.graph.initializer) == sorted(
+        tensor.raw_data for tensor in plain.graph.initializer
+    )
+
+
+def test_tf2onnx_is_as_before_also_after_an_error() -> None:
+    optimize, write = tf2onnx.optimizer.optimize_graph, tf2onnx.graph.Graph.update_proto
+    with contextlib.suppress(KeyError), few_copies():
+        assert tf2onnx.optimizer.optimize_graph is not optimize
+        raise KeyError
+    assert tf2onnx.optimizer.optimize_graph is optimize
+    assert tf2onnx.graph.Graph.update_proto is write

@@ -1,0 +1,102 @@
+"""The graph of feature maps shows the right layers, exactly what they give, and stays small."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from service.inference.session import FeatureSession
+from service.model_store.manifest import Input
+from training.architectures import build
+from training.errors import TrainingError
+from training.export.feature_maps import features_network, first_filters, shown_layers, write_features
+from training.export.parity import Sample, check_maps
+from training.export.serving_model import Scaling
+
+PLENTY = 10**9
+PICTURES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), np.uint8)
+SAMPLE = Sample([str(number) for number in range(9)], PICTURES, PICTURES)
+EXPECTS = Input(height=12, width=10, channels=3)
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            keras.Input((12, 10, 3)),
+            layers.Conv2D(4, 3, padding="same", activation="relu", name="edges"),
+            layers.Conv2D(5, 3, padding="same", use_bias=False, name="raw"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(name="shapes"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Conv2D(8, 3, padding="same", activation="relu", name="objects"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2),
+        ]
+    )
+
+
+def names(model: keras.Model, limit_bytes: int = PLENTY) -> list[str]:
+    return [layer.name for layer in shown_layers(model, limit_bytes)]
+
+
+def silent(line: str) -> None:
+    """The user who does not look."""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("lenet5", ["c1", "s2", "c3", "s4"]),
+        ("cifar-resnet20", ["stem_relu", "conv2_3_relu", "conv3_3_relu", "conv4_3_relu"]),
+        ("mlp", []),
+    ],
+)
+def test_the_first_layer_and_the_last_at_each_size_are_shown(architecture: str, expected: list[str]) -> None:
+    assert names(build(architecture)) == expected
+
+
+def test_what_needs_too_many_weights_is_left_out() -> None:
+    model = network()
+    assert names(model) == ["edges", "shapes", "objects"]
+    edges = 4 * (3 * 3 * 3 * 4 + 4)
+    assert names(model, edges) == ["edges"]
+    assert names(model, edges - 1) == []
+
+
+def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
+    model = network()
+    extra = write_features(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, silent)
+    assert extra is not None
+    assert (extra.parity.pictures, extra.parity.batch_sizes) == (9, [1, 7, 64])
+    found = FeatureSession(tmp_path / extra.file, EXPECTS).run(PICTURES)
+    assert list(found) == ["maps.edges", "maps.shapes", "maps.objects", "filters.edges"]
+    through = keras.Model(model.inputs, [model.get_layer(name).output for name in ("edges", "shapes", "objects")])
+    for maps, expected in zip(list(found.values())[:3], through.predict(PICTURES / 255.0, verbose=0), strict=True):
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
+    kernels = model.get_layer("edges").get_weights()[0]
+    np.testing.assert_array_equal(found["filters.edges"][2, :, :, 1], kernels[:, :, 1, 2])
+
+
+def test_another_network_is_told_by_the_layer(tmp_path: Path) -> None:
+    model = network()
+    write_features(tmp_path, model, Scaling(), EXPECTS, SAMPLE, silent)
+    model.get_layer("objects").bias.assign(np.full(8, 1.0))
+    changed = features_network(model, Scaling(), shown_layers(model, PLENTY))
+    with pytest.raises(TrainingError, match=r"maps\.objects differs by"):
+        check_maps(changed, FeatureSession(tmp_path / "features.onnx", EXPECTS), SAMPLE)
+
+
+def test_a_network_without_maps_has_no_such_graph(tmp_path: Path) -> None:
+    said: list[str] = []
+    flat = keras.Sequential([keras.Input((12, 10, 3)), layers.Flatten(), layers.Dense(2)])
+    assert write_features(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, said.append) is None
+    assert said == ["no feature maps: no layer of the network gives pictures"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_filters_that_do_not_look_at_the_picture_are_none() -> None:
+    deep = keras.Sequential([keras.Input((8, 8, 5)), layers.Conv2D(4, 3)])
+    assert first_filters(deep) == {}

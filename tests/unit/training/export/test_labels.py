@@ -1,0 +1,54 @@
+"""The classes of a network made elsewhere: read from text or Keras' JSON, found in the names of folders and files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.errors import TrainingError
+from training.export.labels import Classes, read_classes
+
+CLASSES = Classes(
+    ("tench", "great_white_shark", "crane", "crane"), ("n01440764", "n01484850", "n02012849", "n03126707")
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tench/1.jpg", 0),
+        ("n01484850/whatever.jpg", 1),
+        ("Great White Shark/1.jpg", 1),
+        ("n01440764_tench.JPEG", 0),
+        ("great-white-shark_12.png", 1),
+        ("n02012849_crane.JPEG", 2),  # the name alone could be either crane
+        ("n03126707_crane.JPEG", 3),
+        ("crane.png", None),
+        ("deep/tench/sea.png", 0),
+        ("goldfish/n1.png", None),
+        ("0001.png", None),
+    ],
+)
+def test_a_picture_tells_its_class_by_folder_or_name(name: str, expected: int | None) -> None:
+    assert CLASSES.of_file(Path("photos") / name, Path("photos")) == expected
+
+
+def test_labels_come_from_text_or_json(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("tench\ngreat white shark\n")
+    assert read_classes(tmp_path / "labels.txt") == Classes(("tench", "great white shark"))
+    (tmp_path / "index.json").write_text(json.dumps({"1": ["n2", "b"], "0": ["n1", "a"]}))
+    assert read_classes(tmp_path / "index.json") == Classes(("a", "b"), ("n1", "n2"))
+    (tmp_path / "plain.json").write_text(json.dumps({"0": "a", "1": "b"}))
+    assert read_classes(tmp_path / "plain.json") == Classes(("a", "b"))
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"])
+def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(TrainingError, match="is not of the form"):
+        read_classes(tmp_path / "index.json")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"none\.json cannot be read"):
+        read_classes(tmp_path / "none.json")

@@ -1,0 +1,139 @@
+"""The card says what the manifest and the run say, and its commands rebuild the recipe they stand for."""
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from service.model_store.manifest import File, Input, Manifest, Parity, Preprocessing, Provenance, Variant
+from tests.unit.training.finished_runs import finished_run
+from training import cli
+from training.data.datasets.base import Dataset
+from training.export.model_card import Facts, command_for, write_card
+from training.export.sources import Source
+from training.fit.scores import Scores
+from training.recipes import RECIPES, find_recipe
+from training.recipes.base import with_settings
+
+LABELS = ("cat", "dog", "ox")
+SCORES = Scores(250, 0.75, 0.625, [[60, 40, 0], [20, 70, 10], [0, 0, 50]], [0.6, 0.7, 1.0])
+DATASET = Dataset("pets", "Pets on sofas", LABELS, None, None, note="a JPEG copy", limits="Only sofas.")
+
+
+def manifest(**changes: object) -> Manifest:
+    parity = Parity(pictures=1000, batch_sizes=[1, 7, 64], max_abs_difference=2.5e-7)
+    variant = Variant(file="model.onnx", sha256="0" * 64, precision="float32", bytes=1_250_000, parity=parity)
+    provenance = Provenance(
+        source="pets.keras", created_utc="2026-01-02T03:04:05+00:00", architecture="net", libraries={"keras": "3.15.1"}
+    )
+    fields = {
+        "input": Input(height=32, width=48, channels=3),
+        "classes": 3,
+        "labels": File(file="labels.txt", sha256="0" * 64),
+        "parameters": 12_345,
+        "variants": [variant],
+        "provenance": provenance,
+    }
+    return Manifest(**fields | changes)
+
+
+def card(folder: Path, **changes: object) -> str:
+    source = Source("pets.keras", model=None, dataset=DATASET)
+    facts = Facts("pets", 3, manifest(), LABELS, source, SCORES)
+    write_card(folder, replace(facts, **changes))
+    return (folder / "card.md").read_text()
+
+
+def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
+    (tmp_path / "confusion.png").write_bytes(b"")
+    text = card(tmp_path)
+    for told in (
+        "# pets, version 3",
+        "12,345 parameters, 1.25 MB",
+        "RGB pictures of 48x32 pixels",
+        "3 classes (cat, dog, ox)",
+        "**75.00%** of the 250 test pictures (62 wrong), cross entropy 0.6250",
+        "| dog | 70.00% |",
+        "Most frequent mistakes: cat called dog (40), dog called cat (20), dog called ox (10).",
+        "Over 1,000 pictures at batch sizes 1, 7, 64",
+        "2.5e-07",
+        "**About these files:** a JPEG copy.",
+        "- Only sofas.",
+        "squeezed to 48x32 (bilinear)",
+        "![confusion matrix](confusion.png)",
+        "convoy-train export pets.keras --name pets",
+        "keras 3.15.1",
+    ):
+        assert told in text
+    assert "curves.png" not in text
+
+
+def test_a_card_does_not_claim_what_was_not_measured(tmp_path: Path) -> None:
+    text = card(tmp_path, scores=None, source=Source("pets.keras", model=None))
+    assert "Not measured" in text
+    assert "was not told to the export" in text
+    assert "75" not in text
+    assert "confusion" not in text
+
+
+def test_many_classes_are_not_all_listed_in_the_first_sentence(tmp_path: Path) -> None:
+    labels = tuple(f"kind {number}" for number in range(1000))
+    text = card(tmp_path, labels=labels, manifest=manifest(classes=1000), scores=None)
+    assert "1000 classes (kind 0, kind 1, kind 2, ...)" in text
+
+
+def test_cropping_is_told(tmp_path: Path) -> None:
+    how = Preprocessing(resize="shorter", shorter=64, interpolation="bicubic")
+    assert "scaled to a shorter side of 64 and cropped to 48x32 (bicubic)" in card(
+        tmp_path, manifest=manifest(preprocessing=how)
+    )
+
+
+def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> None:
+    recipe = with_settings(find_recipe("mnist-lenet5"), {"epochs": "2", "limit": "600"})
+    (tmp_path / "curves.png").write_bytes(b"")
+    text = card(tmp_path, source=Source("run x", None, LABELS, DATASET, finished_run(tmp_path / "runs", recipe)))
+    for told in (
+        "Trained on 500 pictures; 100 others",
+        "those of epoch 2 of 2, with 60.00% on the validation pictures. At most 600 pictures of each split",
+        "| epochs | 2 |",
+        "| architecture_options | activation=relu |",
+        "convoy-train run mnist-lenet5 --seed 1 --set epochs=2 --set limit=600\n",
+        "convoy-train export runs/mnist-lenet5/UTC-TIME --name pets",
+        "![loss and accuracy over the epochs](curves.png)",
+    ):
+        assert told in text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"epochs": "3", "flip": "true", "mean": "0.5,0.25,0.125", "std": "1,2,3", "limit": "70"},
+        {"architecture.activation": "tanh", "architecture.hidden": "30,20", "schedule": "step", "milestones": "2,4"},
+        {"architecture.hidden": "30,"},
+    ],
+)
+def test_the_command_of_a_recipe_gives_that_recipe(settings: dict[str, str]) -> None:
+    recipe = with_settings(RECIPES["mnist-lenet5"], settings | {"seed": "7"})
+    words = shlex.split(command_for(recipe))
+    assert words[:3] == ["convoy-train", "run", "mnist-lenet5"]
+    parsed = cli.run.run.make_context("run", words[2:]).params
+    changes = cli.run.changes_of(parsed["settings"], {"seed": parsed["seed"]})
+    assert with_settings(RECIPES[parsed["recipe"]], changes) == recipe
+
+
+def test_the_examples_of_the_help_are_real_commands() -> None:
+    for name, command in cli.main.commands.items():
+        result = CliRunner().invoke(cli.main, [name, "--help"])
+        assert result.exit_code == 0
+        lines = re.sub(r"\\\n\s*", "", result.output).splitlines()  # a long example goes on in the next line
+        examples = [line.strip() for line in lines if line.strip().startswith("convoy-train")]
+        assert examples, name
+        for example in examples:
+            words = shlex.split(example)
+            assert words[:2] == ["convoy-train", name]
+            command.make_context(name, words[2:])

@@ -1,0 +1,89 @@
+"""A version folder appears whole, with the next number, or nothing is left."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from service.model_store.repository import Repository
+from service.model_store.rollback import roll_back
+from tests.versions import write_version
+from training.errors import TrainingError
+from training.export.publish import publish
+
+
+def write(folder: Path, version: int) -> None:
+    (folder / "card.md").write_text(f"version {version}")
+
+
+def everything(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def test_the_first_version_is_1_and_the_next_follows_the_highest(tmp_path: Path) -> None:
+    assert publish(tmp_path / "models", "digits", write) == tmp_path / "models" / "digits" / "1"
+    (tmp_path / "models" / "digits" / "9").mkdir()
+    (tmp_path / "models" / "digits" / "notes").mkdir()
+    folder = publish(tmp_path / "models", "digits", write)
+    assert folder.name == "10"
+    assert (folder / "card.md").read_text() == "version 10"
+
+
+def test_the_folder_is_hidden_while_it_is_written(tmp_path: Path) -> None:
+    seen = []
+    publish(
+        tmp_path, "digits", lambda folder, version: seen.append((folder.name, folder.parent)) or write(folder, version)
+    )
+    [(name, parent)] = seen
+    assert name.startswith(".")
+    assert parent == tmp_path / "digits"
+    assert everything(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
+
+
+@pytest.mark.parametrize("error", [TrainingError("no parity"), KeyboardInterrupt(), RuntimeError("bug")])
+def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def fail(folder: Path, version: int) -> None:
+        write(folder, version)
+        raise error
+
+    with pytest.raises(type(error)):
+        publish(tmp_path / "new" / "models", "digits", fail)
+    assert everything(tmp_path) == []
+    publish(tmp_path, "digits", write)
+    before = everything(tmp_path)
+    with pytest.raises(type(error)):
+        publish(tmp_path, "digits", fail)
+    assert everything(tmp_path) == before
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    def fail(folder: Path, version: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(TrainingError, match="digits/1 could not be written: No space left on device"):
+        publish(tmp_path, "digits", fail)
+    assert everything(tmp_path) == []
+
+
+def test_of_two_exports_at_once_one_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    def slow(folder: Path, version: int) -> None:
+        publish(tmp_path, "digits", write)
+        (folder / "other.md").write_text("late")
+
+    with pytest.raises(TrainingError, match="digits/1 could not be written"):
+        publish(tmp_path, "digits", slow)
+    assert everything(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "x" * 65])
+def test_names_that_cannot_be_served_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TrainingError, match="can't be a model's name"):
+        publish(tmp_path, name, write)
+    assert everything(tmp_path) == []
+
+
+def test_a_number_that_a_rollback_has_hidden_is_not_given_again(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_version(tmp_path, "linear", number)
+    roll_back(Repository(tmp_path), None, "linear", None)
+    assert publish(tmp_path, "linear", lambda folder, version: None).name == "3"

@@ -1,0 +1,99 @@
+"""What can be exported is opened with its labels and data; what cannot is refused with the reason."""
+
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers
+
+from tests.unit.training.finished_runs import finished_run
+from training.data.load_dataset import Place
+from training.errors import TrainingError
+from training.export.sources import labels_for, load_network, open_source, read_labels
+from training.recipes import find_recipe
+from training.runs.run_folder import start_run
+
+
+def network() -> keras.Model:
+    return keras.Sequential([keras.Input((24, 24, 1)), layers.Flatten(), layers.Dense(2)])
+
+
+def test_a_file_with_a_data_set(tmp_path: Path) -> None:
+    network().save(tmp_path / "mine.keras")
+    source = open_source(tmp_path / "mine.keras", "xo", Place(note="drawn"))
+    assert source.name == "mine.keras"
+    assert source.labels == ("X", "O")
+    assert source.dataset.note == "drawn"
+    assert source.recipe is None
+    assert source.model.count_params() == network().count_params()
+
+
+def test_a_compiled_network_is_opened_without_its_optimiser(tmp_path: Path) -> None:
+    model = network()
+    model.compile("adam", loss_of_mine)
+    model.save(tmp_path / "mine.keras")
+    assert open_source(tmp_path / "mine.keras", None).labels is None
+
+
+def loss_of_mine(labels: object, logits: object) -> float:
+    """No file can hold it, and whoever opens the file does not have it."""
+    return 0.0
+
+
+def test_a_finished_run(tmp_path: Path) -> None:
+    recipe = find_recipe("xo")
+    run = finished_run(tmp_path, recipe)
+    network().save(run.model_path)
+    source = open_source(run.folder, None)
+    assert source.name == f"run xo/{run.folder.name}"
+    assert source.recipe == recipe
+    assert source.labels == ("cat", "dog", "ox")
+    assert source.dataset.name == "xo"
+
+
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
+    run = start_run(tmp_path, find_recipe("xo"), {})
+    with pytest.raises(TrainingError, match=r"has not finished: go on with convoy-train run xo --resume .*xo"):
+        open_source(run.folder, None)
+
+
+def test_what_is_no_network_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="does not exist; give the folder of a run"):
+        load_network(tmp_path / "none.keras")
+    (tmp_path / "text.keras").write_text("hello")
+    with pytest.raises(TrainingError, match=r"text\.keras cannot be loaded as a Keras model: "):
+        load_network(tmp_path / "text.keras")
+
+
+def test_a_network_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    image = keras.Input((24, 24, 1))
+    keras.Model(image, layers.Lambda(lambda x: x * 2)(image)).save(tmp_path / "code.keras")
+    with pytest.raises(TrainingError, match="cannot be loaded"):
+        load_network(tmp_path / "code.keras")
+
+
+def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
+    network().save(tmp_path / "mine.keras")
+    source = open_source(tmp_path / "mine.keras", "xo")
+    path = tmp_path / "labels.txt"
+    path.write_text("cross \r\nring\r\n", encoding="utf-8")
+    assert labels_for(source, path, 2) == ("cross", "ring")
+    assert labels_for(source, None, 2) == ("X", "O")
+    with pytest.raises(TrainingError, match=r"labels\.txt has 2 labels; the network has 3 classes"):
+        labels_for(source, path, 3)
+    with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels"):
+        labels_for(source, None, 3)
+    with pytest.raises(TrainingError, match="2 classes have no names: give --labels FILE"):
+        labels_for(open_source(tmp_path / "mine.keras", None), None, 2)
+
+
+def test_broken_label_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("a\n\nb\n")
+    with pytest.raises(TrainingError, match="empty line 2"):
+        read_labels(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(TrainingError, match="cannot be read as UTF-8 text"):
+        read_labels(path)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        read_labels(tmp_path / "none.txt")

@@ -1,0 +1,136 @@
+"""A team's rules without JAX: who sits where, that one process's mistake ends all, and that differences are named."""
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from training.errors import TrainingError
+from training.fit.distributed.data_parallel import ALONE, Team, check_alike, digest, seat_from
+from training.fit.distributed.rendezvous import Seat, meet
+
+NAMED = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
+
+
+def test_the_environment_says_who_sits_where() -> None:
+    assert seat_from(NAMED) == Seat("trainer-0.trainer", 29500, 4, 3, 300.0)
+    assert seat_from(NAMED | {"CONVOY_JOIN_TIMEOUT_S": "20"}).timeout_s == 20
+    assert seat_from(NAMED | {"CONVOY_COORDINATOR": "[::1]:29500"}).host == "::1"
+    assert seat_from({"PATH": "/bin"}) is None
+    assert seat_from(dict.fromkeys(NAMED, "")) is None
+
+
+def test_an_indexed_job_numbers_its_processes() -> None:
+    job = {name: value for name, value in NAMED.items() if name != "CONVOY_PROCESS_ID"} | {"JOB_COMPLETION_INDEX": "2"}
+    assert seat_from(job).process == 2
+    assert seat_from(job | {"CONVOY_PROCESS_ID": "1"}).process == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"CONVOY_COORDINATOR": ""}, "CONVOY_NUM_PROCESSES, CONVOY_PROCESS_ID without CONVOY_COORDINATOR"),
+        ({"CONVOY_NUM_PROCESSES": ""}, "without CONVOY_NUM_PROCESSES: --distributed needs all three"),
+        ({"CONVOY_COORDINATOR": "trainer"}, "is 'trainer': write the HOST:PORT of process 0"),
+        ({"CONVOY_COORDINATOR": "trainer:99999"}, "write the HOST:PORT"),
+        ({"CONVOY_COORDINATOR": ":29500"}, "write the HOST:PORT"),
+        ({"CONVOY_NUM_PROCESSES": "0"}, "CONVOY_NUM_PROCESSES is '0': a whole number from 1 was expected"),
+        ({"CONVOY_PROCESS_ID": "-1"}, "CONVOY_PROCESS_ID is '-1': a whole number from 0 was expected"),
+        ({"CONVOY_PROCESS_ID": "4"}, "CONVOY_PROCESS_ID is 4: of 4 processes the last is number 3"),
+        ({"CONVOY_JOIN_TIMEOUT_S": "soon"}, "CONVOY_JOIN_TIMEOUT_S is 'soon'"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(changed: dict[str, str], says: str) -> None:
+    with pytest.raises(TrainingError, match=says):
+        seat_from(NAMED | changed)
+
+
+def test_an_indexed_job_without_a_meeting_place_does_not_train_alone() -> None:
+    with pytest.raises(TrainingError, match="without CONVOY_COORDINATOR and CONVOY_NUM_PROCESSES"):
+        seat_from({"JOB_COMPLETION_INDEX": "0"})
+
+
+def team_of(*does: Callable[[Team], object]) -> list[object]:
+    """What each process of a team has given or raised."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def live(process: int) -> object:
+        seat = Seat("127.0.0.1", port, len(does), process, 20)
+        team = Team(seat, meet(seat), spreads=True)
+        try:
+            with team.held():
+                return does[process](team)
+        except TrainingError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(does)) as pool:
+        return list(pool.map(live, range(len(does))))
+
+
+def prepares(steps: int) -> Callable[[Team], object]:
+    return lambda team: team.prepare(lambda: steps, lambda made: {"recipe": "mlp", "number of steps": str(made)})
+
+
+def fails(team: Team) -> object:
+    def make() -> int:
+        raise TrainingError("photos lacks train/: put it there.")
+
+    return team.prepare(make, lambda made: {})
+
+
+def test_like_work_goes_on() -> None:
+    assert team_of(prepares(7), prepares(7), prepares(7)) == [7, 7, 7]
+
+
+def test_other_numbers_of_steps_end_all_with_the_difference() -> None:
+    said = "The processes must have the same work, but number of steps is 8 in process 0, 7 in process 2."
+    assert team_of(prepares(8), prepares(8), prepares(7)) == [said] * 3
+
+
+def test_a_missing_file_of_one_ends_all_and_each_says_whose() -> None:
+    told = team_of(prepares(8), fails)
+    assert told == [
+        "Process 1 of 2 cannot go on: photos lacks train/: put it there.",
+        "photos lacks train/: put it there.",
+    ]
+
+
+def test_one_that_ends_before_it_has_prepared_is_not_waited_for() -> None:
+    def stumble(team: Team) -> object:
+        raise TrainingError("no such thing")
+
+    assert team_of(prepares(8), stumble) == ["Process 1 of 2 has ended: no such thing", "no such thing"]
+
+
+def test_the_first_decides_for_all() -> None:
+    def decide(team: Team) -> str:
+        return team.decided(lambda: f"decided by {team.name}")
+
+    assert team_of(decide, decide) == ["decided by Process 0 of 2"] * 2
+
+
+def test_only_the_first_leads() -> None:
+    assert team_of(lambda team: team.leads, lambda team: team.leads) == [True, False]
+
+
+def test_alone_nothing_changes() -> None:
+    assert ALONE.leads
+    assert ALONE.prepare(lambda: 3, lambda made: pytest.fail("nobody asks")) == 3
+    assert ALONE.decided(lambda: "so") == "so"
+    with ALONE.held(), ALONE.spread():
+        pass
+    assert ALONE.describe() == {}
+
+
+def test_what_one_process_lacks_differs_too_and_many_differences_are_cut() -> None:
+    with pytest.raises(TrainingError, match="b is 2 in process 0, missing in process 1"):
+        check_alike([{"a": "1", "b": "2"}, {"a": "1"}])
+    with pytest.raises(TrainingError, match=r"a is 1 in process 0, 2 in process 1; .*; and 2 more\.$"):
+        check_alike([dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "2")])
+
+
+def test_a_digest_knows_where_its_parts_begin() -> None:
+    assert digest(b"ab", b"c") != digest(b"a", b"bc")
+    assert digest(b"ab", b"c") == digest(b"ab", b"c")

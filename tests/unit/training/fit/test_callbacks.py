@@ -1,0 +1,129 @@
+"""Around the training loop: a diverging run stops with the place, the best epoch is kept, each epoch is one line."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training.errors import TrainingError
+from training.fit.callbacks import Bar, Bookkeeping, StopOnDivergence, describe
+from training.fit.lr_schedules import Schedule
+from training.fit.optimizers import make_optimizer
+from training.recipes.base import Recipe
+from training.runs import checkpoint
+from training.runs.checkpoint import Progress
+from training.runs.run_folder import Run
+
+RECIPE = Recipe(
+    name="any",
+    dataset="mnist",
+    architecture="lenet5",
+    learning_rate=0.25,
+    schedule="step",
+    milestones=(2.4,),
+    decay=0.5,
+)
+SCHEDULE = Schedule(RECIPE, steps_per_epoch=4)
+
+
+def network() -> keras.Model:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="zeros")])
+    model.compile(make_optimizer(RECIPE, model, SCHEDULE), "mse", metrics=["accuracy"])
+    return model
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) -> None:
+    data = np.ones((16, 2), np.float32)
+    data[4 * batch - 3] = np.inf  # of four batches of four
+    rate = {1: "0.25", 3: "0.125", 4: "0.125"}[batch]
+    with pytest.raises(TrainingError, match=rf"epoch 3, batch {batch}, at learning rate {rate}.*Lower learning_rate"):
+        network().fit(
+            data,
+            np.ones((16, 2)),
+            batch_size=4,
+            initial_epoch=2,
+            epochs=3,
+            shuffle=False,
+            verbose=0,
+            callbacks=[StopOnDivergence(SCHEDULE)],
+        )
+
+
+def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[Bookkeeping, Progress]:
+    progress = Progress()
+    recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
+    callback = Bookkeeping(Run(folder), progress, pictures=100, recipe=recipe, schedule=SCHEDULE, say=lines.append)
+    callback.set_model(network())
+    return callback, progress
+
+
+def live(callback: Bookkeeping, epoch: int, val_accuracy: float) -> None:
+    """One epoch in which every weight becomes the epoch's number."""
+    callback.on_epoch_begin(epoch)
+    callback.on_test_begin()
+    callback.model.set_weights([np.full(w.shape, epoch) for w in callback.model.get_weights()])
+    callback.on_epoch_end(
+        epoch, {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": np.float32(val_accuracy)}
+    )
+
+
+def test_the_best_epoch_is_kept_and_the_first_of_equals(tmp_path: Path) -> None:
+    callback, progress = bookkeeping(tmp_path, keep_best=True, lines=[])
+    for epoch, accuracy in enumerate([0.25, 0.75, 0.75, 0.5]):
+        live(callback, epoch, accuracy)
+    assert progress.best_epoch == 1
+    assert all((weights == 1).all() for weights in progress.best)
+    assert progress.epochs == 4
+
+
+def test_keeping_the_last_keeps_no_second_copy(tmp_path: Path) -> None:
+    callback, progress = bookkeeping(tmp_path, keep_best=False, lines=[])
+    live(callback, 0, 0.5)
+    assert progress.best == []
+    assert progress.best_epoch is None
+
+
+def test_after_an_epoch_everything_is_on_disk(tmp_path: Path) -> None:
+    lines: list[str] = []
+    callback, progress = bookkeeping(tmp_path, keep_best=True, lines=lines)
+    live(callback, 0, 0.5)
+    assert checkpoint.restore(Run(tmp_path).checkpoint_path, network()).history == progress.history
+    assert Run(tmp_path).history() == progress.history
+    assert len(lines) == 1
+    assert lines[0].startswith("epoch 1/4  loss 1.0000  accuracy 0.5000  val loss 1.0000  val accuracy 0.5000")
+    assert progress.history[0]["images_per_s"] > 0
+
+
+def test_the_bar_fills_and_leaves_a_clean_line() -> None:
+    stream = io.StringIO()
+    bar = Bar(batches=4, epochs=3, stream=stream)
+    bar.INTERVAL_S = 0.0
+    bar.on_epoch_begin(1)
+    for batch in range(4):
+        bar.on_train_batch_end(batch, {"loss": 0.5})
+    bar.on_epoch_end(1)
+    lines = stream.getvalue().split("\r")[1:]
+    assert [line.count("#") for line in lines] == [8, 15, 22, 30, 0]
+    assert lines[1].startswith("epoch 2/3 [")
+    assert "2/4  loss 0.5000" in lines[1]
+    assert lines[3].endswith("0 s left\x1b[K")
+    assert lines[4] == "\x1b[K"
+
+
+def test_the_bar_is_not_drawn_for_every_batch() -> None:
+    stream = io.StringIO()
+    bar = Bar(batches=1000, epochs=1, stream=stream)
+    bar.on_epoch_begin(0)
+    for batch in range(1000):
+        bar.on_train_batch_end(batch, {"loss": 0.5})
+    assert 1 <= stream.getvalue().count("\r") < 20
+
+
+def test_a_run_without_validation_says_nothing_of_it() -> None:
+    row = {"epoch": 2, "loss": 0.5, "accuracy": 0.75, "learning_rate": 0.1, "seconds": 3.2, "images_per_s": 1234.5}
+    assert "1234 images/s  7% waiting for data  3 s" in describe(row | {"waiting": 0.07}, 9)
+    assert describe(row, 9) == "epoch 2/9  loss 0.5000  accuracy 0.7500  rate 0.1  1234 images/s  3 s"

@@ -1,0 +1,83 @@
+"""What validation says of a run: its best epoch, its plateaus and its end, counted by hand."""
+
+import math
+
+import pytest
+
+from training.errors import TrainingError
+from training.fit.early_stopping import best_epoch, is_over, plateaus
+from training.recipes.base import Recipe
+from training.runs.run_folder import Row
+
+FIELDS = {"name": "any", "dataset": "xo", "architecture": "keras:VGG16", "schedule": "plateau", "plateau_epochs": 2}
+
+
+def recipe(**fields: object) -> Recipe:
+    return Recipe(**FIELDS | fields)
+
+
+def history(*accuracies: float) -> list[Row]:
+    """The loss is the opposite of the accuracy: best where that is best."""
+    return [{"epoch": i, "val_accuracy": a, "val_loss": -a} for i, a in enumerate(accuracies, start=1)]
+
+
+@pytest.mark.parametrize("watch", ["accuracy", "loss"])
+def test_the_best_epoch_is_the_first_of_equals(watch: str) -> None:
+    assert best_epoch(recipe(watch=watch), history(0.1, 0.3, 0.2, 0.3)) == 1
+    assert best_epoch(recipe(watch=watch), []) is None
+
+
+def test_what_is_no_number_is_never_best() -> None:
+    assert best_epoch(recipe(watch="loss"), [{"val_loss": math.nan}, {"val_loss": 3.0}, {"val_loss": math.nan}]) == 1
+    assert best_epoch(recipe(watch="loss"), [{"val_loss": math.nan}]) is None
+
+
+def test_a_run_without_validation_has_no_best_epoch() -> None:
+    assert best_epoch(recipe(), [{"loss": 1.0}, {"loss": 0.5}]) is None
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "found"),
+    [
+        ([0.1, 0.2, 0.3], 0),
+        ([0.3, 0.2], 0),
+        ([0.3, 0.2, 0.3], 1),
+        ([0.3, 0.2, 0.3, 0.2], 1),
+        ([0.3, 0.2, 0.3, 0.2, 0.1], 2),
+        ([0.3, 0.2, 0.3, 0.4, 0.1, 0.1], 2),
+    ],
+)
+def test_a_plateau_is_so_many_epochs_without_improvement(accuracies: list[float], found: int) -> None:
+    assert plateaus(recipe(), history(*accuracies)) == found
+
+
+def test_a_run_is_over_when_its_patience_is_used_up() -> None:
+    patient = recipe(patience=2)
+    assert not is_over(patient, history(0.1, 0.3, 0.2))
+    assert is_over(patient, history(0.1, 0.3, 0.2, 0.3))
+    assert not is_over(patient, history(0.1, 0.3, 0.2, 0.31))
+    assert not is_over(patient, [])
+    assert not is_over(recipe(patience=0), history(*[0.5] * 50))
+
+
+def test_a_run_that_never_improves_is_over_too() -> None:
+    assert is_over(recipe(patience=2), [{"val_accuracy": math.nan}] * 2)
+
+
+def test_epochs_with_a_frozen_base_use_up_nothing() -> None:
+    frozen = recipe(patience=2, frozen_epochs=4)
+    still = [0.5] * 4
+    assert not is_over(frozen, history(*still))
+    assert plateaus(frozen, history(*still)) == 0
+    assert not is_over(frozen, history(*still, 0.4))
+    assert is_over(frozen, history(*still, 0.4, 0.4))
+    assert plateaus(frozen, history(*still, 0.4, 0.4)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"), [({"patience": 1}, "patience=1"), ({"keep": "best"}, "keep=best"), ({}, "schedule=plateau")]
+)
+def test_what_needs_validation_pictures_says_so(fields: dict[str, object], named: str) -> None:
+    fields = {"schedule": "constant"} | fields if fields else {}
+    with pytest.raises(TrainingError, match=f"{named} needs validation pictures"):
+        recipe(validation=0, **fields)

@@ -1,0 +1,68 @@
+"""Fused batch normalisation beside Keras' own: the same outputs, gradients and statistics, in float32 and bfloat16."""
+
+import keras
+import numpy as np
+import pytest
+
+from training import keras_setup
+from training.fit.fused_batchnorm import FusedBatchNormalization, fused
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has the operation")
+PICTURES = np.random.default_rng(1).normal(3, 2, (8, 6, 6, 2)).astype("float32")
+
+
+def network() -> keras.Model:
+    image = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(seed=1))(image)
+    x = keras.layers.BatchNormalization(momentum=0.5, epsilon=1e-3)(x)
+    x = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=2))(keras.layers.Flatten()(x))
+    return keras.Model(image, keras.layers.BatchNormalization()(x))
+
+
+def trained(model: keras.Model) -> keras.Model:
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
+    model.fit(PICTURES, np.ones((8, 3), "float32"), batch_size=8, epochs=1, verbose=0)
+    return model
+
+
+def test_one_step_of_training_gives_the_same_weights() -> None:
+    own, kept = trained(fused(network())), trained(network())
+    kinds = [type(layer) for layer in own.layers]
+    assert kinds.count(FusedBatchNormalization) == 2
+    for new, old in zip(own.weights, kept.weights, strict=True):
+        moved = new.path.endswith("moving_variance") and len(new.shape) and new.shape[0] == 4
+        np.testing.assert_allclose(new, population(old) if moved else old, rtol=2e-4, atol=1e-5, err_msg=new.path)
+
+
+def population(moving_variance: keras.Variable) -> np.ndarray:
+    """Keras' moving variance (half of it the one that it began with, 1) with Bessel's correction."""
+    values = 8 * 4 * 4
+    return 0.5 + (np.array(moving_variance) - 0.5) * values / (values - 1)
+
+
+def test_a_trained_network_answers_alike() -> None:
+    model = trained(fused(network()))
+    kept = network()
+    kept.set_weights(model.get_weights())
+    np.testing.assert_allclose(model.predict(PICTURES, verbose=0), kept.predict(PICTURES, verbose=0), atol=1e-5)
+
+
+def test_a_frozen_layer_keeps_its_statistics() -> None:
+    model = fused(network())
+    model.trainable = False
+    before = model.get_weights()
+    model(PICTURES, training=True)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_bfloat16_computes_so_and_keeps_float32() -> None:
+    with keras_setup.computing_in("bfloat16"):
+        model = fused(network())
+    assert keras.config.dtype_policy().name == "float32"
+    assert {layer.compute_dtype for layer in model.layers[1:]} == {"bfloat16"}
+    trained(model)
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    kept = trained(network())
+    for new, old in zip(model.trainable_weights, kept.trainable_weights, strict=True):
+        np.testing.assert_allclose(new, old, atol=0.1)

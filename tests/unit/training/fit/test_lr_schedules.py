@@ -1,0 +1,106 @@
+"""Learning rates: every schedule at points where its value is known, on whole runs and across epochs."""
+
+import keras
+import pytest
+
+from training.fit.lr_schedules import START_SHARE, Schedule
+from training.fit.optimizers import make_optimizer
+from training.recipes.base import Recipe
+
+STEPS_PER_EPOCH = 100
+
+
+def rate(epoch: float, **fields: object) -> float:
+    recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.2, epochs=10, **fields)
+    return float(Schedule(recipe, STEPS_PER_EPOCH)(round(epoch * STEPS_PER_EPOCH)))
+
+
+@pytest.mark.parametrize("epoch", [0, 5, 10])
+def test_constant(epoch: float) -> None:
+    assert rate(epoch, schedule="constant") == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (2.99, 1), (3, 0.1), (5.99, 0.1), (6, 0.01), (10, 0.01)])
+def test_step_divides_after_each_milestone(epoch: float, share: float) -> None:
+    assert rate(epoch, schedule="step", milestones=(3, 6)) == pytest.approx(0.2 * share)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (2.5, 0.853553), (5, 0.5), (10, 0)])
+def test_cosine_falls_to_nothing(epoch: float, share: float) -> None:
+    assert rate(epoch, schedule="cosine") == pytest.approx(0.2 * share, abs=1e-7)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(0, START_SHARE), (1, (1 + START_SHARE) / 2), (2, 1), (6, 0.5), (10, 0)])
+def test_one_cycle_rises_and_falls_in_straight_lines(epoch: float, share: float) -> None:
+    assert rate(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(0.2 * share, abs=1e-7)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(1, (1 + START_SHARE) / 2), (2, 1), (6, 0.5), (10, 0)])
+def test_a_warm_up_goes_before_any_curve(epoch: float, share: float) -> None:
+    assert rate(epoch, schedule="cosine", warm_up_epochs=2) == pytest.approx(0.2 * share, abs=1e-7)
+
+
+def test_a_warm_up_longer_than_the_run_only_rises() -> None:
+    rates = [rate(epoch, schedule="one_cycle", warm_up_epochs=20) for epoch in range(11)]
+    assert rates == sorted(rates)
+    assert rates[-1] < 0.2
+
+
+def test_the_rate_outside_the_step_is_the_one_inside() -> None:
+    recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", schedule="cosine", warm_up_epochs=1)
+    schedule = Schedule(recipe, STEPS_PER_EPOCH)
+    for epoch, batch in ((0, 0), (0, 50), (3, 7), (9, 99)):
+        assert schedule.at(epoch, batch) == pytest.approx(float(schedule(epoch * STEPS_PER_EPOCH + batch)), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_plateaus_lower_the_rate_of_the_optimiser(kind: str) -> None:
+    recipe = Recipe(
+        name="any",
+        dataset="mnist",
+        architecture="lenet5",
+        optimizer=kind,
+        learning_rate=0.2,
+        schedule="plateau",
+        decay=0.1,
+        warm_up_epochs=1,
+    )
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    schedule = Schedule(recipe, STEPS_PER_EPOCH)
+    optimizer = make_optimizer(recipe, model, schedule)
+    optimizer.iterations.assign(2 * STEPS_PER_EPOCH)
+    for plateaus, expected in ((0, 0.2), (1, 0.02), (2, 0.002)):
+        schedule.lower(plateaus)
+        assert float(optimizer.learning_rate) == pytest.approx(expected)
+        assert schedule.at(2, 0) == pytest.approx(expected)
+    optimizer.iterations.assign(0)
+    assert float(optimizer.learning_rate) == pytest.approx(0.2 * START_SHARE)
+
+
+def tuned(epoch: float, **fields: object) -> float:
+    recipe = Recipe(
+        name="any",
+        dataset="mnist",
+        architecture="keras:VGG16",
+        learning_rate=0.2,
+        unfrozen_rate=0.01,
+        frozen_epochs=4,
+        epochs=10,
+        **fields,
+    )
+    return Schedule(recipe, STEPS_PER_EPOCH).at(int(epoch), round(epoch % 1 * STEPS_PER_EPOCH))
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0, 0.2), (3.99, 0.2), (4, 0.01), (7, 0.005), (10, 0)])
+def test_a_frozen_base_has_its_own_rate_and_the_curve_comes_after(epoch: float, expected: float) -> None:
+    assert tuned(epoch, schedule="cosine") == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(3, 0.2), (4, 0.01 * START_SHARE), (6, 0.01), (8, 0.005), (10, 0)])
+def test_the_warm_up_is_of_what_was_frozen(epoch: float, expected: float) -> None:
+    assert tuned(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(expected, abs=1e-8)
+
+
+def test_an_optimiser_of_a_later_phase_begins_where_that_begins() -> None:
+    recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.2, schedule="cosine")
+    assert float(Schedule(recipe, STEPS_PER_EPOCH, first_epoch=5)(0)) == pytest.approx(0.1)

@@ -1,0 +1,91 @@
+"""Optimisers and losses against their formulas, step by step, weight decay on kernels and on nothing else."""
+
+import keras
+import numpy as np
+import pytest
+
+from training.fit.lr_schedules import Schedule
+from training.fit.optimizers import make_loss, make_optimizer
+from training.recipes.base import Recipe
+
+RATE, DECAY, MOMENTUM = 0.1, 0.02, 0.9
+
+
+def recipe(**fields: object) -> Recipe:
+    return Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=RATE, **fields)
+
+
+def trained_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights before and after steps whose loss is flat, so that only weight decay moves anything."""
+    model = keras.Sequential(
+        [keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
+    )
+    model.add(keras.layers.Dense(2))
+    for variable in model.trainable_variables:
+        variable.assign(np.linspace(0.5, 2, int(np.prod(variable.shape))).reshape(variable.shape))
+    before = [np.array(variable) for variable in model.trainable_variables]
+    model.compile(make_optimizer(recipe, model, Schedule(recipe, steps)), lambda _, logits: 0.0 * keras.ops.sum(logits))
+    model.fit(np.zeros((steps, 4, 4, 2)), np.zeros((steps, 2)), batch_size=1, verbose=0)
+    return before, [np.array(variable) for variable in model.trainable_variables]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_decays_kernels_through_the_momentum(nesterov: bool) -> None:
+    """As the papers write it: v = m v - rate (gradient + decay w), and w moves by v (or by m v - rate ... ahead)."""
+    steps = 4
+    before, after = trained_without_gradient(recipe(weight_decay=DECAY, momentum=MOMENTUM, nesterov=nesterov), steps)
+    weight, velocity = 1.0, 0.0
+    for _ in range(steps):
+        step = RATE * DECAY * weight
+        velocity = MOMENTUM * velocity - step
+        weight += MOMENTUM * velocity - step if nesterov else velocity
+    assert weight < 0.99
+    assert_kernels_scaled(before, after, weight)
+
+
+def test_adamw_decays_kernels_beside_the_gradient() -> None:
+    before, after = trained_without_gradient(recipe(weight_decay=DECAY, optimizer="adamw"), steps=3)
+    assert_kernels_scaled(before, after, (1 - RATE * DECAY) ** 3)
+
+
+def test_no_decay_moves_nothing() -> None:
+    before, after = trained_without_gradient(recipe(), steps=2)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def assert_kernels_scaled(before: list[np.ndarray], after: list[np.ndarray], factor: float) -> None:
+    """The order of variables: convolution's kernel and bias, gamma and beta, dense layer's kernel and bias."""
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        np.testing.assert_allclose(new, old * (factor if index in (0, 4) else 1.0), rtol=1e-5)
+
+
+def test_sgd_follows_the_gradient() -> None:
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[3.0]])])
+    plain = recipe(momentum=0.0)
+    model.compile(make_optimizer(plain, model, Schedule(plain, 10)), lambda _, answer: keras.ops.sum(answer))
+    model.fit(np.full((1, 1), 2.0), np.zeros((1, 1)), verbose=0)
+    np.testing.assert_allclose(model.get_weights()[0], [[3.0 - RATE * 2.0]], rtol=1e-6)
+
+
+LABELS = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
+LOGITS = np.array([[2.0, 1.0, -1.0], [0.0, 3.0, 1.0]], np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy(smoothing: float) -> None:
+    smoothed = LABELS * (1 - smoothing) + smoothing / 3
+    expected = -(smoothed * np.log(softmax(LOGITS))).sum(axis=1).mean()
+    found = make_loss(recipe(label_smoothing=smoothing))(LABELS, LOGITS)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_squared_error_is_of_probabilities() -> None:
+    expected = ((softmax(LOGITS) - LABELS) ** 2).mean(axis=1)
+    np.testing.assert_allclose(make_loss(recipe(loss="squared_error"))(LABELS, LOGITS), expected, rtol=1e-5)

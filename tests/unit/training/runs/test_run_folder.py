@@ -1,0 +1,73 @@
+"""Run folders: a new one each time, the interrupted one found again, and one writer at a time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.errors import TrainingError
+from training.recipes import RECIPES
+from training.runs.run_folder import Run, latest_unfinished, open_run, sole_writer, start_run
+
+RECIPE = RECIPES["mnist-lenet5"]
+
+
+def test_a_run_knows_its_recipe_and_facts(tmp_path: Path) -> None:
+    run = start_run(tmp_path, RECIPE, {"seed": 1})
+    assert run.folder.parent == tmp_path / "mnist-lenet5"
+    assert open_run(run.folder).recipe() == RECIPE
+    assert run.info() == {"seed": 1}
+    assert not run.finished
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own_in_order(tmp_path: Path) -> None:
+    runs = [start_run(tmp_path, RECIPE, {}) for _ in range(4)]
+    assert len({run.folder for run in runs}) == 4
+    assert latest_unfinished(tmp_path, RECIPE.name).folder == runs[-1].folder
+
+
+def test_the_last_unfinished_run_is_found(tmp_path: Path) -> None:
+    first, second, third = (start_run(tmp_path, RECIPE, {}) for _ in range(3))
+    third.metrics_path.write_text("{}")
+    assert latest_unfinished(tmp_path, RECIPE.name).folder == second.folder
+    for run in (first, second):
+        run.metrics_path.write_text("{}")
+    with pytest.raises(TrainingError, match="no interrupted run"):
+        latest_unfinished(tmp_path, RECIPE.name)
+
+
+def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"has no recipe\.json"):
+        open_run(tmp_path)
+
+
+def test_history_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    rows = [{"epoch": 1.0, "loss": 0.1 + 0.2, "val_accuracy": 1 / 3}, {"epoch": 2.0, "loss": 1e-9, "val_accuracy": 1.0}]
+    run.write_history(rows)
+    assert run.history() == rows
+    assert (tmp_path / "history.csv").read_text().splitlines()[0] == "epoch,loss,val_accuracy"
+
+
+def test_a_place_that_cannot_hold_runs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot hold a run"):
+        start_run(tmp_path / "file", RECIPE, {})
+
+
+def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from training.runs.run_folder import Run, sole_writer\n"
+        "with sole_writer(Run(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(TrainingError, match="being trained by another process"), sole_writer(Run(tmp_path)):
+        pass
+    holder.kill()
+    holder.communicate()
+    with sole_writer(Run(tmp_path)):
+        pass

@@ -1,0 +1,51 @@
+"""TensorBoard's event files: TensorFlow's own reader, which checks every checksum, finds each epoch once."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow
+
+from training.errors import TrainingError
+from training.runs.run_folder import Row
+from training.runs.tensorboard import EventFile
+
+
+def row(epoch: int) -> Row:
+    return {"epoch": float(epoch), "loss": 1 / epoch, "val_accuracy": 0.125 * epoch, "learning_rate": 0.1}
+
+
+def read(folder: Path) -> dict[int, dict[str, float]]:
+    """Scalars by step."""
+    [path] = folder.iterdir()
+    version, *events = tensorflow.compat.v1.train.summary_iterator(str(path))
+    assert version.file_version == "brain.Event:2"
+    assert len({event.step for event in events}) == len(events)
+    assert all(event.wall_time > 1.7e9 for event in events)
+    return {event.step: {value.tag: value.simple_value for value in event.summary.value} for event in events}
+
+
+def test_every_epoch_is_a_step_with_its_scalars(tmp_path: Path) -> None:
+    events = EventFile(tmp_path / "tensorboard", [])
+    for epoch in (1, 2, 300):
+        events.append(row(epoch))
+    found = read(tmp_path / "tensorboard")
+    assert list(found) == [1, 2, 300]
+    expected = {"loss/training": 1 / 300, "accuracy/validation": 37.5, "learning_rate": 0.1}
+    assert found[300] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_resumed_run_has_no_epoch_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "tensorboard"
+    for behind in (0, 2, 2, 1):
+        events = EventFile(folder, [row(epoch) for epoch in range(1, behind + 1)])
+        events.append(row(behind + 1))
+    assert list(read(folder)) == [1, 2]
+
+
+def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
+    events = EventFile(tmp_path / "tensorboard", [])
+    [path] = (tmp_path / "tensorboard").iterdir()
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match="could not be written: No space left on device"):
+        events.append(row(1))

@@ -1,0 +1,81 @@
+"""Runs side by side: one table of what came out, one of what was different, and one picture of their curves."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from training.errors import TrainingError
+from training.recipes.base import Recipe, spelled
+from training.runs.plots import plot_comparison
+from training.runs.run_folder import Run, open_run
+
+HEADER = ("run", "epochs", "parameters", "validation", "test", "cross entropy", "images/s", "seconds")
+
+
+def compare(folders: Sequence[Path], plot: Path) -> str:
+    """The tables of these finished runs as Markdown; their curves go into the PNG `plot`.
+
+    Raises TrainingError for fewer than two runs, for one that has not finished, and for a folder that is none.
+    """
+    runs = [open_run(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
+    if len(runs) < 2:
+        raise TrainingError("A comparison needs two runs or more.")
+    for run in runs:
+        if not run.finished:
+            raise TrainingError(f"{run.folder} has not finished: there is nothing to compare yet.")
+    plot_comparison({_name(run): run.history() for run in runs}, plot)
+    tables = [_table(HEADER, [_results(run) for run in runs]), _differences(runs), _caution(runs)]
+    return "\n\n".join(table for table in tables if table)
+
+
+def _results(run: Run) -> tuple[str, ...]:
+    metrics, history, info = run.metrics(), run.history(), run.info()
+    validation = f"{metrics['validation']['accuracy']:.2%}" if "validation" in metrics else ""
+    speed = sum(row["images_per_s"] for row in history) / len(history)
+    return (
+        _name(run),
+        f"{len(history)}",
+        f"{info['parameters']:,}",
+        validation,
+        f"{metrics['test']['accuracy']:.2%}",
+        f"{metrics['test']['loss']:.4f}",
+        f"{speed:,.0f}",
+        f"{metrics['training_seconds']:,.0f}",
+    )
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    """Every field in which the recipes are not all alike."""
+    recipes = [run.recipe() for run in runs]
+    rows = [
+        (
+            "recipe" if field.name == "name" else field.name,
+            *(spelled(getattr(recipe, field.name)) for recipe in recipes),
+        )
+        for field in fields(Recipe)
+        if field.name != "about" and len({spelled(getattr(recipe, field.name)) for recipe in recipes}) > 1
+    ]
+    return _table(("what differs", *map(_name, runs)), rows) if rows else "The recipes are alike."
+
+
+def _caution(runs: Sequence[Run]) -> str:
+    """Figures of different test pictures say nothing of the runs."""
+    tests = {(run.info()["dataset"]["name"], run.metrics()["test"]["pictures"]) for run in runs}
+    if len(tests) == 1:
+        return ""
+    listed = ", ".join(f"{pictures:,} of {name}" for name, pictures in sorted(tests))
+    return f"The runs were tested on different pictures ({listed}): their figures cannot be compared."
+
+
+def _name(run: Run) -> str:
+    return f"{run.folder.parent.name}/{run.folder.name}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up, so that it can be read as it is."""
+    cells = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

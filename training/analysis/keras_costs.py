@@ -1,0 +1,80 @@
+"""A Keras network as rows of costs. Only looks at shapes: the network may be without weights."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import keras
+from keras import layers
+
+from training.analysis.costs import Row, label, rounding
+from training.architectures.cifar_resnet import PadChannels
+from training.architectures.layers import LocalResponseNormalization
+
+# They relabel or overwrite what the layer before has made, or are part of the layer after: no memory of their own.
+IN_PLACE = (
+    *(layers.Rescaling, layers.Normalization, layers.Flatten, layers.Dropout, layers.ZeroPadding2D),
+    *(layers.Activation, layers.ReLU),
+)
+
+LABELS = {
+    layers.InputLayer: "INPUT",
+    layers.Dense: "FC",
+    layers.GlobalAveragePooling2D: "AVGPOOL",
+    layers.BatchNormalization: "BN",
+    layers.Add: "ADD",
+    layers.Concatenate: "CONCAT",
+    LocalResponseNormalization: "LRN",
+    PadChannels: "PAD",
+}
+POOLS = {layers.MaxPooling2D: "POOL", layers.AveragePooling2D: "AVGPOOL"}
+ADDED = ("bias", "beta")
+MEASURED = ("moving_mean", "moving_variance")
+
+
+def network_rows(model: keras.Model) -> Iterator[Row]:
+    """One row a layer, in the order in which the network computes."""
+    for layer in model.layers:
+        if not isinstance(layer, IN_PLACE):
+            yield _row(layer)
+
+
+def measured_values(model: keras.Model) -> int:
+    """Values that training measures and does not learn: batch normalisation's means and variances."""
+    return sum(math.prod(weight.shape) for weight in model.weights if weight.name in MEASURED)
+
+
+def _row(layer: layers.Layer) -> Row:
+    learned = [weight for weight in layer.weights if weight.name not in MEASURED]
+    row = Row(
+        name=layer.name,
+        layer=LABELS.get(type(layer), type(layer).__name__.upper()),
+        output=tuple(layer.output.shape[1:]),
+        weights=sum(math.prod(weight.shape) for weight in learned if weight.name not in ADDED),
+        biases=sum(math.prod(weight.shape) for weight in learned if weight.name in ADDED),
+    )
+    if isinstance(layer, layers.Conv2D):
+        positions = math.prod(row.output[:2])
+        name = label("CONV", layer.kernel_size, layer.strides[0], 1, layer.filters)
+        return replace(row, layer=name, multiply_adds=positions * row.weights, rounding=_fit(layer, layer.kernel_size))
+    if isinstance(layer, layers.DepthwiseConv2D):
+        name = label("DWCONV", layer.kernel_size, layer.strides[0], 1)
+        positions = math.prod(row.output[:2])
+        return replace(row, layer=name, multiply_adds=positions * row.weights, rounding=_fit(layer, layer.kernel_size))
+    if isinstance(layer, layers.Dense):
+        return replace(row, multiply_adds=row.weights)
+    if type(layer) in POOLS:
+        name = label(POOLS[type(layer)], layer.pool_size, layer.strides[0], layer.pool_size[0])
+        return replace(row, layer=name, rounding=_fit(layer, layer.pool_size))
+    return row
+
+
+def _fit(layer: layers.Layer, window: tuple[int, int]) -> str:
+    """How the height, or else the width, was made whole. "same" pads an odd pixel at the right and bottom."""
+    for axis in (0, 1):
+        size, stride = layer.input.shape[1 + axis], layer.strides[axis]
+        out = layer.output.shape[1 + axis]
+        padding = max(0, (out - 1) * stride + window[axis] - size) if layer.padding == "same" else 0
+        if how := rounding(size, window[axis], stride, padding // 2, padding - padding // 2):
+            return how
+    return ""

@@ -1,0 +1,232 @@
+"""An ONNX graph as rows of costs: what is left of a network after its export. Needs onnx, not Keras."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from training.analysis.costs import Row, label, rounding
+from training.errors import TrainingError
+from training.export.graph.editor import Graph
+from training.export.graph.optimize import pool_behind_filters
+
+POOLS = {"MaxPool": "POOL", "AveragePool": "AVGPOOL"}
+PLAIN = {
+    "GlobalAveragePool": "AVGPOOL",
+    "ReduceMean": "AVGPOOL",
+    "BatchNormalization": "BN",
+    "LRN": "LRN",
+    "Add": "ADD",
+    "Sum": "ADD",
+    "Concat": "CONCAT",
+}
+CHANNELS_LAST, CHANNELS_FIRST = "NHWC", "NCHW"
+BY_DEFINITION_FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "LRN")
+IMAGE_CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class GraphCosts:
+    """The rows of a graph, `input` (height, width, channels), and the bytes of all its weights and biases."""
+
+    rows: tuple[Row, ...]
+    input: tuple[int, int, int]
+    classes: int
+    parameter_bytes: int
+
+
+def graph_costs(path: Path) -> GraphCosts:
+    """Reads a graph file. Raises TrainingError for one that is no image classifier in ONNX."""
+    graph = _Graph(path)
+    for node in graph.nodes:
+        _visit(graph, node)
+    return GraphCosts(tuple(graph.rows), graph.rows[0].output, graph.shape(graph.output)[-1], graph.parameter_bytes)
+
+
+class _Graph:
+    """The file with its shapes worked out, and what has been found on the way through its nodes."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            model = onnx.load(path)
+            pool_behind_filters(Graph(model))
+            model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        except Exception as error:  # protobuf's and onnx's own classes share no base
+            raise TrainingError(f"{path} cannot be read as an ONNX file: {error}.") from error
+        if not model.graph.output:  # what protobuf reads out of many files that are something else
+            raise TrainingError(f"{path} is no ONNX file: it holds no graph.")
+        self.path = path
+        self.nodes = list(model.graph.node)
+        self.output = model.graph.output[0].name
+        self._producers = {name: node for node in self.nodes for name in node.output}
+        self._consumers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self._consumers.setdefault(name, []).append(node)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in self._constants]
+        typed = [*inputs, *model.graph.value_info, *model.graph.output]
+        self._types = {value.name: value.type.tensor_type for value in typed}
+        if len(inputs) != 1 or len(self.shape(inputs[0].name)) != 4:
+            raise TrainingError(f"{path} does not take one batch of pictures: only image classifiers are described.")
+
+        image = inputs[0].name
+        self._layouts = {image: CHANNELS_LAST if self.shape(image)[-1] in IMAGE_CHANNELS else CHANNELS_FIRST}
+        self.rows = [Row(image, "INPUT", self.picture(image), bytes_per_value=self.bytes_per_value(image))]
+        self.row_of = {image: 0}
+        self.parameter_bytes = 0
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape, with 0 for the batch. Raises TrainingError where it can't be worked out."""
+        if name not in self._types:
+            raise TrainingError(f"{self.path}: the shape of {name!r} cannot be worked out.")
+        return tuple(dimension.dim_value for dimension in self._types[name].shape.dim)
+
+    def picture(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape without batch, as height, width, channels where it has them."""
+        shape = self.shape(name)[1:]
+        first = len(shape) == 3 and self._layouts.get(name) == CHANNELS_FIRST
+        return (*shape[1:], shape[0]) if first else shape
+
+    def channel_axis(self, name: str) -> int:
+        return 1 if self._layouts.get(name) == CHANNELS_FIRST else -1
+
+    def bytes_per_value(self, name: str) -> int:
+        """Of a tensor as it is kept: one where all that follows is its quantisation, though the graph says four."""
+        consumers = self._consumers.get(name, [])
+        if consumers and all(node.op_type == "QuantizeLinear" for node in consumers):
+            return 1
+        if len(consumers) == 1 and consumers[0].op_type in ("Relu", "Clip"):
+            return self.bytes_per_value(consumers[0].output[0])
+        return helper.tensor_dtype_to_np_dtype(self._types[name].elem_type).itemsize
+
+    def constant(self, name: str) -> TensorProto | None:
+        """The constant behind `name`, also where it is kept in fewer bits; None for what is computed."""
+        while name not in self._constants:
+            producer = self._producers.get(name)
+            if producer is None or producer.op_type not in ("DequantizeLinear", "Cast", "Identity"):
+                return None
+            name = producer.input[0]
+        return self._constants[name]
+
+    def constant_inputs(self, node: NodeProto) -> list[TensorProto]:
+        return [tensor for name in node.input if (tensor := self.constant(name)) is not None]
+
+    def follow(self, node: NodeProto) -> None:
+        """Notes that the node's output belongs to the row of its first computed input, and in which layout it lies."""
+        source = next((name for name in node.input if name in self.row_of), None)
+        if source is None:
+            return
+        layout = self._layouts.get(source)
+        if node.op_type == "Transpose":
+            layout = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
+        elif node.op_type in BY_DEFINITION_FIRST:
+            layout = CHANNELS_FIRST  # a grey picture gets there by a reshape, not by a transpose
+        for name in node.output:
+            self.row_of[name] = self.row_of[source]
+            self._layouts[name] = layout
+
+    def add(self, node: NodeProto, name: str, parameters: tuple[int, int] = (0, 0), **costs) -> None:
+        """Appends a row for the node's output; `parameters` are weights and biases."""
+        output = node.output[0]
+        size = self.bytes_per_value(output)
+        row = Row(node.name or output, name, self.picture(output), *parameters, bytes_per_value=size, **costs)
+        self.row_of[output] = len(self.rows)
+        self.rows.append(row)
+
+    def count(self, tensor: TensorProto | None) -> int:
+        """The values of a parameter tensor, whose bytes are added to the sum."""
+        if tensor is None:
+            return 0
+        values = math.prod(tensor.dims)
+        self.parameter_bytes += values * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        return values
+
+
+def _visit(graph: _Graph, node: NodeProto) -> None:
+    graph.follow(node)
+    constants = graph.constant_inputs(node)
+    if node.op_type == "Conv":
+        _convolution(graph, node, constants)
+    elif node.op_type in POOLS:
+        window, stride = tuple(_attribute(node, "kernel_shape", (1, 1))), _attribute(node, "strides", (1, 1))[0]
+        graph.add(node, label(POOLS[node.op_type], window, stride, window[0]), rounding=_fit(graph, node, window))
+    elif node.op_type in ("MatMul", "Gemm") and constants:
+        weights = graph.count(constants[0])
+        graph.add(node, "FC", (weights, sum(map(graph.count, constants[1:]))), multiply_adds=weights)
+    elif node.op_type == "BatchNormalization":
+        graph.add(node, "BN", (graph.count(constants[0]), graph.count(constants[1])))
+    elif node.op_type == "Add" and constants:
+        _bias(graph, node, constants[0])
+    elif node.op_type == "Pad" and _pads_channels(graph, node):
+        graph.add(node, "PAD")
+    elif node.op_type in PLAIN and node.output[0] in graph.row_of:
+        graph.add(node, PLAIN[node.op_type])
+
+
+def _convolution(graph: _Graph, node: NodeProto, constants: list[TensorProto]) -> None:
+    if _is_band_of_ones(constants[0]):
+        graph.add(node, "LRN")
+        return
+    filters, _, *window = constants[0].dims
+    positions = math.prod(graph.shape(node.output[0])[2:])
+    weights, biases = graph.count(constants[0]), sum(map(graph.count, constants[1:]))
+    kind = "CONV" if _attribute(node, "group", 1) == 1 else "DWCONV"
+    name = label(kind, tuple(window), _attribute(node, "strides", (1, 1))[0], 1, filters)
+    how = _fit(graph, node, tuple(window))
+    graph.add(node, name, (weights, biases), multiply_adds=positions * weights, rounding=how)
+
+
+def _bias(graph: _Graph, node: NodeProto, tensor: TensorProto) -> None:
+    """An addition of a constant belongs to the layer before, if that has weights."""
+    index = graph.row_of.get(node.output[0], 0)
+    if graph.rows[index].weights:
+        graph.rows[index] = replace(graph.rows[index], biases=graph.rows[index].biases + graph.count(tensor))
+
+
+def _is_band_of_ones(tensor: TensorProto) -> bool:
+    """Whether the kernel only sums neighbouring channels: so local response normalisation is computed here."""
+    outputs, inputs, *window = tensor.dims
+    if outputs != inputs or any(side != 1 for side in window) or inputs == 1:
+        return False
+    band = numpy_helper.to_array(tensor)[:, :, 0, 0]
+    return bool(np.isin(band, (0, 1)).all() and (band == band.T).all() and (band.diagonal() == 1).all())
+
+
+def _pads_channels(graph: _Graph, node: NodeProto) -> bool:
+    pads = graph.constant(node.input[1]) if len(node.input) > 1 else None
+    if pads is None or node.output[0] not in graph.row_of:
+        return False
+    before, after = np.split(numpy_helper.to_array(pads), 2)
+    axis = graph.channel_axis(node.output[0])
+    return bool(before[axis] or after[axis])
+
+
+def _fit(graph: _Graph, node: NodeProto, window: tuple[int, ...]) -> str:
+    """How the height, or else the width, was made whole."""
+    sizes, strides = graph.shape(node.input[0])[2:], _attribute(node, "strides", (1, 1))
+    pads = _pads(node, sizes, graph.shape(node.output[0])[2:], window, strides)
+    for axis in (0, 1):
+        how = rounding(sizes[axis], window[axis], strides[axis], pads[axis], pads[axis + 2])
+        if how:
+            return "ceil" if _attribute(node, "ceil_mode", 0) else how
+    return ""
+
+
+def _pads(node: NodeProto, sizes, outputs, window, strides) -> list[int]:
+    """Top, left, bottom and right padding, also where the graph only names the rule ("SAME_UPPER")."""
+    if _attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
+        return list(_attribute(node, "pads", (0, 0, 0, 0)))
+    totals = [
+        max(0, (out - 1) * stride + side - size)
+        for size, out, side, stride in zip(sizes, outputs, window, strides, strict=True)
+    ]
+    return [*(total // 2 for total in totals), *(total - total // 2 for total in totals)]
+
+
+def _attribute(node: NodeProto, name: str, default):
+    found = [attribute for attribute in node.attribute if attribute.name == name]
+    return helper.get_attribute_value(found[0]) if found else default

@@ -1,0 +1,160 @@
+"""`convoy-train report`: what a run came to, on one HTML page that can be sent to anybody."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.analysis import html
+from training.analysis.describe import as_table, describe_network
+from training.analysis.filter_plot import draw_filters, first_filters
+from training.atomic_files import write_whole
+from training.data.batches import EvaluationBatches, portion
+from training.data.datasets.base import Split, png
+from training.data.load_dataset import Place
+from training.errors import TrainingError
+from training.export.sources import open_source
+from training.fit.scores import BATCH_SIZE, Scores, score, softmax
+from training.recipes.base import Recipe, spelled
+from training.runs.run_folder import Run
+
+FILE_NAME = "report.html"
+WORST = 24
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """A run's network on its test pictures."""
+
+    run: Run
+    labels: tuple[str, ...]
+    network: keras.Model
+    split: Split
+    indices: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        return self.split.labels[self.indices]
+
+    def scores(self) -> Scores:
+        return score(self.probabilities, self.classes)
+
+
+def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
+    """Writes the page about the finished run in `folder` to `out`, or into that folder; gives where it is.
+
+    Raises TrainingError for what is no finished run, for missing data, and when the disk refuses.
+    """
+    tested = _test(folder, data_dir)
+    scores = tested.scores()
+    sections = [
+        _summary(tested, scores),
+        _plots(tested.run),
+        _mistakes(tested),
+        _per_class(tested.labels, scores),
+        _filters(tested.network),
+        _layers(tested),
+        _recipe(tested.run),
+    ]
+    text = html.page(f"{tested.run.recipe().name}, run {tested.run.folder.name}", filter(None, sections))
+    path = out or tested.run.folder / FILE_NAME
+    write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+    return path
+
+
+def _test(folder: Path, data_dir: Path | None) -> _Tested:
+    if not folder.is_dir():
+        raise TrainingError(f"{folder} is not the folder of a run.")
+    source = open_source(folder, None, Place(data_dir))
+    run, dataset, labels = source.run, source.dataset, source.labels  # a folder is a run and has them all
+    indices = portion(dataset, run.recipe()).test
+    batches = EvaluationBatches(dataset.test, indices, len(labels), BATCH_SIZE)
+    probabilities = softmax(source.model.predict(batches, verbose=0))
+    return _Tested(run, labels, source.model, dataset.test, indices, probabilities)
+
+
+def _summary(tested: _Tested, scores: Scores) -> str:
+    info, metrics = tested.run.info(), tested.run.metrics()
+    counts = info["dataset"]
+    lines = [
+        f"{scores.accuracy:.2%} of {scores.pictures:,} test pictures right, cross entropy {scores.loss:.4f}.",
+        f"{counts['title']}: trained on {counts['training_pictures']:,} pictures, "
+        f"{counts['validation_pictures']:,} for validation. The weights are of epoch {metrics['weights_of_epoch']}; "
+        f"training took {metrics['training_seconds']:,.0f} s.",
+    ]
+    if counts["note"]:
+        lines.append(f"About these files: {counts['note']}.")
+    return "\n".join(map(html.paragraph, lines))
+
+
+def _plots(run: Run) -> str:
+    curves = html.picture(run.curves_path.read_bytes(), "loss and accuracy over the epochs")
+    confusion = html.picture(run.confusion_path.read_bytes(), "confusion matrix of the test pictures")
+    return html.section("Curves", curves) + html.section("Confusion", confusion)
+
+
+def _mistakes(tested: _Tested) -> str:
+    """The wrong answers that the network was surest of."""
+    answers = tested.probabilities.argmax(axis=1)
+    sureness = tested.probabilities.max(axis=1)
+    wrong = np.flatnonzero(answers != tested.classes)
+    if not len(wrong):
+        return html.section("Worst mistakes", html.paragraph("There are none."))
+    worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:WORST]
+    pictures = tested.split.pictures(tested.indices[worst])
+    tiles = [
+        (
+            html.picture(png(pixels), "a test picture", pixels=max(pixels.shape) < 100),
+            f"{tested.labels[tested.classes[i]]}, called {tested.labels[answers[i]]} ({sureness[i]:.1%})",
+        )
+        for i, pixels in zip(worst, pictures, strict=True)
+    ]
+    about = f"{len(wrong):,} of {len(answers):,} are wrong; these {len(worst)} the network was surest of."
+    return html.section("Worst mistakes", html.paragraph(about), html.tiles(tiles))
+
+
+def _per_class(labels: tuple[str, ...], scores: Scores) -> str:
+    header = ("class", "pictures", "found", "right when said", "most often called instead")
+    return html.section("Classes", html.table(header, _class_rows(labels, np.array(scores.confusion))))
+
+
+def _class_rows(labels: tuple[str, ...], confusion: NDArray[np.int64]) -> Iterator[tuple[str | int, ...]]:
+    for index, label in enumerate(labels):
+        right, pictures, said = (int(n) for n in (confusion[index, index], *_totals(confusion, index)))
+        others = np.where(np.arange(len(labels)) == index, 0, confusion[index])
+        mistake = f"{labels[others.argmax()]} ({others.max()})" if others.any() else ""
+        yield label, pictures, _share(right, pictures), _share(right, said), mistake
+
+
+def _totals(confusion: NDArray[np.int64], index: int) -> tuple[int, int]:
+    return confusion[index].sum(), confusion[:, index].sum()
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else ""
+
+
+def _filters(network: keras.Model) -> str:
+    kernels = first_filters(network)
+    if kernels is None:
+        return ""
+    count, height, width, _ = kernels.shape
+    about = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
+    drawn = html.picture(png(draw_filters(kernels)), "kernels of the first layer", pixels=True)
+    return html.section("First layer", html.paragraph(about), drawn)
+
+
+def _layers(tested: _Tested) -> str:
+    text = as_table(describe_network(tested.run.recipe().architecture, tested.network))
+    return html.section("Layers", html.preformatted(text))
+
+
+def _recipe(run: Run) -> str:
+    recipe, info = run.recipe(), run.info()
+    rows = [(field.name, spelled(getattr(recipe, field.name))) for field in fields(Recipe)]
+    made_with = ", ".join(f"{name} {version}" for name, version in info["libraries"].items())
+    return html.section("Recipe", html.table(("field", "value"), rows), html.paragraph(f"Made with {made_with}."))

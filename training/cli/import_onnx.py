@@ -1,0 +1,73 @@
+"""convoy-train import."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.cli.options import FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, example, import_keras
+
+
+@click.command(
+    "import",
+    epilog=example(
+        "convoy-train import mobilenet.onnx --name mobilenet --labels imagenet_class_index.json \\",
+        "    --scale 1/128 --mean 1 --resize shorter:146 --crop 128 --drop-first-class --check photos/",
+    ),
+)
+@click.argument("file", type=PATH)
+@click.option("--name", required=True, help="The model's name in the service.")
+@click.option("--labels", required=True, type=PATH, help="One label a line, or Keras' imagenet_class_index.json.")
+@MODELS_DIR
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Default: as the graph's shape tells.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "uint8"]), help="Default: the graph's; checked.")
+@click.option("--channels", type=click.Choice(["rgb", "bgr"]), default="rgb", help="The order that it expects.")
+@click.option(
+    "--scale", type=FRACTION, default="1", help="The network expects (pixel * scale - mean) / std; 1/255 works."
+)
+@click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel, in the network's order.")
+@click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel, in the network's order.")
+@click.option("--resize", metavar="shorter:N|squash:N", help="Shorter side to N, or both sides. Default: squash.")
+@click.option("--crop", type=click.IntRange(1, 4096), help="With shorter:N, the middle that is cut out.")
+@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]), default="bilinear")
+@click.option("--background", type=click.IntRange(0, 255), default=255, help="Grey below transparent pixels.")
+@click.option("--logits", "outputs", flag_value="logits", help="It gives logits: add a softmax. Default: detected.")
+@click.option("--probabilities", "outputs", flag_value="probabilities", help="It gives probabilities already.")
+@click.option("--output", help="Which output gives the classes, where there are several.")
+@click.option("--drop-first-class", "drop_first", is_flag=True, help="The first class is the background.")
+@click.option(
+    "--warm-up-pictures",
+    "pictures",
+    type=FOLDER,
+    help="On these the new graph must agree with the file. Default: those of --check, else generated ones.",
+)
+@click.option("--check", type=FOLDER, help="Judge by these pictures, whose folder or name is their class.")
+@click.option("--anyway", is_flag=True, help="Publish although --check speaks against it.")
+@click.option("--dry-run", is_flag=True, help="Do all but publish.")
+def import_network(
+    file: Path,
+    name: str,
+    models_dir: Path,
+    channels: str,
+    outputs: str | None,
+    pictures: Path | None,
+    check: Path | None,
+    anyway: bool,
+    dry_run: bool,
+    **said: Any,
+) -> None:
+    """Publish a network made elsewhere, an ONNX file, as the next version of a model.
+
+    Scaling, order of channels, layout, softmax and batch are added to its graph where they are missing; it is
+    published only when it then answers as the file itself does. --check shows how good it is with what was said here
+    and its most confident answers, and stops a publication when another guess would do clearly better.
+    """
+    import_keras()
+    from training.onnx_import import importer
+
+    choices = importer.Said(bgr=channels == "bgr", outputs=outputs or "detect", **said)
+    trial = importer.Trial(check, pictures, anyway)
+    if dry_run:
+        importer.try_network(file, name, choices, trial, click.echo)
+    else:
+        click.echo(importer.import_network(file, name, models_dir, choices, trial, click.echo))

@@ -1,0 +1,203 @@
+"""What Keras draws its batches from: the order and the augmentation follow from seed, epoch and batch index alone.
+
+So a resumed run sees what an uninterrupted one would have seen, batches may be made by any thread at any time, and
+several processes that make their rows of a batch make together what one process would have made.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from service.cores import usable_cores
+from training.data.augment import augment, mix_up, random_boxes
+from training.data.datasets.base import Dataset, Split
+from training.data.device_augment import Placed
+from training.data.input_stall import Handed
+from training.data.prefetch import Prefetcher
+from training.data.sharding import Random, RowsOf
+from training.data.shares import WHOLE, Share
+from training.errors import TrainingError
+from training.recipes.base import Recipe
+
+# One number each for what is drawn by chance, so that no two draws share a random stream.
+SPLIT, ORDER, AUGMENTATION = range(3)
+
+Indices = NDArray[np.int64]
+Batch = tuple[Any, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Portions:
+    """Indices into the data set: `train` and `validation` into its training split, `test` into its test split."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+
+
+def portion(dataset: Dataset, recipe: Recipe) -> Portions:
+    """Splits the validation pictures off the training set and applies the recipe's `limit`.
+
+    Pictures that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
+    when that leaves nothing to train on.
+    """
+    shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
+    cut = _validation_pictures(recipe, len(shuffled))
+    if cut >= len(shuffled):
+        raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training pictures.")
+    test = _spread(len(dataset.test), recipe.limit)
+    train = _without(shuffled[cut:][: recipe.limit], dataset.bad_train)
+    return Portions(train, _without(shuffled[:cut], dataset.bad_train), _without(test, dataset.bad_test))
+
+
+def _validation_pictures(recipe: Recipe, count: int) -> int:
+    """How many of so many training pictures; a share, however small, is at least one."""
+    wanted = int(recipe.validation)
+    if 0 < recipe.validation < 1:
+        wanted = max(1, round(recipe.validation * count))
+    return wanted if recipe.limit is None else min(wanted, recipe.limit)
+
+
+def _spread(count: int, limit: int | None) -> Indices:
+    """At most `limit` of so many indices, at equal distances: folders list one class after the other."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(np.int64))
+
+
+def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
+    return indices[~np.isin(indices, bad)]
+
+
+class _Batches(keras.utils.PyDataset):
+    """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
+
+    Where the pictures are `placed` on the device already, what it makes the batch of comes in their stead.
+
+    `batch_size` is that of all processes together; of every batch only the rows of this process's `share` are made.
+    `workers` threads (None: one a core) make them ahead. Keras' own `workers` stay at 1: with more, its queue hands
+    batches of one epoch to the next (seen on JAX).
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        indices: Indices,
+        classes: int,
+        batch_size: int,
+        workers: int | None = None,
+        share: Share = WHOLE,
+        placed: Placed | None = None,
+    ) -> None:
+        super().__init__(workers=1)
+        self._placed = placed
+        self._split = split
+        self._indices = indices
+        self._one_hot = np.eye(classes, dtype=np.float32)
+        self._batch_size = batch_size
+        self._share = share
+        self._ahead = Prefetcher(self._make, len(self), usable_cores() if workers is None else workers)
+        self.handed: dict[int, Handed] = {}
+        """When each batch was last asked for and given."""
+        self.failure: Exception | None = None
+        """What making a batch has raised."""
+
+    def __len__(self) -> int:
+        return -(-self._share.usable(len(self._indices)) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        asked_s = time.monotonic()
+        try:
+            batch = self._ahead(index)
+        except Exception as error:
+            self.failure = error
+            raise
+        self.handed[index] = Handed(asked_s, time.monotonic())
+        return batch
+
+    def _make(self, index: int) -> Batch:
+        raise NotImplementedError
+
+    def _chosen(self, order: Indices, index: int) -> Indices:
+        """The pictures of the whole batch."""
+        return order[: self._share.usable(len(order))][index * self._batch_size : (index + 1) * self._batch_size]
+
+    def _labels(self, chosen: Indices) -> NDArray[np.float32]:
+        return self._one_hot[self._split.labels[chosen]]
+
+
+@contextmanager
+def own_errors(*batches: _Batches) -> Iterator[None]:
+    """Raises what a batch raised while Keras drew it, not what the backend makes of that (a text with a traceback)."""
+    try:
+        yield
+    except Exception:
+        if failure := next((b.failure for b in batches if b.failure), None):
+            raise failure from None
+        raise
+
+
+class EvaluationBatches(_Batches):
+    """The pictures at `indices` in their order, unchanged."""
+
+    def _make(self, index: int) -> Batch:
+        chosen = self._chosen(self._indices, index)
+        chosen = chosen[self._share.rows(len(chosen))]
+        if self._placed:
+            return self._placed.batch(chosen, None), self._labels(chosen)
+        return self._split.pictures(chosen), self._labels(chosen)
+
+
+class TrainingBatches(_Batches):
+    """The pictures at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
+
+    def __init__(
+        self,
+        split: Split,
+        indices: Indices,
+        classes: int,
+        recipe: Recipe,
+        workers: int | None = None,
+        share: Share = WHOLE,
+        placed: Placed | None = None,
+    ) -> None:
+        super().__init__(split, indices, classes, recipe.batch_size, workers, share, placed)
+        self._recipe = recipe
+        self.epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = np.random.default_rng((self._recipe.seed, ORDER, epoch)).permutation(self._indices)
+        self._ahead.restart()
+
+    def _make(self, index: int) -> Batch:
+        chosen = self._chosen(self._order, index)
+        rows, random = self._share.rows(len(chosen)), self._random(index)
+        if not self._recipe.mixup:
+            return self._augmented(chosen[rows], RowsOf(random, rows, len(chosen)))
+        # Partners may lie in the rows of other processes: each makes the whole batch, and keeps its rows.
+        pictures, labels = mix_up(*self._augmented(chosen, random), self._recipe.mixup, random)
+        return pictures[rows], labels[rows]
+
+    def _random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
+
+    def _augmented(self, chosen: Indices, random: Random) -> Batch:
+        if self._placed:
+            return self._placed.batch(chosen, random), self._labels(chosen)
+        return augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
+
+    def _pictures(self, chosen: Indices, random: Random) -> NDArray[np.uint8]:
+        recipe = self._recipe
+        if not recipe.crop_area:
+            return self._split.pictures(chosen)
+        return self._split.parts(chosen, random_boxes(len(chosen), recipe.crop_area, recipe.crop_aspect, random))

@@ -1,0 +1,83 @@
+"""Name -> loader, one explicit table: official files, and folders of pictures in whatever form is asked for."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.data.datasets import cifar10, imagenette, mnist, xo
+from training.data.datasets.base import Dataset
+from training.data.datasets.cache import PictureCache, cache_limit_bytes
+from training.data.datasets.folder_listing import Listing, list_pictures
+from training.data.datasets.image_files import Form
+from training.data.datasets.image_folder import Drawn, Wanted, all_of, as_dataset
+from training.errors import TrainingError
+
+DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+    "mnist": mnist.load,
+    "cifar10": cifar10.load,
+    "xo": xo.load,
+}
+FOLDER = "folder"
+"""The data set of the user's own pictures."""
+FOLDERS: dict[str, tuple[str, Callable[[Path | None], Listing]]] = {
+    "imagenette": (imagenette.TITLE, imagenette.find),
+}
+
+
+def load(
+    name: str,
+    data_dir: Path | None = None,
+    note: str | None = None,
+    folder: Path | None = None,
+    wanted: Wanted | None = None,
+) -> Dataset:
+    """Loads the data set called `name` from `data_dir`, from CONVOY_DATA, or else by downloading it.
+
+    "folder" is the pictures in `folder`. `note` is what the user knows about these files ("a JPEG copy"); it goes
+    wherever a result goes. Raises TrainingError for an unknown name, and for files that are missing or damaged.
+    """
+    if name in DATASETS:
+        dataset = DATASETS[name](_official(data_dir))
+    else:
+        title, listing = listing_of(name, data_dir, folder)
+        if wanted is None:
+            raise TrainingError(f"{name} has pictures of any size: nothing here says which is wanted.")
+        dataset = as_dataset(name, title, listing, wanted, PictureCache(cache_limit_bytes()))
+    dataset.check_labels()
+    notes = [text for text in (note, dataset.note) if text]
+    return replace(dataset, note="; ".join(notes) or None)
+
+
+def load_to_measure(
+    name: str,
+    data_dir: Path | None,
+    folder: Path | None,
+    labels: Sequence[str] | None,
+    form: Form,
+    drawn: Drawn | None = None,
+) -> Dataset:
+    """The test set of a folder of pictures, for a network with these labels; all of them where it has none.
+
+    `drawn` is the part that a run has kept for the test where the folder does not say. Raises TrainingError.
+    """
+    title, listing = listing_of(name, data_dir, folder, least=1)
+    return all_of(name, title, listing, labels or listing.labels, form, drawn)
+
+
+def listing_of(name: str, data_dir: Path | None, folder: Path | None, least: int = 2) -> tuple[str, Listing]:
+    """Title and files of a data set that is a folder of pictures of at least so many classes. Raises TrainingError."""
+    if name in FOLDERS:
+        title, find = FOLDERS[name]
+        return title, find(_official(data_dir))
+    if name != FOLDER:
+        raise TrainingError(f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *FOLDERS])}.")
+    if folder is None:
+        raise TrainingError("This needs a folder of pictures: name it with --data.")
+    return f"Pictures of the folder {folder.resolve().name!r}", list_pictures(folder, least)
+
+
+def _official(data_dir: Path | None) -> Path | None:
+    """The folder of official files that the user names: by option, or in CONVOY_DATA."""
+    named = os.environ.get("CONVOY_DATA")
+    return Path(named) if data_dir is None and named else data_dir

@@ -1,0 +1,132 @@
+"""What a data set is to the rest of training: labels, a training split and a test split. Knows no Keras."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.model_store.manifest import Preprocessing
+from training.data.datasets.image_files import Boxes, scaled_part
+from training.errors import TrainingError
+
+SQUEEZED = Preprocessing()
+
+
+class Split(Protocol):
+    """Pictures by index, all of one shape, with their labels."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every picture."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class of every picture, shape (pictures,)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The pictures at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
+        ...
+
+    def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+        """Of each of these pictures the part that `boxes` names, scaled to `shape`. Threads may share it too."""
+        ...
+
+    def encoded(self, index: int) -> bytes:
+        """One picture as the bytes of a picture file, as a client of the service would send it."""
+        ...
+
+    def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+        """Those of these pictures that cannot be decoded: index -> file and reason, in one line."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySplit:
+    """A split that lies in memory: `images` uint8 (pictures, height, width, channels), `labels` int64 (pictures,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.images[indices]
+
+    def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+        height, width, _ = self.shape
+        parts = [scaled_part(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
+        return np.stack(parts)
+
+    def encoded(self, index: int) -> bytes:
+        return png(self.images[index])
+
+    def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Named classes with their pictures.
+
+    `note` tells what a reader of a result must know about these very files, `limits` what a network trained on such
+    pictures will not be able to do, in one sentence. `preprocessing` is how a picture file becomes one of these.
+    `origin` is what a run records to find the same pictures again, `bad_train` and `bad_test` are the indices of those
+    that are left out because they cannot be read.
+    """
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    train: Split
+    test: Split
+    note: str | None = None
+    limits: str | None = None
+    preprocessing: Preprocessing = SQUEEZED
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    bad_train: tuple[int, ...] = ()
+    bad_test: tuple[int, ...] = ()
+    workers: int | None = None
+    """Threads that make its batches. None: one a core."""
+
+    def check_labels(self) -> None:
+        """Raises TrainingError for a label that names no class."""
+        for split in (self.train, self.test):
+            strange = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
+            if len(strange):
+                raise TrainingError(
+                    f"{self.name} has pictures of class {strange[0]}; it has {len(self.labels)} classes."
+                )
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """A picture, uint8 (height, width, 1 or 3), as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
+    """The folder that holds `files`: `data_dir/folder` or `data_dir`. Raises TrainingError naming what is missing."""
+    candidates = [data_dir / folder, data_dir]
+    for candidate in candidates:
+        if all((candidate / name).is_file() for name in files):
+            return candidate
+    best = max(candidates, key=lambda candidate: sum((candidate / name).is_file() for name in files))
+    missing = ", ".join(name for name in files if not (best / name).is_file())
+    raise TrainingError(
+        f"{best} lacks {missing}: put the official files there, or download them (no --data-dir, no CONVOY_DATA)."
+    )

@@ -1,0 +1,103 @@
+"""CIFAR-10: 50,000 + 10,000 photos of ten kinds of things, 32x32 RGB. Krizhevsky, "Learning multiple layers of
+features from tiny images", 2009; read from its "python version", whose pickles are opened without running their code.
+"""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from training.data.datasets.base import ArraySplit, Dataset, locate
+from training.errors import TrainingError
+
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST = ("test_batch",)
+PICTURES_PER_FILE = 10_000
+VALUES_PER_PICTURE = 3 * 32 * 32
+
+LIMITS = "The photos have 32x32 pixels with one thing filling most of each; larger photos lose nearly all detail."
+
+OFFICIAL_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+NOT_OFFICIAL = "the files differ from the official ones (MD5), so the pixels may"
+
+
+def load(data_dir: Path | None) -> Dataset:
+    """Reads the six batch files from `data_dir/cifar-10-batches-py` or `data_dir`; without one, downloads via Keras.
+
+    A copy that differs from the official files is read as well, and noted. Raises TrainingError for a missing,
+    truncated or corrupt file, naming it and what was expected.
+    """
+    title = "CIFAR-10 photos"
+    if data_dir is None:
+        return Dataset("cifar10", title, LABELS, *_download(), limits=LIMITS)
+    folder = locate(data_dir, "cifar-10-batches-py", TRAIN + TEST)
+    digests: dict[str, str] = {}
+    train, test = (_split(folder, names, digests) for names in (TRAIN, TEST))
+    note = None if digests == OFFICIAL_MD5 else NOT_OFFICIAL
+    return Dataset("cifar10", title, LABELS, train, test, note, LIMITS)
+
+
+def _split(folder: Path, names: tuple[str, ...], digests: dict[str, str]) -> ArraySplit:
+    batches = [_batch(folder / name, digests) for name in names]
+    return ArraySplit(np.concatenate([b.images for b in batches]), np.concatenate([b.labels for b in batches]))
+
+
+def _batch(path: Path, digests: dict[str, str]) -> ArraySplit:
+    expected = f"a CIFAR-10 batch of {PICTURES_PER_FILE:,} pictures was expected. Fetch it again."
+    try:
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "md5").hexdigest()
+            file.seek(0)
+            batch = _HarmlessUnpickler(file, encoding="bytes").load()
+        pixels, labels = batch[b"data"], np.asarray(batch[b"labels"], np.int64)
+    except Exception as error:  # unpickling damaged bytes raises nearly anything
+        raise TrainingError(f"{path} is truncated or corrupt ({error}): {expected}") from error
+    if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (PICTURES_PER_FILE, VALUES_PER_PICTURE):
+        raise TrainingError(f"{path} holds something else: {expected}")
+    if labels.shape != (PICTURES_PER_FILE,) or labels.min() < 0 or labels.max() >= len(LABELS):
+        raise TrainingError(f"{path} has labels that are not 0 to 9, one a picture: {expected}")
+    return ArraySplit(np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding} is not allowed")
+    return text.encode("latin1")
+
+
+class _HarmlessUnpickler(pickle.Unpickler):
+    """Makes NumPy arrays and plain values only: a pickle may otherwise run any code."""
+
+    ALLOWED = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+    }
+
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return self.ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs") from None
+
+
+def _download() -> tuple[ArraySplit, ArraySplit]:
+    import keras
+
+    try:
+        parts = keras.datasets.cifar10.load_data()
+    except Exception as error:  # Keras raises plain Exception when a download fails
+        raise TrainingError(f"CIFAR-10 could not be downloaded: {error}. Give its folder with --data-dir.") from error
+    train, test = (ArraySplit(images, labels.reshape(-1).astype(np.int64)) for images, labels in parts)
+    return train, test

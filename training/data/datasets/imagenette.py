@@ -1,0 +1,39 @@
+"""Imagenette: photos of ten easily told classes of ImageNet, 9,469 + 3,925. Howard, github.com/fastai/imagenette."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from training.data.datasets.folder_listing import Listing, list_pictures
+from training.errors import TrainingError
+
+TITLE = "Imagenette photos"
+FOLDERS = ("imagenette2-160", "imagenette2-320", "imagenette2", "imagenette")
+LABELS = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
+
+def find(data_dir: Path | None) -> Listing:
+    """The files of `data_dir/imagenette2-160` (or -320, or full size), or of `data_dir`; `val` is the test set.
+
+    Raises TrainingError when they are not there, or not all ten classes.
+    """
+    if data_dir is None:
+        raise TrainingError(
+            "Imagenette is not downloaded by itself: unpack imagenette2-160.tgz (github.com/fastai/imagenette) into a "
+            "folder and name that with --data-dir or CONVOY_DATA."
+        )
+    folder = next((data_dir / name for name in FOLDERS if (data_dir / name).is_dir()), data_dir)
+    listing = list_pictures(folder)
+    if listing.labels != tuple(LABELS) or listing.test is None:
+        raise TrainingError(f"{folder} is not Imagenette: train/ and val/ with {', '.join(LABELS)} were expected.")
+    return replace(listing, labels=tuple(LABELS.values()))

@@ -1,0 +1,76 @@
+"""MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey. LeCun, Cortes, Burges; the idx format is described there."""
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.model_store.manifest import Preprocessing
+from training.data.datasets.base import ArraySplit, Dataset, locate
+from training.errors import TrainingError
+
+LABELS = tuple("0123456789")
+LIMITS = (
+    "The digits are light on a dark ground, one a picture, in the middle of a 20x20 box: dark ink on white paper must "
+    "be inverted first, and a longer number cut into its digits."
+)
+DARK = Preprocessing(background=0)
+PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
+IMAGES, IMAGES_MAGIC = "{}-images-idx3-ubyte.gz", 0x803
+LABELS_FILE, LABELS_MAGIC = "{}-labels-idx1-ubyte.gz", 0x801
+FILES = tuple(file.format(prefix) for prefix, _ in PARTS.values() for file in (IMAGES, LABELS_FILE))
+
+
+def load(data_dir: Path | None) -> Dataset:
+    """Reads the four official files from `data_dir/mnist` or `data_dir`; without one, downloads through Keras.
+
+    Raises TrainingError for a missing, truncated or corrupt file, naming it and what was expected.
+    """
+    if data_dir is None:
+        train, test = _download()
+    else:
+        folder = locate(data_dir, "mnist", FILES)
+        train, test = (_split(folder, *part) for part in PARTS.values())
+    return Dataset("mnist", "MNIST handwritten digits", LABELS, train, test, limits=LIMITS, preprocessing=DARK)
+
+
+def _split(folder: Path, prefix: str, count: int) -> ArraySplit:
+    images = _idx(folder / IMAGES.format(prefix), IMAGES_MAGIC, (count, 28, 28))
+    path = folder / LABELS_FILE.format(prefix)
+    labels = _idx(path, LABELS_MAGIC, (count,))
+    if labels.max() >= len(LABELS):
+        raise TrainingError(f"{path} is corrupt: label {labels.max()} found, 0 to 9 expected. Fetch it again.")
+    return ArraySplit(images[..., np.newaxis], labels.astype(np.int64))
+
+
+def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An idx file: four bytes of magic number, one big-endian uint32 per dimension, then the bytes."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except OSError as error:  # gzip.BadGzipFile is one too
+        raise TrainingError(f"{path} cannot be read: {error}. The official gzip file was expected.") from error
+    except (EOFError, zlib.error) as error:
+        raise TrainingError(f"{path} is truncated or corrupt: {error}. Fetch it again.") from error
+    expected = struct.pack(f">{1 + len(shape)}I", magic, *shape)
+    if not data.startswith(expected):
+        raise TrainingError(f"{path} is not the official file: an idx header for uint8 {shape} was expected.")
+    if len(data) != len(expected) + np.prod(shape):
+        raise TrainingError(
+            f"{path} is truncated or corrupt: {np.prod(shape):,} values were expected, {len(data) - len(expected):,} "
+            "found. Fetch it again."
+        )
+    return np.frombuffer(data, np.uint8, offset=len(expected)).reshape(shape)
+
+
+def _download() -> tuple[ArraySplit, ArraySplit]:
+    import keras
+
+    try:
+        parts = keras.datasets.mnist.load_data()
+    except Exception as error:  # Keras raises plain Exception when a download fails
+        raise TrainingError(f"MNIST could not be downloaded: {error}. Give its folder with --data-dir.") from error
+    train, test = (ArraySplit(images[..., np.newaxis], labels.astype(np.int64)) for images, labels in parts)
+    return train, test

@@ -1,0 +1,82 @@
+"""X's and O's, drawn here: moved, scaled, turned and thickened by chance, 24x24 grey, ink bright on dark paper."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.data.datasets.base import ArraySplit, Dataset
+
+LABELS = ("X", "O")
+SIDE_PX = 24
+TRAINING_PICTURES, TEST_PICTURES = 4000, 1000
+SEED = 20
+
+# The glyphs' own square is -1..1; ranges of what chance does to it.
+SHIFT_PX = (-3.0, 3.0)
+HALF_SIZE_PX = (5.0, 9.0)
+ASPECT = (0.75, 1.33)
+TURN_DEGREES = (-30.0, 30.0)
+THICKNESS_PX = (1.0, 4.0)
+
+
+def load(data_dir: Path | None) -> Dataset:
+    """The same 4,000 + 1,000 pictures every time, half of them X's; needs no files and ignores `data_dir`."""
+    random = np.random.default_rng(SEED)
+    train, test = (_split(count, random) for count in (TRAINING_PICTURES, TEST_PICTURES))
+    return Dataset("xo", "Generated X's and O's", LABELS, train, test)
+
+
+def lesson() -> NDArray[np.uint8]:
+    """The X of the lesson, uint8 (9, 9, 1): one pixel wide strokes, ink 255, paper 0."""
+    stroke = np.eye(7, dtype=bool)
+    return np.pad((stroke | stroke[::-1]) * np.uint8(255), 1)[..., np.newaxis]
+
+
+def draw(is_x: NDArray[np.bool_], random: Generator) -> NDArray[np.uint8]:
+    """One picture for each element, uint8 (n, 24, 24, 1); the strokes' edges are smooth."""
+    count = len(is_x)
+    scale = random.uniform(*HALF_SIZE_PX, (count, 1, 1))
+    aspect = random.uniform(*ASPECT, (count, 1, 1)) ** 0.5
+    across, down = _own_coordinates(count, random)
+    distance_px = np.where(
+        is_x[:, None, None],
+        _from_cross(across, down, scale * aspect, scale / aspect),
+        _from_ellipse(across, down, scale * aspect, scale / aspect),
+    )
+    thickness_px = random.uniform(*THICKNESS_PX, (count, 1, 1))
+    ink = np.clip(thickness_px / 2 + 0.5 - distance_px, 0, 1)
+    return np.rint(255 * ink).astype(np.uint8)[..., np.newaxis]
+
+
+def _split(count: int, random: Generator) -> ArraySplit:
+    labels = random.permutation(np.arange(count) % len(LABELS))
+    return ArraySplit(draw(labels == LABELS.index("X"), random), labels.astype(np.int64))
+
+
+def _own_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where each pixel lies from its picture's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
+    shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
+    angle = np.radians(random.uniform(*TURN_DEGREES, (count, 1, 1)))
+    centred = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2
+    x, y = centred[None, None, :] - shift[0], centred[None, :, None] - shift[1]
+    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+
+
+def _from_cross(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
+    """Distance in pixels from the nearer of the two diagonals."""
+    length = np.hypot(half_width, half_height)
+    nearest = np.inf
+    for slope in (1, -1):
+        along = np.clip((x * half_width + slope * y * half_height) / length, -length, length)
+        distance = np.hypot(x - along * half_width / length, y - slope * along * half_height / length)
+        nearest = np.minimum(nearest, distance)
+    return nearest
+
+
+def _from_ellipse(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
+    """Distance in pixels from the outline, to first order: exact for circles, close for these ellipses."""
+    value = np.hypot(x / half_width, y / half_height)
+    slope = np.hypot(x / half_width**2, y / half_height**2)
+    return np.abs(value - 1) * value / np.maximum(slope, 1e-9)

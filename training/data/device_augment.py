@@ -1,0 +1,128 @@
+"""Pictures that lie in the device's memory and are shifted, mirrored and cut out there, in the training step itself.
+
+The host draws a few numbers a picture, the same as `training.data.augment` draws, and the device makes of them the same
+pixels, to the bit: where pictures are made changes no result. One core of a Xeon makes 80,000 of 32x32 a second moved
+and mirrored, and 45,000 with a hole too; whatever learns faster would wait.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from training.data.datasets.base import ArraySplit, Split
+from training.data.sharding import Random
+from training.errors import TrainingError
+from training.recipes.base import Recipe
+
+PICTURES = "pictures"
+Shape = tuple[int, int, int]
+Indices = NDArray[np.int64]
+
+
+class Placed(NamedTuple):
+    """A split's pictures on the device, uint8 (pictures, height, width, channels), and what is done to them."""
+
+    pictures: Any
+    recipe: Recipe
+
+    def batch(self, chosen: Indices, random: Random | None) -> dict[str, Any]:
+        """What the network is given for the pictures at `chosen`; without a generator they stay as they are."""
+        shape = tuple(self.pictures.shape[1:])
+        drawn = (
+            unchanged(self.recipe, shape, len(chosen))
+            if random is None
+            else draw(self.recipe, shape, len(chosen), random)
+        )
+        return {PICTURES: self.pictures, "index": chosen.astype(np.int32), **drawn}
+
+
+def place(split: Split, recipe: Recipe) -> Placed:
+    """Copies a split to the device. Raises TrainingError where its pictures are files, and without JAX."""
+    if keras.backend.backend() != "jax":
+        raise TrainingError("on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
+    if not isinstance(split, ArraySplit):
+        raise TrainingError("on_device=true is for data sets that fit into memory whole: leave it out for folders.")
+    return Placed(ops.convert_to_tensor(split.images, "uint8"), recipe)
+
+
+def draw(recipe: Recipe, shape: Shape, count: int, random: Random) -> dict[str, NDArray[np.int32]]:
+    """The random numbers of a batch, in the order in which `training.data.augment` draws them."""
+    drawn = unchanged(recipe, shape, count)
+    height, width, _ = shape
+    if recipe.shift_px:
+        drawn["top"], drawn["left"] = (random.integers(0, 2 * recipe.shift_px + 1, count) for _ in range(2))
+    if recipe.flip:
+        drawn["mirrored"] = random.random(count) < 0.5
+    if recipe.cutout_px:
+        drawn["row"], drawn["column"] = (random.integers(0, side, (count, 1))[:, 0] for side in (height, width))
+    return {name: values.astype(np.int32) for name, values in drawn.items()}
+
+
+def unchanged(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.int32]]:
+    """The numbers with which every picture stays as it is: in the middle, and its hole outside."""
+    far = -2 * (recipe.cutout_px + max(shape))
+    values = {"top": recipe.shift_px, "left": recipe.shift_px, "mirrored": 0, "row": far, "column": far}
+    return {name: np.full(count, value, np.int32) for name, value in values.items()}
+
+
+def fed_on_device(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """The same network, with the same weights in the same order, for what `Placed.batch` gives."""
+    shape = tuple(model.input.shape[1:])
+    inputs = {PICTURES: keras.Input(shape, dtype="uint8", name=PICTURES), "index": _number("index")}
+    inputs |= {name: _number(name) for name in ("top", "left", "mirrored", "row", "column")}
+    made = Augmented(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, shape, name="augmented")(inputs)
+    return keras.Model(inputs, model(made), name=model.name)
+
+
+class Augmented(keras.layers.Layer):
+    """Pictures at `index`, moved, mirrored and with a hole, float32 0..255. One gather: it reads no pixel twice."""
+
+    def __init__(
+        self, shift_px: int, fill: str, cutout_px: int, mean: tuple[float, ...], shape: Shape, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        self._shift_px, self._fill, self._cutout_px, self._shape = shift_px, fill, cutout_px, shape
+        self._colour = np.rint(255 * np.array(mean)).astype(np.float32)
+
+    def call(self, inputs: Mapping[str, Any]) -> Any:
+        height, width, channels = self._shape
+        rows = inputs["top"][:, None] + ops.arange(height, dtype="int32") - self._shift_px
+        across = ops.arange(width, dtype="int32")
+        across = ops.where(inputs["mirrored"][:, None] > 0, width - 1 - across, across)
+        columns = inputs["left"][:, None] + across - self._shift_px
+        places = _mirrored_at(rows, height)[:, :, None] * width + _mirrored_at(columns, width)[:, None, :]
+        places = inputs["index"][:, None, None] * (height * width) + places
+        pixels = ops.take(ops.reshape(inputs[PICTURES], (-1, channels)), places, axis=0)
+        pixels = ops.cast(pixels, "float32")
+        if self._fill == "black":
+            inside = _is_within(rows, height)[:, :, None] & _is_within(columns, width)[:, None, :]
+            pixels = ops.where(inside[..., None], pixels, 0.0)
+        if not self._cutout_px:
+            return pixels
+        hole = self._hole(inputs["row"], height)[:, :, None] & self._hole(inputs["column"], width)[:, None, :]
+        return ops.where(hole[..., None], self._colour, pixels)
+
+    def _hole(self, centre: Any, side: int) -> Any:
+        first = centre[:, None] - self._cutout_px // 2
+        place = ops.arange(side, dtype="int32")[None]
+        return (place >= first) & (place < first + self._cutout_px)
+
+    def compute_output_spec(self, inputs: Mapping[str, Any]) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *self._shape), "float32")
+
+
+def _number(name: str) -> keras.KerasTensor:
+    return keras.Input((), dtype="int32", name=name)
+
+
+def _mirrored_at(places: Any, side: int) -> Any:
+    """Places past an edge as seen in a mirror there, which shows the edge itself once."""
+    return (side - 1) - ops.abs((side - 1) - ops.abs(places))
+
+
+def _is_within(places: Any, side: int) -> Any:
+    return (places >= 0) & (places < side)

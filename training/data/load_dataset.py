@@ -1,0 +1,165 @@
+"""The data set that a recipe, a run or a version asks for, with its pictures in the form that the network needs.
+
+Pictures that cannot be read are found here, before anything is trained or measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from service.model_store.manifest import Input, Preprocessing
+from training.architectures import own_input
+from training.data import datasets
+from training.data.batches import Portions, portion
+from training.data.datasets import Wanted
+from training.data.datasets.base import Dataset
+from training.data.datasets.image_files import Form
+from training.data.datasets.image_folder import Drawn
+from training.errors import TrainingError
+from training.recipes.base import APPLICATION, Recipe
+from training.runs.run_folder import Run
+
+APPLICATION_INPUT = (224, 224, 3)
+MARGIN = 8 / 7
+"""Of the shorter side over the input where a recipe names none: 256 for 224, as the papers have it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data lie, and what to do with damaged pictures, in the user's words."""
+
+    data_dir: Path | None = None
+    folder: Path | None = None
+    """A folder of pictures, in place of the recipe's data set."""
+    note: str | None = None
+    skip_bad: bool = False
+    workers: int | None = None
+    """Threads that read and augment; None: one a core. Their number changes no result."""
+
+
+DEFAULT = Place()
+
+
+def for_training(recipe: Recipe, place: Place, test_files: Sequence[str] | None = None) -> Dataset:
+    """The recipe's data set, every picture that the recipe uses looked at.
+
+    `test_files` are a folder's test pictures where a run has recorded them. Raises TrainingError that lists those which
+    cannot be read; with `place.skip_bad` they are left out instead, and stand in `origin`.
+    """
+    dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe, test_files))
+    _check_channels(recipe, dataset)
+    portions = portion(dataset, recipe)
+    train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
+    test = dataset.test.unreadable(portions.test)
+    bad = [*train.values(), *test.values()]
+    check_readable(bad, place.skip_bad)
+    origin = {**dataset.origin, "skip_bad": place.skip_bad, "skipped": bad} if dataset.origin else {}
+    left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
+    dataset = replace(dataset, origin=origin, workers=place.workers, **left_out)
+    _check_rest(portion(dataset, recipe), recipe, bad)
+    return dataset
+
+
+def for_resuming(run: Run, place: Place) -> Dataset:
+    """The data set as the run had it. Raises TrainingError when its pictures have changed since."""
+    recorded = run.info()["dataset"]
+    origin = recorded.get("origin", {})
+    place = replace(_recorded(run, place), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
+    dataset = for_training(run.recipe(), place, origin.get("test_files"))
+    if origin and dataset.origin["digest"] != origin["digest"]:
+        where = dataset.origin["folder"]
+        raise TrainingError(f"The pictures in {where} have changed since {run.folder} began: start a new run.")
+    return dataset
+
+
+def for_measuring(run: Run, place: Place) -> Dataset:
+    """The data set of a run with the run's own test pictures. Raises TrainingError when they are gone or damaged."""
+    recorded = run.info()["dataset"]
+    origin = recorded.get("origin", {})
+    recipe, place = run.recipe(), _recorded(run, place)
+    wanted = _wanted(recipe, origin.get("test_files"))
+    note = place.note or recorded["given_note"]
+    dataset = datasets.load(recipe.dataset, place.data_dir, note, place.folder, wanted)
+    return _readable(dataset, place.skip_bad or origin.get("skip_bad", False))
+
+
+def for_network(
+    name: str | None,
+    place: Place,
+    expects: Input,
+    how: Preprocessing,
+    labels: Sequence[str] | None,
+    drawn: Drawn | None = None,
+) -> Dataset:
+    """A data set to measure any network on, or the pictures of `place.folder`; these fit its `labels` by name.
+
+    Of a folder without `val/` these are all pictures, or those that were `drawn` for the test. Raises TrainingError
+    when there is none, and for pictures that it cannot take.
+    """
+    name = datasets.FOLDER if place.folder else name
+    if name is None:
+        raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of pictures.")
+    if name in datasets.DATASETS:
+        return datasets.load(name, place.data_dir, place.note)
+    dataset = datasets.load_to_measure(name, place.data_dir, place.folder, labels, Form(expects, how), drawn)
+    return _readable(replace(dataset, note=place.note or dataset.note), place.skip_bad)
+
+
+def form_of(recipe: Recipe) -> Form:
+    """What a folder's pictures become for the recipe's network. Raises TrainingError for an unknown network."""
+    is_application = recipe.architecture.startswith(APPLICATION)
+    height, width, channels = APPLICATION_INPUT if is_application else own_input(recipe.architecture)
+    size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
+    if recipe.resize == "squash":
+        return Form(size, Preprocessing())
+    shorter = recipe.shorter_px or round(MARGIN * max(size.height, size.width))
+    return Form(size, Preprocessing(resize="shorter", shorter=shorter))
+
+
+def check_readable(bad: Sequence[str], skip_bad: bool) -> None:
+    """Raises TrainingError that lists these pictures, "file: reason" each, unless they are to be skipped."""
+    if bad and not skip_bad:
+        lines = "\n".join(f"  {line}" for line in bad)
+        raise TrainingError(f"Pictures that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")
+
+
+def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
+    for name in ("saturation", "lighting"):
+        if getattr(recipe, name) and dataset.train.shape[-1] == 1:
+            raise TrainingError(
+                f"{name} changes colours; {dataset.name} is grey for {recipe.architecture}: set {name}=0."
+            )
+
+
+def _check_rest(portions: Portions, recipe: Recipe, bad: list[str]) -> None:
+    wanted = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
+    for part, purpose in wanted.items():
+        if not len(getattr(portions, part)) and (part != "validation" or recipe.validation):
+            raise TrainingError(f"No picture is left {purpose}: {_reason(bad)}")
+
+
+def _reason(bad: list[str]) -> str:
+    if bad:
+        return f"{len(bad):,} cannot be read, such as {bad[0]}"
+    return "a class needs two or more, of which one is for the test, or a val/ folder beside train/."
+
+
+def _wanted(recipe: Recipe, test_files: Sequence[str] | None) -> Wanted:
+    return Wanted(form_of(recipe), recipe.test_share, recipe.seed, test_files)
+
+
+def _recorded(run: Run, place: Place) -> Place:
+    """The place with the folder that the run had, unless the user names another."""
+    origin = run.info()["dataset"].get("origin", {})
+    if run.recipe().dataset != datasets.FOLDER or place.folder or not origin:
+        return place
+    return replace(place, folder=Path(origin["folder"]))
+
+
+def _readable(dataset: Dataset, skip_bad: bool) -> Dataset:
+    """The data set, all of its test pictures looked at. Raises TrainingError unless damaged ones are to be skipped."""
+    bad = dataset.test.unreadable(np.arange(len(dataset.test)))
+    check_readable(list(bad.values()), skip_bad)
+    return replace(dataset, test=dataset.test.without(list(bad))) if bad else dataset

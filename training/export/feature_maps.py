@@ -1,0 +1,134 @@
+"""What lies between: the graph that shows a network's first filters and its feature maps, beside the model it is of."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+from keras import layers
+from numpy.typing import NDArray
+
+from service.errors import BrokenVersion
+from service.inference.session import FeatureSession
+from service.model_store.manifest import (
+    FEATURES,
+    FILTERS,
+    MAPS,
+    ExtraGraph,
+    Input,
+    Manifest,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
+from training.errors import TrainingError
+from training.export.graph import editor
+from training.export.graph.keras_to_onnx import to_onnx
+from training.export.parity import Sample, check_maps, check_parity, sample_split
+from training.export.serving_model import DETECTION, Scaling, scaled, servable
+from training.export.serving_pipeline import ServicePath
+from training.export.sources import Source
+from training.fit.callbacks import Say
+
+FILE = "features.onnx"
+SMALL_BYTES = 1_200_000
+LARGE_PART = 4
+"""The graph holds the weights of what it shows a second time: up to SMALL_BYTES, or this part of a large network's."""
+FLOAT_BYTES = 4
+
+_ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
+_POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
+_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+
+
+def write_features(
+    folder: Path, model: keras.Model, scaling: Scaling, expects: Input, sample: Sample, say: Say
+) -> ExtraGraph | None:
+    """Writes the graph into a version's folder and says what it shows; None for a network without feature maps.
+
+    `model` is the network as it was trained. Raises TrainingError when the graph fails the parity check.
+    """
+    shown = shown_layers(model, max(SMALL_BYTES, model.count_params() * FLOAT_BYTES // LARGE_PART))
+    if not shown:
+        say("no feature maps: no layer of the network gives pictures")
+        return None
+    network = features_network(model, scaling, shown)
+    converted = to_onnx(network)
+    for name, kernels in first_filters(model).items():
+        editor.add_constant_output(converted, f"{FILTERS}{name}", kernels)
+    onnx.save(converted, folder / FILE)
+    parity = check_maps(network, FeatureSession(folder / FILE, expects), sample)
+    say(f"feature maps of {', '.join(layer.name for layer in shown)}: parity over {parity.pictures} pictures")
+    return ExtraGraph(file=FILE, sha256=sha256_of(folder / FILE), parity=parity)
+
+
+def add_features(folder: Path, source: Source, say: Say) -> None:
+    """Adds the graph to a published version; its other files stay as they are.
+
+    In place, and not as a new version, because no answer of the version changes.
+
+    Raises TrainingError where `source` has no data set, or is not the network that the version was made of: they must
+    agree as at an export.
+    """
+    if source.dataset is None:
+        raise TrainingError("The parity check needs real pictures: give a run, or --dataset NAME.")
+    manifest = _manifest_of(folder)
+    sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
+    graph_file = folder / manifest.variants[0].file
+    path = ServicePath(graph_file, manifest.input, manifest.preprocessing, manifest.classes)
+    check_parity(servable(source.model, Scaling(), "detect", sample.images[:DETECTION]), path, sample)
+    extra = write_features(folder, source.model, Scaling(), manifest.input, sample, say)
+    if extra is not None:
+        manifest = _manifest_of(folder)  # anew: variants may have been added meanwhile
+        graphs = manifest.extra_graphs | {FEATURES: extra}
+        write_manifest(manifest.model_copy(update={"extra_graphs": graphs}), folder)
+
+
+def shown_layers(model: keras.Model, limit_bytes: int) -> list[keras.layers.Layer]:
+    """The first layer that gives feature maps, and the last one at each of their sizes, in the network's order.
+
+    Layers that need more than `limit_bytes` of weights are left out.
+    """
+    fitting = [layer for layer in model.layers if _gives_maps(layer) and _bytes_up_to(model, layer) <= limit_bytes]
+    last = {layer.output.shape[1:3]: layer.name for layer in fitting}
+    return [layer for at, layer in enumerate(fitting) if at == 0 or layer.name in last.values()]
+
+
+def features_network(model: keras.Model, scaling: Scaling, shown: list[keras.layers.Layer]) -> keras.Model:
+    """Pixels 0..255 to the outputs of these layers, float32 (n, height, width, channels), by their names in a graph."""
+    image = keras.Input(model.inputs[0].shape[1:], name="image")
+    maps = keras.Model(model.inputs, {f"{MAPS}{layer.name}": layer.output for layer in shown})
+    return keras.Model(image, maps(scaled(image, scaling), training=False))
+
+
+def first_filters(model: keras.Model) -> dict[str, NDArray[np.float32]]:
+    """The kernels of the first convolution, (filters, height, width, 1 or 3), by its name; empty where there is none
+    that looks at the picture itself."""
+    first = next((layer for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
+    if first is None or first.kernel.shape[2] not in (1, 3):
+        return {}
+    kernels = keras.ops.convert_to_numpy(first.kernel).astype(np.float32)
+    return {first.name: np.ascontiguousarray(np.moveaxis(kernels, -1, 0))}
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    try:
+        return read_manifest(folder)
+    except BrokenVersion as error:
+        raise TrainingError(f"{error.message} {error.hint}") from error
+
+
+def _gives_maps(layer: keras.layers.Layer) -> bool:
+    """Whether a layer ends a step whose output people look at: what was activated, pooled or joined, channels last."""
+    try:
+        shape = layer.output.shape
+    except AttributeError:  # never called, or called several times
+        return False
+    if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] == 1:
+        return False
+    activated = isinstance(layer, _CONVOLUTIONS) and layer.activation is not keras.activations.linear
+    return activated or isinstance(layer, (*_ACTIVATIONS, *_POOLINGS, layers.Concatenate))
+
+
+def _bytes_up_to(model: keras.Model, layer: keras.layers.Layer) -> int:
+    return keras.Model(model.inputs, layer.output).count_params() * FLOAT_BYTES

@@ -1,0 +1,61 @@
+"""Several graphs of the service's contract as one: the mean of their probabilities. Knows ONNX and nothing else."""
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import TensorProto, compose, helper, version_converter
+
+from service.model_store.manifest import IMAGE, PROBABILITIES
+from training.errors import TrainingError
+from training.export.graph.editor import BATCH
+
+
+def averaged(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int], classes: int) -> onnx.ModelProto:
+    """A graph that asks every member about the same `image` and gives the mean of what they answer.
+
+    Raises TrainingError for members whose operators are of versions that cannot be joined.
+    """
+    opset = max(_opset(member) for member in members)
+    named = [_named(member, f"member{number}/", opset) for number, member in enumerate(members, 1)]
+    answers = [f"member{number}/{PROBABILITIES}" for number in range(1, len(members) + 1)]
+    graph = helper.make_graph(
+        [*(node for member in named for node in member.graph.node), helper.make_node("Mean", answers, [PROBABILITIES])],
+        "ensemble",
+        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, *shape])],
+        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH, classes])],
+        [tensor for member in named for tensor in member.graph.initializer],
+    )
+    others = {entry.domain: entry for member in named for entry in member.opset_import if entry.domain}
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset), *others.values()],
+        functions=[function for member in named for function in member.functions],
+        ir_version=max(member.ir_version for member in members),
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def _named(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
+    """The member at the common opset, all its names its own but the input's."""
+    renamed = compose.add_prefix(_at(member, opset), prefix)
+    for node in renamed.graph.node:
+        for index, tensor in enumerate(node.input):
+            if tensor == prefix + IMAGE:
+                node.input[index] = IMAGE
+    return renamed
+
+
+def _at(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    if _opset(member) == opset:
+        return member
+    try:
+        return version_converter.convert_version(member, opset)
+    except Exception as error:  # what a converter of one operator runs into
+        raise TrainingError(
+            f"A member of opset {_opset(member)} cannot be joined with one of {opset}: export it again."
+        ) from error
+
+
+def _opset(member: onnx.ModelProto) -> int:
+    return next(entry.version for entry in member.opset_import if entry.domain in ("", "ai.onnx"))

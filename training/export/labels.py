@@ -1,0 +1,57 @@
+"""The classes of a network made elsewhere: their names from a file, and which of them a picture file is named after."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.errors import TrainingError
+from training.export.sources import read_labels
+
+SYNSET = re.compile(r"^(n\d{8})[_-]?")
+"""ImageNet's identifiers, with which its pictures' names start."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """`labels` in order; `ids` are other names for them (ImageNet's synsets), empty where there are none."""
+
+    labels: tuple[str, ...]
+    ids: tuple[str, ...] = ()
+
+    def of_file(self, picture: Path, below: Path) -> int | None:
+        """The class that a picture's folder, or else its name, tells; None where neither does."""
+        known = self._known()
+        folder = picture.parent.name if picture.parent != below else ""
+        match = SYNSET.match(picture.stem)
+        rest = SYNSET.sub("", picture.stem)
+        for name in (folder, match[1] if match else "", rest, re.sub(r"[ _-]*\d+$", "", rest)):
+            if name and _plain(name) in known:
+                return known[_plain(name)]
+        return None
+
+    def _known(self) -> dict[str, int]:
+        count = Counter(map(_plain, self.labels))
+        known = {_plain(label): index for index, label in enumerate(self.labels) if count[_plain(label)] == 1}
+        return known | {_plain(name): index for index, name in enumerate(self.ids)}
+
+
+def read_classes(path: Path) -> Classes:
+    """A text file of one label a line, or Keras' imagenet_class_index.json. Raises TrainingError."""
+    if path.suffix.lower() != ".json":
+        return Classes(read_labels(path))
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        rows = [entries[str(index)] for index in range(len(entries))]
+        if all(isinstance(row, str) for row in rows):
+            return Classes(tuple(rows))
+        return Classes(tuple(str(label) for _, label in rows), tuple(str(name) for name, _ in rows))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f'{path} is not of the form {{"0": ["n01440764", "tench"], ...}}.') from error
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

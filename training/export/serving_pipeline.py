@@ -1,0 +1,54 @@
+"""The service's own way from the bytes of a picture to probabilities, for measuring what will really be served."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.cores import usable_cores
+from service.errors import ModelFailed
+from service.inference.session import Session
+from service.model_store.manifest import Input, Preprocessing
+from training.data.datasets.base import Split
+from training.data.datasets.image_files import prepare_file
+from training.errors import TrainingError
+from training.fit.scores import Scores, score
+
+BATCH_SIZE = 64
+
+
+class ServicePath:
+    """Decoding, preprocessing and the session of one exported graph, with onnxruntime's optimisations on."""
+
+    def __init__(self, graph: Path, expects: Input, preprocessing: Preprocessing, classes: int) -> None:
+        """Raises BrokenVersion when the service could not load the graph."""
+        self._expects = expects
+        self._preprocessing = preprocessing
+        self._session = Session(graph, expects, classes, usable_cores())
+
+    def run(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
+        """Probabilities (n, classes) of prepared pictures (n, height, width, channels). Raises TrainingError."""
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([self._run(images[start : start + batch_size]) for start in starts])
+
+    def probabilities(self, pictures: Iterable[bytes]) -> NDArray[np.float32]:
+        """Probabilities (n, classes) of picture files."""
+        prepared = (prepare_file(encoded, self._expects, self._preprocessing) for encoded in pictures)
+        return np.concatenate([self._run(np.stack(batch)) for batch in _batched(prepared)])
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            return self._session.run(images)
+        except ModelFailed as error:
+            raise TrainingError(f"The graph gives no answers that could be used: {error.message}") from error
+
+    def score(self, split: Split) -> Scores:
+        """How good the graph is on a whole split, every picture sent through as a file."""
+        return score(self.probabilities(split.encoded(index) for index in range(len(split))), split.labels)
+
+
+def _batched(images: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+    while batch := list(islice(images, BATCH_SIZE)):
+        yield batch

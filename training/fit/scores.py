@@ -1,0 +1,58 @@
+"""How good a network is on labelled pictures: accuracy, loss, confusion. The network may be Keras' or the service's."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.batches import EvaluationBatches, own_errors
+from training.data.datasets.base import Split
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network got right. `confusion[i][j]` counts pictures of class i that were called class j."""
+
+    pictures: int
+    accuracy: float
+    loss: float
+    confusion: list[list[int]]
+    per_class_accuracy: list[float | None]
+    """None for a class without pictures."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Scores:
+    """Compares probabilities, (n, classes), with the right classes, (n,). The loss is the mean cross entropy."""
+    count, classes = probabilities.shape
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    right, totals = confusion.diagonal(), confusion.sum(axis=1)
+    of_the_right_one = probabilities[np.arange(count), labels].astype(np.float64)
+    return Scores(
+        pictures=count,
+        accuracy=float(right.sum() / count),
+        loss=float(-np.log(np.clip(of_the_right_one, 1e-12, 1.0)).mean()),
+        confusion=confusion.tolist(),
+        per_class_accuracy=[float(r / t) if t else None for r, t in zip(right, totals, strict=True)],
+    )
+
+
+def evaluate_network(model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int) -> Scores:
+    """Scores a Keras network that gives logits, on the pictures at `indices`."""
+    batches = EvaluationBatches(split, indices, classes, BATCH_SIZE)
+    with own_errors(batches):
+        logits = model.predict(batches, verbose=0)
+    return score(softmax(logits), split.labels[indices])
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Over the last axis, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

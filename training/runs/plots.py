@@ -1,0 +1,68 @@
+"""Pictures of runs: curves, one run's or several', and confusion matrices. Small PNGs, drawn without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from training.atomic_files import write_whole
+from training.runs.run_folder import Row
+
+DPI = 80
+CELLS_WITH_NUMBERS = 20
+
+
+def plot_curves(history: Sequence[Row], path: Path) -> None:
+    """Loss and accuracy over the epochs, training and (where there is any) validation."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for column, label in ((name, "training"), (f"val_{name}", "validation")):
+            if column in history[0]:
+                axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=label, marker=".")
+        axes.set(title=name, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+def plot_comparison(histories: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Loss and accuracy of several runs by name: of the validation pictures, or the training ones where there are none.
+
+    The losses of runs that were trained for different ones are drawn all the same; the accuracies tell more.
+    """
+    figure = Figure(figsize=(11, 4 + 0.2 * len(histories)), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for run, history in histories.items():
+            column = f"val_{name}" if f"val_{name}" in history[0] else name
+            label = run if column.startswith("val") else f"{run} (training)"
+            axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=label, marker=".")
+        axes.set(title=name, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    _save(figure, path)
+
+
+def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
+    """Right classes down, answers across, shaded by the share of their row; with counts while they can be read."""
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(4 + 0.35 * len(labels), 16)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="answer", ylabel="right class")
+    if len(labels) <= CELLS_WITH_NUMBERS:
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        axes.set_yticks(range(len(labels)), labels)
+        for (row, column), count in np.ndenumerate(counts):
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without its version, the same figures give the same file.
+    write_whole(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
+    figure.clear()

@@ -1,0 +1,155 @@
+"""The folder of a run: what its files are called, how one is found again, and that only one process writes to it."""
+
+import csv
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from service.model_store.repository import MODEL_NAME
+from training.atomic_files import read_json, write_json, write_whole
+from training.errors import TrainingError
+from training.recipes.base import Recipe, from_json, to_json
+
+Row = dict[str, float]
+"""One epoch of a run's history: column -> value."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run on disk: `runs/<recipe>/<UTC time>/`."""
+
+    folder: Path
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / "model.keras"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.npz"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def outcome_path(self) -> Path:
+        """What became of a retraining's run: it was published, or judged worse."""
+        return self.folder / "outcome.json"
+
+    @property
+    def curves_path(self) -> Path:
+        return self.folder / "curves.png"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def confusion_path(self) -> Path:
+        return self.folder / "confusion.png"
+
+    @property
+    def finished(self) -> bool:
+        return self.metrics_path.is_file()
+
+    def recipe(self) -> Recipe:
+        return from_json(read_json(self.folder / "recipe.json"))
+
+    def info(self) -> dict[str, Any]:
+        """What was known when the run started: data, labels, input, parameters, versions of libraries."""
+        return read_json(self.folder / "run.json")
+
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.metrics_path)
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        write_whole(self.folder / "history.csv", lambda path: _write_csv(path, rows))
+
+    def history(self) -> list[Row]:
+        with (self.folder / "history.csv").open(newline="") as file:
+            return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+
+
+def check_name(name: str) -> None:
+    """Raises TrainingError for what cannot be a run's name; a model's may be the same ones."""
+    if not MODEL_NAME.fullmatch(name):
+        raise TrainingError(f"{name!r} can't be the name of a run: use letters, digits, '.', '_' and '-', up to 64.")
+
+
+def start_run(
+    runs_dir: Path,
+    recipe: Recipe,
+    info: dict[str, Any],
+    name: str | None = None,
+    write_more: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Makes the folder of a new run, below `name` or else the recipe's, and writes what is known so far into it.
+
+    `write_more` adds what the run cannot go on without; `recipe.json` comes last and makes the folder a run.
+    """
+    run = Run(_new_folder(runs_dir / (name or recipe.name)))
+    write_json(run.folder / "run.json", info)
+    write_more(run)
+    write_json(run.folder / "recipe.json", to_json(recipe))
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """The run in `folder`. Raises TrainingError when there is none."""
+    if not (folder / "recipe.json").is_file():
+        raise TrainingError(f"{folder} is not the folder of a run: it has no recipe.json.")
+    return Run(folder)
+
+
+def latest_unfinished(runs_dir: Path, name: str) -> Run:
+    """The last run of that name, or of that recipe, that was interrupted. Raises TrainingError when there is none."""
+    unfinished = all_unfinished(runs_dir, name)
+    if not unfinished:
+        raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
+    return unfinished[-1]
+
+
+def all_unfinished(runs_dir: Path, name: str) -> list[Run]:
+    """The runs of that name, or of that recipe, that were interrupted, the oldest first."""
+    return [run for run in all_of(runs_dir, name) if not run.finished]
+
+
+def all_of(runs_dir: Path, name: str) -> list[Run]:
+    """The runs of that name, or of that recipe, the oldest first."""
+    return [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
+
+
+@contextmanager
+def sole_writer(run: Run) -> Iterator[None]:
+    """Holds the run's lock, which the system releases even from a killed process. Raises TrainingError when taken."""
+    with (run.folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"{run.folder} is being trained by another process; wait for it or stop it.") from None
+        yield
+
+
+def _new_folder(parent: Path) -> Path:
+    name = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        try:
+            (parent / (name + suffix)).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise TrainingError(f"{parent} cannot hold a run: {error.strerror}.") from error
+        return parent / (name + suffix)
+    raise TrainingError(f"{parent} has a thousand runs of this second; wait a little.")
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,111 @@
+"""Event files for TensorBoard, written without it: TFRecords of protocol buffers, of which scalars need very little.
+
+The format: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto and summary.proto.
+"""
+
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.atomic_files import write_whole
+from training.errors import TrainingError
+from training.runs.run_folder import Row
+
+VERSION = "brain.Event:2"
+TAGS = {
+    "loss": "loss/training",
+    "val_loss": "loss/validation",
+    "accuracy": "accuracy/training",
+    "val_accuracy": "accuracy/validation",
+}
+"""Columns of the history that TensorBoard draws beside each other; every other column is a chart of its own."""
+
+
+class EventFile:
+    """The event file of one run in `folder`, one step an epoch."""
+
+    def __init__(self, folder: Path, history: Sequence[Row]) -> None:
+        """Starts anew with the epochs that are behind the run, in place of what was written before it was resumed."""
+        folder.mkdir(exist_ok=True)
+        earlier = list(folder.glob("events.out.tfevents.*"))
+        self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard goes on to the last in this order
+        data = record(_version()) + b"".join(record(_scalars(row)) for row in history)
+        write_whole(self._path, lambda path: path.write_bytes(data))
+        for path in earlier:
+            if path != self._path:
+                path.unlink(missing_ok=True)
+
+    def append(self, row: Row) -> None:
+        """Adds an epoch. TensorBoard follows files that grow, so this one is not replaced."""
+        try:
+            with self._path.open("ab") as file:
+                file.write(record(_scalars(row)))
+        except OSError as error:
+            raise TrainingError(f"{self._path} could not be written: {error.strerror or error}.") from error
+
+
+def record(data: bytes) -> bytes:
+    """A TFRecord: length, its checksum, the data, their checksum."""
+    length = struct.pack("<Q", len(data))
+    return length + _masked_crc(length) + data + _masked_crc(data)
+
+
+def _version() -> bytes:
+    return _event(0) + _bytes_field(3, VERSION.encode())
+
+
+def _scalars(row: Row) -> bytes:
+    scalars = {TAGS.get(column, column): value for column, value in row.items() if column != "epoch"}
+    values = [_bytes_field(1, tag.encode()) + _fixed32(2, value) for tag, value in scalars.items()]
+    return _event(int(row["epoch"])) + _bytes_field(5, b"".join(_bytes_field(1, value) for value in values))
+
+
+def _event(step: int) -> bytes:
+    return _fixed64(1, time.time()) + _varint_field(2, step)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _varint_field(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value)
+
+
+def _fixed64(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 1) + struct.pack("<d", value)
+
+
+def _bytes_field(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _fixed32(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 5) + struct.pack("<f", value)
+
+
+def _crc_table() -> tuple[int, ...]:
+    """Of CRC-32C (Castagnoli), bits reversed."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return tuple(table)
+
+
+CRC_TABLE = _crc_table()
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """TensorFlow rotates its checksums, as they would be weak where a record holds records."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    crc ^= 0xFFFFFFFF
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
