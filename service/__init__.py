@@ -1,1 +1,1 @@
-"""Convoy's serving half: pictures in, labels out, in batches. It never imports the training half."""
+"""Convoy's serving half: images in, labels out, in batches. It never imports the training half."""

@@ -114,7 +114,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     app = Application(
         title="Convoy",
         version=version("convoy"),
-        summary="Pictures in, labels out, in batches.",
+        summary="Images in, labels out, in batches.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -147,7 +147,7 @@ def _add_routes(app: FastAPI, registry: Registry, fleet: Fleet, lifecycle: Lifec
 
 
 def _hot_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:
-    """What answers pictures and tensors, by path."""
+    """What answers images and tensors, by path."""
     limits = settings.max_body_bytes, settings.max_queue_images
     infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
     return {

@@ -1,4 +1,4 @@
-"""The HTTP client: pictures in, labels out. It needs httpx and no other module of Convoy, so the file may be copied.
+"""The HTTP client: images in, labels out. It needs httpx and no other module of Convoy, so the file may be copied.
 
 Connections are kept, and shared by threads or tasks. What a busy service refuses and what the network loses is sent
 again, no earlier than Retry-After says, until the call's deadline. The service is told of the deadline too, and drops
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    Picture = str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]
+    ImageSource = str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]
 
 DEADLINE_S = 30.0
-PICTURES_A_REQUEST = 32
+IMAGES_A_REQUEST = 32
 CONCURRENCY = 4
 BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
 PIECE_BYTES = 65536
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 SERVICE_SHARE = 0.95  # of the time that is left: the rest is for the way back
 LONGEST_TIMEOUT_MS = 999_999_999
-CROWDED = "too_many_pixels"  # the code of a picture that is refused for those beside it
+CROWDED = "too_many_pixels"  # the code of an image that is refused for those beside it
 
 _PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -61,7 +61,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a picture shows, the best class first, as that version of the model sees it."""
+    """What an image shows, the best class first, as that version of the model sees it."""
 
     model: str
     version: str
@@ -73,7 +73,7 @@ class Classification:
 
 
 class ClientError(Exception):
-    """Base of all that a call raises, but for a TypeError when it is given something that cannot be a picture."""
+    """Base of all that a call raises, but for a TypeError when it is given something that cannot be an image."""
 
 
 class Unreachable(ClientError):
@@ -88,7 +88,7 @@ class Unsendable(ClientError):
 class ServiceError(ClientError):
     """The service's own error: `code` is stable and meant for programs, `hint` says what to do.
 
-    `status` is None where the error is that of one picture among many, or was found before anything was sent.
+    `status` is None where the error is that of one image among many, or was found before anything was sent.
     """
 
     code: str
@@ -102,8 +102,8 @@ class ServiceError(ClientError):
         return f"{self.message} {self.hint}".rstrip()
 
 
-class BadPicture(ServiceError):
-    """The picture is none, is damaged or too large, or cannot be read from its file. Sending it again is of no use."""
+class BadImage(ServiceError):
+    """The image is none, is damaged or too large, or cannot be read from its file. Sending it again is of no use."""
 
 
 class NotFound(ServiceError):
@@ -123,10 +123,10 @@ class DeadlineExceeded(ServiceError):
 
 
 _KINDS: dict[str, type[ServiceError]] = {
-    "bad_image": BadPicture,
-    "unsupported_image": BadPicture,
-    "image_too_large": BadPicture,
-    "body_too_large": BadPicture,
+    "bad_image": BadImage,
+    "unsupported_image": BadImage,
+    "image_too_large": BadImage,
+    "body_too_large": BadImage,
     "unknown_model": NotFound,
     "unknown_version": NotFound,
     "not_found": NotFound,
@@ -148,7 +148,7 @@ _KINDS_BY_STATUS = {
     504: DeadlineExceeded,
 }
 
-Result = Classification | BadPicture
+Result = Classification | BadImage
 
 
 class Options(TypedDict, total=False):
@@ -178,21 +178,21 @@ class Client:
         self._defaults: Options = defaults or {}
         self._http = httpx.Client(base_url=url, **httpx_options)
 
-    def classify(self, model: str, picture: "Picture", **options: Unpack[Options]) -> Classification:
-        """The `top_k` best classes of one picture: a path, encoded bytes, a PIL image, or uint8 (h, w[, channels]).
+    def classify(self, model: str, image: "ImageSource", **options: Unpack[Options]) -> Classification:
+        """The `top_k` best classes of one image: a path, encoded bytes, a PIL image, or uint8 (h, w[, channels]).
 
-        Raises BadPicture, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable,
+        Raises BadImage, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable,
         Unsendable.
         """
-        return _classification(self._send(_one(model, picture, self._defaults | options), threading.Event()))
+        return _classification(self._send(_one(model, image, self._defaults | options), threading.Event()))
 
     def classify_many(
-        self, model: str, pictures: "Iterable[Picture]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
+        self, model: str, images: "Iterable[ImageSource]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
     ) -> Iterator[Result]:
-        """The same for many, in their order; a picture that is none gives its BadPicture instead of raising it.
+        """The same for many, in their order; an image that is none gives its BadImage instead of raising it.
 
         They go in requests of up to 32, `concurrency` at a time, each with a deadline of its own, as the results are
-        asked for: pictures may be a generator of any length. What has too many pixels for one request goes in several,
+        asked for: images may be a generator of any length. What has too many pixels for one request goes in several,
         until the same deadline. Raises as `classify` does, after what came before.
 
         Whoever leaves early, by `break` for one, waits for no request: those under way end in their threads, each
@@ -200,13 +200,13 @@ class Client:
         """
         gone = threading.Event()
 
-        def run(group: "list[Picture]") -> list[Result]:
+        def run(group: "list[ImageSource]") -> list[Result]:
             results: list[Result] = []
             for call in _many(model, group, self._defaults | options):
                 while call.files and not gone.is_set():
                     try:
                         call = call.answered(self._send(call, gone))
-                    except BadPicture as error:
+                    except BadImage as error:
                         call = call.refused(error)
                 results += call.results
             return results
@@ -214,7 +214,7 @@ class Client:
         pool = ThreadPoolExecutor(concurrency, "convoy-client")
         waiting: deque[Future[list[Result]]] = deque()
         try:
-            for group in _grouped(pictures):
+            for group in _grouped(images):
                 waiting.append(pool.submit(run, group))
                 if len(waiting) > concurrency:
                     yield from waiting.popleft().result()
@@ -265,31 +265,31 @@ class AsyncClient:
         self._defaults: Options = defaults or {}
         self._http = httpx.AsyncClient(base_url=url, **httpx_options)
 
-    async def classify(self, model: str, picture: "Picture", **options: Unpack[Options]) -> Classification:
+    async def classify(self, model: str, image: "ImageSource", **options: Unpack[Options]) -> Classification:
         """As `Client.classify`."""
-        call = await asyncio.to_thread(_one, model, picture, self._defaults | options)
+        call = await asyncio.to_thread(_one, model, image, self._defaults | options)
         return _classification(await self._send(call))
 
     async def classify_many(
-        self, model: str, pictures: "Iterable[Picture]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
+        self, model: str, images: "Iterable[ImageSource]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
     ) -> AsyncIterator[Result]:
         """As `Client.classify_many`: `async for result in client.classify_many(...)`."""
 
-        async def run(group: "list[Picture]") -> list[Result]:
+        async def run(group: "list[ImageSource]") -> list[Result]:
             results: list[Result] = []
             calls = _many(model, group, self._defaults | options)
             while call := await asyncio.to_thread(next, calls, None):
                 while call.files:
                     try:
                         call = call.answered(await self._send(call))
-                    except BadPicture as error:
+                    except BadImage as error:
                         call = call.refused(error)
                 results += call.results
             return results
 
         waiting: deque[asyncio.Task[list[Result]]] = deque()
         try:
-            for group in _grouped(pictures):
+            for group in _grouped(images):
                 waiting.append(asyncio.create_task(run(group)))
                 if len(waiting) >= concurrency:
                     for result in await waiting.popleft():
@@ -329,9 +329,9 @@ class AsyncClient:
 
 @dataclass(frozen=True)
 class _Call:
-    """One request, however often it is sent; for many pictures, what became of those that it sends no more.
+    """One request, however often it is sent; for many images, what became of those that it sends no more.
 
-    `entries` are results where they are known, and the pictures that wait for theirs: `at_once` of them are sent. Its
+    `entries` are results where they are known, and the images that wait for theirs: `at_once` of them are sent. Its
     deadline counts from `begun_s`.
     """
 
@@ -339,7 +339,7 @@ class _Call:
     options: Options
     content: bytes | None = None
     entries: list[bytes | Result] = field(default_factory=list)
-    at_once: int = PICTURES_A_REQUEST
+    at_once: int = IMAGES_A_REQUEST
     begun_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -352,23 +352,23 @@ class _Call:
         return [entry for entry in self.entries if not isinstance(entry, bytes)]
 
     def answered(self, answer: Mapping[str, Any]) -> "_Call":
-        """What is left to do: the pictures that the service had no room for beside others, so many at once as it had
+        """What is left to do: the images that the service had no room for beside others, so many at once as it had
         room for now."""
         sent = len(self.files)
         results = _results(answer, sent)
-        crowded = [sent > 1 and isinstance(result, BadPicture) and result.code == CROWDED for result in results]
+        crowded = [sent > 1 and isinstance(result, BadImage) and result.code == CROWDED for result in results]
         taken = [None if again else result for result, again in zip(results, crowded, strict=True)]
         return replace(self._with(taken), at_once=max(1, sent - sum(crowded)))
 
-    def refused(self, error: BadPicture) -> "_Call":
-        """As `answered`, where the body was refused as a whole: if one picture made it so, that is its result. Raises
+    def refused(self, error: BadImage) -> "_Call":
+        """As `answered`, where the body was refused as a whole: if one image made it so, that is its result. Raises
         the error otherwise."""
         if len(self.files) > 1:
             raise error
         return self._with([error])
 
     def _with(self, results: Iterable[Result | None]) -> "_Call":
-        """With these results of what was sent; None keeps the picture."""
+        """With these results of what was sent; None keeps the image."""
         told = iter(results)
         entries = [(next(told, None) or entry) if isinstance(entry, bytes) else entry for entry in self.entries]
         return replace(self, entries=entries)
@@ -466,16 +466,16 @@ class _Upload(httpx.SyncByteStream):
                 yield part[at : at + PIECE_BYTES]
 
 
-def _one(model: str, picture: "Picture", options: Options) -> _Call:
-    return _Call(_path(model), options, _encoded(picture))
+def _one(model: str, image: "ImageSource", options: Options) -> _Call:
+    return _Call(_path(model), options, _encoded(image))
 
 
-def _many(model: str, group: "list[Picture]", options: Options) -> Iterator[_Call]:
-    """The pictures of one group, in as many requests as their bytes need."""
+def _many(model: str, group: "list[ImageSource]", options: Options) -> Iterator[_Call]:
+    """The images of one group, in as many requests as their bytes need."""
     entries: list[bytes | Result] = []
     size = 0
-    for picture in group:
-        entry = _entry(picture)
+    for image in group:
+        entry = _entry(image)
         added = len(entry) if isinstance(entry, bytes) else 0
         if size and size + added > BODY_BYTES:
             yield _Call(f"{_path(model)}/batch", options, entries=entries)
@@ -489,55 +489,55 @@ def _path(model: str) -> str:
     return f"/api/v1/models/{quote(model, safe='')}/classify"
 
 
-def _grouped(pictures: "Iterable[Picture]") -> "Iterator[list[Picture]]":
-    rest = iter(pictures)
-    while group := list(islice(rest, PICTURES_A_REQUEST)):
+def _grouped(images: "Iterable[ImageSource]") -> "Iterator[list[ImageSource]]":
+    rest = iter(images)
+    while group := list(islice(rest, IMAGES_A_REQUEST)):
         yield group
 
 
-def _entry(picture: "Picture") -> bytes | BadPicture:
+def _entry(image: "ImageSource") -> bytes | BadImage:
     try:
-        return _encoded(picture)
-    except BadPicture as error:
+        return _encoded(image)
+    except BadImage as error:
         return error
 
 
-def _encoded(picture: Any) -> bytes:
-    """The picture as a file's bytes. Raises BadPicture for what cannot be read, TypeError for no picture."""
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, str | os.PathLike):
+def _encoded(image: Any) -> bytes:
+    """The image as a file's bytes. Raises BadImage for what cannot be read, TypeError for no image."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
         try:
-            return Path(picture).read_bytes()
+            return Path(image).read_bytes()
         except OSError as error:
-            raise BadPicture("unreadable", f"{picture} cannot be read: {error.strerror}.", "Check the path.") from error
-    if hasattr(picture, "save") and hasattr(picture, "mode"):
-        return _encoded_image(picture)
-    return _encoded_array(picture)
+            raise BadImage("unreadable", f"{image} cannot be read: {error.strerror}.", "Check the path.") from error
+    if hasattr(image, "save") and hasattr(image, "mode"):
+        return _encoded_image(image)
+    return _encoded_array(image)
 
 
-def _encoded_image(picture: "Image") -> bytes:
-    """A PIL image as a PNG. Raises BadPicture where it was opened from a file that is damaged behind its header."""
+def _encoded_image(image: "Image") -> bytes:
+    """A PIL image as a PNG. Raises BadImage where it was opened from a file that is damaged behind its header."""
     file = io.BytesIO()
     try:
-        image = picture if picture.mode in _PNG_MODES else picture.convert("RGB")
-        image.save(file, "PNG", compress_level=1)
-    except MemoryError:  # no fault of the picture's
+        converted = image if image.mode in _PNG_MODES else image.convert("RGB")
+        converted.save(file, "PNG", compress_level=1)
+    except MemoryError:  # no fault of the image's
         raise
     except Exception as error:  # Pillow's plugins raise many kinds
-        raise BadPicture("unreadable", f"The image cannot be read: {error}.", "Check its file.") from error
+        raise BadImage("unreadable", f"The image cannot be read: {error}.", "Check its file.") from error
     return file.getvalue()
 
 
-def _encoded_array(picture: Any) -> bytes:
+def _encoded_array(image: Any) -> bytes:
     """An array as a PNG, which keeps every value. By its interface: NumPy need not be there."""
-    interface = getattr(picture, "__array_interface__", {})
+    interface = getattr(image, "__array_interface__", {})
     shape = tuple(interface.get("shape", ()))
     channels = shape[2] if len(shape) == 3 else 1
     if interface.get("typestr") != "|u1" or len(shape) not in (2, 3) or channels not in _PNG_COLOUR:
-        what = f"{interface.get('typestr', type(picture).__name__)} {shape or ''}".rstrip()
-        raise TypeError(f"a picture is a path, bytes, a PIL image, or uint8 (height, width[, channels]); not {what}")
-    return _png(picture.tobytes(), shape[0], shape[1], channels)
+        what = f"{interface.get('typestr', type(image).__name__)} {shape or ''}".rstrip()
+        raise TypeError(f"an image is a path, bytes, a PIL image, or uint8 (height, width[, channels]); not {what}")
+    return _png(image.tobytes(), shape[0], shape[1], channels)
 
 
 def _png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
@@ -612,5 +612,5 @@ def _results(answer: Mapping[str, Any], count: int) -> list[Result]:
 def _result(told: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
     if "error" in told:
         error = told["error"]
-        return BadPicture(error["code"], error["message"], error["hint"])
+        return BadImage(error["code"], error["message"], error["hint"])
     return _classification({**answer, **told})

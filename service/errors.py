@@ -18,17 +18,17 @@ class ConvoyError(Exception):
 
 
 class BadImage(ConvoyError):
-    """The bytes are no picture, or a damaged or truncated one."""
+    """The bytes are no image, or a damaged or truncated one."""
 
     code = "bad_image"
-    hint = "Send the complete bytes of a PNG, JPEG, WebP, BMP or GIF picture."
+    hint = "Send the complete bytes of a PNG, JPEG, WebP, BMP or GIF image."
 
 
 class BadRequest(ConvoyError):
     """The body is not what its content type promises: malformed multipart or JSON, a missing part."""
 
     code = "bad_request"
-    hint = "Send the picture as the raw body, or see /docs for the other forms."
+    hint = "Send the image as the raw body, or see /docs for the other forms."
 
 
 class BadTensor(ConvoyError):
@@ -83,7 +83,7 @@ class UnknownVersion(ConvoyError):
 
 
 class UnknownDocument(ConvoyError):
-    """The version has no card or picture of that name."""
+    """The version has no card or image of that name."""
 
     code = "unknown_document"
     hint = "GET /api/v1/models/{model} lists each version's documents."
@@ -100,14 +100,14 @@ class BodyTooLarge(ConvoyError):
     """The request body is larger than `max_body_bytes`."""
 
     code = "body_too_large"
-    hint = "Send a smaller picture, or fewer pictures a request."
+    hint = "Send a smaller image, or fewer images a request."
 
 
 class SlowRequest(ConvoyError):
     """The request did not arrive in its time: `header_timeout_s`, or `body_timeout_s` and its size."""
 
     code = "slow_request"
-    hint = "Send the whole request at once, or a smaller picture over a slow connection."
+    hint = "Send the whole request at once, or a smaller image over a slow connection."
 
 
 class HeadersTooLarge(ConvoyError):
@@ -125,31 +125,31 @@ class BadHttp(ConvoyError):
 
 
 class ImageTooLarge(ConvoyError):
-    """The picture's header announces more pixels than `max_pixels`; nothing was decoded."""
+    """The image's header announces more pixels than `max_pixels`; nothing was decoded."""
 
     code = "image_too_large"
-    hint = "Scale the picture down before sending it."
+    hint = "Scale the image down before sending it."
 
 
 class TooManyPixels(ImageTooLarge):
-    """The pictures of one request have more than twice `max_pixels` together; this one was not decoded."""
+    """The images of one request have more than twice `max_pixels` together; this one was not decoded."""
 
     code = "too_many_pixels"
-    hint = "Send fewer pictures a request, or smaller ones."
+    hint = "Send fewer images a request, or smaller ones."
 
 
 class TooManyImages(ConvoyError):
-    """One request holds more pictures than may ever wait at once."""
+    """One request holds more images than may ever wait at once."""
 
     code = "too_many_images"
-    hint = "Send fewer pictures a request."
+    hint = "Send fewer images a request."
 
 
 class UnsupportedImage(ConvoyError):
-    """A picture format that Convoy recognises and does not read."""
+    """An image format that Convoy recognises and does not read."""
 
     code = "unsupported_image"
-    hint = "Convert the picture to PNG, JPEG, WebP, BMP or GIF."
+    hint = "Convert the image to PNG, JPEG, WebP, BMP or GIF."
 
 
 class UnsupportedBody(ConvoyError):

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     """Cores that one run of a model uses. 0: what the container or affinity mask grants, divided by the workers."""
 
     decode_threads: int = Field(default=0, ge=0)
-    """Threads that decode pictures. 0: one a usable core."""
+    """Threads that decode images. 0: one a usable core."""
 
     request_timeout_ms: int = Field(default=30_000, ge=1)
     """Milliseconds within which a request is answered, else 504."""
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     """Bytes of a request body at most, else 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Width x height of a picture, half of all of a request's; WebP, CMYK and progressive count twice. Else 413."""
+    """Width x height of an image, half of all of a request's; WebP, CMYK and progressive count twice. Else 413."""
 
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
     """Bytes of a request's first line and headers at most, else 431."""

@@ -24,7 +24,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def pillow_limit() -> Iterator[None]:
-    """The service sets Pillow's limit of pixels for its whole process; other tests open pictures of their own."""
+    """The service sets Pillow's limit of pixels for its whole process; other tests open images of their own."""
     limit = Image.MAX_IMAGE_PIXELS
     yield
     Image.MAX_IMAGE_PIXELS = limit

@@ -1,4 +1,4 @@
-"""Folders of pictures for tests: each class has its colour, each picture its size, format and noise."""
+"""Folders of images for tests: each class has its colour, each image its size, format and noise."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ KINDS = (("jpg", "RGB"), ("png", "RGB"), ("webp", "RGB"), ("bmp", "RGB"), ("gif"
 
 
 def fill(folder: Path, *classes: str, count: int = 6, seed: int = 0) -> Path:
-    """`folder/<class>/` with `count` pictures each, in turn of every format that the service reads."""
+    """`folder/<class>/` with `count` images each, in turn of every format that the service reads."""
     random = np.random.default_rng(seed)
     for name in classes:
         (folder / name).mkdir(parents=True)

@@ -48,11 +48,11 @@ def foreign_graph(
         nodes.append(helper.make_node("Reshape", ["dense", "row"], ["out" if ending == "logits" else "rows"]))
     if ending == "softmax":
         nodes.append(helper.make_node("Softmax", ["rows"], ["out"], axis=1))
-    picture = [channels, side, side] if layout == "nchw" else [side, side, channels]
+    image = [channels, side, side] if layout == "nchw" else [side, side, channels]
     graph = helper.make_graph(
         nodes,
         "small",
-        [helper.make_tensor_value_info("data", TYPES[dtype], [batch, *picture])],
+        [helper.make_tensor_value_info("data", TYPES[dtype], [batch, *image])],
         [helper.make_tensor_value_info("out", TYPES["float16" if narrow == np.float16 else "float32"], None)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

@@ -1,5 +1,5 @@
-"""The short way to the endpoints that answer pictures and tensors: past FastAPI's telemetry, middleware and routes,
-which cost a sixth of the processor time of a tiny picture.
+"""The short way to the endpoints that answer images and tensors: past FastAPI's telemetry, middleware and routes,
+which cost a sixth of the processor time of a tiny image.
 """
 
 import re

@@ -19,7 +19,7 @@ from service.workers.shutdown_state import Lifecycle
 
 BAD, SHED, FAULT = 400, 429, 500  # refusals under overload are too many to log each, and are no errors of anybody
 MAX_REQUEST_ID_LENGTH = 128
-LESS = "Try again, or send fewer or smaller pictures at once."
+LESS = "Try again, or send fewer or smaller images at once."
 CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and counted, never sent
 
 

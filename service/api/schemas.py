@@ -6,16 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class EncodedImage(BaseModel):
-    """One picture of a batch."""
+    """One image of a batch."""
 
     model_config = ConfigDict(extra="forbid")
 
-    data: str = Field(description="The picture's bytes in base64.")
-    id: str | None = Field(default=None, max_length=256, description="Comes back with the picture's result.")
+    data: str = Field(description="The image's bytes in base64.")
+    id: str | None = Field(default=None, max_length=256, description="Comes back with the image's result.")
 
 
 class BatchRequest(BaseModel):
-    """Many pictures as JSON."""
+    """Many images as JSON."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +46,7 @@ class ClassifyReply(BaseModel):
 
 
 class BatchResult(BaseModel):
-    """One picture's predictions, or its error; `id` is the request's, or the file name."""
+    """One image's predictions, or its error; `id` is the request's, or the file name."""
 
     id: str | None = None
     predictions: list[Prediction] | None = None

@@ -24,7 +24,7 @@ TIMEOUT_S = 3600
 async def classify_files(
     settings: Settings, model: str, version: str | None, files: Sequence[Path], top_k: int
 ) -> list[list[Prediction] | ConvoyError]:
-    """The `top_k` best classes of the picture in each file, or its error.
+    """The `top_k` best classes of the image in each file, or its error.
 
     Raises UnknownModel, UnknownVersion, NotReady, ModelFailed.
     """

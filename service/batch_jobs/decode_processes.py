@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.batch_jobs.decode_worker import Decoded, Recipe, decode_chunk
 from service.batch_jobs.errors import Interrupted
-from service.batch_jobs.find_images import Picture
+from service.batch_jobs.find_images import ImageFile
 from service.errors import ConvoyError
 
 MOST_IN_CHUNK = 64
@@ -24,14 +24,14 @@ AHEAD = 3  # chunks a worker that are decoded or wait, before the model has take
 
 
 class Batch(NamedTuple):
-    """Images, uint8 (n, height, width, channels), and the pictures they came from, broken ones with their errors."""
+    """Images, uint8 (n, height, width, channels), and the images they came from, broken ones with their errors."""
 
     images: NDArray[np.uint8]
-    entries: list[tuple[Picture, ConvoyError | None]]
+    entries: list[tuple[ImageFile, ConvoyError | None]]
 
 
 def decoding_processes(workers: int) -> Executor:
-    """Processes, because a small picture is mostly Python's work, which threads would do one after the other."""
+    """Processes, because a small image is mostly Python's work, which threads would do one after the other."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["service.batch_jobs.decode_worker"])
     return ProcessPoolExecutor(workers, context, initializer=_follow_parent)
@@ -51,14 +51,14 @@ def _follow_parent() -> None:
 
 
 def decoded_in_order(
-    pool: Executor, workers: int, pictures: Sequence[Picture], recipe: Recipe
-) -> Iterator[tuple[Sequence[Picture], Decoded]]:
-    """The pictures, decoded by `pool` chunk by chunk, a bounded number ahead of who takes them. Raises Interrupted."""
-    size = max(1, min(MOST_IN_CHUNK, len(pictures) // (workers * CHUNKS_A_WORKER)))
-    waiting: deque[tuple[Sequence[Picture], Future[Decoded]]] = deque()
+    pool: Executor, workers: int, images: Sequence[ImageFile], recipe: Recipe
+) -> Iterator[tuple[Sequence[ImageFile], Decoded]]:
+    """The images, decoded by `pool` chunk by chunk, a bounded number ahead of who takes them. Raises Interrupted."""
+    size = max(1, min(MOST_IN_CHUNK, len(images) // (workers * CHUNKS_A_WORKER)))
+    waiting: deque[tuple[Sequence[ImageFile], Future[Decoded]]] = deque()
     try:
-        for start in range(0, len(pictures), size):
-            chunk = pictures[start : start + size]
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
             waiting.append((chunk, _submitted(pool, chunk, recipe)))
             if len(waiting) > workers * AHEAD:
                 yield _finished(*waiting.popleft())
@@ -69,7 +69,7 @@ def decoded_in_order(
             future.cancel()
 
 
-def _submitted(pool: Executor, chunk: Sequence[Picture], recipe: Recipe) -> Future[Decoded]:
+def _submitted(pool: Executor, chunk: Sequence[ImageFile], recipe: Recipe) -> Future[Decoded]:
     """A pool that has lost a process refuses more. That is told in the chunk's turn: what is decoded is not lost."""
     try:
         return pool.submit(decode_chunk, chunk, recipe)
@@ -79,7 +79,7 @@ def _submitted(pool: Executor, chunk: Sequence[Picture], recipe: Recipe) -> Futu
         return refused
 
 
-def _finished(chunk: Sequence[Picture], future: Future[Decoded]) -> tuple[Sequence[Picture], Decoded]:
+def _finished(chunk: Sequence[ImageFile], future: Future[Decoded]) -> tuple[Sequence[ImageFile], Decoded]:
     try:
         return chunk, future.result()
     except BrokenProcessPool as error:
@@ -87,10 +87,10 @@ def _finished(chunk: Sequence[Picture], future: Future[Decoded]) -> tuple[Sequen
         raise Interrupted(message) from error
 
 
-def in_full_batches(chunks: Iterator[tuple[Sequence[Picture], Decoded]], size: int) -> Iterator[Batch]:
-    """All pictures in their order, cut so that every batch but the last has exactly `size` good ones."""
+def in_full_batches(chunks: Iterator[tuple[Sequence[ImageFile], Decoded]], size: int) -> Iterator[Batch]:
+    """All images in their order, cut so that every batch but the last has exactly `size` good ones."""
     images: NDArray[np.uint8] | None = None
-    entries: list[tuple[Picture, ConvoyError | None]] = []
+    entries: list[tuple[ImageFile, ConvoyError | None]] = []
     for chunk, decoded in chunks:
         images = decoded.images if images is None or not len(images) else np.concatenate([images, decoded.images])
         entries += zip(chunk, decoded.errors, strict=True)
@@ -102,7 +102,7 @@ def in_full_batches(chunks: Iterator[tuple[Sequence[Picture], Decoded]], size: i
         yield Batch(images, entries)
 
 
-def _end_of_good(entries: Sequence[tuple[Picture, ConvoyError | None]], count: int) -> int:
+def _end_of_good(entries: Sequence[tuple[ImageFile, ConvoyError | None]], count: int) -> int:
     """The index behind the `count`th entry without an error."""
     for at, (_, error) in enumerate(entries):
         count -= error is None

@@ -1,4 +1,4 @@
-"""Which pictures a job has: folders, globs, lists, tars and buckets, each in an order that is always the same.
+"""Which images a job has: folders, globs, lists, tars and buckets, each in an order that is always the same.
 
 Nothing is read but names, and a tar's headers.
 """
@@ -20,8 +20,8 @@ PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.
 IN_TAR = "::"
 
 
-class Picture(NamedTuple):
-    """One picture. `name` is unique in its job.
+class ImageFile(NamedTuple):
+    """One image. `name` is unique in its job.
 
     Its bytes are those of the file at `path`, of which it has `size` from `offset` on where it lies in a tar; or those
     of the object `path` in the bucket at `url`.
@@ -35,38 +35,38 @@ class Picture(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All pictures, each once, and how many other files lay between them, those of jobs included."""
+    """All images, each once, and how many other files lay between them, those of jobs included."""
 
-    pictures: list[Picture]
+    images: list[ImageFile]
     passed_over: int
 
 
-def find_pictures(inputs: Sequence[str]) -> Found:
-    """The pictures of all inputs, in their order. Raises CannotStart, CannotOpenBucket or BucketUnreachable.
+def find_images(inputs: Sequence[str]) -> Found:
+    """The images of all inputs, in their order. Raises CannotStart, CannotOpenBucket or BucketUnreachable.
 
-    Folders, tars and buckets are searched to their ground for names that end as pictures do; a list and a glob give
+    Folders, tars and buckets are searched to their ground for names that end as images do; a list and a glob give
     all that they name. What jobs make is left out wherever it is not named by itself: where results come to lie among
-    the pictures, the same command must find the same pictures again.
+    the images, the same command must find the same images again.
     """
-    pictures: dict[str, Picture] = {}
+    images: dict[str, ImageFile] = {}
     passed_over = 0
     for given in inputs:
-        for picture in _pictures_of(given):
-            if picture is None:
+        for image in _images_of(given):
+            if image is None:
                 passed_over += 1
             else:
-                pictures[picture.name] = picture
-    if not pictures:
+                images[image.name] = image
+    if not images:
         hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
         if passed_over:
             ending = ", ".join(SUFFIXES)
             hint = f"Passed over: {passed_over}, as no name ends in {ending}; a glob ('folder/*') takes all it names."
-        raise CannotStart(f"There is no picture in {' '.join(inputs)}.", hint)
-    return Found(list(pictures.values()), passed_over)
+        raise CannotStart(f"There is no image in {' '.join(inputs)}.", hint)
+    return Found(list(images.values()), passed_over)
 
 
-def _pictures_of(given: str) -> Iterator[Picture | None]:
-    """One input's pictures, and None for each other file."""
+def _images_of(given: str) -> Iterator[ImageFile | None]:
+    """One input's images, and None for each other file."""
     lower = given.lower()
     if is_url(given):
         yield from _in_bucket(given)
@@ -75,20 +75,20 @@ def _pictures_of(given: str) -> Iterator[Picture | None]:
     elif not os.path.lexists(given):
         yield from _matching(given)
     elif lower.endswith(PACKED_TARS):
-        raise CannotStart(f"{given} is packed: its pictures cannot be read in any order.", "Unpack it to a .tar first.")
+        raise CannotStart(f"{given} is packed: its images cannot be read in any order.", "Unpack it to a .tar first.")
     elif lower.endswith(".tar"):
         yield from _in_tar(given)
     elif lower.endswith(LISTS):
         yield from _listed(given)
     else:
-        yield Picture(given, given)
+        yield ImageFile(given, given)
 
 
-def _known(paths: Iterable[str]) -> Iterator[Picture | None]:
-    return (Picture(path, path) if _is_picture(path) else None for path in paths)
+def _known(paths: Iterable[str]) -> Iterator[ImageFile | None]:
+    return (ImageFile(path, path) if _is_image(path) else None for path in paths)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not is_made(name)
 
 
@@ -109,29 +109,29 @@ def _files_below(folder: str) -> Iterator[str]:
         yield from (os.path.join(base, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _matching(pattern: str) -> Iterator[Picture | None]:
+def _matching(pattern: str) -> Iterator[ImageFile | None]:
     found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
     if not found:
         raise CannotStart(f"{pattern} does not exist, and no file matches it.", "Check the path, or the pattern.")
-    return (None if is_made(path) else Picture(path, path) for path in found)
+    return (None if is_made(path) else ImageFile(path, path) for path in found)
 
 
-def _listed(path: str) -> Iterator[Picture]:
-    """The lines of a list, paths or URLs of single pictures; empty ones and those that begin with # are none."""
+def _listed(path: str) -> Iterator[ImageFile]:
+    """The lines of a list, paths or URLs of single images; empty ones and those that begin with # are none."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise CannotStart(
-            f"{path} cannot be read: {reason}.", "A list has the path of one picture on each line."
+            f"{path} cannot be read: {reason}.", "A list has the path of one image on each line."
         ) from error
     for line in lines:
         if line and not line.startswith("#"):
             url, _, name = line.rpartition("/")
-            yield Picture(line, name, url) if is_url(line) else Picture(line, line)
+            yield ImageFile(line, name, url) if is_url(line) else ImageFile(line, line)
 
 
-def _in_tar(path: str) -> Iterator[Picture | None]:
+def _in_tar(path: str) -> Iterator[ImageFile | None]:
     """The tar's files by name; of two with one name the later, as when it is unpacked."""
     try:
         with tarfile.open(path, "r:") as tar:
@@ -140,18 +140,18 @@ def _in_tar(path: str) -> Iterator[Picture | None]:
         raise CannotStart(f"{path} cannot be read as a tar: {error}.", "Pack it again, without compression.") from error
     for name in sorted(members):
         member = members[name]
-        known = _is_picture(name) and not os.path.basename(name).startswith(".")
-        yield Picture(f"{path}{IN_TAR}{name}", path, "", member.offset_data, member.size) if known else None
+        known = _is_image(name) and not os.path.basename(name).startswith(".")
+        yield ImageFile(f"{path}{IN_TAR}{name}", path, "", member.offset_data, member.size) if known else None
 
 
-def _in_bucket(url: str) -> Iterator[Picture | None]:
+def _in_bucket(url: str) -> Iterator[ImageFile | None]:
     """A bucket's objects by name, or the one object that the URL names."""
     if url.lower().endswith(SUFFIXES):
         above, _, name = url.rpartition("/")
-        return iter([Picture(url, name, above)])
+        return iter([ImageFile(url, name, above)])
     bucket = open_bucket(url)
     try:
         names = sorted(bucket.listing())
     except BucketUnreachable as error:
         raise BucketUnreachable(error.message, "Check the URL, the credentials and the network.") from error
-    return (Picture(f"{bucket.url}/{name}", name, bucket.url) if _is_picture(name) else None for name in names)
+    return (ImageFile(f"{bucket.url}/{name}", name, bucket.url) if _is_image(name) else None for name in names)

@@ -1,4 +1,4 @@
-"""One offline job from start to end: finds its pictures, goes on where it stopped, classifies, leaves whole files."""
+"""One offline job from start to end: finds its images, goes on where it stopped, classifies, leaves whole files."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from service.batch_jobs.decode_processes import decoded_in_order, decoding_processes, in_full_batches
 from service.batch_jobs.decode_worker import Recipe
 from service.batch_jobs.errors import GO_ON, CannotStart, Interrupted, OutputTaken
-from service.batch_jobs.find_images import Found, Picture, find_pictures
+from service.batch_jobs.find_images import Found, ImageFile, find_images
 from service.batch_jobs.journal import Identity, Journal, digest_of
 from service.batch_jobs.output_files import Files
 from service.batch_jobs.progress import Progress
@@ -56,7 +56,7 @@ def run(
     is done, and Interrupted when it can go on later.
     """
     check_format(job.output)
-    found = find_pictures(job.inputs)
+    found = find_images(job.inputs)
     files = Files(job.output, job.shard)
     repository = Repository(local_models(settings))
     if not job.overwrite and (finished := files.finished()) is not None:
@@ -87,7 +87,7 @@ def _run(job: Job, found: Found, repository: Repository, files: Files, journal: 
     begun = None if job.overwrite else journal.job()
     folder = _open(job, repository, begun)
     identity = _identity(job, found, folder, shop.settings, begun)
-    mine = job.shard.of(found.pictures)
+    mine = job.shard.of(found.images)
     if begun is None:
         journal.begin(identity)
     done = journal.resume(identity, mine)
@@ -100,16 +100,16 @@ def _run(job: Job, found: Found, repository: Repository, files: Files, journal: 
 
 
 def _classify(
-    pictures: Sequence[Picture], done: int, folder: VersionFolder, journal: Journal, identity: Identity, shop: Workshop
+    images: Sequence[ImageFile], done: int, folder: VersionFolder, journal: Journal, identity: Identity, shop: Workshop
 ) -> None:
-    """The pictures from `done` on, into the journal: other processes decode, this one runs the model and writes."""
+    """The images from `done` on, into the journal: other processes decode, this one runs the model and writes."""
     settings = shop.settings.model_copy(update={"precision": identity.precision})
     workers = settings.decode_threads or usable_cores()
     recipe = Recipe(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
     folders, nothing = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
-    progress = Progress(len(pictures), done, shop.screen)
+    progress = Progress(len(images), done, shop.screen)
     with shop.start_pool(workers) as pool:
-        chunks = decoded_in_order(pool, workers, pictures[done:], recipe)
+        chunks = decoded_in_order(pool, workers, images[done:], recipe)
         served = load(folder, Wish(), settings, Metrics())
         try:
             for batch in in_full_batches(chunks, fastest_batch(served.batch_ms)):
@@ -150,8 +150,8 @@ def _identity(job: Job, found: Found, folder: VersionFolder, settings: Settings,
         model=folder.model,
         version=str(folder.version),
         shard=str(job.shard),
-        pictures=len(found.pictures),
-        digest=digest_of(found.pictures),
+        images=len(found.images),
+        digest=digest_of(found.images),
         top_k=min(job.top_k, len(folder.labels)),
         precision=_precision(folder, settings, begun or {}),
         max_pixels=settings.max_pixels,

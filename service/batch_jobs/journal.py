@@ -1,7 +1,7 @@
-"""The clearly partial file of a job at work: a line that says which job, then a line a picture, only ever appended.
+"""The clearly partial file of a job at work: a line that says which job, then a line an image, only ever appended.
 
-What a killed job has written stays; a last line that it did not finish is cut off when it goes on. The pictures come
-in the job's order, so that how many lines there are says which pictures are done.
+What a killed job has written stays; a last line that it did not finish is cut off when it goes on. The images come
+in the job's order, so that how many lines there are says which images are done.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from service.batch_jobs.errors import OutputTaken
-from service.batch_jobs.find_images import Picture
+from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.records import Record, from_line, to_line
 
 JOB = "job"
@@ -23,13 +23,13 @@ JOB = "job"
 class Identity:
     """What makes two runs one job: all that its results depend on.
 
-    `digest` is over the names of all pictures, those of other shards included; `precision` is that of the graph.
+    `digest` is over the names of all images, those of other shards included; `precision` is that of the graph.
     """
 
     model: str
     version: str
     shard: str
-    pictures: int
+    images: int
     digest: str
     top_k: int
     precision: str
@@ -40,14 +40,14 @@ class Identity:
         mine = asdict(self)
         differing = next((name for name in mine if mine[name] != other.get(name)), "")
         if differing == "digest":
-            return "its pictures have other names"
+            return "its images have other names"
         return differing and f"{differing} is {other.get(differing, 'unknown')} there and {mine[differing]} here"
 
 
-def digest_of(pictures: Iterable[Picture]) -> str:
+def digest_of(images: Iterable[ImageFile]) -> str:
     digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update(os.fsencode(picture.name) + b"\0")
+    for image in images:
+        digest.update(os.fsencode(image.name) + b"\0")
     return digest.hexdigest()
 
 
@@ -89,8 +89,8 @@ class Journal:
         self._file.write(to_line({JOB: asdict(identity)}))
         self._file.flush()
 
-    def resume(self, identity: Identity, pictures: Sequence[Picture]) -> int:
-        """How many of the pictures are done; a line that was cut off is taken away. Raises OutputTaken."""
+    def resume(self, identity: Identity, images: Sequence[ImageFile]) -> int:
+        """How many of the images are done; a line that was cut off is taken away. Raises OutputTaken."""
         if difference := identity.difference(self.job() or {}):
             raise OutputTaken(f"{self.path} is of another job: {difference}.")
         self._file.seek(0)
@@ -98,7 +98,7 @@ class Journal:
         done = 0
         for line in self._file:
             record = from_line(line)
-            if record is None or done == len(pictures) or record.get("file") != pictures[done].name:
+            if record is None or done == len(images) or record.get("file") != images[done].name:
                 break
             end += len(line)
             done += 1
@@ -111,7 +111,7 @@ class Journal:
         self._file.flush()
 
     def records(self) -> Iterator[Record]:
-        """All of them, from the first picture on."""
+        """All of them, from the first image on."""
         self._file.seek(0)
         self._file.readline()
         for line in self._file:

@@ -1,4 +1,4 @@
-"""The files of a job: what they are called, and how they come to be when all its pictures are done."""
+"""The files of a job: what they are called, and how they come to be when all its images are done."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

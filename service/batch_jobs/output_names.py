@@ -1,4 +1,4 @@
-"""What the files of jobs are called, so that no job takes one of them for a picture."""
+"""What the files of jobs are called, so that no job takes one of them for an image."""
 
 OUTPUTS = (".jsonl", ".csv", ".parquet")
 

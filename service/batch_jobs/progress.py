@@ -12,7 +12,7 @@ WIDTH = 24
 
 
 class Progress:
-    """Of `total` pictures `done` were done before. Counts images and seconds of a monotonic clock."""
+    """Of `total` images `done` were done before. Counts images and seconds of a monotonic clock."""
 
     def __init__(self, total: int, done: int, screen: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
@@ -24,9 +24,9 @@ class Progress:
         self._shown_s = clock()
         self._recent = deque([(self._shown_s, done)])
 
-    def advance(self, pictures: int, broken: int) -> None:
+    def advance(self, images: int, broken: int) -> None:
         """So many more are done, `broken` of them."""
-        self._done += pictures
+        self._done += images
         self._broken += broken
         now_s = self._clock()
         if now_s - self._shown_s >= (BAR_EVERY_S if self._bar else LINE_EVERY_S):
@@ -45,7 +45,7 @@ class Progress:
 
     def text(self) -> str:
         share = self._done / self._total if self._total else 1.0
-        parts = [f"{self._done:,} of {self._total:,} pictures ({share:.0%})"]
+        parts = [f"{self._done:,} of {self._total:,} images ({share:.0%})"]
         since_s, before = self._recent[0]
         speed = (self._done - before) / max(self._clock() - since_s, 1e-9)
         if self._done > before:

@@ -1,4 +1,4 @@
-"""What is written of each picture, one JSON object a line, and the labels that folders' names stand for."""
+"""What is written of each image, one JSON object a line, and the labels that folders' names stand for."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.batch_jobs.find_images import IN_TAR, Picture
+from service.batch_jobs.find_images import IN_TAR, ImageFile
 from service.errors import ConvoyError
 
 Record = dict[str, Any]
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 class FolderLabels:
-    """The label that a picture's folder is named after; case, `_` and `-` make no difference."""
+    """The label that an image's folder is named after; case, `_` and `-` make no difference."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = {_plain(label): label for label in labels}
@@ -25,13 +25,13 @@ class FolderLabels:
     def of(self, name: str) -> str | None:
         path = name.rpartition(IN_TAR)[2].rpartition("/")[0]
         folder = path.rpartition("/")[2]
-        if folder not in self._known:  # pictures come folder by folder: most ask what the one before asked
+        if folder not in self._known:  # images come folder by folder: most ask what the one before asked
             self._known[folder] = self._labels.get(_plain(folder))
         return self._known[folder]
 
 
 def records_of(
-    entries: Sequence[tuple[Picture, ConvoyError | None]],
+    entries: Sequence[tuple[ImageFile, ConvoyError | None]],
     probabilities: NDArray[np.float32],
     labels: Sequence[str],
     folders: FolderLabels,
@@ -40,12 +40,12 @@ def records_of(
     """One record an entry; `probabilities`, float32 (n, classes), are those of the entries without an error."""
     predictions = iter(_best(probabilities, labels, top_k))
     records: list[Record] = []
-    for picture, error in entries:
-        record: Record = {"file": picture.name}
+    for image, error in entries:
+        record: Record = {"file": image.name}
         if error is not None:
             record["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
         else:
-            if expected := folders.of(picture.name):
+            if expected := folders.of(image.name):
                 record["expected"] = expected
             record["predictions"] = next(predictions)
         records.append(record)
@@ -53,7 +53,7 @@ def records_of(
 
 
 def _best(probabilities: NDArray[np.float32], labels: Sequence[str], top_k: int) -> list[list[dict[str, Any]]]:
-    """What `classifier.best` gives of each row, of all rows at once: of tiny pictures it is half the work."""
+    """What `classifier.best` gives of each row, of all rows at once: of tiny images it is half the work."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     chosen = np.take_along_axis(probabilities, order, axis=1)
     return [

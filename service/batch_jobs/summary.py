@@ -31,7 +31,7 @@ class Summary:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of pictures whose best class is the name of their folder; None where no folder is named so."""
+        """The share of images whose best class is the name of their folder; None where no folder is named so."""
         if not self.pairs:
             return None
         return sum(count for (right, answer), count in self.pairs.items() if right == answer) / self.pairs.total()
@@ -53,7 +53,7 @@ class Summary:
             "classes": dict(self.answers.most_common()),
         }
         if self.pairs:
-            values["accuracy"] = {"value": self.accuracy, "pictures": self.pairs.total(), "by_class": self._by_class()}
+            values["accuracy"] = {"value": self.accuracy, "images": self.pairs.total(), "by_class": self._by_class()}
             values["confusion"] = [[right, answer, count] for (right, answer), count in sorted(self.pairs.items())]
         return values
 
@@ -66,7 +66,7 @@ class Summary:
         if len(self.answers) > CLASSES_TOLD:
             yield f"  and {len(self.answers) - CLASSES_TOLD} more classes"
         if self.accuracy is not None:
-            yield f"Accuracy: {self.accuracy:.2%} of {self.pairs.total():,} pictures in folders named like a label."
+            yield f"Accuracy: {self.accuracy:.2%} of {self.pairs.total():,} images in folders named like a label."
 
     def _by_class(self) -> dict[str, float]:
         totals: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """The end of a job: its numbers, and the files that it left. `pictures` in `seconds` are those of this run."""
+    """The end of a job: its numbers, and the files that it left. `images` in `seconds` are those of this run."""
 
     about: str
     summary: Summary
@@ -85,23 +85,23 @@ class Report:
     output: Path
     errors: Path | None
     confusion: Path | None
-    pictures: int = 0
+    images: int = 0
     seconds: float = 0.0
 
-    def timed(self, pictures: int, seconds: float) -> "Report":
-        return replace(self, pictures=pictures, seconds=seconds)
+    def timed(self, images: int, seconds: float) -> "Report":
+        return replace(self, images=images, seconds=seconds)
 
     def lines(self) -> Iterator[str]:
         broken = self.summary.broken.total()
         yield f"{self.about}: {self.summary.answers.total():,} classified, {broken:,} broken."
         yield from self.summary.lines()
-        if self.pictures:
-            speed = f"{self.pictures / max(self.seconds, 1e-9):,.0f} images/s"
-            yield f"This run: {self.pictures:,} pictures in {self.seconds:.1f} s, {speed}."
+        if self.images:
+            speed = f"{self.images / max(self.seconds, 1e-9):,.0f} images/s"
+            yield f"This run: {self.images:,} images in {self.seconds:.1f} s, {speed}."
         else:
             yield "This run: nothing was left to do."
         if self.passed_over:
-            yield f"Passed over: {self.passed_over:,} files whose names do not end as pictures' do."
+            yield f"Passed over: {self.passed_over:,} files whose names do not end as images' do."
         for what, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
             if path is not None:
                 yield f"{what}: {path}"

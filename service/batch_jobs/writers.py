@@ -98,7 +98,7 @@ def row_of(record: Record, top_k: int) -> list[Any]:
 
 
 def write_errors(path: Path, records: Sequence[Record]) -> None:
-    """A line for each broken picture; without any no file is left there from before."""
+    """A line for each broken image; without any no file is left there from before."""
     if not records:
         path.unlink(missing_ok=True)
         return

@@ -1,4 +1,4 @@
-"""Pictures in, probabilities out: the heart that REST, batch jobs and the command line share. Knows no HTTP."""
+"""Images in, probabilities out: the heart that REST, batch jobs and the command line share. Knows no HTTP."""
 
 import asyncio
 import itertools
@@ -21,13 +21,13 @@ from service.loaded_models.loaded_version import Served
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
 
-# A picture up to this size is decoded in less time than a thread needs to take over.
+# An image up to this size is decoded in less time than a thread needs to take over.
 INLINE_PIXELS = 64 * 64
 INLINE_BYTES = 65536  # nor may it be packed in so many that reading them takes longer
-# Tiny pictures are decoded some at a time: handing one to a thread and back costs as much as decoding it.
-PART_PICTURES = 16
+# Tiny images are decoded some at a time: handing one to a thread and back costs as much as decoding it.
+PART_IMAGES = 16
 PART_BYTES = 16384
-# All pictures of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
+# All images of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
 LARGEST_A_REQUEST = 2
 
 Row = NDArray[np.float32]
@@ -73,15 +73,15 @@ class Classifier:
         """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
         return Journey(self._registry.get(model, version), self._metrics, self._timeout_s)
 
-    async def predict(self, journey: Journey, picture: bytes) -> Row:
-        """Probabilities, float32 (classes,), of one encoded picture.
+    async def predict(self, journey: Journey, image: bytes) -> Row:
+        """Probabilities, float32 (classes,), of one encoded image.
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
         """
         served = journey.served
         self._reserve(journey, 1)
         try:
-            pixels = await self._decode(picture, journey)
+            pixels = await self._decode(image, journey)
         except BaseException:
             served.batcher.release(1)
             raise
@@ -89,23 +89,23 @@ class Classifier:
         row: Row = (await self.answer(journey, pixels[np.newaxis]))[0]
         return row
 
-    async def predict_many(self, journey: Journey, pictures: Sequence[bytes | ConvoyError]) -> list[Row | ConvoyError]:
-        """The same for many pictures at once; an error about one picture stands in that picture's place, be it found
-        here or given in place of the picture.
+    async def predict_many(self, journey: Journey, images: Sequence[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+        """The same for many images at once; an error about one image stands in that image's place, be it found
+        here or given in place of the image.
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
         served = journey.served
-        self._reserve(journey, len(pictures))
+        self._reserve(journey, len(images))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
             whose, allowance = _whose(journey), Allowance(LARGEST_A_REQUEST * self._max_pixels)
-            jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(pictures)]
+            jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(images)]
             parts = await journey.in_time(asyncio.gather(*jobs))
             decoded = list(itertools.chain.from_iterable(parts))
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
-            served.batcher.release(len(pictures) - len(good))
+            served.batcher.release(len(images) - len(good))
         journey.decoded()
         rows = iter(await self.answer(journey, np.stack(good)) if good else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
@@ -137,12 +137,12 @@ class Classifier:
         journey.answered(answer)
         return answer.outputs
 
-    async def decode(self, journey: Journey, picture: bytes) -> NDArray[np.uint8]:
-        """One encoded picture as the model's input, uint8 (h, w, c).
+    async def decode(self, journey: Journey, image: bytes) -> NDArray[np.uint8]:
+        """One encoded image as the model's input, uint8 (h, w, c).
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
         """
-        pixels = await self._decode(picture, journey)
+        pixels = await self._decode(image, journey)
         journey.decoded()
         return pixels
 
@@ -159,16 +159,16 @@ class Classifier:
             self._metrics.refused.labels(served.model).inc()
             raise
 
-    async def _decode(self, picture: bytes, journey: Journey) -> NDArray[np.uint8]:
-        if (plain := self._plain(picture, journey.served)) is not None:
+    async def _decode(self, encoded: bytes, journey: Journey) -> NDArray[np.uint8]:
+        if (plain := self._plain(encoded, journey.served)) is not None:
             return plain
-        image = decode.open_image(picture, self._max_pixels)
-        if image.width * image.height <= INLINE_PIXELS and len(picture) <= INLINE_BYTES:
+        image = decode.open_image(encoded, self._max_pixels)
+        if image.width * image.height <= INLINE_PIXELS and len(encoded) <= INLINE_BYTES:
             return _pixels(image, journey.served)
         return await journey.in_time(self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served))
 
-    def _plain(self, picture: bytes, served: Served) -> NDArray[np.uint8] | None:
-        pixels = decode_plain(picture, served.manifest.input.channels, self._max_pixels)
+    def _plain(self, encoded: bytes, served: Served) -> NDArray[np.uint8] | None:
+        pixels = decode_plain(encoded, served.manifest.input.channels, self._max_pixels)
         return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
 
     def _pixels_in_turn(self, image: Image.Image, served: Served) -> NDArray[np.uint8]:
@@ -176,36 +176,36 @@ class Classifier:
             return _pixels(image, served)
 
     def _try_all(
-        self, pictures: Sequence[bytes | ConvoyError], served: Served, allowance: Allowance
+        self, images: Sequence[bytes | ConvoyError], served: Served, allowance: Allowance
     ) -> list[NDArray[np.uint8] | ConvoyError]:
-        return [self._try_decode(picture, served, allowance) for picture in pictures]
+        return [self._try_decode(image, served, allowance) for image in images]
 
     def _try_decode(
-        self, picture: bytes | ConvoyError, served: Served, allowance: Allowance
+        self, encoded: bytes | ConvoyError, served: Served, allowance: Allowance
     ) -> NDArray[np.uint8] | ConvoyError:
-        if isinstance(picture, ConvoyError):
-            return picture
-        if (plain := self._plain(picture, served)) is not None:
+        if isinstance(encoded, ConvoyError):
+            return encoded
+        if (plain := self._plain(encoded, served)) is not None:
             return plain
         try:
-            image = decode.open_image(picture, self._max_pixels)
+            image = decode.open_image(encoded, self._max_pixels)
             if not allowance.take(decode.pixels_to_read(image)):
-                raise TooManyPixels(f"The request's pictures have more than {allowance.pixels} pixels together.")
+                raise TooManyPixels(f"The request's images have more than {allowance.pixels} pixels together.")
             return self._pixels_in_turn(image, served)
         except ConvoyError as error:
             return error
 
 
-def in_parts(pictures: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
-    """The pictures in their order, as many at a time as one thread may decode before another model has its turn."""
+def in_parts(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
+    """The images in their order, as many at a time as one thread may decode before another model has its turn."""
     at = part_bytes = 0
-    for end, picture in enumerate(pictures):
-        picture_bytes = 0 if isinstance(picture, ConvoyError) else len(picture)
-        if end > at and (end - at == PART_PICTURES or part_bytes + picture_bytes > PART_BYTES):
-            yield pictures[at:end]
+    for end, image in enumerate(images):
+        image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
+        if end > at and (end - at == PART_IMAGES or part_bytes + image_bytes > PART_BYTES):
+            yield images[at:end]
             at, part_bytes = end, 0
-        part_bytes += picture_bytes
-    yield pictures[at:]
+        part_bytes += image_bytes
+    yield images[at:]
 
 
 def best(probabilities: Row, labels: Sequence[str], top_k: int) -> list[Prediction]:
@@ -219,7 +219,7 @@ def all_good(rows: Sequence[Row | ConvoyError]) -> Row:
     good: list[Row] = []
     for at, row in enumerate(rows):
         if isinstance(row, ConvoyError):
-            row.message = f"Picture {at}: {row.message}"
+            row.message = f"Image {at}: {row.message}"
             raise row
         good.append(row)
     return np.stack(good)

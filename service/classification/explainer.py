@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one picture makes of a network: the image as it was seen, uint8 (height, width, channels)."""
+    """What one image makes of a network: the image as it was seen, uint8 (height, width, channels)."""
 
     image: Pixels
 
@@ -72,12 +72,12 @@ class Explainer:
         """Begins a request, as for the classifier."""
         return self._classifier.journey(model, version)
 
-    async def see(self, journey: Journey, picture: bytes) -> Explanation:
-        """The picture as the network sees it. Raises what decoding raises, and Overloaded."""
+    async def see(self, journey: Journey, encoded: bytes) -> Explanation:
+        """The image as the network sees it. Raises what decoding raises, and Overloaded."""
         with self._as_guest(journey):
-            return Explanation(await self._classifier.decode(journey, picture))
+            return Explanation(await self._classifier.decode(journey, encoded))
 
-    async def occlude(self, journey: Journey, picture: bytes, wanted: str | None) -> Heat:
+    async def occlude(self, journey: Journey, encoded: bytes, wanted: str | None) -> Heat:
         """Which pixels spoke for the class `wanted` (label, or index), or for the most probable one.
 
         Raises what classifying raises, BadParameter for a class that is not there, and Overloaded.
@@ -88,7 +88,7 @@ class Explainer:
             height, width, _ = served.manifest.input.shape
             where = occlusion.patches(height, width, self._affordable(served) - 1)
             with self._classifier.places(journey, len(where) + 1):
-                image = await self._classifier.decode(journey, picture)
+                image = await self._classifier.decode(journey, encoded)
                 batch = occlusion.occluded(image, where)
             rows = await self._classifier.answer(journey, batch)
             chosen = int(rows[0].argmax()) if index is None else index
@@ -96,10 +96,10 @@ class Explainer:
         prediction = Prediction(chosen, served.labels[chosen], float(rows[0, chosen]))
         return Heat(image, prediction, heat, len(rows))
 
-    async def look_inside(self, journey: Journey, picture: bytes) -> Look:
+    async def look_inside(self, journey: Journey, encoded: bytes) -> Look:
         """Filters and feature maps. Raises what decoding raises, BadParameter where there are none, and Overloaded."""
         with self._as_guest(journey):
-            image = await self._classifier.decode(journey, picture)
+            image = await self._classifier.decode(journey, encoded)
             return Look(image, await self._aside(journey, journey.served.features.look, image))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One request's way through the service, stage by stage; at its end it is counted. Knows no HTTP and no pictures."""
+"""One request's way through the service, stage by stage; at its end it is counted. Knows no HTTP and no images."""
 
 import asyncio
 import time
@@ -58,7 +58,7 @@ class Journey:
             raise DeadlineExceeded("The answer was not there within the request's time limit.") from None
 
     def decoded(self) -> None:
-        """The pictures are decoded: what has passed until now was decoding."""
+        """The images are decoded: what has passed until now was decoding."""
         self.decode_s = time.perf_counter() - self._started_s
 
     def answered(self, answer: Answer) -> None:

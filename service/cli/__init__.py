@@ -50,7 +50,7 @@ Example:    convoy classify mnist-lenet5 tests/data/seven.png
 @click.group(cls=_Group, context_settings={"max_content_width": 120}, epilog=EPILOG)
 @click.version_option(package_name="convoy")
 def cli() -> None:
-    """Classify pictures: over HTTP, or here and now."""
+    """Classify images: over HTTP, or here and now."""
 
 
 @cli.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")

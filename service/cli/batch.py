@@ -12,7 +12,7 @@ from service.cli.completion import model_names
 from service.cli.options import setting_flags
 from service.settings import Settings
 
-BROKEN_PICTURES = 1
+BROKEN_IMAGES = 1
 INTERRUPTED = 4
 """Apart from a mistake's 2, so that a Job tries a part again; `convoy-train` has the same of a process that went."""
 SIGNALLED = 128
@@ -27,8 +27,8 @@ Examples:
 
 \b
 Exit codes:
-  0    every picture is classified
-  1    the job is done, and its error file has the broken pictures
+  0    every image is classified
+  1    the job is done, and its error file has the broken images
   2    a mistake: nothing was done; the message says what to do
   4    the job had to stop (a bucket is away, the disk or the memory full): the same command goes on where it stopped
   130  stopped by Ctrl-C (143 by SIGTERM): the same command goes on where it stopped
@@ -46,7 +46,7 @@ Exit codes:
     help="Where the results go: .jsonl, .csv or .parquet. A shard puts its number before the ending.",
 )
 @click.option("--version", help="The version that answers; default: the newest.")
-@click.option("--top-k", default=1, show_default=True, type=click.IntRange(1), help="How many classes a picture.")
+@click.option("--top-k", default=1, show_default=True, type=click.IntRange(1), help="How many classes an image.")
 @click.option(
     "--shard",
     metavar="N/OF",
@@ -70,7 +70,7 @@ def batch(
 
     What lies in folders and tars counts by its ending (.png, .jpg, .webp, .bmp, .gif). A killed job goes on where it
     stopped when the same command is given again. Behind the output's whole name come the endings of what
-    lies beside it: the summary (.summary.json), the broken pictures (.errors.jsonl), and, where folders are named like
+    lies beside it: the summary (.summary.json), the broken images (.errors.jsonl), and, where folders are named like
     labels, the confusion matrix (.confusion.png).
     """
     from service.batch_jobs.job import Job, run
@@ -86,7 +86,7 @@ def batch(
         sys.exit(SIGNALLED + stopped.signal)
     for line in report.lines():
         click.echo(line)
-    sys.exit(BROKEN_PICTURES if report.summary.broken else 0)
+    sys.exit(BROKEN_IMAGES if report.summary.broken else 0)
 
 
 class _Stopped(BaseException):

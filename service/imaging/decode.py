@@ -1,7 +1,7 @@
 """Bytes to pixels: formats, orientation, transparency and limits. Knows no model and no HTTP.
 
-Training reads its evaluation pictures through here too, so that both halves see the same pixels. Strangers send these
-bytes: whatever costs memory or time out of proportion to a picture of `max_pixels` is refused here.
+Training reads its evaluation images through here too, so that both halves see the same pixels. Strangers send these
+bytes: whatever costs memory or time out of proportion to an image of `max_pixels` is refused here.
 """
 
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-# Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd picture.
+# Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd image.
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
 from service.errors import BadImage, ImageTooLarge, UnsupportedImage
@@ -21,11 +21,11 @@ from service.imaging.fast_png import decode_plain
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION_TAG = 0x0112
 
-# Pictures in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
+# Images in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
 # Made to, 16 MB hold a million chunks, each a turn of a Python loop, or as many scans, each a pass over all pixels.
 HEADER_READS = 1_000
 PIXEL_READS = 5_000
-BYTES_A_READ = 128  # that grants another, so that all pictures of one request together are bounded by its body
+BYTES_A_READ = 128  # that grants another, so that all images of one request together are bounded by its body
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
@@ -73,28 +73,28 @@ _FOREIGN = {
 
 
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
-    """Reads the header of an encoded picture; cheap, decodes no pixel.
+    """Reads the header of an encoded image; cheap, decodes no pixel.
 
     Raises BadImage, UnsupportedImage, or ImageTooLarge when its `pixels_to_read` are more than `max_pixels`,
     or a side is longer than MAX_SIDE.
     """
     if not data:
-        raise BadImage("The body is empty; a picture was expected.")
+        raise BadImage("The body is empty; an image was expected.")
     # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
     body = _Body(data)
     try:
         image = Image.open(body, formats=FORMATS)
     except UnidentifiedImageError:
-        raise _not_a_picture(data) from None
+        raise _not_a_image(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(max_pixels) from None
     except Exception as error:  # Pillow's plugins raise many kinds for broken headers
-        raise BadImage(f"The picture's header is damaged: {error}.") from error
+        raise BadImage(f"The image's header is damaged: {error}.") from error
     if pixels_to_read(image) > max_pixels:
         raise _too_large(max_pixels)
     if max(image.size) > MAX_SIDE:
-        raise ImageTooLarge(f"The picture's header announces a side of more than {MAX_SIDE} pixels, the limit.")
+        raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE} pixels, the limit.")
     _refuse_slow(image, data)
     _widen_transparent_value(image)
     body.reads_left = PIXEL_READS + len(data) // BYTES_A_READ
@@ -108,9 +108,9 @@ def pixels_to_read(image: Image.Image) -> int:
 
 
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Decodes an opened picture (of an animation the first frame), upright, transparency laid over `background`.
+    """Decodes an opened image (of an animation the first frame), upright, transparency laid over `background`.
 
-    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. The picture is
+    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. The image is
     closed: its memory is needed for what comes next. Raises BadImage.
     """
     try:
@@ -119,10 +119,10 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
         if upright is not image:
             image.close()
         return _in_strips(upright, channels, background)
-    except MemoryError:  # no fault of the picture's: its size was looked at before
+    except MemoryError:  # no fault of the image's: its size was looked at before
         raise
     except Exception as error:  # as above, and the codecs' own
-        raise BadImage(f"The picture is damaged or truncated: {error}.") from error
+        raise BadImage(f"The image is damaged or truncated: {error}.") from error
     finally:
         image.close()
 
@@ -134,26 +134,26 @@ def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDAr
     return read_pixels(open_image(data, max_pixels), channels, background)
 
 
-def _not_a_picture(data: bytes) -> BadImage | UnsupportedImage:
+def _not_a_image(data: bytes) -> BadImage | UnsupportedImage:
     name = next((name for signature, name in _FOREIGN.items() if data.startswith(signature)), None)
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith(b"<") and b"<svg" in head:
         name = "SVG"
     if name is not None:
-        return UnsupportedImage(f"The picture is a {name} file, which is not read here.")
+        return UnsupportedImage(f"The image is a {name} file, which is not read here.")
     if data[4:8] == b"ftyp":
         return UnsupportedImage("The file is HEIC, AVIF or a video, which is not read here.")
-    return BadImage("The bytes are not a picture, or its header is damaged.")
+    return BadImage("The bytes are not an image, or its header is damaged.")
 
 
 def _too_large(max_pixels: int) -> ImageTooLarge:
     return ImageTooLarge(
-        f"The picture's header announces more than {max_pixels} pixels, the limit, or half of that for {COUNTED_TWICE}."
+        f"The image's header announces more than {max_pixels} pixels, the limit, or half of that for {COUNTED_TWICE}."
     )
 
 
 class _Body(io.BytesIO):
-    """The picture as a file that can be read in so many pieces, and no more."""
+    """The image as a file that can be read in so many pieces, and no more."""
 
     reads_left = HEADER_READS
 
@@ -165,7 +165,7 @@ class _Body(io.BytesIO):
 
 
 def _refuse_slow(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Raises for pictures whose pixels would cost far more time than their number says."""
+    """Raises for images whose pixels would cost far more time than their number says."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and not _has_few_scans(data):
         raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
     run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
@@ -205,7 +205,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Converts strip by strip: the steps between a large picture and its array would cost four times its memory."""
+    """Converts strip by strip: the steps between a large image and its array would cost four times its memory."""
     width, height = image.size
     rows = max(1, STRIP_PIXELS // width)
     if rows >= height:

@@ -1,4 +1,4 @@
-"""The threads that decode pictures, taken in turns by who wants them: nobody's flood starves another's pictures.
+"""The threads that decode images, taken in turns by who wants them: nobody's flood starves another's images.
 
 Everything but the jobs themselves runs on the event loop's thread, so there are no locks.
 """

@@ -1,6 +1,6 @@
 """The plainest PNG, decoded by libspng in 5 us where Pillow takes 40 (28x28, 8-bit grey); all others go to `images`.
 
-Worth a quarter of the processor time of a request with such a picture.
+Worth a quarter of the processor time of a request with such an image.
 """
 
 from zlib import crc32
@@ -20,7 +20,7 @@ DATA_AT = 41
 
 def decode_plain(data: bytes, channels: int, max_pixels: int) -> NDArray[np.uint8] | None:
     """Pixels, uint8 (height, width, channels), of a PNG of up to `LARGEST_PIXELS` and `max_pixels` that is header, one
-    IDAT and end, 8 bits a sample, not interlaced, grey for 1 channel and RGB for 3. None for every other picture, and
+    IDAT and end, 8 bits a sample, not interlaced, grey for 1 channel and RGB for 3. None for every other image, and
     for a damaged one.
 
     Nothing else can be in such a file: no transparency, no orientation, no second frame.

@@ -1,6 +1,6 @@
-"""How much is decoded at once, and for one request: pictures take memory and time by their pixels.
+"""How much is decoded at once, and for one request: images take memory and time by their pixels.
 
-Knows no pictures, only numbers of pixels. May be asked by several threads.
+Knows no images, only numbers of pixels. May be asked by several threads.
 """
 
 import threading
@@ -19,7 +19,7 @@ class Room:
     @contextmanager
     def of(self, pixels: int) -> Iterator[None]:
         """A context that has that much room, which must not be more than all there is."""
-        with self._turn, self._changed:  # the first of those who wait: a large picture is not passed for ever
+        with self._turn, self._changed:  # the first of those who wait: a large image is not passed for ever
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels
         try:

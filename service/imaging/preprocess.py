@@ -7,9 +7,9 @@ from PIL import Image
 from service.model_store.manifest import Input, Preprocessing
 
 WHOLE_UP_TO = 8
-"""A picture is scaled whole before its middle is cut out, as others do it, while that is at most so many inputs large.
+"""An image is scaled whole before its middle is cut out, as others do it, while that is at most so many inputs large.
 
-Beyond, only the part is computed that is seen, so that a picture of 1 x 65535 never becomes a huge one on the way. That
+Beyond, only the part is computed that is seen, so that an image of 1 x 65535 never becomes a huge one on the way. That
 is equal but for the rounding of Pillow's box to single precision: a level of brightness in few of 10,000 pixels.
 """
 _FILTERS = {
@@ -21,7 +21,7 @@ _FILTERS = {
 
 
 def prepare(pixels: NDArray[np.uint8], to: Input, how: Preprocessing) -> NDArray[np.uint8]:
-    """Scales and crops one picture to the model's input.
+    """Scales and crops one image to the model's input.
 
     `pixels` is uint8 (any height, any width, to.channels); returns uint8 (to.height, to.width, to.channels). Scaling
     down is antialiased (Pillow's resampling). Normalisation is in the graph.
@@ -39,7 +39,7 @@ def _scaled(width: int, height: int, shorter: int) -> tuple[int, int]:
 
 
 def _middle(image: Image.Image, scaled: tuple[int, int], to: Input, method: Image.Resampling) -> Image.Image:
-    """The picture at the size `scaled`, and of that the middle. The manifest sees to it that it covers the input."""
+    """The image at the size `scaled`, and of that the middle. The manifest sees to it that it covers the input."""
     left, top = (scaled[0] - to.width) // 2, (scaled[1] - to.height) // 2
     right, bottom = left + to.width, top + to.height
     if scaled[0] * scaled[1] <= WHOLE_UP_TO * to.width * to.height:

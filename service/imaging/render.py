@@ -1,4 +1,4 @@
-"""Arrays to PNG, for people: an image, a heat map laid over it, many small pictures in a grid. Knows no model."""
+"""Arrays to PNG, for people: an image, a heat map laid over it, many small images in a grid. Knows no model."""
 
 import io
 
@@ -25,7 +25,7 @@ def png(pixels: Pixels) -> bytes:
 
 
 def enlarged(pixels: Pixels, least_width: int = SHEET_WIDTH) -> Pixels:
-    """Every pixel as a square of as many as bring the picture nearest to `least_width`, never fewer than one."""
+    """Every pixel as a square of as many as bring the image nearest to `least_width`, never fewer than one."""
     factor = max(1, round(least_width / pixels.shape[1]))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
@@ -42,27 +42,27 @@ def heated(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
     return np.asarray(mixed, np.uint8)
 
 
-def grid(pictures: NDArray[np.float32]) -> Pixels:
-    """Many pictures (n, height, width, 1 or 3) in rows of eight, each stretched from its own darkest to its brightest.
+def grid(images: NDArray[np.float32]) -> Pixels:
+    """Many images (n, height, width, 1 or 3) in rows of eight, each stretched from its own darkest to its brightest.
 
     Those of more than 64 pixels a side are averaged down. Returns uint8 with alpha; between them it is transparent.
     """
-    pictures = _small(pictures)
-    count, height, width, channels = pictures.shape
+    images = _small(images)
+    count, height, width, channels = images.shape
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     down, right = height + GAP, width + GAP
     sheet = np.zeros((rows * down - GAP, columns * right - GAP, channels + 1), np.uint8)
-    for at, picture in enumerate(pictures):
+    for at, image in enumerate(images):
         top, left = at // columns * down, at % columns * right
-        sheet[top : top + height, left : left + width, :-1] = _stretched(picture)
+        sheet[top : top + height, left : left + width, :-1] = _stretched(image)
         sheet[top : top + height, left : left + width, -1] = 255
     return sheet
 
 
-def sheet(pictures: list[Pixels]) -> Pixels:
-    """Pictures of any kind one below the other, RGBA, each enlarged to about the same width."""
-    rows = [enlarged(_rgba(picture)) for picture in pictures]
+def sheet(images: list[Pixels]) -> Pixels:
+    """Images of any kind one below the other, RGBA, each enlarged to about the same width."""
+    rows = [enlarged(_rgba(image)) for image in images]
     width, gap = max(row.shape[1] for row in rows), 8
     whole = np.zeros((sum(row.shape[0] + gap for row in rows) - gap, width, 4), np.uint8)
     top = 0
@@ -72,21 +72,21 @@ def sheet(pictures: list[Pixels]) -> Pixels:
     return whole
 
 
-def _small(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    count, height, width, channels = pictures.shape
+def _small(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    count, height, width, channels = images.shape
     factor = -(-max(height, width) // MOST_SIDE)
     down, right = height // factor, width // factor
     if factor == 1 or not down or not right:
-        return pictures
-    blocks = pictures[:, : down * factor, : right * factor].reshape(count, down, factor, right, factor, channels)
+        return images
+    blocks = images[:, : down * factor, : right * factor].reshape(count, down, factor, right, factor, channels)
     return np.asarray(blocks.mean(axis=(2, 4)), np.float32)
 
 
-def _stretched(picture: NDArray[np.float32]) -> Pixels:
-    lowest, span = picture.min(), float(np.ptp(picture))
+def _stretched(image: NDArray[np.float32]) -> Pixels:
+    lowest, span = image.min(), float(np.ptp(image))
     if span < FAINT:
-        return np.zeros(picture.shape, np.uint8)
-    return np.asarray(np.rint((picture - lowest) * (255 / span)), np.uint8)
+        return np.zeros(image.shape, np.uint8)
+    return np.asarray(np.rint((image - lowest) * (255 / span)), np.uint8)
 
 
 def _rgba(pixels: Pixels) -> Pixels:

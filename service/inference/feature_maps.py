@@ -1,5 +1,5 @@
 """What lies between a version's input and its answer: filters and feature maps, from the graph that its export wrote
-beside the model. Knows no pictures and no requests."""
+beside the model. Knows no images and no requests."""
 
 import threading
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ NO_FEATURES_HINT = "Publish the model again with `convoy-train export`, which wr
 
 @dataclass(frozen=True)
 class Stack:
-    """Pictures of one layer, float32 (n, height, width, channels): its feature maps (one channel) or its filters."""
+    """Images of one layer, float32 (n, height, width, channels): its feature maps (one channel) or its filters."""
 
     layer: str
-    pictures: NDArray[np.float32]
+    images: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
 ROUNDING = 1e-3  # of a softmax in half precision
 WARM_UP_PATIENCE_S = 600.0  # with one run, in which TensorRT may build an engine, for minutes
-FEATURES_PATIENCE_S = 60.0  # with each picture; all explanations of a worker wait for it
+FEATURES_PATIENCE_S = 60.0  # with each image; all explanations of a worker wait for it
 NO_MEMORY = re.compile(
     r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED|bad.alloc", re.IGNORECASE
 )

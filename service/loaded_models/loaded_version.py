@@ -31,7 +31,7 @@ QUICK_MS = 1.0  # a usual batch that takes less: what a run costs beside its ima
 QUICK_BATCH = 64  # 5 to 7 % more of 64 digits a request than with 32
 QUICK_BATCH_WHEN_DEEP = 128  # 3 % more of them as JSON, 6 % as bytes; always 128 would keep the first ones waiting
 BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
-BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more pictures, 2 % x64
+BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more images, 2 % x64
 NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
 
 

@@ -130,7 +130,7 @@ def _named(manifest: Manifest) -> Iterator[_Named]:
 
 
 def _extras(listed: Listed) -> list[str]:
-    """The card and pictures, as far as they are ordinary files within bounds; nothing depends on them."""
+    """The card and images, as far as they are ordinary files within bounds; nothing depends on them."""
     small = sorted(name for name, found in listed.items() if found.ordinary and found.bytes <= TEXT_LIMIT_BYTES)
     return [name for name in small if name == CARD or name.endswith(".png")][:MOST_EXTRAS]
 

@@ -1,6 +1,6 @@
-"""Generated pictures with the answers that a version gave when it was published: does it still give them, here?
+"""Generated images with the answers that a version gave when it was published: does it still give them, here?
 
-No picture of a data set is among them. The file is a NumPy archive: `images`, and one array for every precision.
+No image of a data set is among them. The file is a NumPy archive: `images`, and one array for every precision.
 """
 
 import zipfile
@@ -43,9 +43,7 @@ def read_samples(path: Path, expects: Input, classes: int) -> Samples:
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenVersion(f"{path} is no archive of samples: {error}.") from error
     if images.dtype != np.uint8 or images.shape[1:] != expects.shape:
-        raise BrokenVersion(
-            f"{path} holds {images.dtype} pictures {images.shape[1:]}; the model takes {expects.shape}."
-        )
+        raise BrokenVersion(f"{path} holds {images.dtype} images {images.shape[1:]}; the model takes {expects.shape}.")
     for precision, answers in arrays.items():
         if answers.shape != (len(images), classes):
             raise BrokenVersion(f"{path} holds {precision} answers of shape {answers.shape}.")

@@ -23,7 +23,7 @@ FILTERS = "filters."
 
 # What is larger is not read: the version was made by somebody.
 MANIFEST_LIMIT_BYTES = 1024**2
-TEXT_LIMIT_BYTES = 16 * 1024**2  # labels and samples; the card and its pictures
+TEXT_LIMIT_BYTES = 16 * 1024**2  # labels and samples; the card and its images
 GRAPH_LIMIT_BYTES = 2 * 1024**3  # what one ONNX file can hold
 
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -55,7 +55,7 @@ class Input(_Part):
 
 
 class Preprocessing(_Part):
-    """How a picture of any size becomes the input.
+    """How an image of any size becomes the input.
 
     `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
     input size out of the middle. Transparent pixels are laid over `background` (0 black, 255 white).
@@ -74,13 +74,13 @@ class Preprocessing(_Part):
 
 
 class Parity(_Part):
-    """How far the graph under onnxruntime is from the network that was exported, over real pictures.
+    """How far the graph under onnxruntime is from the network that was exported, over real images.
 
-    `max_abs_difference` is over probabilities; `same_class` is the part of the pictures with the same most probable
+    `max_abs_difference` is over probabilities; `same_class` is the part of the images with the same most probable
     class. A float32 graph has all of them, or nothing was published; one of less precision is compared with it.
     """
 
-    pictures: int = Field(ge=1)
+    images: int = Field(ge=1)
     batch_sizes: list[int]
     max_abs_difference: float = Field(ge=0)
     same_class: float = Field(default=1.0, ge=0, le=1)
@@ -101,7 +101,7 @@ class Speed(_Part):
 class Variant(File):
     """One graph file of the network in one precision.
 
-    The accuracies are parts of 1: on the test set, and on pictures held out of the training set, on which a precision
+    The accuracies are parts of 1: on the test set, and on images held out of the training set, on which a precision
     below float32 was accepted. `automatic` is whether `precision=auto` may choose it; otherwise it must be asked for.
     """
 
@@ -124,10 +124,10 @@ class ExtraGraph(File):
 
 
 class Division(_Part):
-    """How a training run divided its pictures, so that those which the network never learnt are found again by `seed`.
+    """How a training run divided its images, so that those which the network never learnt are found again by `seed`.
 
-    `validation` of the training pictures (below 1: that share of them) were held out; `limit` is the most that were
-    used of each part. Of a folder of pictures, `test_share` was for the test where the folder did not say, and `digest`
+    `validation` of the training images (below 1: that share of them) were held out; `limit` is the most that were
+    used of each part. Of a folder of images, `test_share` was for the test where the folder did not say, and `digest`
     is over all its files and which of them were for the test.
     """
 
@@ -163,7 +163,7 @@ class Manifest(_Part):
     variants: list[Variant] = Field(min_length=1)
     extra_graphs: dict[str, ExtraGraph] = {}
     samples: File | None = None
-    """Generated pictures with the answers of every variant at publication; `golden_samples` reads them."""
+    """Generated images with the answers of every variant at publication; `golden_samples` reads them."""
     metrics: dict[str, float] = {}
     provenance: Provenance
 

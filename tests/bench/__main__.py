@@ -37,7 +37,7 @@ def _alone(args: argparse.Namespace) -> int:
     plan = alone.Plan(
         models=args.models,
         model=args.model,
-        pictures=args.pictures,
+        images=args.images,
         workers=args.workers,
         rounds=args.rounds,
         seconds=args.seconds,
@@ -57,7 +57,7 @@ def _beside(args: argparse.Namespace) -> int:
     plan = beside.Plan(
         models=args.models,
         model=args.model,
-        pictures=args.pictures,
+        images=args.images,
         instances=_instances(args.workers),
         rounds=args.rounds,
         seconds=args.seconds,
@@ -77,7 +77,7 @@ def _overload(args: argparse.Namespace) -> int:
     plan = overload.Plan(
         models=args.models,
         model=args.model,
-        pictures=args.pictures,
+        images=args.images,
         workers=args.workers,
         rounds=args.rounds,
         seconds=args.seconds,
@@ -95,7 +95,7 @@ def _paired(args: argparse.Namespace) -> int:
         checkouts=tuple(args.checkouts),
         models=args.models,
         model=args.model,
-        pictures=args.pictures,
+        images=args.images,
         workers=args.workers,
         rounds=args.rounds,
         seconds=args.seconds,
@@ -109,7 +109,7 @@ def _paired(args: argparse.Namespace) -> int:
 
 def _photographs(args: argparse.Namespace) -> int:
     plan = photographs.Plan(
-        pictures=args.pictures,
+        images=args.images,
         workers=args.workers,
         rounds=args.rounds,
         seconds=args.seconds,
@@ -165,7 +165,7 @@ def _arguments() -> argparse.Namespace:
     over = commands.add_parser("overload", help="Convoy at one, two and four times its peak")
     over.set_defaults(run=_overload)
     over.add_argument("--connections", type=int, default=1024, help="that offer the overload (default: %(default)s)")
-    over.add_argument("--only", nargs="+", default=(), help="names of loads, as 'picture'; default: three")
+    over.add_argument("--only", nargs="+", default=(), help="names of loads, as 'image'; default: three")
     large = commands.add_parser("photographs", help="Convoy with ResNet-50, beside a loop without a service")
     large.set_defaults(run=_photographs)
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
@@ -200,7 +200,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--pictures", type=Path, help="folder of pictures to send; default: digits, or CONVOY_DATA/photos")
+    add("--images", type=Path, help="folder of images to send; default: digits, or CONVOY_DATA/photos")
     add(
         "--workers", type=int, default=usable_cores(), help="workers, and instances of each peer (default: %(default)s)"
     )

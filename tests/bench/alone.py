@@ -30,7 +30,7 @@ class Plan:
 
     models: Path
     model: str
-    pictures: Path | None
+    images: Path | None
     workers: int
     rounds: int
     seconds: float
@@ -96,7 +96,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     local = {threads: LocalModel(plan.models, plan.model, threads) for threads in sorted({1, usable_cores()})}
     model = local[1]
     sizes = Sizes.of(model.shape)
-    chosen = samples(model, sizes.samples, plan.pictures)
+    chosen = samples(model, sizes.samples, plan.images)
     found = Measured(_about(plan, model, chosen), sizes.batch)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -117,7 +117,7 @@ def _about(plan: Plan, model: LocalModel, chosen: Samples) -> dict[str, Any]:
     changed = convoy.own_settings()
     return machine.describe() | {
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
-        "pictures": chosen.source,
+        "images": chosen.source,
         "service": f"{workers} worker(s), settings as shipped but for a queue of {convoy.QUEUE_IMAGES} images"
         + (f", and {', '.join(changed)}" if changed else ""),
         "rounds": f"{plan.rounds}, interleaved; medians",

@@ -20,7 +20,7 @@ from tests.bench.peers import environments
 from tests.bench.peers.servers import PEERS, Job, Peer, environment
 from tests.bench.processes import free_ports, last_lines, running
 from tests.bench.samples import Samples, samples
-from tests.load import pictures
+from tests.load import images
 
 OURS = "convoy"
 WARM_UP_S = 1.0
@@ -34,7 +34,7 @@ class Plan:
 
     models: Path
     model: str
-    pictures: Path | None
+    images: Path | None
     instances: int
     rounds: int
     seconds: float
@@ -87,7 +87,7 @@ def compare(plan: Plan, say: Callable[[str], None]) -> Compared:
     environments.set_up(plan.peers)
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
-    chosen = as_input(samples(model, sizes.samples, plan.pictures))
+    chosen = as_input(samples(model, sizes.samples, plan.images))
     found = Compared(_about(plan, model, chosen), sizes.batch)
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(plan, model, Bodies(chosen, Path(folder), sizes), say, found)
@@ -105,7 +105,7 @@ def compare(plan: Plan, say: Callable[[str], None]) -> Compared:
 
 def as_input(chosen: Samples) -> Samples:
     """The samples as PNG of exactly the model's input: the peers' applications decode, but do not scale."""
-    return chosen._replace(encoded=[pictures.as_png(tensor) for tensor in chosen.tensors])
+    return chosen._replace(encoded=[images.as_png(tensor) for tensor in chosen.tensors])
 
 
 def constant_rates(found: Compared) -> dict[tuple[str, str], float]:
@@ -128,7 +128,7 @@ def _about(plan: Plan, model: LocalModel, chosen: Samples) -> dict[str, str]:
     return machine.describe() | {
         "peers": ", ".join(versions),
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
-        "pictures": chosen.source,
+        "images": chosen.source,
         "instances": f"{plan.instances} of each server (MLServer: 1), one thread a run, no artificial delay"
         + (f"; {', '.join(changed)}" if changed else ""),
         "load": f"{plan.connections} connections, {plan.seconds:g} s, {plan.rounds} rounds, interleaved; medians",
@@ -170,7 +170,7 @@ def _server(run: _Run, server: str) -> Iterator[tuple[str, Sequence[Load]]]:
 @contextlib.contextmanager
 def _ours(run: _Run, folder: Path) -> Iterator[tuple[str, Sequence[Load]]]:
     settings = convoy.bench_settings(run.plan.instances) | OUR_THREADS
-    singles = [load for load in convoy_loads(run.plan.model, run.found.batch) if not load.kind.startswith("pictures")]
+    singles = [load for load in convoy_loads(run.plan.model, run.found.batch) if not load.kind.startswith("images")]
     with convoy.convoy(run.plan.models, folder / "log", settings) as service:
         yield service.url, offered(service.url, singles, run.bodies)
 

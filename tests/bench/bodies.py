@@ -122,25 +122,25 @@ def _best_label(predictions: list[dict[str, Any]]) -> int:
     return int(predictions[0].get("index", predictions[0]["label"]))
 
 
-def _base64(pictures: Sequence[bytes]) -> list[str]:
-    return [base64.b64encode(picture).decode() for picture in pictures]
+def _base64(images: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(image).decode() for image in images]
 
 
-def _media_type(picture: bytes) -> str:
-    return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
+def _media_type(image: bytes) -> str:
+    return "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
 
 
 Encode = Callable[[list[bytes], NDArray[np.uint8]], bytes]
 
-# Kind: content type ("": the picture's own), whether it holds many images, and how it is made of pictures and tensors.
+# Kind: content type ("": the image's own), whether it holds many images, and how it is made of images and tensors.
 KINDS: dict[str, tuple[str, bool, Encode]] = {
-    "picture": ("", False, lambda pictures, _: pictures[0]),
-    "pictures form": (wire.FORM, True, lambda pictures, _: wire.form("files", pictures)),
-    "pictures json": (JSON, True, lambda pictures, _: wire.json_batch(pictures)),
+    "image": ("", False, lambda images, _: images[0]),
+    "images form": (wire.FORM, True, lambda images, _: wire.form("files", images)),
+    "images json": (JSON, True, lambda images, _: wire.json_batch(images)),
     "v2 json": (JSON, False, lambda _, tensors: tensor_json(tensors)),
     "v2 json batch": (JSON, True, lambda _, tensors: tensor_json(tensors)),
     "v2 binary batch": ("application/octet-stream", True, lambda _, tensors: tensor_binary(tensors)),
-    "base64": (JSON, False, lambda pictures, _: json.dumps({"image": _base64(pictures)[0]}).encode()),
-    "base64 list": (JSON, False, lambda pictures, _: json.dumps({"images": _base64(pictures)}).encode()),
+    "base64": (JSON, False, lambda images, _: json.dumps({"image": _base64(images)[0]}).encode()),
+    "base64 list": (JSON, False, lambda images, _: json.dumps({"images": _base64(images)}).encode()),
 }
 BINARY = ("v2 binary batch",)

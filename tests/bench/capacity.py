@@ -54,7 +54,7 @@ class Plan:
 
     models: Path
     model: str
-    pictures: Path | None
+    images: Path | None
     rounds: int
     seconds: float
 
@@ -90,7 +90,7 @@ def measure(plan: Plan) -> Found:
     ours, theirs = _two_cores()
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
-    chosen = samples(model, sizes.samples, plan.pictures)
+    chosen = samples(model, sizes.samples, plan.images)
     found = Found(_about(plan, model, chosen))
     with tempfile.TemporaryDirectory() as name:
         bodies = Bodies(chosen, Path(name), sizes)
@@ -116,7 +116,7 @@ def _two_cores() -> tuple[int, int]:
 
 
 def _loads(model: str) -> list[Load]:
-    return [load for load in convoy_loads(model, 1) if load.name == "picture"]
+    return [load for load in convoy_loads(model, 1) if load.name == "image"]
 
 
 def _round(
@@ -186,7 +186,7 @@ def _about(plan: Plan, model: LocalModel, chosen: Samples) -> dict[str, str]:
     changed = convoy.own_settings()
     return machine.describe() | {
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
-        "pictures": chosen.source,
+        "images": chosen.source,
         "replica": f"1 worker on 1 core, settings as shipped{' but ' * bool(changed)}{', '.join(changed)}",
         "rounds": f"{plan.rounds}, loads of {plan.seconds:g} s, interleaved; medians",
     }
@@ -199,7 +199,7 @@ def written(found: Found, command: str) -> str:
     return "\n\n".join(
         [
             report.about(found.about, command),
-            f"One core answers {per_core:,.0f} pictures a second, each in a request of its own "
+            f"One core answers {per_core:,.0f} images a second, each in a request of its own "
             f"({1e6 * replica.door_s:.0f} us for HTTP, decoding and answering, {1e6 * replica.run_s(32) / 32:.0f} us "
             f"for the model in full batches). A replica of one core holds {median(found.memory_bytes) / 2**20:.0f} MiB "
             f"and is ready {median(found.ready_s):.1f} s after its start.",
@@ -224,7 +224,7 @@ def _replicas(replica: Replica) -> str:
         hours = count / 3600 / load * 1e9
         row = [f"{load:,}", f"{count:,}", f"{got.utilisation:.0%}", f"{got.p50_ms:.1f}", f"{got.p99_ms:.1f}"]
         rows.append([*row, f"{hours:,.0f}"])
-    return report.table(["requests/s", "replicas", "use", "p50 ms", "p99 ms", "core hours per 10^9 pictures"], rows)
+    return report.table(["requests/s", "replicas", "use", "p50 ms", "p99 ms", "core hours per 10^9 images"], rows)
 
 
 def _growth(replica: Replica) -> str:
@@ -276,13 +276,13 @@ def _parsed(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
     add = parser.add_argument
     add("--models", type=Path, default=Path(Settings().models), help="folder of models (default: %(default)s)")
     add("--model", default="mnist-lenet5", help="default: %(default)s")
-    add("--pictures", type=Path, help="folder of pictures to send; default: digits, or CONVOY_DATA/photos")
+    add("--images", type=Path, help="folder of images to send; default: digits, or CONVOY_DATA/photos")
     add("--rounds", type=int, default=3, help="medians are taken over so many (default: %(default)s)")
     add("--seconds", type=float, default=4.0, help="of each load (default: %(default)s)")
     add("--report", type=Path, default=REPORT, help="Markdown file for the results (default: %(default)s)")
     add("--print-only", action="store_true", help="write no report")
     args = parser.parse_args(arguments)
-    plan = Plan(args.models, args.model, args.pictures, args.rounds, args.seconds)
+    plan = Plan(args.models, args.model, args.images, args.rounds, args.seconds)
     return plan, None if args.print_only else args.report
 
 

@@ -18,7 +18,7 @@ PYTHON = ROOT / ".venv/bin/python"
 CONVOY = ROOT / ".venv/bin/convoy"
 START_PATIENCE_S = 60
 POLL_S = 0.01
-# As long as 128 connections times 64 pictures need: a full queue refuses with 429, and refused is not measured.
+# As long as 128 connections times 64 images need: a full queue refuses with 429, and refused is not measured.
 QUEUE_IMAGES = 128 * 64
 
 
@@ -70,7 +70,7 @@ def answer_to(url: str) -> int | None:
 
 
 def bench_settings(workers: int) -> dict[str, str]:
-    """What the bench changes: as many workers as asked for, and a queue that takes all connections' pictures.
+    """What the bench changes: as many workers as asked for, and a queue that takes all connections' images.
 
     Raises CannotMeasure for several workers where this Convoy knows only one.
     """

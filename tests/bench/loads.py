@@ -22,12 +22,12 @@ class Load(NamedTuple):
 
 
 def convoy_loads(model: str, batch: int) -> list[Load]:
-    """Everything that Convoy is asked: a picture, many, and tensors."""
+    """Everything that Convoy is asked: an image, many, and tensors."""
     classify, infer = f"/api/v1/models/{model}/classify", f"/v2/models/{model}/infer"
     return [
-        Load("picture", classify, "picture"),
-        Load(f"pictures x{batch} (form)", f"{classify}/batch", "pictures form"),
-        Load(f"pictures x{batch} (JSON)", f"{classify}/batch", "pictures json"),
+        Load("image", classify, "image"),
+        Load(f"images x{batch} (form)", f"{classify}/batch", "images form"),
+        Load(f"images x{batch} (JSON)", f"{classify}/batch", "images json"),
         Load("v2 json", infer, "v2 json"),
         Load(f"v2 json x{batch}", infer, "v2 json batch"),
         Load(f"v2 binary x{batch}", infer, "v2 binary batch"),

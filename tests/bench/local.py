@@ -43,10 +43,10 @@ class LocalModel:
         self.labels = self.folder.labels
         self.shape = self.folder.manifest.input.shape
 
-    def tensor(self, picture: bytes) -> NDArray[np.uint8]:
-        """An encoded picture as the model's input, uint8 (height, width, channels)."""
+    def tensor(self, image: bytes) -> NDArray[np.uint8]:
+        """An encoded image as the model's input, uint8 (height, width, channels)."""
         manifest = self.folder.manifest
-        pixels = decode(picture, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
+        pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
         return prepare(pixels, manifest.input, manifest.preprocessing)
 
     def run(self, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -58,6 +58,6 @@ class LocalModel:
         batches = (tensors[start : start + BATCH] for start in range(0, len(tensors), BATCH))
         return [int(index) for batch in batches for index in self.run(batch).argmax(1)]
 
-    def best_labels(self, pictures: Sequence[bytes]) -> list[str]:
-        """The best label of each encoded picture."""
-        return [self.labels[index] for index in self.best(np.stack([self.tensor(p) for p in pictures]))]
+    def best_labels(self, images: Sequence[bytes]) -> list[str]:
+        """The best label of each encoded image."""
+        return [self.labels[index] for index in self.best(np.stack([self.tensor(p) for p in images]))]

@@ -1,4 +1,4 @@
-"""What an offline job costs beyond its work: python -m tests.bench.offline PICTURES --model mnist-lenet5 [--rounds 5].
+"""What an offline job costs beyond its work: python -m tests.bench.offline IMAGES --model mnist-lenet5 [--rounds 5].
 
 In each round one after the other, on the same cores: decoding alone (in the job's own processes), the model alone (raw
 onnxruntime, full batches), and the whole job, each from a cold start. Prints medians: the job's share of the slower
@@ -22,7 +22,7 @@ import numpy as np
 
 from service.batch_jobs.decode_processes import decoded_in_order
 from service.batch_jobs.decode_worker import Recipe
-from service.batch_jobs.find_images import Picture, find_pictures
+from service.batch_jobs.find_images import ImageFile, find_images
 from service.batch_jobs.job import Job, fastest_batch, run
 from service.batch_jobs.sharding import WHOLE
 from service.cores import usable_cores
@@ -52,10 +52,10 @@ def own_children(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
-def decode(pictures: list[Picture], folder: VersionFolder) -> None:
+def decode(images: list[ImageFile], folder: VersionFolder) -> None:
     workers, recipe = usable_cores(), Recipe(folder.manifest.input, folder.manifest.preprocessing, 10**9)
     with own_children(workers) as pool:
-        for _ in decoded_in_order(pool, workers, pictures, recipe):
+        for _ in decoded_in_order(pool, workers, images, recipe):
             pass
 
 
@@ -84,12 +84,12 @@ def main(source: str, model: str, models: str, rounds: int) -> None:
     settings = Settings(models=models)
     repository = Repository(Path(models))
     folder = repository.open(model, max(repository.versions(model)))
-    pictures = find_pictures([source]).pictures
-    count = len(pictures)
-    click.echo(f"{count:,} pictures, {model}, {usable_cores()} cores, {rounds} rounds")
+    images = find_images([source]).images
+    count = len(images)
+    click.echo(f"{count:,} images, {model}, {usable_cores()} cores, {rounds} rounds")
     rows: list[tuple[Cost, Cost, Cost]] = []
     for number in range(1, rounds + 1):
-        decoding = cost_of(lambda: decode(pictures, folder))
+        decoding = cost_of(lambda: decode(images, folder))
         alone = cost_of(lambda: infer(count, folder, settings))
         rows.append((decoding, alone, cost_of(lambda: classify(source, model, settings))))
         speeds = [f"{count / cost.wall_s:,.0f}/s ({cost.cpu_s:.2f} s of processors)" for cost in rows[-1]]

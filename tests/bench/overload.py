@@ -39,7 +39,7 @@ class Plan:
 
     models: Path
     model: str
-    pictures: Path | None
+    images: Path | None
     workers: int
     rounds: int
     seconds: float
@@ -85,7 +85,7 @@ def measure(plan: Plan, say: Say) -> Overloaded:
     """Raises CannotMeasure."""
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
-    chosen = samples(model, sizes.samples, plan.pictures)
+    chosen = samples(model, sizes.samples, plan.images)
     found = Overloaded(_about(plan, model, chosen.source))
     with tempfile.TemporaryDirectory() as name:
         bodies = Bodies(chosen, Path(name), sizes)
@@ -99,7 +99,7 @@ def measure(plan: Plan, say: Say) -> Overloaded:
 
 def _loads(plan: Plan, batch: int) -> list[Load]:
     """A tiny request, whose cost is HTTP; a large one, whose cost is decoding; and one that is mostly the model."""
-    wanted = plan.only or ("picture", f"pictures x{batch} (form)", f"v2 binary x{batch}")
+    wanted = plan.only or ("image", f"images x{batch} (form)", f"v2 binary x{batch}")
     return [load for load in convoy_loads(plan.model, batch) if load.name in wanted]
 
 
@@ -174,11 +174,11 @@ def _settings(plan: Plan) -> dict[str, str]:
     return {"CONVOY_WORKERS": str(plan.workers)}
 
 
-def _about(plan: Plan, model: LocalModel, pictures: str) -> dict[str, str]:
+def _about(plan: Plan, model: LocalModel, images: str) -> dict[str, str]:
     changed = convoy.own_settings()
     return machine.describe() | {
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
-        "pictures": pictures,
+        "images": images,
         "service": f"{plan.workers} worker(s), settings as shipped{' but ' * bool(changed)}{', '.join(changed)}",
         "load": f"up to {plan.connections} connections, {plan.seconds:g} s each",
         "rounds": f"{plan.rounds}; medians",

@@ -32,7 +32,7 @@ class Plan:
     checkouts: tuple[Path, ...]
     models: Path
     model: str
-    pictures: Path | None
+    images: Path | None
     workers: int
     rounds: int
     seconds: float
@@ -78,7 +78,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Paired:
     found = Paired()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        bodies = Bodies(samples(model, sizes.samples, plan.pictures), folder, sizes)
+        bodies = Bodies(samples(model, sizes.samples, plan.images), folder, sizes)
         urls = [_started(plan, checkout, folder / f"log{n}", stack) for n, checkout in enumerate(plan.checkouts)]
         for load in _loads(plan, urls, bodies, sizes.batch):
             say(load.name)

@@ -43,7 +43,7 @@ BATCHES = (1, 8)
 class Plan:
     """What to measure, and how long; one process of the loop for each worker."""
 
-    pictures: Path | None
+    images: Path | None
     workers: int
     rounds: int
     seconds: float
@@ -73,7 +73,7 @@ def measure(plan: Plan, say: Say) -> Photographed:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         say("making the graphs")
-        chosen = _write_models(work / "models", plan.pictures)
+        chosen = _write_models(work / "models", plan.images)
         found = Photographed(_about(plan, chosen))
         bodies = Bodies(chosen, work, Sizes.of(SHAPE))
         for number in range(plan.rounds):
@@ -83,13 +83,13 @@ def measure(plan: Plan, say: Say) -> Photographed:
     return found
 
 
-def _write_models(root: Path, pictures: Path | None) -> Samples:
-    """Each model in a folder of models of its own; returns the pictures."""
+def _write_models(root: Path, images: Path | None) -> Samples:
+    """Each model in a folder of models of its own; returns the images."""
     graph = onnx.load(GRAPHS / "resnet50.onnx")
     fill(graph)
     how = Preprocessing(resize="shorter", shorter=256)
     folder = write_version(root / FLOAT32, FLOAT32, shape=SHAPE, classes=CLASSES, graph=graph, preprocessing=how)
-    chosen = samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, pictures)
+    chosen = samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, images)
     int8 = root / "int8.onnx"
     to_int8(folder / "model.onnx", chosen.tensors[:CALIBRATED_ON], int8, reduce_range=False, method="minmax")
     write_version(root / INT8, INT8, shape=SHAPE, classes=CLASSES, graph=onnx.load(int8), preprocessing=how)
@@ -98,9 +98,9 @@ def _write_models(root: Path, pictures: Path | None) -> Samples:
 
 def _round(plan: Plan, root: Path, bodies: Bodies, found: Photographed, say: Say) -> None:
     model = root.name
-    body = bodies.get("picture")
-    pictures = [body.file(number).read_bytes() for number in range(body.count)]
-    alone_per_s = max(_alone(plan, root, pictures, batch) for batch in BATCHES)
+    body = bodies.get("image")
+    images = [body.file(number).read_bytes() for number in range(body.count)]
+    alone_per_s = max(_alone(plan, root, images, batch) for batch in BATCHES)
     with convoy.convoy(root, root / "service.log", {"CONVOY_WORKERS": str(plan.workers)}) as service:
         url = service.url + convoy_loads(model, 1)[0].path
         wrk(url, body, plan.connections, 1)
@@ -110,22 +110,22 @@ def _round(plan: Plan, root: Path, bodies: Bodies, found: Photographed, say: Say
     say(f"  {model}: {served.requests_per_s:.1f} images/s of {alone_per_s:.1f} without a service")
 
 
-def _alone(plan: Plan, root: Path, pictures: list[bytes], batch: int) -> float:
+def _alone(plan: Plan, root: Path, images: list[bytes], batch: int) -> float:
     """Images/s of decoding and running in a loop, one process for each worker, its cores shared as workers do."""
     threads = max(1, usable_cores() // plan.workers)
     with ProcessPoolExecutor(plan.workers, multiprocessing.get_context("spawn")) as pool:
-        loops = [pool.submit(_loop, root, pictures, batch, threads, plan.seconds) for _ in range(plan.workers)]
+        loops = [pool.submit(_loop, root, images, batch, threads, plan.seconds) for _ in range(plan.workers)]
         return sum(loop.result() for loop in loops)
 
 
-def _loop(root: Path, pictures: list[bytes], batch: int, threads: int, seconds: float) -> float:
+def _loop(root: Path, images: list[bytes], batch: int, threads: int, seconds: float) -> float:
     model = LocalModel(root, root.name, threads)
-    parts = [pictures[at : at + batch] for at in range(0, len(pictures) - batch + 1, batch)]
-    model.run(np.stack([model.tensor(picture) for picture in parts[0]]))
+    parts = [images[at : at + batch] for at in range(0, len(images) - batch + 1, batch)]
+    model.run(np.stack([model.tensor(image) for image in parts[0]]))
     done, started_s = 0, time.perf_counter()
     while (took_s := time.perf_counter() - started_s) < seconds:
         part = parts[done // batch % len(parts)]
-        model.run(np.stack([model.tensor(picture) for picture in part]))
+        model.run(np.stack([model.tensor(image) for image in part]))
         done += batch
     return done / took_s
 
@@ -133,8 +133,8 @@ def _loop(root: Path, pictures: list[bytes], batch: int, threads: int, seconds: 
 def _about(plan: Plan, chosen: Samples) -> dict[str, str]:
     return machine.describe() | {
         "model": "ResNet-50 with random weights, input 224x224x3, float32 and int8",
-        "pictures": chosen.source,
+        "images": chosen.source,
         "service": f"{plan.workers} worker(s), settings as shipped",
-        "load": f"one picture a request, {plan.connections} connections, {plan.seconds:g} s",
+        "load": f"one image a request, {plan.connections} connections, {plan.seconds:g} s",
         "rounds": f"{plan.rounds}, interleaved; medians",
     }

@@ -1,4 +1,4 @@
-"""The floor: the model under onnxruntime alone, and the decoding of a picture alone, in this process."""
+"""The floor: the model under onnxruntime alone, and the decoding of an image alone, in this process."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def images_per_s(model: LocalModel, samples: Samples, seconds: float) -> dict[in
 
 
 def decode_us(model: LocalModel, samples: Samples, seconds: float) -> float:
-    """Microseconds on one thread to make one encoded picture the model's input."""
+    """Microseconds on one thread to make one encoded image the model's input."""
     at = iter(range(10**9))
 
     def once() -> None:

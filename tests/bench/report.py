@@ -134,9 +134,9 @@ def _ratios(found: Compared) -> str:
     for load, peer in found.shared():
         ours, theirs = found.fired[load, OURS], found.fired[load, peer]
         rows.append([load, _title(peer), _ratio(ours, theirs)])
-    decoding = found.fired.get(("picture", OURS)), found.fired.get(("v2 json", "triton"))
+    decoding = found.fired.get(("image", OURS)), found.fired.get(("v2 json", "triton"))
     if decoding[0] and decoding[1]:
-        rows.append(["picture, against v2 json", f"{_title('triton')}, which decodes nothing", _ratio(*decoding)])
+        rows.append(["image, against v2 json", f"{_title('triton')}, which decodes nothing", _ratio(*decoding)])
     return table(["load", "peer", "ratio"], rows)
 
 
@@ -202,10 +202,10 @@ def _idle(found: Measured) -> str:
         median(found.decode_us),
         1e6 / max(median(found.raw[t, 1]) for t, size in found.raw if size == 1),
     )
-    text = f"Decoding takes {decode_us:.0f} us a picture on one thread."
-    if ("picture", 1) not in found.fired or void(found.fired["picture", 1]):
+    text = f"Decoding takes {decode_us:.0f} us an image on one thread."
+    if ("image", 1) not in found.fired or void(found.fired["image", 1]):
         return text
-    p50_us = middle(found.fired["picture", 1]).p50_ms * 1000
+    p50_us = middle(found.fired["image", 1]).p50_ms * 1000
     floor_us = decode_us + compute_us
     return (
         f"{text} With {compute_us:.0f} us for a batch of one that makes {floor_us:.0f} us; one client alone waits "

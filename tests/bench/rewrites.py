@@ -55,8 +55,8 @@ def _rows(path: Path) -> Iterator[str]:
 
     network = load_network(Run(path).model_path if path.is_dir() else path)
     expects, classes = input_of(network), classes_of(network)
-    pictures = np.random.default_rng(0).integers(0, 256, (64, *expects.shape), np.uint8)
-    whole = servable(network, Scaling(), "detect", pictures)
+    images = np.random.default_rng(0).integers(0, 256, (64, *expects.shape), np.uint8)
+    whole = servable(network, Scaling(), "detect", images)
     with TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
         nodes: dict[str, int] = {}

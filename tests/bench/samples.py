@@ -1,4 +1,4 @@
-"""The pictures that the bench sends: digits for a model of 28 x 28 grey pixels, photographs for any other."""
+"""The images that the bench sends: digits for a model of 28 x 28 grey pixels, photographs for any other."""
 
 import os
 from itertools import cycle, islice
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.local import LocalModel
-from tests.load import pictures
+from tests.load import images
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 DIGIT = (28, 28, 1)
 
 
 class Samples(NamedTuple):
-    """Encoded pictures, the same as the model's input, and what the model by itself says of them."""
+    """Encoded images, the same as the model's input, and what the model by itself says of them."""
 
     encoded: list[bytes]
     tensors: NDArray[np.uint8]
@@ -28,18 +28,18 @@ class Samples(NamedTuple):
 
 
 def samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
-    """`count` samples, repeating where there are fewer. Raises CannotMeasure without pictures for this model."""
+    """`count` samples, repeating where there are fewer. Raises CannotMeasure without images for this model."""
     if folder is None and model.shape == DIGIT:
-        encoded = [pictures.as_png(pixels) for pixels in pictures.digits(count)[0]]
-        source = pictures.source()
+        encoded = [images.as_png(pixels) for pixels in images.digits(count)[0]]
+        source = images.source()
     else:
         folder = folder or _photographs(model)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)[:count]
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES)[:count]
         encoded = [file.read_bytes() for file in files]
         source = f"{len(files)} photographs"
     if not encoded:
-        raise CannotMeasure(f"There is no picture in {folder}.")
-    tensors = np.stack([model.tensor(picture) for picture in encoded])
+        raise CannotMeasure(f"There is no image in {folder}.")
+    tensors = np.stack([model.tensor(image) for image in encoded])
     best = model.best(tensors)
     again = list(islice(cycle(range(len(encoded))), count))
     return Samples([encoded[i] for i in again], tensors[again], [best[i] for i in again], source)
@@ -48,5 +48,5 @@ def samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
 def _photographs(model: LocalModel) -> Path:
     where = os.environ.get("CONVOY_DATA")
     if not where:
-        raise CannotMeasure(f"{model.name} takes {model.shape}: give a folder of pictures with --pictures.")
+        raise CannotMeasure(f"{model.name} takes {model.shape}: give a folder of images with --images.")
     return Path(where) / "photos"

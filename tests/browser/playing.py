@@ -1,4 +1,4 @@
-"""What the browser tests and the README's picture share: the strokes of a 7, by mouse on the real page."""
+"""What the browser tests and the README's image share: the strokes of a 7, by mouse on the real page."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The README's pictures of the playground: `python -m tests.browser.screens` takes them of the page as it is now."""
+"""The README's images of the playground: `python -m tests.browser.screens` takes them of the page as it is now."""
 
 import io
 from pathlib import Path

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 KEY = "a-key-for-the-playground"
 SEVEN = ROOT / "tests/data/seven.png"
-WRONG = "The bytes are not a picture, or its header is damaged."
+WRONG = "The bytes are not an image, or its header is damaged."
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +124,15 @@ def test_the_lines_to_copy_give_the_same_answer(visit: Visit, tmp_path: Path) ->
         assert re.search(r"""['"]label['"]: ?['"]7['"]""", done.stdout), done.stderr
 
 
-def test_three_dropped_pictures_have_three_results_one_of_them_broken(visit: Visit) -> None:
+def test_three_dropped_images_have_three_results_one_of_them_broken(visit: Visit) -> None:
     seven = SEVEN.read_bytes()
     visit.drop({"first.png": seven, "broken.png": seven[:90], "last.png": seven})
     page = visit.page
     results = page.locator(".many > li")
     assert results.count() == 3
-    assert page.inner_text(".summary") == "2 of 3 pictures have an answer."
+    assert page.inner_text(".summary") == "2 of 3 images have an answer."
     assert "first.png" in results.nth(0).inner_text()
-    assert "The picture is damaged or truncated" in results.nth(1).inner_text()
+    assert "The image is damaged or truncated" in results.nth(1).inner_text()
     results.nth(2).get_by_role("button").click()
     assert results.nth(2).get_by_role("button").get_attribute("aria-pressed") == "true"
     assert "in a batch of 2" in page.inner_text("#timing")
@@ -141,12 +141,12 @@ def test_three_dropped_pictures_have_three_results_one_of_them_broken(visit: Vis
 
 
 def test_a_text_file_gets_a_clear_message(visit: Visit) -> None:
-    visit.drop({"notes.txt": b"not a picture at all"})
+    visit.drop({"notes.txt": b"not an image at all"})
     assert WRONG in visit.page.inner_text("#answer")
     assert "PNG, JPEG, WebP, BMP or GIF" in visit.page.inner_text("#answer")
 
 
-def test_pictures_are_chosen_and_pasted_too(visit: Visit) -> None:
+def test_images_are_chosen_and_pasted_too(visit: Visit) -> None:
     page = visit.page
     page.click("#tab-files")
     page.set_input_files("#files", SEVEN)
@@ -204,7 +204,7 @@ def test_axe_finds_nothing_serious_by_day(visit: Visit) -> None:
 
 @pytest.mark.parametrize("visit", [{"color_scheme": "dark"}], indirect=True)
 def test_axe_finds_nothing_serious_by_night(visit: Visit) -> None:
-    visit.drop({"seven.png": SEVEN.read_bytes(), "notes.txt": b"no picture"})
+    visit.drop({"seven.png": SEVEN.read_bytes(), "notes.txt": b"no image"})
     assert visit.serious() == []
 
 

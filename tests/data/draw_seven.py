@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SIDE = 28  # of the picture; the digit itself fits a box of 20 around its centre of mass, as MNIST's do
+SIDE = 28  # of the image; the digit itself fits a box of 20 around its centre of mass, as MNIST's do
 ENLARGED = 16
 PEN = 2.6
 STROKES = [

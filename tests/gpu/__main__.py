@@ -41,7 +41,7 @@ def main() -> int:
     end_s = time.monotonic() + args.budget_s
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         work = Path(name)
-        plan = Plan(args.provider, args.quick, work, args.pictures and args.pictures.resolve())
+        plan = Plan(args.provider, args.quick, work, args.images and args.images.resolve())
         found = check(plan, args.only or list(STEPS), end_s)
     text = f"{table(found)}\n"
     print(text)
@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--provider", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
     add("--quick", action="store_true", help="small and short: only to see that the check itself works")
-    add("--pictures", type=Path, help="folder of <model>.zip, as `python -m tests.gpu.pictures` packs them")
+    add("--images", type=Path, help="folder of <model>.zip, as `python -m tests.gpu.sample_images` packs them")
     add("--only", nargs="+", choices=STEPS, help="these steps; most need `zoo` before them")
     add("--budget-s", type=float, default=BUDGET_S, help="seconds for everything (default: %(default)s)")
     add("--report", type=Path, help="Markdown file to write as well")

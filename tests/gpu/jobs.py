@@ -8,8 +8,8 @@ Weights = Literal["all", "best", "none"]
 class Job(NamedTuple):
     """One recipe, trained once for each seed.
 
-    `weights` says of which runs they are kept: of all, of the one that is best on the validation pictures, or of none,
-    where only the figures are wanted. `pictures` is a folder in the data folder, for recipes of pictures of one's own.
+    `weights` says of which runs they are kept: of all, of the one that is best on the validation images, or of none,
+    where only the figures are wanted. `images` is a folder in the data folder, for recipes of images of one's own.
     """
 
     name: str
@@ -17,11 +17,11 @@ class Job(NamedTuple):
     seeds: tuple[int, ...]
     weights: Weights
     settings: tuple[str, ...] = ()
-    pictures: str = ""
+    images: str = ""
 
 
 BUDGET = ("epochs=20", "batch_size=128", "precision=bfloat16")
-"""Of the networks of the past, each the same: so many looks at the same pictures, by the recipe of their names."""
+"""Of the networks of the past, each the same: so many looks at the same images, by the recipe of their names."""
 
 JOBS = (
     Job("cifar10-fast", "cifar10-fast", (1, 2, 3), "best"),

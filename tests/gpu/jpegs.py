@@ -10,7 +10,7 @@ from service.model_store.manifest import Manifest
 from tests.bench.bodies import Body
 from tests.bench.errors import CannotMeasure
 from tests.bench.generators import Fired
-from tests.gpu import pictures, raw, sessions, zoo
+from tests.gpu import raw, sample_images, sessions, zoo
 from tests.gpu.generator import fire
 from tests.gpu.plan import Plan
 from tests.gpu.rows import Add, Row, at_least
@@ -21,7 +21,7 @@ BATCH = 32
 
 
 def measure(plan: Plan, add: Add) -> None:
-    photos, source = pictures.photos(plan.pictures)
+    photos, source = sample_images.photos(plan.images)
     add(Row("JPEGs", f"{source}, from {plan.sizes.clients} clients"))
     decode_s = decoded_per_s(photos, zoo.manifest(plan, plan.sizes.network), usable_cores(), plan.sizes.load_s / 2)
     add(Row("decode limit", f"{decode_s:,.0f} images/s on {usable_cores()} cores that do nothing else"))
@@ -38,7 +38,7 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def decoded_per_s(photos: list[bytes], manifest: Manifest, processes: int, seconds: float) -> float:
-    """Pictures a second that so many processes make the model's input of, all at once."""
+    """Images a second that so many processes make the model's input of, all at once."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn) as pool:
         rates = [pool.submit(_decode, photos, manifest, seconds) for _ in range(processes)]
@@ -46,10 +46,10 @@ def decoded_per_s(photos: list[bytes], manifest: Manifest, processes: int, secon
 
 
 def _decode(photos: list[bytes], manifest: Manifest, seconds: float) -> float:
-    pictures.prepared(photos[0], manifest)
+    sample_images.prepared(photos[0], manifest)
     done, started_s = 0, time.perf_counter()
     while (took_s := time.perf_counter() - started_s) < seconds:
-        pictures.prepared(photos[done % len(photos)], manifest)
+        sample_images.prepared(photos[done % len(photos)], manifest)
         done += 1
     return done / took_s
 

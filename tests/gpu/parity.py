@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.model_store.manifest import IMAGE, PROBABILITIES
-from tests.gpu import pictures, sessions, zoo
+from tests.gpu import sample_images, sessions, zoo
 from tests.gpu.plan import Plan
 from tests.gpu.rows import Add, Row
 
@@ -22,10 +22,10 @@ LOGITS = "logits_of_the_check"
 def measure(plan: Plan, add: Add) -> None:
     for name in zoo.networks(plan):
         manifest = zoo.manifest(plan, name)
-        real = pictures.real(plan.pictures, name, manifest, plan.sizes.pictures)
+        real = sample_images.real(plan.images, name, manifest, plan.sizes.images)
         some = NOISE if not plan.quick else 2
         images = sessions.noise(manifest.input.shape, some) if real is None else real
-        seen = f"{len(images):,} {'pictures of noise' if real is None else 'real pictures'}"
+        seen = f"{len(images):,} {'images of noise' if real is None else 'real images'}"
         exact = _logits(plan, zoo.graph(plan, name, "float32"), images, on_cpu=True)
         add(_float32(name, exact, _logits(plan, zoo.graph(plan, name, "float32"), images), seen))
         add(_float16(name, exact, _probabilities(plan, zoo.graph(plan, name, "float16"), images), seen, real is None))
@@ -43,7 +43,7 @@ def with_logits(graph: Path) -> bytes:
 
 
 def relative(exact: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """The largest difference of a logit, over the largest logit of its picture."""
+    """The largest difference of a logit, over the largest logit of its image."""
     return float((np.abs(found - exact).max(1) / np.abs(exact).max(1)).max())
 
 

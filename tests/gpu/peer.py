@@ -1,4 +1,4 @@
-"""LitServe beside Convoy, where it is installed: the same graph, one instance each, pictures of the input's size."""
+"""LitServe beside Convoy, where it is installed: the same graph, one instance each, images of the input's size."""
 
 import base64
 import io
@@ -20,17 +20,17 @@ from tests.gpu.rows import Add, Row
 from tests.gpu.serving import bodies, serving, status_of
 
 PATIENCE_S = 40.0
-PICTURES = 16
+IMAGES = 16
 
 
 def measure(plan: Plan, add: Add) -> None:
     if find_spec("litserve") is None:
         add(Row("LitServe", "not measured: it is not installed"))
         return
-    encoded = [_png(plan, number) for number in range(PICTURES)]
-    pictures = bodies(plan.work, "peer-picture", "image/png", encoded)
-    asked = [json.dumps({"image": base64.b64encode(picture).decode()}).encode() for picture in encoded]
-    ours = _convoy(plan, pictures)
+    encoded = [_png(plan, number) for number in range(IMAGES)]
+    images = bodies(plan.work, "peer-image", "image/png", encoded)
+    asked = [json.dumps({"image": base64.b64encode(image).decode()}).encode() for image in encoded]
+    ours = _convoy(plan, images)
     theirs = _litserve(plan, bodies(plan.work, "peer-base64", "application/json", asked))
     found = f"{ours:,.0f} against {theirs:,.0f} images/s: {ours / theirs:.2f} times"
     add(Row("Convoy against LitServe, one PNG of the input's size a request, float32", found))
@@ -38,7 +38,7 @@ def measure(plan: Plan, add: Add) -> None:
 
 def _png(plan: Plan, number: int) -> bytes:
     """Smooth, so that decoding costs what it does for a photo."""
-    small = sessions.noise((16, 16, 3), PICTURES)[number]
+    small = sessions.noise((16, 16, 3), IMAGES)[number]
     expects = zoo.manifest(plan, plan.sizes.network).input
     file = io.BytesIO()
     Image.fromarray(small).resize((expects.width, expects.height)).save(file, "PNG")

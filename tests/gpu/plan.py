@@ -27,7 +27,7 @@ class Sizes(NamedTuple):
     clients: int
     workers: tuple[int, ...]
     requests: int
-    pictures: int
+    images: int
     """Real ones, of each shipped model, that precisions are compared on at most."""
 
 
@@ -43,7 +43,7 @@ FULL = Sizes(
     clients=128,
     workers=(1, 2, 4, 8, 16),
     requests=50_000,
-    pictures=10_000,
+    images=10_000,
 )
 QUICK = Sizes(
     random=("resnet50",),
@@ -57,18 +57,18 @@ QUICK = Sizes(
     clients=4,
     workers=(1,),
     requests=60,
-    pictures=64,
+    images=64,
 )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`work` is a folder for what the steps make; `pictures` holds a <model>.zip of real pictures of some models."""
+    """`work` is a folder for what the steps make; `images` holds a <model>.zip of real images of some models."""
 
     provider: Provider
     quick: bool
     work: Path
-    pictures: Path | None
+    images: Path | None
 
     @property
     def sizes(self) -> Sizes:
@@ -99,5 +99,5 @@ class Plan:
 
 def load(file: Path) -> Plan:
     told = json.loads(file.read_text())
-    pictures = told["pictures"] and Path(told["pictures"])
-    return Plan(told["provider"], told["quick"], Path(told["work"]), pictures)
+    images = told["images"] and Path(told["images"])
+    return Plan(told["provider"], told["quick"], Path(told["work"]), images)

@@ -1,6 +1,6 @@
 """`python -m tests.gpu.publish OUT...`: models of what was trained on a GPU. Needs TensorFlow and the data, and no GPU.
 
-Of each job the run that is best on its validation pictures is exported, checked and given an int8 graph; seven LeNets
+Of each job the run that is best on its validation images is exported, checked and given an int8 graph; seven LeNets
 become an ensemble. Nothing is chosen by the test set, which every figure is measured on.
 """
 

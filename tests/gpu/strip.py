@@ -21,8 +21,8 @@ def main() -> None:
     keras_setup.make_repeatable(1)
     for name, network in NETWORKS.items():
         model = build(network, normalization=IMAGENET)
-        pictures = np.zeros((1, 224, 224, 3), np.uint8)
-        graph = to_onnx(servable(model, Scaling(), "logits", pictures))
+        images = np.zeros((1, 224, 224, 3), np.uint8)
+        graph = to_onnx(servable(model, Scaling(), "logits", images))
         strip(graph)
         onnx.save(graph, GRAPHS / f"{name}.onnx")
         print(f"{name}: {(GRAPHS / f'{name}.onnx').stat().st_size:,} bytes")

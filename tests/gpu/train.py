@@ -63,7 +63,7 @@ def train(job: Job, seed: int, runs: Path, end_s: float, changes: Sequence[str] 
     if left_s < LEAST_S:
         return Done(job, seed, None, "no time was left")
     settings = [part for setting in (*job.settings, *changes) for part in ("--set", setting)]
-    data = ["--data", str(Path(os.environ["CONVOY_DATA"]) / job.pictures)] if job.pictures else []
+    data = ["--data", str(Path(os.environ["CONVOY_DATA"]) / job.images)] if job.images else []
     command = [*TRAIN, job.recipe, "--name", job.name, "--seed", str(seed), "--runs-dir", str(runs), *settings, *data]
     environment = gpu.environment() | {"KERAS_BACKEND": "jax"}
     before = set(runs.glob(f"{job.name}/*"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.readme import ROOT
 from tests.running import RunningService
 
@@ -75,7 +75,7 @@ def bearer(key: str) -> dict[str, str]:
 def test_a_key_opens_what_its_scopes_say(
     guarded: RunningService, method: str, path: str, key: str, status: int, prefix: str
 ) -> None:
-    content = picture() if path == CLASSIFY else b""
+    content = image_bytes() if path == CLASSIFY else b""
     headers = bearer(key) if key else {}
     reply = httpx.request(method, guarded.url + prefix + path, content=content, headers=headers)
     assert reply.status_code == status, reply.text
@@ -96,7 +96,7 @@ def test_a_refusal_says_how_to_come_in(guarded: RunningService) -> None:
 
 
 def test_the_log_names_the_key_and_never_shows_it(guarded: RunningService) -> None:
-    guarded.client.post(CLASSIFY, content=picture(), headers=bearer(INFERENCE) | {"x-request-id": "who-was-it"})
+    guarded.client.post(CLASSIFY, content=image_bytes(), headers=bearer(INFERENCE) | {"x-request-id": "who-was-it"})
     assert guarded.wait_for_line(request_id="who-was-it")["key"] == "shop"
     guarded.client.get("/metrics", headers=bearer("a-wrong-key-of-somebody") | {"x-request-id": "a-stranger"})
     assert guarded.wait_for_line(request_id="a-stranger")["error"] == "unauthenticated"
@@ -175,7 +175,7 @@ def test_pages_of_other_origins_change_no_models(guarded: RunningService, header
 
 
 def test_without_settings_there_are_neither_keys_nor_cors(service: RunningService) -> None:
-    reply = service.client.post(CLASSIFY, content=picture(), headers={"origin": PAGE})
+    reply = service.client.post(CLASSIFY, content=image_bytes(), headers={"origin": PAGE})
     assert reply.status_code == 200
     assert not [name for name in reply.headers if name.startswith("access-control")]
 

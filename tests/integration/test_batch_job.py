@@ -14,24 +14,24 @@ from typing import Any
 import pytest
 
 from service.batch_jobs.journal import Journal
-from service.cli.batch import BROKEN_PICTURES, INTERRUPTED
+from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
 from tests.graphs import slow_graph
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.running import CONVOY, alive
 from tests.versions import write_version
 
-PICTURES = 250
+IMAGES = 250
 END_S = 180
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """250 pictures, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
+    """250 images, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
     write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=60))
-    for at in range(PICTURES):
+    for at in range(IMAGES):
         path = tmp_path / f"photos/class-{at % 4}/{at:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"broken" if at % 50 == 0 else picture(seed=at % 10))
+        path.write_bytes(b"broken" if at % 50 == 0 else image_bytes(seed=at % 10))
     return tmp_path
 
 
@@ -100,7 +100,7 @@ def workers_of(parent: int) -> list[int]:
 
 
 def first_decoder(process: subprocess.Popen[str]) -> int:
-    """As soon as there is one, while the model is still being loaded: of so few pictures most are decoded then."""
+    """As soon as there is one, while the model is still being loaded: of so few images most are decoded then."""
     end_s = time.monotonic() + END_S
     while True:
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -112,7 +112,7 @@ def first_decoder(process: subprocess.Popen[str]) -> int:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_every_picture_counts_once(root: Path, start: Jobs) -> None:
+def test_killed_again_and_again_every_image_counts_once(root: Path, start: Jobs) -> None:
     partial, done = root / "r.jsonl.part", 0
     workers: list[int] = []
     for _ in range(3):
@@ -128,10 +128,10 @@ def test_killed_again_and_again_every_picture_counts_once(root: Path, start: Job
     code, out, err = finish(start("-o", "r.jsonl"))
     assert code == 1, err
     counts = Counter(files(root / "r.jsonl")) + Counter(files(root / "r.jsonl.errors.jsonl"))
-    assert counts == Counter(f"photos/class-{at % 4}/{at:03}.png" for at in range(PICTURES))
-    assert len(files(root / "r.jsonl.errors.jsonl")) == PICTURES / 50
-    left = int(re.search(r"This run: (\d+) pictures", out).group(1))  # type: ignore[union-attr]
-    assert left <= PICTURES - done + 1, "what was done is not done again"
+    assert counts == Counter(f"photos/class-{at % 4}/{at:03}.png" for at in range(IMAGES))
+    assert len(files(root / "r.jsonl.errors.jsonl")) == IMAGES / 50
+    left = int(re.search(r"This run: (\d+) images", out).group(1))  # type: ignore[union-attr]
+    assert left <= IMAGES - done + 1, "what was done is not done again"
     assert not partial.exists()
     _assert_no_orphans(workers)
 
@@ -168,7 +168,7 @@ def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: P
     assert "A decoding process died" in err
     assert "it goes on where it stopped" in err
     code, out, err = finish(start("-o", "r.jsonl"))
-    assert code == BROKEN_PICTURES, err
+    assert code == BROKEN_IMAGES, err
     assert "slow version 1: 245 classified, 5 broken." in out
 
 
@@ -186,12 +186,12 @@ def test_two_at_once_do_not_share_an_output(root: Path, start: Jobs) -> None:
 
 
 @pytest.mark.slow
-def test_the_pods_of_an_indexed_job_share_the_pictures_out(root: Path, start: Jobs) -> None:
+def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: Jobs) -> None:
     pods = [start("-o", "r.jsonl", JOB_COMPLETION_INDEX=str(at), JOB_COMPLETIONS="2") for at in range(2)]
     ends = [finish(pod) for pod in pods]
     assert {code for code, _, _ in ends} <= {0, 1}, ends
     good = files(root / "r-1-of-2.jsonl") + files(root / "r-2-of-2.jsonl")
-    assert len(good) == len(set(good)) == PICTURES - PICTURES // 50
+    assert len(good) == len(set(good)) == IMAGES - IMAGES // 50
     again, out, _ = finish(start("-o", "r.jsonl", JOB_COMPLETION_INDEX="1", JOB_COMPLETIONS="2"))
     assert again == ends[1][0]
     assert "nothing was left to do" in out

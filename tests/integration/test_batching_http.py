@@ -9,8 +9,8 @@ from urllib.parse import urlparse
 import httpx
 
 from tests.graphs import slow_graph
+from tests.images import image_bytes
 from tests.integration.conftest import SHAPE
-from tests.pictures import picture
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -36,7 +36,7 @@ def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path
             leave(service.url, "slow").close()
         stayers = [clients.submit(ask, service.url, "slow", seed) for seed in range(4)]
         assert [f.result() for f in (first, *stayers)] == [200] * 5
-        assert batches(service, "slow")[1] == 1 + 4, "the pictures of clients that left were computed all the same"
+        assert batches(service, "slow")[1] == 1 + 4, "the images of clients that left were computed all the same"
         assert service.metric("convoy_queue_images", model="slow") == 0
 
 
@@ -47,7 +47,7 @@ def batches(service: RunningService, model: str) -> tuple[float, float]:
 
 
 def ask(url: str, model: str, seed: int) -> int:
-    return httpx.post(f"{url}/api/v1/models/{model}/classify", content=picture(seed=seed), timeout=60).status_code
+    return httpx.post(f"{url}/api/v1/models/{model}/classify", content=image_bytes(seed=seed), timeout=60).status_code
 
 
 def leave(url: str, model: str) -> socket.socket:
@@ -55,7 +55,7 @@ def leave(url: str, model: str) -> socket.socket:
     parsed = urlparse(url)
     sock = socket.create_connection((parsed.hostname, parsed.port))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    body = picture()
+    body = image_bytes()
     head = f"POST /api/v1/models/{model}/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     sock.sendall(head.encode() + body)
     return sock

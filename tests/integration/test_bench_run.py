@@ -57,7 +57,7 @@ def test_convoy_alone(report: Path) -> None:
     assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
     text = report.read_text()
     loads = _rows(text, "### Most that it answers")
-    for name in ("picture", "pictures x64 (form)", "pictures x64 (JSON)", "v2 json", "v2 json x64", "v2 binary x64"):
+    for name in ("image", "images x64 (form)", "images x64 (JSON)", "v2 json", "v2 json x64", "v2 binary x64"):
         requests_per_s, images_per_s, p50_ms, p99_ms = map(_number, loads[name, "8"])
         assert images_per_s >= requests_per_s > 0
         assert 0 < p50_ms <= p99_ms
@@ -77,23 +77,23 @@ def _stage_row(text: str, load: str) -> list[float]:
 
 @pytest.mark.skipif(not (environments.home() / "litserve/ready").exists(), reason="LitServe is not set up")
 def test_convoy_beside_a_peer(report: Path) -> None:
-    done = _bench("peers", report, "--peers", "litserve", "--only", "picture", "--workers", "1")
+    done = _bench("peers", report, "--peers", "litserve", "--only", "image", "--workers", "1")
     assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
     text = report.read_text()
     loads = _rows(text, "### Most that each answers")
-    ours, theirs = loads["picture", "**Convoy**"], loads["picture", "LitServe"]
-    (ratio,) = _rows(text, "### Convoy over the peer")["picture", "LitServe"]
+    ours, theirs = loads["image", "**Convoy**"], loads["image", "LitServe"]
+    (ratio,) = _rows(text, "### Convoy over the peer")["image", "LitServe"]
     assert _number(ratio) == pytest.approx(_number(ours[0]) / _number(theirs[0]), rel=0.02)
     assert "LitServe: litserve " in text
     assert report.with_name("peers.svg").exists()
 
 
 def test_a_checkout_beside_itself(report: Path) -> None:
-    options = ["--models", report.with_name("models"), "--only", "picture", "--workers", "1"]
+    options = ["--models", report.with_name("models"), "--only", "image", "--workers", "1"]
     done = _run("pair", ROOT, ROOT, *options, "--rounds", "2", "--seconds", "1")
     assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
     *_, first, second = [line.split("|")[1:-1] for line in done.stdout.splitlines()]
-    assert [cell.strip() for cell in first[:2]] == [cell.strip() for cell in second[:2]] == ["picture", str(ROOT)]
+    assert [cell.strip() for cell in first[:2]] == [cell.strip() for cell in second[:2]] == ["image", str(ROOT)]
     if done.returncode == 0:
         assert min(_number(cell) for cell in (*second[2:4], *second[5:])) > 0
 
@@ -101,7 +101,7 @@ def test_a_checkout_beside_itself(report: Path) -> None:
 def test_a_load_that_is_none_is_a_sentence(report: Path) -> None:
     done = _run("pair", ROOT, "--models", report.with_name("models"), "--only", "v2_json", "--workers", "1")
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: There is no load 'v2_json'; there are picture, ")
+    assert done.stderr.startswith("Error: There is no load 'v2_json'; there are image, ")
 
 
 def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +119,11 @@ def test_a_missing_model_is_a_sentence(report: Path) -> None:
 
 
 def test_convoy_under_overload(report: Path) -> None:
-    done = _bench("overload", report, "--connections", "64", "--workers", "1", "--only", "picture")
+    done = _bench("overload", report, "--connections", "64", "--workers", "1", "--only", "image")
     assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
     loads = _rows(report.read_text(), "| load | offered |")
-    assert loads.keys() == {("picture", "1x"), ("picture", "2x"), ("picture", "4x")}
-    peak, sent, good, refused, kept, p50_ms, p99_ms, *_ = loads["picture", "4x"]
+    assert loads.keys() == {("image", "1x"), ("image", "2x"), ("image", "4x")}
+    peak, sent, good, refused, kept, p50_ms, p99_ms, *_ = loads["image", "4x"]
     assert _number(peak) > 0
     assert _number(sent) + _number(good) + _number(refused) > 0
     assert kept.endswith("%")

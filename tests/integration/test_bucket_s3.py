@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 from service.model_store.mirror import BucketMirror
 from service.model_store.object_store import BucketUnreachable, open_bucket
 from service.model_store.repository import Repository
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.running import CONVOY, RunningService
 from tests.versions import write_version
 
@@ -184,7 +184,7 @@ def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_pa
         def answers_with(version: str) -> bool:
             """Both workers: each connection is taken by either."""
             url, once = "/api/v1/models/linear/classify", {"connection": "close"}
-            replies = [service.client.post(url, content=picture(), headers=once) for _ in range(8)]
+            replies = [service.client.post(url, content=image_bytes(), headers=once) for _ in range(8)]
             assert [reply.status_code for reply in replies] == [200] * 8
             return all(reply.json()["version"] == version for reply in replies)
 
@@ -214,9 +214,9 @@ def test_a_start_without_the_bucket_serves_what_was_fetched_before(s3: S3, tmp_p
         s3.start()
 
 
-def test_a_batch_job_reads_its_pictures_and_its_model_from_the_bucket(s3: S3, tmp_path: Path) -> None:
+def test_a_batch_job_reads_its_images_and_its_model_from_the_bucket(s3: S3, tmp_path: Path) -> None:
     for at in range(20):
-        s3.put(f"photos/class-{at % 4}/{at:02}.png", b"broken" if at == 7 else picture(seed=at))
+        s3.put(f"photos/class-{at % 4}/{at:02}.png", b"broken" if at == 7 else image_bytes(seed=at))
     url = f"s3://{BUCKET}/{PREFIX}"
     words = ["batch", f"{url}/photos", "-m", "linear", "--models", url, "-o", "r.jsonl", "--decode-threads", "2"]
     env = {**os.environ, "CONVOY_BUCKET_CACHE": str(tmp_path / "cache")}

@@ -1,4 +1,4 @@
-"""Pictures over real HTTP to a real process: every way to send them, and what comes back."""
+"""Images over real HTTP to a real process: every way to send them, and what comes back."""
 
 import base64
 import io
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from service.inference.session import Session
+from tests.images import encode, image_bytes, random_pixels
 from tests.integration.conftest import SHAPE
-from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
 
 CLASSIFY = "/api/v1/models/linear/classify"
@@ -20,7 +20,7 @@ BATCH = CLASSIFY + "/batch"
 
 
 def expected(zoo: Path, seed: int, version: int = 2) -> list[int]:
-    """Class indices of that random picture, best first, straight from the graph."""
+    """Class indices of that random image, best first, straight from the graph."""
     from service.model_store.manifest import Input
 
     size = Input(height=SHAPE[0], width=SHAPE[1], channels=1)
@@ -32,8 +32,8 @@ def indices(entry: dict[str, list[dict[str, int]]]) -> list[int]:
     return [prediction["index"] for prediction in entry["predictions"]]
 
 
-def test_a_picture_as_the_raw_body(service: RunningService, zoo: Path) -> None:
-    reply = service.client.post(CLASSIFY, content=picture(seed=5))
+def test_a_image_as_the_raw_body(service: RunningService, zoo: Path) -> None:
+    reply = service.client.post(CLASSIFY, content=image_bytes(seed=5))
     assert reply.status_code == 200
     body = reply.json()
     assert (body["model"], body["version"]) == ("linear", "2")
@@ -44,25 +44,25 @@ def test_a_picture_as_the_raw_body(service: RunningService, zoo: Path) -> None:
 
 def test_what_curl_calls_the_body_does_not_matter(service: RunningService, zoo: Path) -> None:
     for content_type in ("application/x-www-form-urlencoded", "image/jpeg", "text/plain"):
-        reply = service.client.post(CLASSIFY, content=picture(seed=5), headers={"content-type": content_type})
+        reply = service.client.post(CLASSIFY, content=image_bytes(seed=5), headers={"content-type": content_type})
         assert indices(reply.json()) == expected(zoo, 5)
 
 
-def test_a_picture_in_a_form(service: RunningService, zoo: Path) -> None:
-    reply = service.client.post(CLASSIFY, files={"file": ("a.png", picture(seed=6))})
+def test_a_image_in_a_form(service: RunningService, zoo: Path) -> None:
+    reply = service.client.post(CLASSIFY, files={"file": ("a.png", image_bytes(seed=6))})
     assert indices(reply.json()) == expected(zoo, 6)
 
 
 def test_top_k_and_version(service: RunningService, zoo: Path) -> None:
-    reply = service.client.post(CLASSIFY, params={"top_k": 2, "version": "1"}, content=picture(seed=7))
+    reply = service.client.post(CLASSIFY, params={"top_k": 2, "version": "1"}, content=image_bytes(seed=7))
     assert reply.json()["version"] == "1"
     assert indices(reply.json()) == expected(zoo, 7, version=1)[:2]
-    assert len(service.client.post(CLASSIFY, params={"top_k": 999}, content=picture()).json()["predictions"]) == 4
+    assert len(service.client.post(CLASSIFY, params={"top_k": 999}, content=image_bytes()).json()["predictions"]) == 4
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "GIF"])
 def test_every_format(service: RunningService, image_format: str) -> None:
-    reply = service.client.post(CLASSIFY, content=picture(30, 20, 3, image_format=image_format))
+    reply = service.client.post(CLASSIFY, content=image_bytes(30, 20, 3, image_format=image_format))
     assert reply.status_code == 200, reply.text
 
 
@@ -75,19 +75,19 @@ def test_exif_orientation_is_applied(service: RunningService) -> None:
     assert answers[0] == answers[1]
 
 
-def test_many_pictures_in_a_form_keep_their_order(service: RunningService, zoo: Path) -> None:
-    files = [("files", (f"{seed}.png", picture(seed=seed))) for seed in range(20)]
+def test_many_images_in_a_form_keep_their_order(service: RunningService, zoo: Path) -> None:
+    files = [("files", (f"{seed}.png", image_bytes(seed=seed))) for seed in range(20)]
     body = service.client.post(BATCH, files=files).json()
     assert [entry["id"] for entry in body["results"]] == [f"{seed}.png" for seed in range(20)]
     assert [indices(entry) for entry in body["results"]] == [expected(zoo, seed) for seed in range(20)]
 
 
-def test_a_broken_picture_costs_only_its_own_entry(service: RunningService, zoo: Path) -> None:
+def test_a_broken_image_costs_only_its_own_entry(service: RunningService, zoo: Path) -> None:
     data = [
-        base64.b64encode(picture(seed=1)).decode(),
+        base64.b64encode(image_bytes(seed=1)).decode(),
         "bm8gcGljdHVyZQ==",
         "!",
-        base64.b64encode(picture(seed=2)).decode(),
+        base64.b64encode(image_bytes(seed=2)).decode(),
     ]
     images = [{"id": f"n{i}", "data": text} for i, text in enumerate(data)]
     reply = service.client.post(BATCH, json={"images": images}, params={"top_k": 4})
@@ -97,7 +97,7 @@ def test_a_broken_picture_costs_only_its_own_entry(service: RunningService, zoo:
     assert [indices(results[i]) for i in (0, 3)] == [expected(zoo, 1), expected(zoo, 2)]
 
 
-def test_a_batch_of_broken_pictures_only(service: RunningService) -> None:
+def test_a_batch_of_broken_images_only(service: RunningService) -> None:
     reply = service.client.post(BATCH, json={"images": [{"data": "AAAA"}]})
     assert reply.status_code == 200
     assert reply.json()["results"][0]["error"]["code"] == "bad_image"
@@ -105,12 +105,12 @@ def test_a_batch_of_broken_pictures_only(service: RunningService) -> None:
 
 
 def test_a_batch_larger_than_the_models_batch_is_split_and_rejoined(service: RunningService, zoo: Path) -> None:
-    files = [("files", (str(seed), picture(seed=seed))) for seed in range(50)]  # max_batch_size is 16
+    files = [("files", (str(seed), image_bytes(seed=seed))) for seed in range(50)]  # max_batch_size is 16
     body = service.client.post(BATCH, files=files).json()
     assert [indices(entry) for entry in body["results"]] == [expected(zoo, seed) for seed in range(50)]
 
 
-def test_a_large_picture_is_scaled_as_the_manifest_says(service: RunningService) -> None:
+def test_a_large_image_is_scaled_as_the_manifest_says(service: RunningService) -> None:
     large = random_pixels(300, 200, 1, seed=3)
     small = np.asarray(Image.fromarray(large[..., 0]).resize((8, 8), Image.Resampling.BILINEAR))[..., np.newaxis]
     answers = [service.client.post(CLASSIFY, content=encode(pixels)).json() for pixels in (large, small)]
@@ -126,8 +126,10 @@ def test_transparency_is_laid_over_the_manifests_background(service: RunningServ
 
 
 def test_a_request_id_is_made_or_kept_and_logged_with_what_the_request_cost(service: RunningService) -> None:
-    made = service.client.post(CLASSIFY, content=picture()).headers["x-request-id"]
-    kept = service.client.post(CLASSIFY, content=picture(), headers={"x-request-id": "abc-1"}).headers["x-request-id"]
+    made = service.client.post(CLASSIFY, content=image_bytes()).headers["x-request-id"]
+    kept = service.client.post(CLASSIFY, content=image_bytes(), headers={"x-request-id": "abc-1"}).headers[
+        "x-request-id"
+    ]
     assert len(made) == 32
     assert kept == "abc-1"
     line = service.wait_for_line(request_id="abc-1")
@@ -138,7 +140,7 @@ def test_a_request_id_is_made_or_kept_and_logged_with_what_the_request_cost(serv
 @pytest.mark.parametrize(("priority", "background"), [("u=7", True), ("i, u=7", True), ("u=4", None), ("i", None)])
 def test_a_low_priority_goes_to_the_background(service: RunningService, priority: str, background: bool | None) -> None:
     request_id = f"priority-{priority}"
-    service.client.post(CLASSIFY, content=picture(), headers={"priority": priority, "x-request-id": request_id})
+    service.client.post(CLASSIFY, content=image_bytes(), headers={"priority": priority, "x-request-id": request_id})
     assert service.wait_for_line(request_id=request_id).get("background") is background
 
 
@@ -148,7 +150,7 @@ def test_a_forged_request_id_is_replaced(service: RunningService) -> None:
 
 
 def test_server_timing_tells_the_stages(service: RunningService) -> None:
-    timing = service.client.post(CLASSIFY, content=picture()).headers["server-timing"]
+    timing = service.client.post(CLASSIFY, content=image_bytes()).headers["server-timing"]
     assert [part.split(";")[0].strip() for part in timing.split(",")] == ["decode", "queue", "compute", "batch"]
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from service.client import (
     AsyncClient,
-    BadPicture,
+    BadImage,
     Classification,
     Client,
     DeadlineExceeded,
@@ -18,8 +18,8 @@ from service.client import (
     ServiceError,
 )
 from tests.graphs import slow_graph
+from tests.images import encode, image_bytes, random_pixels
 from tests.integration.conftest import MAX_BODY_BYTES, SHAPE
-from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -32,7 +32,7 @@ def client(service: RunningService) -> Iterator[Client]:
         yield connected
 
 
-def test_every_form_of_a_picture_gets_the_same_answer(client: Client) -> None:
+def test_every_form_of_a_image_gets_the_same_answer(client: Client) -> None:
     forms = [encode(PIXELS), PIXELS, PIXELS[..., 0], Image.fromarray(PIXELS[..., 0])]
     first, *others = [client.classify("linear", form, top_k=4) for form in forms]
     assert (first.model, first.version) == ("linear", "2")
@@ -45,14 +45,14 @@ def test_a_version_can_be_asked_for(client: Client) -> None:
 
 
 def test_many_answers_are_those_of_each_alone(client: Client) -> None:
-    pictures: list[bytes | np.ndarray] = [random_pixels(8, 8, seed=seed) for seed in range(70)]
-    pictures[40] = b"no picture"
-    results = list(client.classify_many("linear", pictures, top_k=1, concurrency=1))
+    images: list[bytes | np.ndarray] = [random_pixels(8, 8, seed=seed) for seed in range(70)]
+    images[40] = b"no image"
+    results = list(client.classify_many("linear", images, top_k=1, concurrency=1))
     broken = results.pop(40)
-    assert isinstance(broken, BadPicture)
+    assert isinstance(broken, BadImage)
     assert (broken.code, broken.status) == ("bad_image", None)
     labels = [result.best.label for result in results if isinstance(result, Classification)]
-    alone = [client.classify("linear", pixels).best.label for pixels in pictures if not isinstance(pixels, bytes)]
+    alone = [client.classify("linear", pixels).best.label for pixels in images if not isinstance(pixels, bytes)]
     assert labels == alone
 
 
@@ -69,8 +69,8 @@ def test_tasks_share_a_client(service: RunningService) -> None:
 
 
 def test_errors_come_in_their_kinds(client: Client) -> None:
-    with pytest.raises(BadPicture) as bad:
-        client.classify("linear", b"no picture")
+    with pytest.raises(BadImage) as bad:
+        client.classify("linear", b"no image")
     assert (bad.value.code, bad.value.status) == ("bad_image", 400)
     assert bad.value.request_id
     with pytest.raises(NotFound, match="There is no model 'nope'"):
@@ -80,7 +80,7 @@ def test_errors_come_in_their_kinds(client: Client) -> None:
     with pytest.raises(ServiceError) as told:
         client.classify("linear", PIXELS, top_k=0)
     assert told.value.code == "bad_parameter"
-    with pytest.raises(BadPicture) as large:
+    with pytest.raises(BadImage) as large:
         client.classify("linear", b"x" * (MAX_BODY_BYTES + 1))
     assert large.value.code == "body_too_large"
 
@@ -91,30 +91,30 @@ def test_the_deadline_reaches_the_service(service: RunningService, client: Clien
 
 
 def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
-    """Four requests of 32 pictures do not fit into a queue of 40: some are refused, and all are answered."""
+    """Four requests of 32 images do not fit into a queue of 40: some are refused, and all are answered."""
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=200))
-    pictures = [picture(seed=seed % 7) for seed in range(4 * 32)]
+    images = [image_bytes(seed=seed % 7) for seed in range(4 * 32)]
     with RunningService(tmp_path, max_queue_images=40) as service:
         with Client(service.url, defaults={"background": True, "deadline_s": 60}) as client:
-            results = list(client.classify_many("slow", pictures, concurrency=4))
-        assert [type(result) for result in results] == [Classification] * len(pictures)
+            results = list(client.classify_many("slow", images, concurrency=4))
+        assert [type(result) for result in results] == [Classification] * len(images)
         assert service.metric("convoy_requests_total", code="429") > 0
 
 
-def test_pictures_that_are_too_many_pixels_for_one_request_go_in_several(tmp_path: Path) -> None:
-    """Twice max_pixels are decoded for one request; four pictures of nine tenths of it are more."""
+def test_images_that_are_too_many_pixels_for_one_request_go_in_several(tmp_path: Path) -> None:
+    """Twice max_pixels are decoded for one request; four images of nine tenths of it are more."""
     write_version(tmp_path, "linear", 1)
-    large = [picture(90, 100, seed=seed) for seed in range(4)]
+    large = [image_bytes(90, 100, seed=seed) for seed in range(4)]
     with RunningService(tmp_path, max_pixels=10_000) as service, Client(service.url) as client:
         files = [("files", png) for png in large]
         answer = service.client.post("/api/v1/models/linear/classify/batch", files=files).json()
         refused = [result["error"]["code"] for result in answer["results"] if "error" in result]
         assert refused == ["too_many_pixels"] * 2
         alone = [client.classify("linear", png) for png in large]
-        given: list[bytes | str] = [large[0], "none.png", *large[1:], picture(101, 100)]
+        given: list[bytes | str] = [large[0], "none.png", *large[1:], image_bytes(101, 100)]
         first, missing, *others, too_large = client.classify_many("linear", given)
     assert [first, *others] == alone
-    assert [entry.code for entry in (missing, too_large) if isinstance(entry, BadPicture)] == [
+    assert [entry.code for entry in (missing, too_large) if isinstance(entry, BadImage)] == [
         "unreadable",
         "image_too_large",
     ]

@@ -120,7 +120,7 @@ def test_two_processes_come_to_the_losses_of_one(alone: Run, shared: Run) -> Non
     np.testing.assert_allclose(figures(shared), figures(alone), rtol=1e-5)
     assert shared.info()["team"] == {"processes": 2, "devices": 2, "device": "cpu"}
     assert shared.metrics()["test"]["accuracy"] == alone.metrics()["test"]["accuracy"]
-    assert shared.metrics()["test"]["pictures"] == 64
+    assert shared.metrics()["test"]["images"] == 64
 
 
 def test_what_jax_has_trained_is_exported_by_tensorflow(
@@ -141,7 +141,7 @@ def test_what_jax_has_trained_is_exported_by_tensorflow(
     assert result.exit_code == 0, result.output
     [variant] = read_manifest(tmp_path / "shared" / "1").variants
     assert variant.precision == "float32"
-    assert variant.parity.pictures == 1000
+    assert variant.parity.images == 1000
     assert variant.parity.max_abs_difference < 1e-5
 
 

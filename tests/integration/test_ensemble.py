@@ -15,7 +15,7 @@ from service.model_store.repository import Repository
 from tests.folders import COLOURS, fill
 from tests.versions import write_version
 from training.cli import main
-from training.data.datasets.folder_listing import list_pictures
+from training.data.datasets.folder_listing import list_images
 from training.data.datasets.image_folder import split_off
 
 SHAPE = (24, 24, 1)
@@ -31,7 +31,7 @@ def run(*words: object) -> tuple[int, str]:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three versions of `net` of chance for the pictures of X's and O's; the third's graph is of another opset."""
+    """Three versions of `net` of chance for the images of X's and O's; the third's graph is of another opset."""
     monkeypatch.chdir(tmp_path)
     for number in (1, 2, 3):
         folder = write_version(tmp_path / "models", "net", number, SHAPE, 2, seed=number)
@@ -73,7 +73,7 @@ def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) ->
     assert np.ptp(members, axis=0).max() > 0.3
     np.testing.assert_allclose(answers(root, "together", 1, images), np.mean(members, axis=0), atol=1e-6)
     manifest = Repository(root).open("together", 1).manifest
-    assert f"together: test accuracy {manifest.variants[0].test_accuracy:.4f} over 1000 pictures" in output
+    assert f"together: test accuracy {manifest.variants[0].test_accuracy:.4f} over 1000 images" in output
     assert manifest.provenance.source == "the mean of net/1, net/2, net/3"
     assert all(found.fine for found in verify(Repository(root), "together", 1))
     card = (root / "together/1/card.md").read_text()
@@ -88,31 +88,31 @@ def test_an_ensemble_can_be_a_member(root: Path) -> None:
     np.testing.assert_allclose(answers(root, "more", 1, images), ((one + two) / 2 + three) / 2, atol=1e-6)
 
 
-def test_members_of_own_pictures_are_measured_on_a_folder(root: Path, tmp_path: Path) -> None:
+def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Path) -> None:
     of_photos(root)
     fill(tmp_path / "photos", *COLOURS, count=4)
     code, output = run(*PETS, "--data", "photos")
     assert code == 0, output
     manifest = Repository(root).open("pets-together", 1).manifest
-    assert f"test accuracy {manifest.variants[0].test_accuracy:.4f} over 12 pictures" in output
+    assert f"test accuracy {manifest.variants[0].test_accuracy:.4f} over 12 images" in output
     assert manifest.preprocessing == CROPPED
     assert manifest.provenance.dataset == "folder"
     assert "also those that it may have been trained on" in manifest.provenance.dataset_note
     assert "--name pets-together --data FOLDER" in (root / "pets-together/1/card.md").read_text()
 
 
-def test_members_that_kept_the_same_pictures_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
+def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
     of_photos(root, {"seed": 3, "division": Division(validation=0.1, test_share=0.3)})
     photos = fill(tmp_path / "photos", *COLOURS, count=20)
-    _, test = split_off(list_pictures(photos).train, 0.3, seed=3)
+    _, test = split_off(list_images(photos).train, 0.3, seed=3)
     for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
         (photos / name).write_bytes(b"learnt: not looked at")
     code, output = run(*PETS, "--data", "photos")
-    assert (code, f"over {len(test)} pictures" in output) == (0, True), output
+    assert (code, f"over {len(test)} images" in output) == (0, True), output
     assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
 
 
-def test_members_that_kept_other_pictures_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
+def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
     of_photos(root, {"seed": 3, "division": Division(validation=0.1, test_share=0.3)})
     second = root / "pets" / "2"
     manifest = read_manifest(second)
@@ -120,43 +120,43 @@ def test_members_that_kept_other_pictures_for_the_test_are_measured_on_all(root:
     write_manifest(manifest.model_copy(update={"provenance": provenance}), second)
     fill(tmp_path / "photos", *COLOURS, count=20)
     code, output = run(*PETS, "--data", "photos")
-    assert (code, "over 60 pictures" in output) == (0, True), output
+    assert (code, "over 60 images" in output) == (0, True), output
     note = Repository(root).open("pets-together", 1).manifest.provenance.dataset_note
     assert "also those that it may have been trained on" in note
 
 
-def test_the_test_pictures_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
+def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
     of_photos(root)
     fill(tmp_path / "photos" / "train", *COLOURS, count=4)
     fill(tmp_path / "photos" / "val", *COLOURS, count=2)
     code, output = run(*PETS, "--data", "photos")
-    assert (code, "over 6 pictures" in output) == (0, True), output
+    assert (code, "over 6 images" in output) == (0, True), output
     assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
 
 
-def test_pictures_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
+def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
     of_photos(root)
     fill(tmp_path / "photos", *COLOURS, count=4)
-    code, output = run(*PETS, "--pictures", "photos")
+    code, output = run(*PETS, "--images", "photos")
     assert code == 0, output
     assert "together: test accuracy" not in output
     manifest = Repository(root).open("pets-together", 1).manifest
     assert (manifest.variants[0].test_accuracy, manifest.provenance.dataset) == (None, None)
-    assert manifest.variants[0].parity.pictures == 1000
+    assert manifest.variants[0].parity.images == 1000
 
 
 def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None:
     of_photos(root)
     fill(tmp_path / "photos", *COLOURS, count=4)
-    (tmp_path / "photos" / "red" / "note.txt").write_text("not a picture")
+    (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
-        ([], "The members were trained on a folder of pictures: name it with --data, or give --pictures FOLDER"),
+        ([], "The members were trained on a folder of images: name it with --data, or give --images FOLDER"),
         (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-bad:\n  red/note.txt: "),
     ):
         code, output = run(*PETS, *words)
         assert (code, message in output) == (2, True), output
     code, output = run(*PETS, "--data", "photos", "--skip-bad")
-    assert (code, "over 12 pictures" in output) == (0, True), output
+    assert (code, "over 12 images" in output) == (0, True), output
 
 
 def other_labels(folder: Path) -> None:
@@ -179,7 +179,7 @@ def broken(folder: Path) -> None:
     ("change", "message"),
     [
         (other_labels, "net/2 has other labels than net/1: members must agree"),
-        (other_preprocessing, "net/2 brings pictures to its input in another way"),
+        (other_preprocessing, "net/2 brings images to its input in another way"),
         (broken, "has sha256"),
     ],
 )
@@ -195,10 +195,10 @@ def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
     for words, message in (
         (["models/net/1"], "has two members or more"),
         (["models/net/1", "models"], "is not a version's folder"),
-        (["models/net/1", "models/small/1"], "small/1 takes other pictures than net/1"),
+        (["models/net/1", "models/small/1"], "small/1 takes other images than net/1"),
         (
             ["models/small/1", "models/small/1"],
-            "name no common data set: give --dataset, --data FOLDER, or --pictures FOLDER",
+            "name no common data set: give --dataset, --data FOLDER, or --images FOLDER",
         ),
     ):
         code, output = run(*words, "--name", "together")

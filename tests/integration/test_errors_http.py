@@ -16,8 +16,8 @@ from PIL import Image
 
 from service.api.http.errors import STATUS
 from tests.graphs import hungry_graph, slow_graph
+from tests.images import encode, image_bytes, random_pixels
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
-from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -59,9 +59,9 @@ WHITE = np.full(SHAPE, 255, np.uint8)
 CASES: list[tuple[str, str, int, Request]] = [
     ("text", "bad_image", 400, post(content=b"hello")),
     ("empty", "bad_image", 400, post(content=b"")),
-    ("truncated", "bad_image", 400, post(content=picture(40, 40)[:200])),
+    ("truncated", "bad_image", 400, post(content=image_bytes(40, 40)[:200])),
     ("tiff", "unsupported_image", 415, post(content=tiff())),
-    ("form without its file", "bad_request", 400, post(files={"picture": picture()})),
+    ("form without its file", "bad_request", 400, post(files={"image": image_bytes()})),
     ("form with two files", "bad_request", 400, post(files=[("file", b"a"), ("file", b"b")])),
     ("form cut off", "bad_request", 400, post(content=b"--x\r\n", headers={"content-type": "multipart/form-data"})),
     (
@@ -70,32 +70,37 @@ CASES: list[tuple[str, str, int, Request]] = [
         400,
         post(BATCH, content=b"{", headers={"content-type": "application/json"}),
     ),
-    ("no such model", "unknown_model", 404, post("/api/v1/models/nope/classify", content=picture())),
+    ("no such model", "unknown_model", 404, post("/api/v1/models/nope/classify", content=image_bytes())),
     ("no such model to describe", "unknown_model", 404, lambda client: client.get("/api/v1/models/nope")),
-    ("no such version", "unknown_version", 404, post(params={"version": "9"}, content=picture())),
+    ("no such version", "unknown_version", 404, post(params={"version": "9"}, content=image_bytes())),
     (
         "no such document",
         "unknown_document",
         404,
         lambda client: client.get("/api/v1/models/linear/versions/2/manifest.json"),
     ),
-    ("no such method to explain", "bad_parameter", 422, post(EXPLAIN, params={"method": "guess"}, content=picture())),
-    ("no such class to explain", "bad_parameter", 422, post(EXPLAIN, params={"class": "cat"}, content=picture())),
-    ("no feature maps", "bad_parameter", 422, post(EXPLAIN, params={"method": "features"}, content=picture())),
+    (
+        "no such method to explain",
+        "bad_parameter",
+        422,
+        post(EXPLAIN, params={"method": "guess"}, content=image_bytes()),
+    ),
+    ("no such class to explain", "bad_parameter", 422, post(EXPLAIN, params={"class": "cat"}, content=image_bytes())),
+    ("no feature maps", "bad_parameter", 422, post(EXPLAIN, params={"method": "features"}, content=image_bytes())),
     ("body over the limit", "body_too_large", 413, post(content=bytes(MAX_BODY_BYTES + 1))),
     ("body over the limit, in chunks", "body_too_large", 413, post(content=chunks(2 * MAX_BODY_BYTES))),
     ("decompression bomb", "image_too_large", 413, post(content=bomb())),
     (
-        "more pictures than may wait",
+        "more images than may wait",
         "too_many_images",
         413,
         post(BATCH, json={"images": [{"data": "AAAA"}] * (MAX_QUEUE_IMAGES + 1)}),
     ),
     ("batch of unknown type", "unsupported_media_type", 415, post(BATCH, content=b"x")),
-    ("top_k of nought", "bad_parameter", 422, post(params={"top_k": 0}, content=picture())),
-    ("top_k of words", "bad_parameter", 422, post(params={"top_k": "all"}, content=picture())),
-    ("misspelt parameter", "bad_parameter", 422, post(params={"topk": 1}, content=picture())),
-    ("no time at all", "bad_parameter", 422, post(content=picture(), headers={"x-request-timeout-ms": "0"})),
+    ("top_k of nought", "bad_parameter", 422, post(params={"top_k": 0}, content=image_bytes())),
+    ("top_k of words", "bad_parameter", 422, post(params={"top_k": "all"}, content=image_bytes())),
+    ("misspelt parameter", "bad_parameter", 422, post(params={"topk": 1}, content=image_bytes())),
+    ("no time at all", "bad_parameter", 422, post(content=image_bytes(), headers={"x-request-timeout-ms": "0"})),
     ("batch without images", "bad_parameter", 422, post(BATCH, json={"images": []})),
     ("model that fails", "model_failed", 500, post("/api/v1/models/brittle/classify", content=encode(WHITE))),
     ("no such path", "not_found", 404, lambda client: client.get("/nowhere")),
@@ -109,7 +114,7 @@ PROVOKED_ELSEWHERE = {
     "headers_too_large": "test_wire_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
-    "too_many_pixels": "test_client_service.py::test_pictures_that_are_too_many_pixels_for_one_request_go_in_several",
+    "too_many_pixels": "test_client_service.py::test_images_that_are_too_many_pixels_for_one_request_go_in_several",
 }
 """Codes that need a service of their own, by the test that has one."""
 ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
@@ -127,7 +132,7 @@ def check(reply: httpx.Response, code: str, status: int) -> None:
 @pytest.mark.parametrize(("code", "status", "request_it"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_error(service: RunningService, code: str, status: int, request_it: Request) -> None:
     check(request_it(service.client), code, status)
-    assert service.client.post(LINEAR, content=picture()).status_code == 200
+    assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 
 def test_every_code_of_the_readme_is_provoked() -> None:
@@ -156,7 +161,7 @@ def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypa
             assert "division" not in reply.text
             request_id = reply.headers["x-request-id"]
             service.wait_for_line(event="unforeseen error", request_id=request_id)
-        assert service.client.post(LINEAR, content=picture()).status_code == 200
+        assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -179,7 +184,7 @@ def test_other_protocols_are_told_in_words_and_the_log_in_codes(
 def test_a_key_that_is_not_for_this_is_told_what_it_lacks(zoo: Path) -> None:
     key = "a-key-long-enough"
     with RunningService(zoo, keys=f"prometheus metrics {key}") as service:
-        reply = service.client.post(LINEAR, content=picture(), headers={"authorization": f"Bearer {key}"})
+        reply = service.client.post(LINEAR, content=image_bytes(), headers={"authorization": f"Bearer {key}"})
         check(reply, "forbidden", 403)
         service.wait_for_line(request_id=reply.headers["x-request-id"], error="forbidden")
 
@@ -191,7 +196,7 @@ def test_a_change_that_cannot_be_written_down_is_not_made(zoo: Path) -> None:
         assert reply.status_code == 500
         assert "/sys/state.json cannot be written" in reply.json()["error"]
         service.wait_for_line(event="request", request_id=reply.headers["x-request-id"], error="bad_state")
-        assert service.client.post(LINEAR, content=picture()).status_code == 200
+        assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 
 def test_a_version_that_cannot_be_loaded_is_told_to_who_wants_it(tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_a_change_that_not_every_worker_carried_out_in_time_is_told(tmp_path: Pa
 
 def test_overload_is_refused_with_a_time_and_recovers(service: RunningService) -> None:
     def ask(seed: int) -> httpx.Response:
-        files = [("files", picture(seed=seed))] * 16
+        files = [("files", image_bytes(seed=seed))] * 16
         return httpx.post(f"{service.url}/api/v1/models/slow/classify/batch", files=files, timeout=60)
 
     with ThreadPoolExecutor(16) as clients:
@@ -260,13 +265,19 @@ def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(
 
 def test_a_deadline_answers_in_time(zoo: Path) -> None:
     with RunningService(zoo, request_timeout_ms=20) as service:
-        check(service.client.post("/api/v1/models/slow/classify", content=picture()), "deadline_exceeded", 504)
+        check(service.client.post("/api/v1/models/slow/classify", content=image_bytes()), "deadline_exceeded", 504)
 
 
 def test_a_request_may_set_its_own_deadline(service: RunningService) -> None:
     slow = "/api/v1/models/slow/classify"
-    check(service.client.post(slow, content=picture(), headers={"x-request-timeout-ms": "5"}), "deadline_exceeded", 504)
-    assert service.client.post(slow, content=picture(), headers={"x-request-timeout-ms": "20000"}).status_code == 200
+    check(
+        service.client.post(slow, content=image_bytes(), headers={"x-request-timeout-ms": "5"}),
+        "deadline_exceeded",
+        504,
+    )
+    assert (
+        service.client.post(slow, content=image_bytes(), headers={"x-request-timeout-ms": "20000"}).status_code == 200
+    )
 
 
 def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -279,10 +290,10 @@ def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -
         ready = service.client.get("/health/ready")
         check(ready, "not_ready", 503)
         assert "sha256" in ready.json()["error"]["reasons"]["broken"]
-        refused = service.client.post("/api/v1/models/broken/classify", content=picture())
+        refused = service.client.post("/api/v1/models/broken/classify", content=image_bytes())
         check(refused, "not_ready", 503)
         assert refused.headers["retry-after"] == "1"
-        assert service.client.post("/api/v1/models/good/classify", content=picture()).status_code == 200
+        assert service.client.post("/api/v1/models/good/classify", content=image_bytes()).status_code == 200
 
 
 def test_a_broken_newest_version_leaves_the_one_before_in_service(tmp_path: Path) -> None:
@@ -290,7 +301,7 @@ def test_a_broken_newest_version_leaves_the_one_before_in_service(tmp_path: Path
     newest = write_version(tmp_path, "linear", 2)
     (newest / "manifest.json").write_text("{}")
     with RunningService(tmp_path) as service:
-        assert service.client.post(LINEAR, content=picture()).json()["version"] == "1"
+        assert service.client.post(LINEAR, content=image_bytes()).json()["version"] == "1"
 
 
 def test_asked_for_a_gpu_that_is_not_there_it_is_not_ready_and_says_why(tmp_path: Path) -> None:

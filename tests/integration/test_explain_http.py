@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from service.api.native.explain_schemas import ExplainReply, FeaturesReply, OcclusionReply
+from tests.images import encode, image_bytes
 from tests.integration.test_shipped_models import mnist
-from tests.pictures import encode, picture
 from tests.readme import ROOT
 from tests.running import RunningService
 
@@ -84,13 +84,13 @@ def test_the_layers_are_shown_in_order(shipped: RunningService) -> None:
     assert reply.filters is not None
     assert (reply.filters.layer, reply.filters.count, reply.filters.width) == ("c1", 6, 5)
     assert pixels_of(reply.layers[2].png).shape == (2 * 11 - 1, 8 * 11 - 1, 2)
-    other = explain(shipped, picture(28, 28), method="features").json()
+    other = explain(shipped, image_bytes(28, 28), method="features").json()
     assert other["filters"] == reply.filters.model_dump()
     assert other["layers"][0]["png"] != reply.layers[0].png
 
 
 def test_the_input_is_what_the_network_sees(shipped: RunningService) -> None:
-    large = picture(60, 90, 3, image_format="JPEG")
+    large = image_bytes(60, 90, 3, image_format="JPEG")
     reply = ExplainReply.model_validate_json(explain(shipped, large, method="input").content, extra="forbid")
     assert (reply.input.height, reply.input.width, reply.input.channels) == (28, 28, 1)
     assert pixels_of(reply.input.png).shape == (28, 28)
@@ -111,13 +111,13 @@ def test_it_runs_in_the_background_and_says_so(shipped: RunningService) -> None:
 
 
 def test_its_cost_is_bounded_by_the_queue(service: RunningService) -> None:
-    reply = service.client.post("/api/v1/models/linear/explain", content=picture())
+    reply = service.client.post("/api/v1/models/linear/explain", content=image_bytes())
     assert reply.json()["passes"] == 10  # of 64 that may wait
 
 
 def test_more_than_a_few_at_once_are_refused(service: RunningService) -> None:
     def ask(seed: int) -> httpx.Response:
-        return httpx.post(f"{service.url}/api/v1/models/slow/explain", content=picture(seed=seed), timeout=60)
+        return httpx.post(f"{service.url}/api/v1/models/slow/explain", content=image_bytes(seed=seed), timeout=60)
 
     with ThreadPoolExecutor(6) as clients:
         replies = list(clients.map(ask, range(6)))

@@ -16,7 +16,7 @@ from service.imaging.preprocess import prepare
 from service.inference.session import Session
 from service.loaded_models.verify import verify
 from service.model_store.repository import Repository, VersionFolder
-from tests.pictures import picture
+from tests.images import image_bytes
 from training.analysis import evaluate
 from training.data.load_dataset import Place
 from training.errors import TrainingError
@@ -44,11 +44,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's few pictures, of many sizes and kinds."""
+    """A user's few images, of many sizes and kinds."""
     folder = tmp_path_factory.mktemp("photos")
     for index in range(12):
         kind = ("PNG", "JPEG", "WEBP")[index % 3]
-        (folder / f"{index:02}.{kind.lower()}").write_bytes(picture(40 + index, 60 - index, 3, index, kind))
+        (folder / f"{index:02}.{kind.lower()}").write_bytes(image_bytes(40 + index, 60 - index, 3, index, kind))
     return folder
 
 
@@ -60,7 +60,7 @@ def labels(tmp_path: Path) -> Path:
 
 
 def network(activation: str | None = "softmax", *extra: layers.Layer, shape: tuple = COLOURS) -> keras.Model:
-    """A small convolutional classifier whose answers to different pictures differ."""
+    """A small convolutional classifier whose answers to different images differ."""
     keras.utils.set_random_seed(5)
     return keras.Sequential(
         [
@@ -108,7 +108,7 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     assert manifest.parameters == 758
     assert manifest.provenance.recipe == "xo"
     assert manifest.provenance.seed == 1
-    assert (variant.parity.pictures, variant.parity.batch_sizes) == (1000, [1, 7, 64])
+    assert (variant.parity.images, variant.parity.batch_sizes) == (1000, [1, 7, 64])
     assert variant.parity.max_abs_difference <= 1e-5
     extra = manifest.extra_graphs["features"]
     assert version.extra_graph("features") == version.path / "features.onnx"
@@ -116,11 +116,11 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     assert float32.fine
     assert features.fine
     assert "answers 8 samples as published" in float32.text
-    assert extra.parity.pictures == 1000
+    assert extra.parity.images == 1000
     assert extra.parity.max_abs_difference <= 1e-5
     assert variant.test_accuracy == manifest.metrics["test_accuracy"] == run.metrics()["test"]["accuracy"]
     card = (version.path / "card.md").read_text()
-    assert f"**{variant.test_accuracy:.2%}** of the 1,000 test pictures" in card
+    assert f"**{variant.test_accuracy:.2%}** of the 1,000 test images" in card
     assert "convoy-train run xo --seed 1 --set epochs=2" in card
     assert "/" + run.folder.parts[1] not in card  # no folder of this machine
     for name in ("curves.png", "confusion.png"):
@@ -132,7 +132,7 @@ def test_evaluate_measures_the_version_and_the_run_alike(run: Run, tmp_path: Pat
     accuracy = run.metrics()["test"]["accuracy"]
     for source in (version.path, run.folder):
         lines = list(evaluate.report(source, None, Place(), "float32"))
-        assert lines[0].startswith(f"accuracy {accuracy:.4f} over 1,000 test pictures")
+        assert lines[0].startswith(f"accuracy {accuracy:.4f} over 1,000 test images")
         assert [line.split()[0] for line in lines[1:]] == ["X", "O"]
     with pytest.raises(TrainingError, match="has no int8 graph; it has float32"):
         list(evaluate.report(version.path, None, Place(), "int8"))
@@ -162,15 +162,15 @@ def test_the_next_export_is_the_next_version(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("activation", ["softmax", None], ids=["probabilities", "logits"])
-def test_a_users_network_with_a_users_pictures(
+def test_a_users_network_with_a_users_images(
     activation: str | None, photos: Path, labels: Path, tmp_path: Path
 ) -> None:
     model = network(activation)
     scale = {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    version = publish(saved(model, tmp_path), tmp_path / "models", labels=labels, pictures=photos, shorter=30, **scale)
+    version = publish(saved(model, tmp_path), tmp_path / "models", labels=labels, images=photos, shorter=30, **scale)
     assert version.manifest.preprocessing.shorter == 30
     assert version.manifest.variants[0].test_accuracy is None
-    assert version.manifest.variants[0].parity.pictures == 1000
+    assert version.manifest.variants[0].parity.images == 1000
 
     encoded = [path.read_bytes() for path in sorted(photos.iterdir())]
     how, size = version.manifest.preprocessing, version.manifest.input
@@ -212,27 +212,27 @@ class Restless(layers.Layer):
 def test_a_network_that_fails_the_check_publishes_nothing(photos: Path, labels: Path, tmp_path: Path) -> None:
     path = saved(network("softmax", Drifting()), tmp_path)
     with pytest.raises(TrainingError, match=r"is not the network: at batch 1.*(\.png|\.jpeg|\.webp)"):
-        publish(path, tmp_path / "models", labels=labels, pictures=photos, scale=1 / 255)
+        publish(path, tmp_path / "models", labels=labels, images=photos, scale=1 / 255)
     assert not (tmp_path / "models").exists()
 
 
 def test_what_onnx_cannot_express_is_named(photos: Path, labels: Path, tmp_path: Path) -> None:
     path = saved(network("softmax", Restless()), tmp_path)
     with pytest.raises(TrainingError, match=r"computes StatelessRandomNormalV2, which ONNX cannot express"):
-        publish(path, tmp_path / "models", labels=labels, pictures=photos)
+        publish(path, tmp_path / "models", labels=labels, images=photos)
     assert not (tmp_path / "models").exists()
 
 
-def test_nothing_is_published_without_pictures_labels_or_room(
+def test_nothing_is_published_without_images_labels_or_room(
     run: Run, photos: Path, labels: Path, tmp_path: Path
 ) -> None:
     path, models = saved(network(), tmp_path), tmp_path / "models"
-    with pytest.raises(TrainingError, match="needs real pictures: give --pictures FOLDER, or --dataset NAME"):
+    with pytest.raises(TrainingError, match="needs real images: give --images FOLDER, or --dataset NAME"):
         publish(path, models, labels=labels)
     with pytest.raises(TrainingError, match="have no names: give --labels FILE"):
-        publish(path, models, pictures=photos)
+        publish(path, models, images=photos)
     with pytest.raises(TrainingError, match="--shorter 20 is too little: the network's 24 pixels"):
-        publish(path, models, labels=labels, pictures=photos, shorter=20)
+        publish(path, models, labels=labels, images=photos, shorter=20)
     with pytest.raises(TrainingError, match="can't be a model's name"):
         publish(run.folder, models, name="my model")
     assert not models.exists()
@@ -276,5 +276,5 @@ def test_layers_that_exports_break_on(
 ) -> None:
     keras.utils.set_random_seed(3)
     path = saved(make(), tmp_path)
-    version = publish(path, tmp_path / "models", labels=labels, pictures=photos, scale=1 / 255)
+    version = publish(path, tmp_path / "models", labels=labels, images=photos, scale=1 / 255)
     assert version.manifest.variants[0].parity.max_abs_difference <= 1e-5

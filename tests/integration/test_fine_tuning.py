@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.unit.training.architectures.test_keras_applications import base_of, cached
 from training.architectures.keras_applications import APPLICATIONS, SIGNED
 from training.data.load_dataset import Place, for_resuming
@@ -56,12 +56,12 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of pictures by chance."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Two classes of images by chance."""
+    root = tmp_path_factory.mktemp("images")
     for index in range(40):
         kind = root / ("even", "odd")[index % 2]
         kind.mkdir(exist_ok=True)
-        (kind / f"{index}.png").write_bytes(picture(40, 36, 3, index, "PNG"))
+        (kind / f"{index}.png").write_bytes(image_bytes(40, 36, 3, index, "PNG"))
     return root
 
 
@@ -182,7 +182,7 @@ def test_a_small_application_goes_from_its_file_to_the_service(photos: Path, tmp
     settings = SETTINGS | {"epochs": "2"}
     recipe = with_settings(started_from("keras:MobileNetV3Small", find_recipe("fine-tune")), settings)
     run = trainer.train(recipe, tmp_path / "runs", lambda line: None, Place(folder=photos), weights=weights_file)
-    assert run.metrics()["test"]["pictures"] == 18
+    assert run.metrics()["test"]["images"] == 18
     dataset = for_resuming(run, Place())
     source = Source("run of a test", load_network(run.model_path), dataset.labels, dataset, run)
     version = export(source, options_for(source, name="pets", models_dir=tmp_path / "models"), lambda line: None)

@@ -49,9 +49,9 @@ def answers(version: VersionFolder, images: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def by_hand(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:
-    """What the file gives, one picture after the other, as rows."""
+    """What the file gives, one image after the other, as rows."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    rows = [session.run(None, {"data": picture[np.newaxis]})[0].reshape(-1) for picture in pixels]
+    rows = [session.run(None, {"data": image[np.newaxis]})[0].reshape(-1) for image in pixels]
     return np.stack(rows).astype(np.float64)
 
 
@@ -60,7 +60,7 @@ def softmax(rows: NDArray) -> NDArray[np.float64]:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def pictures(channels: int = 3) -> NDArray[np.uint8]:
+def random_images(channels: int = 3) -> NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, (9, SIDE, SIDE, channels), np.uint8)
 
 
@@ -70,7 +70,7 @@ def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int
     model = foreign_graph(layout, batch=batch, ending="logits")
     flags = ["--scale", "1/255", "--mean", "0.4,0.45,0.5", "--std", "0.2,0.25,0.3", "--channels", "bgr"]
     version = imported(model, *flags)
-    images = pictures()
+    images = random_images()
     seen = (images[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / [0.2, 0.25, 0.3]
     seen = (seen.transpose(0, 3, 1, 2) if layout == "nchw" else seen).astype(np.float32)
     expected = softmax(by_hand(model, np.ascontiguousarray(seen)))
@@ -86,7 +86,7 @@ def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int
 def test_half_precision_and_a_first_class_of_background(user: Path) -> None:
     model = foreign_graph(dtype="float16", classes=CLASSES + 1, gain=1)
     version = imported(model, "--drop-first-class", "--scale", "1/255")
-    images = pictures()
+    images = random_images()
     rows = by_hand(model, (images / np.float32(255)).transpose(0, 3, 1, 2).astype(np.float16))[:, 1:]
     assert np.ptp(rows, axis=0).max() > 0.05
     np.testing.assert_allclose(answers(version, images), rows / rows.sum(axis=1, keepdims=True), atol=2e-3)
@@ -96,14 +96,14 @@ def test_whole_pixels_maps_and_any_size(user: Path) -> None:
     model = foreign_graph("nhwc", "uint8", side="side", ending="maps", channels=1, gain=0.01)
     version = imported(model, "--resize", "shorter:14", "--crop", SIDE)
     assert version.manifest.preprocessing.shorter == 14
-    images = pictures(channels=1)
+    images = random_images(channels=1)
     np.testing.assert_allclose(answers(version, images), softmax(by_hand(model, images)), atol=1e-5)
 
 
 def test_a_graph_of_an_old_opset_and_weights_in_another_file(user: Path) -> None:
     old = foreign_graph(opset=9)
     version = imported(old, "--scale", "1/255")
-    images = pictures()
+    images = random_images()
     expected = answers(version, images)
     onnx.save(foreign_graph(), "apart.onnx", save_as_external_data=True, location="apart.bin", size_threshold=0)
     assert run("apart.onnx", "--name", "apart", "--labels", "labels.txt", "--scale", "1/255")[0] == 0
@@ -141,7 +141,7 @@ def integers() -> onnx.ModelProto:
 
 
 def doomed() -> onnx.ModelProto:
-    """Says any batch, and works with one picture only."""
+    """Says any batch, and works with one image only."""
     model = foreign_graph(batch=1)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     return model
@@ -152,12 +152,12 @@ REFUSED = {
     "two outputs": (two_outputs, [], "say with --output which of out, pool"),
     "custom operator": (custom, [], "operators that onnxruntime does not have: acme.Sparkle"),
     "integers": (integers, [], "takes int64 numbers; float32, float16, uint8 can be served"),
-    "batch of one": (doomed, [], "fails on pictures"),
+    "batch of one": (doomed, [], "fails on images"),
     "wrong type": (foreign_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype says uint8"),
     "wrong layout": (foreign_graph, ["--layout", "nhwc"], "takes ?x3x12x12, which is not nhwc"),
     "ambiguous": (lambda: foreign_graph(side=3), [], "could be either layout: say --layout"),
     "four channels": (lambda: foreign_graph(channels=4), [], "has no dimension of 1 or 3 channels"),
-    "any size": (lambda: foreign_graph(side="s"), [], "pictures of any size: say which"),
+    "any size": (lambda: foreign_graph(side="s"), [], "images of any size: say which"),
     "other size": (foreign_graph, ["--resize", "squash:14"], "takes 12x12 pixels (width x height), not 14x14"),
     "no resize": (foreign_graph, ["--resize", "longer:14"], "write shorter:146"),
     "too small": (foreign_graph, ["--resize", "shorter:11"], "is too little: 12 pixels are cut out of it"),
@@ -206,7 +206,7 @@ def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, 
     words = [file, "--name", "mobilenet", "--labels", labels, "--check", data_dir / "photos"]
     code, output = run(*words, *RIGHT)
     assert code == 0, output
-    assert output.startswith("accuracy 42.5%, among the first 5 72.5%, over 40 pictures of known class\n")
+    assert output.startswith("accuracy 42.5%, among the first 5 72.5%, over 40 images of known class\n")
     assert output.count("_") >= 5  # the most confident answers, with their files
     version = Repository(Path("models")).open("mobilenet", 1)
     how = version.manifest.preprocessing
@@ -237,9 +237,9 @@ def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(user
         Image.fromarray(image).save(folder / f"{index:02}.png")
     words = ["net.onnx", "--name", "bad", "--labels", "labels.txt", "--scale", "1/255", "--check", "check"]
     code, output = run(*words)
-    assert (code, "accuracy 0.0%, among the first 5 100.0%, over 20 pictures" in output) == (2, True)
+    assert (code, "accuracy 0.0%, among the first 5 100.0%, over 20 images" in output) == (2, True)
     assert "no more than chance: are the labels in its order" in output
     assert run(*words, "--anyway", "--dry-run")[0] == 0
     assert not Path("models/bad").exists()
     assert run(*words, "--anyway")[0] == 0
-    assert Repository(Path("models")).open("bad", 1).manifest.metrics == {"check_accuracy": 0, "check_pictures": 20}
+    assert Repository(Path("models")).open("bad", 1).manifest.metrics == {"check_accuracy": 0, "check_images": 20}

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.images import image_bytes
 from tests.manifests import K8S, Manifest, environment, of_kind, render
-from tests.pictures import picture
 from tests.versions import write_version
 from training.runs.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
-PICTURES = 43
+IMAGES = 43
 PATIENCE_S = 300
-BROKEN_PICTURES = 1
+BROKEN_IMAGES = 1
 
 
 def pods(
@@ -57,15 +57,15 @@ def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "mnist-lenet5", 1)
     photos = tmp_path / "data/photos"
     photos.mkdir(parents=True)
-    for number in range(PICTURES):
-        (photos / f"{number}.png").write_bytes(picture())
+    for number in range(IMAGES):
+        (photos / f"{number}.png").write_bytes(image_bytes())
     (photos / "broken.png").write_bytes(b"nothing of the kind")
     done = list(pods("batch", tmp_path))
-    assert sorted(one.returncode for one in done) == [0] * 7 + [BROKEN_PICTURES], [one.stderr for one in done]
+    assert sorted(one.returncode for one in done) == [0] * 7 + [BROKEN_IMAGES], [one.stderr for one in done]
     files = sorted((tmp_path / "results").glob("*.jsonl"))
     answers = [file for file in files if not file.name.endswith(".errors.jsonl")]
     assert len(answers) == 8
-    assert sorted(names(answers)) == sorted(f"{number}.png" for number in range(PICTURES)), "each exactly once"
+    assert sorted(names(answers)) == sorted(f"{number}.png" for number in range(IMAGES)), "each exactly once"
     assert names([file for file in files if file not in answers]) == ["broken.png"]
 
 
@@ -92,6 +92,6 @@ def test_a_pod_of_the_sweep_job_trains_the_combination_of_its_number_and_goes_on
 
 
 def names(files: list[Path]) -> list[str]:
-    """Of the pictures in result files."""
+    """Of the images in result files."""
     records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [Path(record["file"]).name for record in records]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.load import pictures
+from tests.load import images
 from tests.load.standin import write_digit_model
 from tests.load.traffic import Traffic
 from tests.running import RunningService
@@ -13,7 +13,7 @@ from tests.running import RunningService
 def test_the_service_answers_all_of_it_as_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CONVOY_DATA", raising=False)
     write_digit_model(tmp_path)
-    traffic = Traffic("mnist-lenet5", pictures.known_digits(20, tmp_path, "mnist-lenet5"))
+    traffic = Traffic("mnist-lenet5", images.known_digits(20, tmp_path, "mnist-lenet5"))
     asks = [*traffic.singles, *traffic.singles_as_form, *traffic.batches, *traffic.bad, *traffic.partly_bad]
     with RunningService(tmp_path) as service:
         for ask in asks:

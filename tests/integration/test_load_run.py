@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.convoy import convoy
-from tests.load import pictures
+from tests.load import images
 from tests.load.orders import Orders
 from tests.load.runner import run_locust
 from tests.load.standin import write_digit_model
@@ -39,7 +39,7 @@ def test_a_good_service_passes_and_leaves_its_reports(tmp_path: Path) -> None:
         assert max(int(second["User Count"]) for second in csv.DictReader(history)) == 24  # the spike
     rows = {row["name"]: row for row in json.loads((tmp_path / "out/figures.json").read_text())["rows"]}
     assert rows[ALL]["requests"] == sum(row["requests"] for name, row in rows.items() if name != ALL) > 100
-    assert {"one picture", "32 pictures (form)", "bad: half a picture", "3 pictures, one broken"} <= rows.keys()
+    assert {"one image", "32 images (form)", "bad: half an image", "3 images, one broken"} <= rows.keys()
     assert (tmp_path / "out/load.html").stat().st_size > 10_000
     assert (tmp_path / "out/load_stats.csv").exists()
 
@@ -47,11 +47,11 @@ def test_a_good_service_passes_and_leaves_its_reports(tmp_path: Path) -> None:
 def test_a_wrong_label_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CONVOY_DATA", raising=False)
     write_digit_model(tmp_path / "models")
-    known = pictures.known_digits(20, tmp_path / "models", "mnist-lenet5")
-    pictures.save([known[0]._replace(label="9"), *known[1:]], tmp_path / "digits.json")
+    known = images.known_digits(20, tmp_path / "models", "mnist-lenet5")
+    images.save([known[0]._replace(label="9"), *known[1:]], tmp_path / "digits.json")
     orders = Orders("mnist-lenet5", tmp_path / "digits.json", tmp_path / "figures.json", users=2, seconds=3)
     with convoy(tmp_path / "models", tmp_path / "log") as service:
-        measured = run_locust(service.url, orders, tmp_path / "load", ["SinglePictures"], shaped=False)
+        measured = run_locust(service.url, orders, tmp_path / "load", ["SingleImages"], shaped=False)
     assert "0 instead of 9" in measured.errors[0]
     assert 0 < measured.rows[-1].failures < measured.rows[-1].requests
     assert problems(measured, Bounds(p99_ms=5000))
@@ -65,9 +65,9 @@ def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_bound_that_nobody_can_keep_fails_the_load(tmp_path: Path) -> None:
-    done = _load(tmp_path, "--seconds", "3", "--users", "4", "--p99-ms", "0.1", "SinglePictures")
+    done = _load(tmp_path, "--seconds", "3", "--users", "4", "--p99-ms", "0.1", "SingleImages")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAILED: p99 of 'one picture' is" in done.stdout
+    assert "FAILED: p99 of 'one image' is" in done.stdout
 
 
 def test_a_constant_rate_is_part_of_the_peak(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.running import RunningService
 
 CLASSIFY = "/api/v1/models/linear/classify"
@@ -64,7 +64,7 @@ def test_a_stop_hands_over_the_spans_of_every_request(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with RunningService(zoo, otlp_endpoint=collector.url) as service:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "traced"}
-        assert service.client.post(CLASSIFY, content=picture(), headers=headers).status_code == 200
+        assert service.client.post(CLASSIFY, content=image_bytes(), headers=headers).status_code == 200
         assert service.wait_for_line(request_id="traced")["trace_id"] == TRACE
         service.client.post("/api/v1/models/nobody/classify", content=b"", headers={"x-request-id": "lost"})
         service.terminate()
@@ -84,7 +84,7 @@ def test_a_stop_hands_over_the_spans_of_every_request(
 
 def test_a_collector_that_is_away_costs_no_request_and_no_clean_stop(zoo: Path) -> None:
     with RunningService(zoo, otlp_endpoint="http://127.0.0.1:9") as service:
-        assert service.client.post(CLASSIFY, content=picture()).status_code == 200
+        assert service.client.post(CLASSIFY, content=image_bytes()).status_code == 200
         service.terminate()
         assert service.exit_code() == 0
 
@@ -93,8 +93,8 @@ def test_under_load_the_log_is_sampled_and_errors_are_all_there(zoo: Path) -> No
     with RunningService(zoo, log_requests_per_s=LOGGED_A_SECOND) as service:
         with httpx.Client(base_url=service.url) as client:
             for _ in range(100):
-                client.post(CLASSIFY, content=picture())
-                assert client.post(CLASSIFY, content=b"no picture").status_code == 400
+                client.post(CLASSIFY, content=image_bytes())
+                assert client.post(CLASSIFY, content=b"no image").status_code == 400
             client.get("/health/live")
         service.terminate()
         service.exit_code()
@@ -109,7 +109,7 @@ def test_under_load_the_log_is_sampled_and_errors_are_all_there(zoo: Path) -> No
 
 def test_predictions_memory_and_requests_in_flight_are_measured(service: RunningService) -> None:
     before = service.metric("convoy_predictions_total", model="linear")
-    label = service.client.post(CLASSIFY, content=picture(seed=3)).json()["predictions"][0]["label"]
+    label = service.client.post(CLASSIFY, content=image_bytes(seed=3)).json()["predictions"][0]["label"]
     assert service.metric("convoy_predictions_total", model="linear", label=label) >= 1
     assert service.metric("convoy_predictions_total", model="linear") >= before + 1
     service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the one that asks

@@ -12,8 +12,8 @@ from service.api.openapi.protocols import INFER_EXAMPLES, PREDICT_EXAMPLES
 from service.api.v1 import schemas as schemas_v1
 from service.api.v1.predict import Predict
 from service.api.v2 import schemas as schemas_v2
+from tests.images import image_bytes, random_pixels
 from tests.integration.conftest import SHAPE
-from tests.pictures import picture, random_pixels
 from tests.running import RunningService
 
 Json = dict[str, Any]
@@ -70,8 +70,8 @@ def test_pixels_are_answered_in_the_promised_shapes(service: RunningService) -> 
 
 def test_own_answers_have_the_promised_shapes(service: RunningService) -> None:
     own = "/api/v1/models/linear/classify"
-    check(service.client.post(own, content=picture()), schemas.ClassifyReply)
-    files = [("files", picture()), ("files", b"none")]
+    check(service.client.post(own, content=image_bytes()), schemas.ClassifyReply)
+    files = [("files", image_bytes()), ("files", b"none")]
     check(service.client.post(f"{own}/batch", files=files), schemas.BatchReply)
 
 

@@ -1,6 +1,6 @@
 """Schemathesis against the running service: whatever is sent, the answer is one that OpenAPI tells of.
 
-Pictures and tensors are valid by more than a schema can tell, so a refused one is no failure here.
+Images and tensors are valid by more than a schema can tell, so a refused one is no failure here.
 """
 
 import json

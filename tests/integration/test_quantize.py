@@ -37,7 +37,7 @@ def silent(line: str) -> None:
 def fitted(outlier: float = 0) -> np.ndarray:
     """Weights (576, 2) that tell X from O by least squares, those of the corner's pixel changed."""
     train = xo.load(None).train
-    pixels = train.pictures(np.arange(2000)).reshape(2000, -1) / 255
+    pixels = train.read_images(np.arange(2000)).reshape(2000, -1) / 255
     signs = np.where(train.labels[:2000] == 0, 1.0, -1.0)
     weights = np.linalg.solve(pixels.T @ pixels + 10 * np.eye(pixels.shape[1]), pixels.T @ signs)
     weights[CORNER] += outlier
@@ -122,23 +122,21 @@ def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
-def test_a_test_accuracy_stays_where_other_pictures_are_at_hand(tmp_path: Path) -> None:
+def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(), dataset="folder", test_accuracy=0.125)
     said: list[str] = []
     made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05, dataset="xo"), said.append)
     float32, int8 = manifest_of(made).variants
     assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
     assert float32.held_out_accuracy > 0.75
-    assert (
-        "these are not the pictures of the published test accuracy, which stays; the new graphs are given none" in said
-    )
-    assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test pictures") for line in said)
+    assert "these are not the images of the published test accuracy, which stays; the new graphs are given none" in said
+    assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in said)
     card = (made / "card.md").read_text()
     assert "Those held out are drawn by chance, and the network may have learnt them" in card
     assert "--even-if-slower --dataset xo`" in card
 
 
-def test_a_test_accuracy_is_measured_anew_on_the_same_pictures(tmp_path: Path) -> None:
+def test_a_test_accuracy_is_measured_anew_on_the_same_images(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(), test_accuracy=0.125)
     said: list[str] = []
     made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05), said.append)
@@ -147,7 +145,7 @@ def test_a_test_accuracy_is_measured_anew_on_the_same_pictures(tmp_path: Path) -
     assert "by chance" not in (made / "card.md").read_text()
 
 
-def test_a_damaged_picture_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = version(tmp_path, fitted())
     for number, label in enumerate(("O", "X")):
         (tmp_path / "photos" / label).mkdir(parents=True)
@@ -198,7 +196,7 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (["."], "is not a version's folder, such as models/mnist-lenet5/1"),
         (["xo/1", "--dataset", "xoo"], "no data set called 'xoo'"),
-        (["xo/1", "--dataset", "folder"], "needs a folder of pictures"),
+        (["xo/1", "--dataset", "folder"], "needs a folder of images"),
         (["other/1"], "names no data set: give --dataset, or --data FOLDER"),
         (["other/1", "--dataset", "xo"], "other classes than the network: 2 in place of 4"),
     ],

@@ -44,7 +44,7 @@ def test_nothing_comes_from_elsewhere_and_no_label_is_markup(page: Elements) -> 
     assert NASTY in page.text
 
 
-def test_its_pictures_can_be_seen(page: Elements) -> None:
+def test_its_images_can_be_seen(page: Elements) -> None:
     images = [attrs for tag, attrs in page.found if tag == "img"]
     for attrs in images:
         Image.open(io.BytesIO(base64.b64decode(attrs["src"].partition(",")[2]))).verify()
@@ -53,11 +53,11 @@ def test_its_pictures_can_be_seen(page: Elements) -> None:
 
 def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     test = run.metrics()["test"]
-    assert f"{test['accuracy']:.2%} of 300 test pictures right" in page.text
+    assert f"{test['accuracy']:.2%} of 300 test images right" in page.text
     confusion = np.array(test["confusion"])
     wrong = int(confusion.sum() - confusion.trace())
     assert wrong > 0
-    shown = [attrs for tag, attrs in page.found if attrs.get("alt") == "a test picture"]
+    shown = [attrs for tag, attrs in page.found if attrs.get("alt") == "a test image"]
     assert len(shown) == min(wrong, 24)
     assert f"{wrong} of 300 are wrong" in page.text
     assert re.search(r"called .* \(\d+\.\d%\)", page.text)

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.images import image_bytes
 from tests.manifests import K8S, environment, of_kind, render
-from tests.pictures import picture
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -105,7 +105,7 @@ class Load(threading.Thread):
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self._port = port
-        self._body = picture()
+        self._body = image_bytes()
         self.answered = 0
         self.connections = 0
         self.lost: list[str] = []

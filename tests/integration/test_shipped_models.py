@@ -13,7 +13,7 @@ import pytest
 
 from service.inference.session import Session
 from service.model_store.repository import Repository
-from tests.pictures import encode
+from tests.images import encode
 from tests.readme import ROOT
 from tests.running import RunningService
 
@@ -53,7 +53,7 @@ def test_every_shipped_version_is_whole() -> None:
 
 
 def served(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """The best class of each of 10,000 pictures, sent in 100 forms by four clients; what is said of the version."""
+    """The best class of each of 10,000 images, sent in 100 forms by four clients; what is said of the version."""
     with RunningService(MODELS) as service, httpx.Client(base_url=service.url, timeout=60) as client:
 
         def ask(part: np.ndarray) -> list[int]:
@@ -83,5 +83,5 @@ def test_all_10_000_photos_over_rest_have_the_accuracy_of_the_card(data_dir: Pat
 
 
 def served_tolerance(precision: str) -> float:
-    """Rounding differs between processors: nothing that shows in float32, a few pictures of 10,000 in int8."""
+    """Rounding differs between processors: nothing that shows in float32, a few images of 10,000 in int8."""
     return 0.0001 if precision == "float32" else 0.001

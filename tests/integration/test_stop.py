@@ -11,7 +11,7 @@ import pytest
 
 from service.model_store.manifest import ExtraGraph, read_manifest, sha256_of, write_manifest
 from tests.graphs import endless_graph
-from tests.pictures import encode, picture
+from tests.images import encode, image_bytes
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -21,7 +21,7 @@ DRAIN_TIMEOUT_S = 4
 
 
 class Client(threading.Thread):
-    """Sends pictures, over kept-alive connections or a new one each, until refused; counts what was lost."""
+    """Sends images, over kept-alive connections or a new one each, until refused; counts what was lost."""
 
     def __init__(self, url: str, path: str, keep_alive: bool) -> None:
         super().__init__(daemon=True)
@@ -29,7 +29,7 @@ class Client(threading.Thread):
         assert parsed.hostname
         self._connection = http.client.HTTPConnection(parsed.hostname, parsed.port, timeout=30)
         self._path = path
-        self._body = picture()
+        self._body = image_bytes()
         self._headers = {} if keep_alive else {"Connection": "close"}
         self.answered = 0
         self.lost: list[str] = []
@@ -108,7 +108,7 @@ def test_idle_connections_are_closed_and_new_ones_refused(zoo: Path) -> None:
 
 
 def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
-    body = picture()
+    body = image_bytes()
     with RunningService(zoo) as service:
         connection = _connect(service.url)
         connection.putrequest("POST", CLASSIFY)
@@ -246,7 +246,7 @@ def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
 
 def _post(url: str, path: str) -> int:
     connection = _connect(url)
-    connection.request("POST", path, body=picture())
+    connection.request("POST", path, body=image_bytes())
     status = connection.getresponse().status
     connection.close()
     return status

@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
     assert len(list(Path("runs/xo-sweep-0").iterdir())) == 2
 
 
-def test_a_run_on_other_pictures_is_not_taken_for_one_of_this_sweep() -> None:
+def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
     words = ["sweep", "cifar-resnet20", "--grid", "lr=0.1", "--epochs", "1", "--set", "side_px=8", "--data"]
     for seed, folder in enumerate(("ours", "others")):
         fill(Path(folder), "red", "blue", count=20, seed=seed)

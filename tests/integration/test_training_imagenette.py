@@ -27,5 +27,5 @@ def test_few_epochs_on_few_photos_learn_and_are_published_as_measured(data_dir: 
     manifest = read_manifest(version)
     assert manifest.preprocessing == source.dataset.preprocessing
     assert manifest.preprocessing.shorter == 55
-    assert manifest.variants[0].parity.pictures == 1000
-    assert "of the 3,925 test pictures" in (version / "card.md").read_text()
+    assert manifest.variants[0].parity.images == 1000
+    assert "of the 3,925 test images" in (version / "card.md").read_text()

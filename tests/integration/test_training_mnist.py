@@ -29,8 +29,8 @@ def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) ->
     [variant] = manifest.variants
     assert manifest.parameters == 61_706
     assert manifest.preprocessing.background == 0
-    assert variant.parity.pictures == 1000
-    assert f"**{variant.test_accuracy:.2%}** of the 10,000 test pictures" in (version / "card.md").read_text()
+    assert variant.parity.images == 1000
+    assert f"**{variant.test_accuracy:.2%}** of the 10,000 test images" in (version / "card.md").read_text()
     return variant.test_accuracy
 
 

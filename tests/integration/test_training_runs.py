@@ -1,4 +1,4 @@
-"""Whole runs on generated pictures: what they leave behind, that the seed decides all, that stopping loses nothing."""
+"""Whole runs on generated images: what they leave behind, that the seed decides all, that stopping loses nothing."""
 
 import resource
 import signal
@@ -25,7 +25,7 @@ from training.runs import run_folder
 from training.runs.run_folder import Run
 
 EPOCHS = 4
-# Dropout, moving pictures, momentum, a changing rate and the best epoch: all that a resumed run could get wrong.
+# Dropout, moving images, momentum, a changing rate and the best epoch: all that a resumed run could get wrong.
 RECIPE: Recipe = with_settings(
     find_recipe("xo"),
     {
@@ -93,13 +93,13 @@ def test_its_figures_agree_with_each_other(whole: Run) -> None:
     metrics, history = whole.metrics(), whole.history()
     test = metrics["test"]
     confusion = np.array(test["confusion"])
-    assert confusion.sum() == test["pictures"] == 1000
+    assert confusion.sum() == test["images"] == 1000
     assert test["accuracy"] == confusion.trace() / 1000
     assert test["accuracy"] > 0.8
     best = max(row["val_accuracy"] for row in history)
     assert history[metrics["weights_of_epoch"] - 1]["val_accuracy"] == best
     assert metrics["validation"]["accuracy"] == pytest.approx(best, abs=1e-6)
-    assert metrics["validation"]["pictures"] == 500
+    assert metrics["validation"]["images"] == 500
 
 
 def test_the_seed_decides_everything(whole: Run, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_finished_run_is_not_resumed(whole: Run) -> None:
 def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the first look at the run and its lock lie minutes, in which the pictures are loaded."""
+    """Between the first look at the run and its lock lie minutes, in which the images are loaded."""
     run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"given_note": None}})
     run.checkpoint_path.write_bytes(b"of the other process")
     load = trainer.inputs.for_resuming
@@ -161,7 +161,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_p
     assert not run.model_path.exists()
 
 
-def test_without_validation_pictures_the_last_weights_are_kept(tmp_path: Path) -> None:
+def test_without_validation_images_the_last_weights_are_kept(tmp_path: Path) -> None:
     recipe = with_settings(RECIPE, {"validation": "0", "keep": "last", "epochs": "1", "limit": "200"})
     run = trainer.train(recipe, tmp_path, silent)
     assert "validation" not in run.metrics()

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.images import encode, random_pixels
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
-from tests.pictures import encode, random_pixels
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -22,7 +22,7 @@ Request = Callable[[httpx.Client], httpx.Response]
 
 IMAGES = [random_pixels(*SHAPE, seed=seed) for seed in range(3)]
 PIXELS = [image.tolist() for image in IMAGES]
-PICTURES = [{"b64": base64.b64encode(encode(image)).decode()} for image in IMAGES]
+ENCODED_IMAGES = [{"b64": base64.b64encode(encode(image)).decode()} for image in IMAGES]
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,14 @@ def own(service: RunningService, version: str = "2") -> np.ndarray:
     [
         ({"instances": PIXELS}, "predictions"),
         ({"instances": [{"image": pixels} for pixels in PIXELS]}, "predictions"),
-        ({"instances": PICTURES}, "predictions"),
-        ({"instances": [{"image": picture} for picture in PICTURES]}, "predictions"),
+        ({"instances": ENCODED_IMAGES}, "predictions"),
+        ({"instances": [{"image": image} for image in ENCODED_IMAGES]}, "predictions"),
         ({"signature_name": "serving_default", "inputs": PIXELS}, "outputs"),
         ({"inputs": {"image": PIXELS}}, "outputs"),
-        ({"inputs": PICTURES}, "outputs"),
-        ({"inputs": {"image": PICTURES}}, "outputs"),
+        ({"inputs": ENCODED_IMAGES}, "outputs"),
+        ({"inputs": {"image": ENCODED_IMAGES}}, "outputs"),
     ],
-    ids=["rows", "named rows", "pictures", "named pictures", "column", "named column", "picture column", "named"],
+    ids=["rows", "named rows", "images", "named images", "column", "named column", "image column", "named"],
 )
 def test_every_form_is_answered_in_its_own(service: RunningService, request_body: Json, field: str) -> None:
     reply = service.client.post(PREDICT, json=request_body)
@@ -122,10 +122,10 @@ REFUSED: dict[str, tuple[int, str, Request]] = {
     "no instances": (400, "either `instances` or `inputs`", post(json={})),
     "another shape": (400, "nested in the shape [8, 8, 1]", post(json={"instances": [[1, 2]]})),
     "normalised pixels": (400, "whole numbers from 0 to 255", post(json={"instances": [[[[0.5]]]]})),
-    "a broken picture": (
+    "a broken image": (
         400,
-        "Picture 1: The bytes are not a picture",
-        post(json={"instances": [PICTURES[0], {"b64": "AAAA"}]}),
+        "Image 1: The bytes are not an image",
+        post(json={"instances": [ENCODED_IMAGES[0], {"b64": "AAAA"}]}),
     ),
     "deep": (400, "too deep", post(content=b'{"instances":' + b"[" * 50_000 + b"]" * 50_000 + b"}")),
     "long texts": (400, "must be a nested list", post(json={"instances": ["x" * 90_000, *([""] * 50)]})),

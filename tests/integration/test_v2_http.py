@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.images import encode, image_bytes, random_pixels
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
-from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[int, str, Request]] = {
     "no gzip": (400, "not valid gzip", post(content=b"x" * 20, headers=GZIP)),
     "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),
     "no time": (504, "time limit", post("/v2/models/slow/infer", json=request(parameters={"timeout": 1}))),
-    "a broken picture": (400, "Picture 0: The bytes are not", post(json=of_kind("BYTES", shape=[1], data=["AAAA"]))),
+    "a broken image": (400, "Image 0: The bytes are not", post(json=of_kind("BYTES", shape=[1], data=["AAAA"]))),
     "index of a word": (400, "ready: Input should be a valid bool", post(INDEX, json={"ready": 1})),
     "index of no JSON": (400, "Invalid JSON", post(INDEX, content=b"{")),
     "large index": (413, "larger than", post(INDEX, content=bytes(70_000))),
@@ -208,7 +208,7 @@ HOSTILE: dict[str, Request] = {
     "a long header number": raw(b"{}", **{LENGTH: "9" * 5000}),
     "a negative header number": raw(b"{}", **{LENGTH: "-1"}),
     "a header number in words": raw(b"{}", **{LENGTH: "one"}),
-    "an empty element a picture": raw(
+    "an empty element an image": raw(
         (
             text
             := b'{"inputs":[{"name":"image","shape":[60],"datatype":"BYTES","parameters":{"binary_data_size":4000}}]}'
@@ -267,7 +267,7 @@ def test_not_ready_is_told_with_the_reason(tmp_path: Path) -> None:
         assert service.client.post("/v2/repository/index", json={"ready": True}).json() == []
 
 
-def test_a_picture_and_its_pixels_are_answered_alike(service: RunningService) -> None:
+def test_a_image_and_its_pixels_are_answered_alike(service: RunningService) -> None:
     pixels = random_pixels(*SHAPE, seed=4)
     body = service.client.post("/api/v1/models/linear/classify", content=encode(pixels)).json()
     by_index = [p["probability"] for p in sorted(body["predictions"], key=lambda p: p["index"])]
@@ -281,11 +281,11 @@ def test_what_a_request_cost_is_told_and_logged(service: RunningService) -> None
     assert {"model": "linear", "version": "2", "batch_size": 1, "status": 200}.items() <= line.items()
 
 
-def test_pictures_are_refused_with_their_own_status(service: RunningService) -> None:
-    size = len(picture())
+def test_images_are_refused_with_their_own_status(service: RunningService) -> None:
+    size = len(image_bytes())
     text = json.dumps({
         "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size + 4}}]
     }).encode()  # fmt: skip
-    for data, status in ((picture(), 200), (b"II*\0" + bytes(size - 4), 415)):
+    for data, status in ((image_bytes(), 200), (b"II*\0" + bytes(size - 4), 415)):
         body = text + struct.pack("<I", size) + data
         assert service.client.post(INFER, content=body, headers={LENGTH: str(len(text))}).status_code == status

@@ -1,4 +1,4 @@
-"""One queue, one batch: tensors of both protocols and the pictures of Convoy's own endpoint leave together."""
+"""One queue, one batch: tensors of both protocols and the images of Convoy's own endpoint leave together."""
 
 import base64
 import re
@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from tests.images import image_bytes, random_pixels
 from tests.integration.conftest import SHAPE
-from tests.pictures import picture, random_pixels
 from tests.running import RunningService
 
 FILL_MS = 1000  # time enough for all of them to arrive
@@ -22,8 +22,8 @@ def tensors_v2(client: httpx.Client) -> httpx.Response:
     return client.post("/v2/models/linear/infer", content=values.tobytes(), headers=headers)
 
 
-def picture_v2(client: httpx.Client) -> httpx.Response:
-    given = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(picture()).decode()]}
+def image_v2(client: httpx.Client) -> httpx.Response:
+    given = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(image_bytes()).decode()]}
     return client.post("/v2/models/linear/infer", json={"inputs": [given]})
 
 
@@ -31,11 +31,11 @@ def tensors_v1(client: httpx.Client) -> httpx.Response:
     return client.post("/v1/models/linear:predict", json={"instances": [random_pixels(*SHAPE).tolist()] * 2})
 
 
-def picture_own(client: httpx.Client) -> httpx.Response:
-    return client.post("/api/v1/models/linear/classify", content=picture())
+def image_own(client: httpx.Client) -> httpx.Response:
+    return client.post("/api/v1/models/linear/classify", content=image_bytes())
 
 
-ASK: list[Callable[[httpx.Client], httpx.Response]] = [tensors_v2, picture_v2, tensors_v1, picture_own]
+ASK: list[Callable[[httpx.Client], httpx.Response]] = [tensors_v2, image_v2, tensors_v1, image_own]
 IMAGES = 3 + 1 + 2 + 1
 
 

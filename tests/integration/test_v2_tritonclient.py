@@ -8,8 +8,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from tests.images import encode, image_bytes, random_pixels
 from tests.integration.conftest import SHAPE
-from tests.pictures import encode, picture, random_pixels
 from tests.running import RunningService
 from tests.versions import write_version
 
@@ -47,7 +47,7 @@ def wanted(binary: bool = True, class_count: int = 0) -> list[triton.InferReques
 
 
 def offline(service: RunningService, values: np.ndarray) -> np.ndarray:
-    """Probabilities of each image through Convoy's own endpoint, as pictures."""
+    """Probabilities of each image through Convoy's own endpoint, as images."""
     rows = []
     for pixels in values:
         found = service.client.post(f"/api/v1/models/{MODEL}/classify", content=encode(pixels)).json()["predictions"]
@@ -102,7 +102,7 @@ def test_class_count_names_the_best(
         assert float(probability) == pytest.approx(row.max(), abs=1e-5)
 
 
-def test_encoded_pictures_as_bytes(service: RunningService, client: triton.InferenceServerClient) -> None:
+def test_encoded_images_as_bytes(service: RunningService, client: triton.InferenceServerClient) -> None:
     values = batch(2)
     given = triton.InferInput("image", [2], "BYTES")
     given.set_data_from_numpy(np.array([encode(pixels) for pixels in values], object))
@@ -110,10 +110,10 @@ def test_encoded_pictures_as_bytes(service: RunningService, client: triton.Infer
     np.testing.assert_allclose(rows, offline(service, values), atol=1e-6)
 
 
-def test_a_broken_picture_as_bytes_is_told(client: triton.InferenceServerClient) -> None:
+def test_a_broken_image_as_bytes_is_told(client: triton.InferenceServerClient) -> None:
     given = triton.InferInput("image", [2], "BYTES")
-    given.set_data_from_numpy(np.array([picture(), b"none"], object))
-    with pytest.raises(InferenceServerException, match="not a picture"):
+    given.set_data_from_numpy(np.array([image_bytes(), b"none"], object))
+    with pytest.raises(InferenceServerException, match="not an image"):
         client.infer(MODEL, [given])
 
 
@@ -187,9 +187,9 @@ def test_a_wrong_datatype_is_told(client: triton.InferenceServerClient, binary: 
 
 
 def test_a_wrong_name_is_told(client: triton.InferenceServerClient) -> None:
-    given = triton.InferInput("picture", [1, *SHAPE], "UINT8")
+    given = triton.InferInput("image", [1, *SHAPE], "UINT8")
     given.set_data_from_numpy(batch(1))
-    with pytest.raises(InferenceServerException, match="no input 'picture'; the model takes 'image'"):
+    with pytest.raises(InferenceServerException, match="no input 'image'; the model takes 'image'"):
         client.infer(MODEL, [given])
     with pytest.raises(InferenceServerException, match="Only the output 'probabilities'"):
         client.infer(MODEL, tensor(batch(1)), outputs=[triton.InferRequestedOutput("logits")])

@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.reliability.watch import holding
 from tests.running import RunningService
 
@@ -156,7 +156,7 @@ def test_a_connection_that_asks_nothing_is_closed_without_a_word(strict: Running
 
 def test_an_idle_connection_is_closed_after_its_time(strict: RunningService) -> None:
     with Wire(strict) as wire:
-        wire.send(post(picture()))
+        wire.send(post(image_bytes()))
         assert wire.answer()[0] == 200
         assert KEEP_ALIVE_S / 2 < wire.ended_after_s() < KEEP_ALIVE_S * 10
 
@@ -178,7 +178,7 @@ def test_a_body_that_comes_too_slowly_ends_with_408(strict: RunningService) -> N
 
 
 def test_a_slow_body_that_brings_enough_is_waited_for(strict: RunningService) -> None:
-    body = picture(150, 150)
+    body = image_bytes(150, 150)
     assert len(body) > BYTES_PER_S * BODY_S
     with Wire(strict) as wire:
         wire.send(post(b"", length=len(body)))
@@ -193,7 +193,7 @@ def test_what_was_refused_may_send_its_body_to_the_end_and_ask_again(strict: Run
     with Wire(strict) as wire:
         wire.send(post(b"", model="nobody", length=2000))
         time.sleep(0.05)
-        wire.send(b"x" * 2000 + post(picture()))
+        wire.send(b"x" * 2000 + post(image_bytes()))
         assert wire.answer()[0] == 404
         assert wire.answer()[0] == 200
 
@@ -231,7 +231,7 @@ def test_headers_without_end_are_cut_off_early(strict: RunningService) -> None:
 
 
 def test_a_large_body_behind_small_headers_is_no_large_header(strict: RunningService) -> None:
-    body = picture(120, 120)
+    body = image_bytes(120, 120)
     assert len(body) > MAX_HEADER_BYTES
     with Wire(strict) as wire:
         wire.send(post(body))
@@ -324,7 +324,7 @@ def check_refused(service: RunningService, first: bytes, rest: bytes, whole: boo
 
 
 def test_chunks_and_their_extensions_are_read(strict: RunningService) -> None:
-    body = picture()
+    body = image_bytes()
     with Wire(strict) as wire:
         for coding in (CHUNKED, "Transfer-Encoding: CHUNKED"):
             wire.send(head(coding) + b"1;a=b\r\n%b\r\n%x\r\n%b\r\n" % (body[:1], len(body) - 1, body[1:]) + LAST)
@@ -334,7 +334,7 @@ def test_chunks_and_their_extensions_are_read(strict: RunningService) -> None:
 
 
 def test_a_trailer_is_no_header(strict: RunningService) -> None:
-    body = picture()
+    body = image_bytes()
     with Wire(strict) as wire:
         wire.send(head(CHUNKED) + b"%x\r\n%b\r\n0\r\nx-request-id: trailer\r\n\r\n" % (len(body), body))
         status, headers, _ = wire.answer()
@@ -356,7 +356,7 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one_and_then_the_conn
 
 def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(strict: RunningService) -> None:
     with Wire(strict) as wire:
-        wire.send(post(picture(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
+        wire.send(post(image_bytes(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
         assert wire.answer()[0] == 200
         check(wire.answer(), 400, "bad_http")
         assert wire.statuses() == []
@@ -364,7 +364,7 @@ def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(stric
 
 def test_an_answer_that_is_due_comes_before_the_end(strict: RunningService) -> None:
     with Wire(strict) as wire:
-        wire.send(post(picture(), model="slow"))
+        wire.send(post(image_bytes(), model="slow"))
         wire.send(b"nonsense\r\n\r\n")
         assert wire.statuses() in ([200], []), "a 400 would be taken for the answer"
 
@@ -372,7 +372,7 @@ def test_an_answer_that_is_due_comes_before_the_end(strict: RunningService) -> N
 def test_a_connection_is_renewed_after_its_requests(strict: RunningService) -> None:
     with Wire(strict) as wire:
         for number in range(REQUESTS):
-            wire.send(post(picture()))
+            wire.send(post(image_bytes()))
             status, headers, _ = wire.answer()
             assert status == 200
             assert (headers.get("connection") == "close") == (number == REQUESTS - 1)
@@ -381,7 +381,7 @@ def test_a_connection_is_renewed_after_its_requests(strict: RunningService) -> N
 
 def test_pipelined_requests_are_answered_in_order(strict: RunningService) -> None:
     with Wire(strict) as wire:
-        wire.send(post(picture(), "x-request-id: one", model="slow") + post(picture(), "x-request-id: two"))
+        wire.send(post(image_bytes(), "x-request-id: one", model="slow") + post(image_bytes(), "x-request-id: two"))
         assert [wire.answer()[1]["x-request-id"] for _ in range(2)] == ["one", "two"]
 
 

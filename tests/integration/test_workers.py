@@ -17,7 +17,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.pictures import picture, random_pixels
+from tests.images import image_bytes, random_pixels
 from tests.running import RunningService, alive
 from tests.versions import write_version
 
@@ -55,7 +55,7 @@ def ask_each_on_a_new_connection(service: RunningService, path: str, count: int 
 
 
 def classify(service: RunningService, **params: str) -> httpx.Response:
-    return httpx.post(service.url + CLASSIFY, content=picture(), params=params, timeout=30)
+    return httpx.post(service.url + CLASSIFY, content=image_bytes(), params=params, timeout=30)
 
 
 def ask_until_each_answered(service: RunningService) -> list[str]:
@@ -225,7 +225,7 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
     def load() -> None:
         with httpx.Client(base_url=service.url, timeout=30) as client:
             while not stop.is_set():
-                reply = client.post(CLASSIFY, content=picture())
+                reply = client.post(CLASSIFY, content=image_bytes())
                 codes.append(reply.status_code)
                 versions.add(reply.json().get("version", reply.text))
 

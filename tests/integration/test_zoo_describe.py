@@ -23,7 +23,7 @@ def test_one_network_is_a_table() -> None:
     assert header.startswith("lenet5: 32x32x3 pixels, 7 classes")
     assert columns.split()[:3] == ["layer", "name", "output"]
     assert rows[0].split()[:3] == ["INPUT", "image", "32x32x3"]
-    assert "8 pictures" in result.output
+    assert "8 images" in result.output
 
 
 def test_several_stand_side_by_side_also_as_json() -> None:
@@ -34,7 +34,7 @@ def test_several_stand_side_by_side_also_as_json() -> None:
     assert [network["published"]["top5_error_percent"] for network in described] == [15.4, 7.3, 6.67, 3.57]
 
 
-def test_xo_as_one_picture(tmp_path: Path) -> None:
+def test_xo_as_one_image(tmp_path: Path) -> None:
     path = tmp_path / "maps.png"
     result = convoy_train("xo", "--maps", str(path), "--kernels", "identity,sobel_x")
     assert result.exit_code == 0
@@ -45,7 +45,7 @@ def test_xo_as_one_picture(tmp_path: Path) -> None:
     ("arguments", "error"),
     [
         (["resnet-50"], "There is no network named 'resnet-50'; did you mean 'resnet50'?"),
-        (["vgg-d", "--input", "16x16x3"], "vgg-d needs pictures of at least 32 pixels a side; 16x16 is too small."),
+        (["vgg-d", "--input", "16x16x3"], "vgg-d needs images of at least 32 pixels a side; 16x16 is too small."),
         (["lenet5", "--input", "28x28"], "'28x28' is no input size"),
         (["lenet5", "--maps", "x.png"], "--maps draws the lesson of the X/O network"),
         (["xo", "--kernels", "sobel_x"], "--kernels says what --maps draws: add --maps FILE."),

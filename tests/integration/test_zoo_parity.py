@@ -1,7 +1,7 @@
 """Every network of the table computes the same as its exported graph: logits, under onnxruntime, batches of 1 and 5.
 
-Fresh weights hardly tell pictures apart, and a graph that ignored its input would pass. So the weights are rescaled
-first, until the logits of different pictures differ as much as those of a trained network.
+Fresh weights hardly tell images apart, and a graph that ignored its input would pass. So the weights are rescaled
+first, until the logits of different images differ as much as those of a trained network.
 """
 
 from collections import Counter
@@ -71,7 +71,7 @@ def test_at_224(name: str, tmp_path: Path) -> None:
 def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options) -> None:
     keras.utils.set_random_seed(1)
     network = main_tower(build(name, input_shape=input_shape, classes=CLASSES, normalization=COLOURS, **options))
-    images = pictures(8, input_shape)
+    images = random_images(8, input_shape)
     rescale(network, images)
     path = folder / "model.onnx"
     with few_copies():
@@ -79,7 +79,7 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     expected = np.asarray(network(images.astype("float32"), training=False))
-    assert expected.std(axis=0).min() > 0.5, "the logits do not tell the pictures apart"
+    assert expected.std(axis=0).min() > 0.5, "the logits do not tell the images apart"
     for batch in (1, 5):
         (logits,) = session.run([PROBABILITIES], {IMAGE: images[:batch]})
         error = np.abs(logits - expected[:batch]).max() / np.abs(expected[:batch]).max()
@@ -95,12 +95,12 @@ def check_costs(network: keras.Model, path: Path) -> None:
 
 
 def outputs(rows: Iterable[Row]) -> Counter:
-    """Layers with their output shapes; a mean over the picture may keep its two sides of 1."""
+    """Layers with their output shapes; a mean over the image may keep its two sides of 1."""
     shapes = ((row.layer, tuple(side for side in row.output if side > 1)) for row in rows)
     return Counter((layer, shape) for layer, shape in shapes if layer != "BN")
 
 
-def pictures(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def random_images(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """As different from each other as photos are: coarse patches of colour under fine noise, uint8."""
     random = np.random.default_rng(7)
     height, width, channels = shape
@@ -110,7 +110,7 @@ def pictures(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
-    """Gives every layer values of ordinary size, every class a deviation of 1 over the pictures, and a mean of 0."""
+    """Gives every layer values of ordinary size, every class a deviation of 1 over the images, and a mean of 0."""
     random = np.random.default_rng(3)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in network.layers:

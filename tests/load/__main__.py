@@ -12,7 +12,7 @@ from pathlib import Path
 from service.settings import Settings
 from tests.bench.convoy import convoy
 from tests.bench.errors import CannotMeasure
-from tests.load import pictures, verdict
+from tests.load import images, verdict
 from tests.load.orders import Orders
 from tests.load.runner import locust, run_locust
 
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         digits = args.out / "digits.json"
-        pictures.save(pictures.known_digits(DIGITS, args.models, args.model), digits)
+        images.save(images.known_digits(DIGITS, args.models, args.model), digits)
         with convoy(args.models, args.out / "service.log") as service:
             orders = Orders(args.model, digits, args.out / "figures.json", args.users, args.seconds)
             return _show_page(service.url, orders, args) if args.ui else _load(service.url, orders, args)
@@ -42,7 +42,7 @@ def _load(url: str, orders: Orders, args: argparse.Namespace) -> int:
     if args.of_peak:
         orders = _paced(url, orders, args)
     how = "ramp, plateau, spike, plateau" if args.shape else "constant"
-    print(f"{orders.users} users for {orders.seconds} s ({how}), {pictures.source()}:", flush=True)
+    print(f"{orders.users} users for {orders.seconds} s ({how}), {images.source()}:", flush=True)
     measured = run_locust(url, orders, args.out / "load", args.classes, shaped=args.shape)
     print("\n".join(["", verdict.table(measured.rows), *measured.errors[:ERRORS_SHOWN], ""]))
     print(f"report: {args.out / 'load.html'}; figures: {orders.figures}, {args.out / 'load_stats.csv'} and others")

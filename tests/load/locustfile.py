@@ -1,4 +1,4 @@
-"""Users of the service, for locust: single pictures, batches, mixed traffic, and bad input among good.
+"""Users of the service, for locust: single images, batches, mixed traffic, and bad input among good.
 
 Every answer is checked. `python -m tests.load` starts a service, prepares the digits and runs this file; what it needs
 stands in tests/load/orders.py.
@@ -10,8 +10,8 @@ from typing import Any
 from locust import FastHttpUser, constant, constant_throughput, task
 
 from tests.load import reporting  # noqa: F401  (its listeners print the progress and write the figures)
+from tests.load.images import read
 from tests.load.orders import Orders
-from tests.load.pictures import read
 from tests.load.traffic import Ask, Traffic
 
 ORDERS = Orders.from_environment()
@@ -48,8 +48,8 @@ def settle(reply: Any, problem: str | None) -> None:
         reply.success()
 
 
-class SinglePictures(Visitor):
-    """One picture after another."""
+class SingleImages(Visitor):
+    """One image after another."""
 
     weight = 4
 
@@ -58,8 +58,8 @@ class SinglePictures(Visitor):
         self.send(TRAFFIC.singles)
 
 
-class PictureBatches(Visitor):
-    """Many pictures a request, as form and as JSON."""
+class ImageBatches(Visitor):
+    """Many images a request, as form and as JSON."""
 
     weight = 1
 
@@ -95,7 +95,7 @@ class MixedTraffic(Visitor):
 
 
 class BadAmongGood(Visitor):
-    """Mistakes of all kinds, each refused with its own code, and good pictures between them that nobody disturbs."""
+    """Mistakes of all kinds, each refused with its own code, and good images between them that nobody disturbs."""
 
     weight = 1
 

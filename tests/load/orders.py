@@ -13,7 +13,7 @@ class Orders:
 
     model: str
     digits: Path
-    """File of `pictures.save`."""
+    """File of `images.save`."""
     figures: Path
     """File that the exact figures are written to at the end."""
     users: int

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from service.settings import Settings
 from tests.bench.errors import CannotMeasure
-from tests.load import pictures
+from tests.load import images
 from tests.load.orders import Orders
 from tests.load.runner import locust
 
@@ -23,7 +23,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="convoy-load-") as folder:
         digits = Path(folder, "digits.json")
         try:
-            pictures.save(pictures.known_digits(DIGITS, args.models, args.model), digits)
+            images.save(images.known_digits(DIGITS, args.models, args.model), digits)
         except CannotMeasure as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2

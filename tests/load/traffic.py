@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.load import wire
-from tests.load.pictures import Digit
+from tests.load.images import Digit
 
 BATCH_SIZES = (8, 32)
 BATCHES_OF_EACH_SIZE = 10
@@ -19,7 +19,7 @@ TIFF = b"II*\0" + bytes(64)
 
 @dataclass(frozen=True)
 class Ask:
-    """A POST, and the outcome of each of its pictures: the best label, or the error's code."""
+    """A POST, and the outcome of each of its images: the best label, or the error's code."""
 
     name: str
     path: str
@@ -40,7 +40,7 @@ class Ask:
 
 
 def outcomes(answer: dict[str, Any]) -> list[str]:
-    """The best label or the error's code of each picture that an answer is about."""
+    """The best label or the error's code of each image that an answer is about."""
     return [_outcome(entry) for entry in answer.get("results", [answer])]
 
 
@@ -54,9 +54,9 @@ class Traffic:
     def __init__(self, model: str, digits: Sequence[Digit]) -> None:
         one = f"/api/v1/models/{model}/classify"
         many = f"{one}/batch"
-        self.singles = [Ask("one picture", one, d.png, PNG, (d.label,)) for d in digits]
+        self.singles = [Ask("one image", one, d.png, PNG, (d.label,)) for d in digits]
         self.singles_as_form = [
-            Ask("one picture (form)", one, wire.form("file", [d.png]), wire.FORM, (d.label,)) for d in digits
+            Ask("one image (form)", one, wire.form("file", [d.png]), wire.FORM, (d.label,)) for d in digits
         ]
         self.batches = [ask for size in BATCH_SIZES for ask in _batches(many, digits, size)]
         self.bad = _bad(one, many, digits[0])
@@ -69,8 +69,8 @@ def _batches(path: str, digits: Sequence[Digit], size: int) -> list[Ask]:
     for _ in range(BATCHES_OF_EACH_SIZE):
         batch = chosen.choices(digits, k=size)
         pngs, labels = [d.png for d in batch], tuple(d.label for d in batch)
-        asks.append(Ask(f"{size} pictures (form)", path, wire.form("files", pngs), wire.FORM, labels))
-        asks.append(Ask(f"{size} pictures (JSON)", path, wire.json_batch(pngs), wire.JSON, labels))
+        asks.append(Ask(f"{size} images (form)", path, wire.form("files", pngs), wire.FORM, labels))
+        asks.append(Ask(f"{size} images (JSON)", path, wire.json_batch(pngs), wire.JSON, labels))
     return asks
 
 
@@ -78,8 +78,8 @@ def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
     elsewhere = one.replace("/models/", "/models/no-such-")
     return [
         Ask("bad: no bytes", one, b"", PNG, ("bad_image",), 400),
-        Ask("bad: text", one, b"This is no picture.", PNG, ("bad_image",), 400),
-        Ask("bad: half a picture", one, digit.png[: len(digit.png) // 2], PNG, ("bad_image",), 400),
+        Ask("bad: text", one, b"This is no image.", PNG, ("bad_image",), 400),
+        Ask("bad: half an image", one, digit.png[: len(digit.png) // 2], PNG, ("bad_image",), 400),
         Ask("bad: TIFF", one, TIFF, PNG, ("unsupported_image",), 415),
         Ask("bad: 3.6 gigapixels", one, huge_png(60_000, 60_000), PNG, ("image_too_large",), 413),
         Ask("bad: unknown model", elsewhere, digit.png, PNG, ("unknown_model",), 404),
@@ -92,9 +92,9 @@ def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
 
 
 def _partly_bad(path: str, digit: Digit) -> Ask:
-    pictures = [digit.png, b"This is no picture.", digit.png]
+    images = [digit.png, b"This is no image.", digit.png]
     outcome = (digit.label, "bad_image", digit.label)
-    return Ask("3 pictures, one broken", path, wire.json_batch(pictures), wire.JSON, outcome)
+    return Ask("3 images, one broken", path, wire.json_batch(images), wire.JSON, outcome)
 
 
 def huge_png(width: int, height: int) -> bytes:

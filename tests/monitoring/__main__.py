@@ -93,7 +93,7 @@ def _service() -> RunningService:
 def _calm(prometheus: Prometheus, service: RunningService) -> list[str]:
     """Problems under a load that the service can take."""
     print(f"calm load for {CALM_S} s", flush=True)
-    with Crowd(service.url, clients=2, pictures=1, pause_s=0.05):
+    with Crowd(service.url, clients=2, images=1, pause_s=0.05):
         time.sleep(SCRAPED_S)
         empty = _show(prometheus)
         time.sleep(CALM_S - SCRAPED_S)
@@ -116,7 +116,7 @@ def _overload(prometheus: Prometheus, service: RunningService) -> list[str]:
     """Problems under a load that the service cannot take."""
     print(f"overload for up to {PATIENCE_S} s", flush=True)
     started_s = time.monotonic()
-    with Crowd(service.url, clients=12, pictures=16) as crowd:
+    with Crowd(service.url, clients=12, images=16) as crowd:
         while OVERLOADED not in (fired := prometheus.firing()):
             if time.monotonic() - started_s > PATIENCE_S:
                 return [f"{OVERLOADED} did not fire within {PATIENCE_S} s; answers by status: {crowd.answers}"]

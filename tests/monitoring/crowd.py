@@ -1,4 +1,4 @@
-"""Clients that send pictures to both shipped models, all the time, each on a connection of its own."""
+"""Clients that send images to both shipped models, all the time, each on a connection of its own."""
 
 import collections
 import threading
@@ -8,7 +8,7 @@ from types import TracebackType
 
 import httpx
 
-PICTURE = Path(__file__).parents[1] / "data/seven.png"
+IMAGE = Path(__file__).parents[1] / "data/seven.png"
 MODELS = ("mnist-lenet5", "cifar10-resnet20")
 REFUSED_PAUSE_S = 0.02  # no client is so impatient that it does nothing but ask
 
@@ -16,10 +16,10 @@ REFUSED_PAUSE_S = 0.02  # no client is so impatient that it does nothing but ask
 class Crowd:
     """`clients` threads while the context lasts; `answers` counts them by status."""
 
-    def __init__(self, url: str, *, clients: int, pictures: int, pause_s: float = 0.0) -> None:
+    def __init__(self, url: str, *, clients: int, images: int, pause_s: float = 0.0) -> None:
         self.answers: collections.Counter[int] = collections.Counter()
         self._url = url
-        self._files = [("files", ("seven.png", PICTURE.read_bytes()))] * pictures
+        self._files = [("files", ("seven.png", IMAGE.read_bytes()))] * images
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(MODELS[i % len(MODELS)],)) for i in range(clients)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from tests.pictures import encode, random_pixels
+from tests.images import encode, random_pixels
 from tests.reliability import seeds, spoil
 from tests.reliability.cases import Case, post, v1, v2
 
@@ -119,7 +119,7 @@ def odd_v1(random: Generator) -> Case:
 
 
 def odd_batch(random: Generator) -> Case:
-    """Convoy's own batch, whose pictures and ids may be anything."""
+    """Convoy's own batch, whose images and ids may be anything."""
     good = {"data": base64.b64encode(encode(random_pixels(*seeds.SHAPE))).decode(), "id": "a"}
     image = good | {spoil.one_of(random, ["data", "id", "more"]): spoil.one_of(random, ODD)}
     request = spoil.one_of(
@@ -183,7 +183,7 @@ def _huge_json() -> Iterator[Case]:
         "digits": lambda n: b"1" * n,
         "fractions": lambda n: b"0.5," * n + b"1",
         "nulls": lambda n: b"null," * n + b"1",
-        "pictures": lambda n: b'{"b64":"AAAA"},' * n + b"{}",
+        "images": lambda n: b'{"b64":"AAAA"},' * n + b"{}",
     }
     head = b'{"inputs":[{"name":"image","datatype":"%s","shape":[1,8,8,1],"data":['
     for make in many.values():

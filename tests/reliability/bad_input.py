@@ -16,7 +16,7 @@ import numpy as np
 from service.model_store.manifest import Preprocessing
 from tests.bench.errors import CannotMeasure
 from tests.bench.report import table
-from tests.pictures import encode, random_pixels
+from tests.images import encode, random_pixels
 from tests.reliability import bad_inputs, seeds
 from tests.reliability.cases import Case
 from tests.reliability.cost import Meter
@@ -59,7 +59,7 @@ class Found:
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("bad-input", help="bad pictures and bodies, sent to a real service")
+    command = commands.add_parser("bad-input", help="bad images and bodies, sent to a real service")
     command.set_defaults(run=run)
     command.add_argument("--count", type=int, default=20_000, help="drawn cases, besides the crafted (default: 20000)")
     command.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if not Path("/proc/self/clear_refs").exists():
         raise CannotMeasure("There is no /proc/PID/clear_refs here, which tells peak memory: run it on Linux.")
     data = os.environ.get("CONVOY_DATA")
-    sound = bad_inputs.sound_pictures(Path(data) if data else None)
+    sound = bad_inputs.sound_images(Path(data) if data else None)
     with serving() as service:
         found = send(service, bad_inputs.drawn(args.count, args.seed, sound))
         found = send(service, bad_inputs.crafted(), found)
@@ -111,15 +111,15 @@ def send(service: RunningService, cases: Iterable[Case], found: Found | None = N
 
 
 def check_answers(service: RunningService) -> None:
-    """A picture and a tensor are answered with what NumPy makes of them. Raises CannotMeasure."""
+    """An image and a tensor are answered with what NumPy makes of them. Raises CannotMeasure."""
     pixels = random_pixels(*seeds.SHAPE, seed=3)
     inputs = [seeds.tensor() | {"data": pixels.ravel().tolist()}]
-    picture = service.client.post("/api/v1/models/small/classify?top_k=4", content=encode(pixels)).json()
+    image = service.client.post("/api/v1/models/small/classify?top_k=4", content=encode(pixels)).json()
     tensor = service.client.post("/v2/models/small/infer", json={"inputs": inputs}).json()
-    by_class = {one["index"]: one["probability"] for one in picture.get("predictions", ())}
+    by_class = {one["index"]: one["probability"] for one in image.get("predictions", ())}
     for got in ([by_class.get(index, -1) for index in range(CLASSES)], tensor.get("outputs", [{}])[0].get("data", [])):
         if not np.allclose(got, _expected(pixels), atol=1e-5):
-            raise CannotMeasure(f"The service answers wrongly: {picture} and {tensor}")
+            raise CannotMeasure(f"The service answers wrongly: {image} and {tensor}")
 
 
 def _expected(pixels: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def _content(found: Found, real: bool) -> str:
     before, after = (value / 1e6 for value in found.resident_bytes)
     outcomes = sum((kind.outcomes for kind in found.kinds.values()), Counter())
     told = [
-        f"{found.count:,} requests in {found.seconds:,.0f} s, pictures "
+        f"{found.count:,} requests in {found.seconds:,.0f} s, images "
         + ("drawn in code and real photographs." if real else "drawn in code."),
         f"Answers: {_told(outcomes)}. Rules broken: {len(found.broken)}.",
         f"Worst of one request: {max(kind.extra_bytes for kind in found.kinds.values()) / 1e6:.0f} MB above before, "

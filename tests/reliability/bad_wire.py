@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from numpy.random import Generator
 
-from tests.pictures import encode, random_pixels
+from tests.images import encode, random_pixels
 from tests.reliability import seeds, spoil
 from tests.reliability.cases import ANY, FOREIGN, OWN, Case, post
 
 PATHS = ("/api/v1/models/small/classify", "/v2/models/small/infer", "/v1/models/small:predict", "/api/v1/models")
 CLASSIFY = PATHS[0]
-PICTURE = encode(random_pixels(*seeds.SHAPE))
+IMAGE = encode(random_pixels(*seeds.SHAPE))
 INJECTED = [
     "a\r\nx-injected: 1",
     "a\nset-cookie: b=c",
@@ -48,7 +48,7 @@ def spoilt(random: Generator) -> Case:
     """A sound request, head and all, spoilt in one way."""
     how = spoil.one_of(random, list(spoil.WAYS))
     path = spoil.one_of(random, PATHS)
-    body = PICTURE if "classify" in path else spoil.one_of(random, seeds.v2_json())
+    body = IMAGE if "classify" in path else spoil.one_of(random, seeds.v2_json())
     wire = post(path, body, "application/json")
     if random.random() < 0.7:  # only the head, where the body would hide it
         head, end, rest = wire.partition(b"\r\n\r\n")
@@ -62,10 +62,10 @@ def odd_length(random: Generator) -> Case:
     """A Content-Length that is none, or two that differ, or one that is too short or too long."""
     given = [f"content-length: {spoil.one_of(random, NUMBERS)}"]
     if random.random() < 0.3:
-        given = [f"content-length: {len(PICTURE)}", f"content-length: {spoil.one_of(random, [*NUMBERS, '1'])}"]
+        given = [f"content-length: {len(IMAGE)}", f"content-length: {spoil.one_of(random, [*NUMBERS, '1'])}"]
     elif random.random() < 0.4:
-        given = [f"content-length: {max(0, len(PICTURE) + int(random.integers(-60, 60)))}"]
-    return _unsure("wrong Content-Length", _head("POST", CLASSIFY, *given) + PICTURE)
+        given = [f"content-length: {max(0, len(IMAGE) + int(random.integers(-60, 60)))}"]
+    return _unsure("wrong Content-Length", _head("POST", CLASSIFY, *given) + IMAGE)
 
 
 def odd_chunks(random: Generator) -> Case:
@@ -100,7 +100,7 @@ def injected(random: Generator) -> Case:
     ]
     lines = [f"{spoil.one_of(random, names)}: {spoil.one_of(random, INJECTED)}" for _ in range(random.integers(1, 4))]
     path = spoil.one_of(random, PATHS[:3])
-    body = PICTURE if path == CLASSIFY else spoil.one_of(random, seeds.v2_json() if "v2" in path else seeds.v1_json())
+    body = IMAGE if path == CLASSIFY else spoil.one_of(random, seeds.v2_json() if "v2" in path else seeds.v1_json())
     return _unsure("header injection", _head("POST", path, f"content-length: {len(body)}", *lines) + body)
 
 
@@ -135,18 +135,18 @@ def odd_paths(random: Generator) -> Case:
     method = spoil.one_of(
         random, ["POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "FOO", "CONNECT", "PRI"]
     )
-    wire = _head(method, path + spoil.one_of(random, queries), f"content-length: {len(PICTURE)}") + PICTURE
+    wire = _head(method, path + spoil.one_of(random, queries), f"content-length: {len(IMAGE)}") + IMAGE
     return _unsure("odd paths and methods", wire)
 
 
 def odd_queries(random: Generator) -> Case:
-    """A sound picture for a model that is there, and parameters that are wrong, overlong or many."""
+    """A sound image for a model that is there, and parameters that are wrong, overlong or many."""
     names = ["top_k", "version", "class", "method", "model", ""]
     values = ["", "-1", "0", "00000000009", "9" * 400, "9" * 5000, "1.5", "nan", "a" * 300, "+"]
     values += ["%00", "%ff", "%ed%a0%80"]
     path = spoil.one_of(random, [CLASSIFY, f"{CLASSIFY}/batch", "/api/v1/models/small/explain"])
     given = [f"{spoil.one_of(random, names)}={spoil.one_of(random, values)}" for _ in range(random.integers(1, 3))]
-    return Case("query, wrong values", post(f"{path}?{'&'.join(given)}", PICTURE))
+    return Case("query, wrong values", post(f"{path}?{'&'.join(given)}", IMAGE))
 
 
 def nonsense(random: Generator) -> Case:

@@ -32,37 +32,37 @@ def post(path: str, body: bytes, content_type: str = "", *more: str) -> bytes:
     return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + body
 
 
-def raw(kind: str, picture: bytes, model: str = "large") -> Case:
+def raw(kind: str, image: bytes, model: str = "large") -> Case:
     """As the body."""
-    return Case(kind, post(f"/api/v1/models/{model}/classify", picture, "image/*"))
+    return Case(kind, post(f"/api/v1/models/{model}/classify", image, "image/*"))
 
 
-def form(kind: str, picture: bytes, model: str = "large") -> Case:
+def form(kind: str, image: bytes, model: str = "large") -> Case:
     """As a file of a form."""
-    mark = b"=====a boundary that no picture has====="
+    mark = b"=====a boundary that no image has====="
     head = b"--" + mark + b'\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
     kind_of_form = f"multipart/form-data; boundary={mark.decode()}"
-    body = head + picture + b"\r\n--" + mark + b"--\r\n"
+    body = head + image + b"\r\n--" + mark + b"--\r\n"
     return Case(kind, post(f"/api/v1/models/{model}/classify", body, kind_of_form))
 
 
-def batch(kind: str, picture: bytes, model: str = "large", times: int = 1) -> Case:
+def batch(kind: str, image: bytes, model: str = "large", times: int = 1) -> Case:
     """In base64, among others."""
-    body = json.dumps({"images": [{"data": base64.b64encode(picture).decode()}] * times}).encode()
+    body = json.dumps({"images": [{"data": base64.b64encode(image).decode()}] * times}).encode()
     return Case(kind, post(f"/api/v1/models/{model}/classify/batch", body, "application/json"))
 
 
-def v2_bytes(kind: str, picture: bytes, model: str = "large", times: int = 1) -> Case:
+def v2_bytes(kind: str, image: bytes, model: str = "large", times: int = 1) -> Case:
     """As BYTES of V2's binary extension."""
-    elements = (struct.pack("<I", len(picture)) + picture) * times
+    elements = (struct.pack("<I", len(image)) + image) * times
     size = {"binary_data_size": len(elements)}
     given = {"name": "image", "datatype": "BYTES", "shape": [times], "parameters": size}
     text = json.dumps({"inputs": [given]}).encode()
     return v2(kind, text + elements, len(text), model)
 
 
-def v1_base64(kind: str, picture: bytes, model: str = "large", times: int = 1) -> Case:
-    body = json.dumps({"instances": [{"b64": base64.b64encode(picture).decode()}] * times}).encode()
+def v1_base64(kind: str, image: bytes, model: str = "large", times: int = 1) -> Case:
+    body = json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}] * times}).encode()
     return v1(kind, body, model)
 
 
@@ -76,4 +76,4 @@ def v1(kind: str, body: bytes, model: str = "small") -> Case:
 
 
 WAYS_IN = (raw, raw, form, batch, v2_bytes, v1_base64)
-"""Every way that a picture can come in; most come as the body."""
+"""Every way that an image can come in; most come as the body."""

@@ -11,7 +11,7 @@ from tests.load.traffic import PNG
 from tests.reliability.client import Connection, Cut, Reply, request
 from tests.reliability.ledger import Ledger, Sent
 
-TENSOR_SHARE = 0.15  # of the requests; the others are one picture each
+TENSOR_SHARE = 0.15  # of the requests; the others are one image each
 RENEWED_AFTER = 100  # requests of one connection, so that a new worker gets its part of them
 LONGEST_WAIT_S = 1.0  # of what Retry-After asks for: the load shall go on
 
@@ -25,7 +25,7 @@ class Latest(NamedTuple):
 
 
 class Crowd:
-    """Sends until `requests` are sent, of pictures that follow from the seed."""
+    """Sends until `requests` are sent, of images that follow from the seed."""
 
     def __init__(self, url: str, ledger: Ledger, largest_batch: int) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""Pictures of which no two get the same answer, so that one that went to somebody else is seen."""
+"""Images of which no two get the same answer, so that one that went to somebody else is seen."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from tests.bench.local import LocalModel
 from tests.load.digits import draw_digit
-from tests.load.pictures import as_png
+from tests.load.images import as_png
 
 APART = 0.01  # in the probability of some class; what batches of other sizes change is a ten-thousandth of that
 
 
 class Distinct(NamedTuple):
-    """Encoded pictures, the same as tensors, (n, height, width, 1), and probabilities by version 1, (n, classes)."""
+    """Encoded images, the same as tensors, (n, height, width, 1), and probabilities by version 1, (n, classes)."""
 
     pngs: list[bytes]
     tensors: NDArray[np.uint8]

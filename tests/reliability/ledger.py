@@ -20,10 +20,10 @@ PROBLEMS_KEPT = 20
 
 @dataclass(frozen=True)
 class Sent:
-    """One request: its id, and which of the pictures it holds. `only` is the version that must answer, if one must."""
+    """One request: its id, and which of the images it holds. `only` is the version that must answer, if one must."""
 
     id: bytes
-    pictures: list[int]
+    images: list[int]
     only: int | None
 
 
@@ -79,9 +79,9 @@ class Ledger:
             return self._complain(f"an answer that cannot be read ({error}): {reply.body[:200]!r}")
         if version not in _allowed(self.published, sent.only):
             return self._complain(f"version {version} answered instead of {sent.only or self.published}")
-        expected = turned(self.known.probabilities[sent.pictures], version)
+        expected = turned(self.known.probabilities[sent.images], version)
         if probabilities.shape != expected.shape or not _agree(probabilities, expected):
-            return self._complain(f"a wrong answer by version {version} to pictures {sent.pictures}")
+            return self._complain(f"a wrong answer by version {version} to images {sent.images}")
         self.right[version] += 1
         return version
 

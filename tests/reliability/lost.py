@@ -19,7 +19,7 @@ from tests.reliability.trouble import Trouble
 
 WORKERS = 2
 MODEL = "mnist-lenet5"
-PICTURES = 400
+IMAGES = 400
 CONNECTIONS = (32, 64, 128, 256)
 LARGEST_BATCH = 64
 
@@ -56,7 +56,7 @@ def measure(requests: int, connections: Sequence[int], least_events: int = 0) ->
     with tempfile.TemporaryDirectory(prefix="convoy-lost-") as name:
         models = Path(name, "models")
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL, "1"), models / MODEL / "1")
-        ledger = Ledger(Distinct.of(models, MODEL, PICTURES), MODEL)
+        ledger = Ledger(Distinct.of(models, MODEL, IMAGES), MODEL)
         with convoy.convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
             crowd = Crowd(service.url, ledger, LARGEST_BATCH)
             trouble = Trouble(service, models, ledger, crowd, WORKERS)
@@ -101,7 +101,7 @@ def section(found: Found) -> str:
     each = ", ".join(map(str, found.connections))
     return "\n\n".join(
         [
-            f"**{verdict}** {len(ledger.known.pngs)} different pictures, {each} connections one after the other, "
+            f"**{verdict}** {len(ledger.known.pngs)} different images, {each} connections one after the other, "
             f"{found.seconds:.0f} s. Meanwhile: {events}. {len(ledger.right)} versions answered.",
             report.table(["requests", "count"], rows),
         ]

@@ -1,4 +1,4 @@
-"""Mixed traffic with answers known beforehand: pictures, forms, tensors of any batch size, mistakes, and questions."""
+"""Mixed traffic with answers known beforehand: images, forms, tensors of any batch size, mistakes, and questions."""
 
 import json
 import random
@@ -11,8 +11,8 @@ import numpy as np
 
 from tests.bench.bodies import JSON, JSON_LENGTH, best_classes, binary_head, tensor_binary, tensor_json
 from tests.bench.local import LocalModel
-from tests.load import pictures, traffic, wire
-from tests.pictures import encode
+from tests.images import encode
+from tests.load import images, traffic, wire
 from tests.reliability.client import Reply, request
 
 DIGITS = 400
@@ -21,7 +21,7 @@ FORM_SIZES = (1, 2, 4, 8)
 JSON_SIZES = (1, 2, 4)
 BINARY_SIZES = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64)
 
-SHARES = {"picture": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, "bad": 10, "question": 5}
+SHARES = {"image": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, "bad": 10, "question": 5}
 """Of a hundred requests."""
 
 
@@ -62,12 +62,12 @@ class Offered:
         """Raises CannotMeasure where the model does not know digits."""
         self._model = model
         self._local = LocalModel(models, model, threads=1)
-        self._digits = pictures.known_digits(DIGITS, models, model)
+        self._digits = images.known_digits(DIGITS, models, model)
         self._tensors = np.stack([self._local.tensor(digit.png) for digit in self._digits])
         self._best = tuple(self._local.best(self._tensors))
         self._random = random.Random(17)
         self._by_kind = {
-            "picture": list(self._pictures()),
+            "image": list(self._images()),
             "form of JPEG": list(self._forms()),
             "v2 json": [self._tensor("v2 json", size) for size in JSON_SIZES for _ in range(BODIES)],
             "v2 binary": self.binary(BINARY_SIZES),
@@ -84,10 +84,10 @@ class Offered:
         """V2 binary requests of these batch sizes, BODIES of each."""
         return [self._tensor("v2 binary", size) for size in sizes for _ in range(BODIES)]
 
-    def _pictures(self) -> Iterator[Asked]:
+    def _images(self) -> Iterator[Asked]:
         path = f"/api/v1/models/{self._model}/classify"
         for digit in self._digits:
-            yield Asked("picture", request("POST", path, digit.png, traffic.PNG), outcomes=(digit.label,))
+            yield Asked("image", request("POST", path, digit.png, traffic.PNG), outcomes=(digit.label,))
 
     def _forms(self) -> Iterator[Asked]:
         path = f"/api/v1/models/{self._model}/classify/batch"

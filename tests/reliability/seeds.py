@@ -1,4 +1,4 @@
-"""Sound pictures of every kind that the service reads, and sound bodies, to be spoilt by others. All drawn in code."""
+"""Sound images of every kind that the service reads, and sound bodies, to be spoilt by others. All drawn in code."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from base64 import b64encode
 import numpy as np
 from PIL import Image
 
-from tests.pictures import encode, random_pixels
+from tests.images import encode, random_pixels
 from tests.png import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
 
 SHAPE = (8, 8, 1)
@@ -22,7 +22,7 @@ def photo(height: int = 48, width: int = 64) -> Image.Image:
     return Image.fromarray(((ramps + random_pixels(height, width, 3) // 8) % 256).astype(np.uint8))
 
 
-def pictures() -> dict[str, bytes]:
+def images() -> dict[str, bytes]:
     """Small files by kind; the first word of each name is the format."""
     return _pngs() | _jpegs() | _others()
 
@@ -75,7 +75,7 @@ def _others() -> dict[str, bytes]:
 
 
 def turned(orientation: int) -> bytes:
-    """EXIF that says how the picture is to be turned."""
+    """EXIF that says how the image is to be turned."""
     return b"Exif\0\0II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
@@ -97,19 +97,19 @@ def tensor() -> dict[str, object]:
 
 def v2_json() -> list[bytes]:
     """Sound V2 requests in JSON alone."""
-    picture = b64encode(encode(random_pixels(*SHAPE))).decode()
-    pictures = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [picture, picture]}
+    image = b64encode(encode(random_pixels(*SHAPE))).decode()
+    images = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [image, image]}
     wanted = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": False}}]
     full = {"id": "a", "inputs": [tensor()], "outputs": wanted, "parameters": {"timeout": 10**7, "priority": 2}}
     nested = tensor() | {"data": random_pixels(1, 8 * 8).reshape(1, *SHAPE).tolist()}
-    return [json.dumps(request).encode() for request in (full, {"inputs": [pictures]}, {"inputs": [nested]})]
+    return [json.dumps(request).encode() for request in (full, {"inputs": [images]}, {"inputs": [nested]})]
 
 
 def v2_binary() -> list[tuple[bytes, int]]:
     """Sound V2 requests with a binary tail, each with the length of its JSON."""
     pixels = random_pixels(*SHAPE).tobytes()
-    picture = encode(random_pixels(*SHAPE))
-    elements = (struct.pack("<I", len(picture)) + picture) * 2
+    image = encode(random_pixels(*SHAPE))
+    elements = (struct.pack("<I", len(image)) + image) * 2
     raw = {"name": "image", "datatype": "UINT8", "shape": [1, *SHAPE], "parameters": {"binary_data_size": len(pixels)}}
     bytes_ = {"name": "image", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(elements)}}
     heads = [json.dumps({"inputs": [given]}).encode() for given in (raw, bytes_)]
@@ -118,7 +118,7 @@ def v2_binary() -> list[tuple[bytes, int]]:
 
 def v1_json() -> list[bytes]:
     """Sound V1 requests."""
-    picture = {"b64": b64encode(encode(random_pixels(*SHAPE))).decode()}
+    image = {"b64": b64encode(encode(random_pixels(*SHAPE))).decode()}
     pixels = random_pixels(*SHAPE).tolist()
-    requests = ({"instances": [pixels, pixels]}, {"inputs": [picture]}, {"instances": [{"image": pixels}]})
+    requests = ({"instances": [pixels, pixels]}, {"inputs": [image]}, {"instances": [{"image": pixels}]})
     return [json.dumps(request | {"parameters": {"top_k": 2}}).encode() for request in requests]

@@ -28,7 +28,7 @@ def service() -> Iterator[RunningService]:
 
 
 def test_hundreds_of_bad_requests_break_no_rule(service: RunningService) -> None:
-    found = bad_input.send(service, bad_inputs.drawn(COUNT, SEED, bad_inputs.sound_pictures(None)))
+    found = bad_input.send(service, bad_inputs.drawn(COUNT, SEED, bad_inputs.sound_images(None)))
     assert found.broken == []
     assert found.count == COUNT
     assert {name.split(",")[0] for name in found.kinds} >= KINDS
@@ -42,7 +42,7 @@ def test_bodies_made_to_cost_much_break_no_rule(service: RunningService) -> None
 
 
 def test_the_same_seed_draws_the_same_bytes() -> None:
-    sound = bad_inputs.sound_pictures(None)
+    sound = bad_inputs.sound_images(None)
     first, again, other = ([*bad_inputs.drawn(200, seed, sound)] for seed in (5, 5, 6))
     assert first == again
     assert first != other

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.graphs import blank_graph, brittle_graph, endless_graph, short_graph
-from tests.pictures import encode, picture
+from tests.images import encode, image_bytes
 from tests.reliability.watch import holding, workers_of
 from tests.running import RunningService
 from tests.versions import write_version
@@ -50,7 +50,7 @@ def service(models: Path) -> Iterator[RunningService]:
 
 def classify(service: RunningService, model: str, body: bytes = b"") -> httpx.Response:
     """On a connection of its own, so that any worker may answer."""
-    return httpx.post(f"{service.url}/api/v1/models/{model}/classify", content=body or picture(), timeout=30)
+    return httpx.post(f"{service.url}/api/v1/models/{model}/classify", content=body or image_bytes(), timeout=30)
 
 
 def count(service: RunningService, event: str, **fields: object) -> int:
@@ -114,7 +114,7 @@ def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: R
 
 
 def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: RunningService) -> None:
-    body = picture()
+    body = image_bytes()
     head = f"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: {len(body)}\r\n\r\n"
     before = len(service.lines)
     with connected(service) as client:
@@ -217,7 +217,7 @@ def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: 
                     crowd.enter_context(connected(service))
                 service.wait_until(lambda: count(service, "connections cannot be taken") >= 3 * workers)
                 for client in kept:
-                    reply = client.post("/api/v1/models/linear/classify", content=picture())
+                    reply = client.post("/api/v1/models/linear/classify", content=image_bytes())
                     assert reply.status_code == 200
             service.wait_until(lambda: max(holding(pid).descriptors for pid in serving) <= most + 2)
             assert classify(service, "linear").status_code == 200
@@ -261,7 +261,7 @@ def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pyt
     with RunningService(tmp_path / "models", **settings) as service:
         with httpx.Client(base_url=service.url, timeout=30) as client:
             for _ in range(50):  # on one connection: keeping it alive is timed too
-                assert client.post("/api/v1/models/linear/classify", content=picture()).status_code == 200
+                assert client.post("/api/v1/models/linear/classify", content=image_bytes()).status_code == 200
         started_s = time.monotonic()
         late = classify(service, "hangs", WHITE)
         assert TIMEOUT_MS / 1000 <= time.monotonic() - started_s < 15

@@ -22,7 +22,7 @@ def test_a_soak_of_some_seconds_is_answered_rightly_and_opens_nothing_for_ever()
     found = soak.soak(seconds=10, requests_per_s=100, publish_every_s=3)
     assert found.driven.problems == []
     assert sum(found.driven.by_kind.values()) == 1000
-    assert found.driven.by_kind.keys() > {"picture", "form of JPEG", "v2 json", "v2 binary", "question"}
+    assert found.driven.by_kind.keys() > {"image", "form of JPEG", "v2 json", "v2 binary", "question"}
     assert found.published >= 1
     assert len(found.workers()) == soak.WORKERS
     assert soak.section(found, [], "soak.svg").startswith("**Nothing grew")

@@ -39,13 +39,13 @@ def test_samples_of_another_model_are_photographs(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("CONVOY_DATA", raising=False)
     write_version(tmp_path, "other", 1, (8, 8, 3))
     model = LocalModel(tmp_path, "other")
-    with pytest.raises(CannotMeasure, match="--pictures"):
+    with pytest.raises(CannotMeasure, match="--images"):
         samples(model, 5, None)
-    with pytest.raises(CannotMeasure, match="There is no picture in"):
+    with pytest.raises(CannotMeasure, match="There is no image in"):
         samples(model, 5, tmp_path)
 
 
-def test_few_pictures_repeat(tmp_path: Path, chosen: Samples) -> None:
+def test_few_images_repeat(tmp_path: Path, chosen: Samples) -> None:
     write_version(tmp_path, "other", 1, (8, 8, 3))
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(chosen.encoded[number])
@@ -64,8 +64,8 @@ def test_the_bodies_of_a_kind_differ(kind: str, bodies: Bodies) -> None:
     assert body.images in (1, BATCH)
 
 
-def test_a_picture_is_sent_as_it_is(bodies: Bodies, chosen: Samples) -> None:
-    body = bodies.get("picture")
+def test_a_image_is_sent_as_it_is(bodies: Bodies, chosen: Samples) -> None:
+    body = bodies.get("image")
     assert body.file(2).read_bytes() == chosen.encoded[2]
     assert body.headers() == {"Content-Type": "image/png"}
 

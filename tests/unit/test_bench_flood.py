@@ -44,18 +44,18 @@ def found(*, other: int = 0) -> Overloaded:
     measured = Overloaded({"CPU": "one"})
     for peak_per_s, good_per_s in ((100, 95), (10, 3), (200, 180)):  # in the second round something else was at work
         peak, flood = Outcome(100, peak_per_s, 0, 0, 1, 2, 0), Outcome(400, good_per_s, 300, other, 10, 20, 1)
-        measured.steps["picture", 4].append(Step(peak, flood, 250, 300, 0.25))
+        measured.steps["image", 4].append(Step(peak, flood, 250, 300, 0.25))
     return measured
 
 
 def test_the_section_tells_goodput_of_the_peak_and_recovery() -> None:
-    row = "| picture | 4x | 100 | 400 | 95 | 300 | 90% | 10 | 20 | 1 | 0.25 | 250 | 300 |"
+    row = "| image | 4x | 100 | 400 | 95 | 300 | 90% | 10 | 20 | 1 | 0.25 | 250 | 300 |"
     assert row in section(found(), "make bench-overload")
 
 
 def test_an_answer_that_is_neither_good_nor_a_refusal_is_a_failure() -> None:
     assert found().voids() == []
-    assert found(other=3).voids() == ["picture at 4x: 9 failed"]
+    assert found(other=3).voids() == ["image at 4x: 9 failed"]
 
 
 def test_recovery_lasts_until_answers_are_as_fast_as_at_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def _fired(requests_per_s: float, failed: int = 0) -> Fired:
 @pytest.fixture
 def alone() -> Measured:
     found = Measured({"CPU": "a processor"}, batch=64)
-    found.images |= {"picture": 1, "v2 json x64": 64}
+    found.images |= {"image": 1, "v2 json x64": 64}
     found.missing = ["v2 binary x64"]
     for round_number in range(3):
         for size in SIZES:
@@ -30,10 +30,10 @@ def alone() -> Measured:
         found.ready_s.append(1.5)
         found.resident_bytes.append(120e6)
         for connections in (1, 32):
-            found.fired["picture", connections].append(_fired(1000 * connections + round_number))
+            found.fired["image", connections].append(_fired(1000 * connections + round_number))
             found.fired["v2 json x64", connections].append(_fired(10 * connections, failed=connections // 32))
-        found.steady["picture"].append(_fired(600))
-        found.stages["picture"].append({stage: 10.0 * at for at, stage in enumerate(STAGES, 1)})
+        found.steady["image"].append(_fired(600))
+        found.stages["image"].append({stage: 10.0 * at for at, stage in enumerate(STAGES, 1)})
     return found
 
 
@@ -41,15 +41,15 @@ def alone() -> Measured:
 def compared() -> Compared:
     found = Compared({"CPU": "a processor"}, batch=64)
     for server, load, requests_per_s in (
-        ("convoy", "picture", 3000),
+        ("convoy", "image", 3000),
         ("convoy", "v2 json", 4000),
         ("triton", "v2 json", 2000),
-        ("litserve", "picture", 300),
+        ("litserve", "image", 300),
         ("triton", "v2 json x64", 100),
     ):
         found.fired[load, server] += [_fired(requests_per_s), _fired(requests_per_s * 3), _fired(requests_per_s * 2)]
     late = _fired(180)._replace(missing=2)
-    found.steady["picture", "litserve"] = {"convoy": [_fired(180)], "litserve": [late]}
+    found.steady["image", "litserve"] = {"convoy": [_fired(180)], "litserve": [late]}
     return found
 
 
@@ -65,7 +65,7 @@ def test_the_middle_is_taken_figure_by_figure() -> None:
 
 def test_loads_of_convoy_alone(alone: Measured) -> None:
     content = report.alone(alone, "make bench", "plot.svg")
-    assert _row(content, "| picture | 32 |")[2:] == ["32,001", "32,001", "0.03", "0.16"]
+    assert _row(content, "| image | 32 |")[2:] == ["32,001", "32,001", "0.03", "0.16"]
     assert _row(content, "| v2 json x64 | 1 |")[2:4] == ["10", "640"]
     assert "Not offered by this Convoy: v2 binary x64." in content
     assert "`make bench`" in content
@@ -81,7 +81,7 @@ def test_a_load_with_a_failed_request_has_no_figures(alone: Measured) -> None:
 def test_stages_and_the_floor(alone: Measured) -> None:
     content = report.alone(alone, "make bench", "plot.svg")
     stages = content[content.index("Processor time") :]
-    assert _row(stages, "| picture |")[1:] == ["10", "20", "30", "40", "50", "60", "210"]
+    assert _row(stages, "| image |")[1:] == ["10", "20", "30", "40", "50", "60", "210"]
     assert _row(content, "| 128 |") == ["128", "128,001"]
     # 100 us of decoding, 1001 images/s at a batch of one; p50 of the second of three rounds is 1000/1001 ms.
     assert (
@@ -101,8 +101,8 @@ def test_ratios_are_ours_over_theirs(compared: Compared) -> None:
     content = report.beside(compared, "make bench-peers", "peers.svg")
     ratios = content[content.index("over the peer") :]
     assert _row(ratios, "| v2 json | Triton")[2] == "2.00"
-    assert _row(ratios, "| picture | LitServe")[2] == "10.00"
-    assert _row(ratios, "| picture, against v2 json | Triton")[2] == "1.50"
+    assert _row(ratios, "| image | LitServe")[2] == "10.00"
+    assert _row(ratios, "| image, against v2 json | Triton")[2] == "1.50"
     assert "x64" not in ratios
 
 
@@ -115,10 +115,10 @@ def test_a_void_load_has_no_ratio(compared: Compared) -> None:
 
 
 def test_the_same_rate_is_part_of_the_slower_ones_peak(compared: Compared) -> None:
-    assert constant_rates(compared) == {("v2 json", "triton"): 0.6 * 4000, ("picture", "litserve"): 0.6 * 600}
+    assert constant_rates(compared) == {("v2 json", "triton"): 0.6 * 4000, ("image", "litserve"): 0.6 * 600}
     content = report.beside(compared, "make bench-peers", "peers.svg")
-    assert _row(content, "| picture, against LitServe | **Convoy**")[2:] == ["180", "5.56", "27.78"]
-    assert _row(content, "| picture, against LitServe | LitServe")[2:] == ["void: 2 not answered in time", "", ""]
+    assert _row(content, "| image, against LitServe | **Convoy**")[2:] == ["180", "5.56", "27.78"]
+    assert _row(content, "| image, against LitServe | LitServe")[2:] == ["void: 2 not answered in time", "", ""]
 
 
 def test_photographs_are_told_beside_what_goes_without_a_service() -> None:

@@ -12,7 +12,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from service.cli import cli as convoy
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.running import CONVOY
 from tests.versions import write_version
 from training.cli import main as convoy_train
@@ -65,14 +65,14 @@ def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model, a good and a bad picture, an empty folder, and files that are none of what commands expect."""
+    """A model, a good and a bad image, an empty folder, and files that are none of what commands expect."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("CONVOY_", "JOB_")):
             monkeypatch.delenv(name)
     write_version(tmp_path / "models", "linear", 1)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "good.png").write_bytes(picture())
+    (tmp_path / "good.png").write_bytes(image_bytes())
     for name in ("bad.png", "text.txt", "broken.onnx", "broken.keras"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
     (tmp_path / "blank.onnx").write_bytes(b"")

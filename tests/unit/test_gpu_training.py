@@ -29,7 +29,7 @@ def write_run(root: Path, name: str, number: int, validation: float, test: float
 def test_every_job_is_a_recipe_with_settings_that_it_has() -> None:
     for job in JOBS:
         recipe = with_settings(find_recipe(job.recipe), dict(setting.split("=") for setting in job.settings))
-        assert (recipe.dataset == "folder") == bool(job.pictures)
+        assert (recipe.dataset == "folder") == bool(job.images)
         assert job.seeds
 
 

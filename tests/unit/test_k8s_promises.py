@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from service.app import create_app
 from service.cli import cli as convoy
-from service.cli.batch import BROKEN_PICTURES, INTERRUPTED
+from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
 from service.cores import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics
@@ -309,7 +309,7 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         assert mistakes["action"] == "FailJob"
         assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
         gone = {"containerName": "work", "operator": "In", "values": [Gone.exit_code]}
-        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [BROKEN_PICTURES]}}}
+        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [BROKEN_IMAGES]}}}
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
 

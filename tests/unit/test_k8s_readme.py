@@ -29,7 +29,7 @@ def test_its_overlays_render(tmp_path: Path) -> None:
     (tmp_path / "mine/state.json").write_text(blocks("json")[0])
     manifests = render((tmp_path / "mine").resolve())
     container = container_of(manifests)
-    assert {one["metadata"]["namespace"] for one in manifests} == {"pictures"}
+    assert {one["metadata"]["namespace"] for one in manifests} == {"images"}
     assert container["image"] == "registry.example.com/convoy:0.1.0"
     given = environment(manifests)
     assert given["CONVOY_MAX_DELAY_MS"] == "2"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.load.digits import INK_PX, SIDE_PX, draw_digit
-from tests.load.pictures import digits, known_digits
+from tests.load.images import digits, known_digits
 
 SHIPPED = Path("models")
 HANDS = 30

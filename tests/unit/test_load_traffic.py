@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.load.pictures import Digit
+from tests.load.images import Digit
 from tests.load.traffic import Ask, Traffic
 
 ONE = Ask("one", "/path", b"", "image/png", ("7",))
@@ -18,10 +18,10 @@ def _prediction(label: str) -> dict[str, object]:
 def test_batches_come_in_every_size_and_form() -> None:
     batches = Traffic("m", [Digit(b"a", "1"), Digit(b"b", "2")]).batches
     assert {ask.name for ask in batches} == {
-        "8 pictures (form)",
-        "8 pictures (JSON)",
-        "32 pictures (form)",
-        "32 pictures (JSON)",
+        "8 images (form)",
+        "8 images (JSON)",
+        "32 images (form)",
+        "32 images (JSON)",
     }
     assert {len(ask.expected) for ask in batches} == {8, 32}
 

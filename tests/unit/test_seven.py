@@ -1,4 +1,4 @@
-"""The picture of the README is drawn by the project, and is what its script draws."""
+"""The image of the README is drawn by the project, and is what its script draws."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs side by side: one table of what came out, one of what was different, and one picture of their curves."""
+"""Runs side by side: one table of what came out, one of what was different, and one image of their curves."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -59,12 +59,12 @@ def _differences(runs: Sequence[Run]) -> str:
 
 
 def _caution(runs: Sequence[Run]) -> str:
-    """Figures of different test pictures say nothing of the runs."""
-    tests = {(run.info()["dataset"]["name"], run.metrics()["test"]["pictures"]) for run in runs}
+    """Figures of different test images say nothing of the runs."""
+    tests = {(run.info()["dataset"]["name"], run.metrics()["test"]["images"]) for run in runs}
     if len(tests) == 1:
         return ""
-    listed = ", ".join(f"{pictures:,} of {name}" for name, pictures in sorted(tests))
-    return f"The runs were tested on different pictures ({listed}): their figures cannot be compared."
+    listed = ", ".join(f"{images:,} of {name}" for name, images in sorted(tests))
+    return f"The runs were tested on different images ({listed}): their figures cannot be compared."
 
 
 def _name(run: Run) -> str:

@@ -33,7 +33,7 @@ def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule:
         raise TrainingError(_misfit(size, window, stride, padding))
     if rule != "ceil":
         return room // stride + 1
-    # A last window that would begin behind the picture holds nothing, and does not count.
+    # A last window that would begin behind the image holds nothing, and does not count.
     return min(math.ceil(room / stride), (size + padding - 1) // stride) + 1
 
 
@@ -75,7 +75,7 @@ def _misfit(size: int, window: int, stride: int, padding: int) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One layer, for one picture. `multiply_adds` counts those of convolutions and fully connected layers only."""
+    """One layer, for one image. `multiply_adds` counts those of convolutions and fully connected layers only."""
 
     name: str
     """As in the network or graph: "conv1_1"."""
@@ -135,9 +135,9 @@ class Description:
         return sum(row.multiply_adds for row in self.rows)
 
     def forward_bytes(self, batch: int) -> int:
-        """Every layer's output for `batch` pictures, and the parameters."""
+        """Every layer's output for `batch` images, and the parameters."""
         return batch * sum(row.bytes for row in self.rows) + self.parameter_bytes
 
     def training_bytes(self, batch: int) -> int:
-        """Outputs and their gradients for `batch` pictures; parameters, their gradients and momentum."""
+        """Outputs and their gradients for `batch` images; parameters, their gradients and momentum."""
         return 2 * batch * sum(row.bytes for row in self.rows) + COPIES_OF_A_PARAMETER * self.parameter_bytes

@@ -115,7 +115,7 @@ def _version(folder: Path) -> Description:
 
 
 def as_table(description: Description, batch: int = 1) -> str:
-    """The table that lectures show: a row a layer, then the totals for `batch` pictures."""
+    """The table that lectures show: a row a layer, then the totals for `batch` images."""
     d = description
     header = ("layer", "name", "output", "values", "memory", "weights", "biases", "multiply-adds", "rounded")
     rows = [
@@ -135,7 +135,7 @@ def as_table(description: Description, batch: int = 1) -> str:
     total_bytes = sum(row.bytes for row in d.rows)
     sums = (f"{d.values:,}", _memory(total_bytes), f"{d.weights:,}", f"{d.biases:,}", f"{d.multiply_adds:,}", "")
     lines = [
-        f"{d.name}: {_times(d.input)} pixels, {d.classes} classes; each row is for one picture",
+        f"{d.name}: {_times(d.input)} pixels, {d.classes} classes; each row is for one image",
         "",
         *_aligned([header, *rows, ("total", "", "", *sums)], left=(0, 1, 2, 8)),
         "",
@@ -145,16 +145,16 @@ def as_table(description: Description, batch: int = 1) -> str:
 
 
 def _totals(d: Description, batch: int) -> list[str]:
-    pictures = "1 picture" if batch == 1 else f"{batch} pictures"
+    images = "1 image" if batch == 1 else f"{batch} images"
     measured = f", and {d.measured:,} measured means and variances" if d.measured else ""
     lines = [
         f"parameters  {d.parameters:,} ({_memory(d.parameter_bytes)}){measured}",
-        f"compute     {d.multiply_adds * batch:,} multiply-adds for {pictures}",
-        f"forward     {_memory(d.forward_bytes(batch))} for {pictures}: every layer's output, and the parameters",
+        f"compute     {d.multiply_adds * batch:,} multiply-adds for {images}",
+        f"forward     {_memory(d.forward_bytes(batch))} for {images}: every layer's output, and the parameters",
     ]
     if d.trains:
         lines.append(
-            f"training    {_memory(d.training_bytes(batch))} for {pictures}: outputs and their gradients; parameters, "
+            f"training    {_memory(d.training_bytes(batch))} for {images}: outputs and their gradients; parameters, "
             "gradients and momentum"
         )
     if d.published is not None:
@@ -180,7 +180,7 @@ def side_by_side(descriptions: Sequence[Description], batch: int = 1) -> str:
         costs = (f"{d.parameters:,}", f"{d.multiply_adds:,}", _memory(d.forward_bytes(batch)), training)
         rows.append((d.name, year, _times(d.input), *costs, error, measured))
     return "\n".join(
-        [*_aligned([header, *rows], left=(0, 2, 8)), "", f"multiply-adds are for 1 picture, memory is for {batch}"]
+        [*_aligned([header, *rows], left=(0, 2, 8)), "", f"multiply-adds are for 1 image, memory is for {batch}"]
     )
 
 

@@ -21,19 +21,19 @@ from training.runs.run_folder import open_run
 def report(
     source: Path, dataset_name: str | None, place: Place, precision: Precision, noise: float = 0.0
 ) -> Iterator[str]:
-    """Lines for the user about a version's folder or a run's; `noise` is put on the pictures. Raises TrainingError."""
+    """Lines for the user about a version's folder or a run's; `noise` is put on the images. Raises TrainingError."""
     if (source / FILE_NAME).is_file():
         dataset, scores = _measure_version(source, dataset_name, place, precision, noise)
     else:
         dataset, scores = _measure_run(source, dataset_name, place, noise)
     noisy = f" with noise of sigma {noise:g}" if noise else ""
-    pictures = f"{scores.pictures:,} test pictures{noisy}"
-    yield f"accuracy {scores.accuracy:.4f} over {pictures}, cross entropy {scores.loss:.4f}"
+    images = f"{scores.images:,} test images{noisy}"
+    yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
     if dataset.note:
-        yield f"about these pictures: {dataset.note}"
+        yield f"about these images: {dataset.note}"
     width = max(map(len, dataset.labels))
     for label, accuracy in zip(dataset.labels, scores.per_class_accuracy, strict=True):
-        yield f"{label:{width}}  {'no pictures' if accuracy is None else f'{accuracy:.4f}'}"
+        yield f"{label:{width}}  {'no images' if accuracy is None else f'{accuracy:.4f}'}"
 
 
 def _measure_version(
@@ -51,7 +51,7 @@ def _measure_version(
     name = dataset_name or manifest.provenance.dataset
     dataset = load_dataset.for_network(name, place, manifest.input, manifest.preprocessing, labels)
     if noise and dataset.preprocessing.resize == "shorter":
-        raise TrainingError("--noise on a version needs pictures of the network's own size: measure the run instead.")
+        raise TrainingError("--noise on a version needs images of the network's own size: measure the run instead.")
     dataset = with_noise(_fitting(dataset, manifest.classes), noise)
     return dataset, path.score(dataset.test)
 

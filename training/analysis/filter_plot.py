@@ -1,4 +1,4 @@
-"""What the first layer of a network looks for, as one picture: its kernels side by side."""
+"""What the first layer of a network looks for, as one image: its kernels side by side."""
 
 import keras
 import numpy as np
@@ -13,9 +13,9 @@ PAPER = 255
 
 
 def first_filters(model: keras.Model) -> NDArray[np.floating] | None:
-    """The first layer's kernels, (count, height, width, 1 or 3), where they lie on a picture's pixels; else None.
+    """The first layer's kernels, (count, height, width, 1 or 3), where they lie on an image's pixels; else None.
 
-    A fully connected first layer has one as large as the picture for every unit.
+    A fully connected first layer has one as large as the image for every unit.
     """
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):

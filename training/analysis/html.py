@@ -1,4 +1,4 @@
-"""One HTML page that stands alone: its pictures are inside it, and its policy forbids to load anything."""
+"""One HTML page that stands alone: its images are inside it, and its policy forbids to load anything."""
 
 import base64
 import html
@@ -53,7 +53,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
-def picture(png: bytes, about: str, pixels: bool = False) -> str:
+def image(png: bytes, about: str, pixels: bool = False) -> str:
     """An image of the page; with `pixels` it is enlarged without smoothing."""
     encoded = base64.b64encode(png).decode()
     kind = ' class="pixels"' if pixels else ""
@@ -61,7 +61,7 @@ def picture(png: bytes, about: str, pixels: bool = False) -> str:
 
 
 def tiles(captioned: Iterable[tuple[str, str]]) -> str:
-    """Pictures (HTML) beside each other, each over its caption (plain text)."""
+    """Images (HTML) beside each other, each over its caption (plain text)."""
     figures = (f"<figure>{image}<figcaption>{html.escape(text)}</figcaption></figure>" for image, text in captioned)
     return f'<div class="tiles">{"".join(figures)}</div>'
 

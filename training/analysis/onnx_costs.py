@@ -71,11 +71,11 @@ class _Graph:
         typed = [*inputs, *model.graph.value_info, *model.graph.output]
         self._types = {value.name: value.type.tensor_type for value in typed}
         if len(inputs) != 1 or len(self.shape(inputs[0].name)) != 4:
-            raise TrainingError(f"{path} does not take one batch of pictures: only image classifiers are described.")
+            raise TrainingError(f"{path} does not take one batch of images: only image classifiers are described.")
 
         image = inputs[0].name
         self._layouts = {image: CHANNELS_LAST if self.shape(image)[-1] in IMAGE_CHANNELS else CHANNELS_FIRST}
-        self.rows = [Row(image, "INPUT", self.picture(image), bytes_per_value=self.bytes_per_value(image))]
+        self.rows = [Row(image, "INPUT", self.image(image), bytes_per_value=self.bytes_per_value(image))]
         self.row_of = {image: 0}
         self.parameter_bytes = 0
 
@@ -85,7 +85,7 @@ class _Graph:
             raise TrainingError(f"{self.path}: the shape of {name!r} cannot be worked out.")
         return tuple(dimension.dim_value for dimension in self._types[name].shape.dim)
 
-    def picture(self, name: str) -> tuple[int, ...]:
+    def image(self, name: str) -> tuple[int, ...]:
         """The tensor's shape without batch, as height, width, channels where it has them."""
         shape = self.shape(name)[1:]
         first = len(shape) == 3 and self._layouts.get(name) == CHANNELS_FIRST
@@ -124,7 +124,7 @@ class _Graph:
         if node.op_type == "Transpose":
             layout = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
         elif node.op_type in BY_DEFINITION_FIRST:
-            layout = CHANNELS_FIRST  # a grey picture gets there by a reshape, not by a transpose
+            layout = CHANNELS_FIRST  # a grey image gets there by a reshape, not by a transpose
         for name in node.output:
             self.row_of[name] = self.row_of[source]
             self._layouts[name] = layout
@@ -133,7 +133,7 @@ class _Graph:
         """Appends a row for the node's output; `parameters` are weights and biases."""
         output = node.output[0]
         size = self.bytes_per_value(output)
-        row = Row(node.name or output, name, self.picture(output), *parameters, bytes_per_value=size, **costs)
+        row = Row(node.name or output, name, self.image(output), *parameters, bytes_per_value=size, **costs)
         self.row_of[output] = len(self.rows)
         self.rows.append(row)
 

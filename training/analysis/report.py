@@ -27,7 +27,7 @@ WORST = 24
 
 @dataclass(frozen=True)
 class _Tested:
-    """A run's network on its test pictures."""
+    """A run's network on its test images."""
 
     run: Run
     labels: tuple[str, ...]
@@ -81,9 +81,9 @@ def _summary(tested: _Tested, scores: Scores) -> str:
     info, metrics = tested.run.info(), tested.run.metrics()
     counts = info["dataset"]
     lines = [
-        f"{scores.accuracy:.2%} of {scores.pictures:,} test pictures right, cross entropy {scores.loss:.4f}.",
-        f"{counts['title']}: trained on {counts['training_pictures']:,} pictures, "
-        f"{counts['validation_pictures']:,} for validation. The weights are of epoch {metrics['weights_of_epoch']}; "
+        f"{scores.accuracy:.2%} of {scores.images:,} test images right, cross entropy {scores.loss:.4f}.",
+        f"{counts['title']}: trained on {counts['training_images']:,} images, "
+        f"{counts['validation_images']:,} for validation. The weights are of epoch {metrics['weights_of_epoch']}; "
         f"training took {metrics['training_seconds']:,.0f} s.",
     ]
     if counts["note"]:
@@ -92,8 +92,8 @@ def _summary(tested: _Tested, scores: Scores) -> str:
 
 
 def _plots(run: Run) -> str:
-    curves = html.picture(run.curves_path.read_bytes(), "loss and accuracy over the epochs")
-    confusion = html.picture(run.confusion_path.read_bytes(), "confusion matrix of the test pictures")
+    curves = html.image(run.curves_path.read_bytes(), "loss and accuracy over the epochs")
+    confusion = html.image(run.confusion_path.read_bytes(), "confusion matrix of the test images")
     return html.section("Curves", curves) + html.section("Confusion", confusion)
 
 
@@ -105,29 +105,29 @@ def _mistakes(tested: _Tested) -> str:
     if not len(wrong):
         return html.section("Worst mistakes", html.paragraph("There are none."))
     worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:WORST]
-    pictures = tested.split.pictures(tested.indices[worst])
+    images = tested.split.read_images(tested.indices[worst])
     tiles = [
         (
-            html.picture(png(pixels), "a test picture", pixels=max(pixels.shape) < 100),
+            html.image(png(pixels), "a test image", pixels=max(pixels.shape) < 100),
             f"{tested.labels[tested.classes[i]]}, called {tested.labels[answers[i]]} ({sureness[i]:.1%})",
         )
-        for i, pixels in zip(worst, pictures, strict=True)
+        for i, pixels in zip(worst, images, strict=True)
     ]
     about = f"{len(wrong):,} of {len(answers):,} are wrong; these {len(worst)} the network was surest of."
     return html.section("Worst mistakes", html.paragraph(about), html.tiles(tiles))
 
 
 def _per_class(labels: tuple[str, ...], scores: Scores) -> str:
-    header = ("class", "pictures", "found", "right when said", "most often called instead")
+    header = ("class", "images", "found", "right when said", "most often called instead")
     return html.section("Classes", html.table(header, _class_rows(labels, np.array(scores.confusion))))
 
 
 def _class_rows(labels: tuple[str, ...], confusion: NDArray[np.int64]) -> Iterator[tuple[str | int, ...]]:
     for index, label in enumerate(labels):
-        right, pictures, said = (int(n) for n in (confusion[index, index], *_totals(confusion, index)))
+        right, images, said = (int(n) for n in (confusion[index, index], *_totals(confusion, index)))
         others = np.where(np.arange(len(labels)) == index, 0, confusion[index])
         mistake = f"{labels[others.argmax()]} ({others.max()})" if others.any() else ""
-        yield label, pictures, _share(right, pictures), _share(right, said), mistake
+        yield label, images, _share(right, images), _share(right, said), mistake
 
 
 def _totals(confusion: NDArray[np.int64], index: int) -> tuple[int, int]:
@@ -144,7 +144,7 @@ def _filters(network: keras.Model) -> str:
         return ""
     count, height, width, _ = kernels.shape
     about = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
-    drawn = html.picture(png(draw_filters(kernels)), "kernels of the first layer", pixels=True)
+    drawn = html.image(png(draw_filters(kernels)), "kernels of the first layer", pixels=True)
     return html.section("First layer", html.paragraph(about), drawn)
 
 

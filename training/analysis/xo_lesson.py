@@ -1,4 +1,4 @@
-"""The X/O lesson as one picture: what each layer of the toy network makes of one X, with its numbers."""
+"""The X/O lesson as one image: what each layer of the toy network makes of one X, with its numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -53,11 +53,11 @@ ARCHITECTURES: dict[str, Builder] = {
     "cifar-resnet110": partial(cifar_resnet, 110),
 }
 
-LARGEST_MINIMUM = 256  # every network here takes pictures of this many pixels a side
+LARGEST_MINIMUM = 256  # every network here takes images of this many pixels a side
 
 
 def build(name: str, **options) -> keras.Model:
-    """The network `name` with fresh weights. Raises TrainingError for an unknown name and for too small pictures."""
+    """The network `name` with fresh weights. Raises TrainingError for an unknown name and for too small images."""
     builder = _builder(name)
     try:
         return builder(**options)
@@ -110,9 +110,7 @@ def _stateless(builder: Builder, *args, **options) -> keras.Model:
 def _too_small(name: str, builder: Builder, options: dict) -> TrainingError:
     height, width, channels = options["input_shape"]
     sides = (side for side in range(1, LARGEST_MINIMUM) if _fits(builder, options, (side, side, channels)))
-    return TrainingError(
-        f"{name} needs pictures of at least {next(sides)} pixels a side; {height}x{width} is too small."
-    )
+    return TrainingError(f"{name} needs images of at least {next(sides)} pixels a side; {height}x{width} is too small.")
 
 
 def _fits(builder: Builder, options: dict, input_shape: tuple[int, int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""The residual networks for 32x32 pictures: He, Zhang, Ren, Sun, "Deep residual learning", 2015, section 4.2."""
+"""The residual networks for 32x32 images: He, Zhang, Ren, Sun, "Deep residual learning", 2015, section 4.2."""
 
 import keras
 from keras import layers, ops

@@ -5,7 +5,7 @@ from keras import layers
 
 from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, logits, pixels
 
-# Filters of each inception block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; None halves the picture.
+# Filters of each inception block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; None halves the image.
 INCEPTION = {
     "inception_3a": (64, 96, 128, 16, 32, 32),
     "inception_3b": (128, 128, 192, 32, 96, 64),
@@ -93,7 +93,7 @@ def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str) -> ker
 
 
 def _auxiliary(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTensor:
-    """The paper's side classifier; on pictures smaller than its own the 5x5 window shrinks to what is there."""
+    """The paper's side classifier; on images smaller than its own the 5x5 window shrinks to what is there."""
     window = (min(5, x.shape[1]), min(5, x.shape[2]))
     x = layers.AveragePooling2D(window, 3, name=f"{name}_pool")(x)
     x = layers.Flatten(name=f"{name}_flatten")(_conv(x, 128, 1, f"{name}_conv"))

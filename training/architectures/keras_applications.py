@@ -40,7 +40,7 @@ TORCH = Pixels(
 )
 
 # Left out: EfficientNet of 2019, which is another network without its downloaded weights, and NASNet, whose weights
-# are for one size of picture.
+# are for one size of image.
 APPLICATIONS: dict[str, Pixels] = {
     **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), INSIDE),
     **dict.fromkeys((f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")), INSIDE),
@@ -67,7 +67,7 @@ def build(
     if name not in APPLICATIONS:
         raise TrainingError(f"There is no application {name!r} to start from: {nearest(name, APPLICATIONS)}")
     if input_shape[-1] != 3:
-        raise TrainingError(f"{architecture} knows colour pictures; these have {input_shape[-1]} channel.")
+        raise TrainingError(f"{architecture} knows colour images; these have {input_shape[-1]} channel.")
     if weights not in (None, DOWNLOADED):
         _check(Path(weights), name)
     image = keras.Input(input_shape, name="image")
@@ -81,7 +81,7 @@ def build(
 def freeze(model: keras.Model, frozen: bool) -> None:
     """Lets only the head learn, or everything; what batch normalisation has measured stays as it is in either case.
 
-    Its means and variances are of ImageNet's millions of pictures, a few new ones would spoil them.
+    Its means and variances are of ImageNet's millions of images, a few new ones would spoil them.
     """
     for layer in model.layers:
         if layer.name not in HEAD:
@@ -107,7 +107,7 @@ def _with_downloaded_weights(name: str, make: Callable[[], keras.Model]) -> kera
             warnings.simplefilter("ignore", UserWarning)  # that they are those for 224x224, which are for any size
             return make()
     except ValueError:
-        raise  # what is wrong with the size of the pictures
+        raise  # what is wrong with the size of the images
     except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
             f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."

@@ -20,7 +20,7 @@ KERNELS = {
 class NamedKernels(keras.initializers.Initializer):
     """Initialises a convolution with kernels of `KERNELS`, one a filter, each times `scale`.
 
-    On a picture of several channels every filter sees their mean. Raises ValueError for an unknown name, or for a
+    On an image of several channels every filter sees their mean. Raises ValueError for an unknown name, or for a
     layer whose kernels are not 3x3 or whose filters are not as many as the names.
     """
 

@@ -15,7 +15,7 @@ def lenet5(
     """CONV-POOL-CONV-POOL-CONV-FC in its modern form: 5x5 filters, 2x2 pooling, C3 connected to all of S2.
 
     With the defaults 61,706 parameters. The padding of C1 stands for the paper's 32x32 canvas; C5 is the paper's
-    convolution over all that is left of the picture, which is a dense layer. Output: logits.
+    convolution over all that is left of the image, which is a dense layer. Output: logits.
     """
     image, x = pixels(input_shape, normalization)
     x = layers.Conv2D(6, 5, padding="same", activation=activation, name="c1")(x)

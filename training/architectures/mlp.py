@@ -1,4 +1,4 @@
-"""The multilayer perceptron that every introduction starts with: a picture as one long row of numbers."""
+"""The multilayer perceptron that every introduction starts with: an image as one long row of numbers."""
 
 import keras
 from keras import layers

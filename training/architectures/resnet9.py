@@ -18,7 +18,7 @@ def resnet9(
     normalization: Normalization = UNIT,
     width: float = 1.0,
 ) -> keras.Model:
-    """A 3x3 convolution, three that double the filters and halve the picture, two residual blocks, and one FC.
+    """A 3x3 convolution, three that double the filters and halve the image, two residual blocks, and one FC.
 
     The blocks stand behind the first and third of the three. The pooling at the end takes the maximum of all places
     (4x4 of them for 32x32 pixels), and what the last layer sees is scaled by 1/8, as there; it has no biases. `width`

@@ -11,7 +11,7 @@ from training.cli.options import FOLDER, PATH, example
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=FOLDER)
 @click.option("--plot", type=PATH, default="compare.png", show_default=True, help="Where the curves are drawn.")
 def compare(runs: tuple[Path, ...], plot: Path) -> None:
-    """Set finished runs beside each other: what came out, what was different, and their curves in one picture."""
+    """Set finished runs beside each other: what came out, what was different, and their curves in one image."""
     from training.analysis.compare_runs import compare
 
     click.echo(compare(runs, plot))

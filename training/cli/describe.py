@@ -12,7 +12,7 @@ from training.errors import TrainingError
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--input", "size", metavar="HxWxC", help="Instead of the network's own, for example 160x160x3.")
 @click.option("--classes", type=click.IntRange(min=1), help="Instead of the network's own.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures at once.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON, sizes in bytes.")
 @click.option(
     "--maps",

@@ -21,9 +21,9 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_BAD, e
 @SKIP_BAD
 @DATA_DIR
 @click.option(
-    "--pictures",
+    "--images",
     type=FOLDER,
-    help="Check on the pictures in a folder; without --dataset or --data nothing is measured.",
+    help="Check on the images in a folder; without --dataset or --data nothing is measured.",
 )
 def ensemble(
     members: tuple[Path, ...],
@@ -33,16 +33,16 @@ def ensemble(
     data: Path | None,
     skip_bad: bool,
     data_dir: Path | None,
-    pictures: Path | None,
+    images: Path | None,
 ) -> None:
     """Publish several versions as one that answers with the mean of their probabilities.
 
-    The members must take the same pictures, prepared in the same way, and have the same labels. It costs as much as
+    The members must take the same images, prepared in the same way, and have the same labels. It costs as much as
     all of them together.
     """
     import_keras()
     from training.data.load_dataset import Place
     from training.export import ensemble
 
-    tried = ensemble.Tried(dataset, Place(data_dir, data, skip_bad=skip_bad), pictures)
+    tried = ensemble.Tried(dataset, Place(data_dir, data, skip_bad=skip_bad), images)
     click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))

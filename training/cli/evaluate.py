@@ -32,9 +32,9 @@ def evaluate(
     precision: str,
     noise: float,
 ) -> None:
-    """Measure a published version, or a run's network, on the whole test set; or on the pictures of --data.
+    """Measure a published version, or a run's network, on the whole test set; or on the images of --data.
 
-    A version is measured as it is served: every picture goes through the service's decoding, preprocessing and
+    A version is measured as it is served: every image goes through the service's decoding, preprocessing and
     session.
     """
     import_keras()

@@ -24,7 +24,7 @@ from training.errors import TrainingError
 @click.command(
     epilog=example(
         "convoy-train export runs/mnist-lenet5/20260101T120000Z --name mnist-lenet5",
-        "convoy-train export flowers.keras --name flowers --labels flowers.txt --pictures photos/ --shorter 256",
+        "convoy-train export flowers.keras --name flowers --labels flowers.txt --images photos/ --shorter 256",
     )
 )
 @click.argument("source", metavar="[RUN_OR_FILE]", required=False, type=PATH)
@@ -39,7 +39,7 @@ from training.errors import TrainingError
 @MODELS_DIR
 @click.option("--labels", type=PATH, help="One label a line; default: the run's or data set's.")
 @click.option("--dataset", help="Check and measure a .keras file on this data set.")
-@click.option("--pictures", type=FOLDER, help="Check on the pictures in a folder.")
+@click.option("--images", type=FOLDER, help="Check on the images in a folder.")
 @DATA
 @SKIP_BAD
 @DATA_DIR
@@ -72,8 +72,8 @@ def export(
 ) -> None:
     """Publish a finished run, any Keras image classifier, or one of Keras' applications as a model's next version.
 
-    The graph takes uint8 pictures and gives probabilities. It is published only when it agrees with the network on at
-    least 1,000 pictures that go through the service's own decoding and preprocessing.
+    The graph takes uint8 images and gives probabilities. It is published only when it agrees with the network on at
+    least 1,000 images that go through the service's own decoding and preprocessing.
     """
     if (source is None) == (application is None):
         raise TrainingError(

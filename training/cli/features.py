@@ -16,7 +16,7 @@ from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 def features(version: Path, source: Path, dataset: str | None, data_dir: Path | None) -> None:
     """Add feature maps to a published version that has none; `export` writes them itself.
 
-    RUN_OR_FILE is what the version was exported from, and must still agree with it on real pictures.
+    RUN_OR_FILE is what the version was exported from, and must still agree with it on real images.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()

@@ -12,5 +12,5 @@ def list_recipes() -> None:
 
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
-        pictures = "--data FOLDER" if recipe.dataset == "folder" else recipe.dataset
-        click.echo(f"{name:{width}}  {recipe.about}; {recipe.epochs} epochs of {pictures}")
+        images = "--data FOLDER" if recipe.dataset == "folder" else recipe.dataset
+        click.echo(f"{name:{width}}  {recipe.about}; {recipe.epochs} epochs of {images}")

@@ -46,12 +46,12 @@ DATA_DIR = click.option(
 DATA = click.option(
     "--data",
     type=FOLDER,
-    help="Your own pictures: a folder with a folder of pictures for each class, or train/ and val/ with such in each.",
+    help="Your own images: a folder with a folder of images for each class, or train/ and val/ with such in each.",
 )
-SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out pictures of --data that cannot be read.")
+SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out images of --data that cannot be read.")
 EPOCHS = click.option("--epochs", type=int, help="Instead of the recipe's.")
 SEED = click.option("--seed", type=int, help="Instead of the recipe's.")
-LIMIT = click.option("--limit", type=int, help="At most so many pictures of each split, for trying things out.")
+LIMIT = click.option("--limit", type=int, help="At most so many images of each split, for trying things out.")
 MODELS_DIR = click.option("--models-dir", type=FOLDER, default="models", show_default=True)
 RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=True)
 

@@ -10,7 +10,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, impo
 @click.command(
     epilog=example(
         "convoy-train quantize models/mnist-lenet5/1",
-        "convoy-train quantize models/pets/3 --int8 --fp16 --data pictures/",
+        "convoy-train quantize models/pets/3 --int8 --fp16 --data images/",
     )
 )
 @click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
@@ -20,7 +20,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, impo
 @DATA
 @SKIP_BAD
 @DATA_DIR
-@click.option("--calibrate-on", "count", type=click.IntRange(1), default=512, show_default=True, help="Pictures.")
+@click.option("--calibrate-on", "count", type=click.IntRange(1), default=512, show_default=True, help="Images.")
 @click.option(
     "--calibration",
     "method",
@@ -45,7 +45,7 @@ def quantize(
 ) -> None:
     """Add graphs of less precision to a version; the result is the model's next version.
 
-    int8 is calibrated on training pictures. A graph is published when on training pictures held out it loses at most
+    int8 is calibrated on training images. A graph is published when on training images held out it loses at most
     0.5 points of accuracy (--fp16: 0.1) and is faster here than float32, measured in turns.
     """
     import_keras()

@@ -14,7 +14,7 @@ from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 def report(run: Path, out: Path | None, data_dir: Path | None) -> None:
     """Write one page about a finished run: curves, confusion, worst mistakes, classes, filters, layers.
 
-    The page is one HTML file that holds its pictures and loads nothing from elsewhere.
+    The page is one HTML file that holds its images and loads nothing from elsewhere.
     """
     import_keras()
     from training.analysis.report import write_report

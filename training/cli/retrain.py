@@ -49,7 +49,7 @@ def retrain(
 ) -> None:
     """Train RECIPE anew and publish the outcome, unless the published version is better.
 
-    Both are measured on the same test pictures. Given again after a kill, the same command goes on from the last
+    Both are measured on the same test images. Given again after a kill, the same command goes on from the last
     finished epoch, or with the export. It ends with 3 where the published version stays.
     """
     from training.recipes import find_recipe

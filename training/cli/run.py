@@ -48,7 +48,7 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Threads that read and augment pictures; default: one a core. Changes no result.",
+    help="Threads that read and augment images; default: one a core. Changes no result.",
 )
 @click.option(
     "--from",

@@ -1,4 +1,4 @@
-"""Random changes to batches of training pictures, in NumPy. What happens to a batch depends on its random generator
+"""Random changes to batches of training images, in NumPy. What happens to a batch depends on its random generator
 alone, so results are the same however many threads prepare them.
 """
 
@@ -14,81 +14,81 @@ from training.data.datasets.image_files import Box, Boxes
 from training.data.sharding import Random
 from training.recipes.base import Recipe
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 Labels = NDArray[np.float32]
 Range = tuple[float, ...]
 
 CROP_TRIES = 10
 
 
-def augment(pictures: Pictures, recipe: Recipe, random: Random) -> Pictures:
-    """All that the recipe asks for, on uint8 pictures (n, height, width, channels); gives new ones of that shape."""
+def augment(images: Images, recipe: Recipe, random: Random) -> Images:
+    """All that the recipe asks for, on uint8 images (n, height, width, channels); gives new ones of that shape."""
     if recipe.shift_px:
-        pictures = shift(pictures, recipe.shift_px, recipe.shift_fill, random)
+        images = shift(images, recipe.shift_px, recipe.shift_fill, random)
     if recipe.flip:
-        pictures = flip(pictures, random)
+        images = flip(images, random)
     if changes_colour(recipe):
-        pictures = colour(pictures, recipe, random)
+        images = colour(images, recipe, random)
     if recipe.cutout_px:
-        pictures = cut_out(pictures, recipe.cutout_px, recipe.mean, random)
-    return pictures
+        images = cut_out(images, recipe.cutout_px, recipe.mean, random)
+    return images
 
 
-def shift(pictures: Pictures, pixels: int, fill: str, random: Random) -> Pictures:
-    """Moves every picture by -pixels to +pixels on each axis; what comes in is black, or the mirrored edge."""
-    count, height, width, _ = pictures.shape
+def shift(images: Images, pixels: int, fill: str, random: Random) -> Images:
+    """Moves every image by -pixels to +pixels on each axis; what comes in is black, or the mirrored edge."""
+    count, height, width, _ = images.shape
     margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
-    padded = np.pad(pictures, margins, mode="reflect" if fill == "reflect" else "constant")
+    padded = np.pad(images, margins, mode="reflect" if fill == "reflect" else "constant")
     top, left = (random.integers(0, 2 * pixels + 1, count) for _ in range(2))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
     return windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
 
 
-def flip(pictures: Pictures, random: Random) -> Pictures:
-    """Mirrors every second picture, by chance, left to right."""
-    mirrored = random.random(len(pictures)) < 0.5
-    flipped = pictures.copy()
-    flipped[mirrored] = pictures[mirrored, :, ::-1]
+def flip(images: Images, random: Random) -> Images:
+    """Mirrors every second image, by chance, left to right."""
+    mirrored = random.random(len(images)) < 0.5
+    flipped = images.copy()
+    flipped[mirrored] = images[mirrored, :, ::-1]
     return flipped
 
 
-def cut_out(pictures: Pictures, pixels: int, mean: Range, random: Random) -> Pictures:
+def cut_out(images: Images, pixels: int, mean: Range, random: Random) -> Images:
     """Paints a square of so many pixels a side in the mean colour (0..1), anywhere, at the edges in part outside.
 
-    DeVries and Taylor 2017, "Cutout", who paint zeros on normalised pictures: the mean too.
+    DeVries and Taylor 2017, "Cutout", who paint zeros on normalised images: the mean too.
     """
-    count, height, width, _ = pictures.shape
+    count, height, width, _ = images.shape
     rows, columns = (_within(side, pixels, count, random) for side in (height, width))
     hole = rows[:, :, None, None] & columns[:, None, :, None]
-    return np.where(hole, np.rint(255 * np.array(mean)).astype(np.uint8), pictures)
+    return np.where(hole, np.rint(255 * np.array(mean)).astype(np.uint8), images)
 
 
 def _within(side: int, pixels: int, count: int, random: Random) -> NDArray[np.bool_]:
-    """For each picture, (count, side), which places along a side lie within a stretch around one of them."""
+    """For each image, (count, side), which places along a side lie within a stretch around one of them."""
     place, centre = np.arange(side), random.integers(0, side, (count, 1))
     return (place >= centre - pixels // 2) & (place < centre - pixels // 2 + pixels)
 
 
-def mix_up(pictures: Pictures, labels: Labels, alpha: float, random: Generator) -> tuple[Pictures, Labels]:
-    """Lays another picture of the batch over each, and mixes their labels alike: shares drawn from Beta(alpha, alpha).
+def mix_up(images: Images, labels: Labels, alpha: float, random: Generator) -> tuple[Images, Labels]:
+    """Lays another image of the batch over each, and mixes their labels alike: shares drawn from Beta(alpha, alpha).
 
     Zhang et al. 2017, "mixup". Labels are one-hot, float32 (n, classes).
     """
-    partner = random.permutation(len(pictures))
-    share = random.beta(alpha, alpha, (len(pictures), 1)).astype(np.float32)
+    partner = random.permutation(len(images))
+    share = random.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
     other = share.reshape(-1, 1, 1, 1)
-    mixed = np.rint(pictures + other * (pictures[partner].astype(np.float32) - pictures))
+    mixed = np.rint(images + other * (images[partner].astype(np.float32) - images))
     return mixed.astype(np.uint8), labels + share * (labels[partner] - labels)
 
 
 def random_boxes(count: int, area: Range, aspect: Range, random: Random) -> Boxes:
-    """A random part of each of `count` pictures, as GoogLeNet's authors cut them: see `_box`."""
+    """A random part of each of `count` images, as GoogLeNet's authors cut them: see `_box`."""
     return partial(_box, random.random((count, CROP_TRIES, 4)), area, aspect)
 
 
 def _box(draws: NDArray[np.float64], area: Range, aspect: Range, index: int, width: int, height: int) -> Box:
     """A share of the area between two bounds, width over height between two others (evenly by its logarithm), anywhere
-    in the picture; where ten tries fit no such part in, the largest in the middle that keeps the bounds of the aspect.
+    in the image; where ten tries fit no such part in, the largest in the middle that keeps the bounds of the aspect.
     """
     log_least, log_greatest = math.log(aspect[0]), math.log(aspect[1])
     for share, shape, across, down in draws[index]:

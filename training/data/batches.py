@@ -42,22 +42,22 @@ class Portions:
 
 
 def portion(dataset: Dataset, recipe: Recipe) -> Portions:
-    """Splits the validation pictures off the training set and applies the recipe's `limit`.
+    """Splits the validation images off the training set and applies the recipe's `limit`.
 
-    Pictures that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
+    Images that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
     when that leaves nothing to train on.
     """
     shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
-    cut = _validation_pictures(recipe, len(shuffled))
+    cut = _validation_images(recipe, len(shuffled))
     if cut >= len(shuffled):
-        raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training pictures.")
+        raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training images.")
     test = _spread(len(dataset.test), recipe.limit)
     train = _without(shuffled[cut:][: recipe.limit], dataset.bad_train)
     return Portions(train, _without(shuffled[:cut], dataset.bad_train), _without(test, dataset.bad_test))
 
 
-def _validation_pictures(recipe: Recipe, count: int) -> int:
-    """How many of so many training pictures; a share, however small, is at least one."""
+def _validation_images(recipe: Recipe, count: int) -> int:
+    """How many of so many training images; a share, however small, is at least one."""
     wanted = int(recipe.validation)
     if 0 < recipe.validation < 1:
         wanted = max(1, round(recipe.validation * count))
@@ -74,9 +74,9 @@ def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batches of pictures, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
+    """Batches of images, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
 
-    Where the pictures are `placed` on the device already, what it makes the batch of comes in their stead.
+    Where the images are `placed` on the device already, what it makes the batch of comes in their stead.
 
     `batch_size` is that of all processes together; of every batch only the rows of this process's `share` are made.
     `workers` threads (None: one a core) make them ahead. Keras' own `workers` stay at 1: with more, its queue hands
@@ -123,7 +123,7 @@ class _Batches(keras.utils.PyDataset):
         raise NotImplementedError
 
     def _chosen(self, order: Indices, index: int) -> Indices:
-        """The pictures of the whole batch."""
+        """The images of the whole batch."""
         return order[: self._share.usable(len(order))][index * self._batch_size : (index + 1) * self._batch_size]
 
     def _labels(self, chosen: Indices) -> NDArray[np.float32]:
@@ -142,18 +142,18 @@ def own_errors(*batches: _Batches) -> Iterator[None]:
 
 
 class EvaluationBatches(_Batches):
-    """The pictures at `indices` in their order, unchanged."""
+    """The images at `indices` in their order, unchanged."""
 
     def _make(self, index: int) -> Batch:
         chosen = self._chosen(self._indices, index)
         chosen = chosen[self._share.rows(len(chosen))]
         if self._placed:
             return self._placed.batch(chosen, None), self._labels(chosen)
-        return self._split.pictures(chosen), self._labels(chosen)
+        return self._split.read_images(chosen), self._labels(chosen)
 
 
 class TrainingBatches(_Batches):
-    """The pictures at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
+    """The images at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
 
     def __init__(
         self,
@@ -185,8 +185,8 @@ class TrainingBatches(_Batches):
         if not self._recipe.mixup:
             return self._augmented(chosen[rows], RowsOf(random, rows, len(chosen)))
         # Partners may lie in the rows of other processes: each makes the whole batch, and keeps its rows.
-        pictures, labels = mix_up(*self._augmented(chosen, random), self._recipe.mixup, random)
-        return pictures[rows], labels[rows]
+        images, labels = mix_up(*self._augmented(chosen, random), self._recipe.mixup, random)
+        return images[rows], labels[rows]
 
     def _random(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self._recipe.seed, AUGMENTATION, self._epoch, index))
@@ -194,10 +194,10 @@ class TrainingBatches(_Batches):
     def _augmented(self, chosen: Indices, random: Random) -> Batch:
         if self._placed:
             return self._placed.batch(chosen, random), self._labels(chosen)
-        return augment(self._pictures(chosen, random), self._recipe, random), self._labels(chosen)
+        return augment(self._images(chosen, random), self._recipe, random), self._labels(chosen)
 
-    def _pictures(self, chosen: Indices, random: Random) -> NDArray[np.uint8]:
+    def _images(self, chosen: Indices, random: Random) -> NDArray[np.uint8]:
         recipe = self._recipe
         if not recipe.crop_area:
-            return self._split.pictures(chosen)
+            return self._split.read_images(chosen)
         return self._split.parts(chosen, random_boxes(len(chosen), recipe.crop_area, recipe.crop_aspect, random))

@@ -1,4 +1,4 @@
-"""Random changes of light and colour, one draw a picture, in one pass over the pixels."""
+"""Random changes of light and colour, one draw an image, in one pass over the pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from training.data.sharding import Random
 from training.recipes.base import Recipe
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Of red, green and blue in grey: ITU-R 601-2, as in the decoder."""
@@ -21,29 +21,29 @@ def changes_colour(recipe: Recipe) -> bool:
     return any((recipe.brightness, recipe.contrast, recipe.saturation, recipe.lighting))
 
 
-def colour(pictures: Pictures, recipe: Recipe, random: Random) -> Pictures:
+def colour(images: Images, recipe: Recipe, random: Random) -> Images:
     """Other saturation, contrast, brightness and lighting; uint8 (n, height, width, 1 or 3), gives new ones.
 
     Each of the first three is multiplied by up to 1 - its value or 1 + its value: saturation mixes with the pixel's
-    own grey, contrast with the picture's mean grey, brightness with black. Lighting shifts all pixels along the
+    own grey, contrast with the image's mean grey, brightness with black. Lighting shifts all pixels along the
     principal axes of colours (Krizhevsky et al. 2012, section 4.1).
     """
     strengths = (recipe.saturation, recipe.contrast, recipe.brightness)
-    factors = (1 + random.uniform(-1, 1, (len(pictures), 3)) * strengths).astype(np.float32)
-    along = random.normal(0, recipe.lighting, (len(pictures), 3)) * DEVIATIONS
+    factors = (1 + random.uniform(-1, 1, (len(images), 3)) * strengths).astype(np.float32)
+    along = random.normal(0, recipe.lighting, (len(images), 3)) * DEVIATIONS
     shifts = (255 * along @ AXES.T).astype(np.float32)
     # One at a time: all of them would not stay in the processor's caches.
-    return np.stack([_changed(*each) for each in zip(pictures, factors, shifts, strict=True)])
+    return np.stack([_changed(*each) for each in zip(images, factors, shifts, strict=True)])
 
 
-def _changed(picture: Pictures, factors: NDArray[np.float32], shift: NDArray[np.float32]) -> Pictures:
+def _changed(image: Images, factors: NDArray[np.float32], shift: NDArray[np.float32]) -> Images:
     saturation, contrast, brightness = factors
-    values = picture.astype(np.float32)
-    grey = values if picture.shape[-1] == 1 else (values @ LUMA)[..., None]
+    values = image.astype(np.float32)
+    grey = values if image.shape[-1] == 1 else (values @ LUMA)[..., None]
     mean = grey.mean()
-    if picture.shape[-1] == 3:
+    if image.shape[-1] == 3:
         values *= saturation
         values += (1 - saturation) * grey
     values *= contrast * brightness
-    values += (1 - contrast) * brightness * mean + (shift if picture.shape[-1] == 3 else 0)
+    values += (1 - contrast) * brightness * mean + (shift if image.shape[-1] == 3 else 0)
     return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Pictures that lie in the device's memory and are shifted, mirrored and cut out there, in the training step itself.
+"""Images that lie in the device's memory and are shifted, mirrored and cut out there, in the training step itself.
 
-The host draws a few numbers a picture, the same as `training.data.augment` draws, and the device makes of them the same
-pixels, to the bit: where pictures are made changes no result. One core of a Xeon makes 80,000 of 32x32 a second moved
+The host draws a few numbers an image, the same as `training.data.augment` draws, and the device makes of them the same
+pixels, to the bit: where images are made changes no result. One core of a Xeon makes 80,000 of 32x32 a second moved
 and mirrored, and 45,000 with a hole too; whatever learns faster would wait.
 """
 
@@ -18,30 +18,30 @@ from training.data.sharding import Random
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
-PICTURES = "pictures"
+IMAGES = "images"
 Shape = tuple[int, int, int]
 Indices = NDArray[np.int64]
 
 
 class Placed(NamedTuple):
-    """A split's pictures on the device, uint8 (pictures, height, width, channels), and what is done to them."""
+    """A split's images on the device, uint8 (images, height, width, channels), and what is done to them."""
 
-    pictures: Any
+    images: Any
     recipe: Recipe
 
     def batch(self, chosen: Indices, random: Random | None) -> dict[str, Any]:
-        """What the network is given for the pictures at `chosen`; without a generator they stay as they are."""
-        shape = tuple(self.pictures.shape[1:])
+        """What the network is given for the images at `chosen`; without a generator they stay as they are."""
+        shape = tuple(self.images.shape[1:])
         drawn = (
             unchanged(self.recipe, shape, len(chosen))
             if random is None
             else draw(self.recipe, shape, len(chosen), random)
         )
-        return {PICTURES: self.pictures, "index": chosen.astype(np.int32), **drawn}
+        return {IMAGES: self.images, "index": chosen.astype(np.int32), **drawn}
 
 
 def place(split: Split, recipe: Recipe) -> Placed:
-    """Copies a split to the device. Raises TrainingError where its pictures are files, and without JAX."""
+    """Copies a split to the device. Raises TrainingError where its images are files, and without JAX."""
     if keras.backend.backend() != "jax":
         raise TrainingError("on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
     if not isinstance(split, ArraySplit):
@@ -63,7 +63,7 @@ def draw(recipe: Recipe, shape: Shape, count: int, random: Random) -> dict[str, 
 
 
 def unchanged(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.int32]]:
-    """The numbers with which every picture stays as it is: in the middle, and its hole outside."""
+    """The numbers with which every image stays as it is: in the middle, and its hole outside."""
     far = -2 * (recipe.cutout_px + max(shape))
     values = {"top": recipe.shift_px, "left": recipe.shift_px, "mirrored": 0, "row": far, "column": far}
     return {name: np.full(count, value, np.int32) for name, value in values.items()}
@@ -72,14 +72,14 @@ def unchanged(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.
 def fed_on_device(model: keras.Model, recipe: Recipe) -> keras.Model:
     """The same network, with the same weights in the same order, for what `Placed.batch` gives."""
     shape = tuple(model.input.shape[1:])
-    inputs = {PICTURES: keras.Input(shape, dtype="uint8", name=PICTURES), "index": _number("index")}
+    inputs = {IMAGES: keras.Input(shape, dtype="uint8", name=IMAGES), "index": _number("index")}
     inputs |= {name: _number(name) for name in ("top", "left", "mirrored", "row", "column")}
     made = Augmented(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, shape, name="augmented")(inputs)
     return keras.Model(inputs, model(made), name=model.name)
 
 
 class Augmented(keras.layers.Layer):
-    """Pictures at `index`, moved, mirrored and with a hole, float32 0..255. One gather: it reads no pixel twice."""
+    """Images at `index`, moved, mirrored and with a hole, float32 0..255. One gather: it reads no pixel twice."""
 
     def __init__(
         self, shift_px: int, fill: str, cutout_px: int, mean: tuple[float, ...], shape: Shape, **kwargs
@@ -96,7 +96,7 @@ class Augmented(keras.layers.Layer):
         columns = inputs["left"][:, None] + across - self._shift_px
         places = _mirrored_at(rows, height)[:, :, None] * width + _mirrored_at(columns, width)[:, None, :]
         places = inputs["index"][:, None, None] * (height * width) + places
-        pixels = ops.take(ops.reshape(inputs[PICTURES], (-1, channels)), places, axis=0)
+        pixels = ops.take(ops.reshape(inputs[IMAGES], (-1, channels)), places, axis=0)
         pixels = ops.cast(pixels, "float32")
         if self._fill == "black":
             inside = _is_within(rows, height)[:, :, None] & _is_within(columns, width)[:, None, :]

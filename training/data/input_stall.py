@@ -1,4 +1,4 @@
-"""For how long a training network waits for its pictures: an input that cannot keep up is seen, not guessed."""
+"""For how long a training network waits for its images: an input that cannot keep up is seen, not guessed."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
-"""The data set that a recipe, a run or a version asks for, with its pictures in the form that the network needs.
+"""The data set that a recipe, a run or a version asks for, with its images in the form that the network needs.
 
-Pictures that cannot be read are found here, before anything is trained or measured.
+Images that cannot be read are found here, before anything is trained or measured.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ MARGIN = 8 / 7
 
 @dataclass(frozen=True)
 class Place:
-    """Where the data lie, and what to do with damaged pictures, in the user's words."""
+    """Where the data lie, and what to do with damaged images, in the user's words."""
 
     data_dir: Path | None = None
     folder: Path | None = None
-    """A folder of pictures, in place of the recipe's data set."""
+    """A folder of images, in place of the recipe's data set."""
     note: str | None = None
     skip_bad: bool = False
     workers: int | None = None
@@ -43,9 +43,9 @@ DEFAULT = Place()
 
 
 def for_training(recipe: Recipe, place: Place, test_files: Sequence[str] | None = None) -> Dataset:
-    """The recipe's data set, every picture that the recipe uses looked at.
+    """The recipe's data set, every image that the recipe uses looked at.
 
-    `test_files` are a folder's test pictures where a run has recorded them. Raises TrainingError that lists those which
+    `test_files` are a folder's test images where a run has recorded them. Raises TrainingError that lists those which
     cannot be read; with `place.skip_bad` they are left out instead, and stand in `origin`.
     """
     dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe, test_files))
@@ -63,19 +63,19 @@ def for_training(recipe: Recipe, place: Place, test_files: Sequence[str] | None 
 
 
 def for_resuming(run: Run, place: Place) -> Dataset:
-    """The data set as the run had it. Raises TrainingError when its pictures have changed since."""
+    """The data set as the run had it. Raises TrainingError when its images have changed since."""
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     place = replace(_recorded(run, place), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
     dataset = for_training(run.recipe(), place, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
         where = dataset.origin["folder"]
-        raise TrainingError(f"The pictures in {where} have changed since {run.folder} began: start a new run.")
+        raise TrainingError(f"The images in {where} have changed since {run.folder} began: start a new run.")
     return dataset
 
 
 def for_measuring(run: Run, place: Place) -> Dataset:
-    """The data set of a run with the run's own test pictures. Raises TrainingError when they are gone or damaged."""
+    """The data set of a run with the run's own test images. Raises TrainingError when they are gone or damaged."""
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     recipe, place = run.recipe(), _recorded(run, place)
@@ -93,14 +93,14 @@ def for_network(
     labels: Sequence[str] | None,
     drawn: Drawn | None = None,
 ) -> Dataset:
-    """A data set to measure any network on, or the pictures of `place.folder`; these fit its `labels` by name.
+    """A data set to measure any network on, or the images of `place.folder`; these fit its `labels` by name.
 
-    Of a folder without `val/` these are all pictures, or those that were `drawn` for the test. Raises TrainingError
-    when there is none, and for pictures that it cannot take.
+    Of a folder without `val/` these are all images, or those that were `drawn` for the test. Raises TrainingError
+    when there is none, and for images that it cannot take.
     """
     name = datasets.FOLDER if place.folder else name
     if name is None:
-        raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of pictures.")
+        raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of images.")
     if name in datasets.DATASETS:
         return datasets.load(name, place.data_dir, place.note)
     dataset = datasets.load_to_measure(name, place.data_dir, place.folder, labels, Form(expects, how), drawn)
@@ -108,7 +108,7 @@ def for_network(
 
 
 def form_of(recipe: Recipe) -> Form:
-    """What a folder's pictures become for the recipe's network. Raises TrainingError for an unknown network."""
+    """What a folder's images become for the recipe's network. Raises TrainingError for an unknown network."""
     is_application = recipe.architecture.startswith(APPLICATION)
     height, width, channels = APPLICATION_INPUT if is_application else own_input(recipe.architecture)
     size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
@@ -119,10 +119,10 @@ def form_of(recipe: Recipe) -> Form:
 
 
 def check_readable(bad: Sequence[str], skip_bad: bool) -> None:
-    """Raises TrainingError that lists these pictures, "file: reason" each, unless they are to be skipped."""
+    """Raises TrainingError that lists these images, "file: reason" each, unless they are to be skipped."""
     if bad and not skip_bad:
         lines = "\n".join(f"  {line}" for line in bad)
-        raise TrainingError(f"Pictures that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")
+        raise TrainingError(f"Images that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")
 
 
 def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
@@ -137,7 +137,7 @@ def _check_rest(portions: Portions, recipe: Recipe, bad: list[str]) -> None:
     wanted = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
     for part, purpose in wanted.items():
         if not len(getattr(portions, part)) and (part != "validation" or recipe.validation):
-            raise TrainingError(f"No picture is left {purpose}: {_reason(bad)}")
+            raise TrainingError(f"No image is left {purpose}: {_reason(bad)}")
 
 
 def _reason(bad: list[str]) -> str:
@@ -159,7 +159,7 @@ def _recorded(run: Run, place: Place) -> Place:
 
 
 def _readable(dataset: Dataset, skip_bad: bool) -> Dataset:
-    """The data set, all of its test pictures looked at. Raises TrainingError unless damaged ones are to be skipped."""
+    """The data set, all of its test images looked at. Raises TrainingError unless damaged ones are to be skipped."""
     bad = dataset.test.unreadable(np.arange(len(dataset.test)))
     check_readable(list(bad.values()), skip_bad)
     return replace(dataset, test=dataset.test.without(list(bad))) if bad else dataset

@@ -1,4 +1,4 @@
-"""Items of a sequence made ahead by threads, and given in order. Knows no Keras, no picture and no random number.
+"""Items of a sequence made ahead by threads, and given in order. Knows no Keras, no image and no random number.
 
 Whatever makes an item must depend on its index alone: then the number of threads changes nothing but the speed.
 Threads are enough: decoding, scaling and most of NumPy release the interpreter.

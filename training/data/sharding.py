@@ -12,9 +12,9 @@ Size = int | tuple[int, ...]
 
 
 class RowsOf:
-    """The draws of a generator for `count` pictures, of which it gives those at `rows`.
+    """The draws of a generator for `count` images, of which it gives those at `rows`.
 
-    Every draw is one number or more a picture: `size` begins with the number of rows. Raises ValueError for another.
+    Every draw is one number or more an image: `size` begins with the number of rows. Raises ValueError for another.
     """
 
     def __init__(self, random: Generator, rows: slice, count: int) -> None:
@@ -37,7 +37,7 @@ class RowsOf:
     def _whole(self, size: Size) -> tuple[int, ...]:
         first, *others = (size,) if isinstance(size, int) else size
         if first != self._rows.stop - self._rows.start:
-            raise ValueError(f"a draw of {size} is none of one row a picture")
+            raise ValueError(f"a draw of {size} is none of one row an image")
         return self._count, *others
 
 

@@ -31,14 +31,14 @@ from training.fit.scores import Scores
 
 @dataclass(frozen=True)
 class Tried:
-    """On what an ensemble is measured: a data set, or else any pictures, for parity alone.
+    """On what an ensemble is measured: a data set, or else any images, for parity alone.
 
-    Without `dataset`, `place.folder` and `pictures` it is the data set that all members name.
+    Without `dataset`, `place.folder` and `images` it is the data set that all members name.
     """
 
     dataset: str | None = None
     place: Place = DEFAULT
-    pictures: Path | None = None
+    images: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Members:
         return self.versions[0]
 
     def predict(self, images: NDArray[np.floating], verbose: int = 0) -> NDArray[np.float32]:
-        """Mean probabilities for prepared pictures, as the parity check asks for them."""
+        """Mean probabilities for prepared images, as the parity check asks for them."""
         return np.mean([path.run(images.astype(np.uint8), 64) for path in self.paths], axis=0)
 
 
@@ -96,8 +96,8 @@ def _check_same(versions: Sequence[VersionFolder]) -> None:
     first = versions[0]
     for other in versions[1:]:
         for what, one, two in (
-            ("takes other pictures", first.manifest.input, other.manifest.input),
-            ("brings pictures to its input in another way", first.manifest.preprocessing, other.manifest.preprocessing),
+            ("takes other images", first.manifest.input, other.manifest.input),
+            ("brings images to its input in another way", first.manifest.preprocessing, other.manifest.preprocessing),
             ("has other labels", first.labels, other.labels),
         ):
             if one != two:
@@ -105,8 +105,8 @@ def _check_same(versions: Sequence[VersionFolder]) -> None:
 
 
 def _dataset(members: _Members, tried: Tried) -> Dataset | None:
-    """None where only pictures are given: then nothing is measured."""
-    if tried.pictures is not None and tried.dataset is None and tried.place.folder is None:
+    """None where only images are given: then nothing is measured."""
+    if tried.images is not None and tried.dataset is None and tried.place.folder is None:
         return None
     name, manifest, labels = _dataset_name(members, tried), members.first.manifest, members.first.labels
     drawn = _drawn(members)
@@ -117,7 +117,7 @@ def _dataset(members: _Members, tried: Tried) -> Dataset | None:
 
 
 def _drawn(members: _Members) -> Drawn | None:
-    """What all members have kept for the test of a folder of pictures; None where that is not known, or not one."""
+    """What all members have kept for the test of a folder of images; None where that is not known, or not one."""
     provenances = [version.manifest.provenance for version in members.versions]
     told = {(p.division.test_share, p.seed) if p.division else (None, None) for p in provenances}
     test_share, seed = told.pop()
@@ -131,12 +131,12 @@ def _dataset_name(members: _Members, tried: Tried) -> str:
     name = named.pop() if len(named) == 1 else None
     if name is None:
         raise TrainingError(
-            "The members name no common data set: give --dataset, --data FOLDER, or --pictures FOLDER, which measures "
+            "The members name no common data set: give --dataset, --data FOLDER, or --images FOLDER, which measures "
             "nothing."
         )
     if name == datasets.FOLDER:
         raise TrainingError(
-            "The members were trained on a folder of pictures: name it with --data, or give --pictures FOLDER, which "
+            "The members were trained on a folder of images: name it with --data, or give --images FOLDER, which "
             "measures nothing."
         )
     return name
@@ -150,7 +150,7 @@ def _fill(
     onnx.save(averaged(graphs, manifest.input.shape, manifest.classes), folder / GRAPH)
     path = ServicePath(folder / GRAPH, manifest.input, manifest.preprocessing, manifest.classes)
     parity = check_parity(members, path, _sample(members, dataset, tried))
-    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.pictures} pictures")
+    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     scores = None if dataset is None else path.score(dataset.test)
     _tell(members, scores, say)
     made = Made(
@@ -174,7 +174,7 @@ def _command(members: _Members, name: str, tried: Tried) -> str:
         words.append("--data FOLDER")
     elif tried.dataset is not None:
         words.append(f"--dataset {tried.dataset}")
-    words += ["--pictures FOLDER"] * (tried.pictures is not None)
+    words += ["--images FOLDER"] * (tried.images is not None)
     return " ".join(words)
 
 
@@ -184,13 +184,13 @@ def _tell(members: _Members, scores: Scores | None, say: Say) -> None:
         if accuracy is not None:
             say(f"{_named(version)}: test accuracy {accuracy:.4f}")
     if scores is not None:
-        say(f"together: test accuracy {scores.accuracy:.4f} over {scores.pictures} pictures")
+        say(f"together: test accuracy {scores.accuracy:.4f} over {scores.images} images")
 
 
 def _sample(members: _Members, dataset: Dataset | None, tried: Tried) -> Sample:
     manifest = members.first.manifest
-    if tried.pictures is not None:
-        sample = sample_folder(tried.pictures, manifest.input, manifest.preprocessing)
+    if tried.images is not None:
+        sample = sample_folder(tried.images, manifest.input, manifest.preprocessing)
     else:
         sample = sample_split(dataset.test, manifest.input, manifest.preprocessing)
     return Sample(sample.names, sample.prepared, sample.prepared)

@@ -30,15 +30,15 @@ class Options:
     name: str
     models_dir: Path
     labels_file: Path | None = None
-    pictures: Path | None = None
-    """A folder of pictures for the parity check, where there is no data set."""
+    images: Path | None = None
+    """A folder of images for the parity check, where there is no data set."""
     outputs: Outputs = "detect"
     scaling: Scaling = field(default_factory=Scaling)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
     """Whether to write the graph of feature maps too."""
     least_accuracy: float = 0.0
-    """Of the graph on the data set's test pictures: below it nothing is published."""
+    """Of the graph on the data set's test images: below it nothing is published."""
 
 
 def options_for(
@@ -47,7 +47,7 @@ def options_for(
     name: str,
     models_dir: Path,
     labels: Path | None = None,
-    pictures: Path | None = None,
+    images: Path | None = None,
     outputs: Outputs | None = None,
     scale: float = 1.0,
     mean: tuple[float, ...] = (0.0,),
@@ -67,7 +67,7 @@ def options_for(
         how = Preprocessing(**{**own.model_dump(), **chosen})
     except ValidationError as error:
         raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
-    return Options(name, models_dir, labels, pictures, outputs or "detect", Scaling(scale, mean, std), how, features)
+    return Options(name, models_dir, labels, images, outputs or "detect", Scaling(scale, mean, std), how, features)
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
     onnx.save(to_onnx(network), folder / GRAPH)
     path = ServicePath(folder / GRAPH, job.expects, options.preprocessing, len(job.labels))
     parity = check_parity(network, path, job.sample)
-    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.pictures} pictures")
+    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     scores = None if source.dataset is None else path.score(source.dataset.test)
     if scores is not None:
-        say(f"test accuracy {scores.accuracy:.4f} over {scores.pictures} pictures, through the service's own path")
+        say(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
         if scores.accuracy < options.least_accuracy:
             raise Worse(f"{scores.accuracy:.4f} is less than {options.least_accuracy:.4f}: nothing is published.")
     made = Made(
@@ -131,10 +131,10 @@ def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
 
 
 def _sample(source: Source, options: Options, expects: Input) -> Sample:
-    if options.pictures is not None:
-        return sample_folder(options.pictures, expects, options.preprocessing)
+    if options.images is not None:
+        return sample_folder(options.images, expects, options.preprocessing)
     if source.dataset is None:
-        raise TrainingError("The parity check needs real pictures: give --pictures FOLDER, or --dataset NAME.")
+        raise TrainingError("The parity check needs real images: give --images FOLDER, or --dataset NAME.")
     return sample_split(source.dataset.test, expects, options.preprocessing)
 
 

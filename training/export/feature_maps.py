@@ -50,7 +50,7 @@ def write_features(
     """
     shown = shown_layers(model, max(SMALL_BYTES, model.count_params() * FLOAT_BYTES // LARGE_PART))
     if not shown:
-        say("no feature maps: no layer of the network gives pictures")
+        say("no feature maps: no layer of the network gives images")
         return None
     network = features_network(model, scaling, shown)
     converted = to_onnx(network)
@@ -58,7 +58,7 @@ def write_features(
         editor.add_constant_output(converted, f"{FILTERS}{name}", kernels)
     onnx.save(converted, folder / FILE)
     parity = check_maps(network, FeatureSession(folder / FILE, expects), sample)
-    say(f"feature maps of {', '.join(layer.name for layer in shown)}: parity over {parity.pictures} pictures")
+    say(f"feature maps of {', '.join(layer.name for layer in shown)}: parity over {parity.images} images")
     return ExtraGraph(file=FILE, sha256=sha256_of(folder / FILE), parity=parity)
 
 
@@ -71,7 +71,7 @@ def add_features(folder: Path, source: Source, say: Say) -> None:
     agree as at an export.
     """
     if source.dataset is None:
-        raise TrainingError("The parity check needs real pictures: give a run, or --dataset NAME.")
+        raise TrainingError("The parity check needs real images: give a run, or --dataset NAME.")
     manifest = _manifest_of(folder)
     sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
     graph_file = folder / manifest.variants[0].file
@@ -103,7 +103,7 @@ def features_network(model: keras.Model, scaling: Scaling, shown: list[keras.lay
 
 def first_filters(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     """The kernels of the first convolution, (filters, height, width, 1 or 3), by its name; empty where there is none
-    that looks at the picture itself."""
+    that looks at the image itself."""
     first = next((layer for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
     if first is None or first.kernel.shape[2] not in (1, 3):
         return {}

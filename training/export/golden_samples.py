@@ -1,4 +1,4 @@
-"""The stored samples of a version: pictures made by chance, and what its graphs answer to them."""
+"""The stored samples of a version: images made by chance, and what its graphs answer to them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Pr
 
     Raises BrokenVersion when the service could not load one.
     """
-    images = generated_pictures(expects)
+    images = generated_images(expects)
     answers = {
         precision: ServicePath(folder / graph, expects, Preprocessing(), classes).run(images, len(images))
         for precision, graph in graphs.items()
@@ -25,14 +25,14 @@ def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Pr
     return File(file=FILE, sha256=sha256_of(folder / FILE))
 
 
-def generated_pictures(expects: Input) -> NDArray[np.uint8]:
+def generated_images(expects: Input) -> NDArray[np.uint8]:
     """Ramps and coarse and fine mosaics of chance, uint8 (8, height, width, channels); the same every time."""
     height, width, channels = expects.shape
     random = np.random.default_rng(0)
     down, across = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]
-    pictures = [np.broadcast_to(down, expects.shape), np.broadcast_to(255 - across, expects.shape)]
+    images = [np.broadcast_to(down, expects.shape), np.broadcast_to(255 - across, expects.shape)]
     for tiles in (2, 3, 5, 8, 13, 21):
         mosaic = random.integers(0, 256, (tiles, tiles, channels))
         rows, columns = (np.arange(side) * tiles // side for side in (height, width))
-        pictures.append(mosaic[rows][:, columns])
-    return np.stack(pictures).astype(np.uint8)
+        images.append(mosaic[rows][:, columns])
+    return np.stack(images).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The classes of a network made elsewhere: their names from a file, and which of them a picture file is named after."""
+"""The classes of a network made elsewhere: their names from a file, and which of them an image file is named after."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from training.errors import TrainingError
 from training.export.sources import read_labels
 
 SYNSET = re.compile(r"^(n\d{8})[_-]?")
-"""ImageNet's identifiers, with which its pictures' names start."""
+"""ImageNet's identifiers, with which its images' names start."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Classes:
     labels: tuple[str, ...]
     ids: tuple[str, ...] = ()
 
-    def of_file(self, picture: Path, below: Path) -> int | None:
-        """The class that a picture's folder, or else its name, tells; None where neither does."""
+    def of_file(self, image: Path, below: Path) -> int | None:
+        """The class that an image's folder, or else its name, tells; None where neither does."""
         known = self._known()
-        folder = picture.parent.name if picture.parent != below else ""
-        match = SYNSET.match(picture.stem)
-        rest = SYNSET.sub("", picture.stem)
+        folder = image.parent.name if image.parent != below else ""
+        match = SYNSET.match(image.stem)
+        rest = SYNSET.sub("", image.stem)
         for name in (folder, match[1] if match else "", rest, re.sub(r"[ _-]*\d+$", "", rest)):
             if name and _plain(name) in known:
                 return known[_plain(name)]

@@ -63,7 +63,7 @@ def _heading(facts: Facts) -> str:
     return (
         f"# {facts.name}, version {facts.version}\n\n"
         f"Architecture `{manifest.provenance.architecture}`{parameters}, {megabytes:.2f} MB. It takes {colour} "
-        f"pictures of {size.width}x{size.height} pixels and gives a probability to each of {manifest.classes} classes"
+        f"images of {size.width}x{size.height} pixels and gives a probability to each of {manifest.classes} classes"
         f"{_listed(facts.labels)}. From {manifest.provenance.source}, exported {manifest.provenance.created_utc}."
     )
 
@@ -78,7 +78,7 @@ def _data(facts: Facts) -> str:
     if facts.source.run is not None:
         counts = facts.source.run.info()["dataset"]
         lines.append(
-            f"Trained on {counts['training_pictures']:,} pictures; {counts['validation_pictures']:,} others of the "
+            f"Trained on {counts['training_images']:,} images; {counts['validation_images']:,} others of the "
             f"training set, drawn by the seed, were for validation."
         )
     return "## Data\n\n" + " ".join(lines)
@@ -87,19 +87,19 @@ def _data(facts: Facts) -> str:
 def _accuracy(facts: Facts, folder: Path) -> str:
     parity = facts.manifest.variants[0].parity
     exactness = (
-        f"Over {parity.pictures:,} pictures at batch sizes {', '.join(map(str, parity.batch_sizes))} the served graph "
+        f"Over {parity.images:,} images at batch sizes {', '.join(map(str, parity.batch_sizes))} the served graph "
         f"and the network it was made of agree on every class; the largest difference of a probability is "
         f"{parity.max_abs_difference:.1e}."
         if parity
         else ""
     )
     if facts.scores is None:
-        return f"## Accuracy\n\nNot measured: no labelled pictures were given to the export. {exactness}"
+        return f"## Accuracy\n\nNot measured: no labelled images were given to the export. {exactness}"
     scores = facts.scores
-    wrong = scores.pictures - round(scores.accuracy * scores.pictures)
+    wrong = scores.images - round(scores.accuracy * scores.images)
     plot = "\n\n![confusion matrix](confusion.png)" if (folder / "confusion.png").exists() else ""
     return (
-        f"## Accuracy\n\n**{scores.accuracy:.2%}** of the {scores.pictures:,} test pictures ({wrong:,} wrong), cross "
+        f"## Accuracy\n\n**{scores.accuracy:.2%}** of the {scores.images:,} test images ({wrong:,} wrong), cross "
         f"entropy {scores.loss:.4f}: measured on the exported graph through the service's own decoding and "
         f"preprocessing. {exactness}\n\n{_per_class(facts.labels, scores)}{plot}"
     )
@@ -142,9 +142,9 @@ def _training(facts: Facts, folder: Path) -> str:
     averages = f" averages ({recipe.weight_average:g} of themselves a step)" if recipe.weight_average else ""
     ending = f"The weights are those{averages} of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
     if "validation" in metrics:
-        ending += f", with {metrics['validation']['accuracy']:.2%} on the validation pictures"
+        ending += f", with {metrics['validation']['accuracy']:.2%} on the validation images"
     others = f" It starts from the weights in `{info['started_from']}`." if "started_from" in info else ""
-    limit = f" At most {recipe.limit:,} pictures of each split were used." if recipe.limit else ""
+    limit = f" At most {recipe.limit:,} images of each split were used." if recipe.limit else ""
     plot = "\n\n![loss and accuracy over the epochs](curves.png)" if (folder / "curves.png").exists() else ""
     table = "\n".join(["| recipe | |", "|---|---|", *told])
     return (
@@ -159,9 +159,9 @@ def _limits(facts: Facts) -> str:
     size, how = facts.manifest.input, facts.manifest.preprocessing
     fitting = "squeezed" if how.resize == "squash" else f"scaled to a shorter side of {how.shorter} and cropped"
     lines = [
-        f"It knows these {facts.manifest.classes} classes and nothing else: a picture of anything else is given to one "
+        f"It knows these {facts.manifest.classes} classes and nothing else: an image of anything else is given to one "
         "of them as well, often with a high probability.",
-        f"Pictures of another size are {fitting} to {size.width}x{size.height} ({how.interpolation}), and lose what "
+        f"Images of another size are {fitting} to {size.width}x{size.height} ({how.interpolation}), and lose what "
         "does not survive that.",
     ]
     if facts.source.dataset is not None and facts.source.dataset.limits:

@@ -27,7 +27,7 @@ def retrain(
 ) -> Path:
     """Trains, or goes on with what was interrupted, and publishes what came out as the next version of `name`.
 
-    The newest version and the new network are measured on the same test pictures, through the service's own path. The
+    The newest version and the new network are measured on the same test images, through the service's own path. The
     new one may be less accurate by `max_drop` (of 1) at most: else Worse is raised, and nothing is published. Either
     decision stands in the run's folder afterwards: a call that was killed before goes on with the export.
     """
@@ -64,7 +64,7 @@ def _publish(run: Run, name: str, models_dir: Path, place: Place, max_drop: floa
     published = newest(models_dir, name)
     if published is not None:
         accuracy = accuracy_of(published, source)
-        say(f"test accuracy {accuracy:.4f} of the published {published}, on the same pictures")
+        say(f"test accuracy {accuracy:.4f} of the published {published}, on the same images")
         options = replace(options, least_accuracy=accuracy - max_drop)
     return export(source, options, say)
 
@@ -76,7 +76,7 @@ def newest(models_dir: Path, name: str) -> Path | None:
 
 
 def accuracy_of(version: Path, source: Source) -> float:
-    """A version's accuracy on the test pictures of `source`. Raises TrainingError where they are not its kind."""
+    """A version's accuracy on the test images of `source`. Raises TrainingError where they are not its kind."""
     assert source.dataset is not None, "a run has its data set"
     try:
         manifest = read_manifest(version)
@@ -88,5 +88,5 @@ def accuracy_of(version: Path, source: Source) -> float:
     if read_labels(version / manifest.labels.file) != source.dataset.labels:
         raise TrainingError(f"{version} has other labels than {source.dataset.name}: publish by convoy-train export.")
     if manifest.input.shape != source.dataset.test.shape:
-        raise TrainingError(f"{version} takes pictures of another size: publish by convoy-train export.")
+        raise TrainingError(f"{version} takes images of another size: publish by convoy-train export.")
     return path.score(source.dataset.test).accuracy

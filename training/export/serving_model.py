@@ -13,7 +13,7 @@ from training.errors import TrainingError
 Outputs = Literal["detect", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
 DETECTION = 64
-"""Pictures that decide whether a network gives logits or probabilities."""
+"""Images that decide whether a network gives logits or probabilities."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Scaling:
 
 
 def input_of(model: keras.Model) -> Input:
-    """The size of picture that a network takes. Raises TrainingError when it isn't one picture of a fixed size."""
+    """The size of image that a network takes. Raises TrainingError when it isn't one image of a fixed size."""
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1:
-        raise TrainingError(f"The network has {len(shapes)} known inputs; build it with one keras.Input for pictures.")
+        raise TrainingError(f"The network has {len(shapes)} known inputs; build it with one keras.Input for images.")
     _, *shape = shapes[0]
     if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise TrainingError(
@@ -43,25 +43,25 @@ def input_of(model: keras.Model) -> Input:
 
 
 def classes_of(model: keras.Model) -> int:
-    """How many classes a network tells apart. Raises TrainingError when its output is not one row a picture."""
+    """How many classes a network tells apart. Raises TrainingError when its output is not one row an image."""
     shapes = [tensor.shape for tensor in model.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
         raise TrainingError(f"The network gives {shapes}; one output of shape (None, classes) is needed.")
     if shapes[0][1] < 2:
-        raise TrainingError("The network gives one number a picture; two classes need two outputs with a softmax.")
+        raise TrainingError("The network gives one number an image; two classes need two outputs with a softmax.")
     return shapes[0][1]
 
 
-def servable(model: keras.Model, scaling: Scaling, outputs: Outputs, pictures: NDArray[np.uint8]) -> keras.Model:
+def servable(model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDArray[np.uint8]) -> keras.Model:
     """The network with its scaling in front and, where it gives logits, a softmax behind.
 
-    With `outputs="detect"` its answers to `pictures`, uint8 (n, height, width, channels), decide what it gives.
+    With `outputs="detect"` its answers to `images`, uint8 (n, height, width, channels), decide what it gives.
     Takes float32 pixels 0..255, gives float32 (n, classes). Raises TrainingError when that can't be told.
     """
     image = keras.Input(input_of(model).shape, name="image")
     raw = model(scaled(image, scaling), training=False)
     if outputs == "detect":
-        outputs = detect_outputs(keras.Model(image, raw).predict(pictures.astype(np.float32), verbose=0))
+        outputs = detect_outputs(keras.Model(image, raw).predict(images.astype(np.float32), verbose=0))
     if outputs == "logits":
         raw = keras.layers.Softmax(dtype="float32", name="softmax")(raw)
     return keras.Model(image, raw, name=model.name)

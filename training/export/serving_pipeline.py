@@ -1,4 +1,4 @@
-"""The service's own way from the bytes of a picture to probabilities, for measuring what will really be served."""
+"""The service's own way from the bytes of an image to probabilities, for measuring what will really be served."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -29,13 +29,13 @@ class ServicePath:
         self._session = Session(graph, expects, classes, usable_cores())
 
     def run(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of prepared pictures (n, height, width, channels). Raises TrainingError."""
+        """Probabilities (n, classes) of prepared images (n, height, width, channels). Raises TrainingError."""
         starts = range(0, len(images), batch_size)
         return np.concatenate([self._run(images[start : start + batch_size]) for start in starts])
 
-    def probabilities(self, pictures: Iterable[bytes]) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of picture files."""
-        prepared = (prepare_file(encoded, self._expects, self._preprocessing) for encoded in pictures)
+    def probabilities(self, images: Iterable[bytes]) -> NDArray[np.float32]:
+        """Probabilities (n, classes) of image files."""
+        prepared = (prepare_file(encoded, self._expects, self._preprocessing) for encoded in images)
         return np.concatenate([self._run(np.stack(batch)) for batch in _batched(prepared)])
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -45,7 +45,7 @@ class ServicePath:
             raise TrainingError(f"The graph gives no answers that could be used: {error.message}") from error
 
     def score(self, split: Split) -> Scores:
-        """How good the graph is on a whole split, every picture sent through as a file."""
+        """How good the graph is on a whole split, every image sent through as a file."""
         return score(self.probabilities(split.encoded(index) for index in range(len(split))), split.labels)
 
 

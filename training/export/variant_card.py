@@ -21,7 +21,7 @@ def renew_card(
 ) -> None:
     """Writes the new version's number and its graphs into the card in `folder`; without a card, a short one.
 
-    `note` is what must be known of the pictures.
+    `note` is what must be known of the images.
     """
     path = folder / FILE_NAME
     text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -42,12 +42,12 @@ def precisions(manifest: Manifest, command: str, calibrating: int, note: str | N
     rows += [_row(variant) for variant in manifest.variants]
     told = [_told(variant) for variant in manifest.variants if variant.precision != "float32"]
     return (
-        f"{SECTION}\n\nAccuracies on training pictures held out, by which a graph is accepted, and on the test set, "
-        "which decides nothing; difference of a probability over test pictures."
+        f"{SECTION}\n\nAccuracies on training images held out, by which a graph is accepted, and on the test set, "
+        "which decides nothing; difference of a probability over test images."
         + (f" {note}" if note else "")
         + "\n\n"
         + "\n".join(rows)
-        + f"\n\nint8 was calibrated on {calibrating:,} other training pictures. "
+        + f"\n\nint8 was calibrated on {calibrating:,} other training images. "
         + " ".join(told)
         + f" Made by `{command}`."
     )

@@ -119,7 +119,7 @@ class Bookkeeping(keras.callbacks.Callback):
         self,
         run: Run,
         progress: Progress,
-        pictures: int,
+        images: int,
         recipe: Recipe,
         schedule: Schedule,
         say: Say,
@@ -129,7 +129,7 @@ class Bookkeeping(keras.callbacks.Callback):
         self._writes = writes
         self._run = run
         self._progress = progress
-        self._pictures = pictures
+        self._images = images
         self._recipe = recipe
         self._schedule = schedule
         self._say = say
@@ -161,7 +161,7 @@ class Bookkeeping(keras.callbacks.Callback):
             **figures,
             "learning_rate": self._schedule.at_end_of(epoch),
             "seconds": round(now - self._started_s, 3),
-            "images_per_s": round(self._pictures / ((self._trained_s or now) - self._started_s), 1),
+            "images_per_s": round(self._images / ((self._trained_s or now) - self._started_s), 1),
         }
 
 

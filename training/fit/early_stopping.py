@@ -1,4 +1,4 @@
-"""What the validation pictures say of a run so far: its best epoch, and for how long nothing better has come.
+"""What the validation images say of a run so far: its best epoch, and for how long nothing better has come.
 
 All of it follows from the run's history, so that a resumed run decides as an uninterrupted one would have.
 """

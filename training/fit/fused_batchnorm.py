@@ -24,13 +24,13 @@ def _fuse(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, computed by TensorFlow's FusedBatchNormV3 over pictures (batch, height, width, channels).
+    """Keras' layer, computed by TensorFlow's FusedBatchNormV3 over images (batch, height, width, channels).
 
     Its moving variance is that of the population, n / (n - 1) times that of the batch; Keras takes the latter.
     """
 
     def __init__(self, **kwargs) -> None:
-        super().__init__(**kwargs, autocast=False)  # the operation takes bfloat16 pictures and float32 variables
+        super().__init__(**kwargs, autocast=False)  # the operation takes bfloat16 images and float32 variables
 
     def call(self, inputs, training=None, mask=None):
         if len(inputs.shape) != 4 or self.axis not in (-1, 3):

@@ -33,7 +33,7 @@ from training.runs.run_folder import Run
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, on which pictures, by whom, and who is told. `tensorboard` has the epochs logged for it too."""
+    """What is trained, on which images, by whom, and who is told. `tensorboard` has the epochs logged for it too."""
 
     run: Run
     recipe: Recipe

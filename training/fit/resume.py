@@ -12,13 +12,13 @@ from training.runs import run_folder
 from training.runs.run_folder import Run
 
 ORIGIN = ("folder", "digest", "skip_bad")
-"""What tells a folder's pictures, of all that a run records of them."""
+"""What tells a folder's images, of all that a run records of them."""
 
 
 def latest(runs_dir: Path, name: str, recipe: Recipe, place: Place, weights: Path | None = None) -> Run | None:
     """The last run of that name, finished or not, with this recipe, data, note and weights; None where there is none.
 
-    Pictures in a folder count as others once a file has come, gone, or another size. Raises TrainingError when they
+    Images in a folder count as others once a file has come, gone, or another size. Raises TrainingError when they
     are not there.
     """
     candidates = [run for run in reversed(run_folder.all_of(runs_dir, name)) if _is_of(run, recipe)]

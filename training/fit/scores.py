@@ -1,4 +1,4 @@
-"""How good a network is on labelled pictures: accuracy, loss, confusion. The network may be Keras' or the service's."""
+"""How good a network is on labelled images: accuracy, loss, confusion. The network may be Keras' or the service's."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,14 +15,14 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network got right. `confusion[i][j]` counts pictures of class i that were called class j."""
+    """What a network got right. `confusion[i][j]` counts images of class i that were called class j."""
 
-    pictures: int
+    images: int
     accuracy: float
     loss: float
     confusion: list[list[int]]
     per_class_accuracy: list[float | None]
-    """None for a class without pictures."""
+    """None for a class without images."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -36,7 +36,7 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
     right, totals = confusion.diagonal(), confusion.sum(axis=1)
     of_the_right_one = probabilities[np.arange(count), labels].astype(np.float64)
     return Scores(
-        pictures=count,
+        images=count,
         accuracy=float(right.sum() / count),
         loss=float(-np.log(np.clip(of_the_right_one, 1e-12, 1.0)).mean()),
         confusion=confusion.tolist(),
@@ -45,7 +45,7 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
 
 
 def evaluate_network(model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int) -> Scores:
-    """Scores a Keras network that gives logits, on the pictures at `indices`."""
+    """Scores a Keras network that gives logits, on the images at `indices`."""
     batches = EvaluationBatches(split, indices, classes, BATCH_SIZE)
     with own_errors(batches):
         logits = model.predict(batches, verbose=0)

@@ -81,10 +81,10 @@ def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False
 
 
 def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
-    """The recipe's network for the data set's pictures and classes, as it is trained.
+    """The recipe's network for the data set's images and classes, as it is trained.
 
     `weights` is where those of Keras' applications come from. Raises TrainingError for an unknown network or option,
-    and for pictures that are too small.
+    and for images that are too small.
     """
     _check_options(recipe)
     *_, channels = dataset.train.shape
@@ -153,7 +153,7 @@ def _finish(job: Job, model: keras.Model) -> None:
 
 @contextmanager
 def _held(run: Run) -> Iterator[None]:
-    """The run's lock. Whoever had it before may have finished the run while we loaded its pictures."""
+    """The run's lock. Whoever had it before may have finished the run while we loaded its images."""
     with sole_writer(run):
         _check_unfinished(run)
         yield
@@ -172,11 +172,11 @@ def _check_unfinished(run: Run) -> None:
 def _announce(job: Job) -> None:
     job.say(f"run {job.run.folder}")
     if skipped := job.dataset.origin.get("skipped"):
-        job.say(f"pictures left out because they cannot be read: {len(skipped):,}, named in run.json")
+        job.say(f"images left out because they cannot be read: {len(skipped):,}, named in run.json")
     if team := job.team.describe():
         job.say(f"processes: {team['processes']}, devices: {team['devices']} ({team['device']})")
         if uneven := len(job.portions.train) - job.team.share.usable(len(job.portions.train)):
-            job.say(f"pictures left out of each epoch, other ones every time, to share the rest evenly: {uneven}")
+            job.say(f"images left out of each epoch, other ones every time, to share the rest evenly: {uneven}")
 
 
 def _chosen(model: keras.Model, progress: Progress) -> Arrays:
@@ -224,9 +224,9 @@ def _facts(recipe: Recipe, dataset: Dataset, model: keras.Model, given_note: str
             "title": dataset.title,
             "note": dataset.note,
             "given_note": given_note,
-            "training_pictures": len(portions.train),
-            "validation_pictures": len(portions.validation),
-            "test_pictures": len(portions.test),
+            "training_images": len(portions.train),
+            "validation_images": len(portions.validation),
+            "test_images": len(portions.test),
             "origin": dict(dataset.origin),
         },
         "labels": list(dataset.labels),

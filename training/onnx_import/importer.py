@@ -1,7 +1,7 @@
 """`convoy-train import`: a network made elsewhere becomes a version, once it answers as its own file does.
 
 What is missing for the service's contract is added to the graph; what the user says of the network is tried on
-pictures before anything is published.
+images before anything is published.
 """
 
 import re
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from service.imaging.preprocess import prepare
 from service.model_store.manifest import Input, Preprocessing
-from training.data.datasets.image_files import read_picture
+from training.data.datasets.image_files import read_image
 from training.errors import TrainingError
-from training.export.golden_samples import generated_pictures
+from training.export.golden_samples import generated_images
 from training.export.labels import Classes, read_classes
 from training.export.parity import SUFFIXES, Sample, check_parity, sample_folder
 from training.export.publish import publish
@@ -36,7 +36,7 @@ from training.onnx_import.wrap import Contract, adapt
 
 RESIZE = re.compile(r"(shorter|squash):([1-9][0-9]{0,3})")
 NOISE = 56
-"""Pictures of noise beside the generated ones, where the user gives none."""
+"""Images of noise beside the generated ones, where the user gives none."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the network is tried on: pictures of known class to judge by, and any to compare graphs with."""
+    """What the network is tried on: images of known class to judge by, and any to compare graphs with."""
 
     check: Path | None = None
-    pictures: Path | None = None
+    images: Path | None = None
     anyway: bool = False
 
 
@@ -148,9 +148,9 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial
         if not trial.anyway:
             object_to(checked, foreign.original, contract)
         if checked.known.any():
-            metrics = {"check_accuracy": checked.accuracy(checked.answers), "check_pictures": int(checked.known.sum())}
+            metrics = {"check_accuracy": checked.accuracy(checked.answers), "check_images": int(checked.known.sum())}
     parity = check_parity(foreign, path, _sample(trial, contract.input, foreign.preprocessing))
-    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.pictures} pictures")
+    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     made = Made(
         name=name,
         version=version,
@@ -167,7 +167,7 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial
 
 
 def _preprocessing(said: Said, taken: Taken) -> tuple[Preprocessing, int | None]:
-    """How pictures are brought to the input, and the side of it where the user says one."""
+    """How images are brought to the input, and the side of it where the user says one."""
     common = {"interpolation": said.interpolation, "background": said.background}
     if said.resize is None:
         return Preprocessing(**common), said.crop
@@ -194,21 +194,21 @@ def _check_scaling(said: Said, taken: Taken) -> None:
     if taken.dtype == "uint8" and (said.scale, set(said.mean), set(said.std)) != (1.0, {0.0}, {1.0}):
         raise TrainingError("The network takes whole pixels, uint8: leave out --scale, --mean and --std.")
     if said.bgr and taken.channels != 3:
-        raise TrainingError("--channels bgr is for networks that take colour pictures.")
+        raise TrainingError("--channels bgr is for networks that take colour images.")
 
 
 def _sample(trial: Trial, expects: Input, how: Preprocessing) -> Sample:
-    """The pictures for the parity check: the user's, or generated ones."""
-    folder = trial.pictures or trial.check
+    """The images for the parity check: the user's, or generated ones."""
+    folder = trial.images or trial.check
     if folder is not None:
         return sample_folder(folder, expects, how)
     images = _generated(expects)
-    return Sample([f"generated picture {index}" for index in range(len(images))], images, images)
+    return Sample([f"generated image {index}" for index in range(len(images))], images, images)
 
 
 def _generated(expects: Input) -> NDArray[np.uint8]:
     noise = np.random.default_rng(1).integers(0, 256, (NOISE, *expects.shape), np.uint8)
-    return np.concatenate([generated_pictures(expects), noise])
+    return np.concatenate([generated_images(expects), noise])
 
 
 def _contract(said: Said, taken: Taken, output: str, expects: Input, original: Original) -> Contract:
@@ -258,4 +258,4 @@ def _checked(folder: Path, foreign: _Foreign, path: ServicePath) -> Checked:
 def _prepared(paths: list[Path], foreign: _Foreign) -> Iterator[NDArray[np.uint8]]:
     how = foreign.preprocessing
     for path in paths:
-        yield prepare(read_picture(path, foreign.contract.input.channels, how.background), foreign.contract.input, how)
+        yield prepare(read_image(path, foreign.contract.input.channels, how.background), foreign.contract.input, how)

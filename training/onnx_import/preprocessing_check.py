@@ -1,4 +1,4 @@
-"""Was the user right about a foreign network? Its answers to pictures of known classes, and those to other guesses."""
+"""Was the user right about a foreign network? Its answers to images of known classes, and those to other guesses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from training.onnx_import.wrap import Contract
 
 SHOWN = 5
 FEWEST = 5
-"""Pictures of known class from which a verdict is drawn."""
+"""Images of known class from which a verdict is drawn."""
 MARGIN = 0.1
 """How much more accurate another guess must be to cast doubt on the user's."""
 COMMON: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
@@ -32,7 +32,7 @@ COMMON: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Checked:
-    """Pictures of the user's with the graph's answers. `truths` are their classes, -1 where not known."""
+    """Images of the user's with the graph's answers. `truths` are their classes, -1 where not known."""
 
     names: list[str]
     images: NDArray[np.uint8]
@@ -44,7 +44,7 @@ class Checked:
         return self.truths >= 0
 
     def accuracy(self, answers: NDArray) -> float:
-        """Of the pictures of known class."""
+        """Of the images of known class."""
         return float((answers[self.known].argmax(axis=1) == self.truths[self.known]).mean())
 
     def lines(self, classes: Classes) -> Iterator[str]:
@@ -54,7 +54,7 @@ class Checked:
             top = np.argsort(-self.answers, axis=1)[self.known, :SHOWN]
             in_top = float((top == self.truths[self.known, None]).any(axis=1).mean())
             count = int(self.known.sum())
-            yield f"accuracy {right:.1%}, among the first {SHOWN} {in_top:.1%}, over {count} pictures of known class"
+            yield f"accuracy {right:.1%}, among the first {SHOWN} {in_top:.1%}, over {count} images of known class"
         else:
             yield "accuracy unknown: no folder or file is named after a class"
         for index in np.argsort(-self.answers.max(axis=1), kind="stable")[:SHOWN]:
@@ -68,7 +68,7 @@ def truths_of(paths: list[Path], folder: Path, classes: Classes) -> NDArray[np.i
 
 
 def object_to(checked: Checked, original: Original, contract: Contract) -> None:
-    """Raises TrainingError when the pictures speak against what the user said, naming a better guess if any."""
+    """Raises TrainingError when the images speak against what the user said, naming a better guess if any."""
     count = int(checked.known.sum())
     if count < FEWEST:
         return
@@ -76,12 +76,12 @@ def object_to(checked: Checked, original: Original, contract: Contract) -> None:
     best, flags = max((accuracy, flags) for flags, accuracy in _others(checked, original, contract))
     if best >= given + max(MARGIN, 2 / count):
         raise TrainingError(
-            f"The network knows {given:.1%} of the {count} pictures so, and {best:.1%} with {flags}: nothing was "
+            f"The network knows {given:.1%} of the {count} images so, and {best:.1%} with {flags}: nothing was "
             "published. Say that, or --anyway."
         )
     if given * contract.classes <= 2:
         raise TrainingError(
-            f"The network knows {given:.1%} of the {count} pictures, no more than chance: are the labels in its order, "
+            f"The network knows {given:.1%} of the {count} images, no more than chance: are the labels in its order, "
             "and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --anyway does it."
         )
 

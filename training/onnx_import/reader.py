@@ -35,11 +35,11 @@ class Taken:
     batch: int | None
 
     def input(self, side: int | None) -> Input:
-        """The size of picture; `side` stands in where the graph takes any. Raises TrainingError."""
+        """The size of image; `side` stands in where the graph takes any. Raises TrainingError."""
         height, width = (own or side for own in self.sides)
         if height is None or width is None:
             raise TrainingError(
-                "The graph takes pictures of any size: say which, with --resize squash:N, or shorter:N and --crop M."
+                "The graph takes images of any size: say which, with --resize squash:N, or shorter:N and --crop M."
             )
         if side is not None and (height, width) != (side, side):
             raise TrainingError(f"The graph takes {width}x{height} pixels (width x height), not {side}x{side}.")
@@ -63,7 +63,7 @@ def taken_by(path: Path, model: onnx.ModelProto, layout: Layout | None, dtype: s
     """What the graph takes; what the user says of it must agree. Raises TrainingError."""
     if len(model.graph.input) != 1:
         names = ", ".join(tensor.name for tensor in model.graph.input) or "none"
-        raise TrainingError(f"{path} has {len(model.graph.input)} inputs ({names}); a classifier takes one, pictures.")
+        raise TrainingError(f"{path} has {len(model.graph.input)} inputs ({names}); a classifier takes one, images.")
     tensor = model.graph.input[0]
     shape = [d.dim_value if d.HasField("dim_value") else None for d in tensor.type.tensor_type.shape.dim]
     found = DTYPES.get(tensor.type.tensor_type.elem_type)
@@ -157,7 +157,7 @@ def _at_known_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _layout(path: Path, shape: list[int | None], said: Layout | None) -> Layout:
     if len(shape) != 4:
-        raise TrainingError(f"{path} takes {_shown(shape)}; a batch of pictures has four dimensions.")
+        raise TrainingError(f"{path} takes {_shown(shape)}; a batch of images has four dimensions.")
     fitting: list[Layout] = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] in (1, 3)]
     if said is not None and said in fitting:
         return said

@@ -16,7 +16,7 @@ ANY_BATCH = 32
 
 
 class Original:
-    """The file's graph. Pictures are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
+    """The file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
     def __init__(self, path: Path, model: onnx.ModelProto, taken: Taken, output: str) -> None:
         """Raises TrainingError when onnxruntime refuses the graph."""
@@ -31,18 +31,18 @@ class Original:
         except Exception as error:  # onnxruntime's own classes share no public base
             raise TrainingError(f"onnxruntime refuses {path}: {_first_line(error)}") from error
 
-    def answers(self, pictures: NDArray, contract: Contract) -> NDArray:
+    def answers(self, images: NDArray, contract: Contract) -> NDArray:
         """What the graph itself gives, as it gives it, for pixels scaled and ordered as the contract says."""
-        pixels = pictures[..., ::-1] if contract.bgr else pictures
+        pixels = images[..., ::-1] if contract.bgr else images
         if self._taken.dtype != "uint8":
             pixels = (pixels * np.float32(contract.scale) - np.float32(contract.mean)) / np.float32(contract.std)
         if self._taken.layout == "nchw":
             pixels = pixels.transpose(0, 3, 1, 2)
         return self._run(np.ascontiguousarray(pixels.astype(self._taken.dtype)))
 
-    def probabilities(self, pictures: NDArray, contract: Contract) -> NDArray[np.float64]:
+    def probabilities(self, images: NDArray, contract: Contract) -> NDArray[np.float64]:
         """Probabilities (n, classes), as the contract reads the graph's answers."""
-        rows = self.answers(pictures, contract).reshape(len(pictures), -1).astype(np.float64)
+        rows = self.answers(images, contract).reshape(len(images), -1).astype(np.float64)
         rows = rows[:, 1:] if contract.drop_first else rows
         if contract.logits:
             return softmax(rows)
@@ -58,10 +58,10 @@ class Original:
                 for start in range(0, len(padded), size)
             ]
         except Exception as error:
-            raise TrainingError(f"{self._path} fails on pictures: {_first_line(error)}") from error
+            raise TrainingError(f"{self._path} fails on images: {_first_line(error)}") from error
         if any(len(part) != len(padded[i * size : (i + 1) * size]) for i, part in enumerate(parts)):
             raise TrainingError(
-                f"{self._path} does not give one answer a picture; is {self._output!r} the right output?"
+                f"{self._path} does not give one answer an image; is {self._output!r} the right output?"
             )
         return np.concatenate(parts)[: len(pixels)]
 

@@ -24,7 +24,7 @@ class Contract:
     """What was found out and said of a foreign network.
 
     It takes (pixel * scale - mean) / std, `mean` and `std` one value or one a channel in the network's own order, which
-    is BGR where `bgr`. It gives `gives` numbers a picture, logits or probabilities.
+    is BGR where `bgr`. It gives `gives` numbers an image, logits or probabilities.
     """
 
     taken: Taken
@@ -35,7 +35,7 @@ class Contract:
     needs_cast: bool = False
     """Whether what it gives is not float32."""
     needs_reshape: bool = False
-    """Whether what it gives is not one row a picture, but has sides of 1 besides."""
+    """Whether what it gives is not one row an image, but has sides of 1 besides."""
     bgr: bool = False
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
@@ -105,7 +105,7 @@ def _before(contract: Contract, reversed_inside: bool) -> Iterator[onnx.NodeProt
 
 
 def _after(contract: Contract) -> Iterator[onnx.NodeProto | TensorProto]:
-    """From what the network gives to `probabilities`: one row a picture, the first class gone, sums of 1."""
+    """From what the network gives to `probabilities`: one row an image, the first class gone, sums of 1."""
     last = INSIDE + contract.output
     if contract.needs_cast:
         yield helper.make_node("Cast", [last], ["given"], to=TensorProto.FLOAT)

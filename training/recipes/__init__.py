@@ -10,7 +10,7 @@ from training.recipes import (
     imagenette,
     mnist_lenet5,
     mnist_mlp,
-    own_pictures,
+    own_images,
     xo,
 )
 from training.recipes.base import Recipe, nearest
@@ -36,11 +36,11 @@ def find_recipe(name: str) -> Recipe:
     """The recipe called `name`, or the one for a network of that name. Raises TrainingError naming the nearest one."""
     if name in RECIPES:
         return RECIPES[name]
-    if name in own_pictures.NETWORKS:
-        return own_pictures.recipe_for(name)
-    raise TrainingError(f"There is no recipe called {name!r}: {nearest(name, [*RECIPES, *own_pictures.NETWORKS])}")
+    if name in own_images.NETWORKS:
+        return own_images.recipe_for(name)
+    raise TrainingError(f"There is no recipe called {name!r}: {nearest(name, [*RECIPES, *own_images.NETWORKS])}")
 
 
 def is_recipe(name: str) -> bool:
     """Whether `find_recipe` knows it."""
-    return name in RECIPES or name in own_pictures.NETWORKS
+    return name in RECIPES or name in own_images.NETWORKS

@@ -36,14 +36,14 @@ class Recipe:
     """The network sees (pixel / 255 - mean) / std, one value for all channels or one for each."""
 
     side_px: int | None = None
-    """Folders of pictures: the network sees them so many pixels wide and high. None: the architecture's own size."""
+    """Folders of images: the network sees them so many pixels wide and high. None: the architecture's own size."""
     resize: Literal["shorter", "squash"] = "shorter"
-    """Folders of pictures, when evaluated and served: the shorter side is scaled to `shorter_px` and the middle cut
+    """Folders of images, when evaluated and served: the shorter side is scaled to `shorter_px` and the middle cut
     out, or the whole is squeezed into the square."""
     shorter_px: int | None = None
     """None: 8/7 of the network's side, as 256 for 224."""
     test_share: float = 0.2
-    """About so much of each class of a folder without `val/` is the test set, drawn picture by picture by `seed`."""
+    """About so much of each class of a folder without `val/` is the test set, drawn image by image by `seed`."""
 
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
@@ -73,12 +73,12 @@ class Recipe:
     are what is validated and kept. 0: none is kept."""
 
     shift_px: int = 0
-    """Pictures move by up to so many pixels on both axes: the same as a random crop of the padded picture."""
+    """Images move by up to so many pixels on both axes: the same as a random crop of the padded image."""
     shift_fill: Literal["black", "reflect"] = "black"
     flip: bool = False
     crop_area: tuple[float, ...] = ()
-    """Random parts of the pictures, scaled to the input (Szegedy et al. 2014, section 6): least and greatest share of
-    the picture's area, `0.08,1` in the paper. Empty: whole pictures."""
+    """Random parts of the images, scaled to the input (Szegedy et al. 2014, section 6): least and greatest share of
+    the image's area, `0.08,1` in the paper. Empty: whole images."""
     crop_aspect: tuple[float, ...] = (3 / 4, 4 / 3)
     """Least and greatest width over height of these parts."""
     brightness: float = 0.0
@@ -88,20 +88,20 @@ class Recipe:
     lighting: float = 0.0
     """Deviation of AlexNet's shifts of colour along the principal axes of ImageNet's colours; 0.1 there."""
     cutout_px: int = 0
-    """Side of a square that is painted over, somewhere on each picture."""
+    """Side of a square that is painted over, somewhere on each image."""
     mixup: float = 0.0
-    """Pictures and labels are mixed in pairs, with shares from Beta(mixup, mixup); 0.2 is usual."""
+    """Images and labels are mixed in pairs, with shares from Beta(mixup, mixup); 0.2 is usual."""
 
     on_device: bool = False
-    """With JAX: the training pictures lie in the device's memory and are shifted, flipped and cut out there, with the
-    same result. For data sets that are no folders; the other changes of pictures are made on the host only."""
+    """With JAX: the training images lie in the device's memory and are shifted, flipped and cut out there, with the
+    same result. For data sets that are no folders; the other changes of images are made on the host only."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the layers compute in while training. Weights, batch statistics and the kept network are float32 always."""
     epochs: int = 10
     batch_size: int = 128
     validation: int | float = 5000
-    """Pictures split off the training set, drawn by `seed`, to choose and to stop by; below 1, their share of it.
+    """Images split off the training set, drawn by `seed`, to choose and to stop by; below 1, their share of it.
     0: none, keep the last."""
     watch: Literal["accuracy", "loss"] = "accuracy"
     """The validation figure that says what an improvement is: for `keep`, `patience` and `plateau_epochs`."""
@@ -110,7 +110,7 @@ class Recipe:
     patience: int = 0
     """Epochs without an improvement after which a run ends early. 0: it never does."""
     limit: int | None = None
-    """At most so many pictures for training, for validation and for the test each: for trying things out."""
+    """At most so many images for training, for validation and for the test each: for trying things out."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -126,8 +126,8 @@ class Recipe:
         if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
             raise TrainingError("mean and std need the same number of values, and every std must be positive.")
         if not self.validation and (needing := self._needs_validation()):
-            raise TrainingError(f"{needing} needs validation pictures: set validation, or leave it out.")
-        self._check_pictures()
+            raise TrainingError(f"{needing} needs validation images: set validation, or leave it out.")
+        self._check_images()
         if self.schedule == "step" and not self.milestones:
             raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
         if self.frozen_epochs and not self.architecture.startswith(APPLICATION):
@@ -143,7 +143,7 @@ class Recipe:
             return f"patience={self.patience}"
         return "schedule=plateau" if self.schedule == "plateau" else ""
 
-    def _check_pictures(self) -> None:
+    def _check_images(self) -> None:
         if self.side_px and self.shorter_px and self.shorter_px < self.side_px:
             raise TrainingError(f"shorter_px is {self.shorter_px}, too little to cut side_px={self.side_px} out of.")
         if not 0 < self.test_share < 1:
@@ -155,7 +155,7 @@ class Recipe:
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
         if self.crop_area and self.crop_area[1] > 1:
-            raise TrainingError("crop_area is a share of the picture: at most 1.")
+            raise TrainingError("crop_area is a share of the image: at most 1.")
         if self.on_device and (other := self._made_on_the_host()):
             raise TrainingError(f"{other} is made on the host only: leave it out, or set on_device=false.")
 

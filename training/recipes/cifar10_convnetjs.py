@@ -1,7 +1,7 @@
 """ConvNetJS' demonstration on CIFAR-10 (Karpathy 2014): three convolutions, 22,466 parameters, trained in the browser.
 
-From its page: pixels / 255 - 0.5, mini-batches of 4, weight decay 1e-4, random shifts and mirrored pictures. It uses
-Adadelta, one picture after the other for as long as the page is open, which is not here: Nesterov momentum and a
+From its page: pixels / 255 - 0.5, mini-batches of 4, weight decay 1e-4, random shifts and mirrored images. It uses
+Adadelta, one image after the other for as long as the page is open, which is not here: Nesterov momentum and a
 one-cycle schedule (Smith and Topin 2017) take its place.
 """
 

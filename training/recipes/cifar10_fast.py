@@ -1,7 +1,7 @@
 """CIFAR-10 in a minute or two of one GPU: after David Page, "How to train your ResNet", 2018, at twice his epochs.
 
 Network, batch, momentum, weight decay, the peak of the rate after a fifth of the run, mirroring, crops out of padded
-pictures and cutout are his, and so is label smoothing (his part 8). He trained for 24 epochs in float16.
+images and cutout are his, and so is label smoothing (his part 8). He trained for 24 epochs in float16.
 """
 
 from training.recipes.base import Recipe

@@ -1,6 +1,6 @@
 """ResNet-20 on CIFAR-10: He et al. 2015, section 4.2 (91.25 % in 182 epochs), shortened to what a CPU does in an hour.
 
-Batch size, crop and flip are the paper's; the crop's margins mirror the picture instead of being black. The one-cycle
+Batch size, crop and flip are the paper's; the crop's margins mirror the image instead of being black. The one-cycle
 schedule (Smith and Topin 2017, "Super-convergence"), Nesterov momentum and a weight decay of 5e-4 in place of 1e-4 make
 up for most of the epochs left out.
 """

@@ -1,4 +1,4 @@
-"""One's own few pictures, and a network that has seen ImageNet's million: first its new last layer learns, then all.
+"""One's own few images, and a network that has seen ImageNet's million: first its new last layer learns, then all.
 
 After Keras' guide "Transfer learning & fine-tuning", with a cosine where that has a constant rate.
 """
@@ -7,7 +7,7 @@ from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="fine-tune",
-    about="a network of Keras' applications (--from keras:NAME) on your own pictures",
+    about="a network of Keras' applications (--from keras:NAME) on your own images",
     dataset="folder",
     architecture="keras:MobileNetV3Small",
     optimizer="adamw",

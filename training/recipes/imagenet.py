@@ -2,8 +2,8 @@
 
 Each value is its paper's unless a comment says otherwise. Common to all: the mean of ImageNet's training pixels is
 taken off each colour and nothing divides it, as in AlexNet's section 2, to which the others refer; random parts are
-squares cut out of pictures of 4:3, which ImageNet's mostly are. Their tests on ten or more crops are left out: a
-picture is tested once, by its middle.
+squares cut out of images of 4:3, which ImageNet's mostly are. Their tests on ten or more crops are left out: an
+image is tested once, by its middle.
 """
 
 from training.recipes.base import Recipe
@@ -14,7 +14,7 @@ CROP_PX = 224
 
 
 def _shares(*shorter_px: int) -> tuple[float, float]:
-    """The share of a crop of 224x224 in a picture of 4:3, scaled to the largest and smallest of these shorter sides."""
+    """The share of a crop of 224x224 in an image of 4:3, scaled to the largest and smallest of these shorter sides."""
     shares = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
     return round(min(shares), 3), round(max(shares), 3)
 

@@ -4,7 +4,7 @@ from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="xo",
-    about="the X/O toy on generated pictures, 758 parameters, in seconds",
+    about="the X/O toy on generated images, 758 parameters, in seconds",
     dataset="xo",
     architecture="xo",
     mean=(0.5,),

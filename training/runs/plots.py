@@ -1,4 +1,4 @@
-"""Pictures of runs: curves, one run's or several', and confusion matrices. Small PNGs, drawn without a display."""
+"""Images of runs: curves, one run's or several', and confusion matrices. Small PNGs, drawn without a display."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def plot_curves(history: Sequence[Row], path: Path) -> None:
 
 
 def plot_comparison(histories: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Loss and accuracy of several runs by name: of the validation pictures, or the training ones where there are none.
+    """Loss and accuracy of several runs by name: of the validation images, or the training ones where there are none.
 
     The losses of runs that were trained for different ones are drawn all the same; the accuracies tell more.
     """

@@ -57,8 +57,8 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     raise ClientGone
 
 
-def pictures_about(content_type: bytes, body: bytes) -> int:
-    """How many pictures a batch holds, in a thousandth of the time that reading it takes; seldom wrong, by chance."""
+def images_about(content_type: bytes, body: bytes) -> int:
+    """How many images a batch holds, in a thousandth of the time that reading it takes; seldom wrong, by chance."""
     return body.count(b"filename=" if content_type.startswith(MULTIPART) else b'"data"')
 
 
@@ -93,8 +93,8 @@ async def files_of(content_type: bytes, body: bytes, field: str, most: int) -> l
         await form.close()
 
 
-async def picture_of(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """One encoded picture: the raw body, or the `file` of a multipart form. Raises as above."""
+async def image_of(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """One encoded image: the raw body, or the `file` of a multipart form. Raises as above."""
     body = await read_body(scope, receive, limit_bytes)
     content_type = header(scope, b"content-type")
     if not content_type.startswith(MULTIPART):

@@ -69,7 +69,7 @@ def from_base64(text: object, name: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError, binascii.Error):
-        raise BadTensor(f"{name} is not a picture in base64.") from None
+        raise BadTensor(f"{name} is not an image in base64.") from None
 
 
 def check_count(count: int, max_images: int) -> None:

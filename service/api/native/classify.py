@@ -1,5 +1,5 @@
-"""The hot endpoints: one picture, or many, to their labels. Plain ASGI callables: FastAPI's own routing would halve
-the throughput of a tiny picture."""
+"""The hot endpoints: one image, or many, to their labels. Plain ASGI callables: FastAPI's own routing would halve
+the throughput of a tiny image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import MULTIPART, files_of, header, picture_of, pictures_about, read_body
+from service.api.http.body import MULTIPART, files_of, header, image_of, images_about, read_body
 from service.api.http.deadline_headers import apply_headers
 from service.api.http.disconnect import UntilHangUp
 from service.api.http.errors import as_json
@@ -21,7 +21,7 @@ DEFAULT_TOP_K = 5
 
 
 class Classify:
-    """POST one picture: the raw body, or the file of a multipart form."""
+    """POST one image: the raw body, or the file of a multipart form."""
 
     path = "/api/v1/models/{model}/classify"
 
@@ -32,18 +32,18 @@ class Classify:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, top_k = query_of(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
-        picture = await picture_of(scope, receive, self._max_body_bytes)
+        image = await image_of(scope, receive, self._max_body_bytes)
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
             with UntilHangUp(scope):
-                row = await self._classifier.predict(journey, picture)
+                row = await self._classifier.predict(journey, image)
             predictions = best(row, journey.served.labels, top_k)
             body = json_bytes(_named(journey.served) | {"predictions": predictions})
         await send_answer(send, body, journey, JSON_HEADERS)
 
 
 class ClassifyBatch:
-    """POST many pictures: the files of a multipart form, or JSON with base64."""
+    """POST many images: the files of a multipart form, or JSON with base64."""
 
     path = "/api/v1/models/{model}/classify/batch"
 
@@ -57,19 +57,19 @@ class ClassifyBatch:
         self._classifier.admit(scope["path_params"]["model"], version)
         body = await read_body(scope, receive, self._max_body_bytes)
         content_type = header(scope, b"content-type")
-        self._classifier.admit(scope["path_params"]["model"], version, pictures_about(content_type, body))
-        pictures = await self._pictures(content_type, body)
-        del body  # as large as the pictures
+        self._classifier.admit(scope["path_params"]["model"], version, images_about(content_type, body))
+        images = await self._images(content_type, body)
+        del body  # as large as the images
         with self._classifier.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
             with UntilHangUp(scope):
-                rows = await self._classifier.predict_many(journey, [data for _, data in pictures])
+                rows = await self._classifier.predict_many(journey, [data for _, data in images])
             labels = journey.served.labels
-            results = [_result(name, row, labels, top_k) for (name, _), row in zip(pictures, rows, strict=True)]
+            results = [_result(name, row, labels, top_k) for (name, _), row in zip(images, rows, strict=True)]
             reply = json_bytes(_named(journey.served) | {"results": results})
         await send_answer(send, reply, journey, JSON_HEADERS)
 
-    async def _pictures(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
+    async def _images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
             return list(await files_of(content_type, body, "files", self._max_images))
         if content_type.startswith(b"application/json"):

@@ -1,4 +1,4 @@
-"""Why that answer? One picture to its explanation, as JSON with pictures in base64, or as one PNG."""
+"""Why that answer? One image to its explanation, as JSON with images in base64, or as one PNG."""
 
 import asyncio
 import base64
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import header, picture_of
+from service.api.http.body import header, image_of
 from service.api.http.deadline_headers import apply_headers
 from service.api.http.disconnect import UntilHangUp
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_answer
@@ -26,7 +26,7 @@ PNG_HEADERS: Headers = [(b"content-type", PNG)]
 
 
 class Explain:
-    """POST one picture: the raw body, or the file of a multipart form."""
+    """POST one image: the raw body, or the file of a multipart form."""
 
     path = "/api/v1/models/{model}/explain"
 
@@ -36,21 +36,21 @@ class Explain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, version, wanted = query_of(scope)
-        picture = await picture_of(scope, receive, self._max_body_bytes)
+        image = await image_of(scope, receive, self._max_body_bytes)
         as_png = PNG in header(scope, b"accept")
         with self._explainer.journey(scope["path_params"]["model"], version) as journey:
             apply_headers(scope, journey)
             with UntilHangUp(scope):
-                explanation = await self._explain(method, journey, picture, wanted)
+                explanation = await self._explain(method, journey, image, wanted)
                 body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, journey)
         await send_answer(send, body, journey, PNG_HEADERS if as_png else JSON_HEADERS)
 
-    async def _explain(self, method: str, journey: Journey, picture: bytes, wanted: str | None) -> Explanation:
+    async def _explain(self, method: str, journey: Journey, image: bytes, wanted: str | None) -> Explanation:
         if method == "occlusion":
-            return await self._explainer.occlude(journey, picture, wanted)
+            return await self._explainer.occlude(journey, image, wanted)
         if method == "features":
-            return await self._explainer.look_inside(journey, picture)
-        return await self._explainer.see(journey, picture)
+            return await self._explainer.look_inside(journey, image)
+        return await self._explainer.see(journey, image)
 
 
 def query_of(scope: Scope) -> tuple[str, str | None, str | None]:
@@ -97,8 +97,8 @@ def _told_heat(heat: Heat) -> dict[str, Any]:
 
 
 def _told_grid(stack: Stack) -> dict[str, Any]:
-    count, height, width, _ = stack.pictures.shape
-    shown = stack.pictures[:MOST_SHOWN]
+    count, height, width, _ = stack.images.shape
+    shown = stack.images[:MOST_SHOWN]
     return {
         "layer": stack.layer,
         "count": count,
@@ -115,7 +115,7 @@ def _drawn(explanation: Explanation, method: str, journey: Journey) -> bytes:
         return png(enlarged(heated(explanation.image, explanation.values)))
     if isinstance(explanation, Look):
         stacks = [explanation.insides.filters, *explanation.insides.layers]
-        return png(sheet([explanation.image, *(grid(s.pictures[:MOST_SHOWN]) for s in stacks if s is not None)]))
+        return png(sheet([explanation.image, *(grid(s.images[:MOST_SHOWN]) for s in stacks if s is not None)]))
     return png(enlarged(explanation.image))
 
 

@@ -1,4 +1,4 @@
-"""JSON of explanations, out. The pictures in it are PNG in base64."""
+"""JSON of explanations, out. The images in it are PNG in base64."""
 
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 
 
 class SeenInput(BaseModel):
-    """The picture after decoding and preprocessing, before normalisation."""
+    """The image after decoding and preprocessing, before normalisation."""
 
     height: int
     width: int
@@ -27,7 +27,7 @@ class Point(BaseModel):
 
 
 class ExplainReply(BaseModel):
-    """All methods: what was explained, and the picture as the network sees it."""
+    """All methods: what was explained, and the image as the network sees it."""
 
     model: str = Field(examples=["mnist-lenet5"])
     version: str = Field(examples=["1"])
@@ -46,7 +46,7 @@ class OcclusionReply(ExplainReply):
 
 
 class Grid(BaseModel):
-    """Pictures of one layer in rows of eight, each stretched from its own darkest to its brightest."""
+    """Images of one layer in rows of eight, each stretched from its own darkest to its brightest."""
 
     layer: str = Field(examples=["c1"])
     count: int = Field(description="How many there are.")

@@ -1,4 +1,4 @@
-"""What a version's export wrote for people: its card, and the pictures in it."""
+"""What a version's export wrote for people: its card, and the images in it."""
 
 import asyncio
 from pathlib import Path

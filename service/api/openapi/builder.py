@@ -19,8 +19,8 @@ from service.api.v2.schemas import ErrorText
 from service.errors import BadParameter, Forbidden, Unauthenticated
 from service.imaging.decode import FORMATS
 
-PICTURE = {"type": "string", "format": "binary"}
-ABOUT_PICTURES = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
+IMAGE = {"type": "string", "format": "binary"}
+ABOUT_IMAGES = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
 VERSION = {
     "name": "version",
     "in": "query",
@@ -42,8 +42,8 @@ EXPLAIN_PARAMETERS = [
     {
         "name": "method",
         "in": "query",
-        "description": "`occlusion`: which pixels speak for a class, found by covering the picture patch by patch. "
-        "`features`: filters and feature maps, of versions that were published with them. `input`: the picture as the "
+        "description": "`occlusion`: which pixels speak for a class, found by covering the image patch by patch. "
+        "`features`: filters and feature maps, of versions that were published with them. `input`: the image as the "
         "network sees it, which the others answer too.",
         "schema": {"type": "string", "enum": list(METHODS), "default": DEFAULT_METHOD},
     },
@@ -86,35 +86,35 @@ def _hot_paths() -> Json:
 
 
 def _classify() -> Json:
-    about = f"The picture is the body, or the one file of a form. {ABOUT_PICTURES}"
-    return _operation("classify", "Classify one picture", about, _one_picture(), ClassifyReply)
+    about = f"The image is the body, or the one file of a form. {ABOUT_IMAGES}"
+    return _operation("classify", "Classify one image", about, _one_image(), ClassifyReply)
 
 
 def _classify_batch() -> Json:
     content = {
-        "multipart/form-data": {"schema": _form("files", {"type": "array", "minItems": 1, "items": PICTURE})},
+        "multipart/form-data": {"schema": _form("files", {"type": "array", "minItems": 1, "items": IMAGE})},
     } | json_content(BatchRequest)
-    about = f"The answer keeps the order; a broken picture costs only its own entry. {ABOUT_PICTURES}"
-    return _operation("classify_batch", "Classify many pictures", about, content, BatchReply)
+    about = f"The answer keeps the order; a broken image costs only its own entry. {ABOUT_IMAGES}"
+    return _operation("classify_batch", "Classify many images", about, content, BatchReply)
 
 
 def _explain() -> Json:
     about = (
-        "JSON with pictures in base64, or one PNG with `Accept: image/png`. It runs in the background of the model's "
+        "JSON with images in base64, or one PNG with `Accept: image/png`. It runs in the background of the model's "
         "queue, at a bounded cost; when others are being made, it is refused with 429."
     )
-    operation = _operation("explain", "Explain one answer", about, _one_picture(), *EXPLAIN_REPLIES)
+    operation = _operation("explain", "Explain one answer", about, _one_image(), *EXPLAIN_REPLIES)
     operation["parameters"] = EXPLAIN_PARAMETERS
     operation["responses"]["200"]["description"] = "The explanation, by method."
-    operation["responses"]["200"]["content"]["image/png"] = {"schema": PICTURE}
+    operation["responses"]["200"]["content"]["image/png"] = {"schema": IMAGE}
     return operation
 
 
-def _one_picture() -> Json:
+def _one_image() -> Json:
     return {
-        "application/octet-stream": {"schema": PICTURE},
-        "image/*": {"schema": PICTURE},
-        "multipart/form-data": {"schema": _form("file", PICTURE)},
+        "application/octet-stream": {"schema": IMAGE},
+        "image/*": {"schema": IMAGE},
+        "multipart/form-data": {"schema": _form("file", IMAGE)},
     }
 
 

@@ -38,24 +38,24 @@ SERVER_TIMING: Json = {
 }
 BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 
-# A white stroke on black, 8 x 8: any model takes it, because pictures are scaled to its input.
+# A white stroke on black, 8 x 8: any model takes it, because images are scaled to its input.
 DRAWN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAGElEQVR42mNgYOBgEmD+w8TAxMDEwMAAAApeASDSagJWAAAAAElFTkSuQmCC"
-PICTURE: Json = {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [DRAWN]}
+ENCODED_IMAGE: Json = {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [DRAWN]}
 INFER_EXAMPLES: Json = {
-    "probabilities": {"summary": "A picture to all probabilities", "value": {"id": "1", "inputs": [PICTURE]}},
+    "probabilities": {"summary": "An image to all probabilities", "value": {"id": "1", "inputs": [ENCODED_IMAGE]}},
     "labels": {
-        "summary": "Two pictures to their three best classes",
+        "summary": "Two images to their three best classes",
         "value": {
-            "inputs": [PICTURE | {"shape": [2], "data": [DRAWN, DRAWN]}],
+            "inputs": [ENCODED_IMAGE | {"shape": [2], "data": [DRAWN, DRAWN]}],
             "outputs": [{"name": PROBABILITIES, "parameters": {"classification": 3}}],
         },
     },
 }
 PREDICT_EXAMPLES: Json = {
-    "row": {"summary": "A picture to all probabilities", "value": {"instances": [{"b64": DRAWN}]}},
+    "row": {"summary": "An image to all probabilities", "value": {"instances": [{"b64": DRAWN}]}},
     "column": {"summary": "The same as a column", "value": {"inputs": {IMAGE: [{"b64": DRAWN}]}}},
     "labels": {
-        "summary": "Two pictures to their three best classes",
+        "summary": "Two images to their three best classes",
         "value": {"instances": [{IMAGE: {"b64": DRAWN}}] * 2, "parameters": {"top_k": 3}},
     },
 }
@@ -94,7 +94,7 @@ def _infer(name: str, where: list[Json]) -> Json:
     return {
         "operationId": name,
         "tags": ["Open Inference Protocol V2"],
-        "summary": "Tensors or encoded pictures to probabilities or labels",
+        "summary": "Tensors or encoded images to probabilities or labels",
         "description": "Bodies may be compressed with gzip or deflate, and answers follow Accept-Encoding.",
         "parameters": [*where, JSON_LENGTH],
         "requestBody": {

@@ -34,7 +34,7 @@ START = """SwaggerUIBundle({
   tryItOutEnabled: true,
 });
 """
-# Swagger UI sets styles on its elements, and shows pictures of its own as data.
+# Swagger UI sets styles on its elements, and shows images of its own as data.
 STYLED = {"content-security-policy": f"{CONTENT_SECURITY.decode()}; style-src 'self' 'unsafe-inline'"}
 UNCHANGING = {"cache-control": "max-age=3600"}
 KINDS = {

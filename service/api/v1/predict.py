@@ -68,8 +68,8 @@ class Predict:
         if request.tensor is not None:
             journey.decoded()
             return await self._classifier.infer(journey, request.tensor)
-        assert request.pictures is not None
-        return all_good(await self._classifier.predict_many(journey, request.pictures))
+        assert request.images is not None
+        return all_good(await self._classifier.predict_many(journey, request.images))
 
 
 def v1_routes(registry: Registry) -> APIRouter:

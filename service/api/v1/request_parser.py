@@ -26,7 +26,7 @@ BASE64 = "b64"
 
 @dataclass(slots=True)
 class PredictRequest:
-    """One request: either `tensor`, uint8 (n, h, w, c), or `pictures`, n encoded ones.
+    """One request: either `tensor`, uint8 (n, h, w, c), or `images`, n encoded ones.
 
     `by_row` tells `instances` (one value an image) from `inputs` (all images as one value); `top_k` of 0 asks for all
     probabilities.
@@ -35,7 +35,7 @@ class PredictRequest:
     by_row: bool
     top_k: int
     tensor: NDArray[np.uint8] | None = None
-    pictures: list[bytes] | None = None
+    images: list[bytes] | None = None
 
 
 def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
@@ -50,7 +50,7 @@ def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
     request = PredictRequest(by_row=ROWS in document, top_k=_top_k(document.get(PARAMETERS)))
     values = _values(document[ROWS], max_images) if request.by_row else _values(_named(document[COLUMN]), max_images)
     if isinstance(values[0], simdjson.Object):
-        request.pictures = [_picture(value, i) for i, value in enumerate(values)]
+        request.images = [_image(value, i) for i, value in enumerate(values)]
     else:
         request.tensor = np.stack([_pixels(value, i, to) for i, value in enumerate(values)])
     return request
@@ -81,11 +81,11 @@ def _named(value: Any) -> Any:
     return value.get(IMAGE)
 
 
-def _picture(value: Any, at: int) -> bytes:
+def _image(value: Any, at: int) -> bytes:
     if not isinstance(value, simdjson.Object):
-        raise BadTensor(f"Image {at} is no picture in base64, but others are: they cannot be mixed in one request.")
+        raise BadTensor(f"Image {at} is no image in base64, but others are: they cannot be mixed in one request.")
     if len(value) != 1 or BASE64 not in value:
-        raise BadTensor(f'Image {at} must be a nested list of pixels, or {{"{BASE64}": "<picture in base64>"}}.')
+        raise BadTensor(f'Image {at} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
     return from_base64(value[BASE64], f"Image {at}")
 
 

@@ -16,12 +16,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
 
-class Base64Picture(_Part):
+class Base64Image(_Part):
     b64: str
-    """The bytes of an encoded picture in base64."""
+    """The bytes of an encoded image in base64."""
 
 
-Image = Base64Picture | list[Any]
+Image = Base64Image | list[Any]
 
 
 class NamedImage(_Part):

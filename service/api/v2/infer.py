@@ -1,4 +1,4 @@
-"""The hot endpoint of the Open Inference Protocol V2: tensors or encoded pictures in, tensors out."""
+"""The hot endpoint of the Open Inference Protocol V2: tensors or encoded images in, tensors out."""
 
 import math
 
@@ -21,7 +21,7 @@ MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
 
 
 class Infer:
-    """POST tensors; the tensors of all requests, and the pictures of the other endpoints, share one queue."""
+    """POST tensors; the tensors of all requests, and the images of the other endpoints, share one queue."""
 
     path = "/v2/models/{model}/infer"
     path_with_version = "/v2/models/{model}/versions/{version}/infer"
@@ -59,8 +59,8 @@ class Infer:
         if request.tensor is not None:
             journey.decoded()
             return await self._classifier.infer(journey, request.tensor)
-        assert request.pictures is not None
-        return all_good(await self._classifier.predict_many(journey, request.pictures))
+        assert request.images is not None
+        return all_good(await self._classifier.predict_many(journey, request.images))
 
 
 def _json_length(scope: Scope) -> int | None:

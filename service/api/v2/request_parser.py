@@ -19,7 +19,7 @@ from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
 LENGTH = struct.Struct("<I")
-PICTURES, PIXELS = "BYTES", "UINT8"
+IMAGES, PIXELS = "BYTES", "UINT8"
 MAX_REQUEST_ID_LENGTH = 256
 MAX_DIMENSIONS = 8
 SHARED_MEMORY = "shared_memory_region"
@@ -43,10 +43,10 @@ class WantedOutput(NamedTuple):
 
 @dataclass(slots=True)
 class InferRequest:
-    """One request: either `tensor`, uint8 (n, h, w, c), or `pictures`, n encoded ones."""
+    """One request: either `tensor`, uint8 (n, h, w, c), or `images`, n encoded ones."""
 
     tensor: NDArray[np.uint8] | None = None
-    pictures: list[bytes] | None = None
+    images: list[bytes] | None = None
     output: WantedOutput = field(default_factory=WantedOutput)
     id: str | None = None
     timeout_s: float | None = None
@@ -106,8 +106,8 @@ def _request(text: Any, tail: _Tail, to: Input, max_images: int) -> InferRequest
         timeout_s=_timeout_s(parameters.get("timeout")),
         background=_background(parameters.get("priority")),
     )
-    if given.get("datatype") == PICTURES:
-        request.pictures = _pictures(given, shape, tail)
+    if given.get("datatype") == IMAGES:
+        request.images = _images(given, shape, tail)
     else:
         request.tensor = _tensor(given, shape, tail, to)
     request.output = _output(document.get("outputs"), _flag(parameters, "binary_data_output", False))
@@ -136,7 +136,7 @@ def _shape(given: Members) -> list[int]:
 def _tensor(given: Members, shape: list[int], tail: _Tail, to: Input) -> NDArray[np.uint8]:
     if given.get("datatype") != PIXELS:
         found = shown(given.get("datatype"))
-        raise BadTensor(f"Input '{IMAGE}' has datatype {found}; it must be {PIXELS} or {PICTURES}.")
+        raise BadTensor(f"Input '{IMAGE}' has datatype {found}; it must be {PIXELS} or {IMAGES}.")
     if tuple(shape[1:]) != to.shape or not shape[0]:
         raise BadTensor(f"Input '{IMAGE}' has shape {shape}; it must be {[-1, *to.shape]} with at least one image.")
     size = _binary_size(given)
@@ -149,18 +149,18 @@ def _tensor(given: Members, shape: list[int], tail: _Tail, to: Input) -> NDArray
     return values.reshape(shape)
 
 
-def _pictures(given: Members, shape: list[int], tail: _Tail) -> list[bytes]:
+def _images(given: Members, shape: list[int], tail: _Tail) -> list[bytes]:
     """The shape is [n], or [n, 1] as those send it who batch texts."""
     count = shape[0]
     if not count or math.prod(shape) != count:
-        raise BadTensor(f"Input '{IMAGE}' is {PICTURES} of shape {shape}; it must be [-1], with at least one picture.")
+        raise BadTensor(f"Input '{IMAGE}' is {IMAGES} of shape {shape}; it must be [-1], with at least one image.")
     size = _binary_size(given)
-    return _json_pictures(_data(given), count) if size is None else _split(tail.take(size), count)
+    return _json_images(_data(given), count) if size is None else _split(tail.take(size), count)
 
 
-def _json_pictures(data: Any, count: int) -> list[bytes]:
+def _json_images(data: Any, count: int) -> list[bytes]:
     if len(data) != count:
-        raise BadTensor(f"Input '{IMAGE}' has {len(data)} pictures; its shape needs {count}.")
+        raise BadTensor(f"Input '{IMAGE}' has {len(data)} images; its shape needs {count}.")
     alone = (value[0] if isinstance(value, simdjson.Array) and len(value) == 1 else value for value in data)
     return [from_base64(value, f"Element {i} of {DATA}") for i, value in enumerate(alone)]
 
@@ -173,11 +173,11 @@ def _split(data: memoryview, count: int) -> list[bytes]:
         start = at + LENGTH.size
         end = start + LENGTH.unpack_from(data, at)[0] if start <= len(data) else len(data) + 1
         if end > len(data):
-            raise BadTensor(f"Input '{IMAGE}' is {PICTURES}: element {len(elements)} is longer than the data.")
+            raise BadTensor(f"Input '{IMAGE}' is {IMAGES}: element {len(elements)} is longer than the data.")
         elements.append(bytes(data[start:end]))
         at = end
     if len(elements) != count or at != len(data):
-        raise BadTensor(f"Input '{IMAGE}' is {PICTURES}: its binary data does not hold {count} elements.")
+        raise BadTensor(f"Input '{IMAGE}' is {IMAGES}: its binary data does not hold {count} elements.")
     return elements
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from service.api.v2.request_parser import LENGTH, PICTURES, InferRequest, WantedOutput
+from service.api.v2.request_parser import IMAGES, LENGTH, InferRequest, WantedOutput
 from service.classification.classifier import Row, best
 from service.model_store.manifest import PROBABILITIES
 
@@ -40,7 +40,7 @@ def _numbers(rows: Row, wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
 def _named(rows: Row, labels: Sequence[str], wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
     """Each element is "probability:index:label"."""
     texts = [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in best(row, labels, wanted.top_k)]
-    output = {"name": PROBABILITIES, "datatype": PICTURES, "shape": [len(rows), len(texts) // len(rows)]}
+    output = {"name": PROBABILITIES, "datatype": IMAGES, "shape": [len(rows), len(texts) // len(rows)]}
     if not wanted.binary:
         return output | {"data": texts}, b""
     raw = b"".join(LENGTH.pack(len(text)) + text for text in map(str.encode, texts))

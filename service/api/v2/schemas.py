@@ -168,11 +168,11 @@ class InputParameters(Part):
 class InferInput(Part):
     name: Literal[IMAGE]  # type: ignore[valid-type]
     datatype: Literal["UINT8", "BYTES"]
-    """UINT8: the model's input itself. BYTES: encoded pictures, which are decoded and scaled here."""
+    """UINT8: the model's input itself. BYTES: encoded images, which are decoded and scaled here."""
     shape: list[int] = Field(min_length=1)
     """UINT8: [n, height, width, channels]. BYTES: [n]."""
     data: list[Any] | None = None
-    """UINT8: whole numbers from 0 to 255, flat or nested. BYTES: pictures in base64."""
+    """UINT8: whole numbers from 0 to 255, flat or nested. BYTES: images in base64."""
     parameters: InputParameters | None = None
 
 

@@ -137,8 +137,8 @@ def _all_v2(batch: int) -> list[Load]:
     return [*_one_v2(batch), *many]
 
 
-def _picture(path: str, kind: str) -> Callable[[int], list[Load]]:
-    return lambda batch: [Load("picture", path, kind)]
+def _image(path: str, kind: str) -> Callable[[int], list[Load]]:
+    return lambda batch: [Load("image", path, kind)]
 
 
 PEERS = {
@@ -146,8 +146,8 @@ PEERS = {
     for peer in (
         Peer("triton", "Triton (Python backend)", _all_v2, triton),
         Peer("mlserver", "MLServer", _one_v2, mlserver),
-        Peer("litserve", "LitServe", _picture("/predict", "base64"), litserve),
-        Peer("bentoml", "BentoML", _picture("/predict", "base64 list"), bentoml),
-        Peer("ray", "Ray Serve", _picture("/", "picture"), ray),
+        Peer("litserve", "LitServe", _image("/predict", "base64"), litserve),
+        Peer("bentoml", "BentoML", _image("/predict", "base64 list"), bentoml),
+        Peer("ray", "Ray Serve", _image("/", "image"), ray),
     )
 }

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def decoded(data: bytes) -> None:
-    """A picture: pixels within the limit, the same for one channel as for three, or one of our own errors."""
+    """An image: pixels within the limit, the same for one channel as for three, or one of our own errors."""
     shapes = {channels: _tried(lambda c=channels: decode(data, c, 255, MAX_PIXELS)) for channels in (1, 3)}
     for channels, pixels in shapes.items():
         if pixels is not None:
@@ -48,7 +48,7 @@ def inferred(data: bytes) -> None:
     body = data[LENGTH.size :]
     request = _tried(lambda: tensors_v2.parse(body, None if length == WHOLE else length, INPUT, MAX_IMAGES))
     if request is not None:
-        count = _checked(request.tensor, request.pictures)
+        count = _checked(request.tensor, request.images)
         assert request.id is None or len(request.id) <= tensors_v2.MAX_REQUEST_ID_LENGTH
         assert request.timeout_s is None or 0 < request.timeout_s < math.inf
         rows = np.zeros((count, CLASSES), np.float32)
@@ -59,7 +59,7 @@ def predicted(data: bytes) -> None:
     """A V1 request: one that fits the model, or one of our errors."""
     request = _tried(lambda: instances_v1.parse(data, INPUT, MAX_IMAGES))
     if request is not None:
-        count = _checked(request.tensor, request.pictures)
+        count = _checked(request.tensor, request.images)
         rows = np.zeros((count, CLASSES), np.float32)
         instances_v1.encode(request, rows, [f"class {n}" for n in range(CLASSES)])
 
@@ -70,7 +70,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"decode": decoded, "infer": infer
 def corpus(target: str) -> list[bytes]:
     """Sound inputs to start from."""
     if target == "decode":
-        return list(seeds.pictures().values())
+        return list(seeds.images().values())
     if target == "predict":
         return seeds.v1_json()
     raw = np.zeros((2, *seeds.SHAPE), np.uint8).tobytes()
@@ -78,15 +78,15 @@ def corpus(target: str) -> list[bytes]:
     return [LENGTH.pack(length) + body for body, length in bodies]
 
 
-def _checked(tensor: np.ndarray | None, pictures: list[bytes] | None) -> int:
-    assert (tensor is None) != (pictures is None)
-    if pictures is not None:
-        assert all(isinstance(picture, bytes) for picture in pictures)
+def _checked(tensor: np.ndarray | None, images: list[bytes] | None) -> int:
+    assert (tensor is None) != (images is None)
+    if images is not None:
+        assert all(isinstance(image, bytes) for image in images)
     else:
         assert tensor is not None
         assert tensor.dtype == np.uint8
         assert tensor.shape[1:] == INPUT.shape
-    count = len(tensor if tensor is not None else pictures or [])
+    count = len(tensor if tensor is not None else images or [])
     assert 0 < count <= MAX_IMAGES
     return count
 

@@ -42,7 +42,7 @@ def saved(image: Image.Image, image_format: str, **options: object) -> bytes:
 
 
 def smooth(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """A picture (h, w, 3) that lossy formats keep well."""
+    """An image (h, w, 3) that lossy formats keep well."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 4, 255 - y * 5, 40 + x + y], -1).astype(np.uint8)
 

@@ -29,7 +29,7 @@ from PIL import Image
 from service import client as clients
 from service.client import (
     AsyncClient,
-    BadPicture,
+    BadImage,
     Busy,
     Classification,
     Client,
@@ -41,12 +41,12 @@ from service.client import (
     Unreachable,
     Unsendable,
 )
-from tests.pictures import picture, random_pixels
+from tests.images import image_bytes, random_pixels
 
 ANSWER = {"model": "m", "version": "1", "predictions": [{"index": 7, "label": "seven", "probability": 0.9}]}
 GOOD = (200, {}, json.dumps(ANSWER).encode())
 RESET, HANG, DRIP, DRIP_HEADERS = "reset", "hang", "drip", "drip headers"
-PICTURE = picture()
+IMAGE = image_bytes()
 PNG_END = b"IEND\xaeB`\x82"
 
 Reply = tuple[int, dict[str, str], bytes] | str
@@ -155,16 +155,16 @@ Classify = Callable[..., Classification]
 
 @pytest.fixture(params=["sync", "async"])
 def classify(request: pytest.FixtureRequest, server: Scripted) -> Classify:
-    """One picture, classified either way."""
+    """One image, classified either way."""
 
     def in_thread(**options: Any) -> Classification:
         with Client(server.url) as client:
-            return client.classify("m", PICTURE, **options)
+            return client.classify("m", IMAGE, **options)
 
     def in_task(**options: Any) -> Classification:
         async def run() -> Classification:
             async with AsyncClient(server.url) as client:
-                return await client.classify("m", PICTURE, **options)
+                return await client.classify("m", IMAGE, **options)
 
         return asyncio.run(run())
 
@@ -180,7 +180,7 @@ def test_a_good_answer_is_typed(classify: Classify, server: Scripted) -> None:
         "/api/v1/models/m/classify?top_k=3&version=canary",
         "/api/v1/models/m/classify?version=canary&top_k=3",
     )
-    assert body == PICTURE
+    assert body == IMAGE
 
 
 def test_the_service_is_told_of_deadline_and_priority(classify: Classify, server: Scripted) -> None:
@@ -248,13 +248,13 @@ def test_a_retry_after_of_no_time_is_no_reason_to_hurry(classify: Classify, serv
 @pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000", "ftp://localhost"])
 def test_a_url_without_its_protocol_is_told_at_once(url: str) -> None:
     with Client(url) as client, pytest.raises(Unsendable, match=r"protocol.*http://"):
-        client.classify("m", PICTURE, deadline_s=2)
+        client.classify("m", IMAGE, deadline_s=2)
 
 
 def test_a_key_with_a_line_break_is_told_at_once_and_is_not_repeated(server: Scripted) -> None:
     async def in_task() -> None:
         async with AsyncClient(server.url, headers={"Authorization": "Bearer secret\n"}) as client:
-            await client.classify("m", PICTURE, deadline_s=2)
+            await client.classify("m", IMAGE, deadline_s=2)
 
     with pytest.raises(Unsendable, match="Illegal header value") as told:
         asyncio.run(in_task())
@@ -286,11 +286,11 @@ def test_waiting_for_a_connection_and_for_the_answer_have_one_deadline(server: S
 
     server.replies = [slow, HANG]
     with Client(server.url, limits=httpx.Limits(max_connections=1)) as client, ThreadPoolExecutor(1) as other:
-        first = other.submit(client.classify, "m", PICTURE)
+        first = other.submit(client.classify, "m", IMAGE)
         assert wait_until(lambda: bool(server.requests))
         started_s = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            client.classify("m", PICTURE, deadline_s=2)
+            client.classify("m", IMAGE, deadline_s=2)
         assert time.monotonic() - started_s < 3
         assert first.result().model == "m"
     assert len(server.requests) == 2
@@ -337,7 +337,7 @@ def test_an_upload_that_is_taken_slowly_ends_at_the_deadline(many: bool) -> None
 def test_tasks_keep_the_deadline_even_when_headers_drip(server: Scripted) -> None:
     async def run() -> None:
         async with AsyncClient(server.url) as client:
-            await client.classify("m", PICTURE, deadline_s=0.5)
+            await client.classify("m", IMAGE, deadline_s=0.5)
 
     server.replies = [DRIP_HEADERS]
     started_s = time.monotonic()
@@ -350,14 +350,14 @@ def test_nobody_there_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with Client(f"http://127.0.0.1:{taken.getsockname()[1]}") as client, pytest.raises(Unreachable):
-            client.classify("m", PICTURE, deadline_s=0.2)
+            client.classify("m", IMAGE, deadline_s=0.2)
 
 
 @pytest.mark.parametrize(
     ("reply", "kind"),
     [
-        (refusal(400, "bad_image"), BadPicture),
-        (refusal(413, "image_too_large"), BadPicture),
+        (refusal(400, "bad_image"), BadImage),
+        (refusal(413, "image_too_large"), BadImage),
         (refusal(404, "unknown_model"), NotFound),
         (refusal(404, "unknown_version"), NotFound),
         (refusal(401, "unauthenticated"), NotAllowed),
@@ -392,20 +392,20 @@ def test_an_answer_that_cannot_be_unpacked_is_none_of_convoys(classify: Classify
 def test_a_ring_of_redirects_is_none_of_convoys(server: Scripted) -> None:
     server.replies = [(307, {"location": "/again"}, b"")]
     with Client(server.url, follow_redirects=True) as client, pytest.raises(ServiceError, match="none of Convoy's"):
-        client.classify("m", PICTURE)
+        client.classify("m", IMAGE)
 
 
 def test_connections_are_kept(server: Scripted) -> None:
     with Client(server.url) as client:
         for _ in range(5):
-            client.classify("m", PICTURE)
+            client.classify("m", IMAGE)
     assert (len(server.requests), server.connections) == (5, 1)
 
 
 def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: Scripted) -> None:
     with Client(server.url, defaults={"top_k": 1, "background": True}, headers={"X-Key": "k"}) as client:
-        client.classify("m", PICTURE)
-        client.classify("m", PICTURE, top_k=2, background=False)
+        client.classify("m", IMAGE)
+        client.classify("m", IMAGE, top_k=2, background=False)
     (first, headers, _), (second, plain, _) = server.requests
     assert ("top_k=1" in first, "top_k=2" in second) == (True, True)
     assert ("priority" in headers, "priority" in plain) == (True, False)
@@ -414,7 +414,7 @@ def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: Scripted) -> 
 
 def test_a_models_name_cannot_leave_its_place(server: Scripted) -> None:
     with Client(server.url) as client:
-        client.classify("../a/b?c", PICTURE)
+        client.classify("../a/b?c", IMAGE)
     assert server.requests[0][0].startswith("/api/v1/models/..%2Fa%2Fb%3Fc/classify")
 
 
@@ -450,21 +450,21 @@ def test_a_cmyk_image_is_sent_as_rgb(server: Scripted) -> None:
 @pytest.mark.parametrize("as_text", [True, False])
 def test_a_path_is_read(server: Scripted, tmp_path: Path, as_text: bool) -> None:
     path = tmp_path / "p.png"
-    path.write_bytes(PICTURE)
+    path.write_bytes(IMAGE)
     with Client(server.url) as client:
         client.classify("m", str(path) if as_text else path)
-    assert server.requests[0][2] == PICTURE
+    assert server.requests[0][2] == IMAGE
 
 
-def test_a_missing_file_is_a_bad_picture_and_sends_nothing(server: Scripted) -> None:
-    with Client(server.url) as client, pytest.raises(BadPicture, match=r"none\.png cannot be read"):
+def test_a_missing_file_is_a_bad_image_and_sends_nothing(server: Scripted) -> None:
+    with Client(server.url) as client, pytest.raises(BadImage, match=r"none\.png cannot be read"):
         client.classify("m", "none.png")
     assert not server.requests
 
 
 @pytest.mark.parametrize("given", [PIXELS.astype(float), PIXELS[None], np.zeros((2, 2, 5), np.uint8), 7, None, [1]])
-def test_what_cannot_be_a_picture_is_a_type_error(server: Scripted, given: Any) -> None:
-    with Client(server.url) as client, pytest.raises(TypeError, match="a picture is a path"):
+def test_what_cannot_be_a_image_is_a_type_error(server: Scripted, given: Any) -> None:
+    with Client(server.url) as client, pytest.raises(TypeError, match="an image is a path"):
         client.classify("m", given)
 
 
@@ -486,7 +486,7 @@ def test_many_go_in_requests_of_32_as_they_are_asked_for(server: Scripted) -> No
     def endless() -> Iterator[bytes]:
         while True:
             taken.append(1)
-            yield PICTURE
+            yield IMAGE
 
     with Client(server.url) as client:
         results = client.classify_many("m", endless(), concurrency=1)
@@ -496,21 +496,21 @@ def test_many_go_in_requests_of_32_as_they_are_asked_for(server: Scripted) -> No
     assert server.requests[0][2].count(b'name="files"') == 32
 
 
-def test_large_pictures_are_spread_over_requests_by_their_bytes(
+def test_large_images_are_spread_over_requests_by_their_bytes(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "BODY_BYTES", 2 * len(PICTURE) + 1)
+    monkeypatch.setattr(clients, "BODY_BYTES", 2 * len(IMAGE) + 1)
     server.replies = [batch_reply]
     with Client(server.url) as client:
-        assert len(list(client.classify_many("m", [PICTURE] * 5))) == 5
+        assert len(list(client.classify_many("m", [IMAGE] * 5))) == 5
     assert [body.count(b'name="files"') for _, _, body in server.requests] == [2, 2, 1]
 
 
 def test_an_unreadable_file_among_many_costs_its_place_only(server: Scripted) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
-        first, missing, last = client.classify_many("m", [PICTURE, "none.png", PICTURE])
-    assert isinstance(missing, BadPicture)
+        first, missing, last = client.classify_many("m", [IMAGE, "none.png", IMAGE])
+    assert isinstance(missing, BadImage)
     assert missing.code == "unreadable"
     assert isinstance(first, Classification)
     assert first == last
@@ -527,43 +527,43 @@ def half_a_file(image_format: str, mode: str = "RGB") -> Image.Image:
 def test_a_damaged_image_that_pillow_opened_costs_its_place_only(server: Scripted, damaged: tuple[str, ...]) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
-        _, broken, _ = client.classify_many("m", [PICTURE, half_a_file(*damaged), PICTURE])
-        assert isinstance(broken, BadPicture)
+        _, broken, _ = client.classify_many("m", [IMAGE, half_a_file(*damaged), IMAGE])
+        assert isinstance(broken, BadImage)
         assert (broken.code, broken.status) == ("unreadable", None)
-        with pytest.raises(BadPicture, match="image cannot be read"):
+        with pytest.raises(BadImage, match="image cannot be read"):
             client.classify("m", half_a_file(*damaged))
     assert len(server.requests) == 1
 
 
 def test_only_unreadable_files_send_nothing(server: Scripted) -> None:
     with Client(server.url) as client:
-        assert [type(result) for result in client.classify_many("m", ["a", "b"])] == [BadPicture] * 2
+        assert [type(result) for result in client.classify_many("m", ["a", "b"])] == [BadImage] * 2
         assert list(client.classify_many("m", [])) == []
     assert not server.requests
 
 
-def test_a_picture_that_is_too_large_for_any_request_costs_its_place_only(server: Scripted) -> None:
+def test_a_image_that_is_too_large_for_any_request_costs_its_place_only(server: Scripted) -> None:
     server.replies = [refusal(413, "body_too_large")]
     with Client(server.url) as client:
-        (result,) = client.classify_many("m", [PICTURE])
-    assert isinstance(result, BadPicture)
+        (result,) = client.classify_many("m", [IMAGE])
+    assert isinstance(result, BadImage)
     assert result.code == "body_too_large"
 
 
 def test_an_error_of_all_is_raised_behind_what_came_before(server: Scripted) -> None:
     server.replies = [batch_reply, refusal(404, "unknown_model")]
     with Client(server.url) as client:
-        results = client.classify_many("m", [PICTURE] * 64, concurrency=1)
+        results = client.classify_many("m", [IMAGE] * 64, concurrency=1)
         assert len([next(results) for _ in range(32)]) == 32
         with pytest.raises(NotFound):
             next(results)
 
 
-MANY = [picture(seed=seed) for seed in range(100)]
+MANY = [image_bytes(seed=seed) for seed in range(100)]
 MIXED = [entry for png in MANY for entry in (png, "none.png")]
 
 
-def outcome(result: Classification | BadPicture) -> str:
+def outcome(result: Classification | BadImage) -> str:
     return result.best.label if isinstance(result, Classification) else result.code
 
 
@@ -662,17 +662,17 @@ def crowded_reply(room: int) -> Callable[[bytes], Reply]:
     return reply
 
 
-def classify_all(server: Scripted, in_tasks: bool, pictures: Iterable[Any], **options: Any) -> list[str]:
-    """What becomes of many pictures, classified either way."""
+def classify_all(server: Scripted, in_tasks: bool, images: Iterable[Any], **options: Any) -> list[str]:
+    """What becomes of many images, classified either way."""
 
     async def run() -> list[str]:
         async with AsyncClient(server.url) as client:
-            return [outcome(result) async for result in client.classify_many("m", pictures, **options)]
+            return [outcome(result) async for result in client.classify_many("m", images, **options)]
 
     if in_tasks:
         return asyncio.run(run())
     with Client(server.url) as client:
-        return [outcome(result) for result in client.classify_many("m", pictures, **options)]
+        return [outcome(result) for result in client.classify_many("m", images, **options)]
 
 
 @pytest.mark.parametrize("in_tasks", [False, True])
@@ -680,12 +680,12 @@ def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(server
     server.replies = [crowded_reply(7)]
     assert classify_all(server, in_tasks, MIXED[:40], concurrency=1) == OUTCOMES[:40]
     sent = [body.count(b'name="files"') for _, _, body in server.requests]
-    assert sent == [16, 7, 2, 4], "16 of the first 32 are pictures, and 4 of the last 8"
+    assert sent == [16, 7, 2, 4], "16 of the first 32 are images, and 4 of the last 8"
     left_ms = [int(headers["x-request-timeout-ms"]) for _, headers, _ in server.requests]
     assert left_ms[0] > left_ms[1] > left_ms[2] < left_ms[3], "what is sent again has the same deadline"
 
 
-def test_what_has_no_room_even_alone_is_a_bad_picture(server: Scripted) -> None:
+def test_what_has_no_room_even_alone_is_a_bad_image(server: Scripted) -> None:
     server.replies = [crowded_reply(0)]
     assert classify_all(server, False, MANY[:3]) == ["too_many_pixels"] * 3
     assert [body.count(b'name="files"') for _, _, body in server.requests] == [3, 1, 1, 1]
@@ -712,9 +712,9 @@ def test_an_answer_of_another_shape_is_an_error_of_its_own(server: Scripted, ans
     server.replies = [(200, {}, answer)]
     with Client(server.url) as client:
         with pytest.raises(ServiceError, match="none of Convoy's"):
-            client.classify("m", PICTURE)
+            client.classify("m", IMAGE)
         with pytest.raises(ServiceError, match="none of Convoy's"):
-            list(client.classify_many("m", [PICTURE]))
+            list(client.classify_many("m", [IMAGE]))
 
 
 def test_every_error_is_a_client_error_and_prints_what_to_do() -> None:

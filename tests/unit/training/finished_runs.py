@@ -8,7 +8,7 @@ from training.runs.run_folder import Run, start_run
 
 
 def finished_run(runs_dir: Path, recipe: Recipe) -> Run:
-    counts = {"training_pictures": 500, "validation_pictures": 100, "test_pictures": 250}
+    counts = {"training_images": 500, "validation_images": 100, "test_images": 250}
     info = {
         "dataset": {"name": recipe.dataset, "title": "Pets", "note": None, "given_note": None, **counts},
         "labels": ["cat", "dog", "ox"],
@@ -18,7 +18,7 @@ def finished_run(runs_dir: Path, recipe: Recipe) -> Run:
     run = start_run(runs_dir, recipe, info)
     row = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.6, "learning_rate": 0.1}
     run.write_history([{"epoch": epoch, **row, "seconds": 2.0, "images_per_s": 250.0} for epoch in (1, 2)])
-    validation = {"pictures": 100, "accuracy": 0.6}
+    validation = {"images": 100, "accuracy": 0.6}
     metrics = {"test": {"accuracy": 0.75}, "validation": validation, "weights_of_epoch": 2, "training_seconds": 4.0}
     write_json(run.metrics_path, metrics)
     return run

@@ -67,7 +67,7 @@ def operators(graph: onnx.ModelProto) -> list[str]:
 
 
 def pooling(negative: bool, value: list[np.ndarray]) -> onnx.ModelProto:
-    """Pictures turned negative (or not), padded, and the largest of each window taken."""
+    """Images turned negative (or not), padded, and the largest of each window taken."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["first"], perm=[0, 3, 1, 2]),

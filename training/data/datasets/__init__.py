@@ -1,4 +1,4 @@
-"""Name -> loader, one explicit table: official files, and folders of pictures in whatever form is asked for."""
+"""Name -> loader, one explicit table: official files, and folders of images in whatever form is asked for."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from training.data.datasets import cifar10, imagenette, mnist, xo
 from training.data.datasets.base import Dataset
-from training.data.datasets.cache import PictureCache, cache_limit_bytes
-from training.data.datasets.folder_listing import Listing, list_pictures
+from training.data.datasets.cache import ImageCache, cache_limit_bytes
+from training.data.datasets.folder_listing import Listing, list_images
 from training.data.datasets.image_files import Form
 from training.data.datasets.image_folder import Drawn, Wanted, all_of, as_dataset
 from training.errors import TrainingError
@@ -19,7 +19,7 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "xo": xo.load,
 }
 FOLDER = "folder"
-"""The data set of the user's own pictures."""
+"""The data set of the user's own images."""
 FOLDERS: dict[str, tuple[str, Callable[[Path | None], Listing]]] = {
     "imagenette": (imagenette.TITLE, imagenette.find),
 }
@@ -34,7 +34,7 @@ def load(
 ) -> Dataset:
     """Loads the data set called `name` from `data_dir`, from CONVOY_DATA, or else by downloading it.
 
-    "folder" is the pictures in `folder`. `note` is what the user knows about these files ("a JPEG copy"); it goes
+    "folder" is the images in `folder`. `note` is what the user knows about these files ("a JPEG copy"); it goes
     wherever a result goes. Raises TrainingError for an unknown name, and for files that are missing or damaged.
     """
     if name in DATASETS:
@@ -42,8 +42,8 @@ def load(
     else:
         title, listing = listing_of(name, data_dir, folder)
         if wanted is None:
-            raise TrainingError(f"{name} has pictures of any size: nothing here says which is wanted.")
-        dataset = as_dataset(name, title, listing, wanted, PictureCache(cache_limit_bytes()))
+            raise TrainingError(f"{name} has images of any size: nothing here says which is wanted.")
+        dataset = as_dataset(name, title, listing, wanted, ImageCache(cache_limit_bytes()))
     dataset.check_labels()
     notes = [text for text in (note, dataset.note) if text]
     return replace(dataset, note="; ".join(notes) or None)
@@ -57,7 +57,7 @@ def load_to_measure(
     form: Form,
     drawn: Drawn | None = None,
 ) -> Dataset:
-    """The test set of a folder of pictures, for a network with these labels; all of them where it has none.
+    """The test set of a folder of images, for a network with these labels; all of them where it has none.
 
     `drawn` is the part that a run has kept for the test where the folder does not say. Raises TrainingError.
     """
@@ -66,15 +66,15 @@ def load_to_measure(
 
 
 def listing_of(name: str, data_dir: Path | None, folder: Path | None, least: int = 2) -> tuple[str, Listing]:
-    """Title and files of a data set that is a folder of pictures of at least so many classes. Raises TrainingError."""
+    """Title and files of a data set that is a folder of images of at least so many classes. Raises TrainingError."""
     if name in FOLDERS:
         title, find = FOLDERS[name]
         return title, find(_official(data_dir))
     if name != FOLDER:
         raise TrainingError(f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *FOLDERS])}.")
     if folder is None:
-        raise TrainingError("This needs a folder of pictures: name it with --data.")
-    return f"Pictures of the folder {folder.resolve().name!r}", list_pictures(folder, least)
+        raise TrainingError("This needs a folder of images: name it with --data.")
+    return f"Images of the folder {folder.resolve().name!r}", list_images(folder, least)
 
 
 def _official(data_dir: Path | None) -> Path | None:

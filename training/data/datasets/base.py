@@ -18,40 +18,40 @@ SQUEEZED = Preprocessing()
 
 
 class Split(Protocol):
-    """Pictures by index, all of one shape, with their labels."""
+    """Images by index, all of one shape, with their labels."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every picture."""
+        """Height, width and channels of every image."""
         ...
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """The class of every picture, shape (pictures,)."""
+        """The class of every image, shape (images,)."""
         ...
 
     def __len__(self) -> int: ...
 
-    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The pictures at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
+    def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
         ...
 
     def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
-        """Of each of these pictures the part that `boxes` names, scaled to `shape`. Threads may share it too."""
+        """Of each of these images the part that `boxes` names, scaled to `shape`. Threads may share it too."""
         ...
 
     def encoded(self, index: int) -> bytes:
-        """One picture as the bytes of a picture file, as a client of the service would send it."""
+        """One image as the bytes of an image file, as a client of the service would send it."""
         ...
 
     def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
-        """Those of these pictures that cannot be decoded: index -> file and reason, in one line."""
+        """Those of these images that cannot be decoded: index -> file and reason, in one line."""
         ...
 
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """A split that lies in memory: `images` uint8 (pictures, height, width, channels), `labels` int64 (pictures,)."""
+    """A split that lies in memory: `images` uint8 (images, height, width, channels), `labels` int64 (images,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -63,7 +63,7 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.images[indices]
 
     def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
@@ -80,11 +80,11 @@ class ArraySplit:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Named classes with their pictures.
+    """Named classes with their images.
 
     `note` tells what a reader of a result must know about these very files, `limits` what a network trained on such
-    pictures will not be able to do, in one sentence. `preprocessing` is how a picture file becomes one of these.
-    `origin` is what a run records to find the same pictures again, `bad_train` and `bad_test` are the indices of those
+    images will not be able to do, in one sentence. `preprocessing` is how an image file becomes one of these.
+    `origin` is what a run records to find the same images again, `bad_train` and `bad_test` are the indices of those
     that are left out because they cannot be read.
     """
 
@@ -107,13 +107,11 @@ class Dataset:
         for split in (self.train, self.test):
             strange = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
             if len(strange):
-                raise TrainingError(
-                    f"{self.name} has pictures of class {strange[0]}; it has {len(self.labels)} classes."
-                )
+                raise TrainingError(f"{self.name} has images of class {strange[0]}; it has {len(self.labels)} classes.")
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture, uint8 (height, width, 1 or 3), as a PNG file."""
+    """An image, uint8 (height, width, 1 or 3), as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory while there is room. What has no room is made again each time: the same values."""
+"""Decoded images kept in memory while there is room. What has no room is made again each time: the same values."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -14,27 +14,27 @@ CGROUP = Path("/sys/fs/cgroup")
 UNKNOWN_BYTES = 4 << 30
 
 
-class PictureCache:
-    """Pictures by key, up to `limit_bytes` in all; the first come stay, as every epoch asks for all alike."""
+class ImageCache:
+    """Images by key, up to `limit_bytes` in all; the first come stay, as every epoch asks for all alike."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._room = limit_bytes
-        self._pictures: dict[Hashable, NDArray[np.uint8]] = {}
+        self._images: dict[Hashable, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The picture of that key, made where it isn't kept. May be called from several threads."""
-        picture = self._pictures.get(key)
-        if picture is None:
-            picture = make()
-            self._keep(key, picture)
-        return picture
+        """The image of that key, made where it isn't kept. May be called from several threads."""
+        image = self._images.get(key)
+        if image is None:
+            image = make()
+            self._keep(key, image)
+        return image
 
-    def _keep(self, key: Hashable, picture: NDArray[np.uint8]) -> None:
+    def _keep(self, key: Hashable, image: NDArray[np.uint8]) -> None:
         with self._lock:
-            if key not in self._pictures and picture.nbytes <= self._room:
-                self._room -= picture.nbytes
-                self._pictures[key] = picture
+            if key not in self._images and image.nbytes <= self._room:
+                self._room -= image.nbytes
+                self._images[key] = image
 
 
 def cache_limit_bytes() -> int:

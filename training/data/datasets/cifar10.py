@@ -14,8 +14,8 @@ from training.errors import TrainingError
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
-PICTURES_PER_FILE = 10_000
-VALUES_PER_PICTURE = 3 * 32 * 32
+IMAGES_PER_FILE = 10_000
+VALUES_PER_IMAGE = 3 * 32 * 32
 
 LIMITS = "The photos have 32x32 pixels with one thing filling most of each; larger photos lose nearly all detail."
 
@@ -52,7 +52,7 @@ def _split(folder: Path, names: tuple[str, ...], digests: dict[str, str]) -> Arr
 
 
 def _batch(path: Path, digests: dict[str, str]) -> ArraySplit:
-    expected = f"a CIFAR-10 batch of {PICTURES_PER_FILE:,} pictures was expected. Fetch it again."
+    expected = f"a CIFAR-10 batch of {IMAGES_PER_FILE:,} images was expected. Fetch it again."
     try:
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "md5").hexdigest()
@@ -61,10 +61,10 @@ def _batch(path: Path, digests: dict[str, str]) -> ArraySplit:
         pixels, labels = batch[b"data"], np.asarray(batch[b"labels"], np.int64)
     except Exception as error:  # unpickling damaged bytes raises nearly anything
         raise TrainingError(f"{path} is truncated or corrupt ({error}): {expected}") from error
-    if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (PICTURES_PER_FILE, VALUES_PER_PICTURE):
+    if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (IMAGES_PER_FILE, VALUES_PER_IMAGE):
         raise TrainingError(f"{path} holds something else: {expected}")
-    if labels.shape != (PICTURES_PER_FILE,) or labels.min() < 0 or labels.max() >= len(LABELS):
-        raise TrainingError(f"{path} has labels that are not 0 to 9, one a picture: {expected}")
+    if labels.shape != (IMAGES_PER_FILE,) or labels.min() < 0 or labels.max() >= len(LABELS):
+        raise TrainingError(f"{path} has labels that are not 0 to 9, one an image: {expected}")
     return ArraySplit(np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels)
 
 

@@ -1,6 +1,6 @@
-"""Which picture files a folder holds, and of which class each is, by the names of its folders. Opens no picture.
+"""Which image files a folder holds, and of which class each is, by the names of its folders. Opens no image.
 
-Two layouts: one folder of pictures a class; or, as ImageNet has it, `train` and `val` with such folders in each.
+Two layouts: one folder of images a class; or, as ImageNet has it, `train` and `val` with such folders in each.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from training.errors import TrainingError
 
-LAYOUT = "one folder of pictures for each class, or train/ and val/ with such folders in each"
+LAYOUT = "one folder of images for each class, or train/ and val/ with such folders in each"
 TRAIN, TESTS = "train", ("val", "test")
 LABELS_FILES = ("labels.txt", "LOC_synset_mapping.txt")
 LITTER = {"Thumbs.db", "desktop.ini"}
@@ -22,7 +22,7 @@ LITTER = {"Thumbs.db", "desktop.ini"}
 
 @dataclass(frozen=True)
 class Files:
-    """Picture files, their paths relative to the data set's folder, with their classes, int64 (files,)."""
+    """Image files, their paths relative to the data set's folder, with their classes, int64 (files,)."""
 
     paths: Sequence[str]
     classes: NDArray[np.int64]
@@ -44,7 +44,7 @@ class Listing:
     test: Files | None
 
     def digest(self) -> str:
-        """SHA-256 over the names and sizes of all files: other pictures, another digest."""
+        """SHA-256 over the names and sizes of all files: other images, another digest."""
         sha256 = hashlib.sha256()
         for files in (self.train, self.test):
             for path in () if files is None else files.paths:
@@ -52,7 +52,7 @@ class Listing:
         return sha256.hexdigest()
 
 
-def list_pictures(folder: Path, least: int = 2) -> Listing:
+def list_images(folder: Path, least: int = 2) -> Listing:
     """All files of a folder in one of the two layouts, the classes in the order of their folders' names.
 
     Labels are the folders' names, or what a `labels.txt` beside them says ("n01440764 tench", one folder a line).
@@ -89,10 +89,10 @@ def _listed(folder: Path, part: str, least: int) -> tuple[tuple[str, ...], Files
     names = _names(folder / part)
     if len(names) < least:
         found = f"only {names[0]!r}" if names else "none"
-        raise TrainingError(f"{folder / part} has {found} of at least {least} folders of pictures: {LAYOUT}.")
+        raise TrainingError(f"{folder / part} has {found} of at least {least} folders of images: {LAYOUT}.")
     by_class = [sorted(_files_below(folder, os.path.join(part, name))) for name in names]
     if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
-        raise TrainingError(f"{folder / part} has classes without pictures: {', '.join(empty)}.")
+        raise TrainingError(f"{folder / part} has classes without images: {', '.join(empty)}.")
     classes = np.repeat(np.arange(len(names)), [len(files) for files in by_class])
     return tuple(names), Files([path for files in by_class for path in files], classes)
 

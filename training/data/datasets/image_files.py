@@ -1,6 +1,6 @@
-"""Picture files as the service will see them, and parts of pictures: one place for all that reads pixels in training.
+"""Image files as the service will see them, and parts of images: one place for all that reads pixels in training.
 
-Decoding and the form of evaluation pictures are the service's own functions, so that train and serve agree.
+Decoding and the form of evaluation images are the service's own functions, so that train and serve agree.
 """
 
 from collections.abc import Callable
@@ -21,43 +21,43 @@ MAX_PIXELS = 100_000_000
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of a picture, in its pixels."""
+"""Left, top, right and bottom of a part of an image, in its pixels."""
 Boxes = Callable[[int, int, int], Box]
-"""The part of the i-th picture of a batch, from i, the picture's width and its height."""
+"""The part of the i-th image of a batch, from i, the image's width and its height."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What pictures become before a network sees them: their size, and how they are brought to it."""
+    """What images become before a network sees them: their size, and how they are brought to it."""
 
     input: Input
     preprocessing: Preprocessing
 
 
 def prepare_file(encoded: bytes, expects: Input, how: Preprocessing) -> Pixels:
-    """One picture file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
+    """One image file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
     return prepare(decode(encoded, expects.channels, how.background, MAX_PIXELS), expects, how)
 
 
-def read_picture(path: Path, channels: int, background: int) -> Pixels:
-    """The pixels of a picture file, as the service would decode it. Raises TrainingError naming the file."""
+def read_image(path: Path, channels: int, background: int) -> Pixels:
+    """The pixels of an image file, as the service would decode it. Raises TrainingError naming the file."""
     try:
         return decode(path.read_bytes(), channels, background, MAX_PIXELS)
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
     except ConvoyError as error:
-        raise TrainingError(f"{path} is no usable picture: {error.message}") from error
+        raise TrainingError(f"{path} is no usable image: {error.message}") from error
 
 
 def scaled_part(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
-    """A part of a picture, uint8 (any, any, 1 or 3), scaled to (height, width, same); antialiased where it shrinks."""
+    """A part of an image, uint8 (any, any, 1 or 3), scaled to (height, width, same); antialiased where it shrinks."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     scaled = image.resize((width, height), Image.Resampling.BILINEAR, box)
     return np.asarray(scaled).reshape(height, width, pixels.shape[2])
 
 
 def reduced(pixels: Pixels, shorter: int) -> Pixels:
-    """The whole picture with its shorter side scaled down to `shorter` pixels; a smaller one as it is."""
+    """The whole image with its shorter side scaled down to `shorter` pixels; a smaller one as it is."""
     height, width, _ = pixels.shape
     scale = shorter / min(height, width)
     if scale >= 1:

@@ -1,7 +1,7 @@
-"""Pictures in a folder of class folders: any number, sizes and formats, decoded when they are asked for.
+"""Images in a folder of class folders: any number, sizes and formats, decoded when they are asked for.
 
 What a network is evaluated on comes through the service's decoding and preprocessing; what it trains on in random
-parts is cut from the same decoded pictures, first scaled down where they are far larger than the network's input.
+parts is cut from the same decoded images, first scaled down where they are far larger than the network's input.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from service.errors import ConvoyError
 from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from training.data.datasets.base import Dataset
-from training.data.datasets.cache import PictureCache
+from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import Files, Listing
 from training.data.datasets.image_files import MAX_PIXELS, Boxes, Form, Pixels, reduced, scaled_part
 from training.errors import TrainingError
 
 KEPT_SCALE = 2
-"""Random parts are cut from pictures of at most so many times the input's longer side (on their shorter one)."""
+"""Random parts are cut from images of at most so many times the input's longer side (on their shorter one)."""
 AT_ONCE = 1000
 
 Indices = NDArray[np.int64]
@@ -35,7 +35,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Wanted:
-    """How a folder's pictures are to be given, and what is the test set where the folder has none by itself.
+    """How a folder's images are to be given, and what is the test set where the folder has none by itself.
 
     That is `test_files` where an earlier run has recorded them, else about `test_share` of each class, drawn by `seed`.
     """
@@ -55,9 +55,9 @@ class Drawn:
 
 
 class FolderSplit:
-    """Picture files with their classes. The cache changes nothing but how long a second look takes."""
+    """Image files with their classes. The cache changes nothing but how long a second look takes."""
 
-    def __init__(self, folder: Path, files: Files, form: Form, cache: PictureCache) -> None:
+    def __init__(self, folder: Path, files: Files, form: Form, cache: ImageCache) -> None:
         self._folder = folder
         self._files = files
         self._form = form
@@ -74,7 +74,7 @@ class FolderSplit:
     def __len__(self) -> int:
         return len(self._files)
 
-    def pictures(self, indices: Indices) -> Pixels:
+    def read_images(self, indices: Indices) -> Pixels:
         return np.stack([self._whole(self._files.paths[index]) for index in indices])
 
     def parts(self, indices: Indices, boxes: Boxes) -> Pixels:
@@ -98,7 +98,7 @@ class FolderSplit:
         return found
 
     def without(self, indices: Sequence[int]) -> "FolderSplit":
-        """The split without these pictures."""
+        """The split without these images."""
         kept = self._files.at(np.setdiff1d(np.arange(len(self)), indices))
         return FolderSplit(self._folder, kept, self._form, self._cache)
 
@@ -133,10 +133,10 @@ class FolderSplit:
 def split_off(files: Files, share: float, seed: int) -> tuple[Files, Files]:
     """Two parts of the files: without, and with, about that share of every class, drawn by `seed`.
 
-    Each picture is drawn by itself, by its path, so that pictures that are added move no other: what a network has
-    learnt is no test picture of the next one. Hence a class meets the share give or take sqrt(n * share * (1 - share))
-    pictures, 4 of 100 for a fifth. Of a class with several pictures the lowest draw is in the second part and the
-    highest in the first, whatever the share (only there may a new picture move another); a single one is in the first.
+    Each image is drawn by itself, by its path, so that images that are added move no other: what a network has
+    learnt is no test image of the next one. Hence a class meets the share give or take sqrt(n * share * (1 - share))
+    images, 4 of 100 for a fifth. Of a class with several images the lowest draw is in the second part and the
+    highest in the first, whatever the share (only there may a new image move another); a single one is in the first.
     """
     draws = np.array([_draw(path, seed) for path in files.paths])
     chosen = draws < share
@@ -153,8 +153,8 @@ def _draw(path: str, seed: int) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def as_dataset(name: str, title: str, listing: Listing, wanted: Wanted, cache: PictureCache) -> Dataset:
-    """The pictures of a listing, to train on. Raises TrainingError when recorded test pictures are gone."""
+def as_dataset(name: str, title: str, listing: Listing, wanted: Wanted, cache: ImageCache) -> Dataset:
+    """The images of a listing, to train on. Raises TrainingError when recorded test images are gone."""
     origin = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
     train, test = listing.train, listing.test
     if test is None:
@@ -169,7 +169,7 @@ def _divided(listing: Listing, wanted: Wanted) -> tuple[Files, Files]:
         return split_off(listing.train, wanted.test_share, wanted.seed)
     place = {path: index for index, path in enumerate(listing.train.paths)}
     if gone := [path for path in wanted.test_files if path not in place]:
-        raise TrainingError(f"{listing.folder} lacks {len(gone):,} of the run's test pictures: {', '.join(gone[:5])}.")
+        raise TrainingError(f"{listing.folder} lacks {len(gone):,} of the run's test images: {', '.join(gone[:5])}.")
     second = np.array([place[path] for path in wanted.test_files], np.int64)
     return listing.train.at(np.setdiff1d(np.arange(len(listing.train)), second)), listing.train.at(second)
 
@@ -185,7 +185,7 @@ def division_digest(origin: Mapping[str, Any]) -> str | None:
 def all_of(
     name: str, title: str, listing: Listing, labels: Sequence[str], form: Form, drawn: Drawn | None = None
 ) -> Dataset:
-    """What a listing has to measure a network with: its test set, or the `drawn` part, or else all its pictures.
+    """What a listing has to measure a network with: its test set, or the `drawn` part, or else all its images.
 
     Classes go by their names. Raises TrainingError for one that is not among `labels`.
     """
@@ -194,7 +194,7 @@ def all_of(
     files, note = _to_measure(listing, drawn)
     same = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
     number = np.array([i if same else labels.index(label) for i, label in enumerate(listing.labels)])
-    split = FolderSplit(listing.folder, Files(files.paths, number[files.classes]), form, PictureCache(0))
+    split = FolderSplit(listing.folder, Files(files.paths, number[files.classes]), form, ImageCache(0))
     return Dataset(name, title, tuple(labels), split, split, note, preprocessing=form.preprocessing)
 
 
@@ -204,4 +204,4 @@ def _to_measure(listing: Listing, drawn: Drawn | None) -> tuple[Files, str | Non
         return listing.test, None
     if drawn is not None:
         return split_off(listing.train, drawn.test_share, drawn.seed)[1], None
-    return listing.train, "all of the folder's pictures, also those that it may have been trained on"
+    return listing.train, "all of the folder's images, also those that it may have been trained on"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from training.data.datasets.folder_listing import Listing, list_pictures
+from training.data.datasets.folder_listing import Listing, list_images
 from training.errors import TrainingError
 
 TITLE = "Imagenette photos"
@@ -33,7 +33,7 @@ def find(data_dir: Path | None) -> Listing:
             "folder and name that with --data-dir or CONVOY_DATA."
         )
     folder = next((data_dir / name for name in FOLDERS if (data_dir / name).is_dir()), data_dir)
-    listing = list_pictures(folder)
+    listing = list_images(folder)
     if listing.labels != tuple(LABELS) or listing.test is None:
         raise TrainingError(f"{folder} is not Imagenette: train/ and val/ with {', '.join(LABELS)} were expected.")
     return replace(listing, labels=tuple(LABELS.values()))

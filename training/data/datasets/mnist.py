@@ -14,7 +14,7 @@ from training.errors import TrainingError
 
 LABELS = tuple("0123456789")
 LIMITS = (
-    "The digits are light on a dark ground, one a picture, in the middle of a 20x20 box: dark ink on white paper must "
+    "The digits are light on a dark ground, one an image, in the middle of a 20x20 box: dark ink on white paper must "
     "be inverted first, and a longer number cut into its digits."
 )
 DARK = Preprocessing(background=0)

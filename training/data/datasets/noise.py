@@ -1,4 +1,4 @@
-"""Pictures with noise on them, for asking how much of it a network bears. Never trained on."""
+"""Images with noise on them, for asking how much of it a network bears. Never trained on."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ SEED = 0
 class NoisySplit:
     """A split whose every pixel, seen as 0..1, has Gaussian noise of this deviation added, and is cut off to 0..1.
 
-    The noise of a picture follows from its index alone, so that every network is shown the same noisy pictures.
+    The noise of an image follows from its index alone, so that every network is shown the same noisy images.
     """
 
     clean: Split
@@ -32,16 +32,16 @@ class NoisySplit:
     def __len__(self) -> int:
         return len(self.clean)
 
-    def pictures(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         noise = np.stack([np.random.default_rng((SEED, int(i))).normal(0, self.sigma, self.shape) for i in indices])
-        return np.clip(self.clean.pictures(indices) + np.rint(255 * noise), 0, 255).astype(np.uint8)
+        return np.clip(self.clean.read_images(indices) + np.rint(255 * noise), 0, 255).astype(np.uint8)
 
     def encoded(self, index: int) -> bytes:
-        return png(self.pictures(np.array([index]))[0])
+        return png(self.read_images(np.array([index]))[0])
 
 
 def with_noise(dataset: Dataset, sigma: float) -> Dataset:
-    """The data set with noise on its test pictures; 0 leaves them alone. Raises TrainingError for less."""
+    """The data set with noise on its test images; 0 leaves them alone. Raises TrainingError for less."""
     if sigma < 0:
         raise TrainingError(f"--noise {sigma:g} is less than nothing: give a deviation such as 0.5, of pixels in 0..1.")
     return replace(dataset, test=NoisySplit(dataset.test, sigma)) if sigma else dataset

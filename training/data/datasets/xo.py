@@ -10,7 +10,7 @@ from training.data.datasets.base import ArraySplit, Dataset
 
 LABELS = ("X", "O")
 SIDE_PX = 24
-TRAINING_PICTURES, TEST_PICTURES = 4000, 1000
+TRAINING_IMAGES, TEST_IMAGES = 4000, 1000
 SEED = 20
 
 # The glyphs' own square is -1..1; ranges of what chance does to it.
@@ -22,9 +22,9 @@ THICKNESS_PX = (1.0, 4.0)
 
 
 def load(data_dir: Path | None) -> Dataset:
-    """The same 4,000 + 1,000 pictures every time, half of them X's; needs no files and ignores `data_dir`."""
+    """The same 4,000 + 1,000 images every time, half of them X's; needs no files and ignores `data_dir`."""
     random = np.random.default_rng(SEED)
-    train, test = (_split(count, random) for count in (TRAINING_PICTURES, TEST_PICTURES))
+    train, test = (_split(count, random) for count in (TRAINING_IMAGES, TEST_IMAGES))
     return Dataset("xo", "Generated X's and O's", LABELS, train, test)
 
 
@@ -35,7 +35,7 @@ def lesson() -> NDArray[np.uint8]:
 
 
 def draw(is_x: NDArray[np.bool_], random: Generator) -> NDArray[np.uint8]:
-    """One picture for each element, uint8 (n, 24, 24, 1); the strokes' edges are smooth."""
+    """One image for each element, uint8 (n, 24, 24, 1); the strokes' edges are smooth."""
     count = len(is_x)
     scale = random.uniform(*HALF_SIZE_PX, (count, 1, 1))
     aspect = random.uniform(*ASPECT, (count, 1, 1)) ** 0.5
@@ -56,7 +56,7 @@ def _split(count: int, random: Generator) -> ArraySplit:
 
 
 def _own_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where each pixel lies from its picture's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
+    """Where each pixel lies from its image's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
     shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
     angle = np.radians(random.uniform(*TURN_DEGREES, (count, 1, 1)))
     centred = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2

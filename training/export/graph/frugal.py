@@ -2,7 +2,7 @@
 
 After each of its some 36 passes it writes all constants anew into its protobuf messages, whose memory is only given
 back at the very end, and before each it copies the graph in case the pass fails. Only the last writing is read.
-Measured on VGG-16 for 64x64 pictures (159 MB of weights): a peak of 2.9 GB above the network itself in place of
+Measured on VGG-16 for 64x64 images (159 MB of weights): a peak of 2.9 GB above the network itself in place of
 7.6 GB, and the same graph. At 224x224 (553 MB) the whole process peaks at 12.8 GB.
 """
 

@@ -79,12 +79,12 @@ def fold_flatten_order(graph: Graph) -> None:
         flatten = graph.only_consumer(transpose.output[0])
         dense = graph.only_consumer(flatten.output[0]) if flatten is not None and flatten.op_type == "Reshape" else None
         weights = graph.constant(dense.input[1]) if dense is not None and dense.op_type == "MatMul" else None
-        _, *picture = shapes.get(transpose.output[0], [0])
+        _, *image = shapes.get(transpose.output[0], [0])
         if weights is None or shapes.get(flatten.output[0], [])[1:] != [weights.shape[0]]:
             continue
-        if not all(isinstance(size, int) for size in picture) or np.prod(picture) != weights.shape[0]:
+        if not all(isinstance(size, int) for size in image) or np.prod(image) != weights.shape[0]:
             continue
-        reordered = weights.reshape(*picture, -1).transpose(2, 0, 1, 3).reshape(weights.shape)
+        reordered = weights.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(weights.shape)
         dense.input[1] = graph.add_constant(dense.input[1], np.ascontiguousarray(reordered))
         graph.bypass(transpose)
 

@@ -1,4 +1,4 @@
-"""The pictures with which a smaller precision is made, on which it is accepted, and on which it is measured at last."""
+"""The images with which a smaller precision is made, on which it is accepted, and on which it is measured at last."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,19 +22,19 @@ from training.recipes import RECIPES
 from training.recipes.base import Recipe
 
 TEST_SHARE = 0.2
-"""Of a folder of pictures without a test set."""
+"""Of a folder of images without a test set."""
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 5000
-"""Of training pictures, where nothing tells which ones the run held out, or these are too few."""
+"""Of training images, where nothing tells which ones the run held out, or these are too few."""
 FEWEST_HELD_OUT = 200
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """`held_out` are not among those that calibrate, nor, where `divided_as_trained`, those that the network learnt.
 
-    `tested_as_published` is whether the data set's test pictures are those of the version's test accuracy.
+    `tested_as_published` is whether the data set's test images are those of the version's test accuracy.
     """
 
     dataset: Dataset
@@ -44,7 +44,7 @@ class Pictures:
     tested_as_published: bool
 
     def prepared(self, form: Form) -> NDArray[np.uint8]:
-        """The calibrating pictures as the service gives them to a graph."""
+        """The calibrating images as the service gives them to a graph."""
         train = self.dataset.train
         files = (train.encoded(int(index)) for index in self.calibrating)
         return np.stack([prepare_file(encoded, form.input, form.preprocessing) for encoded in files])
@@ -54,31 +54,31 @@ class Pictures:
         return score(path.probabilities(_files(train, self.held_out)), train.labels[self.held_out])
 
 
-def pictures_for(version: VersionFolder, name: str | None, place: Place, count: int) -> Pictures:
-    """The data set of a version, or the one named, or a folder's pictures; `count` of them calibrate.
+def images_for(version: VersionFolder, name: str | None, place: Place, count: int) -> Images:
+    """The data set of a version, or the one named, or a folder's images; `count` of them calibrate.
 
-    Raises TrainingError where there is none, it has other classes, or too few pictures, and for those that cannot be
+    Raises TrainingError where there is none, it has other classes, or too few images, and for those that cannot be
     read: it lists them, or leaves them out where `place.skip_bad`.
     """
     provenance = version.manifest.provenance
     named = name or (FOLDER if place.folder is not None else provenance.dataset)
     if named is None:
-        raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training pictures.")
+        raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training images.")
     dataset = datasets.load(named, place.data_dir, place.note, place.folder, _wanted(version.manifest))
     if dataset.labels != version.labels:
         raise TrainingError(f"{named} has other classes than the network: {_difference(dataset, version)}.")
     held_out, rest, divided_as_trained = _divided(dataset, provenance)
     if len(held_out) < FEWEST_HELD_OUT or not len(rest):
         raise TrainingError(
-            f"{named} has {len(dataset.train):,} training pictures; at least {5 * FEWEST_HELD_OUT:,} are needed to "
+            f"{named} has {len(dataset.train):,} training images; at least {5 * FEWEST_HELD_OUT:,} are needed to "
             "hold some out."
         )
     tested_as_published = _is_the_same(dataset, provenance)
-    return _readable(Pictures(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), place.skip_bad)
+    return _readable(Images(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), place.skip_bad)
 
 
 def _wanted(manifest: Manifest) -> Wanted:
-    """The pictures in the form in which the version takes them, and the test pictures of its run."""
+    """The images in the form in which the version takes them, and the test images of its run."""
     division = manifest.provenance.division
     test_share = (division and division.test_share) or TEST_SHARE
     return Wanted(Form(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
@@ -96,7 +96,7 @@ def _divided(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices
 
 
 def _recipe_of(dataset: Dataset, provenance: Provenance) -> Recipe | None:
-    """What divided the pictures when the network learnt from them; None where these are others, or nothing tells.
+    """What divided the images when the network learnt from them; None where these are others, or nothing tells.
 
     A version without `division` was made by an earlier release: its run is taken to have changed nothing in its recipe.
     """
@@ -109,25 +109,25 @@ def _recipe_of(dataset: Dataset, provenance: Provenance) -> Recipe | None:
 
 
 def _is_the_same(dataset: Dataset, provenance: Provenance) -> bool:
-    """Whether these are the pictures of the version's run, the same of them for the test."""
+    """Whether these are the images of the version's run, the same of them for the test."""
     if dataset.name != provenance.dataset:
         return False
     recorded = provenance.division and provenance.division.digest
     return dataset.name != FOLDER if recorded is None else recorded == division_digest(dataset.origin)
 
 
-def _readable(pictures: Pictures, skip_bad: bool) -> Pictures:
-    """The pictures that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
-    dataset = pictures.dataset
-    bad_train = dataset.train.unreadable(np.concatenate([pictures.held_out, pictures.calibrating]))
+def _readable(images: Images, skip_bad: bool) -> Images:
+    """The images that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
+    dataset = images.dataset
+    bad_train = dataset.train.unreadable(np.concatenate([images.held_out, images.calibrating]))
     bad_test = dataset.test.unreadable(np.arange(len(dataset.test)))
     check_readable([*bad_train.values(), *bad_test.values()], skip_bad)
     bad = list(bad_train)
     return replace(
-        pictures,
+        images,
         dataset=replace(dataset, test=dataset.test.without(list(bad_test))) if bad_test else dataset,
-        calibrating=pictures.calibrating[~np.isin(pictures.calibrating, bad)],
-        held_out=pictures.held_out[~np.isin(pictures.held_out, bad)],
+        calibrating=images.calibrating[~np.isin(images.calibrating, bad)],
+        held_out=images.held_out[~np.isin(images.held_out, bad)],
     )
 
 

@@ -1,6 +1,6 @@
 """One graph in less precision: int8 by static quantisation, float16 by conversion. The tools are onnxruntime's.
 
-Knows files and pictures; whether the result is good enough is decided elsewhere.
+Knows files and images; whether the result is good enough is decided elsewhere.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ KEPT_IN_FLOAT = ("Softmax",)
 """Steps of 1/255 are too coarse for probabilities, and half precision rounds small ones away."""
 
 
-def to_int8(graph: Path, pictures: NDArray[np.uint8], to: Path, *, reduce_range: bool, method: Method) -> None:
-    """Quantises a graph into `to`: weights signed and by channel, activations unsigned with ranges seen on `pictures`.
+def to_int8(graph: Path, images: NDArray[np.uint8], to: Path, *, reduce_range: bool, method: Method) -> None:
+    """Quantises a graph into `to`: weights signed and by channel, activations unsigned with ranges seen on `images`.
 
-    `pictures` are prepared, (n, height, width, channels). With `reduce_range` weights have 7 bits, so that processors
+    `images` are prepared, (n, height, width, channels). With `reduce_range` weights have 7 bits, so that processors
     without VNNI, which add pairs of products in 16 bits, do not overflow.
     """
     from onnxruntime import quantization
@@ -38,7 +38,7 @@ def to_int8(graph: Path, pictures: NDArray[np.uint8], to: Path, *, reduce_range:
         quantization.quantize_static(
             folded,
             to,
-            _reader(pictures),
+            _reader(images),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=_quantised_types(onnx.load(folded)),
             per_channel=True,
@@ -64,16 +64,16 @@ def to_float16(graph: Path, to: Path) -> None:
     onnx.save(sorted_model.model, to)
 
 
-def _reader(pictures: NDArray[np.uint8]) -> Any:
+def _reader(images: NDArray[np.uint8]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._starts = iter(range(0, len(pictures), BATCH))
+            self._starts = iter(range(0, len(images), BATCH))
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
             start = next(self._starts, None)
-            return None if start is None else {IMAGE: pictures[start : start + BATCH]}
+            return None if start is None else {IMAGE: images[start : start + BATCH]}
 
     return Reader()
 

@@ -1,6 +1,6 @@
 """`convoy-train quantize`: a version gets graphs of less precision, as the next version, if they are good enough.
 
-Accepted on pictures held out of the training set, measured on the test set, and chosen by the service where faster.
+Accepted on images held out of the training set, measured on the test set, and chosen by the service where faster.
 """
 
 import shutil
@@ -34,7 +34,7 @@ from training.errors import TrainingError
 from training.export.golden_samples import write_samples
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
-from training.export.quantization.calibration import Pictures, pictures_for
+from training.export.quantization.calibration import Images, images_for
 from training.export.quantization.measure_latency import BATCH_SIZES as CLOCKED
 from training.export.quantization.measure_latency import SECONDS, microseconds_per_image, processor
 from training.export.quantization.precision import Method, to_float16, to_int8
@@ -53,7 +53,7 @@ LEARNT = "drawn by chance, and the network may have learnt them: which ones its 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user wants of `quantize`. `count` pictures calibrate int8."""
+    """What the user wants of `quantize`. `count` images calibrate int8."""
 
     precisions: tuple[Precision, ...] = ("int8",)
     count: int = 512
@@ -72,14 +72,14 @@ class _Base:
 
     version: VersionFolder
     graph: Path
-    pictures: Pictures
+    images: Images
     path: ServicePath
     held_out: Scores
 
     @property
     def publishes_test(self) -> bool:
-        """Whether accuracies on these test pictures may stand beside the one that the version came with, if any."""
-        return self.pictures.tested_as_published or self.version.manifest.variant("float32").test_accuracy is None
+        """Whether accuracies on these test images may stand beside the one that the version came with, if any."""
+        return self.images.tested_as_published or self.version.manifest.variant("float32").test_accuracy is None
 
     @property
     def form(self) -> Form:
@@ -114,14 +114,14 @@ def _base(version: VersionFolder, asked: Asked, say: Say) -> _Base:
     variant = version.manifest.variant("float32")
     if variant is None:
         raise TrainingError(f"{version.path} has no float32 graph to start from.")
-    pictures = pictures_for(version, asked.dataset, asked.place, asked.count)
+    images = images_for(version, asked.dataset, asked.place, asked.count)
     graph = version.graph(variant)
     path = _path(graph, version)
-    held_out = pictures.held_out_scores(path)
-    say(f"float32: {held_out.accuracy:.2%} of {held_out.pictures:,} training pictures held out")
-    if not pictures.divided_as_trained:
+    held_out = images.held_out_scores(path)
+    say(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} training images held out")
+    if not images.divided_as_trained:
         say(f"these are {LEARNT}")
-    return _Base(version, graph, pictures, path, held_out)
+    return _Base(version, graph, images, path, held_out)
 
 
 def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> None:
@@ -129,12 +129,12 @@ def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> Non
         shutil.copy2(path, folder / path.name)
     manifest = read_manifest(folder)
     figures = {"held_out_accuracy": base.held_out.accuracy}
-    test = base.path.score(base.pictures.dataset.test)
-    say(f"float32: {test.accuracy:.2%} of the {test.pictures:,} test pictures")
+    test = base.path.score(base.images.dataset.test)
+    say(f"float32: {test.accuracy:.2%} of the {test.images:,} test images")
     if base.publishes_test:
         figures["test_accuracy"] = test.accuracy
     else:
-        say("these are not the pictures of the published test accuracy, which stays; the new graphs are given none")
+        say("these are not the images of the published test accuracy, which stays; the new graphs are given none")
     made = [_variant(folder, precision, base, asked, say) for precision in asked.precisions]
     kept = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
@@ -145,20 +145,20 @@ def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> Non
     changed = manifest.model_copy(update={"variants": variants, "samples": _samples(folder, manifest, variants)})
     write_manifest(changed, folder)
     source = f"models/{base.version.model}/{base.version.version}"
-    note = None if base.pictures.divided_as_trained else f"Those held out are {LEARNT}."
-    calibrating = len(base.pictures.calibrating)
+    note = None if base.images.divided_as_trained else f"Those held out are {LEARNT}."
+    calibrating = len(base.images.calibrating)
     renew_card(folder, base.version.model, number, changed, _command(source, asked), calibrating, note)
 
 
 def _variant(folder: Path, precision: Precision, base: _Base, asked: Asked, say: Say) -> Variant:
     graph = folder / FILES[precision]
     if precision == "int8":
-        calibrating = base.pictures.prepared(base.form)
+        calibrating = base.images.prepared(base.form)
         to_int8(base.graph, calibrating, graph, reduce_range=asked.reduce_range, method=asked.method)
     else:
         to_float16(base.graph, graph)
     path = _path(graph, base.version)
-    held_out = base.pictures.held_out_scores(path)
+    held_out = base.images.held_out_scores(path)
     _accept(precision, held_out, base.held_out)
     speed = _speed(precision, graph, base, asked.clock_s)
     automatic = is_chosen(precision, speed, cpu_flags())
@@ -168,8 +168,8 @@ def _variant(folder: Path, precision: Precision, base: _Base, asked: Asked, say:
             f"{precision} is not faster here: {_told(speed)}. Nothing was published; --even-if-slower does it, for "
             f"services with CONVOY_PRECISION={precision}."
         )
-    test = path.score(base.pictures.dataset.test)
-    say(f"{precision}: {test.accuracy:.2%} of the same {test.pictures:,} test pictures")
+    test = path.score(base.images.dataset.test)
+    say(f"{precision}: {test.accuracy:.2%} of the same {test.images:,} test images")
     return Variant(
         file=graph.name,
         sha256=sha256_of(graph),
@@ -188,7 +188,7 @@ def _accept(precision: Precision, found: Scores, expected: Scores) -> None:
     if lost_points > MOST_LOST_POINTS[precision] + 1e-9:
         raise TrainingError(
             f"{precision} loses {lost_points:.2f} points: {found.accuracy:.2%} in place of {expected.accuracy:.2%} of "
-            f"{found.pictures:,} training pictures held out ({MOST_LOST_POINTS[precision]:g} points are allowed). "
+            f"{found.images:,} training images held out ({MOST_LOST_POINTS[precision]:g} points are allowed). "
             "Nothing was published; for int8 try --calibration entropy or percentile, or more --calibrate-on."
         )
 
@@ -220,9 +220,9 @@ def is_chosen(precision: Precision, speed: Speed | None, flags: Collection[str])
 
 
 def _parity(path: ServicePath, base: _Base) -> Parity:
-    """How far the graph is from the float32 one, over test pictures at every batch size."""
+    """How far the graph is from the float32 one, over test images at every batch size."""
     form = base.form
-    sample = sample_split(base.pictures.dataset.test, form.input, form.preprocessing)
+    sample = sample_split(base.images.dataset.test, form.input, form.preprocessing)
     expected = base.path.run(sample.prepared, max(BATCH_SIZES))
     differences, same = [], []
     for size in BATCH_SIZES:
@@ -230,7 +230,7 @@ def _parity(path: ServicePath, base: _Base) -> Parity:
         differences.append(float(np.abs(found - expected).max()))
         same.append(float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()))
     return Parity(
-        pictures=len(expected),
+        images=len(expected),
         batch_sizes=list(BATCH_SIZES),
         max_abs_difference=max(differences),
         same_class=min(same),

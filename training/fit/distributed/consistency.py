@@ -1,4 +1,4 @@
-"""What all processes that train one run must have alike, in words to compare: recipe, pictures, steps, checkpoint."""
+"""What all processes that train one run must have alike, in words to compare: recipe, images, steps, checkpoint."""
 
 from dataclasses import fields
 
@@ -16,19 +16,19 @@ LIBRARIES = ("keras", "jax", "numpy")
 
 
 def facts_of(recipe: Recipe, dataset: Dataset, resumed: Run | None = None) -> dict[str, str]:
-    """Facts by name. Pictures are told by their number, labels and shape, a folder's also by the names of its files."""
+    """Facts by name. Images are told by their number, labels and shape, a folder's also by the names of its files."""
     portions = portion(dataset, recipe)
     splits = (dataset.train, dataset.test)
-    pictures = [*(split.labels.astype(np.int64).tobytes() for split in splits), repr(dataset.train.shape).encode()]
+    images = [*(split.labels.astype(np.int64).tobytes() for split in splits), repr(dataset.train.shape).encode()]
     chosen = [part.astype(np.int64).tobytes() for part in (portions.train, portions.validation, portions.test)]
     versions = library_versions()
     return {
         **{field.name: spelled(getattr(recipe, field.name)) for field in fields(Recipe)},
         "number of steps an epoch": str(-(-len(portions.train) // recipe.batch_size)),
-        "number of pictures": f"{len(dataset.train):,} + {len(dataset.test):,}",
+        "number of images": f"{len(dataset.train):,} + {len(dataset.test):,}",
         "labels": digest(*(label.encode() for label in dataset.labels)),
-        "listing of pictures": digest(*pictures, str(dataset.origin.get("digest")).encode()),
-        "choice of pictures": digest(*chosen),
+        "listing of images": digest(*images, str(dataset.origin.get("digest")).encode()),
+        "choice of images": digest(*chosen),
         "checkpoint": _checkpoint(resumed),
         **{f"version of {name}": versions.get(name, "missing") for name in LIBRARIES},
     }

@@ -1,9 +1,9 @@
-// About the model at hand: its figures, its card and its pictures, as the export wrote them.
+// About the model at hand: its figures, its card and its images, as the export wrote them.
 
 import { byId, el, milliseconds, notice, show } from "./dom.js";
 import { rendered } from "./markdown.js";
 
-/** Shows one version of a model; pictures are fetched as the card is, because an <img> could not send a key. */
+/** Shows one version of a model; images are fetched as the card is, because an <img> could not send a key. */
 export async function showAbout(api, model, version) {
   const container = byId("about");
   const parts = [facts(model, version)];
@@ -24,14 +24,14 @@ function facts(model, version) {
     ["Parameters", version.parameters?.toLocaleString("en") ?? "unknown"],
     ["Trained on", version.provenance.dataset ?? "unknown"],
     ["Runs in", `${version.precision} on ${version.provider.replace("ExecutionProvider", "")}`],
-    ["One picture takes", one === undefined ? "not measured" : milliseconds(one)],
+    ["One image takes", one === undefined ? "not measured" : milliseconds(one)],
   ];
   return el("dl", { className: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
 }
 
 function confusion(api, path) {
   const figure = el("figure", { className: "confusion" });
-  picture(api, path, "Confusion matrix: the right class by row, the answer by column").then(
+  image(api, path, "Confusion matrix: the right class by row, the answer by column").then(
     (image) => show(figure, image, el("figcaption", {}, "Which classes it takes for which, on the test set")),
     (error) => show(figure, notice(error)),
   );
@@ -48,19 +48,19 @@ function card(api, folder, has) {
 async function fill(api, folder, has, body) {
   try {
     const text = await api.text(`${folder}/card.md`);
-    show(body, rendered(text, (file, alt) => cardPicture(api, folder, has, file, alt)));
+    show(body, rendered(text, (file, alt) => cardImage(api, folder, has, file, alt)));
   } catch (error) {
     show(body, notice(error));
   }
 }
 
-function cardPicture(api, folder, has, file, alt) {
+function cardImage(api, folder, has, file, alt) {
   const place = el("span", {}, alt);
-  if (has(file)) picture(api, `${folder}/${file}`, alt).then((image) => show(place, image), () => {});
+  if (has(file)) image(api, `${folder}/${file}`, alt).then((image) => show(place, image), () => {});
   return place;
 }
 
-async function picture(api, path, alt) {
+async function image(api, path, alt) {
   const image = el("img", { alt });
   image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
   image.src = URL.createObjectURL(await api.blob(path));

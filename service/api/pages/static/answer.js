@@ -1,14 +1,14 @@
-// What the network says: bars of the top labels for one picture, a list for many.
+// What the network says: bars of the top labels for one image, a list for many.
 
 import { byId, el, milliseconds, notice, percent, show } from "./dom.js";
 
-/** `pictures` are {name, url, predictions | error}; `onChoose(index)` is called when one of many is looked at. */
-export function showAnswers(pictures, chosen, onChoose) {
+/** `images` are {name, url, predictions | error}; `onChoose(index)` is called when one of many is looked at. */
+export function showAnswers(images, chosen, onChoose) {
   const container = byId("answer");
-  if (pictures.length === 1) return show(container, one(pictures[0]));
-  const good = pictures.filter((picture) => picture.predictions).length;
-  const summary = `${good} of ${pictures.length} pictures have an answer.`;
-  const entries = pictures.map((picture, index) => entry(picture, index === chosen, () => onChoose(index)));
+  if (images.length === 1) return show(container, one(images[0]));
+  const good = images.filter((image) => image.predictions).length;
+  const summary = `${good} of ${images.length} images have an answer.`;
+  const entries = images.map((image, index) => entry(image, index === chosen, () => onChoose(index)));
   show(container, el("p", { className: "summary" }, summary), el("ul", { className: "many" }, entries));
 }
 
@@ -31,38 +31,38 @@ export function showTrouble(error) {
   byId("timing").textContent = "";
 }
 
-function one(picture) {
-  if (picture.error) return el("div", { className: "one" }, head(picture), notice(picture.error));
-  const [best] = picture.predictions;
+function one(image) {
+  if (image.error) return el("div", { className: "one" }, head(image), notice(image.error));
+  const [best] = image.predictions;
   return el(
     "div",
     { className: "one" },
     el("p", { className: "verdict" }, el("strong", {}, best.label), " ", el("span", {}, percent(best.probability))),
-    picture.drawn ? null : head(picture),
-    bars(picture.predictions),
+    image.drawn ? null : head(image),
+    bars(image.predictions),
   );
 }
 
-function entry(picture, isChosen, onChoose) {
-  if (picture.error) return el("li", { className: "broken" }, head(picture), notice(picture.error));
-  const [best] = picture.predictions;
-  const label = `${picture.name}: ${best.label}, ${percent(best.probability)}`;
+function entry(image, isChosen, onChoose) {
+  if (image.error) return el("li", { className: "broken" }, head(image), notice(image.error));
+  const [best] = image.predictions;
+  const label = `${image.name}: ${best.label}, ${percent(best.probability)}`;
   const button = el(
     "button",
     { type: "button", className: "choose", "aria-pressed": String(isChosen), "aria-label": label, onclick: onChoose },
-    head(picture),
+    head(image),
     el("span", { className: "short" }, el("strong", {}, best.label), ` ${percent(best.probability)}`),
   );
-  return el("li", { className: isChosen ? "chosen" : "" }, button, isChosen ? bars(picture.predictions) : null);
+  return el("li", { className: isChosen ? "chosen" : "" }, button, isChosen ? bars(image.predictions) : null);
 }
 
-function head(picture) {
-  return el("span", { className: "head" }, thumbnail(picture), el("span", { className: "name" }, picture.name));
+function head(image) {
+  return el("span", { className: "head" }, thumbnail(image), el("span", { className: "name" }, image.name));
 }
 
 function thumbnail({ url }) {
   const image = el("img", { src: url, alt: "", width: 48, height: 48 });
-  image.addEventListener("error", () => image.replaceWith(el("span", { className: "no-picture" }, "?")), { once: true });
+  image.addEventListener("error", () => image.replaceWith(el("span", { className: "no-image" }, "?")), { once: true });
   return image;
 }
 

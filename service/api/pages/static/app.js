@@ -8,7 +8,7 @@ import { pngOf } from "./drawing.js";
 import { Inside } from "./inside.js";
 import { askForKey } from "./key.js";
 import { Pad } from "./pad.js";
-import { listenForPictures } from "./pictures.js";
+import { listenForImages } from "./images.js";
 import { showSnippets } from "./snippets.js";
 import { chooseTab, listenForTabs } from "./tabs.js";
 
@@ -24,7 +24,7 @@ class Playground {
     this.turn = 0; // answers to earlier turns are not shown
     this.strokes = 0;
     this.busy = 0;
-    this.pictures = [];
+    this.images = [];
     this.listen();
   }
 
@@ -35,7 +35,7 @@ class Playground {
     byId("model").addEventListener("change", () => this.chooseModel(byId("model").value));
     byId("version").addEventListener("change", () => this.chooseVersion(byId("version").value));
     byId("forget-key").addEventListener("click", () => this.forgetKey());
-    listenForPictures((files) => this.sendFiles(files));
+    listenForImages((files) => this.sendFiles(files));
     listenForTabs();
   }
 
@@ -72,14 +72,14 @@ class Playground {
 
   forget() {
     this.turn++;
-    this.setPictures([]);
-    showNothing("Draw something, or drop a picture.");
+    this.setImages([]);
+    showNothing("Draw something, or drop an image.");
     this.inside.clear("What the layers see appears here with the first answer.");
   }
 
-  setPictures(pictures) {
-    for (const { url } of this.pictures) URL.revokeObjectURL(url);
-    this.pictures = pictures;
+  setImages(images) {
+    for (const { url } of this.images) URL.revokeObjectURL(url);
+    this.images = images;
   }
 
   /** Asks a moment after the last stroke; the strokes of one digit follow each other closely. */
@@ -100,8 +100,8 @@ class Playground {
     const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify`;
     const { body, timing } = await this.post(path, { top_k: TOP_K }, blob);
     if (turn !== this.turn) return;
-    const picture = { name: DRAWING, url: URL.createObjectURL(blob), blob, drawn: true, predictions: body.predictions };
-    this.setPictures([picture]);
+    const image = { name: DRAWING, url: URL.createObjectURL(blob), blob, drawn: true, predictions: body.predictions };
+    this.setImages([image]);
     showTiming(timing);
     this.tell({ path, query: this.query({ top_k: TOP_K }), names: [DRAWING], many: false });
     this.choose(0);
@@ -112,29 +112,29 @@ class Playground {
     await this.guarded(async () => {
       if (!this.version) throw new Error("There is no model to ask yet.");
       const turn = ++this.turn;
-      showNothing(files.length === 1 ? "Asking about one picture…" : `Asking about ${files.length} pictures…`);
+      showNothing(files.length === 1 ? "Asking about one image…" : `Asking about ${files.length} images…`);
       const form = new FormData();
       for (const file of files) form.append("files", file, file.name);
       const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify/batch`;
       const { body, timing } = await this.post(path, { top_k: TOP_K }, form);
       if (turn !== this.turn) return;
-      this.setPictures(files.map((file, at) => ({
+      this.setImages(files.map((file, at) => ({
         name: file.name, url: URL.createObjectURL(file), blob: file, ...body.results[at],
       })));
       showTiming(timing);
       this.tell({ path, query: this.query({ top_k: TOP_K }), names: files.map(({ name }) => name), many: true });
-      this.choose(this.pictures.findIndex(({ predictions }) => predictions));
+      this.choose(this.images.findIndex(({ predictions }) => predictions));
     });
   }
 
-  /** Looks closer at one of the pictures. */
+  /** Looks closer at one of the images. */
   choose(index) {
-    showAnswers(this.pictures, index, (other) => this.choose(other));
-    const picture = this.pictures[index];
-    if (!picture?.predictions) return this.inside.clear("No picture could be read, so there is nothing to look into.");
-    this.looking = picture;
-    const about = { methods: this.version.explanations, labels: this.model.labels, best: picture.predictions[0].index };
-    this.whileBusy(() => this.inside.look(picture.blob, about));
+    showAnswers(this.images, index, (other) => this.choose(other));
+    const image = this.images[index];
+    if (!image?.predictions) return this.inside.clear("No image could be read, so there is nothing to look into.");
+    this.looking = image;
+    const about = { methods: this.version.explanations, labels: this.model.labels, best: image.predictions[0].index };
+    this.whileBusy(() => this.inside.look(image.blob, about));
   }
 
   async explain(method, blob, wanted, signal) {
@@ -153,7 +153,7 @@ class Playground {
   }
 
   tell(action) {
-    const drawing = this.pictures.find(({ drawn }) => drawn);
+    const drawing = this.images.find(({ drawn }) => drawn);
     showSnippets(action, Boolean(this.api.key), drawing ? { name: DRAWING, url: drawing.url } : null);
   }
 

@@ -1,4 +1,4 @@
-// From the drawing's ink to the picture that is sent: laid out like MNIST, in the model's size and colours.
+// From the drawing's ink to the image that is sent: laid out like MNIST, in the model's size and colours.
 
 import { el } from "./dom.js";
 import { laidOut } from "./mnist.js";
@@ -9,12 +9,12 @@ export async function pngOf({ grey, width, height }, { input, preprocessing }) {
   if (!field) return null;
   const canvas = el("canvas", { width: input.height, height: input.height });
   const pen = canvas.getContext("2d");
-  const picture = pen.createImageData(input.height, input.height);
+  const image = pen.createImageData(input.height, input.height);
   const onWhite = preprocessing.background > 127; // such a model was trained on dark ink
   field.forEach((value, at) => {
-    picture.data.fill(onWhite ? 255 - value : value, at * 4, at * 4 + 3);
-    picture.data[at * 4 + 3] = 255;
+    image.data.fill(onWhite ? 255 - value : value, at * 4, at * 4 + 3);
+    image.data[at * 4 + 3] = 255;
   });
-  pen.putImageData(picture, 0, 0);
+  pen.putImageData(image, 0, 0);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }

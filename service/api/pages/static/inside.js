@@ -19,7 +19,7 @@ export class Inside {
     show(this.container, el("p", { className: "empty" }, text));
   }
 
-  /** Shows all that is cheap about a picture; `labels` are the classes that heat can be asked for. */
+  /** Shows all that is cheap about an image; `labels` are the classes that heat can be asked for. */
   async look(blob, { methods, labels, best }) {
     this.abort.abort();
     this.abort = new AbortController();
@@ -83,7 +83,7 @@ function input({ png, width, height, channels }) {
   return el(
     "figure",
     { className: "input" },
-    pixelated(png, "The picture as the network sees it"),
+    pixelated(png, "The image as the network sees it"),
     el("figcaption", {}, `What the network sees: ${width} × ${height} pixels, ${kind}`),
   );
 }
@@ -97,7 +97,7 @@ function heat({ heat: png, explained, passes }) {
       el("span", { className: "for" }, "Orange"),
       ` speaks for ${explained.label}, `,
       el("span", { className: "against" }, "blue"),
-      ` against it. Found by covering the picture patch by patch: ${passes} passes in the background.`,
+      ` against it. Found by covering the image patch by patch: ${passes} passes in the background.`,
     ),
   ];
 }

@@ -1,17 +1,17 @@
-// The Markdown of model cards to elements: headings, paragraphs, lists, tables, code, bold, pictures beside the card.
+// The Markdown of model cards to elements: headings, paragraphs, lists, tables, code, bold, images beside the card.
 // No HTML is read: what is not understood stays text.
 
 import { el } from "./dom.js";
 
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|!\[([^\]]*)\]\(([\w.-]+)\)/g;
 
-/** Elements for a card; `picture(file, alt)` makes the element of a picture that the card names. */
-export function rendered(text, picture) {
+/** Elements for a card; `image(file, alt)` makes the element of an image that the card names. */
+export function rendered(text, image) {
   const blocks = [];
   const lines = text.split("\n");
   while (lines.length) {
     const block = takeBlock(lines);
-    if (block) blocks.push(asElement(block, picture));
+    if (block) blocks.push(asElement(block, image));
   }
   return blocks;
 }
@@ -30,29 +30,29 @@ function takeBlock(lines) {
   return taken.length ? { lines: taken } : null;
 }
 
-function asElement({ code, lines }, picture) {
+function asElement({ code, lines }, image) {
   if (code !== undefined) return el("pre", {}, el("code", {}, code));
   const [first] = lines;
   const heading = /^(#{1,4}) (.*)/.exec(first);
-  if (heading) return el(`h${Math.min(heading[1].length + 2, 6)}`, {}, inline(heading[2], picture));
-  if (first.startsWith("- ")) return list(lines, picture);
-  if (first.startsWith("|")) return table(lines, picture);
-  return el("p", {}, inline(lines.join(" "), picture));
+  if (heading) return el(`h${Math.min(heading[1].length + 2, 6)}`, {}, inline(heading[2], image));
+  if (first.startsWith("- ")) return list(lines, image);
+  if (first.startsWith("|")) return table(lines, image);
+  return el("p", {}, inline(lines.join(" "), image));
 }
 
-function list(lines, picture) {
-  return el("ul", {}, lines.map((line) => el("li", {}, inline(line.replace(/^- /, ""), picture))));
+function list(lines, image) {
+  return el("ul", {}, lines.map((line) => el("li", {}, inline(line.replace(/^- /, ""), image))));
 }
 
-function table(lines, picture) {
+function table(lines, image) {
   const cells = (line) => line.replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
   const [head, , ...rows] = lines.map(cells);
-  const row = (name) => (values) => el("tr", {}, values.map((value) => el(name, {}, inline(value, picture))));
+  const row = (name) => (values) => el("tr", {}, values.map((value) => el(name, {}, inline(value, image))));
   const top = head.some(Boolean) ? el("thead", {}, row(head.every(Boolean) ? "th" : "td")(head)) : null;
   return el("table", {}, top, el("tbody", {}, rows.map(row("td"))));
 }
 
-function inline(text, picture) {
+function inline(text, image) {
   const parts = [];
   let at = 0;
   for (const match of text.matchAll(INLINE)) {
@@ -60,7 +60,7 @@ function inline(text, picture) {
     const [, code, bold, alt, file] = match;
     if (code !== undefined) parts.push(el("code", {}, code));
     else if (bold !== undefined) parts.push(el("strong", {}, bold));
-    else parts.push(picture(file, alt));
+    else parts.push(image(file, alt));
     at = match.index + match[0].length;
   }
   return [...parts, text.slice(at)];

@@ -37,7 +37,7 @@ export function laidOut(grey, width, height, side) {
   return centred(small, side);
 }
 
-/** Scales the box down to the small picture; each pixel is the mean of the area that it covers. */
+/** Scales the box down to the small image; each pixel is the mean of the area that it covers. */
 function averaged(grey, stride, box, small) {
   const columns = spans(box.width, small.width);
   const rows = spans(box.height, small.height);
@@ -69,7 +69,7 @@ function spans(length, count) {
   });
 }
 
-/** Puts the small picture into the field with its centre of mass in the middle, but nothing of it outside. */
+/** Puts the small image into the field with its centre of mass in the middle, but nothing of it outside. */
 function centred(small, side) {
   let [mass, massX, massY] = [0, 0, 0];
   small.grey.forEach((value, at) => {

@@ -15,8 +15,8 @@ export function showSnippets(action, withKey, saved) {
 
 export function curlLine(url, { names, many }, withKey) {
   const key = withKey ? ` \\\n  -H "Authorization: Bearer $CONVOY_KEY"` : "";
-  const pictures = many ? names.map((name) => ` \\\n  -F ${quoted(`files=@"${name}"`)}`).join("") : ` \\\n  --data-binary ${quoted(`@${names[0]}`)}`;
-  return `curl ${quoted(url)}${key}${pictures}`;
+  const images = many ? names.map((name) => ` \\\n  -F ${quoted(`files=@"${name}"`)}`).join("") : ` \\\n  --data-binary ${quoted(`@${names[0]}`)}`;
+  return `curl ${quoted(url)}${key}${images}`;
 }
 
 export function pythonLines(url, { names, many }, withKey) {

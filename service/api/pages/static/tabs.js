@@ -1,4 +1,4 @@
-// The two tabs of "Your picture", by mouse and by arrow keys.
+// The two tabs of "Your image", by mouse and by arrow keys.
 
 import { byId } from "./dom.js";
 

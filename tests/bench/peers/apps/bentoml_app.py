@@ -18,5 +18,5 @@ class Classifier:
 
     @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=1000)
     def predict(self, images: list[str]) -> list[list[dict]]:
-        pictures = [self.net.decode(base64.b64decode(image)) for image in images]
-        return [best(row) for row in self.net(np.stack(pictures))]
+        batch = [self.net.decode(base64.b64decode(image)) for image in images]
+        return [best(row) for row in self.net(np.stack(batch))]

@@ -37,8 +37,8 @@ class Net:
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return self._session.run(["probabilities"], {"image": batch})[0]
 
-    def decode(self, picture: bytes) -> np.ndarray:
-        image = Image.open(io.BytesIO(picture)).convert("L" if self._channels == 1 else "RGB")
+    def decode(self, encoded: bytes) -> np.ndarray:
+        image = Image.open(io.BytesIO(encoded)).convert("L" if self._channels == 1 else "RGB")
         pixels = np.asarray(image)
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 

@@ -1,4 +1,4 @@
-"""Ray Serve: the picture as the body, `@serve.batch` without a delay. A cluster of its own, on ports of its own."""
+"""Ray Serve: the image as the body, `@serve.batch` without a delay. A cluster of its own, on ports of its own."""
 
 import signal
 import sys

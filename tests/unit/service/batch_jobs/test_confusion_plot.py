@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix: dark where the answers are, for a few classes and for many."""
+"""The image of a confusion matrix: dark where the answers are, for a few classes and for many."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Decoded pictures come in order, a bounded number ahead, and leave in full batches, whatever is broken between."""
+"""Decoded images come in order, a bounded number ahead, and leave in full batches, whatever is broken between."""
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
@@ -20,32 +20,32 @@ from service.batch_jobs.decode_processes import (
 )
 from service.batch_jobs.decode_worker import Decoded, Recipe
 from service.batch_jobs.errors import Interrupted
-from service.batch_jobs.find_images import Picture
+from service.batch_jobs.find_images import ImageFile
 from service.errors import BadImage
 from service.model_store.manifest import Input, Preprocessing
-from tests.pictures import encode, random_pixels
+from tests.images import encode, random_pixels
 
 RECIPE = Recipe(Input(height=8, width=8, channels=1), Preprocessing(), max_pixels=100)
 
 
 @given(broken=st.lists(st.booleans(), max_size=60), chunk=st.integers(1, 9), size=st.integers(1, 9))
 def test_batches_are_full_and_keep_the_order(broken: list[bool], chunk: int, size: int) -> None:
-    pictures = [Picture(str(at), "") for at in range(len(broken))]
-    batches = list(in_full_batches(iter(_chunks(pictures, broken, chunk)), size))
-    assert [picture for batch in batches for picture, _ in batch.entries] == pictures
+    images = [ImageFile(str(at), "") for at in range(len(broken))]
+    batches = list(in_full_batches(iter(_chunks(images, broken, chunk)), size))
+    assert [image for batch in batches for image, _ in batch.entries] == images
     for batch in batches:
-        good = [int(picture.name) for picture, error in batch.entries if error is None]
+        good = [int(image.name) for image, error in batch.entries if error is None]
         assert batch.images[:, 0].tolist() == good
     assert all(len(batch.images) == size for batch in batches[:-1])
 
 
-def _chunks(pictures: list[Picture], broken: list[bool], size: int) -> list[tuple[Sequence[Picture], Decoded]]:
-    """Each good picture's image holds its own number."""
-    chunks: list[tuple[Sequence[Picture], Decoded]] = []
-    for start in range(0, len(pictures), size):
-        part = pictures[start : start + size]
-        errors = [BadImage("broken") if broken[int(picture.name)] else None for picture in part]
-        good = [int(picture.name) for picture, error in zip(part, errors, strict=True) if error is None]
+def _chunks(images: list[ImageFile], broken: list[bool], size: int) -> list[tuple[Sequence[ImageFile], Decoded]]:
+    """Each good image's image holds its own number."""
+    chunks: list[tuple[Sequence[ImageFile], Decoded]] = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        errors = [BadImage("broken") if broken[int(image.name)] else None for image in part]
+        good = [int(image.name) for image, error in zip(part, errors, strict=True) if error is None]
         chunks.append((part, Decoded(np.array(good, np.uint8).reshape(-1, 1), list(errors))))
     return chunks
 
@@ -69,24 +69,26 @@ class LazyPool(Executor):
 
 def test_only_so_much_is_decoded_ahead() -> None:
     pool, workers = LazyPool(), 2
-    pictures = [Picture(str(at), "") for at in range(100 * MOST_IN_CHUNK)]
-    decoded = decoded_in_order(pool, workers, pictures, RECIPE)
+    images = [ImageFile(str(at), "") for at in range(100 * MOST_IN_CHUNK)]
+    decoded = decoded_in_order(pool, workers, images, RECIPE)
     chunk, _ = next(decoded)
-    assert list(chunk) == pictures[:MOST_IN_CHUNK]
+    assert list(chunk) == images[:MOST_IN_CHUNK]
     assert pool.submitted == workers * AHEAD + 1
-    assert sum(len(chunk) for chunk, _ in decoded) == len(pictures) - MOST_IN_CHUNK
+    assert sum(len(chunk) for chunk, _ in decoded) == len(images) - MOST_IN_CHUNK
 
 
 def test_a_small_job_gives_all_workers_something() -> None:
     pool = LazyPool()
-    list(decoded_in_order(pool, 4, [Picture(str(at), "") for at in range(20)], RECIPE))
+    list(decoded_in_order(pool, 4, [ImageFile(str(at), "") for at in range(20)], RECIPE))
     assert pool.submitted >= 4
 
 
-def test_a_dead_process_is_told_with_the_pictures_it_had() -> None:
+def test_a_dead_process_is_told_with_the_images_it_had() -> None:
     pool = LazyPool(BrokenProcessPool("gone"))
     with pytest.raises(Interrupted, match=r"between a\.png and b\.png"):
-        list(in_full_batches(decoded_in_order(pool, 1, [Picture("a.png", ""), Picture("b.png", "")] * 4, RECIPE), 4))
+        list(
+            in_full_batches(decoded_in_order(pool, 1, [ImageFile("a.png", ""), ImageFile("b.png", "")] * 4, RECIPE), 4)
+        )
 
 
 class BrokenPool(LazyPool):
@@ -103,17 +105,17 @@ class BrokenPool(LazyPool):
 
 
 def test_a_process_that_died_while_nobody_waited_for_it_is_told_as_well() -> None:
-    pictures = [Picture(str(at), "") for at in range(10 * MOST_IN_CHUNK)]
+    images = [ImageFile(str(at), "") for at in range(10 * MOST_IN_CHUNK)]
     with pytest.raises(Interrupted, match=f"between {5 * MOST_IN_CHUNK} and {6 * MOST_IN_CHUNK - 1}"):
-        list(decoded_in_order(BrokenPool(5), 1, pictures, RECIPE))
+        list(decoded_in_order(BrokenPool(5), 1, images, RECIPE))
 
 
 def test_real_processes_decode(tmp_path: Path) -> None:
     pixels = [random_pixels(8, 8, seed=seed) for seed in range(6)]
-    pictures = [Picture(str(at), str(tmp_path / f"{at}.png")) for at in range(6)]
-    for picture, content in zip(pictures, pixels, strict=True):
-        Path(picture.path).write_bytes(encode(content))
+    images = [ImageFile(str(at), str(tmp_path / f"{at}.png")) for at in range(6)]
+    for image, content in zip(images, pixels, strict=True):
+        Path(image.path).write_bytes(encode(content))
     with decoding_processes(1) as pool:
-        batches = list(in_full_batches(decoded_in_order(pool, 1, pictures, RECIPE), 4))
+        batches = list(in_full_batches(decoded_in_order(pool, 1, images, RECIPE), 4))
     assert [len(batch.images) for batch in batches] == [4, 2]
     np.testing.assert_array_equal(np.concatenate([batch.images for batch in batches]), pixels)

@@ -1,4 +1,4 @@
-"""Chunks come out as model inputs; a picture that is none costs its own place only, a bucket that is away the job."""
+"""Chunks come out as model inputs; an image that is none costs its own place only, a bucket that is away the job."""
 
 import subprocess
 import sys
@@ -11,10 +11,10 @@ import pytest
 from service.batch_jobs import decode_worker
 from service.batch_jobs.decode_worker import Recipe, decode_chunk
 from service.batch_jobs.errors import Interrupted
-from service.batch_jobs.find_images import Picture
+from service.batch_jobs.find_images import ImageFile
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable
-from tests.pictures import encode, random_pixels
+from tests.images import encode, random_pixels
 
 RECIPE = Recipe(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
 
@@ -24,7 +24,7 @@ def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:
     contents = {"first": encode(first), "text": b"text", "large": encode(random_pixels(20, 20)), "last": encode(last)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    chunk = [Picture(name, str(tmp_path / name)) for name in ("first", "text", "missing", "large", "last")]
+    chunk = [ImageFile(name, str(tmp_path / name)) for name in ("first", "text", "missing", "large", "last")]
     decoded = decode_chunk(chunk, RECIPE)
     np.testing.assert_array_equal(decoded.images, [first, last])
     assert [error and error.code for error in decoded.errors] == [
@@ -40,15 +40,15 @@ def test_a_part_of_a_file_is_read_from_there(tmp_path: Path) -> None:
     pixels = random_pixels(8, 8, seed=3)
     encoded = encode(pixels)
     (tmp_path / "some.tar").write_bytes(b"before" + encoded + b"behind")
-    decoded = decode_chunk([Picture("p", str(tmp_path / "some.tar"), "", 6, len(encoded))], RECIPE)
+    decoded = decode_chunk([ImageFile("p", str(tmp_path / "some.tar"), "", 6, len(encoded))], RECIPE)
     np.testing.assert_array_equal(decoded.images, [pixels])
 
 
 def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_worker, "MAX_FILE_BYTES", 10)
     (tmp_path / "a.png").write_bytes(encode(random_pixels(8, 8)))
-    for picture in (Picture("a", str(tmp_path / "a.png")), Picture("b", "a.png", f"file://{tmp_path}")):
-        (error,) = decode_chunk([picture], RECIPE).errors
+    for image in (ImageFile("a", str(tmp_path / "a.png")), ImageFile("b", "a.png", f"file://{tmp_path}")):
+        (error,) = decode_chunk([image], RECIPE).errors
         assert error is not None
         assert error.code == "image_too_large"
 
@@ -57,7 +57,7 @@ def test_objects_of_a_bucket_are_read_and_a_missing_one_is_named(tmp_path: Path)
     pixels = random_pixels(8, 8, seed=4)
     (tmp_path / "a.png").write_bytes(encode(pixels))
     url = f"file://{tmp_path}"
-    decoded = decode_chunk([Picture("a", "a.png", url), Picture("gone", "gone.png", url)], RECIPE)
+    decoded = decode_chunk([ImageFile("a", "a.png", url), ImageFile("gone", "gone.png", url)], RECIPE)
     np.testing.assert_array_equal(decoded.images, [pixels])
     assert [error and error.code for error in decoded.errors] == [None, "unreadable"]
 
@@ -81,7 +81,7 @@ def test_a_bucket_is_asked_again_before_the_job_is_given_up(failures: int, monke
     bucket = FlakyBucket(failures, encode(random_pixels(8, 8)))
     monkeypatch.setattr(decode_worker, "_bucket", lambda url: bucket)
     monkeypatch.setattr(decode_worker, "FIRST_WAIT_S", 0.001)
-    chunk = [Picture("a", "a.png", "s3://b")]
+    chunk = [ImageFile("a", "a.png", "s3://b")]
     if failures < decode_worker.ATTEMPTS:
         assert decode_chunk(chunk, RECIPE).errors == [None]
     else:

@@ -1,4 +1,4 @@
-"""Every kind of input gives its pictures once and always in one order; what cannot be meant is told."""
+"""Every kind of input gives its images once and always in one order; what cannot be meant is told."""
 
 import io
 import tarfile
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from service.batch_jobs.errors import CannotStart
-from service.batch_jobs.find_images import find_pictures
+from service.batch_jobs.find_images import find_images
 from service.batch_jobs.output_names import BESIDE, OUTPUTS
 from service.errors import ConvoyError
-from tests.pictures import picture
+from tests.images import image_bytes
 
 
 @pytest.fixture
@@ -20,20 +20,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b/2.png", "b/1.PNG", "a/2.jpg", "a/1.webp", "a/notes.txt", ".git/x.png", "a/.hidden.png"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture())
+        path.write_bytes(image_bytes())
     return tmp_path
 
 
 def names(*inputs: str) -> list[str]:
-    return [found.name for found in find_pictures(inputs).pictures]
+    return [found.name for found in find_images(inputs).images]
 
 
 ALL = ["photos/a/1.webp", "photos/a/2.jpg", "photos/b/1.PNG", "photos/b/2.png"]
 
 
-def test_a_folder_gives_its_pictures_in_order_and_counts_the_rest(here: Path) -> None:
+def test_a_folder_gives_its_images_in_order_and_counts_the_rest(here: Path) -> None:
     assert names("photos") == ALL
-    assert find_pictures(["photos"]).passed_over == 1
+    assert find_images(["photos"]).passed_over == 1
 
 
 def test_a_glob_takes_all_that_it_names(here: Path) -> None:
@@ -46,32 +46,32 @@ def test_a_list_keeps_its_own_order_and_its_comments_to_itself(here: Path) -> No
     assert names("list.txt") == ["photos/b/2.png", "photos/gone.png", "photos/a/1.webp"]
 
 
-def test_what_jobs_leave_among_the_pictures_is_passed_over(here: Path) -> None:
+def test_what_jobs_leave_among_the_images_is_passed_over(here: Path) -> None:
     made = [f"r{output}{kind}" for output in OUTPUTS for kind in ("", *BESIDE)]
     for name in made:
-        (here / "photos/b" / name).write_bytes(picture())
+        (here / "photos/b" / name).write_bytes(image_bytes())
     for given in ("photos", "photos/b/*", f"file://{here}/photos/b"):
         assert not any(name.endswith(tuple(made)) for name in names(given)), given
-        assert find_pictures([given]).passed_over >= len(made)
+        assert find_images([given]).passed_over >= len(made)
     assert names("photos") == ALL
     assert names("photos/b/r.csv.confusion.png"), "who names one by itself means it"
 
 
-def test_a_picture_named_twice_counts_once(here: Path) -> None:
+def test_a_image_named_twice_counts_once(here: Path) -> None:
     assert names("photos", "photos/a/1.webp", "photos/**/*.jpg") == ALL
 
 
-def test_a_tar_gives_where_each_picture_lies(here: Path) -> None:
-    wanted, other = picture(seed=1), picture(seed=2)
+def test_a_tar_gives_where_each_image_lies(here: Path) -> None:
+    wanted, other = image_bytes(seed=1), image_bytes(seed=2)
     with tarfile.open("some.tar", "w") as tar:
         for name, content in (("7/b.png", other), ("7/a.png", other), ("7/a.png", wanted), ("7/x.txt", b"text")):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    found = find_pictures(["some.tar"])
-    assert [one.name for one in found.pictures] == ["some.tar::7/a.png", "some.tar::7/b.png"]
+    found = find_images(["some.tar"])
+    assert [one.name for one in found.images] == ["some.tar::7/a.png", "some.tar::7/b.png"]
     assert found.passed_over == 1
-    first = found.pictures[0]
+    first = found.images[0]
     content = Path(first.path).read_bytes()[first.offset : first.offset + first.size]
     assert content == wanted, "of two with one name the later counts, as when unpacked"
 
@@ -96,7 +96,7 @@ MISTAKES = {
     "packed": ("photos.tar.gz", "is packed"),
     "no tar": ("broken.tar", "cannot be read as a tar"),
     "no text": ("list.lst", "it is not UTF-8 text"),
-    "empty": ("empty", "There is no picture in empty"),
+    "empty": ("empty", "There is no image in empty"),
     "no bucket": ("http://host/photos", "'http://' cannot be read"),
     "empty bucket": ("file:///nowhere/at/all", "cannot be read"),
 }
@@ -108,12 +108,12 @@ def test_a_mistake_is_told(here: Path, given: str, says: str) -> None:
     for name in ("photos.tar.gz", "broken.tar", "list.lst"):
         Path(name).write_bytes(b"\xff\xfe nothing of the kind")
     with pytest.raises(ConvoyError, match=says):
-        find_pictures([given])
+        find_images([given])
 
 
 def test_only_other_files_is_told_with_their_number(here: Path) -> None:
     Path("docs").mkdir()
     Path("docs/readme.md").write_text("text")
     with pytest.raises(CannotStart) as told:
-        find_pictures(["docs"])
+        find_images(["docs"])
     assert "Passed over: 1" in told.value.hint

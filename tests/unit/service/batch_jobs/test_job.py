@@ -25,25 +25,25 @@ from service.inference.session import Session
 from service.model_store.manifest import read_manifest, write_manifest
 from service.settings import Settings
 from tests.graphs import brittle_graph
-from tests.pictures import encode, picture
+from tests.images import encode, image_bytes
 from tests.versions import write_version
 
-PICTURES = 50
+IMAGES = 50
 BROKEN = ["class-0/07.png", "class-1/13.png"]
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model, run in batches of eight, and 50 pictures in folders named like its labels, two of them broken."""
+    """A model, run in batches of eight, and 50 images in folders named like its labels, two of them broken."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jobs, "fastest_batch", lambda batch_ms: 8)  # else what is measured here and now
     write_version(tmp_path / "models", "linear", 1)
-    for at in range(PICTURES):
+    for at in range(IMAGES):
         path = tmp_path / f"photos/class-{at // 10}/{at:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(seed=at))
+        path.write_bytes(image_bytes(seed=at))
     for name in BROKEN:
-        Path("photos", name).write_bytes(b"no picture")
+        Path("photos", name).write_bytes(b"no image")
     return tmp_path
 
 
@@ -64,17 +64,17 @@ def files(path: str) -> list[str]:
     return [line["file"] for line in lines(path)]
 
 
-ALL = [f"photos/class-{at // 10}/{at:02}.png" for at in range(PICTURES)]
+ALL = [f"photos/class-{at // 10}/{at:02}.png" for at in range(IMAGES)]
 GOOD = [name for name in ALL if name.removeprefix("photos/") not in BROKEN]
 
 
-def test_every_picture_is_in_the_results_or_among_the_errors(here: Path) -> None:
+def test_every_image_is_in_the_results_or_among_the_errors(here: Path) -> None:
     report = classify()
     assert files("r.jsonl") == GOOD
     assert files("r.jsonl.errors.jsonl") == [f"photos/{name}" for name in BROKEN]
     assert lines("r.jsonl.errors.jsonl")[0]["error"]["code"] == "bad_image"
     assert report.summary.answers.total() == len(GOOD)
-    assert report.pictures == PICTURES
+    assert report.images == IMAGES
     assert sorted(path.name for path in here.glob("r.*")) == [
         "r.jsonl",
         "r.jsonl.confusion.png",
@@ -83,7 +83,7 @@ def test_every_picture_is_in_the_results_or_among_the_errors(here: Path) -> None
     ]
 
 
-def test_the_answers_are_those_of_the_model_on_each_picture_alone(here: Path) -> None:
+def test_the_answers_are_those_of_the_model_on_each_image_alone(here: Path) -> None:
     classify(top_k=4)
     folder = here / "models/linear/1"
     manifest = read_manifest(folder)
@@ -113,7 +113,7 @@ def test_the_summary_knows_how_many_were_right(here: Path) -> None:
     told = json.loads(Path("r.jsonl.summary.json").read_text())
     # The fifth folder is named like none of the four labels.
     named = [line for line in lines("r.jsonl") if "expected" in line]
-    assert len(named) == told["accuracy"]["pictures"] == 38
+    assert len(named) == told["accuracy"]["images"] == 38
     right = sum(line["expected"] == line["predictions"][0]["label"] for line in named)
     assert told["accuracy"]["value"] == report.summary.accuracy == right / 38
 
@@ -146,16 +146,16 @@ def test_a_stopped_job_goes_on_to_the_same_files(here: Path, stopping: list[int]
     assert Path(f"r.{ending}.part").exists()
     stopping.clear()
     report = classify(f"r.{ending}")
-    assert report.pictures == PICTURES - _done_in(batches)
+    assert report.images == IMAGES - _done_in(batches)
     for made in ("", ".errors.jsonl", ".summary.json", ".confusion.png"):
         assert Path(f"r.{ending}{made}").read_bytes() == Path(f"whole.{ending}{made}").read_bytes()
     assert not Path(f"r.{ending}.part").exists()
 
 
 def _done_in(batches: int) -> int:
-    """Pictures, broken ones included, in the first batches of eight good ones."""
+    """Images, broken ones included, in the first batches of eight good ones."""
     good = [name in GOOD for name in ALL]
-    return next(at for at in range(PICTURES) if sum(good[:at]) == 8 * batches)
+    return next(at for at in range(IMAGES) if sum(good[:at]) == 8 * batches)
 
 
 @pytest.mark.parametrize("step", ["_write_summary", "_draw"])
@@ -169,7 +169,7 @@ def test_stopped_while_it_makes_its_files_it_makes_them_anew(
         patched.setattr(jobs.Files, step, stop)
         with pytest.raises(KeyboardInterrupt):
             classify()
-    assert classify().pictures == 0
+    assert classify().images == 0
     assert files("r.jsonl") == GOOD
 
 
@@ -193,22 +193,22 @@ def test_a_job_stays_with_the_version_that_began_it(here: Path, stopping: list[i
     assert classify("new.jsonl").about == "linear version 2"
 
 
-def test_shards_together_have_every_picture_once(here: Path) -> None:
+def test_shards_together_have_every_image_once(here: Path) -> None:
     for number in (1, 2, 3):
         classify("r.csv", shard=Shard(number, 3))
     rows = [row for number in (1, 2, 3) for row in Path(f"r-{number}-of-3.csv").read_text().splitlines()[1:]]
     assert sorted(row.split(",")[0] for row in rows) == GOOD
     digests = {json.loads(path.read_text())["job"]["digest"] for path in here.glob("*.summary.json")}
-    assert len(digests) == 1, "all shards saw the same pictures"
+    assert len(digests) == 1, "all shards saw the same images"
 
 
-def test_a_shard_without_pictures_is_done(here: Path) -> None:
+def test_a_shard_without_images_is_done(here: Path) -> None:
     report = classify(inputs=("photos/class-0/00.png",), shard=Shard(2, 2))
     assert report.summary.answers.total() == 0
     assert files("r-2-of-2.jsonl") == []
 
 
-def test_pictures_that_are_all_broken_need_no_model_run(here: Path) -> None:
+def test_images_that_are_all_broken_need_no_model_run(here: Path) -> None:
     report = classify(inputs=tuple(f"photos/{name}" for name in BROKEN))
     assert (report.summary.answers.total(), report.summary.broken.total()) == (0, 2)
     assert files("r.jsonl") == []
@@ -228,7 +228,7 @@ def begin(finished: bool, stopping: list[int]) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"inputs": ("photos/class-0",)}, "pictures is 50 there and 10 here"),
+        ({"inputs": ("photos/class-0",)}, "images is 50 there and 10 here"),
         ({"top_k": 2}, "top_k is 1 there and 2 here"),
         ({"model": "other"}, "model is linear there and other here"),
     ],
@@ -241,7 +241,7 @@ def test_another_job_does_not_take_the_output(
     begin(finished, stopping)
     with pytest.raises(OutputTaken, match=says):
         classify(**change)
-    assert classify(**change, overwrite=True).pictures > 0
+    assert classify(**change, overwrite=True).images > 0
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_job_stays_with_the_graph_that_began_it(processor: set[str], stopping:
     processor.add("avx512_vnni")
     classify()
     assert Path("r.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
-    assert classify().pictures == 0
+    assert classify().images == 0
     classify("new.jsonl")
     assert Path("new.jsonl").read_bytes() != Path("whole.jsonl").read_bytes()
 
@@ -312,7 +312,7 @@ def test_outputs_that_differ_in_their_ending_leave_each_other_alone(here: Path) 
 
 
 @pytest.mark.parametrize("inputs", ["photos", "photos/**"])
-def test_results_among_the_pictures_are_none(here: Path, inputs: str) -> None:
+def test_results_among_the_images_are_none(here: Path, inputs: str) -> None:
     """Not of another job, nor of another part, nor the job's own when it is given again."""
     classify("photos/a.csv")
     for number in (1, 2):
@@ -324,9 +324,7 @@ def test_results_among_the_pictures_are_none(here: Path, inputs: str) -> None:
         assert "nothing was left to do" in "\n".join(classify(output, inputs=(inputs,)).lines())
 
 
-def test_a_job_killed_behind_its_drawing_goes_on_among_its_pictures(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_killed_behind_its_drawing_goes_on_among_its_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = jobs.Files._draw
 
     def draw_and_stop(*given: Any) -> None:
@@ -338,7 +336,7 @@ def test_a_job_killed_behind_its_drawing_goes_on_among_its_pictures(
         with pytest.raises(KeyboardInterrupt):
             classify("photos/r.jsonl")
     assert Path("photos/r.jsonl.confusion.png").exists()
-    assert classify("photos/r.jsonl").pictures == 0
+    assert classify("photos/r.jsonl").images == 0
 
 
 def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(here: Path, stopping: list[int]) -> None:
@@ -350,7 +348,7 @@ def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(her
         assert len(lines("r.jsonl.part")) == 1 + _done_in(2)
         assert len(lines("r.jsonl")) == 10, "the old results stay until there are new ones"
     stopping.clear()
-    assert classify().pictures == PICTURES - _done_in(2)
+    assert classify().images == IMAGES - _done_in(2)
     assert files("r.jsonl") == GOOD
 
 
@@ -386,7 +384,7 @@ def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(here: Path) -> Non
     with pytest.raises(Interrupted, match="The model failed on a batch of 8"):
         classify()
     fatal.write_bytes(whole)
-    assert 0 < classify().pictures < PICTURES
+    assert 0 < classify().images < IMAGES
 
 
 def test_an_output_that_can_never_be_is_a_mistake(here: Path) -> None:
@@ -412,4 +410,4 @@ def test_a_full_disk_and_a_full_memory_interrupt(
         patched.setattr(Journal, "append", full)
         with pytest.raises(Interrupted, match=says):
             classify()
-    assert classify().pictures == PICTURES
+    assert classify().images == IMAGES

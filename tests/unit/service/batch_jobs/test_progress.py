@@ -26,7 +26,7 @@ def test_speed_and_time_left_count_this_run_only() -> None:
     progress = Progress(1000, 500, Screen(True), clock)
     clock.now_s = 10.0
     progress.advance(100, broken=2)
-    assert progress.text() == "600 of 1,000 pictures (60%), 10 images/s, 0:40 left, 2 broken"
+    assert progress.text() == "600 of 1,000 images (60%), 10 images/s, 0:40 left, 2 broken"
 
 
 def test_the_speed_is_that_of_the_last_seconds() -> None:
@@ -69,9 +69,9 @@ def test_a_log_has_a_line_now_and_then() -> None:
     progress.close()
     lines = screen.getvalue().splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("3 of 100 pictures (3%)")
+    assert lines[0].startswith("3 of 100 images (3%)")
     assert "\r" not in screen.getvalue()
 
 
 def test_an_empty_job_is_complete() -> None:
-    assert Progress(0, 0, Screen(True)).text() == "0 of 0 pictures (100%)"
+    assert Progress(0, 0, Screen(True)).text() == "0 of 0 images (100%)"

@@ -1,4 +1,4 @@
-"""A record says what was seen of one picture; its line survives any file name, and tells when it was cut off."""
+"""A record says what was seen of one image; its line survives any file name, and tells when it was cut off."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch_jobs.find_images import Picture
+from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.records import FolderLabels, from_line, records_of, to_line
 from service.classification.classifier import best
 from service.errors import BadImage
@@ -29,12 +29,16 @@ NO_FOLDERS = FolderLabels(())
         ("7.png", None),
     ],
 )
-def test_the_folder_right_above_a_picture_may_be_its_label(name: str, label: str | None) -> None:
+def test_the_folder_right_above_a_image_may_be_its_label(name: str, label: str | None) -> None:
     assert FolderLabels(LABELS).of(name) == label
 
 
-def test_good_and_broken_pictures_have_their_records() -> None:
-    entries = [(Picture("tench/a", ""), None), (Picture("tench/b", ""), BadImage("No.")), (Picture("c", ""), None)]
+def test_good_and_broken_images_have_their_records() -> None:
+    entries = [
+        (ImageFile("tench/a", ""), None),
+        (ImageFile("tench/b", ""), BadImage("No.")),
+        (ImageFile("c", ""), None),
+    ]
     rows = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], np.float32)
     first, broken, last = records_of(entries, rows, LABELS, FolderLabels(LABELS), top_k=2)
     assert first["expected"] == "tench"
@@ -47,14 +51,14 @@ def test_good_and_broken_pictures_have_their_records() -> None:
 @given(rows=st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=3, max_size=3), max_size=5))
 def test_the_best_classes_are_those_of_the_service(rows: list[list[float]]) -> None:
     probabilities = np.array(rows, np.float32).reshape(-1, 3)
-    entries = [(Picture(str(at), ""), None) for at in range(len(rows))]
+    entries = [(ImageFile(str(at), ""), None) for at in range(len(rows))]
     for row, record in zip(probabilities, records_of(entries, probabilities, LABELS, NO_FOLDERS, 2), strict=True):
         assert record["predictions"] == [asdict(prediction) for prediction in best(row, LABELS, 2)]
 
 
 @pytest.mark.parametrize("name", ["a.png", "ü/日本.png", "no text \udcff.png", 'quote".png', "line\nbreak.png"])
 def test_any_file_name_comes_back(name: str) -> None:
-    entries = [(Picture(name, ""), None)]
+    entries = [(ImageFile(name, ""), None)]
     (record,) = records_of(entries, np.eye(3, dtype=np.float32), LABELS, FolderLabels(LABELS), 1)
     line = to_line(record)
     assert line.count(b"\n") == 1

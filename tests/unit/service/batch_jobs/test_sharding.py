@@ -1,4 +1,4 @@
-"""Shards share a job out: every picture goes to exactly one, said by flag or by Kubernetes."""
+"""Shards share a job out: every image goes to exactly one, said by flag or by Kubernetes."""
 
 import pytest
 from hypothesis import given

@@ -30,7 +30,7 @@ def test_counts_and_accuracy() -> None:
         "classified": 4,
         "broken": {"bad_image": 1},
         "classes": {"cat": 2, "dog": 2},
-        "accuracy": {"value": 2 / 3, "pictures": 3, "by_class": {"cat": 1.0, "dog": 0.5}},
+        "accuracy": {"value": 2 / 3, "images": 3, "by_class": {"cat": 1.0, "dog": 0.5}},
         "confusion": [["cat", "cat", 1], ["dog", "cat", 1], ["dog", "dog", 1]],
     }
 
@@ -65,7 +65,7 @@ def test_an_empty_shard_is_no_error() -> None:
 def test_the_report_names_speed_and_files() -> None:
     errors, confusion = Path("r.errors.jsonl"), Path("r.confusion.png")
     text = "\n".join(Report("m", MIXED, 3, Path("r.csv"), errors, confusion).timed(1000, 2.0).lines())
-    assert "1,000 pictures in 2.0 s, 500 images/s" in text
+    assert "1,000 images in 2.0 s, 500 images/s" in text
     assert "Passed over: 3 files" in text
-    assert "Accuracy: 66.67% of 3 pictures" in text
+    assert "Accuracy: 66.67% of 3 images" in text
     assert text.endswith("Results: r.csv\nBroken: r.errors.jsonl\nConfusion matrix: r.confusion.png")

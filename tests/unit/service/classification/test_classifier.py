@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.classification.classifier import PART_BYTES, PART_PICTURES, Classifier, Row, best, in_parts
+from service.classification.classifier import PART_BYTES, PART_IMAGES, Classifier, Row, best, in_parts
 from service.errors import (
     BadImage,
     ConvoyError,
@@ -30,7 +30,7 @@ from service.model_store.desired_state import Wanted
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.versions import write_version
 
 MAX_QUEUE_IMAGES = 8
@@ -63,9 +63,9 @@ async def predict(classifier: Classifier, data: bytes) -> Row:
         return await classifier.predict(journey, data)
 
 
-async def predict_many(classifier: Classifier, pictures: list[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]) -> list[Row | ConvoyError]:
     with classifier.journey("linear", None) as journey:
-        return await classifier.predict_many(journey, pictures)
+        return await classifier.predict_many(journey, images)
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         for data, error in (
             (b"nothing", BadImage),
-            (picture(200, 200), ImageTooLarge),
-            (picture(90, 90)[:300], BadImage),
+            (image_bytes(200, 200), ImageTooLarge),
+            (image_bytes(90, 90)[:300], BadImage),
         ):
             with pytest.raises(error):
                 await predict(classifier, data)
@@ -99,13 +99,15 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
     with_classifier(root, test)
 
 
-def test_who_runs_out_of_time_before_the_pictures_are_decoded_is_told_at_once(root: Path) -> None:
+def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         for predicted in (classifier.predict, classifier.predict_many):
             with classifier.journey("linear", None) as journey:
                 journey.shorten(0.05)
                 with pytest.raises(DeadlineExceeded):
-                    await predicted(journey, picture(90, 90) if predicted == classifier.predict else [picture()])
+                    await predicted(
+                        journey, image_bytes(90, 90) if predicted == classifier.predict else [image_bytes()]
+                    )
         assert registry.get("linear").batcher.queued_images == 0
 
     with_classifier(root, test, busy=4)
@@ -129,7 +131,7 @@ def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
 def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         given = BadImage("It was no base64.")
-        found = await predict_many(classifier, [picture(seed=1), b"x", given, picture(90, 90)])
+        found = await predict_many(classifier, [image_bytes(seed=1), b"x", given, image_bytes(90, 90)])
         assert [type(result) for result in found] == [np.ndarray, BadImage, BadImage, np.ndarray]
         assert found[2] is given
         assert registry.get("linear").batcher.queued_images == 0
@@ -137,18 +139,20 @@ def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
     with_classifier(root, test)
 
 
-def test_the_pictures_of_a_request_have_the_pixels_of_the_largest_few_together(root: Path) -> None:
+def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        rows = await predict_many(classifier, [picture(100, 100), picture(90, 90), picture(70, 70), picture(40, 40)])
+        rows = await predict_many(
+            classifier, [image_bytes(100, 100), image_bytes(90, 90), image_bytes(70, 70), image_bytes(40, 40)]
+        )
         assert [isinstance(row, ImageTooLarge) for row in rows] == [False, False, True, False]
         assert "more than 20000 pixels together" in rows[2].message  # type: ignore[union-attr]
-        assert not isinstance((await predict_many(classifier, [picture(70, 70)]))[0], ConvoyError)
+        assert not isinstance((await predict_many(classifier, [image_bytes(70, 70)]))[0], ConvoyError)
 
     with_classifier(root, test)
 
 
 class Meeting:
-    """Reads pixels as the service does, once a second picture is being read too or none has come in time."""
+    """Reads pixels as the service does, once a second image is being read too or none has come in time."""
 
     def __init__(self, wait_s: float) -> None:
         self.happened = False
@@ -171,7 +175,7 @@ def test_two_decoders_read_no_more_pixels_at_once_than_there_is_room_for(
     async def test(classifier: Classifier, registry: Registry) -> None:
         meeting = Meeting(wait_s)
         monkeypatch.setattr(decode, "read_pixels", meeting.read)
-        data = picture(side_px, side_px, image_format="JPEG")
+        data = image_bytes(side_px, side_px, image_format="JPEG")
         await asyncio.gather(ask(classifier, data), ask(classifier, data))
         assert meeting.happened == together
 
@@ -180,9 +184,9 @@ def test_two_decoders_read_no_more_pixels_at_once_than_there_is_room_for(
 
 def test_many_and_one_agree(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        pictures = [picture(seed=seed) for seed in range(5)]
-        single = [await predict(classifier, data) for data in pictures]
-        np.testing.assert_allclose(single, await predict_many(classifier, pictures), atol=1e-6)
+        images = [image_bytes(seed=seed) for seed in range(5)]
+        single = [await predict(classifier, data) for data in images]
+        np.testing.assert_allclose(single, await predict_many(classifier, images), atol=1e-6)
         assert np.ptp(single, axis=0).max() > 0.1
 
     with_classifier(root, test)
@@ -193,7 +197,7 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
         batcher = registry.get("linear").batcher
         batcher.reserve(MAX_QUEUE_IMAGES)
         with pytest.raises(Overloaded):
-            await predict(classifier, b"not even a picture")
+            await predict(classifier, b"not even an image")
         batcher.release(MAX_QUEUE_IMAGES)
         with pytest.raises(TooManyImages):
             await predict_many(classifier, [b"x"] * (MAX_QUEUE_IMAGES + 1))
@@ -204,29 +208,29 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
 
 def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        asking = [asyncio.ensure_future(predict(classifier, picture(99, 99))) for _ in range(6)]
-        many = asyncio.ensure_future(predict_many(classifier, [picture(99, 99)] * 2))
+        asking = [asyncio.ensure_future(predict(classifier, image_bytes(99, 99))) for _ in range(6)]
+        many = asyncio.ensure_future(predict_many(classifier, [image_bytes(99, 99)] * 2))
         await asyncio.sleep(0)
         for task in (*asking, many):
             task.cancel()
         await asyncio.gather(*asking, many, return_exceptions=True)
         assert registry.get("linear").batcher.queued_images == 0
-        assert (await predict(classifier, picture())).shape == (4,)
+        assert (await predict(classifier, image_bytes())).shape == (4,)
 
     with_classifier(root, test)
 
 
 @given(st.lists(st.one_of(st.integers(0, 2 * PART_BYTES), st.none()), max_size=80))
 def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
-    """None stands for an error in a picture's place."""
-    pictures = [BadImage("broken") if size is None else bytes(size) for size in sizes]
-    parts = list(in_parts(pictures))
-    assert [picture for part in parts for picture in part] == pictures
+    """None stands for an error in an image's place."""
+    images = [BadImage("broken") if size is None else bytes(size) for size in sizes]
+    parts = list(in_parts(images))
+    assert [image for part in parts for image in part] == images
     for part in parts:
-        size = sum(len(picture) for picture in part if isinstance(picture, bytes))
-        assert len(part) <= PART_PICTURES
+        size = sum(len(image) for image in part if isinstance(image, bytes))
+        assert len(part) <= PART_IMAGES
         assert size <= PART_BYTES or len([p for p in part if isinstance(p, bytes)]) == 1
 
 
-def test_tiny_pictures_share_parts() -> None:
-    assert len(list(in_parts([bytes(300)] * 64))) == 64 // PART_PICTURES
+def test_tiny_images_share_parts() -> None:
+    assert len(list(in_parts([bytes(300)] * 64))) == 64 // PART_IMAGES

@@ -13,13 +13,13 @@ from service.model_store.desired_state import Wanted
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.versions import write_version
 
 PIXELS, QUEUE_IMAGES = 10_000, 1024
 
 
-def test_a_version_that_is_replaced_while_the_picture_is_decoded_still_answers(tmp_path: Path) -> None:
+def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp_path: Path) -> None:
     async def test() -> None:
         write_version(tmp_path, "linear")
         metrics = Metrics()
@@ -33,8 +33,8 @@ def test_a_version_that_is_replaced_while_the_picture_is_decoded_still_answers(t
                 explainer.journey("linear", None) as journey,
             ):
                 held = decoders.run("somebody else", decoding.wait)
-                explaining = asyncio.create_task(explainer.occlude(journey, picture(90, 90), None))
-                await asyncio.sleep(0)  # it waits for its picture
+                explaining = asyncio.create_task(explainer.occlude(journey, image_bytes(90, 90), None))
+                await asyncio.sleep(0)  # it waits for its image
                 write_version(tmp_path, "linear", 2)
                 await registry.reconcile(Wanted())
                 assert registry.get("linear").version == "2"

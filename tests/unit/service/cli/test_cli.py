@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pictures import picture
+from tests.images import image_bytes
 from tests.running import CONVOY
 from tests.versions import write_version
 
@@ -16,8 +16,8 @@ from tests.versions import write_version
 def root(tmp_path: Path) -> Path:
     write_version(tmp_path / "models", "linear", 1, seed=1)
     write_version(tmp_path / "models", "linear", 2, seed=2)
-    (tmp_path / "good.png").write_bytes(picture())
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "good.png").write_bytes(image_bytes())
+    (tmp_path / "bad.png").write_bytes(b"no image")
     return tmp_path
 
 
@@ -54,10 +54,10 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_classified(root:
 
 
 def test_many_files_may_have_more_pixels_together_than_a_request(root: Path) -> None:
-    """A request of 40 such pictures would be refused: 2 x 1000 pixels are its limit."""
+    """A request of 40 such images would be refused: 2 x 1000 pixels are its limit."""
     names = [f"{number:02}.jpg" for number in range(40)]
     for seed, name in enumerate(names):
-        (root / name).write_bytes(picture(30, 30, seed=seed, image_format="JPEG"))
+        (root / name).write_bytes(image_bytes(30, 30, seed=seed, image_format="JPEG"))
     done = convoy(root, "classify", "linear", *names, "--max-pixels", "1000")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == names

@@ -1,4 +1,4 @@
-"""JPEG, WebP, BMP and GIF are decoded to the right pixels, and large pictures are whole."""
+"""JPEG, WebP, BMP and GIF are decoded to the right pixels, and large images are whole."""
 
 import struct
 from pathlib import Path
@@ -145,7 +145,7 @@ def test_one_channel_is_luma() -> None:
 
 
 @pytest.mark.parametrize(("depth", "colour", "count"), [(16, GREY, 1), (8, RGB, 3), (8, RGB_ALPHA, 4)])
-def test_a_picture_of_several_strips_is_whole(depth: int, colour: int, count: int) -> None:
+def test_a_image_of_several_strips_is_whole(depth: int, colour: int, count: int) -> None:
     values = samples(depth, count, 1201, 1103)
     assert values[..., 0].size > STRIP_PIXELS
     expected = opaque(depth, values[..., :3])

@@ -137,7 +137,7 @@ print(peak_kib() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc: the peak of memory cannot be read")
 @pytest.mark.parametrize("kind", ["webp", "webp turned", "cmyk", "turned"])
-def test_the_largest_pictures_take_at_most_250_mb(tmp_path: Path, kind: str) -> None:
+def test_the_largest_images_take_at_most_250_mb(tmp_path: Path, kind: str) -> None:
     side = (5000, 5000) if kind == "turned" else (5000, 2500)
     photo = Image.linear_gradient("L").resize(side).convert("CMYK" if kind == "cmyk" else "RGB")
     options = {"exif": b"Exif\0\0" + exif(6)} if "turned" in kind else {}
@@ -145,8 +145,8 @@ def test_the_largest_pictures_take_at_most_250_mb(tmp_path: Path, kind: str) -> 
     file = (
         saved(photo, "WEBP", **webp) if "webp" in kind else saved(photo, "JPEG", progressive=kind == "cmyk", **options)
     )
-    (tmp_path / "picture").write_bytes(file)
-    command = [sys.executable, "-c", READ, str(tmp_path / "picture"), str(PIXELS)]
+    (tmp_path / "image").write_bytes(file)
+    command = [sys.executable, "-c", READ, str(tmp_path / "image"), str(PIXELS)]
     grown_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown_kib < 250_000
 
@@ -228,7 +228,7 @@ def test_a_large_run_length_encoded_bmp_is_refused() -> None:
         open_image(file, PIXELS)
 
 
-def test_a_picture_with_a_thousand_frames_costs_its_first() -> None:
+def test_a_image_with_a_thousand_frames_costs_its_first() -> None:
     frames = [Image.fromarray(np.full((16, 16), number % 256, np.uint8)) for number in range(1000)]
     for image_format in ("GIF", "PNG", "WEBP"):
         file = saved(frames[0], image_format, save_all=True, append_images=frames[1:], duration=10)

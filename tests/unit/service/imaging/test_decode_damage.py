@@ -1,4 +1,4 @@
-"""Damaged, foreign and hostile bytes end in one of our own errors, soon, and never in half a picture."""
+"""Damaged, foreign and hostile bytes end in one of our own errors, soon, and never in half an image."""
 
 import struct
 
@@ -42,7 +42,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_truncated_picture_is_refused_or_whole(kind: str) -> None:
+def test_a_truncated_image_is_refused_or_whole(kind: str) -> None:
     file = KINDS[kind]
     whole = decode(file, 3, BLACK, LIMIT)
     refusals = []
@@ -91,7 +91,7 @@ def assert_pixels_or_our_own_error(file: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tail", [bytes(50), b"PK\3\4 an archive", b"<script>", KINDS["png animated"]])
-def test_what_follows_a_picture_changes_nothing(kind: str, tail: bytes) -> None:
+def test_what_follows_a_image_changes_nothing(kind: str, tail: bytes) -> None:
     np.testing.assert_array_equal(decode(KINDS[kind] + tail, 3, BLACK, LIMIT), decode(KINDS[kind], 3, BLACK, LIMIT))
 
 
@@ -112,13 +112,13 @@ ZERO_SIZED = {
 
 
 @pytest.mark.parametrize("image_format", ZERO_SIZED)
-def test_a_picture_without_pixels_is_refused(image_format: str) -> None:
+def test_a_image_without_pixels_is_refused(image_format: str) -> None:
     assert ZERO_SIZED[image_format] not in KINDS.values()
     with pytest.raises(BadImage):
         decode(ZERO_SIZED[image_format], 3, BLACK, LIMIT)
 
 
-def test_no_body_is_no_picture() -> None:
+def test_no_body_is_no_image() -> None:
     with pytest.raises(BadImage, match="empty"):
         decode(b"", 1, BLACK, LIMIT)
 
@@ -126,8 +126,8 @@ def test_no_body_is_no_picture() -> None:
 @pytest.mark.parametrize(
     "text", [b"hello", b"<!doctype html><p>404", b'{"image": "abc"}', b"data:image/png;base64,iVBORw0KGgo="]
 )
-def test_text_is_no_picture(text: bytes) -> None:
-    with pytest.raises(BadImage, match="not a picture"):
+def test_text_is_no_image(text: bytes) -> None:
+    with pytest.raises(BadImage, match="not an image"):
         decode(text, 1, BLACK, LIMIT)
 
 

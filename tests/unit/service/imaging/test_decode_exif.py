@@ -1,4 +1,4 @@
-"""Pictures are set upright by their EXIF orientation, and damaged EXIF spoils nothing."""
+"""Images are set upright by their EXIF orientation, and damaged EXIF spoils nothing."""
 
 import struct
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def with_exif(image_format: str, pixels: NDArray[np.uint8], data: bytes) -> byte
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
-def test_a_turned_picture_is_set_upright(image_format: str, orientation: int, order: str) -> None:
+def test_a_turned_image_is_set_upright(image_format: str, orientation: int, order: str) -> None:
     stored = decode(with_exif(image_format, noise(), exif(1, order)), 3, BLACK, LIMIT)
     found = decode(with_exif(image_format, noise(), exif(orientation, order)), 3, BLACK, LIMIT)
     assert_shows(found, UPRIGHT[orientation](stored), 0)
@@ -41,7 +41,7 @@ def test_a_turned_picture_is_set_upright(image_format: str, orientation: int, or
         assert_shows(stored, noise(), 0)
 
 
-def test_a_turned_picture_keeps_its_transparency() -> None:
+def test_a_turned_image_keeps_its_transparency() -> None:
     values = samples(2, 1)
     file = png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif(6)))
     assert_shows(decode(file, 1, WHITE, LIMIT), np.rot90(np.where(values == 1, WHITE, values * 85), -1))

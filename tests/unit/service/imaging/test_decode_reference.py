@@ -8,13 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from service.imaging.decode import decode
-from tests.reliability.seeds import pictures
+from tests.reliability.seeds import images
 from tests.unit.service.pixels import LIMIT, WHITE, assert_shows, laid_over
 
 pytestmark = pytest.mark.slow  # importing TensorFlow takes longer than all the rest
 TURNS = {"jpeg progressive turned": -1, "webp alpha": 1}  # quarters to the left: EXIF's 6 and 8
 TRANSPARENT = ("alpha", "rgba", "palette", "transparent")
-KINDS = pictures()
+KINDS = images()
 LOSSY = 2  # levels that two inverse transforms, or two ways from CMYK, may differ
 
 
@@ -51,7 +51,7 @@ def is_read_by_others(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if is_read_by_others(name)])
-def test_odd_but_valid_pictures(tf: Any, name: str) -> None:
+def test_odd_but_valid_images(tf: Any, name: str) -> None:
     found = decode(KINDS[name], 3, WHITE, LIMIT)
     assert_shows(found, reference(tf, name, KINDS[name]), LOSSY if name.startswith(("jpeg", "webp")) else 1)
 

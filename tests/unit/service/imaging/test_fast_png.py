@@ -25,7 +25,7 @@ def saved(image: Image.Image, **options: object) -> bytes:
     return file.getvalue()
 
 
-def picture(channels: int) -> bytes:
+def image(channels: int) -> bytes:
     return saved(Image.fromarray(PIXELS if channels == 3 else PIXELS[..., 0]))
 
 
@@ -41,8 +41,8 @@ def test_the_pixels_are_those_that_were_saved(channels: int, width: int, height:
 @pytest.mark.parametrize(
     ("data", "channels"),
     [
-        (picture(3), 1),
-        (picture(1), 3),
+        (image(3), 1),
+        (image(1), 3),
         (saved(Image.fromarray(PIXELS[..., 0]), transparency=3), 1),
         (saved(Image.fromarray(PIXELS).convert("RGBA")), 3),
         (saved(Image.fromarray(PIXELS).convert("P")), 3),
@@ -50,8 +50,8 @@ def test_the_pixels_are_those_that_were_saved(channels: int, width: int, height:
         (saved(Image.fromarray(PIXELS[..., 0].astype(np.uint16))), 1),
         (saved(Image.fromarray(PIXELS), dpi=(72, 72)), 3),
         (saved(Image.fromarray(PIXELS), exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"), 3),
-        (picture(1) + b"more", 1),
-        (picture(1)[:-1], 1),
+        (image(1) + b"more", 1),
+        (image(1)[:-1], 1),
         (saved(Image.new("L", (LARGEST_PIXELS + 1, 1))), 1),
         (b"", 1),
         (b"\x89PNG\r\n\x1a\n", 1),
@@ -62,13 +62,13 @@ def test_any_other_file_is_left_alone(data: bytes, channels: int) -> None:
 
 
 def test_the_limit_of_pixels_holds() -> None:
-    assert decode_plain(picture(1), 1, 28 * 20) is not None
-    assert decode_plain(picture(1), 1, 28 * 20 - 1) is None
+    assert decode_plain(image(1), 1, 28 * 20) is not None
+    assert decode_plain(image(1), 1, 28 * 20 - 1) is None
 
 
 @pytest.mark.parametrize("at", [17, 33, 50, 60, -20])
 def test_a_damaged_one_is_refused_as_pillow_refuses_it(at: int) -> None:
-    data = bytearray(picture(1))
+    data = bytearray(image(1))
     data[at] ^= 0xFF
     try:
         expected = decode.read_pixels(decode.open_image(bytes(data), 10**6), 1, 0)
@@ -80,7 +80,7 @@ def test_a_damaged_one_is_refused_as_pillow_refuses_it(at: int) -> None:
 
 
 def test_pixels_that_end_too_soon_are_refused() -> None:
-    data = picture(1)
+    data = image(1)
     short = zlib.compress(bytes(10))
     chunk = b"IDAT" + short
     data = data[:33] + len(short).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4) + data[-12:]
@@ -90,7 +90,7 @@ def test_pixels_that_end_too_soon_are_refused() -> None:
 
 def test_data_that_is_far_too_long_is_left_alone() -> None:
     """Reading it is no work for the event loop's thread."""
-    sound = picture(1)
+    sound = image(1)
     rows = zlib.decompress(sound[41:-16])
     for empty_blocks, plain in ((1, True), (LARGEST_DATA // 5, False)):  # RFC 1951, section 3.2.4
         last = b"\1" + struct.pack("<HH", len(rows), len(rows) ^ 0xFFFF) + rows

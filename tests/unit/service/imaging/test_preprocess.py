@@ -1,4 +1,4 @@
-"""Pictures of any size become the model's input as straightforward Pillow code would make them."""
+"""Images of any size become the model's input as straightforward Pillow code would make them."""
 
 import time
 from typing import Literal
@@ -32,7 +32,7 @@ def shorter_side(length: int, interpolation: Interpolation = "bilinear") -> Prep
 
 
 def reference(pixels: NDArray[np.uint8], to: Input, how: Preprocessing) -> NDArray[np.uint8]:
-    """Scales the whole picture, then cuts out of the middle."""
+    """Scales the whole image, then cuts out of the middle."""
     image = Image.fromarray(pixels[..., 0] if to.channels == 1 else pixels)
     method = Image.Resampling[how.interpolation.upper()]
     if how.shorter is None:
@@ -44,7 +44,7 @@ def reference(pixels: NDArray[np.uint8], to: Input, how: Preprocessing) -> NDArr
 
 
 def smooth(height: int, width: int) -> NDArray[np.uint8]:
-    """Place in the picture as colour: red from left to right, green from top to bottom, blue across."""
+    """Place in the image as colour: red from left to right, green from top to bottom, blue across."""
     y, x = np.mgrid[0:height, 0:width] / [[[max(1, height - 1)]], [[max(1, width - 1)]]]
     return np.stack([x * 255, y * 255, (x + y) * 127], -1).round().astype(np.uint8)
 
@@ -78,7 +78,7 @@ def test_shorter_is_scaling_everything_then_cutting(
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("height", "width", "length"), [(28, 28, 32), (33, 24, 33), (224, 224, 256)])
-def test_shorter_is_the_reference_to_the_bit_for_usual_pictures(
+def test_shorter_is_the_reference_to_the_bit_for_usual_images(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
     to, how = input_of(height, width), shorter_side(length, interpolation)
@@ -110,12 +110,12 @@ def test_shorter_with_nearest_takes_pixels_at_most_one_beside_the_references(
 @pytest.mark.parametrize(
     "how", [Preprocessing(), shorter_side(28), *(Preprocessing(interpolation=i) for i in INTERPOLATIONS)]
 )
-def test_a_picture_that_fits_is_not_touched(how: Preprocessing) -> None:
+def test_a_image_that_fits_is_not_touched(how: Preprocessing) -> None:
     pixels = noise(28, 28, 1)
     assert prepare(pixels, input_of(28, 28, 1), how) is pixels
 
 
-def test_a_picture_of_the_inputs_size_is_still_scaled_when_the_middle_is_wanted() -> None:
+def test_a_image_of_the_inputs_size_is_still_scaled_when_the_middle_is_wanted() -> None:
     pixels = smooth(28, 28)
     found = prepare(pixels, input_of(28, 28), shorter_side(56))
     assert 60 <= found[..., 0].min() < found[..., 0].max() <= 195  # the middle half of 0 .. 255
@@ -145,7 +145,7 @@ def test_an_extreme_shape_stays_cheap(size: tuple[int, int], how: Preprocessing)
     interpolation=st.sampled_from(INTERPOLATIONS),
 )
 @settings(max_examples=300, deadline=None)
-def test_any_picture_fits_any_input(
+def test_any_image_fits_any_input(
     size: tuple[int, int], target: tuple[int, int], channels: int, more: int | None, interpolation: Interpolation
 ) -> None:
     to = input_of(*target, channels)
@@ -156,4 +156,4 @@ def test_any_picture_fits_any_input(
     found = prepare(grey, to, how)
     assert found.dtype == np.uint8
     assert found.shape == to.shape
-    assert (found == 77).all()  # nothing from outside the picture
+    assert (found == 77).all()  # nothing from outside the image

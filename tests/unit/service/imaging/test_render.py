@@ -1,4 +1,4 @@
-"""Drawings show what the arrays say: every picture in its place, the strongest heat in full colour."""
+"""Drawings show what the arrays say: every image in its place, the strongest heat in full colour."""
 
 import io
 
@@ -16,21 +16,21 @@ def test_a_png_keeps_every_pixel() -> None:
 
 
 def test_a_grid_has_rows_of_eight_with_gaps_that_are_transparent() -> None:
-    pictures = np.random.default_rng(0).normal(size=(10, 4, 3, 1)).astype(np.float32)
-    drawn = grid(pictures)
+    images = np.random.default_rng(0).normal(size=(10, 4, 3, 1)).astype(np.float32)
+    drawn = grid(images)
     assert drawn.shape == (4 + 1 + 4, 8 * 4 - 1, 2)
-    for at, picture in enumerate(pictures):
+    for at, image in enumerate(images):
         top, left = at // 8 * 5, at % 8 * 4
         part = drawn[top : top + 4, left : left + 3]
         assert (part[..., 1] == 255).all()
         assert (part[..., 0].min(), part[..., 0].max()) == (0, 255)
-        assert part[..., 0].argmax() == picture.argmax()
+        assert part[..., 0].argmax() == image.argmax()
     assert (drawn[4, :, 1] == 0).all()
     assert (drawn[:, 3, 1] == 0).all()
     assert (drawn[5:, 8:, 1] == 0).all()  # where there is no eleventh
 
 
-def test_large_pictures_of_a_grid_are_averaged_down() -> None:
+def test_large_images_of_a_grid_are_averaged_down() -> None:
     halves = np.zeros((2, 130, 112, 1), np.float32)
     halves[:, :, 57:] = 1  # three columns become one
     drawn = grid(halves)
@@ -39,7 +39,7 @@ def test_large_pictures_of_a_grid_are_averaged_down() -> None:
     assert (drawn[:, :19, 0] == 0).all()
 
 
-def test_an_even_picture_is_black_and_colours_stay() -> None:
+def test_an_even_image_is_black_and_colours_stay() -> None:
     assert (grid(np.full((1, 2, 2, 1), 7, np.float32))[..., 0] == 0).all()
     coloured = np.zeros((1, 1, 2, 3), np.float32)
     coloured[0, 0, 1] = (1, 0, 0.5)
@@ -64,5 +64,5 @@ def test_a_sheet_puts_kinds_below_each_other() -> None:
     assert drawn[2 * 112, 0, 3] == 0
 
 
-def test_large_pictures_are_never_made_smaller() -> None:
+def test_large_images_are_never_made_smaller() -> None:
     assert enlarged(np.zeros((10, 2000, 3), np.uint8)).shape == (10, 2000, 3)

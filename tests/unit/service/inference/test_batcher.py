@@ -271,7 +271,7 @@ def test_a_run_that_takes_long_is_seen_until_it_ends() -> None:
 def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None:
     async def test() -> None:
         bench = Bench()
-        bench.batcher.reserve(1)  # a picture that is still being decoded
+        bench.batcher.reserve(1)  # an image that is still being decoded
         running, waiting = await bench.submit(0), await bench.submit(1)
         draining = asyncio.ensure_future(bench.batcher.drain())
         await turn()

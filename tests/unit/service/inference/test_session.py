@@ -68,8 +68,8 @@ def test_the_provider_is_the_processor(tmp_path: Path) -> None:
 
 
 def renamed_input(graph: onnx.ModelProto) -> None:
-    graph.graph.input[0].name = "picture"
-    graph.graph.node[0].input[0] = "picture"
+    graph.graph.input[0].name = "image"
+    graph.graph.node[0].input[0] = "image"
 
 
 def renamed_output(graph: onnx.ModelProto) -> None:
@@ -102,7 +102,7 @@ def double_output(graph: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("breach", "complaint"),
     [
-        (renamed_input, "takes .*picture.*the manifest says uint8 'image'"),
+        (renamed_input, "takes .*image.*the manifest says uint8 'image'"),
         (second_input, "takes .*mask"),
         (float_input, r"takes .*tensor\(float\)"),
         (channels_first, r"takes .*\[1, 8, 6\]"),

@@ -10,7 +10,7 @@ from service.model_store.mirror import BucketMirror
 from tests.unit.service.buckets import ALL, WatchedBucket, replaced, versions
 
 
-def test_only_what_the_manifest_names_and_card_and_pictures_come(mirror: BucketMirror, remote: Path) -> None:
+def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMirror, remote: Path) -> None:
     folder = remote / "b" / "1"
     for name in ("card.md", "curves.png", "notes.txt", ".hidden.png", "-x.png", "inner/deep.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -89,7 +89,7 @@ def test_an_object_without_the_right_to_read_it_is_tried_again(
     assert (versions(mirror), mirror.problems) == (ALL, {})
 
 
-def test_pictures_are_bounded_in_number_and_size(mirror: BucketMirror, remote: Path) -> None:
+def test_images_are_bounded_in_number_and_size(mirror: BucketMirror, remote: Path) -> None:
     for number in range(40):
         (remote / "b" / "1" / f"curve-{number:02}.png").write_bytes(b"png")
     with (remote / "b" / "1" / "card.md").open("wb") as card:

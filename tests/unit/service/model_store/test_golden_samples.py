@@ -46,7 +46,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
 
 
 def test_samples_of_another_model_are_refused(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(BrokenVersion, match=r"holds uint8 pictures \(8, 6, 3\)"):
+    with pytest.raises(BrokenVersion, match=r"holds uint8 images \(8, 6, 3\)"):
         read_samples(path, Input(height=8, width=8, channels=3), 5)
     with pytest.raises(BrokenVersion, match=r"answers of shape \(4, 5\)"):
         read_samples(path, EXPECTS, 6)

@@ -27,7 +27,7 @@ FULL: dict[str, Any] = {
             "precision": "float32",
             "bytes": 250_000,
             "test_accuracy": 0.9921,
-            "parity": {"pictures": 1000, "batch_sizes": [1, 7, 64], "max_abs_difference": 2e-7, "same_class": 1.0},
+            "parity": {"images": 1000, "batch_sizes": [1, 7, 64], "max_abs_difference": 2e-7, "same_class": 1.0},
             "automatic": True,
         },
         {
@@ -121,7 +121,7 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "variants.0.precision": lambda m: m["variants"][0].update(precision="float64"),
     "variants.0.bytes": lambda m: m["variants"][0].update(bytes=0),
     "variants.0.test_accuracy": lambda m: m["variants"][0].update(test_accuracy=99.2),
-    "variants.0.parity.pictures": lambda m: m["variants"][0]["parity"].update(pictures=0),
+    "variants.0.parity.images": lambda m: m["variants"][0]["parity"].update(images=0),
     "variants.0.parity.max_abs_difference": lambda m: m["variants"][0]["parity"].update(max_abs_difference=-1),
     "extra_graphs.features.sha256": lambda m: m["extra_graphs"]["features"].pop("sha256"),
     "metrics.test_loss": lambda m: m["metrics"].update(test_loss=float("nan")),

@@ -1,4 +1,4 @@
-"""Runs side by side: their figures, what was different, one picture, and a warning where they cannot be compared."""
+"""Runs side by side: their figures, what was different, one image, and a warning where they cannot be compared."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ from training.runs.run_folder import Run, start_run
 MSE, XENT = RECIPES["mnist-mlp-mse"], RECIPES["mnist-mlp-xent"]
 
 
-def finished(runs_dir: Path, recipe=MSE, pictures: int = 10_000, accuracy: float = 0.5, validated: bool = True) -> Path:
+def finished(runs_dir: Path, recipe=MSE, images: int = 10_000, accuracy: float = 0.5, validated: bool = True) -> Path:
     run: Run = start_run(runs_dir, recipe, {"dataset": {"name": recipe.dataset}, "parameters": 648_010})
     columns = {"loss": 1.0, "accuracy": 0.5} | ({"val_loss": 1.0, "val_accuracy": 0.5} if validated else {})
     run.write_history([{"epoch": epoch, **columns, "images_per_s": 1000.0 * epoch} for epoch in (1, 2)])
-    metrics = {"test": {"accuracy": accuracy, "loss": 0.25, "pictures": pictures}, "training_seconds": 61.4}
+    metrics = {"test": {"accuracy": accuracy, "loss": 0.25, "images": images}, "training_seconds": 61.4}
     write_json(run.metrics_path, metrics | ({"validation": {"accuracy": 0.75}} if validated else {}))
     return run.folder
 
@@ -48,8 +48,8 @@ def test_runs_of_one_recipe_are_alike_and_need_no_validation(tmp_path: Path) -> 
     assert alike == "The recipes are alike."
 
 
-def test_figures_of_other_pictures_are_told_apart(tmp_path: Path) -> None:
-    text = compare([finished(tmp_path), finished(tmp_path, pictures=100)], tmp_path / "a.png")
+def test_figures_of_other_images_are_told_apart(tmp_path: Path) -> None:
+    text = compare([finished(tmp_path), finished(tmp_path, images=100)], tmp_path / "a.png")
     assert text.endswith("(100 of mnist, 10,000 of mnist): their figures cannot be compared.")
 
 

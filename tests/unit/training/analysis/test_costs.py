@@ -43,7 +43,7 @@ def test_the_case_that_does_not_fit_says_why_and_what_would() -> None:
         (7, 2, 2, 0, "ceil", 4),  # the X/O toy's pooling
         (224, 7, 2, 3, "floor", 112),  # the first layer of GoogLeNet and ResNet
         (112, 3, 2, 0, "ceil", 56),  # GoogLeNet's first pooling
-        (6, 2, 3, 0, "ceil", 2),  # a third window would begin behind the picture
+        (6, 2, 3, 0, "ceil", 2),  # a third window would begin behind the image
         (1, 2, 2, 0, "ceil", 1),
     ],
 )
@@ -51,7 +51,7 @@ def test_rules_for_what_is_not_whole(size: int, window: int, stride: int, paddin
     assert output_size(size, window, stride, padding, rule) == out
 
 
-def test_a_window_larger_than_the_picture_is_told_the_padding_that_helps() -> None:
+def test_a_window_larger_than_the_image_is_told_the_padding_that_helps() -> None:
     with pytest.raises(
         TrainingError, match="larger than 5 pixels with 1 of padding on both sides: padding 3 is the le"
     ):

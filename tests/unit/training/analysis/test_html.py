@@ -33,7 +33,7 @@ class Elements(HTMLParser):
         page.paragraph(NASTY),
         page.preformatted(NASTY),
         page.table((NASTY,), [(NASTY,)]),
-        page.picture(b"png", NASTY),
+        page.image(b"png", NASTY),
         page.tiles([("", NASTY)]),
     ],
 )
@@ -45,7 +45,7 @@ def test_text_stays_text(html: str) -> None:
 
 
 def test_the_page_forbids_itself_to_load_anything() -> None:
-    elements = Elements(page.page("Title", [page.picture(b"\x89PNG", "a picture", pixels=True)]))
+    elements = Elements(page.page("Title", [page.image(b"\x89PNG", "an image", pixels=True)]))
     [policy] = [attrs["content"] for tag, attrs in elements.found if "http-equiv" in attrs]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     [image] = [attrs for tag, attrs in elements.found if tag == "img"]
@@ -54,5 +54,5 @@ def test_the_page_forbids_itself_to_load_anything() -> None:
 
 
 def test_numbers_stand_to_the_right() -> None:
-    html = page.table(("class", "pictures", "found"), [("cat", 12345, "98.10%")])
+    html = page.table(("class", "images", "found"), [("cat", 12345, "98.10%")])
     assert '<td>cat</td><td class="number">12,345</td><td class="number">98.10%</td>' in html

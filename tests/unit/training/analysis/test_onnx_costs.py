@@ -34,7 +34,7 @@ def node(kind: str, inputs: str, output: str, **attributes) -> onnx.NodeProto:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """8x6 colour pictures, a convolution, a pooling with partial windows, a residual sum and a dense layer."""
+    """8x6 colour images, a convolution, a pooling with partial windows, a residual sum and a dense layer."""
     nodes = [
         node("Cast", "image", "float", to=TensorProto.FLOAT),
         node("Transpose", "float", "first", perm=[0, 3, 1, 2]),
@@ -99,7 +99,7 @@ def test_eight_bit_weights_and_outputs_count_as_such(tmp_path: Path) -> None:
     assert costs.rows[1].weights == costs.parameter_bytes == 36
 
 
-def test_grey_pictures_are_brought_into_order_by_a_reshape(tmp_path: Path) -> None:
+def test_grey_images_are_brought_into_order_by_a_reshape(tmp_path: Path) -> None:
     nodes = [
         node("Cast", "image", "float", to=TensorProto.FLOAT),
         node("Reshape", "float order", "first"),
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
         graph_costs(tmp_path / "missing.onnx")
 
 
-def test_a_graph_that_takes_no_pictures(tmp_path: Path) -> None:
+def test_a_graph_that_takes_no_images(tmp_path: Path) -> None:
     path = save(tmp_path / "flat.onnx", [node("Softmax", "image", "probabilities")], {}, [4], [4], TensorProto.FLOAT)
-    with pytest.raises(TrainingError, match="does not take one batch of pictures"):
+    with pytest.raises(TrainingError, match="does not take one batch of images"):
         graph_costs(path)

@@ -1,4 +1,4 @@
-"""The X/O lesson as a picture: the printed digits behind it, other kernels, and a file that is a PNG."""
+"""The X/O lesson as an image: the printed digits behind it, other kernels, and a file that is a PNG."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_truncation_cuts_towards_zero_and_forgives_float32() -> None:
     np.testing.assert_array_equal(truncate(np.array([7 / 9, -7 / 9, 0.9999999, 1.0])), [0.77, -0.77, 1, 1])
 
 
-def test_the_picture_has_a_row_a_feature(tmp_path: Path) -> None:
+def test_the_image_has_a_row_a_feature(tmp_path: Path) -> None:
     draw_maps(tmp_path / "three.png")
     draw_maps(tmp_path / "one.png", ["sobel_x"])
     three, one = (

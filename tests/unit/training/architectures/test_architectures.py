@@ -1,4 +1,4 @@
-"""The table of networks: every name builds, in any size, saves and loads, and refuses pictures that are too small."""
+"""The table of networks: every name builds, in any size, saves and loads, and refuses images that are too small."""
 
 import inspect
 import re
@@ -16,7 +16,7 @@ SMALL = {"alexnet": 67, "zfnet": 53, "mlp": 8, "xo": 9, "lenet5": 16, "convnetjs
 ONE_OF_A_FAMILY = ["mlp", "xo", "lenet5", "convnetjs", "vgg-a-lrn", "googlenet", "resnet18", "cifar-resnet20"]
 
 
-def pictures(model: keras.Model, count: int = 2) -> np.ndarray:
+def images(model: keras.Model, count: int = 2) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *model.input.shape[1:])).astype("float32")
 
 
@@ -45,7 +45,7 @@ def test_a_saved_network_loads_and_answers_the_same(name: str, tmp_path: Path) -
     model = build(name, input_shape=(side, side, 1), classes=3, **options)
     model.save(tmp_path / "net.keras")
     loaded = keras.models.load_model(tmp_path / "net.keras")
-    np.testing.assert_array_equal(np.asarray(loaded(pictures(model))), np.asarray(model(pictures(model))))
+    np.testing.assert_array_equal(np.asarray(loaded(images(model))), np.asarray(model(images(model))))
 
 
 def test_no_values_are_made_without_weights() -> None:
@@ -67,8 +67,8 @@ def test_an_unknown_name_is_told_the_nearest_or_all(name: str, hint: str) -> Non
     ("name", "input_shape", "least"),
     [("alexnet", (32, 32, 3), 67), ("vgg-d", (224, 16, 3), 32), ("lenet5", (5, 5, 1), 12), ("xo", (2, 2, 1), 3)],
 )
-def test_too_small_pictures_are_told_the_least_size(name: str, input_shape: tuple[int, int, int], least: int) -> None:
-    with pytest.raises(TrainingError, match=f"{name} needs pictures of at least {least} pixels a side"):
+def test_too_small_images_are_told_the_least_size(name: str, input_shape: tuple[int, int, int], least: int) -> None:
+    with pytest.raises(TrainingError, match=f"{name} needs images of at least {least} pixels a side"):
         build(name, input_shape=input_shape)
     channels = input_shape[2]
     assert build_without_weights(name, input_shape=(least, least, channels)).output.shape[0] is None

@@ -19,7 +19,7 @@ def test_trainable_parameters_are_the_papers(depth: str, golden, trainable) -> N
     assert len(convolutions) + 1 == 6 * n + 2
 
 
-def test_stages_halve_the_picture_and_double_the_filters() -> None:
+def test_stages_halve_the_image_and_double_the_filters() -> None:
     model = ARCHITECTURES["cifar-resnet20"]()
     shapes = [tuple(model.get_layer(f"conv{stage}_3_relu").output.shape[1:]) for stage in (2, 3, 4)]
     assert shapes == [(32, 32, 16), (16, 16, 32), (8, 8, 64)]

@@ -24,7 +24,7 @@ def preprocessing_of(name: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def base_of(name: str) -> keras.Model:
-    """The application as Keras makes it, with weights by chance, and measured on noise so that pictures differ."""
+    """The application as Keras makes it, with weights by chance, and measured on noise so that images differ."""
     base = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=SHAPE, pooling="avg")
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -87,7 +87,7 @@ def test_afterwards_all_learns_but_what_was_measured(network: keras.Model) -> No
     [
         ("keras:ResNet5", SHAPE, "no application 'ResNet5' to start from: did you mean 'ResNet50'?"),
         ("keras:", SHAPE, "there are DenseNet121, "),
-        (SMALL, (32, 32, 1), "knows colour pictures; these have 1 channel"),
+        (SMALL, (32, 32, 1), "knows colour images; these have 1 channel"),
     ],
 )
 def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, int], message: str) -> None:

@@ -16,10 +16,10 @@ def test_kernels_are_the_printed_ones(golden) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_layer_of_them_shows_edges(channels: int) -> None:
-    picture = np.zeros((1, 8, 8, channels), "float32")
-    picture[:, :, 4:] = 1.0  # dark left, bright right
-    same, edges, across, down = np.moveaxis(np.asarray(kernel_layer()(picture))[0, 1:-1, 1:-1], -1, 0)
-    np.testing.assert_allclose(same, picture[0, 1:-1, 1:-1, 0], rtol=1e-6)
+    image = np.zeros((1, 8, 8, channels), "float32")
+    image[:, :, 4:] = 1.0  # dark left, bright right
+    same, edges, across, down = np.moveaxis(np.asarray(kernel_layer()(image))[0, 1:-1, 1:-1], -1, 0)
+    np.testing.assert_allclose(same, image[0, 1:-1, 1:-1, 0], rtol=1e-6)
     np.testing.assert_allclose(edges[0], [0, 0, -3, 3, 0, 0], atol=1e-5)
     np.testing.assert_allclose(across[0], [0, 0, 4, 4, 0, 0], atol=1e-5)
     np.testing.assert_allclose(down, 0, atol=1e-5)

@@ -14,7 +14,7 @@ def test_parameters_are_those_of_its_table(golden, trainable) -> None:
     assert trainable(model) == kernels + norms == told["parameters"]
 
 
-def test_the_picture_is_halved_behind_each_of_three_and_blocks_keep_it() -> None:
+def test_the_image_is_halved_behind_each_of_three_and_blocks_keep_it() -> None:
     model = build_without_weights("resnet9")
     names = ("stem_relu", "pool1", "block1_add", "pool2", "pool3", "block3_add", "flatten")
     shapes = [tuple(model.get_layer(name).output.shape[1:]) for name in names]
@@ -37,5 +37,5 @@ def test_width_multiplies_the_filters() -> None:
 
 
 @pytest.mark.parametrize("side", [8, 27, 40])
-def test_other_sizes_of_pictures(side: int) -> None:
+def test_other_sizes_of_images(side: int) -> None:
     assert build_without_weights("resnet9", input_shape=(side, side, 3)).output.shape == (None, 10)

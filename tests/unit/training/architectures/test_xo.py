@@ -24,6 +24,6 @@ def test_every_printed_digit(golden) -> None:
         np.testing.assert_array_equal(truncated(per_feature), source[key], err_msg=key)
 
 
-def test_more_layers_for_larger_pictures(shapes) -> None:
+def test_more_layers_for_larger_images(shapes) -> None:
     model = ARCHITECTURES["xo"](input_shape=(25, 25, 1), filters=(8, 16))
     assert shapes(model, "pool1", "pool2", "pool3") == [[12, 12, 3], [5, 5, 8], [2, 2, 16]]

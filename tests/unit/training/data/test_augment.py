@@ -1,25 +1,25 @@
-"""Augmentation: what comes out is really a moved or mirrored picture, and chance alone decides which."""
+"""Augmentation: what comes out is really a moved or mirrored image, and chance alone decides which."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import random_pixels
+from tests.images import random_pixels
 from training.data.augment import augment, cut_out, flip, mix_up, random_boxes, shift
 from training.recipes.base import Recipe
 
 COUNT = 40
 
 
-def pictures(channels: int = 3) -> np.ndarray:
+def images(channels: int = 3) -> np.ndarray:
     return np.stack([random_pixels(9, 7, channels, seed) for seed in range(COUNT)])
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(pixels=st.integers(1, 4), fill=st.sampled_from(["black", "reflect"]), seed=st.integers(0, 2**32))
-def test_a_shifted_picture_is_a_crop_of_the_padded_one(pixels: int, fill: str, seed: int) -> None:
-    originals = pictures()
+def test_a_shifted_image_is_a_crop_of_the_padded_one(pixels: int, fill: str, seed: int) -> None:
+    originals = images()
     moved = shift(originals, pixels, fill, np.random.default_rng(seed))
     assert moved.shape == originals.shape
     assert moved.dtype == np.uint8
@@ -40,7 +40,7 @@ def test_shifts_reach_every_offset_up_to_the_limit_equally() -> None:
 
 
 def test_flip_mirrors_about_half() -> None:
-    originals = pictures()
+    originals = images()
     flipped = flip(originals, np.random.default_rng(0))
     same = (flipped == originals).all(axis=(1, 2, 3))
     mirrored = (flipped == originals[:, :, ::-1]).all(axis=(1, 2, 3))
@@ -56,14 +56,14 @@ def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
     assert (sizes == 9).mean() == pytest.approx(7 * 5 / 63, abs=0.05)
     tops = holes.any(axis=2).argmax(axis=1)
     assert set(tops) == set(range(8))
-    originals = pictures()
+    originals = images()
     result = cut_out(originals, 4, (0.0,), np.random.default_rng(2))
     kept = (result == originals).all(axis=3)
     assert (result[~kept] == 0).all()
     assert (~kept).sum(axis=(1, 2)).max() <= 16
 
 
-def test_mixed_pictures_and_labels_have_the_same_shares() -> None:
+def test_mixed_images_and_labels_have_the_same_shares() -> None:
     greys = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
     labels = np.eye(COUNT, dtype=np.float32)
     mixed, shares = mix_up(greys, labels, 1.0, np.random.default_rng(1))
@@ -77,7 +77,7 @@ def test_mixed_pictures_and_labels_have_the_same_shares() -> None:
 
 @settings(deadline=None)
 @given(width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**32))
-def test_random_parts_lie_within_the_picture_and_its_bounds(width: int, height: int, seed: int) -> None:
+def test_random_parts_lie_within_the_image_and_its_bounds(width: int, height: int, seed: int) -> None:
     left, top, right, bottom = random_boxes(1, (0.1, 0.9), (0.5, 2), np.random.default_rng(seed))(0, width, height)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
@@ -117,14 +117,14 @@ ASKED = [
 @pytest.mark.parametrize("fields", ASKED)
 def test_a_recipe_gets_what_it_asks_for_and_the_originals_stay(fields: dict) -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", **fields)
-    originals, before = pictures(), pictures()
+    originals, before = images(), images()
     result = augment(originals, recipe, np.random.default_rng(3))
     np.testing.assert_array_equal(originals, before)
     assert np.array_equal(result, before) == (not fields)
 
 
-def test_the_same_generator_gives_the_same_pictures() -> None:
+def test_the_same_generator_gives_the_same_images() -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", shift_px=2, flip=True)
-    first, second, third = (augment(pictures(), recipe, np.random.default_rng(seed)) for seed in (5, 5, 6))
+    first, second, third = (augment(images(), recipe, np.random.default_rng(seed)) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, third)

@@ -1,4 +1,4 @@
-"""Batches: every picture once an epoch, in an order and a form that depend on seed, epoch and index alone."""
+"""Batches: every image once an epoch, in an order and a form that depend on seed, epoch and index alone."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +17,7 @@ CLASSES = 3
 
 
 def split(count: int) -> ArraySplit:
-    """Picture number i shows the value i, so that it can be told which one came."""
+    """Image number i shows the value i, so that it can be told which one came."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 4, 4, 1)).copy()
     return ArraySplit(images, np.arange(count, dtype=np.int64) % CLASSES)
 
@@ -30,7 +30,7 @@ def shown(batches: keras.utils.PyDataset) -> list[int]:
     return np.concatenate([batches[index][0][:, 2, 2, 0] for index in range(len(batches))]).tolist()
 
 
-def test_an_epoch_shows_every_picture_once_and_the_next_in_another_order() -> None:
+def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None:
     batches = TrainingBatches(split(50), np.arange(5, 50), CLASSES, recipe())
     first = shown(batches)
     batches.epoch = 1
@@ -42,16 +42,16 @@ def test_an_epoch_shows_every_picture_once_and_the_next_in_another_order() -> No
     assert shown(batches) == first
 
 
-def test_labels_are_one_hot_and_stay_with_their_pictures() -> None:
+def test_labels_are_one_hot_and_stay_with_their_images() -> None:
     batches = TrainingBatches(split(50), np.arange(50), CLASSES, recipe())
     for index in range(len(batches)):
-        pictures, labels = batches[index]
+        images, labels = batches[index]
         assert labels.dtype == np.float32
         assert (labels.sum(axis=1) == 1).all()
-        np.testing.assert_array_equal(labels.argmax(axis=1), pictures[:, 0, 0, 0] % CLASSES)
+        np.testing.assert_array_equal(labels.argmax(axis=1), images[:, 0, 0, 0] % CLASSES)
 
 
-def test_evaluation_keeps_order_and_pictures() -> None:
+def test_evaluation_keeps_order_and_images() -> None:
     batches = EvaluationBatches(split(20), np.array([4, 2, 9]), CLASSES, batch_size=2)
     assert shown(batches) == [4, 2, 9]
     assert len(batches) == 2
@@ -99,14 +99,14 @@ def test_keras_draws_every_batch_of_the_right_epoch() -> None:
 class GoneSplit(ArraySplit):
     """A disk that was unplugged."""
 
-    def pictures(self, indices: np.ndarray) -> np.ndarray:
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
         if 17 in indices:
             raise TrainingError("cat/17.jpg: No such file or directory.")
-        return super().pictures(indices)
+        return super().read_images(indices)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
+def test_a_image_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
     batches = TrainingBatches(GoneSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
@@ -130,8 +130,8 @@ def test_batches_made_by_many_threads_at_once_are_the_same() -> None:
     one_by_one = [batches[index] for index in range(len(batches))]
     with ThreadPoolExecutor(8) as threads:
         at_once = list(threads.map(batches.__getitem__, range(len(batches))))
-    for (pictures, labels), (others, other_labels) in zip(one_by_one, at_once, strict=True):
-        np.testing.assert_array_equal(pictures, others)
+    for (images, labels), (others, other_labels) in zip(one_by_one, at_once, strict=True):
+        np.testing.assert_array_equal(images, others)
         np.testing.assert_array_equal(labels, other_labels)
 
 
@@ -146,8 +146,8 @@ def test_batches_are_the_same_for_any_number_of_workers() -> None:
             batches.epoch = epoch
             drawn.append((epoch, [batches[index] for index in range(len(batches))]))
     for epoch, batches in drawn:
-        for (pictures, labels), (others, other_labels) in zip(dict(drawn)[epoch], batches, strict=True):
-            np.testing.assert_array_equal(pictures, others)
+        for (batch, labels), (others, other_labels) in zip(dict(drawn)[epoch], batches, strict=True):
+            np.testing.assert_array_equal(batch, others)
             np.testing.assert_array_equal(labels, other_labels)
     assert labels.max(axis=1).min() < 1  # mixed
 
@@ -169,7 +169,7 @@ def test_validation_may_be_a_share(share: float, count: int) -> None:
     assert len(portion(dataset, recipe(validation=share)).validation) == count
 
 
-def test_pictures_left_out_move_no_other() -> None:
+def test_images_left_out_move_no_other() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
     portions = portion(dataset, recipe())
     bad = (int(portions.train[5]), int(portions.validation[0]))
@@ -185,7 +185,7 @@ def test_a_limited_test_set_is_spread_over_the_whole() -> None:
 
 
 def test_a_label_beyond_the_classes_is_refused() -> None:
-    with pytest.raises(TrainingError, match="any has pictures of class 2; it has 2 classes"):
+    with pytest.raises(TrainingError, match="any has images of class 2; it has 2 classes"):
         Dataset("any", "Any", ("a", "b"), split(100), split(30)).check_labels()
 
 
@@ -198,6 +198,6 @@ def test_a_limit_holds_for_every_portion() -> None:
 
 def test_validation_must_leave_something_to_train_on() -> None:
     dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
-    with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training pictures"):
+    with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training images"):
         portion(dataset, recipe(validation=10))
     assert len(portion(dataset, recipe(validation=9)).train) == 1

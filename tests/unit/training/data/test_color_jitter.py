@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.pictures import random_pixels
+from tests.images import random_pixels
 from training.data.color_jitter import LUMA, changes_colour, colour
 from training.recipes.base import Recipe
 
@@ -14,9 +14,9 @@ def recipe(**fields: float) -> Recipe:
     return Recipe(name="any", dataset="any", architecture="resnet18", **fields)
 
 
-def changed(pictures: np.ndarray, seed: int = 1, **fields: float) -> np.ndarray:
-    result = colour(pictures, recipe(**fields), np.random.default_rng(seed))
-    assert (result.shape, result.dtype) == (pictures.shape, np.uint8)
+def changed(images: np.ndarray, seed: int = 1, **fields: float) -> np.ndarray:
+    result = colour(images, recipe(**fields), np.random.default_rng(seed))
+    assert (result.shape, result.dtype) == (images.shape, np.uint8)
     return result
 
 
@@ -32,9 +32,9 @@ def test_brightness_multiplies_every_pixel_alike() -> None:
 
 
 def test_contrast_keeps_the_mean_and_scales_what_differs_from_it() -> None:
-    pictures = plain(100, 100, 100)
-    pictures[:, :2] = 140
-    result = changed(pictures, contrast=0.5)[..., 0].astype(float)
+    images = plain(100, 100, 100)
+    images[:, :2] = 140
+    result = changed(images, contrast=0.5)[..., 0].astype(float)
     np.testing.assert_allclose(result.mean(axis=(1, 2)), 120, atol=0.6)
     span = np.ptp(result.reshape(COUNT, -1), axis=1)
     assert 19 <= span.min() < 25
@@ -50,7 +50,7 @@ def test_saturation_moves_colours_from_and_to_their_own_grey() -> None:
     np.testing.assert_array_equal(changed(plain(80, 80, 80), saturation=1.0), plain(80, 80, 80))
 
 
-def test_lighting_shifts_a_whole_picture_mostly_along_grey() -> None:
+def test_lighting_shifts_a_whole_image_mostly_along_grey() -> None:
     shifts = changed(plain(128, 128, 128), lighting=0.1)[:, 0, 0].astype(float) - 128
     assert (changed(plain(128, 128, 128), lighting=0.1) == changed(plain(128, 128, 128), lighting=0.1)[:, :1, :1]).all()
     assert 1.5 < shifts.std() < 7  # 255 * 0.1 * 0.2175 * 0.58 = 3.2 of the first axis
@@ -59,13 +59,13 @@ def test_lighting_shifts_a_whole_picture_mostly_along_grey() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_everything_at_once_on_any_pixels(channels: int) -> None:
-    pictures = np.stack([random_pixels(9, 7, channels, seed) for seed in range(COUNT)])
+    images = np.stack([random_pixels(9, 7, channels, seed) for seed in range(COUNT)])
     strengths = {"brightness": 0.4, "contrast": 0.4}
     if channels == 3:
         strengths |= {"saturation": 0.4, "lighting": 0.1}
-    before = pictures.copy()
-    first, again, other = (changed(pictures, seed, **strengths) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(pictures, before)
+    before = images.copy()
+    first, again, other = (changed(images, seed, **strengths) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(images, before)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 

@@ -1,4 +1,4 @@
-"""Pictures made on the device are those that the host makes, to the bit, and so is a run that learns from them."""
+"""Images made on the device are those that the host makes, to the bit, and so is a run that learns from them."""
 
 import os
 import subprocess
@@ -24,13 +24,13 @@ from training.recipes.base import Recipe
 ROOT = Path(__file__).parents[4]
 PLAIN = Recipe(name="any", dataset="cifar10", architecture="xo", mean=(0.4, 0.5, 0.6), std=(1.0,) * 3)
 SHAPE = (10, 8, 3)
-PICTURES = np.random.default_rng(0).integers(0, 256, (20, *SHAPE), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, *SHAPE), np.uint8)
 CHOSEN = np.array([3, 19, 0, 7, 7, 12])
 
 
 def made(recipe: Recipe, drawn: dict[str, np.ndarray]) -> np.ndarray:
     layer = Augmented(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, SHAPE)
-    return np.asarray(layer({"pictures": PICTURES, "index": CHOSEN.astype(np.int32), **drawn}))
+    return np.asarray(layer({"images": IMAGES, "index": CHOSEN.astype(np.int32), **drawn}))
 
 
 @pytest.mark.parametrize(
@@ -39,20 +39,20 @@ def made(recipe: Recipe, drawn: dict[str, np.ndarray]) -> np.ndarray:
 def test_the_device_makes_what_the_host_makes(shift_px: int, fill: str, flip: bool, cutout_px: int) -> None:
     recipe = replace(PLAIN, shift_px=shift_px, shift_fill=fill, flip=flip, cutout_px=cutout_px)
     for seed in range(5):
-        expected = augment(PICTURES[CHOSEN], recipe, np.random.default_rng(seed))
+        expected = augment(IMAGES[CHOSEN], recipe, np.random.default_rng(seed))
         found = made(recipe, draw(recipe, SHAPE, len(CHOSEN), np.random.default_rng(seed)))
         np.testing.assert_array_equal(found, expected)
 
 
-def test_pictures_to_validate_on_stay_as_they_are() -> None:
+def test_images_to_validate_on_stay_as_they_are() -> None:
     recipe = replace(PLAIN, shift_px=3, flip=True, cutout_px=20)
-    np.testing.assert_array_equal(made(recipe, unchanged(recipe, SHAPE, len(CHOSEN))), PICTURES[CHOSEN])
+    np.testing.assert_array_equal(made(recipe, unchanged(recipe, SHAPE, len(CHOSEN))), IMAGES[CHOSEN])
 
 
 def test_a_batch_brings_no_pixels_of_its_own() -> None:
-    placed = Placed(PICTURES, replace(PLAIN, shift_px=2))
+    placed = Placed(IMAGES, replace(PLAIN, shift_px=2))
     batch = placed.batch(CHOSEN, np.random.default_rng(0))
-    assert batch.pop("pictures") is PICTURES
+    assert batch.pop("images") is IMAGES
     assert sum(values.nbytes for values in batch.values()) == 4 * 6 * len(CHOSEN)
 
 
@@ -64,7 +64,7 @@ def test_what_only_the_host_makes_is_refused(setting: dict) -> None:
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="needs another backend than JAX")
 def test_without_jax_it_says_what_to_set() -> None:
-    split = ArraySplit(PICTURES, np.zeros(20, np.int64))
+    split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     with pytest.raises(TrainingError, match="set KERAS_BACKEND=jax"):
         device_augment.place(split, PLAIN)
 
@@ -77,7 +77,7 @@ class Spread(Team):
 
 
 def test_several_devices_are_refused() -> None:
-    split = ArraySplit(PICTURES, np.zeros(20, np.int64))
+    split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
     with pytest.raises(TrainingError, match="on_device=true is for one device"):
         trainer._network_to_train(replace(PLAIN, on_device=True, validation=0), dataset, Spread())

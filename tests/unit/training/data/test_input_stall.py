@@ -42,9 +42,9 @@ def test_a_batch_is_waited_for_from_when_it_is_wanted(first: Handed, second: Han
 class SlowSplit(ArraySplit):
     """A disk from which each batch takes 200 ms."""
 
-    def pictures(self, indices: np.ndarray) -> np.ndarray:
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
         time.sleep(0.2)
-        return super().pictures(indices)
+        return super().read_images(indices)
 
 
 def test_a_slow_disk_is_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""The pictures that a recipe or a run asks for, in their form; damaged ones are listed, or left out and recorded."""
+"""The images that a recipe or a run asks for, in their form; damaged ones are listed, or left out and recorded."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, s
     assert (form.input.shape, form.preprocessing.shorter) == (size, shorter)
 
 
-def test_damaged_pictures_are_all_listed(tmp_path: Path) -> None:
+def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
     damage(fill(tmp_path, "red", "blue", count=20))
     with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-bad") as caught:
         load_dataset.for_training(RECIPE, Place(folder=tmp_path))
@@ -46,13 +46,13 @@ def test_damaged_pictures_are_all_listed(tmp_path: Path) -> None:
     assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]
 
 
-def test_left_out_pictures_are_recorded_and_move_no_other(tmp_path: Path) -> None:
+def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=20)
     whole = load_dataset.for_training(RECIPE, Place(folder=tmp_path))
     before = portion(whole, RECIPE)
     (tmp_path / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
     dataset = load_dataset.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
-    assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not a picture, or its header is damaged."]
+    assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not an image, or its header is damaged."]
     after = portion(dataset, RECIPE)
     gone = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
     assert sum(gone) == 1
@@ -61,16 +61,16 @@ def test_left_out_pictures_are_recorded_and_move_no_other(tmp_path: Path) -> Non
         assert getattr(after, part).tolist() == kept
 
 
-def test_where_no_picture_is_left_nothing_is_trained(tmp_path: Path) -> None:
+def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
     for path in fill(tmp_path, "red", "blue", count=4).rglob("*.*"):
         path.write_bytes(b"")
-    with pytest.raises(TrainingError, match="No picture is left to train on: 8 cannot be read, such as"):
+    with pytest.raises(TrainingError, match="No image is left to train on: 8 cannot be read, such as"):
         load_dataset.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
 
 
-def test_one_picture_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
+def test_one_image_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=1)
-    with pytest.raises(TrainingError, match="No picture is left for the test: a class needs two or more, of which"):
+    with pytest.raises(TrainingError, match="No image is left for the test: a class needs two or more, of which"):
         load_dataset.for_training(RECIPE, Place(folder=tmp_path))
 
 
@@ -94,7 +94,7 @@ def record(folder: Path, runs_dir: Path, skip_bad: bool = False):
     return dataset, start_run(runs_dir, RECIPE, info)
 
 
-def test_a_run_goes_on_with_the_same_pictures_only(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
     damage(fill(tmp_path / "photos", "red", "blue", count=20))
     dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_bad=True)
     again = load_dataset.for_resuming(run, Place())
@@ -108,7 +108,7 @@ def test_a_run_goes_on_with_the_same_pictures_only(tmp_path: Path) -> None:
         load_dataset.for_resuming(run, Place(folder=tmp_path / "moved"))
 
 
-def test_a_run_goes_on_with_the_test_pictures_that_it_began_with(tmp_path: Path) -> None:
+def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
     """Also where they were drawn in another way, as by an earlier release."""
     photos = fill(tmp_path / "photos", "red", "blue", count=20)
     began = load_dataset.for_training(RECIPE, Place(folder=photos))
@@ -121,14 +121,14 @@ def test_a_run_goes_on_with_the_test_pictures_that_it_began_with(tmp_path: Path)
     assert len(again.train) == 37
 
 
-def test_a_run_is_measured_on_its_own_test_pictures(tmp_path: Path) -> None:
+def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     fill(tmp_path / "photos", "red", "blue", count=20)
     dataset, run = record(tmp_path / "photos", tmp_path / "runs")
     fill(tmp_path / "more", "green", count=1)
     (tmp_path / "more" / "green" / "000.jpg").rename(tmp_path / "photos" / "blue" / "aaa.jpg")
     again = load_dataset.for_measuring(run, Place())
     indices = np.arange(len(dataset.test))
-    np.testing.assert_array_equal(again.test.pictures(indices), dataset.test.pictures(indices))
+    np.testing.assert_array_equal(again.test.read_images(indices), dataset.test.read_images(indices))
     broken = tmp_path / "photos" / dataset.origin["test_files"][0]
     broken.write_bytes(b"")
     with pytest.raises(TrainingError, match="cannot be read: 1"):
@@ -140,5 +140,5 @@ def test_nothing_to_measure_on_is_said() -> None:
     form = load_dataset.form_of(RECIPE)
     with pytest.raises(TrainingError, match="give --dataset, or --data with a folder"):
         load_dataset.for_network(None, Place(), form.input, form.preprocessing, ("a", "b"))
-    with pytest.raises(TrainingError, match="needs a folder of pictures: name it with --data"):
+    with pytest.raises(TrainingError, match="needs a folder of images: name it with --data"):
         load_dataset.for_network("folder", Place(), form.input, form.preprocessing, ("a", "b"))

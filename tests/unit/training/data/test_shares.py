@@ -24,11 +24,11 @@ EVERYTHING = {
 
 
 class WatchedSplit(ArraySplit):
-    """Knows which pictures were asked for."""
+    """Knows which images were asked for."""
 
-    def pictures(self, indices: np.ndarray) -> np.ndarray:
+    def read_images(self, indices: np.ndarray) -> np.ndarray:
         vars(self).setdefault("asked", []).extend(indices)
-        return super().pictures(indices)
+        return super().read_images(indices)
 
 
 def split(count: int) -> WatchedSplit:
@@ -43,10 +43,10 @@ def recipe(**settings) -> Recipe:
 
 @pytest.mark.parametrize("settings", [{}, EVERYTHING, {"mixup": 0.2, "flip": True}], ids=["none", "all", "mixup"])
 def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
-    pictures, indices = split(40), np.arange(2, 38)
-    whole = TrainingBatches(pictures, indices, CLASSES, recipe(**settings), workers=0)
+    images, indices = split(40), np.arange(2, 38)
+    whole = TrainingBatches(images, indices, CLASSES, recipe(**settings), workers=0)
     parts = [
-        TrainingBatches(pictures, indices, CLASSES, recipe(**settings), 0, Share(process, 3, 6)) for process in range(3)
+        TrainingBatches(images, indices, CLASSES, recipe(**settings), 0, Share(process, 3, 6)) for process in range(3)
     ]
     for epoch in (0, 4):
         for batches in (whole, *parts):
@@ -58,28 +58,28 @@ def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
                 np.testing.assert_array_equal(one, np.concatenate(shares))
 
 
-def test_a_process_reads_only_its_own_pictures() -> None:
+def test_a_process_reads_only_its_own_images() -> None:
     read = []
     for process in range(2):
-        pictures = split(24)
-        batches = TrainingBatches(pictures, np.arange(24), CLASSES, recipe(flip=True), 0, Share(process, 2, 2))
+        images = split(24)
+        batches = TrainingBatches(images, np.arange(24), CLASSES, recipe(flip=True), 0, Share(process, 2, 2))
         for index in range(len(batches)):
             batches[index]
-        read.append(pictures.asked)
+        read.append(images.asked)
     assert [len(asked) for asked in read] == [12, 12]
     assert sorted(read[0] + read[1]) == list(range(24))
 
 
 def test_what_does_not_divide_is_left_out_and_others_in_the_next_epoch() -> None:
-    pictures, left_out = split(31), []
-    parts = [TrainingBatches(pictures, np.arange(31), CLASSES, recipe(), 0, Share(n, 2, 4)) for n in range(2)]
+    images, left_out = split(31), []
+    parts = [TrainingBatches(images, np.arange(31), CLASSES, recipe(), 0, Share(n, 2, 4)) for n in range(2)]
     for epoch in range(5):
         for part in parts:
             part.epoch = epoch
-        pictures.asked = []
+        images.asked = []
         sizes = [[len(part[index][0]) for part in parts] for index in range(len(parts[0]))]
         assert sizes == [[6, 6], [6, 6], [2, 2]]
-        left_out.append(frozenset(range(31)) - set(pictures.asked))
+        left_out.append(frozenset(range(31)) - set(images.asked))
     assert {len(left) for left in left_out} == {3}
     assert len(set(left_out)) > 1
 
@@ -89,12 +89,12 @@ def test_a_last_batch_of_nothing_is_none() -> None:
     assert len(batches) == 2
 
 
-def test_validation_pictures_are_shared_in_their_order() -> None:
-    pictures = split(21)
-    parts = [EvaluationBatches(pictures, np.arange(21), CLASSES, 8, 0, Share(n, 2, 2)) for n in range(2)]
+def test_validation_images_are_shared_in_their_order() -> None:
+    images = split(21)
+    parts = [EvaluationBatches(images, np.arange(21), CLASSES, 8, 0, Share(n, 2, 2)) for n in range(2)]
     assert [len(part) for part in parts] == [3, 3]
     seen = np.concatenate([part[index][0] for index in range(3) for part in parts])
-    np.testing.assert_array_equal(seen, pictures.images[:20])
+    np.testing.assert_array_equal(seen, images.images[:20])
 
 
 def test_what_cannot_be_shared_is_refused() -> None:
@@ -102,12 +102,12 @@ def test_what_cannot_be_shared_is_refused() -> None:
     share.check(128, training=8, validation=0)
     with pytest.raises(TrainingError, match=r"batch_size is 100, .* multiple of 8, for example --set batch_size=104"):
         share.check(100)
-    with pytest.raises(TrainingError, match="7 validation pictures are too few for 8 devices"):
+    with pytest.raises(TrainingError, match="7 validation images are too few for 8 devices"):
         share.check(128, training=500, validation=7)
 
 
-def test_a_draw_that_is_not_one_a_picture_is_no_draw_of_rows() -> None:
+def test_a_draw_that_is_not_one_a_image_is_no_draw_of_rows() -> None:
     rows = RowsOf(np.random.default_rng(1), slice(2, 5), 9)
     assert rows.random((3, 2)).shape == (3, 2)
-    with pytest.raises(ValueError, match="none of one row a picture"):
+    with pytest.raises(ValueError, match="none of one row an image"):
         rows.random((2, 3))

@@ -16,8 +16,8 @@ from training.export.parity import Sample, check_maps
 from training.export.serving_model import Scaling
 
 PLENTY = 10**9
-PICTURES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), np.uint8)
-SAMPLE = Sample([str(number) for number in range(9)], PICTURES, PICTURES)
+IMAGES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), np.uint8)
+SAMPLE = Sample([str(number) for number in range(9)], IMAGES, IMAGES)
 EXPECTS = Input(height=12, width=10, channels=3)
 
 
@@ -70,11 +70,11 @@ def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
     model = network()
     extra = write_features(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, silent)
     assert extra is not None
-    assert (extra.parity.pictures, extra.parity.batch_sizes) == (9, [1, 7, 64])
-    found = FeatureSession(tmp_path / extra.file, EXPECTS).run(PICTURES)
+    assert (extra.parity.images, extra.parity.batch_sizes) == (9, [1, 7, 64])
+    found = FeatureSession(tmp_path / extra.file, EXPECTS).run(IMAGES)
     assert list(found) == ["maps.edges", "maps.shapes", "maps.objects", "filters.edges"]
     through = keras.Model(model.inputs, [model.get_layer(name).output for name in ("edges", "shapes", "objects")])
-    for maps, expected in zip(list(found.values())[:3], through.predict(PICTURES / 255.0, verbose=0), strict=True):
+    for maps, expected in zip(list(found.values())[:3], through.predict(IMAGES / 255.0, verbose=0), strict=True):
         np.testing.assert_allclose(maps, expected, atol=1e-5)
     kernels = model.get_layer("edges").get_weights()[0]
     np.testing.assert_array_equal(found["filters.edges"][2, :, :, 1], kernels[:, :, 1, 2])
@@ -93,10 +93,10 @@ def test_a_network_without_maps_has_no_such_graph(tmp_path: Path) -> None:
     said: list[str] = []
     flat = keras.Sequential([keras.Input((12, 10, 3)), layers.Flatten(), layers.Dense(2)])
     assert write_features(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, said.append) is None
-    assert said == ["no feature maps: no layer of the network gives pictures"]
+    assert said == ["no feature maps: no layer of the network gives images"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_filters_that_do_not_look_at_the_picture_are_none() -> None:
+def test_filters_that_do_not_look_at_the_image_are_none() -> None:
     deep = keras.Sequential([keras.Input((8, 8, 5)), layers.Conv2D(4, 3)])
     assert first_filters(deep) == {}

@@ -24,7 +24,7 @@ DATASET = Dataset("pets", "Pets on sofas", LABELS, None, None, note="a JPEG copy
 
 
 def manifest(**changes: object) -> Manifest:
-    parity = Parity(pictures=1000, batch_sizes=[1, 7, 64], max_abs_difference=2.5e-7)
+    parity = Parity(images=1000, batch_sizes=[1, 7, 64], max_abs_difference=2.5e-7)
     variant = Variant(file="model.onnx", sha256="0" * 64, precision="float32", bytes=1_250_000, parity=parity)
     provenance = Provenance(
         source="pets.keras", created_utc="2026-01-02T03:04:05+00:00", architecture="net", libraries={"keras": "3.15.1"}
@@ -53,12 +53,12 @@ def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
     for told in (
         "# pets, version 3",
         "12,345 parameters, 1.25 MB",
-        "RGB pictures of 48x32 pixels",
+        "RGB images of 48x32 pixels",
         "3 classes (cat, dog, ox)",
-        "**75.00%** of the 250 test pictures (62 wrong), cross entropy 0.6250",
+        "**75.00%** of the 250 test images (62 wrong), cross entropy 0.6250",
         "| dog | 70.00% |",
         "Most frequent mistakes: cat called dog (40), dog called cat (20), dog called ox (10).",
-        "Over 1,000 pictures at batch sizes 1, 7, 64",
+        "Over 1,000 images at batch sizes 1, 7, 64",
         "2.5e-07",
         "**About these files:** a JPEG copy.",
         "- Only sofas.",
@@ -97,8 +97,8 @@ def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> No
     (tmp_path / "curves.png").write_bytes(b"")
     text = card(tmp_path, source=Source("run x", None, LABELS, DATASET, finished_run(tmp_path / "runs", recipe)))
     for told in (
-        "Trained on 500 pictures; 100 others",
-        "those of epoch 2 of 2, with 60.00% on the validation pictures. At most 600 pictures of each split",
+        "Trained on 500 images; 100 others",
+        "those of epoch 2 of 2, with 60.00% on the validation images. At most 600 images of each split",
         "| epochs | 2 |",
         "| architecture_options | activation=relu |",
         "convoy-train run mnist-lenet5 --seed 1 --set epochs=2 --set limit=600\n",

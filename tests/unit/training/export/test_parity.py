@@ -1,4 +1,4 @@
-"""The parity check passes a true graph and stops every kind of wrong one, naming pictures."""
+"""The parity check passes a true graph and stops every kind of wrong one, naming images."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from keras import layers
 from onnx import numpy_helper
 
 from service.model_store.manifest import Input, Preprocessing
-from tests.pictures import picture, random_pixels
+from tests.images import image_bytes, random_pixels
 from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx
@@ -56,20 +56,20 @@ def with_weights(graph: onnx.ModelProto, rank: int, change) -> onnx.ModelProto:
 
 def test_a_true_graph_passes(network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path) -> None:
     parity = check_parity(network, path_of(graph, tmp_path), sample)
-    assert parity.pictures == 100
+    assert parity.images == 100
     assert parity.batch_sizes == [1, 7, 64]
     assert 0 < parity.max_abs_difference <= 1e-5
 
 
-def test_a_slightly_wrong_graph_fails_and_names_the_worst_pictures(
+def test_a_slightly_wrong_graph_fails_and_names_the_worst_images(
     network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path
 ) -> None:
     wrong = with_weights(graph, 4, lambda kernel: kernel * 1.001)
     with pytest.raises(
-        TrainingError, match=r"not the network: at batch 1 .* on \d+ of 100 pictures, most on test pic"
+        TrainingError, match=r"not the network: at batch 1 .* on \d+ of 100 images, most on test pic"
     ) as e:
         check_parity(network, path_of(wrong, tmp_path), sample)
-    assert str(e.value).count("test picture") == 5
+    assert str(e.value).count("test image") == 5
     assert "Nothing was published" in str(e.value)
 
 
@@ -85,7 +85,7 @@ def test_a_network_that_ignores_its_input_fails_though_its_graph_agrees(sample: 
     image = keras.Input(EXPECTS.shape, name="image")
     dead = layers.Dense(CLASSES, activation="softmax", kernel_initializer="zeros")(layers.Flatten()(image))
     network = keras.Model(image, dead)
-    with pytest.raises(TrainingError, match="answers to 100 pictures differ by 0 at most: it ignores its input"):
+    with pytest.raises(TrainingError, match="answers to 100 images differ by 0 at most: it ignores its input"):
         check_parity(network, path_of(to_onnx(network), tmp_path), sample)
 
 
@@ -109,23 +109,23 @@ def test_a_sample_is_spread_over_the_split_and_decoded_by_the_service() -> None:
     images = np.stack([random_pixels(*EXPECTS.shape, seed=seed) for seed in range(10)])
     split = ArraySplit(images, np.zeros(10, np.int64))
     sample = sample_split(split, EXPECTS, HOW, count=4)
-    assert sample.names == ["test picture 0", "test picture 3", "test picture 6", "test picture 9"]
+    assert sample.names == ["test image 0", "test image 3", "test image 6", "test image 9"]
     np.testing.assert_array_equal(sample.images, images[[0, 3, 6, 9]])
     np.testing.assert_array_equal(sample.prepared, images[[0, 3, 6, 9]])
 
 
-def test_pictures_of_another_size_are_prepared_for_both() -> None:
+def test_images_of_another_size_are_prepared_for_both() -> None:
     split = ArraySplit(np.stack([random_pixels(20, 20, 3, seed=seed) for seed in range(3)]), np.zeros(3, np.int64))
     sample = sample_split(split, EXPECTS, HOW)
     assert sample.images.shape == (3, *EXPECTS.shape)
     np.testing.assert_array_equal(sample.images, sample.prepared)
 
 
-def test_few_pictures_in_a_folder_give_many_different_parts(tmp_path: Path) -> None:
+def test_few_images_in_a_folder_give_many_different_parts(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
-    (tmp_path / "a.png").write_bytes(picture(30, 40, 3, seed=1))
-    (tmp_path / "below" / "b.JPG").write_bytes(picture(17, 9, 3, seed=2, image_format="JPEG"))
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "a.png").write_bytes(image_bytes(30, 40, 3, seed=1))
+    (tmp_path / "below" / "b.JPG").write_bytes(image_bytes(17, 9, 3, seed=2, image_format="JPEG"))
+    (tmp_path / "notes.txt").write_text("no image")
     sample = sample_folder(tmp_path, EXPECTS, HOW, count=50)
     assert sample.names[:4] == ["a.png", "b.JPG", "part 1 of a.png", "part 1 of b.JPG"]
     assert sample.images.shape == (50, *EXPECTS.shape)
@@ -134,9 +134,9 @@ def test_few_pictures_in_a_folder_give_many_different_parts(tmp_path: Path) -> N
     np.testing.assert_array_equal(sample.prepared, again.prepared)
 
 
-def test_a_folder_without_pictures_and_a_broken_picture_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds no pictures"):
+def test_a_folder_without_images_and_a_broken_image_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no images"):
         sample_folder(tmp_path, EXPECTS, HOW)
-    (tmp_path / "torn.png").write_bytes(picture(30, 40, 3)[:200])
-    with pytest.raises(TrainingError, match=r"torn\.png is no usable picture: The picture is damaged or truncated"):
+    (tmp_path / "torn.png").write_bytes(image_bytes(30, 40, 3)[:200])
+    with pytest.raises(TrainingError, match=r"torn\.png is no usable image: The image is damaged or truncated"):
         sample_folder(tmp_path, EXPECTS, HOW)

@@ -8,7 +8,7 @@ from keras import layers
 from training.errors import TrainingError
 from training.export.serving_model import Scaling, classes_of, detect_outputs, input_of, servable
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3), np.uint8)
 
 
 def network(activation: str | None = None, shape: tuple = (6, 5, 3), classes: int = 4) -> keras.Model:
@@ -21,44 +21,44 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def answers(model: keras.Model, pictures: np.ndarray = PICTURES) -> np.ndarray:
-    return model.predict(pictures.astype(np.float32), verbose=0)
+def answers(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
+    return model.predict(images.astype(np.float32), verbose=0)
 
 
 def test_logits_get_a_softmax() -> None:
     model = network()
     np.testing.assert_allclose(
-        answers(servable(model, Scaling(), "detect", PICTURES)), softmax(answers(model)), atol=1e-6
+        answers(servable(model, Scaling(), "detect", IMAGES)), softmax(answers(model)), atol=1e-6
     )
 
 
 def test_probabilities_stay_as_they_are() -> None:
     model = network("softmax")
     scaling = Scaling(scale=1 / 255)
-    expected = answers(model, PICTURES / 255)
-    np.testing.assert_allclose(answers(servable(model, scaling, "detect", PICTURES)), expected, atol=1e-6)
+    expected = answers(model, IMAGES / 255)
+    np.testing.assert_allclose(answers(servable(model, scaling, "detect", IMAGES)), expected, atol=1e-6)
 
 
 def test_the_user_may_decide() -> None:
     model = network("sigmoid")
     with pytest.raises(TrainingError, match=r"do not sum to 1: say --logits.*or --probabilities"):
-        servable(model, Scaling(), "detect", PICTURES)
+        servable(model, Scaling(), "detect", IMAGES)
     raw = answers(model)
-    np.testing.assert_allclose(answers(servable(model, Scaling(), "probabilities", PICTURES)), raw, atol=1e-6)
-    np.testing.assert_allclose(answers(servable(model, Scaling(), "logits", PICTURES)), softmax(raw), atol=1e-6)
+    np.testing.assert_allclose(answers(servable(model, Scaling(), "probabilities", IMAGES)), raw, atol=1e-6)
+    np.testing.assert_allclose(answers(servable(model, Scaling(), "logits", IMAGES)), softmax(raw), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("scaling", "expected"),
     [
-        (Scaling(1 / 127.5, (1.0,), (1.0,)), PICTURES / 127.5 - 1),
-        (Scaling(1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), (PICTURES / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]),
-        (Scaling(1.0, (100, 110, 120), (1.0,)), PICTURES - np.array([100.0, 110, 120])),
+        (Scaling(1 / 127.5, (1.0,), (1.0,)), IMAGES / 127.5 - 1),
+        (Scaling(1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), (IMAGES / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]),
+        (Scaling(1.0, (100, 110, 120), (1.0,)), IMAGES - np.array([100.0, 110, 120])),
     ],
 )
 def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
     model = network("softmax")
-    found = answers(servable(model, scaling, "detect", PICTURES))
+    found = answers(servable(model, scaling, "detect", IMAGES))
     np.testing.assert_allclose(found, answers(model, expected), atol=2e-5)
 
 
@@ -72,17 +72,17 @@ def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
 )
 def test_a_scaling_that_does_not_fit_is_refused(scaling: Scaling, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        servable(network(), scaling, "detect", PICTURES)
+        servable(network(), scaling, "detect", IMAGES)
 
 
 def test_random_layers_rest() -> None:
     model = keras.Sequential([keras.Input((6, 5, 3)), layers.Flatten(), layers.Dropout(0.9), layers.Dense(4)])
-    form = servable(model, Scaling(), "detect", PICTURES)
+    form = servable(model, Scaling(), "detect", IMAGES)
     np.testing.assert_array_equal(answers(form), answers(form))
     np.testing.assert_allclose(answers(form), softmax(answers(model)), atol=1e-6)
 
 
-def test_the_input_is_one_picture_of_a_fixed_size() -> None:
+def test_the_input_is_one_image_of_a_fixed_size() -> None:
     assert input_of(network()).shape == (6, 5, 3)
     for shape in [(None, None, 3), (6, 5, 4), (30,)]:
         model = keras.Sequential([keras.Input(shape), layers.Activation("relu")])

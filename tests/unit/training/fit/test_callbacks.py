@@ -56,7 +56,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
 def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[Bookkeeping, Progress]:
     progress = Progress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
-    callback = Bookkeeping(Run(folder), progress, pictures=100, recipe=recipe, schedule=SCHEDULE, say=lines.append)
+    callback = Bookkeeping(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, say=lines.append)
     callback.set_model(network())
     return callback, progress
 

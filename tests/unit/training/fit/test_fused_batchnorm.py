@@ -8,7 +8,7 @@ from training import keras_setup
 from training.fit.fused_batchnorm import FusedBatchNormalization, fused
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has the operation")
-PICTURES = np.random.default_rng(1).normal(3, 2, (8, 6, 6, 2)).astype("float32")
+IMAGES = np.random.default_rng(1).normal(3, 2, (8, 6, 6, 2)).astype("float32")
 
 
 def network() -> keras.Model:
@@ -21,7 +21,7 @@ def network() -> keras.Model:
 
 def trained(model: keras.Model) -> keras.Model:
     model.compile(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
-    model.fit(PICTURES, np.ones((8, 3), "float32"), batch_size=8, epochs=1, verbose=0)
+    model.fit(IMAGES, np.ones((8, 3), "float32"), batch_size=8, epochs=1, verbose=0)
     return model
 
 
@@ -44,14 +44,14 @@ def test_a_trained_network_answers_alike() -> None:
     model = trained(fused(network()))
     kept = network()
     kept.set_weights(model.get_weights())
-    np.testing.assert_allclose(model.predict(PICTURES, verbose=0), kept.predict(PICTURES, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), kept.predict(IMAGES, verbose=0), atol=1e-5)
 
 
 def test_a_frozen_layer_keeps_its_statistics() -> None:
     model = fused(network())
     model.trainable = False
     before = model.get_weights()
-    model(PICTURES, training=True)
+    model(IMAGES, training=True)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

@@ -47,7 +47,7 @@ def test_a_run_with_another_note_is_another(tmp_path: Path) -> None:
     assert latest(tmp_path, NAME, XO, Place(note="a copy")) == run
 
 
-def test_a_run_on_other_pictures_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (fill(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other")))
     run = started(tmp_path, OWN, Place(folder=ours))
     assert latest(tmp_path, NAME, OWN, Place(folder=other)) is None
@@ -59,7 +59,7 @@ def test_a_run_on_other_pictures_is_another(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_run_from_other_weights_is_another(tmp_path: Path) -> None:
-    place = Place(folder=fill(tmp_path / "pictures", "red", "blue"))
+    place = Place(folder=fill(tmp_path / "images", "red", "blue"))
     run = started(tmp_path, TUNED, place, started_from="theirs.h5")
     assert latest(tmp_path, NAME, TUNED, place) is None
     assert latest(tmp_path, NAME, TUNED, place, Path("weights/theirs.h5")) == run
@@ -73,6 +73,6 @@ def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
     assert latest(tmp_path, NAME, XO, Place()) == run
 
 
-def test_where_no_recipe_fits_the_pictures_are_not_looked_at(tmp_path: Path) -> None:
+def test_where_no_recipe_fits_the_images_are_not_looked_at(tmp_path: Path) -> None:
     started(tmp_path, XO)
     assert latest(tmp_path, NAME, OWN, Place(folder=tmp_path / "none")) is None

@@ -13,7 +13,7 @@ LABELS = np.array([0, 1, 1, 0])
 
 def test_accuracy_loss_and_confusion() -> None:
     scores = score(PROBABILITIES, LABELS)
-    assert scores.pictures == 4
+    assert scores.images == 4
     assert scores.accuracy == 0.5
     assert scores.loss == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.25]).mean(), rel=1e-6)
     assert scores.confusion == [[1, 0, 1], [1, 1, 0], [0, 0, 0]]
@@ -29,8 +29,8 @@ def test_softmax_of_large_logits() -> None:
     np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0], [-1e4, 0.0]])), [[0.5, 0.5], [0.0, 1.0]])
 
 
-def test_a_network_is_scored_on_the_chosen_pictures_only() -> None:
-    """The network calls a picture by its first pixel; of the six pictures the chosen three have labels 0, 1, 1."""
+def test_a_network_is_scored_on_the_chosen_images_only() -> None:
+    """The network calls an image by its first pixel; of the six images the chosen three have labels 0, 1, 1."""
     images = np.zeros((6, 2, 2, 1), np.uint8)
     images[[1, 3, 5], 0, 0] = 1
     network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])

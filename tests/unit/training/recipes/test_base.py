@@ -82,7 +82,7 @@ def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> Non
         ({"label_smoothing": "1"}, r"must be in \[0, 1\)"),
         ({"mean": "0.5,0.5", "std": "1"}, "same number of values"),
         ({"std": "0"}, "std must be positive"),
-        ({"keep": "best", "validation": "0"}, "needs validation pictures"),
+        ({"keep": "best", "validation": "0"}, "needs validation images"),
         ({"schedule": "step"}, "needs milestones"),
         ({"crop_area": "0.5"}, "crop_area needs two positive numbers, the smaller first"),
         ({"crop_area": "0.5,0.2"}, "the smaller first"),

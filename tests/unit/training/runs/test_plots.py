@@ -1,4 +1,4 @@
-"""The plots of a run: real pictures, small, the same file for the same figures, and legible for many classes."""
+"""The plots of a run: real images, small, the same file for the same figures, and legible for many classes."""
 
 from pathlib import Path
 
@@ -37,6 +37,6 @@ def test_confusion(tmp_path: Path, classes: int) -> None:
     assert (tmp_path / "a.png").stat().st_size < MOST_BYTES
 
 
-def test_a_class_without_pictures_is_blank(tmp_path: Path) -> None:
+def test_a_class_without_images_is_blank(tmp_path: Path) -> None:
     plot_confusion([[5, 0], [0, 0]], ["a", "b"], tmp_path / "a.png")
     assert inked(tmp_path / "a.png") > 0.05

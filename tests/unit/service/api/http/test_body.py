@@ -8,22 +8,24 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.http.body import files_of, pictures_about, tensors_about
-from tests.pictures import picture
+from service.api.http.body import files_of, images_about, tensors_about
+from tests.images import image_bytes
 
 SHAPE = (8, 8, 1)
 
 
 def form(count: int) -> tuple[bytes, bytes]:
-    request = httpx.Request("POST", "http://x", files=[("files", (f"{n}.png", picture(seed=n))) for n in range(count)])
+    request = httpx.Request(
+        "POST", "http://x", files=[("files", (f"{n}.png", image_bytes(seed=n))) for n in range(count)]
+    )
     return request.headers["content-type"].encode(), request.read()
 
 
 @pytest.mark.parametrize("count", [1, 2, 64])
-def test_pictures_of_a_form_and_of_json_are_counted(count: int) -> None:
-    assert pictures_about(*form(count)) == count
-    images = [{"id": str(n), "data": base64.b64encode(picture(seed=n)).decode()} for n in range(count)]
-    assert pictures_about(b"application/json", json.dumps({"images": images}).encode()) == count
+def test_images_of_a_form_and_of_json_are_counted(count: int) -> None:
+    assert images_about(*form(count)) == count
+    images = [{"id": str(n), "data": base64.b64encode(image_bytes(seed=n)).decode()} for n in range(count)]
+    assert images_about(b"application/json", json.dumps({"images": images}).encode()) == count
 
 
 @pytest.mark.parametrize("count", [1, 2, 64])

@@ -1,4 +1,4 @@
-"""Batches in JSON are read picture by picture, and what is wrong is named before anything large is built."""
+"""Batches in JSON are read image by image, and what is wrong is named before anything large is built."""
 
 import base64
 import json
@@ -10,19 +10,19 @@ from service.api.native.batch_request import MAX_ID_LENGTH, parse
 from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, TooManyImages
 
 MOST = 8
-GOOD = {"data": base64.b64encode(b"picture").decode()}
+GOOD = {"data": base64.b64encode(b"image").decode()}
 
 
-def test_pictures_come_with_their_ids_in_order() -> None:
+def test_images_come_with_their_ids_in_order() -> None:
     body = json.dumps({"images": [GOOD | {"id": "ä"}, GOOD, GOOD | {"id": None}, {"data": ""}]}).encode()
-    assert parse(body, MOST) == [("ä", b"picture"), (None, b"picture"), (None, b"picture"), (None, b"")]
+    assert parse(body, MOST) == [("ä", b"image"), (None, b"image"), (None, b"image"), (None, b"")]
 
 
 @pytest.mark.parametrize("data", ["?", "YQ", "Y\ud83d\ude00", "é", "Y Q=="])
-def test_a_picture_that_is_no_base64_spoils_only_itself(data: str) -> None:
+def test_a_image_that_is_no_base64_spoils_only_itself(data: str) -> None:
     (_, bad), (_, good) = parse(json.dumps({"images": [{"data": data}, GOOD]}).encode(), MOST)
     assert isinstance(bad, BadImage)
-    assert good == b"picture"
+    assert good == b"image"
 
 
 WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
@@ -34,7 +34,7 @@ WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
     "a number": (BadParameter, r"images\.1 is 7", {"images": [GOOD, 7]}),
     "no data": (BadParameter, r"images\.0\.data", {"images": [{"id": "a"}]}),
     "data of another type": (BadParameter, r"images\.0\.data", {"images": [{"data": [1]}]}),
-    "a field of a picture": (BadParameter, r"'name' in images\.0", {"images": [GOOD | {"name": "a"}]}),
+    "a field of an image": (BadParameter, r"'name' in images\.0", {"images": [GOOD | {"name": "a"}]}),
     "an id of another type": (BadParameter, r"images\.0\.id", {"images": [GOOD | {"id": 1}]}),
     "an overlong id": (BadParameter, r"images\.0\.id", {"images": [GOOD | {"id": "a" * (MAX_ID_LENGTH + 1)}]}),
     "too many": (TooManyImages, "9 images", {"images": [GOOD] * (MOST + 1)}),

@@ -24,7 +24,7 @@ Json = dict[str, Any]
 sides = st.integers(1, 5)
 shapes = st.tuples(st.integers(1, MOST), sides, sides, st.sampled_from([1, 3]))
 batches = shapes.flatmap(lambda shape: hnp.arrays(np.uint8, shape))
-pictures_of = st.lists(st.binary(max_size=40), min_size=1, max_size=MOST)
+images_of = st.lists(st.binary(max_size=40), min_size=1, max_size=MOST)
 
 
 def read(document: object, to: Input = TO) -> PredictRequest:
@@ -55,10 +55,10 @@ def test_tensors_come_through_whole_in_every_form(values: NDArray[np.uint8]) -> 
 
 
 @settings(deadline=None)
-@given(pictures_of)
-def test_pictures_come_through_whole_in_every_form(pictures: list[bytes]) -> None:
-    for form in forms([{"b64": base64.b64encode(picture).decode()} for picture in pictures]):
-        assert read(form).pictures == pictures
+@given(images_of)
+def test_images_come_through_whole_in_every_form(images: list[bytes]) -> None:
+    for form in forms([{"b64": base64.b64encode(image).decode()} for image in images]):
+        assert read(form).images == images
 
 
 @pytest.mark.parametrize("name", [None, "", "serving_default"])
@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "top_k below nought": (rows(parameters={"top_k": -1}), "`top_k` is -1"),
     "top_k by truth": (rows(parameters={"top_k": True}), "`top_k` is True"),
     "no list": ({"instances": 1}, "must be a list of at least one image"),
-    "one picture alone": ({"inputs": {"b64": "AAAA"}}, "must be a list of at least one image"),
+    "one image alone": ({"inputs": {"b64": "AAAA"}}, "must be a list of at least one image"),
     "no image": ({"instances": []}, "must be a list of at least one image"),
     "no named image": ({"inputs": {}}, "must be a list of at least one image"),
     "another column": ({"inputs": {"x": [ONE]}}, "no input 'x'; the model takes 'image'"),
@@ -101,11 +101,11 @@ REFUSED: dict[str, tuple[object, str]] = {
     "a nameless image": ({"instances": [{}]}, "Image 0 must be a nested list of pixels"),
     "a number for an image": ({"instances": [ONE, 1]}, "Image 1 must be a nested list of pixels"),
     "a text for an image": ({"instances": ["AAAA"]}, "Image 0 must be a nested list of pixels"),
-    "no base64": ({"instances": [{"b64": "AAAA"}, {"b64": "!"}]}, "Image 1 is not a picture in base64"),
-    "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not a picture in base64"),
+    "no base64": ({"instances": [{"b64": "AAAA"}, {"b64": "!"}]}, "Image 1 is not an image in base64"),
+    "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not an image in base64"),
     "more beside base64": ({"instances": [{"b64": "AAAA", "x": 1}]}, "Image 0 must be a nested list of pixels, or"),
-    "an array among pictures": ({"instances": [{"b64": "AAAA"}, ONE]}, "Image 1 is no picture in base64, but others"),
-    "a picture among arrays": (
+    "an array among images": ({"instances": [{"b64": "AAAA"}, ONE]}, "Image 1 is no image in base64, but others"),
+    "an image among arrays": (
         {"instances": [ONE, {"b64": "AAAA"}]},
         "Image 1 must be a nested list of pixels, as all",
     ),

@@ -82,13 +82,13 @@ def test_flat_and_nested_lists_and_raw_requests_are_the_same(values: NDArray[np.
 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=MOST))
-def test_encoded_pictures_come_through_whole(pictures: list[bytes]) -> None:
-    values = np.empty(len(pictures), object)
-    values[:] = pictures
-    assert parse(*body_of(input_of(values, "BYTES", True)), TO, MOST).pictures == pictures
-    texts = [base64.b64encode(picture).decode() for picture in pictures]
+def test_encoded_images_come_through_whole(images: list[bytes]) -> None:
+    values = np.empty(len(images), object)
+    values[:] = images
+    assert parse(*body_of(input_of(values, "BYTES", True)), TO, MOST).images == images
+    texts = [base64.b64encode(image).decode() for image in images]
     for data, shape in ((texts, [len(texts)]), ([[text] for text in texts], [len(texts), 1])):
-        assert read(with_input(datatype="BYTES", shape=shape, data=data)).pictures == pictures
+        assert read(with_input(datatype="BYTES", shape=shape, data=data)).images == images
 
 
 @settings(deadline=None)
@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "empty inputs": (request(inputs=[]), "`inputs` must be a list of one tensor"),
     "two inputs": (request(inputs=request()["inputs"] * 2), "`inputs` must be a list of one tensor"),
     "inputs of numbers": (request(inputs=[1]), "`inputs` must be a list of one tensor"),
-    "another input": (with_input(name="picture"), "no input 'picture'; the model takes 'image'"),
+    "another input": (with_input(name="image"), "no input 'image'; the model takes 'image'"),
     "nameless input": (with_input(name=...), "no input 'null'"),
     "no shape": (with_input(shape=...), "`shape` of input 'image' must be a list of whole numbers"),
     "a text in the shape": (with_input(shape=[1, "2"]), "must be a list of whole numbers"),
@@ -180,12 +180,12 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "a long id": (request(id="x" * 257), "`id` must be a text of at most 256"),
     "a timeout by word": (request(parameters={"timeout": "1s"}), "`timeout` is 1s; it must be a whole number of micro"),
     "a timeout before now": (request(parameters={"timeout": -1}), "`timeout` is -1"),
-    "pictures of another shape": (with_input(datatype="BYTES", shape=[1, 2], data=[""]), r"it must be \[-1\]"),
-    "no pictures": (with_input(datatype="BYTES", shape=[0], data=[]), "at least one picture"),
-    "fewer pictures": (with_input(datatype="BYTES", shape=[2], data=["AAAA"]), "has 1 pictures; its shape needs 2"),
+    "images of another shape": (with_input(datatype="BYTES", shape=[1, 2], data=[""]), r"it must be \[-1\]"),
+    "no images": (with_input(datatype="BYTES", shape=[0], data=[]), "at least one image"),
+    "fewer images": (with_input(datatype="BYTES", shape=[2], data=["AAAA"]), "has 1 images; its shape needs 2"),
     "no base64": (with_input(datatype="BYTES", shape=[2], data=["AAAA", "!"]), "Element 1 of `data` .* base64"),
-    "pictures of numbers": (with_input(datatype="BYTES", shape=[1], data=[7]), "Element 0 of `data` .* base64"),
-    "two pictures in one": (with_input(datatype="BYTES", shape=[1], data=[["AAAA", "AAAA"]]), "Element 0 .* base64"),
+    "images of numbers": (with_input(datatype="BYTES", shape=[1], data=[7]), "Element 0 of `data` .* base64"),
+    "two images in one": (with_input(datatype="BYTES", shape=[1], data=[["AAAA", "AAAA"]]), "Element 0 .* base64"),
 }
 
 
@@ -240,11 +240,11 @@ def nine_in_json() -> InferRequest:
     return read(with_input(shape=[9, 2, 3, 1], data=[0] * 54))
 
 
-def nine_pictures() -> InferRequest:
+def nine_images() -> InferRequest:
     return read(in_bytes(45, [9]), b"\x01\0\0\0a" * 9)
 
 
-@pytest.mark.parametrize("ask", [nine_raw, nine_in_json, nine_pictures])
+@pytest.mark.parametrize("ask", [nine_raw, nine_in_json, nine_images])
 def test_more_images_than_may_wait_are_refused_unread(ask: Callable[[], InferRequest]) -> None:
     with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
         ask()

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from service.imaging.decode import decode
-from tests.pictures import random_pixels
+from tests.images import random_pixels
 from training.data import datasets
 from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_encoded_picture_decodes_to_its_own_pixels(channels: int) -> None:
+def test_an_encoded_image_decodes_to_its_own_pixels(channels: int) -> None:
     images = np.stack([random_pixels(5, 7, channels, seed) for seed in range(3)])
     split = ArraySplit(images, np.array([2, 0, 1]))
     assert split.shape == (5, 7, channels)
@@ -19,7 +19,7 @@ def test_an_encoded_picture_decodes_to_its_own_pixels(channels: int) -> None:
     for index in range(3):
         decoded = decode(split.encoded(index), channels, background=255, max_pixels=1000)
         np.testing.assert_array_equal(decoded, images[index])
-    np.testing.assert_array_equal(split.pictures(np.array([2, 0])), images[[2, 0]])
+    np.testing.assert_array_equal(split.read_images(np.array([2, 0])), images[[2, 0]])
 
 
 def test_an_unknown_data_set_names_the_known_ones() -> None:

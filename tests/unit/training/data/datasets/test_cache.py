@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.datasets.cache import UNKNOWN_BYTES, PictureCache, free_memory_bytes
+from training.data.datasets.cache import UNKNOWN_BYTES, ImageCache, free_memory_bytes
 
 
 def test_the_first_that_have_room_stay() -> None:
@@ -15,7 +15,7 @@ def test_the_first_that_have_room_stay() -> None:
         made.append(number)
         return np.full((10, 10, 1), number, np.uint8)
 
-    cache = PictureCache(limit_bytes=250)
+    cache = ImageCache(limit_bytes=250)
     for _ in range(3):
         for number in range(4):
             assert (cache.get(number, lambda number=number: make(number)) == number).all()

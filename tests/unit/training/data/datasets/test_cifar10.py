@@ -15,7 +15,7 @@ COUNT = 10_000
 
 
 def batch(number: int) -> dict[bytes, object]:
-    """Picture i of file `number` has red `number`, green i % 200 and a blue that is its row number."""
+    """Image i of file `number` has red `number`, green i % 200 and a blue that is its row number."""
     data = np.zeros((COUNT, 3, 32, 32), np.uint8)
     data[:, 0] = number
     data[:, 1] = (np.arange(COUNT) % 200)[:, None, None]
@@ -47,7 +47,7 @@ def damage(folder: Path, name: str, content: object) -> None:
 def test_pixels_and_labels_are_in_their_places(official: Path) -> None:
     dataset = cifar10.load(official.parent)
     assert (dataset.train.shape, len(dataset.train), len(dataset.test)) == ((32, 32, 3), 50_000, 10_000)
-    red, green, blue = dataset.train.pictures(np.array([10_123]))[0, 7, 3]
+    red, green, blue = dataset.train.read_images(np.array([10_123]))[0, 7, 3]
     assert (red, green, blue) == (1, 123, 7)
     assert dataset.train.labels[10_123] == 3
     assert (dataset.test.images[..., 0] == 5).all()
@@ -74,7 +74,7 @@ def test_missing_files_are_named(copy: Path) -> None:
 def test_a_truncated_file_is_named(copy: Path, official: Path, keep: float) -> None:
     whole = (official / "data_batch_2").read_bytes()
     damage(copy, "data_batch_2", whole[: int(len(whole) * keep)])
-    with pytest.raises(TrainingError, match=r"data_batch_2 is truncated or corrupt.*10,000 pictures was expected"):
+    with pytest.raises(TrainingError, match=r"data_batch_2 is truncated or corrupt.*10,000 images was expected"):
         cifar10.load(copy)
 
 

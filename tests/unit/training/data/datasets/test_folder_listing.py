@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data.datasets.folder_listing import list_pictures
+from training.data.datasets.folder_listing import list_images
 from training.errors import TrainingError
 
 
@@ -17,22 +17,22 @@ def touch(folder: Path, *paths: str) -> Path:
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> None:
-    listing = list_pictures(touch(tmp_path, "ox/2.jpg", "cat/b.PNG", "cat/a.webp", "ox/old/1.gif", "readme.txt"))
+    listing = list_images(touch(tmp_path, "ox/2.jpg", "cat/b.PNG", "cat/a.webp", "ox/old/1.gif", "readme.txt"))
     assert listing.labels == ("cat", "ox")
     assert list(listing.train.paths) == ["cat/a.webp", "cat/b.PNG", "ox/2.jpg", "ox/old/1.gif"]
     assert listing.train.classes.tolist() == [0, 0, 1, 1]
     assert listing.test is None
 
 
-def test_what_systems_leave_behind_is_no_picture(tmp_path: Path) -> None:
+def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
     litter = ("cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini", ".git/config", "cat/._a.jpg")
-    listing = list_pictures(touch(tmp_path, "cat/a.jpg", "ox/a.jpg", *litter))
+    listing = list_images(touch(tmp_path, "cat/a.jpg", "ox/a.jpg", *litter))
     assert list(listing.train.paths) == ["cat/a.jpg", "ox/a.jpg"]
 
 
 @pytest.mark.parametrize("test", ["val", "test"])
 def test_imagenets_layout_has_a_test_set(tmp_path: Path, test: str) -> None:
-    listing = list_pictures(
+    listing = list_images(
         touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", f"{test}/c/2.jpg", f"{test}/b/2.jpg")
     )
     assert listing.labels == ("a", "b", "c")
@@ -41,13 +41,13 @@ def test_imagenets_layout_has_a_test_set(tmp_path: Path, test: str) -> None:
 
 
 def test_train_alone_is_a_folder_of_classes(tmp_path: Path) -> None:
-    listing = list_pictures(touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg"))
+    listing = list_images(touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg"))
     assert listing.labels == ("a", "b")
     assert listing.test is None
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    listing = list_pictures(touch(tmp_path, "train/1.jpg", "plane/1.jpg"))
+    listing = list_images(touch(tmp_path, "train/1.jpg", "plane/1.jpg"))
     assert listing.labels == ("plane", "train")
 
 
@@ -55,40 +55,40 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 def test_a_file_of_labels_names_the_classes(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "n01/1.jpg", "n02/1.jpg")
     (tmp_path / name).write_text("n02 house finch, linnet\nn01\ttench\n\n")
-    assert list_pictures(tmp_path).labels == ("tench", "house finch, linnet")
+    assert list_images(tmp_path).labels == ("tench", "house finch, linnet")
     (tmp_path / name).write_text("n02 linnet\n")
     with pytest.raises(TrainingError, match=rf"{name} does not name n01; write a line 'folder label'"):
-        list_pictures(tmp_path)
+        list_images(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "has none of at least 2 folders of pictures: one folder of pictures for each class, or train/"),
+        ([], "has none of at least 2 folders of images: one folder of images for each class, or train/"),
         (["1.jpg", "2.jpg"], "has none of at least 2 folders"),
         (["cat/1.jpg"], "has only 'cat' of at least 2 folders"),
-        (["cat/1.jpg", "dog/.hidden", "ox/.hidden"], "has classes without pictures: dog, ox"),
+        (["cat/1.jpg", "dog/.hidden", "ox/.hidden"], "has classes without images: dog, ox"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/d/1.jpg", "val/c/1.jpg"], "that .*train lacks: c, d"),
         (["train/a/1.jpg", "val/a/1.jpg"], "train has only 'a' of at least 2"),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/.hidden"], "val has classes without pictures: b"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/.hidden"], "val has classes without images: b"),
     ],
 )
 def test_other_folders_are_refused_with_what_is_wrong(tmp_path: Path, paths: list[str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        list_pictures(touch(tmp_path, *paths))
+        list_images(touch(tmp_path, *paths))
 
 
 def test_a_folder_that_is_not_there_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nowhere is no folder; expected is one folder of pictures for each class"):
-        list_pictures(tmp_path / "nowhere")
+    with pytest.raises(TrainingError, match="nowhere is no folder; expected is one folder of images for each class"):
+        list_images(tmp_path / "nowhere")
 
 
-def test_the_digest_tells_other_pictures_from_the_same(tmp_path: Path) -> None:
+def test_the_digest_tells_other_images_from_the_same(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
-    before = list_pictures(tmp_path).digest()
-    assert list_pictures(tmp_path).digest() == before
+    before = list_images(tmp_path).digest()
+    assert list_images(tmp_path).digest() == before
     (tmp_path / "a/1.jpg").write_bytes(b"1")
-    assert list_pictures(tmp_path).digest() != before
+    assert list_images(tmp_path).digest() != before
     (tmp_path / "a/1.jpg").write_bytes(b"")
     touch(tmp_path, "b/2.jpg")
-    assert list_pictures(tmp_path).digest() != before
+    assert list_images(tmp_path).digest() != before

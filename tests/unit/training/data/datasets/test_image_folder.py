@@ -1,4 +1,4 @@
-"""Pictures of folders come out as the service would see them, splits by seed, and a cache changes no pixel."""
+"""Images of folders come out as the service would see them, splits by seed, and a cache changes no pixel."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from service.model_store.manifest import Input, Preprocessing
 from tests.folders import fill
-from training.data.datasets.cache import PictureCache
-from training.data.datasets.folder_listing import Files, Listing, list_pictures
+from training.data.datasets.cache import ImageCache
+from training.data.datasets.folder_listing import Files, Listing, list_images
 from training.data.datasets.image_files import Form
 from training.data.datasets.image_folder import FolderSplit, Wanted, all_of, as_dataset, split_off
 from training.errors import TrainingError
@@ -26,17 +26,17 @@ def middle(index: int, width: int, height: int) -> tuple[float, float, float, fl
 
 
 def split_of(folder: Path, cache_bytes: int = 0) -> FolderSplit:
-    return FolderSplit(folder, list_pictures(folder).train, WANTED.form, PictureCache(cache_bytes))
+    return FolderSplit(folder, list_images(folder).train, WANTED.form, ImageCache(cache_bytes))
 
 
 def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
     split = split_of(fill(tmp_path, "red", "blue"))
     indices = np.arange(len(split))
-    pictures = split.pictures(indices)
-    assert pictures.shape == (12, 24, 32, 3)
+    images = split.read_images(indices)
+    assert images.shape == (12, 24, 32, 3)
     for index in indices:
         served = prepare(decode(split.encoded(index), 3, HOW.background, 10**6), EXPECTS, HOW)
-        np.testing.assert_array_equal(pictures[index], served)
+        np.testing.assert_array_equal(images[index], served)
 
 
 def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
@@ -46,14 +46,14 @@ def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: the black half comes to the right
     tall.save(tmp_path / "red" / "000.jpg", exif=exif)
-    listing = list_pictures(tmp_path)
+    listing = list_images(tmp_path)
     [index] = [i for i, path in enumerate(listing.train.paths) if path.startswith("red")]
-    picture = split_of(tmp_path).pictures(np.array([index]))[0]
-    assert picture[:, :8].min() > 200
-    assert picture[:, -8:].max() < 50
+    image = split_of(tmp_path).read_images(np.array([index]))[0]
+    assert image[:, :8].min() > 200
+    assert image[:, -8:].max() < 50
 
 
-def test_parts_are_cut_from_the_whole_picture(tmp_path: Path) -> None:
+def test_parts_are_cut_from_the_whole_image(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=1)
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[12:36, 16:48] = 255
@@ -64,7 +64,7 @@ def test_parts_are_cut_from_the_whole_picture(tmp_path: Path) -> None:
     assert (part == 255).all()
 
 
-def test_large_pictures_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
+def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=1)
     Image.new("RGB", (900, 600)).save(tmp_path / "blue" / "000.jpg")
     seen: list[tuple[int, int]] = []
@@ -83,8 +83,8 @@ def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
     indices = np.array([3, 11, 0, 3])
     without, some, whole = (split_of(tmp_path, room) for room in (0, 20_000, 10**9))
     for _ in range(2):
-        np.testing.assert_array_equal(without.pictures(indices), some.pictures(indices))
-        np.testing.assert_array_equal(without.pictures(indices), whole.pictures(indices))
+        np.testing.assert_array_equal(without.read_images(indices), some.read_images(indices))
+        np.testing.assert_array_equal(without.read_images(indices), whole.read_images(indices))
         np.testing.assert_array_equal(without.parts(indices, middle), some.parts(indices, middle))
         np.testing.assert_array_equal(without.parts(indices, middle), whole.parts(indices, middle))
 
@@ -101,20 +101,20 @@ def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in complaints] == ["blue/000.jpg", "red/000.jpg", "red/notes.txt"]
     assert "truncated" in complaints[0]
     assert "No such file" in complaints[1]
-    assert "not a picture" in complaints[2]
+    assert "not an image" in complaints[2]
     rest = split.without(list(split.unreadable(np.arange(len(split)))))
     assert len(rest) == len(split) - 3
     assert not rest.unreadable(np.arange(len(rest)))
 
 
-def pictures_of(*counts: int) -> Files:
+def images_of(*counts: int) -> Files:
     """So many files of each class, in folders as a listing has them."""
     paths = [f"{number}/{i:04}.jpg" for number, count in enumerate(counts) for i in range(count)]
     return Files(paths, np.repeat(np.arange(len(counts)), counts))
 
 
 def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
-    files = pictures_of(4000, 400, 3, 2, 1)
+    files = images_of(4000, 400, 3, 2, 1)
     train, test = split_off(files, 0.25, seed=1)
     large, medium, *small = np.bincount(test.classes, minlength=5).tolist()
     assert large == pytest.approx(1000, abs=4 * 27.4)  # four deviations of the binomial distribution
@@ -128,16 +128,16 @@ def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.999])
-def test_each_part_has_a_picture_of_every_class_that_has_two(share: float) -> None:
-    files = pictures_of(*range(2, 40))
+def test_each_part_has_a_image_of_every_class_that_has_two(share: float) -> None:
+    files = images_of(*range(2, 40))
     for part in split_off(files, share, seed=1):
         assert (np.bincount(part.classes, minlength=38) > 0).all()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_pictures_that_are_added_move_no_other(share: float) -> None:
+def test_images_that_are_added_move_no_other(share: float) -> None:
     """What a published version was trained on must not be what the next one is compared with it on."""
-    files = pictures_of(*[200] * 5)
+    files = images_of(*[200] * 5)
     more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
     grown = Files([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
     for seed in range(5):
@@ -147,21 +147,21 @@ def test_pictures_that_are_added_move_no_other(share: float) -> None:
         assert len(after[1]) > len(before[1])
 
 
-def test_of_few_pictures_none_that_was_learnt_becomes_a_test_picture() -> None:
-    """The only test picture of a small class may be relieved by a new one, and is learnt from then: that is fair."""
+def test_of_few_images_none_that_was_learnt_becomes_a_test_image() -> None:
+    """The only test image of a small class may be relieved by a new one, and is learnt from then: that is fair."""
     relieved = 0
     for seed in range(400):
-        before, after = (split_off(pictures_of(count), 0.2, seed) for count in (5, 9))
+        before, after = (split_off(images_of(count), 0.2, seed) for count in (5, 9))
         assert not set(before[0].paths) & set(after[1].paths)
         relieved += len(set(before[1].paths) & set(after[0].paths))
     assert 0 < relieved < 100
 
 
 def open_folder(folder: Path, wanted: Wanted = WANTED):
-    return as_dataset("folder", "Mine", list_pictures(folder), wanted, PictureCache(0))
+    return as_dataset("folder", "Mine", list_images(folder), wanted, ImageCache(0))
 
 
-def test_a_recorded_test_set_stays_when_pictures_are_added(tmp_path: Path) -> None:
+def test_a_recorded_test_set_stays_when_images_are_added(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=8)
     first = open_folder(tmp_path)
     recorded = first.origin["test_files"]
@@ -170,9 +170,9 @@ def test_a_recorded_test_set_stays_when_pictures_are_added(tmp_path: Path) -> No
     again = open_folder(tmp_path, Wanted(WANTED.form, 0.5, 9, recorded))
     assert again.origin["test_files"] == recorded
     assert len(again.train) == 13
-    np.testing.assert_array_equal(again.test.pictures(np.arange(4)), first.test.pictures(np.arange(4)))
+    np.testing.assert_array_equal(again.test.read_images(np.arange(4)), first.test.read_images(np.arange(4)))
     (tmp_path / recorded[0]).unlink()
-    with pytest.raises(TrainingError, match=rf"lacks 1 of the run's test pictures: {recorded[0]}"):
+    with pytest.raises(TrainingError, match=rf"lacks 1 of the run's test images: {recorded[0]}"):
         open_folder(tmp_path, Wanted(WANTED.form, 0.5, 9, recorded))
 
 
@@ -185,7 +185,7 @@ def test_imagenets_val_is_the_test_set(tmp_path: Path) -> None:
 
 
 def test_a_network_is_measured_by_the_names_of_its_classes(tmp_path: Path) -> None:
-    listing = list_pictures(fill(tmp_path, "red", "blue", count=1))
+    listing = list_images(fill(tmp_path, "red", "blue", count=1))
     dataset = all_of("folder", "Mine", listing, ("red", "green", "blue"), WANTED.form)
     assert dataset.test.labels.tolist() == [2, 0]
     assert "also those that it may have been trained on" in dataset.note

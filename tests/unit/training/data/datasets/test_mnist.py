@@ -20,12 +20,12 @@ def idx(magic: int, shape: tuple[int, ...], values: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files laid out as the official ones; picture i is a plain grey of i % 251 and shows the digit i % 10."""
+    """Files laid out as the official ones; image i is a plain grey of i % 251 and shows the digit i % 10."""
     folder = tmp_path_factory.mktemp("mnist")
     for prefix, count in PARTS.items():
         greys = (np.arange(count) % 251).astype(np.uint8)
-        pictures = np.repeat(greys, 28 * 28)
-        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(0x803, (count, 28, 28), pictures))
+        images = np.repeat(greys, 28 * 28)
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(0x803, (count, 28, 28), images))
         labels = (np.arange(count) % 10).astype(np.uint8)
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(0x801, (count,), labels))
     return folder
@@ -52,7 +52,7 @@ def test_both_places_are_read(official: Path, tmp_path: Path, place: str) -> Non
     assert dataset.labels == tuple("0123456789")
     for split in (dataset.train, dataset.test):
         chosen = np.array([0, 137, 9_999])
-        np.testing.assert_array_equal(split.pictures(chosen)[:, 5, 5, 0], [0, 137, 9_999 % 251])
+        np.testing.assert_array_equal(split.read_images(chosen)[:, 5, 5, 0], [0, 137, 9_999 % 251])
         np.testing.assert_array_equal(split.labels[chosen], [0, 7, 9])
 
 
@@ -64,21 +64,21 @@ def test_missing_files_are_named(copy: Path) -> None:
         mnist.load(copy / "nowhere")
 
 
-TRAINING_PICTURES, TEST_LABELS = "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+TRAINING_IMAGES, TEST_LABELS = "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9999])
 def test_a_truncated_file_is_named(copy: Path, keep: float) -> None:
-    whole = (copy / TRAINING_PICTURES).read_bytes()
-    damage(copy, TRAINING_PICTURES, whole[: int(len(whole) * keep)])
+    whole = (copy / TRAINING_IMAGES).read_bytes()
+    damage(copy, TRAINING_IMAGES, whole[: int(len(whole) * keep)])
     with pytest.raises(TrainingError, match=r"train-images.*(truncated or corrupt|not the official file)"):
         mnist.load(copy)
 
 
 def test_flipped_bits_are_noticed(copy: Path) -> None:
-    whole = bytearray((copy / TRAINING_PICTURES).read_bytes())
+    whole = bytearray((copy / TRAINING_IMAGES).read_bytes())
     whole[len(whole) // 2] ^= 0xFF
-    damage(copy, TRAINING_PICTURES, bytes(whole))
+    damage(copy, TRAINING_IMAGES, bytes(whole))
     with pytest.raises(TrainingError, match="train-images"):
         mnist.load(copy)
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_not_gzip_is_named(copy: Path) -> None:
         mnist.load(copy)
 
 
-def test_pictures_in_place_of_labels_are_noticed(copy: Path) -> None:
+def test_images_in_place_of_labels_are_noticed(copy: Path) -> None:
     damage(copy, TEST_LABELS, (copy / "t10k-images-idx3-ubyte.gz").read_bytes())
     with pytest.raises(TrainingError, match=r"t10k-labels.*header for uint8 \(10000,\) was expected"):
         mnist.load(copy)

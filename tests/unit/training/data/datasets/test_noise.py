@@ -1,4 +1,4 @@
-"""Noise on test pictures: of the deviation asked for, the same for everybody, and the training pictures untouched."""
+"""Noise on test images: of the deviation asked for, the same for everybody, and the training images untouched."""
 
 import io
 
@@ -15,7 +15,7 @@ DATASET = Dataset("grey", "Grey", ("a",), GREY, GREY)
 
 
 def all_of(dataset: Dataset) -> np.ndarray:
-    return dataset.test.pictures(np.arange(len(dataset.test)))
+    return dataset.test.read_images(np.arange(len(dataset.test)))
 
 
 def test_the_noise_has_its_deviation_and_no_drift() -> None:
@@ -30,16 +30,16 @@ def test_pixels_stay_pixels() -> None:
     assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # of a Gaussian below -1 sigma, 128 / 255 / 0.5
 
 
-def test_a_picture_has_its_own_noise_whatever_it_is_asked_with() -> None:
+def test_a_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
     split = with_noise(DATASET, 0.5).test
-    alone, together = split.pictures(np.array([7])), split.pictures(np.array([3, 7]))
+    alone, together = split.read_images(np.array([7])), split.read_images(np.array([3, 7]))
     np.testing.assert_array_equal(alone[0], together[1])
     assert (together[0] != together[1]).any()
     sent = np.asarray(Image.open(io.BytesIO(split.encoded(7))))
     np.testing.assert_array_equal(sent, alone[0])
 
 
-def test_training_pictures_and_labels_are_as_they_were() -> None:
+def test_training_images_and_labels_are_as_they_were() -> None:
     noisy = with_noise(DATASET, 0.5)
     assert noisy.train is GREY
     assert noisy.test.labels is GREY.labels

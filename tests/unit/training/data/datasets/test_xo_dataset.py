@@ -14,7 +14,7 @@ def test_the_lesson_shows_the_printed_x() -> None:
     np.testing.assert_array_equal(xo.lesson()[..., 0] / 127.5 - 1, GOLDEN["image"])
 
 
-def test_the_same_pictures_every_time_half_of_them_xs() -> None:
+def test_the_same_images_every_time_half_of_them_xs() -> None:
     first, second = load("xo"), load("xo")
     np.testing.assert_array_equal(first.train.images, second.train.images)
     for split, count in ((first.train, 4000), (first.test, 1000)):
@@ -33,7 +33,7 @@ def test_an_x_crosses_where_an_o_is_empty() -> None:
     row = np.rint((ink * rows).sum(axis=(1, 2)) / mass).astype(int)
     column = np.rint((ink * columns).sum(axis=(1, 2)) / mass).astype(int)
     at_centre = np.array(
-        [picture[r - 1 : r + 2, c - 1 : c + 2].max() for picture, r, c in zip(ink, row, column, strict=True)]
+        [image[r - 1 : r + 2, c - 1 : c + 2].max() for image, r, c in zip(ink, row, column, strict=True)]
     )
     is_x = test.labels == xo.LABELS.index("X")
     assert (at_centre[is_x] > 0.5).mean() > 0.99

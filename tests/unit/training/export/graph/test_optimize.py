@@ -140,7 +140,7 @@ def test_a_scale_per_channel_stays_before_a_dense_layer() -> None:
 
 
 def flatten_after_transpose() -> onnx.ModelProto:
-    """A picture that is channels-first inside, turned to channels-last to be flattened."""
+    """An image that is channels-first inside, turned to channels-last to be flattened."""
     channels = 3
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -171,7 +171,7 @@ def test_a_padding_after_a_relu_may_be_merged() -> None:
 def few_filters(
     filters: int = 6, activation: str | None = "Relu", bias: bool = True, **changed: object
 ) -> onnx.ModelProto:
-    """Pictures, a convolution of 3x3, maybe an activation, and a max pooling; `changed` are attributes, by operator."""
+    """Images, a convolution of 3x3, maybe an activation, and a max pooling; `changed` are attributes, by operator."""
     attributes = {
         "Conv": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
         "MaxPool": {"kernel_shape": [2, 2], "strides": [2, 2]},

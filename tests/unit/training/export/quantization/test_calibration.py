@@ -1,4 +1,4 @@
-"""Held out are the pictures that a version's own run held out, as far as its manifest tells; damaged ones are named."""
+"""Held out are the images that a version's own run held out, as far as its manifest tells; damaged ones are named."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from training.data.datasets.image_files import Form
 from training.data.datasets.image_folder import division_digest
 from training.data.load_dataset import Place
 from training.errors import TrainingError
-from training.export.quantization.calibration import pictures_for
+from training.export.quantization.calibration import images_for
 from training.recipes.base import Recipe
 
 SHARE = 0.3
@@ -44,7 +44,7 @@ def of_folder(root: Path, **provenance: object) -> VersionFolder:
 
 
 def as_trained(version: VersionFolder, photos: Path) -> Dataset:
-    """The folder's pictures as a run with SHARE and SEED has them."""
+    """The folder's images as a run with SHARE and SEED has them."""
     form = Form(version.manifest.input, version.manifest.preprocessing)
     return datasets.load("folder", folder=photos, wanted=Wanted(form, SHARE, SEED))
 
@@ -58,53 +58,53 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("own") / "photos", *COLOURS, count=500)
 
 
-def test_held_out_are_the_pictures_that_the_run_held_out(tmp_path: Path) -> None:
+def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
     version = of_xo(tmp_path, recipe="xo", division=Division(validation=1000, limit=800))
-    pictures = pictures_for(version, None, Place(), 100)
-    run = portion(pictures.dataset, recipe(validation=1000, limit=800))
-    assert pictures.held_out.tolist() == run.validation.tolist()
-    assert pictures.calibrating.tolist() == run.train[:100].tolist()
-    assert (pictures.divided_as_trained, pictures.tested_as_published) == (True, True)
+    images = images_for(version, None, Place(), 100)
+    run = portion(images.dataset, recipe(validation=1000, limit=800))
+    assert images.held_out.tolist() == run.validation.tolist()
+    assert images.calibrating.tolist() == run.train[:100].tolist()
+    assert (images.divided_as_trained, images.tested_as_published) == (True, True)
 
 
 def test_a_version_that_names_its_recipe_only_is_taken_to_have_kept_to_it(tmp_path: Path) -> None:
-    pictures = pictures_for(of_xo(tmp_path, recipe="xo"), None, Place(), 100)
-    assert len(pictures.held_out) == 500
-    assert (pictures.divided_as_trained, pictures.tested_as_published) == (True, True)
+    images = images_for(of_xo(tmp_path, recipe="xo"), None, Place(), 100)
+    assert len(images.held_out) == 500
+    assert (images.divided_as_trained, images.tested_as_published) == (True, True)
 
 
 @pytest.mark.parametrize("validation", [0, 100])
 def test_too_few_held_out_by_the_run_are_not_passed_off_as_such(tmp_path: Path, validation: int) -> None:
-    pictures = pictures_for(of_xo(tmp_path, division=Division(validation=validation)), None, Place(), 100)
-    assert len(pictures.held_out) == 800
-    assert not pictures.divided_as_trained
-    assert pictures.tested_as_published
+    images = images_for(of_xo(tmp_path, division=Division(validation=validation)), None, Place(), 100)
+    assert len(images.held_out) == 800
+    assert not images.divided_as_trained
+    assert images.tested_as_published
 
 
-def test_a_folders_pictures_are_divided_as_its_run_had_them(tmp_path: Path, photos: Path) -> None:
+def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos: Path) -> None:
     dataset = as_trained(of_folder(tmp_path / "a"), photos)
     division = Division(validation=0.3, test_share=SHARE, digest=division_digest(dataset.origin))
-    pictures = pictures_for(of_folder(tmp_path / "b", division=division), None, Place(folder=photos), 100)
-    assert pictures.dataset.origin == dataset.origin
-    assert pictures.held_out.tolist() == portion(dataset, recipe(validation=0.3)).validation.tolist()
-    assert (pictures.divided_as_trained, pictures.tested_as_published) == (True, True)
+    images = images_for(of_folder(tmp_path / "b", division=division), None, Place(folder=photos), 100)
+    assert images.dataset.origin == dataset.origin
+    assert images.held_out.tolist() == portion(dataset, recipe(validation=0.3)).validation.tolist()
+    assert (images.divided_as_trained, images.tested_as_published) == (True, True)
 
 
-def test_other_pictures_are_not_taken_for_those_of_the_run(tmp_path: Path, photos: Path) -> None:
+def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos: Path) -> None:
     division = Division(validation=0.3, test_share=SHARE, digest="0" * 64)
     for number, told in enumerate((division, division.model_copy(update={"digest": None}), None)):
         version = of_folder(tmp_path / str(number), division=told)
-        pictures = pictures_for(version, None, Place(folder=photos), 100)
-        assert (pictures.divided_as_trained, pictures.tested_as_published) == (False, False)
-        if told is not None:  # where pictures were added, those of the test are still no training pictures
-            assert pictures.dataset.origin == as_trained(version, photos).origin
-    assert not pictures_for(of_folder(tmp_path / "c"), "folder", Place(folder=photos), 1).tested_as_published
+        images = images_for(version, None, Place(folder=photos), 100)
+        assert (images.divided_as_trained, images.tested_as_published) == (False, False)
+        if told is not None:  # where images were added, those of the test are still no training images
+            assert images.dataset.origin == as_trained(version, photos).origin
+    assert not images_for(of_folder(tmp_path / "c"), "folder", Place(folder=photos), 1).tested_as_published
 
 
-def test_damaged_pictures_are_named_or_left_out(tmp_path: Path) -> None:
+def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", *COLOURS, count=500)
     version = of_folder(tmp_path / "models")
-    whole = pictures_for(version, None, Place(folder=photos), 100)
+    whole = images_for(version, None, Place(folder=photos), 100)
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
     tested = whole.dataset.origin["test_files"]
     learnt = [name for name in files if name not in tested]
@@ -112,9 +112,9 @@ def test_damaged_pictures_are_named_or_left_out(tmp_path: Path) -> None:
     for name in bad:
         (photos / name).write_bytes(b"")
     with pytest.raises(TrainingError, match=r"cannot be read: 3\. Mend them, or add --skip-bad") as caught:
-        pictures_for(version, None, Place(folder=photos), 100)
+        images_for(version, None, Place(folder=photos), 100)
     assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == bad
-    rest = pictures_for(version, None, Place(folder=photos, skip_bad=True), 100)
+    rest = images_for(version, None, Place(folder=photos, skip_bad=True), 100)
     assert rest.held_out.tolist() == np.delete(whole.held_out, 5).tolist()
     assert rest.calibrating.tolist() == np.delete(whole.calibrating, 7).tolist()
     assert len(rest.dataset.test) == len(tested) - 1

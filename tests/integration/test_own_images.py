@@ -1,4 +1,4 @@
-"""Pictures of one's own: one command trains, one publishes, and what is wrong with a folder ends before it writes."""
+"""Images of one's own: one command trains, one publishes, and what is wrong with a folder ends before it writes."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos of three kinds, one of them damaged, and a run `colours` on it."""
     root = tmp_path_factory.mktemp("own")
     fill(root / "photos", "red", "green", "blue", count=30)
-    (root / "photos" / "red" / "note.txt").write_text("not a picture")
+    (root / "photos" / "red" / "note.txt").write_text("not an image")
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
     lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-bad", *TINY).splitlines()
-    assert lines[1] == "pictures left out because they cannot be read: 1, named in run.json"
+    assert lines[1] == "images left out because they cannot be read: 1, named in run.json"
     assert "waiting for data" in lines[2]
     return root
 
@@ -47,14 +47,14 @@ def run(root: Path) -> Run:
     return Run(folder)
 
 
-def test_a_run_records_which_pictures_it_had(root: Path, run: Run) -> None:
+def test_a_run_records_which_images_it_had(root: Path, run: Run) -> None:
     dataset = run.info()["dataset"]
     assert run.info()["labels"] == ["blue", "green", "red"]
-    assert dataset["title"] == "Pictures of the folder 'photos'"
-    counts = [dataset[f"{part}_pictures"] for part in ("training", "validation", "test")]
+    assert dataset["title"] == "Images of the folder 'photos'"
+    counts = [dataset[f"{part}_images"] for part in ("training", "validation", "test")]
     assert sum(counts) == 90
-    assert counts[1:] == [8, 15]  # a tenth of what the test pictures leave
-    assert dataset["origin"]["skipped"] == ["red/note.txt: The bytes are not a picture, or its header is damaged."]
+    assert counts[1:] == [8, 15]  # a tenth of what the test images leave
+    assert dataset["origin"]["skipped"] == ["red/note.txt: The bytes are not an image, or its header is damaged."]
     test_files = dataset["origin"]["test_files"]
     assert all((root / "photos" / name).is_file() for name in test_files)
     assert [sum(name.startswith(label) for name in test_files) for label in run.info()["labels"]] == [3, 6, 6]
@@ -79,13 +79,13 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     assert str(root) not in card + json.dumps(manifest.model_dump(mode="json"))
 
     lines = convoy_train("evaluate", run.folder).splitlines()
-    assert lines[0].startswith(f"accuracy {run.metrics()['test']['accuracy']:.4f} over 15 test pictures")
+    assert lines[0].startswith(f"accuracy {run.metrics()['test']['accuracy']:.4f} over 15 test images")
     fill(root / "new", "green", "red", count=4, seed=1)
     for source in (version, run.folder):
         lines = convoy_train("evaluate", source, "--data", root / "new").splitlines()
-        assert lines[0].startswith("accuracy 1.0000 over 8 test pictures")
+        assert lines[0].startswith("accuracy 1.0000 over 8 test images")
         assert "also those that it may have been trained on" in lines[1]
-        assert lines[2].split() == ["blue", "no", "pictures"]
+        assert lines[2].split() == ["blue", "no", "images"]
     fill(root / "other", "red", count=1)
     (root / "other" / "red").rename(root / "other" / "purple")
     assert "does not know: purple" in convoy_train("evaluate", version, "--data", root / "other", code=2)
@@ -96,7 +96,7 @@ CROPPED = ("--epochs", "3", "--set", "architecture.hidden=16,", "--set", "crop_a
 
 @pytest.mark.slow
 def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) -> None:
-    """Random parts, mixed pictures, damaged ones left out: all that could come out differently."""
+    """Random parts, mixed images, damaged ones left out: all that could come out differently."""
     recipe = with_settings(find_recipe("mlp"), dict(word.split("=", 1) for word in CROPPED[3::2]) | {"epochs": "3"})
     runs = []
     for workers in (0, 2):
@@ -120,12 +120,12 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "mlp", "--data", "missing"], "missing is no folder; expected is one folder of pictures for each"),
-        (["run", "mlp", "--data", "empty"], "empty has none of at least 2 folders of pictures"),
-        (["run", "mlp", "--data", "photos"], "Pictures that cannot be read: 1. Mend them, or add --skip-bad:\n  red/n"),
-        (["run", "mlp"], "needs a folder of pictures: name it with --data"),
+        (["run", "mlp", "--data", "missing"], "missing is no folder; expected is one folder of images for each"),
+        (["run", "mlp", "--data", "empty"], "empty has none of at least 2 folders of images"),
+        (["run", "mlp", "--data", "photos"], "Images that cannot be read: 1. Mend them, or add --skip-bad:\n  red/n"),
+        (["run", "mlp"], "needs a folder of images: name it with --data"),
         (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),
-        (["run", "lenet5", "--data", "photos", "--skip-bad", "--set", "side_px=8"], "needs pictures of at least"),
+        (["run", "lenet5", "--data", "photos", "--skip-bad", "--set", "side_px=8"], "needs images of at least"),
         (["run", "mlp", "--data", "photos", "--skip-bad", "--set", "validation=80"], "leaves nothing of folder's 76"),
         (["run", "mlp", "--data", "photos", "--skip-bad", "--name", "a/b"], "'a/b' can't be the name of a run"),
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded by itself"),

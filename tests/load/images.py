@@ -24,7 +24,7 @@ LEAST_KNOWN = 0.9  # of the digits; a model that knows fewer is not one for digi
 
 
 class Digit(NamedTuple):
-    """One picture and what it shows."""
+    """One image and what it shows."""
 
     png: bytes
     label: str
@@ -48,7 +48,7 @@ def digits(count: int) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
-    """One picture, uint8 (height, width, 1 or 3), as PNG."""
+    """One image, uint8 (height, width, 1 or 3), as PNG."""
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
     return file.getvalue()

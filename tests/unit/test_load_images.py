@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.errors import CannotMeasure
-from tests.load import pictures
+from tests.load import images
 from tests.load.standin import write_digit_model
 from tests.versions import write_version
 
@@ -17,7 +17,7 @@ def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_digits_that_the_model_knows(tmp_path: Path) -> None:
     write_digit_model(tmp_path)
-    known = pictures.known_digits(100, tmp_path, "mnist-lenet5")
+    known = images.known_digits(100, tmp_path, "mnist-lenet5")
     assert len(known) >= 95
     assert {digit.label for digit in known} == set("0123456789")
 
@@ -25,21 +25,21 @@ def test_digits_that_the_model_knows(tmp_path: Path) -> None:
 def test_a_model_that_takes_two_digits_for_each_other_leaves_those_out(tmp_path: Path) -> None:
     write_digit_model(tmp_path, labels="1023456789")
     with pytest.raises(CannotMeasure, match=r"knows \d+ of 100 digits drawn in code"):
-        pictures.known_digits(100, tmp_path, "mnist-lenet5")
+        images.known_digits(100, tmp_path, "mnist-lenet5")
 
 
 def test_an_untrained_model_is_refused(tmp_path: Path) -> None:
     write_version(tmp_path, "mnist-lenet5", 1, (28, 28, 1), 10)
     with pytest.raises(CannotMeasure, match="--model"):
-        pictures.known_digits(50, tmp_path, "mnist-lenet5")
+        images.known_digits(50, tmp_path, "mnist-lenet5")
 
 
 def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match=r"There is no .*mnist-lenet5"):
-        pictures.known_digits(10, tmp_path, "mnist-lenet5")
+        images.known_digits(10, tmp_path, "mnist-lenet5")
 
 
 def test_saved_digits_are_read_back(tmp_path: Path) -> None:
-    digits = [pictures.Digit(b"\x89PNG\0", "7"), pictures.Digit(b"", "0")]
-    pictures.save(digits, tmp_path / "digits.json")
-    assert pictures.read(tmp_path / "digits.json") == digits
+    digits = [images.Digit(b"\x89PNG\0", "7"), images.Digit(b"", "0")]
+    images.save(digits, tmp_path / "digits.json")
+    assert images.read(tmp_path / "digits.json") == digits

@@ -1,7 +1,7 @@
-"""A recipe for pictures of one's own with every network of the zoo: values that do well on some thousand photos.
+"""A recipe for images of one's own with every network of the zoo: values that do well on some thousand photos.
 
 Networks with batch normalisation bear a higher rate than those without. They start from nothing; a network that has
-seen ImageNet already (`fine-tune`) needs far fewer pictures.
+seen ImageNet already (`fine-tune`) needs far fewer images.
 """
 
 from training.recipes.base import Recipe
@@ -10,16 +10,16 @@ from training.recipes.published_results import PUBLISHED
 NETWORKS = ("mlp", *PUBLISHED)
 GREY = ("mlp", "lenet5")
 OWN_SIZE = (*GREY, "convnetjs", "cifar-resnet", "resnet9")
-"""Made for smaller pictures than these."""
+"""Made for smaller images than these."""
 SIDE_PX = 128
 
 
 def recipe_for(network: str) -> Recipe:
-    """Trains one of `NETWORKS` on the pictures of `--data`; its name is the network's."""
+    """Trains one of `NETWORKS` on the images of `--data`; its name is the network's."""
     values = _GREY_VALUES if network in GREY else _COLOUR_VALUES
     return Recipe(
         name=network,
-        about=f"{network} on pictures of your own",
+        about=f"{network} on images of your own",
         dataset="folder",
         architecture=network,
         side_px=None if network.startswith(OWN_SIZE) else SIDE_PX,

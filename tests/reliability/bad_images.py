@@ -1,4 +1,4 @@
-"""Pictures that are damaged, hostile or merely odd."""
+"""Images that are damaged, hostile or merely odd."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from tests.pictures import random_pixels
+from tests.images import random_pixels
 from tests.png import END, GREY, RGB, chunk, header, png
 from tests.reliability import seeds, spoil
 from tests.reliability.cases import MODELS, WAYS_IN, Case, batch, form, raw, v1_base64, v2_bytes
@@ -33,7 +33,7 @@ FOREIGN = (
 
 
 def spoilt(random: Generator, sound: dict[str, bytes]) -> Case:
-    """A sound picture, spoilt in one way, sent in one of the ways in."""
+    """A sound image, spoilt in one way, sent in one of the ways in."""
     name = spoil.one_of(random, list(sound))
     how = spoil.one_of(random, list(spoil.WAYS))
     data = spoil.WAYS[how](random, sound[name])
@@ -42,7 +42,7 @@ def spoilt(random: Generator, sound: dict[str, bytes]) -> Case:
 
 
 def polyglot(random: Generator, sound: dict[str, bytes]) -> Case:
-    """Two files in one, of formats or of what is no picture at all."""
+    """Two files in one, of formats or of what is no image at all."""
     files = [*sound.values(), *TEXTS, *FOREIGN]
     first, second = (files[random.integers(len(files))] for _ in range(2))
     joined = first + second if random.random() < 0.5 else spoil.joined(random, first + b"\0", [second + b"\0"])
@@ -68,7 +68,7 @@ def odd_png(random: Generator, sound: dict[str, bytes]) -> Case:
 
 
 def crafted() -> Iterator[Case]:
-    """Pictures made to cost as much as one can, each once or a few times; some are sound, and merely large."""
+    """Images made to cost as much as one can, each once or a few times; some are sound, and merely large."""
     yield from _announcements()
     yield from _long_and_thin()
     yield from _animations()
@@ -90,14 +90,14 @@ def _announcements() -> Iterator[Case]:
     yield raw(kind, header(SIDE, SIDE) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + END)
     yield raw(kind, header(2**31 - 1, 4) + chunk(b"IDAT", b"") + END)
     for name, place, packed in (("jpeg", b"\xff\xc0", ">HH"), ("gif", b"GIF8", "<HH")):
-        data = seeds.pictures()[name]
+        data = seeds.images()[name]
         at = data.index(place) + (5 if name == "jpeg" else 6)
         for sides in ((SIDE, SIDE), (0, 0), (1, 65535), (65535, 1), (5000, 5000), (LIMIT_SIDE + 1, LIMIT_SIDE)):
             yield raw(kind, data[:at] + struct.pack(packed, *sides) + data[at + 4 :])
-    data = seeds.pictures()["bmp"]
+    data = seeds.images()["bmp"]
     for sides in ((2**31 - 1, 2**31 - 1), (0, 5), (LIMIT_SIDE, LIMIT_SIDE), (2**31 - 1, -(2**31)), (-8, 8)):
         yield raw(kind, data[:18] + struct.pack("<ll", *sides) + data[26:])
-    data = seeds.pictures()["webp lossless"]
+    data = seeds.images()["webp lossless"]
     for side in (1, LIMIT_SIDE, 16_000):
         yield raw(kind, data[:21] + struct.pack("<L", (side - 1) | (side - 1) << 14) + data[25:])
 
@@ -121,10 +121,10 @@ def _animations() -> Iterator[Case]:
 
 
 def _floods() -> Iterator[Case]:
-    """Bodies full of the smallest pieces that a format knows, alone and in many pictures of one request."""
+    """Bodies full of the smallest pieces that a format knows, alone and in many images of one request."""
     pixels = png(random_pixels(8, 8, 3), 8, RGB)
     start, rest = pixels[:33], pixels[33 : -len(END)]
-    jpeg, gif = seeds.pictures()["jpeg"], seeds.pictures()["gif"]
+    jpeg, gif = seeds.images()["jpeg"], seeds.images()["gif"]
     kinds = {
         "png chunks": (start, chunk(b"prVt", b""), rest + END),
         "png pieces of pixels": (start + chunk(b"IDAT", b"\x78\x9c"), chunk(b"IDAT", b""), END),
@@ -138,7 +138,7 @@ def _floods() -> Iterator[Case]:
             data = before + piece * ((size - len(before) - len(after)) // len(piece)) + after
             yield raw(f"flood: {name}", data)
             if size < BODY_BYTES // 2:
-                yield v2_bytes("flood in many pictures", data, times=BODY_BYTES * 9 // 10 // len(data))
+                yield v2_bytes("flood in many images", data, times=BODY_BYTES * 9 // 10 // len(data))
     profile = b"a\0\0" + zlib.compress(bytes(200_000_000))
     yield raw("flood: text and profiles that unpack", start + chunk(b"iCCP", profile) + rest + END)
     yield raw("flood: text and profiles that unpack", start + chunk(b"zTXt", profile) * 30 + rest + END)
@@ -146,7 +146,7 @@ def _floods() -> Iterator[Case]:
 
 @cache
 def large() -> dict[str, bytes]:
-    """Sound pictures of as many pixels as are admitted, of every kind."""
+    """Sound images of as many pixels as are admitted, of every kind."""
     y, x = np.mgrid[0:LIMIT_SIDE, 0:LIMIT_SIDE]
     photo = Image.fromarray(np.stack([x // 20 % 256, y // 20 % 256, (x + y) // 40 % 256], -1).astype(np.uint8))
     alpha = photo.copy()

@@ -1,4 +1,4 @@
-"""Real pictures in a zip for each model, which `python -m tests.gpu.pictures FOLDER` packs; noise without them."""
+"""Real images in a zip for each model, which `python -m tests.gpu.sample_images FOLDER` packs; noise without them."""
 
 import argparse
 import io
@@ -21,14 +21,14 @@ PHOTOS = 64
 
 
 def real(folder: Path | None, model: str, manifest: Manifest, most: int) -> NDArray[np.uint8] | None:
-    """At most so many pictures of `folder`/<model>.zip as the model's input; None where there is no such file."""
+    """At most so many images of `folder`/<model>.zip as the model's input; None where there is no such file."""
     encoded = _encoded(folder, model, most)
-    return np.stack([prepared(picture, manifest) for picture in encoded]) if encoded else None
+    return np.stack([prepared(image, manifest) for image in encoded]) if encoded else None
 
 
-def prepared(picture: bytes, manifest: Manifest) -> NDArray[np.uint8]:
-    """One picture as the model's input, by the service's own code."""
-    pixels = decode(picture, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
+def prepared(image: bytes, manifest: Manifest) -> NDArray[np.uint8]:
+    """One image as the model's input, by the service's own code."""
+    pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
     return prepare(pixels, manifest.input, manifest.preprocessing)
 
 
@@ -36,7 +36,7 @@ def photos(folder: Path | None) -> tuple[list[bytes], str]:
     """JPEGs of 500x375, and what they are: real photos brought to that size where there are any, smooth noise else."""
     encoded = _encoded(folder, "imagenette-resnet18", PHOTOS)
     if encoded:
-        images = [Image.open(io.BytesIO(picture)).convert("RGB").resize(PHOTO) for picture in encoded]
+        images = [Image.open(io.BytesIO(photo)).convert("RGB").resize(PHOTO) for photo in encoded]
         return [_jpeg(image) for image in images], f"{len(images)} real photos, scaled to 500x375"
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (PHOTOS, 24, 32, 3), np.uint8)
@@ -44,7 +44,7 @@ def photos(folder: Path | None) -> tuple[list[bytes], str]:
 
 
 def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
-    """Writes `count` test pictures of a data set, as a client would send them, into folder/<model>.zip."""
+    """Writes `count` test images of a data set, as a client would send them, into folder/<model>.zip."""
     from training.data import datasets, load_dataset
     from training.recipes import find_recipe
 
@@ -59,7 +59,7 @@ def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m tests.gpu.pictures", description=__doc__)
+    parser = argparse.ArgumentParser("python -m tests.gpu.sample_images", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=COUNT, help="of each model (default: %(default)s)")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Encoded pictures for tests, drawn from random pixels."""
+"""Encoded images for tests, drawn from random pixels."""
 
 import io
 
@@ -19,5 +19,5 @@ def encode(pixels: NDArray[np.uint8], image_format: str = "PNG", **options: obje
     return file.getvalue()
 
 
-def picture(height: int = 8, width: int = 8, channels: int = 1, seed: int = 0, image_format: str = "PNG") -> bytes:
+def image_bytes(height: int = 8, width: int = 8, channels: int = 1, seed: int = 0, image_format: str = "PNG") -> bytes:
     return encode(random_pixels(height, width, channels, seed), image_format)

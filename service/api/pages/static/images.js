@@ -1,9 +1,9 @@
-// Pictures from a person: chosen, dropped anywhere on the page, or pasted. Knows nothing of networks.
+// Images from a person: chosen, dropped anywhere on the page, or pasted. Knows nothing of networks.
 
 import { byId } from "./dom.js";
 
-/** Calls `onFiles` with an array of files. What is no picture goes along: the service says best what is wrong. */
-export function listenForPictures(onFiles) {
+/** Calls `onFiles` with an array of files. What is no image goes along: the service says best what is wrong. */
+export function listenForImages(onFiles) {
   const input = byId("files");
   input.addEventListener("change", () => {
     if (input.files.length) onFiles([...input.files]);

@@ -1,11 +1,11 @@
-"""Every network of the zoo is a recipe for pictures of one's own, and can be built in the form that it asks for."""
+"""Every network of the zoo is a recipe for images of one's own, and can be built in the form that it asks for."""
 
 import pytest
 
 from training.architectures import ARCHITECTURES, build_without_weights
 from training.data.load_dataset import form_of
 from training.recipes import RECIPES, find_recipe, is_recipe
-from training.recipes.own_pictures import NETWORKS
+from training.recipes.own_images import NETWORKS
 
 
 def test_the_names_are_those_of_the_zoo() -> None:
