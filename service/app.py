@@ -21,7 +21,7 @@ from service.api.auth.require_api_key import Guard
 from service.api.fast_router import HotPaths
 from service.api.health import ops_routes
 from service.api.http import errors as api_errors
-from service.api.middleware import Edge
+from service.api.middleware import RequestMiddleware
 from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import Explain
 from service.api.native.model_files import document_routes
@@ -43,14 +43,14 @@ from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
 from service.model_store.mirror_thread import Follower
 from service.model_store.repository import Repository
-from service.model_store.source import mirror_of
-from service.observability.logs import Sampler
+from service.model_store.source import open_mirror
+from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import tracer_of
 from service.settings import Settings, split
 from service.workers.shutdown_state import Lifecycle
-from service.workers.worker_group import Fleet
-from service.workers.worker_status import Board
+from service.workers.worker_group import WorkerGroup
+from service.workers.worker_status import WorkerStatusStore
 
 # What a page of another origin may send, and see in the answer, beyond what browsers always allow.
 CORS_ASKED = ["Authorization", "Content-Type", "Content-Encoding", "Inference-Header-Content-Length", "Priority"]
@@ -73,17 +73,19 @@ class Application(FastAPI):
         await self.door(scope, receive, send)
 
 
-def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
+def create_app(settings: Settings, status_store: WorkerStatusStore, state: StateFile) -> FastAPI:
     """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm.
 
-    `board` is where this worker meets the others, `state` the file of what is wanted.
+    `status_store` is where this worker meets the others, `state` the file of what is wanted.
     """
     metrics, lifecycle, tracer = Metrics(), Lifecycle(), tracer_of(settings.otlp_endpoint)
-    mirror = mirror_of(settings)
+    mirror = open_mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.local)
     registry = Registry(repository, settings, metrics)
-    fleet = Fleet(state, board, registry, repository, metrics, settings.repository_timeout_s, mirror)
-    watcher = Watcher(state, registry, fleet, settings.scan_interval_s)
+    worker_group = WorkerGroup(
+        state, status_store, registry, repository, metrics, settings.repository_timeout_s, mirror
+    )
+    watcher = Watcher(state, registry, worker_group, settings.scan_interval_s)
     decoders = Decoders(settings.decode_threads or usable_cores())
     classifier = Classifier(
         registry,
@@ -97,7 +99,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         following = None if mirror is None else Follower(mirror, settings.bucket_interval_s)
-        beside = [asyncio.create_task(watcher.run(following)), asyncio.create_task(malloc.give_back_regularly())]
+        beside = [asyncio.create_task(watcher.run(following)), asyncio.create_task(malloc.trim_regularly())]
         yield
         for task in beside:
             task.cancel()
@@ -105,7 +107,7 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
             await asyncio.wait_for(registry.close(), LAST_BATCHES_S)
         except TimeoutError:
             lifecycle.gave_up = True
-        fleet.say_goodbye()
+        worker_group.flush_totals()
         explainer.close()
         decoders.close()
         if tracer is not None:
@@ -128,20 +130,24 @@ def create_app(settings: Settings, board: Board, state: StateFile) -> FastAPI:
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     inside = _layered(HotPaths(hot, partial(FastAPI.__call__, app)), settings)
-    app.door = Edge(inside, metrics, lifecycle, Sampler(settings.log_requests_per_s), tracer)
-    _add_routes(app, registry, fleet, lifecycle, settings)
+    app.door = RequestMiddleware(inside, metrics, lifecycle, LogRateLimiter(settings.log_requests_per_s), tracer)
+    _add_routes(app, registry, worker_group, lifecycle, settings)
     _install_errors(app)
     install_openapi(app, with_keys=has_keys(settings))
     return app
 
 
-def _add_routes(app: FastAPI, registry: Registry, fleet: Fleet, lifecycle: Lifecycle, settings: Settings) -> None:
+def _add_routes(
+    app: FastAPI, registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, settings: Settings
+) -> None:
     app.include_router(model_routes(registry))
     app.include_router(document_routes(registry))
-    app.include_router(v2_routes(registry, fleet, lifecycle, settings.max_delay_ms))
-    app.include_router(repository_routes(fleet, settings.repository_changes, Origins(split(settings.cors_origins))))
+    app.include_router(v2_routes(registry, worker_group, lifecycle, settings.max_delay_ms))
+    app.include_router(
+        repository_routes(worker_group, settings.repository_changes, Origins(split(settings.cors_origins)))
+    )
     app.include_router(v1_routes(registry))
-    app.include_router(ops_routes(fleet, lifecycle))
+    app.include_router(ops_routes(worker_group, lifecycle))
     app.router.routes.extend(playground_routes())
     app.include_router(docs_routes())
 

@@ -15,7 +15,7 @@ MIB = 2**20
 GIVE_BACK_EVERY_S = 60.0
 
 
-def keep_freed() -> None:
+def configure() -> None:
     """Before a process begins to serve: as glibc has it, what a large request frees goes back to the system, and the
     next one faults it in anew, page by page. That was over half of the time to parse 64 digits as JSON.
 
@@ -30,7 +30,7 @@ def keep_freed() -> None:
         mallopt(M_ARENA_MAX, 1)
 
 
-def give_back() -> None:
+def trim() -> None:
     """Gives all that nothing uses back to the system, objects that only hold each other included.
 
     Without it a model that came and went leaves holes of megabytes in the heap. Each version also leaves 4 KB of
@@ -43,7 +43,7 @@ def give_back() -> None:
         trim(0)
 
 
-async def give_back_regularly() -> None:
+async def trim_regularly() -> None:
     """Until it is cancelled: what was needed in a busy moment is not held for ever.
 
     Without it a worker keeps the most that it ever needed at once, and so grows, ever more slowly, by every rare moment
@@ -52,7 +52,7 @@ async def give_back_regularly() -> None:
     while True:
         await asyncio.sleep(GIVE_BACK_EVERY_S)
         with contextlib.suppress(RuntimeError):  # no thread is to be had now
-            await asyncio.to_thread(give_back)
+            await asyncio.to_thread(trim)
 
 
 @functools.cache

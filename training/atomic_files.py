@@ -12,7 +12,7 @@ from training.errors import TrainingError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a file at a temporary path and moves it to `path`, durably.
 
     Raises TrainingError when that fails, on a full disk for example; nothing half-written is left.
@@ -37,7 +37,7 @@ def _advice(error: OSError) -> str:
 
 def write_json(path: Path, values: Any) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda to: to.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:

@@ -7,5 +7,5 @@ class TrainingError(Exception):
     exit_code = 2
 
 
-class Worse(TrainingError):
+class AccuracyRegression(TrainingError):
     """A new network is less accurate than what was asked of it."""

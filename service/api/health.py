@@ -6,12 +6,12 @@ from service.api.http.errors import ErrorResponse, as_json, headers_of, respond
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
 from service.workers.shutdown_state import Lifecycle
-from service.workers.worker_group import Fleet
+from service.workers.worker_group import WorkerGroup
 
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def ops_routes(fleet: Fleet, lifecycle: Lifecycle) -> APIRouter:
+def ops_routes(worker_group: WorkerGroup, lifecycle: Lifecycle) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/health/live", summary="Whether the process answers")
@@ -27,7 +27,7 @@ def ops_routes(fleet: Fleet, lifecycle: Lifecycle) -> APIRouter:
     async def ready(request: Request) -> Response | Health:
         if lifecycle.stopping:
             return respond(request.scope, Draining("The service is shutting down."))
-        reasons = fleet.not_ready_because()
+        reasons = worker_group.not_ready_because()
         if not reasons:
             return Health(status="ready")
         error = NotReady("The service is not ready.")
@@ -35,6 +35,6 @@ def ops_routes(fleet: Fleet, lifecycle: Lifecycle) -> APIRouter:
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:
-        return Response(await fleet.metrics_text(), media_type=PROMETHEUS_TEXT)
+        return Response(await worker_group.metrics_text(), media_type=PROMETHEUS_TEXT)
 
     return router

@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.http.body import header
 from service.api.http.errors import ClientGone, respond
 from service.api.pages.security_headers import security_headers
-from service.classification.request_context import Journey
+from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, OutOfMemory
 from service.observability import logs
-from service.observability.logs import Sampler
+from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracer
 from service.workers.shutdown_state import Lifecycle
@@ -23,11 +23,11 @@ LESS = "Try again, or send fewer or smaller images at once."
 CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and counted, never sent
 
 
-class Edge:
+class RequestMiddleware:
     """Plain ASGI. `scope["convoy"]` carries the request's log fields; whoever learns something adds it there."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, sampler: Sampler, tracer: Tracer | None
+        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, sampler: LogRateLimiter, tracer: Tracer | None
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -80,15 +80,15 @@ class Edge:
                 _log(scope, status, ended_s - started_s, skipped)
 
     def _trace(self, tracer: Tracer, scope: Scope, route: str, status: int, started_s: float, ended_s: float) -> None:
-        journey: Journey | None = scope.get("journey")
+        context: RequestContext | None = scope.get("journey")
         trace_id = tracer.record(
             name=f"{scope['method']} {route}",
             parent=header(scope, b"traceparent").decode("latin-1"),
             state=header(scope, b"tracestate").decode("latin-1"),
             span=(started_s, ended_s),
-            stages=journey.stages() if journey is not None else [],
+            stages=context.stages() if context is not None else [],
             failed=status >= FAULT,
-            attributes=_attributes(scope, route, status, journey),
+            attributes=_attributes(scope, route, status, context),
         )
         if trace_id:
             scope["convoy"]["trace_id"] = trace_id
@@ -107,8 +107,8 @@ def _unforeseen(error: Exception, fields: dict[str, str]) -> ConvoyError:
 
 
 def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None:
-    journey: Journey | None = scope.get("journey")
-    fields = scope["convoy"] | (journey.fields() if journey is not None else {})
+    context: RequestContext | None = scope.get("journey")
+    fields = scope["convoy"] | (context.fields() if context is not None else {})
     client = scope["client"][0] if scope["client"] else None
     fields |= {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
     fields["ms"] = round(seconds * 1000, 3)
@@ -117,7 +117,7 @@ def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None
     logs.event(logging.INFO, "request", **fields)
 
 
-def _attributes(scope: Scope, route: str, status: int, journey: Journey | None) -> dict[str, str | int]:
+def _attributes(scope: Scope, route: str, status: int, context: RequestContext | None) -> dict[str, str | int]:
     """In OpenTelemetry's words where it has them."""
     attributes: dict[str, str | int] = {
         "http.request.method": scope["method"],
@@ -131,10 +131,10 @@ def _attributes(scope: Scope, route: str, status: int, journey: Journey | None) 
         attributes["client.address"] = scope["client"][0]
     if "error" in scope["convoy"]:
         attributes["error.type"] = scope["convoy"]["error"]
-    if journey is not None:
-        attributes["convoy.model"] = journey.served.model
-        attributes["convoy.version"] = journey.served.version
-        attributes["convoy.batch_size"] = journey.batch_size
+    if context is not None:
+        attributes["convoy.model"] = context.served.model
+        attributes["convoy.version"] = context.served.version
+        attributes["convoy.batch_size"] = context.batch_size
     return attributes
 
 

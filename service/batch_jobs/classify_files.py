@@ -11,7 +11,7 @@ from service.cores import usable_cores
 from service.errors import ConvoyError, UnknownVersion
 from service.imaging.decode_pool import Decoders
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import Specific, Wanted, Wish
+from service.model_store.desired_state import DesiredState, ModelSpec, Specific
 from service.model_store.repository import Repository
 from service.model_store.source import local_models
 from service.observability.metrics import Metrics
@@ -36,8 +36,8 @@ async def classify_files(
         raise UnknownVersion(f"Model '{model}' has no version '{version}'.")
     registry = Registry(repository, roomy, metrics)
     with closing(Decoders(usable_cores())) as decoders:
-        wish = Wish() if version is None else Wish(versions=Specific(specific=[int(version)]))
-        await registry.reconcile(Wanted(models={model: wish}), only=model)
+        wish = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
+        await registry.reconcile(DesiredState(models={model: wish}), only=model)
         classifier = Classifier(
             registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
         )
@@ -55,9 +55,9 @@ async def _each(
 
     async def classify(file: Path) -> list[Prediction] | ConvoyError:
         async with turns:
-            with classifier.journey(model, version) as journey:
-                (row,) = await classifier.predict_many(journey, [await asyncio.to_thread(_read, file)])
-                return row if isinstance(row, ConvoyError) else best(row, journey.served.labels, top_k)
+            with classifier.context(model, version) as context:
+                (row,) = await classifier.predict_many(context, [await asyncio.to_thread(_read, file)])
+                return row if isinstance(row, ConvoyError) else best(row, context.served.labels, top_k)
 
     return await asyncio.gather(*map(classify, files))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batch_jobs.decode_worker import Decoded, Recipe, decode_chunk
+from service.batch_jobs.decode_worker import Decoded, DecodeSpec, decode_chunk
 from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
 from service.errors import ConvoyError
@@ -51,7 +51,7 @@ def _follow_parent() -> None:
 
 
 def decoded_in_order(
-    pool: Executor, workers: int, images: Sequence[ImageFile], recipe: Recipe
+    pool: Executor, workers: int, images: Sequence[ImageFile], recipe: DecodeSpec
 ) -> Iterator[tuple[Sequence[ImageFile], Decoded]]:
     """The images, decoded by `pool` chunk by chunk, a bounded number ahead of who takes them. Raises Interrupted."""
     size = max(1, min(MOST_IN_CHUNK, len(images) // (workers * CHUNKS_A_WORKER)))
@@ -69,7 +69,7 @@ def decoded_in_order(
             future.cancel()
 
 
-def _submitted(pool: Executor, chunk: Sequence[ImageFile], recipe: Recipe) -> Future[Decoded]:
+def _submitted(pool: Executor, chunk: Sequence[ImageFile], recipe: DecodeSpec) -> Future[Decoded]:
     """A pool that has lost a process refuses more. That is told in the chunk's turn: what is decoded is not lost."""
     try:
         return pool.submit(decode_chunk, chunk, recipe)

@@ -30,7 +30,7 @@ class Unreadable(ConvoyError):
     hint = "Check that it is there and may be read."
 
 
-class Recipe(NamedTuple):
+class DecodeSpec(NamedTuple):
     """How images become a model's input."""
 
     expects: Input
@@ -45,7 +45,7 @@ class Decoded(NamedTuple):
     errors: list[ConvoyError | None]
 
 
-def decode_chunk(files: Sequence[ImageFile], recipe: Recipe) -> Decoded:
+def decode_chunk(files: Sequence[ImageFile], recipe: DecodeSpec) -> Decoded:
     """Raises Interrupted when a bucket stays away; what is wrong with one image stands in its place."""
     images = np.empty((len(files), *recipe.expects.shape), np.uint8)
     errors: list[ConvoyError | None] = []
@@ -60,7 +60,7 @@ def decode_chunk(files: Sequence[ImageFile], recipe: Recipe) -> Decoded:
     return Decoded(images[:good], errors)
 
 
-def _prepared(encoded: bytes | ConvoyError, recipe: Recipe) -> NDArray[np.uint8]:
+def _prepared(encoded: bytes | ConvoyError, recipe: DecodeSpec) -> NDArray[np.uint8]:
     if isinstance(encoded, ConvoyError):
         raise encoded
     expects, how, max_pixels = recipe

@@ -38,7 +38,7 @@ class Found(NamedTuple):
     """All images, each once, and how many other files lay between them, those of jobs included."""
 
     images: list[ImageFile]
-    passed_over: int
+    skipped: int
 
 
 def find_images(inputs: Sequence[str]) -> Found:
@@ -49,20 +49,20 @@ def find_images(inputs: Sequence[str]) -> Found:
     the images, the same command must find the same images again.
     """
     images: dict[str, ImageFile] = {}
-    passed_over = 0
+    skipped = 0
     for given in inputs:
         for image in _images_of(given):
             if image is None:
-                passed_over += 1
+                skipped += 1
             else:
                 images[image.name] = image
     if not images:
         hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
-        if passed_over:
+        if skipped:
             ending = ", ".join(SUFFIXES)
-            hint = f"Passed over: {passed_over}, as no name ends in {ending}; a glob ('folder/*') takes all it names."
+            hint = f"Passed over: {skipped}, as no name ends in {ending}; a glob ('folder/*') takes all it names."
         raise CannotStart(f"There is no image in {' '.join(inputs)}.", hint)
-    return Found(list(images.values()), passed_over)
+    return Found(list(images.values()), skipped)
 
 
 def _images_of(given: str) -> Iterator[ImageFile | None]:

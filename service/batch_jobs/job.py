@@ -10,7 +10,7 @@ from typing import TextIO
 import numpy as np
 
 from service.batch_jobs.decode_processes import decoded_in_order, decoding_processes, in_full_batches
-from service.batch_jobs.decode_worker import Recipe
+from service.batch_jobs.decode_worker import DecodeSpec
 from service.batch_jobs.errors import GO_ON, CannotStart, Interrupted, OutputTaken
 from service.batch_jobs.find_images import Found, ImageFile, find_images
 from service.batch_jobs.journal import Identity, Journal, digest_of
@@ -22,8 +22,8 @@ from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_format
 from service.cores import usable_cores
 from service.errors import ModelFailed, UnknownModel, UnknownVersion
-from service.loaded_models.loaded_version import choose, load
-from service.model_store.desired_state import Wish
+from service.loaded_models.loaded_version import load, select_variant
+from service.model_store.desired_state import ModelSpec
 from service.model_store.repository import Repository, VersionFolder
 from service.model_store.source import local_models
 from service.observability.metrics import Metrics
@@ -60,11 +60,11 @@ def run(
     files = Files(job.output, job.shard)
     repository = Repository(local_models(settings))
     if not job.overwrite and (finished := files.finished()) is not None:
-        return _told_again(job, found, repository, files, settings, finished)
+        return _report_finished(job, found, repository, files, settings, finished)
     try:
         files.output.parent.mkdir(parents=True, exist_ok=True)
         with Journal(files.partial) as journal:
-            return _run(job, found, repository, files, journal, Workshop(settings, screen, start_pool))
+            return _run(job, found, repository, files, journal, JobRuntime(settings, screen, start_pool))
     except OSError as error:
         message = f"{error.filename or files.output} cannot be written: {error.strerror or error}."
         if isinstance(error, NEVER):
@@ -75,7 +75,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class Workshop:
+class JobRuntime:
     """What a job is done with."""
 
     settings: Settings
@@ -83,7 +83,7 @@ class Workshop:
     start_pool: Callable[[int], Executor]
 
 
-def _run(job: Job, found: Found, repository: Repository, files: Files, journal: Journal, shop: Workshop) -> Report:
+def _run(job: Job, found: Found, repository: Repository, files: Files, journal: Journal, shop: JobRuntime) -> Report:
     begun = None if job.overwrite else journal.job()
     folder = _open(job, repository, begun)
     identity = _identity(job, found, folder, shop.settings, begun)
@@ -100,17 +100,22 @@ def _run(job: Job, found: Found, repository: Repository, files: Files, journal: 
 
 
 def _classify(
-    images: Sequence[ImageFile], done: int, folder: VersionFolder, journal: Journal, identity: Identity, shop: Workshop
+    images: Sequence[ImageFile],
+    done: int,
+    folder: VersionFolder,
+    journal: Journal,
+    identity: Identity,
+    shop: JobRuntime,
 ) -> None:
     """The images from `done` on, into the journal: other processes decode, this one runs the model and writes."""
     settings = shop.settings.model_copy(update={"precision": identity.precision})
     workers = settings.decode_threads or usable_cores()
-    recipe = Recipe(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
+    recipe = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
     folders, nothing = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
     progress = Progress(len(images), done, shop.screen)
     with shop.start_pool(workers) as pool:
         chunks = decoded_in_order(pool, workers, images[done:], recipe)
-        served = load(folder, Wish(), settings, Metrics())
+        served = load(folder, ModelSpec(), settings, Metrics())
         try:
             for batch in in_full_batches(chunks, fastest_batch(served.batch_ms)):
                 probabilities = served.session.run(batch.images) if len(batch.images) else nothing
@@ -163,10 +168,10 @@ def _precision(folder: VersionFolder, settings: Settings, begun: Record) -> str:
     same_version = (begun.get("model"), begun.get("version")) == (folder.model, str(folder.version))
     if settings.precision == "auto" and same_version and "precision" in begun:
         return str(begun["precision"])
-    return choose(folder, settings)[0].precision
+    return select_variant(folder, settings)[0].precision
 
 
-def _told_again(
+def _report_finished(
     job: Job, found: Found, repository: Repository, files: Files, settings: Settings, finished: Record
 ) -> Report:
     """The report of a job that is complete: doing it again, as Kubernetes may, changes nothing."""
@@ -181,7 +186,7 @@ def _report(job: Job, found: Found, folder: VersionFolder, files: Files, summary
     return Report(
         f"{folder.model} version {folder.version}{shard}",
         summary,
-        found.passed_over,
+        found.skipped,
         files.output,
         files.errors if summary.broken else None,
         files.confusion if files.confusion.exists() else None,

@@ -81,7 +81,7 @@ class Report:
 
     about: str
     summary: Summary
-    passed_over: int
+    skipped: int
     output: Path
     errors: Path | None
     confusion: Path | None
@@ -100,8 +100,8 @@ class Report:
             yield f"This run: {self.images:,} images in {self.seconds:.1f} s, {speed}."
         else:
             yield "This run: nothing was left to do."
-        if self.passed_over:
-            yield f"Passed over: {self.passed_over:,} files whose names do not end as images' do."
+        if self.skipped:
+            yield f"Passed over: {self.skipped:,} files whose names do not end as images' do."
         for what, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
             if path is not None:
                 yield f"{what}: {path}"

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.classification.request_context import Journey
+from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, Overloaded, TooManyPixels
 from service.imaging import decode
 from service.imaging.decode_pool import Decoders
 from service.imaging.fast_png import decode_plain
-from service.imaging.pixel_budget import Allowance, Room
+from service.imaging.pixel_budget import PixelBudget, PixelSemaphore
 from service.imaging.preprocess import prepare
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
 
@@ -52,10 +52,10 @@ class Classifier:
         self._metrics = metrics
         self._decoders = decoders
         self._max_pixels = max_pixels
-        self._room = Room(max_pixels)
+        self._room = PixelSemaphore(max_pixels)
         self._timeout_s = request_timeout_s
 
-    def admit(self, model: str, version: str | None, count: int = 1) -> Served:
+    def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
         """Says no before any work on a request of about so many images, when there is no room for them; otherwise who
         would answer it.
 
@@ -63,125 +63,129 @@ class Classifier:
         """
         served = self._registry.get(model, version)
         try:
-            served.batcher.check_room(count)
+            served.batcher.check_capacity(count)
         except Overloaded:
             self._metrics.refused.labels(served.model).inc()
             raise
         return served
 
-    def journey(self, model: str, version: str | None) -> Journey:
+    def context(self, model: str, version: str | None) -> RequestContext:
         """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
-        return Journey(self._registry.get(model, version), self._metrics, self._timeout_s)
+        return RequestContext(self._registry.get(model, version), self._metrics, self._timeout_s)
 
-    async def predict(self, journey: Journey, image: bytes) -> Row:
+    async def predict(self, context: RequestContext, image: bytes) -> Row:
         """Probabilities, float32 (classes,), of one encoded image.
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
         """
-        served = journey.served
-        self._reserve(journey, 1)
+        served = context.served
+        self._reserve(context, 1)
         try:
-            pixels = await self._decode(image, journey)
+            pixels = await self._decode(image, context)
         except BaseException:
             served.batcher.release(1)
             raise
-        journey.decoded()
-        row: Row = (await self.answer(journey, pixels[np.newaxis]))[0]
+        context.decoded()
+        row: Row = (await self.answer(context, pixels[np.newaxis]))[0]
         return row
 
-    async def predict_many(self, journey: Journey, images: Sequence[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+    async def predict_many(
+        self, context: RequestContext, images: Sequence[bytes | ConvoyError]
+    ) -> list[Row | ConvoyError]:
         """The same for many images at once; an error about one image stands in that image's place, be it found
         here or given in place of the image.
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
-        served = journey.served
-        self._reserve(journey, len(images))
+        served = context.served
+        self._reserve(context, len(images))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
-            whose, allowance = _whose(journey), Allowance(LARGEST_A_REQUEST * self._max_pixels)
+            whose, allowance = _fairness_key(context), PixelBudget(LARGEST_A_REQUEST * self._max_pixels)
             jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(images)]
-            parts = await journey.in_time(asyncio.gather(*jobs))
+            parts = await context.within_deadline(asyncio.gather(*jobs))
             decoded = list(itertools.chain.from_iterable(parts))
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
             served.batcher.release(len(images) - len(good))
-        journey.decoded()
-        rows = iter(await self.answer(journey, np.stack(good)) if good else ())
+        context.decoded()
+        rows = iter(await self.answer(context, np.stack(good)) if good else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
-    async def infer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
+    async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Row:
         """Probabilities, float32 (n, classes), of images that are the model's input already: uint8 (n, h, w, c).
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
-        self._reserve(journey, len(batch))
-        return await self.answer(journey, batch)
+        self._reserve(context, len(batch))
+        return await self.answer(context, batch)
 
     @contextmanager
-    def places(self, journey: Journey, count: int) -> Iterator[None]:
+    def reserve_slots(self, context: RequestContext, count: int) -> Iterator[None]:
         """Takes places for so many images that are still to be made; `answer` uses them up, an error gives them back.
 
         Raises TooManyImages, Overloaded.
         """
-        self._reserve(journey, count)
+        self._reserve(context, count)
         try:
             yield
         except BaseException:
-            journey.served.batcher.release(count)
+            context.served.batcher.release(count)
             raise
 
-    async def answer(self, journey: Journey, batch: NDArray[np.uint8]) -> Row:
+    async def answer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Row:
         """As `infer`, for images that have their places."""
-        answer = await journey.served.batcher.answer(batch, journey.left_s(), journey.background)
-        journey.answered(answer)
+        answer = await context.served.batcher.answer(batch, context.remaining_s(), context.background)
+        context.answered(answer)
         return answer.outputs
 
-    async def decode(self, journey: Journey, image: bytes) -> NDArray[np.uint8]:
+    async def decode(self, context: RequestContext, image: bytes) -> NDArray[np.uint8]:
         """One encoded image as the model's input, uint8 (h, w, c).
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
         """
-        pixels = await self._decode(image, journey)
-        journey.decoded()
+        pixels = await self._decode(image, context)
+        context.decoded()
         return pixels
 
-    def refusal(self, served: Served, message: str, retry_after_s: float) -> Overloaded:
+    def refusal(self, served: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
         """The error of a request that is refused because others are at work; it is counted."""
         self._metrics.refused.labels(served.model).inc()
         return Overloaded(message, retry_after_s)
 
-    def _reserve(self, journey: Journey, count: int) -> None:
-        served = journey.served
+    def _reserve(self, context: RequestContext, count: int) -> None:
+        served = context.served
         try:
-            served.batcher.reserve(count, journey.left_s(), journey.background)
+            served.batcher.reserve(count, context.remaining_s(), context.background)
         except Overloaded:
             self._metrics.refused.labels(served.model).inc()
             raise
 
-    async def _decode(self, encoded: bytes, journey: Journey) -> NDArray[np.uint8]:
-        if (plain := self._plain(encoded, journey.served)) is not None:
+    async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
+        if (plain := self._plain(encoded, context.served)) is not None:
             return plain
         image = decode.open_image(encoded, self._max_pixels)
         if image.width * image.height <= INLINE_PIXELS and len(encoded) <= INLINE_BYTES:
-            return _pixels(image, journey.served)
-        return await journey.in_time(self._decoders.run(_whose(journey), self._pixels_in_turn, image, journey.served))
+            return _pixels(image, context.served)
+        return await context.within_deadline(
+            self._decoders.run(_fairness_key(context), self._pixels_in_turn, image, context.served)
+        )
 
-    def _plain(self, encoded: bytes, served: Served) -> NDArray[np.uint8] | None:
+    def _plain(self, encoded: bytes, served: LoadedVersion) -> NDArray[np.uint8] | None:
         pixels = decode_plain(encoded, served.manifest.input.channels, self._max_pixels)
         return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
 
-    def _pixels_in_turn(self, image: Image.Image, served: Served) -> NDArray[np.uint8]:
-        with self._room.of(decode.pixels_to_read(image)):
+    def _pixels_in_turn(self, image: Image.Image, served: LoadedVersion) -> NDArray[np.uint8]:
+        with self._room.acquire(decode.pixels_to_read(image)):
             return _pixels(image, served)
 
     def _try_all(
-        self, images: Sequence[bytes | ConvoyError], served: Served, allowance: Allowance
+        self, images: Sequence[bytes | ConvoyError], served: LoadedVersion, allowance: PixelBudget
     ) -> list[NDArray[np.uint8] | ConvoyError]:
         return [self._try_decode(image, served, allowance) for image in images]
 
     def _try_decode(
-        self, encoded: bytes | ConvoyError, served: Served, allowance: Allowance
+        self, encoded: bytes | ConvoyError, served: LoadedVersion, allowance: PixelBudget
     ) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(encoded, ConvoyError):
             return encoded
@@ -189,7 +193,7 @@ class Classifier:
             return plain
         try:
             image = decode.open_image(encoded, self._max_pixels)
-            if not allowance.take(decode.pixels_to_read(image)):
+            if not allowance.try_consume(decode.pixels_to_read(image)):
                 raise TooManyPixels(f"The request's images have more than {allowance.pixels} pixels together.")
             return self._pixels_in_turn(image, served)
         except ConvoyError as error:
@@ -214,7 +218,7 @@ def best(probabilities: Row, labels: Sequence[str], top_k: int) -> list[Predicti
     return [Prediction(i, labels[i], p) for i, p in zip(order, probabilities[order].tolist(), strict=True)]
 
 
-def all_good(rows: Sequence[Row | ConvoyError]) -> Row:
+def stack_or_raise(rows: Sequence[Row | ConvoyError]) -> Row:
     """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised, numbered."""
     good: list[Row] = []
     for at, row in enumerate(rows):
@@ -225,12 +229,12 @@ def all_good(rows: Sequence[Row | ConvoyError]) -> Row:
     return np.stack(good)
 
 
-def _whose(journey: Journey) -> tuple[str, bool]:
+def _fairness_key(context: RequestContext) -> tuple[str, bool]:
     """Who takes turns at the decoders: each model, and what is urgent of it beside what is not."""
-    return journey.served.model, journey.background
+    return context.served.model, context.background
 
 
-def _pixels(image: Image.Image, served: Served) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, served: LoadedVersion) -> NDArray[np.uint8]:
     how = served.manifest.preprocessing
     pixels = decode.read_pixels(image, served.manifest.input.channels, how.background)
     return prepare(pixels, served.manifest.input, how)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from service.classification import occlusion
 from service.classification.classifier import Classifier, Prediction
-from service.classification.request_context import Journey
+from service.classification.request_context import RequestContext
 from service.errors import BadParameter
-from service.inference.feature_maps import Insides
-from service.loaded_models.loaded_version import Served
+from service.inference.feature_maps import LayerOutputs
+from service.loaded_models.loaded_version import LoadedVersion
 
 MOST_AT_ONCE = 2
 QUEUE_SHARE = 4
@@ -42,7 +42,7 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Heat(Explanation):
+class OcclusionHeatmap(Explanation):
     """Which pixels spoke for `prediction`: `values`, float32 (height, width), are log-odds; it took `passes` images."""
 
     prediction: Prediction
@@ -51,10 +51,10 @@ class Heat(Explanation):
 
 
 @dataclass(frozen=True)
-class Look(Explanation):
+class FeatureMaps(Explanation):
     """What the layers made of it."""
 
-    insides: Insides
+    insides: LayerOutputs
 
 
 class Explainer:
@@ -68,66 +68,66 @@ class Explainer:
         self.is_busy = False
         """Whether its thread is at work, past `close` too."""
 
-    def journey(self, model: str, version: str | None) -> Journey:
+    def context(self, model: str, version: str | None) -> RequestContext:
         """Begins a request, as for the classifier."""
-        return self._classifier.journey(model, version)
+        return self._classifier.context(model, version)
 
-    async def see(self, journey: Journey, encoded: bytes) -> Explanation:
+    async def preprocessed(self, context: RequestContext, encoded: bytes) -> Explanation:
         """The image as the network sees it. Raises what decoding raises, and Overloaded."""
-        with self._as_guest(journey):
-            return Explanation(await self._classifier.decode(journey, encoded))
+        with self._as_guest(context):
+            return Explanation(await self._classifier.decode(context, encoded))
 
-    async def occlude(self, journey: Journey, encoded: bytes, wanted: str | None) -> Heat:
+    async def occlude(self, context: RequestContext, encoded: bytes, wanted: str | None) -> OcclusionHeatmap:
         """Which pixels spoke for the class `wanted` (label, or index), or for the most probable one.
 
         Raises what classifying raises, BadParameter for a class that is not there, and Overloaded.
         """
-        served = journey.served
+        served = context.served
         index = None if wanted is None else _index_of(wanted, served.labels)
-        with self._as_guest(journey):
+        with self._as_guest(context):
             height, width, _ = served.manifest.input.shape
             where = occlusion.patches(height, width, self._affordable(served) - 1)
-            with self._classifier.places(journey, len(where) + 1):
-                image = await self._classifier.decode(journey, encoded)
+            with self._classifier.reserve_slots(context, len(where) + 1):
+                image = await self._classifier.decode(context, encoded)
                 batch = occlusion.occluded(image, where)
-            rows = await self._classifier.answer(journey, batch)
+            rows = await self._classifier.answer(context, batch)
             chosen = int(rows[0].argmax()) if index is None else index
-            heat = await self._aside(journey, occlusion.importance, rows, chosen, where, height, width)
+            heat = await self._aside(context, occlusion.importance, rows, chosen, where, height, width)
         prediction = Prediction(chosen, served.labels[chosen], float(rows[0, chosen]))
-        return Heat(image, prediction, heat, len(rows))
+        return OcclusionHeatmap(image, prediction, heat, len(rows))
 
-    async def look_inside(self, journey: Journey, encoded: bytes) -> Look:
+    async def feature_maps(self, context: RequestContext, encoded: bytes) -> FeatureMaps:
         """Filters and feature maps. Raises what decoding raises, BadParameter where there are none, and Overloaded."""
-        with self._as_guest(journey):
-            image = await self._classifier.decode(journey, encoded)
-            return Look(image, await self._aside(journey, journey.served.features.look, image))
+        with self._as_guest(context):
+            image = await self._classifier.decode(context, encoded)
+            return FeatureMaps(image, await self._aside(context, context.served.features.look, image))
 
     def close(self) -> None:
         """Takes nothing new; does not wait for what is being explained."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def _as_guest(self, journey: Journey) -> Iterator[None]:
+    def _as_guest(self, context: RequestContext) -> Iterator[None]:
         """A permit, taken without waiting; all that is done with it makes way for others."""
         if self._at_work >= MOST_AT_ONCE:
             message = "Other explanations are being made already."
-            raise self._classifier.refusal(journey.served, message, MODEL_MS / 1000)
+            raise self._classifier.refusal(context.served, message, MODEL_MS / 1000)
         self._at_work += 1
-        journey.background = True
+        context.background = True
         try:
             yield
         finally:
             self._at_work -= 1
 
-    def _affordable(self, served: Served) -> int:
+    def _affordable(self, served: LoadedVersion) -> int:
         """Images of one explanation."""
         image_ms = min(ms / size for size, ms in served.batch_ms.items())
         return max(LEAST_PASSES, min(self._most_images, int(MODEL_MS / max(image_ms, 0.001))))
 
-    async def _aside(self, journey: Journey, work: Callable[..., T], *given: Any) -> T:
+    async def _aside(self, context: RequestContext, work: Callable[..., T], *given: Any) -> T:
         """Does it on a thread that yields to all others."""
         job = asyncio.get_running_loop().run_in_executor(self._executor, self._noted, work, *given)
-        return await journey.in_time(job)
+        return await context.within_deadline(job)
 
     def _noted(self, work: Callable[..., T], *given: Any) -> T:
         self.is_busy = True

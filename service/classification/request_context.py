@@ -6,14 +6,14 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from service.errors import DeadlineExceeded
-from service.inference.batch import Answer
-from service.loaded_models.loaded_version import Served
+from service.inference.batch import BatchResult
+from service.loaded_models.loaded_version import LoadedVersion
 from service.observability.metrics import Metrics
 
 T = TypeVar("T")
 
 
-class Journey:
+class RequestContext:
     """A context around the work for one request to `served`. Seconds; `batch_size` is that of the batch it rode in."""
 
     __slots__ = (
@@ -29,7 +29,7 @@ class Journey:
         "served",
     )
 
-    def __init__(self, served: Served, metrics: Metrics, timeout_s: float) -> None:
+    def __init__(self, served: LoadedVersion, metrics: Metrics, timeout_s: float) -> None:
         self.served = served
         self.decode_s = self.queue_s = self.compute_s = 0.0
         self.batch_size = 0
@@ -38,22 +38,22 @@ class Journey:
         self._timeout_s = timeout_s
         self._started_s = self._answered_s = time.perf_counter()
 
-    def __enter__(self) -> "Journey":
+    def __enter__(self) -> "RequestContext":
         return self
 
-    def shorten(self, timeout_s: float | None) -> None:
+    def limit_timeout(self, timeout_s: float | None) -> None:
         """The request itself allows only so long; it can't allow more than the service does."""
         if timeout_s is not None:
             self._timeout_s = min(self._timeout_s, timeout_s)
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Seconds until the request's deadline."""
         return self._timeout_s - (time.perf_counter() - self._started_s)
 
-    async def in_time(self, work: asyncio.Future[T]) -> T:
+    async def within_deadline(self, work: asyncio.Future[T]) -> T:
         """What `work` gives; at the request's deadline it is cancelled. Raises DeadlineExceeded."""
         try:
-            return await asyncio.wait_for(work, self.left_s())
+            return await asyncio.wait_for(work, self.remaining_s())
         except TimeoutError:
             raise DeadlineExceeded("The answer was not there within the request's time limit.") from None
 
@@ -61,7 +61,7 @@ class Journey:
         """The images are decoded: what has passed until now was decoding."""
         self.decode_s = time.perf_counter() - self._started_s
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: BatchResult) -> None:
         """The model has answered: what follows is encoding."""
         self._answered_s = time.perf_counter()
         self.queue_s, self.compute_s, self.batch_size = answer.queue_s, answer.compute_s, answer.batch_size

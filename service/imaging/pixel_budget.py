@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Room:
+class PixelSemaphore:
     """Room for so many pixels in the whole process. Who finds none waits, in the order of coming."""
 
     def __init__(self, pixels: int) -> None:
@@ -17,7 +17,7 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
+    def acquire(self, pixels: int) -> Iterator[None]:
         """A context that has that much room, which must not be more than all there is."""
         with self._turn, self._changed:  # the first of those who wait: a large image is not passed for ever
             self._changed.wait_for(lambda: self._free >= pixels)
@@ -30,7 +30,7 @@ class Room:
                 self._changed.notify()
 
 
-class Allowance:
+class PixelBudget:
     """Pixels that one request may still bring."""
 
     def __init__(self, pixels: int) -> None:
@@ -38,7 +38,7 @@ class Allowance:
         self._left = pixels
         self._taking = threading.Lock()
 
-    def take(self, pixels: int) -> bool:
+    def try_consume(self, pixels: int) -> bool:
         """Whether there were that many left; then they are taken."""
         with self._taking:
             if pixels > self._left:

@@ -24,13 +24,13 @@ def png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def enlarged(pixels: Pixels, least_width: int = SHEET_WIDTH) -> Pixels:
+def upscale(pixels: Pixels, least_width: int = SHEET_WIDTH) -> Pixels:
     """Every pixel as a square of as many as bring the image nearest to `least_width`, never fewer than one."""
     factor = max(1, round(least_width / pixels.shape[1]))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def heated(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
+def overlay_heatmap(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
     """RGB of the image in faded grey under its heat: orange where `heat`, (height, width), is above 0, blue below.
 
     `image` is uint8 (height, width, 1 or 3). The strongest value, of either sign, is opaque.
@@ -52,17 +52,17 @@ def grid(images: NDArray[np.float32]) -> Pixels:
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     down, right = height + GAP, width + GAP
-    sheet = np.zeros((rows * down - GAP, columns * right - GAP, channels + 1), np.uint8)
+    stack_vertically = np.zeros((rows * down - GAP, columns * right - GAP, channels + 1), np.uint8)
     for at, image in enumerate(images):
         top, left = at // columns * down, at % columns * right
-        sheet[top : top + height, left : left + width, :-1] = _stretched(image)
-        sheet[top : top + height, left : left + width, -1] = 255
-    return sheet
+        stack_vertically[top : top + height, left : left + width, :-1] = _stretched(image)
+        stack_vertically[top : top + height, left : left + width, -1] = 255
+    return stack_vertically
 
 
-def sheet(images: list[Pixels]) -> Pixels:
+def stack_vertically(images: list[Pixels]) -> Pixels:
     """Images of any kind one below the other, RGBA, each enlarged to about the same width."""
-    rows = [enlarged(_rgba(image)) for image in images]
+    rows = [upscale(_rgba(image)) for image in images]
     width, gap = max(row.shape[1] for row in rows), 8
     whole = np.zeros((sum(row.shape[0] + gap for row in rows) - gap, width, 4), np.uint8)
     top = 0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-class Answer(NamedTuple):
+class BatchResult(NamedTuple):
     """What became of one request: its rows of the outputs, and how it travelled."""
 
     outputs: Array
@@ -20,11 +20,11 @@ class Answer(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class QueuedRequest:
     """One request in the queue. `taken` images are in a batch already, `answered` ones have their outputs."""
 
     images: Array
-    slot: asyncio.Future[Answer]
+    future: asyncio.Future[BatchResult]
     arrived_s: float
     taken: int = 0
     answered: int = 0
@@ -34,24 +34,24 @@ class Entry:
     background: bool = False
 
 
-class Piece(NamedTuple):
+class BatchSlice(NamedTuple):
     """The part of an entry that rides in one batch."""
 
-    entry: Entry
+    entry: QueuedRequest
     images: Array
 
 
 class Batch(NamedTuple):
     """What runs together, and since when (seconds of `time.perf_counter`)."""
 
-    pieces: list[Piece]
+    pieces: list[BatchSlice]
     begun_s: float
 
     def fail(self, error: BaseException) -> None:
         """The same error to everybody who still waits."""
         for entry, _ in self.pieces:
-            if not entry.slot.done():
-                entry.slot.set_exception(error)
+            if not entry.future.done():
+                entry.future.set_exception(error)
 
     def answer(self, outputs: Array, compute_s: float) -> None:
         """Hands the outputs, (images, ...) in the order of the pieces, to whom they belong."""
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
             entry.answered += len(images)
             entry.compute_s += compute_s
             entry.outputs.append(rows)
-            if entry.answered == len(entry.images) and not entry.slot.done():
+            if entry.answered == len(entry.images) and not entry.future.done():
                 whole = rows if len(entry.outputs) == 1 else np.concatenate(entry.outputs)
                 queue_s = entry.started_s - entry.arrived_s
-                entry.slot.set_result(Answer(whole, len(outputs), queue_s, entry.compute_s))
+                entry.future.set_result(BatchResult(whole, len(outputs), queue_s, entry.compute_s))

@@ -14,9 +14,9 @@ from concurrent.futures import Executor
 import numpy as np
 
 from service.errors import Draining, ModelFailed, Overloaded, TooManyImages
-from service.inference.batch import Answer, Array, Batch, Entry, Piece
+from service.inference.batch import Array, Batch, BatchResult, BatchSlice, QueuedRequest
 from service.inference.deadlines import Deadlines
-from service.inference.run_timeout import TookTooLong
+from service.inference.run_timeout import RunTimedOut
 
 Run = Callable[[Array], Array]
 
@@ -35,33 +35,33 @@ class Batcher:
         executor: Executor,
         *,
         max_batch_size: int,
-        calm_batch_size: int | None = None,
+        normal_batch_size: int | None = None,
         max_queue_images: int,
         max_delay_ms: float = 0.0,
         instances: int = 1,
         on_batch: Callable[[Array, float], None] = lambda outputs, compute_s: None,
-        run_briefly: Run | None = None,
+        run_inline: Run | None = None,
         brief_s: float = 0.0,
     ) -> None:
         """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` hears of outputs and seconds.
 
-        Batches hold `max_batch_size` images at most, and `calm_batch_size` (default: as many) unless the queue is deep.
+        Batches hold at most `normal_batch_size` images (default: `max_batch_size`); with a deep queue `max_batch_size`.
 
-        `run_briefly` does the same on the loop's own thread, for batches that should take less than `brief_s`; it
-        raises TookTooLong where one takes far more, which then runs on the executor as all do from then on.
+        `run_inline` does the same on the loop's own thread, for batches that should take less than `brief_s`; it
+        raises RunTimedOut where one takes far more, which then runs on the executor as all do from then on.
         """
         self._run = run
-        self._run_briefly = run_briefly
+        self._run_inline_function = run_inline
         self._brief_s = brief_s
         self._executor = executor
         self._max_batch_size = max_batch_size
-        self._calm_batch_size = calm_batch_size or max_batch_size
+        self._normal_batch_size = normal_batch_size or max_batch_size
         self._max_queue_images = max_queue_images
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
         self._on_batch = on_batch
-        self._interactive: deque[Entry] = deque()
-        self._background: deque[Entry] = deque()
+        self._interactive: deque[QueuedRequest] = deque()
+        self._background: deque[QueuedRequest] = deque()
         self._deadlines = Deadlines()
         self._formed = 0
         self._begun_s: list[float] = []  # of the batches that run now
@@ -83,7 +83,7 @@ class Batcher:
         """How long the oldest of the batches that run now has been at it; 0 when none runs."""
         return time.perf_counter() - min(self._begun_s) if self._begun_s else 0.0
 
-    def check_room(self, count: int = 1) -> None:
+    def check_capacity(self, count: int = 1) -> None:
         """Raises Overloaded when so many images could not be reserved now, though an empty queue would take them."""
         if self.queued_images + min(count, self._max_queue_images) > self._max_queue_images:
             raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
@@ -107,9 +107,9 @@ class Batcher:
     def release(self, count: int) -> None:
         """Gives reserved places back."""
         self.queued_images -= count
-        self._rest()
+        self._update_idle()
 
-    async def answer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> Answer:
+    async def answer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> BatchResult:
         """Queues images (n, ...), n >= 1 places reserved before, and waits for their rows of the outputs.
 
         What is in the background takes the room that the rest leaves in a batch, and every eighth batch first.
@@ -119,15 +119,15 @@ class Batcher:
         if timeout_s is not None:
             self._deadlines.set(entry, timeout_s)
         try:
-            return await entry.slot
+            return await entry.future
         finally:
             self._forget(entry)
 
-    def _enqueue(self, images: Array, background: bool) -> Entry:
+    def _enqueue(self, images: Array, background: bool) -> QueuedRequest:
         if not len(images):
             raise ValueError("a request needs at least one image")
         loop = asyncio.get_running_loop()
-        entry = Entry(images, loop.create_future(), time.perf_counter(), background=background)
+        entry = QueuedRequest(images, loop.create_future(), time.perf_counter(), background=background)
         if background:
             self._background.append(entry)
             self._background_images += len(images)
@@ -153,20 +153,20 @@ class Batcher:
         self._closed = True
         await self._idle.wait()
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: QueuedRequest) -> None:
         """The slot is done: answered, failed, expired or cancelled. What is left of it in the queue counts no more."""
         self._deadlines.drop(entry)
         left = len(entry.images) - entry.taken
         if left:
             self._leave(entry, left)
             entry.taken = len(entry.images)
-            self._rest()
+            self._update_idle()
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         # A turn of the loop later at the earliest: all requests that arrived in one turn share a batch.
         if len(self._begun_s) >= self._instances:
             return
-        full = self.queued_images >= self._calm_batch_size
+        full = self.queued_images >= self._normal_batch_size
         if self._wakeup is None and self._max_delay_s and not full:
             self._wakeup = loop.call_later(self._max_delay_s, self._start)
         elif self._wakeup is None:
@@ -181,22 +181,22 @@ class Batcher:
             self._wakeup = None
         while len(self._begun_s) < self._instances and (batch := self._form()):
             self._launch(batch)
-        self._rest()
+        self._update_idle()
 
-    def _form(self) -> list[Piece]:
+    def _form(self) -> list[BatchSlice]:
         """Takes as many images off the heads of the queues as one run may have."""
-        batch: list[Piece] = []
+        batch: list[BatchSlice] = []
         queues = [self._interactive, self._background]
         if (self._formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
         is_deep = self.queued_images >= DEEP * self._max_batch_size
-        room = self._max_batch_size if is_deep else self._calm_batch_size
+        room = self._max_batch_size if is_deep else self._normal_batch_size
         for queue in queues:
             room = self._take(queue, room, batch)
         self._formed += bool(batch)
         return batch
 
-    def _take(self, queue: deque[Entry], room: int, batch: list[Piece]) -> int:
+    def _take(self, queue: deque[QueuedRequest], room: int, batch: list[BatchSlice]) -> int:
         """Fills the batch from one queue and returns the room that is left; a large request is split over batches."""
         while queue and room:
             entry = queue[0]
@@ -207,44 +207,44 @@ class Batcher:
             if entry.taken == len(entry.images):
                 queue.popleft()
             self._leave(entry, len(piece))
-            if len(piece) and not entry.slot.done():
+            if len(piece) and not entry.future.done():
                 room -= len(piece)
-                batch.append(Piece(entry, piece))
+                batch.append(BatchSlice(entry, piece))
         return room
 
-    def _leave(self, entry: Entry, images: int) -> None:
+    def _leave(self, entry: QueuedRequest, images: int) -> None:
         """So many images of the entry wait no longer."""
         self.queued_images -= images
         if entry.background:
             self._background_images -= images
 
-    def _launch(self, pieces: list[Piece]) -> None:
+    def _launch(self, pieces: list[BatchSlice]) -> None:
         batch = Batch(pieces, time.perf_counter())
         self._begun_s.append(batch.begun_s)
         loop = asyncio.get_running_loop()
-        if self._run_briefly is not None and self._is_brief(batch):
-            self._run_here(loop, batch, self._run_briefly)
+        if self._run_inline_function is not None and self._is_brief(batch):
+            self._run_inline(loop, batch, self._run_inline_function)
         else:
-            self._run_there(loop, batch)
+            self._run_in_executor(loop, batch)
 
     def _is_brief(self, batch: Batch) -> bool:
         expected_s = self._seconds_per_image * sum(len(piece.images) for piece in batch.pieces)
         return 0 < expected_s < self._brief_s
 
-    def _run_here(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
+    def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
         """Two changes of thread less: a lone client waits 13 to 25 % less, eight get 27 to 35 % more answers."""
         started_s = time.perf_counter()
         try:
             outputs = self._run_together(run, batch)
-        except TookTooLong:
-            self._run_briefly = None
-            self._run_there(loop, batch)
+        except RunTimedOut:
+            self._run_inline_function = None
+            self._run_in_executor(loop, batch)
         except Exception as error:
             loop.call_soon(self._finish_failed, batch, error)
         else:
             loop.call_soon(self._finish, batch, outputs, time.perf_counter() - started_s)
 
-    def _run_there(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+    def _run_in_executor(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         # Not by run_in_executor: its second future, chained to the first, costs 5 % of a request of 64 digits.
         self._executor.submit(self._run_and_tell, loop, batch)
 
@@ -271,13 +271,13 @@ class Batcher:
         self._start()  # the model gets its next batch before anybody gets an answer: else 3 to 5 % fewer
         self._measure(outputs, compute_s)
         batch.answer(outputs, compute_s)
-        self._rest()
+        self._update_idle()
 
     def _finish_failed(self, batch: Batch, error: BaseException) -> None:
         self._begun_s.remove(batch.begun_s)
         self._start()
         batch.fail(error)
-        self._rest()
+        self._update_idle()
 
     def _measure(self, outputs: Array, compute_s: float) -> None:
         newest = compute_s / len(outputs)
@@ -287,6 +287,6 @@ class Batcher:
         self._seconds_per_run = before + SPEED_SMOOTHING * (compute_s - before)
         self._on_batch(outputs, compute_s)
 
-    def _rest(self) -> None:
+    def _update_idle(self) -> None:
         if not self._begun_s and not self.queued_images:
             self._idle.set()

@@ -3,7 +3,7 @@
 import asyncio
 
 from service.errors import DeadlineExceeded
-from service.inference.batch import Entry
+from service.inference.batch import QueuedRequest
 
 STEP_S = 0.005  # between two looks at all who wait, at least
 NEVER_S = float("inf")
@@ -13,11 +13,11 @@ class Deadlines:
     """Of the entries of one queue. Everything runs on the event loop's thread."""
 
     def __init__(self) -> None:
-        self._due_s: dict[Entry, float] = {}
+        self._due_s: dict[QueuedRequest, float] = {}
         self._next_s = NEVER_S
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, entry: Entry, timeout_s: float) -> None:
+    def set(self, entry: QueuedRequest, timeout_s: float) -> None:
         """Fails the entry's slot with DeadlineExceeded after that time, unless it is dropped before."""
         loop = asyncio.get_running_loop()
         due_s = loop.time() + timeout_s
@@ -25,7 +25,7 @@ class Deadlines:
         if due_s < self._next_s:
             self._look_at(loop, due_s)
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: QueuedRequest) -> None:
         """Nobody waits for it any more."""
         self._due_s.pop(entry, None)
 
@@ -40,7 +40,9 @@ class Deadlines:
         now_s = loop.time()
         for entry in [entry for entry, due_s in self._due_s.items() if due_s <= now_s]:
             del self._due_s[entry]
-            if not entry.slot.done():
-                entry.slot.set_exception(DeadlineExceeded("The answer was not there within the request's time limit."))
+            if not entry.future.done():
+                entry.future.set_exception(
+                    DeadlineExceeded("The answer was not there within the request's time limit.")
+                )
         if self._due_s:
             self._look_at(loop, max(now_s + STEP_S, min(self._due_s.values())))

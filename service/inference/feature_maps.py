@@ -16,7 +16,7 @@ NO_FEATURES_HINT = "Publish the model again with `convoy-train export`, which wr
 
 
 @dataclass(frozen=True)
-class Stack:
+class LayerImages:
     """Images of one layer, float32 (n, height, width, channels): its feature maps (one channel) or its filters."""
 
     layer: str
@@ -24,11 +24,11 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Insides:
+class LayerOutputs:
     """What one image makes of a network: `layers` in the order of the network, `filters` of the first convolution."""
 
-    filters: Stack | None
-    layers: list[Stack]
+    filters: LayerImages | None
+    layers: list[LayerImages]
 
 
 class Features:
@@ -43,16 +43,18 @@ class Features:
     def there(self) -> bool:
         return FEATURES in self._folder.manifest.extra_graphs
 
-    def look(self, image: NDArray[np.uint8]) -> Insides:
+    def look(self, image: NDArray[np.uint8]) -> LayerOutputs:
         """Filters and feature maps for one image, uint8 (height, width, channels).
 
         Raises BadParameter where the version has no such graph, BrokenVersion, ModelFailed.
         """
         outputs = self._loaded().run(image[np.newaxis])
-        filters = [Stack(name.removeprefix(FILTERS), out) for name, out in outputs.items() if name.startswith(FILTERS)]
+        filters = [
+            LayerImages(name.removeprefix(FILTERS), out) for name, out in outputs.items() if name.startswith(FILTERS)
+        ]
         maps = {name.removeprefix(MAPS): out[0] for name, out in outputs.items() if name.startswith(MAPS)}
-        layers = [Stack(name, np.moveaxis(out, -1, 0)[..., np.newaxis]) for name, out in maps.items()]
-        return Insides(filters[0] if filters else None, layers)
+        layers = [LayerImages(name, np.moveaxis(out, -1, 0)[..., np.newaxis]) for name, out in maps.items()]
+        return LayerOutputs(filters[0] if filters else None, layers)
 
     def _loaded(self) -> FeatureSession:
         with self._loading:

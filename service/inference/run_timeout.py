@@ -7,19 +7,19 @@ from types import TracebackType
 PATIENCE_S = 0.25
 
 
-class TookTooLong(Exception):
+class RunTimedOut(Exception):
     """A run was ended because it held up its thread."""
 
 
-class Leash:
-    """A context around one run at a time; `end` is called once it has taken `patience_s`, up to twice that.
+class RunTimeout:
+    """A context around one run at a time; `end` is called once it has taken `timeout_s`, up to twice that.
 
     Entering and leaving cost 0.2 us: the thread looks only now and then, and sleeps while nothing runs.
     """
 
-    def __init__(self, end: Callable[[], None], patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, end: Callable[[], None], timeout_s: float = PATIENCE_S) -> None:
         self._end = end
-        self._patience_s = patience_s
+        self._patience_s = timeout_s
         self._begun = self._over = 0
         self._awake = threading.Event()
         self._closed = threading.Event()

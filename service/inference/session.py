@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.inference.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusable
-from service.inference.run_timeout import PATIENCE_S, Leash, TookTooLong
+from service.inference.run_timeout import PATIENCE_S, RunTimedOut, RunTimeout
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
 ROUNDING = 1e-3  # of a softmax in half precision
@@ -51,7 +51,7 @@ class Session:
     def run(self, images: NDArray[np.uint8], options: onnxruntime.RunOptions | None = None) -> NDArray[np.float32]:
         """Probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
 
-        Raises ModelFailed, and of that OutOfMemory where the batch was too large for what is left; TookTooLong when
+        Raises ModelFailed, and of that OutOfMemory where the batch was too large for what is left; RunTimedOut when
         another thread has set `terminate` of the options.
         """
         batch = self._padded(images)
@@ -59,7 +59,7 @@ class Session:
             (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch}, options)
         except Exception as error:
             if options is not None and options.terminate:
-                raise TookTooLong from error
+                raise RunTimedOut from error
             raise _failure(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
         self._check_answer(probabilities, len(batch))
         return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
@@ -81,13 +81,13 @@ class Session:
         padded[:count] = images
         return padded
 
-    def warm_up(self, batch_sizes: list[int], patience_s: float = WARM_UP_PATIENCE_S) -> None:
+    def warm_up(self, batch_sizes: list[int], timeout_s: float = WARM_UP_PATIENCE_S) -> None:
         """Runs once for each batch size, so that no request pays for first-time allocations.
 
-        Raises BrokenVersion, also when a run takes longer than `patience_s`: it is ended.
+        Raises BrokenVersion, also when a run takes longer than `timeout_s`: it is ended.
         """
         noise = np.random.default_rng(0)
-        with contextlib.closing(FirstRuns(self, patience_s)) as first:
+        with contextlib.closing(WarmUpSession(self, timeout_s)) as first:
             for size in batch_sizes:
                 answer = first.run(noise.integers(0, 255, (size, *self._input.shape), np.uint8))
                 if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():
@@ -101,16 +101,16 @@ class Session:
             raise BrokenVersion(f"{self.path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
 
 
-class LeashedRuns:
+class TimeLimitedSession:
     """Runs of a session that hold up a thread only for so long, one at a time."""
 
-    def __init__(self, session: Session, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, session: Session, timeout_s: float = PATIENCE_S) -> None:
         self._session = session
         self._options = onnxruntime.RunOptions()
-        self._leash = _leash(self._options, patience_s)
+        self._leash = _leash(self._options, timeout_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the session's; one that takes longer than `patience_s`, up to twice that, is ended: TookTooLong."""
+        """As the session's; one that takes longer than `timeout_s`, up to twice that, is ended: RunTimedOut."""
         self._options.terminate = False
         with self._leash:
             return self._session.run(images, self._options)
@@ -120,19 +120,19 @@ class LeashedRuns:
         self._leash.close()
 
 
-class FirstRuns:
+class WarmUpSession:
     """Runs of a session of which nothing is known yet: whatever goes wrong, its version is broken."""
 
-    def __init__(self, session: Session, patience_s: float) -> None:
+    def __init__(self, session: Session, timeout_s: float) -> None:
         self._session = session
-        self._patience_s = patience_s
-        self._runs = LeashedRuns(session, patience_s)
+        self._patience_s = timeout_s
+        self._runs = TimeLimitedSession(session, timeout_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the session's. Raises BrokenVersion, also for a run that has not ended within `patience_s`."""
+        """As the session's. Raises BrokenVersion, also for a run that has not ended within `timeout_s`."""
         try:
             return self._runs.run(images)
-        except TookTooLong as error:
+        except RunTimedOut as error:
             late = f"a batch of {len(images)} within {self._patience_s:g} s"
             raise BrokenVersion(f"{self._session.path} has not ended its warm-up with {late}.") from error
         except ModelFailed as error:
@@ -147,26 +147,26 @@ class FirstRuns:
 class FeatureSession:
     """One loaded extra graph: uint8 images in, named float32 tensors out. On the processor, one core a run."""
 
-    def __init__(self, path: Path, expects: Input, patience_s: float = FEATURES_PATIENCE_S) -> None:
+    def __init__(self, path: Path, expects: Input, timeout_s: float = FEATURES_PATIENCE_S) -> None:
         """Raises BrokenVersion when onnxruntime refuses it, or it takes another input than the manifest says."""
-        self._patience_s = patience_s
+        self._patience_s = timeout_s
         self._session = _load(path, 1, ON_CPU)
         _check_input(path, self._session, expects)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Every output by its name, in the graph's order, for images (n, height, width, channels).
 
-        Raises ModelFailed, also when it takes longer than `patience_s` for each of them: it is ended.
+        Raises ModelFailed, also when it takes longer than `timeout_s` for each of them: it is ended.
         """
-        patience_s = self._patience_s * len(images)
+        timeout_s = self._patience_s * len(images)
         names = [output.name for output in self._session.get_outputs()]
         options = onnxruntime.RunOptions()
         try:
-            with contextlib.closing(_leash(options, patience_s)) as leash, leash:
+            with contextlib.closing(_leash(options, timeout_s)) as leash, leash:
                 return dict(zip(names, self._session.run(names, {IMAGE: images}, options), strict=True))
         except Exception as error:
             if options.terminate:
-                raise ModelFailed(f"The extra graph has not ended within {patience_s:g} s.") from error
+                raise ModelFailed(f"The extra graph has not ended within {timeout_s:g} s.") from error
             raise ModelFailed(f"The extra graph failed on a batch of {len(images)}: {error}.") from error
 
 
@@ -175,8 +175,8 @@ def available_providers() -> list[str]:
     return list(onnxruntime.get_available_providers())
 
 
-def _leash(options: onnxruntime.RunOptions, patience_s: float) -> Leash:
-    return Leash(functools.partial(setattr, options, "terminate", True), patience_s)
+def _leash(options: onnxruntime.RunOptions, timeout_s: float) -> RunTimeout:
+    return RunTimeout(functools.partial(setattr, options, "terminate", True), timeout_s)
 
 
 def _failure(error: Exception) -> type[ModelFailed]:

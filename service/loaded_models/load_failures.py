@@ -5,7 +5,7 @@ from service.model_store.repository import Stamp
 THE_FOLDER = 0  # in place of a version's number
 
 
-class Problems:
+class LoadFailures:
     """Reasons by model and version."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Problems:
         """Whether it failed with these very files."""
         return self._tried.get((model, version)) == stamp
 
-    def solve(self, model: str, version: int) -> None:
+    def clear(self, model: str, version: int) -> None:
         """The version is loaded."""
         self._reasons.get(model, {}).pop(version, None)
 

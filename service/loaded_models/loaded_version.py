@@ -17,8 +17,14 @@ from service.hardware import cpu_flags, has_nvidia_gpu
 from service.inference.batcher import Batcher
 from service.inference.feature_maps import Features
 from service.inference.providers import CPU_PROVIDER, USUAL_BATCH, Placement, batch_buckets, choose_variant, place
-from service.inference.session import WARM_UP_PATIENCE_S, FirstRuns, LeashedRuns, Session, available_providers
-from service.model_store.desired_state import Wish
+from service.inference.session import (
+    WARM_UP_PATIENCE_S,
+    Session,
+    TimeLimitedSession,
+    WarmUpSession,
+    available_providers,
+)
+from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import VersionFolder
 from service.observability.metrics import Metrics
@@ -36,13 +42,13 @@ NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
 
 
 @dataclass(frozen=True)
-class Served:
+class LoadedVersion:
     """A version that can answer. `batch_ms` are measured milliseconds by batch size."""
 
     folder: VersionFolder
     variant: Variant
     session: Session
-    brief_runs: LeashedRuns
+    brief_runs: TimeLimitedSession
     batcher: Batcher
     executor: ThreadPoolExecutor
     statistics: Statistics
@@ -77,11 +83,11 @@ class Served:
 
 def load(
     folder: VersionFolder,
-    wish: Wish,
+    wish: ModelSpec,
     settings: Settings,
     metrics: Metrics,
     warm_up_patience_s: float = WARM_UP_PATIENCE_S,
-) -> Served:
+) -> LoadedVersion:
     """Loads, warms and measures one version; blocks for as long as that takes.
 
     Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_patience_s`.
@@ -99,20 +105,20 @@ def load(
         raise
     size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
     statistics = Statistics()
-    brief_runs = LeashedRuns(session)
+    brief_runs = TimeLimitedSession(session)
     batcher = Batcher(
         session.run,
         executor,
         max_batch_size=size,
-        calm_batch_size=size if settings.max_batch_size else min(size, QUICK_BATCH),
+        normal_batch_size=size if settings.max_batch_size else min(size, QUICK_BATCH),
         max_queue_images=settings.max_queue_images,
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
         on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
-        run_briefly=brief_runs.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
+        run_inline=brief_runs.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
         brief_s=_brief_s(session, cores),
     )
-    return Served(
+    return LoadedVersion(
         folder=folder,
         variant=variant,
         session=session,
@@ -128,7 +134,7 @@ def load(
     )
 
 
-def choose(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
+def select_variant(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
     """Which graph of the version `load` takes here, and where it runs. Raises BrokenVersion."""
     placement = place(
         settings.device,
@@ -142,30 +148,30 @@ def choose(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placemen
 
 
 def _warm(
-    folder: VersionFolder, settings: Settings, threads: int, patience_s: float
+    folder: VersionFolder, settings: Settings, threads: int, timeout_s: float
 ) -> tuple[Variant, Session, dict[int, float]]:
-    variant, placement = choose(folder, settings)
+    variant, placement = select_variant(folder, settings)
     session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
     largest = settings.max_batch_size or USUAL_BATCH
-    batch_ms = _measured(session, folder.manifest, batch_buckets(largest), patience_s)
+    batch_ms = _measured(session, folder.manifest, batch_buckets(largest), timeout_s)
     may_grow = not settings.max_batch_size and not placement.buckets
     if may_grow and batch_ms[largest] < QUICK_MS:
-        batch_ms |= _measured(session, folder.manifest, [QUICK_BATCH, QUICK_BATCH_WHEN_DEEP], patience_s)
+        batch_ms |= _measured(session, folder.manifest, [QUICK_BATCH, QUICK_BATCH_WHEN_DEEP], timeout_s)
     return variant, session, batch_ms
 
 
-def _measured(session: Session, manifest: Manifest, sizes: Sequence[int], patience_s: float) -> dict[int, float]:
+def _measured(session: Session, manifest: Manifest, sizes: Sequence[int], timeout_s: float) -> dict[int, float]:
     """Milliseconds of a run by batch size, the best of several once warm; every size is warmed, however slow."""
     milliseconds: dict[int, float] = {}
     end_s = time.perf_counter() + MEASURE_S
-    with closing(FirstRuns(session, patience_s)) as first:
+    with closing(WarmUpSession(session, timeout_s)) as first:
         for size in sizes:
-            session.warm_up([size], patience_s)
+            session.warm_up([size], timeout_s)
             milliseconds[size] = _best_ms(first, np.zeros((size, *manifest.input.shape), np.uint8), end_s)
     return milliseconds
 
 
-def _best_ms(first: FirstRuns, batch: NDArray[np.uint8], end_s: float) -> float:
+def _best_ms(first: WarmUpSession, batch: NDArray[np.uint8], end_s: float) -> float:
     """Milliseconds of the quickest of several runs, or of one where that lasts past `end_s`."""
     runs: list[float] = []
     while not runs or (time.perf_counter() < end_s and (len(runs) < 2 or sum(runs) < ENOUGH_MS)):

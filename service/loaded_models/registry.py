@@ -11,9 +11,9 @@ from typing import NamedTuple
 from service import malloc
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.loaded_models import loaded_version
-from service.loaded_models.load_failures import Problems
-from service.loaded_models.loaded_version import Served
-from service.model_store.desired_state import Wanted, Wish
+from service.loaded_models.load_failures import LoadFailures
+from service.loaded_models.loaded_version import LoadedVersion
+from service.model_store.desired_state import DesiredState, ModelSpec
 from service.model_store.repository import Repository
 from service.observability import logs
 from service.observability.metrics import Metrics
@@ -32,14 +32,14 @@ class IndexEntry(NamedTuple):
 class Model:
     """What is loaded of one model. `by_name` finds a version by its number or a label."""
 
-    def __init__(self, versions: dict[int, Served], default: int, labels: dict[str, int]) -> None:
+    def __init__(self, versions: dict[int, LoadedVersion], default: int, labels: dict[str, int]) -> None:
         self.versions = versions
         self.default = versions[default]
         self.labels = {label: str(version) for label, version in labels.items() if version in versions}
         self.by_name = {str(number): one for number, one in versions.items()}
         self.by_name |= {label: self.by_name[number] for label, number in self.labels.items()}
 
-    def newest_first(self) -> list[Served]:
+    def newest_first(self) -> list[LoadedVersion]:
         return [self.versions[number] for number in sorted(self.versions, reverse=True)]
 
 
@@ -54,14 +54,14 @@ class Registry:
         self._required: set[str] | None = None
         self._root: tuple[int, int] | None = None
         self._root_problem = ""
-        self.problems = Problems()
+        self.failures = LoadFailures()
         self._closing: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, "load")  # the event loop's end would wait for its own
         self.being_loaded = ""
         """The version that is being loaded now, as `<model>/<version>`, past `close` too; empty where none is."""
 
-    def get(self, model: str, version: str | None = None) -> Served:
+    def get(self, model: str, version: str | None = None) -> LoadedVersion:
         """The version, by number or label, that answers. Raises UnknownModel, UnknownVersion, or NotReady."""
         try:
             found = self._models[model]
@@ -80,7 +80,7 @@ class Registry:
         """All that is loaded, by name; from any thread, since models come and go."""
         return [model for _, model in sorted(self._models.copy().items())]
 
-    def all(self) -> list[list[Served]]:
+    def all(self) -> list[list[LoadedVersion]]:
         """Per model, by name: its loaded versions, newest first."""
         return [model.newest_first() for model in self.models()]
 
@@ -108,7 +108,7 @@ class Registry:
             return {"service": self._root_problem or f"Models are loading{now}."}
         if not self._required and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
-        return {model: self.problems.of(model) for model in self._required - self._models.keys()} | self.hanging()
+        return {model: self.failures.of(model) for model in self._required - self._models.keys()} | self.hanging()
 
     def hanging(self) -> dict[str, str]:
         """Models with a batch that takes longer than any request waits, so that it answers nobody, and why so."""
@@ -120,7 +120,7 @@ class Registry:
             if one.batcher.longest_run_s() > limit_s
         }
 
-    async def reconcile(self, wanted: Wanted, only: str | None = None, retry: bool = False) -> None:
+    async def reconcile(self, wanted: DesiredState, only: str | None = None, retry: bool = False) -> None:
         """Loads and unloads until what is wanted and on disk is served, of all models or of one.
 
         A version that failed is tried again when its files have changed, or with `retry`. A root that cannot be read
@@ -128,7 +128,7 @@ class Registry:
         """
         async with self._changing:
             if retry:
-                self.problems.retry()
+                self.failures.retry()
             found = await asyncio.to_thread(self._on_disk)
             if found is None:
                 return
@@ -139,7 +139,7 @@ class Registry:
                 self._required = here
             for name in self._models.keys() - here:
                 self._unload(name)
-            self.problems.keep_models(here)
+            self.failures.keep_models(here)
             self._required &= here
 
     async def close(self) -> None:
@@ -181,21 +181,21 @@ class Registry:
         except OSError:
             return sorted(self._loaded(name))
 
-    def _loaded(self, name: str) -> dict[int, Served]:
+    def _loaded(self, name: str) -> dict[int, LoadedVersion]:
         return self._models[name].versions if name in self._models else {}
 
-    async def _renew(self, name: str, wish: Wish) -> None:
+    async def _renew(self, name: str, wish: ModelSpec) -> None:
         try:
             numbers = await asyncio.to_thread(self._repository.versions, name)
         except OSError as error:
             why = f"Its folder cannot be read: {error.strerror}."
-            if self.problems.note_folder(name, why):
+            if self.failures.note_folder(name, why):
                 logs.event(logging.ERROR, "model cannot be read", model=name, reason=why)
             return  # what is loaded of it stays
         loaded = self._loaded(name)
-        self.problems.keep_versions(name, numbers)
-        kept: dict[int, Served] = {}
-        for number in wish.best_first(numbers):
+        self.failures.keep_versions(name, numbers)
+        kept: dict[int, LoadedVersion] = {}
+        for number in wish.select_versions(numbers):
             if wish.has_enough(len(kept), self._settings.latest_versions):
                 break
             await self._keep(name, number, wish, loaded, kept)
@@ -208,25 +208,25 @@ class Registry:
             self._unload(name)
 
     async def _keep(
-        self, name: str, number: int, wish: Wish, loaded: dict[int, Served], kept: dict[int, Served]
+        self, name: str, number: int, wish: ModelSpec, loaded: dict[int, LoadedVersion], kept: dict[int, LoadedVersion]
     ) -> None:
         """Puts the version among the kept ones: as it is, or freshly loaded; a broken one is noted instead."""
         stamp = await asyncio.to_thread(self._repository.stamp, name, number)
         if number in loaded:
             kept[number] = loaded[number]
-            self.problems.solve(name, number)
-        elif not self.problems.would_fail_again(name, number, stamp):
+            self.failures.clear(name, number)
+        elif not self.failures.would_fail_again(name, number, stamp):
             try:
                 loop = asyncio.get_running_loop()
                 kept[number] = await loop.run_in_executor(self._loader, self._open, name, number, wish)
-                self.problems.solve(name, number)
+                self.failures.clear(name, number)
             except Exception as error:  # whatever it does to those who load it, the others have their turn
                 why = str(error) or type(error).__name__
-                self.problems.note(name, number, stamp, why)
+                self.failures.note(name, number, stamp, why)
                 self._metrics.broken_versions.labels(name).inc()
                 logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=why)
 
-    def _open(self, name: str, number: int, wish: Wish) -> Served:
+    def _open(self, name: str, number: int, wish: ModelSpec) -> LoadedVersion:
         self.being_loaded = f"{name}/{number}"
         try:
             return loaded_version.load(self._repository.open(name, number), wish, self._settings, self._metrics)
@@ -254,7 +254,7 @@ class Registry:
             for one in model.versions.values():
                 self._let_go(one)
 
-    def _let_go(self, one: Served) -> None:
+    def _let_go(self, one: LoadedVersion) -> None:
         """No new request finds it any more; it ends when its last one is answered."""
         logs.event(logging.INFO, "version is unloaded", model=one.model, version=one.version)
         closing = asyncio.get_running_loop().create_task(_end(one))
@@ -264,25 +264,25 @@ class Registry:
     def _why_unloaded(self, model: str, version: int) -> str:
         if self.being_loaded == f"{model}/{version}":
             return "loading"
-        return self.problems.of_version(model, version) or "unloaded"
+        return self.failures.of_version(model, version) or "unloaded"
 
     def _why_not(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
         if model in self._models:
             return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
         if self._required is None:
             return NotReady("Models are loading.")
-        if problem := self.problems.of(model):
+        if problem := self.failures.of(model):
             return NotReady(f"Model '{model}' is broken: {problem}")
         return UnknownModel(f"There is no model '{model}'.")
 
 
-async def _end(one: Served) -> None:
+async def _end(one: LoadedVersion) -> None:
     await one.close()
     del one  # the last that held it
-    await asyncio.to_thread(malloc.give_back)
+    await asyncio.to_thread(malloc.trim)
 
 
-def _log_loaded(one: Served) -> None:
+def _log_loaded(one: LoadedVersion) -> None:
     logs.event(
         logging.INFO,
         "version is loaded",

@@ -10,10 +10,10 @@ import time
 from service.errors import BadState
 from service.loaded_models.registry import Registry
 from service.loaded_models.watchdog import Watchdog
-from service.model_store.desired_state import StateFile, Wanted
+from service.model_store.desired_state import DesiredState, StateFile
 from service.model_store.mirror_thread import Follower
 from service.observability import logs
-from service.workers.worker_group import Fleet
+from service.workers.worker_group import WorkerGroup
 
 LOOK_EVERY_S = 0.1  # at the state file and for questions: one stat each
 BEAT_EVERY_S = 0.5
@@ -22,13 +22,13 @@ BEAT_EVERY_S = 0.5
 class Watcher:
     """Two tasks: one reconciles, the other tells the board of this worker even while a load takes long."""
 
-    def __init__(self, state: StateFile, registry: Registry, fleet: Fleet, scan_interval_s: float) -> None:
+    def __init__(self, state: StateFile, registry: Registry, worker_group: WorkerGroup, scan_interval_s: float) -> None:
         self._state = state
         self._registry = registry
-        self._fleet = fleet
+        self._worker_group = worker_group
         self._watchdog = Watchdog(registry)
         self._scan_interval_s = scan_interval_s
-        self._wanted = Wanted()
+        self._wanted = DesiredState()
         self._stamp: tuple[int, int, int] | None = None
         self._applied = -1
 
@@ -49,7 +49,7 @@ class Watcher:
                 scanned_s = time.monotonic()
                 if self._applied != self._wanted.generation:
                     self._applied = self._wanted.generation
-                    self._fleet.post(self._applied)
+                    self._worker_group.post(self._applied)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _reconcile(self, retry: bool) -> None:
@@ -62,10 +62,10 @@ class Watcher:
     async def _beat(self) -> None:
         posted_s, answered = 0.0, 0
         while True:
-            asked = self._fleet.asked()
+            asked = self._worker_group.asked()
             if asked != answered or time.monotonic() - posted_s >= BEAT_EVERY_S:
                 self._watchdog.look()
-                self._fleet.post(self._applied)
+                self._worker_group.post(self._applied)
                 posted_s, answered = time.monotonic(), asked
             await asyncio.sleep(LOOK_EVERY_S)
 

@@ -35,7 +35,7 @@ class Specific(_Part):
     specific: list[Version] = Field(min_length=1)
 
 
-class Wish(_Part):
+class ModelSpec(_Part):
     """What is wanted of one model. The highest loaded version of `versions` is the default.
 
     `labels` are names for versions, which are loaded too. `weight` is the share of the cores when several models
@@ -48,7 +48,7 @@ class Wish(_Part):
     weight: float = Field(default=1.0, gt=0.01, le=1)
     instances: int = Field(default=1, ge=1, le=64)
 
-    def best_first(self, numbers: list[int]) -> list[int]:
+    def select_versions(self, numbers: list[int]) -> list[int]:
         """Which of these versions `versions` asks for, the newest first."""
         newest_first = sorted(numbers, reverse=True)
         if isinstance(self.versions, Specific):
@@ -62,19 +62,19 @@ class Wish(_Part):
         return isinstance(self.versions, Latest) and count >= self.versions.latest
 
 
-class Wanted(_Part):
+class DesiredState(_Part):
     """The whole file. `generation` grows with every change."""
 
     generation: int = Field(default=0, ge=0)
-    models: dict[str, Wish] = {}
+    models: dict[str, ModelSpec] = {}
 
-    def of(self, model: str) -> Wish:
-        return self.models.get(model, Wish())
+    def of(self, model: str) -> ModelSpec:
+        return self.models.get(model, ModelSpec())
 
-    def changed(self, model: str, **change: object) -> "Wanted":
+    def changed(self, model: str, **change: object) -> "DesiredState":
         """The same with a change of one model's wish, one generation on."""
-        wish = Wish.model_validate(self.of(model).model_dump() | change)
-        return Wanted(generation=self.generation + 1, models={**self.models, model: wish})
+        wish = ModelSpec.model_validate(self.of(model).model_dump() | change)
+        return DesiredState(generation=self.generation + 1, models={**self.models, model: wish})
 
 
 class StateFile:
@@ -83,12 +83,12 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self) -> Wanted:
+    def read(self) -> DesiredState:
         """What the file says; all defaults where there is no file. Raises BadState, naming the field."""
         try:
-            return Wanted.model_validate_json(self.path.read_bytes())
+            return DesiredState.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
-            return Wanted()
+            return DesiredState()
         except OSError as error:
             raise BadState(f"{self.path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
@@ -104,7 +104,7 @@ class StateFile:
             return 0, 0, 0
         return found.st_mtime_ns, found.st_ino, found.st_size
 
-    def change(self, change: Callable[[Wanted], Wanted]) -> Wanted:
+    def change(self, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
         """Reads, changes and writes under a lock. Raises BadState where the file cannot be read or written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from service.model_store.manifest import (
     Manifest,
     read_manifest,
 )
-from service.model_store.object_store import Bucket, Found
+from service.model_store.object_store import Bucket, ObjectInfo
 
 CARD = "card.md"
 FETCHED = ".fetched.json"
@@ -24,7 +24,7 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 MOST_EXTRAS = 32
 
-Listed = Mapping[str, Found]
+Listed = Mapping[str, ObjectInfo]
 """The objects of one version, by file name."""
 
 HINT = "Upload the version again, its manifest last; the version before stays in use."
@@ -72,7 +72,7 @@ class _Version:
         self._where = where
         self._listed = listed
         self._folder = folder
-        self.fetched: dict[str, Found] = {}
+        self.fetched: dict[str, ObjectInfo] = {}
 
     def download(self, name: str, limit_bytes: int) -> str:
         """Copies one object and gives its sha256. What has more bytes than allowed, or than listed, is cut off."""
@@ -111,7 +111,7 @@ class _Version:
 
     def _announced(self, name: str) -> int:
         """A listed file's bytes. A link could lead to any file of this machine, and a pipe has no end."""
-        if not self._listed[name].ordinary:
+        if not self._listed[name].is_regular_file:
             raise self._broken(f"{name} is a link or no ordinary file: put the file itself there")
         return self._listed[name].bytes
 
@@ -131,19 +131,19 @@ def _named(manifest: Manifest) -> Iterator[_Named]:
 
 def _extras(listed: Listed) -> list[str]:
     """The card and images, as far as they are ordinary files within bounds; nothing depends on them."""
-    small = sorted(name for name, found in listed.items() if found.ordinary and found.bytes <= TEXT_LIMIT_BYTES)
+    small = sorted(name for name, found in listed.items() if found.is_regular_file and found.bytes <= TEXT_LIMIT_BYTES)
     return [name for name in small if name == CARD or name.endswith(".png")][:MOST_EXTRAS]
 
 
-def _remember(folder: Path, fetched: Mapping[str, Found]) -> None:
+def _remember(folder: Path, fetched: Mapping[str, ObjectInfo]) -> None:
     (folder / FETCHED).write_text(json.dumps(fetched), encoding="utf-8")
 
 
-def _remembered(folder: Path) -> dict[str, Found]:
+def _remembered(folder: Path) -> dict[str, ObjectInfo]:
     """What was fetched into the folder; nothing where that cannot be told."""
     try:
         fetched = json.loads((folder / FETCHED).read_text(encoding="utf-8"))
-        return {name: Found(*found) for name, found in fetched.items()}
+        return {name: ObjectInfo(*found) for name, found in fetched.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

@@ -123,7 +123,7 @@ class ExtraGraph(File):
     parity: Parity | None = None
 
 
-class Division(_Part):
+class SplitSpec(_Part):
     """How a training run divided its images, so that those which the network never learnt are found again by `seed`.
 
     `validation` of the training images (below 1: that share of them) were held out; `limit` is the most that were
@@ -147,7 +147,7 @@ class Provenance(_Part):
     dataset: str | None = None
     dataset_note: str | None = None
     seed: int | None = None
-    division: Division | None = None
+    division: SplitSpec | None = None
     libraries: dict[str, str] = {}
 
 
@@ -183,7 +183,7 @@ class Manifest(_Part):
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
-    path = plain_file(folder, FILE_NAME, MANIFEST_LIMIT_BYTES)
+    path = safe_path(folder, FILE_NAME, MANIFEST_LIMIT_BYTES)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -194,7 +194,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BrokenVersion(f"{path} is not a valid manifest: {where}: {first['msg']}.") from error
 
 
-def plain_file(folder: Path, name: str, limit_bytes: int) -> Path:
+def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
     """The path of an ordinary file of the folder.
 
     Raises BrokenVersion for one that is missing, larger than allowed, no ordinary file (a pipe or device could be read

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from service.errors import BrokenVersion, ConvoyError
 from service.model_store import manifest
 from service.model_store.download import FILE_NAME, Listed, fetch_version, is_fetched
-from service.model_store.object_store import Bucket, BucketUnreachable, Found, ObjectRefused
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused
 from service.model_store.repository import MODEL_NAME, VERSION, Repository
 from service.observability import logs
 
@@ -37,7 +37,7 @@ class _Problem(BaseModel):
 
     reason: str
     hint: str
-    listed: dict[str, Found] = {}
+    listed: dict[str, ObjectInfo] = {}
 
 
 class _State(BaseModel):
@@ -120,7 +120,7 @@ class BucketMirror:
 
     def _versions_there(self) -> dict[str, Listed]:
         """The bucket's versions as "name/version", newest first, with their files; nothing else of it is looked at."""
-        versions: dict[str, dict[str, Found]] = {}
+        versions: dict[str, dict[str, ObjectInfo]] = {}
         for path, found in self._bucket.listing().items():
             where, _, file = path.rpartition("/")
             if FILE_NAME.fullmatch(file) and _is_version(where):

@@ -39,12 +39,12 @@ class ObjectRefused(ConvoyError):
     hint = "Grant the service's credentials the right to read the object."
 
 
-class Found(NamedTuple):
-    """One listed object. `tag` differs when it was written anew; `ordinary` is a file, and not a link to one."""
+class ObjectInfo(NamedTuple):
+    """One listed object. `tag` differs when it was written anew; `is_regular_file` is a file, and not a link to one."""
 
     bytes: int
     tag: str
-    ordinary: bool = True
+    is_regular_file: bool = True
 
 
 class FileSystem(Protocol):
@@ -83,7 +83,7 @@ class Bucket:
         self._root = root
         self._find_options = find_options or {}
 
-    def listing(self) -> dict[str, Found]:
+    def listing(self) -> dict[str, ObjectInfo]:
         """Every object's path below the URL, its size and tag, from one listing. Raises BucketUnreachable."""
         try:
             found = self._files.find(self._root, detail=True, **self._find_options)
@@ -144,10 +144,10 @@ def _checked_scheme(url: str) -> str:
     return parts.scheme
 
 
-def _found(info: Mapping[str, Any]) -> Found:
+def _found(info: Mapping[str, Any]) -> ObjectInfo:
     tag = next((str(info[key]) for key in TAGS if info.get(key)), "")
-    ordinary = info.get("type", "file") == "file" and not info.get("islink", False)
-    return Found(int(info["size"] or 0), tag, ordinary)
+    is_regular_file = info.get("type", "file") == "file" and not info.get("islink", False)
+    return ObjectInfo(int(info["size"] or 0), tag, is_regular_file)
 
 
 def _reason(error: Exception) -> str:

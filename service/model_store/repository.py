@@ -11,8 +11,8 @@ from service.model_store.manifest import (
     File,
     Manifest,
     Variant,
-    plain_file,
     read_manifest,
+    safe_path,
     sha256_of,
 )
 
@@ -117,7 +117,7 @@ def _folders(path: Path) -> list[str]:
 
 
 def _checked(folder: Path, file: File, limit_bytes: int) -> Path:
-    path = plain_file(folder, file.file, limit_bytes)
+    path = safe_path(folder, file.file, limit_bytes)
     try:
         found = sha256_of(path)
     except OSError as error:

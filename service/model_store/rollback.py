@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.errors import UnknownModel, UnknownVersion
-from service.model_store.desired_state import Latest, Specific, StateFile, Wanted
+from service.model_store.desired_state import DesiredState, Latest, Specific, StateFile
 from service.model_store.repository import Repository
 
 
@@ -76,8 +76,8 @@ def prune(repository: Repository, state: StateFile | None, model: str, keep: int
         yield f"{model} {number}: removed"
 
 
-def _wanted(state: StateFile | None) -> Wanted:
-    return Wanted() if state is None else state.read()
+def _wanted(state: StateFile | None) -> DesiredState:
+    return DesiredState() if state is None else state.read()
 
 
 def _versions(repository: Repository, model: str) -> list[int]:
@@ -87,7 +87,7 @@ def _versions(repository: Repository, model: str) -> list[int]:
     return numbers
 
 
-def _default(numbers: list[int], wanted: Wanted, model: str) -> int:
+def _default(numbers: list[int], wanted: DesiredState, model: str) -> int:
     """The version that answers, as far as the disk and the state file tell."""
     versions = wanted.of(model).versions
     asked_for = [n for n in numbers if n in versions.specific] if isinstance(versions, Specific) else numbers

@@ -7,7 +7,7 @@ from service.model_store.object_store import is_url, open_bucket
 from service.settings import Settings
 
 
-def mirror_of(settings: Settings) -> BucketMirror | None:
+def open_mirror(settings: Settings) -> BucketMirror | None:
     """The mirror of the bucket that CONVOY_MODELS names; None where it names a folder. Raises CannotOpenBucket."""
     if not is_url(settings.models):
         return None
@@ -16,5 +16,5 @@ def mirror_of(settings: Settings) -> BucketMirror | None:
 
 def local_models(settings: Settings) -> Path:
     """The folder to read models from, a bucket's fetched first. Raises CannotOpenBucket or BucketUnreachable."""
-    mirror = mirror_of(settings)
+    mirror = open_mirror(settings)
     return Path(settings.models) if mirror is None else mirror.sync()

@@ -34,7 +34,7 @@ class JsonLines(logging.Formatter):
             return json.dumps({key: str(value) for key, value in line.items()})
 
 
-class Sampler:
+class LogRateLimiter:
     """Lets `per_s` lines a second through, evenly, and counts the others; all of them when that is 0."""
 
     def __init__(self, per_s: int) -> None:

@@ -22,7 +22,7 @@ MORE_THAN_ANYBODY = 2**62
 BYTES = 8
 
 
-class Crowd:
+class ConnectionCounts:
     """How many connections each worker has: a few integers in a file that all of them map into memory.
 
     Each writes its own only, and a stale one costs a connection no more than `GRACE_S`, so there are no locks.
@@ -55,14 +55,14 @@ class Acceptor:
         sock: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         connections: Sized,
-        crowd: Crowd,
+        connection_counts: ConnectionCounts,
         is_loading: Callable[[], bool],
     ) -> None:
         """While it is loading, a worker that replaces a dead one leaves all connections to the others."""
         self._sock = sock
         self._protocol = protocol
         self._connections = connections
-        self._crowd = crowd
+        self._connection_counts = connection_counts
         self._is_loading = is_loading
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
@@ -77,7 +77,7 @@ class Acceptor:
         To be called when one has gone, too: of eight clients that came right after others, who had left, one worker
         often got six to eight.
         """
-        self._crowd.tell(ABSENT if self._is_closed or self._is_loading() else self._count())
+        self._connection_counts.tell(ABSENT if self._is_closed or self._is_loading() else self._count())
 
     def close(self) -> None:
         """Takes no more. May be called again when the socket is closed."""
@@ -99,16 +99,16 @@ class Acceptor:
 
     def _on_waiting(self) -> None:
         if self._others_come_first():
-            self._stand_back(GRACE_S)
+            self._pause_accepting(GRACE_S)
             return
         for _ in range(AT_ONCE):
             if not self._accept() or self._others_come_first():
                 return  # and come again at once, should more be waiting
 
     def _others_come_first(self) -> bool:
-        return self._crowd.has_more_than_others(MORE_THAN_ANYBODY if self._is_loading() else self._count())
+        return self._connection_counts.has_more_than_others(MORE_THAN_ANYBODY if self._is_loading() else self._count())
 
-    def _stand_back(self, seconds: float) -> None:
+    def _pause_accepting(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock.fileno())
         self._pause = self._loop.call_later(seconds, self._come_back)
 
@@ -126,7 +126,7 @@ class Acceptor:
             return False  # another worker took it, or the client is gone
         except OSError as error:
             logs.event(logging.ERROR, "connections cannot be taken", reason=str(error))
-            self._stand_back(EXHAUSTED_PAUSE_S)
+            self._pause_accepting(EXHAUSTED_PAUSE_S)
             return False
         connection.setblocking(False)
         opening = self._loop.create_task(self._open(connection))

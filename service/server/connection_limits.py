@@ -18,8 +18,8 @@ from service.api.http.errors import STATUS, as_json
 from service.api.http.responses import json_bytes
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
 from service.observability import logs
-from service.server.write_coalescing import JoinedWrites
-from service.server.write_timeout import Uptake
+from service.server.write_coalescing import CoalescingTransport
+from service.server.write_timeout import SlowReaderGuard
 from service.settings import Settings
 
 MAX_HEADERS = 128
@@ -77,8 +77,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
-        self._uptake = Uptake(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)
-        self._writes = JoinedWrites(transport, self.loop, self._uptake.watch)
+        self._uptake = SlowReaderGuard(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)
+        self._writes = CoalescingTransport(transport, self.loop, self._uptake.watch)
         super().connection_made(self._writes)  # type: ignore[arg-type]
         self._wait_for(HEAD)
 

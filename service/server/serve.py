@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 from service.api.auth.api_keys import Keyring
 from service.errors import ConvoyError
-from service.model_store.source import mirror_of
+from service.model_store.source import open_mirror
 from service.observability import logs
 from service.settings import Settings, misspelt
 from service.workers.supervisor import Supervisor
-from service.workers.worker_status import Board
+from service.workers.worker_status import WorkerStatusStore
 
 BACKLOG = 2048
 SHARED_MEMORY = "/dev/shm"
@@ -32,7 +32,7 @@ def serve(settings: Settings) -> bool:
     for name, meant in misspelt(os.environ).items():
         logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=meant)
     # A bucket that cannot be opened, or keys that cannot be read, are told before any worker starts.
-    mirror_of(settings)
+    open_mirror(settings)
     Keyring(settings.keys, settings.keys_file)
     with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-", dir=_in_memory()) as folder:
         host, port = sock.getsockname()[:2]
@@ -41,8 +41,8 @@ def serve(settings: Settings) -> bool:
         if settings.workers == 1:
             work(sock, 0)
             return True
-        board = Board(Path(folder), workers=settings.workers)
-        return Supervisor(work, sock, board, settings.workers, settings.drain_timeout_s).run()
+        status_store = WorkerStatusStore(Path(folder), workers=settings.workers)
+        return Supervisor(work, sock, status_store, settings.workers, settings.drain_timeout_s).run()
 
 
 def _in_memory() -> str | None:

@@ -21,12 +21,12 @@ from service.app import LAST_BATCHES_S, LAST_SPANS_S, create_app
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import StateFile
 from service.observability import logs
-from service.server.acceptor import Acceptor, Crowd
+from service.server.acceptor import Acceptor, ConnectionCounts
 from service.server.connection_limits import LimitedProtocol, Limits
 from service.settings import Settings, split
-from service.workers.listen_filter import turn_away
+from service.workers.listen_filter import drop_new_connections
 from service.workers.shutdown_state import Lifecycle
-from service.workers.worker_status import Board
+from service.workers.worker_status import WorkerStatusStore
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it, for as
 # long as a busy client takes to send one. Once all have gone, nothing is waited for.
@@ -44,20 +44,25 @@ class Server(uvicorn.Server):
     """A uvicorn server that tells `lifecycle` how far its stop has come, and does not outlive process `parent`."""
 
     def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, registry: Registry, parent: int, crowd: Crowd
+        self,
+        config: uvicorn.Config,
+        lifecycle: Lifecycle,
+        registry: Registry,
+        parent: int,
+        connection_counts: ConnectionCounts,
     ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._registry = registry
         self._parent = parent
-        self._crowd = crowd
+        self._connection_counts = connection_counts
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
         connections = self.server_state.connections
         self._acceptors = [
-            Acceptor(sock, self._protocol, connections, self._crowd, self._registry.is_loading)
+            Acceptor(sock, self._protocol, connections, self._connection_counts, self._registry.is_loading)
             for sock in sockets or []
         ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
@@ -77,20 +82,20 @@ class Server(uvicorn.Server):
             acceptor.close()
         for listener in sockets or []:
             if self._parent == os.getpid():  # alone; where it is one of several, the others may stay
-                turn_away(listener)
-            await self._accept_the_last(listener)
+                drop_new_connections(listener)
+            await self._drain_backlog(listener)
         self._lifecycle.closing = True
-        await self._hear_the_last()
+        await self._drain_connections()
         await super().shutdown(sockets)
 
-    async def _hear_the_last(self) -> None:
+    async def _drain_connections(self) -> None:
         """Answers what still comes over open connections, each of which ends with its next answer."""
         for _ in range(round(LAST_REQUEST_GRACE_S / LOOK_EVERY_S)):
             if not self.server_state.connections:
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _accept_the_last(self, listener: socket.socket) -> None:
+    async def _drain_backlog(self, listener: socket.socket) -> None:
         """Takes the connections that the kernel has completed and the loop has not seen, for closing resets them; and
         closes in the very moment when there are none."""
         while True:
@@ -124,10 +129,10 @@ def work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slo
     gc.set_threshold(*GC_THRESHOLDS)
     # Beside a busy thread the event loop would wait 5 ms, Python's default, each time it needs the interpreter.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    malloc.keep_freed()
+    malloc.configure()
     logs.set_up(settings.log_level, **({"worker": slot} if settings.workers > 1 else {}))
     state = StateFile(settings.state or folder / "state.json")
-    app = create_app(settings, Board(folder, slot, settings.workers), state)
+    app = create_app(settings, WorkerStatusStore(folder, slot, settings.workers), state)
     gc.freeze()  # libraries and routes stay to the end
     config = uvicorn.Config(
         app,
@@ -142,10 +147,10 @@ def work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slo
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
     )
-    crowd = Crowd(folder / "connections", slot, settings.workers)
-    Server(config, app.state.lifecycle, app.state.registry, parent, crowd).run(sockets=[sock])
+    connection_counts = ConnectionCounts(folder / "connections", slot, settings.workers)
+    Server(config, app.state.lifecycle, app.state.registry, parent, connection_counts).run(sockets=[sock])
     # An ordinary end would wait for the thread of what is still at work.
-    cut_off = partial(_cut_off, folder if parent == os.getpid() else None)
+    cut_off = partial(_force_exit, folder if parent == os.getpid() else None)
     if app.state.lifecycle.gave_up:
         cut_off(1, "a model is still at work; it is cut off")
     if loaded := app.state.registry.being_loaded:
@@ -154,7 +159,7 @@ def work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slo
         cut_off(0, "an explanation is still being made; it is cut off")
 
 
-def _cut_off(own: Path | None, code: int, what: str, **fields: str) -> NoReturn:
+def _force_exit(own: Path | None, code: int, what: str, **fields: str) -> NoReturn:
     """Ends the process now, with 0 where nobody waits for an answer; `own` is a folder that only it would remove."""
     logs.event(logging.ERROR if code else logging.WARNING, what, **fields)
     if own is not None:

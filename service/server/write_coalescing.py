@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class JoinedWrites:
+class CoalescingTransport:
     """A transport that writes at the end of the loop's turn what was written in the turn. `left` hears of bytes that
     are not out yet when it is closed: it stays open for them."""
 

@@ -17,7 +17,7 @@ CHECK_AGAIN_S = 1.0
 RESET = struct.pack("ii", 1, 0)  # what the kernel still holds for the client is dropped with the connection
 
 
-class Uptake:
+class SlowReaderGuard:
     """Of one connection. It may leave bytes waiting for `patience_s`, and a second longer for every `bytes_per_s` of
     them that it takes; then it is reset, with a line in the log."""
 

@@ -10,7 +10,7 @@ SO_ATTACH_FILTER = 26
 BPF_RETURN, DROP = 0x06, 0
 
 
-def turn_away(sock: socket.socket) -> None:
+def drop_new_connections(sock: socket.socket) -> None:
     """From now on Linux drops whoever knocks at the socket, for all processes that share it; who waits is kept.
 
     Else one is let in now and then between the last `accept` and the closing, which resets its connection: one stop in

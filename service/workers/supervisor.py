@@ -12,8 +12,8 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from service.observability import logs
-from service.workers.listen_filter import turn_away
-from service.workers.worker_status import Board
+from service.workers.listen_filter import drop_new_connections
+from service.workers.worker_status import WorkerStatusStore
 
 # A worker that dies sooner than this after its start is replaced only after a pause, doubled each time.
 STABLE_S = 10.0
@@ -27,10 +27,12 @@ Target = Callable[[socket.socket, int], None]
 class Supervisor:
     """Runs `target(socket, slot)` in each of `workers` processes."""
 
-    def __init__(self, target: Target, sock: socket.socket, board: Board, workers: int, drain_timeout_s: float) -> None:
+    def __init__(
+        self, target: Target, sock: socket.socket, status_store: WorkerStatusStore, workers: int, drain_timeout_s: float
+    ) -> None:
         self._target = target
         self._sock = sock
-        self._board = board
+        self._status_store = status_store
         self._drain_timeout_s = drain_timeout_s
         self._slots = [_Slot(number) for number in range(workers)]
         self._wake_reader, self._wake_writer = os.pipe()
@@ -65,11 +67,11 @@ class Supervisor:
     def _bury_dead(self) -> None:
         for slot in self._slots:
             if slot.process is not None and not slot.process.is_alive():
-                self._board.bury(slot.number, slot.process.pid or 0)
+                self._status_store.absorb_dead_worker(slot.number, slot.process.pid or 0)
                 slot.ended()
 
     def _stop(self) -> bool:
-        turn_away(self._sock)
+        drop_new_connections(self._sock)
         self._sock.close()  # the workers close theirs; then nobody can connect any more
         alive = [slot.process for slot in self._slots if slot.process is not None]
         for process in alive:

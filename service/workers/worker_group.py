@@ -11,19 +11,19 @@ from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import Counted, families_of, key_of
 from service.observability.version_metrics import version_metrics
-from service.workers.worker_status import Board, Sums
+from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
 ASK_EVERY_S = 0.02
 REFRESH_S = 1.0
 
 
-class Fleet:
+class WorkerGroup:
     """The workers' common side of the registry. With one worker the same code has nobody else to ask."""
 
     def __init__(
         self,
         state: StateFile,
-        board: Board,
+        status_store: WorkerStatusStore,
         registry: Registry,
         repository: Repository,
         metrics: Metrics,
@@ -32,7 +32,7 @@ class Fleet:
     ) -> None:
         """`timeout_s` is what a change may take until all have carried it out; `mirror` fetches from a bucket."""
         self._state = state
-        self._board = board
+        self._status_store = status_store
         self._registry = registry
         self._repository = repository
         self._metrics = metrics
@@ -54,7 +54,7 @@ class Fleet:
         try:
             self._registry.get(model)
         except (UnknownModel, NotReady):
-            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.problems.of(model)}") from None
+            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.failures.of(model)}") from None
         if others := self._others_problems(model):
             raise NotEverywhere(f"'{model}' cannot be loaded by {', '.join(others)}.")
 
@@ -66,9 +66,9 @@ class Fleet:
     def not_ready_because(self) -> dict[str, str]:
         """Empty when every worker is ready; otherwise what is missing, here or in another one."""
         reasons = self._reasons()
-        if self._board.workers == 1:
+        if self._status_store.workers == 1:
             return reasons
-        for slot, notice in enumerate(self._board.notices()):
+        for slot, notice in enumerate(self._status_store.notices()):
             if notice is None:
                 reasons[f"worker {slot}"] = "It is starting, or does not answer."
             elif notice.reasons:
@@ -86,12 +86,12 @@ class Fleet:
 
     def post(self, generation: int) -> None:
         """Puts this worker's sums and state on the board; whoever sees the state as fresh finds fresh sums too."""
-        self._board.post_sums(self._own_sums())
-        self._board.post(generation, self._reasons(), self._registry.problems.all())
+        self._status_store.post_sums(self._own_sums())
+        self._status_store.post(generation, self._reasons(), self._registry.failures.all())
 
     def asked(self) -> int:
         """Differs after another worker has asked for a `post`."""
-        return self._board.asked()
+        return self._status_store.asked()
 
     def index(self) -> list[IndexEntry]:
         """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
@@ -108,28 +108,30 @@ class Fleet:
             return reasons | {"bucket": self._mirror.error}
         return reasons
 
-    def say_goodbye(self) -> None:
+    def flush_totals(self) -> None:
         """The last sums of a worker that ends."""
-        self._board.post_sums(self._own_sums())
+        self._status_store.post_sums(self._own_sums())
 
-    async def _all_sums(self) -> Sums:
-        if self._board.workers > 1:
+    async def _all_sums(self) -> WorkerTotals:
+        if self._status_store.workers > 1:
             await self._refresh()
         own = self._own_sums()
-        self._board.post_sums(own)  # before anybody sees them: should this worker die, no sum goes back
-        return own if self._board.workers == 1 else own.plus(self._board.sums_of_others())
+        self._status_store.post_sums(own)  # before anybody sees them: should this worker die, no sum goes back
+        return own if self._status_store.workers == 1 else own.plus(self._status_store.sums_of_others())
 
     async def _refresh(self) -> None:
         """Until every worker has told its sums as of now; one that does not in time is taken as it last was."""
-        asked_s = self._board.ask()
-        while any(notice is not None and notice.written_s < asked_s for notice in self._board.notices()):
+        asked_s = self._status_store.ask()
+        while any(notice is not None and notice.written_s < asked_s for notice in self._status_store.notices()):
             if time.monotonic() - asked_s > REFRESH_S:
                 return
             await asyncio.sleep(ASK_EVERY_S)
 
-    def _own_sums(self) -> Sums:
+    def _own_sums(self) -> WorkerTotals:
         loaded = (one for versions in self._registry.all() for one in versions)
-        return Sums(self._metrics.families(), {key_of(one.model, one.version): one.statistics for one in loaded})
+        return WorkerTotals(
+            self._metrics.families(), {key_of(one.model, one.version): one.statistics for one in loaded}
+        )
 
     async def _change(self, model: str, **change: object) -> None:
         wanted = await asyncio.to_thread(self._state.change, lambda now: now.changed(model, **change))
@@ -141,11 +143,13 @@ class Fleet:
 
     def _behind(self, generation: int) -> list[str]:
         """The workers that have not carried out that generation of the state file."""
-        notices = enumerate(self._board.notices())
+        notices = enumerate(self._status_store.notices())
         return [f"worker {slot}" for slot, notice in notices if notice is None or notice.generation < generation]
 
     def _others_problems(self, model: str) -> list[str]:
         """Workers with versions of the model that they could not load though this one could, and why."""
-        own = self._registry.problems.of(model)
-        told = ((slot, notice.problems.get(model, "")) for slot, notice in enumerate(self._board.notices()) if notice)
+        own = self._registry.failures.of(model)
+        told = (
+            (slot, notice.failures.get(model, "")) for slot, notice in enumerate(self._status_store.notices()) if notice
+        )
         return [f"worker {slot} ({why.removesuffix('.')})" for slot, why in told if why not in ("", own)]

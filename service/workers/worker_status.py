@@ -22,7 +22,7 @@ BURIED_REMEMBERED = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class WorkerStatus:
     """How one worker is: what of the state file it has carried out, why it is not ready, and what is wrong by model."""
 
     slot: int
@@ -30,22 +30,22 @@ class Notice:
     generation: int
     reasons: dict[str, str]
     written_s: float
-    problems: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Sums:
+class WorkerTotals:
     """What a worker has counted since it started. `buried` names the files of the dead that are in here already."""
 
     families: Families = field(default_factory=dict)
     counted: Counted = field(default_factory=dict)
     buried: list[str] = field(default_factory=list)
 
-    def plus(self, other: "Sums") -> "Sums":
-        return Sums(plus(self.families, other.families), plus_counted(self.counted, other.counted), self.buried)
+    def plus(self, other: "WorkerTotals") -> "WorkerTotals":
+        return WorkerTotals(plus(self.families, other.families), plus_counted(self.counted, other.counted), self.buried)
 
 
-class Board:
+class WorkerStatusStore:
     """The notice board in `folder` as the worker in `slot` of `workers` sees it."""
 
     def __init__(self, folder: Path, slot: int = 0, workers: int = 1) -> None:
@@ -54,9 +54,9 @@ class Board:
         self.workers = workers
         self._fails = False
 
-    def post(self, generation: int, reasons: dict[str, str], problems: dict[str, str] | None = None) -> None:
+    def post(self, generation: int, reasons: dict[str, str], failures: dict[str, str] | None = None) -> None:
         """Tells how this worker is, as of now."""
-        notice = Notice(self._slot, os.getpid(), generation, reasons, time.monotonic(), problems or {})
+        notice = WorkerStatus(self._slot, os.getpid(), generation, reasons, time.monotonic(), failures or {})
         self._write(f"worker-{self._slot}.json", notice)
 
     def ask(self) -> float:
@@ -72,40 +72,40 @@ class Board:
         except FileNotFoundError:
             return 0
 
-    def notices(self) -> list[Notice | None]:
+    def notices(self) -> list[WorkerStatus | None]:
         """Every worker's last notice, by slot; None for one that never wrote, is dead, or has been silent."""
         return [self._notice(slot) for slot in range(self.workers)]
 
-    def post_sums(self, sums: Sums) -> None:
+    def post_sums(self, sums: WorkerTotals) -> None:
         """Tells what this worker has counted; with nobody else to add it up, nothing is written."""
         if self.workers > 1:
             self._write(_sums_file(self._slot, os.getpid()), sums)
 
-    def sums_of_others(self) -> Sums:
+    def sums_of_others(self) -> WorkerTotals:
         """What all other workers have counted, the dead included; gauges of the living only."""
         own = _sums_file(self._slot, os.getpid())
         living = {_sums_file(n.slot, n.pid) for n in self.notices() if n is not None}
         found = {path.name: sums for path in self._folder.glob("sums-*.json") if (sums := _read_sums(path)) is not None}
-        total = _read_sums(self._folder / "buried.json") or Sums()  # after the others: what vanishes is in here
+        total = _read_sums(self._folder / "buried.json") or WorkerTotals()  # after the others: what vanishes is in here
         for name, sums in found.items():
             if name != own and name not in total.buried:
                 total = total.plus(sums if name in living else _left_behind(sums))
         return total
 
-    def bury(self, slot: int, pid: int) -> None:
+    def absorb_dead_worker(self, slot: int, pid: int) -> None:
         """Moves what a dead worker had counted to the sums of all the dead. Only the supervisor does this."""
         path = self._folder / _sums_file(slot, pid)
         sums = _read_sums(path)
         if sums is not None:
-            all_dead = _read_sums(self._folder / "buried.json") or Sums()
+            all_dead = _read_sums(self._folder / "buried.json") or WorkerTotals()
             total = all_dead.plus(_left_behind(sums))
             total.buried = [*all_dead.buried, path.name][-BURIED_REMEMBERED:]
             if self._write("buried.json", total):
                 path.unlink()
 
-    def _notice(self, slot: int) -> Notice | None:
+    def _notice(self, slot: int) -> WorkerStatus | None:
         try:
-            notice = Notice(**orjson.loads((self._folder / f"worker-{slot}.json").read_bytes()))
+            notice = WorkerStatus(**orjson.loads((self._folder / f"worker-{slot}.json").read_bytes()))
         except FileNotFoundError:
             return None
         return notice if time.monotonic() - notice.written_s < SILENT_S and _alive(notice.pid) else None
@@ -139,8 +139,8 @@ def _sums_file(slot: int, pid: int) -> str:
     return f"sums-{slot}-{pid}.json"
 
 
-def _left_behind(sums: Sums) -> Sums:
-    return Sums(without_gauges(sums.families), sums.counted)
+def _left_behind(sums: WorkerTotals) -> WorkerTotals:
+    return WorkerTotals(without_gauges(sums.families), sums.counted)
 
 
 def _alive(pid: int) -> bool:
@@ -151,10 +151,10 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _read_sums(path: Path) -> Sums | None:
+def _read_sums(path: Path) -> WorkerTotals | None:
     try:
         given = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     counted = {key: Statistics.from_json(value) for key, value in given["counted"].items()}
-    return Sums(given["families"], counted, given["buried"])
+    return WorkerTotals(given["families"], counted, given["buried"])

@@ -21,13 +21,13 @@ import click
 import numpy as np
 
 from service.batch_jobs.decode_processes import decoded_in_order
-from service.batch_jobs.decode_worker import Recipe
+from service.batch_jobs.decode_worker import DecodeSpec
 from service.batch_jobs.find_images import ImageFile, find_images
 from service.batch_jobs.job import Job, fastest_batch, run
 from service.batch_jobs.sharding import WHOLE
 from service.cores import usable_cores
 from service.loaded_models.loaded_version import load
-from service.model_store.desired_state import Wish
+from service.model_store.desired_state import ModelSpec
 from service.model_store.repository import Repository, VersionFolder
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -53,7 +53,7 @@ def own_children(workers: int) -> ProcessPoolExecutor:
 
 
 def decode(images: list[ImageFile], folder: VersionFolder) -> None:
-    workers, recipe = usable_cores(), Recipe(folder.manifest.input, folder.manifest.preprocessing, 10**9)
+    workers, recipe = usable_cores(), DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, 10**9)
     with own_children(workers) as pool:
         for _ in decoded_in_order(pool, workers, images, recipe):
             pass
@@ -61,7 +61,7 @@ def decode(images: list[ImageFile], folder: VersionFolder) -> None:
 
 def infer(count: int, folder: VersionFolder, settings: Settings) -> None:
     """In the batches that the job takes."""
-    served = load(folder, Wish(), settings, Metrics())
+    served = load(folder, ModelSpec(), settings, Metrics())
     size = fastest_batch(served.batch_ms)
     batch = np.random.default_rng(0).integers(0, 255, (size, *folder.manifest.input.shape), np.uint8)
     for _ in range(0, count, size):

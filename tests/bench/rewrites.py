@@ -73,11 +73,11 @@ def _rows(path: Path) -> Iterator[str]:
 
 def _improving(count: int) -> Callable[[onnx.ModelProto], None]:
     """What an export does to a graph, with the first `count` of the rewrites that only save time."""
-    from training.export.graph.editor import Graph, mend
+    from training.export.graph.editor import Graph, fix_conversion
     from training.export.graph.optimize import FASTER
 
     def improve(model: onnx.ModelProto) -> None:
-        mend(model)
+        fix_conversion(model)
         for rewrite in FASTER[:count]:
             rewrite(Graph(model))
             Graph(model).prune()

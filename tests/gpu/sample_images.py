@@ -49,7 +49,7 @@ def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
     from training.recipes import find_recipe
 
     recipe = find_recipe(model)
-    test = datasets.load(dataset, wanted=load_dataset._wanted(recipe)).test
+    test = datasets.load(dataset, wanted=load_dataset._wanted(recipe, None)).test
     chosen = np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).astype(int))
     file = folder / f"{model}.zip"
     with zipfile.ZipFile(file, "w") as packed:

@@ -17,7 +17,7 @@ from service.model_store.manifest import read_manifest
 from tests.normalised import normalised
 from training.architectures import ARCHITECTURES
 from training.cli import main
-from training.fit.distributed.rendezvous import Gone
+from training.fit.distributed.rendezvous import PeerLost
 from training.runs.run_folder import Run
 
 pytestmark = [
@@ -161,7 +161,7 @@ def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path)
     second.kill()
     code, last = ended(first)
     assert ended(second)[0] == -signal.SIGKILL
-    assert code == Gone.exit_code == 4, "so that a Job knows it from a mistake"
+    assert code == PeerLost.exit_code == 4, "so that a Job knows it from a mistake"
     assert last.startswith("Error: ")
     assert "Process 1 of 2 has gone" in last or "Another process has gone" in last
     assert last.endswith("with --resume, in all processes.")

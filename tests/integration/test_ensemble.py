@@ -10,7 +10,7 @@ from onnx import version_converter
 
 from service.inference.session import Session
 from service.loaded_models.verify import verify
-from service.model_store.manifest import Division, Preprocessing, read_manifest, sha256_of, write_manifest
+from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, sha256_of, write_manifest
 from service.model_store.repository import Repository
 from tests.folders import COLOURS, fill
 from tests.versions import write_version
@@ -102,7 +102,7 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
 
 
 def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
-    of_photos(root, {"seed": 3, "division": Division(validation=0.1, test_share=0.3)})
+    of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
     photos = fill(tmp_path / "photos", *COLOURS, count=20)
     _, test = split_off(list_images(photos).train, 0.3, seed=3)
     for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
@@ -113,7 +113,7 @@ def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(ro
 
 
 def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
-    of_photos(root, {"seed": 3, "division": Division(validation=0.1, test_share=0.3)})
+    of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
     second = root / "pets" / "2"
     manifest = read_manifest(second)
     provenance = manifest.provenance.model_copy(update={"seed": 4})

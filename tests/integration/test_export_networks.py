@@ -18,7 +18,7 @@ from service.loaded_models.verify import verify
 from service.model_store.repository import Repository, VersionFolder
 from tests.images import image_bytes
 from training.analysis import evaluate
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.export.exporter import export, options_for
 from training.export.feature_maps import add_features
@@ -131,11 +131,11 @@ def test_evaluate_measures_the_version_and_the_run_alike(run: Run, tmp_path: Pat
     version = publish(run.folder, tmp_path)
     accuracy = run.metrics()["test"]["accuracy"]
     for source in (version.path, run.folder):
-        lines = list(evaluate.report(source, None, Place(), "float32"))
+        lines = list(evaluate.report(source, None, DataOptions(), "float32"))
         assert lines[0].startswith(f"accuracy {accuracy:.4f} over 1,000 test images")
         assert [line.split()[0] for line in lines[1:]] == ["X", "O"]
     with pytest.raises(TrainingError, match="has no int8 graph; it has float32"):
-        list(evaluate.report(version.path, None, Place(), "int8"))
+        list(evaluate.report(version.path, None, DataOptions(), "int8"))
 
 
 def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, tmp_path: Path) -> None:

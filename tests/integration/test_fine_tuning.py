@@ -12,7 +12,7 @@ from keras import layers
 from tests.images import image_bytes
 from tests.unit.training.architectures.test_keras_applications import base_of, cached
 from training.architectures.keras_applications import APPLICATIONS, SIGNED
-from training.data.load_dataset import Place, for_resuming
+from training.data.load_dataset import DataOptions, for_resuming
 from training.errors import TrainingError
 from training.export.exporter import export, options_for
 from training.export.sources import Source, load_network
@@ -74,7 +74,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def whole(tiny_base: Path, folder: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list]:
     lines: list[str] = []
-    place = Place(folder=folder)
+    place = DataOptions(folder=folder)
     run = trainer.train(
         recipe, tmp_path_factory.mktemp("runs"), lines.append, place, weights=tiny_base, tensorboard=True
     )
@@ -122,7 +122,7 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(recipe, tmp_path, stop, Place(folder=folder), weights=tiny_base, tensorboard=True)
+        trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base, tensorboard=True)
     interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
     trainer.resume(interrupted, lambda line: None, tensorboard=True)
     expected = weights(whole[0])
@@ -139,7 +139,7 @@ def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_oth
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(recipe, tmp_path, stop, Place(folder=folder), weights=tiny_base)
+        trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base)
     interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
     interrupted.checkpoint_path.unlink()
     with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
@@ -155,7 +155,7 @@ def test_a_run_whose_first_weights_could_not_be_written_is_none(
 
     monkeypatch.setattr("training.runs.checkpoint.save", full)
     with pytest.raises(TrainingError, match="No space left"):
-        trainer.train(recipe, tmp_path, lambda line: None, Place(folder=folder), weights=tiny_base)
+        trainer.train(recipe, tmp_path, lambda line: None, DataOptions(folder=folder), weights=tiny_base)
     assert run_folder.all_of(tmp_path, recipe.name) == []
 
 
@@ -181,9 +181,9 @@ def test_a_small_application_goes_from_its_file_to_the_service(photos: Path, tmp
     weights_file = cached(base_of("MobileNetV3Small"), tmp_path)
     settings = SETTINGS | {"epochs": "2"}
     recipe = with_settings(started_from("keras:MobileNetV3Small", find_recipe("fine-tune")), settings)
-    run = trainer.train(recipe, tmp_path / "runs", lambda line: None, Place(folder=photos), weights=weights_file)
+    run = trainer.train(recipe, tmp_path / "runs", lambda line: None, DataOptions(folder=photos), weights=weights_file)
     assert run.metrics()["test"]["images"] == 18
-    dataset = for_resuming(run, Place())
+    dataset = for_resuming(run, DataOptions())
     source = Source("run of a test", load_network(run.model_path), dataset.labels, dataset, run)
     version = export(source, options_for(source, name="pets", models_dir=tmp_path / "models"), lambda line: None)
     card = (version / "card.md").read_text()

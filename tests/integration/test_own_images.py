@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from service.model_store.manifest import Division, read_manifest
+from service.model_store.manifest import SplitSpec, read_manifest
 from tests.folders import fill
 from training.cli import main
 from training.data.datasets.image_folder import division_digest
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
@@ -71,7 +71,7 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     assert (manifest.preprocessing.resize, manifest.preprocessing.shorter) == ("shorter", 32)
     assert manifest.input.shape == (28, 28, 1)
     digest = division_digest(run.info()["dataset"]["origin"])
-    assert manifest.provenance.division == Division(validation=0.1, test_share=0.2, digest=digest)
+    assert manifest.provenance.division == SplitSpec(validation=0.1, test_share=0.2, digest=digest)
     assert manifest.variants[0].test_accuracy == run.metrics()["test"]["accuracy"]
     card = (version / "card.md").read_text()
     assert "convoy-train run mlp --seed 1" in card
@@ -100,7 +100,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
     recipe = with_settings(find_recipe("mlp"), dict(word.split("=", 1) for word in CROPPED[3::2]) | {"epochs": "3"})
     runs = []
     for workers in (0, 2):
-        place = Place(folder=root / "photos", skip_bad=True, workers=workers)
+        place = DataOptions(folder=root / "photos", skip_bad=True, workers=workers)
         runs.append(trainer.train(recipe, tmp_path, lambda line: None, place, "mixed"))
 
     def stop(line: str) -> None:
@@ -108,7 +108,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(recipe, tmp_path, stop, Place(folder=root / "photos", skip_bad=True), "mixed")
+        trainer.train(recipe, tmp_path, stop, DataOptions(folder=root / "photos", skip_bad=True), "mixed")
     runs.append(trainer.resume(latest_unfinished(tmp_path, "mixed"), lambda line: None))
     first, *others = [keras.models.load_model(run.model_path).get_weights() for run in runs]
     for other in others:

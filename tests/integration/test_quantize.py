@@ -22,8 +22,8 @@ from training.export.quantization import quantize
 from training.export.quantization.measure_latency import BATCH_SIZES, microseconds_per_image
 from training.export.quantization.precision import to_float16, to_int8
 from training.export.quantization.quantize import Asked, is_chosen
-from training.onnx_import.reader import Taken
-from training.onnx_import.wrap import Contract, adapt
+from training.onnx_import.reader import InputSignature
+from training.onnx_import.wrap import ModelInterface, adapt
 
 SHAPE = (24, 24, 1)
 CORNER = 0
@@ -212,8 +212,8 @@ def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_pat
 
 
 def test_a_convolution_in_less_precision_still_takes_bytes_and_gives_float_probabilities(tmp_path: Path) -> None:
-    taken = Taken("data", "float32", "nchw", 3, (SIDE, SIDE), None)
-    contract = Contract(taken, "out", taken.input(None), gives=5, logits=False, scale=1 / 255)
+    taken = InputSignature("data", "float32", "nchw", 3, (SIDE, SIDE), None)
+    contract = ModelInterface(taken, "out", taken.input(None), gives=5, logits=False, scale=1 / 255)
     onnx.save(adapt(foreign_graph(), contract), tmp_path / "a.onnx")
     images = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
     to_int8(tmp_path / "a.onnx", images, tmp_path / "8.onnx", reduce_range=False, method="minmax")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.model_store.manifest import read_manifest
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.export.exporter import export, options_for
 from training.export.sources import open_source
 from training.fit import trainer
@@ -19,10 +19,10 @@ FEW = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "a
 def test_few_epochs_on_few_photos_learn_and_are_published_as_measured(data_dir: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = with_settings(find_recipe("imagenette-resnet18"), FEW)
-    run = trainer.train(recipe, tmp_path / "runs", lines.append, Place(data_dir))
+    run = trainer.train(recipe, tmp_path / "runs", lines.append, DataOptions(data_dir))
     assert run.info()["labels"][0] == "tench"
     assert run.history()[-1]["loss"] < run.history()[0]["loss"]
-    source = open_source(run.folder, None, Place(data_dir))
+    source = open_source(run.folder, None, DataOptions(data_dir))
     version = export(source, options_for(source, name="photos", models_dir=tmp_path / "models"), lines.append)
     manifest = read_manifest(version)
     assert manifest.preprocessing == source.dataset.preprocessing

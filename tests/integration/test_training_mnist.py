@@ -7,7 +7,7 @@ import pytest
 
 from service.model_store.manifest import read_manifest
 from tests.reliability import repeat
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.export.exporter import export, options_for
 from training.export.sources import open_source
 from training.fit import trainer
@@ -22,8 +22,8 @@ def silent(line: str) -> None:
 def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) -> float:
     """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
     recipe = with_settings(find_recipe("mnist-lenet5"), settings)
-    run = trainer.train(recipe, folder / "runs", silent, Place(data_dir))
-    source = open_source(run.folder, None, Place(data_dir))
+    run = trainer.train(recipe, folder / "runs", silent, DataOptions(data_dir))
+    source = open_source(run.folder, None, DataOptions(data_dir))
     version = export(source, options_for(source, name="digits", models_dir=folder / "models"), silent)
     manifest = read_manifest(version)
     [variant] = manifest.variants

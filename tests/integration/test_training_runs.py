@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.atomic_files import write_whole
+from training.atomic_files import atomic_write
 from training.data.datasets.base import Dataset
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
 from training.recipes import find_recipe
@@ -56,7 +56,7 @@ def silent(line: str) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run that nothing interrupted."""
-    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), silent, Place(note="drawn by the project"))
+    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), silent, DataOptions(note="drawn by the project"))
 
 
 def weights(run: Run) -> list[np.ndarray]:
@@ -134,14 +134,14 @@ def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     """Between the first look at the run and its lock lie minutes, in which the images are loaded."""
     run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"given_note": None}})
     run.checkpoint_path.write_bytes(b"of the other process")
-    load = trainer.inputs.for_resuming
+    load = trainer.load_dataset.for_resuming
 
     def while_the_other_finishes(*given: Any) -> Dataset:
         run.metrics_path.write_text("{}")
         run.checkpoint_path.unlink()
         return load(*given)
 
-    monkeypatch.setattr(trainer.inputs, "for_resuming", while_the_other_finishes)
+    monkeypatch.setattr(trainer.load_dataset, "for_resuming", while_the_other_finishes)
     lines: list[str] = []
     with pytest.raises(TrainingError, match="has finished: there is nothing to resume"):
         trainer.resume(run, lines.append)
@@ -205,7 +205,7 @@ def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(whole: Run, tm
     path = tmp_path / "model.keras"
     path.write_bytes(b"what was there before")
     with files_of_at_most(10_000), pytest.raises(TrainingError, match=r"model\.keras could not be written"):
-        write_whole(path, network.save)
+        atomic_write(path, network.save)
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
     assert path.read_bytes() == b"what was there before"
 

@@ -187,9 +187,9 @@ def test_a_wrong_datatype_is_told(client: triton.InferenceServerClient, binary: 
 
 
 def test_a_wrong_name_is_told(client: triton.InferenceServerClient) -> None:
-    given = triton.InferInput("image", [1, *SHAPE], "UINT8")
+    given = triton.InferInput("pixels", [1, *SHAPE], "UINT8")
     given.set_data_from_numpy(batch(1))
-    with pytest.raises(InferenceServerException, match="no input 'image'; the model takes 'image'"):
+    with pytest.raises(InferenceServerException, match="no input 'pixels'; the model takes 'image'"):
         client.infer(MODEL, [given])
     with pytest.raises(InferenceServerException, match="Only the output 'probabilities'"):
         client.infer(MODEL, tensor(batch(1)), outputs=[triton.InferRequestedOutput("logits")])

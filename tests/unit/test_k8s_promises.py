@@ -18,7 +18,7 @@ from service.observability.metrics import Metrics
 from service.observability.version_metrics import version_metrics
 from service.settings import PREFIX, Settings
 from service.workers.supervisor import LAST_WORDS_S
-from service.workers.worker_status import Board
+from service.workers.worker_status import WorkerStatusStore
 from tests.manifests import (
     COMBINATIONS,
     JOBS,
@@ -37,7 +37,7 @@ from tests.manifests import everything as all_rendered
 from training.cli import main as convoy_train
 from training.cli.retrain import WORSE
 from training.errors import TrainingError
-from training.fit.distributed.rendezvous import Gone
+from training.fit.distributed.rendezvous import PeerLost
 
 USER = 10001
 # What training reads from its environment.
@@ -70,7 +70,7 @@ def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def paths(tmp_path: Path) -> set[str]:
     """Where the service answers."""
-    app = create_app(Settings(), Board(tmp_path), StateFile(tmp_path / "state.json"))
+    app = create_app(Settings(), WorkerStatusStore(tmp_path), StateFile(tmp_path / "state.json"))
     return {*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/playground/{name}"}
 
 
@@ -308,7 +308,7 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert mistakes["action"] == "FailJob"
         assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
-        gone = {"containerName": "work", "operator": "In", "values": [Gone.exit_code]}
+        gone = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
         others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [BROKEN_IMAGES]}}}
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"

@@ -10,22 +10,22 @@ from service.model_store.manifest import FILE_NAME, Precision, read_manifest
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.noise import with_noise
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import load_network, read_labels
 from training.fit.scores import Scores, evaluate_network
 from training.runs.run_folder import open_run
 
 
 def report(
-    source: Path, dataset_name: str | None, place: Place, precision: Precision, noise: float = 0.0
+    source: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float = 0.0
 ) -> Iterator[str]:
     """Lines for the user about a version's folder or a run's; `noise` is put on the images. Raises TrainingError."""
     if (source / FILE_NAME).is_file():
-        dataset, scores = _measure_version(source, dataset_name, place, precision, noise)
+        dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise)
     else:
-        dataset, scores = _measure_run(source, dataset_name, place, noise)
+        dataset, scores = _measure_run(source, dataset_name, data_options, noise)
     noisy = f" with noise of sigma {noise:g}" if noise else ""
     images = f"{scores.images:,} test images{noisy}"
     yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
@@ -37,34 +37,36 @@ def report(
 
 
 def _measure_version(
-    folder: Path, dataset_name: str | None, place: Place, precision: Precision, noise: float
+    folder: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float
 ) -> tuple[Dataset, Scores]:
     try:
         manifest = read_manifest(folder)
         variant = manifest.variant(precision)
         if variant is None:
             raise TrainingError(f"{folder} has no {precision} graph; it has {_precisions(manifest.variants)}.")
-        path = ServicePath(folder / variant.file, manifest.input, manifest.preprocessing, manifest.classes)
+        path = ServingPipeline(folder / variant.file, manifest.input, manifest.preprocessing, manifest.classes)
     except BrokenVersion as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
     labels = read_labels(folder / manifest.labels.file)
     name = dataset_name or manifest.provenance.dataset
-    dataset = load_dataset.for_network(name, place, manifest.input, manifest.preprocessing, labels)
+    dataset = load_dataset.for_network(name, data_options, manifest.input, manifest.preprocessing, labels)
     if noise and dataset.preprocessing.resize == "shorter":
         raise TrainingError("--noise on a version needs images of the network's own size: measure the run instead.")
     dataset = with_noise(_fitting(dataset, manifest.classes), noise)
     return dataset, path.score(dataset.test)
 
 
-def _measure_run(folder: Path, dataset_name: str | None, place: Place, noise: float) -> tuple[Dataset, Scores]:
+def _measure_run(
+    folder: Path, dataset_name: str | None, data_options: DataOptions, noise: float
+) -> tuple[Dataset, Scores]:
     run = open_run(folder)
     network = load_network(run.model_path)
-    if dataset_name is None and place.folder is None:
-        dataset = load_dataset.for_measuring(run, place)
+    if dataset_name is None and data_options.folder is None:
+        dataset = load_dataset.for_measuring(run, data_options)
     else:
         form = load_dataset.form_of(run.recipe())
         labels = tuple(run.info()["labels"])
-        dataset = load_dataset.for_network(dataset_name, place, form.input, form.preprocessing, labels)
+        dataset = load_dataset.for_network(dataset_name, data_options, form.input, form.preprocessing, labels)
     dataset = with_noise(_fitting(dataset, network.output_shape[-1]), noise)
     if dataset.test.shape != network.input_shape[1:]:
         raise TrainingError(f"The network takes {network.input_shape[1:]}, {dataset.name} has {dataset.test.shape}.")

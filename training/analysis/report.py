@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from training.analysis import html
 from training.analysis.describe import as_table, describe_network
 from training.analysis.filter_plot import draw_filters, first_filters
-from training.atomic_files import write_whole
+from training.atomic_files import atomic_write
 from training.data.batches import EvaluationBatches, portion
 from training.data.datasets.base import Split, png
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.export.sources import open_source
 from training.fit.scores import BATCH_SIZE, Scores, score, softmax
@@ -62,14 +62,14 @@ def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
     ]
     text = html.page(f"{tested.run.recipe().name}, run {tested.run.folder.name}", filter(None, sections))
     path = out or tested.run.folder / FILE_NAME
-    write_whole(path, lambda to: to.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda to: to.write_text(text, encoding="utf-8"))
     return path
 
 
 def _test(folder: Path, data_dir: Path | None) -> _Tested:
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not the folder of a run.")
-    source = open_source(folder, None, Place(data_dir))
+    source = open_source(folder, None, DataOptions(data_dir))
     run, dataset, labels = source.run, source.dataset, source.labels  # a folder is a run and has them all
     indices = portion(dataset, run.recipe()).test
     batches = EvaluationBatches(dataset.test, indices, len(labels), BATCH_SIZE)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.architectures import build
 from training.architectures.kernels import KERNELS
 from training.architectures.xo import FEATURES
-from training.atomic_files import write_whole
+from training.atomic_files import atomic_write
 from training.data.datasets.xo import lesson
 from training.errors import TrainingError
 
@@ -67,7 +67,7 @@ def draw_maps(path: Path, features: Sequence[str] = FEATURES) -> None:
     for row, name in enumerate(features):
         for axes, (title, maps) in zip(grid[row], columns.items(), strict=True):
             _draw(axes, maps[row], name if title == "feature" else title if row == 0 else "")
-    write_whole(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
+    atomic_write(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
 
 
 def _draw(axes: Axes, values: NDArray[np.floating], title: str) -> None:

@@ -41,8 +41,8 @@ def ensemble(
     all of them together.
     """
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.export import ensemble
 
-    tried = ensemble.Tried(dataset, Place(data_dir, data, skip_bad=skip_bad), images)
+    tried = ensemble.Tried(dataset, DataOptions(data_dir, data, skip_bad=skip_bad), images)
     click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))

@@ -39,8 +39,8 @@ def evaluate(
     """
     import_keras()
     from training.analysis import evaluate
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
 
-    place = Place(data_dir, data, skip_bad=skip_bad)
-    for line in evaluate.report(source, dataset, place, precision, noise):
+    data_options = DataOptions(data_dir, data, skip_bad=skip_bad)
+    for line in evaluate.report(source, dataset, data_options, precision, noise):
         click.echo(line)

@@ -84,7 +84,7 @@ def export(
     # Networks trained on any backend are exported by TensorFlow; Keras reads the choice when it is first imported.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.export import exporter, sources
 
     if application is not None:
@@ -94,5 +94,5 @@ def export(
         choices |= {"labels": None, "outputs": "probabilities"}
         click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))
         return
-    opened = sources.open_source(source, dataset, Place(data_dir, data, data_note, skip_bad))
+    opened = sources.open_source(source, dataset, DataOptions(data_dir, data, data_note, skip_bad))
     click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))

@@ -20,8 +20,8 @@ def features(version: Path, source: Path, dataset: str | None, data_dir: Path | 
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.export import sources
     from training.export.feature_maps import add_features
 
-    add_features(version, sources.open_source(source, dataset, Place(data_dir)), click.echo)
+    add_features(version, sources.open_source(source, dataset, DataOptions(data_dir)), click.echo)

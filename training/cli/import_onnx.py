@@ -65,8 +65,8 @@ def import_network(
     import_keras()
     from training.onnx_import import importer
 
-    choices = importer.Said(bgr=channels == "bgr", outputs=outputs or "detect", **said)
-    trial = importer.Trial(check, images, anyway)
+    choices = importer.ImportOptions(bgr=channels == "bgr", outputs=outputs or "detect", **said)
+    trial = importer.CheckOptions(check, images, anyway)
     if dry_run:
         importer.try_network(file, name, choices, trial, click.echo)
     else:

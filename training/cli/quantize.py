@@ -49,7 +49,7 @@ def quantize(
     0.5 points of accuracy (--fp16: 0.1) and is faster here than float32, measured in turns.
     """
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.export.quantization import quantize
 
     precisions = ("int8",) * (int8 or not fp16) + ("float16",) * fp16
@@ -60,6 +60,6 @@ def quantize(
         reduce_range=reduce_range,
         even_if_slower=even_if_slower,
         dataset=dataset,
-        place=Place(data_dir, data, skip_bad=skip_bad),
+        data_options=DataOptions(data_dir, data, skip_bad=skip_bad),
     )
     click.echo(quantize.quantize(version, asked, click.echo))

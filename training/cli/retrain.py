@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
-from training.errors import Worse
+from training.errors import AccuracyRegression
 
 WORSE = 3
 """Exit code where the published version stays because it is better."""
@@ -60,12 +60,12 @@ def retrain(
     chosen = with_settings(find_recipe(recipe), given)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs it; Keras reads it when it is first imported
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.export import retrain
 
-    place = Place(data_dir, data, skip_bad=skip_bad)
+    data_options = DataOptions(data_dir, data, skip_bad=skip_bad)
     try:
-        click.echo(retrain.retrain(chosen, name, models_dir, runs_dir, place, max_drop, click.echo))
-    except Worse as error:
+        click.echo(retrain.retrain(chosen, name, models_dir, runs_dir, data_options, max_drop, click.echo))
+    except AccuracyRegression as error:
         click.echo(f"The published version stays: {error}", err=True)
         sys.exit(WORSE)

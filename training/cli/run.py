@@ -13,8 +13,8 @@ from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, 
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.data.load_dataset import Place
-    from training.fit.distributed.data_parallel import Team
+    from training.data.load_dataset import DataOptions
+    from training.fit.distributed.data_parallel import DistributedContext
     from training.recipes.base import Recipe
     from training.runs.run_folder import Run
 
@@ -114,25 +114,25 @@ def run(
     chosen = _chosen(recipe, application, changes)
     from training.fit.distributed import data_parallel
 
-    team = data_parallel.join(os.environ) if together else data_parallel.ALONE
+    context = data_parallel.join(os.environ) if together else data_parallel.ALONE
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.fit import trainer
 
-    place = Place(data_dir, data, data_note, skip_bad, workers)
+    data_options = DataOptions(data_dir, data, data_note, skip_bad, workers)
     folder = name or recipe
     if resume is not None:
         find = partial(_asked_for, resume, runs_dir, folder)
     else:
-        find = partial(_interrupted, runs_dir, folder, chosen, place, weights)
-    say = click.echo if team.leads else lambda line: None
+        find = partial(_interrupted, runs_dir, folder, chosen, data_options, weights)
+    say = click.echo if context.is_main else lambda line: None
     try:
-        with team.held():
-            interrupted = _found(team, find) if resume is not None or go_on else None
+        with context.fail_together():
+            interrupted = _found(context, find) if resume is not None or go_on else None
             if interrupted is None:
-                trainer.train(chosen, runs_dir, say, place, name, weights, tensorboard, team)
+                trainer.train(chosen, runs_dir, say, data_options, name, weights, tensorboard, context)
             else:
-                trainer.resume(interrupted, say, place, tensorboard, team)
+                trainer.resume(interrupted, say, data_options, tensorboard, context)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
@@ -147,9 +147,9 @@ def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "R
     return with_settings(published if application is None else started_from(application, published), changes)
 
 
-def _found(team: "Team", find: Callable[[], "Run | None"]) -> "Run | None":
+def _found(context: "DistributedContext", find: Callable[[], "Run | None"]) -> "Run | None":
     """The run to go on with; processes that train together must all find the same, or none."""
-    return team.prepare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
+    return context.prepare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
 
 
 def _asked_for(resume: str, runs_dir: Path, name: str) -> "Run":
@@ -158,11 +158,13 @@ def _asked_for(resume: str, runs_dir: Path, name: str) -> "Run":
     return run_folder.latest_unfinished(runs_dir, name) if resume == LATEST else run_folder.open_run(Path(resume))
 
 
-def _interrupted(runs_dir: Path, name: str, recipe: "Recipe", place: "Place", weights: Path | None) -> "Run | None":
+def _interrupted(
+    runs_dir: Path, name: str, recipe: "Recipe", data_options: "DataOptions", weights: Path | None
+) -> "Run | None":
     """This command's last run, where it was interrupted."""
     from training.fit.resume import latest
 
-    run = latest(runs_dir, name, recipe, place, weights)
+    run = latest(runs_dir, name, recipe, data_options, weights)
     return None if run is None or run.finished else run
 
 

@@ -75,14 +75,14 @@ def sweep(
         return
     chosen = range(len(recipes)) if (one := _index(index, len(recipes))) is None else [one]
     import_keras()
-    from training.data.load_dataset import Place
+    from training.data.load_dataset import DataOptions
     from training.fit.sweep import folder_of, train_one
 
-    place = Place(data_dir, data, data_note, skip_bad)
+    data_options = DataOptions(data_dir, data, data_note, skip_bad)
     try:
         for number in chosen:
             click.echo(f"\nrun {number}: {sweep_grid.words(combinations[number])}")
-            train_one(recipes[number], folder_of(name, number), runs_dir, place, click.echo)
+            train_one(recipes[number], folder_of(name, number), runs_dir, data_options, click.echo)
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)
         sys.exit(STOPPED)

@@ -65,8 +65,8 @@ def cut_out(images: Images, pixels: int, mean: Range, random: Random) -> Images:
 
 def _within(side: int, pixels: int, count: int, random: Random) -> NDArray[np.bool_]:
     """For each image, (count, side), which places along a side lie within a stretch around one of them."""
-    place, centre = np.arange(side), random.integers(0, side, (count, 1))
-    return (place >= centre - pixels // 2) & (place < centre - pixels // 2 + pixels)
+    data_options, centre = np.arange(side), random.integers(0, side, (count, 1))
+    return (data_options >= centre - pixels // 2) & (data_options < centre - pixels // 2 + pixels)
 
 
 def mix_up(images: Images, labels: Labels, alpha: float, random: Generator) -> tuple[Images, Labels]:

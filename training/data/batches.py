@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from service.cores import usable_cores
 from training.data.augment import augment, mix_up, random_boxes
 from training.data.datasets.base import Dataset, Split
-from training.data.device_augment import Placed
-from training.data.input_stall import Handed
+from training.data.device_augment import DeviceDataset
+from training.data.input_stall import BatchTiming
 from training.data.prefetch import Prefetcher
-from training.data.sharding import Random, RowsOf
-from training.data.shares import WHOLE, Share
+from training.data.sharding import Random, ShardedGenerator
+from training.data.shares import WHOLE, BatchShard
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
@@ -90,8 +90,8 @@ class _Batches(keras.utils.PyDataset):
         classes: int,
         batch_size: int,
         workers: int | None = None,
-        share: Share = WHOLE,
-        placed: Placed | None = None,
+        share: BatchShard = WHOLE,
+        placed: DeviceDataset | None = None,
     ) -> None:
         super().__init__(workers=1)
         self._placed = placed
@@ -101,7 +101,7 @@ class _Batches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._share = share
         self._ahead = Prefetcher(self._make, len(self), usable_cores() if workers is None else workers)
-        self.handed: dict[int, Handed] = {}
+        self.handed: dict[int, BatchTiming] = {}
         """When each batch was last asked for and given."""
         self.failure: Exception | None = None
         """What making a batch has raised."""
@@ -116,7 +116,7 @@ class _Batches(keras.utils.PyDataset):
         except Exception as error:
             self.failure = error
             raise
-        self.handed[index] = Handed(asked_s, time.monotonic())
+        self.handed[index] = BatchTiming(asked_s, time.monotonic())
         return batch
 
     def _make(self, index: int) -> Batch:
@@ -162,8 +162,8 @@ class TrainingBatches(_Batches):
         classes: int,
         recipe: Recipe,
         workers: int | None = None,
-        share: Share = WHOLE,
-        placed: Placed | None = None,
+        share: BatchShard = WHOLE,
+        placed: DeviceDataset | None = None,
     ) -> None:
         super().__init__(split, indices, classes, recipe.batch_size, workers, share, placed)
         self._recipe = recipe
@@ -183,7 +183,7 @@ class TrainingBatches(_Batches):
         chosen = self._chosen(self._order, index)
         rows, random = self._share.rows(len(chosen)), self._random(index)
         if not self._recipe.mixup:
-            return self._augmented(chosen[rows], RowsOf(random, rows, len(chosen)))
+            return self._augmented(chosen[rows], ShardedGenerator(random, rows, len(chosen)))
         # Partners may lie in the rows of other processes: each makes the whole batch, and keeps its rows.
         images, labels = mix_up(*self._augmented(chosen, random), self._recipe.mixup, random)
         return images[rows], labels[rows]

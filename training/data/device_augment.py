@@ -23,7 +23,7 @@ Shape = tuple[int, int, int]
 Indices = NDArray[np.int64]
 
 
-class Placed(NamedTuple):
+class DeviceDataset(NamedTuple):
     """A split's images on the device, uint8 (images, height, width, channels), and what is done to them."""
 
     images: Any
@@ -40,13 +40,13 @@ class Placed(NamedTuple):
         return {IMAGES: self.images, "index": chosen.astype(np.int32), **drawn}
 
 
-def place(split: Split, recipe: Recipe) -> Placed:
+def place(split: Split, recipe: Recipe) -> DeviceDataset:
     """Copies a split to the device. Raises TrainingError where its images are files, and without JAX."""
     if keras.backend.backend() != "jax":
         raise TrainingError("on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
     if not isinstance(split, ArraySplit):
         raise TrainingError("on_device=true is for data sets that fit into memory whole: leave it out for folders.")
-    return Placed(ops.convert_to_tensor(split.images, "uint8"), recipe)
+    return DeviceDataset(ops.convert_to_tensor(split.images, "uint8"), recipe)
 
 
 def draw(recipe: Recipe, shape: Shape, count: int, random: Random) -> dict[str, NDArray[np.int32]]:
@@ -70,7 +70,7 @@ def unchanged(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.
 
 
 def fed_on_device(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """The same network, with the same weights in the same order, for what `Placed.batch` gives."""
+    """The same network, with the same weights in the same order, for what `DeviceDataset.batch` gives."""
     shape = tuple(model.input.shape[1:])
     inputs = {IMAGES: keras.Input(shape, dtype="uint8", name=IMAGES), "index": _number("index")}
     inputs |= {name: _number(name) for name in ("top", "left", "mirrored", "row", "column")}

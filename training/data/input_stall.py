@@ -11,7 +11,7 @@ COLUMN = "waiting"
 
 
 @dataclass(frozen=True)
-class Handed:
+class BatchTiming:
     """When a batch was asked for and when it was there, on the monotonic clock."""
 
     asked_s: float
@@ -22,14 +22,14 @@ class Handed:
         return max(0.0, self.ready_s - max(self.asked_s, wanted_s))
 
 
-class Waiting(keras.callbacks.Callback):
+class DataStallCallback(keras.callbacks.Callback):
     """Adds to an epoch's figures the share of its training time in which a step had to wait for its batch, 0 to 1.
 
     `handed` tells of every batch by its index when it was. Backends draw batches ahead, so one that comes before its
     step begins is none that was waited for; and in the first step they compile before they ask.
     """
 
-    def __init__(self, handed: Mapping[int, Handed], clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, handed: Mapping[int, BatchTiming], clock_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._handed = handed
         self._clock_s = clock_s

@@ -15,7 +15,7 @@ from training.data import datasets
 from training.data.batches import Portions, portion
 from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
-from training.data.datasets.image_files import Form
+from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import Drawn
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION, Recipe
@@ -27,7 +27,7 @@ MARGIN = 8 / 7
 
 
 @dataclass(frozen=True)
-class Place:
+class DataOptions:
     """Where the data lie, and what to do with damaged images, in the user's words."""
 
     data_dir: Path | None = None
@@ -39,83 +39,89 @@ class Place:
     """Threads that read and augment; None: one a core. Their number changes no result."""
 
 
-DEFAULT = Place()
+DEFAULT = DataOptions()
 
 
-def for_training(recipe: Recipe, place: Place, test_files: Sequence[str] | None = None) -> Dataset:
+def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence[str] | None = None) -> Dataset:
     """The recipe's data set, every image that the recipe uses looked at.
 
     `test_files` are a folder's test images where a run has recorded them. Raises TrainingError that lists those which
-    cannot be read; with `place.skip_bad` they are left out instead, and stand in `origin`.
+    cannot be read; with `data_options.skip_bad` they are left out instead, and stand in `origin`.
     """
-    dataset = datasets.load(recipe.dataset, place.data_dir, place.note, place.folder, _wanted(recipe, test_files))
+    dataset = datasets.load(
+        recipe.dataset, data_options.data_dir, data_options.note, data_options.folder, _wanted(recipe, test_files)
+    )
     _check_channels(recipe, dataset)
     portions = portion(dataset, recipe)
     train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
     test = dataset.test.unreadable(portions.test)
     bad = [*train.values(), *test.values()]
-    check_readable(bad, place.skip_bad)
-    origin = {**dataset.origin, "skip_bad": place.skip_bad, "skipped": bad} if dataset.origin else {}
+    check_readable(bad, data_options.skip_bad)
+    origin = {**dataset.origin, "skip_bad": data_options.skip_bad, "skipped": bad} if dataset.origin else {}
     left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
-    dataset = replace(dataset, origin=origin, workers=place.workers, **left_out)
+    dataset = replace(dataset, origin=origin, workers=data_options.workers, **left_out)
     _check_rest(portion(dataset, recipe), recipe, bad)
     return dataset
 
 
-def for_resuming(run: Run, place: Place) -> Dataset:
+def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     """The data set as the run had it. Raises TrainingError when its images have changed since."""
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
-    place = replace(_recorded(run, place), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"])
-    dataset = for_training(run.recipe(), place, origin.get("test_files"))
+    data_options = replace(
+        _recorded(run, data_options), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"]
+    )
+    dataset = for_training(run.recipe(), data_options, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
         where = dataset.origin["folder"]
         raise TrainingError(f"The images in {where} have changed since {run.folder} began: start a new run.")
     return dataset
 
 
-def for_measuring(run: Run, place: Place) -> Dataset:
+def for_measuring(run: Run, data_options: DataOptions) -> Dataset:
     """The data set of a run with the run's own test images. Raises TrainingError when they are gone or damaged."""
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
-    recipe, place = run.recipe(), _recorded(run, place)
+    recipe, data_options = run.recipe(), _recorded(run, data_options)
     wanted = _wanted(recipe, origin.get("test_files"))
-    note = place.note or recorded["given_note"]
-    dataset = datasets.load(recipe.dataset, place.data_dir, note, place.folder, wanted)
-    return _readable(dataset, place.skip_bad or origin.get("skip_bad", False))
+    note = data_options.note or recorded["given_note"]
+    dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, wanted)
+    return _readable(dataset, data_options.skip_bad or origin.get("skip_bad", False))
 
 
 def for_network(
     name: str | None,
-    place: Place,
+    data_options: DataOptions,
     expects: Input,
     how: Preprocessing,
     labels: Sequence[str] | None,
     drawn: Drawn | None = None,
 ) -> Dataset:
-    """A data set to measure any network on, or the images of `place.folder`; these fit its `labels` by name.
+    """A data set to measure any network on, or the images of `data_options.folder`; these fit its `labels` by name.
 
     Of a folder without `val/` these are all images, or those that were `drawn` for the test. Raises TrainingError
     when there is none, and for images that it cannot take.
     """
-    name = datasets.FOLDER if place.folder else name
+    name = datasets.FOLDER if data_options.folder else name
     if name is None:
         raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of images.")
     if name in datasets.DATASETS:
-        return datasets.load(name, place.data_dir, place.note)
-    dataset = datasets.load_to_measure(name, place.data_dir, place.folder, labels, Form(expects, how), drawn)
-    return _readable(replace(dataset, note=place.note or dataset.note), place.skip_bad)
+        return datasets.load(name, data_options.data_dir, data_options.note)
+    dataset = datasets.load_to_measure(
+        name, data_options.data_dir, data_options.folder, labels, InputSpec(expects, how), drawn
+    )
+    return _readable(replace(dataset, note=data_options.note or dataset.note), data_options.skip_bad)
 
 
-def form_of(recipe: Recipe) -> Form:
+def form_of(recipe: Recipe) -> InputSpec:
     """What a folder's images become for the recipe's network. Raises TrainingError for an unknown network."""
     is_application = recipe.architecture.startswith(APPLICATION)
     height, width, channels = APPLICATION_INPUT if is_application else own_input(recipe.architecture)
     size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
     if recipe.resize == "squash":
-        return Form(size, Preprocessing())
+        return InputSpec(size, Preprocessing())
     shorter = recipe.shorter_px or round(MARGIN * max(size.height, size.width))
-    return Form(size, Preprocessing(resize="shorter", shorter=shorter))
+    return InputSpec(size, Preprocessing(resize="shorter", shorter=shorter))
 
 
 def check_readable(bad: Sequence[str], skip_bad: bool) -> None:
@@ -150,12 +156,12 @@ def _wanted(recipe: Recipe, test_files: Sequence[str] | None) -> Wanted:
     return Wanted(form_of(recipe), recipe.test_share, recipe.seed, test_files)
 
 
-def _recorded(run: Run, place: Place) -> Place:
+def _recorded(run: Run, data_options: DataOptions) -> DataOptions:
     """The place with the folder that the run had, unless the user names another."""
     origin = run.info()["dataset"].get("origin", {})
-    if run.recipe().dataset != datasets.FOLDER or place.folder or not origin:
-        return place
-    return replace(place, folder=Path(origin["folder"]))
+    if run.recipe().dataset != datasets.FOLDER or data_options.folder or not origin:
+        return data_options
+    return replace(data_options, folder=Path(origin["folder"]))
 
 
 def _readable(dataset: Dataset, skip_bad: bool) -> Dataset:

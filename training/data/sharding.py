@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Size = int | tuple[int, ...]
 
 
-class RowsOf:
+class ShardedGenerator:
     """The draws of a generator for `count` images, of which it gives those at `rows`.
 
     Every draw is one number or more an image: `size` begins with the number of rows. Raises ValueError for another.
@@ -41,5 +41,5 @@ class RowsOf:
         return self._count, *others
 
 
-Random = Generator | RowsOf
+Random = Generator | ShardedGenerator
 """What augmentation draws from."""

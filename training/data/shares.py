@@ -6,7 +6,7 @@ from training.errors import TrainingError
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShard:
     """Process number `process` of `processes`, which have `devices` together; batches are spread evenly over these.
 
     What does not divide is left out at the end of an epoch: up to `devices` - 1 images, other ones each epoch.
@@ -37,5 +37,5 @@ class Share:
         return slice(self.process * part, (self.process + 1) * part)
 
 
-WHOLE = Share()
+WHOLE = BatchShard()
 """Of a process that trains alone, on one device."""

@@ -17,14 +17,14 @@ from service.model_store.repository import Repository, VersionFolder
 from training.data import datasets, load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_folder import Drawn
-from training.data.load_dataset import DEFAULT, Place
+from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.export.graph.merge import averaged
 from training.export.parity import Sample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
-from training.export.version_folder import GRAPH, Made, fill
+from training.export.version_folder import GRAPH, VersionContents, fill
 from training.fit.callbacks import Say
 from training.fit.scores import Scores
 
@@ -33,11 +33,11 @@ from training.fit.scores import Scores
 class Tried:
     """On what an ensemble is measured: a data set, or else any images, for parity alone.
 
-    Without `dataset`, `place.folder` and `images` it is the data set that all members name.
+    Without `dataset`, `data_options.folder` and `images` it is the data set that all members name.
     """
 
     dataset: str | None = None
-    place: Place = DEFAULT
+    data_options: DataOptions = DEFAULT
     images: Path | None = None
 
 
@@ -47,7 +47,7 @@ class _Members:
 
     versions: tuple[VersionFolder, ...]
     graphs: tuple[Path, ...]
-    paths: tuple[ServicePath, ...]
+    paths: tuple[ServingPipeline, ...]
 
     @property
     def first(self) -> VersionFolder:
@@ -85,7 +85,7 @@ def _opened(folders: Sequence[Path]) -> _Members:
             raise TrainingError(f"{version.path} has no float32 graph, which an ensemble is made of.")
     graphs = tuple(version.graph(version.manifest.variant("float32")) for version in versions)
     paths = [
-        ServicePath(graph, version.manifest.input, version.manifest.preprocessing, version.manifest.classes)
+        ServingPipeline(graph, version.manifest.input, version.manifest.preprocessing, version.manifest.classes)
         for graph, version in zip(graphs, versions, strict=True)
     ]
     return _Members(tuple(versions), graphs, tuple(paths))
@@ -106,11 +106,11 @@ def _check_same(versions: Sequence[VersionFolder]) -> None:
 
 def _dataset(members: _Members, tried: Tried) -> Dataset | None:
     """None where only images are given: then nothing is measured."""
-    if tried.images is not None and tried.dataset is None and tried.place.folder is None:
+    if tried.images is not None and tried.dataset is None and tried.data_options.folder is None:
         return None
     name, manifest, labels = _dataset_name(members, tried), members.first.manifest, members.first.labels
     drawn = _drawn(members)
-    dataset = load_dataset.for_network(name, tried.place, manifest.input, manifest.preprocessing, labels, drawn)
+    dataset = load_dataset.for_network(name, tried.data_options, manifest.input, manifest.preprocessing, labels, drawn)
     if len(dataset.labels) != len(labels):
         raise TrainingError(f"The members have {len(labels)} classes, {name} has {len(dataset.labels)}.")
     return dataset
@@ -125,7 +125,7 @@ def _drawn(members: _Members) -> Drawn | None:
 
 
 def _dataset_name(members: _Members, tried: Tried) -> str:
-    if tried.place.folder is not None:
+    if tried.data_options.folder is not None:
         return datasets.FOLDER
     named = {tried.dataset or version.manifest.provenance.dataset for version in members.versions}
     name = named.pop() if len(named) == 1 else None
@@ -148,12 +148,12 @@ def _fill(
     manifest, labels = members.first.manifest, members.first.labels
     graphs = [onnx.load(graph) for graph in members.graphs]
     onnx.save(averaged(graphs, manifest.input.shape, manifest.classes), folder / GRAPH)
-    path = ServicePath(folder / GRAPH, manifest.input, manifest.preprocessing, manifest.classes)
+    path = ServingPipeline(folder / GRAPH, manifest.input, manifest.preprocessing, manifest.classes)
     parity = check_parity(members, path, _sample(members, dataset, tried))
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     scores = None if dataset is None else path.score(dataset.test)
     _tell(members, scores, say)
-    made = Made(
+    made = VersionContents(
         name=name,
         version=version,
         expects=manifest.input,
@@ -170,7 +170,7 @@ def _fill(
 
 def _command(members: _Members, name: str, tried: Tried) -> str:
     words = ["convoy-train ensemble", *(f"models/{_named(version)}" for version in members.versions), f"--name {name}"]
-    if tried.place.folder is not None:
+    if tried.data_options.folder is not None:
         words.append("--data FOLDER")
     elif tried.dataset is not None:
         words.append(f"--dataset {tried.dataset}")

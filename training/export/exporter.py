@@ -11,15 +11,15 @@ import onnx
 from pydantic import ValidationError
 
 from service.model_store.manifest import FEATURES, ExtraGraph, Input, Preprocessing
-from training.errors import TrainingError, Worse
+from training.errors import AccuracyRegression, TrainingError
 from training.export.feature_maps import write_features
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import Sample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
 from training.export.serving_model import DETECTION, Outputs, Scaling, classes_of, input_of, servable
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, labels_for
-from training.export.version_folder import GRAPH, Made, fill
+from training.export.version_folder import GRAPH, VersionContents, fill
 from training.fit.callbacks import Say
 
 
@@ -107,15 +107,17 @@ def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
     source, options = job.source, job.options
     network = servable(source.model, options.scaling, options.outputs, job.sample.images[:DETECTION])
     onnx.save(to_onnx(network), folder / GRAPH)
-    path = ServicePath(folder / GRAPH, job.expects, options.preprocessing, len(job.labels))
+    path = ServingPipeline(folder / GRAPH, job.expects, options.preprocessing, len(job.labels))
     parity = check_parity(network, path, job.sample)
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     scores = None if source.dataset is None else path.score(source.dataset.test)
     if scores is not None:
         say(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
         if scores.accuracy < options.least_accuracy:
-            raise Worse(f"{scores.accuracy:.4f} is less than {options.least_accuracy:.4f}: nothing is published.")
-    made = Made(
+            raise AccuracyRegression(
+                f"{scores.accuracy:.4f} is less than {options.least_accuracy:.4f}: nothing is published."
+            )
+    made = VersionContents(
         name=options.name,
         version=version,
         expects=job.expects,

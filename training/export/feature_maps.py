@@ -26,7 +26,7 @@ from training.export.graph import editor
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import Sample, check_maps, check_parity, sample_split
 from training.export.serving_model import DETECTION, Scaling, scaled, servable
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.callbacks import Say
 
@@ -75,7 +75,7 @@ def add_features(folder: Path, source: Source, say: Say) -> None:
     manifest = _manifest_of(folder)
     sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
     graph_file = folder / manifest.variants[0].file
-    path = ServicePath(graph_file, manifest.input, manifest.preprocessing, manifest.classes)
+    path = ServingPipeline(graph_file, manifest.input, manifest.preprocessing, manifest.classes)
     check_parity(servable(source.model, Scaling(), "detect", sample.images[:DETECTION]), path, sample)
     extra = write_features(folder, source.model, Scaling(), manifest.input, sample, say)
     if extra is not None:

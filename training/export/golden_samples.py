@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.model_store.golden_samples import FILE, Samples
 from service.model_store.manifest import File, Input, Precision, Preprocessing, sha256_of
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 
 
 def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Precision, str]) -> File:
@@ -18,7 +18,7 @@ def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Pr
     """
     images = generated_images(expects)
     answers = {
-        precision: ServicePath(folder / graph, expects, Preprocessing(), classes).run(images, len(images))
+        precision: ServingPipeline(folder / graph, expects, Preprocessing(), classes).run(images, len(images))
         for precision, graph in graphs.items()
     }
     Samples(images, answers).write(folder / FILE)

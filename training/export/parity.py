@@ -15,7 +15,7 @@ from service.model_store.manifest import Input, Parity, Preprocessing
 from training.data.datasets.base import ArraySplit, Split
 from training.data.datasets.image_files import prepare_file, read_image
 from training.errors import TrainingError
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 
 IMAGES = 1000
 BATCH_SIZES = (1, 7, 64)
@@ -67,7 +67,7 @@ def sample_folder(folder: Path, expects: Input, how: Preprocessing, count: int =
     return Sample(names, prepared, prepared)
 
 
-def check_parity(network: keras.Model, path: ServicePath, sample: Sample) -> Parity:
+def check_parity(network: keras.Model, path: ServingPipeline, sample: Sample) -> Parity:
     """Compares a Keras network (float32 pixels to probabilities) with its graph in the service, at each batch size.
 
     Raises TrainingError that names the images, when a probability differs by more than 1e-5 or the most probable

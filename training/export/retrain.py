@@ -7,23 +7,23 @@ from service.errors import BrokenVersion
 from service.model_store.manifest import read_manifest
 from service.model_store.repository import Repository
 from training.atomic_files import write_json
-from training.data.load_dataset import Place
-from training.errors import TrainingError, Worse
+from training.data.load_dataset import DataOptions
+from training.errors import AccuracyRegression, TrainingError
 from training.export.exporter import export, options_for
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, open_source, read_labels
 from training.fit import trainer
 from training.fit.callbacks import Say
 from training.fit.resume import latest
 from training.recipes.base import Recipe
-from training.runs.run_folder import Run, sole_writer
+from training.runs.run_folder import Run, lock_run
 
 RUNS = "{}-retrained"
 """Runs of their own: somebody's interrupted experiment is never taken for one of these."""
 
 
 def retrain(
-    recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, place: Place, max_drop: float, say: Say
+    recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, data_options: DataOptions, max_drop: float, say: Say
 ) -> Path:
     """Trains, or goes on with what was interrupted, and publishes what came out as the next version of `name`.
 
@@ -31,35 +31,35 @@ def retrain(
     new one may be less accurate by `max_drop` (of 1) at most: else Worse is raised, and nothing is published. Either
     decision stands in the run's folder afterwards: a call that was killed before goes on with the export.
     """
-    run = go_on(recipe, RUNS.format(name), runs_dir, place, say)
-    with sole_writer(run):
+    run = go_on(recipe, RUNS.format(name), runs_dir, data_options, say)
+    with lock_run(run):
         if run.outcome_path.exists():
             raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
         try:
-            version = _publish(run, name, models_dir, place, max_drop, say)
-        except Worse as error:
+            version = _publish(run, name, models_dir, data_options, max_drop, say)
+        except AccuracyRegression as error:
             write_json(run.outcome_path, {"worse": str(error)})
             raise
         write_json(run.outcome_path, {"published": f"{name}/{version.name}"})
     return version
 
 
-def go_on(recipe: Recipe, name: str, runs_dir: Path, place: Place, say: Say) -> Run:
+def go_on(recipe: Recipe, name: str, runs_dir: Path, data_options: DataOptions, say: Say) -> Run:
     """The finished run to publish: the last one of this recipe and data, unless that is decided, or a new one.
 
     Raises TrainingError.
     """
-    run = latest(runs_dir, name, recipe, place)
+    run = latest(runs_dir, name, recipe, data_options)
     if run is None or run.outcome_path.exists():
-        return trainer.train(recipe, runs_dir, say, place, name)
+        return trainer.train(recipe, runs_dir, say, data_options, name)
     if run.finished:
         say(f"{run.folder} has finished already, and is neither published nor judged")
         return run
-    return trainer.resume(run, say, place)
+    return trainer.resume(run, say, data_options)
 
 
-def _publish(run: Run, name: str, models_dir: Path, place: Place, max_drop: float, say: Say) -> Path:
-    source = open_source(run.folder, None, place)
+def _publish(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, say: Say) -> Path:
+    source = open_source(run.folder, None, data_options)
     options = options_for(source, name=name, models_dir=models_dir)
     published = newest(models_dir, name)
     if published is not None:
@@ -80,7 +80,7 @@ def accuracy_of(version: Path, source: Source) -> float:
     assert source.dataset is not None, "a run has its data set"
     try:
         manifest = read_manifest(version)
-        path = ServicePath(
+        path = ServingPipeline(
             version / manifest.variants[0].file, manifest.input, manifest.preprocessing, manifest.classes
         )
     except BrokenVersion as error:

@@ -19,7 +19,7 @@ from training.fit.scores import Scores, score
 BATCH_SIZE = 64
 
 
-class ServicePath:
+class ServingPipeline:
     """Decoding, preprocessing and the session of one exported graph, with onnxruntime's optimisations on."""
 
     def __init__(self, graph: Path, expects: Input, preprocessing: Preprocessing, classes: int) -> None:

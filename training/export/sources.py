@@ -8,7 +8,7 @@ import keras
 from service.model_store.manifest import Preprocessing
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
-from training.data.load_dataset import DEFAULT, Place
+from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.export.serving_model import input_of
 from training.recipes.base import Recipe
@@ -34,17 +34,17 @@ class Source:
         return None if self.run is None else self.run.recipe()
 
 
-def open_source(path: Path, dataset_name: str | None, place: Place = DEFAULT) -> Source:
+def open_source(path: Path, dataset_name: str | None, data_options: DataOptions = DEFAULT) -> Source:
     """A run's folder, or a `.keras` (or `.h5`) file, optionally with a data set to measure it on.
 
     Raises TrainingError for a run that has not finished, a file that is no Keras model, and missing data.
     """
     if path.is_dir():
-        return _from_run(open_run(path), place)
+        return _from_run(open_run(path), data_options)
     model = load_network(path)
-    if dataset_name is None and place.folder is None:
+    if dataset_name is None and data_options.folder is None:
         return Source(path.name, model)
-    dataset = load_dataset.for_network(dataset_name, place, input_of(model), Preprocessing(), None)
+    dataset = load_dataset.for_network(dataset_name, data_options, input_of(model), Preprocessing(), None)
     return Source(path.name, model, dataset.labels, dataset)
 
 
@@ -82,11 +82,11 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
     return labels
 
 
-def _from_run(run: Run, place: Place) -> Source:
+def _from_run(run: Run, data_options: DataOptions) -> Source:
     if not run.finished:
         command = f"convoy-train run {run.recipe().name} --resume {run.folder}"
         raise TrainingError(f"{run.folder} has not finished: go on with {command}.")
     info = run.info()
-    dataset = load_dataset.for_measuring(run, place)
+    dataset = load_dataset.for_measuring(run, data_options)
     name = f"run {run.folder.parent.name}/{run.folder.name}"
     return Source(name, load_network(run.model_path), tuple(info["labels"]), dataset, run)

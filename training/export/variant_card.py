@@ -28,9 +28,9 @@ def renew_card(
     heading = f"# {name}, version {version}\n"
     text = re.sub(r"\A# .*\n", heading, text) if text.startswith("# ") else heading + text
     text = re.sub(rf"(?ms)^{SECTION}\n.*?(?=^## |\Z)", "", text)
-    place = next((text.index(f"\n{mark}") + 1 for mark in BEFORE if f"\n{mark}" in text), len(text))
+    data_options = next((text.index(f"\n{mark}") + 1 for mark in BEFORE if f"\n{mark}" in text), len(text))
     section = precisions(manifest, command, calibrating, note)
-    path.write_text(f"{text[:place]}{section}\n\n{text[place:]}".rstrip() + "\n", encoding="utf-8")
+    path.write_text(f"{text[:data_options]}{section}\n\n{text[data_options:]}".rstrip() + "\n", encoding="utf-8")
 
 
 def precisions(manifest: Manifest, command: str, calibrating: int, note: str | None = None) -> str:

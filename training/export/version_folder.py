@@ -7,7 +7,6 @@ from pathlib import Path
 import onnx
 
 from service.model_store.manifest import (
-    Division,
     ExtraGraph,
     File,
     Input,
@@ -15,6 +14,7 @@ from service.model_store.manifest import (
     Parity,
     Preprocessing,
     Provenance,
+    SplitSpec,
     Variant,
     sha256_of,
     write_manifest,
@@ -37,7 +37,7 @@ CURVES = "curves.png"
 
 
 @dataclass(frozen=True)
-class Made:
+class VersionContents:
     """What manifest and card tell of a graph. `scores` are on its source's test set, through the service's path."""
 
     name: str
@@ -55,7 +55,7 @@ class Made:
     extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
 
 
-def fill(folder: Path, made: Made) -> None:
+def fill(folder: Path, made: VersionContents) -> None:
     """Writes labels, samples, manifest, plots and card beside the graph that lies in the folder."""
     (folder / LABELS).write_text("".join(f"{label}\n" for label in made.labels), encoding="utf-8")
     manifest = _manifest(folder, made)
@@ -67,7 +67,7 @@ def fill(folder: Path, made: Made) -> None:
     write_card(folder, Facts(made.name, made.version, manifest, made.labels, made.source, made.scores, made.command))
 
 
-def _manifest(folder: Path, made: Made) -> Manifest:
+def _manifest(folder: Path, made: VersionContents) -> Manifest:
     scores, network, graph = made.scores, made.source.model, folder / GRAPH
     measured = {} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
     variant = Variant(
@@ -99,7 +99,7 @@ def _parameters_of(graph: Path) -> int:
     return parameters_of(model)
 
 
-def _provenance(made: Made) -> Provenance:
+def _provenance(made: VersionContents) -> Provenance:
     recipe, dataset = made.source.recipe, made.source.dataset
     return Provenance(
         source=made.source.name,
@@ -114,9 +114,9 @@ def _provenance(made: Made) -> Provenance:
     )
 
 
-def _division(run: Run) -> Division:
+def _division(run: Run) -> SplitSpec:
     recipe, origin = run.recipe(), run.info()["dataset"].get("origin", {})
-    return Division(
+    return SplitSpec(
         validation=recipe.validation,
         limit=recipe.limit,
         test_share=origin.get("test_share"),

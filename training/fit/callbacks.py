@@ -25,7 +25,7 @@ from training.runs.tensorboard import EventFile
 Say = Callable[[str], None]
 
 
-class Position(keras.callbacks.Callback):
+class SetEpoch(keras.callbacks.Callback):
     """Tells the batches which epoch it is, before the first of them is drawn."""
 
     def __init__(self, batches: TrainingBatches) -> None:
@@ -70,7 +70,7 @@ class StopOnDivergence(keras.callbacks.Callback):
             )
 
 
-class Bar(keras.callbacks.Callback):
+class ProgressBar(keras.callbacks.Callback):
     """One line that shows how far an epoch is, rewritten in place; for people at a terminal."""
 
     WIDTH = 30
@@ -109,7 +109,7 @@ class Bar(keras.callbacks.Callback):
         self._stream.flush()
 
 
-class Bookkeeping(keras.callbacks.Callback):
+class RecordEpoch(keras.callbacks.Callback):
     """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line.
 
     Of several processes that train one run only one `writes`.
@@ -176,7 +176,7 @@ class AveragedValidation(keras.callbacks.Callback):
         self._swapped.close()
 
 
-class LowerOnPlateau(keras.callbacks.Callback):
+class ReduceLROnPlateau(keras.callbacks.Callback):
     """Tells the schedule before every epoch how many plateaus lie behind the run."""
 
     def __init__(self, recipe: Recipe, progress: Progress, schedule: Schedule) -> None:
@@ -190,7 +190,7 @@ class LowerOnPlateau(keras.callbacks.Callback):
 
 
 class StopEarly(keras.callbacks.Callback):
-    """Ends the training when the recipe's patience is used up. Comes after `Bookkeeping`."""
+    """Ends the training when the recipe's patience is used up. Comes after `RecordEpoch`."""
 
     def __init__(self, recipe: Recipe, progress: Progress, say: Say) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class StopEarly(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Adds every epoch to TensorBoard's log. Comes after `Bookkeeping`."""
+    """Adds every epoch to TensorBoard's log. Comes after `RecordEpoch`."""
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         super().__init__()

@@ -10,18 +10,18 @@ from training.architectures import keras_applications
 from training.data import device_augment
 from training.data.batches import EvaluationBatches, Portions, TrainingBatches, own_errors
 from training.data.datasets.base import Dataset
-from training.data.input_stall import Waiting
+from training.data.input_stall import DataStallCallback
 from training.fit.callbacks import (
     AveragedValidation,
-    Bar,
-    Bookkeeping,
-    LowerOnPlateau,
-    Position,
+    ProgressBar,
+    RecordEpoch,
+    ReduceLROnPlateau,
+    SetEpoch,
     StopEarly,
     StopOnDivergence,
     TensorBoard,
 )
-from training.fit.distributed.data_parallel import ALONE, Team
+from training.fit.distributed.data_parallel import ALONE, DistributedContext
 from training.fit.early_stopping import is_over
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_loss, make_optimizer
@@ -32,7 +32,7 @@ from training.runs.run_folder import Run
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingContext:
     """What is trained, on which images, by whom, and who is told. `tensorboard` has the epochs logged for it too."""
 
     run: Run
@@ -41,16 +41,16 @@ class Job:
     portions: Portions
     say: Callable[[str], None]
     tensorboard: bool = False
-    team: Team = ALONE
+    context: DistributedContext = ALONE
 
 
-def fit(job: Job, model: keras.Model) -> Progress:
+def fit(job: TrainingContext, model: keras.Model) -> Progress:
     """Trains from where the run's checkpoint is, or from the beginning, to the end of the recipe or its patience.
 
     The model ends compiled, with the optimiser of the last phase.
     """
     recipe, classes = job.recipe, len(job.dataset.labels)
-    train, workers, share = job.dataset.train, job.dataset.workers, job.team.share
+    train, workers, share = job.dataset.train, job.dataset.workers, job.context.share
     placed = device_augment.place(train, recipe) if recipe.on_device else None
     batches = TrainingBatches(train, job.portions.train, classes, recipe, workers, share, placed)
     validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers, share, placed)
@@ -84,7 +84,7 @@ def phases(recipe: Recipe) -> list[range]:
     return [phase for phase in (range(cut), range(cut, recipe.epochs)) if phase]
 
 
-def _prepare(job: Job, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:
+def _prepare(job: TrainingContext, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:
     """Compiles the model for a phase. Averages are of the last one only, they would mix what two optimisers did."""
     recipe = job.recipe
     if recipe.architecture.startswith(APPLICATION):
@@ -102,16 +102,16 @@ def _prepare(job: Job, model: keras.Model, phase: range, steps_per_epoch: int) -
     return schedule
 
 
-def _callbacks(job: Job, batches: TrainingBatches, schedule: Schedule, progress: Progress) -> list:
-    recipe, leads = job.recipe, job.team.leads
+def _callbacks(job: TrainingContext, batches: TrainingBatches, schedule: Schedule, progress: Progress) -> list:
+    recipe, is_main = job.recipe, job.context.is_main
     return [
-        Position(batches),
-        Waiting(batches.handed),
-        *([LowerOnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
+        SetEpoch(batches),
+        DataStallCallback(batches.handed),
+        *([ReduceLROnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
         StopOnDivergence(schedule),
         AveragedValidation(),
-        *([Bar(len(batches), recipe.epochs, sys.stderr)] if leads and sys.stderr.isatty() else []),
-        Bookkeeping(job.run, progress, len(job.portions.train), recipe, schedule, job.say, leads),
-        *([TensorBoard(job.run.tensorboard_path, progress)] if leads and job.tensorboard else []),
+        *([ProgressBar(len(batches), recipe.epochs, sys.stderr)] if is_main and sys.stderr.isatty() else []),
+        RecordEpoch(job.run, progress, len(job.portions.train), recipe, schedule, job.say, is_main),
+        *([TensorBoard(job.run.tensorboard_path, progress)] if is_main and job.tensorboard else []),
         StopEarly(recipe, progress, job.say),
     ]

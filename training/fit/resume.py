@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import datasets
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
 from training.recipes.base import Recipe
@@ -15,7 +15,9 @@ ORIGIN = ("folder", "digest", "skip_bad")
 """What tells a folder's images, of all that a run records of them."""
 
 
-def latest(runs_dir: Path, name: str, recipe: Recipe, place: Place, weights: Path | None = None) -> Run | None:
+def latest(
+    runs_dir: Path, name: str, recipe: Recipe, data_options: DataOptions, weights: Path | None = None
+) -> Run | None:
     """The last run of that name, finished or not, with this recipe, data, note and weights; None where there is none.
 
     Images in a folder count as others once a file has come, gone, or another size. Raises TrainingError when they
@@ -24,7 +26,7 @@ def latest(runs_dir: Path, name: str, recipe: Recipe, place: Place, weights: Pat
     candidates = [run for run in reversed(run_folder.all_of(runs_dir, name)) if _is_of(run, recipe)]
     if not candidates:
         return None
-    given = _given(recipe, place, weights)
+    given = _given(recipe, data_options, weights)
     return next((run for run in candidates if _recorded(run) == given), None)
 
 
@@ -35,16 +37,16 @@ def _is_of(run: Run, recipe: Recipe) -> bool:
         return False
 
 
-def _given(recipe: Recipe, place: Place, weights: Path | None) -> dict[str, Any]:
-    return {"given_note": place.note, **_origin(recipe, place), **trainer.start_of(recipe, weights)}
+def _given(recipe: Recipe, data_options: DataOptions, weights: Path | None) -> dict[str, Any]:
+    return {"given_note": data_options.note, **_origin(recipe, data_options), **trainer.start_of(recipe, weights)}
 
 
-def _origin(recipe: Recipe, place: Place) -> dict[str, Any]:
+def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
     """Nothing for official files, of which there is one kind only."""
     if recipe.dataset in datasets.DATASETS:
         return {}
-    _, listing = datasets.listing_of(recipe.dataset, place.data_dir, place.folder)
-    return {"folder": str(listing.folder.resolve()), "digest": listing.digest(), "skip_bad": place.skip_bad}
+    _, listing = datasets.listing_of(recipe.dataset, data_options.data_dir, data_options.folder)
+    return {"folder": str(listing.folder.resolve()), "digest": listing.digest(), "skip_bad": data_options.skip_bad}
 
 
 def _recorded(run: Run) -> dict[str, Any]:

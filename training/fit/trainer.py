@@ -12,24 +12,24 @@ import keras
 from training import keras_setup
 from training.architectures import ARCHITECTURES, build, keras_applications, main_tower
 from training.architectures.layers import Normalization
-from training.atomic_files import write_json, write_whole
+from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
 from training.data.batches import Portions, portion
 from training.data.datasets.base import Dataset
 from training.data.device_augment import fed_on_device
-from training.data.load_dataset import DEFAULT, Place
+from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.fit.callbacks import Say
 from training.fit.distributed.consistency import facts_of
-from training.fit.distributed.data_parallel import ALONE, Team
+from training.fit.distributed.data_parallel import ALONE, DistributedContext
 from training.fit.ema import averaged
 from training.fit.fused_batchnorm import fused
-from training.fit.loop import Job, fit
+from training.fit.loop import TrainingContext, fit
 from training.fit.scores import evaluate_network
 from training.recipes.base import APPLICATION, Recipe, nearest
 from training.runs import checkpoint, plots
 from training.runs.checkpoint import Arrays, Progress
-from training.runs.run_folder import Run, check_name, sole_writer, start_run
+from training.runs.run_folder import Run, check_name, lock_run, start_run
 
 NO_OPTIONS = {"architecture", "input_shape", "classes", "normalization", "weights"}
 """Parameters of builders that the data set and the rest of the recipe decide."""
@@ -39,34 +39,42 @@ def train(
     recipe: Recipe,
     runs_dir: Path,
     say: Say,
-    place: Place = DEFAULT,
+    data_options: DataOptions = DEFAULT,
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
-    team: Team = ALONE,
+    context: DistributedContext = ALONE,
 ) -> Run:
     """Trains a recipe from the beginning, into a new folder under `runs_dir/name` (None: the recipe's name).
 
-    `place` is where the data lie, `say` takes lines for the user. A network of Keras' applications starts from the
-    file `weights`, or else from those that Keras downloads. All processes of a `team` call this alike. Raises
+    `data_options` is where the data lie, `say` takes lines for the user. A network of Keras' applications starts from
+    the file `weights`, or else from those that Keras downloads. All processes of a `context` call this alike. Raises
     TrainingError.
     """
     started_from = start_of(recipe, weights)
     check_name(name or recipe.name)
-    dataset = team.prepare(lambda: load_dataset.for_training(recipe, place), lambda found: facts_of(recipe, found))
-    model = _network_to_train(recipe, dataset, team, weights or keras_applications.DOWNLOADED)
-    info = _facts(recipe, dataset, model, place.note) | started_from | {"team": team.describe()}
+    dataset = context.prepare(
+        lambda: load_dataset.for_training(recipe, data_options), lambda found: facts_of(recipe, found)
+    )
+    model = _network_to_train(recipe, dataset, context, weights or keras_applications.DOWNLOADED)
+    info = _facts(recipe, dataset, model, data_options.note) | started_from | {"team": context.describe()}
 
     def save_start(run: Run) -> None:
         if started_from:  # so that going on needs neither the file nor the download again
             checkpoint.save(run.checkpoint_path, model, Progress())
 
-    run = Run(Path(team.decided(lambda: str(start_run(runs_dir, recipe, info, name, save_start).folder))))
-    _finish(Job(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, team), model)
+    run = Run(Path(context.broadcast(lambda: str(start_run(runs_dir, recipe, info, name, save_start).folder))))
+    _finish(TrainingContext(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, context), model)
     return run
 
 
-def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False, team: Team = ALONE) -> Run:
+def resume(
+    run: Run,
+    say: Say,
+    data_options: DataOptions = DEFAULT,
+    tensorboard: bool = False,
+    context: DistributedContext = ALONE,
+) -> Run:
     """Goes on with an interrupted run from its last finished epoch, to the weights it would have had uninterrupted.
 
     Raises TrainingError when the run has finished, has lost the weights that it started from, or another process
@@ -74,9 +82,11 @@ def resume(run: Run, say: Say, place: Place = DEFAULT, tensorboard: bool = False
     """
     _check_unfinished(run)
     recipe = run.recipe()
-    dataset = team.prepare(lambda: load_dataset.for_resuming(run, place), lambda found: facts_of(recipe, found, run))
-    model = _network_to_train(recipe, dataset, team)
-    _finish(Job(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, team), model)
+    dataset = context.prepare(
+        lambda: load_dataset.for_resuming(run, data_options), lambda found: facts_of(recipe, found, run)
+    )
+    model = _network_to_train(recipe, dataset, context)
+    _finish(TrainingContext(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, context), model)
     return run
 
 
@@ -106,14 +116,16 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
         raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
 
 
-def _network_to_train(recipe: Recipe, dataset: Dataset, team: Team, weights: str | Path | None = None) -> keras.Model:
+def _network_to_train(
+    recipe: Recipe, dataset: Dataset, context: DistributedContext, weights: str | Path | None = None
+) -> keras.Model:
     keras_setup.make_repeatable(recipe.seed)
-    team.start()
-    if recipe.on_device and team.describe():
+    context.start()
+    if recipe.on_device and context.describe():
         raise TrainingError("on_device=true is for one device: set on_device=false, or leave --distributed out.")
     portions = portion(dataset, recipe)
-    team.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
-    with team.spread(), keras_setup.computing_in(recipe.precision):
+    context.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
+    with context.scope(), keras_setup.computing_in(recipe.precision):
         network = fused(build_network(recipe, dataset, weights))
         return fed_on_device(network, recipe) if recipe.on_device else network
 
@@ -140,21 +152,21 @@ def _check_options(recipe: Recipe) -> None:
             raise TrainingError(f"{recipe.architecture} has no option {option!r}: {nearest(option, known)}")
 
 
-def _finish(job: Job, model: keras.Model) -> None:
-    with _held(job.run) if job.team.leads else nullcontext():
+def _finish(job: TrainingContext, model: keras.Model) -> None:
+    with _held(job.run) if job.context.is_main else nullcontext():
         _announce(job)
-        with job.team.spread():
+        with job.context.scope():
             progress = fit(job, model)
             weights = _chosen(model, progress)
-        if job.team.leads:
+        if job.context.is_main:
             _conclude(job, weights, progress)
-        job.team.decided(lambda: "concluded")  # nobody leaves before the run is whole
+        job.context.broadcast(lambda: "concluded")  # nobody leaves before the run is whole
 
 
 @contextmanager
 def _held(run: Run) -> Iterator[None]:
     """The run's lock. Whoever had it before may have finished the run while we loaded its images."""
-    with sole_writer(run):
+    with lock_run(run):
         _check_unfinished(run)
         yield
 
@@ -169,13 +181,13 @@ def _check_unfinished(run: Run) -> None:
         )
 
 
-def _announce(job: Job) -> None:
+def _announce(job: TrainingContext) -> None:
     job.say(f"run {job.run.folder}")
     if skipped := job.dataset.origin.get("skipped"):
         job.say(f"images left out because they cannot be read: {len(skipped):,}, named in run.json")
-    if team := job.team.describe():
-        job.say(f"processes: {team['processes']}, devices: {team['devices']} ({team['device']})")
-        if uneven := len(job.portions.train) - job.team.share.usable(len(job.portions.train)):
+    if context := job.context.describe():
+        job.say(f"processes: {context['processes']}, devices: {context['devices']} ({context['device']})")
+        if uneven := len(job.portions.train) - job.context.share.usable(len(job.portions.train)):
             job.say(f"images left out of each epoch, other ones every time, to share the rest evenly: {uneven}")
 
 
@@ -187,7 +199,7 @@ def _chosen(model: keras.Model, progress: Progress) -> Arrays:
         return model.get_weights()
 
 
-def _conclude(job: Job, weights: Arrays, progress: Progress) -> None:
+def _conclude(job: TrainingContext, weights: Arrays, progress: Progress) -> None:
     """The run's network without optimiser, so that its file needs nothing of ours to load, and what is known of it."""
     whole = build_network(job.recipe, job.dataset)
     whole.set_weights(weights)
@@ -205,7 +217,7 @@ def _write_results(run: Run, dataset: Dataset, portions: Portions, network: kera
         validation = evaluate_network(network, dataset.train, portions.validation, classes)
         metrics["validation"] = validation.as_json()
     metrics["training_seconds"] = round(sum(row["seconds"] for row in progress.history), 1)
-    write_whole(run.model_path, network.save)
+    atomic_write(run.model_path, network.save)
     plots.plot_curves(progress.history, run.curves_path)
     plots.plot_confusion(test.confusion, dataset.labels, run.confusion_path)
     write_json(run.metrics_path, metrics)

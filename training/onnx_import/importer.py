@@ -25,14 +25,14 @@ from training.export.labels import Classes, read_classes
 from training.export.parity import SUFFIXES, Sample, check_parity, sample_folder
 from training.export.publish import publish
 from training.export.serving_model import Outputs, detect_outputs
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
-from training.export.version_folder import GRAPH, Made, fill
+from training.export.version_folder import GRAPH, VersionContents, fill
 from training.fit.callbacks import Say
-from training.onnx_import.preprocessing_check import Checked, object_to, truths_of
-from training.onnx_import.reader import Layout, Taken, open_graph, output_of, taken_by, widen
-from training.onnx_import.reference_model import Original
-from training.onnx_import.wrap import Contract, adapt
+from training.onnx_import.preprocessing_check import CheckResult, reject_if_implausible, truths_of
+from training.onnx_import.reader import InputSignature, Layout, open_graph, output_of, taken_by, widen
+from training.onnx_import.reference_model import ReferenceSession
+from training.onnx_import.wrap import ModelInterface, adapt
 
 RESIZE = re.compile(r"(shorter|squash):([1-9][0-9]{0,3})")
 NOISE = 56
@@ -40,7 +40,7 @@ NOISE = 56
 
 
 @dataclass(frozen=True)
-class Said:
+class ImportOptions:
     """What the user says of the network; None is what the graph itself should tell."""
 
     labels: Path
@@ -60,7 +60,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Trial:
+class CheckOptions:
     """What the network is tried on: images of known class to judge by, and any to compare graphs with."""
 
     check: Path | None = None
@@ -73,10 +73,10 @@ class _Foreign:
     """The network with all that was found out."""
 
     path: Path
-    said: Said
+    said: ImportOptions
     model: onnx.ModelProto
-    original: Original
-    contract: Contract
+    original: ReferenceSession
+    contract: ModelInterface
     preprocessing: Preprocessing
     classes: Classes
 
@@ -85,23 +85,23 @@ class _Foreign:
         return self.original.probabilities(images, self.contract)
 
 
-def import_network(path: Path, name: str, models_dir: Path, said: Said, trial: Trial, say: Say) -> Path:
+def import_network(path: Path, name: str, models_dir: Path, said: ImportOptions, trial: CheckOptions, say: Say) -> Path:
     """Publishes an ONNX file as the next version of a model; gives the version's folder. Raises TrainingError."""
     foreign = _looked_at(path, said, trial)
     return publish(models_dir, name, lambda folder, version: _fill(folder, name, version, foreign, trial, say))
 
 
-def try_network(path: Path, name: str, said: Said, trial: Trial, say: Say) -> None:
+def try_network(path: Path, name: str, said: ImportOptions, trial: CheckOptions, say: Say) -> None:
     """All of an import but the publishing. Raises TrainingError."""
     foreign = _looked_at(path, said, trial)
     with TemporaryDirectory() as folder:
         _fill(Path(folder), name, 0, foreign, trial, say)
 
 
-def command_for(path: Path, name: str, said: Said) -> str:
+def command_for(path: Path, name: str, said: ImportOptions) -> str:
     """The command that imports the file so, without any folder of this machine."""
     words = ["convoy-train", "import", path.name, "--name", name, "--labels", said.labels.name]
-    for field in fields(Said)[1:]:
+    for field in fields(ImportOptions)[1:]:
         value = getattr(said, field.name)
         if value == field.default or field.name == "outputs":
             continue
@@ -119,7 +119,7 @@ def _fraction(value: object) -> str:
     return str(near) if float(near) == value else repr(value)
 
 
-def _looked_at(path: Path, said: Said, trial: Trial) -> _Foreign:
+def _looked_at(path: Path, said: ImportOptions, trial: CheckOptions) -> _Foreign:
     model = open_graph(path)
     taken = taken_by(path, model, said.layout, said.dtype)
     if taken.dtype == "float16":
@@ -129,29 +129,29 @@ def _looked_at(path: Path, said: Said, trial: Trial) -> _Foreign:
     how, side = _preprocessing(said, taken)
     expects = taken.input(side)
     _check_scaling(said, taken)
-    original = Original(path, model, taken, output)
+    original = ReferenceSession(path, model, taken, output)
     contract = _contract(said, taken, output, expects, original)
     classes = read_classes(said.labels)
     _check_labels(said, classes, contract)
     return _Foreign(path, said, model, original, contract, how, classes)
 
 
-def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial, say: Say) -> None:
+def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: CheckOptions, say: Say) -> None:
     contract = foreign.contract
     onnx.save(adapt(foreign.model, contract), folder / GRAPH)
-    path = ServicePath(folder / GRAPH, contract.input, foreign.preprocessing, contract.classes)
+    path = ServingPipeline(folder / GRAPH, contract.input, foreign.preprocessing, contract.classes)
     metrics: dict[str, float] = {}
     if trial.check is not None:
         checked = _checked(trial.check, foreign, path)
         for line in checked.lines(foreign.classes):
             say(line)
         if not trial.anyway:
-            object_to(checked, foreign.original, contract)
+            reject_if_implausible(checked, foreign.original, contract)
         if checked.known.any():
             metrics = {"check_accuracy": checked.accuracy(checked.answers), "check_images": int(checked.known.sum())}
     parity = check_parity(foreign, path, _sample(trial, contract.input, foreign.preprocessing))
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
-    made = Made(
+    made = VersionContents(
         name=name,
         version=version,
         expects=contract.input,
@@ -166,7 +166,7 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Trial
     fill(folder, made)
 
 
-def _preprocessing(said: Said, taken: Taken) -> tuple[Preprocessing, int | None]:
+def _preprocessing(said: ImportOptions, taken: InputSignature) -> tuple[Preprocessing, int | None]:
     """How images are brought to the input, and the side of it where the user says one."""
     common = {"interpolation": said.interpolation, "background": said.background}
     if said.resize is None:
@@ -185,7 +185,7 @@ def _preprocessing(said: Said, taken: Taken) -> tuple[Preprocessing, int | None]
     return Preprocessing(resize="shorter", shorter=pixels, **common), said.crop
 
 
-def _check_scaling(said: Said, taken: Taken) -> None:
+def _check_scaling(said: ImportOptions, taken: InputSignature) -> None:
     for flag, values in (("--mean", said.mean), ("--std", said.std)):
         if len(values) not in (1, taken.channels):
             raise TrainingError(f"{flag} has {len(values)} values; the network has {taken.channels} channels.")
@@ -197,7 +197,7 @@ def _check_scaling(said: Said, taken: Taken) -> None:
         raise TrainingError("--channels bgr is for networks that take colour images.")
 
 
-def _sample(trial: Trial, expects: Input, how: Preprocessing) -> Sample:
+def _sample(trial: CheckOptions, expects: Input, how: Preprocessing) -> Sample:
     """The images for the parity check: the user's, or generated ones."""
     folder = trial.images or trial.check
     if folder is not None:
@@ -211,9 +211,13 @@ def _generated(expects: Input) -> NDArray[np.uint8]:
     return np.concatenate([generated_images(expects), noise])
 
 
-def _contract(said: Said, taken: Taken, output: str, expects: Input, original: Original) -> Contract:
+def _contract(
+    said: ImportOptions, taken: InputSignature, output: str, expects: Input, original: ReferenceSession
+) -> ModelInterface:
     """What the network gives is seen by running it."""
-    asked = Contract(taken, output, expects, 2, False, bgr=said.bgr, scale=said.scale, mean=said.mean, std=said.std)
+    asked = ModelInterface(
+        taken, output, expects, 2, False, bgr=said.bgr, scale=said.scale, mean=said.mean, std=said.std
+    )
     answers = original.answers(_generated(expects), asked)
     sides = [size for size in answers.shape[1:] if size != 1]
     if len(sides) != 1:
@@ -222,7 +226,7 @@ def _contract(said: Said, taken: Taken, output: str, expects: Input, original: O
     if not np.isfinite(rows).all():
         raise TrainingError("The network answers with what is no number: are --scale, --mean and --std right?")
     outputs = detect_outputs(rows) if said.outputs == "detect" else said.outputs
-    return Contract(
+    return ModelInterface(
         taken,
         output,
         expects,
@@ -238,7 +242,7 @@ def _contract(said: Said, taken: Taken, output: str, expects: Input, original: O
     )
 
 
-def _check_labels(said: Said, classes: Classes, contract: Contract) -> None:
+def _check_labels(said: ImportOptions, classes: Classes, contract: ModelInterface) -> None:
     count = len(classes.labels)
     if count == contract.classes:
         return
@@ -248,11 +252,11 @@ def _check_labels(said: Said, classes: Classes, contract: Contract) -> None:
     raise TrainingError(f"{said.labels} has {count} labels; the network gives {contract.classes} classes.{advice}")
 
 
-def _checked(folder: Path, foreign: _Foreign, path: ServicePath) -> Checked:
+def _checked(folder: Path, foreign: _Foreign, path: ServingPipeline) -> CheckResult:
     paths = sorted(found for found in folder.rglob("*") if found.suffix.lower() in SUFFIXES)
     prepared = list(_prepared(paths, foreign))
     images = np.stack(prepared)
-    return Checked([p.name for p in paths], images, truths_of(paths, folder, foreign.classes), path.run(images, 32))
+    return CheckResult([p.name for p in paths], images, truths_of(paths, folder, foreign.classes), path.run(images, 32))
 
 
 def _prepared(paths: list[Path], foreign: _Foreign) -> Iterator[NDArray[np.uint8]]:

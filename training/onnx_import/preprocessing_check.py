@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from training.errors import TrainingError
 from training.export.labels import Classes
-from training.onnx_import.reference_model import Original
-from training.onnx_import.wrap import Contract
+from training.onnx_import.reference_model import ReferenceSession
+from training.onnx_import.wrap import ModelInterface
 
 SHOWN = 5
 FEWEST = 5
@@ -31,7 +31,7 @@ COMMON: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckResult:
     """Images of the user's with the graph's answers. `truths` are their classes, -1 where not known."""
 
     names: list[str]
@@ -67,7 +67,7 @@ def truths_of(paths: list[Path], folder: Path, classes: Classes) -> NDArray[np.i
     return np.array([-1 if index is None else index for index in found], np.int64)
 
 
-def object_to(checked: Checked, original: Original, contract: Contract) -> None:
+def reject_if_implausible(checked: CheckResult, original: ReferenceSession, contract: ModelInterface) -> None:
     """Raises TrainingError when the images speak against what the user said, naming a better guess if any."""
     count = int(checked.known.sum())
     if count < FEWEST:
@@ -86,7 +86,7 @@ def object_to(checked: Checked, original: Original, contract: Contract) -> None:
         )
 
 
-def _others(checked: Checked, original: Original, contract: Contract) -> Iterator[tuple[str, float]]:
+def _others(checked: CheckResult, original: ReferenceSession, contract: ModelInterface) -> Iterator[tuple[str, float]]:
     images = checked.images[checked.known]
     colour = contract.input.channels == 3
     for flags, (scale, mean, std) in COMMON.items():

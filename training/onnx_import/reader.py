@@ -24,7 +24,7 @@ LARGEST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Taken:
+class InputSignature:
     """The tensor that a graph takes. `sides` are height and width, None where any will do; so with `batch`."""
 
     name: str
@@ -59,7 +59,7 @@ def open_graph(path: Path) -> onnx.ModelProto:
     return _at_known_opset(path, model)
 
 
-def taken_by(path: Path, model: onnx.ModelProto, layout: Layout | None, dtype: str | None) -> Taken:
+def taken_by(path: Path, model: onnx.ModelProto, layout: Layout | None, dtype: str | None) -> InputSignature:
     """What the graph takes; what the user says of it must agree. Raises TrainingError."""
     if len(model.graph.input) != 1:
         names = ", ".join(tensor.name for tensor in model.graph.input) or "none"
@@ -74,7 +74,7 @@ def taken_by(path: Path, model: onnx.ModelProto, layout: Layout | None, dtype: s
     layout = _layout(path, shape, layout)
     batch, *rest = shape
     channels, height, width = rest if layout == "nchw" else (rest[2], rest[0], rest[1])
-    return Taken(tensor.name, found, layout, channels, (height, width), batch)
+    return InputSignature(tensor.name, found, layout, channels, (height, width), batch)
 
 
 def widen(model: onnx.ModelProto) -> None:

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from training.errors import TrainingError
 from training.fit.scores import softmax
-from training.onnx_import.reader import Taken
-from training.onnx_import.wrap import Contract
+from training.onnx_import.reader import InputSignature
+from training.onnx_import.wrap import ModelInterface
 
 ANY_BATCH = 32
 
 
-class Original:
+class ReferenceSession:
     """The file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
-    def __init__(self, path: Path, model: onnx.ModelProto, taken: Taken, output: str) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto, taken: InputSignature, output: str) -> None:
         """Raises TrainingError when onnxruntime refuses the graph."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -31,7 +31,7 @@ class Original:
         except Exception as error:  # onnxruntime's own classes share no public base
             raise TrainingError(f"onnxruntime refuses {path}: {_first_line(error)}") from error
 
-    def answers(self, images: NDArray, contract: Contract) -> NDArray:
+    def answers(self, images: NDArray, contract: ModelInterface) -> NDArray:
         """What the graph itself gives, as it gives it, for pixels scaled and ordered as the contract says."""
         pixels = images[..., ::-1] if contract.bgr else images
         if self._taken.dtype != "uint8":
@@ -40,7 +40,7 @@ class Original:
             pixels = pixels.transpose(0, 3, 1, 2)
         return self._run(np.ascontiguousarray(pixels.astype(self._taken.dtype)))
 
-    def probabilities(self, images: NDArray, contract: Contract) -> NDArray[np.float64]:
+    def probabilities(self, images: NDArray, contract: ModelInterface) -> NDArray[np.float64]:
         """Probabilities (n, classes), as the contract reads the graph's answers."""
         rows = self.answers(images, contract).reshape(len(images), -1).astype(np.float64)
         rows = rows[:, 1:] if contract.drop_first else rows

@@ -14,20 +14,20 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 from training.export.graph.editor import BATCH, Graph
 from training.export.graph.optimize import improve
-from training.onnx_import.reader import Taken
+from training.onnx_import.reader import InputSignature
 
 INSIDE = "net/"
 
 
 @dataclass(frozen=True)
-class Contract:
+class ModelInterface:
     """What was found out and said of a foreign network.
 
     It takes (pixel * scale - mean) / std, `mean` and `std` one value or one a channel in the network's own order, which
     is BGR where `bgr`. It gives `gives` numbers an image, logits or probabilities.
     """
 
-    taken: Taken
+    taken: InputSignature
     output: str
     input: Input
     gives: int
@@ -55,7 +55,7 @@ class Contract:
         return _narrow(-np.array(self.mean) / np.array(self.std))
 
 
-def adapt(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+def adapt(model: onnx.ModelProto, contract: ModelInterface) -> onnx.ModelProto:
     """A new graph with the service's contract around a foreign one; the batch may have any size."""
     network = compose.add_prefix(model, INSIDE)
     if contract.taken.batch is not None:
@@ -82,7 +82,7 @@ def adapt(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     return result
 
 
-def _before(contract: Contract, reversed_inside: bool) -> Iterator[onnx.NodeProto | TensorProto]:
+def _before(contract: ModelInterface, reversed_inside: bool) -> Iterator[onnx.NodeProto | TensorProto]:
     """From `image` to what the network takes: numbers, scaling, order of channels, layout."""
     last = IMAGE
     factor, offset = contract.factor, contract.offset
@@ -104,7 +104,7 @@ def _before(contract: Contract, reversed_inside: bool) -> Iterator[onnx.NodeProt
         yield helper.make_node("Transpose", [last], ["channels_first"], perm=[0, 3, 1, 2])
 
 
-def _after(contract: Contract) -> Iterator[onnx.NodeProto | TensorProto]:
+def _after(contract: ModelInterface) -> Iterator[onnx.NodeProto | TensorProto]:
     """From what the network gives to `probabilities`: one row an image, the first class gone, sums of 1."""
     last = INSIDE + contract.output
     if contract.needs_cast:

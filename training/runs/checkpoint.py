@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.atomic_files import write_whole
+from training.atomic_files import atomic_write
 from training.errors import TrainingError
 from training.runs.run_folder import Row
 
@@ -37,7 +37,7 @@ def save(path: Path, model: keras.Model, progress: Progress) -> None:
     groups = {"model": _values(model.variables), "optimizer": _values(optimizer), "best": progress.best}
     arrays = {f"{group}/{index}": array for group, values in groups.items() for index, array in enumerate(values)}
     state = json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})
-    write_whole(path, lambda to: np.savez(to, state=np.array(state), **arrays))
+    atomic_write(path, lambda to: np.savez(to, state=np.array(state), **arrays))
 
 
 def restore(path: Path, model: keras.Model) -> Progress:

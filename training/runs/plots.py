@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from training.atomic_files import write_whole
+from training.atomic_files import atomic_write
 from training.runs.run_folder import Row
 
 DPI = 80
@@ -64,5 +64,5 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
 
 def _save(figure: Figure, path: Path) -> None:
     # Without its version, the same figures give the same file.
-    write_whole(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
+    atomic_write(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
     figure.clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.model_store.repository import MODEL_NAME
-from training.atomic_files import read_json, write_json, write_whole
+from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
 from training.recipes.base import Recipe, from_json, to_json
 
@@ -68,7 +68,7 @@ class Run:
         return read_json(self.metrics_path)
 
     def write_history(self, rows: Sequence[Row]) -> None:
-        write_whole(self.folder / "history.csv", lambda path: _write_csv(path, rows))
+        atomic_write(self.folder / "history.csv", lambda path: _write_csv(path, rows))
 
     def history(self) -> list[Row]:
         with (self.folder / "history.csv").open(newline="") as file:
@@ -125,7 +125,7 @@ def all_of(runs_dir: Path, name: str) -> list[Run]:
 
 
 @contextmanager
-def sole_writer(run: Run) -> Iterator[None]:
+def lock_run(run: Run) -> Iterator[None]:
     """Holds the run's lock, which the system releases even from a killed process. Raises TrainingError when taken."""
     with (run.folder / ".lock").open("w") as lock:
         try:

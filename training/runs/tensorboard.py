@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.atomic_files import write_whole
+from training.atomic_files import atomic_write
 from training.errors import TrainingError
 from training.runs.run_folder import Row
 
@@ -31,7 +31,7 @@ class EventFile:
         earlier = list(folder.glob("events.out.tfevents.*"))
         self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard goes on to the last in this order
         data = record(_version()) + b"".join(record(_scalars(row)) for row in history)
-        write_whole(self._path, lambda path: path.write_bytes(data))
+        atomic_write(self._path, lambda path: path.write_bytes(data))
         for path in earlier:
             if path != self._path:
                 path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def header(scope: Scope, name: bytes) -> bytes:
     return found
 
 
-def announced_bytes(scope: Scope) -> int:
+def content_length(scope: Scope) -> int:
     """The Content-Length, which the server has checked; 0 without one."""
     return int(header(scope, b"content-length") or 0)
 
@@ -36,7 +36,7 @@ def announced_bytes(scope: Scope) -> int:
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     """The whole body. Raises BodyTooLarge, before reading where the length is announced, SlowRequest, BadHttp or
     ClientGone."""
-    if announced_bytes(scope) > limit_bytes:
+    if content_length(scope) > limit_bytes:
         raise _too_large(limit_bytes)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):

@@ -37,7 +37,7 @@ async def packed(scope: Scope, body: bytes) -> tuple[bytes, Headers]:
     """The body as the client's Accept-Encoding likes it, and the headers that say so."""
     if len(body) < WORTH_BYTES:
         return body, []
-    encoding = _liked(header(scope, b"accept-encoding"))
+    encoding = negotiate_encoding(header(scope, b"accept-encoding"))
     if encoding is None:
         return body, []
     in_thread = len(body) > IN_THREAD_BYTES
@@ -65,7 +65,7 @@ def _packed(body: bytes, encoding: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def _liked(accepted: bytes) -> bytes | None:
+def negotiate_encoding(accepted: bytes) -> bytes | None:
     """The encoding of the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None where plain is liked more."""
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):

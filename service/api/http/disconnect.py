@@ -27,7 +27,7 @@ class Connection:
             self.on_loss()
 
 
-class UntilHangUp:
+class CancelOnDisconnect:
     """A context in which the current task is cancelled, and ClientGone raised, once the client has hung up."""
 
     def __init__(self, scope: Scope) -> None:

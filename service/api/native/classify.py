@@ -9,13 +9,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import MULTIPART, files_of, header, image_of, images_about, read_body
 from service.api.http.deadline_headers import apply_headers
-from service.api.http.disconnect import UntilHangUp
+from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.errors import as_json
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_answer
 from service.api.native import batch_request
 from service.classification.classifier import Classifier, Row, best
 from service.errors import BadParameter, ConvoyError, UnsupportedBody
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 
 DEFAULT_TOP_K = 5
 
@@ -33,13 +33,13 @@ class Classify:
         version, top_k = query_of(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
         image = await image_of(scope, receive, self._max_body_bytes)
-        with self._classifier.journey(scope["path_params"]["model"], version) as journey:
-            apply_headers(scope, journey)
-            with UntilHangUp(scope):
-                row = await self._classifier.predict(journey, image)
-            predictions = best(row, journey.served.labels, top_k)
-            body = json_bytes(_named(journey.served) | {"predictions": predictions})
-        await send_answer(send, body, journey, JSON_HEADERS)
+        with self._classifier.context(scope["path_params"]["model"], version) as context:
+            apply_headers(scope, context)
+            with CancelOnDisconnect(scope):
+                row = await self._classifier.predict(context, image)
+            predictions = best(row, context.served.labels, top_k)
+            body = json_bytes(_named(context.served) | {"predictions": predictions})
+        await send_answer(send, body, context, JSON_HEADERS)
 
 
 class ClassifyBatch:
@@ -60,14 +60,14 @@ class ClassifyBatch:
         self._classifier.admit(scope["path_params"]["model"], version, images_about(content_type, body))
         images = await self._images(content_type, body)
         del body  # as large as the images
-        with self._classifier.journey(scope["path_params"]["model"], version) as journey:
-            apply_headers(scope, journey)
-            with UntilHangUp(scope):
-                rows = await self._classifier.predict_many(journey, [data for _, data in images])
-            labels = journey.served.labels
+        with self._classifier.context(scope["path_params"]["model"], version) as context:
+            apply_headers(scope, context)
+            with CancelOnDisconnect(scope):
+                rows = await self._classifier.predict_many(context, [data for _, data in images])
+            labels = context.served.labels
             results = [_result(name, row, labels, top_k) for (name, _), row in zip(images, rows, strict=True)]
-            reply = json_bytes(_named(journey.served) | {"results": results})
-        await send_answer(send, reply, journey, JSON_HEADERS)
+            reply = json_bytes(_named(context.served) | {"results": results})
+        await send_answer(send, reply, context, JSON_HEADERS)
 
     async def _images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
@@ -90,7 +90,7 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     return version, int(top_k)
 
 
-def _named(served: Served) -> dict[str, Any]:
+def _named(served: LoadedVersion) -> dict[str, Any]:
     return {"model": served.model, "version": served.version}
 
 

@@ -10,14 +10,14 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import header, image_of
 from service.api.http.deadline_headers import apply_headers
-from service.api.http.disconnect import UntilHangUp
+from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_answer
 from service.api.native.explain_schemas import METHODS
-from service.classification.explainer import Explainer, Explanation, Heat, Look
-from service.classification.request_context import Journey
+from service.classification.explainer import Explainer, Explanation, FeatureMaps, OcclusionHeatmap
+from service.classification.request_context import RequestContext
 from service.errors import BadParameter
-from service.imaging.render import enlarged, grid, heated, png, sheet
-from service.inference.feature_maps import Stack
+from service.imaging.render import grid, overlay_heatmap, png, stack_vertically, upscale
+from service.inference.feature_maps import LayerImages
 
 DEFAULT_METHOD = "occlusion"
 MOST_SHOWN = 64
@@ -38,19 +38,19 @@ class Explain:
         method, version, wanted = query_of(scope)
         image = await image_of(scope, receive, self._max_body_bytes)
         as_png = PNG in header(scope, b"accept")
-        with self._explainer.journey(scope["path_params"]["model"], version) as journey:
-            apply_headers(scope, journey)
-            with UntilHangUp(scope):
-                explanation = await self._explain(method, journey, image, wanted)
-                body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, journey)
-        await send_answer(send, body, journey, PNG_HEADERS if as_png else JSON_HEADERS)
+        with self._explainer.context(scope["path_params"]["model"], version) as context:
+            apply_headers(scope, context)
+            with CancelOnDisconnect(scope):
+                explanation = await self._explain(method, context, image, wanted)
+                body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, context)
+        await send_answer(send, body, context, PNG_HEADERS if as_png else JSON_HEADERS)
 
-    async def _explain(self, method: str, journey: Journey, image: bytes, wanted: str | None) -> Explanation:
+    async def _explain(self, method: str, context: RequestContext, image: bytes, wanted: str | None) -> Explanation:
         if method == "occlusion":
-            return await self._explainer.occlude(journey, image, wanted)
+            return await self._explainer.occlude(context, image, wanted)
         if method == "features":
-            return await self._explainer.look_inside(journey, image)
-        return await self._explainer.see(journey, image)
+            return await self._explainer.feature_maps(context, image)
+        return await self._explainer.preprocessed(context, image)
 
 
 def query_of(scope: Scope) -> tuple[str, str | None, str | None]:
@@ -66,37 +66,37 @@ def query_of(scope: Scope) -> tuple[str, str | None, str | None]:
     return method, version, wanted
 
 
-def _told(explanation: Explanation, method: str, journey: Journey) -> bytes:
+def _told(explanation: Explanation, method: str, context: RequestContext) -> bytes:
     """JSON in the shape of schemas_explain."""
     image = explanation.image
     height, width, channels = image.shape
     told: dict[str, Any] = {
-        "model": journey.served.model,
-        "version": journey.served.version,
+        "model": context.served.model,
+        "version": context.served.version,
         "method": method,
         "input": {"height": height, "width": width, "channels": channels, "png": _base64(png(image))},
     }
-    if isinstance(explanation, Heat):
+    if isinstance(explanation, OcclusionHeatmap):
         told |= _told_heat(explanation)
-    if isinstance(explanation, Look):
+    if isinstance(explanation, FeatureMaps):
         filters = explanation.insides.filters
         told["filters"] = None if filters is None else _told_grid(filters)
         told["layers"] = [_told_grid(layer) for layer in explanation.insides.layers]
     return json_bytes(told)
 
 
-def _told_heat(heat: Heat) -> dict[str, Any]:
+def _told_heat(heat: OcclusionHeatmap) -> dict[str, Any]:
     row, column = np.unravel_index(int(heat.values.argmax()), heat.values.shape)
     return {
         "explained": heat.prediction,
-        "heat": _base64(png(heated(heat.image, heat.values))),
+        "heat": _base64(png(overlay_heatmap(heat.image, heat.values))),
         "peak": {"x": int(column), "y": int(row)},
         "peak_log_odds": float(heat.values[row, column]),
         "passes": heat.passes,
     }
 
 
-def _told_grid(stack: Stack) -> dict[str, Any]:
+def _told_grid(stack: LayerImages) -> dict[str, Any]:
     count, height, width, _ = stack.images.shape
     shown = stack.images[:MOST_SHOWN]
     return {
@@ -109,14 +109,16 @@ def _told_grid(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _drawn(explanation: Explanation, method: str, journey: Journey) -> bytes:
+def _drawn(explanation: Explanation, method: str, context: RequestContext) -> bytes:
     """One PNG, enlarged for people."""
-    if isinstance(explanation, Heat):
-        return png(enlarged(heated(explanation.image, explanation.values)))
-    if isinstance(explanation, Look):
+    if isinstance(explanation, OcclusionHeatmap):
+        return png(upscale(overlay_heatmap(explanation.image, explanation.values)))
+    if isinstance(explanation, FeatureMaps):
         stacks = [explanation.insides.filters, *explanation.insides.layers]
-        return png(sheet([explanation.image, *(grid(s.images[:MOST_SHOWN]) for s in stacks if s is not None)]))
-    return png(enlarged(explanation.image))
+        return png(
+            stack_vertically([explanation.image, *(grid(s.images[:MOST_SHOWN]) for s in stacks if s is not None)])
+        )
+    return png(upscale(explanation.image))
 
 
 def _base64(data: bytes) -> str:

@@ -9,7 +9,7 @@ from service.api.openapi.error_responses import Json, described
 from service.api.schemas import ErrorReply
 from service.errors import BrokenVersion, NotReady, UnknownDocument, UnknownModel, UnknownVersion
 from service.loaded_models.registry import Registry
-from service.model_store.manifest import TEXT_LIMIT_BYTES, plain_file
+from service.model_store.manifest import TEXT_LIMIT_BYTES, safe_path
 
 TYPES = {
     "card.md": "text/markdown; charset=utf-8",
@@ -44,7 +44,7 @@ def documents_of(folder: Path) -> list[str]:
 def _read(folder: Path, name: str) -> bytes:
     if name in TYPES:
         try:
-            return plain_file(folder, name, TEXT_LIMIT_BYTES).read_bytes()
+            return safe_path(folder, name, TEXT_LIMIT_BYTES).read_bytes()
         except (OSError, BrokenVersion):
             pass
     raise UnknownDocument(f"The version has no '{name}'; documents are {', '.join(TYPES)}.")

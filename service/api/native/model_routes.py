@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from service.api.native.explain_schemas import METHODS
 from service.api.native.model_files import documents_of
 from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Model, Registry
 from service.model_store.manifest import Manifest
 
@@ -43,7 +43,7 @@ def _summary(loaded: Model) -> ModelSummary:
     )
 
 
-def _version(served: Served, default: Served) -> ModelVersion:
+def _version(served: LoadedVersion, default: LoadedVersion) -> ModelVersion:
     manifest = served.manifest
     return ModelVersion(
         version=served.version,

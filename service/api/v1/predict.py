@@ -7,16 +7,16 @@ from starlette.types import Receive, Scope, Send
 from service.api.http.body import tensors_about
 from service.api.http.compression import packed, read_unpacked
 from service.api.http.deadline_headers import apply_headers
-from service.api.http.disconnect import UntilHangUp
+from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.responses import JSON_HEADERS, send_answer
 from service.api.openapi.error_responses import described
 from service.api.v1.request_parser import PredictRequest, encode, parse
 from service.api.v1.schemas import ModelNames, ModelStatus, Outcome, VersionState
 from service.api.v2.schemas import ErrorText
-from service.classification.classifier import Classifier, Row, all_good
-from service.classification.request_context import Journey
+from service.classification.classifier import Classifier, Row, stack_or_raise
+from service.classification.request_context import RequestContext
 from service.errors import NotReady, UnknownModel, UnknownVersion
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 
 NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
@@ -53,23 +53,23 @@ class Predict:
         where = scope["path_params"]
         self._classifier.admit(where["model"], where.get("version"))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
-        with self._classifier.journey(where["model"], where.get("version")) as journey:
-            apply_headers(scope, journey)
-            served = journey.served
+        with self._classifier.context(where["model"], where.get("version")) as context:
+            apply_headers(scope, context)
+            served = context.served
             self._classifier.admit(served.model, served.version, tensors_about(body, served.manifest.input.shape))
             request = parse(body, served.manifest.input, self._max_images)
-            with UntilHangUp(scope):
-                rows = await self._rows(journey, request)
+            with CancelOnDisconnect(scope):
+                rows = await self._rows(context, request)
             reply = encode(request, rows, served.labels)
         body, headers = await packed(scope, reply)
-        await send_answer(send, body, journey, JSON_HEADERS + headers)
+        await send_answer(send, body, context, JSON_HEADERS + headers)
 
-    async def _rows(self, journey: Journey, request: PredictRequest) -> Row:
+    async def _rows(self, context: RequestContext, request: PredictRequest) -> Row:
         if request.tensor is not None:
-            journey.decoded()
-            return await self._classifier.infer(journey, request.tensor)
+            context.decoded()
+            return await self._classifier.infer(context, request.tensor)
         assert request.images is not None
-        return all_good(await self._classifier.predict_many(journey, request.images))
+        return stack_or_raise(await self._classifier.predict_many(context, request.images))
 
 
 def v1_routes(registry: Registry) -> APIRouter:
@@ -91,5 +91,5 @@ def v1_routes(registry: Registry) -> APIRouter:
     return router
 
 
-def _state(served: Served) -> VersionState:
+def _state(served: LoadedVersion) -> VersionState:
     return VersionState(version=served.version, state="AVAILABLE", status=Outcome(error_code="OK", error_message=""))

@@ -4,17 +4,17 @@ import math
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import announced_bytes, header, tensors_about
+from service.api.http.body import content_length, header, tensors_about
 from service.api.http.compression import packed, read_unpacked
 from service.api.http.deadline_headers import apply_headers
-from service.api.http.disconnect import UntilHangUp
+from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.responses import JSON_HEADERS, Headers, send_answer
 from service.api.v2.request_parser import InferRequest, parse
 from service.api.v2.response_encoder import Encoded, encode
-from service.classification.classifier import Classifier, Row, all_good
-from service.classification.request_context import Journey
+from service.classification.classifier import Classifier, Row, stack_or_raise
+from service.classification.request_context import RequestContext
 from service.errors import BadTensor
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 
 JSON_LENGTH = b"inference-header-content-length"
 MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
@@ -36,31 +36,31 @@ class Infer:
         served = self._classifier.admit(where["model"], where.get("version"))
         json_length = _json_length(scope)
         if json_length is not None:
-            self._admit(served, (announced_bytes(scope) - json_length) // math.prod(served.manifest.input.shape))
+            self._admit(served, (content_length(scope) - json_length) // math.prod(served.manifest.input.shape))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
-        with self._classifier.journey(where["model"], where.get("version")) as journey:
-            served = journey.served
+        with self._classifier.context(where["model"], where.get("version")) as context:
+            served = context.served
             if json_length is None:
                 self._admit(served, tensors_about(body, served.manifest.input.shape))
             request = parse(body, json_length, served.manifest.input, self._max_images)
-            apply_headers(scope, journey)
-            journey.shorten(request.timeout_s)
-            journey.background = journey.background or request.background
-            with UntilHangUp(scope):
-                rows = await self._rows(journey, request)
+            apply_headers(scope, context)
+            context.limit_timeout(request.timeout_s)
+            context.background = context.background or request.background
+            with CancelOnDisconnect(scope):
+                rows = await self._rows(context, request)
             reply = encode(served.model, served.version, request, rows, served.labels)
         body, headers = await packed(scope, reply.body)
-        await send_answer(send, body, journey, _content(reply) + headers)
+        await send_answer(send, body, context, _content(reply) + headers)
 
-    def _admit(self, served: Served, count: int) -> None:
+    def _admit(self, served: LoadedVersion, count: int) -> None:
         self._classifier.admit(served.model, served.version, count)
 
-    async def _rows(self, journey: Journey, request: InferRequest) -> Row:
+    async def _rows(self, context: RequestContext, request: InferRequest) -> Row:
         if request.tensor is not None:
-            journey.decoded()
-            return await self._classifier.infer(journey, request.tensor)
+            context.decoded()
+            return await self._classifier.infer(context, request.tensor)
         assert request.images is not None
-        return all_good(await self._classifier.predict_many(journey, request.images))
+        return stack_or_raise(await self._classifier.predict_many(context, request.images))
 
 
 def _json_length(scope: Scope) -> int | None:

@@ -12,7 +12,7 @@ from service.api.openapi.error_responses import described, json_content
 from service.api.v2.schemas import ChangeRequest, ErrorText, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
 from service.loaded_models.registry import IndexEntry as Found
-from service.workers.worker_group import Fleet
+from service.workers.worker_group import WorkerGroup
 
 MAX_BODY_BYTES = 65536
 HINT = "Send no body: models are taken as they lie on disk."
@@ -28,7 +28,7 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def repository_routes(fleet: Fleet, changes_allowed: bool, origins: Origins) -> APIRouter:
+def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, origins: Origins) -> APIRouter:
     """Bodies are optional and read by hand: FastAPI would read them however large they are.
 
     `origins` are those whose pages may change something too.
@@ -38,7 +38,7 @@ def repository_routes(fleet: Fleet, changes_allowed: bool, origins: Origins) -> 
     @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
     async def index(request: Request) -> list[IndexEntry]:
         asked = await _read(request, IndexRequest)
-        entries = [_entry(entry) for entry in await run_in_threadpool(fleet.index)]
+        entries = [_entry(entry) for entry in await run_in_threadpool(worker_group.index)]
         return [entry for entry in entries if entry.state == "READY" or not asked.ready]
 
     async def check(request: Request) -> None:
@@ -51,13 +51,13 @@ def repository_routes(fleet: Fleet, changes_allowed: bool, origins: Origins) -> 
     @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)
     async def load(model: str, request: Request) -> Nothing:
         await check(request)
-        await fleet.load(model)
+        await worker_group.load(model)
         return Nothing()
 
     @router.post("/models/{model}/unload", summary="Take a model out of service", **CHANGED)
     async def unload(model: str, request: Request) -> Nothing:
         await check(request)
-        await fleet.unload(model)
+        await worker_group.unload(model)
         return Nothing()
 
     return router

@@ -26,13 +26,13 @@ from service.api.v2.schemas import (
     VersionStatistics,
 )
 from service.errors import Draining, NotReady, UnknownModel, UnknownVersion
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from service.observability.multiprocess import Counted, key_of
 from service.observability.version_stats import Statistics, Total
 from service.workers.shutdown_state import Lifecycle
-from service.workers.worker_group import Fleet
+from service.workers.worker_group import WorkerGroup
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 MODEL = "/models/{model}"
@@ -41,16 +41,16 @@ PLATFORM = "onnxruntime_onnx"
 NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
 
 
-def v2_routes(registry: Registry, fleet: Fleet, lifecycle: Lifecycle, max_delay_ms: float) -> APIRouter:
+def v2_routes(registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, max_delay_ms: float) -> APIRouter:
     """Everything under /v2 but inference and the repository."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
-    _add_health(router, registry, fleet, lifecycle)
-    _add_statistics(router, registry, fleet)  # before the models: "stats" is no name of one
+    _add_health(router, registry, worker_group, lifecycle)
+    _add_statistics(router, registry, worker_group)  # before the models: "stats" is no name of one
     _add_metadata(router, registry, max_delay_ms)
     return router
 
 
-def _add_health(router: APIRouter, registry: Registry, fleet: Fleet, lifecycle: Lifecycle) -> None:
+def _add_health(router: APIRouter, registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle) -> None:
     @router.get("/health/live", summary="Whether the process answers")
     async def server_live() -> Live:
         return Live(live=True)
@@ -59,7 +59,7 @@ def _add_health(router: APIRouter, registry: Registry, fleet: Fleet, lifecycle: 
     async def server_ready() -> Ready:
         if lifecycle.stopping:
             raise Draining("The service is shutting down.")
-        if reasons := fleet.not_ready_because():
+        if reasons := worker_group.not_ready_because():
             raise NotReady(f"Not ready: {'; '.join(f'{what}: {why}' for what, why in reasons.items())}")
         return Ready(ready=True)
 
@@ -87,22 +87,22 @@ def _add_metadata(router: APIRouter, registry: Registry, max_delay_ms: float) ->
         return _config(registry.get(model, version), max_delay_ms)
 
 
-def _add_statistics(router: APIRouter, registry: Registry, fleet: Fleet) -> None:
+def _add_statistics(router: APIRouter, registry: Registry, worker_group: WorkerGroup) -> None:
     @router.get("/models/stats", summary="Statistics of all models")
     async def all_statistics() -> ModelStatistics:
-        done = await fleet.statistics()
+        done = await worker_group.statistics()
         return ModelStatistics(model_stats=[_statistics(s, done) for versions in registry.all() for s in versions])
 
     @router.get(MODEL + "/stats", summary="Statistics of a model", responses=NO_MODEL)
     @router.get(VERSION + "/stats", summary="Statistics of a version", responses=NO_MODEL)
     async def statistics(model: str, version: str | None = None) -> ModelStatistics:
         wanted = registry.get(model, version)
-        done = await fleet.statistics()
+        done = await worker_group.statistics()
         versions = registry.model(model).newest_first()
         return ModelStatistics(model_stats=[_statistics(s, done) for s in versions if version is None or s is wanted])
 
 
-def _metadata(served: Served, registry: Registry) -> ModelMetadata:
+def _metadata(served: LoadedVersion, registry: Registry) -> ModelMetadata:
     versions = registry.model(served.model).newest_first()
     return ModelMetadata(
         name=served.model,
@@ -113,7 +113,7 @@ def _metadata(served: Served, registry: Registry) -> ModelMetadata:
     )
 
 
-def _config(served: Served, max_delay_ms: float) -> ModelConfig:
+def _config(served: LoadedVersion, max_delay_ms: float) -> ModelConfig:
     manifest = served.manifest
     image = ConfigInput(name=IMAGE, data_type=f"TYPE_{PIXELS}", format="FORMAT_NHWC", dims=list(manifest.input.shape))
     probabilities = ConfigOutput(
@@ -133,7 +133,7 @@ def _config(served: Served, max_delay_ms: float) -> ModelConfig:
     )
 
 
-def _statistics(served: Served, counted: Counted) -> VersionStatistics:
+def _statistics(served: LoadedVersion, counted: Counted) -> VersionStatistics:
     done = counted.get(key_of(served.model, served.version), Statistics())
     return VersionStatistics(
         name=served.model,

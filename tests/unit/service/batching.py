@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.batch import Answer
+from service.inference.batch import BatchResult
 from service.inference.batcher import Batcher
 from tests.unit.service.fakes import HeldExecutor, RecordingModel
 
@@ -21,14 +21,16 @@ class Bench:
         self.executor = HeldExecutor()
         self.batcher = Batcher(self.model, self.executor, **({"max_batch_size": 4, "max_queue_images": 100} | options))
 
-    def ask(self, *values: float, timeout_s: float | None = None, background: bool = False) -> asyncio.Task[Answer]:
+    def ask(
+        self, *values: float, timeout_s: float | None = None, background: bool = False
+    ) -> asyncio.Task[BatchResult]:
         """A request of one image a value, which is queued when the loop turns."""
         self.batcher.reserve(len(values))
         return asyncio.create_task(self.batcher.answer(images(*values), timeout_s, background))
 
     async def submit(
         self, *values: float, timeout_s: float | None = None, background: bool = False
-    ) -> asyncio.Task[Answer]:
+    ) -> asyncio.Task[BatchResult]:
         """The same, and lets the loop turn so that a free model starts."""
         slot = self.ask(*values, timeout_s=timeout_s, background=background)
         await turn()
@@ -47,7 +49,7 @@ def images(*values: float) -> Any:
     return np.array(values, np.float32).reshape(-1, 1)
 
 
-def values(answer: Answer) -> list[float]:
+def values(answer: BatchResult) -> list[float]:
     return answer.outputs[:, 0].tolist()  # type: ignore[no-any-return]
 
 

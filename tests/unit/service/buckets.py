@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.model_store.mirror import BucketMirror
-from service.model_store.object_store import Bucket, BucketUnreachable, Found, ObjectRefused, open_bucket
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, open_bucket
 from service.model_store.repository import Repository
 
 ALL = {"a": [1, 2], "b": [1]}
@@ -22,7 +22,7 @@ class WatchedBucket(Bucket):
         self.down = False
         self.cut = self.refused = ""
 
-    def listing(self) -> dict[str, Found]:
+    def listing(self) -> dict[str, ObjectInfo]:
         self.listings += 1
         if self.down:
             raise BucketUnreachable("the bucket is down.")

@@ -9,7 +9,7 @@ from service import malloc
 from service.app import create_app
 from service.model_store.desired_state import StateFile
 from service.settings import Settings
-from service.workers.worker_status import Board
+from service.workers.worker_status import WorkerStatusStore
 
 
 def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,8 +17,10 @@ def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytes
         given = asyncio.Event()
         tell = asyncio.get_running_loop().call_soon_threadsafe
         monkeypatch.setattr(malloc, "GIVE_BACK_EVERY_S", 0.01)
-        monkeypatch.setattr(malloc, "give_back", lambda: tell(given.set))
-        app = create_app(Settings(models=str(tmp_path)), Board(tmp_path), StateFile(tmp_path / "state.json"))
+        monkeypatch.setattr(malloc, "trim", lambda: tell(given.set))
+        app = create_app(
+            Settings(models=str(tmp_path)), WorkerStatusStore(tmp_path), StateFile(tmp_path / "state.json")
+        )
         async with app.router.lifespan_context(app), asyncio.timeout(30):
             await given.wait()
 

@@ -30,13 +30,13 @@ def faults(keep: str) -> int:
 def test_freed_memory_is_kept_for_the_next_request() -> None:
     pages = 50 * 4 * 2**20 // resource.getpagesize()
     assert faults("pass") > pages / 2, "else there is nothing to keep"
-    assert faults("malloc.keep_freed()") < pages / 50
+    assert faults("malloc.configure()") < pages / 50
 
 
 HELD_AFTER_A_BUSY_MOMENT = """
 import asyncio, os
 from service import malloc
-malloc.keep_freed()
+malloc.configure()
 malloc.GIVE_BACK_EVERY_S = 0.01
 def resident_mib():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -45,7 +45,7 @@ async def main():
     kept = moment[::10]  # lies between, so that the heap cannot just end sooner
     del moment
     held = resident_mib()
-    task = asyncio.create_task(malloc.give_back_regularly())
+    task = asyncio.create_task(malloc.trim_regularly())
     async with asyncio.timeout(30):
         while resident_mib() > held - 60:
             await asyncio.sleep(0.01)
@@ -73,7 +73,7 @@ def test_what_only_holds_itself_is_given_back() -> None:
     try:
         del held
         assert gone() is not None, "else there is nothing to give back"
-        malloc.give_back()
+        malloc.trim()
     finally:
         if was_on:
             gc.enable()
@@ -83,10 +83,10 @@ def test_what_only_holds_itself_is_given_back() -> None:
 GARBAGE_OF_GIVING_BACK = """
 import gc
 from service import malloc
-malloc.give_back()
+malloc.trim()
 gc.disable()
 for _ in range(10):
-    malloc.give_back()
+    malloc.trim()
 print(gc.collect())
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.atomic_files import read_json, write_json, write_whole
+from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
 
 
@@ -26,7 +26,7 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> N
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(TrainingError, match=r"a\.json could not be written: No space left on device"):
-        write_whole(path, fail)
+        atomic_write(path, fail)
     assert read_json(path) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
@@ -40,7 +40,7 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, interrupt)
+        atomic_write(path, interrupt)
     assert read_json(path) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 

@@ -9,7 +9,7 @@ from training.data.datasets import cifar10, imagenette, mnist, xo
 from training.data.datasets.base import Dataset
 from training.data.datasets.cache import ImageCache, cache_limit_bytes
 from training.data.datasets.folder_listing import Listing, list_images
-from training.data.datasets.image_files import Form
+from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import Drawn, Wanted, all_of, as_dataset
 from training.errors import TrainingError
 
@@ -54,7 +54,7 @@ def load_to_measure(
     data_dir: Path | None,
     folder: Path | None,
     labels: Sequence[str] | None,
-    form: Form,
+    form: InputSpec,
     drawn: Drawn | None = None,
 ) -> Dataset:
     """The test set of a folder of images, for a network with these labels; all of them where it has none.

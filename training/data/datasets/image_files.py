@@ -27,7 +27,7 @@ Boxes = Callable[[int, int, int], Box]
 
 
 @dataclass(frozen=True)
-class Form:
+class InputSpec:
     """What images become before a network sees them: their size, and how they are brought to it."""
 
     input: Input

@@ -23,7 +23,7 @@ from service.imaging.preprocess import prepare
 from training.data.datasets.base import Dataset
 from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import Files, Listing
-from training.data.datasets.image_files import MAX_PIXELS, Boxes, Form, Pixels, reduced, scaled_part
+from training.data.datasets.image_files import MAX_PIXELS, Boxes, InputSpec, Pixels, reduced, scaled_part
 from training.errors import TrainingError
 
 KEPT_SCALE = 2
@@ -40,7 +40,7 @@ class Wanted:
     That is `test_files` where an earlier run has recorded them, else about `test_share` of each class, drawn by `seed`.
     """
 
-    form: Form
+    form: InputSpec
     test_share: float
     seed: int
     test_files: Sequence[str] | None = None
@@ -57,7 +57,7 @@ class Drawn:
 class FolderSplit:
     """Image files with their classes. The cache changes nothing but how long a second look takes."""
 
-    def __init__(self, folder: Path, files: Files, form: Form, cache: ImageCache) -> None:
+    def __init__(self, folder: Path, files: Files, form: InputSpec, cache: ImageCache) -> None:
         self._folder = folder
         self._files = files
         self._form = form
@@ -167,10 +167,10 @@ def as_dataset(name: str, title: str, listing: Listing, wanted: Wanted, cache: I
 def _divided(listing: Listing, wanted: Wanted) -> tuple[Files, Files]:
     if wanted.test_files is None:
         return split_off(listing.train, wanted.test_share, wanted.seed)
-    place = {path: index for index, path in enumerate(listing.train.paths)}
-    if gone := [path for path in wanted.test_files if path not in place]:
+    data_options = {path: index for index, path in enumerate(listing.train.paths)}
+    if gone := [path for path in wanted.test_files if path not in data_options]:
         raise TrainingError(f"{listing.folder} lacks {len(gone):,} of the run's test images: {', '.join(gone[:5])}.")
-    second = np.array([place[path] for path in wanted.test_files], np.int64)
+    second = np.array([data_options[path] for path in wanted.test_files], np.int64)
     return listing.train.at(np.setdiff1d(np.arange(len(listing.train)), second)), listing.train.at(second)
 
 
@@ -183,7 +183,7 @@ def division_digest(origin: Mapping[str, Any]) -> str | None:
 
 
 def all_of(
-    name: str, title: str, listing: Listing, labels: Sequence[str], form: Form, drawn: Drawn | None = None
+    name: str, title: str, listing: Listing, labels: Sequence[str], form: InputSpec, drawn: Drawn | None = None
 ) -> Dataset:
     """What a listing has to measure a network with: its test set, or the `drawn` part, or else all its images.
 

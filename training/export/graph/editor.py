@@ -84,7 +84,7 @@ class Graph:
         return {value.name: _dimensions(value) for value in values if value.type.tensor_type.HasField("shape")}
 
 
-def mend(model: onnx.ModelProto) -> None:
+def fix_conversion(model: onnx.ModelProto) -> None:
     """The surgery without which a graph is another than its network."""
     name_batch_dimension(model)
     replace_erfc(Graph(model))

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from training.export.graph.editor import Graph, attribute, mend, pads_zeros
+from training.export.graph.editor import Graph, attribute, fix_conversion, pads_zeros
 
 LANES = 16
 """Filters in a vector of AVX-512: onnxruntime pads a convolution's to a multiple of it."""
@@ -23,7 +23,7 @@ LARGEST_OF_FOUR = {"kernel_shape": [4, 1], "strides": [4, 1]}
 
 def improve(model: onnx.ModelProto) -> None:
     """All surgery, in place: what the runtime would get wrong is rewritten first, then what it would do in vain."""
-    mend(model)
+    fix_conversion(model)
     for rewrite in FASTER:
         rewrite(Graph(model))
         Graph(model).prune()

@@ -12,11 +12,11 @@ from training.data import datasets
 from training.data.batches import portion
 from training.data.datasets import FOLDER
 from training.data.datasets.base import Dataset, Split
-from training.data.datasets.image_files import Form, prepare_file
+from training.data.datasets.image_files import InputSpec, prepare_file
 from training.data.datasets.image_folder import Wanted, division_digest
-from training.data.load_dataset import Place, check_readable
+from training.data.load_dataset import DataOptions, check_readable
 from training.errors import TrainingError
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.fit.scores import Scores, score
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
@@ -43,28 +43,30 @@ class Images:
     divided_as_trained: bool
     tested_as_published: bool
 
-    def prepared(self, form: Form) -> NDArray[np.uint8]:
+    def prepared(self, form: InputSpec) -> NDArray[np.uint8]:
         """The calibrating images as the service gives them to a graph."""
         train = self.dataset.train
         files = (train.encoded(int(index)) for index in self.calibrating)
         return np.stack([prepare_file(encoded, form.input, form.preprocessing) for encoded in files])
 
-    def held_out_scores(self, path: ServicePath) -> Scores:
+    def held_out_scores(self, path: ServingPipeline) -> Scores:
         train = self.dataset.train
         return score(path.probabilities(_files(train, self.held_out)), train.labels[self.held_out])
 
 
-def images_for(version: VersionFolder, name: str | None, place: Place, count: int) -> Images:
+def images_for(version: VersionFolder, name: str | None, data_options: DataOptions, count: int) -> Images:
     """The data set of a version, or the one named, or a folder's images; `count` of them calibrate.
 
     Raises TrainingError where there is none, it has other classes, or too few images, and for those that cannot be
-    read: it lists them, or leaves them out where `place.skip_bad`.
+    read: it lists them, or leaves them out where `data_options.skip_bad`.
     """
     provenance = version.manifest.provenance
-    named = name or (FOLDER if place.folder is not None else provenance.dataset)
+    named = name or (FOLDER if data_options.folder is not None else provenance.dataset)
     if named is None:
         raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training images.")
-    dataset = datasets.load(named, place.data_dir, place.note, place.folder, _wanted(version.manifest))
+    dataset = datasets.load(
+        named, data_options.data_dir, data_options.note, data_options.folder, _wanted(version.manifest)
+    )
     if dataset.labels != version.labels:
         raise TrainingError(f"{named} has other classes than the network: {_difference(dataset, version)}.")
     held_out, rest, divided_as_trained = _divided(dataset, provenance)
@@ -74,14 +76,16 @@ def images_for(version: VersionFolder, name: str | None, place: Place, count: in
             "hold some out."
         )
     tested_as_published = _is_the_same(dataset, provenance)
-    return _readable(Images(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), place.skip_bad)
+    return _readable(
+        Images(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), data_options.skip_bad
+    )
 
 
 def _wanted(manifest: Manifest) -> Wanted:
     """The images in the form in which the version takes them, and the test images of its run."""
     division = manifest.provenance.division
     test_share = (division and division.test_share) or TEST_SHARE
-    return Wanted(Form(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
+    return Wanted(InputSpec(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
 
 
 def _divided(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:

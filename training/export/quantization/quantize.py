@@ -28,8 +28,8 @@ from service.model_store.manifest import (
     write_manifest,
 )
 from service.model_store.repository import Repository, VersionFolder
-from training.data.datasets.image_files import Form
-from training.data.load_dataset import DEFAULT, Place
+from training.data.datasets.image_files import InputSpec
+from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.export.golden_samples import write_samples
 from training.export.parity import BATCH_SIZES, sample_split
@@ -38,7 +38,7 @@ from training.export.quantization.calibration import Images, images_for
 from training.export.quantization.measure_latency import BATCH_SIZES as CLOCKED
 from training.export.quantization.measure_latency import SECONDS, microseconds_per_image, processor
 from training.export.quantization.precision import Method, to_float16, to_int8
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 from training.export.variant_card import renew_card
 from training.fit.callbacks import Say
 from training.fit.scores import Scores
@@ -63,7 +63,7 @@ class Asked:
     clock_s: float = SECONDS
     """Spent on measuring each batch size."""
     dataset: str | None = None
-    place: Place = DEFAULT
+    data_options: DataOptions = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Base:
     version: VersionFolder
     graph: Path
     images: Images
-    path: ServicePath
+    path: ServingPipeline
     held_out: Scores
 
     @property
@@ -82,8 +82,8 @@ class _Base:
         return self.images.tested_as_published or self.version.manifest.variant("float32").test_accuracy is None
 
     @property
-    def form(self) -> Form:
-        return Form(self.version.manifest.input, self.version.manifest.preprocessing)
+    def form(self) -> InputSpec:
+        return InputSpec(self.version.manifest.input, self.version.manifest.preprocessing)
 
 
 def quantize(folder: Path, asked: Asked, say: Say) -> Path:
@@ -114,7 +114,7 @@ def _base(version: VersionFolder, asked: Asked, say: Say) -> _Base:
     variant = version.manifest.variant("float32")
     if variant is None:
         raise TrainingError(f"{version.path} has no float32 graph to start from.")
-    images = images_for(version, asked.dataset, asked.place, asked.count)
+    images = images_for(version, asked.dataset, asked.data_options, asked.count)
     graph = version.graph(variant)
     path = _path(graph, version)
     held_out = images.held_out_scores(path)
@@ -219,7 +219,7 @@ def is_chosen(precision: Precision, speed: Speed | None, flags: Collection[str])
     return all(speed.float32_us_per_image[size] >= FASTER * us for size, us in speed.us_per_image.items())
 
 
-def _parity(path: ServicePath, base: _Base) -> Parity:
+def _parity(path: ServingPipeline, base: _Base) -> Parity:
     """How far the graph is from the float32 one, over test images at every batch size."""
     form = base.form
     sample = sample_split(base.images.dataset.test, form.input, form.preprocessing)
@@ -242,9 +242,9 @@ def _samples(folder: Path, manifest: Manifest, variants: list[Variant]) -> File:
     return write_samples(folder, manifest.input, manifest.classes, graphs)
 
 
-def _path(graph: Path, version: VersionFolder) -> ServicePath:
+def _path(graph: Path, version: VersionFolder) -> ServingPipeline:
     manifest = version.manifest
-    return ServicePath(graph, manifest.input, manifest.preprocessing, manifest.classes)
+    return ServingPipeline(graph, manifest.input, manifest.preprocessing, manifest.classes)
 
 
 def _told(speed: Speed | None) -> str:
@@ -265,5 +265,5 @@ def _command(source: str, asked: Asked) -> str:
     words += ["--reduce-range"] * asked.reduce_range + ["--even-if-slower"] * asked.even_if_slower
     if asked.dataset is not None:
         words.append(f"--dataset {asked.dataset}")
-    words += ["--data FOLDER"] * (asked.place.folder is not None) + ["--skip-bad"] * asked.place.skip_bad
+    words += ["--data FOLDER"] * (asked.data_options.folder is not None) + ["--skip-bad"] * asked.data_options.skip_bad
     return " ".join(words)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
-from training.data.shares import WHOLE, Share
+from training.data.shares import WHOLE, BatchShard
 from training.errors import TrainingError
-from training.fit.distributed.rendezvous import Circle, Gone, Seat, meet
+from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
 
 COORDINATOR, PROCESSES, PROCESS = "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES", "CONVOY_PROCESS_ID"
 JOB_INDEX = "JOB_COMPLETION_INDEX"
@@ -36,7 +36,7 @@ Facts = Mapping[str, str]
 Made = TypeVar("Made")
 
 
-def seat_from(environ: Mapping[str, str]) -> Seat | None:
+def seat_from(environ: Mapping[str, str]) -> ProcessInfo | None:
     """This process's place among those that the environment names; None where it names none.
 
     Raises TrainingError for what is missing or wrong.
@@ -54,8 +54,8 @@ def seat_from(environ: Mapping[str, str]) -> Seat | None:
     processes, process = _whole(environ, PROCESSES, 1), _whole(environ, number, 0)
     if process >= processes:
         raise TrainingError(f"{number} is {process}: of {processes} processes the last is number {processes - 1}.")
-    timeout_s = _whole(environ, JOIN_TIMEOUT, 1) if environ.get(JOIN_TIMEOUT) else Seat.timeout_s
-    return Seat(host.strip("[]"), int(port), processes, process, timeout_s)
+    timeout_s = _whole(environ, JOIN_TIMEOUT, 1) if environ.get(JOIN_TIMEOUT) else ProcessInfo.timeout_s
+    return ProcessInfo(host.strip("[]"), int(port), processes, process, timeout_s)
 
 
 def _whole(environ: Mapping[str, str], name: str, least: int) -> int:
@@ -64,18 +64,20 @@ def _whole(environ: Mapping[str, str], name: str, least: int) -> int:
     return int(environ[name])
 
 
-class Team:
+class DistributedContext:
     """The processes that train a run together; by itself (`ALONE`) one process, on one device, of any backend."""
 
-    def __init__(self, seat: Seat | None = None, circle: Circle | None = None, spreads: bool = False) -> None:
+    def __init__(
+        self, process: ProcessInfo | None = None, group: ProcessGroup | None = None, spreads: bool = False
+    ) -> None:
         self.share = WHOLE
-        self._seat = seat
-        self._circle = circle
+        self._seat = process
+        self._group = group
         self._spreads = spreads
         self._distribution: Any = None
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes the run."""
         return self._seat is None or self._seat.process == 0
 
@@ -95,25 +97,25 @@ class Team:
 
         Raises TrainingError in all of them when it does so in one, or when the facts differ.
         """
-        if self._circle is None:
+        if self._group is None:
             return make()
         try:
             made = make()
             told: dict[str, Any] = {"facts": facts(made)}
         except TrainingError as error:
-            self._circle.exchange(json.dumps({"error": str(error)[:LONGEST]}))
+            self._group.exchange(json.dumps({"error": str(error)[:LONGEST]}))
             raise
-        answers = [json.loads(text) for text in self._circle.exchange(json.dumps(told))]
+        answers = [json.loads(text) for text in self._group.exchange(json.dumps(told))]
         for process, answer in enumerate(answers):
             if "error" in answer:
                 raise TrainingError(f"{self._seat.called(process)} cannot go on: {answer['error']}")
         check_alike([answer["facts"] for answer in answers])
         return made
 
-    def decided(self, decide: Callable[[], str]) -> str:
+    def broadcast(self, decide: Callable[[], str]) -> str:
         """What process 0 decides, in all processes; the others wait for it."""
-        decision = decide() if self.leads else ""
-        return decision if self._circle is None else self._circle.exchange(decision)[0]
+        decision = decide() if self.is_main else ""
+        return decision if self._group is None else self._group.exchange(decision)[0]
 
     def start(self) -> None:
         """Brings all devices of all processes together. Raises TrainingError when they have not equally many."""
@@ -121,7 +123,7 @@ class Team:
             return
         import keras
 
-        if self._circle is not None:
+        if self._group is not None:
             if self._seat.local:
                 os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", self._seat.address)
             keras.distribution.initialize(self._seat.address, self._seat.processes, self._seat.process)
@@ -131,25 +133,25 @@ class Team:
             auto_shard_dataset=False,  # which is for tf.data; our batches hold this process's rows already
         )
         process, processes = (self._seat.process, self._seat.processes) if self._seat else (0, 1)
-        self.share = Share(process, processes, self._distribution.num_model_replicas)
+        self.share = BatchShard(process, processes, self._distribution.num_model_replicas)
 
     @contextmanager
-    def spread(self) -> Iterator[None]:
+    def scope(self) -> Iterator[None]:
         """While it lasts, networks are built and trained on all devices, by all processes in step."""
         self.start()
         if self._distribution is None:
             yield
-        elif self._circle is None:
+        elif self._group is None:
             with self._distribution.scope():
                 yield
         else:
-            with self._distribution.scope(), self._circle.watched(self._end):
+            with self._distribution.scope(), self._group.watched(self._end):
                 yield
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def fail_together(self) -> Iterator[None]:
         """Around everything that the team does: an exception here is told to the others, who then end as well."""
-        if self._circle is None:
+        if self._group is None:
             yield
             return
         try:
@@ -157,34 +159,37 @@ class Team:
         except BaseException as error:
             self._give_up(error)
             raise
-        self._circle.close()
+        self._group.close()
 
     def _give_up(self, error: BaseException) -> None:
         expected = isinstance(error, (TrainingError, KeyboardInterrupt))
-        if not expected and self._distribution is not None and self._circle.wait_for_gone(LAST_WORDS_S):
-            error, expected = Gone(f"Another process has gone, and with it what it computed ({_short(error)})."), True
-        said = str(error) if isinstance(error, Gone) else f"{self.name} has ended: {_short(error)}"
-        self._circle.close(said[:LONGEST])
+        if not expected and self._distribution is not None and self._group.wait_for_gone(LAST_WORDS_S):
+            error, expected = (
+                PeerLost(f"Another process has gone, and with it what it computed ({_short(error)})."),
+                True,
+            )
+        said = str(error) if isinstance(error, PeerLost) else f"{self.name} has ended: {_short(error)}"
+        self._group.close(said[:LONGEST])
         if self._distribution is None:
             return
         if not expected:
             _leave(CRASHED, "".join(traceback.format_exception(error)))
         stopped = isinstance(error, KeyboardInterrupt)
-        go_on = GO_ON if stopped or isinstance(error, Gone) else ""
+        go_on = GO_ON if stopped or isinstance(error, PeerLost) else ""
         code = error.exit_code if isinstance(error, TrainingError) else STOPPED
         _leave(code, f"Error: {'Stopped.' if stopped else error}{go_on}\n")
 
     def _end(self, text: str) -> NoReturn:
         """Called while the devices compute, perhaps waiting in vain for a process that has gone."""
-        self._circle.close(text)
-        _leave(Gone.exit_code, f"Error: {text}{GO_ON}\n")
+        self._group.close(text)
+        _leave(PeerLost.exit_code, f"Error: {text}{GO_ON}\n")
 
 
-ALONE = Team()
+ALONE = DistributedContext()
 GO_ON = " Go on from the last finished epoch with --resume, in all processes."
 
 
-def join(environ: Mapping[str, str]) -> Team:
+def join(environ: Mapping[str, str]) -> DistributedContext:
     """The team that the environment names, once all of it is there; without names, this process with all its devices.
 
     Raises TrainingError when a process is missing, and without JAX. Makes Keras choose JAX: comes before its import.
@@ -192,8 +197,12 @@ def join(environ: Mapping[str, str]) -> Team:
     if importlib.util.find_spec("jax") is None:
         raise TrainingError("--distributed trains with JAX, which is not installed: pip install 'convoy[jax]'.")
     os.environ["KERAS_BACKEND"] = "jax"
-    seat = seat_from(environ)
-    return Team(seat, meet(seat), spreads=True) if seat and seat.processes > 1 else Team(spreads=True)
+    process = seat_from(environ)
+    return (
+        DistributedContext(process, rendezvous(process), spreads=True)
+        if process and process.processes > 1
+        else DistributedContext(spreads=True)
+    )
 
 
 def check_alike(facts: list[Facts]) -> None:

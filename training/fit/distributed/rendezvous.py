@@ -27,7 +27,7 @@ Message = dict[str, Any]
 Alarm = Callable[[str], None]
 
 
-class Gone(TrainingError):
+class PeerLost(TrainingError):
     """What has become of another process, in its own words where it has said any. No mistake: started again, all of
     them go on. A Job tells the two apart by the exit code."""
 
@@ -35,7 +35,7 @@ class Gone(TrainingError):
 
 
 @dataclass(frozen=True)
-class Seat:
+class ProcessInfo:
     """Process number `process` of `processes`, which meet at `host`:`port` of process 0 within `timeout_s`."""
 
     host: str
@@ -57,7 +57,7 @@ class Seat:
         return f"Process {process} of {self.processes}"
 
 
-class Wire:
+class Channel:
     """A connection to another process. Its end, and a failure told over it, reach whoever waits or has set an alarm."""
 
     def __init__(self, connection: socket.socket, other: str, alarm: Alarm) -> None:
@@ -81,11 +81,11 @@ class Wire:
         try:
             message = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
-            raise Gone(f"{self._other} has answered, but said nothing for {timeout_s:.0f} s.") from None
+            raise PeerLost(f"{self._other} has answered, but said nothing for {timeout_s:.0f} s.") from None
         if "refused" in message:
             raise TrainingError(message["refused"])
         if "failed" in message:
-            raise Gone(message["failed"])
+            raise PeerLost(message["failed"])
         return message
 
     def close(self) -> None:
@@ -106,19 +106,19 @@ class Wire:
         self._alarm(end)
 
 
-class Circle:
+class ProcessGroup:
     """The processes once they have met."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
+    def __init__(self, process: ProcessInfo) -> None:
+        self.process = process
         self._alarm: Alarm | None = None
         self._told: str | None = None  # what the first alarm said, or would have
         self._lock = threading.Lock()
-        self._wires: dict[int, Wire] = {}
+        self._wires: dict[int, Channel] = {}
 
     def exchange(self, text: str, timeout_s: float | None = None) -> list[str]:
         """What each process has given, by number, once all have. Raises Gone when one has failed or ended."""
-        if self.seat.process:
+        if self.process.process:
             self._wires[0].send(text=text)
             return self._wires[0].receive(timeout_s)["texts"]
         texts = [text, *(wire.receive()["text"] for _, wire in sorted(self._wires.items()))]
@@ -153,13 +153,13 @@ class Circle:
                 wire.send(failed=failure)
             wire.close()
 
-    def hail(self, timeout_s: float) -> None:
+    def register(self, timeout_s: float) -> None:
         """Tells process 0 who this is, and waits until it has heard from all."""
-        self._wires[0].send(process=self.seat.process, processes=self.seat.processes)
+        self._wires[0].send(process=self.process.process, processes=self.process.processes)
         self.exchange("here", timeout_s)
 
     def join(self, connection: socket.socket, other: int, lines: Iterator[str]) -> None:
-        self._wires[other] = Wire(connection, self.seat.called(other), self._raise_alarm)
+        self._wires[other] = Channel(connection, self.process.called(other), self._raise_alarm)
         self._wires[other].listen(lines)
 
     def _raise_alarm(self, text: str) -> None:
@@ -169,43 +169,43 @@ class Circle:
             alarm(text)
 
 
-def meet(seat: Seat) -> Circle:
+def rendezvous(process: ProcessInfo) -> ProcessGroup:
     """Waits until all processes are there. Raises Gone, which says who has not come in time, and TrainingError."""
-    circle = Circle(seat)
+    group = ProcessGroup(process)
     try:
-        (_call if seat.process else _receive)(circle, time.monotonic() + seat.timeout_s)
+        (_call if process.process else _receive)(group, time.monotonic() + process.timeout_s)
     except TrainingError as error:
-        circle.close(str(error))
+        group.close(str(error))
         raise
-    return circle
+    return group
 
 
-def _receive(circle: Circle, end_s: float) -> None:
-    seat = circle.seat
-    missing = set(range(1, seat.processes))
-    with _server(seat) as server:
+def _receive(group: ProcessGroup, end_s: float) -> None:
+    process = group.process
+    missing = set(range(1, process.processes))
+    with _server(process) as server:
         while missing:
             server.settimeout(max(0.001, end_s - time.monotonic()))
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                raise Gone(_absent(seat, missing)) from None
-            missing -= _greeted(circle, connection, missing)
-    circle.exchange("here")
+                raise PeerLost(_absent(process, missing)) from None
+            missing -= _greeted(group, connection, missing)
+    group.exchange("here")
 
 
-def _server(seat: Seat) -> socket.socket:
+def _server(process: ProcessInfo) -> socket.socket:
     try:
-        if seat.local:
-            return socket.create_server((socket.gethostbyname(seat.host), seat.port))
+        if process.local:
+            return socket.create_server((socket.gethostbyname(process.host), process.port))
         if socket.has_dualstack_ipv6():
-            return socket.create_server(("", seat.port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", seat.port))
+            return socket.create_server(("", process.port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", process.port))
     except OSError as error:
-        raise TrainingError(f"Port {seat.port} of CONVOY_COORDINATOR cannot be opened: {error.strerror}.") from error
+        raise TrainingError(f"Port {process.port} of CONVOY_COORDINATOR cannot be opened: {error.strerror}.") from error
 
 
-def _greeted(circle: Circle, connection: socket.socket, missing: set[int]) -> set[int]:
+def _greeted(group: ProcessGroup, connection: socket.socket, missing: set[int]) -> set[int]:
     """The number of whoever has connected, if it is one of those that are missing; anybody else is sent away."""
     connection.settimeout(HELLO_S)
     lines = connection.makefile(encoding="utf-8")
@@ -215,14 +215,14 @@ def _greeted(circle: Circle, connection: socket.socket, missing: set[int]) -> se
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
         return set()
-    if process not in missing or processes != circle.seat.processes:
+    if process not in missing or processes != group.process.processes:
         # One that is there already may be a pod whose successor has come before its end was noticed: no mistake.
-        kind = "failed" if processes == circle.seat.processes else "refused"
-        why = f"{circle.seat.called(0)} at {circle.seat.address} {_why(process, processes, circle)}"
+        kind = "failed" if processes == group.process.processes else "refused"
+        why = f"{group.process.called(0)} at {group.process.address} {_why(process, processes, group)}"
         _refuse(connection, kind, why)
         return set()
     connection.settimeout(None)
-    circle.join(connection, process, lines)
+    group.join(connection, process, lines)
     return {process}
 
 
@@ -232,35 +232,36 @@ def _refuse(connection: socket.socket, kind: str, why: str) -> None:
     connection.close()
 
 
-def _why(process: int, processes: int, circle: Circle) -> str:
-    if processes != circle.seat.processes:
-        return f"expects {circle.seat.processes} processes, not {processes}: CONVOY_NUM_PROCESSES differs."
+def _why(process: int, processes: int, group: ProcessGroup) -> str:
+    if processes != group.process.processes:
+        return f"expects {group.process.processes} processes, not {processes}: CONVOY_NUM_PROCESSES differs."
     return f"has a process {process} already: give each its own CONVOY_PROCESS_ID."
 
 
-def _absent(seat: Seat, missing: set[int]) -> str:
+def _absent(process: ProcessInfo, missing: set[int]) -> str:
     numbers = ", ".join(map(str, sorted(missing)))
     return (
-        f"Of {seat.processes} processes these have not come to {seat.address} within {seat.timeout_s:g} s: {numbers}. "
+        f"Of {process.processes} processes these have not come to {process.address} within {process.timeout_s:g} s: "
+        f"{numbers}. "
         "Start all of them, or set CONVOY_NUM_PROCESSES to their number."
     )
 
 
-def _call(circle: Circle, end_s: float) -> None:
+def _call(group: ProcessGroup, end_s: float) -> None:
     """Calls until process 0 answers, and that again where it is somebody else's voice."""
-    seat = circle.seat
+    process = group.process
     while time.monotonic() < end_s:
         try:
-            connection = socket.create_connection((seat.host, seat.port), timeout=end_s - time.monotonic())
+            connection = socket.create_connection((process.host, process.port), timeout=end_s - time.monotonic())
         except OSError:
             time.sleep(RETRY_S)
             continue
         connection.settimeout(max(0.001, end_s - time.monotonic()) + GRACE_S)
         connection.settimeout(None)
-        circle.join(connection, 0, connection.makefile(encoding="utf-8"))
-        circle.hail(max(0.0, end_s - time.monotonic()) + GRACE_S)
+        group.join(connection, 0, connection.makefile(encoding="utf-8"))
+        group.register(max(0.0, end_s - time.monotonic()) + GRACE_S)
         return
-    raise Gone(
-        f"Process 0 does not answer at {seat.address} since {seat.timeout_s:g} s: start it, and check "
+    raise PeerLost(
+        f"Process 0 does not answer at {process.address} since {process.timeout_s:g} s: start it, and check "
         "CONVOY_COORDINATOR and whether its port can be reached."
     )

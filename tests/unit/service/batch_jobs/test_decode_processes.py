@@ -18,14 +18,14 @@ from service.batch_jobs.decode_processes import (
     decoding_processes,
     in_full_batches,
 )
-from service.batch_jobs.decode_worker import Decoded, Recipe
+from service.batch_jobs.decode_worker import Decoded, DecodeSpec
 from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
 from service.errors import BadImage
 from service.model_store.manifest import Input, Preprocessing
 from tests.images import encode, random_pixels
 
-RECIPE = Recipe(Input(height=8, width=8, channels=1), Preprocessing(), max_pixels=100)
+RECIPE = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(), max_pixels=100)
 
 
 @given(broken=st.lists(st.booleans(), max_size=60), chunk=st.integers(1, 9), size=st.integers(1, 9))

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from service.batch_jobs import decode_worker
-from service.batch_jobs.decode_worker import Recipe, decode_chunk
+from service.batch_jobs.decode_worker import DecodeSpec, decode_chunk
 from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable
 from tests.images import encode, random_pixels
 
-RECIPE = Recipe(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
+RECIPE = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
 
 
 def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ ALL = ["photos/a/1.webp", "photos/a/2.jpg", "photos/b/1.PNG", "photos/b/2.png"]
 
 def test_a_folder_gives_its_images_in_order_and_counts_the_rest(here: Path) -> None:
     assert names("photos") == ALL
-    assert find_images(["photos"]).passed_over == 1
+    assert find_images(["photos"]).skipped == 1
 
 
 def test_a_glob_takes_all_that_it_names(here: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_jobs_leave_among_the_images_is_passed_over(here: Path) -> None:
         (here / "photos/b" / name).write_bytes(image_bytes())
     for given in ("photos", "photos/b/*", f"file://{here}/photos/b"):
         assert not any(name.endswith(tuple(made)) for name in names(given)), given
-        assert find_images([given]).passed_over >= len(made)
+        assert find_images([given]).skipped >= len(made)
     assert names("photos") == ALL
     assert names("photos/b/r.csv.confusion.png"), "who names one by itself means it"
 
@@ -70,7 +70,7 @@ def test_a_tar_gives_where_each_image_lies(here: Path) -> None:
             tar.addfile(member, io.BytesIO(content))
     found = find_images(["some.tar"])
     assert [one.name for one in found.images] == ["some.tar::7/a.png", "some.tar::7/b.png"]
-    assert found.passed_over == 1
+    assert found.skipped == 1
     first = found.images[0]
     content = Path(first.path).read_bytes()[first.offset : first.offset + first.size]
     assert content == wanted, "of two with one name the later counts, as when unpacked"

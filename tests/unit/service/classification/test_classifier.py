@@ -26,7 +26,7 @@ from service.errors import (
 from service.imaging import decode
 from service.imaging.decode_pool import Decoders
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import Wanted
+from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -43,7 +43,7 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
     async def run() -> None:
         metrics = Metrics()
         registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         with closing(Decoders(2)) as decoders:
             classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
             over = threading.Event()
@@ -59,13 +59,13 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
 
 
 async def predict(classifier: Classifier, data: bytes) -> Row:
-    with classifier.journey("linear", None) as journey:
-        return await classifier.predict(journey, data)
+    with classifier.context("linear", None) as context:
+        return await classifier.predict(context, data)
 
 
 async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]) -> list[Row | ConvoyError]:
-    with classifier.journey("linear", None) as journey:
-        return await classifier.predict_many(journey, images)
+    with classifier.context("linear", None) as context:
+        return await classifier.predict_many(context, images)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
             with pytest.raises(error):
                 await predict(classifier, data)
         with pytest.raises(UnknownModel):
-            classifier.journey("none", None)
+            classifier.context("none", None)
         assert registry.get("linear").batcher.queued_images == 0
 
     with_classifier(root, test)
@@ -102,11 +102,11 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
 def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         for predicted in (classifier.predict, classifier.predict_many):
-            with classifier.journey("linear", None) as journey:
-                journey.shorten(0.05)
+            with classifier.context("linear", None) as context:
+                context.limit_timeout(0.05)
                 with pytest.raises(DeadlineExceeded):
                     await predicted(
-                        journey, image_bytes(90, 90) if predicted == classifier.predict else [image_bytes()]
+                        context, image_bytes(90, 90) if predicted == classifier.predict else [image_bytes()]
                     )
         assert registry.get("linear").batcher.queued_images == 0
 
@@ -116,12 +116,12 @@ def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root
 def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         batcher = registry.get("linear").batcher
-        with classifier.journey("linear", None) as journey:
-            with classifier.places(journey, 2):
+        with classifier.context("linear", None) as context:
+            with classifier.reserve_slots(context, 2):
                 assert batcher.queued_images == 2
                 await asyncio.sleep(0)
-            assert len(await classifier.answer(journey, np.zeros((2, 8, 8, 1), np.uint8))) == 2
-            with pytest.raises(ZeroDivisionError), classifier.places(journey, 2):
+            assert len(await classifier.answer(context, np.zeros((2, 8, 8, 1), np.uint8))) == 2
+            with pytest.raises(ZeroDivisionError), classifier.reserve_slots(context, 2):
                 raise ZeroDivisionError
         assert batcher.queued_images == 0
 

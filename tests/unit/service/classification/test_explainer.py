@@ -9,7 +9,7 @@ from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
 from service.imaging.decode_pool import Decoders
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import Wanted
+from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -24,19 +24,19 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
         write_version(tmp_path, "linear")
         metrics = Metrics()
         registry = Registry(Repository(tmp_path), Settings(), metrics)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         decoding = threading.Event()
         with closing(Decoders(1)) as decoders:
             classifier = Classifier(registry, metrics, decoders, max_pixels=PIXELS, request_timeout_s=30)
             with (
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
-                explainer.journey("linear", None) as journey,
+                explainer.context("linear", None) as context,
             ):
                 held = decoders.run("somebody else", decoding.wait)
-                explaining = asyncio.create_task(explainer.occlude(journey, image_bytes(90, 90), None))
+                explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
                 await asyncio.sleep(0)  # it waits for its image
                 write_version(tmp_path, "linear", 2)
-                await registry.reconcile(Wanted())
+                await registry.reconcile(DesiredState())
                 assert registry.get("linear").version == "2"
                 decoding.set()
                 assert (await explaining).passes >= 10

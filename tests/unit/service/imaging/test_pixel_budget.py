@@ -2,16 +2,16 @@
 
 import threading
 
-from service.imaging.pixel_budget import Allowance, Room
+from service.imaging.pixel_budget import PixelBudget, PixelSemaphore
 
 
 def test_no_more_is_given_than_there_is() -> None:
-    room, lock, now, most = Room(10), threading.Lock(), 0, 0
+    room, lock, now, most = PixelSemaphore(10), threading.Lock(), 0, 0
 
     def use(pixels: int) -> None:
         nonlocal now, most
         for _ in range(200):
-            with room.of(pixels):
+            with room.acquire(pixels):
                 with lock:
                     now += pixels
                     most = max(most, now)
@@ -28,20 +28,20 @@ def test_no_more_is_given_than_there_is() -> None:
 
 
 def test_a_large_one_is_not_passed_by_small_ones() -> None:
-    room, order = Room(10), []
+    room, order = PixelSemaphore(10), []
     waits, goes = threading.Event(), threading.Event()
 
     def large() -> None:
         waits.set()
-        with room.of(10):
+        with room.acquire(10):
             order.append("large")
 
     def small() -> None:
         goes.set()
-        with room.of(1):
+        with room.acquire(1):
             order.append("small")
 
-    with room.of(5):
+    with room.acquire(5):
         threads = [threading.Thread(target=large)]
         threads[0].start()
         waits.wait(30)
@@ -56,16 +56,16 @@ def test_a_large_one_is_not_passed_by_small_ones() -> None:
 
 
 def test_room_comes_back_after_an_error() -> None:
-    room = Room(5)
+    room = PixelSemaphore(5)
     try:
-        with room.of(5):
+        with room.acquire(5):
             raise ValueError
     except ValueError:
         pass
-    with room.of(5):
+    with room.acquire(5):
         pass
 
 
 def test_an_allowance_is_used_up_by_what_fits() -> None:
-    allowance = Allowance(10)
-    assert [allowance.take(pixels) for pixels in (4, 7, 6, 1)] == [True, False, True, False]
+    allowance = PixelBudget(10)
+    assert [allowance.try_consume(pixels) for pixels in (4, 7, 6, 1)] == [True, False, True, False]

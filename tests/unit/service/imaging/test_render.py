@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from service.imaging.render import AGAINST, FOR, enlarged, grid, heated, png, sheet
+from service.imaging.render import AGAINST, FOR, grid, overlay_heatmap, png, stack_vertically, upscale
 
 
 def test_a_png_keeps_every_pixel() -> None:
@@ -48,16 +48,16 @@ def test_an_even_image_is_black_and_colours_stay() -> None:
 
 def test_heat_is_orange_for_and_blue_against() -> None:
     image = np.full((1, 3, 1), 200, np.uint8)
-    drawn = heated(image, np.array([[2.0, 0.0, -2.0]], np.float32))
+    drawn = overlay_heatmap(image, np.array([[2.0, 0.0, -2.0]], np.float32))
     np.testing.assert_array_equal(drawn[0, 0], FOR)
     np.testing.assert_array_equal(drawn[0, 1], [90, 90, 90])
     np.testing.assert_array_equal(drawn[0, 2], AGAINST)
-    assert (heated(image, np.zeros((1, 3), np.float32)) == 90).all()
+    assert (overlay_heatmap(image, np.zeros((1, 3), np.float32)) == 90).all()
 
 
 def test_a_sheet_puts_kinds_below_each_other() -> None:
     grey, colour = np.full((2, 4, 1), 9, np.uint8), np.full((1, 2, 3), 5, np.uint8)
-    drawn = sheet([grey, colour])
+    drawn = stack_vertically([grey, colour])
     assert drawn.shape == (2 * 112 + 8 + 224, 448, 4)
     assert drawn[0, 0].tolist() == [9, 9, 9, 255]
     assert drawn[-1, -1].tolist() == [5, 5, 5, 255]
@@ -65,4 +65,4 @@ def test_a_sheet_puts_kinds_below_each_other() -> None:
 
 
 def test_large_images_are_never_made_smaller() -> None:
-    assert enlarged(np.zeros((10, 2000, 3), np.uint8)).shape == (10, 2000, 3)
+    assert upscale(np.zeros((10, 2000, 3), np.uint8)).shape == (10, 2000, 3)

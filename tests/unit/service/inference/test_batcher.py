@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
-from service.inference.batch import Answer
+from service.inference.batch import BatchResult
 from service.inference.batcher import BACKGROUND_FIRST_EVERY, DEEP, UNMEASURED_RETRY_S, Batcher
 from tests.unit.service.batching import Bench, images, run, turn, values
 from tests.unit.service.fakes import HeldExecutor
@@ -65,7 +65,7 @@ def test_what_arrives_while_a_batch_runs_forms_the_next_up_to_the_limit() -> Non
 
 def test_a_deep_queue_is_worked_off_in_larger_batches() -> None:
     async def test() -> None:
-        bench = Bench(calm_batch_size=2)
+        bench = Bench(normal_batch_size=2)
         slots = [await bench.submit(value) for value in range(1 + DEEP * 4 + 1)]
         await bench.release_all()
         assert [len(batch) for batch in bench.model.batches] == [1, 4, *[2] * 6, 1]
@@ -404,12 +404,12 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
 def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:
     async def test() -> None:
         bench = Bench(max_queue_images=2)
-        bench.batcher.check_room()
+        bench.batcher.check_capacity()
         bench.batcher.reserve(2)
         with pytest.raises(Overloaded):
-            bench.batcher.check_room()
+            bench.batcher.check_capacity()
         bench.batcher.release(1)
-        bench.batcher.check_room()
+        bench.batcher.check_capacity()
 
     run(test)
 
@@ -426,7 +426,7 @@ def test_every_kept_request_gets_exactly_its_own_rows(
 ) -> None:
     async def test() -> None:
         bench = Bench(max_batch_size=max_batch_size, max_queue_images=1000, instances=instances)
-        kept: list[tuple[list[float], asyncio.Task[Answer]]] = []
+        kept: list[tuple[list[float], asyncio.Task[BatchResult]]] = []
         next_value = 0
         for number, (size, fate) in enumerate(requests):
             wanted = [float(next_value + i) for i in range(size)]

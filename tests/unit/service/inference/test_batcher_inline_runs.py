@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.inference.run_timeout import TookTooLong
+from service.inference.run_timeout import RunTimedOut
 from tests.unit.service.batching import Bench, run, turn, values
 from tests.unit.service.fakes import RecordingModel
 
@@ -15,7 +15,7 @@ ANY_S = 3600.0  # every run is brief, however slow the machine
 def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
     async def test() -> None:
         here = RecordingModel()
-        bench = Bench(run_briefly=here, brief_s=ANY_S)
+        bench = Bench(run_inline=here, brief_s=ANY_S)
         first = await bench.submit(1)
         assert here.batches == [], "nothing is known of the speed yet"
         await bench.release()
@@ -31,7 +31,7 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
 def test_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
     async def test() -> None:
         here = RecordingModel()
-        bench = Bench(run_briefly=here, brief_s=1e-9)
+        bench = Bench(run_inline=here, brief_s=1e-9)
         for value in (1, 2):
             slot = await bench.submit(value)
             await bench.release()
@@ -47,9 +47,9 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
 
         def ended(batch: Any) -> Any:
             tried.append(batch)
-            raise TookTooLong
+            raise RunTimedOut
 
-        bench = Bench(run_briefly=ended, brief_s=ANY_S)
+        bench = Bench(run_inline=ended, brief_s=ANY_S)
         slots = [await bench.submit(1)]
         await bench.release()
         for value in (2, 3):
@@ -63,7 +63,7 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
 
 def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -> None:
     async def test() -> None:
-        bench = Bench(run_briefly=RecordingModel(poison=3), brief_s=ANY_S)
+        bench = Bench(run_inline=RecordingModel(poison=3), brief_s=ANY_S)
         first = await bench.submit(1)
         await bench.release()
         together = [bench.ask(value) for value in (2, 3)]
@@ -81,7 +81,7 @@ def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -
 def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
     async def test() -> None:
         here = RecordingModel()
-        bench = Bench(run_briefly=here, brief_s=ANY_S, max_batch_size=1)
+        bench = Bench(run_inline=here, brief_s=ANY_S, max_batch_size=1)
         first = await bench.submit(0)
         await bench.release()
         slots = [bench.ask(value) for value in range(20)]

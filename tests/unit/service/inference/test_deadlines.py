@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from service.errors import DeadlineExceeded
-from service.inference.batch import Entry
+from service.inference.batch import QueuedRequest
 from service.inference.deadlines import Deadlines
 
 
-def entry() -> Entry:
-    return Entry(np.zeros((1, 1)), asyncio.get_running_loop().create_future(), 0.0)
+def entry() -> QueuedRequest:
+    return QueuedRequest(np.zeros((1, 1)), asyncio.get_running_loop().create_future(), 0.0)
 
 
 def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
@@ -19,11 +19,11 @@ def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
         deadlines, late, soon = Deadlines(), entry(), entry()
         deadlines.set(late, 0.1)
         deadlines.set(soon, 0.01)
-        done, _ = await asyncio.wait([late.slot, soon.slot], timeout=30, return_when=asyncio.FIRST_COMPLETED)
-        assert done == {soon.slot}
+        done, _ = await asyncio.wait([late.future, soon.future], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {soon.future}
         for one in (soon, late):
             with pytest.raises(DeadlineExceeded):
-                await asyncio.wait_for(one.slot, 30)
+                await asyncio.wait_for(one.future, 30)
 
     asyncio.run(test())
 
@@ -33,12 +33,12 @@ def test_who_is_answered_or_dropped_is_left_alone() -> None:
         deadlines, answered, dropped, waiting = Deadlines(), entry(), entry(), entry()
         for one in (answered, dropped, waiting):
             deadlines.set(one, 0.01)
-        answered.slot.set_result(None)  # type: ignore[arg-type]
+        answered.future.set_result(None)  # type: ignore[arg-type]
         deadlines.drop(dropped)
         with pytest.raises(DeadlineExceeded):
-            await asyncio.wait_for(waiting.slot, 30)
-        assert answered.slot.result() is None
-        assert not dropped.slot.done()
+            await asyncio.wait_for(waiting.future, 30)
+        assert answered.future.result() is None
+        assert not dropped.future.done()
 
     asyncio.run(test())
 
@@ -50,6 +50,6 @@ def test_after_all_are_gone_the_next_one_is_still_seen() -> None:
             one = entry()
             deadlines.set(one, 0.01)
             with pytest.raises(DeadlineExceeded):
-                await asyncio.wait_for(one.slot, 30)
+                await asyncio.wait_for(one.future, 30)
 
     asyncio.run(test())

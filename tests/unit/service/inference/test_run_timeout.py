@@ -3,7 +3,7 @@
 import threading
 import time
 
-from service.inference.run_timeout import Leash
+from service.inference.run_timeout import RunTimeout
 
 
 class Ended(threading.Event):
@@ -20,13 +20,13 @@ class Ended(threading.Event):
 
 def test_a_run_that_takes_too_long_is_ended() -> None:
     ended = Ended()
-    with Leash(ended.end, patience_s=0.01):
+    with RunTimeout(ended.end, timeout_s=0.01):
         assert ended.wait(30)
 
 
 def test_runs_that_are_soon_over_are_never_ended() -> None:
     ended = Ended()
-    leash = Leash(ended.end, patience_s=1)
+    leash = RunTimeout(ended.end, timeout_s=1)
     end_s = time.monotonic() + 2.5
     while time.monotonic() < end_s:
         with leash:
@@ -36,7 +36,7 @@ def test_runs_that_are_soon_over_are_never_ended() -> None:
 
 def test_a_run_after_a_rest_is_watched_again() -> None:
     ended = Ended()
-    leash = Leash(ended.end, patience_s=0.01)
+    leash = RunTimeout(ended.end, timeout_s=0.01)
     for _ in range(3):
         with leash:
             assert ended.wait(30)
@@ -47,7 +47,7 @@ def test_a_run_after_a_rest_is_watched_again() -> None:
 
 def test_a_leash_that_is_let_go_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    leash = Leash(lambda: None, patience_s=60)
+    leash = RunTimeout(lambda: None, timeout_s=60)
     with leash:
         pass
     [thread] = set(threading.enumerate()) - before
@@ -58,5 +58,5 @@ def test_a_leash_that_is_let_go_leaves_no_thread() -> None:
 
 def test_what_never_runs_needs_no_thread() -> None:
     before = set(threading.enumerate())
-    Leash(lambda: None).close()
+    RunTimeout(lambda: None).close()
     assert set(threading.enumerate()) <= before

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
-from service.inference.run_timeout import TookTooLong
+from service.inference.run_timeout import RunTimedOut
 from service.inference.session import (
     FeatureSession,
-    LeashedRuns,
     Session,
+    TimeLimitedSession,
     _failure,
     available_providers,
     library_problem,
@@ -68,8 +68,8 @@ def test_the_provider_is_the_processor(tmp_path: Path) -> None:
 
 
 def renamed_input(graph: onnx.ModelProto) -> None:
-    graph.graph.input[0].name = "image"
-    graph.graph.node[0].input[0] = "image"
+    graph.graph.input[0].name = "pixels"
+    graph.graph.node[0].input[0] = "pixels"
 
 
 def renamed_output(graph: onnx.ModelProto) -> None:
@@ -102,7 +102,7 @@ def double_output(graph: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("breach", "complaint"),
     [
-        (renamed_input, "takes .*image.*the manifest says uint8 'image'"),
+        (renamed_input, "takes .*pixels.*the manifest says uint8 'image'"),
         (second_input, "takes .*mask"),
         (float_input, r"takes .*tensor\(float\)"),
         (channels_first, r"takes .*\[1, 8, 6\]"),
@@ -225,7 +225,7 @@ def test_a_graph_for_one_batch_size_fails_its_warm_up(tmp_path: Path) -> None:
 def test_a_graph_that_never_ends_its_warm_up_is_ended(tmp_path: Path) -> None:
     stuck = session(endless_graph(SHAPE, CLASSES, "GreaterOrEqual", 0), tmp_path)
     with pytest.raises(BrokenVersion, match=r"has not ended its warm-up with a batch of 7 within 0\.1 s\.$"):
-        stuck.warm_up([7], patience_s=0.1)
+        stuck.warm_up([7], timeout_s=0.1)
 
 
 def test_a_graph_that_answers_another_number_of_rows_fails_its_warm_up(tmp_path: Path) -> None:
@@ -266,9 +266,9 @@ def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
     assert _failure(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
 
 
-def patient(network: Session) -> LeashedRuns:
+def patient(network: Session) -> TimeLimitedSession:
     """Brief runs of which none is ended, however long the machine keeps them from its cores."""
-    return LeashedRuns(network, PATIENCE_S)
+    return TimeLimitedSession(network, PATIENCE_S)
 
 
 def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
@@ -279,8 +279,8 @@ def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
 
 
 def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    brief = LeashedRuns(session(endless_graph(SHAPE, CLASSES), tmp_path))
-    with pytest.raises(TookTooLong):
+    brief = TimeLimitedSession(session(endless_graph(SHAPE, CLASSES), tmp_path))
+    with pytest.raises(RunTimedOut):
         brief.run(np.full((1, *SHAPE), 255, np.uint8))
     brief._leash._patience_s = PATIENCE_S
     assert brief.run(np.zeros((1, *SHAPE), np.uint8)).shape == (1, CLASSES)
@@ -295,7 +295,7 @@ def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
 
 
 def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    extra = FeatureSession(saved(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, patience_s=0.2)
+    extra = FeatureSession(saved(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, timeout_s=0.2)
     with pytest.raises(ModelFailed, match=r"The extra graph has not ended within 0\.2 s\."):
         extra.run(np.full((1, *SHAPE), 255, np.uint8))
     assert list(extra.run(np.zeros((1, *SHAPE), np.uint8))) == ["probabilities"]

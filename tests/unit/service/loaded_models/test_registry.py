@@ -17,9 +17,9 @@ import pytest
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.inference.session import Session
 from service.loaded_models import loaded_version
-from service.loaded_models.loaded_version import Served
+from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import Wanted, Wish
+from service.model_store.desired_state import DesiredState, ModelSpec
 from service.model_store.repository import Repository, VersionFolder
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -31,14 +31,14 @@ def registry_of(root: Path, **settings: float) -> Registry:
     return Registry(Repository(root), Settings(models=str(root), **settings), Metrics())  # type: ignore[arg-type]
 
 
-def loaded(root: Path, wanted: Wanted | None = None, only: str | None = None, **settings: float) -> Registry:
+def loaded(root: Path, wanted: DesiredState | None = None, only: str | None = None, **settings: float) -> Registry:
     registry = registry_of(root, **settings)
-    asyncio.run(registry.reconcile(wanted or Wanted(), only))
+    asyncio.run(registry.reconcile(wanted or DesiredState(), only))
     return registry
 
 
-def wish(model: str = "a", **fields: object) -> Wanted:
-    return Wanted().changed(model, **fields)
+def wish(model: str = "a", **fields: object) -> DesiredState:
+    return DesiredState().changed(model, **fields)
 
 
 def versions(registry: Registry) -> dict[str, list[str]]:
@@ -99,19 +99,19 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         old = registry.get("a")
         old.batcher.reserve(1)  # a request that is being decoded
         write_version(tmp_path, "a", 2)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         assert registry.get("a").version == "2"
         answer = await old.batcher.answer(np.zeros((1, 8, 8, 1), np.uint8))
         assert answer.outputs.shape == (1, 4)
         shutil.rmtree(tmp_path / "a" / "2")
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         assert registry.get("a").version == "1"
         shutil.rmtree(tmp_path / "a")
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         with pytest.raises(UnknownModel):
             registry.get("a")
         await registry.close()
@@ -139,32 +139,32 @@ def test_a_root_that_goes_while_it_is_read_changes_nothing(
 
     async def test() -> None:
         registry = registry_of(root)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         monkeypatch.setattr(Repository, look, read_in_the_gap)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         assert registry.get("a").version == "1"
         await registry.close()
 
     asyncio.run(test())
 
 
-def replace(root: Path) -> Wanted:
+def replace(root: Path) -> DesiredState:
     write_version(root, "a", 2)
-    return Wanted()
+    return DesiredState()
 
 
-def take_out(root: Path) -> Wanted:
+def take_out(root: Path) -> DesiredState:
     return wish(loaded=False)
 
 
-def delete(root: Path) -> Wanted:
+def delete(root: Path) -> DesiredState:
     shutil.rmtree(root / "a")
-    return Wanted()
+    return DesiredState()
 
 
 @pytest.mark.parametrize("change", [replace, take_out, delete])
 def test_a_version_that_went_leaves_nothing_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], Wanted]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], DesiredState]
 ) -> None:
     """Without the garbage collector, which comes seldom; and what was freed goes back to the system."""
     sessions: list[weakref.ref[Session]] = []
@@ -175,12 +175,12 @@ def test_a_version_that_went_leaves_nothing_in_memory(
         left.append(sessions[0]() is not None)
         ended.set()
 
-    monkeypatch.setattr("service.malloc.give_back", look)
+    monkeypatch.setattr("service.malloc.trim", look)
 
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         sessions.append(weakref.ref(registry.get("a").session))
         await registry.reconcile(change(tmp_path))
         assert await asyncio.to_thread(ended.wait, 20)
@@ -210,20 +210,20 @@ def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
         registry = Registry(repository, Settings(models=str(tmp_path)), Metrics())
         write_version(tmp_path, "a", 1)
         write_version(tmp_path, "b", 1)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         repository.unreadable = "a"
         write_version(tmp_path, "b", 2)
-        await registry.reconcile(Wanted())
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
+        await registry.reconcile(DesiredState())
         assert versions(registry) == {"a": ["1"], "b": ["2"]}
         assert caplog.messages.count("model cannot be read") == 1
         assert [(entry.model, entry.version, entry.ready) for entry in registry.index()] == [
             *(("a", "1", True), ("b", "1", False), ("b", "2", True))
         ]
-        assert registry.problems.of("a") == "Its folder cannot be read: Permission denied."
+        assert registry.failures.of("a") == "Its folder cannot be read: Permission denied."
         repository.unreadable = ""
-        await registry.reconcile(Wanted())
-        assert registry.problems.of("a") == ""
+        await registry.reconcile(DesiredState())
+        assert registry.failures.of("a") == ""
         await registry.close()
 
     asyncio.run(test())
@@ -238,13 +238,13 @@ def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_other
     write_version(tmp_path, "c", 1)
     registry = loaded(tmp_path)
     assert versions(registry) == {"a": ["1"], "c": ["1"]}
-    assert "labels.txt" in registry.problems.of("b")
+    assert "labels.txt" in registry.failures.of("b")
 
 
 def test_whatever_loading_one_version_raises_the_others_are_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(folder: VersionFolder, *rest: Any) -> Served:
+    def load(folder: VersionFolder, *rest: Any) -> LoadedVersion:
         if folder.model == "a":
             raise MemoryError
         return loaded_version.load(folder, *rest)
@@ -254,7 +254,7 @@ def test_whatever_loading_one_version_raises_the_others_are_loaded(
     write_version(tmp_path, "b", 1)
     registry = loaded(tmp_path)
     assert versions(registry) == {"b": ["1"]}
-    assert registry.problems.of("a") == "MemoryError"
+    assert registry.failures.of("a") == "MemoryError"
 
 
 def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
@@ -268,11 +268,13 @@ def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [take_out, delete])
-def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(tmp_path: Path, change: Callable[[Path], Wanted]) -> None:
+def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(
+    tmp_path: Path, change: Callable[[Path], DesiredState]
+) -> None:
     async def test() -> None:
         (write_version(tmp_path, "a", 1) / "labels.txt").unlink()
         registry = registry_of(tmp_path)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         with pytest.raises(NotReady):
             registry.get("a")
         await registry.reconcile(change(tmp_path))
@@ -286,9 +288,9 @@ def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         write_version(tmp_path / "models", "a", 1)
         registry = registry_of(tmp_path / "models")
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         (tmp_path / "models").rename(tmp_path / "elsewhere")
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         assert registry.get("a").version == "1"
         await registry.close()
 
@@ -316,15 +318,15 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_
             return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
 
         for _ in range(3):
-            await registry.reconcile(Wanted())
+            await registry.reconcile(DesiredState())
         assert (registry.get("a").version, tries()) == ("1", 1)
         assert [(e.version, e.ready) for e in registry.index()] == [("1", True), ("2", False)]
-        await registry.reconcile(Wanted(), retry=True)
+        await registry.reconcile(DesiredState(), retry=True)
         assert tries() == 2
         (folder / "labels.txt").write_bytes(good)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         assert (registry.get("a").version, tries()) == ("2", 2)
-        assert registry.problems.of("a") == ""
+        assert registry.failures.of("a") == ""
         await registry.close()
 
     asyncio.run(test())
@@ -334,9 +336,9 @@ def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_pat
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         (write_version(tmp_path, "b", 1) / "model.onnx").write_bytes(b"")
-        await registry.reconcile(Wanted())
+        await registry.reconcile(DesiredState())
         assert registry.not_ready_because() == {}
         with pytest.raises(NotReady, match="broken"):
             registry.get("b")
@@ -387,7 +389,7 @@ def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
 class Impatient(Registry):
     """Waits for a run of a graph that it loads no longer than a tenth of a second."""
 
-    def _open(self, name: str, number: int, wish: Wish) -> Served:
+    def _open(self, name: str, number: int, wish: ModelSpec) -> LoadedVersion:
         folder = self._repository.open(name, number)
         return loaded_version.load(folder, wish, self._settings, self._metrics, warm_up_patience_s=0.1)
 
@@ -397,7 +399,7 @@ def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(
     write_version(tmp_path, "b", 1)
     write_version(tmp_path, "b", 2, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
     registry = Impatient(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
-    asyncio.run(registry.reconcile(Wanted()))
+    asyncio.run(registry.reconcile(DesiredState()))
     assert versions(registry) == {"b": ["1"]}
     assert "has not ended its warm-up" in registry.not_ready_because()["a"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from service.errors import BadState
-from service.model_store.desired_state import Latest, Specific, StateFile, Wanted
+from service.model_store.desired_state import DesiredState, Latest, Specific, StateFile
 
 
 def test_without_a_file_everything_is_default(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state.json")
-    assert file.read() == Wanted()
+    assert file.read() == DesiredState()
     assert file.read().of("any").loaded
     assert file.stamp() == (0, 0, 0)
 

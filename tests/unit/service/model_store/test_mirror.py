@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.model_store.mirror import BucketMirror, CannotMirror, default_cache_root
-from service.model_store.object_store import Bucket, BucketUnreachable, Found, open_bucket
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, open_bucket
 from tests.unit.service.buckets import ALL, WatchedBucket, versions
 from tests.versions import write_version
 
@@ -168,7 +168,7 @@ def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None
         opened = threading.Event()
         entered = threading.Event()
 
-        def listing(self) -> dict[str, Found]:
+        def listing(self) -> dict[str, ObjectInfo]:
             Gated.inside += 1
             Gated.most_inside = max(Gated.inside, Gated.most_inside)
             self.entered.set()
@@ -197,8 +197,8 @@ class Named(Bucket):
         self.url = "s3://named"
         self._paths = paths
 
-    def listing(self) -> dict[str, Found]:
-        return {path: Found(2, "1") for path in self._paths}
+    def listing(self) -> dict[str, ObjectInfo]:
+        return {path: ObjectInfo(2, "1") for path in self._paths}
 
     def chunks(self, path: str) -> Iterator[bytes]:
         yield b"{}"

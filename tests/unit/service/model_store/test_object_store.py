@@ -10,7 +10,7 @@ from service.model_store.object_store import (
     Bucket,
     BucketUnreachable,
     CannotOpenBucket,
-    Found,
+    ObjectInfo,
     ObjectRefused,
     is_url,
     open_bucket,
@@ -113,7 +113,7 @@ def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> Non
 
 
 def test_paths_outside_the_root_are_not_listed() -> None:
-    assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": Found(3, '"1"'), "c": Found(0, "")}
+    assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": ObjectInfo(3, '"1"'), "c": ObjectInfo(0, "")}
 
 
 def test_links_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ def test_links_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:
     (root / "lost").symlink_to(tmp_path / "nowhere")
     os.mkfifo(root / "pipe")
     listing = open_bucket(f"file://{root}").listing()
-    assert {name for name, found in listing.items() if found.ordinary} == {"file"}
+    assert {name for name, found in listing.items() if found.is_regular_file} == {"file"}

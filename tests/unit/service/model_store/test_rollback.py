@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import UnknownModel, UnknownVersion
-from service.model_store.desired_state import Specific, StateFile, Wish
+from service.model_store.desired_state import ModelSpec, Specific, StateFile
 from service.model_store.repository import Repository
 from service.model_store.rollback import prune, roll_back, undo
 from tests.versions import write_version
@@ -39,12 +39,12 @@ def test_without_a_state_newer_folders_are_hidden_and_come_back(repository: Repo
 def test_with_a_state_the_folders_stay_and_the_wish_changes(repository: Repository, state: StateFile) -> None:
     state.change(lambda wanted: wanted.changed("linear", labels={"canary": 4}, weight=0.5))
     assert roll_back(repository, state, "linear", None).startswith("linear is wanted in version 2 (")
-    assert state.read().of("linear") == Wish(versions=Specific(specific=[2]), labels={"canary": 4}, weight=0.5)
+    assert state.read().of("linear") == ModelSpec(versions=Specific(specific=[2]), labels={"canary": 4}, weight=0.5)
     roll_back(repository, state, "linear", None)  # before the one that answers now
     assert state.read().of("linear").versions == Specific(specific=[1])
     assert repository.versions("linear") == [1, 2, 4]
     undo(repository, state, "linear")
-    assert state.read().of("linear") == Wish(labels={"canary": 4}, weight=0.5)
+    assert state.read().of("linear") == ModelSpec(labels={"canary": 4}, weight=0.5)
 
 
 def test_a_rollback_to_what_is_not_there_changes_nothing(repository: Repository, state: StateFile) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.observability.logs import JsonLines, Sampler
+from service.observability.logs import JsonLines, LogRateLimiter
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
 
 
 def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
-    sampler = Sampler(per_s=10)
+    sampler = LogRateLimiter(per_s=10)
     taken = [(n / 1000, skipped) for n in range(10_000) if (skipped := sampler.take(n / 1000)) is not None]
     assert 100 <= len(taken) <= 111  # ten seconds, and one second's worth saved up before
     assert sum(skipped for _, skipped in taken) + len(taken) == pytest.approx(10_000, abs=100)
@@ -116,8 +116,8 @@ def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
 
 
 def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
-    assert [Sampler(per_s=10).take(n) for n in range(50)] == [0] * 50
-    unlimited = Sampler(per_s=0)
+    assert [LogRateLimiter(per_s=10).take(n) for n in range(50)] == [0] * 50
+    unlimited = LogRateLimiter(per_s=0)
     assert {unlimited.take(1.0) for _ in range(1000)} == {0}
 
 

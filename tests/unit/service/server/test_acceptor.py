@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.server.acceptor import ABSENT, UNEVEN, Acceptor, Crowd
+from service.server.acceptor import ABSENT, UNEVEN, Acceptor, ConnectionCounts
 
 
 class Server(asyncio.Protocol):
@@ -24,10 +24,10 @@ class Server(asyncio.Protocol):
 
 
 class Worker:
-    def __init__(self, sock: socket.socket, crowd: Crowd, is_loading: bool = False) -> None:
+    def __init__(self, sock: socket.socket, connection_counts: ConnectionCounts, is_loading: bool = False) -> None:
         self.connections: set[asyncio.Protocol] = set()
         self.changed = asyncio.Event()
-        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, crowd, lambda: is_loading)
+        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, connection_counts, lambda: is_loading)
 
     async def until(self, connections: int) -> None:
         async with asyncio.timeout(30):
@@ -47,8 +47,8 @@ class Worker:
         await self.acceptor.wait_closed()
 
 
-def crowds(folder: Path, count: int) -> list[Crowd]:
-    return [Crowd(folder / "connections", slot, count) for slot in range(count)]
+def crowds(folder: Path, count: int) -> list[ConnectionCounts]:
+    return [ConnectionCounts(folder / "connections", slot, count) for slot in range(count)]
 
 
 def run(scenario: Callable[[socket.socket], Awaitable[None]]) -> None:

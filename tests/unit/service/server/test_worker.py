@@ -9,7 +9,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.server.acceptor import ABSENT, Crowd
+from service.server.acceptor import ABSENT, ConnectionCounts
 from service.server.connection_limits import LimitedProtocol, Limits
 from service.server.worker import Server
 from service.settings import Settings
@@ -25,7 +25,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotImplementedError
 
 
-class Told(Crowd):
+class Told(ConnectionCounts):
     """Remembers what it was told."""
 
     def __init__(self, file: Path, slot: int, workers: int) -> None:
@@ -45,20 +45,20 @@ class Told(Crowd):
                 await self._changed.wait()
 
 
-async def connect_and_leave(sock: socket.socket, crowd: Told) -> None:
+async def connect_and_leave(sock: socket.socket, connection_counts: Told) -> None:
     protocol = partial(LimitedProtocol, Limits.of(Settings()), lambda status: None)
     config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
     config.load()
-    server = Server(config, Lifecycle(), LoadsNothing(), os.getpid(), crowd)  # type: ignore[arg-type]
+    server = Server(config, Lifecycle(), LoadsNothing(), os.getpid(), connection_counts)  # type: ignore[arg-type]
     server.lifespan = config.lifespan_class(config)
     await server.startup([sock])  # its main loop, which tells ten times a second, does not run
     clients = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3)]
-    await crowd.until(3)
+    await connection_counts.until(3)
     for left, (_, writer) in enumerate(clients):
         writer.close()
-        await crowd.until(2 - left)
+        await connection_counts.until(2 - left)
     await server.shutdown([sock])
-    assert crowd.connections == ABSENT
+    assert connection_counts.connections == ABSENT
 
 
 def test_the_end_of_a_connection_is_told_at_once(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from service.server.write_coalescing import JoinedWrites
-from service.server.write_timeout import CHECK_AGAIN_S, Uptake
+from service.server.write_coalescing import CoalescingTransport
+from service.server.write_timeout import CHECK_AGAIN_S, SlowReaderGuard
 from tests.unit.service.fakes import FullTransport, ManualLoop
 
 PATIENCE_S, BYTES_PER_S = 20.0, 1000
@@ -33,13 +33,13 @@ def loop() -> ManualLoop:
 
 
 @pytest.fixture
-def uptake(transport: FullTransport, loop: ManualLoop) -> Uptake:
+def uptake(transport: FullTransport, loop: ManualLoop) -> SlowReaderGuard:
     real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
-    return Uptake(*real, PATIENCE_S, BYTES_PER_S)
+    return SlowReaderGuard(*real, PATIENCE_S, BYTES_PER_S)
 
 
 def test_who_takes_nothing_is_reset_when_patience_ends(
-    uptake: Uptake, transport: FullTransport, loop: ManualLoop, caplog: pytest.LogCaptureFixture
+    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "convoy")
     uptake.watch()
@@ -54,7 +54,7 @@ def test_who_takes_nothing_is_reset_when_patience_ends(
 
 
 def test_who_takes_enough_is_waited_for_and_reset_once_it_stops(
-    uptake: Uptake, transport: FullTransport, loop: ManualLoop
+    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
 ) -> None:
     uptake.watch()
     for _ in range(90):
@@ -65,7 +65,7 @@ def test_who_takes_enough_is_waited_for_and_reset_once_it_stops(
     assert transport.aborted
 
 
-def test_who_takes_too_little_is_reset(uptake: Uptake, transport: FullTransport, loop: ManualLoop) -> None:
+def test_who_takes_too_little_is_reset(uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
     uptake.watch()
     for _ in range(50):
         loop.run_for(1)
@@ -74,7 +74,7 @@ def test_who_takes_too_little_is_reset(uptake: Uptake, transport: FullTransport,
 
 
 def test_bytes_that_the_kernel_still_holds_count_too(
-    uptake: Uptake, transport: FullTransport, loop: ManualLoop, ends: tuple[socket.socket, socket.socket]
+    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = ends
     transport.waiting, taken = 0, 10 * BYTES_PER_S
@@ -86,7 +86,7 @@ def test_bytes_that_the_kernel_still_holds_count_too(
     assert not transport.aborted
 
 
-def test_what_was_taken_is_forgotten(uptake: Uptake, transport: FullTransport, loop: ManualLoop) -> None:
+def test_what_was_taken_is_forgotten(uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
     uptake.watch()
     loop.run_for(PATIENCE_S - 1)
     uptake.stop()
@@ -102,11 +102,11 @@ def test_what_was_taken_is_forgotten(uptake: Uptake, transport: FullTransport, l
 
 @pytest.mark.parametrize(("waiting", "watched"), [(10, True), (0, False)])
 def test_a_connection_that_closes_is_watched_while_bytes_wait(
-    uptake: Uptake, transport: FullTransport, loop: ManualLoop, waiting: int, watched: bool
+    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, waiting: int, watched: bool
 ) -> None:
     real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
     transport.waiting = waiting
-    joined = JoinedWrites(*real, uptake.watch)
+    joined = CoalescingTransport(*real, uptake.watch)
     joined.close()
     assert transport.closed
     loop.run_for(PATIENCE_S)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from service.workers.listen_filter import turn_away
+from service.workers.listen_filter import drop_new_connections
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no filter on sockets")
@@ -15,7 +15,7 @@ def test_who_knocks_late_is_not_let_in_but_who_waits_is() -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         door.setblocking(False)
         with socket.create_connection(door.getsockname()) as early, socket.socket() as late:
-            turn_away(door)
+            drop_new_connections(door)
             late.setblocking(False)
             assert late.connect_ex(door.getsockname()) == errno.EINPROGRESS
             taken, _ = door.accept()

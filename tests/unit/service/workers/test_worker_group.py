@@ -7,12 +7,12 @@ import pytest
 
 from service.errors import BrokenVersion, NotEverywhere
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import StateFile, Wanted
+from service.model_store.desired_state import DesiredState, StateFile
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from service.workers.worker_group import Fleet
-from service.workers.worker_status import Board
+from service.workers.worker_group import WorkerGroup
+from service.workers.worker_status import WorkerStatusStore
 from tests.versions import write_version
 
 
@@ -23,19 +23,21 @@ class Two:
         models = folder / "models"
         self.version = write_version(models, "a")
         (folder / "board").mkdir()
-        self.other = Board(folder / "board", 1, 2)
+        self.other = WorkerStatusStore(folder / "board", 1, 2)
         self.state = StateFile(folder / "state.json")
         repository, metrics = Repository(models), Metrics()
         self.registry = Registry(repository, Settings(), metrics)
-        self.fleet = Fleet(self.state, Board(folder / "board", 0, 2), self.registry, repository, metrics, timeout_s=5)
+        self.worker_group = WorkerGroup(
+            self.state, WorkerStatusStore(folder / "board", 0, 2), self.registry, repository, metrics, timeout_s=5
+        )
 
-    async def load(self, **problems: str) -> None:
+    async def load(self, **failures: str) -> None:
         """Has the model loaded, which both have carried out already, the other worker with these problems."""
         first = 1  # generation of the state file
-        await self.registry.reconcile(Wanted())
-        self.fleet.post(first)
-        self.other.post(first, {}, problems)
-        await self.fleet.load("a")
+        await self.registry.reconcile(DesiredState())
+        self.worker_group.post(first)
+        self.other.post(first, {}, failures)
+        await self.worker_group.load("a")
 
 
 def test_a_model_that_all_have_loaded_is_loaded(tmp_path: Path) -> None:

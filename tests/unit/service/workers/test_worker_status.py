@@ -12,12 +12,12 @@ import pytest
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import families_of, key_of, metrics_of, plus, without_gauges
 from service.observability.version_stats import Statistics, Total
-from service.workers.worker_status import Board, Sums
+from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
 COUNTED = '["convoy_requests_total",{"code":"200","route":"r"}]'
 
 
-def counted(requests: int, queued: int = 0) -> Sums:
+def counted(requests: int, queued: int = 0) -> WorkerTotals:
     """What a worker has counted that answered so many requests and holds so many images."""
     metrics = Metrics()
     metrics.requests.labels("r", 200).inc(requests)
@@ -26,14 +26,14 @@ def counted(requests: int, queued: int = 0) -> Sums:
     for _ in range(requests):
         statistics.add_success(0.5, 0.1, 0.1, 0.1, 0.1)
         statistics.add_batch(2, 0.25)
-    return Sums(metrics.families(), {key_of("m", "1"): statistics})
+    return WorkerTotals(metrics.families(), {key_of("m", "1"): statistics})
 
 
-def requests_in(sums: Sums) -> float:
+def requests_in(sums: WorkerTotals) -> float:
     return sums.families.get("convoy_requests", {"samples": {}})["samples"].get(COUNTED, 0.0)
 
 
-def queued_in(sums: Sums) -> float:
+def queued_in(sums: WorkerTotals) -> float:
     return sums.families.get("convoy_queue_images", {"samples": {}})["samples"].get(
         '["convoy_queue_images",{"model":"m"}]', 0.0
     )
@@ -45,26 +45,26 @@ def a_dead_pid() -> int:
     return process.pid
 
 
-def put_as(board: Board, folder: Path, slot: int, pid: int, sums: Sums) -> None:
+def put_as(status_store: WorkerStatusStore, folder: Path, slot: int, pid: int, sums: WorkerTotals) -> None:
     """What another process would have written."""
-    board.post_sums(sums)
+    status_store.post_sums(sums)
     (folder / f"sums-0-{os.getpid()}.json").rename(folder / f"sums-{slot}-{pid}.json")
 
 
 def test_a_notice_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    board = Board(tmp_path, 0, 2)
-    assert board.notices() == [None, None]
-    board.post(3, {"m": "It is loading."})
-    (notice, nobody) = board.notices()
+    status_store = WorkerStatusStore(tmp_path, 0, 2)
+    assert status_store.notices() == [None, None]
+    status_store.post(3, {"m": "It is loading."})
+    (notice, nobody) = status_store.notices()
     assert nobody is None
     assert notice is not None
     assert (notice.generation, notice.reasons, notice.pid) == (3, {"m": "It is loading."}, os.getpid())
     monkeypatch.setattr("service.workers.worker_status.SILENT_S", 0.0)
-    assert board.notices() == [None, None]
+    assert status_store.notices() == [None, None]
 
 
 def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp_path: Path) -> None:
-    here, there = Board(tmp_path, 0, 2), Board(tmp_path, 1, 2)
+    here, there = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
     put_as(here, tmp_path, 1, a_dead_pid(), counted(5, queued=7))
     there.post(0, {})
     there.post_sums(counted(2, queued=3))
@@ -76,29 +76,29 @@ def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp
 
 
 def test_burying_changes_no_sum(tmp_path: Path) -> None:
-    board = Board(tmp_path, 0, 2)
+    status_store = WorkerStatusStore(tmp_path, 0, 2)
     pids = [a_dead_pid() for _ in range(3)]
     for pid in pids:
-        put_as(board, tmp_path, 1, pid, counted(10))
+        put_as(status_store, tmp_path, 1, pid, counted(10))
     for pid in pids:
-        board.bury(1, pid)
-        assert requests_in(board.sums_of_others()) == 30
+        status_store.absorb_dead_worker(1, pid)
+        assert requests_in(status_store.sums_of_others()) == 30
     assert [path.name for path in tmp_path.glob("sums-*")] == []
-    board.bury(1, a_dead_pid())  # one that never counted
-    assert requests_in(board.sums_of_others()) == 30
+    status_store.absorb_dead_worker(1, a_dead_pid())  # one that never counted
+    assert requests_in(status_store.sums_of_others()) == 30
 
 
 def test_a_worker_buried_between_two_looks_is_not_counted_twice(tmp_path: Path) -> None:
-    board, pid = Board(tmp_path, 0, 2), a_dead_pid()
-    put_as(board, tmp_path, 1, pid, counted(10))
+    status_store, pid = WorkerStatusStore(tmp_path, 0, 2), a_dead_pid()
+    put_as(status_store, tmp_path, 1, pid, counted(10))
     kept = (tmp_path / f"sums-1-{pid}.json").read_bytes()
-    board.bury(1, pid)
+    status_store.absorb_dead_worker(1, pid)
     (tmp_path / f"sums-1-{pid}.json").write_bytes(kept)  # as a reader saw it just before
-    assert requests_in(board.sums_of_others()) == 10
+    assert requests_in(status_store.sums_of_others()) == 10
 
 
 def test_a_lone_worker_writes_no_sums(tmp_path: Path) -> None:
-    Board(tmp_path).post_sums(counted(1))
+    WorkerStatusStore(tmp_path).post_sums(counted(1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,7 +122,7 @@ def test_what_every_worker_has_loaded_is_not_added_up() -> None:
 
 
 def test_asking_is_seen_by_all(tmp_path: Path) -> None:
-    here, there = Board(tmp_path, 0, 2), Board(tmp_path, 1, 2)
+    here, there = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
     before = there.asked()
     asked_s = here.ask()
     assert there.asked() != before
@@ -135,8 +135,8 @@ def test_asking_is_seen_by_all(tmp_path: Path) -> None:
 def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    board, pid = Board(tmp_path, 0, 2), a_dead_pid()
-    put_as(board, tmp_path, 1, pid, counted(10))
+    status_store, pid = WorkerStatusStore(tmp_path, 0, 2), a_dead_pid()
+    put_as(status_store, tmp_path, 1, pid, counted(10))
 
     def full(path: Path, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -144,12 +144,12 @@ def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
     with caplog.at_level(logging.INFO, logger="convoy"):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "write_bytes", full)
-            board.post(0, {})
-            board.post_sums(counted(1))
-            board.bury(1, pid)
-            assert requests_in(board.sums_of_others()) == 10
-        board.bury(1, pid)
-    assert requests_in(board.sums_of_others()) == 10
+            status_store.post(0, {})
+            status_store.post_sums(counted(1))
+            status_store.absorb_dead_worker(1, pid)
+            assert requests_in(status_store.sums_of_others()) == 10
+        status_store.absorb_dead_worker(1, pid)
+    assert requests_in(status_store.sums_of_others()) == 10
     assert list(tmp_path.glob("sums-*")) == []
     told = ["workers cannot tell each other anything", "workers can tell each other again"]
     assert [record.message for record in caplog.records if record.name == "convoy"] == told

@@ -10,7 +10,7 @@ import pytest
 from training.data.batches import EvaluationBatches, TrainingBatches, own_errors, portion
 from training.data.datasets.base import ArraySplit, Dataset
 from training.errors import TrainingError
-from training.fit.callbacks import Position
+from training.fit.callbacks import SetEpoch
 from training.recipes.base import Recipe
 
 CLASSES = 3
@@ -89,7 +89,7 @@ def test_keras_draws_every_batch_of_the_right_epoch() -> None:
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     batches.drawn.clear()
     seen = Inputs()
-    model.fit(batches, epochs=4, initial_epoch=1, shuffle=False, verbose=0, callbacks=[Position(batches), seen])
+    model.fit(batches, epochs=4, initial_epoch=1, shuffle=False, verbose=0, callbacks=[SetEpoch(batches), seen])
     wanted = {(epoch, index) for epoch in (1, 2, 3) for index in range(len(batches))}
     assert wanted <= set(batches.drawn)
     assert {epoch for epoch, _ in batches.drawn} <= {0, 1, 2, 3}

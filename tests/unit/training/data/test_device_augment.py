@@ -14,10 +14,10 @@ import pytest
 from training.data import device_augment
 from training.data.augment import augment
 from training.data.datasets.base import ArraySplit, Dataset
-from training.data.device_augment import Augmented, Placed, draw, unchanged
+from training.data.device_augment import Augmented, DeviceDataset, draw, unchanged
 from training.errors import TrainingError
 from training.fit import trainer
-from training.fit.distributed.data_parallel import Team
+from training.fit.distributed.data_parallel import DistributedContext
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
 
@@ -50,7 +50,7 @@ def test_images_to_validate_on_stay_as_they_are() -> None:
 
 
 def test_a_batch_brings_no_pixels_of_its_own() -> None:
-    placed = Placed(IMAGES, replace(PLAIN, shift_px=2))
+    placed = DeviceDataset(IMAGES, replace(PLAIN, shift_px=2))
     batch = placed.batch(CHOSEN, np.random.default_rng(0))
     assert batch.pop("images") is IMAGES
     assert sum(values.nbytes for values in batch.values()) == 4 * 6 * len(CHOSEN)
@@ -69,7 +69,7 @@ def test_without_jax_it_says_what_to_set() -> None:
         device_augment.place(split, PLAIN)
 
 
-class Spread(Team):
+class Spread(DistributedContext):
     """Several devices, as far as anybody asks."""
 
     def describe(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from training.data.batches import TrainingBatches
 from training.data.datasets.base import ArraySplit
-from training.data.input_stall import COLUMN, Handed, Waiting
+from training.data.input_stall import COLUMN, BatchTiming, DataStallCallback
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(name="any", dataset="any", architecture="lenet5", batch_size=4)
@@ -21,15 +21,15 @@ STEPS_S = ((10.0, 12.0), (12.0, 14.0))
 @pytest.mark.parametrize(
     ("first", "second", "share"),
     [
-        (Handed(9.0, 10.0), Handed(10.0, 11.0), 0.0),  # both were there when their steps began
-        (Handed(9.0, 11.0), Handed(10.0, 11.5), 0.25),
-        (Handed(9.0, 11.0), Handed(10.0, 13.0), 0.5),
-        (Handed(11.5, 12.0), Handed(12.0, 12.0), 0.125),  # the step compiled, then asked
+        (BatchTiming(9.0, 10.0), BatchTiming(10.0, 11.0), 0.0),  # both were there when their steps began
+        (BatchTiming(9.0, 11.0), BatchTiming(10.0, 11.5), 0.25),
+        (BatchTiming(9.0, 11.0), BatchTiming(10.0, 13.0), 0.5),
+        (BatchTiming(11.5, 12.0), BatchTiming(12.0, 12.0), 0.125),  # the step compiled, then asked
     ],
 )
-def test_a_batch_is_waited_for_from_when_it_is_wanted(first: Handed, second: Handed, share: float) -> None:
+def test_a_batch_is_waited_for_from_when_it_is_wanted(first: BatchTiming, second: BatchTiming, share: float) -> None:
     now_s = iter([10.0, *(moment for step in STEPS_S for moment in step)])
-    waiting = Waiting({0: first, 1: second}, lambda: next(now_s))
+    waiting = DataStallCallback({0: first, 1: second}, lambda: next(now_s))
     waiting.on_epoch_begin(0)
     for batch in range(2):
         waiting.on_train_batch_begin(batch)
@@ -52,5 +52,5 @@ def test_a_slow_disk_is_waited_for() -> None:
     batches = TrainingBatches(split, np.arange(20), 2, RECIPE, workers=1)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    history = model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[Waiting(batches.handed)])
+    history = model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[DataStallCallback(batches.handed)])
     assert history.history[COLUMN][1] > 0.1  # the first has the time of compiling in it

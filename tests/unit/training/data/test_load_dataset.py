@@ -8,7 +8,7 @@ import pytest
 from tests.folders import fill
 from training.data import load_dataset
 from training.data.batches import portion
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 from training.runs.run_folder import start_run
@@ -41,17 +41,17 @@ def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, s
 def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
     damage(fill(tmp_path, "red", "blue", count=20))
     with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-bad") as caught:
-        load_dataset.for_training(RECIPE, Place(folder=tmp_path))
+        load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     lines = str(caught.value).splitlines()[1:]
     assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]
 
 
 def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=20)
-    whole = load_dataset.for_training(RECIPE, Place(folder=tmp_path))
+    whole = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     before = portion(whole, RECIPE)
     (tmp_path / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
-    dataset = load_dataset.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
+    dataset = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_bad=True))
     assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not an image, or its header is damaged."]
     after = portion(dataset, RECIPE)
     gone = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
@@ -65,31 +65,31 @@ def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
     for path in fill(tmp_path, "red", "blue", count=4).rglob("*.*"):
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="No image is left to train on: 8 cannot be read, such as"):
-        load_dataset.for_training(RECIPE, Place(folder=tmp_path, skip_bad=True))
+        load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_bad=True))
 
 
 def test_one_image_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=1)
     with pytest.raises(TrainingError, match="No image is left for the test: a class needs two or more, of which"):
-        load_dataset.for_training(RECIPE, Place(folder=tmp_path))
+        load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
 
 
 def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "limit": 2})
     fill(tmp_path, "red", "blue", count=20)
-    dataset = load_dataset.for_training(recipe, Place(folder=tmp_path))
+    dataset = load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
     used = portion(dataset, recipe).test[0]
     spare = next(index for index in range(len(dataset.test)) if index not in portion(dataset, recipe).test)
     files = dataset.origin["test_files"]
     (tmp_path / files[spare]).write_bytes(b"")
-    assert len(load_dataset.for_training(recipe, Place(folder=tmp_path)).test) == len(files)
+    assert len(load_dataset.for_training(recipe, DataOptions(folder=tmp_path)).test) == len(files)
     (tmp_path / files[used]).write_bytes(b"")
     with pytest.raises(TrainingError, match=f"cannot be read: 1.*\n  {files[used]}"):
-        load_dataset.for_training(recipe, Place(folder=tmp_path))
+        load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
 
 
 def record(folder: Path, runs_dir: Path, skip_bad: bool = False):
-    dataset = load_dataset.for_training(RECIPE, Place(folder=folder, skip_bad=skip_bad))
+    dataset = load_dataset.for_training(RECIPE, DataOptions(folder=folder, skip_bad=skip_bad))
     info = {"dataset": {"given_note": "from my phone", "origin": dict(dataset.origin)}}
     return dataset, start_run(runs_dir, RECIPE, info)
 
@@ -97,26 +97,26 @@ def record(folder: Path, runs_dir: Path, skip_bad: bool = False):
 def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
     damage(fill(tmp_path / "photos", "red", "blue", count=20))
     dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_bad=True)
-    again = load_dataset.for_resuming(run, Place())
+    again = load_dataset.for_resuming(run, DataOptions())
     assert (again.origin, again.note) == (dataset.origin, "from my phone")
     (tmp_path / "photos").rename(tmp_path / "moved")
     with pytest.raises(TrainingError, match="photos is no folder"):
-        load_dataset.for_resuming(run, Place())
-    assert len(load_dataset.for_resuming(run, Place(folder=tmp_path / "moved")).train) == len(dataset.train)
+        load_dataset.for_resuming(run, DataOptions())
+    assert len(load_dataset.for_resuming(run, DataOptions(folder=tmp_path / "moved")).train) == len(dataset.train)
     (tmp_path / "moved" / "red" / "001.png").unlink()
     with pytest.raises(TrainingError, match=r"moved have changed since .* start a new run"):
-        load_dataset.for_resuming(run, Place(folder=tmp_path / "moved"))
+        load_dataset.for_resuming(run, DataOptions(folder=tmp_path / "moved"))
 
 
 def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
     """Also where they were drawn in another way, as by an earlier release."""
     photos = fill(tmp_path / "photos", "red", "blue", count=20)
-    began = load_dataset.for_training(RECIPE, Place(folder=photos))
+    began = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
     drawn = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
     assert set(began.origin["test_files"]) != set(drawn)
     origin = {**began.origin, "test_files": drawn}
     run = start_run(tmp_path / "runs", RECIPE, {"dataset": {"given_note": None, "origin": origin}})
-    again = load_dataset.for_resuming(run, Place())
+    again = load_dataset.for_resuming(run, DataOptions())
     assert again.origin["test_files"] == drawn
     assert len(again.train) == 37
 
@@ -126,19 +126,19 @@ def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     dataset, run = record(tmp_path / "photos", tmp_path / "runs")
     fill(tmp_path / "more", "green", count=1)
     (tmp_path / "more" / "green" / "000.jpg").rename(tmp_path / "photos" / "blue" / "aaa.jpg")
-    again = load_dataset.for_measuring(run, Place())
+    again = load_dataset.for_measuring(run, DataOptions())
     indices = np.arange(len(dataset.test))
     np.testing.assert_array_equal(again.test.read_images(indices), dataset.test.read_images(indices))
     broken = tmp_path / "photos" / dataset.origin["test_files"][0]
     broken.write_bytes(b"")
     with pytest.raises(TrainingError, match="cannot be read: 1"):
-        load_dataset.for_measuring(run, Place())
-    assert len(load_dataset.for_measuring(run, Place(skip_bad=True)).test) == len(indices) - 1
+        load_dataset.for_measuring(run, DataOptions())
+    assert len(load_dataset.for_measuring(run, DataOptions(skip_bad=True)).test) == len(indices) - 1
 
 
 def test_nothing_to_measure_on_is_said() -> None:
     form = load_dataset.form_of(RECIPE)
     with pytest.raises(TrainingError, match="give --dataset, or --data with a folder"):
-        load_dataset.for_network(None, Place(), form.input, form.preprocessing, ("a", "b"))
+        load_dataset.for_network(None, DataOptions(), form.input, form.preprocessing, ("a", "b"))
     with pytest.raises(TrainingError, match="needs a folder of images: name it with --data"):
-        load_dataset.for_network("folder", Place(), form.input, form.preprocessing, ("a", "b"))
+        load_dataset.for_network("folder", DataOptions(), form.input, form.preprocessing, ("a", "b"))

@@ -5,8 +5,8 @@ import pytest
 
 from training.data.batches import EvaluationBatches, TrainingBatches
 from training.data.datasets.base import ArraySplit
-from training.data.sharding import RowsOf
-from training.data.shares import Share
+from training.data.sharding import ShardedGenerator
+from training.data.shares import BatchShard
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
@@ -46,7 +46,8 @@ def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
     images, indices = split(40), np.arange(2, 38)
     whole = TrainingBatches(images, indices, CLASSES, recipe(**settings), workers=0)
     parts = [
-        TrainingBatches(images, indices, CLASSES, recipe(**settings), 0, Share(process, 3, 6)) for process in range(3)
+        TrainingBatches(images, indices, CLASSES, recipe(**settings), 0, BatchShard(process, 3, 6))
+        for process in range(3)
     ]
     for epoch in (0, 4):
         for batches in (whole, *parts):
@@ -62,7 +63,7 @@ def test_a_process_reads_only_its_own_images() -> None:
     read = []
     for process in range(2):
         images = split(24)
-        batches = TrainingBatches(images, np.arange(24), CLASSES, recipe(flip=True), 0, Share(process, 2, 2))
+        batches = TrainingBatches(images, np.arange(24), CLASSES, recipe(flip=True), 0, BatchShard(process, 2, 2))
         for index in range(len(batches)):
             batches[index]
         read.append(images.asked)
@@ -72,7 +73,7 @@ def test_a_process_reads_only_its_own_images() -> None:
 
 def test_what_does_not_divide_is_left_out_and_others_in_the_next_epoch() -> None:
     images, left_out = split(31), []
-    parts = [TrainingBatches(images, np.arange(31), CLASSES, recipe(), 0, Share(n, 2, 4)) for n in range(2)]
+    parts = [TrainingBatches(images, np.arange(31), CLASSES, recipe(), 0, BatchShard(n, 2, 4)) for n in range(2)]
     for epoch in range(5):
         for part in parts:
             part.epoch = epoch
@@ -85,20 +86,20 @@ def test_what_does_not_divide_is_left_out_and_others_in_the_next_epoch() -> None
 
 
 def test_a_last_batch_of_nothing_is_none() -> None:
-    batches = TrainingBatches(split(26), np.arange(26), CLASSES, recipe(), 0, Share(0, 1, 4))
+    batches = TrainingBatches(split(26), np.arange(26), CLASSES, recipe(), 0, BatchShard(0, 1, 4))
     assert len(batches) == 2
 
 
 def test_validation_images_are_shared_in_their_order() -> None:
     images = split(21)
-    parts = [EvaluationBatches(images, np.arange(21), CLASSES, 8, 0, Share(n, 2, 2)) for n in range(2)]
+    parts = [EvaluationBatches(images, np.arange(21), CLASSES, 8, 0, BatchShard(n, 2, 2)) for n in range(2)]
     assert [len(part) for part in parts] == [3, 3]
     seen = np.concatenate([part[index][0] for index in range(3) for part in parts])
     np.testing.assert_array_equal(seen, images.images[:20])
 
 
 def test_what_cannot_be_shared_is_refused() -> None:
-    share = Share(0, 2, 8)
+    share = BatchShard(0, 2, 8)
     share.check(128, training=8, validation=0)
     with pytest.raises(TrainingError, match=r"batch_size is 100, .* multiple of 8, for example --set batch_size=104"):
         share.check(100)
@@ -107,7 +108,7 @@ def test_what_cannot_be_shared_is_refused() -> None:
 
 
 def test_a_draw_that_is_not_one_a_image_is_no_draw_of_rows() -> None:
-    rows = RowsOf(np.random.default_rng(1), slice(2, 5), 9)
+    rows = ShardedGenerator(np.random.default_rng(1), slice(2, 5), 9)
     assert rows.random((3, 2)).shape == (3, 2)
     with pytest.raises(ValueError, match="none of one row an image"):
         rows.random((2, 3))

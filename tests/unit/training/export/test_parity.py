@@ -15,7 +15,7 @@ from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import Sample, check_parity, sample_folder, sample_split
-from training.export.serving_pipeline import ServicePath
+from training.export.serving_pipeline import ServingPipeline
 
 EXPECTS, HOW, CLASSES = Input(height=6, width=5, channels=3), Preprocessing(), 4
 
@@ -40,9 +40,9 @@ def sample() -> Sample:
     return sample_split(ArraySplit(images, np.zeros(100, np.int64)), EXPECTS, HOW)
 
 
-def path_of(graph: onnx.ModelProto, folder: Path) -> ServicePath:
+def path_of(graph: onnx.ModelProto, folder: Path) -> ServingPipeline:
     onnx.save(graph, folder / "model.onnx")
-    return ServicePath(folder / "model.onnx", EXPECTS, HOW, CLASSES)
+    return ServingPipeline(folder / "model.onnx", EXPECTS, HOW, CLASSES)
 
 
 def with_weights(graph: onnx.ModelProto, rank: int, change) -> onnx.ModelProto:
@@ -66,7 +66,7 @@ def test_a_slightly_wrong_graph_fails_and_names_the_worst_images(
 ) -> None:
     wrong = with_weights(graph, 4, lambda kernel: kernel * 1.001)
     with pytest.raises(
-        TrainingError, match=r"not the network: at batch 1 .* on \d+ of 100 images, most on test pic"
+        TrainingError, match=r"not the network: at batch 1 .* on \d+ of 100 images, most on test im"
     ) as e:
         check_parity(network, path_of(wrong, tmp_path), sample)
     assert str(e.value).count("test image") == 5

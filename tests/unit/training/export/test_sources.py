@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from tests.unit.training.finished_runs import finished_run
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.export.sources import labels_for, load_network, open_source, read_labels
 from training.recipes import find_recipe
@@ -20,7 +20,7 @@ def network() -> keras.Model:
 
 def test_a_file_with_a_data_set(tmp_path: Path) -> None:
     network().save(tmp_path / "mine.keras")
-    source = open_source(tmp_path / "mine.keras", "xo", Place(note="drawn"))
+    source = open_source(tmp_path / "mine.keras", "xo", DataOptions(note="drawn"))
     assert source.name == "mine.keras"
     assert source.labels == ("X", "O")
     assert source.dataset.note == "drawn"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.errors import TrainingError
-from training.fit.callbacks import Bar, Bookkeeping, StopOnDivergence, describe
+from training.fit.callbacks import ProgressBar, RecordEpoch, StopOnDivergence, describe
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
@@ -53,15 +53,15 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
         )
 
 
-def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[Bookkeeping, Progress]:
+def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, Progress]:
     progress = Progress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
-    callback = Bookkeeping(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, say=lines.append)
+    callback = RecordEpoch(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, say=lines.append)
     callback.set_model(network())
     return callback, progress
 
 
-def live(callback: Bookkeeping, epoch: int, val_accuracy: float) -> None:
+def live(callback: RecordEpoch, epoch: int, val_accuracy: float) -> None:
     """One epoch in which every weight becomes the epoch's number."""
     callback.on_epoch_begin(epoch)
     callback.on_test_begin()
@@ -100,7 +100,7 @@ def test_after_an_epoch_everything_is_on_disk(tmp_path: Path) -> None:
 
 def test_the_bar_fills_and_leaves_a_clean_line() -> None:
     stream = io.StringIO()
-    bar = Bar(batches=4, epochs=3, stream=stream)
+    bar = ProgressBar(batches=4, epochs=3, stream=stream)
     bar.INTERVAL_S = 0.0
     bar.on_epoch_begin(1)
     for batch in range(4):
@@ -116,7 +116,7 @@ def test_the_bar_fills_and_leaves_a_clean_line() -> None:
 
 def test_the_bar_is_not_drawn_for_every_batch() -> None:
     stream = io.StringIO()
-    bar = Bar(batches=1000, epochs=1, stream=stream)
+    bar = ProgressBar(batches=1000, epochs=1, stream=stream)
     bar.on_epoch_begin(0)
     for batch in range(1000):
         bar.on_train_batch_end(batch, {"loss": 0.5})

@@ -8,7 +8,7 @@ import pytest
 
 from tests.folders import fill
 from training.data import load_dataset
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.fit.resume import latest
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, with_settings
@@ -20,46 +20,46 @@ OWN = Recipe(name="own", dataset="folder", architecture="cifar-resnet20", valida
 TUNED = replace(OWN, architecture="keras:ResNet50", side_px=32)
 
 
-def started(runs_dir: Path, recipe: Recipe, place: Place = load_dataset.DEFAULT, **more: Any) -> Run:
+def started(runs_dir: Path, recipe: Recipe, place: DataOptions = load_dataset.DEFAULT, **more: Any) -> Run:
     """A run as `trainer.train` leaves it when it is killed at once."""
     origin = {} if place.folder is None else dict(load_dataset.for_training(recipe, place).origin)
     return start_run(runs_dir, recipe, {"dataset": {"given_note": place.note, "origin": origin}, **more}, NAME)
 
 
 def test_of_several_like_it_the_last_is_found_finished_or_not(tmp_path: Path) -> None:
-    assert latest(tmp_path, NAME, XO, Place()) is None
+    assert latest(tmp_path, NAME, XO, DataOptions()) is None
     runs = [started(tmp_path, XO) for _ in range(2)]
     runs[-1].metrics_path.write_text("{}")
-    assert latest(tmp_path, NAME, XO, Place()) == runs[-1]
+    assert latest(tmp_path, NAME, XO, DataOptions()) == runs[-1]
 
 
 @pytest.mark.parametrize("settings", [{"epochs": "3"}, {"seed": "7"}, {"architecture.filters": "3,"}])
 def test_a_run_of_another_recipe_is_another(tmp_path: Path, settings: dict[str, str]) -> None:
     run = started(tmp_path, XO)
     started(tmp_path, with_settings(XO, settings))
-    assert latest(tmp_path, NAME, XO, Place()) == run
-    assert latest(tmp_path, NAME, find_recipe("mnist-lenet5"), Place()) is None
+    assert latest(tmp_path, NAME, XO, DataOptions()) == run
+    assert latest(tmp_path, NAME, find_recipe("mnist-lenet5"), DataOptions()) is None
 
 
 def test_a_run_with_another_note_is_another(tmp_path: Path) -> None:
-    run = started(tmp_path, XO, Place(note="a copy"))
-    assert latest(tmp_path, NAME, XO, Place()) is None
-    assert latest(tmp_path, NAME, XO, Place(note="a copy")) == run
+    run = started(tmp_path, XO, DataOptions(note="a copy"))
+    assert latest(tmp_path, NAME, XO, DataOptions()) is None
+    assert latest(tmp_path, NAME, XO, DataOptions(note="a copy")) == run
 
 
 def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (fill(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other")))
-    run = started(tmp_path, OWN, Place(folder=ours))
-    assert latest(tmp_path, NAME, OWN, Place(folder=other)) is None
-    assert latest(tmp_path, NAME, OWN, Place(folder=ours, skip_bad=True)) is None
+    run = started(tmp_path, OWN, DataOptions(folder=ours))
+    assert latest(tmp_path, NAME, OWN, DataOptions(folder=other)) is None
+    assert latest(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_bad=True)) is None
     monkeypatch.chdir(tmp_path)
-    assert latest(tmp_path, NAME, OWN, Place(folder=Path("ours"), workers=1)) == run
+    assert latest(tmp_path, NAME, OWN, DataOptions(folder=Path("ours"), workers=1)) == run
     (ours / "red/000.jpg").unlink()
-    assert latest(tmp_path, NAME, OWN, Place(folder=ours)) is None
+    assert latest(tmp_path, NAME, OWN, DataOptions(folder=ours)) is None
 
 
 def test_a_run_from_other_weights_is_another(tmp_path: Path) -> None:
-    place = Place(folder=fill(tmp_path / "images", "red", "blue"))
+    place = DataOptions(folder=fill(tmp_path / "images", "red", "blue"))
     run = started(tmp_path, TUNED, place, started_from="theirs.h5")
     assert latest(tmp_path, NAME, TUNED, place) is None
     assert latest(tmp_path, NAME, TUNED, place, Path("weights/theirs.h5")) == run
@@ -70,9 +70,9 @@ def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
     strange = started(tmp_path, XO)
     recipe = strange.folder / "recipe.json"
     recipe.write_text(recipe.read_text().replace('"epochs"', '"rounds"'))
-    assert latest(tmp_path, NAME, XO, Place()) == run
+    assert latest(tmp_path, NAME, XO, DataOptions()) == run
 
 
 def test_where_no_recipe_fits_the_images_are_not_looked_at(tmp_path: Path) -> None:
     started(tmp_path, XO)
-    assert latest(tmp_path, NAME, OWN, Place(folder=tmp_path / "none")) is None
+    assert latest(tmp_path, NAME, OWN, DataOptions(folder=tmp_path / "none")) is None

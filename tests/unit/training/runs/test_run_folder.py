@@ -8,7 +8,7 @@ import pytest
 
 from training.errors import TrainingError
 from training.recipes import RECIPES
-from training.runs.run_folder import Run, latest_unfinished, open_run, sole_writer, start_run
+from training.runs.run_folder import Run, latest_unfinished, lock_run, open_run, start_run
 
 RECIPE = RECIPES["mnist-lenet5"]
 
@@ -58,16 +58,16 @@ def test_a_place_that_cannot_hold_runs_is_named(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
     hold = (
-        "import sys; from pathlib import Path; from training.runs.run_folder import Run, sole_writer\n"
-        "with sole_writer(Run(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from training.runs.run_folder import Run, lock_run\n"
+        "with lock_run(Run(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(TrainingError, match="being trained by another process"), sole_writer(Run(tmp_path)):
+    with pytest.raises(TrainingError, match="being trained by another process"), lock_run(Run(tmp_path)):
         pass
     holder.kill()
     holder.communicate()
-    with sole_writer(Run(tmp_path)):
+    with lock_run(Run(tmp_path)):
         pass

@@ -12,13 +12,13 @@ from service.model_store.manifest import Input, Preprocessing
 from tests.folders import fill
 from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import Files, Listing, list_images
-from training.data.datasets.image_files import Form
+from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import FolderSplit, Wanted, all_of, as_dataset, split_off
 from training.errors import TrainingError
 
 EXPECTS = Input(height=24, width=32, channels=3)
 HOW = Preprocessing(resize="shorter", shorter=40)
-WANTED = Wanted(Form(EXPECTS, HOW), test_share=0.25, seed=1)
+WANTED = Wanted(InputSpec(EXPECTS, HOW), test_share=0.25, seed=1)
 
 
 def middle(index: int, width: int, height: int) -> tuple[float, float, float, float]:

@@ -15,7 +15,7 @@ from tests.unit.training.small_graphs import (
     operators,
     pooling,
 )
-from training.export.graph.editor import Graph, bind_inputs, mend, name_batch_dimension, unknown_operators
+from training.export.graph.editor import Graph, bind_inputs, fix_conversion, name_batch_dimension, unknown_operators
 
 
 @pytest.mark.parametrize("value", [[], [np.array(0, np.float32)]], ids=["zero by default", "zero"])
@@ -24,7 +24,7 @@ def test_a_padding_before_max_pooling_is_not_taken_for_nothing(value: list[np.nd
     original = pooling(negative=True, value=value)
     changed = onnx.ModelProto()
     changed.CopyFrom(original)
-    mend(changed)
+    fix_conversion(changed)
     onnx.checker.check_model(changed, full_check=True)
     found = answers(changed)
     assert (found[:, :, 0, :] >= 0).all()
@@ -38,7 +38,7 @@ def test_erfc_is_written_as_erf() -> None:
     changed = onnx.ModelProto()
     changed.CopyFrom(original)
     assert unknown_operators(changed) == ["Erfc"]
-    mend(changed)
+    fix_conversion(changed)
     assert unknown_operators(changed) == []
     onnx.checker.check_model(changed, full_check=True)
     assert operators(changed)[2:4] == ["Erf", "Sub"]

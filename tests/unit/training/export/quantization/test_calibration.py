@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.model_store.manifest import Division, Preprocessing, read_manifest, sha256_of, write_manifest
+from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, sha256_of, write_manifest
 from service.model_store.repository import Repository, VersionFolder
 from tests.folders import COLOURS, fill
 from tests.versions import write_version
@@ -13,9 +13,9 @@ from training.data import datasets
 from training.data.batches import portion
 from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
-from training.data.datasets.image_files import Form
+from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import division_digest
-from training.data.load_dataset import Place
+from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.export.quantization.calibration import images_for
 from training.recipes.base import Recipe
@@ -45,7 +45,7 @@ def of_folder(root: Path, **provenance: object) -> VersionFolder:
 
 def as_trained(version: VersionFolder, photos: Path) -> Dataset:
     """The folder's images as a run with SHARE and SEED has them."""
-    form = Form(version.manifest.input, version.manifest.preprocessing)
+    form = InputSpec(version.manifest.input, version.manifest.preprocessing)
     return datasets.load("folder", folder=photos, wanted=Wanted(form, SHARE, SEED))
 
 
@@ -59,8 +59,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
-    version = of_xo(tmp_path, recipe="xo", division=Division(validation=1000, limit=800))
-    images = images_for(version, None, Place(), 100)
+    version = of_xo(tmp_path, recipe="xo", division=SplitSpec(validation=1000, limit=800))
+    images = images_for(version, None, DataOptions(), 100)
     run = portion(images.dataset, recipe(validation=1000, limit=800))
     assert images.held_out.tolist() == run.validation.tolist()
     assert images.calibrating.tolist() == run.train[:100].tolist()
@@ -68,14 +68,14 @@ def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
 
 
 def test_a_version_that_names_its_recipe_only_is_taken_to_have_kept_to_it(tmp_path: Path) -> None:
-    images = images_for(of_xo(tmp_path, recipe="xo"), None, Place(), 100)
+    images = images_for(of_xo(tmp_path, recipe="xo"), None, DataOptions(), 100)
     assert len(images.held_out) == 500
     assert (images.divided_as_trained, images.tested_as_published) == (True, True)
 
 
 @pytest.mark.parametrize("validation", [0, 100])
 def test_too_few_held_out_by_the_run_are_not_passed_off_as_such(tmp_path: Path, validation: int) -> None:
-    images = images_for(of_xo(tmp_path, division=Division(validation=validation)), None, Place(), 100)
+    images = images_for(of_xo(tmp_path, division=SplitSpec(validation=validation)), None, DataOptions(), 100)
     assert len(images.held_out) == 800
     assert not images.divided_as_trained
     assert images.tested_as_published
@@ -83,28 +83,28 @@ def test_too_few_held_out_by_the_run_are_not_passed_off_as_such(tmp_path: Path, 
 
 def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos: Path) -> None:
     dataset = as_trained(of_folder(tmp_path / "a"), photos)
-    division = Division(validation=0.3, test_share=SHARE, digest=division_digest(dataset.origin))
-    images = images_for(of_folder(tmp_path / "b", division=division), None, Place(folder=photos), 100)
+    division = SplitSpec(validation=0.3, test_share=SHARE, digest=division_digest(dataset.origin))
+    images = images_for(of_folder(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100)
     assert images.dataset.origin == dataset.origin
     assert images.held_out.tolist() == portion(dataset, recipe(validation=0.3)).validation.tolist()
     assert (images.divided_as_trained, images.tested_as_published) == (True, True)
 
 
 def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos: Path) -> None:
-    division = Division(validation=0.3, test_share=SHARE, digest="0" * 64)
+    division = SplitSpec(validation=0.3, test_share=SHARE, digest="0" * 64)
     for number, told in enumerate((division, division.model_copy(update={"digest": None}), None)):
         version = of_folder(tmp_path / str(number), division=told)
-        images = images_for(version, None, Place(folder=photos), 100)
+        images = images_for(version, None, DataOptions(folder=photos), 100)
         assert (images.divided_as_trained, images.tested_as_published) == (False, False)
         if told is not None:  # where images were added, those of the test are still no training images
             assert images.dataset.origin == as_trained(version, photos).origin
-    assert not images_for(of_folder(tmp_path / "c"), "folder", Place(folder=photos), 1).tested_as_published
+    assert not images_for(of_folder(tmp_path / "c"), "folder", DataOptions(folder=photos), 1).tested_as_published
 
 
 def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", *COLOURS, count=500)
     version = of_folder(tmp_path / "models")
-    whole = images_for(version, None, Place(folder=photos), 100)
+    whole = images_for(version, None, DataOptions(folder=photos), 100)
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
     tested = whole.dataset.origin["test_files"]
     learnt = [name for name in files if name not in tested]
@@ -112,9 +112,9 @@ def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     for name in bad:
         (photos / name).write_bytes(b"")
     with pytest.raises(TrainingError, match=r"cannot be read: 3\. Mend them, or add --skip-bad") as caught:
-        images_for(version, None, Place(folder=photos), 100)
+        images_for(version, None, DataOptions(folder=photos), 100)
     assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == bad
-    rest = images_for(version, None, Place(folder=photos, skip_bad=True), 100)
+    rest = images_for(version, None, DataOptions(folder=photos, skip_bad=True), 100)
     assert rest.held_out.tolist() == np.delete(whole.held_out, 5).tolist()
     assert rest.calibrating.tolist() == np.delete(whole.calibrating, 7).tolist()
     assert len(rest.dataset.test) == len(tested) - 1

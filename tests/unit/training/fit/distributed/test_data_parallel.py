@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from training.errors import TrainingError
-from training.fit.distributed.data_parallel import ALONE, Team, check_alike, digest, seat_from
-from training.fit.distributed.rendezvous import Seat, meet
+from training.fit.distributed.data_parallel import ALONE, DistributedContext, check_alike, digest, seat_from
+from training.fit.distributed.rendezvous import ProcessInfo, rendezvous
 
 NAMED = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
 
 
 def test_the_environment_says_who_sits_where() -> None:
-    assert seat_from(NAMED) == Seat("trainer-0.trainer", 29500, 4, 3, 300.0)
+    assert seat_from(NAMED) == ProcessInfo("trainer-0.trainer", 29500, 4, 3, 300.0)
     assert seat_from(NAMED | {"CONVOY_JOIN_TIMEOUT_S": "20"}).timeout_s == 20
     assert seat_from(NAMED | {"CONVOY_COORDINATOR": "[::1]:29500"}).host == "::1"
     assert seat_from({"PATH": "/bin"}) is None
@@ -51,16 +51,16 @@ def test_an_indexed_job_without_a_meeting_place_does_not_train_alone() -> None:
         seat_from({"JOB_COMPLETION_INDEX": "0"})
 
 
-def team_of(*does: Callable[[Team], object]) -> list[object]:
+def team_of(*does: Callable[[DistributedContext], object]) -> list[object]:
     """What each process of a team has given or raised."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
     def live(process: int) -> object:
-        seat = Seat("127.0.0.1", port, len(does), process, 20)
-        team = Team(seat, meet(seat), spreads=True)
+        seat = ProcessInfo("127.0.0.1", port, len(does), process, 20)
+        team = DistributedContext(seat, rendezvous(seat), spreads=True)
         try:
-            with team.held():
+            with team.fail_together():
                 return does[process](team)
         except TrainingError as error:
             return str(error)
@@ -69,11 +69,11 @@ def team_of(*does: Callable[[Team], object]) -> list[object]:
         return list(pool.map(live, range(len(does))))
 
 
-def prepares(steps: int) -> Callable[[Team], object]:
+def prepares(steps: int) -> Callable[[DistributedContext], object]:
     return lambda team: team.prepare(lambda: steps, lambda made: {"recipe": "mlp", "number of steps": str(made)})
 
 
-def fails(team: Team) -> object:
+def fails(team: DistributedContext) -> object:
     def make() -> int:
         raise TrainingError("photos lacks train/: put it there.")
 
@@ -98,28 +98,28 @@ def test_a_missing_file_of_one_ends_all_and_each_says_whose() -> None:
 
 
 def test_one_that_ends_before_it_has_prepared_is_not_waited_for() -> None:
-    def stumble(team: Team) -> object:
+    def stumble(team: DistributedContext) -> object:
         raise TrainingError("no such thing")
 
     assert team_of(prepares(8), stumble) == ["Process 1 of 2 has ended: no such thing", "no such thing"]
 
 
 def test_the_first_decides_for_all() -> None:
-    def decide(team: Team) -> str:
-        return team.decided(lambda: f"decided by {team.name}")
+    def decide(team: DistributedContext) -> str:
+        return team.broadcast(lambda: f"decided by {team.name}")
 
     assert team_of(decide, decide) == ["decided by Process 0 of 2"] * 2
 
 
 def test_only_the_first_leads() -> None:
-    assert team_of(lambda team: team.leads, lambda team: team.leads) == [True, False]
+    assert team_of(lambda team: team.is_main, lambda team: team.is_main) == [True, False]
 
 
 def test_alone_nothing_changes() -> None:
-    assert ALONE.leads
+    assert ALONE.is_main
     assert ALONE.prepare(lambda: 3, lambda made: pytest.fail("nobody asks")) == 3
-    assert ALONE.decided(lambda: "so") == "so"
-    with ALONE.held(), ALONE.spread():
+    assert ALONE.broadcast(lambda: "so") == "so"
+    with ALONE.fail_together(), ALONE.scope():
         pass
     assert ALONE.describe() == {}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from training.errors import TrainingError
-from training.fit.distributed.rendezvous import Circle, Gone, Seat, meet
+from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def port() -> int:
         return server.getsockname()[1]
 
 
-def together(port: int, *does: Callable[[Circle], object], timeout_s: float = 20.0) -> list[object]:
+def together(port: int, *does: Callable[[ProcessGroup], object], timeout_s: float = 20.0) -> list[object]:
     """What each process has given or raised."""
 
     def live(process: int) -> object:
         try:
-            circle = meet(Seat("127.0.0.1", port, len(does), process, timeout_s))
+            circle = rendezvous(ProcessInfo("127.0.0.1", port, len(does), process, timeout_s))
             try:
                 return does[process](circle)
             finally:
@@ -38,18 +38,18 @@ def together(port: int, *does: Callable[[Circle], object], timeout_s: float = 20
 
 
 def test_what_each_says_all_hear_by_number_as_often_as_they_like(port: int) -> None:
-    def talk(circle: Circle) -> list[list[str]]:
-        time.sleep(0.05 * (3 - circle.seat.process))
-        return [circle.exchange(f"{circle.seat.process}: {word}") for word in ("ä\n", "x" * 100_000)]
+    def talk(circle: ProcessGroup) -> list[list[str]]:
+        time.sleep(0.05 * (3 - circle.process.process))
+        return [circle.exchange(f"{circle.process.process}: {word}") for word in ("ä\n", "x" * 100_000)]
 
     heard = together(port, talk, talk, talk)
     assert heard == [[[f"{n}: {word}" for n in range(3)] for word in ("ä\n", "x" * 100_000)]] * 3
 
 
 def test_the_port_is_free_again_while_they_are_together(port: int) -> None:
-    def reopen(circle: Circle) -> bool:
+    def reopen(circle: ProcessGroup) -> bool:
         circle.exchange("here")
-        if circle.seat.process == 0:  # as JAX's coordinator does
+        if circle.process.process == 0:  # as JAX's coordinator does
             with socket.create_server(("127.0.0.1", port)):
                 circle.exchange("open")
         else:
@@ -62,7 +62,7 @@ def test_the_port_is_free_again_while_they_are_together(port: int) -> None:
 def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
     began_s = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        came = [pool.submit(meet, Seat("127.0.0.1", port, 4, process, 3)) for process in (0, 2)]
+        came = [pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 4, process, 3)) for process in (0, 2)]
         for one in came:
             with pytest.raises(TrainingError, match=r"Of 4 processes these have not come to .* within 3 s: 1, 3\."):
                 one.result()
@@ -71,15 +71,15 @@ def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
 
 def test_without_process_0_nobody_waits_for_ever(port: int) -> None:
     with pytest.raises(TrainingError, match=r"Process 0 does not answer at 127\.0\.0\.1:\d+ since 0\.3 s"):
-        meet(Seat("127.0.0.1", port, 2, 1, 0.3))
+        rendezvous(ProcessInfo("127.0.0.1", port, 2, 1, 0.3))
 
 
 def test_a_failure_reaches_who_waits_with_its_own_words(port: int) -> None:
-    def fail(circle: Circle) -> None:
+    def fail(circle: ProcessGroup) -> None:
         circle.close("Process 1 of 2 has ended: no room.")
 
     [told, _] = together(port, lambda circle: circle.exchange("waiting"), fail)
-    assert isinstance(told, Gone)
+    assert isinstance(told, PeerLost)
     assert str(told) == "Process 1 of 2 has ended: no room."
 
 
@@ -87,7 +87,7 @@ def test_one_that_goes_without_a_word_raises_the_alarm_of_those_that_compute(por
     heard: list[str] = []
     rang = threading.Event()
 
-    def compute(circle: Circle) -> bool:
+    def compute(circle: ProcessGroup) -> bool:
         with circle.watched(lambda text: (heard.append(text), rang.set())):
             assert rang.wait(60)
         return circle.wait_for_gone(1)
@@ -99,7 +99,7 @@ def test_one_that_goes_without_a_word_raises_the_alarm_of_those_that_compute(por
 def test_one_that_went_before_anybody_listened_raises_the_alarm_too(port: int) -> None:
     rang = threading.Event()
 
-    def compute(circle: Circle) -> bool:
+    def compute(circle: ProcessGroup) -> bool:
         assert circle.wait_for_gone(60)
         with circle.watched(lambda text: rang.set()):
             return rang.wait(60)
@@ -110,14 +110,14 @@ def test_one_that_went_before_anybody_listened_raises_the_alarm_too(port: int) -
 def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     replies: list[dict] = []
     one_has_come = threading.Event()
-    join = Circle.join
+    join = ProcessGroup.join
 
-    def noted(circle: Circle, *comer: Any) -> None:
+    def noted(circle: ProcessGroup, *comer: Any) -> None:
         join(circle, *comer)
-        if circle.seat.process == 0:
+        if circle.process.process == 0:
             one_has_come.set()
 
-    monkeypatch.setattr(Circle, "join", noted)
+    monkeypatch.setattr(ProcessGroup, "join", noted)
 
     def stranger(hello: bytes) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -126,12 +126,12 @@ def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int, monke
                 replies.append(json.loads(reply))
 
     with ThreadPoolExecutor(3) as pool:
-        leader = pool.submit(meet, Seat("127.0.0.1", port, 3, 0, 20))
-        one = pool.submit(meet, Seat("127.0.0.1", port, 3, 1, 20))
+        leader = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 0, 20))
+        one = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 1, 20))
         assert one_has_come.wait(20)
         for hello in (b"GET / HTTP/1.1", b"[]", b'{"process": 1, "processes": 3}', b'{"process": 2, "processes": 5}'):
             stranger(hello)
-        other = pool.submit(meet, Seat("127.0.0.1", port, 3, 2, 20))
+        other = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 2, 20))
         for circle in (one.result(), other.result(), leader.result()):
             circle.close()
     assert "has a process 1 already: give each its own CONVOY_PROCESS_ID" in replies[0]["failed"]
@@ -143,4 +143,4 @@ def test_a_port_that_is_taken_is_told(port: int) -> None:
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(TrainingError, match=rf"Port {port} of CONVOY_COORDINATOR cannot be opened: Address already"),
     ):
-        meet(Seat("127.0.0.1", port, 2, 0, 1))
+        rendezvous(ProcessInfo("127.0.0.1", port, 2, 0, 1))
