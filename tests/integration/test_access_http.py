@@ -181,7 +181,7 @@ def test_without_settings_there_are_neither_keys_nor_cors(service: RunningServic
 
 
 PAGES = ["/", "/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js"]
-PAGES += [f"/playground/{file.name}" for file in sorted((ROOT / "service/static").iterdir())]
+PAGES += [f"/playground/{file.name}" for file in sorted((ROOT / "service/api/pages/static").iterdir())]
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -9,7 +9,7 @@ import pytest
 from tests.readme import ROOT
 from tests.running import RunningService
 
-STATIC = ROOT / "service/static"
+STATIC = ROOT / "service/api/pages/static"
 NAMED = re.compile(r"""(?:src|href)="([^"#]+)"|from "\./([\w.]+)";""")
 
 
