@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from training.architectures.keras_applications import APPLICATIONS
 from training.cli import main
-from training.export.keras_applications import CLASSES, OTHER_SIDES, SIDE, folded, open_application
 from training.export.serving_model import input_of
+from training.export.sources import CLASSES, OTHER_SIDES, SIDE, folded, open_application
 
 MODULES = {
     "ResNet50": keras.applications.resnet,

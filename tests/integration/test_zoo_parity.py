@@ -20,8 +20,7 @@ from training.analysis.keras_costs import network_rows
 from training.analysis.onnx_costs import graph_costs
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
-from training.export.graph.frugal import few_copies
-from training.export.graph.keras_to_onnx import to_onnx
+from training.export.graph.keras_to_onnx import few_copies, to_onnx
 
 LARGEST_RELATIVE_ERROR = 1e-4
 CLASSES = 7

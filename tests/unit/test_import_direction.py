@@ -56,7 +56,7 @@ LIBRARIES = {
     "pydantic_settings": {"service.settings"},
     "starlette": {"service.api", "service.app", "service.server.worker"},
     "tensorflow": {"training.keras_setup", "training.export.graph.keras_to_onnx", "training.fit.fused_batchnorm"},
-    "tf2onnx": {"training.export.graph.keras_to_onnx", "training.export.graph.frugal"},
+    "tf2onnx": {"training.export.graph.keras_to_onnx"},
     "uvicorn": {"service.server.connection_limits", "service.server.worker"},
 }
 

@@ -88,9 +88,7 @@ def export(
     from training.export import exporter, sources
 
     if application is not None:
-        from training.export.keras_applications import open_application
-
-        opened = open_application(application, weights, choices["labels"])
+        opened = sources.open_application(application, weights, choices["labels"])
         choices |= {"labels": None, "outputs": "probabilities"}
         click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))
         return

@@ -1,4 +1,4 @@
-"""The classes of a network made elsewhere: their names from a file, and which of them an image file is named after."""
+"""Reads class labels from text or JSON files, and finds the class that an image file is named after."""
 
 import json
 import re
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import TrainingError
-from training.export.sources import read_labels
 
 SYNSET = re.compile(r"^(n\d{8})[_-]?")
 """ImageNet's identifiers, with which its images' names start."""
@@ -35,6 +34,17 @@ class Classes:
         count = Counter(map(_plain, self.labels))
         known = {_plain(label): index for index, label in enumerate(self.labels) if count[_plain(label)] == 1}
         return known | {_plain(name): index for index, name in enumerate(self.ids)}
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One label a line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
+    try:
+        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    if "" in labels:
+        raise TrainingError(f"{path} has an empty line {labels.index('') + 1}; it needs one label a line.")
+    return labels
 
 
 def read_classes(path: Path) -> Classes:

@@ -1,11 +1,16 @@
-"""The model card: what people should know of a version, written from its manifest and run. No figure is typed."""
+"""Writes the model card of a version: data, accuracy, training, limits and the commands that reproduce it.
 
+Every figure comes from the manifest, the run or a measurement. The section about reduced-precision graphs is replaced
+in a card that exists.
+"""
+
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from service.model_store.manifest import Manifest
+from service.model_store.manifest import Manifest, Variant
 from training.data.datasets import FOLDER
 from training.export.sources import Source
 from training.fit.scores import Scores
@@ -14,6 +19,8 @@ from training.recipes.base import Recipe, spelled
 
 FILE_NAME = "card.md"
 WORST_CONFUSIONS = 5
+SECTION = "## Precisions"
+BEFORE = ("## Training", "## Limits", "## How to reproduce")
 
 
 @dataclass(frozen=True)
@@ -186,3 +193,71 @@ def _reproduction(facts: Facts) -> str:
 
 def _listed(labels: tuple[str, ...]) -> str:
     return f" ({', '.join(labels)})" if len(labels) <= 20 else f" ({', '.join(labels[:3])}, ...)"
+
+
+def renew_card(
+    folder: Path,
+    name: str,
+    version: int,
+    manifest: Manifest,
+    command: str,
+    calibrating: int,
+    note: str | None = None,
+) -> None:
+    """Writes the new version's number and its graphs into the card in `folder`; without a card, a short one.
+
+    `note` is what must be known of the images.
+    """
+    path = folder / FILE_NAME
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    heading = f"# {name}, version {version}\n"
+    text = re.sub(r"\A# .*\n", heading, text) if text.startswith("# ") else heading + text
+    text = re.sub(rf"(?ms)^{SECTION}\n.*?(?=^## |\Z)", "", text)
+    data_options = next((text.index(f"\n{mark}") + 1 for mark in BEFORE if f"\n{mark}" in text), len(text))
+    section = precisions(manifest, command, calibrating, note)
+    path.write_text(f"{text[:data_options]}{section}\n\n{text[data_options:]}".rstrip() + "\n", encoding="utf-8")
+
+
+def precisions(manifest: Manifest, command: str, calibrating: int, note: str | None = None) -> str:
+    """The section: a table of the graphs, and what each is for."""
+    rows = [
+        "| graph | bytes | held out | test | same class as float32 | largest difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [_row(variant) for variant in manifest.variants]
+    told = [_told(variant) for variant in manifest.variants if variant.precision != "float32"]
+    return (
+        f"{SECTION}\n\nAccuracies on training images held out, by which a graph is accepted, and on the test set, "
+        "which decides nothing; difference of a probability over test images."
+        + (f" {note}" if note else "")
+        + "\n\n"
+        + "\n".join(rows)
+        + f"\n\nint8 was calibrated on {calibrating:,} other training images. "
+        + " ".join(told)
+        + f" Made by `{command}`."
+    )
+
+
+def _row(variant: Variant) -> str:
+    parity = variant.parity
+    first = variant.precision == "float32" or parity is None
+    compared = "| | |" if first else f"| {parity.same_class:.1%} | {parity.max_abs_difference:.1g} |"
+    accuracies = " | ".join(
+        "" if accuracy is None else f"{accuracy:.2%}" for accuracy in (variant.held_out_accuracy, variant.test_accuracy)
+    )
+    return f"| `{variant.file}` {variant.precision} | {variant.bytes:,} | {accuracies} {compared}"
+
+
+def _told(variant: Variant) -> str:
+    asked = f"The service uses {variant.precision} only with CONVOY_PRECISION={variant.precision}"
+    where = {"int8": "processors with VNNI", "float16": "NVIDIA's GPUs"}[variant.precision]
+    chosen = f"The service chooses {variant.precision} by itself on {where}" if variant.automatic else asked
+    speed = variant.speed
+    if speed is None:
+        return f"{chosen}; its speed was not measured, for want of a GPU."
+    sizes = ", ".join(
+        f"{speed.float32_us_per_image[size] / us:.2f} times its speed at batch {size} ({us:g} us an image)"
+        for size, us in speed.us_per_image.items()
+    )
+    where = f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.processor}"
+    return f"{chosen}; in turns with float32, on {where}, it ran at {sizes}."

@@ -10,8 +10,9 @@ from training.atomic_files import write_json
 from training.data.load_dataset import DataOptions
 from training.errors import AccuracyRegression, TrainingError
 from training.export.exporter import export, options_for
+from training.export.labels import read_labels
 from training.export.serving_pipeline import ServingPipeline
-from training.export.sources import Source, open_source, read_labels
+from training.export.sources import Source, open_source
 from training.fit import trainer
 from training.fit.callbacks import Say
 from training.fit.resume import latest

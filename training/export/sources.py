@@ -1,18 +1,39 @@
-"""What can be exported: a finished run of ours, or any Keras image classifier in a file."""
+"""Opens what can be exported: a finished run, a Keras file, or a network of keras.applications with ImageNet's classes.
 
+The pixel preprocessing of each application is defined in training/architectures/keras_applications.py; here it is
+folded into the network.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
+from keras import layers
 
 from service.model_store.manifest import Preprocessing
+from training.architectures.keras_applications import APPLICATIONS, DOWNLOADED, INSIDE, swap_red_and_blue
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
+from training.export.labels import read_classes, read_labels
 from training.export.serving_model import input_of
-from training.recipes.base import Recipe
+from training.recipes.base import Recipe, nearest
 from training.runs.run_folder import Run, open_run
+
+SIDE = 224
+OTHER_SIDES = {
+    **dict.fromkeys(("InceptionV3", "InceptionResNetV2", "Xception"), 299),
+    **dict.fromkeys(("EfficientNetV2M", "EfficientNetV2L"), 480),
+    "EfficientNetV2B1": 240,
+    "EfficientNetV2B2": 260,
+    "EfficientNetV2B3": 300,
+    "EfficientNetV2S": 384,
+}
+"""Of the square that each was trained on."""
+CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -59,17 +80,6 @@ def load_network(path: Path) -> keras.Model:
         raise TrainingError(f"{path} cannot be loaded as a Keras model: {first_line}") from error
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """One label a line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
-    try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error
-    if "" in labels:
-        raise TrainingError(f"{path} has an empty line {labels.index('') + 1}; it needs one label a line.")
-    return labels
-
-
 def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[str, ...]:
     """The labels to publish: the file's, else the source's own. Raises TrainingError when their number is wrong."""
     labels = source.labels if labels_file is None else read_labels(labels_file)
@@ -90,3 +100,69 @@ def _from_run(run: Run, data_options: DataOptions) -> Source:
     dataset = load_dataset.for_measuring(run, data_options)
     name = f"run {run.folder.parent.name}/{run.folder.name}"
     return Source(name, load_network(run.model_path), tuple(info["labels"]), dataset, run)
+
+
+def open_application(name: str, weights: Path | None, labels_file: Path | None) -> Source:
+    """The application as something to export. Weights and labels are Keras' own, or in files.
+
+    Keras takes its own from its cache (~/.keras) or downloads them. Raises TrainingError when they cannot be had.
+    """
+    if name not in APPLICATIONS:
+        raise TrainingError(f"Keras has no application {name!r} that is known here: {nearest(name, APPLICATIONS)}")
+    labels = _labels() if labels_file is None else read_classes(labels_file).labels
+    if len(labels) != CLASSES:
+        raise TrainingError(f"{labels_file} has {len(labels)} labels; {name} has {CLASSES} classes.")
+    argument = f"--from-keras-applications {name}"
+    return Source(f"keras.applications.{name}", folded(name, weights or DOWNLOADED), labels, argument=argument)
+
+
+def folded(name: str, weights: Path | str | None) -> keras.Model:
+    """The application taking pixels 0..255 in RGB; `weights` is a file, "imagenet", or None for ones of chance.
+
+    Raises TrainingError when they cannot be had or do not fit.
+    """
+    how, side = APPLICATIONS[name], OTHER_SIDES.get(name, SIDE)
+    image = keras.Input((side, side, 3), name="image")
+    x = image if how == INSIDE else layers.Rescaling(list(how.scale), list(how.offset), name="preprocess")(image)
+    application = getattr(keras.applications, name)
+    if weights == DOWNLOADED:
+        model = _downloaded(name, lambda: application(weights=DOWNLOADED, input_tensor=x))
+    else:
+        model = application(weights=None, input_tensor=x)
+    if weights not in (None, DOWNLOADED):
+        _load(model, name, Path(weights))
+    if how.bgr:
+        swap_red_and_blue(model)
+    return model
+
+
+def _downloaded(name: str, make: Callable[[], keras.Model]) -> keras.Model:
+    try:
+        return make()
+    except Exception as error:  # Keras raises plain Exception when a download fails
+        raise TrainingError(
+            f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."
+        ) from error
+
+
+def _load(model: keras.Model, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights, its last layer too.")
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras raises whatever the file's contents run into
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"{path} does not hold the weights of {name} with its last layer: {reason}") from error
+
+
+def _labels() -> tuple[str, ...]:
+    """ImageNet's names in their order, from Keras' own file."""
+    in_order = np.arange(CLASSES, 0, -1, dtype=np.float32)[np.newaxis]
+    try:
+        [rows] = keras.applications.imagenet_utils.decode_predictions(in_order, top=CLASSES)
+    except Exception as error:  # as above
+        raise TrainingError(
+            f"The names of ImageNet's classes could not be downloaded: {error}. Give imagenet_class_index.json, or a "
+            "file of one label a line, with --labels."
+        ) from error
+    return tuple(label for _, label, _ in rows)

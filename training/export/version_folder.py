@@ -1,17 +1,22 @@
-"""What lies in a version folder beside its graph."""
+"""Writes the files of a version folder beside its graph: labels, golden samples, manifest, plots and model card."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from service.model_store import golden_samples
 from service.model_store.manifest import (
     ExtraGraph,
     File,
     Input,
     Manifest,
     Parity,
+    Precision,
     Preprocessing,
     Provenance,
     SplitSpec,
@@ -21,10 +26,10 @@ from service.model_store.manifest import (
 )
 from training import keras_setup
 from training.data.datasets.image_folder import division_digest
-from training.export.golden_samples import write_samples
 from training.export.graph.editor import Graph, parameters_of
 from training.export.graph.optimize import pool_behind_filters
 from training.export.model_card import Facts, write_card
+from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.runs import plots
@@ -122,3 +127,30 @@ def _division(run: Run) -> SplitSpec:
         test_share=origin.get("test_share"),
         digest=division_digest(origin),
     )
+
+
+def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Precision, str]) -> File:
+    """Runs the graphs of a version in its folder and stores what they answer; gives the manifest's entry.
+
+    Raises BrokenVersion when the service could not load one.
+    """
+    images = generated_images(expects)
+    answers = {
+        precision: ServingPipeline(folder / graph, expects, Preprocessing(), classes).run(images, len(images))
+        for precision, graph in graphs.items()
+    }
+    golden_samples.Samples(images, answers).write(folder / golden_samples.FILE)
+    return File(file=golden_samples.FILE, sha256=sha256_of(folder / golden_samples.FILE))
+
+
+def generated_images(expects: Input) -> NDArray[np.uint8]:
+    """Ramps and coarse and fine mosaics of chance, uint8 (8, height, width, channels); the same every time."""
+    height, width, channels = expects.shape
+    random = np.random.default_rng(0)
+    down, across = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]
+    images = [np.broadcast_to(down, expects.shape), np.broadcast_to(255 - across, expects.shape)]
+    for tiles in (2, 3, 5, 8, 13, 21):
+        mosaic = random.integers(0, 256, (tiles, tiles, channels))
+        rows, columns = (np.arange(side) * tiles // side for side in (height, width))
+        images.append(mosaic[rows][:, columns])
+    return np.stack(images).astype(np.uint8)

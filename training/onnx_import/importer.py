@@ -20,14 +20,13 @@ from service.imaging.preprocess import prepare
 from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.image_files import read_image
 from training.errors import TrainingError
-from training.export.golden_samples import generated_images
 from training.export.labels import Classes, read_classes
 from training.export.parity import SUFFIXES, Sample, check_parity, sample_folder
 from training.export.publish import publish
 from training.export.serving_model import Outputs, detect_outputs
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
-from training.export.version_folder import GRAPH, VersionContents, fill
+from training.export.version_folder import GRAPH, VersionContents, fill, generated_images
 from training.fit.callbacks import Say
 from training.onnx_import.preprocessing_check import CheckResult, reject_if_implausible, truths_of
 from training.onnx_import.reader import InputSignature, Layout, open_graph, output_of, taken_by, widen

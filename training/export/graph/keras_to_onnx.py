@@ -1,8 +1,9 @@
-"""From Keras to ONNX, and the graph made better to run. The only place where TensorFlow itself converts anything."""
+"""Converts a Keras network to ONNX and optimizes the graph. The only module that uses tf2onnx."""
 
+import contextlib
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import onnx
@@ -10,7 +11,6 @@ import onnx
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from training.errors import TrainingError
 from training.export.graph import editor, optimize
-from training.export.graph.frugal import few_copies
 
 OPSET = 18
 LARGE_PARAMETERS = 25_000_000
@@ -35,7 +35,7 @@ def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = o
         outputs = network(tensorflow.cast(image, tensorflow.float32), training=False)
         return outputs if isinstance(outputs, dict) else {PROBABILITIES: outputs}
 
-    with few_copies() if network.count_params() > LARGE_PARAMETERS else nullcontext():
+    with few_copies() if network.count_params() > LARGE_PARAMETERS else contextlib.nullcontext():
         model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
     captured = run.get_concrete_function().graph.captures
     values = {inner.name: outer.numpy() for outer, inner in captured if outer.dtype != tensorflow.resource}
@@ -48,3 +48,33 @@ def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = o
         )
     onnx.checker.check_model(model)
     return model
+
+
+@contextlib.contextmanager
+def few_copies() -> Iterator[None]:
+    """Lets tf2onnx optimize in place while the context lasts, so that large exports do not run out of memory.
+
+    After each of about 36 passes tf2onnx writes all constants into new protobuf messages, whose memory is freed only at
+    the end, and before each pass it copies the graph in case the pass fails. Only the last protobuf is read. On VGG-16
+    for 64x64 images (159 MB of weights) this lowers the peak above the network itself from 7.6 GB to 2.9 GB, and the
+    graph is the same; at 224x224 (553 MB) the whole process peaks at 12.8 GB. A pass that fails raises; without this
+    context it is skipped.
+    """
+    import tf2onnx.graph
+    import tf2onnx.optimizer
+
+    optimize = tf2onnx.optimizer.optimize_graph
+
+    def in_place(graph: Any, catch_errors: bool = True, optimizers: Any = None) -> Any:
+        write = tf2onnx.graph.Graph.update_proto
+        tf2onnx.graph.Graph.update_proto = lambda *_: None
+        try:
+            return optimize(graph, catch_errors=False, optimizers=optimizers)
+        finally:
+            tf2onnx.graph.Graph.update_proto = write
+
+    tf2onnx.optimizer.optimize_graph = in_place
+    try:
+        yield
+    finally:
+        tf2onnx.optimizer.optimize_graph = optimize

@@ -31,7 +31,7 @@ from service.model_store.repository import Repository, VersionFolder
 from training.data.datasets.image_files import InputSpec
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
-from training.export.golden_samples import write_samples
+from training.export.model_card import renew_card
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
 from training.export.quantization.calibration import Images, images_for
@@ -39,7 +39,7 @@ from training.export.quantization.measure_latency import BATCH_SIZES as CLOCKED
 from training.export.quantization.measure_latency import SECONDS, microseconds_per_image, processor
 from training.export.quantization.precision import Method, to_float16, to_int8
 from training.export.serving_pipeline import ServingPipeline
-from training.export.variant_card import renew_card
+from training.export.version_folder import write_samples
 from training.fit.callbacks import Say
 from training.fit.scores import Scores
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.errors import TrainingError
-from training.export.labels import Classes, read_classes
+from training.export.labels import Classes, read_classes, read_labels
 
 CLASSES = Classes(
     ("tench", "great_white_shark", "crane", "crane"), ("n01440764", "n01484850", "n02012849", "n03126707")
@@ -52,3 +52,15 @@ def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"none\.json cannot be read"):
         read_classes(tmp_path / "none.json")
+
+
+def test_broken_label_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("a\n\nb\n")
+    with pytest.raises(TrainingError, match="empty line 2"):
+        read_labels(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(TrainingError, match="cannot be read as UTF-8 text"):
+        read_labels(path)
+    with pytest.raises(TrainingError, match="cannot be read"):
+        read_labels(tmp_path / "none.txt")

@@ -9,7 +9,7 @@ from keras import layers
 from tests.unit.training.finished_runs import finished_run
 from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
-from training.export.sources import labels_for, load_network, open_source, read_labels
+from training.export.sources import labels_for, load_network, open_source
 from training.recipes import find_recipe
 from training.runs.run_folder import start_run
 
@@ -85,15 +85,3 @@ def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
         labels_for(source, None, 3)
     with pytest.raises(TrainingError, match="2 classes have no names: give --labels FILE"):
         labels_for(open_source(tmp_path / "mine.keras", None), None, 2)
-
-
-def test_broken_label_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "labels.txt"
-    path.write_text("a\n\nb\n")
-    with pytest.raises(TrainingError, match="empty line 2"):
-        read_labels(path)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(TrainingError, match="cannot be read as UTF-8 text"):
-        read_labels(path)
-    with pytest.raises(TrainingError, match="cannot be read"):
-        read_labels(tmp_path / "none.txt")

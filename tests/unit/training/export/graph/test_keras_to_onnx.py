@@ -11,7 +11,7 @@ import tf2onnx.graph
 import tf2onnx.optimizer
 
 from training.architectures import build
-from training.export.graph.frugal import few_copies
+from training.export.graph.keras_to_onnx import few_copies
 
 
 def convert(network: keras.Model) -> onnx.ModelProto:
