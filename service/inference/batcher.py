@@ -13,15 +13,14 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from service.errors import Draining, ModelFailed, Overloaded, TooManyImages
+from service.errors import ModelFailed
+from service.inference.admission import Admission
 from service.inference.batch import Array, Batch, BatchResult, BatchSlice, QueuedRequest
 from service.inference.deadlines import Deadlines
 from service.inference.run_timeout import RunTimedOut
 
 Run = Callable[[Array], Array]
 
-SPEED_SMOOTHING = 0.2  # weight of the newest batch in the moving averages
-UNMEASURED_RETRY_S = 1.0
 BACKGROUND_FIRST_EVERY = 8  # batches: the lower priority never starves
 DEEP = 4  # of the largest batches in the queue: from there on they answer everybody sooner, below only the first later
 
@@ -56,7 +55,6 @@ class Batcher:
         self._executor = executor
         self._max_batch_size = max_batch_size
         self._normal_batch_size = normal_batch_size or max_batch_size
-        self._max_queue_images = max_queue_images
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
         self._on_batch = on_batch
@@ -66,13 +64,10 @@ class Batcher:
         self._formed = 0
         self._begun_s: list[float] = []  # of the batches that run now
         self._wakeup: asyncio.Handle | None = None
-        self._seconds_per_image = self._seconds_per_run = 0.0
-        self._closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.queued_images = 0
-        """Images that wait now, those still being decoded included."""
-        self._background_images = 0  # of these, the ones that everybody else goes before
+        self._admission = Admission(
+            max_queue_images=max_queue_images, max_batch_size=max_batch_size, instances=instances
+        )
+        self._drained = asyncio.Event()  # set once admission is closed, and no image is queued or runs
 
     @property
     def running(self) -> int:
@@ -83,31 +78,26 @@ class Batcher:
         """How long the oldest of the batches that run now has been at it; 0 when none runs."""
         return time.perf_counter() - min(self._begun_s) if self._begun_s else 0.0
 
+    @property
+    def queued_images(self) -> int:
+        """Images that wait for a batch, including those that are still being decoded."""
+        return self._admission.queued_images
+
     def check_capacity(self, count: int = 1) -> None:
-        """Raises Overloaded when so many images could not be reserved now, though an empty queue would take them."""
-        if self.queued_images + min(count, self._max_queue_images) > self._max_queue_images:
-            raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
+        """Raises Overloaded when `count` images could not be reserved now, though an empty queue would accept them."""
+        self._admission.check_capacity(count)
 
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
-        """Takes places in the queue for images that are still being decoded; `answer` or `release` uses them up.
+        """Reserves queue slots for images that are still being decoded; `answer` or `release` frees them.
 
-        Raises TooManyImages, Draining, or Overloaded: when they don't fit, or would be late when they had waited.
+        Raises TooManyImages, Draining, or Overloaded.
         """
-        if self._closed:
-            raise Draining("The model is being taken out of service.")
-        if count > self._max_queue_images:
-            raise TooManyImages(f"The request holds {count} images; at most {self._max_queue_images} may wait.")
-        if self.queued_images + count > self._max_queue_images:
-            raise Overloaded(f"{self.queued_images} images are waiting already.", self.drain_seconds())
-        if timeout_s is not None and 0 < timeout_s < (wait_s := self._wait_seconds(background)):
-            raise Overloaded(f"The answer would take {wait_s:.1f} s, longer than the request may.", wait_s - timeout_s)
-        self.queued_images += count
-        self._idle.clear()
+        self._admission.reserve(count, timeout_s, background)
 
     def release(self, count: int) -> None:
-        """Gives reserved places back."""
-        self.queued_images -= count
-        self._update_idle()
+        """Frees reserved slots whose images will not be queued."""
+        self._admission.release(count)
+        self._update_drained()
 
     async def answer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> BatchResult:
         """Queues images (n, ...), n >= 1 places reserved before, and waits for their rows of the outputs.
@@ -130,43 +120,32 @@ class Batcher:
         entry = QueuedRequest(images, loop.create_future(), time.perf_counter(), background=background)
         if background:
             self._background.append(entry)
-            self._background_images += len(images)
+            self._admission.enqueue_background(len(images))
         else:
             self._interactive.append(entry)
         self._wake(loop)
         return entry
 
-    def drain_seconds(self) -> float:
-        """How long the queue will take, from the measured speed; a guess of one second before the first batch."""
-        if not self._seconds_per_image:
-            return UNMEASURED_RETRY_S
-        return self.queued_images * self._seconds_per_image / self._instances
-
-    def _wait_seconds(self, background: bool) -> float:
-        """The runs that go before an image that comes now, in seconds, if all are full and take what they took lately:
-        rather too little, for who is refused does not find out. Nothing is known before the first run."""
-        before = self.queued_images if background else self.queued_images - self._background_images
-        return before // self._max_batch_size * self._seconds_per_run / self._instances
-
     async def drain(self) -> None:
-        """Refuses what is new, and returns when everything queued has been answered."""
-        self._closed = True
-        await self._idle.wait()
+        """Rejects new requests, and returns when everything queued has been answered."""
+        self._admission.close()
+        self._update_drained()
+        await self._drained.wait()
 
     def _forget(self, entry: QueuedRequest) -> None:
         """The slot is done: answered, failed, expired or cancelled. What is left of it in the queue counts no more."""
         self._deadlines.drop(entry)
         left = len(entry.images) - entry.taken
         if left:
-            self._leave(entry, left)
+            self._admission.release(left, entry.background)
             entry.taken = len(entry.images)
-            self._update_idle()
+            self._update_drained()
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         # A turn of the loop later at the earliest: all requests that arrived in one turn share a batch.
         if len(self._begun_s) >= self._instances:
             return
-        full = self.queued_images >= self._normal_batch_size
+        full = self._admission.queued_images >= self._normal_batch_size
         if self._wakeup is None and self._max_delay_s and not full:
             self._wakeup = loop.call_later(self._max_delay_s, self._start)
         elif self._wakeup is None:
@@ -181,7 +160,7 @@ class Batcher:
             self._wakeup = None
         while len(self._begun_s) < self._instances and (batch := self._form()):
             self._launch(batch)
-        self._update_idle()
+        self._update_drained()
 
     def _form(self) -> list[BatchSlice]:
         """Takes as many images off the heads of the queues as one run may have."""
@@ -189,7 +168,7 @@ class Batcher:
         queues = [self._interactive, self._background]
         if (self._formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
-        is_deep = self.queued_images >= DEEP * self._max_batch_size
+        is_deep = self._admission.queued_images >= DEEP * self._max_batch_size
         room = self._max_batch_size if is_deep else self._normal_batch_size
         for queue in queues:
             room = self._take(queue, room, batch)
@@ -206,17 +185,11 @@ class Batcher:
             entry.taken += len(piece)
             if entry.taken == len(entry.images):
                 queue.popleft()
-            self._leave(entry, len(piece))
+            self._admission.release(len(piece), entry.background)
             if len(piece) and not entry.future.done():
                 room -= len(piece)
                 batch.append(BatchSlice(entry, piece))
         return room
-
-    def _leave(self, entry: QueuedRequest, images: int) -> None:
-        """So many images of the entry wait no longer."""
-        self.queued_images -= images
-        if entry.background:
-            self._background_images -= images
 
     def _launch(self, pieces: list[BatchSlice]) -> None:
         batch = Batch(pieces, time.perf_counter())
@@ -228,7 +201,7 @@ class Batcher:
             self._run_in_executor(loop, batch)
 
     def _is_brief(self, batch: Batch) -> bool:
-        expected_s = self._seconds_per_image * sum(len(piece.images) for piece in batch.pieces)
+        expected_s = self._admission.seconds_per_image * sum(len(piece.images) for piece in batch.pieces)
         return 0 < expected_s < self._brief_s
 
     def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
@@ -269,24 +242,17 @@ class Batcher:
     def _finish(self, batch: Batch, outputs: Array, compute_s: float) -> None:
         self._begun_s.remove(batch.begun_s)
         self._start()  # the model gets its next batch before anybody gets an answer: else 3 to 5 % fewer
-        self._measure(outputs, compute_s)
+        self._admission.record_run(len(outputs), compute_s)
+        self._on_batch(outputs, compute_s)
         batch.answer(outputs, compute_s)
-        self._update_idle()
+        self._update_drained()
 
     def _finish_failed(self, batch: Batch, error: BaseException) -> None:
         self._begun_s.remove(batch.begun_s)
         self._start()
         batch.fail(error)
-        self._update_idle()
+        self._update_drained()
 
-    def _measure(self, outputs: Array, compute_s: float) -> None:
-        newest = compute_s / len(outputs)
-        before = self._seconds_per_image or newest
-        self._seconds_per_image = before + SPEED_SMOOTHING * (newest - before)
-        before = self._seconds_per_run or compute_s
-        self._seconds_per_run = before + SPEED_SMOOTHING * (compute_s - before)
-        self._on_batch(outputs, compute_s)
-
-    def _update_idle(self) -> None:
-        if not self._begun_s and not self.queued_images:
-            self._idle.set()
+    def _update_drained(self) -> None:
+        if self._admission.is_closed and not self._begun_s and not self._admission.queued_images:
+            self._drained.set()

@@ -29,7 +29,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "service.api.v2.request_parser",
     ),
     DECODE: ("service.imaging.decode", "service.imaging.fast_png", "service.imaging.preprocess"),
-    QUEUE: ("service.inference.batch", "service.inference.batcher"),
+    QUEUE: ("service.inference.admission", "service.inference.batch", "service.inference.batcher"),
     COMPUTE: ("service.inference.session",),
     ENCODE: (
         "service.api.http.compression:packed",

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
+from service.inference.admission import UNMEASURED_RETRY_S
 from service.inference.batch import BatchResult
-from service.inference.batcher import BACKGROUND_FIRST_EVERY, DEEP, UNMEASURED_RETRY_S, Batcher
+from service.inference.batcher import BACKGROUND_FIRST_EVERY, DEEP, Batcher
 from tests.unit.service.batching import Bench, images, run, turn, values
 from tests.unit.service.fakes import HeldExecutor
 
@@ -189,22 +190,6 @@ def test_cancelled_in_the_very_turn_in_which_the_batch_forms() -> None:
         assert values(await running) == [0]
         assert bench.batcher.queued_images == 0
         await bench.batcher.drain()
-
-    run(test)
-
-
-def test_the_retry_time_follows_the_measured_speed_and_the_queue() -> None:
-    async def test() -> None:
-        bench = Bench()
-        await bench.submit(0)
-        await bench.release()
-        await bench.submit(0)
-        await bench.submit(1, 2)
-        two = bench.batcher.drain_seconds()
-        await bench.submit(3, 4)
-        assert two > 0
-        assert bench.batcher.drain_seconds() == pytest.approx(2 * two)
-        await bench.release_all()
 
     run(test)
 
