@@ -1,5 +1,7 @@
 """Everything that can go wrong, in the domain's words. Knows nothing of HTTP: api/errors.py holds the status codes."""
 
+GO_ON = "Give the same command again, without --overwrite: it goes on where it stopped."
+
 
 class ConvoyError(Exception):
     """Base of all of Convoy's own errors.
@@ -231,3 +233,27 @@ class NotEverywhere(ConvoyError):
 
     code = "not_everywhere"
     hint = "The message names the workers; their log lines have the cause. What is wanted stays recorded."
+
+
+# Errors of batch jobs. They have no status code: a batch job does not answer HTTP requests.
+
+
+class CannotStart(ConvoyError):
+    """The job cannot begin: its input, its output or the way it is to be split is not what it must be."""
+
+    code = "cannot_start"
+    hint = "See `convoy batch --help`."
+
+
+class OutputTaken(ConvoyError):
+    """Where the results should go lie those of another job, or another process is writing them."""
+
+    code = "output_taken"
+    hint = "Name another --output, or say --overwrite to begin anew."
+
+
+class Interrupted(ConvoyError):
+    """The job had to stop; what it has done is kept."""
+
+    code = "interrupted"
+    hint = GO_ON

@@ -1,1 +1,4 @@
-"""Offline jobs: a folder, list, tar or bucket of images to a file of labels; sharded, resumable, without a server."""
+"""Offline classification of folders, lists, tars and buckets: sharded and resumable, without a server.
+
+Nothing here knows HTTP; how an image is decoded and how a model runs lie in `imaging` and `inference`.
+"""

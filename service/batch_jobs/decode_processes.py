@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batch_jobs.decode_worker import Decoded, DecodeSpec, decode_chunk
-from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
-from service.errors import ConvoyError
+from service.errors import ConvoyError, Interrupted
 
 MOST_IN_CHUNK = 64
 CHUNKS_A_WORKER = 4  # of a small job, so that all have work until its end

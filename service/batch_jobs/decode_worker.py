@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
-from service.errors import ConvoyError, ImageTooLarge
+from service.errors import ConvoyError, ImageTooLarge, Interrupted
 from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from service.model_store.manifest import Input, Preprocessing

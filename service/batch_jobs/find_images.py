@@ -1,6 +1,6 @@
-"""Which images a job has: folders, globs, lists, tars and buckets, each in an order that is always the same.
+"""Finds the images of a job in folders, globs, lists, tars and buckets, each in an order that never changes.
 
-Nothing is read but names, and a tar's headers.
+Reads names and tar headers, never an image. Leaves out the files that jobs write, whose names are defined here too.
 """
 
 import glob
@@ -10,14 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from service.batch_jobs.errors import CannotStart
-from service.batch_jobs.output_names import is_made
+from service.errors import CannotStart
 from service.model_store.object_store import BucketUnreachable, is_url, open_bucket
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
 LISTS = (".txt", ".list", ".lst")
 PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 IN_TAR = "::"
+
+OUTPUTS = (".jsonl", ".csv", ".parquet")
+
+PARTIAL, ERRORS, SUMMARY, CONFUSION = ".part", ".errors.jsonl", ".summary.json", ".confusion.png"
+"""What follows the output's whole name in the names of the files that lie beside it."""
+
+BESIDE = (PARTIAL, ERRORS, SUMMARY, CONFUSION)
+MADE = tuple(output + beside for output in OUTPUTS for beside in ("", *BESIDE))
 
 
 class ImageFile(NamedTuple):
@@ -90,6 +97,11 @@ def _known(paths: Iterable[str]) -> Iterator[ImageFile | None]:
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not is_made(name)
+
+
+def is_made(path: str) -> bool:
+    """Whether a file of that name is one that jobs make: an output, or what lies beside it."""
+    return path.lower().endswith(MADE)
 
 
 def _files_below(folder: str) -> Iterator[str]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from service.batch_jobs.decode_processes import decoded_in_order, decoding_processes, in_full_batches
 from service.batch_jobs.decode_worker import DecodeSpec
-from service.batch_jobs.errors import GO_ON, CannotStart, Interrupted, OutputTaken
 from service.batch_jobs.find_images import Found, ImageFile, find_images
 from service.batch_jobs.journal import Identity, Journal, digest_of
 from service.batch_jobs.output_files import Files
@@ -21,7 +20,7 @@ from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_format
 from service.cores import usable_cores
-from service.errors import ModelFailed, UnknownModel, UnknownVersion
+from service.errors import GO_ON, CannotStart, Interrupted, ModelFailed, OutputTaken, UnknownModel, UnknownVersion
 from service.loaded_models.loaded_version import load, select_variant
 from service.model_store.desired_state import ModelSpec
 from service.model_store.repository import Repository, VersionFolder

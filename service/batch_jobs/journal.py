@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from service.batch_jobs.errors import OutputTaken
 from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.records import Record, from_line, to_line
+from service.errors import OutputTaken
 
 JOB = "job"
 

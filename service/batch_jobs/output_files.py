@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 
 from service.batch_jobs.confusion_plot import MOST_CLASSES, draw_confusion
+from service.batch_jobs.find_images import CONFUSION, ERRORS, PARTIAL, SUMMARY
 from service.batch_jobs.journal import Identity, Journal
-from service.batch_jobs.output_names import CONFUSION, ERRORS, PARTIAL, SUMMARY
 from service.batch_jobs.records import Record
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Summary

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service.batch_jobs.errors import CannotStart
+from service.errors import CannotStart
 
 INDEX, COUNT = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
 

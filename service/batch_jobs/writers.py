@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from service.batch_jobs.errors import CannotStart
 from service.batch_jobs.records import Record, to_line
+from service.errors import CannotStart
 
 Add = Callable[[Record], object]
 ROWS_A_GROUP = 10_000

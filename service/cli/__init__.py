@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from service.batch_jobs.errors import Interrupted
 from service.cli.batch import INTERRUPTED, batch
-from service.cli.completion import model_names
 from service.cli.keys import key
 from service.cli.models import models
-from service.cli.options import setting_flags
-from service.errors import ConvoyError, ModelFailed
+from service.cli.options import model_names, setting_flags
+from service.errors import ConvoyError, Interrupted, ModelFailed
 from service.model_store.object_store import BucketUnreachable
 from service.settings import Settings
 

@@ -7,9 +7,8 @@ from types import FrameType
 
 import click
 
-from service.batch_jobs.errors import GO_ON
-from service.cli.completion import model_names
-from service.cli.options import setting_flags
+from service.cli.options import model_names, setting_flags
+from service.errors import GO_ON
 from service.settings import Settings
 
 BROKEN_IMAGES = 1

@@ -5,8 +5,7 @@ import sys
 
 import click
 
-from service.cli.completion import model_names
-from service.cli.options import setting_flags
+from service.cli.options import model_names, setting_flags
 from service.errors import BrokenVersion, UnknownModel, UnknownVersion
 from service.model_store.desired_state import StateFile
 from service.model_store.manifest import Manifest, Variant

@@ -1,13 +1,19 @@
-"""Settings as flags of a command: every one that it names, with the setting's own words as help."""
+"""Options that the commands share: settings as flags, and the completion of model names.
+
+A flag's help is the setting's own description.
+"""
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from service.model_store.object_store import is_url
+from service.model_store.repository import Repository
 from service.settings import Settings
 
 
@@ -43,3 +49,16 @@ def _settings(given: dict[str, Any]) -> Settings:
         name = str(first["loc"][0])
         flag = f"--{name.replace('_', '-')} or CONVOY_{name.upper()}"
         raise click.UsageError(f"{flag} is {first['input']!r}: {first['msg']}.") from None
+
+
+def model_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Returns the models of --models or CONVOY_MODELS whose names begin with `incomplete`.
+
+    Completion never prints an error and never connects to a bucket.
+    """
+    try:
+        where = context.params.get("models") or Settings().models
+        names = [] if is_url(where) else Repository(Path(where)).models()
+    except (OSError, ValueError):  # the command itself reports an invalid setting
+        return []
+    return [name for name in names if name.startswith(incomplete)]

@@ -27,7 +27,6 @@ LIBRARIES = {
         "service.cli.batch",
         "service.cli.keys",
         "service.cli.models",
-        "service.cli.completion",
         "service.cli.options",
         "training.cli",
         "training.cli.options",

@@ -19,9 +19,8 @@ from service.batch_jobs.decode_processes import (
     in_full_batches,
 )
 from service.batch_jobs.decode_worker import Decoded, DecodeSpec
-from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
-from service.errors import BadImage
+from service.errors import BadImage, Interrupted
 from service.model_store.manifest import Input, Preprocessing
 from tests.images import encode, random_pixels
 

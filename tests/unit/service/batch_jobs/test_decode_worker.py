@@ -10,8 +10,8 @@ import pytest
 
 from service.batch_jobs import decode_worker
 from service.batch_jobs.decode_worker import DecodeSpec, decode_chunk
-from service.batch_jobs.errors import Interrupted
 from service.batch_jobs.find_images import ImageFile
+from service.errors import Interrupted
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable
 from tests.images import encode, random_pixels

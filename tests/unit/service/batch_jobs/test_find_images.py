@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.batch_jobs.errors import CannotStart
-from service.batch_jobs.find_images import find_images
-from service.batch_jobs.output_names import BESIDE, OUTPUTS
-from service.errors import ConvoyError
+from service.batch_jobs.find_images import BESIDE, OUTPUTS, find_images
+from service.errors import CannotStart, ConvoyError
 from tests.images import image_bytes
 
 

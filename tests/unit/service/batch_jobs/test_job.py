@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 
 from service.batch_jobs import job as jobs
-from service.batch_jobs.errors import CannotStart, Interrupted, OutputTaken
 from service.batch_jobs.job import Job, fastest_batch, run
 from service.batch_jobs.journal import Journal
 from service.batch_jobs.sharding import WHOLE, Shard
 from service.batch_jobs.summary import Report
-from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVersion
+from service.errors import (
+    BrokenVersion,
+    CannotStart,
+    ConvoyError,
+    Interrupted,
+    OutputTaken,
+    UnknownModel,
+    UnknownVersion,
+)
 from service.imaging.decode import decode
 from service.inference.session import Session
 from service.model_store.manifest import read_manifest, write_manifest

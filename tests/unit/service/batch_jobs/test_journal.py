@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.batch_jobs.errors import OutputTaken
 from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.journal import Identity, Journal, digest_of
+from service.errors import OutputTaken
 
 IMAGES = [ImageFile(f"{at}.png", f"{at}.png") for at in range(5)]
 JOB = Identity("m", "1", "1/1", 5, digest_of(IMAGES), 1, "float32", 1000)

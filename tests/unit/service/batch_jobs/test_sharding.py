@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch_jobs.errors import CannotStart
 from service.batch_jobs.sharding import WHOLE, Shard, shard_of
+from service.errors import CannotStart
 
 
 @given(things=st.integers(0, 50), count=st.integers(1, 12))

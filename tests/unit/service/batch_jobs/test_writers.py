@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from service.batch_jobs import writers
-from service.batch_jobs.errors import CannotStart
-from service.batch_jobs.output_names import OUTPUTS
+from service.batch_jobs.find_images import OUTPUTS
 from service.batch_jobs.writers import FORMATS, check_format, write_errors
+from service.errors import CannotStart
 
 LONG = [
     {
