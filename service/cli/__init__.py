@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,29 +11,17 @@ from service.cli.batch import INTERRUPTED, batch
 from service.cli.keys import key
 from service.cli.models import models
 from service.cli.options import model_names, setting_flags
+from service.command_group import USAGE_ERROR, CommandGroup
 from service.errors import ConvoyError, Interrupted, ModelFailed
 from service.model_store.object_store import BucketUnreachable
 from service.settings import Settings
 
-USAGE_ERROR = 2
-PASSING = (BucketUnreachable, Interrupted, ModelFailed)
-"""Errors that are nobody's mistake, or may be none: the same command may do better later."""
+MAY_PASS = (BucketUnreachable, Interrupted, ModelFailed)
+"""Errors that may have no cause in the command: the same command may succeed later."""
 
 
-class _Group(click.Group):
-    """Ends a user's mistake, or a disk's, with one sentence and what to do, never with a traceback."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except ConvoyError as error:
-            click.echo(f"Error: {error.message} {error.hint}", err=True)
-            sys.exit(INTERRUPTED if isinstance(error, PASSING) else USAGE_ERROR)
-        except BrokenPipeError:  # whoever read our output has read enough: click ends quietly
-            raise
-        except OSError as error:
-            click.echo(f"Error: {error.filename or 'The system'}: {error.strerror or error}.", err=True)
-        sys.exit(USAGE_ERROR)
+def _describe_error(error: ConvoyError) -> tuple[str, int]:
+    return f"{error.message} {error.hint}", INTERRUPTED if isinstance(error, MAY_PASS) else USAGE_ERROR
 
 
 EPILOG = """\b
@@ -45,13 +32,19 @@ Example:    convoy classify mnist-lenet5 tests/data/seven.png
 """
 
 
-@click.group(cls=_Group, context_settings={"max_content_width": 120}, epilog=EPILOG)
+@click.group(
+    cls=CommandGroup,
+    error_type=ConvoyError,
+    describe_error=_describe_error,
+    context_settings={"max_content_width": 120},
+    epilog=EPILOG,
+)
 @click.version_option(package_name="convoy")
 def cli() -> None:
     """Classify images: over HTTP, or here and now."""
 
 
-@cli.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
+@click.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
 @setting_flags()
 def serve(settings: Settings) -> None:
     """Serve the models over HTTP until SIGTERM."""
@@ -60,7 +53,7 @@ def serve(settings: Settings) -> None:
     sys.exit(not run(settings))
 
 
-@cli.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")
+@click.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")
 @setting_flags("models", "threads", "max_pixels")
 @click.argument("model", shell_complete=model_names)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -85,9 +78,8 @@ def classify(
     sys.exit(any(isinstance(result, ConvoyError) for result in found))
 
 
-cli.add_command(batch)
-cli.add_command(key)
-cli.add_command(models)
+for command in (batch, classify, key, models, serve):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[2]
 SHARED = {
     f"service.{name}"
     for name in (
-        *("cores", "errors", "hardware", "imaging.decode", "imaging.preprocess", "inference.providers"),
+        *(
+            "command_group",
+            "cores",
+            "errors",
+            "hardware",
+            "imaging.decode",
+            "imaging.preprocess",
+            "inference.providers",
+        ),
         *("inference.session", "model_store.golden_samples", "model_store.manifest", "model_store.repository"),
     )
 }
@@ -28,6 +36,7 @@ LIBRARIES = {
         "service.cli.keys",
         "service.cli.models",
         "service.cli.options",
+        "service.command_group",
         "training.cli",
         "training.cli.options",
     },

@@ -1,0 +1,47 @@
+"""The click group of both command lines, `convoy` and `convoy-train`.
+
+It turns errors that a user can fix into one line on standard error and an exit code. It knows no error class of either
+half: each half passes its own base class and the function that describes it.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+USAGE_ERROR = 2
+
+
+class CommandGroup(click.Group):
+    """Exits without a traceback on the errors that it was given, and lists commands in the order of registration.
+
+    `describe_error` returns the message and the exit code of an instance of `error_type`. An OSError exits with
+    USAGE_ERROR.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        error_type: type[Exception],
+        describe_error: Callable[[Any], tuple[str, int]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._error_type = error_type
+        self._describe_error = describe_error
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except self._error_type as error:
+            message, exit_code = self._describe_error(error)
+        except BrokenPipeError:  # the reader of our output has closed it: click exits quietly
+            raise
+        except OSError as error:
+            message, exit_code = f"{error.filename or 'The system'}: {error.strerror or error}.", USAGE_ERROR
+        click.echo(f"Error: {message}", err=True)
+        sys.exit(exit_code)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)

@@ -1,0 +1,58 @@
+"""A command group prints errors that a user can fix as one line and exits with their code; it lets others through."""
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from service.command_group import USAGE_ERROR, CommandGroup
+
+
+class FixableError(Exception):
+    exit_code = 7
+
+
+def run(error: BaseException) -> Result:
+    """Runs a command that raises `error`."""
+
+    @click.group(cls=CommandGroup, error_type=FixableError, describe_error=lambda e: (f"{e} Do so.", e.exit_code))
+    def group() -> None: ...
+
+    @group.command()
+    def fail() -> None:
+        raise error
+
+    return CliRunner().invoke(group, ["fail"])
+
+
+def test_an_error_of_the_given_type_is_printed_as_described() -> None:
+    result = run(FixableError("No."))
+    assert (result.exit_code, result.stderr, result.stdout) == (7, "Error: No. Do so.\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "models"), "models: Permission denied."),
+        (OSError("out of order"), "The system: out of order."),
+    ],
+)
+def test_an_error_of_the_system_is_a_usage_error(error: OSError, message: str) -> None:
+    result = run(error)
+    assert (result.exit_code, result.stderr) == (USAGE_ERROR, f"Error: {message}\n")
+
+
+def test_a_reader_that_has_closed_the_pipe_is_no_error_of_ours() -> None:
+    assert "Error" not in run(BrokenPipeError(32, "Broken pipe")).output
+
+
+def test_a_programming_error_keeps_its_traceback() -> None:
+    assert isinstance(run(ValueError("a bug")).exception, ValueError)
+
+
+def test_commands_are_listed_in_the_order_of_registration() -> None:
+    group = CommandGroup(
+        error_type=FixableError,
+        describe_error=str,  # type: ignore[arg-type]
+        commands=[click.Command("second"), click.Command("first")],
+    )
+    assert group.list_commands(click.Context(group)) == ["second", "first"]
