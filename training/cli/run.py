@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,6 @@ from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, 
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
-    from training.data.load_dataset import DataOptions
-    from training.fit.distributed.data_parallel import DistributedContext
     from training.recipes.base import Recipe
     from training.runs.run_folder import Run
 
@@ -118,21 +115,20 @@ def run(
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.fit import trainer
+    from training.fit.resume import resume_or_train
 
     data_options = DataOptions(data_dir, data, data_note, skip_bad, workers)
-    folder = name or recipe
-    if resume is not None:
-        find = partial(_asked_for, resume, runs_dir, folder)
-    else:
-        find = partial(_interrupted, runs_dir, folder, chosen, data_options, weights)
     say = click.echo if context.is_main else lambda line: None
     try:
         with context.fail_together():
-            interrupted = _found(context, find) if resume is not None or go_on else None
-            if interrupted is None:
-                trainer.train(chosen, runs_dir, say, data_options, name, weights, tensorboard, context)
-            else:
+            if resume is not None:
+                interrupted = context.prepare(
+                    partial(_run_to_resume, resume, runs_dir, name or recipe), lambda run: {"run": run.folder.name}
+                )
                 trainer.resume(interrupted, say, data_options, tensorboard, context)
+            else:
+                start = resume_or_train if go_on else trainer.train
+                start(chosen, runs_dir, say, data_options, name, weights, tensorboard, context)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
@@ -147,25 +143,10 @@ def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "R
     return with_settings(published if application is None else started_from(application, published), changes)
 
 
-def _found(context: "DistributedContext", find: Callable[[], "Run | None"]) -> "Run | None":
-    """The run to go on with; processes that train together must all find the same, or none."""
-    return context.prepare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
-
-
-def _asked_for(resume: str, runs_dir: Path, name: str) -> "Run":
+def _run_to_resume(resume: str, runs_dir: Path, name: str) -> "Run":
     from training.runs import run_folder
 
     return run_folder.latest_unfinished(runs_dir, name) if resume == LATEST else run_folder.open_run(Path(resume))
-
-
-def _interrupted(
-    runs_dir: Path, name: str, recipe: "Recipe", data_options: "DataOptions", weights: Path | None
-) -> "Run | None":
-    """This command's last run, where it was interrupted."""
-    from training.fit.resume import latest
-
-    run = latest(runs_dir, name, recipe, data_options, weights)
-    return None if run is None or run.finished else run
 
 
 def changes_of(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:

@@ -3,12 +3,16 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
 from training.cli.run import STOPPED, changes_of
 from training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from training.runs.run_folder import Run
 
 JOB_INDEX = "JOB_COMPLETION_INDEX"
 
@@ -76,17 +80,24 @@ def sweep(
     chosen = range(len(recipes)) if (one := _index(index, len(recipes))) is None else [one]
     import_keras()
     from training.data.load_dataset import DataOptions
-    from training.fit.sweep import folder_of, train_one
+    from training.fit.resume import resume_or_train
 
     data_options = DataOptions(data_dir, data, data_note, skip_bad)
     try:
         for number in chosen:
             click.echo(f"\nrun {number}: {sweep_grid.words(combinations[number])}")
-            train_one(recipes[number], folder_of(name, number), runs_dir, data_options, click.echo)
+            resume_or_train(
+                recipes[number], runs_dir, click.echo, data_options, f"{name}-{number}", reuse_reason=_reuse_reason
+            )
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)
         sys.exit(STOPPED)
     click.echo(f"\nside by side: convoy-train compare {runs_dir / name}-*/*")
+
+
+def _reuse_reason(run: "Run") -> str:
+    """A sweep keeps all of its finished runs."""
+    return "has finished already"
 
 
 def _index(given: int | None, count: int) -> int | None:

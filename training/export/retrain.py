@@ -13,9 +13,8 @@ from training.export.exporter import export, options_for
 from training.export.labels import read_labels
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, open_source
-from training.fit import trainer
 from training.fit.callbacks import Say
-from training.fit.resume import latest
+from training.fit.resume import resume_or_train
 from training.recipes.base import Recipe
 from training.runs.run_folder import Run, lock_run
 
@@ -32,7 +31,7 @@ def retrain(
     new one may be less accurate by `max_drop` (of 1) at most: else Worse is raised, and nothing is published. Either
     decision stands in the run's folder afterwards: a call that was killed before goes on with the export.
     """
-    run = go_on(recipe, RUNS.format(name), runs_dir, data_options, say)
+    run = resume_or_train(recipe, runs_dir, say, data_options, RUNS.format(name), reuse_reason=_reuse_reason)
     with lock_run(run):
         if run.outcome_path.exists():
             raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
@@ -45,18 +44,9 @@ def retrain(
     return version
 
 
-def go_on(recipe: Recipe, name: str, runs_dir: Path, data_options: DataOptions, say: Say) -> Run:
-    """The finished run to publish: the last one of this recipe and data, unless that is decided, or a new one.
-
-    Raises TrainingError.
-    """
-    run = latest(runs_dir, name, recipe, data_options)
-    if run is None or run.outcome_path.exists():
-        return trainer.train(recipe, runs_dir, say, data_options, name)
-    if run.finished:
-        say(f"{run.folder} has finished already, and is neither published nor judged")
-        return run
-    return trainer.resume(run, say, data_options)
+def _reuse_reason(run: Run) -> str | None:
+    """Only a finished run that was neither published nor rejected is exported without training again."""
+    return None if run.outcome_path.exists() else "has finished already, and is neither published nor judged"
 
 
 def _publish(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, say: Say) -> Path:

@@ -1,21 +1,61 @@
-"""The run that the same command has made before, for jobs that are started again: nothing it was given may differ."""
+"""Finds the last run of a command and resumes it, so that a job that is started again continues its own work.
 
+A run is the command's own only if recipe, data, note and initial weights are all the same.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from training.data import datasets
-from training.data.load_dataset import DataOptions
+from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
+from training.fit.callbacks import Say
+from training.fit.distributed.data_parallel import ALONE, DistributedContext
 from training.recipes.base import Recipe
 from training.runs import run_folder
 from training.runs.run_folder import Run
 
 ORIGIN = ("folder", "digest", "skip_bad")
-"""What tells a folder's images, of all that a run records of them."""
+"""Keys of the recorded origin that identify a folder's images."""
 
 
-def latest(
+def never(run: Run) -> None:
+    """The `reuse_reason` that reuses no finished run."""
+
+
+def resume_or_train(
+    recipe: Recipe,
+    runs_dir: Path,
+    say: Say,
+    data_options: DataOptions = DEFAULT,
+    name: str | None = None,
+    weights: Path | None = None,
+    tensorboard: bool = False,
+    context: DistributedContext = ALONE,
+    reuse_reason: Callable[[Run], str | None] = never,
+) -> Run:
+    """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
+
+    `reuse_reason` decides about a last run that has finished: a text, which is logged, returns that run as it is, and
+    None trains a new one. Raises TrainingError.
+    """
+
+    def find() -> Run | None:
+        run = last_run(runs_dir, name or recipe.name, recipe, data_options, weights)
+        return None if run is None or (run.finished and reuse_reason(run) is None) else run
+
+    run = context.prepare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
+    if run is None:
+        return trainer.train(recipe, runs_dir, say, data_options, name, weights, tensorboard, context)
+    if run.finished:
+        say(f"{run.folder} {reuse_reason(run)}")
+        return run
+    return trainer.resume(run, say, data_options, tensorboard, context)
+
+
+def last_run(
     runs_dir: Path, name: str, recipe: Recipe, data_options: DataOptions, weights: Path | None = None
 ) -> Run | None:
     """The last run of that name, finished or not, with this recipe, data, note and weights; None where there is none.
@@ -23,33 +63,33 @@ def latest(
     Images in a folder count as others once a file has come, gone, or another size. Raises TrainingError when they
     are not there.
     """
-    candidates = [run for run in reversed(run_folder.all_of(runs_dir, name)) if _is_of(run, recipe)]
+    candidates = [run for run in reversed(run_folder.all_of(runs_dir, name)) if _has_recipe(run, recipe)]
     if not candidates:
         return None
-    given = _given(recipe, data_options, weights)
-    return next((run for run in candidates if _recorded(run) == given), None)
+    requested = _requested_inputs(recipe, data_options, weights)
+    return next((run for run in candidates if _recorded_inputs(run) == requested), None)
 
 
-def _is_of(run: Run, recipe: Recipe) -> bool:
+def _has_recipe(run: Run, recipe: Recipe) -> bool:
     try:
         return run.recipe() == recipe
     except TrainingError:  # written by another version of Convoy
         return False
 
 
-def _given(recipe: Recipe, data_options: DataOptions, weights: Path | None) -> dict[str, Any]:
+def _requested_inputs(recipe: Recipe, data_options: DataOptions, weights: Path | None) -> dict[str, Any]:
     return {"given_note": data_options.note, **_origin(recipe, data_options), **trainer.start_of(recipe, weights)}
 
 
 def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
-    """Nothing for official files, of which there is one kind only."""
+    """Identifies a folder's images; empty for official files, of which there is one kind only."""
     if recipe.dataset in datasets.DATASETS:
         return {}
     _, listing = datasets.listing_of(recipe.dataset, data_options.data_dir, data_options.folder)
     return {"folder": str(listing.folder.resolve()), "digest": listing.digest(), "skip_bad": data_options.skip_bad}
 
 
-def _recorded(run: Run) -> dict[str, Any]:
+def _recorded_inputs(run: Run) -> dict[str, Any]:
     info = run.info()
     dataset = info["dataset"]
     origin = dataset.get("origin", {})

@@ -1,18 +1,24 @@
-"""What all processes that train one run must have alike, in words to compare: recipe, images, steps, checkpoint."""
+"""What the processes of one run must have in common: recipe, images, steps, checkpoint, libraries; and its check."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import fields
 
 import numpy as np
 
 from training.data.batches import portion
 from training.data.datasets.base import Dataset
-from training.fit.distributed.data_parallel import digest
+from training.errors import TrainingError
 from training.keras_setup import library_versions
 from training.recipes.base import Recipe, spelled
 from training.runs.run_folder import Run
 
 LIBRARIES = ("keras", "jax", "numpy")
 """Other versions may compute other programs, and then wait for each other for ever."""
+SHOWN = 3
+"""Differences between processes that are named."""
+
+Facts = Mapping[str, str]
 
 
 def facts_of(recipe: Recipe, dataset: Dataset, resumed: Run | None = None) -> dict[str, str]:
@@ -40,3 +46,25 @@ def _checkpoint(resumed: Run | None) -> str:
         return "none, a new run"
     path = resumed.checkpoint_path
     return digest(path.read_bytes()) if path.exists() else f"missing in {resumed.folder.name}"
+
+
+def check_alike(facts: list[Facts]) -> None:
+    """Raises TrainingError that names what differs between the processes, whose facts these are."""
+    names = dict.fromkeys(name for each in facts for name in each)
+    differing = []
+    for name in names:
+        values = [each.get(name, "missing") for each in facts]
+        if len(set(values)) > 1:
+            other = next(process for process, value in enumerate(values) if value != values[0])
+            differing.append(f"{name} is {values[0]} in process 0, {values[other]} in process {other}")
+    if differing:
+        more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        raise TrainingError(f"The processes must have the same work, but {'; '.join(differing[:SHOWN])}{more}.")
+
+
+def digest(*parts: bytes) -> str:
+    """A short text that differs when any of the parts does."""
+    together = hashlib.sha256()
+    for part in parts:
+        together.update(len(part).to_bytes(8, "big") + part)
+    return together.hexdigest()[:12]

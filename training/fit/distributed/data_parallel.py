@@ -6,7 +6,6 @@ means and variances. Batch normalisation is over the whole batch, not over each 
 that of one process at the same `batch_size`. Process 0 alone writes the run.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from training.data.shares import WHOLE, BatchShard
 from training.errors import TrainingError
+from training.fit.distributed.consistency import Facts, check_alike
 from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
 
 COORDINATOR, PROCESSES, PROCESS = "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES", "CONVOY_PROCESS_ID"
@@ -26,13 +26,10 @@ JOB_INDEX = "JOB_COMPLETION_INDEX"
 JOIN_TIMEOUT = "CONVOY_JOIN_TIMEOUT_S"
 LONGEST = 4000
 """Characters of an error that the other processes are told."""
-SHOWN = 3
-"""Differences between processes that are named."""
 LAST_WORDS_S = 2.0
 """How long an error of JAX waits for the news that another process has gone, which explains it."""
 CRASHED, STOPPED = 1, 130
 
-Facts = Mapping[str, str]
 Made = TypeVar("Made")
 
 
@@ -203,28 +200,6 @@ def join(environ: Mapping[str, str]) -> DistributedContext:
         if process and process.processes > 1
         else DistributedContext(spreads=True)
     )
-
-
-def check_alike(facts: list[Facts]) -> None:
-    """Raises TrainingError that names what differs between the processes, whose facts these are."""
-    names = dict.fromkeys(name for each in facts for name in each)
-    differing = []
-    for name in names:
-        values = [each.get(name, "missing") for each in facts]
-        if len(set(values)) > 1:
-            other = next(process for process, value in enumerate(values) if value != values[0])
-            differing.append(f"{name} is {values[0]} in process 0, {values[other]} in process {other}")
-    if differing:
-        more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise TrainingError(f"The processes must have the same work, but {'; '.join(differing[:SHOWN])}{more}.")
-
-
-def digest(*parts: bytes) -> str:
-    """A short text that differs when any of the parts does."""
-    together = hashlib.sha256()
-    for part in parts:
-        together.update(len(part).to_bytes(8, "big") + part)
-    return together.hexdigest()[:12]
 
 
 def _local_devices() -> str:

@@ -9,7 +9,8 @@ import pytest
 from tests.folders import fill
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
-from training.fit.resume import latest
+from training.fit import trainer
+from training.fit.resume import last_run, never, resume_or_train
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, with_settings
 from training.runs.run_folder import Run, start_run
@@ -27,42 +28,42 @@ def started(runs_dir: Path, recipe: Recipe, place: DataOptions = load_dataset.DE
 
 
 def test_of_several_like_it_the_last_is_found_finished_or_not(tmp_path: Path) -> None:
-    assert latest(tmp_path, NAME, XO, DataOptions()) is None
+    assert last_run(tmp_path, NAME, XO, DataOptions()) is None
     runs = [started(tmp_path, XO) for _ in range(2)]
     runs[-1].metrics_path.write_text("{}")
-    assert latest(tmp_path, NAME, XO, DataOptions()) == runs[-1]
+    assert last_run(tmp_path, NAME, XO, DataOptions()) == runs[-1]
 
 
 @pytest.mark.parametrize("settings", [{"epochs": "3"}, {"seed": "7"}, {"architecture.filters": "3,"}])
 def test_a_run_of_another_recipe_is_another(tmp_path: Path, settings: dict[str, str]) -> None:
     run = started(tmp_path, XO)
     started(tmp_path, with_settings(XO, settings))
-    assert latest(tmp_path, NAME, XO, DataOptions()) == run
-    assert latest(tmp_path, NAME, find_recipe("mnist-lenet5"), DataOptions()) is None
+    assert last_run(tmp_path, NAME, XO, DataOptions()) == run
+    assert last_run(tmp_path, NAME, find_recipe("mnist-lenet5"), DataOptions()) is None
 
 
 def test_a_run_with_another_note_is_another(tmp_path: Path) -> None:
     run = started(tmp_path, XO, DataOptions(note="a copy"))
-    assert latest(tmp_path, NAME, XO, DataOptions()) is None
-    assert latest(tmp_path, NAME, XO, DataOptions(note="a copy")) == run
+    assert last_run(tmp_path, NAME, XO, DataOptions()) is None
+    assert last_run(tmp_path, NAME, XO, DataOptions(note="a copy")) == run
 
 
 def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (fill(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other")))
     run = started(tmp_path, OWN, DataOptions(folder=ours))
-    assert latest(tmp_path, NAME, OWN, DataOptions(folder=other)) is None
-    assert latest(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_bad=True)) is None
+    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=other)) is None
+    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_bad=True)) is None
     monkeypatch.chdir(tmp_path)
-    assert latest(tmp_path, NAME, OWN, DataOptions(folder=Path("ours"), workers=1)) == run
+    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=Path("ours"), workers=1)) == run
     (ours / "red/000.jpg").unlink()
-    assert latest(tmp_path, NAME, OWN, DataOptions(folder=ours)) is None
+    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours)) is None
 
 
 def test_a_run_from_other_weights_is_another(tmp_path: Path) -> None:
     place = DataOptions(folder=fill(tmp_path / "images", "red", "blue"))
     run = started(tmp_path, TUNED, place, started_from="theirs.h5")
-    assert latest(tmp_path, NAME, TUNED, place) is None
-    assert latest(tmp_path, NAME, TUNED, place, Path("weights/theirs.h5")) == run
+    assert last_run(tmp_path, NAME, TUNED, place) is None
+    assert last_run(tmp_path, NAME, TUNED, place, Path("weights/theirs.h5")) == run
 
 
 def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
@@ -70,9 +71,52 @@ def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
     strange = started(tmp_path, XO)
     recipe = strange.folder / "recipe.json"
     recipe.write_text(recipe.read_text().replace('"epochs"', '"rounds"'))
-    assert latest(tmp_path, NAME, XO, DataOptions()) == run
+    assert last_run(tmp_path, NAME, XO, DataOptions()) == run
 
 
 def test_where_no_recipe_fits_the_images_are_not_looked_at(tmp_path: Path) -> None:
     started(tmp_path, XO)
-    assert latest(tmp_path, NAME, OWN, DataOptions(folder=tmp_path / "none")) is None
+    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=tmp_path / "none")) is None
+
+
+class FakeTrainer:
+    """Stands in for `train` and `resume`, and records which of them was called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+        self.calls: list[str] = []
+        self._run = run
+        monkeypatch.setattr(trainer, "train", self.train)
+        monkeypatch.setattr(trainer, "resume", self.resume)
+
+    def train(self, recipe: Recipe, runs_dir: Path, *options: Any) -> Run:
+        self.calls.append("train")
+        return self._run
+
+    def resume(self, run: Run, *options: Any) -> Run:
+        self.calls.append("resume")
+        return run
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "call"),
+    [
+        ("none", None, "train"),
+        ("interrupted", None, "resume"),
+        ("interrupted", "is done", "resume"),
+        ("finished", None, "train"),
+        ("finished", "is done", None),
+    ],
+)
+def test_the_last_run_is_resumed_reused_or_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str | None, call: str | None
+) -> None:
+    fake = FakeTrainer(monkeypatch, new := Run(tmp_path / "new"))
+    last = None if state == "none" else started(tmp_path, XO)
+    if last and state == "finished":
+        last.metrics_path.write_text("{}")
+    lines: list[str] = []
+    reuse_reason = never if reason is None else lambda run: reason
+    run = resume_or_train(XO, tmp_path, lines.append, DataOptions(), NAME, reuse_reason=reuse_reason)
+    assert run == (new if call == "train" else last)
+    assert fake.calls == ([call] if call else [])
+    assert lines == ([f"{run.folder} is done"] if call is None else [])

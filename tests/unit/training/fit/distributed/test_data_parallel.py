@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from training.errors import TrainingError
-from training.fit.distributed.data_parallel import ALONE, DistributedContext, check_alike, digest, seat_from
+from training.fit.distributed.data_parallel import ALONE, DistributedContext, seat_from
 from training.fit.distributed.rendezvous import ProcessInfo, rendezvous
 
 NAMED = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
@@ -122,15 +122,3 @@ def test_alone_nothing_changes() -> None:
     with ALONE.fail_together(), ALONE.scope():
         pass
     assert ALONE.describe() == {}
-
-
-def test_what_one_process_lacks_differs_too_and_many_differences_are_cut() -> None:
-    with pytest.raises(TrainingError, match="b is 2 in process 0, missing in process 1"):
-        check_alike([{"a": "1", "b": "2"}, {"a": "1"}])
-    with pytest.raises(TrainingError, match=r"a is 1 in process 0, 2 in process 1; .*; and 2 more\.$"):
-        check_alike([dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "2")])
-
-
-def test_a_digest_knows_where_its_parts_begin() -> None:
-    assert digest(b"ab", b"c") != digest(b"a", b"bc")
-    assert digest(b"ab", b"c") == digest(b"ab", b"c")

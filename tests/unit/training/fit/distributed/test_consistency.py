@@ -1,0 +1,18 @@
+"""The comparison of what the processes of one run must have in common names the differences."""
+
+import pytest
+
+from training.errors import TrainingError
+from training.fit.distributed.consistency import check_alike, digest
+
+
+def test_what_one_process_lacks_differs_too_and_many_differences_are_cut() -> None:
+    with pytest.raises(TrainingError, match="b is 2 in process 0, missing in process 1"):
+        check_alike([{"a": "1", "b": "2"}, {"a": "1"}])
+    with pytest.raises(TrainingError, match=r"a is 1 in process 0, 2 in process 1; .*; and 2 more\.$"):
+        check_alike([dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "2")])
+
+
+def test_a_digest_knows_where_its_parts_begin() -> None:
+    assert digest(b"ab", b"c") != digest(b"a", b"bc")
+    assert digest(b"ab", b"c") == digest(b"ab", b"c")
