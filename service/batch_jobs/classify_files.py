@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from service.batch_jobs.decode_worker import Unreadable
-from service.classification.classifier import Classifier, Prediction, best
+from service.classification.classifier import Classifier
+from service.classification.top_k import Prediction, top_k
 from service.cores import usable_cores
 from service.errors import ConvoyError, UnknownVersion
 from service.imaging.decode_pool import Decoders
@@ -22,9 +23,9 @@ TIMEOUT_S = 3600
 
 
 async def classify_files(
-    settings: Settings, model: str, version: str | None, files: Sequence[Path], top_k: int
+    settings: Settings, model: str, version: str | None, files: Sequence[Path], k: int
 ) -> list[list[Prediction] | ConvoyError]:
-    """The `top_k` best classes of the image in each file, or its error.
+    """The `k` most probable classes of the image in each file, or its error.
 
     Raises UnknownModel, UnknownVersion, NotReady, ModelFailed.
     """
@@ -42,13 +43,13 @@ async def classify_files(
             registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
         )
         try:
-            return await _each(classifier, model, version, files, top_k)
+            return await _each(classifier, model, version, files, k)
         finally:
             await registry.close()
 
 
 async def _each(
-    classifier: Classifier, model: str, version: str | None, files: Sequence[Path], top_k: int
+    classifier: Classifier, model: str, version: str | None, files: Sequence[Path], k: int
 ) -> list[list[Prediction] | ConvoyError]:
     """In the order of the files, each read only when it is its turn."""
     turns = asyncio.Semaphore(AT_ONCE)
@@ -57,7 +58,7 @@ async def _each(
         async with turns:
             with classifier.context(model, version) as context:
                 (row,) = await classifier.predict_many(context, [await asyncio.to_thread(_read, file)])
-                return row if isinstance(row, ConvoyError) else best(row, context.served.labels, top_k)
+                return row if isinstance(row, ConvoyError) else top_k(row, context.served.labels, k)
 
     return await asyncio.gather(*map(classify, files))
 

@@ -4,13 +4,13 @@ import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from service.classification.request_context import RequestContext
+from service.classification.top_k import Probabilities
 from service.errors import ConvoyError, Overloaded, TooManyPixels
 from service.imaging import decode
 from service.imaging.decode_pool import Decoders
@@ -29,17 +29,6 @@ PART_IMAGES = 16
 PART_BYTES = 16384
 # All images of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
 LARGEST_A_REQUEST = 2
-
-Row = NDArray[np.float32]
-
-
-@dataclass(slots=True)
-class Prediction:
-    """One class: its index, its label, and its probability."""
-
-    index: int
-    label: str
-    probability: float
 
 
 class Classifier:
@@ -73,7 +62,7 @@ class Classifier:
         """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
         return RequestContext(self._registry.get(model, version), self._metrics, self._timeout_s)
 
-    async def predict(self, context: RequestContext, image: bytes) -> Row:
+    async def predict(self, context: RequestContext, image: bytes) -> Probabilities:
         """Probabilities, float32 (classes,), of one encoded image.
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
@@ -86,12 +75,12 @@ class Classifier:
             served.batcher.release(1)
             raise
         context.decoded()
-        row: Row = (await self.answer(context, pixels[np.newaxis]))[0]
+        row: Probabilities = (await self.answer(context, pixels[np.newaxis]))[0]
         return row
 
     async def predict_many(
         self, context: RequestContext, images: Sequence[bytes | ConvoyError]
-    ) -> list[Row | ConvoyError]:
+    ) -> list[Probabilities | ConvoyError]:
         """The same for many images at once; an error about one image stands in that image's place, be it found
         here or given in place of the image.
 
@@ -112,7 +101,7 @@ class Classifier:
         rows = iter(await self.answer(context, np.stack(good)) if good else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
-    async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Row:
+    async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
         """Probabilities, float32 (n, classes), of images that are the model's input already: uint8 (n, h, w, c).
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
@@ -133,7 +122,7 @@ class Classifier:
             context.served.batcher.release(count)
             raise
 
-    async def answer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Row:
+    async def answer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
         """As `infer`, for images that have their places."""
         answer = await context.served.batcher.answer(batch, context.remaining_s(), context.background)
         context.answered(answer)
@@ -212,15 +201,9 @@ def in_parts(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes |
     yield images[at:]
 
 
-def best(probabilities: Row, labels: Sequence[str], top_k: int) -> list[Prediction]:
-    """The `top_k` most probable classes of one row, float32 (classes,); equal ones in the order of their index."""
-    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
-    return [Prediction(i, labels[i], p) for i, p in zip(order, probabilities[order].tolist(), strict=True)]
-
-
-def stack_or_raise(rows: Sequence[Row | ConvoyError]) -> Row:
+def stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities:
     """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised, numbered."""
-    good: list[Row] = []
+    good: list[Probabilities] = []
     for at, row in enumerate(rows):
         if isinstance(row, ConvoyError):
             row.message = f"Image {at}: {row.message}"

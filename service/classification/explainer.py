@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.classification import occlusion
-from service.classification.classifier import Classifier, Prediction
+from service.classification.classifier import Classifier
 from service.classification.request_context import RequestContext
+from service.classification.top_k import Prediction
 from service.errors import BadParameter
 from service.inference.feature_maps import LayerOutputs
 from service.loaded_models.loaded_version import LoadedVersion

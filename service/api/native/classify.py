@@ -13,7 +13,8 @@ from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.errors import as_json
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_answer
 from service.api.native import batch_request
-from service.classification.classifier import Classifier, Row, best
+from service.classification.classifier import Classifier
+from service.classification.top_k import Probabilities, top_k
 from service.errors import BadParameter, ConvoyError, UnsupportedBody
 from service.loaded_models.loaded_version import LoadedVersion
 
@@ -30,14 +31,14 @@ class Classify:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version, top_k = query_of(scope)
+        version, k = query_of(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
         image = await image_of(scope, receive, self._max_body_bytes)
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_headers(scope, context)
             with CancelOnDisconnect(scope):
                 row = await self._classifier.predict(context, image)
-            predictions = best(row, context.served.labels, top_k)
+            predictions = top_k(row, context.served.labels, k)
             body = json_bytes(_named(context.served) | {"predictions": predictions})
         await send_answer(send, body, context, JSON_HEADERS)
 
@@ -53,7 +54,7 @@ class ClassifyBatch:
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version, top_k = query_of(scope)
+        version, k = query_of(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
         body = await read_body(scope, receive, self._max_body_bytes)
         content_type = header(scope, b"content-type")
@@ -65,7 +66,7 @@ class ClassifyBatch:
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.predict_many(context, [data for _, data in images])
             labels = context.served.labels
-            results = [_result(name, row, labels, top_k) for (name, _), row in zip(images, rows, strict=True)]
+            results = [_result(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
             reply = json_bytes(_named(context.served) | {"results": results})
         await send_answer(send, reply, context, JSON_HEADERS)
 
@@ -82,20 +83,20 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     if not scope["query_string"]:
         return None, DEFAULT_TOP_K
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    version, top_k = query.pop("version", None), query.pop("top_k", str(DEFAULT_TOP_K))
+    version, k = query.pop("version", None), query.pop("top_k", str(DEFAULT_TOP_K))
     if query:
         raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'top_k' and 'version'.")
-    if not (top_k.isascii() and top_k.isdigit() and int(top_k[:9]) >= 1 and len(top_k) <= 9):
-        raise BadParameter(f"top_k is '{top_k}'; it must be a whole number from 1.")
-    return version, int(top_k)
+    if not (k.isascii() and k.isdigit() and int(k[:9]) >= 1 and len(k) <= 9):
+        raise BadParameter(f"top_k is '{k}'; it must be a whole number from 1.")
+    return version, int(k)
 
 
 def _named(served: LoadedVersion) -> dict[str, Any]:
     return {"model": served.model, "version": served.version}
 
 
-def _result(name: str | None, row: Row | ConvoyError, labels: Sequence[str], top_k: int) -> dict[str, Any]:
+def _result(name: str | None, row: Probabilities | ConvoyError, labels: Sequence[str], k: int) -> dict[str, Any]:
     entry: dict[str, Any] = {} if name is None else {"id": name}
     if isinstance(row, ConvoyError):
         return entry | {"error": as_json(row)}
-    return entry | {"predictions": best(row, labels, top_k)}
+    return entry | {"predictions": top_k(row, labels, k)}

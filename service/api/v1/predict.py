@@ -13,8 +13,9 @@ from service.api.openapi.error_responses import described
 from service.api.v1.request_parser import PredictRequest, encode, parse
 from service.api.v1.schemas import ModelNames, ModelStatus, Outcome, VersionState
 from service.api.v2.schemas import ErrorText
-from service.classification.classifier import Classifier, Row, stack_or_raise
+from service.classification.classifier import Classifier, stack_or_raise
 from service.classification.request_context import RequestContext
+from service.classification.top_k import Probabilities
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
@@ -64,7 +65,7 @@ class Predict:
         body, headers = await packed(scope, reply)
         await send_answer(send, body, context, JSON_HEADERS + headers)
 
-    async def _rows(self, context: RequestContext, request: PredictRequest) -> Row:
+    async def _rows(self, context: RequestContext, request: PredictRequest) -> Probabilities:
         if request.tensor is not None:
             context.decoded()
             return await self._classifier.infer(context, request.tensor)

@@ -14,7 +14,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from service.api.http.json_arrays import check_count, flat_pixels, from_base64, is_shaped, parse_object, shown
-from service.classification.classifier import Row, best
+from service.classification.top_k import Probabilities, top_k
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, Input
 
@@ -56,10 +56,10 @@ def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
     return request
 
 
-def encode(request: PredictRequest, rows: Row, labels: Sequence[str]) -> bytes:
+def encode(request: PredictRequest, rows: Probabilities, labels: Sequence[str]) -> bytes:
     """The response with `rows`, float32 (n, classes), or the best classes of each by name."""
-    top_k = request.top_k
-    answer: Any = [best(row, labels, top_k) for row in rows] if top_k else np.ascontiguousarray(rows)
+    k = request.top_k
+    answer: Any = [top_k(row, labels, k) for row in rows] if k else np.ascontiguousarray(rows)
     return orjson.dumps({"predictions" if request.by_row else "outputs": answer}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -108,7 +108,7 @@ def _top_k(parameters: Any) -> int:
         return 0
     if not isinstance(parameters, simdjson.Object) or any(name != "top_k" for name in parameters):
         raise BadTensor(f"`{PARAMETERS}` may hold `top_k`, and nothing else.")
-    top_k = parameters.get("top_k", 0)
-    if type(top_k) is not int or top_k < 0:
-        raise BadTensor(f"`top_k` is {shown(top_k)}; it must be a whole number.")
-    return top_k
+    k = parameters.get("top_k", 0)
+    if type(k) is not int or k < 0:
+        raise BadTensor(f"`top_k` is {shown(k)}; it must be a whole number.")
+    return k

@@ -11,8 +11,9 @@ from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.responses import JSON_HEADERS, Headers, send_answer
 from service.api.v2.request_parser import InferRequest, parse
 from service.api.v2.response_encoder import Encoded, encode
-from service.classification.classifier import Classifier, Row, stack_or_raise
+from service.classification.classifier import Classifier, stack_or_raise
 from service.classification.request_context import RequestContext
+from service.classification.top_k import Probabilities
 from service.errors import BadTensor
 from service.loaded_models.loaded_version import LoadedVersion
 
@@ -55,7 +56,7 @@ class Infer:
     def _admit(self, served: LoadedVersion, count: int) -> None:
         self._classifier.admit(served.model, served.version, count)
 
-    async def _rows(self, context: RequestContext, request: InferRequest) -> Row:
+    async def _rows(self, context: RequestContext, request: InferRequest) -> Probabilities:
         if request.tensor is not None:
             context.decoded()
             return await self._classifier.infer(context, request.tensor)

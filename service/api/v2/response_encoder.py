@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 
 from service.api.v2.request_parser import IMAGES, LENGTH, InferRequest, WantedOutput
-from service.classification.classifier import Row, best
+from service.classification.top_k import Probabilities, top_k
 from service.model_store.manifest import PROBABILITIES
 
 
@@ -18,7 +18,7 @@ class Encoded(NamedTuple):
     json_length: int | None
 
 
-def encode(model: str, version: str, request: InferRequest, rows: Row, labels: Sequence[str]) -> Encoded:
+def encode(model: str, version: str, request: InferRequest, rows: Probabilities, labels: Sequence[str]) -> Encoded:
     """The response with `rows`, float32 (n, classes), in the form that the request asked for."""
     wanted = request.output
     output, raw = _named(rows, labels, wanted) if wanted.top_k else _numbers(rows, wanted)
@@ -29,7 +29,7 @@ def encode(model: str, version: str, request: InferRequest, rows: Row, labels: S
     return Encoded(text + raw, len(text)) if wanted.binary else Encoded(text, None)
 
 
-def _numbers(rows: Row, wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
+def _numbers(rows: Probabilities, wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
     output: dict[str, Any] = {"name": PROBABILITIES, "datatype": "FP32", "shape": list(rows.shape)}
     if not wanted.binary:
         return output | {"data": np.ascontiguousarray(rows).reshape(-1)}, b""
@@ -37,9 +37,9 @@ def _numbers(rows: Row, wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
     return output | {"parameters": {"binary_data_size": len(raw)}}, raw
 
 
-def _named(rows: Row, labels: Sequence[str], wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
+def _named(rows: Probabilities, labels: Sequence[str], wanted: WantedOutput) -> tuple[dict[str, Any], bytes]:
     """Each element is "probability:index:label"."""
-    texts = [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in best(row, labels, wanted.top_k)]
+    texts = [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in top_k(row, labels, wanted.top_k)]
     output = {"name": PROBABILITIES, "datatype": IMAGES, "shape": [len(rows), len(texts) // len(rows)]}
     if not wanted.binary:
         return output | {"data": texts}, b""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.records import FolderLabels, from_line, records_of, to_line
-from service.classification.classifier import best
+from service.classification.top_k import top_k
 from service.errors import BadImage
 
 LABELS = ("tench", "Afghan hound", "7")
@@ -53,7 +53,7 @@ def test_the_best_classes_are_those_of_the_service(rows: list[list[float]]) -> N
     probabilities = np.array(rows, np.float32).reshape(-1, 3)
     entries = [(ImageFile(str(at), ""), None) for at in range(len(rows))]
     for row, record in zip(probabilities, records_of(entries, probabilities, LABELS, NO_FOLDERS, 2), strict=True):
-        assert record["predictions"] == [asdict(prediction) for prediction in best(row, LABELS, 2)]
+        assert record["predictions"] == [asdict(prediction) for prediction in top_k(row, LABELS, 2)]
 
 
 @pytest.mark.parametrize("name", ["a.png", "ü/日本.png", "no text \udcff.png", 'quote".png', "line\nbreak.png"])

@@ -1,4 +1,4 @@
-"""The classifier: order of the best classes, places in the queue that always come back, errors in their place."""
+"""The classifier: places in the queue that always come back, errors in their place."""
 
 import asyncio
 import threading
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
-from service.classification.classifier import PART_BYTES, PART_IMAGES, Classifier, Row, best, in_parts
+from service.classification.classifier import PART_BYTES, PART_IMAGES, Classifier, in_parts
+from service.classification.top_k import Probabilities
 from service.errors import (
     BadImage,
     ConvoyError,
@@ -58,12 +58,12 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
     asyncio.run(run())
 
 
-async def predict(classifier: Classifier, data: bytes) -> Row:
+async def predict(classifier: Classifier, data: bytes) -> Probabilities:
     with classifier.context("linear", None) as context:
         return await classifier.predict(context, data)
 
 
-async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]) -> list[Row | ConvoyError]:
+async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]) -> list[Probabilities | ConvoyError]:
     with classifier.context("linear", None) as context:
         return await classifier.predict_many(context, images)
 
@@ -72,15 +72,6 @@ async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]
 def root(tmp_path: Path) -> Path:
     write_version(tmp_path, "linear")
     return tmp_path
-
-
-@given(arrays.arrays(np.float32, st.integers(1, 40), elements=st.floats(0, 1, width=32)), st.integers(1, 50))
-def test_best_is_the_stable_descending_order(probabilities: np.ndarray, top_k: int) -> None:
-    labels = [f"l{i}" for i in range(len(probabilities))]
-    wanted = sorted(range(len(probabilities)), key=lambda i: (-probabilities[i], i))[:top_k]
-    found = best(probabilities, labels, top_k)
-    assert [p.index for p in found] == wanted
-    assert [(p.label, p.probability) for p in found] == [(labels[i], float(probabilities[i])) for i in wanted]
 
 
 def test_errors_leave_no_place_taken(root: Path) -> None:
