@@ -35,20 +35,20 @@ from service.api.v2.load_unload import repository_routes
 from service.api.v2.metadata import v2_routes
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
-from service.cores import usable_cores
 from service.errors import ConvoyError
+from service.hardware import usable_cores
 from service.imaging.decode_pool import Decoders
 from service.loaded_models.registry import Registry
 from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
+from service.model_store.mirror import open_mirror
 from service.model_store.mirror_thread import Follower
 from service.model_store.repository import Repository
-from service.model_store.source import open_mirror
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import tracer_of
 from service.settings import Settings, split
-from service.workers.shutdown_state import Lifecycle
+from service.workers.shutdown import Lifecycle
 from service.workers.worker_group import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
 

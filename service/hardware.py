@@ -1,4 +1,7 @@
-"""What processor and GPUs this machine shows, from files of the system. Decides nothing."""
+"""Usable processor cores, instruction sets and GPUs, read from files of the system.
+
+Reports what there is; which engine or precision to use is decided elsewhere.
+"""
 
 import os
 from collections.abc import Mapping
@@ -6,6 +9,7 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 DEVICES = Path("/dev")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
@@ -25,3 +29,31 @@ def has_nvidia_gpu(devices: Path = DEVICES, environ: Mapping[str, str] = os.envi
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """The smaller of the affinity mask and the cgroup's quota, rounded down, at least 1.
+
+    onnxruntime sizes its pool from the host instead, and is then throttled (onnxruntime#29510).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota_v2(cgroup) or _quota_v1(cgroup)
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def _quota_v2(cgroup: Path) -> float | None:
+    """Cores that `cpu.max` ("150000 100000", or "max 100000") grants, None where it sets no limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(cgroup: Path) -> float | None:
+    """The same of cgroup v1, where a quota of -1 is no limit."""
+    try:
+        quota, period = (int((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -7,10 +7,8 @@ from service.api.http.errors import ROUTING, STATUS
 from service.errors import ConvoyError
 from service.model_store.manifest import Manifest
 from service.model_store.repository import Repository
-from service.observability.collectors import DurationsByLabel
-from service.observability.metrics import Metrics
-from service.observability.tally import Tallies
-from service.observability.version_metrics import version_metrics
+from service.observability.collectors import DurationsByLabel, Tallies
+from service.observability.metrics import Metrics, version_metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from tests.bench.machine import cpu_model
 from tests.bench.report import replace_section
 

@@ -7,16 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from service.model_store.manifest import (
-    File,
-    Input,
-    Manifest,
-    Preprocessing,
-    Provenance,
-    Variant,
-    sha256_of,
-    write_manifest,
-)
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import File, Input, Manifest, Preprocessing, Provenance, Variant, write_manifest
 
 
 def linear_graph(weights: NDArray[np.float32], shape: tuple[int, int, int]) -> onnx.ModelProto:

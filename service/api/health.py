@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from service.api.http.errors import ErrorResponse, as_json, headers_of, respond
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
-from service.workers.shutdown_state import Lifecycle
+from service.workers.shutdown import Lifecycle
 from service.workers.worker_group import WorkerGroup
 
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"

@@ -15,7 +15,7 @@ from service.observability import logs
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracer
-from service.workers.shutdown_state import Lifecycle
+from service.workers.shutdown import Lifecycle
 
 BAD, SHED, FAULT = 400, 429, 500  # refusals under overload are too many to log each, and are no errors of anybody
 MAX_REQUEST_ID_LENGTH = 128

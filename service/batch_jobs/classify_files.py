@@ -8,13 +8,13 @@ from pathlib import Path
 from service.batch_jobs.decode_worker import Unreadable
 from service.classification.classifier import Classifier
 from service.classification.top_k import Prediction, top_k
-from service.cores import usable_cores
 from service.errors import ConvoyError, UnknownVersion
+from service.hardware import usable_cores
 from service.imaging.decode_pool import Decoders
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, ModelSpec, Specific
+from service.model_store.mirror import local_models
 from service.model_store.repository import Repository
-from service.model_store.source import local_models
 from service.observability.metrics import Metrics
 from service.settings import Settings
 

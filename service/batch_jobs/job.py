@@ -19,12 +19,12 @@ from service.batch_jobs.records import FolderLabels, Record, records_of
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_format
-from service.cores import usable_cores
 from service.errors import GO_ON, CannotStart, Interrupted, ModelFailed, OutputTaken, UnknownModel, UnknownVersion
+from service.hardware import usable_cores
 from service.loaded_models.loaded_version import load, select_variant
 from service.model_store.desired_state import ModelSpec
+from service.model_store.mirror import local_models
 from service.model_store.repository import Repository, VersionFolder
-from service.model_store.source import local_models
 from service.observability.metrics import Metrics
 from service.settings import Settings
 

@@ -9,10 +9,10 @@ from service.cli.options import model_names, setting_flags
 from service.errors import BrokenVersion, UnknownModel, UnknownVersion
 from service.model_store.desired_state import StateFile
 from service.model_store.manifest import Manifest, Variant
+from service.model_store.mirror import local_models
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
 from service.model_store.rollback import prune, roll_back, undo
-from service.model_store.source import local_models
 from service.settings import Settings
 
 COMMANDS = ("list", "show", "verify", "rollback", "prune")

@@ -12,8 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cores import usable_cores
-from service.hardware import cpu_flags, has_nvidia_gpu
+from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 from service.inference.batcher import Batcher
 from service.inference.feature_maps import Features
 from service.inference.providers import CPU_PROVIDER, USUAL_BATCH, Placement, batch_buckets, choose_variant, place

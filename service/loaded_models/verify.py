@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service.cores import usable_cores
 from service.errors import BrokenVersion, ModelFailed
+from service.hardware import usable_cores
 from service.inference.session import FeatureSession, Session
 from service.model_store.golden_samples import TOLERANCES, Samples, read_samples
 from service.model_store.manifest import Variant

@@ -3,7 +3,6 @@
 Knows neither onnxruntime nor Keras. Everything that the service must know about a network stands here.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import BrokenVersion
+from service.model_store.checksums import safe_path
 
 FILE_NAME = "manifest.json"
 IMAGE = "image"
@@ -194,35 +194,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise BrokenVersion(f"{path} is not a valid manifest: {where}: {first['msg']}.") from error
 
 
-def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
-    """The path of an ordinary file of the folder.
-
-    Raises BrokenVersion for one that is missing, larger than allowed, no ordinary file (a pipe or device could be read
-    without end), or a link that leaves the folder (somebody else's file would pass for the version's).
-    """
-    path = folder / name
-    try:
-        real, home = path.resolve(strict=True), folder.resolve(strict=True)
-        size = real.stat().st_size
-    except (OSError, RuntimeError) as error:  # the latter for links in a circle, before Python 3.13
-        raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    if not real.is_relative_to(home):
-        raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
-    if not real.is_file():
-        raise BrokenVersion(f"{path} is no ordinary file.")
-    if size > limit_bytes:
-        raise BrokenVersion(f"{path} has {size} bytes, more than the {limit_bytes} that are allowed.")
-    return path
-
-
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `folder/manifest.json`, whole or not at all: a version in service may get one more graph."""
     text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
     part = folder / f".{FILE_NAME}.part"
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(folder / FILE_NAME)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ValidationError
 from service.errors import BrokenVersion, ConvoyError
 from service.model_store import manifest
 from service.model_store.download import FILE_NAME, Listed, fetch_version, is_fetched
-from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, is_url, open_bucket
 from service.model_store.repository import MODEL_NAME, VERSION, Repository
 from service.observability import logs
+from service.settings import Settings
 
 
 class CannotMirror(ConvoyError):
@@ -203,6 +204,19 @@ class BucketMirror:
             logs.event(logging.ERROR, "models cannot be fetched", url=url, reason=reason, hint=hint)
         self.error = error.message
         return error
+
+
+def open_mirror(settings: Settings) -> BucketMirror | None:
+    """The mirror of the bucket that CONVOY_MODELS names; None where it names a folder. Raises CannotOpenBucket."""
+    if not is_url(settings.models):
+        return None
+    return BucketMirror(open_bucket(settings.models), settings.bucket_cache or default_cache_root())
+
+
+def local_models(settings: Settings) -> Path:
+    """The folder to read models from, a bucket's fetched first. Raises CannotOpenBucket or BucketUnreachable."""
+    mirror = open_mirror(settings)
+    return Path(settings.models) if mirror is None else mirror.sync()
 
 
 def default_cache_root() -> Path:

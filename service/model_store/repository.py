@@ -5,16 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import BrokenVersion, UnknownModel
-from service.model_store.manifest import (
-    GRAPH_LIMIT_BYTES,
-    TEXT_LIMIT_BYTES,
-    File,
-    Manifest,
-    Variant,
-    read_manifest,
-    safe_path,
-    sha256_of,
-)
+from service.model_store.checksums import checked_path
+from service.model_store.manifest import GRAPH_LIMIT_BYTES, TEXT_LIMIT_BYTES, File, Manifest, Variant, read_manifest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Stamp = tuple[tuple[str, int, int], ...]
@@ -34,16 +26,19 @@ class VersionFolder:
 
     def graph(self, variant: Variant) -> Path:
         """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
-        return _checked(self.path, variant, GRAPH_LIMIT_BYTES)
+        return self._checked(variant, GRAPH_LIMIT_BYTES)
 
     def samples(self) -> Path | None:
         """The path of the stored samples, None where the version has none. Raises BrokenVersion as above."""
-        return None if self.manifest.samples is None else _checked(self.path, self.manifest.samples, TEXT_LIMIT_BYTES)
+        return None if self.manifest.samples is None else self._checked(self.manifest.samples, TEXT_LIMIT_BYTES)
 
     def extra_graph(self, name: str) -> Path | None:
         """The path of an extra graph, None where the version has none of that name. Raises BrokenVersion as above."""
         extra = self.manifest.extra_graphs.get(name)
-        return None if extra is None else _checked(self.path, extra, GRAPH_LIMIT_BYTES)
+        return None if extra is None else self._checked(extra, GRAPH_LIMIT_BYTES)
+
+    def _checked(self, file: File, limit_bytes: int) -> Path:
+        return checked_path(self.path, file.file, file.sha256, limit_bytes)
 
 
 class Repository:
@@ -105,7 +100,9 @@ class Repository:
             raise UnknownModel(f"'{model}' cannot be a model's name.")
         path = self.root / model / str(version)
         manifest = read_manifest(path)
-        labels = _read_labels(_checked(path, manifest.labels, TEXT_LIMIT_BYTES), manifest.classes)
+        labels = _read_labels(
+            checked_path(path, manifest.labels.file, manifest.labels.sha256, TEXT_LIMIT_BYTES), manifest.classes
+        )
         return VersionFolder(model, version, path, manifest, labels)
 
 
@@ -114,17 +111,6 @@ def _folders(path: Path) -> list[str]:
         return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _checked(folder: Path, file: File, limit_bytes: int) -> Path:
-    path = safe_path(folder, file.file, limit_bytes)
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
-    if found != file.sha256:
-        raise BrokenVersion(f"{path} has sha256 {found}; the manifest says {file.sha256}.")
-    return path
 
 
 def _read_labels(path: Path, classes: int) -> tuple[str, ...]:

@@ -1,13 +1,16 @@
-"""Prometheus histograms of seconds in which a value costs little: it is noted, and counted among many.
+"""Prometheus collectors that are cheaper per observation than those of prometheus_client.
 
-prometheus_client's own takes six times as long a value. With it, and a timer and a callback for each request in the
-queue, a service would answer 3 % fewer small requests.
+A duration is appended to a list and sorted into buckets 1024 at a time; predicted classes are counted in a NumPy
+array. prometheus_client's own histogram takes six times as long per value.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from prometheus_client.core import HistogramMetricFamily
+from numpy.typing import NDArray
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -62,4 +65,42 @@ class DurationsByLabel(Collector):
         for value, series in list(self._series.items()):
             buckets, sum_s = series.buckets()
             family.add_metric([value], buckets, sum_s)
+        yield family
+
+
+class Tally:
+    """Counts the classes of one model's versions with the same labels.
+
+    An array, since a Prometheus counter a class would cost each batch ten times as much.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.counts = np.zeros(classes, np.int64)
+
+    def add(self, probabilities: NDArray[Any]) -> None:
+        """Probabilities (n, classes)."""
+        self.counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self.counts))
+
+
+class Tallies(Collector):
+    """The tallies of all models as the metric `name`; labels that several classes share are counted together."""
+
+    def __init__(self, name: str, about: str) -> None:
+        self._name = name
+        self._about = about
+        self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
+
+    def of(self, model: str, labels: Sequence[str]) -> Tally:
+        """What counts for `model`. It never goes back: a version that is loaded again goes on."""
+        return self._tallies.setdefault((model, tuple(labels)), Tally(len(labels)))
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        sums: Counter[tuple[str, str]] = Counter()
+        for (model, labels), tally in list(self._tallies.items()):
+            for label, count in zip(labels, tally.counts.tolist(), strict=True):
+                if count:
+                    sums[model, label] += count
+        family = CounterMetricFamily(self._name, self._about, labels=["model", "label"])
+        for key, count in sums.items():
+            family.add_metric(key, count)
         yield family

@@ -1,20 +1,19 @@
-"""Every Prometheus metric, named once. Knows what is counted, not who counts."""
+"""Every Prometheus metric of the service, each named once. Does not know who counts."""
 
 from collections.abc import Callable, Sequence
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from service.observability.collectors import Durations, DurationsByLabel
-from service.observability.multiprocess import Families, families_of, metrics_of
-from service.observability.tally import Tallies, Tally
+from service.observability.collectors import Durations, DurationsByLabel, Tallies, Tally
+from service.observability.multiprocess import Counted, Families, families_of, metrics_of
+from service.observability.version_stats import STAGES, Statistics
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
 OTHER = "other"
 
 # What adds up over workers; a start time, for one, does not.
@@ -22,6 +21,10 @@ PROCESS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open
 
 # Of every worker the same: each has loaded what the others have.
 SAME = frozenset({"convoy_loaded_versions"})
+
+OF_A_VERSION = ["model", "version"]
+REQUEST = "request"  # the whole of it, beside its stages
+STAGES_SHOWN = tuple(stage for stage in STAGES if stage not in ("success", "fail"))
 
 
 class _Given(Collector):
@@ -113,3 +116,31 @@ class Metrics:
         durations = DurationsByLabel(name, about, label, SECONDS)
         self.registry.register(durations)
         return durations
+
+
+def version_metrics(counted: Counted) -> list[Metric]:
+    """Counters with the labels `model` and `version`, of the versions that are loaded now."""
+    requests = _counter("convoy_version_requests_total", "Requests to a version, by what became of them.", "outcome")
+    seconds = _counter(
+        "convoy_version_seconds_total", "Seconds of a version's successful requests, in all and by stage.", "stage"
+    )
+    images = _counter("convoy_version_images_total", "Images that a version classified.")
+    batches = _counter("convoy_version_batches_total", "Runs of a version.")
+    for key, statistics in counted.items():
+        names = orjson.loads(key)
+        requests.add_metric([*names, "success"], statistics.success.count)
+        requests.add_metric([*names, "failure"], statistics.fail.count)
+        for stage, total_s in _stages(statistics).items():
+            seconds.add_metric([*names, stage], total_s)
+        images.add_metric(names, statistics.images)
+        batches.add_metric(names, sum(total.count for total in statistics.batches.values()))
+    return [requests, seconds, images, batches]
+
+
+def _stages(statistics: Statistics) -> dict[str, float]:
+    stages = {stage: getattr(statistics, stage).seconds for stage in STAGES_SHOWN}
+    return {REQUEST: statistics.success.seconds, **stages}
+
+
+def _counter(name: str, about: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, about, labels=[*OF_A_VERSION, *labels])

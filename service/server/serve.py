@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from service.api.auth.api_keys import Keyring
 from service.errors import ConvoyError
-from service.model_store.source import open_mirror
+from service.model_store.mirror import open_mirror
 from service.observability import logs
 from service.settings import Settings, misspelt
 from service.workers.supervisor import Supervisor

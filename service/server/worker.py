@@ -24,8 +24,7 @@ from service.observability import logs
 from service.server.acceptor import Acceptor, ConnectionCounts
 from service.server.connection_limits import LimitedProtocol, Limits
 from service.settings import Settings, split
-from service.workers.listen_filter import drop_new_connections
-from service.workers.shutdown_state import Lifecycle
+from service.workers.shutdown import Lifecycle, drop_new_connections
 from service.workers.worker_status import WorkerStatusStore
 
 # A client that was just answered may have its next request on the wire: its connection is not closed under it, for as

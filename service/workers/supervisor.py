@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from service.observability import logs
-from service.workers.listen_filter import drop_new_connections
+from service.workers.shutdown import drop_new_connections
 from service.workers.worker_status import WorkerStatusStore
 
 # A worker that dies sooner than this after its start is replaced only after a pause, doubled each time.

@@ -8,9 +8,8 @@ from service.loaded_models.registry import IndexEntry, Registry
 from service.model_store.desired_state import StateFile
 from service.model_store.mirror import BucketMirror
 from service.model_store.repository import Repository
-from service.observability.metrics import Metrics
+from service.observability.metrics import Metrics, version_metrics
 from service.observability.multiprocess import Counted, families_of, key_of
-from service.observability.version_metrics import version_metrics
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
 ASK_EVERY_S = 0.02

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.settings import Settings
 from tests.bench import alone, beside, overload, paired, photographs, report
 from tests.bench.convoy import has_workers

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from tests.bench import convoy, machine, raw, stages
 from tests.bench.bodies import Bodies, Sizes
 from tests.bench.generators import Fired, constant_rate, need, wrk

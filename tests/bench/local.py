@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cores import usable_cores
 from service.errors import BrokenVersion
+from service.hardware import usable_cores
 from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from service.inference.session import Session

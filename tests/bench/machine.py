@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from tests.bench.convoy import PYTHON, ROOT
 
 LIBRARIES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "starlette", "orjson", "pillow")

@@ -25,7 +25,7 @@ from service.batch_jobs.decode_worker import DecodeSpec
 from service.batch_jobs.find_images import ImageFile, find_images
 from service.batch_jobs.job import Job, fastest_batch, run
 from service.batch_jobs.sharding import WHOLE
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.loaded_models.loaded_version import load
 from service.model_store.desired_state import ModelSpec
 from service.model_store.repository import Repository, VersionFolder

@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 import onnx
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.model_store.manifest import Preprocessing
 from tests.bench import convoy, machine
 from tests.bench.bodies import Bodies, Sizes

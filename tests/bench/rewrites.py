@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from tests.bench.report import replace_section
 
 REPORT = Path(__file__).with_name("README.md")

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import onnxruntime
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from tests.bench.machine import cpu_model
 from tests.gpu import gpu, sessions
 from tests.gpu.plan import Plan

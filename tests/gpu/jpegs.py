@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.model_store.manifest import Manifest
 from tests.bench.bodies import Body
 from tests.bench.errors import CannotMeasure

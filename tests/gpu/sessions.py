@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.inference.providers import CPU_PROVIDER, unusable
 from service.inference.session import _options, _preload_cuda, _why_unusable
 from service.model_store.manifest import IMAGE, PROBABILITIES

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     File,
     Input,
@@ -13,7 +14,6 @@ from service.model_store.manifest import (
     Provenance,
     Variant,
     read_manifest,
-    sha256_of,
     write_manifest,
 )
 from service.model_store.repository import Repository

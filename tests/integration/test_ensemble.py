@@ -10,7 +10,8 @@ from onnx import version_converter
 
 from service.inference.session import Session
 from service.loaded_models.verify import verify
-from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, sha256_of, write_manifest
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository
 from tests.folders import COLOURS, fill
 from tests.versions import write_version

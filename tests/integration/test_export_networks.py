@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from service.inference.session import Session

@@ -10,7 +10,8 @@ from PIL import Image
 
 from service.inference.session import Session
 from service.loaded_models.verify import verify
-from service.model_store.manifest import Manifest, Speed, read_manifest, sha256_of, write_manifest
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import Manifest, Speed, read_manifest, write_manifest
 from service.model_store.repository import Repository
 from tests.foreign import SIDE, foreign_graph
 from tests.graphs import slow_graph

@@ -9,7 +9,8 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 
-from service.model_store.manifest import ExtraGraph, read_manifest, sha256_of, write_manifest
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import ExtraGraph, read_manifest, write_manifest
 from tests.graphs import endless_graph
 from tests.images import encode, image_bytes
 from tests.running import RunningService

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.model_store.manifest import File, read_manifest, sha256_of, write_manifest
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import File, read_manifest, write_manifest
 from tests.load.digits import SIDE_PX, draw_digit
 from tests.versions import linear_graph, write_version
 

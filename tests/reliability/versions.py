@@ -8,7 +8,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from service.model_store.manifest import PROBABILITIES, read_manifest, sha256_of, write_manifest
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import PROBABILITIES, read_manifest, write_manifest
 
 
 def turned(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:

@@ -13,16 +13,17 @@ ROOT = Path(__file__).parents[2]
 SHARED = {
     f"service.{name}"
     for name in (
-        *(
-            "command_group",
-            "cores",
-            "errors",
-            "hardware",
-            "imaging.decode",
-            "imaging.preprocess",
-            "inference.providers",
-        ),
-        *("inference.session", "model_store.golden_samples", "model_store.manifest", "model_store.repository"),
+        "command_group",
+        "errors",
+        "hardware",
+        "imaging.decode",
+        "imaging.preprocess",
+        "inference.providers",
+        "inference.session",
+        "model_store.checksums",
+        "model_store.golden_samples",
+        "model_store.manifest",
+        "model_store.repository",
     )
 }
 
@@ -55,8 +56,6 @@ LIBRARIES = {
         "service.observability.collectors",
         "service.observability.metrics",
         "service.observability.multiprocess",
-        "service.observability.tally",
-        "service.observability.version_metrics",
     },
     "pyspng": {"service.imaging.fast_png"},
     "opentelemetry": {"service.observability.tracing"},

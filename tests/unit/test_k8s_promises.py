@@ -12,10 +12,9 @@ from click.testing import CliRunner
 from service.app import create_app
 from service.cli import cli as convoy
 from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
-from service.observability.metrics import Metrics
-from service.observability.version_metrics import version_metrics
+from service.observability.metrics import Metrics, version_metrics
 from service.settings import PREFIX, Settings
 from service.workers.supervisor import LAST_WORDS_S
 from service.workers.worker_status import WorkerStatusStore

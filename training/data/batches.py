@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cores import usable_cores
+from service.hardware import usable_cores
 from training.data.augment import augment, mix_up, random_boxes
 from training.data.datasets.base import Dataset, Split
 from training.data.device_augment import DeviceDataset

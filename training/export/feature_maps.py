@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion
 from service.inference.session import FeatureSession
+from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     FEATURES,
     FILTERS,
@@ -18,7 +19,6 @@ from service.model_store.manifest import (
     Input,
     Manifest,
     read_manifest,
-    sha256_of,
     write_manifest,
 )
 from training.errors import TrainingError

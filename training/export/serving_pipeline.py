@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cores import usable_cores
 from service.errors import ModelFailed
+from service.hardware import usable_cores
 from service.inference.session import Session
 from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.base import Split

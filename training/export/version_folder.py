@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from service.model_store import golden_samples
+from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     ExtraGraph,
     File,
@@ -21,7 +22,6 @@ from service.model_store.manifest import (
     Provenance,
     SplitSpec,
     Variant,
-    sha256_of,
     write_manifest,
 )
 from training import keras_setup

@@ -9,7 +9,8 @@ from service.api.openapi.error_responses import Json, described
 from service.api.schemas import ErrorReply
 from service.errors import BrokenVersion, NotReady, UnknownDocument, UnknownModel, UnknownVersion
 from service.loaded_models.registry import Registry
-from service.model_store.manifest import TEXT_LIMIT_BYTES, safe_path
+from service.model_store.checksums import safe_path
+from service.model_store.manifest import TEXT_LIMIT_BYTES
 
 TYPES = {
     "card.md": "text/markdown; charset=utf-8",

@@ -31,7 +31,7 @@ from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from service.observability.multiprocess import Counted, key_of
 from service.observability.version_stats import Statistics, Total
-from service.workers.shutdown_state import Lifecycle
+from service.workers.shutdown import Lifecycle
 from service.workers.worker_group import WorkerGroup
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]

@@ -1,10 +1,11 @@
-"""The machine is read off the system's files as they really look, and a missing one is no error."""
+"""The usable cores are those that the container grants; CPU flags and GPUs are read from files as Linux writes them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from service.hardware import cpu_flags, has_nvidia_gpu
+from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 
 X86 = (
     "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx512_vnni\nvmx flags\t: vnmi\n\nprocessor\t: 1\n"
@@ -41,3 +42,82 @@ def test_a_gpu_shows_as_a_device(tmp_path: Path, device: str, visible: str | Non
     (tmp_path / device).touch()
     environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     assert has_nvidia_gpu(tmp_path, environ) is found
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+def v2(folder: Path, content: str) -> Path:
+    (folder / "cpu.max").write_text(content)
+    return folder
+
+
+def v1(folder: Path, quota: str, period: str) -> Path:
+    (folder / "cpu").mkdir()
+    (folder / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+    (folder / "cpu" / "cpu.cfs_period_us").write_text(period)
+    return folder
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 1),
+        ("299999 100000\n", 2),
+        ("10000 100000\n", 1),
+        ("50000 25000\n", 2),
+        ("6400000 100000\n", 8),
+        ("max 100000\n", 8),
+    ],
+)
+def test_quota_of_cgroup_v2(tmp_path: Path, content: str, cores: int) -> None:
+    assert usable_cores(v2(tmp_path, content)) == cores
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("quota", "period", "cores"),
+    [("400000\n", "100000\n", 4), ("350000\n", "100000\n", 3), ("1000\n", "100000\n", 1), ("-1\n", "100000\n", 8)],
+)
+def test_quota_of_cgroup_v1(tmp_path: Path, quota: str, period: str, cores: int) -> None:
+    assert usable_cores(v1(tmp_path, quota, period)) == cores
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize("content", ["", "\n", "max", "lots 100000", "200000 0", "200000 100000 7", "\0"])
+def test_a_damaged_file_limits_nothing(tmp_path: Path, content: str) -> None:
+    assert usable_cores(v2(tmp_path, content)) == 8
+    assert usable_cores(v1(tmp_path, content, "100000")) == 8
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_no_cgroup_limits_nothing(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity masks here")
+def test_the_affinity_mask_limits(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores(tmp_path) == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usable_cores(tmp_path) == len(before)
+
+
+@pytest.mark.parametrize("count", [3, None])
+def test_without_affinity_masks_the_hosts_cores_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int | None
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert usable_cores(tmp_path) == (count or 1)
+
+
+def test_this_machine_has_a_core() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cores import usable_cores
 from service.errors import ConvoyError
+from service.hardware import usable_cores
 from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from training.data.datasets.base import Dataset

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from service.cores import usable_cores
 from service.errors import ConvoyError
-from service.hardware import cpu_flags, has_nvidia_gpu
+from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, place
 from service.inference.session import available_providers
+from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     FILE_NAME,
     File,
@@ -24,7 +24,6 @@ from service.model_store.manifest import (
     Speed,
     Variant,
     read_manifest,
-    sha256_of,
     write_manifest,
 )
 from service.model_store.repository import Repository, VersionFolder

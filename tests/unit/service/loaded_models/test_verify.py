@@ -7,8 +7,9 @@ import pytest
 
 from service.inference.session import Session
 from service.loaded_models.verify import Finding, verify
+from service.model_store.checksums import sha256_of
 from service.model_store.golden_samples import Samples
-from service.model_store.manifest import ExtraGraph, File, read_manifest, sha256_of, write_manifest
+from service.model_store.manifest import ExtraGraph, File, read_manifest, write_manifest
 from service.model_store.repository import Repository
 from tests.versions import write_version
 

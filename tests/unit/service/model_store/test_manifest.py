@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import BrokenVersion
-from service.model_store.manifest import FILE_NAME, Manifest, read_manifest, sha256_of, write_manifest
+from service.model_store.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 
 SHA256 = "0" * 64
 FULL: dict[str, Any] = {
@@ -206,9 +206,3 @@ def test_a_manifest_never_changes() -> None:
     manifest = Manifest.model_validate(FULL)
     with pytest.raises(ValidationError, match="frozen"):
         manifest.classes = 11  # type: ignore[misc]
-
-
-def test_sha256_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1
-    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

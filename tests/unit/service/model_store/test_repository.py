@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from service.errors import BrokenVersion, UnknownModel
+from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     GRAPH_LIMIT_BYTES,
     MANIFEST_LIMIT_BYTES,
     TEXT_LIMIT_BYTES,
     File,
     read_manifest,
-    sha256_of,
     write_manifest,
 )
 from service.model_store.repository import Repository

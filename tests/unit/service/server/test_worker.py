@@ -13,7 +13,7 @@ from service.server.acceptor import ABSENT, ConnectionCounts
 from service.server.connection_limits import LimitedProtocol, Limits
 from service.server.worker import Server
 from service.settings import Settings
-from service.workers.shutdown_state import Lifecycle
+from service.workers.shutdown import Lifecycle
 
 
 class LoadsNothing:

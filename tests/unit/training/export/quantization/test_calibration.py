@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, sha256_of, write_manifest
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository, VersionFolder
 from tests.folders import COLOURS, fill
 from tests.versions import write_version

@@ -1,0 +1,50 @@
+"""Checks of a version's files before anything reads them: location, size and SHA-256.
+
+Knows files and checksums only, not the manifest that names them.
+"""
+
+import hashlib
+from pathlib import Path
+
+from service.errors import BrokenVersion
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checked_path(folder: Path, name: str, sha256: str, limit_bytes: int) -> Path:
+    """The path of a file of the folder. Raises BrokenVersion where its bytes do not have that checksum.
+
+    Raises it for unsafe paths, too: see `safe_path`.
+    """
+    path = safe_path(folder, name, limit_bytes)
+    try:
+        actual = sha256_of(path)
+    except OSError as error:
+        raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
+    if actual != sha256:
+        raise BrokenVersion(f"{path} has sha256 {actual}; the manifest says {sha256}.")
+    return path
+
+
+def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
+    """The path of an ordinary file of the folder.
+
+    Raises BrokenVersion for one that is missing, larger than allowed, no ordinary file (a pipe or device could be read
+    without end), or a link that leaves the folder (somebody else's file would pass for the version's).
+    """
+    path = folder / name
+    try:
+        real, home = path.resolve(strict=True), folder.resolve(strict=True)
+        size = real.stat().st_size
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle, before Python 3.13
+        raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not real.is_relative_to(home):
+        raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
+    if not real.is_file():
+        raise BrokenVersion(f"{path} is no ordinary file.")
+    if size > limit_bytes:
+        raise BrokenVersion(f"{path} has {size} bytes, more than the {limit_bytes} that are allowed.")
+    return path
