@@ -152,11 +152,11 @@ def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
         ([], "The members were trained on a folder of images: name it with --data, or give --images FOLDER"),
-        (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-bad:\n  red/note.txt: "),
+        (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-unreadable:\n  red/note.txt: "),
     ):
         code, output = run(*PETS, *words)
         assert (code, message in output) == (2, True), output
-    code, output = run(*PETS, "--data", "photos", "--skip-bad")
+    code, output = run(*PETS, "--data", "photos", "--skip-unreadable")
     assert (code, "over 12 images" in output) == (0, True), output
 
 

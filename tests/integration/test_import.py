@@ -222,7 +222,7 @@ def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, user: P
     for wrong in (["--scale", "1/255", "--mean", "0"], ["--channels", "bgr"]):
         code, output = run(*words, "--check", data_dir / "photos", *wrong)
         assert code == 2
-        assert "and 42.5% with --scale 1/127.5 --mean 1: nothing was published. Say that, or --anyway." in output
+        assert "and 42.5% with --scale 1/127.5 --mean 1: nothing was published. Say that, or --force." in output
     assert not Path("models").exists()
 
 
@@ -239,7 +239,7 @@ def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(user
     code, output = run(*words)
     assert (code, "accuracy 0.0%, among the first 5 100.0%, over 20 images" in output) == (2, True)
     assert "no more than chance: are the labels in its order" in output
-    assert run(*words, "--anyway", "--dry-run")[0] == 0
+    assert run(*words, "--force", "--dry-run")[0] == 0
     assert not Path("models/bad").exists()
-    assert run(*words, "--anyway")[0] == 0
+    assert run(*words, "--force")[0] == 0
     assert Repository(Path("models")).open("bad", 1).manifest.metrics == {"check_accuracy": 0, "check_images": 20}

@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill(root / "photos", "red", "green", "blue", count=30)
     (root / "photos" / "red" / "note.txt").write_text("not an image")
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
-    lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-bad", *TINY).splitlines()
+    lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-unreadable", *TINY).splitlines()
     assert lines[1] == "images left out because they cannot be read: 1, named in run.json"
     assert "waiting for data" in lines[2]
     return root
@@ -100,7 +100,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
     recipe = with_settings(find_recipe("mlp"), dict(word.split("=", 1) for word in CROPPED[3::2]) | {"epochs": "3"})
     runs = []
     for workers in (0, 2):
-        place = DataOptions(folder=root / "photos", skip_bad=True, workers=workers)
+        place = DataOptions(folder=root / "photos", skip_unreadable=True, workers=workers)
         runs.append(trainer.train(recipe, tmp_path, lambda line: None, place, "mixed"))
 
     def stop(line: str) -> None:
@@ -108,7 +108,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(recipe, tmp_path, stop, DataOptions(folder=root / "photos", skip_bad=True), "mixed")
+        trainer.train(recipe, tmp_path, stop, DataOptions(folder=root / "photos", skip_unreadable=True), "mixed")
     runs.append(trainer.resume(latest_unfinished(tmp_path, "mixed"), lambda line: None))
     first, *others = [keras.models.load_model(run.model_path).get_weights() for run in runs]
     for other in others:
@@ -122,12 +122,18 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
     [
         (["run", "mlp", "--data", "missing"], "missing is no folder; expected is one folder of images for each"),
         (["run", "mlp", "--data", "empty"], "empty has none of at least 2 folders of images"),
-        (["run", "mlp", "--data", "photos"], "Images that cannot be read: 1. Mend them, or add --skip-bad:\n  red/n"),
+        (
+            ["run", "mlp", "--data", "photos"],
+            "Images that cannot be read: 1. Mend them, or add --skip-unreadable:\n  red/n",
+        ),
         (["run", "mlp"], "needs a folder of images: name it with --data"),
         (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),
-        (["run", "lenet5", "--data", "photos", "--skip-bad", "--set", "side_px=8"], "needs images of at least"),
-        (["run", "mlp", "--data", "photos", "--skip-bad", "--set", "validation=80"], "leaves nothing of folder's 76"),
-        (["run", "mlp", "--data", "photos", "--skip-bad", "--name", "a/b"], "'a/b' can't be the name of a run"),
+        (["run", "lenet5", "--data", "photos", "--skip-unreadable", "--set", "side_px=8"], "needs images of at least"),
+        (
+            ["run", "mlp", "--data", "photos", "--skip-unreadable", "--set", "validation=80"],
+            "leaves nothing of folder's 76",
+        ),
+        (["run", "mlp", "--data", "photos", "--skip-unreadable", "--name", "a/b"], "'a/b' can't be the name of a run"),
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded by itself"),
     ],
 )

@@ -162,11 +162,11 @@ def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest
     words = ["quantize", "xo/1", "--data", "photos", "--even-if-slower", "--calibrate-on", "2000"]
     refused = CliRunner().invoke(main, words)
     assert refused.exit_code == 2
-    assert "cannot be read: 10. Mend them, or add --skip-bad:\n" in refused.output
+    assert "cannot be read: 10. Mend them, or add --skip-unreadable:\n" in refused.output
     assert all(f"  O/{i}.png: " in refused.output for i in range(10))
-    done = CliRunner().invoke(main, [*words, "--skip-bad"])
+    done = CliRunner().invoke(main, [*words, "--skip-unreadable"])
     assert done.exit_code == 0, done.output
-    assert "--even-if-slower --data FOLDER --skip-bad`" in (tmp_path / "xo/2/card.md").read_text()
+    assert "--even-if-slower --data FOLDER --skip-unreadable`" in (tmp_path / "xo/2/card.md").read_text()
 
 
 def speed(*ratios: float) -> Speed:

@@ -1,4 +1,4 @@
-"""Retraining: publishes what is no worse, keeps what is better, and goes on where it was killed; and `run --go-on`."""
+"""Retraining publishes what is no worse, keeps what is better, resumes after a kill; and `run --auto-resume`."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
 
 
 def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> None:
-    command = ("run", "xo", "--limit", "300", "--epochs", "2", "--go-on")
+    command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
     assert convoy_train(tmp_path, *command).exit_code == 0
     (run,) = (tmp_path / "runs/xo").iterdir()
     (run / "metrics.json").unlink()  # as if it had been killed before it was done
@@ -70,7 +70,7 @@ def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> N
 def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     tmp_path: Path, other: tuple[str, str], expected: tuple[int, float, str | None]
 ) -> None:
-    command = ("run", "xo", "--limit", "300", "--epochs", "2", "--go-on")
+    command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
     killed = start_run(tmp_path / "runs", with_settings(XO, {"limit": "300", "epochs": "2"}), OFFICIAL)
     done = convoy_train(tmp_path, *command, *other)
     assert done.exit_code == 0, done.output

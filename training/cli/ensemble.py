@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_UNREADABLE, example, import_keras
 
 
 @click.command(
@@ -18,7 +18,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_BAD, e
 @MODELS_DIR
 @click.option("--dataset", help="Instead of the data set that the members name.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @DATA_DIR
 @click.option(
     "--images",
@@ -31,7 +31,7 @@ def ensemble(
     models_dir: Path,
     dataset: str | None,
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     data_dir: Path | None,
     images: Path | None,
 ) -> None:
@@ -44,5 +44,5 @@ def ensemble(
     from training.data.load_dataset import DataOptions
     from training.export import ensemble
 
-    tried = ensemble.Tried(dataset, DataOptions(data_dir, data, skip_bad=skip_bad), images)
+    tried = ensemble.Tried(dataset, DataOptions(data_dir, data, skip_unreadable=skip_unreadable), images)
     click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))

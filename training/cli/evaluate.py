@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, example, import_keras
 
 
 @click.command(
@@ -17,7 +17,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, impo
 @click.argument("source", metavar="VERSION_FOLDER|RUN", type=FOLDER)
 @click.option("--dataset", help="Instead of the data set that the version or the run names.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @DATA_DIR
 @click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
 @click.option(
@@ -27,7 +27,7 @@ def evaluate(
     source: Path,
     dataset: str | None,
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     data_dir: Path | None,
     precision: str,
     noise: float,
@@ -41,6 +41,6 @@ def evaluate(
     from training.analysis import evaluate
     from training.data.load_dataset import DataOptions
 
-    data_options = DataOptions(data_dir, data, skip_bad=skip_bad)
+    data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
     for line in evaluate.report(source, dataset, data_options, precision, noise):
         click.echo(line)

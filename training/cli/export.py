@@ -14,7 +14,7 @@ from training.cli.options import (
     FRACTIONS,
     MODELS_DIR,
     PATH,
-    SKIP_BAD,
+    SKIP_UNREADABLE,
     example,
     import_keras,
 )
@@ -41,7 +41,7 @@ from training.errors import TrainingError
 @click.option("--dataset", help="Check and measure a .keras file on this data set.")
 @click.option("--images", type=FOLDER, help="Check on the images in a folder.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @DATA_DIR
 @click.option("--data-note", help="What to know of these data files; default: what the run was told.")
 @click.option("--logits", "outputs", flag_value="logits", help="The network gives logits: add a softmax.")
@@ -65,7 +65,7 @@ def export(
     weights: Path | None,
     dataset: str | None,
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     data_dir: Path | None,
     data_note: str | None,
     **choices: Any,
@@ -92,5 +92,5 @@ def export(
         choices |= {"labels": None, "outputs": "probabilities"}
         click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))
         return
-    opened = sources.open_source(source, dataset, DataOptions(data_dir, data, data_note, skip_bad))
+    opened = sources.open_source(source, dataset, DataOptions(data_dir, data, data_note, skip_unreadable))
     click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))

@@ -36,13 +36,12 @@ from training.cli.options import FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, 
 @click.option("--output", help="Which output gives the classes, where there are several.")
 @click.option("--drop-first-class", "drop_first", is_flag=True, help="The first class is the background.")
 @click.option(
-    "--warm-up-images",
-    "images",
+    "--images",
     type=FOLDER,
     help="On these the new graph must agree with the file. Default: those of --check, else generated ones.",
 )
 @click.option("--check", type=FOLDER, help="Judge by these images, whose folder or name is their class.")
-@click.option("--anyway", is_flag=True, help="Publish although --check speaks against it.")
+@click.option("--force", is_flag=True, help="Publish although --check speaks against it.")
 @click.option("--dry-run", is_flag=True, help="Do all but publish.")
 def import_network(
     file: Path,
@@ -52,7 +51,7 @@ def import_network(
     outputs: str | None,
     images: Path | None,
     check: Path | None,
-    anyway: bool,
+    force: bool,
     dry_run: bool,
     **said: Any,
 ) -> None:
@@ -66,7 +65,7 @@ def import_network(
     from training.onnx_import import importer
 
     choices = importer.ImportOptions(bgr=channels == "bgr", outputs=outputs or "detect", **said)
-    trial = importer.CheckOptions(check, images, anyway)
+    trial = importer.CheckOptions(check, images, force)
     if dry_run:
         importer.try_network(file, name, choices, trial, click.echo)
     else:

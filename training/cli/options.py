@@ -48,7 +48,9 @@ DATA = click.option(
     type=FOLDER,
     help="Your own images: a folder with a folder of images for each class, or train/ and val/ with such in each.",
 )
-SKIP_BAD = click.option("--skip-bad", is_flag=True, help="Leave out images of --data that cannot be read.")
+SKIP_UNREADABLE = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images of --data that cannot be read."
+)
 EPOCHS = click.option("--epochs", type=int, help="Instead of the recipe's.")
 SEED = click.option("--seed", type=int, help="Instead of the recipe's.")
 LIMIT = click.option("--limit", type=int, help="At most so many images of each split, for trying things out.")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, example, import_keras
 
 
 @click.command(
@@ -18,7 +18,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_BAD, example, impo
 @click.option("--fp16", is_flag=True, help="For GPUs.")
 @click.option("--dataset", help="Instead of the data set that the version names.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @DATA_DIR
 @click.option("--calibrate-on", "count", type=click.IntRange(1), default=512, show_default=True, help="Images.")
 @click.option(
@@ -36,7 +36,7 @@ def quantize(
     fp16: bool,
     dataset: str | None,
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     data_dir: Path | None,
     count: int,
     method: str,
@@ -60,6 +60,6 @@ def quantize(
         reduce_range=reduce_range,
         even_if_slower=even_if_slower,
         dataset=dataset,
-        data_options=DataOptions(data_dir, data, skip_bad=skip_bad),
+        data_options=DataOptions(data_dir, data, skip_unreadable=skip_unreadable),
     )
     click.echo(quantize.quantize(version, asked, click.echo))

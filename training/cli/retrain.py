@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_UNREADABLE, example, import_keras
 from training.errors import AccuracyRegression
 
 WORSE = 3
@@ -31,7 +31,7 @@ WORSE = 3
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
 @click.option("--seed", type=int, help="Instead of the recipe's.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @DATA_DIR
 @MODELS_DIR
 @RUNS_DIR
@@ -42,7 +42,7 @@ def retrain(
     epochs: int | None,
     seed: int | None,
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     data_dir: Path | None,
     models_dir: Path,
     runs_dir: Path,
@@ -63,7 +63,7 @@ def retrain(
     from training.data.load_dataset import DataOptions
     from training.export import retrain
 
-    data_options = DataOptions(data_dir, data, skip_bad=skip_bad)
+    data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
     try:
         click.echo(retrain.retrain(chosen, name, models_dir, runs_dir, data_options, max_drop, click.echo))
     except AccuracyRegression as error:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, PATH, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
+from training.cli.options import (
+    DATA,
+    DATA_DIR,
+    EPOCHS,
+    LIMIT,
+    PATH,
+    RUNS_DIR,
+    SEED,
+    SKIP_UNREADABLE,
+    example,
+    import_keras,
+)
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -41,7 +52,7 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @LIMIT
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -70,7 +81,9 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
     "--resume", is_flag=False, flag_value=LATEST, metavar="[RUN]", help="Go on with this run, or the recipe's last."
 )
 @click.option(
-    "--go-on", is_flag=True, help="Resume this command's last run if it was interrupted, else start one: for jobs."
+    "--auto-resume",
+    is_flag=True,
+    help="Resume this command's last run if it was interrupted, else start one: for jobs.",
 )
 def run(
     recipe: str | None,
@@ -79,7 +92,7 @@ def run(
     limit: int | None,
     settings: tuple[str, ...],
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     workers: int | None,
     application: str | None,
     weights: Path | None,
@@ -90,7 +103,7 @@ def run(
     tensorboard: bool,
     together: bool,
     resume: str | None,
-    go_on: bool,
+    auto_resume: bool,
 ) -> None:
     """Train RECIPE (see `convoy-train list`) and write a run folder.
 
@@ -103,10 +116,10 @@ def run(
         raise click.UsageError("Missing argument 'RECIPE'.")
     recipe = recipe or FINE_TUNE
     changes = changes_of(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
-    if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_bad or weights):
+    if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_unreadable or weights):
         raise TrainingError(
-            "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, --skip-bad, "
-            "--weights."
+            "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, "
+            "--skip-unreadable, --weights."
         )
     chosen = _chosen(recipe, application, changes)
     from training.fit.distributed import data_parallel
@@ -117,7 +130,7 @@ def run(
     from training.fit import trainer
     from training.fit.resume import resume_or_train
 
-    data_options = DataOptions(data_dir, data, data_note, skip_bad, workers)
+    data_options = DataOptions(data_dir, data, data_note, skip_unreadable, workers)
     say = click.echo if context.is_main else lambda line: None
     try:
         with context.fail_together():
@@ -127,7 +140,7 @@ def run(
                 )
                 trainer.resume(interrupted, say, data_options, tensorboard, context)
             else:
-                start = resume_or_train if go_on else trainer.train
+                start = resume_or_train if auto_resume else trainer.train
                 start(chosen, runs_dir, say, data_options, name, weights, tensorboard, context)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_BAD, example, import_keras
+from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_UNREADABLE, example, import_keras
 from training.cli.run import STOPPED, changes_of
 from training.errors import TrainingError
 
@@ -40,7 +40,7 @@ JOB_INDEX = "JOB_COMPLETION_INDEX"
 @LIMIT
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs. Repeatable.")
 @DATA
-@SKIP_BAD
+@SKIP_UNREADABLE
 @click.option("--name", help="Of the runs' folders, before their number; default: RECIPE-sweep.")
 @DATA_DIR
 @click.option("--data-note", help="What to know of these data files; goes into the model cards.")
@@ -55,7 +55,7 @@ def sweep(
     limit: int | None,
     settings: tuple[str, ...],
     data: Path | None,
-    skip_bad: bool,
+    skip_unreadable: bool,
     name: str | None,
     data_dir: Path | None,
     data_note: str | None,
@@ -82,7 +82,7 @@ def sweep(
     from training.data.load_dataset import DataOptions
     from training.fit.resume import resume_or_train
 
-    data_options = DataOptions(data_dir, data, data_note, skip_bad)
+    data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     try:
         for number in chosen:
             click.echo(f"\nrun {number}: {sweep_grid.words(combinations[number])}")

@@ -34,7 +34,7 @@ class DataOptions:
     folder: Path | None = None
     """A folder of images, in place of the recipe's data set."""
     note: str | None = None
-    skip_bad: bool = False
+    skip_unreadable: bool = False
     workers: int | None = None
     """Threads that read and augment; None: one a core. Their number changes no result."""
 
@@ -46,7 +46,7 @@ def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence
     """The recipe's data set, every image that the recipe uses looked at.
 
     `test_files` are a folder's test images where a run has recorded them. Raises TrainingError that lists those which
-    cannot be read; with `data_options.skip_bad` they are left out instead, and stand in `origin`.
+    cannot be read; with `data_options.skip_unreadable` they are left out instead, and stand in `origin`.
     """
     dataset = datasets.load(
         recipe.dataset, data_options.data_dir, data_options.note, data_options.folder, _wanted(recipe, test_files)
@@ -56,8 +56,10 @@ def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence
     train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
     test = dataset.test.unreadable(portions.test)
     bad = [*train.values(), *test.values()]
-    check_readable(bad, data_options.skip_bad)
-    origin = {**dataset.origin, "skip_bad": data_options.skip_bad, "skipped": bad} if dataset.origin else {}
+    check_readable(bad, data_options.skip_unreadable)
+    origin = (
+        {**dataset.origin, "skip_unreadable": data_options.skip_unreadable, "skipped": bad} if dataset.origin else {}
+    )
     left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
     dataset = replace(dataset, origin=origin, workers=data_options.workers, **left_out)
     _check_rest(portion(dataset, recipe), recipe, bad)
@@ -69,7 +71,7 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     data_options = replace(
-        _recorded(run, data_options), skip_bad=origin.get("skip_bad", False), note=recorded["given_note"]
+        _recorded(run, data_options), skip_unreadable=origin.get("skip_unreadable", False), note=recorded["given_note"]
     )
     dataset = for_training(run.recipe(), data_options, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
@@ -86,7 +88,7 @@ def for_measuring(run: Run, data_options: DataOptions) -> Dataset:
     wanted = _wanted(recipe, origin.get("test_files"))
     note = data_options.note or recorded["given_note"]
     dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, wanted)
-    return _readable(dataset, data_options.skip_bad or origin.get("skip_bad", False))
+    return _readable(dataset, data_options.skip_unreadable or origin.get("skip_unreadable", False))
 
 
 def for_network(
@@ -110,7 +112,7 @@ def for_network(
     dataset = datasets.load_to_measure(
         name, data_options.data_dir, data_options.folder, labels, InputSpec(expects, how), drawn
     )
-    return _readable(replace(dataset, note=data_options.note or dataset.note), data_options.skip_bad)
+    return _readable(replace(dataset, note=data_options.note or dataset.note), data_options.skip_unreadable)
 
 
 def form_of(recipe: Recipe) -> InputSpec:
@@ -124,11 +126,11 @@ def form_of(recipe: Recipe) -> InputSpec:
     return InputSpec(size, Preprocessing(resize="shorter", shorter=shorter))
 
 
-def check_readable(bad: Sequence[str], skip_bad: bool) -> None:
+def check_readable(bad: Sequence[str], skip_unreadable: bool) -> None:
     """Raises TrainingError that lists these images, "file: reason" each, unless they are to be skipped."""
-    if bad and not skip_bad:
+    if bad and not skip_unreadable:
         lines = "\n".join(f"  {line}" for line in bad)
-        raise TrainingError(f"Images that cannot be read: {len(bad):,}. Mend them, or add --skip-bad:\n{lines}")
+        raise TrainingError(f"Images that cannot be read: {len(bad):,}. Mend them, or add --skip-unreadable:\n{lines}")
 
 
 def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
@@ -164,8 +166,8 @@ def _recorded(run: Run, data_options: DataOptions) -> DataOptions:
     return replace(data_options, folder=Path(origin["folder"]))
 
 
-def _readable(dataset: Dataset, skip_bad: bool) -> Dataset:
+def _readable(dataset: Dataset, skip_unreadable: bool) -> Dataset:
     """The data set, all of its test images looked at. Raises TrainingError unless damaged ones are to be skipped."""
     bad = dataset.test.unreadable(np.arange(len(dataset.test)))
-    check_readable(list(bad.values()), skip_bad)
+    check_readable(list(bad.values()), skip_unreadable)
     return replace(dataset, test=dataset.test.without(list(bad))) if bad else dataset

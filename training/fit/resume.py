@@ -17,7 +17,7 @@ from training.recipes.base import Recipe
 from training.runs import run_folder
 from training.runs.run_folder import Run
 
-ORIGIN = ("folder", "digest", "skip_bad")
+ORIGIN = ("folder", "digest", "skip_unreadable")
 """Keys of the recorded origin that identify a folder's images."""
 
 
@@ -86,7 +86,11 @@ def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
     if recipe.dataset in datasets.DATASETS:
         return {}
     _, listing = datasets.listing_of(recipe.dataset, data_options.data_dir, data_options.folder)
-    return {"folder": str(listing.folder.resolve()), "digest": listing.digest(), "skip_bad": data_options.skip_bad}
+    return {
+        "folder": str(listing.folder.resolve()),
+        "digest": listing.digest(),
+        "skip_unreadable": data_options.skip_unreadable,
+    }
 
 
 def _recorded_inputs(run: Run) -> dict[str, Any]:

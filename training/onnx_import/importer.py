@@ -64,7 +64,7 @@ class CheckOptions:
 
     check: Path | None = None
     images: Path | None = None
-    anyway: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Check
         checked = _checked(trial.check, foreign, path)
         for line in checked.lines(foreign.classes):
             say(line)
-        if not trial.anyway:
+        if not trial.force:
             reject_if_implausible(checked, foreign.original, contract)
         if checked.known.any():
             metrics = {"check_accuracy": checked.accuracy(checked.answers), "check_images": int(checked.known.sum())}

@@ -77,12 +77,12 @@ def reject_if_implausible(checked: CheckResult, original: ReferenceSession, cont
     if best >= given + max(MARGIN, 2 / count):
         raise TrainingError(
             f"The network knows {given:.1%} of the {count} images so, and {best:.1%} with {flags}: nothing was "
-            "published. Say that, or --anyway."
+            "published. Say that, or --force."
         )
     if given * contract.classes <= 2:
         raise TrainingError(
             f"The network knows {given:.1%} of the {count} images, no more than chance: are the labels in its order, "
-            "and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --anyway does it."
+            "and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --force does it."
         )
 
 

@@ -58,7 +58,7 @@ def images_for(version: VersionFolder, name: str | None, data_options: DataOptio
     """The data set of a version, or the one named, or a folder's images; `count` of them calibrate.
 
     Raises TrainingError where there is none, it has other classes, or too few images, and for those that cannot be
-    read: it lists them, or leaves them out where `data_options.skip_bad`.
+    read: it lists them, or leaves them out where `data_options.skip_unreadable`.
     """
     provenance = version.manifest.provenance
     named = name or (FOLDER if data_options.folder is not None else provenance.dataset)
@@ -77,7 +77,7 @@ def images_for(version: VersionFolder, name: str | None, data_options: DataOptio
         )
     tested_as_published = _is_the_same(dataset, provenance)
     return _readable(
-        Images(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), data_options.skip_bad
+        Images(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), data_options.skip_unreadable
     )
 
 
@@ -120,12 +120,12 @@ def _is_the_same(dataset: Dataset, provenance: Provenance) -> bool:
     return dataset.name != FOLDER if recorded is None else recorded == division_digest(dataset.origin)
 
 
-def _readable(images: Images, skip_bad: bool) -> Images:
+def _readable(images: Images, skip_unreadable: bool) -> Images:
     """The images that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
     dataset = images.dataset
     bad_train = dataset.train.unreadable(np.concatenate([images.held_out, images.calibrating]))
     bad_test = dataset.test.unreadable(np.arange(len(dataset.test)))
-    check_readable([*bad_train.values(), *bad_test.values()], skip_bad)
+    check_readable([*bad_train.values(), *bad_test.values()], skip_unreadable)
     bad = list(bad_train)
     return replace(
         images,

@@ -264,5 +264,7 @@ def _command(source: str, asked: Asked) -> str:
     words += ["--reduce-range"] * asked.reduce_range + ["--even-if-slower"] * asked.even_if_slower
     if asked.dataset is not None:
         words.append(f"--dataset {asked.dataset}")
-    words += ["--data FOLDER"] * (asked.data_options.folder is not None) + ["--skip-bad"] * asked.data_options.skip_bad
+    words += ["--data FOLDER"] * (asked.data_options.folder is not None) + [
+        "--skip-unreadable"
+    ] * asked.data_options.skip_unreadable
     return " ".join(words)

@@ -40,7 +40,7 @@ def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, s
 
 def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
     damage(fill(tmp_path, "red", "blue", count=20))
-    with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-bad") as caught:
+    with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-unreadable") as caught:
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     lines = str(caught.value).splitlines()[1:]
     assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]
@@ -51,7 +51,7 @@ def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
     whole = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     before = portion(whole, RECIPE)
     (tmp_path / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
-    dataset = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_bad=True))
+    dataset = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_unreadable=True))
     assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not an image, or its header is damaged."]
     after = portion(dataset, RECIPE)
     gone = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
@@ -65,7 +65,7 @@ def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
     for path in fill(tmp_path, "red", "blue", count=4).rglob("*.*"):
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="No image is left to train on: 8 cannot be read, such as"):
-        load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_bad=True))
+        load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_unreadable=True))
 
 
 def test_one_image_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
@@ -88,15 +88,15 @@ def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
         load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
 
 
-def record(folder: Path, runs_dir: Path, skip_bad: bool = False):
-    dataset = load_dataset.for_training(RECIPE, DataOptions(folder=folder, skip_bad=skip_bad))
+def record(folder: Path, runs_dir: Path, skip_unreadable: bool = False):
+    dataset = load_dataset.for_training(RECIPE, DataOptions(folder=folder, skip_unreadable=skip_unreadable))
     info = {"dataset": {"given_note": "from my phone", "origin": dict(dataset.origin)}}
     return dataset, start_run(runs_dir, RECIPE, info)
 
 
 def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
     damage(fill(tmp_path / "photos", "red", "blue", count=20))
-    dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_bad=True)
+    dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_unreadable=True)
     again = load_dataset.for_resuming(run, DataOptions())
     assert (again.origin, again.note) == (dataset.origin, "from my phone")
     (tmp_path / "photos").rename(tmp_path / "moved")
@@ -133,7 +133,7 @@ def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     broken.write_bytes(b"")
     with pytest.raises(TrainingError, match="cannot be read: 1"):
         load_dataset.for_measuring(run, DataOptions())
-    assert len(load_dataset.for_measuring(run, DataOptions(skip_bad=True)).test) == len(indices) - 1
+    assert len(load_dataset.for_measuring(run, DataOptions(skip_unreadable=True)).test) == len(indices) - 1
 
 
 def test_nothing_to_measure_on_is_said() -> None:

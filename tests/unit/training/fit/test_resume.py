@@ -52,7 +52,7 @@ def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.Mo
     ours, other = (fill(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other")))
     run = started(tmp_path, OWN, DataOptions(folder=ours))
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=other)) is None
-    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_bad=True)) is None
+    assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_unreadable=True)) is None
     monkeypatch.chdir(tmp_path)
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=Path("ours"), workers=1)) == run
     (ours / "red/000.jpg").unlink()

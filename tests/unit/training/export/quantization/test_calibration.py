@@ -112,10 +112,10 @@ def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     bad = [learnt[whole.held_out[5]], learnt[whole.calibrating[7]], tested[3]]
     for name in bad:
         (photos / name).write_bytes(b"")
-    with pytest.raises(TrainingError, match=r"cannot be read: 3\. Mend them, or add --skip-bad") as caught:
+    with pytest.raises(TrainingError, match=r"cannot be read: 3\. Mend them, or add --skip-unreadable") as caught:
         images_for(version, None, DataOptions(folder=photos), 100)
     assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == bad
-    rest = images_for(version, None, DataOptions(folder=photos, skip_bad=True), 100)
+    rest = images_for(version, None, DataOptions(folder=photos, skip_unreadable=True), 100)
     assert rest.held_out.tolist() == np.delete(whole.held_out, 5).tolist()
     assert rest.calibrating.tolist() == np.delete(whole.calibrating, 7).tolist()
     assert len(rest.dataset.test) == len(tested) - 1
