@@ -86,7 +86,7 @@ class RequestMiddleware:
             parent=header(scope, b"traceparent").decode("latin-1"),
             state=header(scope, b"tracestate").decode("latin-1"),
             span=(started_s, ended_s),
-            stages=context.stages() if context is not None else [],
+            stages=context.timings.stages() if context is not None else [],
             failed=status >= FAULT,
             attributes=_attributes(scope, route, status, context),
         )
@@ -108,7 +108,7 @@ def _unforeseen(error: Exception, fields: dict[str, str]) -> ConvoyError:
 
 def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None:
     context: RequestContext | None = scope.get("journey")
-    fields = scope["convoy"] | (context.fields() if context is not None else {})
+    fields = scope["convoy"] | (context.log_fields() if context is not None else {})
     client = scope["client"][0] if scope["client"] else None
     fields |= {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
     fields["ms"] = round(seconds * 1000, 3)
@@ -132,9 +132,9 @@ def _attributes(scope: Scope, route: str, status: int, context: RequestContext |
     if "error" in scope["convoy"]:
         attributes["error.type"] = scope["convoy"]["error"]
     if context is not None:
-        attributes["convoy.model"] = context.served.model
-        attributes["convoy.version"] = context.served.version
-        attributes["convoy.batch_size"] = context.batch_size
+        attributes["convoy.model"] = context.loaded.model
+        attributes["convoy.version"] = context.loaded.version
+        attributes["convoy.batch_size"] = context.timings.batch_size
     return attributes
 
 

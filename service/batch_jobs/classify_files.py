@@ -58,7 +58,7 @@ async def _each(
         async with turns:
             with classifier.context(model, version) as context:
                 (row,) = await classifier.predict_many(context, [await asyncio.to_thread(_read, file)])
-                return row if isinstance(row, ConvoyError) else top_k(row, context.served.labels, k)
+                return row if isinstance(row, ConvoyError) else top_k(row, context.loaded.labels, k)
 
     return await asyncio.gather(*map(classify, files))
 

@@ -50,13 +50,13 @@ class Classifier:
 
         Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
         """
-        served = self._registry.get(model, version)
+        loaded = self._registry.get(model, version)
         try:
-            served.batcher.check_capacity(count)
+            loaded.batcher.check_capacity(count)
         except Overloaded:
-            self._metrics.refused.labels(served.model).inc()
+            self._metrics.refused.labels(loaded.model).inc()
             raise
-        return served
+        return loaded
 
     def context(self, model: str, version: str | None) -> RequestContext:
         """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
@@ -67,14 +67,14 @@ class Classifier:
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
         """
-        served = context.served
+        loaded = context.loaded
         self._reserve(context, 1)
         try:
             pixels = await self._decode(image, context)
         except BaseException:
-            served.batcher.release(1)
+            loaded.batcher.release(1)
             raise
-        context.decoded()
+        context.timings.mark_decoded()
         row: Probabilities = (await self.answer(context, pixels[np.newaxis]))[0]
         return row
 
@@ -86,18 +86,18 @@ class Classifier:
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
-        served = context.served
+        loaded = context.loaded
         self._reserve(context, len(images))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
             whose, allowance = _fairness_key(context), PixelBudget(LARGEST_A_REQUEST * self._max_pixels)
-            jobs = [self._decoders.run(whose, self._try_all, part, served, allowance) for part in in_parts(images)]
+            jobs = [self._decoders.run(whose, self._try_all, part, loaded, allowance) for part in in_parts(images)]
             parts = await context.within_deadline(asyncio.gather(*jobs))
             decoded = list(itertools.chain.from_iterable(parts))
         finally:
             good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
-            served.batcher.release(len(images) - len(good))
-        context.decoded()
+            loaded.batcher.release(len(images) - len(good))
+        context.timings.mark_decoded()
         rows = iter(await self.answer(context, np.stack(good)) if good else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
@@ -119,13 +119,13 @@ class Classifier:
         try:
             yield
         except BaseException:
-            context.served.batcher.release(count)
+            context.loaded.batcher.release(count)
             raise
 
     async def answer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
         """As `infer`, for images that have their places."""
-        answer = await context.served.batcher.answer(batch, context.remaining_s(), context.background)
-        context.answered(answer)
+        answer = await context.loaded.batcher.answer(batch, context.remaining_s(), context.background)
+        context.timings.mark_computed(answer.queue_s, answer.compute_s, answer.batch_size)
         return answer.outputs
 
     async def decode(self, context: RequestContext, image: bytes) -> NDArray[np.uint8]:
@@ -134,57 +134,57 @@ class Classifier:
         Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
         """
         pixels = await self._decode(image, context)
-        context.decoded()
+        context.timings.mark_decoded()
         return pixels
 
-    def refusal(self, served: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
+    def refusal(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
         """The error of a request that is refused because others are at work; it is counted."""
-        self._metrics.refused.labels(served.model).inc()
+        self._metrics.refused.labels(loaded.model).inc()
         return Overloaded(message, retry_after_s)
 
     def _reserve(self, context: RequestContext, count: int) -> None:
-        served = context.served
+        loaded = context.loaded
         try:
-            served.batcher.reserve(count, context.remaining_s(), context.background)
+            loaded.batcher.reserve(count, context.remaining_s(), context.background)
         except Overloaded:
-            self._metrics.refused.labels(served.model).inc()
+            self._metrics.refused.labels(loaded.model).inc()
             raise
 
     async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
-        if (plain := self._plain(encoded, context.served)) is not None:
+        if (plain := self._plain(encoded, context.loaded)) is not None:
             return plain
         image = decode.open_image(encoded, self._max_pixels)
         if image.width * image.height <= INLINE_PIXELS and len(encoded) <= INLINE_BYTES:
-            return _pixels(image, context.served)
+            return _pixels(image, context.loaded)
         return await context.within_deadline(
-            self._decoders.run(_fairness_key(context), self._pixels_in_turn, image, context.served)
+            self._decoders.run(_fairness_key(context), self._pixels_in_turn, image, context.loaded)
         )
 
-    def _plain(self, encoded: bytes, served: LoadedVersion) -> NDArray[np.uint8] | None:
-        pixels = decode_plain(encoded, served.manifest.input.channels, self._max_pixels)
-        return None if pixels is None else prepare(pixels, served.manifest.input, served.manifest.preprocessing)
+    def _plain(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
+        pixels = decode_plain(encoded, loaded.manifest.input.channels, self._max_pixels)
+        return None if pixels is None else prepare(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
 
-    def _pixels_in_turn(self, image: Image.Image, served: LoadedVersion) -> NDArray[np.uint8]:
+    def _pixels_in_turn(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
         with self._room.acquire(decode.pixels_to_read(image)):
-            return _pixels(image, served)
+            return _pixels(image, loaded)
 
     def _try_all(
-        self, images: Sequence[bytes | ConvoyError], served: LoadedVersion, allowance: PixelBudget
+        self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, allowance: PixelBudget
     ) -> list[NDArray[np.uint8] | ConvoyError]:
-        return [self._try_decode(image, served, allowance) for image in images]
+        return [self._try_decode(image, loaded, allowance) for image in images]
 
     def _try_decode(
-        self, encoded: bytes | ConvoyError, served: LoadedVersion, allowance: PixelBudget
+        self, encoded: bytes | ConvoyError, loaded: LoadedVersion, allowance: PixelBudget
     ) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(encoded, ConvoyError):
             return encoded
-        if (plain := self._plain(encoded, served)) is not None:
+        if (plain := self._plain(encoded, loaded)) is not None:
             return plain
         try:
             image = decode.open_image(encoded, self._max_pixels)
             if not allowance.try_consume(decode.pixels_to_read(image)):
                 raise TooManyPixels(f"The request's images have more than {allowance.pixels} pixels together.")
-            return self._pixels_in_turn(image, served)
+            return self._pixels_in_turn(image, loaded)
         except ConvoyError as error:
             return error
 
@@ -214,10 +214,10 @@ def stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities
 
 def _fairness_key(context: RequestContext) -> tuple[str, bool]:
     """Who takes turns at the decoders: each model, and what is urgent of it beside what is not."""
-    return context.served.model, context.background
+    return context.loaded.model, context.background
 
 
-def _pixels(image: Image.Image, served: LoadedVersion) -> NDArray[np.uint8]:
-    how = served.manifest.preprocessing
-    pixels = decode.read_pixels(image, served.manifest.input.channels, how.background)
-    return prepare(pixels, served.manifest.input, how)
+def _pixels(image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
+    how = loaded.manifest.preprocessing
+    pixels = decode.read_pixels(image, loaded.manifest.input.channels, how.background)
+    return prepare(pixels, loaded.manifest.input, how)

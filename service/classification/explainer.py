@@ -83,25 +83,25 @@ class Explainer:
 
         Raises what classifying raises, BadParameter for a class that is not there, and Overloaded.
         """
-        served = context.served
-        index = None if wanted is None else _index_of(wanted, served.labels)
+        loaded = context.loaded
+        index = None if wanted is None else _index_of(wanted, loaded.labels)
         with self._as_guest(context):
-            height, width, _ = served.manifest.input.shape
-            where = occlusion.patches(height, width, self._affordable(served) - 1)
+            height, width, _ = loaded.manifest.input.shape
+            where = occlusion.patches(height, width, self._affordable(loaded) - 1)
             with self._classifier.reserve_slots(context, len(where) + 1):
                 image = await self._classifier.decode(context, encoded)
                 batch = occlusion.occluded(image, where)
             rows = await self._classifier.answer(context, batch)
             chosen = int(rows[0].argmax()) if index is None else index
             heat = await self._aside(context, occlusion.importance, rows, chosen, where, height, width)
-        prediction = Prediction(chosen, served.labels[chosen], float(rows[0, chosen]))
+        prediction = Prediction(chosen, loaded.labels[chosen], float(rows[0, chosen]))
         return OcclusionHeatmap(image, prediction, heat, len(rows))
 
     async def feature_maps(self, context: RequestContext, encoded: bytes) -> FeatureMaps:
         """Filters and feature maps. Raises what decoding raises, BadParameter where there are none, and Overloaded."""
         with self._as_guest(context):
             image = await self._classifier.decode(context, encoded)
-            return FeatureMaps(image, await self._aside(context, context.served.features.look, image))
+            return FeatureMaps(image, await self._aside(context, context.loaded.features.look, image))
 
     def close(self) -> None:
         """Takes nothing new; does not wait for what is being explained."""
@@ -112,7 +112,7 @@ class Explainer:
         """A permit, taken without waiting; all that is done with it makes way for others."""
         if self._at_work >= MOST_AT_ONCE:
             message = "Other explanations are being made already."
-            raise self._classifier.refusal(context.served, message, MODEL_MS / 1000)
+            raise self._classifier.refusal(context.loaded, message, MODEL_MS / 1000)
         self._at_work += 1
         context.background = True
         try:
@@ -120,9 +120,9 @@ class Explainer:
         finally:
             self._at_work -= 1
 
-    def _affordable(self, served: LoadedVersion) -> int:
+    def _affordable(self, loaded: LoadedVersion) -> int:
         """Images of one explanation."""
-        image_ms = min(ms / size for size, ms in served.batch_ms.items())
+        image_ms = min(ms / size for size, ms in loaded.batch_ms.items())
         return max(LEAST_PASSES, min(self._most_images, int(MODEL_MS / max(image_ms, 0.001))))
 
     async def _aside(self, context: RequestContext, work: Callable[..., T], *given: Any) -> T:

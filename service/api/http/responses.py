@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from starlette.types import Send
 
-from service.classification.request_context import RequestContext
+from service.observability.stage_timings import StageTimings
 
 Headers = list[tuple[bytes, bytes]]
 JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
@@ -15,18 +15,18 @@ def json_bytes(payload: Any) -> bytes:
     return orjson.dumps(payload)
 
 
-async def send_answer(send: Send, body: bytes, context: RequestContext, headers: Headers) -> None:
+async def send_answer(send: Send, body: bytes, timings: StageTimings, headers: Headers) -> None:
     """200 with the body; what the request cost stands in the standard Server-Timing header, in milliseconds."""
-    headers = [*headers, (b"content-length", b"%d" % len(body)), _server_timing(context)]
+    headers = [*headers, (b"content-length", b"%d" % len(body)), _server_timing(timings)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _server_timing(context: RequestContext) -> tuple[bytes, bytes]:
+def _server_timing(timings: StageTimings) -> tuple[bytes, bytes]:
     """The header: milliseconds of each stage, and the size of the batch that the request rode in."""
     return b"server-timing", b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, batch;desc=%d" % (
-        context.decode_s * 1000,
-        context.queue_s * 1000,
-        context.compute_s * 1000,
-        context.batch_size,
+        timings.decode_s * 1000,
+        timings.queue_s * 1000,
+        timings.compute_s * 1000,
+        timings.batch_size,
     )

@@ -38,9 +38,9 @@ class Classify:
             apply_headers(scope, context)
             with CancelOnDisconnect(scope):
                 row = await self._classifier.predict(context, image)
-            predictions = top_k(row, context.served.labels, k)
-            body = json_bytes(_named(context.served) | {"predictions": predictions})
-        await send_answer(send, body, context, JSON_HEADERS)
+            predictions = top_k(row, context.loaded.labels, k)
+            body = json_bytes(_named(context.loaded) | {"predictions": predictions})
+        await send_answer(send, body, context.timings, JSON_HEADERS)
 
 
 class ClassifyBatch:
@@ -65,10 +65,10 @@ class ClassifyBatch:
             apply_headers(scope, context)
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.predict_many(context, [data for _, data in images])
-            labels = context.served.labels
+            labels = context.loaded.labels
             results = [_result(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
-            reply = json_bytes(_named(context.served) | {"results": results})
-        await send_answer(send, reply, context, JSON_HEADERS)
+            reply = json_bytes(_named(context.loaded) | {"results": results})
+        await send_answer(send, reply, context.timings, JSON_HEADERS)
 
     async def _images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
@@ -91,8 +91,8 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     return version, int(k)
 
 
-def _named(served: LoadedVersion) -> dict[str, Any]:
-    return {"model": served.model, "version": served.version}
+def _named(loaded: LoadedVersion) -> dict[str, Any]:
+    return {"model": loaded.model, "version": loaded.version}
 
 
 def _result(name: str | None, row: Probabilities | ConvoyError, labels: Sequence[str], k: int) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Explain:
             with CancelOnDisconnect(scope):
                 explanation = await self._explain(method, context, image, wanted)
                 body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, context)
-        await send_answer(send, body, context, PNG_HEADERS if as_png else JSON_HEADERS)
+        await send_answer(send, body, context.timings, PNG_HEADERS if as_png else JSON_HEADERS)
 
     async def _explain(self, method: str, context: RequestContext, image: bytes, wanted: str | None) -> Explanation:
         if method == "occlusion":
@@ -71,8 +71,8 @@ def _told(explanation: Explanation, method: str, context: RequestContext) -> byt
     image = explanation.image
     height, width, channels = image.shape
     told: dict[str, Any] = {
-        "model": context.served.model,
-        "version": context.served.version,
+        "model": context.loaded.model,
+        "version": context.loaded.version,
         "method": method,
         "input": {"height": height, "width": width, "channels": channels, "png": _base64(png(image))},
     }

@@ -56,18 +56,18 @@ class Predict:
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.context(where["model"], where.get("version")) as context:
             apply_headers(scope, context)
-            served = context.served
-            self._classifier.admit(served.model, served.version, tensors_about(body, served.manifest.input.shape))
-            request = parse(body, served.manifest.input, self._max_images)
+            loaded = context.loaded
+            self._classifier.admit(loaded.model, loaded.version, tensors_about(body, loaded.manifest.input.shape))
+            request = parse(body, loaded.manifest.input, self._max_images)
             with CancelOnDisconnect(scope):
                 rows = await self._rows(context, request)
-            reply = encode(request, rows, served.labels)
+            reply = encode(request, rows, loaded.labels)
         body, headers = await packed(scope, reply)
-        await send_answer(send, body, context, JSON_HEADERS + headers)
+        await send_answer(send, body, context.timings, JSON_HEADERS + headers)
 
     async def _rows(self, context: RequestContext, request: PredictRequest) -> Probabilities:
         if request.tensor is not None:
-            context.decoded()
+            context.timings.mark_decoded()
             return await self._classifier.infer(context, request.tensor)
         assert request.images is not None
         return stack_or_raise(await self._classifier.predict_many(context, request.images))
@@ -92,5 +92,5 @@ def v1_routes(registry: Registry) -> APIRouter:
     return router
 
 
-def _state(served: LoadedVersion) -> VersionState:
-    return VersionState(version=served.version, state="AVAILABLE", status=Outcome(error_code="OK", error_message=""))
+def _state(loaded: LoadedVersion) -> VersionState:
+    return VersionState(version=loaded.version, state="AVAILABLE", status=Outcome(error_code="OK", error_message=""))

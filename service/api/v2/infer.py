@@ -34,31 +34,31 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         where = scope["path_params"]
-        served = self._classifier.admit(where["model"], where.get("version"))
+        loaded = self._classifier.admit(where["model"], where.get("version"))
         json_length = _json_length(scope)
         if json_length is not None:
-            self._admit(served, (content_length(scope) - json_length) // math.prod(served.manifest.input.shape))
+            self._admit(loaded, (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.context(where["model"], where.get("version")) as context:
-            served = context.served
+            loaded = context.loaded
             if json_length is None:
-                self._admit(served, tensors_about(body, served.manifest.input.shape))
-            request = parse(body, json_length, served.manifest.input, self._max_images)
+                self._admit(loaded, tensors_about(body, loaded.manifest.input.shape))
+            request = parse(body, json_length, loaded.manifest.input, self._max_images)
             apply_headers(scope, context)
             context.limit_timeout(request.timeout_s)
             context.background = context.background or request.background
             with CancelOnDisconnect(scope):
                 rows = await self._rows(context, request)
-            reply = encode(served.model, served.version, request, rows, served.labels)
+            reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
         body, headers = await packed(scope, reply.body)
-        await send_answer(send, body, context, _content(reply) + headers)
+        await send_answer(send, body, context.timings, _content(reply) + headers)
 
-    def _admit(self, served: LoadedVersion, count: int) -> None:
-        self._classifier.admit(served.model, served.version, count)
+    def _admit(self, loaded: LoadedVersion, count: int) -> None:
+        self._classifier.admit(loaded.model, loaded.version, count)
 
     async def _rows(self, context: RequestContext, request: InferRequest) -> Probabilities:
         if request.tensor is not None:
-            context.decoded()
+            context.timings.mark_decoded()
             return await self._classifier.infer(context, request.tensor)
         assert request.images is not None
         return stack_or_raise(await self._classifier.predict_many(context, request.images))

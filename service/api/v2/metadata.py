@@ -102,42 +102,42 @@ def _add_statistics(router: APIRouter, registry: Registry, worker_group: WorkerG
         return ModelStatistics(model_stats=[_statistics(s, done) for s in versions if version is None or s is wanted])
 
 
-def _metadata(served: LoadedVersion, registry: Registry) -> ModelMetadata:
-    versions = registry.model(served.model).newest_first()
+def _metadata(loaded: LoadedVersion, registry: Registry) -> ModelMetadata:
+    versions = registry.model(loaded.model).newest_first()
     return ModelMetadata(
-        name=served.model,
+        name=loaded.model,
         versions=[s.version for s in reversed(versions)],
         platform=PLATFORM,
-        inputs=[TensorKind(name=IMAGE, datatype=PIXELS, shape=[-1, *served.manifest.input.shape])],
-        outputs=[TensorKind(name=PROBABILITIES, datatype="FP32", shape=[-1, served.manifest.classes])],
+        inputs=[TensorKind(name=IMAGE, datatype=PIXELS, shape=[-1, *loaded.manifest.input.shape])],
+        outputs=[TensorKind(name=PROBABILITIES, datatype="FP32", shape=[-1, loaded.manifest.classes])],
     )
 
 
-def _config(served: LoadedVersion, max_delay_ms: float) -> ModelConfig:
-    manifest = served.manifest
+def _config(loaded: LoadedVersion, max_delay_ms: float) -> ModelConfig:
+    manifest = loaded.manifest
     image = ConfigInput(name=IMAGE, data_type=f"TYPE_{PIXELS}", format="FORMAT_NHWC", dims=list(manifest.input.shape))
     probabilities = ConfigOutput(
         name=PROBABILITIES, data_type="TYPE_FP32", dims=[manifest.classes], label_filename=manifest.labels.file
     )
-    kind = "KIND_CPU" if served.session.provider == "CPUExecutionProvider" else "KIND_GPU"
+    kind = "KIND_CPU" if loaded.session.provider == "CPUExecutionProvider" else "KIND_GPU"
     return ModelConfig(
-        name=served.model,
+        name=loaded.model,
         platform=PLATFORM,
         backend="onnxruntime",
-        max_batch_size=served.max_batch_size,
+        max_batch_size=loaded.max_batch_size,
         input=[image],
         output=[probabilities],
         dynamic_batching=DynamicBatching(max_queue_delay_microseconds=round(max_delay_ms * 1000)),
-        instance_group=[InstanceGroup(name=served.model, kind=kind, count=served.instances)],
-        default_model_filename=served.variant.file,
+        instance_group=[InstanceGroup(name=loaded.model, kind=kind, count=loaded.instances)],
+        default_model_filename=loaded.variant.file,
     )
 
 
-def _statistics(served: LoadedVersion, counted: Counted) -> VersionStatistics:
-    done = counted.get(key_of(served.model, served.version), Statistics())
+def _statistics(loaded: LoadedVersion, counted: Counted) -> VersionStatistics:
+    done = counted.get(key_of(loaded.model, loaded.version), Statistics())
     return VersionStatistics(
-        name=served.model,
-        version=served.version,
+        name=loaded.model,
+        version=loaded.version,
         last_inference=done.last_unix_ms,
         inference_count=done.images,
         execution_count=sum(total.count for total in done.batches.values()),
