@@ -4,7 +4,6 @@ What a killed job has written stays; a last line that it did not finish is cut o
 in the job's order, so that how many lines there are says which images are done.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from service.atomic_files import lock_exclusively
 from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.records import Record, from_line, to_line
 from service.errors import OutputTaken
@@ -59,7 +59,7 @@ class Journal:
         self.path = path
         self._file = self.path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_exclusively(self._file, wait=False)
         except OSError as error:
             self._file.close()
             raise OutputTaken(

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import orjson
 
+from service.atomic_files import atomic_replace
 from service.batch_jobs.confusion_plot import MOST_CLASSES, draw_confusion
 from service.batch_jobs.find_images import CONFUSION, ERRORS, PARTIAL, SUMMARY
 from service.batch_jobs.journal import Identity, Journal
 from service.batch_jobs.records import Record
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Summary
-from service.batch_jobs.writers import FORMATS, whole, write_errors
+from service.batch_jobs.writers import FORMATS, write_errors
 
 
 class Files:
@@ -62,13 +63,13 @@ class Files:
 
     def _write_summary(self, summary: Summary, identity: Identity) -> None:
         values = {"job": asdict(identity), **summary.as_json()}
-        with whole(self.summary) as temporary:
+        with atomic_replace(self.summary, durable=True) as temporary:
             temporary.write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
     def _draw(self, summary: Summary, labels: Sequence[str]) -> None:
         self.confusion.unlink(missing_ok=True)
         if 0 < len(met := summary.labels_met()) <= MOST_CLASSES:
-            with whole(self.confusion) as temporary:
+            with atomic_replace(self.confusion, durable=True) as temporary:
                 draw_confusion(summary.pairs, [label for label in dict.fromkeys(labels) if label in met], temporary)
 
     def _beside(self, ending: str) -> Path:

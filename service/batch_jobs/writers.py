@@ -1,13 +1,13 @@
 """The files that a finished job leaves, each whole or not there: JSON lines, CSV, or Parquet (an extra)."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from service.atomic_files import atomic_replace
 from service.batch_jobs.records import Record, to_line
 from service.errors import CannotStart
 
@@ -16,21 +16,8 @@ ROWS_A_GROUP = 10_000
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written gets its name at the end, durably, or is removed after an error."""
-    temporary = path.with_name(f".{path.name}.writing")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
 def json_lines(path: Path, top_k: int) -> Iterator[Add]:
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_replace(path, durable=True) as temporary, temporary.open("wb") as file:
         yield lambda record: file.write(to_line(record))
 
 
@@ -39,7 +26,10 @@ def csv_rows(path: Path, top_k: int) -> Iterator[Add]:
     """Columns file, expected, label, probability, index; label_2 and so on of the second best."""
     columns = columns_of(top_k)
     # A file name that is no text goes out as it came.
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (
+        atomic_replace(path, durable=True) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(columns)
         yield lambda record: writer.writerow(row_of(record, top_k))
@@ -66,7 +56,7 @@ def parquet_rows(path: Path, top_k: int) -> Iterator[Add]:
         if len(rows) == ROWS_A_GROUP:
             flush()
 
-    with whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    with atomic_replace(path, durable=True) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         yield add
         flush()
 
@@ -102,7 +92,7 @@ def write_errors(path: Path, records: Sequence[Record]) -> None:
     if not records:
         path.unlink(missing_ok=True)
         return
-    with whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_replace(path, durable=True) as temporary, temporary.open("wb") as file:
         file.writelines(map(to_line, records))
 
 

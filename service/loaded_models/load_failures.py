@@ -1,6 +1,6 @@
 """What is wrong with models that could not be read or loaded, and whether to try again would be of use."""
 
-from service.model_store.repository import Stamp
+from service.model_store.repository import VersionFingerprint
 
 THE_FOLDER = 0  # in place of a version's number
 
@@ -10,7 +10,7 @@ class LoadFailures:
 
     def __init__(self) -> None:
         self._reasons: dict[str, dict[int, str]] = {}
-        self._tried: dict[tuple[str, int], Stamp] = {}
+        self._tried: dict[tuple[str, int], VersionFingerprint] = {}
 
     def of(self, model: str) -> str:
         """Why versions of the model could not be loaded; empty where none failed."""
@@ -24,9 +24,9 @@ class LoadFailures:
         """Why that one could not be loaded; empty where it has not failed."""
         return self._reasons.get(model, {}).get(version, "")
 
-    def note(self, model: str, version: int, stamp: Stamp, why: str) -> None:
-        """The version failed, with its files as `stamp` has them."""
-        self._tried[model, version] = stamp
+    def note(self, model: str, version: int, fingerprint: VersionFingerprint, why: str) -> None:
+        """The version failed, with its files as `fingerprint` has them."""
+        self._tried[model, version] = fingerprint
         self._reasons.setdefault(model, {})[version] = why
 
     def note_folder(self, model: str, why: str) -> bool:
@@ -35,9 +35,9 @@ class LoadFailures:
         self._reasons[model] = {THE_FOLDER: why}
         return is_new
 
-    def would_fail_again(self, model: str, version: int, stamp: Stamp) -> bool:
+    def would_fail_again(self, model: str, version: int, fingerprint: VersionFingerprint) -> bool:
         """Whether it failed with these very files."""
-        return self._tried.get((model, version)) == stamp
+        return self._tried.get((model, version)) == fingerprint
 
     def clear(self, model: str, version: int) -> None:
         """The version is loaded."""
@@ -55,4 +55,4 @@ class LoadFailures:
     def keep_models(self, models: set[str]) -> None:
         """What was wrong with models that are not wanted any more, or gone, is forgotten."""
         self._reasons = {model: reasons for model, reasons in self._reasons.items() if model in models}
-        self._tried = {which: stamp for which, stamp in self._tried.items() if which[0] in models}
+        self._tried = {which: fingerprint for which, fingerprint in self._tried.items() if which[0] in models}

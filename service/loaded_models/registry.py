@@ -151,7 +151,7 @@ class Registry:
     def _on_disk(self) -> set[str] | None:
         """Names of the models; None when the root cannot be read, or is gone while there are models at work."""
         try:
-            self._root = self._repository.identity()
+            self._root = self._repository.root_inode()
             found = set(self._repository.models())
             if self._models and self._is_another_root():  # it may have gone in the midst of being read
                 self._note_root(f"{self._repository.root} is gone; what is loaded stays.")
@@ -164,7 +164,7 @@ class Registry:
 
     def _is_another_root(self) -> bool:
         """Whether the root is not the one that was read last, or gone."""
-        now = self._repository.identity()
+        now = self._repository.root_inode()
         return now is None or now != self._root
 
     def _note_root(self, problem: str) -> None:
@@ -211,18 +211,18 @@ class Registry:
         self, name: str, number: int, wish: ModelSpec, loaded: dict[int, LoadedVersion], kept: dict[int, LoadedVersion]
     ) -> None:
         """Puts the version among the kept ones: as it is, or freshly loaded; a broken one is noted instead."""
-        stamp = await asyncio.to_thread(self._repository.stamp, name, number)
+        fingerprint = await asyncio.to_thread(self._repository.fingerprint, name, number)
         if number in loaded:
             kept[number] = loaded[number]
             self.failures.clear(name, number)
-        elif not self.failures.would_fail_again(name, number, stamp):
+        elif not self.failures.would_fail_again(name, number, fingerprint):
             try:
                 loop = asyncio.get_running_loop()
                 kept[number] = await loop.run_in_executor(self._loader, self._open, name, number, wish)
                 self.failures.clear(name, number)
             except Exception as error:  # whatever it does to those who load it, the others have their turn
                 why = str(error) or type(error).__name__
-                self.failures.note(name, number, stamp, why)
+                self.failures.note(name, number, fingerprint, why)
                 self._metrics.broken_versions.labels(name).inc()
                 logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=why)
 

@@ -29,7 +29,7 @@ class Watcher:
         self._watchdog = Watchdog(registry)
         self._scan_interval_s = scan_interval_s
         self._wanted = DesiredState()
-        self._stamp: tuple[int, int, int] | None = None
+        self._fingerprint: tuple[int, int, int] | None = None
         self._applied = -1
 
     async def run(self, bucket: Follower | None) -> None:
@@ -71,10 +71,10 @@ class Watcher:
 
     def _read(self) -> bool:
         """Whether there is something new in the state file; a bad one is logged, and what was wanted before stays."""
-        stamp = self._state.stamp()
-        if stamp == self._stamp:
+        fingerprint = self._state.fingerprint()
+        if fingerprint == self._fingerprint:
             return False
-        self._stamp = stamp
+        self._fingerprint = fingerprint
         try:
             self._wanted = self._state.read()
         except BadState as error:

@@ -5,14 +5,13 @@
 A model that is not named here is wanted as the settings say. Knows the file, not what becomes of it.
 """
 
-import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.atomic_files import FileFingerprint, atomic_write, file_fingerprint, file_lock
 from service.errors import BadState
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -96,24 +95,17 @@ class StateFile:
             where = ".".join(map(str, first["loc"])) or "the file"
             raise BadState(f"{self.path} is not a valid state: {where}: {first['msg']}.") from error
 
-    def stamp(self) -> tuple[int, int, int]:
-        """Differs after every change; cheap."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return 0, 0, 0
-        return found.st_mtime_ns, found.st_ino, found.st_size
+    def fingerprint(self) -> FileFingerprint:
+        """Differs after every change; all zeros where there is no file. Costs one stat."""
+        return file_fingerprint(self.path) or FileFingerprint(0, 0, 0)
 
     def change(self, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
         """Reads, changes and writes under a lock. Raises BadState where the file cannot be read or written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                wanted = change(self.read())
-                part = self.path.with_suffix(f".{os.getpid()}.part")
-                part.write_text(wanted.model_dump_json(indent=2, exclude_defaults=True) + "\n")
-                part.replace(self.path)
+            with file_lock(self.path.with_suffix(".lock")):
+                desired = change(self.read())
+                atomic_write(self.path, f"{desired.model_dump_json(indent=2, exclude_defaults=True)}\n".encode())
         except OSError as error:
             raise BadState(f"{self.path} cannot be written: {error.strerror}.") from error
-        return wanted
+        return desired

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from service.atomic_files import atomic_write
 from service.errors import BrokenVersion
 from service.model_store.checksums import safe_path
 
@@ -197,6 +198,4 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `folder/manifest.json`, whole or not at all: a version in service may get one more graph."""
     text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
-    part = folder / f".{FILE_NAME}.part"
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(folder / FILE_NAME)
+    atomic_write(folder / FILE_NAME, f"{text}\n".encode())

@@ -4,19 +4,18 @@ A version is fetched into a hidden folder, checked, and published by a rename: n
 processes may keep one folder: they take turns, and those that waited take over the outcome.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from service.atomic_files import atomic_write, file_lock
 from service.errors import BrokenVersion, ConvoyError
 from service.model_store import manifest
 from service.model_store.download import FILE_NAME, Listed, fetch_version, is_fetched
@@ -92,7 +91,7 @@ class BucketMirror:
     def _in_turn(self) -> _State:
         self.local.mkdir(parents=True, exist_ok=True)
         known = self._read_state().serial if self._serial is None else self._serial
-        with _locked(self.local / ".lock"):
+        with file_lock(self.local / ".lock"):
             state = self._read_state()
             if state.serial == known:
                 state = self._renewed(state)
@@ -187,9 +186,7 @@ class BucketMirror:
             return _State()
 
     def _write_state(self, state: _State) -> None:
-        part = self._state_file.with_suffix(".part")  # the lock is held: nobody else writes it
-        part.write_text(state.model_dump_json(), encoding="utf-8")
-        part.replace(self._state_file)
+        atomic_write(self._state_file, state.model_dump_json().encode())
 
     def _report(self, problems: dict[str, _Problem]) -> None:
         for where, problem in problems.items():
@@ -245,14 +242,3 @@ def _number(where: str) -> int:
 def _folder_name(url: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url)[:60].strip("-")
     return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the file's lock; the kernel frees it when the process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would not, had a child inherited the file

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.atomic_files import file_fingerprint
 from service.errors import BrokenVersion, UnknownModel
 from service.model_store.checksums import checked_path
 from service.model_store.manifest import GRAPH_LIMIT_BYTES, TEXT_LIMIT_BYTES, File, Manifest, Variant, read_manifest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-Stamp = tuple[tuple[str, int, int], ...]
+VersionFingerprint = tuple[tuple[str, int, int], ...]
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 WITHDRAWN = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
 
@@ -74,7 +75,7 @@ class Repository:
         except OSError:
             return []
 
-    def identity(self) -> tuple[int, int] | None:
+    def root_inode(self) -> tuple[int, int] | None:
         """Which folder the root is now, by device and inode; None while it cannot be read: file systems come and go."""
         try:
             next(self.root.iterdir(), None)
@@ -83,16 +84,12 @@ class Repository:
             return None
         return found.st_dev, found.st_ino
 
-    def stamp(self, model: str, version: int) -> Stamp:
+    def fingerprint(self, model: str, version: int) -> VersionFingerprint:
         """Differs when any file of the version has changed."""
-        files = []
-        for path in (self.root / model / str(version)).glob("*"):
-            try:
-                found = path.stat()
-            except OSError:  # gone meanwhile, or a link that leads nowhere: who opens it finds out
-                continue
-            files.append((path.name, found.st_size, found.st_mtime_ns))
-        return tuple(sorted(files))
+        # Without inodes: file systems over a network may number the same file anew. A file that is gone meanwhile, or
+        # a link that leads nowhere, is left out: opening it raises.
+        found = ((path.name, file_fingerprint(path)) for path in (self.root / model / str(version)).glob("*"))
+        return tuple(sorted((name, file.size_bytes, file.modified_ns) for name, file in found if file is not None))
 
     def open(self, model: str, version: int) -> VersionFolder:
         """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""

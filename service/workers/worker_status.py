@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from service.atomic_files import atomic_write, file_fingerprint
 from service.observability import logs
 from service.observability.multiprocess import Counted, Families, plus, plus_counted, without_gauges
 from service.observability.version_stats import Statistics
@@ -67,10 +68,8 @@ class WorkerStatusStore:
 
     def asked(self) -> int:
         """Differs after every `ask`; cheap."""
-        try:
-            return (self._folder / "ask").stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
+        request = file_fingerprint(self._folder / "ask")
+        return 0 if request is None else request.modified_ns
 
     def notices(self) -> list[WorkerStatus | None]:
         """Every worker's last notice, by slot; None for one that never wrote, is dead, or has been silent."""
@@ -112,13 +111,8 @@ class WorkerStatusStore:
 
     def _write(self, name: str, content: Any) -> bool:
         """Whether it was written; otherwise what stood there stays."""
-        part = self._folder / f".{name}.{os.getpid()}"
-
-        def write() -> None:
-            part.write_bytes(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS))
-            part.replace(self._folder / name)
-
-        return self._try(write)
+        encoded = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
+        return self._try(lambda: atomic_write(self._folder / name, encoded))
 
     def _try(self, change: Callable[[], None]) -> bool:
         """Whether the folder took the change. A full disk must stop nobody's work: it is told, once, and passes."""

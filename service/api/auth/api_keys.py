@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from service.atomic_files import file_fingerprint
 from service.errors import BadKeys, Forbidden, Unauthenticated
 from service.observability import logs
 
@@ -53,7 +54,7 @@ class Keyring:
         """Raises BadKeys."""
         self._given = parse(given.replace(";", "\n"), "CONVOY_KEYS")
         self._file = file
-        self._stamp = None if file is None else _stamp(file)
+        self._fingerprint = None if file is None else file_fingerprint(file)
         self._from_file = [] if file is None else _read(file)
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
 
@@ -82,10 +83,10 @@ class Keyring:
         if self._file is None or time.monotonic() < self._look_at_s:
             return
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
-        stamp = _stamp(self._file)
-        if stamp == self._stamp:
+        fingerprint = file_fingerprint(self._file)
+        if fingerprint == self._fingerprint:
             return
-        self._stamp = stamp
+        self._fingerprint = fingerprint
         try:
             self._from_file = _read(self._file)
             logs.event(logging.INFO, "keys are read", file=str(self._file), keys=len(self._from_file))
@@ -121,11 +122,3 @@ def _read(file: Path) -> list[Key]:
         raise BadKeys(f"{file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise BadKeys(f"{file} is no text in UTF-8.") from error
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

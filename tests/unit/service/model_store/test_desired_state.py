@@ -14,20 +14,20 @@ def test_without_a_file_everything_is_default(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state.json")
     assert file.read() == DesiredState()
     assert file.read().of("any").loaded
-    assert file.stamp() == (0, 0, 0)
+    assert file.fingerprint() == (0, 0, 0)
 
 
 def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "deep" / "state.json")
     file.change(lambda now: now.changed("a", labels={"stable": 1}))
-    stamp = file.stamp()
+    fingerprint = file.fingerprint()
     file.change(lambda now: now.changed("a", loaded=False))
     file.change(lambda now: now.changed("b", versions={"latest": 2}))
     wanted = file.read()
     assert wanted.generation == 3
     assert (wanted.of("a").loaded, wanted.of("a").labels) == (False, {"stable": 1})
     assert wanted.of("b").versions == Latest(latest=2)
-    assert file.stamp() != stamp
+    assert file.fingerprint() != fingerprint
     assert [path.name for path in tmp_path.glob("deep/*.part")] == []
 
 

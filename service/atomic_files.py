@@ -1,0 +1,70 @@
+"""Files that several processes share: atomic replacement, exclusive locks, and fingerprints that reveal changes.
+
+Does not know what the files hold. Errors of the file system are raised as they are, as OSError.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+
+class FileFingerprint(NamedTuple):
+    """Differs after every `atomic_replace` of a file, and after most other changes. Costs one stat."""
+
+    modified_ns: int
+    inode: int
+    size_bytes: int
+
+
+@contextmanager
+def atomic_replace(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a temporary path in the same folder, which replaces `path` when the block ends without an error.
+
+    After an error the temporary file is removed and `path` is unchanged. With `durable` the content is on the disk
+    before it gets its name. Only one writer at a time may replace the same path: see `file_lock`.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Replaces the whole content of a file: readers see the old or the new content, never a part."""
+    with atomic_replace(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def lock_exclusively(file: IO[Any], *, wait: bool = True) -> None:
+    """Locks an open file until it is closed, or its process dies. Raises OSError without `wait` when it is locked."""
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Waits for the lock file and holds its lock; the kernel frees it when the process dies."""
+    with path.open("w") as file:
+        lock_exclusively(file)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone does not free it if a child has inherited the file
+
+
+def file_fingerprint(path: Path) -> FileFingerprint | None:
+    """None for a file that is missing or cannot be reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return FileFingerprint(status.st_mtime_ns, status.st_ino, status.st_size)
