@@ -49,14 +49,14 @@ def _rows(path: Path) -> Iterator[str]:
     from training.export.graph.keras_to_onnx import to_onnx
     from training.export.graph.optimize import FASTER
     from training.export.quantization.measure_latency import microseconds_per_image
-    from training.export.serving_model import Scaling, classes_of, input_of, servable
+    from training.export.serving_model import Scaling, classes_of, input_of, to_serving_model
     from training.export.sources import load_network
     from training.runs.run_folder import Run
 
     network = load_network(Run(path).model_path if path.is_dir() else path)
     expects, classes = input_of(network), classes_of(network)
     images = np.random.default_rng(0).integers(0, 256, (64, *expects.shape), np.uint8)
-    whole = servable(network, Scaling(), "detect", images)
+    whole = to_serving_model(network, Scaling(), "detect", images)
     with TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
         nodes: dict[str, int] = {}

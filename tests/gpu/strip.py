@@ -10,7 +10,7 @@ from training import keras_setup
 from training.architectures import build
 from training.architectures.layers import Normalization
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.serving_model import Scaling, servable
+from training.export.serving_model import Scaling, to_serving_model
 
 GRAPHS = Path(__file__).parent / "graphs"
 NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
@@ -22,7 +22,7 @@ def main() -> None:
     for name, network in NETWORKS.items():
         model = build(network, normalization=IMAGENET)
         images = np.zeros((1, 224, 224, 3), np.uint8)
-        graph = to_onnx(servable(model, Scaling(), "logits", images))
+        graph = to_onnx(to_serving_model(model, Scaling(), "logits", images))
         strip(graph)
         onnx.save(graph, GRAPHS / f"{name}.onnx")
         print(f"{name}: {(GRAPHS / f'{name}.onnx').stat().st_size:,} bytes")

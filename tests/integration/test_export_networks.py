@@ -21,7 +21,7 @@ from training.analysis import evaluate
 from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.export.exporter import export, options_for
-from training.export.feature_maps import add_features
+from training.export.feature_maps import add_feature_maps
 from training.export.sources import open_source
 from training.fit import trainer
 from training.recipes import find_recipe
@@ -145,9 +145,9 @@ def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, 
     source = open_source(run.folder, None)
     other = keras.models.clone_model(source.model)  # weights of chance
     with pytest.raises(TrainingError, match="is not the network"):
-        add_features(version.path, replace(source, model=other), silent)
+        add_feature_maps(version.path, replace(source, model=other), silent)
     assert {path.name: path.read_bytes() for path in version.path.iterdir()} == before
-    add_features(version.path, source, silent)
+    add_feature_maps(version.path, source, silent)
     manifest = Repository(tmp_path).open("mine", 1).manifest
     assert list(manifest.extra_graphs) == ["features"]
     assert manifest.variants == version.manifest.variants

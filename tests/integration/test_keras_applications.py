@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from training.architectures.keras_applications import APPLICATIONS
 from training.cli import main
 from training.export.serving_model import input_of
-from training.export.sources import CLASSES, OTHER_SIDES, SIDE, folded, open_application
+from training.export.sources import DEFAULT_SIDE_PX, IMAGENET_CLASSES, SIDES_PX, build_application, open_application
 
 MODULES = {
     "ResNet50": keras.applications.resnet,
@@ -28,11 +28,11 @@ def of_first_convolution(model: keras.Model) -> keras.Model:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_folding_is_the_applications_own_preprocessing(name: str) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.float32)
+    images = np.random.default_rng(0).integers(0, 256, (2, DEFAULT_SIDE_PX, DEFAULT_SIDE_PX, 3)).astype(np.float32)
     keras.utils.set_random_seed(3)
     original = of_first_convolution(getattr(keras.applications, name)(weights=None))
     keras.utils.set_random_seed(3)
-    ours = of_first_convolution(folded(name, None))
+    ours = of_first_convolution(build_application(name, None))
     expected = original.predict(MODULES[name].preprocess_input(images.copy()), verbose=0)
     largest = np.abs(expected).max()
     assert np.abs(expected - original.predict(images, verbose=0)).max() > 0.1 * largest
@@ -40,7 +40,7 @@ def test_folding_is_the_applications_own_preprocessing(name: str) -> None:
 
 
 def test_every_size_is_that_of_an_application() -> None:
-    assert set(OTHER_SIDES) <= set(APPLICATIONS)
+    assert set(SIDES_PX) <= set(APPLICATIONS)
 
 
 @pytest.mark.slow
@@ -48,12 +48,12 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
     keras.utils.set_random_seed(3)
     model = keras.applications.MobileNet(weights=None)
     model.save_weights(tmp_path / "users.weights.h5")
-    names = {str(index): [f"n{index:08}", f"class {index}"] for index in range(CLASSES)}
+    names = {str(index): [f"n{index:08}", f"class {index}"] for index in range(IMAGENET_CLASSES)}
     (tmp_path / "index.json").write_text(json.dumps(names))
     source = open_application("MobileNet", tmp_path / "users.weights.h5", tmp_path / "index.json")
-    assert source.labels == tuple(f"class {index}" for index in range(CLASSES))
-    assert (source.name, source.argument) == ("keras.applications.MobileNet", "--from-keras-applications MobileNet")
-    assert input_of(source.model).shape == (SIDE, SIDE, 3)
+    assert source.labels == tuple(f"class {index}" for index in range(IMAGENET_CLASSES))
+    assert (source.name, source.cli_argument) == ("keras.applications.MobileNet", "--from-keras-applications MobileNet")
+    assert input_of(source.model).shape == (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX, 3)
     kept = (values for values in source.model.get_weights())
     assert all(np.array_equal(values, next(kept)) for values in model.get_weights())
 
@@ -79,7 +79,7 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
 def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("few.txt").write_text("one\ntwo\n")
-    Path("many.txt").write_text("".join(f"{index}\n" for index in range(CLASSES)))
+    Path("many.txt").write_text("".join(f"{index}\n" for index in range(IMAGENET_CLASSES)))
     result = CliRunner().invoke(main, ["export", *words, "--name", "n"])
     assert result.exit_code == 2
     assert message in result.output

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from service.model_store.manifest import read_manifest
 from training.atomic_files import read_json
 from training.cli import main
-from training.export.exporter import Options, export
+from training.export.exporter import ExportOptions, export
 from training.export.sources import Source
 from training.fit.callbacks import Say
 from training.recipes import find_recipe
@@ -99,7 +99,7 @@ class Killed:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, source: Source, options: Options, say: Say) -> Path:
+    def __call__(self, source: Source, options: ExportOptions, say: Say) -> Path:
         self.calls += 1
         if self.calls == 1:
             raise KeyboardInterrupt

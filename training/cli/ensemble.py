@@ -44,5 +44,5 @@ def ensemble(
     from training.data.load_dataset import DataOptions
     from training.export import ensemble
 
-    tried = ensemble.Tried(dataset, DataOptions(data_dir, data, skip_unreadable=skip_unreadable), images)
-    click.echo(ensemble.ensemble(members, name, models_dir, tried, click.echo))
+    evaluation = ensemble.EvaluationData(dataset, DataOptions(data_dir, data, skip_unreadable=skip_unreadable), images)
+    click.echo(ensemble.ensemble(members, name, models_dir, evaluation, click.echo))

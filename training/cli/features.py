@@ -22,6 +22,6 @@ def features(version: Path, source: Path, dataset: str | None, data_dir: Path | 
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.export import sources
-    from training.export.feature_maps import add_features
+    from training.export.feature_maps import add_feature_maps
 
-    add_features(version, sources.open_source(source, dataset, DataOptions(data_dir)), click.echo)
+    add_feature_maps(version, sources.open_source(source, dataset, DataOptions(data_dir)), click.echo)

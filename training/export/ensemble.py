@@ -12,26 +12,25 @@ import onnx
 from numpy.typing import NDArray
 
 from service.errors import ConvoyError
-from service.model_store.manifest import FILE_NAME
-from service.model_store.repository import Repository, VersionFolder
+from service.model_store.repository import VersionFolder
 from training.data import datasets, load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_folder import Drawn
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.export.graph.merge import averaged
-from training.export.parity import Sample, check_parity, sample_folder, sample_split
+from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
-from training.export.version_folder import GRAPH, VersionContents, fill
+from training.export.version_folder import GRAPH_FILE, VersionContents, open_version, write_version_files
 from training.fit.callbacks import Say
 from training.fit.scores import Scores
 
 
 @dataclass(frozen=True)
-class Tried:
-    """On what an ensemble is measured: a data set, or else any images, for parity alone.
+class EvaluationData:
+    """The images that an ensemble is measured on: a data set, or else any images, for parity alone.
 
     Without `dataset`, `data_options.folder` and `images` it is the data set that all members name.
     """
@@ -47,7 +46,7 @@ class _Members:
 
     versions: tuple[VersionFolder, ...]
     graphs: tuple[Path, ...]
-    paths: tuple[ServingPipeline, ...]
+    pipelines: tuple[ServingPipeline, ...]
 
     @property
     def first(self) -> VersionFolder:
@@ -55,80 +54,81 @@ class _Members:
 
     def predict(self, images: NDArray[np.floating], verbose: int = 0) -> NDArray[np.float32]:
         """Mean probabilities for prepared images, as the parity check asks for them."""
-        return np.mean([path.run(images.astype(np.uint8), 64) for path in self.paths], axis=0)
+        return np.mean([pipeline.run(images.astype(np.uint8), 64) for pipeline in self.pipelines], axis=0)
 
 
-def ensemble(folders: Sequence[Path], name: str, models_dir: Path, tried: Tried, say: Say) -> Path:
+def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: EvaluationData, say: Say) -> Path:
     """Publishes the mean of versions as the next version of a model; gives its folder.
 
-    Raises TrainingError when the members do not take and give the same, and when nothing is there to try it on.
+    Raises TrainingError when the members do not take and give the same, and when there are no images to measure it on.
     """
     if len(folders) < 2:
         raise TrainingError("An ensemble has two members or more: name their version folders.")
     try:
-        members = _opened(folders)
-        _check_same(members.versions)
-        dataset = _dataset(members, tried)
-        return publish(models_dir, name, lambda to, version: _fill(to, name, version, members, dataset, tried, say))
+        members = _open_members(folders)
+        _check_compatible(members.versions)
+        dataset = _load_dataset(members, evaluation)
+        return publish(
+            models_dir, name, lambda to, number: _write_version(to, name, number, members, dataset, evaluation, say)
+        )
     except ConvoyError as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
 
 
-def _opened(folders: Sequence[Path]) -> _Members:
-    versions = []
-    for folder in (folder.resolve() for folder in folders):
-        if not (folder / FILE_NAME).is_file() or not folder.name.isdecimal():
-            raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/1.")
-        versions.append(Repository(folder.parent.parent).open(folder.parent.name, int(folder.name)))
+def _open_members(folders: Sequence[Path]) -> _Members:
+    versions = [open_version(folder) for folder in folders]
     for version in versions:
         if version.manifest.variant("float32") is None:
             raise TrainingError(f"{version.path} has no float32 graph, which an ensemble is made of.")
     graphs = tuple(version.graph(version.manifest.variant("float32")) for version in versions)
-    paths = [
-        ServingPipeline(graph, version.manifest.input, version.manifest.preprocessing, version.manifest.classes)
-        for graph, version in zip(graphs, versions, strict=True)
+    pipelines = [
+        ServingPipeline.from_manifest(graph, version.manifest) for graph, version in zip(graphs, versions, strict=True)
     ]
-    return _Members(tuple(versions), graphs, tuple(paths))
+    return _Members(tuple(versions), graphs, tuple(pipelines))
 
 
-def _check_same(versions: Sequence[VersionFolder]) -> None:
+def _check_compatible(versions: Sequence[VersionFolder]) -> None:
     """Raises TrainingError naming the first thing in which a member differs from the first one."""
     first = versions[0]
     for other in versions[1:]:
-        for what, one, two in (
+        for difference, expected, actual in (
             ("takes other images", first.manifest.input, other.manifest.input),
             ("brings images to its input in another way", first.manifest.preprocessing, other.manifest.preprocessing),
             ("has other labels", first.labels, other.labels),
         ):
-            if one != two:
-                raise TrainingError(f"{_named(other)} {what} than {_named(first)}: members must agree.")
+            if expected != actual:
+                raise TrainingError(
+                    f"{_version_name(other)} {difference} than {_version_name(first)}: members must agree."
+                )
 
 
-def _dataset(members: _Members, tried: Tried) -> Dataset | None:
+def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | None:
     """None where only images are given: then nothing is measured."""
-    if tried.images is not None and tried.dataset is None and tried.data_options.folder is None:
+    if evaluation.images is not None and evaluation.dataset is None and evaluation.data_options.folder is None:
         return None
-    name, manifest, labels = _dataset_name(members, tried), members.first.manifest, members.first.labels
-    drawn = _drawn(members)
-    dataset = load_dataset.for_network(name, tried.data_options, manifest.input, manifest.preprocessing, labels, drawn)
+    name, manifest, labels = _dataset_name(members, evaluation), members.first.manifest, members.first.labels
+    split = _common_split(members)
+    dataset = load_dataset.for_network(
+        name, evaluation.data_options, manifest.input, manifest.preprocessing, labels, split
+    )
     if len(dataset.labels) != len(labels):
         raise TrainingError(f"The members have {len(labels)} classes, {name} has {len(dataset.labels)}.")
     return dataset
 
 
-def _drawn(members: _Members) -> Drawn | None:
+def _common_split(members: _Members) -> Drawn | None:
     """What all members have kept for the test of a folder of images; None where that is not known, or not one."""
     provenances = [version.manifest.provenance for version in members.versions]
-    told = {(p.division.test_share, p.seed) if p.division else (None, None) for p in provenances}
-    test_share, seed = told.pop()
-    return None if told or test_share is None or seed is None else Drawn(test_share, seed)
+    splits = {(p.division.test_share, p.seed) if p.division else (None, None) for p in provenances}
+    test_share, seed = splits.pop()
+    return None if splits or test_share is None or seed is None else Drawn(test_share, seed)
 
 
-def _dataset_name(members: _Members, tried: Tried) -> str:
-    if tried.data_options.folder is not None:
+def _dataset_name(members: _Members, evaluation: EvaluationData) -> str:
+    if evaluation.data_options.folder is not None:
         return datasets.FOLDER
-    named = {tried.dataset or version.manifest.provenance.dataset for version in members.versions}
-    name = named.pop() if len(named) == 1 else None
+    dataset_names = {evaluation.dataset or version.manifest.provenance.dataset for version in members.versions}
+    name = dataset_names.pop() if len(dataset_names) == 1 else None
     if name is None:
         raise TrainingError(
             "The members name no common data set: give --dataset, --data FOLDER, or --images FOLDER, which measures "
@@ -142,59 +142,69 @@ def _dataset_name(members: _Members, tried: Tried) -> str:
     return name
 
 
-def _fill(
-    folder: Path, name: str, version: int, members: _Members, dataset: Dataset | None, tried: Tried, say: Say
+def _write_version(
+    folder: Path,
+    name: str,
+    version: int,
+    members: _Members,
+    dataset: Dataset | None,
+    evaluation: EvaluationData,
+    say: Say,
 ) -> None:
     manifest, labels = members.first.manifest, members.first.labels
     graphs = [onnx.load(graph) for graph in members.graphs]
-    onnx.save(averaged(graphs, manifest.input.shape, manifest.classes), folder / GRAPH)
-    path = ServingPipeline(folder / GRAPH, manifest.input, manifest.preprocessing, manifest.classes)
-    parity = check_parity(members, path, _sample(members, dataset, tried))
+    onnx.save(averaged(graphs, manifest.input.shape, manifest.classes), folder / GRAPH_FILE)
+    pipeline = ServingPipeline.from_manifest(folder / GRAPH_FILE, manifest)
+    parity = check_parity(members, pipeline, _parity_sample(members, dataset, evaluation))
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
-    scores = None if dataset is None else path.score(dataset.test)
-    _tell(members, scores, say)
-    made = VersionContents(
+    scores = None if dataset is None else pipeline.score(dataset.test)
+    _report_accuracies(members, scores, say)
+    contents = VersionContents(
         name=name,
         version=version,
-        expects=manifest.input,
+        model_input=manifest.input,
         preprocessing=manifest.preprocessing,
         labels=labels,
         parity=parity,
         architecture=f"ensemble of {len(members.versions)}",
-        source=Source("the mean of " + ", ".join(map(_named, members.versions)), None, labels, dataset),
-        command=_command(members, name, tried),
+        source=Source("the mean of " + ", ".join(map(_version_name, members.versions)), None, labels, dataset),
+        command=_command(members, name, evaluation),
         scores=scores,
     )
-    fill(folder, made)
+    write_version_files(folder, contents)
 
 
-def _command(members: _Members, name: str, tried: Tried) -> str:
-    words = ["convoy-train ensemble", *(f"models/{_named(version)}" for version in members.versions), f"--name {name}"]
-    if tried.data_options.folder is not None:
+def _command(members: _Members, name: str, evaluation: EvaluationData) -> str:
+    words = [
+        "convoy-train ensemble",
+        *(f"models/{_version_name(version)}" for version in members.versions),
+        f"--name {name}",
+    ]
+    if evaluation.data_options.folder is not None:
         words.append("--data FOLDER")
-    elif tried.dataset is not None:
-        words.append(f"--dataset {tried.dataset}")
-    words += ["--images FOLDER"] * (tried.images is not None)
+    elif evaluation.dataset is not None:
+        words.append(f"--dataset {evaluation.dataset}")
+    words += ["--images FOLDER"] * (evaluation.images is not None)
     return " ".join(words)
 
 
-def _tell(members: _Members, scores: Scores | None, say: Say) -> None:
+def _report_accuracies(members: _Members, scores: Scores | None, say: Say) -> None:
     for version in members.versions:
         accuracy = version.manifest.variant("float32").test_accuracy
         if accuracy is not None:
-            say(f"{_named(version)}: test accuracy {accuracy:.4f}")
+            say(f"{_version_name(version)}: test accuracy {accuracy:.4f}")
     if scores is not None:
         say(f"together: test accuracy {scores.accuracy:.4f} over {scores.images} images")
 
 
-def _sample(members: _Members, dataset: Dataset | None, tried: Tried) -> Sample:
+def _parity_sample(members: _Members, dataset: Dataset | None, evaluation: EvaluationData) -> ParitySample:
     manifest = members.first.manifest
-    if tried.images is not None:
-        sample = sample_folder(tried.images, manifest.input, manifest.preprocessing)
+    if evaluation.images is not None:
+        sample = sample_folder(evaluation.images, manifest.input, manifest.preprocessing)
     else:
         sample = sample_split(dataset.test, manifest.input, manifest.preprocessing)
-    return Sample(sample.names, sample.prepared, sample.prepared)
+    return ParitySample(sample.names, sample.prepared, sample.prepared)
 
 
-def _named(version: VersionFolder) -> str:
+def _version_name(version: VersionFolder) -> str:
     return f"{version.model}/{version.version}"

@@ -12,19 +12,19 @@ from pydantic import ValidationError
 
 from service.model_store.manifest import FEATURES, ExtraGraph, Input, Preprocessing
 from training.errors import AccuracyRegression, TrainingError
-from training.export.feature_maps import write_features
+from training.export.feature_maps import write_feature_maps
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.parity import Sample, check_parity, sample_folder, sample_split
+from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
-from training.export.serving_model import DETECTION, Outputs, Scaling, classes_of, input_of, servable
+from training.export.serving_model import DETECTION_IMAGES, Outputs, Scaling, classes_of, input_of, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, labels_for
-from training.export.version_folder import GRAPH, VersionContents, fill
+from training.export.version_folder import GRAPH_FILE, VersionContents, write_version_files
 from training.fit.callbacks import Say
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """What the user may say about an export."""
 
     name: str
@@ -37,7 +37,7 @@ class Options:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
     """Whether to write the graph of feature maps too."""
-    least_accuracy: float = 0.0
+    min_accuracy: float = 0.0
     """Of the graph on the data set's test images: below it nothing is published."""
 
 
@@ -56,32 +56,34 @@ def options_for(
     interpolation: str | None = None,
     background: int | None = None,
     features: bool = True,
-) -> Options:
+) -> ExportOptions:
     """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
-    told = {"shorter": shorter, "interpolation": interpolation, "background": background}
+    overrides = {"shorter": shorter, "interpolation": interpolation, "background": background}
     if shorter is not None:
-        told["resize"] = "shorter"
-    own = Preprocessing() if source.dataset is None else source.dataset.preprocessing
-    chosen = {key: value for key, value in told.items() if value is not None}
+        overrides["resize"] = "shorter"
+    defaults = Preprocessing() if source.dataset is None else source.dataset.preprocessing
+    given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        how = Preprocessing(**{**own.model_dump(), **chosen})
+        preprocessing = Preprocessing(**{**defaults.model_dump(), **given})
     except ValidationError as error:
         raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
-    return Options(name, models_dir, labels, images, outputs or "detect", Scaling(scale, mean, std), how, features)
+    return ExportOptions(
+        name, models_dir, labels, images, outputs or "detect", Scaling(scale, mean, std), preprocessing, features
+    )
 
 
 @dataclass(frozen=True)
-class _Job:
+class _ExportPlan:
     """All that is known before a network is converted."""
 
     source: Source
-    options: Options
-    expects: Input
+    options: ExportOptions
+    model_input: Input
     labels: tuple[str, ...]
-    sample: Sample
+    sample: ParitySample
 
 
-def export(source: Source, options: Options, say: Say) -> Path:
+def export(source: Source, options: ExportOptions, say: Say) -> Path:
     """Publishes a source as the next version of `options.name`; gives the version's folder.
 
     Raises TrainingError when the network does not fit, and when its graph fails the parity check: then nothing is
@@ -89,57 +91,61 @@ def export(source: Source, options: Options, say: Say) -> Path:
     """
     if keras.backend.backend() != "tensorflow":
         raise TrainingError("The export needs KERAS_BACKEND=tensorflow, whichever backend the network was trained on.")
-    expects = input_of(source.model)
-    _check_crop(options.preprocessing, expects)
+    model_input = input_of(source.model)
+    _check_crop(options.preprocessing, model_input)
     labels = labels_for(source, options.labels_file, classes_of(source.model))
-    job = _Job(source, options, expects, labels, _sample(source, options, expects))
-    return publish(options.models_dir, options.name, lambda folder, version: _fill(folder, version, job, say))
+    plan = _ExportPlan(source, options, model_input, labels, _parity_sample(source, options, model_input))
+    return publish(options.models_dir, options.name, lambda folder, version: _write_version(folder, version, plan, say))
 
 
-def _check_crop(how: Preprocessing, expects: Input) -> None:
-    covered = max(expects.height, expects.width)
-    if how.shorter is not None and how.shorter < covered:
-        raise TrainingError(f"--shorter {how.shorter} is too little: the network's {covered} pixels are cut out of it.")
+def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
+    needed_px = max(model_input.height, model_input.width)
+    if preprocessing.shorter is not None and preprocessing.shorter < needed_px:
+        raise TrainingError(
+            f"--shorter {preprocessing.shorter} is too little: the network's {needed_px} pixels are cut out of it."
+        )
 
 
-def _fill(folder: Path, version: int, job: _Job, say: Say) -> None:
+def _write_version(folder: Path, version: int, plan: _ExportPlan, say: Say) -> None:
     """Writes everything that belongs to a version into its folder, still hidden."""
-    source, options = job.source, job.options
-    network = servable(source.model, options.scaling, options.outputs, job.sample.images[:DETECTION])
-    onnx.save(to_onnx(network), folder / GRAPH)
-    path = ServingPipeline(folder / GRAPH, job.expects, options.preprocessing, len(job.labels))
-    parity = check_parity(network, path, job.sample)
+    source, options = plan.source, plan.options
+    network = to_serving_model(source.model, options.scaling, options.outputs, plan.sample.images[:DETECTION_IMAGES])
+    onnx.save(to_onnx(network), folder / GRAPH_FILE)
+    pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))
+    parity = check_parity(network, pipeline, plan.sample)
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
-    scores = None if source.dataset is None else path.score(source.dataset.test)
+    scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
         say(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
-        if scores.accuracy < options.least_accuracy:
+        if scores.accuracy < options.min_accuracy:
             raise AccuracyRegression(
-                f"{scores.accuracy:.4f} is less than {options.least_accuracy:.4f}: nothing is published."
+                f"{scores.accuracy:.4f} is less than {options.min_accuracy:.4f}: nothing is published."
             )
-    made = VersionContents(
+    contents = VersionContents(
         name=options.name,
         version=version,
-        expects=job.expects,
+        model_input=plan.model_input,
         preprocessing=options.preprocessing,
-        labels=job.labels,
+        labels=plan.labels,
         parity=parity,
         architecture=source.model.name if source.recipe is None else source.recipe.architecture,
         source=source,
         scores=scores,
-        extra_graphs=_features(folder, job, say) if options.features else {},
+        extra_graphs=_write_feature_maps(folder, plan, say) if options.features else {},
     )
-    fill(folder, made)
+    write_version_files(folder, contents)
 
 
-def _sample(source: Source, options: Options, expects: Input) -> Sample:
+def _parity_sample(source: Source, options: ExportOptions, model_input: Input) -> ParitySample:
     if options.images is not None:
-        return sample_folder(options.images, expects, options.preprocessing)
+        return sample_folder(options.images, model_input, options.preprocessing)
     if source.dataset is None:
         raise TrainingError("The parity check needs real images: give --images FOLDER, or --dataset NAME.")
-    return sample_split(source.dataset.test, expects, options.preprocessing)
+    return sample_split(source.dataset.test, model_input, options.preprocessing)
 
 
-def _features(folder: Path, job: _Job, say: Say) -> dict[str, ExtraGraph]:
-    written = write_features(folder, job.source.model, job.options.scaling, job.expects, job.sample, say)
-    return {} if written is None else {FEATURES: written}
+def _write_feature_maps(folder: Path, plan: _ExportPlan, say: Say) -> dict[str, ExtraGraph]:
+    extra_graph = write_feature_maps(
+        folder, plan.source.model, plan.options.scaling, plan.model_input, plan.sample, say
+    )
+    return {} if extra_graph is None else {FEATURES: extra_graph}

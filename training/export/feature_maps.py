@@ -1,4 +1,4 @@
-"""What lies between: the graph that shows a network's first filters and its feature maps, beside the model it is of."""
+"""Exports a second ONNX graph that outputs the first layer's filters and the feature maps."""
 
 from pathlib import Path
 
@@ -24,45 +24,46 @@ from service.model_store.manifest import (
 from training.errors import TrainingError
 from training.export.graph import editor
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.parity import Sample, check_maps, check_parity, sample_split
-from training.export.serving_model import DETECTION, Scaling, scaled, servable
+from training.export.parity import ParitySample, check_feature_maps, check_parity, sample_split
+from training.export.serving_model import DETECTION_IMAGES, Scaling, apply_scaling, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.callbacks import Say
 
-FILE = "features.onnx"
-SMALL_BYTES = 1_200_000
-LARGE_PART = 4
-"""The graph holds the weights of what it shows a second time: up to SMALL_BYTES, or this part of a large network's."""
-FLOAT_BYTES = 4
+FEATURES_FILE = "features.onnx"
+MIN_LIMIT_BYTES = 1_200_000
+LIMIT_DIVISOR = 4
+"""The graph stores a second copy of the weights it needs. Their limit is MIN_LIMIT_BYTES, or for a large network its
+weights divided by LIMIT_DIVISOR."""
+FLOAT32_BYTES = 4
 
 _ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 _POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 
-def write_features(
-    folder: Path, model: keras.Model, scaling: Scaling, expects: Input, sample: Sample, say: Say
+def write_feature_maps(
+    folder: Path, model: keras.Model, scaling: Scaling, model_input: Input, sample: ParitySample, say: Say
 ) -> ExtraGraph | None:
-    """Writes the graph into a version's folder and says what it shows; None for a network without feature maps.
+    """Writes the graph into a version's folder and reports its layers; returns None for a network without feature maps.
 
     `model` is the network as it was trained. Raises TrainingError when the graph fails the parity check.
     """
-    shown = shown_layers(model, max(SMALL_BYTES, model.count_params() * FLOAT_BYTES // LARGE_PART))
-    if not shown:
+    map_layers = feature_map_layers(model, max(MIN_LIMIT_BYTES, model.count_params() * FLOAT32_BYTES // LIMIT_DIVISOR))
+    if not map_layers:
         say("no feature maps: no layer of the network gives images")
         return None
-    network = features_network(model, scaling, shown)
+    network = feature_map_network(model, scaling, map_layers)
     converted = to_onnx(network)
-    for name, kernels in first_filters(model).items():
+    for name, kernels in first_convolution_kernels(model).items():
         editor.add_constant_output(converted, f"{FILTERS}{name}", kernels)
-    onnx.save(converted, folder / FILE)
-    parity = check_maps(network, FeatureSession(folder / FILE, expects), sample)
-    say(f"feature maps of {', '.join(layer.name for layer in shown)}: parity over {parity.images} images")
-    return ExtraGraph(file=FILE, sha256=sha256_of(folder / FILE), parity=parity)
+    onnx.save(converted, folder / FEATURES_FILE)
+    parity = check_feature_maps(network, FeatureSession(folder / FEATURES_FILE, model_input), sample)
+    say(f"feature maps of {', '.join(layer.name for layer in map_layers)}: parity over {parity.images} images")
+    return ExtraGraph(file=FEATURES_FILE, sha256=sha256_of(folder / FEATURES_FILE), parity=parity)
 
 
-def add_features(folder: Path, source: Source, say: Say) -> None:
+def add_feature_maps(folder: Path, source: Source, say: Say) -> None:
     """Adds the graph to a published version; its other files stay as they are.
 
     In place, and not as a new version, because no answer of the version changes.
@@ -72,38 +73,45 @@ def add_features(folder: Path, source: Source, say: Say) -> None:
     """
     if source.dataset is None:
         raise TrainingError("The parity check needs real images: give a run, or --dataset NAME.")
-    manifest = _manifest_of(folder)
+    manifest = _read_manifest(folder)
     sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
-    graph_file = folder / manifest.variants[0].file
-    path = ServingPipeline(graph_file, manifest.input, manifest.preprocessing, manifest.classes)
-    check_parity(servable(source.model, Scaling(), "detect", sample.images[:DETECTION]), path, sample)
-    extra = write_features(folder, source.model, Scaling(), manifest.input, sample, say)
+    pipeline = ServingPipeline.from_manifest(folder / manifest.variants[0].file, manifest)
+    check_parity(
+        to_serving_model(source.model, Scaling(), "detect", sample.images[:DETECTION_IMAGES]), pipeline, sample
+    )
+    extra = write_feature_maps(folder, source.model, Scaling(), manifest.input, sample, say)
     if extra is not None:
-        manifest = _manifest_of(folder)  # anew: variants may have been added meanwhile
+        manifest = _read_manifest(folder)  # read again: variants may have been added meanwhile
         graphs = manifest.extra_graphs | {FEATURES: extra}
         write_manifest(manifest.model_copy(update={"extra_graphs": graphs}), folder)
 
 
-def shown_layers(model: keras.Model, limit_bytes: int) -> list[keras.layers.Layer]:
+def feature_map_layers(model: keras.Model, limit_bytes: int) -> list[keras.layers.Layer]:
     """The first layer that gives feature maps, and the last one at each of their sizes, in the network's order.
 
     Layers that need more than `limit_bytes` of weights are left out.
     """
-    fitting = [layer for layer in model.layers if _gives_maps(layer) and _bytes_up_to(model, layer) <= limit_bytes]
-    last = {layer.output.shape[1:3]: layer.name for layer in fitting}
-    return [layer for at, layer in enumerate(fitting) if at == 0 or layer.name in last.values()]
+    candidates = [
+        layer
+        for layer in model.layers
+        if _outputs_feature_maps(layer) and _weight_bytes_up_to(model, layer) <= limit_bytes
+    ]
+    last_by_size = {layer.output.shape[1:3]: layer.name for layer in candidates}
+    return [layer for at, layer in enumerate(candidates) if at == 0 or layer.name in last_by_size.values()]
 
 
-def features_network(model: keras.Model, scaling: Scaling, shown: list[keras.layers.Layer]) -> keras.Model:
+def feature_map_network(model: keras.Model, scaling: Scaling, map_layers: list[keras.layers.Layer]) -> keras.Model:
     """Pixels 0..255 to the outputs of these layers, float32 (n, height, width, channels), by their names in a graph."""
     image = keras.Input(model.inputs[0].shape[1:], name="image")
-    maps = keras.Model(model.inputs, {f"{MAPS}{layer.name}": layer.output for layer in shown})
-    return keras.Model(image, maps(scaled(image, scaling), training=False))
+    maps = keras.Model(model.inputs, {f"{MAPS}{layer.name}": layer.output for layer in map_layers})
+    return keras.Model(image, maps(apply_scaling(image, scaling), training=False))
 
 
-def first_filters(model: keras.Model) -> dict[str, NDArray[np.float32]]:
-    """The kernels of the first convolution, (filters, height, width, 1 or 3), by its name; empty where there is none
-    that looks at the image itself."""
+def first_convolution_kernels(model: keras.Model) -> dict[str, NDArray[np.float32]]:
+    """The kernels of the first convolution, (filters, height, width, 1 or 3), by its name.
+
+    Empty if the network has no convolution or the first one does not read the image itself.
+    """
     first = next((layer for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
     if first is None or first.kernel.shape[2] not in (1, 3):
         return {}
@@ -111,14 +119,14 @@ def first_filters(model: keras.Model) -> dict[str, NDArray[np.float32]]:
     return {first.name: np.ascontiguousarray(np.moveaxis(kernels, -1, 0))}
 
 
-def _manifest_of(folder: Path) -> Manifest:
+def _read_manifest(folder: Path) -> Manifest:
     try:
         return read_manifest(folder)
     except BrokenVersion as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
 
 
-def _gives_maps(layer: keras.layers.Layer) -> bool:
+def _outputs_feature_maps(layer: keras.layers.Layer) -> bool:
     """Whether a layer ends a step whose output people look at: what was activated, pooled or joined, channels last."""
     try:
         shape = layer.output.shape
@@ -126,9 +134,9 @@ def _gives_maps(layer: keras.layers.Layer) -> bool:
         return False
     if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] == 1:
         return False
-    activated = isinstance(layer, _CONVOLUTIONS) and layer.activation is not keras.activations.linear
-    return activated or isinstance(layer, (*_ACTIVATIONS, *_POOLINGS, layers.Concatenate))
+    is_activated = isinstance(layer, _CONVOLUTIONS) and layer.activation is not keras.activations.linear
+    return is_activated or isinstance(layer, (*_ACTIVATIONS, *_POOLINGS, layers.Concatenate))
 
 
-def _bytes_up_to(model: keras.Model, layer: keras.layers.Layer) -> int:
-    return keras.Model(model.inputs, layer.output).count_params() * FLOAT_BYTES
+def _weight_bytes_up_to(model: keras.Model, layer: keras.layers.Layer) -> int:
+    return keras.Model(model.inputs, layer.output).count_params() * FLOAT32_BYTES

@@ -13,27 +13,29 @@ SYNSET = re.compile(r"^(n\d{8})[_-]?")
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassLabels:
     """`labels` in order; `ids` are other names for them (ImageNet's synsets), empty where there are none."""
 
     labels: tuple[str, ...]
     ids: tuple[str, ...] = ()
 
-    def of_file(self, image: Path, below: Path) -> int | None:
-        """The class that an image's folder, or else its name, tells; None where neither does."""
-        known = self._known()
-        folder = image.parent.name if image.parent != below else ""
+    def index_of_file(self, image: Path, root: Path) -> int | None:
+        """The class that an image's folder, or else its file name, is named after; None if neither is."""
+        index_by_name = self._index_by_name()
+        folder = image.parent.name if image.parent != root else ""
         match = SYNSET.match(image.stem)
-        rest = SYNSET.sub("", image.stem)
-        for name in (folder, match[1] if match else "", rest, re.sub(r"[ _-]*\d+$", "", rest)):
-            if name and _plain(name) in known:
-                return known[_plain(name)]
+        stem = SYNSET.sub("", image.stem)
+        for name in (folder, match[1] if match else "", stem, re.sub(r"[ _-]*\d+$", "", stem)):
+            if name and _normalize(name) in index_by_name:
+                return index_by_name[_normalize(name)]
         return None
 
-    def _known(self) -> dict[str, int]:
-        count = Counter(map(_plain, self.labels))
-        known = {_plain(label): index for index, label in enumerate(self.labels) if count[_plain(label)] == 1}
-        return known | {_plain(name): index for index, name in enumerate(self.ids)}
+    def _index_by_name(self) -> dict[str, int]:
+        count = Counter(map(_normalize, self.labels))
+        index_by_name = {
+            _normalize(label): index for index, label in enumerate(self.labels) if count[_normalize(label)] == 1
+        }
+        return index_by_name | {_normalize(name): index for index, name in enumerate(self.ids)}
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -47,21 +49,21 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def read_classes(path: Path) -> Classes:
+def read_class_labels(path: Path) -> ClassLabels:
     """A text file of one label a line, or Keras' imagenet_class_index.json. Raises TrainingError."""
     if path.suffix.lower() != ".json":
-        return Classes(read_labels(path))
+        return ClassLabels(read_labels(path))
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         rows = [entries[str(index)] for index in range(len(entries))]
         if all(isinstance(row, str) for row in rows):
-            return Classes(tuple(rows))
-        return Classes(tuple(str(label) for _, label in rows), tuple(str(name) for name, _ in rows))
+            return ClassLabels(tuple(rows))
+        return ClassLabels(tuple(str(label) for _, label in rows), tuple(str(name) for name, _ in rows))
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise TrainingError(f'{path} is not of the form {{"0": ["n01440764", "tench"], ...}}.') from error
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -20,21 +20,21 @@ def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> 
     repository = Repository(models_dir)
     # A number that a rollback has hidden is taken too: it may come back.
     version = max([*repository.versions(name), *repository.withdrawn(name)], default=0) + 1
-    final = models_dir / name / str(version)
-    hidden = final.with_name(f".{version}.{secrets.token_hex(4)}.partial")
-    made = _missing_parents(hidden)
+    published = models_dir / name / str(version)
+    hidden = published.with_name(f".{version}.{secrets.token_hex(4)}.partial")
+    created = _missing_parents(hidden)
     try:
         hidden.mkdir(parents=True)
         write(hidden, version)
-        hidden.rename(final)
+        hidden.rename(published)
     except BaseException as error:
         shutil.rmtree(hidden, ignore_errors=True)
-        for folder in made:
+        for folder in created:
             _remove_if_empty(folder)
         if isinstance(error, OSError):
-            raise TrainingError(f"{final} could not be written: {error.strerror or error}.") from error
+            raise TrainingError(f"{published} could not be written: {error.strerror or error}.") from error
         raise
-    return final
+    return published
 
 
 def _missing_parents(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Training anew what is published already: a run, and its export only where that is no step back."""
+"""Retrains a published model, and publishes the result only if its accuracy has not dropped too far."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +18,20 @@ from training.fit.resume import resume_or_train
 from training.recipes.base import Recipe
 from training.runs.run_folder import Run, lock_run
 
-RUNS = "{}-retrained"
-"""Runs of their own: somebody's interrupted experiment is never taken for one of these."""
+RUN_NAME = "{}-retrained"
+"""A name of their own, so that an interrupted experiment is never mistaken for one of these runs."""
 
 
 def retrain(
     recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, data_options: DataOptions, max_drop: float, say: Say
 ) -> Path:
-    """Trains, or goes on with what was interrupted, and publishes what came out as the next version of `name`.
+    """Trains, or resumes an interrupted run, and publishes the result as the next version of `name`.
 
-    The newest version and the new network are measured on the same test images, through the service's own path. The
-    new one may be less accurate by `max_drop` (of 1) at most: else Worse is raised, and nothing is published. Either
-    decision stands in the run's folder afterwards: a call that was killed before goes on with the export.
+    The newest version and the new network are measured on the same test images, through the service's own path. Where
+    the accuracy drops by more than `max_drop` (of 1), AccuracyRegression is raised and nothing is published. Either
+    decision is recorded in the run's folder: a call that was killed before it resumes at the export.
     """
-    run = resume_or_train(recipe, runs_dir, say, data_options, RUNS.format(name), reuse_reason=_reuse_reason)
+    run = resume_or_train(recipe, runs_dir, say, data_options, RUN_NAME.format(name), reuse_reason=_reuse_reason)
     with lock_run(run):
         if run.outcome_path.exists():
             raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
@@ -52,32 +52,30 @@ def _reuse_reason(run: Run) -> str | None:
 def _publish(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, say: Say) -> Path:
     source = open_source(run.folder, None, data_options)
     options = options_for(source, name=name, models_dir=models_dir)
-    published = newest(models_dir, name)
+    published = newest_version(models_dir, name)
     if published is not None:
-        accuracy = accuracy_of(published, source)
+        accuracy = measure_accuracy(published, source)
         say(f"test accuracy {accuracy:.4f} of the published {published}, on the same images")
-        options = replace(options, least_accuracy=accuracy - max_drop)
+        options = replace(options, min_accuracy=accuracy - max_drop)
     return export(source, options, say)
 
 
-def newest(models_dir: Path, name: str) -> Path | None:
+def newest_version(models_dir: Path, name: str) -> Path | None:
     """The folder of the newest version that is not withdrawn; None where there is none."""
     versions = Repository(models_dir).versions(name)
     return models_dir / name / str(max(versions)) if versions else None
 
 
-def accuracy_of(version: Path, source: Source) -> float:
+def measure_accuracy(version: Path, source: Source) -> float:
     """A version's accuracy on the test images of `source`. Raises TrainingError where they are not its kind."""
     assert source.dataset is not None, "a run has its data set"
     try:
         manifest = read_manifest(version)
-        path = ServingPipeline(
-            version / manifest.variants[0].file, manifest.input, manifest.preprocessing, manifest.classes
-        )
+        pipeline = ServingPipeline.from_manifest(version / manifest.variants[0].file, manifest)
     except BrokenVersion as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
     if read_labels(version / manifest.labels.file) != source.dataset.labels:
         raise TrainingError(f"{version} has other labels than {source.dataset.name}: publish by convoy-train export.")
     if manifest.input.shape != source.dataset.test.shape:
         raise TrainingError(f"{version} takes images of another size: publish by convoy-train export.")
-    return path.score(source.dataset.test).accuracy
+    return pipeline.score(source.dataset.test).accuracy

@@ -12,7 +12,7 @@ from training.errors import TrainingError
 
 Outputs = Literal["detect", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
-DETECTION = 64
+DETECTION_IMAGES = 64
 """Images that decide whether a network gives logits or probabilities."""
 
 
@@ -25,7 +25,7 @@ class Scaling:
     std: tuple[float, ...] = (1.0,)
 
     @property
-    def nothing(self) -> bool:
+    def is_identity(self) -> bool:
         return self == Scaling()
 
 
@@ -52,14 +52,14 @@ def classes_of(model: keras.Model) -> int:
     return shapes[0][1]
 
 
-def servable(model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDArray[np.uint8]) -> keras.Model:
+def to_serving_model(model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDArray[np.uint8]) -> keras.Model:
     """The network with its scaling in front and, where it gives logits, a softmax behind.
 
     With `outputs="detect"` its answers to `images`, uint8 (n, height, width, channels), decide what it gives.
     Takes float32 pixels 0..255, gives float32 (n, classes). Raises TrainingError when that can't be told.
     """
     image = keras.Input(input_of(model).shape, name="image")
-    raw = model(scaled(image, scaling), training=False)
+    raw = model(apply_scaling(image, scaling), training=False)
     if outputs == "detect":
         outputs = detect_outputs(keras.Model(image, raw).predict(images.astype(np.float32), verbose=0))
     if outputs == "logits":
@@ -67,12 +67,12 @@ def servable(model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDA
     return keras.Model(image, raw, name=model.name)
 
 
-def detect_outputs(answers: NDArray[np.floating]) -> Outputs:
+def detect_outputs(predictions: NDArray[np.floating]) -> Outputs:
     """Whether answers, (n, classes), are logits or probabilities. Raises TrainingError when they look like neither."""
-    within = bool((answers >= 0).all() and (answers <= 1 + SUM_TOLERANCE).all())
-    if within and np.allclose(answers.sum(axis=1), 1, atol=SUM_TOLERANCE):
+    in_unit_range = bool((predictions >= 0).all() and (predictions <= 1 + SUM_TOLERANCE).all())
+    if in_unit_range and np.allclose(predictions.sum(axis=1), 1, atol=SUM_TOLERANCE):
         return "probabilities"
-    if within:
+    if in_unit_range:
         raise TrainingError(
             "The network's answers lie between 0 and 1 but do not sum to 1: say --logits to have a softmax added, "
             "or --probabilities to serve them as they are."
@@ -80,12 +80,12 @@ def detect_outputs(answers: NDArray[np.floating]) -> Outputs:
     return "logits"
 
 
-def scaled(image: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:
+def apply_scaling(image: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:
     """Pixels as the network expects them. Raises TrainingError for a scaling that does not fit."""
-    return image if scaling.nothing else _rescaling(scaling, image.shape[-1])(image)
+    return image if scaling.is_identity else _rescaling_layer(scaling, image.shape[-1])(image)
 
 
-def _rescaling(scaling: Scaling, channels: int) -> keras.layers.Rescaling:
+def _rescaling_layer(scaling: Scaling, channels: int) -> keras.layers.Rescaling:
     for name in ("mean", "std"):
         if len(getattr(scaling, name)) not in (1, channels):
             raise TrainingError(
@@ -95,5 +95,5 @@ def _rescaling(scaling: Scaling, channels: int) -> keras.layers.Rescaling:
         raise TrainingError("--std must be positive.")
     mean, std = np.broadcast_arrays(np.array(scaling.mean), np.array(scaling.std))
     scale, offset = (scaling.scale / std).tolist(), (-mean / std).tolist()
-    one = len(scale) == 1
-    return keras.layers.Rescaling(scale[0] if one else scale, offset[0] if one else offset, name="scaling")
+    is_scalar = len(scale) == 1
+    return keras.layers.Rescaling(scale[0] if is_scalar else scale, offset[0] if is_scalar else offset, name="scaling")

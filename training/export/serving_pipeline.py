@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from service.errors import ModelFailed
 from service.hardware import usable_cores
 from service.inference.session import Session
-from service.model_store.manifest import Input, Preprocessing
+from service.model_store.manifest import Input, Manifest, Preprocessing
 from training.data.datasets.base import Split
 from training.data.datasets.image_files import prepare_file
 from training.errors import TrainingError
@@ -22,11 +22,16 @@ BATCH_SIZE = 64
 class ServingPipeline:
     """Decoding, preprocessing and the session of one exported graph, with onnxruntime's optimisations on."""
 
-    def __init__(self, graph: Path, expects: Input, preprocessing: Preprocessing, classes: int) -> None:
+    def __init__(self, graph: Path, model_input: Input, preprocessing: Preprocessing, classes: int) -> None:
         """Raises BrokenVersion when the service could not load the graph."""
-        self._expects = expects
+        self._input = model_input
         self._preprocessing = preprocessing
-        self._session = Session(graph, expects, classes, usable_cores())
+        self._session = Session(graph, model_input, classes, usable_cores())
+
+    @classmethod
+    def from_manifest(cls, graph: Path, manifest: Manifest) -> "ServingPipeline":
+        """The pipeline of a graph that takes and gives what a version's manifest says. Raises BrokenVersion."""
+        return cls(graph, manifest.input, manifest.preprocessing, manifest.classes)
 
     def run(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
         """Probabilities (n, classes) of prepared images (n, height, width, channels). Raises TrainingError."""
@@ -35,8 +40,8 @@ class ServingPipeline:
 
     def probabilities(self, images: Iterable[bytes]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of image files."""
-        prepared = (prepare_file(encoded, self._expects, self._preprocessing) for encoded in images)
-        return np.concatenate([self._run(np.stack(batch)) for batch in _batched(prepared)])
+        prepared = (prepare_file(encoded, self._input, self._preprocessing) for encoded in images)
+        return np.concatenate([self._run(np.stack(batch)) for batch in _batches(prepared)])
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
@@ -49,6 +54,6 @@ class ServingPipeline:
         return score(self.probabilities(split.encoded(index) for index in range(len(split))), split.labels)
 
 
-def _batched(images: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
+def _batches(images: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:
     while batch := list(islice(images, BATCH_SIZE)):
         yield batch

@@ -18,13 +18,13 @@ from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
-from training.export.labels import read_classes, read_labels
+from training.export.labels import read_class_labels, read_labels
 from training.export.serving_model import input_of
 from training.recipes.base import Recipe, nearest
 from training.runs.run_folder import Run, open_run
 
-SIDE = 224
-OTHER_SIDES = {
+DEFAULT_SIDE_PX = 224
+SIDES_PX = {
     **dict.fromkeys(("InceptionV3", "InceptionResNetV2", "Xception"), 299),
     **dict.fromkeys(("EfficientNetV2M", "EfficientNetV2L"), 480),
     "EfficientNetV2B1": 240,
@@ -32,8 +32,8 @@ OTHER_SIDES = {
     "EfficientNetV2B3": 300,
     "EfficientNetV2S": 384,
 }
-"""Of the square that each was trained on."""
-CLASSES = 1000
+"""Side of the square images that each was trained on; DEFAULT_SIDE_PX for all others."""
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Source:
     labels: tuple[str, ...] | None = None
     dataset: Dataset | None = None
     run: Run | None = None
-    argument: str | None = None
-    """What `convoy-train export` is given for it, where that is not its name."""
+    cli_argument: str | None = None
+    """Its argument of `convoy-train export`, where that is not its name."""
 
     @property
     def recipe(self) -> Recipe | None:
@@ -109,43 +109,46 @@ def open_application(name: str, weights: Path | None, labels_file: Path | None) 
     """
     if name not in APPLICATIONS:
         raise TrainingError(f"Keras has no application {name!r} that is known here: {nearest(name, APPLICATIONS)}")
-    labels = _labels() if labels_file is None else read_classes(labels_file).labels
-    if len(labels) != CLASSES:
-        raise TrainingError(f"{labels_file} has {len(labels)} labels; {name} has {CLASSES} classes.")
-    argument = f"--from-keras-applications {name}"
-    return Source(f"keras.applications.{name}", folded(name, weights or DOWNLOADED), labels, argument=argument)
+    labels = _imagenet_labels() if labels_file is None else read_class_labels(labels_file).labels
+    if len(labels) != IMAGENET_CLASSES:
+        raise TrainingError(f"{labels_file} has {len(labels)} labels; {name} has {IMAGENET_CLASSES} classes.")
+    model = build_application(name, weights or DOWNLOADED)
+    cli_argument = f"--from-keras-applications {name}"
+    return Source(f"keras.applications.{name}", model, labels, cli_argument=cli_argument)
 
 
-def folded(name: str, weights: Path | str | None) -> keras.Model:
-    """The application taking pixels 0..255 in RGB; `weights` is a file, "imagenet", or None for ones of chance.
+def build_application(name: str, weights: Path | str | None) -> keras.Model:
+    """Builds the application for pixels 0..255 in RGB; `weights` is a file, "imagenet", or None for random ones.
 
     Raises TrainingError when they cannot be had or do not fit.
     """
-    how, side = APPLICATIONS[name], OTHER_SIDES.get(name, SIDE)
-    image = keras.Input((side, side, 3), name="image")
-    x = image if how == INSIDE else layers.Rescaling(list(how.scale), list(how.offset), name="preprocess")(image)
+    preprocessing, side_px = APPLICATIONS[name], SIDES_PX.get(name, DEFAULT_SIDE_PX)
+    image = keras.Input((side_px, side_px, 3), name="image")
+    x = image
+    if preprocessing != INSIDE:
+        x = layers.Rescaling(list(preprocessing.scale), list(preprocessing.offset), name="preprocess")(image)
     application = getattr(keras.applications, name)
     if weights == DOWNLOADED:
-        model = _downloaded(name, lambda: application(weights=DOWNLOADED, input_tensor=x))
+        model = _download_weights(name, lambda: application(weights=DOWNLOADED, input_tensor=x))
     else:
         model = application(weights=None, input_tensor=x)
     if weights not in (None, DOWNLOADED):
-        _load(model, name, Path(weights))
-    if how.bgr:
+        _load_weights(model, name, Path(weights))
+    if preprocessing.bgr:
         swap_red_and_blue(model)
     return model
 
 
-def _downloaded(name: str, make: Callable[[], keras.Model]) -> keras.Model:
+def _download_weights(name: str, build: Callable[[], keras.Model]) -> keras.Model:
     try:
-        return make()
+        return build()
     except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
             f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."
         ) from error
 
 
-def _load(model: keras.Model, name: str, path: Path) -> None:
+def _load_weights(model: keras.Model, name: str, path: Path) -> None:
     if not path.is_file():
         raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights, its last layer too.")
     try:
@@ -155,11 +158,11 @@ def _load(model: keras.Model, name: str, path: Path) -> None:
         raise TrainingError(f"{path} does not hold the weights of {name} with its last layer: {reason}") from error
 
 
-def _labels() -> tuple[str, ...]:
+def _imagenet_labels() -> tuple[str, ...]:
     """ImageNet's names in their order, from Keras' own file."""
-    in_order = np.arange(CLASSES, 0, -1, dtype=np.float32)[np.newaxis]
+    in_order = np.arange(IMAGENET_CLASSES, 0, -1, dtype=np.float32)[np.newaxis]
     try:
-        [rows] = keras.applications.imagenet_utils.decode_predictions(in_order, top=CLASSES)
+        [rows] = keras.applications.imagenet_utils.decode_predictions(in_order, top=IMAGENET_CLASSES)
     except Exception as error:  # as above
         raise TrainingError(
             f"The names of ImageNet's classes could not be downloaded: {error}. Give imagenet_class_index.json, or a "

@@ -1,4 +1,4 @@
-"""Writes the files of a version folder beside its graph: labels, golden samples, manifest, plots and model card."""
+"""Opens version folders, and writes what belongs in one beside its graph: labels, samples, manifest, plots and card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.model_store import golden_samples
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
+    FILE_NAME,
     ExtraGraph,
     File,
     Input,
@@ -24,30 +25,32 @@ from service.model_store.manifest import (
     Variant,
     write_manifest,
 )
+from service.model_store.repository import Repository, VersionFolder
 from training import keras_setup
 from training.data.datasets.image_folder import division_digest
+from training.errors import TrainingError
 from training.export.graph.editor import Graph, parameters_of
 from training.export.graph.optimize import pool_behind_filters
-from training.export.model_card import Facts, write_card
+from training.export.model_card import CardData, write_card
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.runs import plots
 from training.runs.run_folder import Run
 
-GRAPH = "model.onnx"
-LABELS = "labels.txt"
-CONFUSION = "confusion.png"
-CURVES = "curves.png"
+GRAPH_FILE = "model.onnx"
+LABELS_FILE = "labels.txt"
+CONFUSION_FILE = "confusion.png"
+CURVES_FILE = "curves.png"
 
 
 @dataclass(frozen=True)
 class VersionContents:
-    """What manifest and card tell of a graph. `scores` are on its source's test set, through the service's path."""
+    """The contents of a manifest and card. `scores` are on the source's test set, through the service's own path."""
 
     name: str
     version: int
-    expects: Input
+    model_input: Input
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     parity: Parity
@@ -60,66 +63,85 @@ class VersionContents:
     extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
 
 
-def fill(folder: Path, made: VersionContents) -> None:
+def write_version_files(folder: Path, contents: VersionContents) -> None:
     """Writes labels, samples, manifest, plots and card beside the graph that lies in the folder."""
-    (folder / LABELS).write_text("".join(f"{label}\n" for label in made.labels), encoding="utf-8")
-    manifest = _manifest(folder, made)
+    (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in contents.labels), encoding="utf-8")
+    manifest = _manifest(folder, contents)
     write_manifest(manifest, folder)
-    if made.source.run is not None:
-        plots.plot_curves(made.source.run.history(), folder / CURVES)
-    if made.scores is not None:
-        plots.plot_confusion(made.scores.confusion, made.labels, folder / CONFUSION)
-    write_card(folder, Facts(made.name, made.version, manifest, made.labels, made.source, made.scores, made.command))
+    if contents.source.run is not None:
+        plots.plot_curves(contents.source.run.history(), folder / CURVES_FILE)
+    if contents.scores is not None:
+        plots.plot_confusion(contents.scores.confusion, contents.labels, folder / CONFUSION_FILE)
+    write_card(
+        folder,
+        CardData(
+            contents.name,
+            contents.version,
+            manifest,
+            contents.labels,
+            contents.source,
+            contents.scores,
+            contents.command,
+        ),
+    )
 
 
-def _manifest(folder: Path, made: VersionContents) -> Manifest:
-    scores, network, graph = made.scores, made.source.model, folder / GRAPH
+def open_version(folder: Path) -> VersionFolder:
+    """Opens `folder`, models/NAME/NUMBER. Raises TrainingError for another folder, BrokenVersion for a damaged one."""
+    folder = folder.resolve()
+    if not (folder / FILE_NAME).is_file() or not folder.name.isdecimal():
+        raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/1.")
+    return Repository(folder.parent.parent).open(folder.parent.name, int(folder.name))
+
+
+def _manifest(folder: Path, contents: VersionContents) -> Manifest:
+    scores, network, graph = contents.scores, contents.source.model, folder / GRAPH_FILE
     measured = {} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
     variant = Variant(
-        file=GRAPH,
+        file=GRAPH_FILE,
         sha256=sha256_of(graph),
         precision="float32",
         bytes=graph.stat().st_size,
         test_accuracy=None if scores is None else scores.accuracy,
-        parity=made.parity,
+        parity=contents.parity,
     )
     return Manifest(
-        input=made.expects,
-        preprocessing=made.preprocessing,
-        classes=len(made.labels),
-        labels=File(file=LABELS, sha256=sha256_of(folder / LABELS)),
-        parameters=_parameters_of(graph) if network is None else network.count_params(),
+        input=contents.model_input,
+        preprocessing=contents.preprocessing,
+        classes=len(contents.labels),
+        labels=File(file=LABELS_FILE, sha256=sha256_of(folder / LABELS_FILE)),
+        parameters=_count_parameters(graph) if network is None else network.count_params(),
         variants=[variant],
-        extra_graphs=made.extra_graphs,
-        samples=write_samples(folder, made.expects, len(made.labels), {"float32": GRAPH}),
-        metrics={**measured, **made.metrics},
-        provenance=_provenance(made),
+        extra_graphs=contents.extra_graphs,
+        samples=write_golden_samples(folder, contents.model_input, len(contents.labels), {"float32": GRAPH_FILE}),
+        metrics={**measured, **contents.metrics},
+        provenance=_provenance(contents),
     )
 
 
-def _parameters_of(graph: Path) -> int:
+def _count_parameters(graph: Path) -> int:
     """The network's, without what a rewrite of its graph has added to make it faster."""
     model = onnx.load(graph)
     pool_behind_filters(Graph(model))
     return parameters_of(model)
 
 
-def _provenance(made: VersionContents) -> Provenance:
-    recipe, dataset = made.source.recipe, made.source.dataset
+def _provenance(contents: VersionContents) -> Provenance:
+    recipe, dataset = contents.source.recipe, contents.source.dataset
     return Provenance(
-        source=made.source.name,
+        source=contents.source.name,
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        architecture=made.architecture,
+        architecture=contents.architecture,
         recipe=None if recipe is None else recipe.name,
         dataset=None if dataset is None else dataset.name,
         dataset_note=None if dataset is None else dataset.note,
         seed=None if recipe is None else recipe.seed,
-        division=None if made.source.run is None else _division(made.source.run),
+        division=None if contents.source.run is None else _split_spec(contents.source.run),
         libraries=keras_setup.library_versions(),
     )
 
 
-def _division(run: Run) -> SplitSpec:
+def _split_spec(run: Run) -> SplitSpec:
     recipe, origin = run.recipe(), run.info()["dataset"].get("origin", {})
     return SplitSpec(
         validation=recipe.validation,
@@ -129,26 +151,26 @@ def _division(run: Run) -> SplitSpec:
     )
 
 
-def write_samples(folder: Path, expects: Input, classes: int, graphs: Mapping[Precision, str]) -> File:
-    """Runs the graphs of a version in its folder and stores what they answer; gives the manifest's entry.
+def write_golden_samples(folder: Path, model_input: Input, classes: int, graphs: Mapping[Precision, str]) -> File:
+    """Runs the graphs of a version in its folder and stores their predictions; returns the manifest's entry.
 
     Raises BrokenVersion when the service could not load one.
     """
-    images = generated_images(expects)
-    answers = {
-        precision: ServingPipeline(folder / graph, expects, Preprocessing(), classes).run(images, len(images))
+    images = generated_images(model_input)
+    predictions = {
+        precision: ServingPipeline(folder / graph, model_input, Preprocessing(), classes).run(images, len(images))
         for precision, graph in graphs.items()
     }
-    golden_samples.Samples(images, answers).write(folder / golden_samples.FILE)
+    golden_samples.Samples(images, predictions).write(folder / golden_samples.FILE)
     return File(file=golden_samples.FILE, sha256=sha256_of(folder / golden_samples.FILE))
 
 
-def generated_images(expects: Input) -> NDArray[np.uint8]:
+def generated_images(model_input: Input) -> NDArray[np.uint8]:
     """Ramps and coarse and fine mosaics of chance, uint8 (8, height, width, channels); the same every time."""
-    height, width, channels = expects.shape
+    height, width, channels = model_input.shape
     random = np.random.default_rng(0)
-    down, across = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]
-    images = [np.broadcast_to(down, expects.shape), np.broadcast_to(255 - across, expects.shape)]
+    vertical, horizontal = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]
+    images = [np.broadcast_to(vertical, model_input.shape), np.broadcast_to(255 - horizontal, model_input.shape)]
     for tiles in (2, 3, 5, 8, 13, 21):
         mosaic = random.integers(0, 256, (tiles, tiles, channels))
         rows, columns = (np.arange(side) * tiles // side for side in (height, width))

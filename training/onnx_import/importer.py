@@ -20,13 +20,13 @@ from service.imaging.preprocess import prepare
 from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.image_files import read_image
 from training.errors import TrainingError
-from training.export.labels import Classes, read_classes
-from training.export.parity import SUFFIXES, Sample, check_parity, sample_folder
+from training.export.labels import ClassLabels, read_class_labels
+from training.export.parity import IMAGE_SUFFIXES, ParitySample, check_parity, sample_folder
 from training.export.publish import publish
 from training.export.serving_model import Outputs, detect_outputs
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
-from training.export.version_folder import GRAPH, VersionContents, fill, generated_images
+from training.export.version_folder import GRAPH_FILE, VersionContents, generated_images, write_version_files
 from training.fit.callbacks import Say
 from training.onnx_import.preprocessing_check import CheckResult, reject_if_implausible, truths_of
 from training.onnx_import.reader import InputSignature, Layout, open_graph, output_of, taken_by, widen
@@ -77,7 +77,7 @@ class _Foreign:
     original: ReferenceSession
     contract: ModelInterface
     preprocessing: Preprocessing
-    classes: Classes
+    classes: ClassLabels
 
     def predict(self, images: NDArray[np.float32], verbose: int = 0) -> NDArray[np.float64]:
         """Probabilities by the file itself, for the parity check."""
@@ -87,17 +87,17 @@ class _Foreign:
 def import_network(path: Path, name: str, models_dir: Path, said: ImportOptions, trial: CheckOptions, say: Say) -> Path:
     """Publishes an ONNX file as the next version of a model; gives the version's folder. Raises TrainingError."""
     foreign = _looked_at(path, said, trial)
-    return publish(models_dir, name, lambda folder, version: _fill(folder, name, version, foreign, trial, say))
+    return publish(models_dir, name, lambda folder, version: _write_version(folder, name, version, foreign, trial, say))
 
 
 def try_network(path: Path, name: str, said: ImportOptions, trial: CheckOptions, say: Say) -> None:
     """All of an import but the publishing. Raises TrainingError."""
     foreign = _looked_at(path, said, trial)
     with TemporaryDirectory() as folder:
-        _fill(Path(folder), name, 0, foreign, trial, say)
+        _write_version(Path(folder), name, 0, foreign, trial, say)
 
 
-def command_for(path: Path, name: str, said: ImportOptions) -> str:
+def import_command(path: Path, name: str, said: ImportOptions) -> str:
     """The command that imports the file so, without any folder of this machine."""
     words = ["convoy-train", "import", path.name, "--name", name, "--labels", said.labels.name]
     for field in fields(ImportOptions)[1:]:
@@ -126,19 +126,19 @@ def _looked_at(path: Path, said: ImportOptions, trial: CheckOptions) -> _Foreign
         taken = replace(taken, dtype="float32")
     output = output_of(path, model, said.output)
     how, side = _preprocessing(said, taken)
-    expects = taken.input(side)
+    model_input = taken.input(side)
     _check_scaling(said, taken)
     original = ReferenceSession(path, model, taken, output)
-    contract = _contract(said, taken, output, expects, original)
-    classes = read_classes(said.labels)
+    contract = _contract(said, taken, output, model_input, original)
+    classes = read_class_labels(said.labels)
     _check_labels(said, classes, contract)
     return _Foreign(path, said, model, original, contract, how, classes)
 
 
-def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: CheckOptions, say: Say) -> None:
+def _write_version(folder: Path, name: str, version: int, foreign: _Foreign, trial: CheckOptions, say: Say) -> None:
     contract = foreign.contract
-    onnx.save(adapt(foreign.model, contract), folder / GRAPH)
-    path = ServingPipeline(folder / GRAPH, contract.input, foreign.preprocessing, contract.classes)
+    onnx.save(adapt(foreign.model, contract), folder / GRAPH_FILE)
+    path = ServingPipeline(folder / GRAPH_FILE, contract.input, foreign.preprocessing, contract.classes)
     metrics: dict[str, float] = {}
     if trial.check is not None:
         checked = _checked(trial.check, foreign, path)
@@ -148,21 +148,21 @@ def _fill(folder: Path, name: str, version: int, foreign: _Foreign, trial: Check
             reject_if_implausible(checked, foreign.original, contract)
         if checked.known.any():
             metrics = {"check_accuracy": checked.accuracy(checked.answers), "check_images": int(checked.known.sum())}
-    parity = check_parity(foreign, path, _sample(trial, contract.input, foreign.preprocessing))
+    parity = check_parity(foreign, path, _parity_sample(trial, contract.input, foreign.preprocessing))
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
-    made = VersionContents(
+    contents = VersionContents(
         name=name,
         version=version,
-        expects=contract.input,
+        model_input=contract.input,
         preprocessing=foreign.preprocessing,
         labels=foreign.classes.labels,
         architecture=foreign.model.graph.name or foreign.path.stem,
         source=Source(f"{foreign.path.name}, made elsewhere", None, foreign.classes.labels),
-        command=command_for(foreign.path, name, foreign.said),
+        command=import_command(foreign.path, name, foreign.said),
         parity=parity,
         metrics=metrics,
     )
-    fill(folder, made)
+    write_version_files(folder, contents)
 
 
 def _preprocessing(said: ImportOptions, taken: InputSignature) -> tuple[Preprocessing, int | None]:
@@ -196,28 +196,28 @@ def _check_scaling(said: ImportOptions, taken: InputSignature) -> None:
         raise TrainingError("--channels bgr is for networks that take colour images.")
 
 
-def _sample(trial: CheckOptions, expects: Input, how: Preprocessing) -> Sample:
+def _parity_sample(trial: CheckOptions, model_input: Input, how: Preprocessing) -> ParitySample:
     """The images for the parity check: the user's, or generated ones."""
     folder = trial.images or trial.check
     if folder is not None:
-        return sample_folder(folder, expects, how)
-    images = _generated(expects)
-    return Sample([f"generated image {index}" for index in range(len(images))], images, images)
+        return sample_folder(folder, model_input, how)
+    images = _generated(model_input)
+    return ParitySample([f"generated image {index}" for index in range(len(images))], images, images)
 
 
-def _generated(expects: Input) -> NDArray[np.uint8]:
-    noise = np.random.default_rng(1).integers(0, 256, (NOISE, *expects.shape), np.uint8)
-    return np.concatenate([generated_images(expects), noise])
+def _generated(model_input: Input) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(1).integers(0, 256, (NOISE, *model_input.shape), np.uint8)
+    return np.concatenate([generated_images(model_input), noise])
 
 
 def _contract(
-    said: ImportOptions, taken: InputSignature, output: str, expects: Input, original: ReferenceSession
+    said: ImportOptions, taken: InputSignature, output: str, model_input: Input, original: ReferenceSession
 ) -> ModelInterface:
     """What the network gives is seen by running it."""
     asked = ModelInterface(
-        taken, output, expects, 2, False, bgr=said.bgr, scale=said.scale, mean=said.mean, std=said.std
+        taken, output, model_input, 2, False, bgr=said.bgr, scale=said.scale, mean=said.mean, std=said.std
     )
-    answers = original.answers(_generated(expects), asked)
+    answers = original.answers(_generated(model_input), asked)
     sides = [size for size in answers.shape[1:] if size != 1]
     if len(sides) != 1:
         raise TrainingError(f"{output!r} gives {answers.shape[1:]}, not a number for each of 2 classes or more.")
@@ -228,7 +228,7 @@ def _contract(
     return ModelInterface(
         taken,
         output,
-        expects,
+        model_input,
         gives=sides[0],
         logits=outputs == "logits",
         needs_cast=answers.dtype != np.float32,
@@ -241,7 +241,7 @@ def _contract(
     )
 
 
-def _check_labels(said: ImportOptions, classes: Classes, contract: ModelInterface) -> None:
+def _check_labels(said: ImportOptions, classes: ClassLabels, contract: ModelInterface) -> None:
     count = len(classes.labels)
     if count == contract.classes:
         return
@@ -252,7 +252,7 @@ def _check_labels(said: ImportOptions, classes: Classes, contract: ModelInterfac
 
 
 def _checked(folder: Path, foreign: _Foreign, path: ServingPipeline) -> CheckResult:
-    paths = sorted(found for found in folder.rglob("*") if found.suffix.lower() in SUFFIXES)
+    paths = sorted(found for found in folder.rglob("*") if found.suffix.lower() in IMAGE_SUFFIXES)
     prepared = list(_prepared(paths, foreign))
     images = np.stack(prepared)
     return CheckResult([p.name for p in paths], images, truths_of(paths, folder, foreign.classes), path.run(images, 32))

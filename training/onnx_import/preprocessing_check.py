@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
-from training.export.labels import Classes
+from training.export.labels import ClassLabels
 from training.onnx_import.reference_model import ReferenceSession
 from training.onnx_import.wrap import ModelInterface
 
@@ -47,7 +47,7 @@ class CheckResult:
         """Of the images of known class."""
         return float((answers[self.known].argmax(axis=1) == self.truths[self.known]).mean())
 
-    def lines(self, classes: Classes) -> Iterator[str]:
+    def lines(self, classes: ClassLabels) -> Iterator[str]:
         """For the user: the accuracy, and the most confident answers."""
         if self.known.any():
             right = self.accuracy(self.answers)
@@ -62,8 +62,8 @@ class CheckResult:
             yield f"  {self.names[index]}: {classes.labels[answer]} {self.answers[index, answer]:.1%}"
 
 
-def truths_of(paths: list[Path], folder: Path, classes: Classes) -> NDArray[np.int64]:
-    found = (classes.of_file(path, folder) for path in paths)
+def truths_of(paths: list[Path], folder: Path, classes: ClassLabels) -> NDArray[np.int64]:
+    found = (classes.index_of_file(path, folder) for path in paths)
     return np.array([-1 if index is None else index for index in found], np.int64)
 
 

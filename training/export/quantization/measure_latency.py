@@ -22,17 +22,17 @@ TURN_S = 0.004
 
 def microseconds_per_image(
     graphs: Mapping[str, Path],
-    expects: Input,
+    model_input: Input,
     classes: int,
     threads: int,
     placement: Placement = ON_CPU,
     seconds: float = SECONDS,
 ) -> dict[str, dict[int, float]]:
     """By graph and batch size, the median over the turns. Raises BrokenVersion for a graph that cannot be loaded."""
-    sessions = {name: Session(path, expects, classes, threads, placement) for name, path in graphs.items()}
+    sessions = {name: Session(path, model_input, classes, threads, placement) for name, path in graphs.items()}
     found: dict[str, dict[int, float]] = {name: {} for name in graphs}
     for size in BATCH_SIZES:
-        batch = np.random.default_rng(0).integers(0, 256, (size, *expects.shape), np.uint8)
+        batch = np.random.default_rng(0).integers(0, 256, (size, *model_input.shape), np.uint8)
         runs = {name: _runs_a_turn(session, batch) for name, session in sessions.items()}
         turns: dict[str, list[float]] = {name: [] for name in graphs}
         end_s = time.perf_counter() + seconds

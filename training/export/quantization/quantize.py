@@ -30,7 +30,7 @@ from service.model_store.repository import Repository, VersionFolder
 from training.data.datasets.image_files import InputSpec
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
-from training.export.model_card import renew_card
+from training.export.model_card import update_card
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
 from training.export.quantization.calibration import Images, images_for
@@ -38,7 +38,7 @@ from training.export.quantization.measure_latency import BATCH_SIZES as CLOCKED
 from training.export.quantization.measure_latency import SECONDS, microseconds_per_image, processor
 from training.export.quantization.precision import Method, to_float16, to_int8
 from training.export.serving_pipeline import ServingPipeline
-from training.export.version_folder import write_samples
+from training.export.version_folder import write_golden_samples
 from training.fit.callbacks import Say
 from training.fit.scores import Scores
 
@@ -97,7 +97,7 @@ def quantize(folder: Path, asked: Asked, say: Say) -> Path:
             say("this processor has no VNNI: where it serves int8 too, --reduce-range keeps its sums from overflowing")
         base = _base(version, asked, say)
         models_dir = version.path.parent.parent
-        return publish(models_dir, version.model, lambda to, number: _fill(to, number, base, asked, say))
+        return publish(models_dir, version.model, lambda to, number: _write_version(to, number, base, asked, say))
     except ConvoyError as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
 
@@ -123,7 +123,7 @@ def _base(version: VersionFolder, asked: Asked, say: Say) -> _Base:
     return _Base(version, graph, images, path, held_out)
 
 
-def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> None:
+def _write_version(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> None:
     for path in base.version.path.iterdir():
         shutil.copy2(path, folder / path.name)
     manifest = read_manifest(folder)
@@ -146,7 +146,7 @@ def _fill(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> Non
     source = f"models/{base.version.model}/{base.version.version}"
     note = None if base.images.divided_as_trained else f"Those held out are {LEARNT}."
     calibrating = len(base.images.calibrating)
-    renew_card(folder, base.version.model, number, changed, _command(source, asked), calibrating, note)
+    update_card(folder, base.version.model, number, changed, _command(source, asked), calibrating, note)
 
 
 def _variant(folder: Path, precision: Precision, base: _Base, asked: Asked, say: Say) -> Variant:
@@ -238,7 +238,7 @@ def _parity(path: ServingPipeline, base: _Base) -> Parity:
 
 def _samples(folder: Path, manifest: Manifest, variants: list[Variant]) -> File:
     graphs = {variant.precision: variant.file for variant in variants}
-    return write_samples(folder, manifest.input, manifest.classes, graphs)
+    return write_golden_samples(folder, manifest.input, manifest.classes, graphs)
 
 
 def _path(graph: Path, version: VersionFolder) -> ServingPipeline:

@@ -11,13 +11,18 @@ from service.inference.session import FeatureSession
 from service.model_store.manifest import Input
 from training.architectures import build
 from training.errors import TrainingError
-from training.export.feature_maps import features_network, first_filters, shown_layers, write_features
-from training.export.parity import Sample, check_maps
+from training.export.feature_maps import (
+    feature_map_layers,
+    feature_map_network,
+    first_convolution_kernels,
+    write_feature_maps,
+)
+from training.export.parity import ParitySample, check_feature_maps
 from training.export.serving_model import Scaling
 
 PLENTY = 10**9
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), np.uint8)
-SAMPLE = Sample([str(number) for number in range(9)], IMAGES, IMAGES)
+SAMPLE = ParitySample([str(number) for number in range(9)], IMAGES, IMAGES)
 EXPECTS = Input(height=12, width=10, channels=3)
 
 
@@ -39,7 +44,7 @@ def network() -> keras.Model:
 
 
 def names(model: keras.Model, limit_bytes: int = PLENTY) -> list[str]:
-    return [layer.name for layer in shown_layers(model, limit_bytes)]
+    return [layer.name for layer in feature_map_layers(model, limit_bytes)]
 
 
 def silent(line: str) -> None:
@@ -68,7 +73,7 @@ def test_what_needs_too_many_weights_is_left_out() -> None:
 
 def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
     model = network()
-    extra = write_features(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, silent)
+    extra = write_feature_maps(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, silent)
     assert extra is not None
     assert (extra.parity.images, extra.parity.batch_sizes) == (9, [1, 7, 64])
     found = FeatureSession(tmp_path / extra.file, EXPECTS).run(IMAGES)
@@ -82,21 +87,21 @@ def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
 
 def test_another_network_is_told_by_the_layer(tmp_path: Path) -> None:
     model = network()
-    write_features(tmp_path, model, Scaling(), EXPECTS, SAMPLE, silent)
+    write_feature_maps(tmp_path, model, Scaling(), EXPECTS, SAMPLE, silent)
     model.get_layer("objects").bias.assign(np.full(8, 1.0))
-    changed = features_network(model, Scaling(), shown_layers(model, PLENTY))
+    changed = feature_map_network(model, Scaling(), feature_map_layers(model, PLENTY))
     with pytest.raises(TrainingError, match=r"maps\.objects differs by"):
-        check_maps(changed, FeatureSession(tmp_path / "features.onnx", EXPECTS), SAMPLE)
+        check_feature_maps(changed, FeatureSession(tmp_path / "features.onnx", EXPECTS), SAMPLE)
 
 
 def test_a_network_without_maps_has_no_such_graph(tmp_path: Path) -> None:
     said: list[str] = []
     flat = keras.Sequential([keras.Input((12, 10, 3)), layers.Flatten(), layers.Dense(2)])
-    assert write_features(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, said.append) is None
+    assert write_feature_maps(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, said.append) is None
     assert said == ["no feature maps: no layer of the network gives images"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_filters_that_do_not_look_at_the_image_are_none() -> None:
     deep = keras.Sequential([keras.Input((8, 8, 5)), layers.Conv2D(4, 3)])
-    assert first_filters(deep) == {}
+    assert first_convolution_kernels(deep) == {}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from training.errors import TrainingError
-from training.export.labels import Classes, read_classes, read_labels
+from training.export.labels import ClassLabels, read_class_labels, read_labels
 
-CLASSES = Classes(
+CLASSES = ClassLabels(
     ("tench", "great_white_shark", "crane", "crane"), ("n01440764", "n01484850", "n02012849", "n03126707")
 )
 
@@ -30,28 +30,28 @@ CLASSES = Classes(
     ],
 )
 def test_a_image_tells_its_class_by_folder_or_name(name: str, expected: int | None) -> None:
-    assert CLASSES.of_file(Path("photos") / name, Path("photos")) == expected
+    assert CLASSES.index_of_file(Path("photos") / name, Path("photos")) == expected
 
 
 def test_labels_come_from_text_or_json(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("tench\ngreat white shark\n")
-    assert read_classes(tmp_path / "labels.txt") == Classes(("tench", "great white shark"))
+    assert read_class_labels(tmp_path / "labels.txt") == ClassLabels(("tench", "great white shark"))
     (tmp_path / "index.json").write_text(json.dumps({"1": ["n2", "b"], "0": ["n1", "a"]}))
-    assert read_classes(tmp_path / "index.json") == Classes(("a", "b"), ("n1", "n2"))
+    assert read_class_labels(tmp_path / "index.json") == ClassLabels(("a", "b"), ("n1", "n2"))
     (tmp_path / "plain.json").write_text(json.dumps({"0": "a", "1": "b"}))
-    assert read_classes(tmp_path / "plain.json") == Classes(("a", "b"))
+    assert read_class_labels(tmp_path / "plain.json") == ClassLabels(("a", "b"))
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"])
 def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(TrainingError, match="is not of the form"):
-        read_classes(tmp_path / "index.json")
+        read_class_labels(tmp_path / "index.json")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"none\.json cannot be read"):
-        read_classes(tmp_path / "none.json")
+        read_class_labels(tmp_path / "none.json")
 
 
 def test_broken_label_files_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from service.model_store.manifest import File, Input, Manifest, Parity, Preproce
 from tests.unit.training.finished_runs import finished_run
 from training import cli
 from training.data.datasets.base import Dataset
-from training.export.model_card import Facts, command_for, write_card
+from training.export.model_card import CardData, training_command, write_card
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.recipes import RECIPES, find_recipe
@@ -42,8 +42,8 @@ def manifest(**changes: object) -> Manifest:
 
 def card(folder: Path, **changes: object) -> str:
     source = Source("pets.keras", model=None, dataset=DATASET)
-    facts = Facts("pets", 3, manifest(), LABELS, source, SCORES)
-    write_card(folder, replace(facts, **changes))
+    data = CardData("pets", 3, manifest(), LABELS, source, SCORES)
+    write_card(folder, replace(data, **changes))
     return (folder / "card.md").read_text()
 
 
@@ -119,7 +119,7 @@ def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> No
 )
 def test_the_command_of_a_recipe_gives_that_recipe(settings: dict[str, str]) -> None:
     recipe = with_settings(RECIPES["mnist-lenet5"], settings | {"seed": "7"})
-    words = shlex.split(command_for(recipe))
+    words = shlex.split(training_command(recipe))
     assert words[:3] == ["convoy-train", "run", "mnist-lenet5"]
     parsed = cli.run.run.make_context("run", words[2:]).params
     changes = cli.run.changes_of(parsed["settings"], {"seed": parsed["seed"]})

@@ -14,7 +14,7 @@ from tests.images import image_bytes, random_pixels
 from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.parity import Sample, check_parity, sample_folder, sample_split
+from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.serving_pipeline import ServingPipeline
 
 EXPECTS, HOW, CLASSES = Input(height=6, width=5, channels=3), Preprocessing(), 4
@@ -35,7 +35,7 @@ def graph(network: keras.Model) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def sample() -> Sample:
+def sample() -> ParitySample:
     images = np.stack([random_pixels(*EXPECTS.shape, seed=seed) for seed in range(100)])
     return sample_split(ArraySplit(images, np.zeros(100, np.int64)), EXPECTS, HOW)
 
@@ -54,7 +54,9 @@ def with_weights(graph: onnx.ModelProto, rank: int, change) -> onnx.ModelProto:
     return changed
 
 
-def test_a_true_graph_passes(network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path) -> None:
+def test_a_true_graph_passes(
+    network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
+) -> None:
     parity = check_parity(network, path_of(graph, tmp_path), sample)
     assert parity.images == 100
     assert parity.batch_sizes == [1, 7, 64]
@@ -62,7 +64,7 @@ def test_a_true_graph_passes(network: keras.Model, graph: onnx.ModelProto, sampl
 
 
 def test_a_slightly_wrong_graph_fails_and_names_the_worst_images(
-    network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path
+    network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     wrong = with_weights(graph, 4, lambda kernel: kernel * 1.001)
     with pytest.raises(
@@ -74,14 +76,14 @@ def test_a_slightly_wrong_graph_fails_and_names_the_worst_images(
 
 
 def test_a_graph_that_ignores_its_input_fails(
-    network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path
+    network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     blind = with_weights(graph, 2, np.zeros_like)
     with pytest.raises(TrainingError, match="not the network"):
         check_parity(network, path_of(blind, tmp_path), sample)
 
 
-def test_a_network_that_ignores_its_input_fails_though_its_graph_agrees(sample: Sample, tmp_path: Path) -> None:
+def test_a_network_that_ignores_its_input_fails_though_its_graph_agrees(sample: ParitySample, tmp_path: Path) -> None:
     image = keras.Input(EXPECTS.shape, name="image")
     dead = layers.Dense(CLASSES, activation="softmax", kernel_initializer="zeros")(layers.Flatten()(image))
     network = keras.Model(image, dead)
@@ -90,15 +92,15 @@ def test_a_network_that_ignores_its_input_fails_though_its_graph_agrees(sample: 
 
 
 def test_a_service_that_sees_other_pixels_fails(
-    network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path
+    network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
-    swapped = Sample(sample.names, sample.images, np.ascontiguousarray(sample.prepared[..., ::-1]))
+    swapped = ParitySample(sample.names, sample.images, np.ascontiguousarray(sample.prepared[..., ::-1]))
     with pytest.raises(TrainingError, match="not the network"):
         check_parity(network, path_of(graph, tmp_path), swapped)
 
 
 def test_answers_that_are_no_numbers_fail(
-    network: keras.Model, graph: onnx.ModelProto, sample: Sample, tmp_path: Path
+    network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     broken = with_weights(graph, 4, lambda kernel: kernel * np.nan)
     with pytest.raises(TrainingError, match="no answers that could be used"):

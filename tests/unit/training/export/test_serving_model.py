@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from training.errors import TrainingError
-from training.export.serving_model import Scaling, classes_of, detect_outputs, input_of, servable
+from training.export.serving_model import Scaling, classes_of, detect_outputs, input_of, to_serving_model
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3), np.uint8)
 
@@ -28,7 +28,7 @@ def answers(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
 def test_logits_get_a_softmax() -> None:
     model = network()
     np.testing.assert_allclose(
-        answers(servable(model, Scaling(), "detect", IMAGES)), softmax(answers(model)), atol=1e-6
+        answers(to_serving_model(model, Scaling(), "detect", IMAGES)), softmax(answers(model)), atol=1e-6
     )
 
 
@@ -36,16 +36,16 @@ def test_probabilities_stay_as_they_are() -> None:
     model = network("softmax")
     scaling = Scaling(scale=1 / 255)
     expected = answers(model, IMAGES / 255)
-    np.testing.assert_allclose(answers(servable(model, scaling, "detect", IMAGES)), expected, atol=1e-6)
+    np.testing.assert_allclose(answers(to_serving_model(model, scaling, "detect", IMAGES)), expected, atol=1e-6)
 
 
 def test_the_user_may_decide() -> None:
     model = network("sigmoid")
     with pytest.raises(TrainingError, match=r"do not sum to 1: say --logits.*or --probabilities"):
-        servable(model, Scaling(), "detect", IMAGES)
+        to_serving_model(model, Scaling(), "detect", IMAGES)
     raw = answers(model)
-    np.testing.assert_allclose(answers(servable(model, Scaling(), "probabilities", IMAGES)), raw, atol=1e-6)
-    np.testing.assert_allclose(answers(servable(model, Scaling(), "logits", IMAGES)), softmax(raw), atol=1e-6)
+    np.testing.assert_allclose(answers(to_serving_model(model, Scaling(), "probabilities", IMAGES)), raw, atol=1e-6)
+    np.testing.assert_allclose(answers(to_serving_model(model, Scaling(), "logits", IMAGES)), softmax(raw), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_user_may_decide() -> None:
 )
 def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
     model = network("softmax")
-    found = answers(servable(model, scaling, "detect", IMAGES))
+    found = answers(to_serving_model(model, scaling, "detect", IMAGES))
     np.testing.assert_allclose(found, answers(model, expected), atol=2e-5)
 
 
@@ -72,12 +72,12 @@ def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
 )
 def test_a_scaling_that_does_not_fit_is_refused(scaling: Scaling, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        servable(network(), scaling, "detect", IMAGES)
+        to_serving_model(network(), scaling, "detect", IMAGES)
 
 
 def test_random_layers_rest() -> None:
     model = keras.Sequential([keras.Input((6, 5, 3)), layers.Flatten(), layers.Dropout(0.9), layers.Dense(4)])
-    form = servable(model, Scaling(), "detect", IMAGES)
+    form = to_serving_model(model, Scaling(), "detect", IMAGES)
     np.testing.assert_array_equal(answers(form), answers(form))
     np.testing.assert_allclose(answers(form), softmax(answers(model)), atol=1e-6)
 
