@@ -35,9 +35,13 @@ def _advice(error: OSError) -> str:
     return " What was there before is whole; make room and try again: an interrupted run goes on with --resume."
 
 
+def write_text(path: Path, text: str) -> None:
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, values: Any) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    atomic_write(path, lambda to: to.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def read_json(path: Path) -> Any:

@@ -18,6 +18,7 @@ SHARED = {
         "hardware",
         "imaging.decode",
         "imaging.preprocess",
+        "imaging.render",
         "inference.providers",
         "inference.session",
         "model_store.checksums",

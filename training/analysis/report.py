@@ -8,13 +8,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging.render import png
 from training.analysis import html
 from training.analysis.describe import as_table, describe_network
 from training.analysis.filter_plot import draw_filters, first_filters
-from training.atomic_files import atomic_write
-from training.data.batches import EvaluationBatches, portion
-from training.data.datasets.base import Split, png
+from training.atomic_files import write_text
+from training.data.batches import EvaluationBatches
+from training.data.datasets.base import Split
 from training.data.load_dataset import DataOptions
+from training.data.splits import portion
 from training.errors import TrainingError
 from training.export.sources import open_source
 from training.fit.scores import BATCH_SIZE, Scores, score, softmax
@@ -62,7 +64,7 @@ def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
     ]
     text = html.page(f"{tested.run.recipe().name}, run {tested.run.folder.name}", filter(None, sections))
     path = out or tested.run.folder / FILE_NAME
-    atomic_write(path, lambda to: to.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return path
 
 

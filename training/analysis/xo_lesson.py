@@ -7,18 +7,16 @@ from pathlib import Path
 import keras
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.architectures import build
 from training.architectures.kernels import KERNELS
 from training.architectures.xo import FEATURES
-from training.atomic_files import atomic_write
 from training.data.datasets.xo import lesson
 from training.errors import TrainingError
+from training.runs.plots import save_figure
 
-DPI = 100
 INCHES_PER_CELL = 0.36
 
 
@@ -67,7 +65,7 @@ def draw_maps(path: Path, features: Sequence[str] = FEATURES) -> None:
     for row, name in enumerate(features):
         for axes, (title, maps) in zip(grid[row], columns.items(), strict=True):
             _draw(axes, maps[row], name if title == "feature" else title if row == 0 else "")
-    atomic_write(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
+    save_figure(figure, path)
 
 
 def _draw(axes: Axes, values: NDArray[np.floating], title: str) -> None:

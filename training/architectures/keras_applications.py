@@ -90,24 +90,38 @@ def freeze(model: keras.Model, frozen: bool) -> None:
 
 def _base(name: str, image: keras.KerasTensor, weights: str | Path | None) -> keras.Model:
     application: Callable[..., keras.Model] = getattr(keras.applications, name)
-    how = APPLICATIONS[name]
-    x = image if how == INSIDE else layers.Rescaling(list(how.scale), list(how.offset), name="preprocess")(image)
+    x = preprocess(name, image)
     options = {"include_top": False, "pooling": "avg", "input_tensor": x, "input_shape": image.shape[1:]}
     if weights == DOWNLOADED:
-        return _with_downloaded_weights(name, lambda: application(weights=DOWNLOADED, **options))
+        # A ValueError says what is wrong with the size of the images.
+        return with_downloaded_weights(name, lambda: application(weights=DOWNLOADED, **options), reraise=ValueError)
     base = application(weights=None, **options)
     if weights is not None:
         _load(base, name, Path(weights))
     return base
 
 
-def _with_downloaded_weights(name: str, make: Callable[[], keras.Model]) -> keras.Model:
+def preprocess(name: str, image: keras.KerasTensor) -> keras.KerasTensor:
+    """The pixels 0..255 as the application `name` expects them, with red and blue in their own order."""
+    how = APPLICATIONS[name]
+    if how == INSIDE:
+        return image
+    return layers.Rescaling(list(how.scale), list(how.offset), name="preprocess")(image)
+
+
+def with_downloaded_weights(
+    name: str, build_application: Callable[[], keras.Model], reraise: type[Exception] | tuple[()] = ()
+) -> keras.Model:
+    """What `build_application` returns. Raises TrainingError when Keras cannot download the weights of `name`.
+
+    Errors of the type `reraise` are passed on as they are.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that they are those for 224x224, which are for any size
-            return make()
-    except ValueError:
-        raise  # what is wrong with the size of the images
+            return build_application()
+    except reraise:
+        raise
     except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
             f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."

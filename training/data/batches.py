@@ -7,7 +7,6 @@ several processes that make their rows of a batch make together what one process
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -16,61 +15,15 @@ from numpy.typing import NDArray
 
 from service.hardware import usable_cores
 from training.data.augment import augment, mix_up, random_boxes
-from training.data.datasets.base import Dataset, Split
+from training.data.datasets.base import Split
 from training.data.device_augment import DeviceDataset
 from training.data.input_stall import BatchTiming
 from training.data.prefetch import Prefetcher
-from training.data.sharding import Random, ShardedGenerator
-from training.data.shares import WHOLE, BatchShard
-from training.errors import TrainingError
+from training.data.sharding import WHOLE, BatchShard, Random, ShardedGenerator
+from training.data.splits import AUGMENTATION, ORDER, Indices
 from training.recipes.base import Recipe
 
-# One number each for what is drawn by chance, so that no two draws share a random stream.
-SPLIT, ORDER, AUGMENTATION = range(3)
-
-Indices = NDArray[np.int64]
 Batch = tuple[Any, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Portions:
-    """Indices into the data set: `train` and `validation` into its training split, `test` into its test split."""
-
-    train: Indices
-    validation: Indices
-    test: Indices
-
-
-def portion(dataset: Dataset, recipe: Recipe) -> Portions:
-    """Splits the validation images off the training set and applies the recipe's `limit`.
-
-    Images that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
-    when that leaves nothing to train on.
-    """
-    shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
-    cut = _validation_images(recipe, len(shuffled))
-    if cut >= len(shuffled):
-        raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training images.")
-    test = _spread(len(dataset.test), recipe.limit)
-    train = _without(shuffled[cut:][: recipe.limit], dataset.bad_train)
-    return Portions(train, _without(shuffled[:cut], dataset.bad_train), _without(test, dataset.bad_test))
-
-
-def _validation_images(recipe: Recipe, count: int) -> int:
-    """How many of so many training images; a share, however small, is at least one."""
-    wanted = int(recipe.validation)
-    if 0 < recipe.validation < 1:
-        wanted = max(1, round(recipe.validation * count))
-    return wanted if recipe.limit is None else min(wanted, recipe.limit)
-
-
-def _spread(count: int, limit: int | None) -> Indices:
-    """At most `limit` of so many indices, at equal distances: folders list one class after the other."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(np.int64))
-
-
-def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
-    return indices[~np.isin(indices, bad)]
 
 
 class _Batches(keras.utils.PyDataset):

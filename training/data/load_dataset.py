@@ -12,11 +12,11 @@ import numpy as np
 from service.model_store.manifest import Input, Preprocessing
 from training.architectures import own_input
 from training.data import datasets
-from training.data.batches import Portions, portion
 from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import Drawn
+from training.data.splits import Portions, portion
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION, Recipe
 from training.runs.run_folder import Run

@@ -4,16 +4,20 @@ The pixel preprocessing of each application is defined in training/architectures
 folded into the network.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
 
 from service.model_store.manifest import Preprocessing
-from training.architectures.keras_applications import APPLICATIONS, DOWNLOADED, INSIDE, swap_red_and_blue
+from training.architectures.keras_applications import (
+    APPLICATIONS,
+    DOWNLOADED,
+    preprocess,
+    swap_red_and_blue,
+    with_downloaded_weights,
+)
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.load_dataset import DEFAULT, DataOptions
@@ -122,30 +126,19 @@ def build_application(name: str, weights: Path | str | None) -> keras.Model:
 
     Raises TrainingError when they cannot be had or do not fit.
     """
-    preprocessing, side_px = APPLICATIONS[name], SIDES_PX.get(name, DEFAULT_SIDE_PX)
+    side_px = SIDES_PX.get(name, DEFAULT_SIDE_PX)
     image = keras.Input((side_px, side_px, 3), name="image")
-    x = image
-    if preprocessing != INSIDE:
-        x = layers.Rescaling(list(preprocessing.scale), list(preprocessing.offset), name="preprocess")(image)
+    x = preprocess(name, image)
     application = getattr(keras.applications, name)
     if weights == DOWNLOADED:
-        model = _download_weights(name, lambda: application(weights=DOWNLOADED, input_tensor=x))
+        model = with_downloaded_weights(name, lambda: application(weights=DOWNLOADED, input_tensor=x))
     else:
         model = application(weights=None, input_tensor=x)
     if weights not in (None, DOWNLOADED):
         _load_weights(model, name, Path(weights))
-    if preprocessing.bgr:
+    if APPLICATIONS[name].bgr:
         swap_red_and_blue(model)
     return model
-
-
-def _download_weights(name: str, build: Callable[[], keras.Model]) -> keras.Model:
-    try:
-        return build()
-    except Exception as error:  # Keras raises plain Exception when a download fails
-        raise TrainingError(
-            f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."
-        ) from error
 
 
 def _load_weights(model: keras.Model, name: str, path: Path) -> None:

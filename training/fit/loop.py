@@ -8,9 +8,10 @@ import keras
 
 from training.architectures import keras_applications
 from training.data import device_augment
-from training.data.batches import EvaluationBatches, Portions, TrainingBatches, own_errors
+from training.data.batches import EvaluationBatches, TrainingBatches, own_errors
 from training.data.datasets.base import Dataset
 from training.data.input_stall import DataStallCallback
+from training.data.splits import Portions
 from training.fit.callbacks import (
     AveragedValidation,
     ProgressBar,

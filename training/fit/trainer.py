@@ -14,10 +14,10 @@ from training.architectures import ARCHITECTURES, build, keras_applications, mai
 from training.architectures.layers import Normalization
 from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
-from training.data.batches import Portions, portion
 from training.data.datasets.base import Dataset
 from training.data.device_augment import fed_on_device
 from training.data.load_dataset import DEFAULT, DataOptions
+from training.data.splits import Portions, portion
 from training.errors import TrainingError
 from training.fit.callbacks import Say
 from training.fit.distributed.consistency import facts_of

@@ -1,4 +1,4 @@
-"""Images of runs: curves, one run's or several', and confusion matrices. Small PNGs, drawn without a display."""
+"""Plots of runs as PNG files: learning curves of one run or several, and confusion matrices. Needs no display."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from training.atomic_files import atomic_write
 from training.runs.run_folder import Row
 
-DPI = 80
 CELLS_WITH_NUMBERS = 20
 
 
@@ -24,7 +23,7 @@ def plot_curves(history: Sequence[Row], path: Path) -> None:
         axes.set(title=name, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_comparison(histories: Mapping[str, Sequence[Row]], path: Path) -> None:
@@ -41,7 +40,7 @@ def plot_comparison(histories: Mapping[str, Sequence[Row]], path: Path) -> None:
         axes.set(title=name, xlabel="epoch")
         axes.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
@@ -59,10 +58,10 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
         for (row, column), count in np.ndenumerate(counts):
             ink = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    # Without its version, the same figures give the same file.
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG without Matplotlib's version, so that the same figures give the same file."""
     atomic_write(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
     figure.clear()

@@ -1,6 +1,5 @@
 """Name -> loader, one explicit table: official files, and folders of images in whatever form is asked for."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from training.data.datasets.cache import ImageCache, cache_limit_bytes
 from training.data.datasets.folder_listing import Listing, list_images
 from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import Drawn, Wanted, all_of, as_dataset
+from training.data.datasets.official_files import official_dir
 from training.errors import TrainingError
 
 DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
@@ -38,7 +38,7 @@ def load(
     wherever a result goes. Raises TrainingError for an unknown name, and for files that are missing or damaged.
     """
     if name in DATASETS:
-        dataset = DATASETS[name](_official(data_dir))
+        dataset = DATASETS[name](official_dir(data_dir))
     else:
         title, listing = listing_of(name, data_dir, folder)
         if wanted is None:
@@ -69,15 +69,9 @@ def listing_of(name: str, data_dir: Path | None, folder: Path | None, least: int
     """Title and files of a data set that is a folder of images of at least so many classes. Raises TrainingError."""
     if name in FOLDERS:
         title, find = FOLDERS[name]
-        return title, find(_official(data_dir))
+        return title, find(official_dir(data_dir))
     if name != FOLDER:
         raise TrainingError(f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *FOLDERS])}.")
     if folder is None:
         raise TrainingError("This needs a folder of images: name it with --data.")
     return f"Images of the folder {folder.resolve().name!r}", list_images(folder, least)
-
-
-def _official(data_dir: Path | None) -> Path | None:
-    """The folder of official files that the user names: by option, or in CONVOY_DATA."""
-    named = os.environ.get("CONVOY_DATA")
-    return Path(named) if data_dir is None and named else data_dir

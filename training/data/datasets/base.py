@@ -1,15 +1,13 @@
 """What a data set is to the rest of training: labels, a training split and a test split. Knows no Keras."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from service.imaging.render import png
 from service.model_store.manifest import Preprocessing
 from training.data.datasets.image_files import Boxes, scaled_part
 from training.errors import TrainingError
@@ -108,23 +106,3 @@ class Dataset:
             strange = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
             if len(strange):
                 raise TrainingError(f"{self.name} has images of class {strange[0]}; it has {len(self.labels)} classes.")
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """An image, uint8 (height, width, 1 or 3), as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
-    """The folder that holds `files`: `data_dir/folder` or `data_dir`. Raises TrainingError naming what is missing."""
-    candidates = [data_dir / folder, data_dir]
-    for candidate in candidates:
-        if all((candidate / name).is_file() for name in files):
-            return candidate
-    best = max(candidates, key=lambda candidate: sum((candidate / name).is_file() for name in files))
-    missing = ", ".join(name for name in files if not (best / name).is_file())
-    raise TrainingError(
-        f"{best} lacks {missing}: put the official files there, or download them (no --data-dir, no CONVOY_DATA)."
-    )

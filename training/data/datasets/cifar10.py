@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.datasets.base import ArraySplit, Dataset, locate
+from training.data.datasets.base import ArraySplit, Dataset
+from training.data.datasets.official_files import download, locate
 from training.errors import TrainingError
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,7 +39,7 @@ def load(data_dir: Path | None) -> Dataset:
     """
     title = "CIFAR-10 photos"
     if data_dir is None:
-        return Dataset("cifar10", title, LABELS, *_download(), limits=LIMITS)
+        return Dataset("cifar10", title, LABELS, *download("CIFAR-10", "cifar10"), limits=LIMITS)
     folder = locate(data_dir, "cifar-10-batches-py", TRAIN + TEST)
     digests: dict[str, str] = {}
     train, test = (_split(folder, names, digests) for names in (TRAIN, TEST))
@@ -90,14 +91,3 @@ class _HarmlessUnpickler(pickle.Unpickler):
             return self.ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs") from None
-
-
-def _download() -> tuple[ArraySplit, ArraySplit]:
-    import keras
-
-    try:
-        parts = keras.datasets.cifar10.load_data()
-    except Exception as error:  # Keras raises plain Exception when a download fails
-        raise TrainingError(f"CIFAR-10 could not be downloaded: {error}. Give its folder with --data-dir.") from error
-    train, test = (ArraySplit(images, labels.reshape(-1).astype(np.int64)) for images, labels in parts)
-    return train, test

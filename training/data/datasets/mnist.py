@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.model_store.manifest import Preprocessing
-from training.data.datasets.base import ArraySplit, Dataset, locate
+from training.data.datasets.base import ArraySplit, Dataset
+from training.data.datasets.official_files import download, locate
 from training.errors import TrainingError
 
 LABELS = tuple("0123456789")
@@ -30,7 +31,7 @@ def load(data_dir: Path | None) -> Dataset:
     Raises TrainingError for a missing, truncated or corrupt file, naming it and what was expected.
     """
     if data_dir is None:
-        train, test = _download()
+        train, test = download("MNIST", "mnist")
     else:
         folder = locate(data_dir, "mnist", FILES)
         train, test = (_split(folder, *part) for part in PARTS.values())
@@ -63,14 +64,3 @@ def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             "found. Fetch it again."
         )
     return np.frombuffer(data, np.uint8, offset=len(expected)).reshape(shape)
-
-
-def _download() -> tuple[ArraySplit, ArraySplit]:
-    import keras
-
-    try:
-        parts = keras.datasets.mnist.load_data()
-    except Exception as error:  # Keras raises plain Exception when a download fails
-        raise TrainingError(f"MNIST could not be downloaded: {error}. Give its folder with --data-dir.") from error
-    train, test = (ArraySplit(images[..., np.newaxis], labels.astype(np.int64)) for images, labels in parts)
-    return train, test

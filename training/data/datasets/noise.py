@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.datasets.base import Dataset, Split, png
+from service.imaging.render import png
+from training.data.datasets.base import Dataset, Split
 from training.errors import TrainingError
 
 SEED = 0

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from service.model_store.manifest import Manifest, Provenance
 from service.model_store.repository import VersionFolder
 from training.data import datasets
-from training.data.batches import portion
 from training.data.datasets import FOLDER
 from training.data.datasets.base import Dataset, Split
 from training.data.datasets.image_files import InputSpec, prepare_file
 from training.data.datasets.image_folder import Wanted, division_digest
 from training.data.load_dataset import DataOptions, check_readable
+from training.data.splits import portion
 from training.errors import TrainingError
 from training.export.serving_pipeline import ServingPipeline
 from training.fit.scores import Scores, score

@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from training.data.batches import portion
 from training.data.datasets.base import Dataset
+from training.data.splits import portion
 from training.errors import TrainingError
 from training.keras_setup import library_versions
 from training.recipes.base import Recipe, spelled

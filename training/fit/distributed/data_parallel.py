@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
-from training.data.shares import WHOLE, BatchShard
+from training.data.sharding import WHOLE, BatchShard
 from training.errors import TrainingError
 from training.fit.distributed.consistency import Facts, check_alike
 from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous

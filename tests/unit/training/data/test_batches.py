@@ -1,14 +1,13 @@
 """Batches: every image once an epoch, in an order and a form that depend on seed, epoch and index alone."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 
-from training.data.batches import EvaluationBatches, TrainingBatches, own_errors, portion
-from training.data.datasets.base import ArraySplit, Dataset
+from training.data.batches import EvaluationBatches, TrainingBatches, own_errors
+from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.fit.callbacks import SetEpoch
 from training.recipes.base import Recipe
@@ -150,54 +149,3 @@ def test_batches_are_the_same_for_any_number_of_workers() -> None:
             np.testing.assert_array_equal(batch, others)
             np.testing.assert_array_equal(labels, other_labels)
     assert labels.max(axis=1).min() < 1  # mixed
-
-
-def test_portions_split_the_training_set_without_overlap() -> None:
-    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    portions = portion(dataset, recipe())
-    assert len(portions.validation) == 10
-    assert sorted([*portions.train, *portions.validation]) == list(range(100))
-    np.testing.assert_array_equal(portions.test, np.arange(30))
-    again, other = portion(dataset, recipe()), portion(dataset, recipe(seed=2))
-    np.testing.assert_array_equal(portions.validation, again.validation)
-    assert set(portions.validation) != set(other.validation)
-
-
-@pytest.mark.parametrize(("share", "count"), [(0.25, 25), (0.001, 1), (0, 0), (1, 1)])
-def test_validation_may_be_a_share(share: float, count: int) -> None:
-    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    assert len(portion(dataset, recipe(validation=share)).validation) == count
-
-
-def test_images_left_out_move_no_other() -> None:
-    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    portions = portion(dataset, recipe())
-    bad = (int(portions.train[5]), int(portions.validation[0]))
-    rest = portion(replace(dataset, bad_train=bad, bad_test=(2,)), recipe())
-    np.testing.assert_array_equal(rest.train, np.delete(portions.train, 5))
-    np.testing.assert_array_equal(rest.validation, portions.validation[1:])
-    assert 2 not in rest.test
-
-
-def test_a_limited_test_set_is_spread_over_the_whole() -> None:
-    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    assert portion(dataset, recipe(limit=3)).test.tolist() == [0, 14, 29]
-
-
-def test_a_label_beyond_the_classes_is_refused() -> None:
-    with pytest.raises(TrainingError, match="any has images of class 2; it has 2 classes"):
-        Dataset("any", "Any", ("a", "b"), split(100), split(30)).check_labels()
-
-
-def test_a_limit_holds_for_every_portion() -> None:
-    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    portions = portion(dataset, recipe(limit=5))
-    assert (len(portions.train), len(portions.validation), len(portions.test)) == (5, 5, 5)
-    assert not set(portions.train) & set(portions.validation)
-
-
-def test_validation_must_leave_something_to_train_on() -> None:
-    dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
-    with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training images"):
-        portion(dataset, recipe(validation=10))
-    assert len(portion(dataset, recipe(validation=9)).train) == 1

@@ -91,7 +91,7 @@ import numpy as np
 from training import keras_setup
 from training.data.datasets.base import ArraySplit, Dataset
 from training.fit.loop import Job, fit
-from training.data.batches import portion
+from training.data.splits import portion
 from training.data.device_augment import fed_on_device
 from training.recipes import RECIPES
 from training.runs.run_folder import start_run

@@ -7,8 +7,8 @@ import pytest
 
 from tests.folders import fill
 from training.data import load_dataset
-from training.data.batches import portion
 from training.data.load_dataset import DataOptions
+from training.data.splits import portion
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 from training.runs.run_folder import start_run

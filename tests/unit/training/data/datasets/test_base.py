@@ -6,7 +6,7 @@ import pytest
 from service.imaging.decode import decode
 from tests.images import random_pixels
 from training.data import datasets
-from training.data.datasets.base import ArraySplit
+from training.data.datasets.base import ArraySplit, Dataset
 from training.errors import TrainingError
 
 
@@ -32,9 +32,7 @@ def test_what_the_user_knows_of_the_files_is_noted() -> None:
     assert datasets.load("xo").note is None
 
 
-def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONVOY_DATA", str(tmp_path / "there"))
-    with pytest.raises(TrainingError, match=r"there.* lacks data_batch_1"):
-        datasets.load("cifar10")
-    with pytest.raises(TrainingError, match=r"elsewhere.* lacks data_batch_1"):
-        datasets.load("cifar10", tmp_path / "elsewhere")
+def test_a_label_beyond_the_classes_is_refused() -> None:
+    split = ArraySplit(np.zeros((3, 4, 4, 1), np.uint8), np.arange(3))
+    with pytest.raises(TrainingError, match="any has images of class 2; it has 2 classes"):
+        Dataset("any", "Any", ("a", "b"), split, split).check_labels()

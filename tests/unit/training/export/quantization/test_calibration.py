@@ -11,12 +11,12 @@ from service.model_store.repository import Repository, VersionFolder
 from tests.folders import COLOURS, fill
 from tests.versions import write_version
 from training.data import datasets
-from training.data.batches import portion
 from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import division_digest
 from training.data.load_dataset import DataOptions
+from training.data.splits import portion
 from training.errors import TrainingError
 from training.export.quantization.calibration import images_for
 from training.recipes.base import Recipe

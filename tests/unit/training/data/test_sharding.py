@@ -5,8 +5,7 @@ import pytest
 
 from training.data.batches import EvaluationBatches, TrainingBatches
 from training.data.datasets.base import ArraySplit
-from training.data.sharding import ShardedGenerator
-from training.data.shares import BatchShard
+from training.data.sharding import BatchShard, ShardedGenerator
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 

@@ -1,0 +1,48 @@
+"""Where the official files of a data set come from: a folder that the user names, or Keras' download."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.datasets.base import ArraySplit
+from training.errors import TrainingError
+
+
+def official_dir(data_dir: Path | None) -> Path | None:
+    """The folder of official files that the user names: by option, or in CONVOY_DATA."""
+    named = os.environ.get("CONVOY_DATA")
+    return Path(named) if data_dir is None and named else data_dir
+
+
+def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
+    """The folder that holds `files`: `data_dir/folder` or `data_dir`. Raises TrainingError naming what is missing."""
+    candidates = [data_dir / folder, data_dir]
+    for candidate in candidates:
+        if all((candidate / name).is_file() for name in files):
+            return candidate
+    best = max(candidates, key=lambda candidate: sum((candidate / name).is_file() for name in files))
+    missing = ", ".join(name for name in files if not (best / name).is_file())
+    raise TrainingError(
+        f"{best} lacks {missing}: put the official files there, or download them (no --data-dir, no CONVOY_DATA)."
+    )
+
+
+def download(title: str, name: str) -> tuple[ArraySplit, ArraySplit]:
+    """The training and test split of `keras.datasets.NAME`, from Keras' cache (~/.keras) or the network.
+
+    Raises TrainingError when the download fails.
+    """
+    import keras
+
+    try:
+        parts = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises plain Exception when a download fails
+        raise TrainingError(f"{title} could not be downloaded: {error}. Give its folder with --data-dir.") from error
+    train, test = (ArraySplit(_with_channels(images), labels.reshape(-1).astype(np.int64)) for images, labels in parts)
+    return train, test
+
+
+def _with_channels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return images[..., np.newaxis] if images.ndim == 3 else images
