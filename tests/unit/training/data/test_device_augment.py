@@ -90,7 +90,7 @@ from pathlib import Path
 import numpy as np
 from training import keras_setup
 from training.data.datasets.base import ArraySplit, Dataset
-from training.fit.loop import Job, fit
+from training.fit.loop import TrainingContext, fit
 from training.data.splits import portion
 from training.data.device_augment import fed_on_device
 from training.recipes import RECIPES
@@ -111,7 +111,7 @@ for here in (True, False, True):
     model = build_network(chosen, dataset)
     model = fed_on_device(model, chosen) if here else model
     run = start_run(Path(sys.argv[1]), chosen, {}, "made")
-    progress = fit(Job(run, chosen, dataset, portion(dataset, chosen), print), model)
+    progress = fit(TrainingContext(run, chosen, dataset, portion(dataset, chosen), print), model)
     found.append((model.get_weights(), [(row["loss"], row["val_loss"]) for row in progress.history]))
 for one, other in zip(found[0][0], found[2][0], strict=True):
     np.testing.assert_array_equal(one, other)
