@@ -2,10 +2,8 @@
 
 import math
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
+from service.inference.batch_size import choose_batch_sizes, measure_batch_ms
 from service.inference.batcher import Batcher
 from service.inference.feature_maps import Features
-from service.inference.providers import CPU_PROVIDER, USUAL_BATCH, Placement, batch_buckets, choose_variant, place
-from service.inference.session import (
-    WARM_UP_PATIENCE_S,
-    Session,
-    TimeLimitedSession,
-    WarmUpSession,
-    available_providers,
-)
+from service.inference.providers import CPU_PROVIDER, Placement, choose_variant, place
+from service.inference.session import WARM_UP_PATIENCE_S, Session, TimeLimitedSession, available_providers
 from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import VersionFolder
@@ -30,11 +23,6 @@ from service.observability.metrics import Metrics
 from service.observability.version_stats import Statistics
 from service.settings import Settings
 
-MEASURE_S = 1.0  # spent on measuring one version at most, past the first run of each size
-ENOUGH_MS = 10.0  # of runs of one size, and two of them
-QUICK_MS = 1.0  # a usual batch that takes less: what a run costs beside its images counts
-QUICK_BATCH = 64  # 5 to 7 % more of 64 digits a request than with 32
-QUICK_BATCH_WHEN_DEEP = 128  # 3 % more of them as JSON, 6 % as bytes; always 128 would keep the first ones waiting
 BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
 BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more images, 2 % x64
 NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
@@ -102,14 +90,14 @@ def load(
     except BaseException:
         executor.shutdown(wait=False)
         raise
-    size = _largest_within(batch_ms, settings.latency_budget_ms) or max(batch_ms)
+    sizes = choose_batch_sizes(batch_ms, settings.latency_budget_ms, is_configured=settings.max_batch_size > 0)
     statistics = Statistics()
     brief_runs = TimeLimitedSession(session)
     batcher = Batcher(
         session.run,
         executor,
-        max_batch_size=size,
-        normal_batch_size=size if settings.max_batch_size else min(size, QUICK_BATCH),
+        max_batch_size=sizes.max,
+        normal_batch_size=sizes.normal,
         max_queue_images=settings.max_queue_images,
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
@@ -127,7 +115,7 @@ def load(
         statistics=statistics,
         threads=threads,
         instances=instances,
-        max_batch_size=size,
+        max_batch_size=sizes.max,
         batch_ms=batch_ms,
         features=Features(folder),
     )
@@ -151,45 +139,19 @@ def _warm(
 ) -> tuple[Variant, Session, dict[int, float]]:
     variant, placement = select_variant(folder, settings)
     session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
-    largest = settings.max_batch_size or USUAL_BATCH
-    batch_ms = _measured(session, folder.manifest, batch_buckets(largest), timeout_s)
-    may_grow = not settings.max_batch_size and not placement.buckets
-    if may_grow and batch_ms[largest] < QUICK_MS:
-        batch_ms |= _measured(session, folder.manifest, [QUICK_BATCH, QUICK_BATCH_WHEN_DEEP], timeout_s)
+    batch_ms = measure_batch_ms(
+        session,
+        folder.manifest.input.shape,
+        settings.max_batch_size,
+        may_grow=not settings.max_batch_size and not placement.buckets,
+        timeout_s=timeout_s,
+    )
     return variant, session, batch_ms
-
-
-def _measured(session: Session, manifest: Manifest, sizes: Sequence[int], timeout_s: float) -> dict[int, float]:
-    """Milliseconds of a run by batch size, the best of several once warm; every size is warmed, however slow."""
-    milliseconds: dict[int, float] = {}
-    end_s = time.perf_counter() + MEASURE_S
-    with closing(WarmUpSession(session, timeout_s)) as first:
-        for size in sizes:
-            session.warm_up([size], timeout_s)
-            milliseconds[size] = _best_ms(first, np.zeros((size, *manifest.input.shape), np.uint8), end_s)
-    return milliseconds
-
-
-def _best_ms(first: WarmUpSession, batch: NDArray[np.uint8], end_s: float) -> float:
-    """Milliseconds of the quickest of several runs, or of one where that lasts past `end_s`."""
-    runs: list[float] = []
-    while not runs or (time.perf_counter() < end_s and (len(runs) < 2 or sum(runs) < ENOUGH_MS)):
-        started_s = time.perf_counter()
-        first.run(batch)
-        runs.append((time.perf_counter() - started_s) * 1000)
-    return round(min(runs), 3)
 
 
 def _brief_s(session: Session, cores: int) -> float:
     """What a run may be expected to take, in seconds, to run on the event loop's own thread."""
     return BRIEF_ON_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else BRIEF_S
-
-
-def _largest_within(batch_ms: dict[int, float], budget_ms: float) -> int | None:
-    """The largest measured batch that keeps the budget, at least 1; None where there is no budget."""
-    if not budget_ms:
-        return None
-    return max((size for size, ms in batch_ms.items() if ms <= budget_ms), default=1)
 
 
 def _yield_to_others(weight: float) -> None:
