@@ -15,6 +15,7 @@ from service.errors import ConvoyError, Overloaded, TooManyPixels
 from service.imaging import decode
 from service.imaging.decode_pool import Decoders
 from service.imaging.fast_png import decode_plain
+from service.imaging.limits import decode_cost_pixels
 from service.imaging.pixel_budget import PixelBudget, PixelSemaphore
 from service.imaging.preprocess import prepare
 from service.loaded_models.loaded_version import LoadedVersion
@@ -165,7 +166,7 @@ class Classifier:
         return None if pixels is None else prepare(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
 
     def _pixels_in_turn(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        with self._room.acquire(decode.pixels_to_read(image)):
+        with self._room.acquire(decode_cost_pixels(image)):
             return _pixels(image, loaded)
 
     def _try_all(
@@ -182,7 +183,7 @@ class Classifier:
             return plain
         try:
             image = decode.open_image(encoded, self._max_pixels)
-            if not allowance.try_consume(decode.pixels_to_read(image)):
+            if not allowance.try_consume(decode_cost_pixels(image)):
                 raise TooManyPixels(f"The request's images have more than {allowance.pixels} pixels together.")
             return self._pixels_in_turn(image, loaded)
         except ConvoyError as error:

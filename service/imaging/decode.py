@@ -1,11 +1,9 @@
-"""Bytes to pixels: formats, orientation, transparency and limits. Knows no model and no HTTP.
+"""Decodes encoded images to pixels: formats, EXIF orientation and transparency. Knows no model and no HTTP.
 
-Training reads its evaluation images through here too, so that both halves see the same pixels. Strangers send these
-bytes: whatever costs memory or time out of proportion to an image of `max_pixels` is refused here.
+Training reads its evaluation images with the same code, so that both halves see the same pixels. The limits are in
+`limits`.
 """
 
-import io
-import re
 import warnings
 
 import numpy as np
@@ -15,35 +13,15 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 # Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd image.
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
-from service.errors import BadImage, ImageTooLarge, UnsupportedImage
+from service.errors import BadImage, UnsupportedImage
 from service.imaging.fast_png import decode_plain
+from service.imaging.limits import LimitedReader, check_limits, too_many_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION_TAG = 0x0112
 
-# Images in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
-# Made to, 16 MB hold a million chunks, each a turn of a Python loop, or as many scans, each a pass over all pixels.
-HEADER_READS = 1_000
-PIXEL_READS = 5_000
-BYTES_A_READ = 128  # that grants another, so that all images of one request together are bounded by its body
-MAX_SCANS = 100
-MAX_SEGMENTS = 1_000
-# Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
-MAX_RUN_LENGTH_PIXELS = 1_000_000
-
-# Pixels of these count twice, as they take twice the memory or time of others: libwebp keeps two canvases beside its
-# answer, and libjpeg all coefficients of a progressive JPEG, over which it goes again and again; CMYK has four a pixel.
-COUNTED_TWICE = "WebP, CMYK and progressive JPEG"
-
-# The longest side of a JPEG or GIF. Pillow keeps a pointer a row: 200 MB for one that is a pixel wide.
-MAX_SIDE = 65_535
-
 STRIP_PIXELS = 1 << 20
 
-# The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
-_SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-_BMP_RUN_LENGTH = (1, 2)
 _UPRIGHT_BY = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,36 +53,26 @@ _FOREIGN = {
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Reads the header of an encoded image; cheap, decodes no pixel.
 
-    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `pixels_to_read` are more than `max_pixels`,
-    or a side is longer than MAX_SIDE.
+    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `decode_cost_pixels` are more than `max_pixels`, or a
+    side is longer than MAX_SIDE.
     """
     if not data:
         raise BadImage("The body is empty; an image was expected.")
     # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
-    body = _Body(data)
+    reader = LimitedReader(data)
     try:
-        image = Image.open(body, formats=FORMATS)
+        image = Image.open(reader, formats=FORMATS)
     except UnidentifiedImageError:
         raise _not_a_image(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(max_pixels) from None
+        raise too_many_pixels(max_pixels) from None
     except Exception as error:  # Pillow's plugins raise many kinds for broken headers
         raise BadImage(f"The image's header is damaged: {error}.") from error
-    if pixels_to_read(image) > max_pixels:
-        raise _too_large(max_pixels)
-    if max(image.size) > MAX_SIDE:
-        raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE} pixels, the limit.")
-    _refuse_slow(image, data)
+    check_limits(image, data, max_pixels)
     _widen_transparent_value(image)
-    body.reads_left = PIXEL_READS + len(data) // BYTES_A_READ
+    reader.allow_pixel_reads(len(data))
     return image
-
-
-def pixels_to_read(image: Image.Image) -> int:
-    """Width x height, or twice that for what is COUNTED_TWICE: the measure of what reading takes."""
-    twice = image.format == "WEBP" or image.mode == "CMYK" or "progressive" in image.info
-    return image.width * image.height * (2 if twice else 1)
 
 
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
@@ -144,45 +112,6 @@ def _not_a_image(data: bytes) -> BadImage | UnsupportedImage:
     if data[4:8] == b"ftyp":
         return UnsupportedImage("The file is HEIC, AVIF or a video, which is not read here.")
     return BadImage("The bytes are not an image, or its header is damaged.")
-
-
-def _too_large(max_pixels: int) -> ImageTooLarge:
-    return ImageTooLarge(
-        f"The image's header announces more than {max_pixels} pixels, the limit, or half of that for {COUNTED_TWICE}."
-    )
-
-
-class _Body(io.BytesIO):
-    """The image as a file that can be read in so many pieces, and no more."""
-
-    reads_left = HEADER_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.reads_left -= 1
-        if self.reads_left < 0:
-            raise OSError("it is cut into too many small pieces")
-        return super().read(size)
-
-
-def _refuse_slow(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Raises for images whose pixels would cost far more time than their number says."""
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and not _has_few_scans(data):
-        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
-    run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
-    if run_length and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
-        raise ImageTooLarge(f"The BMP is run-length encoded; such may have {MAX_RUN_LENGTH_PIXELS} pixels.")
-
-
-def _has_few_scans(jpeg: bytes) -> bool:
-    """Walks the segments as libjpeg does, up to the end of the image; phones put whole videos behind that."""
-    at, scans = 2, 0
-    for _ in range(MAX_SEGMENTS):
-        segment = _SEGMENT.search(jpeg, at)
-        if segment is None or segment[0] == _END_OF_IMAGE:
-            return scans <= MAX_SCANS
-        scans += segment[0] == _START_OF_SCAN
-        at = segment.end() + max(2, int.from_bytes(jpeg[segment.end() : segment.end() + 2]))
-    return False
 
 
 def _widen_transparent_value(image: ImageFile.ImageFile) -> None:

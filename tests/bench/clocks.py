@@ -28,7 +28,12 @@ WHERE: dict[str, tuple[str, ...]] = {
         "service.api.http.json_arrays",
         "service.api.v2.request_parser",
     ),
-    DECODE: ("service.imaging.decode", "service.imaging.fast_png", "service.imaging.preprocess"),
+    DECODE: (
+        "service.imaging.decode",
+        "service.imaging.fast_png",
+        "service.imaging.limits",
+        "service.imaging.preprocess",
+    ),
     QUEUE: ("service.inference.admission", "service.inference.batch", "service.inference.batcher"),
     COMPUTE: ("service.inference.session",),
     ENCODE: (

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from service.errors import ConvoyError, ImageTooLarge
-from service.imaging.decode import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE, decode, open_image
+from service.imaging.decode import decode, open_image
+from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE
 from tests.png import END, chunk, header, png
 from tests.unit.service.pixels import BLACK, exif, noise, saved
 
