@@ -1,41 +1,53 @@
-"""Follows the state file and the folder of models, and keeps the registry to them.
+"""Follows the state file and the folder of models, and keeps the registry in line with them.
 
-Polls: not every file system that holds models tells of changes.
+Polls, because not every file system that holds models reports changes. Knows other worker processes only through a
+StatusPublisher.
 """
 
 import asyncio
 import logging
 import time
+from typing import Protocol
 
 from service.errors import BadState
 from service.loaded_models.registry import Registry
-from service.loaded_models.watchdog import Watchdog
 from service.model_store.desired_state import DesiredState, StateFile
 from service.model_store.mirror_thread import Follower
 from service.observability import logs
-from service.workers.worker_group import WorkerGroup
 
-LOOK_EVERY_S = 0.1  # at the state file and for questions: one stat each
-BEAT_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.1  # of the state file and of refresh requests: one stat each
+HEARTBEAT_INTERVAL_S = 0.5
+
+
+class StatusPublisher(Protocol):
+    """Publishes the status of this worker process to the others."""
+
+    def post(self, generation: int) -> None:
+        """Publishes this worker's status; `generation` is that of the desired state it has applied."""
+
+    def asked(self) -> int:
+        """A value that changes when another worker requests a fresh status."""
 
 
 class Watcher:
-    """Two tasks: one reconciles, the other tells the board of this worker even while a load takes long."""
+    """Two tasks: one reconciles, the other publishes this worker's status even while a load takes long."""
 
-    def __init__(self, state: StateFile, registry: Registry, worker_group: WorkerGroup, scan_interval_s: float) -> None:
+    def __init__(
+        self, state: StateFile, registry: Registry, publisher: StatusPublisher, scan_interval_s: float
+    ) -> None:
         self._state = state
         self._registry = registry
-        self._worker_group = worker_group
-        self._watchdog = Watchdog(registry)
+        self._publisher = publisher
+        self._hang_log = HangLog(registry)
         self._scan_interval_s = scan_interval_s
-        self._wanted = DesiredState()
+        self._desired = DesiredState()
         self._fingerprint: tuple[int, int, int] | None = None
-        self._applied = -1
+        self._applied_generation = -1
 
     async def run(self, bucket: Follower | None) -> None:
-        """Until it is cancelled. Models that come from a bucket are waited for once; then what is cached is served."""
+        """Runs until it is cancelled. Waits once for models from a bucket; then serves what is cached."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._beat())
+            tasks.create_task(self._publish_regularly())
             tasks.create_task(self._follow(bucket))
 
     async def _follow(self, bucket: Follower | None) -> None:
@@ -43,41 +55,61 @@ class Watcher:
             await bucket.start()
         scanned_s = -self._scan_interval_s
         while True:
-            changed = self._read()
-            if changed or time.monotonic() - scanned_s >= self._scan_interval_s:
-                await self._reconcile(changed)
+            is_changed = self._read_state()
+            if is_changed or time.monotonic() - scanned_s >= self._scan_interval_s:
+                await self._reconcile(is_changed)
                 scanned_s = time.monotonic()
-                if self._applied != self._wanted.generation:
-                    self._applied = self._wanted.generation
-                    self._worker_group.post(self._applied)
-            await asyncio.sleep(LOOK_EVERY_S)
+                if self._applied_generation != self._desired.generation:
+                    self._applied_generation = self._desired.generation
+                    self._publisher.post(self._applied_generation)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _reconcile(self, retry: bool) -> None:
-        """Whatever goes wrong, what is loaded keeps serving, and the next look tries again."""
+        """Whatever goes wrong, the loaded models keep serving, and the next poll tries again."""
         try:
-            await self._registry.reconcile(self._wanted, retry=retry)
+            await self._registry.reconcile(self._desired, retry=retry)
         except Exception:
             logs.logger.exception("models cannot be reconciled")
 
-    async def _beat(self) -> None:
-        posted_s, answered = 0.0, 0
+    async def _publish_regularly(self) -> None:
+        published_s, answered_request = 0.0, 0
         while True:
-            asked = self._worker_group.asked()
-            if asked != answered or time.monotonic() - posted_s >= BEAT_EVERY_S:
-                self._watchdog.look()
-                self._worker_group.post(self._applied)
-                posted_s, answered = time.monotonic(), asked
-            await asyncio.sleep(LOOK_EVERY_S)
+            request = self._publisher.asked()
+            if request != answered_request or time.monotonic() - published_s >= HEARTBEAT_INTERVAL_S:
+                self._hang_log.update()
+                self._publisher.post(self._applied_generation)
+                published_s, answered_request = time.monotonic(), request
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    def _read(self) -> bool:
-        """Whether there is something new in the state file; a bad one is logged, and what was wanted before stays."""
+    def _read_state(self) -> bool:
+        """Whether the state file has changed; an invalid one is logged, and the last valid state stays in force."""
         fingerprint = self._state.fingerprint()
         if fingerprint == self._fingerprint:
             return False
         self._fingerprint = fingerprint
         try:
-            self._wanted = self._state.read()
+            self._desired = self._state.read()
         except BadState as error:
             logs.event(logging.ERROR, "state file is bad", reason=error.message)
             return False
         return True
+
+
+class HangLog:
+    """Logs models that hang: one line when it begins and one when it is over; the registry fails readiness meanwhile.
+
+    A model that hung once would hang again: the way out is another version in its place, or a restart.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._logged: set[str] = set()
+
+    def update(self) -> None:
+        """Compares the models that hang now with those of the last call. To be called regularly."""
+        hanging = self._registry.hanging()
+        for model in sorted(hanging.keys() - self._logged):
+            logs.event(logging.ERROR, "model hangs", model=model, reason=hanging[model])
+        for model in sorted(self._logged - hanging.keys()):
+            logs.event(logging.INFO, "model hangs no more", model=model)
+        self._logged = set(hanging)

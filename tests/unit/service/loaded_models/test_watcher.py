@@ -1,29 +1,131 @@
-"""A model that hangs is told of once, and once when it is over."""
+"""The watcher applies the desired state and publishes what it has applied; the log names a model that hangs once."""
 
+import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from service.loaded_models.watchdog import Watchdog
+from service.loaded_models.watcher import HangLog, Watcher
+from service.model_store.desired_state import DesiredState, StateFile
+
+TIMEOUT_S, POLL_S = 30.0, 0.005
 
 
-class Hanging:
-    """A registry that knows only what hangs."""
+class FakeRegistry:
+    """Records what it is asked to reconcile; `hung` models hang."""
 
     def __init__(self) -> None:
-        self.now: dict[str, str] = {}
+        self.reconciled: list[DesiredState] = []
+        self.hung: dict[str, str] = {}
+        self.error: Exception | None = None
+
+    async def reconcile(self, desired: DesiredState, only: str | None = None, retry: bool = False) -> None:
+        self.reconciled.append(desired)
+        if self.error is not None:
+            raise self.error
 
     def hanging(self) -> dict[str, str]:
-        return self.now
+        return self.hung
+
+
+class FakePublisher:
+    """Records the published generations; `request` is what another worker changes."""
+
+    def __init__(self) -> None:
+        self.generations: list[int] = []
+        self.request = 0
+
+    def post(self, generation: int) -> None:
+        self.generations.append(generation)
+
+    def asked(self) -> int:
+        return self.request
+
+
+class Harness:
+    """A watcher that runs while the test's block does."""
+
+    def __init__(self, folder: Path, scan_interval_s: float = 3600) -> None:
+        self.state = StateFile(folder / "state.json")
+        self.registry, self.publisher = FakeRegistry(), FakePublisher()
+        self.watcher = Watcher(self.state, self.registry, self.publisher, scan_interval_s)  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> "Harness":
+        self._task = asyncio.create_task(self.watcher.run(None))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(round(TIMEOUT_S / POLL_S)):
+            if condition():
+                return
+            await asyncio.sleep(POLL_S)
+        raise TimeoutError
+
+
+def test_a_change_of_the_state_file_is_applied_and_published(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Harness(tmp_path) as harness:
+            await harness.until(lambda: DesiredState().generation in harness.publisher.generations)
+            desired = harness.state.change(lambda now: now.changed("a", loaded=False))
+            await harness.until(lambda: desired.generation in harness.publisher.generations)
+            assert harness.registry.reconciled == [DesiredState(), desired]
+
+    asyncio.run(test())
+
+
+def test_a_bad_state_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with Harness(tmp_path, scan_interval_s=0) as harness:
+            desired = harness.state.change(lambda now: now.changed("a", loaded=False))
+            await harness.until(lambda: desired in harness.registry.reconciled)
+            harness.state.path.write_text("{")
+            await harness.until(lambda: "state file is bad" in caplog.messages)
+            scans = len(harness.registry.reconciled)
+            await harness.until(lambda: len(harness.registry.reconciled) > scans)
+            assert harness.registry.reconciled[-1] == desired
+
+    asyncio.run(test())
+
+
+def test_the_folder_is_scanned_again_even_after_an_error(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Harness(tmp_path, scan_interval_s=0) as harness:
+            harness.registry.error = RuntimeError("disk")
+            await harness.until(lambda: len(harness.registry.reconciled) > 2)
+
+    asyncio.run(test())
+
+
+def test_another_workers_request_is_answered_before_the_next_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.loaded_models.watcher.HEARTBEAT_INTERVAL_S", 3600.0)
+
+    async def test() -> None:
+        async with Harness(tmp_path) as harness:
+            await harness.until(lambda: DesiredState().generation in harness.publisher.generations)
+            published = len(harness.publisher.generations)
+            harness.publisher.request = 7
+            await harness.until(lambda: len(harness.publisher.generations) > published)
+
+    asyncio.run(test())
 
 
 def test_each_is_told_once_at_the_beginning_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    registry = Hanging()
-    watchdog = Watchdog(registry)  # type: ignore[arg-type]
+    registry = FakeRegistry()
+    hang_log = HangLog(registry)  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, logger="convoy"):
-        for now in ({}, {"a": "why"}, {"a": "why"}, {"a": "why", "b": "too"}, {"b": "too"}, {"b": "too"}, {}):
-            registry.now = now
-            watchdog.look()
-    told = [(record.message, record.fields["model"]) for record in caplog.records if record.name == "convoy"]  # type: ignore[attr-defined]
-    assert told[:2] == [("model hangs", "a"), ("model hangs", "b")]
-    assert told[2:] == [("model hangs no more", "a"), ("model hangs no more", "b")]
+        for hung in ({}, {"a": "why"}, {"a": "why"}, {"a": "why", "b": "too"}, {"b": "too"}, {"b": "too"}, {}):
+            registry.hung = hung
+            hang_log.update()
+    logged = [(record.message, record.fields["model"]) for record in caplog.records if record.name == "convoy"]  # type: ignore[attr-defined]
+    assert logged[:2] == [("model hangs", "a"), ("model hangs", "b")]
+    assert logged[2:] == [("model hangs no more", "a"), ("model hangs no more", "b")]
