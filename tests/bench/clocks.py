@@ -40,7 +40,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "service.api.http.compression:packed",
         "service.api.v2.response_encoder",
         "service.api.http.responses",
-        "service.classification.classifier:best",
+        "service.classification.top_k",
     ),
 }
 
