@@ -10,13 +10,12 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import malloc
 from service.api.auth.api_keys import Keyring
-from service.api.auth.csrf import Origins
+from service.api.auth.cross_origin import CsrfProtection, allow_cors
 from service.api.auth.require_api_key import Guard
 from service.api.fast_router import HotPaths
 from service.api.health import ops_routes
@@ -51,11 +50,6 @@ from service.settings import Settings, split
 from service.workers.shutdown import Lifecycle
 from service.workers.worker_group import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
-
-# What a page of another origin may send, and see in the answer, beyond what browsers always allow.
-CORS_ASKED = ["Authorization", "Content-Type", "Content-Encoding", "Inference-Header-Content-Length", "Priority"]
-CORS_ASKED += ["X-Request-Id", "X-Request-Timeout-Ms", "Traceparent"]
-CORS_ANSWERED = ["Inference-Header-Content-Length", "Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id"]
 
 # After the drain timeout no request is left, but a model may still be at work on what was given up.
 LAST_BATCHES_S = 1.0
@@ -144,7 +138,7 @@ def _add_routes(
     app.include_router(document_routes(registry))
     app.include_router(v2_routes(registry, worker_group, lifecycle, settings.max_delay_ms))
     app.include_router(
-        repository_routes(worker_group, settings.repository_changes, Origins(split(settings.cors_origins)))
+        repository_routes(worker_group, settings.repository_changes, CsrfProtection(split(settings.cors_origins)))
     )
     app.include_router(v1_routes(registry))
     app.include_router(ops_routes(worker_group, lifecycle))
@@ -178,13 +172,7 @@ def _layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     if has_keys(settings):
         app = Guard(app, keyring=Keyring(settings.keys, settings.keys_file))
     if origins := split(settings.cors_origins):
-        app = CORSMiddleware(
-            app,
-            allow_origins=origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=CORS_ASKED,
-            expose_headers=CORS_ANSWERED,
-        )
+        app = allow_cors(app, origins)
     return app
 
 

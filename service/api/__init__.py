@@ -1,1 +1,4 @@
-"""The HTTP side: thin doors that parse, call one method of the core, and shape the reply."""
+"""The HTTP API: endpoints that parse a request, call one method of the core, and encode the response.
+
+Sockets, processes and everything that also works without HTTP belong elsewhere.
+"""

@@ -6,9 +6,9 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.http.body import header
-from service.api.http.errors import ClientGone, respond
-from service.api.pages.security_headers import security_headers
+from service.api.http.errors import LOG_FIELDS, ClientGone, respond
+from service.api.http.request_headers import REQUEST_CONTEXT, header
+from service.api.http.responses import missing_security_headers
 from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, OutOfMemory
 from service.observability import logs
@@ -24,7 +24,7 @@ CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and co
 
 
 class RequestMiddleware:
-    """Plain ASGI. `scope["convoy"]` carries the request's log fields; whoever learns something adds it there."""
+    """Plain ASGI. `scope[LOG_FIELDS]` holds the fields of the request's log line; the layers below add to them."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, sampler: LogRateLimiter, tracer: Tracer | None
@@ -42,7 +42,7 @@ class RequestMiddleware:
         started_s = time.perf_counter()
         request_id = _request_id(scope)
         fields = {"request_id": request_id.decode()}
-        scope["convoy"] = fields
+        scope[LOG_FIELDS] = fields
         status, is_get = CLIENT_GONE, scope["method"] == "GET"
 
         async def send_marked(message: Message) -> None:
@@ -51,7 +51,7 @@ class RequestMiddleware:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
                 if is_get:
-                    message["headers"] += security_headers(message["headers"])
+                    message["headers"] += missing_security_headers(message["headers"])
                 if self._lifecycle.closing:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -80,7 +80,7 @@ class RequestMiddleware:
                 _log(scope, status, ended_s - started_s, skipped)
 
     def _trace(self, tracer: Tracer, scope: Scope, route: str, status: int, started_s: float, ended_s: float) -> None:
-        context: RequestContext | None = scope.get("journey")
+        context: RequestContext | None = scope.get(REQUEST_CONTEXT)
         trace_id = tracer.record(
             name=f"{scope['method']} {route}",
             parent=header(scope, b"traceparent").decode("latin-1"),
@@ -91,7 +91,7 @@ class RequestMiddleware:
             attributes=_attributes(scope, route, status, context),
         )
         if trace_id:
-            scope["convoy"]["trace_id"] = trace_id
+            scope[LOG_FIELDS]["trace_id"] = trace_id
 
 
 def _unforeseen(error: Exception, fields: dict[str, str]) -> ConvoyError:
@@ -107,8 +107,8 @@ def _unforeseen(error: Exception, fields: dict[str, str]) -> ConvoyError:
 
 
 def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None:
-    context: RequestContext | None = scope.get("journey")
-    fields = scope["convoy"] | (context.log_fields() if context is not None else {})
+    context: RequestContext | None = scope.get(REQUEST_CONTEXT)
+    fields = scope[LOG_FIELDS] | (context.log_fields() if context is not None else {})
     client = scope["client"][0] if scope["client"] else None
     fields |= {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
     fields["ms"] = round(seconds * 1000, 3)
@@ -125,12 +125,12 @@ def _attributes(scope: Scope, route: str, status: int, context: RequestContext |
         "http.route": route,
         "url.path": scope["path"],
         "url.scheme": scope["scheme"],
-        "convoy.request_id": scope["convoy"]["request_id"],
+        "convoy.request_id": scope[LOG_FIELDS]["request_id"],
     }
     if scope["client"]:
         attributes["client.address"] = scope["client"][0]
-    if "error" in scope["convoy"]:
-        attributes["error.type"] = scope["convoy"]["error"]
+    if "error" in scope[LOG_FIELDS]:
+        attributes["error.type"] = scope[LOG_FIELDS]["error"]
     if context is not None:
         attributes["convoy.model"] = context.loaded.model
         attributes["convoy.version"] = context.loaded.version

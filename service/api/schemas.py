@@ -39,6 +39,12 @@ class ErrorReply(BaseModel):
     error: Error
 
 
+class ErrorText(BaseModel):
+    """Every error of the protocols of others."""
+
+    error: str = Field(description="What is wrong, and what to do.", examples=["There is no model 'x'."])
+
+
 class ClassifyReply(BaseModel):
     model: str = Field(examples=["mnist-lenet5"])
     version: str = Field(examples=["1"])

@@ -110,6 +110,19 @@ class Classifier:
         self._reserve(context, len(batch))
         return await self.answer(context, batch)
 
+    async def infer_or_predict(
+        self, context: RequestContext, tensor: NDArray[np.uint8] | None, images: Sequence[bytes] | None
+    ) -> Probabilities:
+        """Probabilities, float32 (n, classes), of either `tensor`, as for `infer`, or `images`, as for `predict_many`.
+
+        An error of one image is raised, with the image's index. Raises what those raise.
+        """
+        if tensor is not None:
+            context.timings.mark_decoded()
+            return await self.infer(context, tensor)
+        assert images is not None
+        return _stack_or_raise(await self.predict_many(context, images))
+
     @contextmanager
     def reserve_slots(self, context: RequestContext, count: int) -> Iterator[None]:
         """Takes places for so many images that are still to be made; `answer` uses them up, an error gives them back.
@@ -202,7 +215,7 @@ def in_parts(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes |
     yield images[at:]
 
 
-def stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities:
+def _stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities:
     """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised, numbered."""
     good: list[Probabilities] = []
     for at, row in enumerate(rows):

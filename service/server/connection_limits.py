@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api.http.body import BODY_FAULT
+from service.api.http.body import BODY_ERROR
 from service.api.http.disconnect import CONNECTION, Connection
 from service.api.http.errors import STATUS, as_json
 from service.api.http.responses import json_bytes
@@ -228,7 +228,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _fail_body(self, error: ConvoyError) -> None:
         """Whoever waits for the body is woken, and finds out why; with the answer the connection ends."""
         self.cycle.keep_alive = False
-        self.cycle.scope.setdefault(BODY_FAULT, error)  # type: ignore[misc]
+        self.cycle.scope.setdefault(BODY_ERROR, error)  # type: ignore[misc]
         self.cycle.message_event.set()
 
     def _refuse(self, error: ConvoyError) -> None:

@@ -23,6 +23,7 @@ STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
 WHERE: dict[str, tuple[str, ...]] = {
     BODY: (
         "service.api.http.body",
+        "service.api.http.request_headers",
         "service.api.native.batch_request",
         "service.api.http.compression:read_unpacked",
         "service.api.http.json_arrays",

@@ -4,8 +4,8 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.auth.api_keys import INFERENCE, METRICS, REPOSITORY, Keyring
-from service.api.http.body import header
-from service.api.http.errors import respond
+from service.api.http.errors import LOG_FIELDS, respond
+from service.api.http.request_headers import header
 from service.errors import ConvoyError
 
 # Open to everybody: health, which orchestrators ask, and the pages, which hold nothing and ask for the key themselves.
@@ -25,9 +25,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (needed := scope_of(get_route_path(scope))):
             try:
-                scope["convoy"]["key"] = self._keyring.allow(_secret(scope), needed)
+                scope[LOG_FIELDS]["key"] = self._keyring.allow(_secret(scope), needed)
             except ConvoyError as error:
-                scope["convoy"]["error"] = error.code
+                scope[LOG_FIELDS]["error"] = error.code
                 await respond(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

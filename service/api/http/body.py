@@ -9,28 +9,15 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
 
 from service.api.http.errors import ClientGone
+from service.api.http.request_headers import content_length, header
 from service.errors import BadRequest, BodyTooLarge
 
 MULTIPART = b"multipart/form-data"
-BODY_FAULT = "convoy.body_fault"
+BODY_ERROR = "convoy.body_error"
 """Where in a request's scope stands why no more of its body will come; who waits for it is woken."""
 
-BY_NAME = "convoy.headers"
 SAMPLES, SAMPLED_BYTES = 16, 512
 CAUTION = 0.9
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    """The first header of that lower-case name, or nothing."""
-    if BY_NAME not in scope:
-        scope[BY_NAME] = dict(reversed(scope["headers"]))  # once a request: half a dozen are asked for
-    found: bytes = scope[BY_NAME].get(name, b"")
-    return found
-
-
-def content_length(scope: Scope) -> int:
-    """The Content-Length, which the server has checked; 0 without one."""
-    return int(header(scope, b"content-length") or 0)
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
@@ -51,8 +38,8 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
             raise _too_large(limit_bytes)
         if not message.get("more_body"):
             return b"".join(parts)
-        if BODY_FAULT in scope:
-            raise scope[BODY_FAULT]
+        if BODY_ERROR in scope:
+            raise scope[BODY_ERROR]
         message = await receive()
     raise ClientGone
 

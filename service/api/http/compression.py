@@ -5,7 +5,8 @@ import zlib
 
 from starlette.types import Receive, Scope
 
-from service.api.http.body import header, read_body
+from service.api.http.body import read_body
+from service.api.http.request_headers import header
 from service.api.http.responses import Headers
 from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
 

@@ -46,6 +46,9 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.DeadlineExceeded: 504,
 }
 
+LOG_FIELDS = "convoy.log_fields"
+"""Key of the scope that holds the fields of the request's log line."""
+
 FOREIGN_PROTOCOLS = ("/v1/", "/v2/")
 
 # What Starlette itself refuses, before any of our code runs.
@@ -97,9 +100,9 @@ def _body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
 
 def answer_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
     """`respond`, and the error's code in the request's log line."""
-    scope["convoy"]["error"] = error.code
+    scope[LOG_FIELDS]["error"] = error.code
     if isinstance(error, errors.ModelFailed):
-        logs.event(logging.ERROR, "model failed", request_id=scope["convoy"]["request_id"], reason=error.message)
+        logs.event(logging.ERROR, "model failed", request_id=scope[LOG_FIELDS]["request_id"], reason=error.message)
     return respond(scope, error)
 
 
@@ -118,7 +121,7 @@ async def on_http_exception(request: Request, error: Exception) -> ErrorResponse
     if error.status_code not in ROUTING:  # no client's mistake: 401 is Starlette's for a page that it may not read
         raise error
     code, message, hint = ROUTING[error.status_code]
-    request.scope["convoy"]["error"] = code
+    request.scope[LOG_FIELDS]["error"] = code
     body = _body(request.scope, {"code": code, "message": message, "hint": hint})
     return ErrorResponse(body, error.status_code, dict(error.headers or {}))
 

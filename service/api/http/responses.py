@@ -1,4 +1,4 @@
-"""Answers of the hot endpoints: two ASGI messages, no response object between."""
+"""Responses without response objects: JSON bytes, the Server-Timing header, and the security headers of web pages."""
 
 from typing import Any
 
@@ -10,23 +10,45 @@ from service.observability.stage_timings import StageTimings
 Headers = list[tuple[bytes, bytes]]
 JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 
+# Pages load nothing from other origins, and no other page may put them into a frame.
+CONTENT_SECURITY_POLICY = (
+    b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    b"frame-ancestors 'none'"
+)
+SECURITY_HEADERS: Headers = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+PAGE_TYPES = (b"text/html", b"text/css", b"text/javascript", b"application/javascript", b"image/")
+
 
 def json_bytes(payload: Any) -> bytes:
     return orjson.dumps(payload)
 
 
-async def send_answer(send: Send, body: bytes, timings: StageTimings, headers: Headers) -> None:
-    """200 with the body; what the request cost stands in the standard Server-Timing header, in milliseconds."""
+async def send_response(send: Send, body: bytes, timings: StageTimings, headers: Headers) -> None:
+    """Sends status 200 with the body, as two ASGI messages."""
     headers = [*headers, (b"content-length", b"%d" % len(body)), _server_timing(timings)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def _server_timing(timings: StageTimings) -> tuple[bytes, bytes]:
-    """The header: milliseconds of each stage, and the size of the batch that the request rode in."""
+    """Returns the header: milliseconds of each stage, and the size of the batch that the images were computed in."""
     return b"server-timing", b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, batch;desc=%d" % (
         timings.decode_s * 1000,
         timings.queue_s * 1000,
         timings.compute_s * 1000,
         timings.batch_size,
     )
+
+
+def missing_security_headers(headers: Headers) -> Headers:
+    """Returns the security headers that a page, or a part of one, lacks; none for any other response."""
+    present = dict(headers)
+    if not present.get(b"content-type", b"").startswith(PAGE_TYPES):
+        return []
+    return [header for header in SECURITY_HEADERS if header[0] not in present]

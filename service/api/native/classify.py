@@ -7,11 +7,11 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import MULTIPART, files_of, header, image_of, images_about, read_body
-from service.api.http.deadline_headers import apply_headers
+from service.api.http.body import MULTIPART, files_of, image_of, images_about, read_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.errors import as_json
-from service.api.http.responses import JSON_HEADERS, json_bytes, send_answer
+from service.api.http.request_headers import apply_timeout_and_priority, header
+from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
 from service.api.native import batch_request
 from service.classification.classifier import Classifier
 from service.classification.top_k import Probabilities, top_k
@@ -35,12 +35,12 @@ class Classify:
         self._classifier.admit(scope["path_params"]["model"], version)
         image = await image_of(scope, receive, self._max_body_bytes)
         with self._classifier.context(scope["path_params"]["model"], version) as context:
-            apply_headers(scope, context)
+            apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 row = await self._classifier.predict(context, image)
             predictions = top_k(row, context.loaded.labels, k)
             body = json_bytes(_named(context.loaded) | {"predictions": predictions})
-        await send_answer(send, body, context.timings, JSON_HEADERS)
+        await send_response(send, body, context.timings, JSON_HEADERS)
 
 
 class ClassifyBatch:
@@ -62,13 +62,13 @@ class ClassifyBatch:
         images = await self._images(content_type, body)
         del body  # as large as the images
         with self._classifier.context(scope["path_params"]["model"], version) as context:
-            apply_headers(scope, context)
+            apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.predict_many(context, [data for _, data in images])
             labels = context.loaded.labels
             results = [_result(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
             reply = json_bytes(_named(context.loaded) | {"results": results})
-        await send_answer(send, reply, context.timings, JSON_HEADERS)
+        await send_response(send, reply, context.timings, JSON_HEADERS)
 
     async def _images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):

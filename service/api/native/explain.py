@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import header, image_of
-from service.api.http.deadline_headers import apply_headers
+from service.api.http.body import image_of
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_answer
+from service.api.http.request_headers import apply_timeout_and_priority, header
+from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_response
 from service.api.native.explain_schemas import METHODS
 from service.classification.explainer import Explainer, Explanation, FeatureMaps, OcclusionHeatmap
 from service.classification.request_context import RequestContext
@@ -39,11 +39,11 @@ class Explain:
         image = await image_of(scope, receive, self._max_body_bytes)
         as_png = PNG in header(scope, b"accept")
         with self._explainer.context(scope["path_params"]["model"], version) as context:
-            apply_headers(scope, context)
+            apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 explanation = await self._explain(method, context, image, wanted)
                 body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, context)
-        await send_answer(send, body, context.timings, PNG_HEADERS if as_png else JSON_HEADERS)
+        await send_response(send, body, context.timings, PNG_HEADERS if as_png else JSON_HEADERS)
 
     async def _explain(self, method: str, context: RequestContext, image: bytes, wanted: str | None) -> Explanation:
         if method == "occlusion":

@@ -14,8 +14,7 @@ from service.api.native.explain_schemas import METHODS, ExplainReply, FeaturesRe
 from service.api.openapi import protocols
 from service.api.openapi.error_responses import PREDICTION_ERRORS, REF, Json, error_responses, json_content
 from service.api.openapi.protocols import MODEL, SERVER_TIMING, protocol_paths
-from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply
-from service.api.v2.schemas import ErrorText
+from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply, ErrorText
 from service.errors import BadParameter, Forbidden, Unauthenticated
 from service.imaging.decode import FORMATS
 

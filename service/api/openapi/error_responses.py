@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from service import errors
 from service.api.http.errors import STATUS
+from service.api.schemas import ErrorText
 
 Json = dict[str, Any]
 Kinds = tuple[type[errors.ConvoyError], ...]
@@ -35,6 +36,11 @@ PREDICTION_ERRORS: Kinds = (
 def described(shape: type[BaseModel], *kinds: type[errors.ConvoyError]) -> dict[int | str, Json]:
     """For FastAPI's `responses`: the statuses of these errors, each with the codes that it may have."""
     return {status: {"model": shape, "description": codes} for status, codes in _by_status(kinds).items()}
+
+
+def unknown_model_responses() -> dict[int | str, Json]:
+    """For FastAPI's `responses`: the errors of a path of the protocols of others that names a model or a version."""
+    return described(ErrorText, errors.UnknownModel, errors.UnknownVersion, errors.NotReady)
 
 
 def error_responses(shape: type[BaseModel], kinds: Kinds) -> Json:

@@ -3,10 +3,11 @@
 from pydantic import BaseModel
 
 from service.api.openapi.error_responses import PREDICTION_ERRORS, Json, error_responses, json_content
+from service.api.schemas import ErrorText
 from service.api.v1.predict import Predict
 from service.api.v1.schemas import ColumnReply, PredictColumn, PredictRows, RowsReply
 from service.api.v2.infer import Infer
-from service.api.v2.schemas import ChangeRequest, ErrorText, IndexRequest, InferBody, InferReply
+from service.api.v2.schemas import ChangeRequest, IndexRequest, InferBody, InferReply
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, PROBABILITIES
 

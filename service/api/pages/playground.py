@@ -1,4 +1,7 @@
-"""The page for people who look: static files, nothing built and nothing from elsewhere. Knows no model."""
+"""The playground: static files, without a build step and without anything from other origins.
+
+Knows no model: the page's scripts, in `static/`, use the public API as any other client does.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ PREFIX = "/playground"
 REVALIDATE = {"cache-control": "no-cache"}
 
 
-class _Files(StaticFiles):
-    """Asked for anew each time, by their ETag: after an upgrade the page and its parts must go together."""
+class _RevalidatedFiles(StaticFiles):
+    """Files that browsers revalidate by ETag each time: after an upgrade, the page and its scripts must match."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -23,13 +26,14 @@ class _Files(StaticFiles):
 
 
 def playground_routes() -> list[BaseRoute]:
-    files = _Files(directory=STATIC)
+    """The page itself at /, and the files that it loads under /playground/."""
+    files = _RevalidatedFiles(directory=STATIC)
 
     # Not a Mount: behind a proxy that strips the root path, Starlette's would look for the files in the wrong place.
-    async def part(request: Request) -> Response:
+    async def static_file(request: Request) -> Response:
         return await files.get_response(request.path_params["name"], request.scope)
 
-    return [Route("/", _page, methods=["GET"]), Route(f"{PREFIX}/{{name}}", part, methods=["GET"])]
+    return [Route("/", _page, methods=["GET"]), Route(f"{PREFIX}/{{name}}", static_file, methods=["GET"])]
 
 
 async def _page(request: Request) -> Response:

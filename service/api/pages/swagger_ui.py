@@ -5,7 +5,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
-from service.api.pages.security_headers import CONTENT_SECURITY
+from service.api.http.responses import CONTENT_SECURITY_POLICY
 
 # Addresses are relative: they hold under any root path, and behind a proxy that ends TLS.
 PAGE = """<!DOCTYPE html>
@@ -35,7 +35,7 @@ START = """SwaggerUIBundle({
 });
 """
 # Swagger UI sets styles on its elements, and shows images of its own as data.
-STYLED = {"content-security-policy": f"{CONTENT_SECURITY.decode()}; style-src 'self' 'unsafe-inline'"}
+STYLED = {"content-security-policy": f"{CONTENT_SECURITY_POLICY.decode()}; style-src 'self' 'unsafe-inline'"}
 UNCHANGING = {"cache-control": "max-age=3600"}
 KINDS = {
     "swagger-ui-bundle.js": "text/javascript",

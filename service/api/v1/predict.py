@@ -6,21 +6,17 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import tensors_about
 from service.api.http.compression import packed, read_unpacked
-from service.api.http.deadline_headers import apply_headers
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.responses import JSON_HEADERS, send_answer
-from service.api.openapi.error_responses import described
-from service.api.v1.request_parser import PredictRequest, encode, parse
+from service.api.http.request_headers import apply_timeout_and_priority
+from service.api.http.responses import JSON_HEADERS, send_response
+from service.api.openapi.error_responses import unknown_model_responses
+from service.api.v1.request_parser import encode, parse
 from service.api.v1.schemas import ModelNames, ModelStatus, Outcome, VersionState
-from service.api.v2.schemas import ErrorText
-from service.classification.classifier import Classifier, stack_or_raise
-from service.classification.request_context import RequestContext
-from service.classification.top_k import Probabilities
-from service.errors import NotReady, UnknownModel, UnknownVersion
+from service.classification.classifier import Classifier
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 
-NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
+NO_MODEL = unknown_model_responses()
 
 
 class _Noun(Convertor[str]):
@@ -55,22 +51,15 @@ class Predict:
         self._classifier.admit(where["model"], where.get("version"))
         body = await read_unpacked(scope, receive, self._max_body_bytes)
         with self._classifier.context(where["model"], where.get("version")) as context:
-            apply_headers(scope, context)
+            apply_timeout_and_priority(scope, context)
             loaded = context.loaded
             self._classifier.admit(loaded.model, loaded.version, tensors_about(body, loaded.manifest.input.shape))
             request = parse(body, loaded.manifest.input, self._max_images)
             with CancelOnDisconnect(scope):
-                rows = await self._rows(context, request)
+                rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(request, rows, loaded.labels)
         body, headers = await packed(scope, reply)
-        await send_answer(send, body, context.timings, JSON_HEADERS + headers)
-
-    async def _rows(self, context: RequestContext, request: PredictRequest) -> Probabilities:
-        if request.tensor is not None:
-            context.timings.mark_decoded()
-            return await self._classifier.infer(context, request.tensor)
-        assert request.images is not None
-        return stack_or_raise(await self._classifier.predict_many(context, request.images))
+        await send_response(send, body, context.timings, JSON_HEADERS + headers)
 
 
 def v1_routes(registry: Registry) -> APIRouter:

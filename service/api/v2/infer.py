@@ -4,16 +4,14 @@ import math
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import content_length, header, tensors_about
+from service.api.http.body import tensors_about
 from service.api.http.compression import packed, read_unpacked
-from service.api.http.deadline_headers import apply_headers
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.responses import JSON_HEADERS, Headers, send_answer
-from service.api.v2.request_parser import InferRequest, parse
+from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
+from service.api.http.responses import JSON_HEADERS, Headers, send_response
+from service.api.v2.request_parser import parse
 from service.api.v2.response_encoder import Encoded, encode
-from service.classification.classifier import Classifier, stack_or_raise
-from service.classification.request_context import RequestContext
-from service.classification.top_k import Probabilities
+from service.classification.classifier import Classifier
 from service.errors import BadTensor
 from service.loaded_models.loaded_version import LoadedVersion
 
@@ -44,24 +42,17 @@ class Infer:
             if json_length is None:
                 self._admit(loaded, tensors_about(body, loaded.manifest.input.shape))
             request = parse(body, json_length, loaded.manifest.input, self._max_images)
-            apply_headers(scope, context)
+            apply_timeout_and_priority(scope, context)
             context.limit_timeout(request.timeout_s)
             context.background = context.background or request.background
             with CancelOnDisconnect(scope):
-                rows = await self._rows(context, request)
+                rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
         body, headers = await packed(scope, reply.body)
-        await send_answer(send, body, context.timings, _content(reply) + headers)
+        await send_response(send, body, context.timings, _content(reply) + headers)
 
     def _admit(self, loaded: LoadedVersion, count: int) -> None:
         self._classifier.admit(loaded.model, loaded.version, count)
-
-    async def _rows(self, context: RequestContext, request: InferRequest) -> Probabilities:
-        if request.tensor is not None:
-            context.timings.mark_decoded()
-            return await self._classifier.infer(context, request.tensor)
-        assert request.images is not None
-        return stack_or_raise(await self._classifier.predict_many(context, request.images))
 
 
 def _json_length(scope: Scope) -> int | None:

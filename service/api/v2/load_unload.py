@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
-from service.api.auth.csrf import Origins
+from service.api.auth.cross_origin import CsrfProtection
 from service.api.http.body import read_body
 from service.api.openapi.error_responses import described, json_content
-from service.api.v2.schemas import ChangeRequest, ErrorText, IndexEntry, IndexRequest, Nothing
+from service.api.schemas import ErrorText
+from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
 from service.loaded_models.registry import IndexEntry as Found
 from service.workers.worker_group import WorkerGroup
@@ -28,11 +29,8 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, origins: Origins) -> APIRouter:
-    """Bodies are optional and read by hand: FastAPI would read them however large they are.
-
-    `origins` are those whose pages may change something too.
-    """
+def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, csrf: CsrfProtection) -> APIRouter:
+    """Bodies are optional, and read without FastAPI, which would not limit their size."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
     @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
@@ -45,7 +43,7 @@ def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, origins:
         """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
         if not changes_allowed:
             raise NotAllowed("Clients may not load or unload models here.")
-        origins.check(request.scope)
+        csrf.check(request.scope)
         await _read(request, ChangeRequest)
 
     @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)

@@ -4,7 +4,8 @@ from importlib.metadata import version as version_of
 
 from fastapi import APIRouter
 
-from service.api.openapi.error_responses import described
+from service.api.openapi.error_responses import described, unknown_model_responses
+from service.api.schemas import ErrorText
 from service.api.v2.request_parser import PIXELS
 from service.api.v2.schemas import (
     BatchStatistics,
@@ -12,7 +13,6 @@ from service.api.v2.schemas import (
     ConfigOutput,
     Duration,
     DynamicBatching,
-    ErrorText,
     InferStatistics,
     InstanceGroup,
     Live,
@@ -25,7 +25,7 @@ from service.api.v2.schemas import (
     TensorKind,
     VersionStatistics,
 )
-from service.errors import Draining, NotReady, UnknownModel, UnknownVersion
+from service.errors import Draining, NotReady
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
@@ -38,7 +38,7 @@ EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "mo
 MODEL = "/models/{model}"
 VERSION = "/models/{model}/versions/{version}"
 PLATFORM = "onnxruntime_onnx"
-NO_MODEL = described(ErrorText, UnknownModel, UnknownVersion, NotReady)
+NO_MODEL = unknown_model_responses()
 
 
 def v2_routes(registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, max_delay_ms: float) -> APIRouter:

@@ -11,12 +11,6 @@ from service.api.v2.request_parser import MAX_REQUEST_ID_LENGTH
 from service.model_store.manifest import IMAGE, PROBABILITIES
 
 
-class ErrorText(BaseModel):
-    """Every error of the protocols of others."""
-
-    error: str = Field(description="What is wrong, and what to do.", examples=["There is no model 'x'."])
-
-
 class Live(BaseModel):
     live: bool
 

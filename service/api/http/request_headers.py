@@ -1,0 +1,44 @@
+"""Request headers: reading them from the ASGI scope, and the two that set a request's deadline and priority."""
+
+import re
+
+from starlette.types import Scope
+
+from service.classification.request_context import RequestContext
+from service.errors import BadParameter
+
+REQUEST_CONTEXT = "convoy.request_context"
+"""Key of the scope that holds the request's RequestContext, for its log line and its trace."""
+HEADERS_BY_NAME = "convoy.headers_by_name"
+
+TIMEOUT = b"x-request-timeout-ms"
+MAX_TIMEOUT_DIGITS = 9
+PRIORITY = b"priority"
+BACKGROUND = re.compile(rb"(?:^|[,\s])u=7\b")
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """Returns the first header of that lower-case name, or an empty value."""
+    if HEADERS_BY_NAME not in scope:
+        scope[HEADERS_BY_NAME] = dict(reversed(scope["headers"]))  # once per request, which reads half a dozen headers
+    value: bytes = scope[HEADERS_BY_NAME].get(name, b"")
+    return value
+
+
+def content_length(scope: Scope) -> int:
+    """Returns the Content-Length, which the server has validated, or 0 without one."""
+    return int(header(scope, b"content-length") or 0)
+
+
+def apply_timeout_and_priority(scope: Scope, context: RequestContext) -> None:
+    """Limits the context's timeout to X-Request-Timeout-Ms, and marks a request of `Priority: u=7` as background work.
+
+    Also stores the context in the scope. Urgency 7 is reserved for background tasks by RFC 9218; browsers send the
+    other values. Raises BadParameter.
+    """
+    scope[REQUEST_CONTEXT] = context
+    if timeout := header(scope, TIMEOUT):
+        if not timeout.isdigit() or not 0 < len(timeout) <= MAX_TIMEOUT_DIGITS or not int(timeout):
+            raise BadParameter("X-Request-Timeout-Ms must be a whole number of milliseconds from 1.")
+        context.limit_timeout(int(timeout) / 1000)
+    context.background = BACKGROUND.search(header(scope, PRIORITY)) is not None
