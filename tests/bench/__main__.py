@@ -10,10 +10,11 @@ from pathlib import Path
 
 from service.hardware import usable_cores
 from service.settings import Settings
-from tests.bench import alone, beside, overload, paired, photographs, report
-from tests.bench.convoy import has_workers
+from tests.bench import compare_checkouts, compare_peers, overload, photographs, throughput
+from tests.bench.convoy_process import has_workers
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.environments import PACKAGES, set_up
+from tests.bench.report import sections
 
 REPORT = Path("tests/bench/README.md")
 CONNECTIONS = (1, 8, 32, 128)
@@ -32,9 +33,9 @@ def main() -> int:
 
 
 def _alone(args: argparse.Namespace) -> int:
-    from tests.bench import plot
+    from tests.bench.report import plots
 
-    plan = alone.Plan(
+    plan = throughput.Plan(
         models=args.models,
         model=args.model,
         images=args.images,
@@ -43,18 +44,18 @@ def _alone(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         connections=tuple(args.connections),
     )
-    found = alone.measure(plan, _say)
+    found = throughput.measure(plan, _say)
     image = args.report.with_name("throughput.svg")
-    plot.throughput(found, image)
-    content = report.alone(found, _command(), image.name)
-    report.replace_section(args.report, "alone", content)
+    plots.throughput(found, image)
+    content = sections.alone(found, _command(), image.name)
+    sections.replace_section(args.report, "alone", content)
     return _end(content, found.voids(), args.report)
 
 
 def _beside(args: argparse.Namespace) -> int:
-    from tests.bench import plot
+    from tests.bench.report import plots
 
-    plan = beside.Plan(
+    plan = compare_peers.Plan(
         models=args.models,
         model=args.model,
         images=args.images,
@@ -65,11 +66,11 @@ def _beside(args: argparse.Namespace) -> int:
         peers=tuple(args.peers),
         only=tuple(args.only),
     )
-    found = beside.compare(plan, _say)
+    found = compare_peers.compare(plan, _say)
     image = args.report.with_name("peers.svg")
-    plot.peers(found, image)
-    content = report.beside(found, _command(), image.name)
-    report.replace_section(args.report, "peers", content)
+    plots.peers(found, image)
+    content = sections.beside(found, _command(), image.name)
+    sections.replace_section(args.report, "peers", content)
     return _end(content, found.voids(), args.report)
 
 
@@ -85,13 +86,13 @@ def _overload(args: argparse.Namespace) -> int:
         only=tuple(args.only),
     )
     found = overload.measure(plan, _say)
-    content = report.overload(found, _command())
-    report.replace_section(args.report, "overload", content)
+    content = sections.overload(found, _command())
+    sections.replace_section(args.report, "overload", content)
     return _end(content, found.voids(), args.report)
 
 
 def _paired(args: argparse.Namespace) -> int:
-    plan = paired.Plan(
+    plan = compare_checkouts.Plan(
         checkouts=tuple(args.checkouts),
         models=args.models,
         model=args.model,
@@ -102,8 +103,8 @@ def _paired(args: argparse.Namespace) -> int:
         connections=args.connections,
         only=tuple(args.only),
     )
-    found = paired.measure(plan, _say)
-    _say("\n" + report.table(paired.HEAD, paired.rows(found, plan)))
+    found = compare_checkouts.measure(plan, _say)
+    _say("\n" + sections.table(compare_checkouts.HEAD, compare_checkouts.rows(found, plan)))
     return _told(found.voids())
 
 
@@ -116,8 +117,8 @@ def _photographs(args: argparse.Namespace) -> int:
         connections=args.connections,
     )
     found = photographs.measure(plan, _say)
-    content = report.photographs(found, _command())
-    report.replace_section(args.report, "photographs", content)
+    content = sections.photographs(found, _command())
+    sections.replace_section(args.report, "photographs", content)
     return _end(content, found.voids(), args.report)
 
 

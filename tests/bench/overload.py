@@ -14,13 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tests.bench import convoy, machine
-from tests.bench.bodies import Bodies, Body, Sizes
-from tests.bench.flood import OK, Outcome, flood, outcome
-from tests.bench.loads import Load, convoy_loads, offered
-from tests.bench.local import LocalModel
+from tests.bench import convoy_process, machine_info
+from tests.bench.load_generators.overload import OK, Outcome, flood, outcome
+from tests.bench.local_model import LocalModel
 from tests.bench.processes import cpu_s
-from tests.bench.samples import samples
+from tests.bench.request_bodies import Bodies, Body, Sizes
+from tests.bench.sample_images import samples
+from tests.bench.workloads import Load, convoy_loads, offered
 
 Say = Callable[[str], None]
 
@@ -91,7 +91,7 @@ def measure(plan: Plan, say: Say) -> Overloaded:
         bodies = Bodies(chosen, Path(name), sizes)
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}")
-            with convoy.convoy(plan.models, Path(name) / "service.log", _settings(plan)) as service:
+            with convoy_process.convoy(plan.models, Path(name) / "service.log", _settings(plan)) as service:
                 for load in offered(service.url, _loads(plan, sizes.batch), bodies):
                     _round(plan, load, service, bodies.get(load.kind), found, say)
     return found
@@ -103,7 +103,7 @@ def _loads(plan: Plan, batch: int) -> list[Load]:
     return [load for load in convoy_loads(plan.model, batch) if load.name in wanted]
 
 
-def _round(plan: Plan, load: Load, service: convoy.Service, body: Body, found: Overloaded, say: Say) -> None:
+def _round(plan: Plan, load: Load, service: convoy_process.Service, body: Body, found: Overloaded, say: Say) -> None:
     url = service.url + load.path
     found_with = {count: _fired(url, body, count, plan.seconds).goodput_per_s for count in PEAK_CONNECTIONS}
     best = max(PEAK_CONNECTIONS, key=lambda count: found_with[count])
@@ -122,7 +122,12 @@ def _round(plan: Plan, load: Load, service: convoy.Service, body: Body, found: O
 
 
 def _clocked(
-    service: convoy.Service, url: str, body: Body, connections: int, seconds: float, requests_per_s: float | None = None
+    service: convoy_process.Service,
+    url: str,
+    body: Body,
+    connections: int,
+    seconds: float,
+    requests_per_s: float | None = None,
 ) -> tuple[Outcome, float]:
     """What became of the load, and microseconds of processor time for each good answer."""
     before_s = cpu_s(service.pid)
@@ -175,8 +180,8 @@ def _settings(plan: Plan) -> dict[str, str]:
 
 
 def _about(plan: Plan, model: LocalModel, images: str) -> dict[str, str]:
-    changed = convoy.own_settings()
-    return machine.describe() | {
+    changed = convoy_process.own_settings()
+    return machine_info.describe() | {
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
         "images": images,
         "service": f"{plan.workers} worker(s), settings as shipped{' but ' * bool(changed)}{', '.join(changed)}",

@@ -18,15 +18,15 @@ import onnx
 
 from service.hardware import usable_cores
 from service.model_store.manifest import Preprocessing
-from tests.bench import convoy, machine
-from tests.bench.bodies import Bodies, Sizes
-from tests.bench.generators import Fired, wrk
-from tests.bench.loads import convoy_loads
-from tests.bench.local import LocalModel
-from tests.bench.samples import Samples, samples
-from tests.gpu.skeleton import fill
-from tests.gpu.zoo import GRAPHS
-from tests.versions import write_version
+from tests.bench import convoy_process, machine_info
+from tests.bench.load_generators.closed_loop import Fired, wrk
+from tests.bench.local_model import LocalModel
+from tests.bench.request_bodies import Bodies, Sizes
+from tests.bench.sample_images import Samples, samples
+from tests.bench.workloads import convoy_loads
+from tests.gpu.steps.model_zoo import GRAPHS
+from tests.gpu.weightless_graphs import fill
+from tests.support.model_versions import write_version
 from training.export.quantization.precision import to_int8
 
 Say = Callable[[str], None]
@@ -101,7 +101,7 @@ def _round(plan: Plan, root: Path, bodies: Bodies, found: Photographed, say: Say
     body = bodies.get("image")
     images = [body.file(number).read_bytes() for number in range(body.count)]
     alone_per_s = max(_alone(plan, root, images, batch) for batch in BATCHES)
-    with convoy.convoy(root, root / "service.log", {"CONVOY_WORKERS": str(plan.workers)}) as service:
+    with convoy_process.convoy(root, root / "service.log", {"CONVOY_WORKERS": str(plan.workers)}) as service:
         url = service.url + convoy_loads(model, 1)[0].path
         wrk(url, body, plan.connections, 1)
         served = wrk(url, body, plan.connections, plan.seconds)
@@ -131,7 +131,7 @@ def _loop(root: Path, images: list[bytes], batch: int, threads: int, seconds: fl
 
 
 def _about(plan: Plan, chosen: Samples) -> dict[str, str]:
-    return machine.describe() | {
+    return machine_info.describe() | {
         "model": "ResNet-50 with random weights, input 224x224x3, float32 and int8",
         "images": chosen.source,
         "service": f"{plan.workers} worker(s), settings as shipped",

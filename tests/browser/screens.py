@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser.playing import chromium, draw_seven
+from tests.browser.page_actions import chromium, draw_seven
 from tests.readme import ROOT
-from tests.running import RunningService
+from tests.support.service_process import RunningService
 
 HERE = Path(__file__).parent
 SCREENS = {"playground.png": (1280, 1010), "playground-phone.png": (390, 844)}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.playing import CHROMIUM, chromium, draw_seven, settled
+from tests.browser.page_actions import CHROMIUM, chromium, draw_seven, settled
 from tests.readme import ROOT
-from tests.running import RunningService
+from tests.support.service_process import RunningService
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

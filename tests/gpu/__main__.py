@@ -9,23 +9,32 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench.processes import last_lines, running
-from tests.gpu import gpu
-from tests.gpu.plan import Plan, load
-from tests.gpu.rows import PROVIDER, Kept, Row, broken, failed, table
+from tests.gpu import nvidia
+from tests.gpu.check_plan import Plan, load
+from tests.gpu.check_results import PROVIDER, Kept, Row, broken, failed, table
 
-# Step: seconds that it may take. Their sum may be more than the budget: most take far less.
+
+class Step(NamedTuple):
+    """A module of `tests.gpu.steps`, and the time limit of its process."""
+
+    module: str
+    limit_s: int
+
+
+# The sum of the limits may exceed the budget: most steps need far less.
 STEPS = {
-    "facts": 20,
-    "zoo": 90,
-    "placement": 60,
-    "parity": 75,
-    "raw": 100,
-    "tensors": 100,
-    "jpegs": 150,
-    "memory": 120,
-    "peer": 60,
+    "facts": Step("environment", 20),
+    "zoo": Step("model_zoo", 90),
+    "placement": Step("node_placement", 60),
+    "parity": Step("numeric_parity", 75),
+    "raw": Step("session_throughput", 100),
+    "tensors": Step("tensor_throughput", 100),
+    "jpegs": Step("jpeg_throughput", 150),
+    "memory": Step("memory_limits", 120),
+    "peer": Step("litserve_comparison", 60),
 }
 BUDGET_S = 520.0
 STOPPING_S = 15.0
@@ -35,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 def main() -> int:
     args = _arguments()
     if args.step:
-        module = importlib.import_module(f"tests.gpu.{args.step}")
+        module = importlib.import_module(f"tests.gpu.steps.{STEPS[args.step].module}")
         module.measure(load(args.plan), Kept(args.plan.with_name(f"{args.step}.rows")).add)
         return 0
     end_s = time.monotonic() + args.budget_s
@@ -56,7 +65,7 @@ def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for step in steps:
         started_s = time.monotonic()
-        limit_s = min(STEPS[step], end_s - started_s - STOPPING_S)
+        limit_s = min(STEPS[step].limit_s, end_s - started_s - STOPPING_S)
         if any(row.what == PROVIDER and row.holds is False for row in found.get("facts", [])):
             found[step] = [failed("the provider cannot be used")]
         else:
@@ -69,7 +78,7 @@ def _run(plan: Plan, step: str, limit_s: float) -> list[Row]:
     kept, log = Kept(plan.work / f"{step}.rows"), plan.work / f"{step}.log"
     command = [sys.executable, "-m", "tests.gpu", "--step", step, "--plan", plan.work / "plan.json"]
     end_s = time.monotonic() + limit_s
-    with running(command, gpu.environment(), log) as process:
+    with running(command, nvidia.environment(), log) as process:
         while process.poll() is None and time.monotonic() < end_s:
             time.sleep(0.05)
         code = process.poll()

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from tests.bench.report import table
-from tests.gpu.jobs import JOBS
-from tests.gpu.runs import WEIGHTS, unpack
+from tests.bench.report.sections import table
+from tests.gpu.run_archive import WEIGHTS, unpack
 from tests.gpu.train import validation_accuracy
+from tests.gpu.training_jobs import JOBS
 
 TRAIN = (sys.executable, "-c", "from training.cli import main; main()")
 TOGETHER = "mnist-lenet5"

@@ -13,7 +13,7 @@ from service.inference.providers import CPU_PROVIDER, unusable
 from service.inference.session import _options, _preload_cuda, _why_unusable
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from tests.bench.errors import CannotMeasure
-from tests.gpu.plan import Plan
+from tests.gpu.check_plan import Plan
 
 Images = NDArray[np.uint8]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
-from tests.bench.report import table
-from tests.gpu import gpu
-from tests.gpu.jobs import JOBS, Job
-from tests.gpu.runs import pack
+from tests.bench.report.sections import table
+from tests.gpu import nvidia
+from tests.gpu.run_archive import pack
+from tests.gpu.training_jobs import JOBS, Job
 
 ROOT = Path(__file__).parents[2]
 TRAIN = (sys.executable, "-c", "from training.cli import main; main()", "run")
@@ -65,7 +65,7 @@ def train(job: Job, seed: int, runs: Path, end_s: float, changes: Sequence[str] 
     settings = [part for setting in (*job.settings, *changes) for part in ("--set", setting)]
     data = ["--data", str(Path(os.environ["CONVOY_DATA"]) / job.images)] if job.images else []
     command = [*TRAIN, job.recipe, "--name", job.name, "--seed", str(seed), "--runs-dir", str(runs), *settings, *data]
-    environment = gpu.environment() | {"KERAS_BACKEND": "jax"}
+    environment = nvidia.environment() | {"KERAS_BACKEND": "jax"}
     before = set(runs.glob(f"{job.name}/*"))
     try:
         finished = subprocess.run(command, cwd=ROOT, env=environment, timeout=left_s, capture_output=True, text=True)
@@ -114,7 +114,7 @@ def _row(one: Done) -> list[str]:
         f"{metrics['training_seconds'] / 60:.1f}",
         f"{median(row['images_per_s'] for row in steady):,.0f}",
         f"{mean(row.get('waiting', 0.0) for row in steady):.1%}",
-        gpu.name_and_driver()[0],
+        nvidia.name_and_driver()[0],
     ]
 
 

@@ -8,7 +8,7 @@ import httpx
 
 from tests.image import builder
 from tests.image.container import Container
-from tests.told import Told
+from tests.support.transcript import Told
 
 PATIENCE_S = 120
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.graphs import brittle_graph, slow_graph
-from tests.running import RunningService
-from tests.versions import write_version
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import brittle_graph, slow_graph
+from tests.support.service_process import RunningService
 
 SHAPE = (8, 8, 1)
 MAX_BODY_BYTES = 200_000

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.settings import Settings
-from tests.bench.convoy import convoy
+from tests.bench.convoy_process import convoy
 from tests.bench.errors import CannotMeasure
-from tests.load import images, verdict
-from tests.load.orders import Orders
-from tests.load.runner import locust, run_locust
+from tests.load import digit_images, load_results
+from tests.load.load_profile import Orders
+from tests.load.run_locust import locust, run_locust
 
 DIGITS = 200
 PEAK_SEARCH_S = 10
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         digits = args.out / "digits.json"
-        images.save(images.known_digits(DIGITS, args.models, args.model), digits)
+        digit_images.save(digit_images.known_digits(DIGITS, args.models, args.model), digits)
         with convoy(args.models, args.out / "service.log") as service:
             orders = Orders(args.model, digits, args.out / "figures.json", args.users, args.seconds)
             return _show_page(service.url, orders, args) if args.ui else _load(service.url, orders, args)
@@ -42,11 +42,11 @@ def _load(url: str, orders: Orders, args: argparse.Namespace) -> int:
     if args.of_peak:
         orders = _paced(url, orders, args)
     how = "ramp, plateau, spike, plateau" if args.shape else "constant"
-    print(f"{orders.users} users for {orders.seconds} s ({how}), {images.source()}:", flush=True)
+    print(f"{orders.users} users for {orders.seconds} s ({how}), {digit_images.source()}:", flush=True)
     measured = run_locust(url, orders, args.out / "load", args.classes, shaped=args.shape)
-    print("\n".join(["", verdict.table(measured.rows), *measured.errors[:ERRORS_SHOWN], ""]))
+    print("\n".join(["", load_results.table(measured.rows), *measured.errors[:ERRORS_SHOWN], ""]))
     print(f"report: {args.out / 'load.html'}; figures: {orders.figures}, {args.out / 'load_stats.csv'} and others")
-    found = verdict.problems(measured, verdict.Bounds(args.p99_ms, args.p99_over_p50))
+    found = load_results.problems(measured, load_results.Bounds(args.p99_ms, args.p99_over_p50))
     for problem in found:
         print(f"FAILED: {problem}")
     if not found:

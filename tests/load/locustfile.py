@@ -1,7 +1,7 @@
 """Users of the service, for locust: single images, batches, mixed traffic, and bad input among good.
 
 Every answer is checked. `python -m tests.load` starts a service, prepares the digits and runs this file; what it needs
-stands in tests/load/orders.py.
+stands in tests/load/load_profile.py.
 """
 
 import random
@@ -9,9 +9,9 @@ from typing import Any
 
 from locust import FastHttpUser, constant, constant_throughput, task
 
-from tests.load import reporting  # noqa: F401  (its listeners print the progress and write the figures)
-from tests.load.images import read
-from tests.load.orders import Orders
+from tests.load import locust_reporting  # noqa: F401  (its listeners print the progress and write the figures)
+from tests.load.digit_images import read
+from tests.load.load_profile import Orders
 from tests.load.traffic import Ask, Traffic
 
 ORDERS = Orders.from_environment()

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from service.settings import Settings
 from tests.bench.errors import CannotMeasure
-from tests.load import images
-from tests.load.orders import Orders
-from tests.load.runner import locust
+from tests.load import digit_images
+from tests.load.load_profile import Orders
+from tests.load.run_locust import locust
 
 DIGITS = 200
 
@@ -23,7 +23,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="convoy-load-") as folder:
         digits = Path(folder, "digits.json")
         try:
-            images.save(images.known_digits(DIGITS, args.models, args.model), digits)
+            digit_images.save(digit_images.known_digits(DIGITS, args.models, args.model), digits)
         except CannotMeasure as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.load import wire
-from tests.load.images import Digit
+from tests.load import payloads
+from tests.load.digit_images import Digit
 
 BATCH_SIZES = (8, 32)
 BATCHES_OF_EACH_SIZE = 10
@@ -56,7 +56,7 @@ class Traffic:
         many = f"{one}/batch"
         self.singles = [Ask("one image", one, d.png, PNG, (d.label,)) for d in digits]
         self.singles_as_form = [
-            Ask("one image (form)", one, wire.form("file", [d.png]), wire.FORM, (d.label,)) for d in digits
+            Ask("one image (form)", one, payloads.form("file", [d.png]), payloads.FORM, (d.label,)) for d in digits
         ]
         self.batches = [ask for size in BATCH_SIZES for ask in _batches(many, digits, size)]
         self.bad = _bad(one, many, digits[0])
@@ -69,8 +69,8 @@ def _batches(path: str, digits: Sequence[Digit], size: int) -> list[Ask]:
     for _ in range(BATCHES_OF_EACH_SIZE):
         batch = chosen.choices(digits, k=size)
         pngs, labels = [d.png for d in batch], tuple(d.label for d in batch)
-        asks.append(Ask(f"{size} images (form)", path, wire.form("files", pngs), wire.FORM, labels))
-        asks.append(Ask(f"{size} images (JSON)", path, wire.json_batch(pngs), wire.JSON, labels))
+        asks.append(Ask(f"{size} images (form)", path, payloads.form("files", pngs), payloads.FORM, labels))
+        asks.append(Ask(f"{size} images (JSON)", path, payloads.json_batch(pngs), payloads.JSON, labels))
     return asks
 
 
@@ -85,8 +85,8 @@ def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
         Ask("bad: unknown model", elsewhere, digit.png, PNG, ("unknown_model",), 404),
         Ask("bad: unknown version", f"{one}?version=99999", digit.png, PNG, ("unknown_version",), 404),
         Ask("bad: top_k of 0", f"{one}?top_k=0", digit.png, PNG, ("bad_parameter",), 422),
-        Ask("bad: form without a file", one, wire.form("other", [digit.png]), wire.FORM, ("bad_request",), 400),
-        Ask("bad: broken JSON", many, b'{"images": [', wire.JSON, ("bad_request",), 400),
+        Ask("bad: form without a file", one, payloads.form("other", [digit.png]), payloads.FORM, ("bad_request",), 400),
+        Ask("bad: broken JSON", many, b'{"images": [', payloads.JSON, ("bad_request",), 400),
         Ask("bad: batch as text", many, b"a, b, c", "text/plain", ("unsupported_media_type",), 415),
     ]
 
@@ -94,7 +94,7 @@ def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
 def _partly_bad(path: str, digit: Digit) -> Ask:
     images = [digit.png, b"This is no image.", digit.png]
     outcome = (digit.label, "bad_image", digit.label)
-    return Ask("3 images, one broken", path, wire.json_batch(images), wire.JSON, outcome)
+    return Ask("3 images, one broken", path, payloads.json_batch(images), payloads.JSON, outcome)
 
 
 def huge_png(width: int, height: int) -> bytes:

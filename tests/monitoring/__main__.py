@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from tests.bench.processes import free_ports, running
-from tests.monitoring import shipped
-from tests.monitoring.crowd import Crowd
-from tests.running import RunningService
-from tests.told import Told
+from tests.monitoring import shipped_config
+from tests.monitoring.load_clients import Crowd
+from tests.support.service_process import RunningService
+from tests.support.transcript import Told
 
 ROOT = Path(__file__).parents[2]
 OVERLOADED = "ConvoyOverloaded"
@@ -70,7 +70,7 @@ def main() -> int:
     with TemporaryDirectory(prefix="convoy-monitoring-") as name, _service() as service:
         (port,) = free_ports()
         folder, listen = Path(name), f"127.0.0.1:{port}"
-        config = shipped.copy_for(service.url.removeprefix("http://"), folder / "config")
+        config = shipped_config.copy_for(service.url.removeprefix("http://"), folder / "config")
         command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
         with running([*command, f"--web.listen-address={listen}"], {}, folder / "log"):
             prometheus = Prometheus(f"http://{listen}")
@@ -101,10 +101,10 @@ def _calm(prometheus: Prometheus, service: RunningService) -> list[str]:
     return [*(f"no data: {query.title}: {query.expr}" for query in empty), *(f"{name} fired" for name in fired)]
 
 
-def _show(prometheus: Prometheus) -> list[shipped.Query]:
+def _show(prometheus: Prometheus) -> list[shipped_config.Query]:
     """Prints what every query of the dashboard returns, and returns those that return nothing."""
     empty = []
-    for query in shipped.queries():
+    for query in shipped_config.queries():
         values = prometheus.values(query.expr)
         print(f"  {query.title:30} {len(values):3} series  {' '.join(f'{value:.4g}' for value in values[:6])}")
         if not values:

@@ -8,9 +8,19 @@ import argparse
 import sys
 
 from tests.bench.errors import CannotMeasure
-from tests.reliability import bad_input, fuzzing, lost, memory, repeat, soak
+from tests.reliability import memory_growth, reproducibility, soak
+from tests.reliability.fuzz import run_fuzzer
+from tests.reliability.lost_requests import find_lost_requests
+from tests.reliability.malformed_requests import send_malformed
 
-COMMANDS = (lost.register, soak.register, memory.register, repeat.register, bad_input.register, fuzzing.register)
+COMMANDS = (
+    find_lost_requests.register,
+    soak.register,
+    memory_growth.register,
+    reproducibility.register,
+    send_malformed.register,
+    run_fuzzer.register,
+)
 """Each adds its command, with `run` as default: a function of the parsed arguments that gives the exit code."""
 
 

@@ -5,7 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from tests.bench import machine, report
+from tests.bench import machine_info
+from tests.bench.report import sections
 
 REPORT = Path("tests/reliability/README.md")
 ABOUT = ("CPU", "cores", "system", "date", "convoy")
@@ -18,9 +19,9 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 def write(file: Path, section: str, content: str) -> None:
     """Puts what was measured between the section's markers, under on what, when and with which command."""
-    facts = machine.describe()
-    about = report.about({name: facts[name] for name in ABOUT}, command_line())
-    report.replace_section(file, section, f"{about}\n\n{content}")
+    facts = machine_info.describe()
+    about = sections.about({name: facts[name] for name in ABOUT}, command_line())
+    sections.replace_section(file, section, f"{about}\n\n{content}")
     print(f"\n{content}\n\nwritten into {file}", flush=True)
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from statistics import median, median_low
 
 from service.settings import Settings
-from tests.bench import convoy, report
-from tests.reliability import report as sections
-from tests.reliability.drive import Driven, Driver
-from tests.reliability.offered import SHARES, Offered
-from tests.reliability.trend import BLOCKS, Trend, trend
-from tests.reliability.watch import Holding, holdings
+from tests.bench import convoy_process
+from tests.bench.report import sections
+from tests.reliability import report
+from tests.reliability.linear_trend import BLOCKS, Trend, trend
+from tests.reliability.mixed_traffic import SHARES, Offered
+from tests.reliability.open_loop_load import Driven, Driver
+from tests.reliability.process_resources import Holding, holdings
 
 WORKERS = 2
 MODEL = "mnist-lenet5"
@@ -73,17 +74,17 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command.add_argument(
         "--publish-every", type=float, default=30.0, metavar="S", help="seconds (default: %(default)s)"
     )
-    sections.add_report(command)
+    report.add_report(command)
 
 
 def run(args: argparse.Namespace) -> int:
-    from tests.reliability import plot
+    from tests.reliability import soak_plot
 
     found = soak(args.minutes * 60, args.rate, args.publish_every)
     problems = problems_of(found)
     image = args.report.with_name("soak.svg")
-    plot.soaked(found, image)
-    sections.write(args.report, "soak", section(found, problems, image.name))
+    soak_plot.soaked(found, image)
+    report.write(args.report, "soak", section(found, problems, image.name))
     return int(bool(problems))
 
 
@@ -95,14 +96,14 @@ def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> Soake
         shutil.copytree(shipped / MODEL, models / MODEL)
         offered = Offered(models, MODEL)
         found = Soaked(Driven(window_s=min(10.0, seconds / (2 * BLOCKS))))
-        with convoy.convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
+        with convoy_process.convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
             asyncio.run(_all(found, service, offered, models, seconds, requests_per_s, publish_every_s))
     return found
 
 
 async def _all(
     found: Soaked,
-    service: convoy.Service,
+    service: convoy_process.Service,
     offered: Offered,
     models: Path,
     seconds: float,
@@ -196,7 +197,7 @@ def section(found: Soaked, problems: list[str], image: str) -> str:
             f"**{verdict}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {found.driven.wrong} wrong; "
             f"{found.published} versions published. The first {WARM_UP:.0%} of the time is warm-up and counts for "
             "nothing below but the plot.",
-            report.table(["after the warm-up", "first third", "last third", "change"], rows),
+            sections.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",
         ]
     )

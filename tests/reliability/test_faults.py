@@ -16,11 +16,11 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.graphs import blank_graph, brittle_graph, endless_graph, short_graph
-from tests.images import encode, image_bytes
-from tests.reliability.watch import holding, workers_of
-from tests.running import RunningService
-from tests.versions import write_version
+from tests.reliability.process_resources import holding, workers_of
+from tests.support.images import encode, image_bytes
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import blank_graph, brittle_graph, endless_graph, short_graph
+from tests.support.service_process import RunningService
 
 SHAPE = (8, 8, 1)
 WHITE = encode(np.full(SHAPE, 255, np.uint8))

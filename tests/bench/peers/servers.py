@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.errors import CannotMeasure
-from tests.bench.loads import Load
 from tests.bench.peers.environments import executable, home, python_of, site_packages
+from tests.bench.workloads import Load
 
 APPS = Path(__file__).parent / "apps"
 MAX_BATCH = 32

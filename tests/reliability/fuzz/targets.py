@@ -15,12 +15,12 @@ from service.api.v2 import response_encoder
 from service.errors import ConvoyError
 from service.imaging.decode import decode
 from service.model_store.manifest import Input
-from tests.reliability import seeds
+from tests.reliability.malformed_requests import valid_inputs
 
 MAX_PIXELS = 250_000
 MAX_IMAGES = 16
 MAX_MESSAGE = 1000
-INPUT = Input(height=seeds.SHAPE[0], width=seeds.SHAPE[1], channels=1)
+INPUT = Input(height=valid_inputs.SHAPE[0], width=valid_inputs.SHAPE[1], channels=1)
 CLASSES = 4
 LENGTH = struct.Struct("<I")
 WHOLE = 2**32 - 1
@@ -70,11 +70,11 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"decode": decoded, "infer": infer
 def corpus(target: str) -> list[bytes]:
     """Sound inputs to start from."""
     if target == "decode":
-        return list(seeds.images().values())
+        return list(valid_inputs.images().values())
     if target == "predict":
-        return seeds.v1_json()
-    raw = np.zeros((2, *seeds.SHAPE), np.uint8).tobytes()
-    bodies = [(body, WHOLE) for body in seeds.v2_json()] + seeds.v2_binary() + [(raw, 0)]
+        return valid_inputs.v1_json()
+    raw = np.zeros((2, *valid_inputs.SHAPE), np.uint8).tobytes()
+    bodies = [(body, WHOLE) for body in valid_inputs.v2_json()] + valid_inputs.v2_binary() + [(raw, 0)]
     return [LENGTH.pack(length) + body for body, length in bodies]
 
 

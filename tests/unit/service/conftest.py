@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from service.model_store.mirror import BucketMirror
+from tests.support.model_versions import write_version
 from tests.unit.service.buckets import WatchedBucket
-from tests.versions import write_version
 
 
 @pytest.fixture

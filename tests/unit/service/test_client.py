@@ -41,7 +41,7 @@ from service.client import (
     Unreachable,
     Unsendable,
 )
-from tests.images import image_bytes, random_pixels
+from tests.support.images import image_bytes, random_pixels
 
 ANSWER = {"model": "m", "version": "1", "predictions": [{"index": 7, "label": "seven", "probability": 0.9}]}
 GOOD = (200, {}, json.dumps(ANSWER).encode())

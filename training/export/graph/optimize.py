@@ -132,7 +132,7 @@ def pool_behind_filters(graph: Graph) -> None:
 
 
 FASTER = (fix_reshapes, fold_input_scale, fold_flatten_order, pool_in_filters)
-"""What only saves time, in the order in which it is done; tests/bench/rewrites.py measures each."""
+"""What only saves time, in the order in which it is done; tests/bench/graph_optimizations.py measures each."""
 
 
 def _after_input(graph: Graph) -> Iterator[onnx.NodeProto]:

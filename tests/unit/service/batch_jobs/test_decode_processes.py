@@ -22,7 +22,7 @@ from service.batch_jobs.decode_worker import Decoded, DecodeSpec
 from service.batch_jobs.find_images import ImageFile
 from service.errors import BadImage, Interrupted
 from service.model_store.manifest import Input, Preprocessing
-from tests.images import encode, random_pixels
+from tests.support.images import encode, random_pixels
 
 RECIPE = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(), max_pixels=100)
 

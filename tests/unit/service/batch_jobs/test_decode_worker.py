@@ -14,7 +14,7 @@ from service.batch_jobs.find_images import ImageFile
 from service.errors import Interrupted
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable
-from tests.images import encode, random_pixels
+from tests.support.images import encode, random_pixels
 
 RECIPE = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
 

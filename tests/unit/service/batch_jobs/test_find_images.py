@@ -8,7 +8,7 @@ import pytest
 
 from service.batch_jobs.find_images import BESIDE, OUTPUTS, find_images
 from service.errors import CannotStart, ConvoyError
-from tests.images import image_bytes
+from tests.support.images import image_bytes
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ from service.imaging.decode import decode
 from service.inference.session import Session
 from service.model_store.manifest import read_manifest, write_manifest
 from service.settings import Settings
-from tests.graphs import brittle_graph
-from tests.images import encode, image_bytes
-from tests.versions import write_version
+from tests.support.images import encode, image_bytes
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import brittle_graph
 
 IMAGES = 50
 BROKEN = ["class-0/07.png", "class-1/13.png"]

@@ -13,8 +13,8 @@ from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.images import image_bytes
-from tests.versions import write_version
+from tests.support.images import image_bytes
+from tests.support.model_versions import write_version
 
 PIXELS, QUEUE_IMAGES = 10_000, 1024
 

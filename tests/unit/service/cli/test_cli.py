@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.images import image_bytes
-from tests.running import CONVOY
-from tests.versions import write_version
+from tests.support.images import image_bytes
+from tests.support.model_versions import write_version
+from tests.support.service_process import CONVOY
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import FORMATS, STRIP_PIXELS, decode, open_image
-from tests.png import GREY, RGB, RGB_ALPHA, png
+from tests.support.png_writer import GREY, RGB, RGB_ALPHA, png
 from tests.unit.service.pixels import (
     BLACK,
     HEIGHT,

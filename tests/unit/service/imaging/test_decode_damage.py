@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from service.errors import BadImage, ConvoyError, UnsupportedImage
 from service.imaging.decode import decode
-from tests.png import END, GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, header, png, transparent_value
+from tests.support.png_writer import END, GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, header, png, transparent_value
 from tests.unit.service.pixels import BLACK, HEIGHT, LIMIT, WIDTH, exif, noise, samples, saved, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")

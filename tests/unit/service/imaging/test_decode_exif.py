@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.decode import decode
-from tests.png import GREY, RGB, chunk, png, transparent_value
+from tests.support.png_writer import GREY, RGB, chunk, png, transparent_value
 from tests.unit.service.pixels import BLACK, LIMIT, WHITE, Array, assert_shows, exif, noise, samples, saved
 
 UPRIGHT: dict[int, Callable[[Array], Array]] = {

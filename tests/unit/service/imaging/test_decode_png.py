@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import decode
-from tests.png import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
+from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
 from tests.unit.service.pixels import BLACK, LIMIT, WHITE, assert_shows, laid_over, noise, opaque, samples, saved
 
 

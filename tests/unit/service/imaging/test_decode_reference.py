@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.imaging.decode import decode
-from tests.reliability.seeds import images
+from tests.reliability.malformed_requests.valid_inputs import images
 from tests.unit.service.pixels import LIMIT, WHITE, assert_shows, laid_over
 
 pytestmark = pytest.mark.slow  # importing TensorFlow takes longer than all the rest

@@ -13,7 +13,7 @@ from PIL import Image
 from service.errors import BadImage
 from service.imaging import decode
 from service.imaging.fast_png import LARGEST_DATA, LARGEST_PIXELS, decode_plain
-from tests.png import chunk
+from tests.support.png_writer import chunk
 
 MODES = {1: "L", 3: "RGB"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (28, 20, 3), np.uint8)

@@ -15,7 +15,7 @@ from PIL import Image
 from service.errors import ConvoyError, ImageTooLarge
 from service.imaging.decode import decode, open_image
 from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE
-from tests.png import END, chunk, header, png
+from tests.support.png_writer import END, chunk, header, png
 from tests.unit.service.pixels import BLACK, exif, noise, saved
 
 PIXELS = 25_000_000  # what the service admits unless told otherwise

@@ -23,8 +23,8 @@ from service.inference.session import (
     library_problem,
 )
 from service.model_store.manifest import Input
-from tests.graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
-from tests.versions import linear_graph
+from tests.support.model_versions import linear_graph
+from tests.support.onnx_graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
 
 SHAPE = (8, 6, 1)
 CLASSES = 4

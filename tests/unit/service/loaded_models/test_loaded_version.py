@@ -14,8 +14,8 @@ from service.model_store.desired_state import ModelSpec
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.graphs import blank_graph, endless_graph
-from tests.versions import write_version
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import blank_graph, endless_graph
 
 SHAPE = (8, 8, 1)
 CLASSES = 4

@@ -23,8 +23,8 @@ from service.model_store.desired_state import DesiredState, ModelSpec
 from service.model_store.repository import Repository, VersionFolder
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.graphs import endless_graph, slow_graph
-from tests.versions import write_version
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import endless_graph, slow_graph
 
 
 def registry_of(root: Path, **settings: float) -> Registry:

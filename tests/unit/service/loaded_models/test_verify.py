@@ -11,7 +11,7 @@ from service.model_store.checksums import sha256_of
 from service.model_store.golden_samples import Samples
 from service.model_store.manifest import ExtraGraph, File, read_manifest, write_manifest
 from service.model_store.repository import Repository
-from tests.versions import write_version
+from tests.support.model_versions import write_version
 
 
 @pytest.fixture

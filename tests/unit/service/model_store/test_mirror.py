@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from service.model_store.mirror import BucketMirror, CannotMirror, default_cache_root
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, open_bucket
+from tests.support.model_versions import write_version
 from tests.unit.service.buckets import ALL, WatchedBucket, versions
-from tests.versions import write_version
 
 
 def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: Path) -> None:

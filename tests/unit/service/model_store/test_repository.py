@@ -17,7 +17,7 @@ from service.model_store.manifest import (
     write_manifest,
 )
 from service.model_store.repository import Repository
-from tests.versions import write_version
+from tests.support.model_versions import write_version
 
 
 def relabelled(folder: Path, text: bytes) -> Path:

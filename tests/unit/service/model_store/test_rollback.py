@@ -8,7 +8,7 @@ from service.errors import UnknownModel, UnknownVersion
 from service.model_store.desired_state import ModelSpec, Specific, StateFile
 from service.model_store.repository import Repository
 from service.model_store.rollback import prune, roll_back, undo
-from tests.versions import write_version
+from tests.support.model_versions import write_version
 
 
 @pytest.fixture

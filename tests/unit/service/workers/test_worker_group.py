@@ -13,7 +13,7 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 from service.workers.worker_group import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
-from tests.versions import write_version
+from tests.support.model_versions import write_version
 
 
 class Two:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.versions import write_version
+from tests.support.model_versions import write_version
 from training.analysis.describe import as_json, as_table, describe, parse_shape, report, side_by_side
 from training.errors import TrainingError
 from training.recipes.published_results import PUBLISHED

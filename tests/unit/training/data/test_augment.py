@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.images import random_pixels
+from tests.support.images import random_pixels
 from training.data.augment import augment, cut_out, flip, mix_up, random_boxes, shift
 from training.recipes.base import Recipe
 

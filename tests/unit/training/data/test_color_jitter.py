@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.images import random_pixels
+from tests.support.images import random_pixels
 from training.data.color_jitter import LUMA, changes_colour, colour
 from training.recipes.base import Recipe
 

@@ -10,7 +10,7 @@ from keras import layers
 from onnx import numpy_helper
 
 from service.model_store.manifest import Input, Preprocessing
-from tests.images import image_bytes, random_pixels
+from tests.support.images import image_bytes, random_pixels
 from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx

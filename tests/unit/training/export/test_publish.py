@@ -7,7 +7,7 @@ import pytest
 
 from service.model_store.repository import Repository
 from service.model_store.rollback import roll_back
-from tests.versions import write_version
+from tests.support.model_versions import write_version
 from training.errors import TrainingError
 from training.export.publish import publish
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.api.http.body import files_of, images_about, tensors_about
-from tests.images import image_bytes
+from tests.support.images import image_bytes
 
 SHAPE = (8, 8, 1)
 

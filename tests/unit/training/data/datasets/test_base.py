@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.imaging.decode import decode
-from tests.images import random_pixels
+from tests.support.images import random_pixels
 from training.data import datasets
 from training.data.datasets.base import ArraySplit, Dataset
 from training.errors import TrainingError

@@ -1,0 +1,104 @@
+"""What an offline job costs beyond its work: python -m tests.bench.batch_jobs IMAGES --model mnist-lenet5 [--rounds 5].
+
+In each round one after the other, on the same cores: decoding alone (in the job's own processes), the model alone (raw
+onnxruntime, full batches), and the whole job, each from a cold start. Prints medians: the job's share of the slower
+one's speed, and of what is possible where both compete for the same cores; and the processor time that decoding and
+model need as a share of the job's, which other programs on the machine disturb less.
+"""
+
+import io
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+from service.batch_jobs.decode_processes import decoded_in_order
+from service.batch_jobs.decode_worker import DecodeSpec
+from service.batch_jobs.find_images import ImageFile, find_images
+from service.batch_jobs.job import Job, fastest_batch, run
+from service.batch_jobs.sharding import WHOLE
+from service.hardware import usable_cores
+from service.loaded_models.loaded_version import load
+from service.model_store.desired_state import ModelSpec
+from service.model_store.repository import Repository, VersionFolder
+from service.observability.metrics import Metrics
+from service.settings import Settings
+
+
+class Cost(NamedTuple):
+    """Seconds of the clock, and of all processors together."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def cost_of(work: Callable[[], object]) -> Cost:
+    before, started_s = os.times(), time.perf_counter()
+    work()
+    wall_s, after = time.perf_counter() - started_s, os.times()
+    return Cost(wall_s, sum(after[:4]) - sum(before[:4]))
+
+
+def own_children(workers: int) -> ProcessPoolExecutor:
+    """As the job's processes, but children of this one, whose processor time can be told at their end."""
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+
+def decode(images: list[ImageFile], folder: VersionFolder) -> None:
+    workers, recipe = usable_cores(), DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, 10**9)
+    with own_children(workers) as pool:
+        for _ in decoded_in_order(pool, workers, images, recipe):
+            pass
+
+
+def infer(count: int, folder: VersionFolder, settings: Settings) -> None:
+    """In the batches that the job takes."""
+    served = load(folder, ModelSpec(), settings, Metrics())
+    size = fastest_batch(served.batch_ms)
+    batch = np.random.default_rng(0).integers(0, 255, (size, *folder.manifest.input.shape), np.uint8)
+    for _ in range(0, count, size):
+        served.session.run(batch)
+    served.executor.shutdown()
+
+
+def classify(source: str, model: str, settings: Settings) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job((source,), model, None, Path(folder) / "r.jsonl", 1, WHOLE)
+        run(job, settings, io.StringIO(), own_children)
+
+
+@click.command()
+@click.argument("source")
+@click.option("--model", required=True)
+@click.option("--models", default="models", show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+def main(source: str, model: str, models: str, rounds: int) -> None:
+    settings = Settings(models=models)
+    repository = Repository(Path(models))
+    folder = repository.open(model, max(repository.versions(model)))
+    images = find_images([source]).images
+    count = len(images)
+    click.echo(f"{count:,} images, {model}, {usable_cores()} cores, {rounds} rounds")
+    rows: list[tuple[Cost, Cost, Cost]] = []
+    for number in range(1, rounds + 1):
+        decoding = cost_of(lambda: decode(images, folder))
+        alone = cost_of(lambda: infer(count, folder, settings))
+        rows.append((decoding, alone, cost_of(lambda: classify(source, model, settings))))
+        speeds = [f"{count / cost.wall_s:,.0f}/s ({cost.cpu_s:.2f} s of processors)" for cost in rows[-1]]
+        click.echo(f"round {number}: decoding {speeds[0]}, model {speeds[1]}, job {speeds[2]}")
+    slower = statistics.median(max(d.wall_s, m.wall_s) / job.wall_s for d, m, job in rows)
+    both = statistics.median((d.wall_s + m.wall_s) / job.wall_s for d, m, job in rows)
+    processors = statistics.median((d.cpu_s + m.cpu_s) / job.cpu_s for d, m, job in rows)
+    click.echo(f"speed: {slower:.2f} of the slower one, {both:.2f} of both in turn; processor time: {processors:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+"""Capacity planning: measures one replica on one core and simulates many.
+Benchmarks of a whole service belong in `tests.bench`."""

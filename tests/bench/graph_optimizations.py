@@ -1,0 +1,91 @@
+"""What each rewrite of an exported graph buys: the same network with none, one, two and all, measured in turns.
+
+Takes run folders or Keras files; writes its section of the bench's README.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+
+from service.hardware import usable_cores
+from tests.bench.report.sections import replace_section
+
+REPORT = Path(__file__).with_name("README.md")
+NAMES = {
+    "fix_reshapes": "shapes are constants",
+    "fold_input_scale": "pixel scale in the first layer",
+    "fold_flatten_order": "no transpose before the dense layer",
+    "pool_in_filters": "pooling within few filters",
+}
+
+
+def main() -> int:
+    if len(sys.argv) < 2:
+        print(
+            "Name the runs or .keras files: python -m tests.bench.graph_optimizations RUN_OR_FILE...", file=sys.stderr
+        )
+        return 2
+    load = os.getloadavg()[0]
+    importlib.import_module("training.keras_setup")  # quietens Keras' backend before anything imports it
+    rows = [row for path in sys.argv[1:] for row in _rows(Path(path))]
+    from training.export.quantization.measure_latency import BATCH_SIZES, processor
+
+    head = "".join(f" batch {size} |" for size in BATCH_SIZES)
+    table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(BATCH_SIZES), *rows]
+    about = (
+        f"Microseconds an image, {usable_cores()} threads of {processor()}; load average {load:.1f} before the start."
+    )
+    content = f"{about}\n\n" + "\n".join(table)
+    replace_section(REPORT, "rewrites", content)
+    print(content)
+    return 0
+
+
+def _rows(path: Path) -> Iterator[str]:
+    from training.export.graph.keras_to_onnx import to_onnx
+    from training.export.graph.optimize import FASTER
+    from training.export.quantization.measure_latency import microseconds_per_image
+    from training.export.serving_model import Scaling, classes_of, input_of, to_serving_model
+    from training.export.sources import load_network
+    from training.runs.run_folder import Run
+
+    network = load_network(Run(path).model_path if path.is_dir() else path)
+    expects, classes = input_of(network), classes_of(network)
+    images = np.random.default_rng(0).integers(0, 256, (64, *expects.shape), np.uint8)
+    whole = to_serving_model(network, Scaling(), "detect", images)
+    with TemporaryDirectory() as folder:
+        graphs: dict[str, Path] = {}
+        nodes: dict[str, int] = {}
+        for count in range(len(FASTER) + 1):
+            name = "as converted" if not count else f"+ {NAMES[FASTER[count - 1].__name__]}"
+            graphs[name] = Path(folder) / f"{count}.onnx"
+            model = to_onnx(whole, _improving(count))
+            nodes[name] = len(model.graph.node)
+            onnx.save(model, graphs[name])
+        found = microseconds_per_image(graphs, expects, classes, usable_cores())
+    for name, times in found.items():
+        yield f"| {network.name} | {name} | {nodes[name]} | " + " | ".join(f"{us:.1f}" for us in times.values()) + " |"
+
+
+def _improving(count: int) -> Callable[[onnx.ModelProto], None]:
+    """What an export does to a graph, with the first `count` of the rewrites that only save time."""
+    from training.export.graph.editor import Graph, fix_conversion
+    from training.export.graph.optimize import FASTER
+
+    def improve(model: onnx.ModelProto) -> None:
+        fix_conversion(model)
+        for rewrite in FASTER[:count]:
+            rewrite(Graph(model))
+            Graph(model).prune()
+
+    return improve
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""On what, with what and when something was measured."""
+
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from service.hardware import usable_cores
+from tests.bench.convoy_process import PYTHON, ROOT
+
+LIBRARIES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "starlette", "orjson", "pillow")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def describe() -> dict[str, str]:
+    """CPU model, cores, how busy they are, date, and the versions of Convoy and of what it serves with."""
+    python, libraries = _served_with()
+    return {
+        "CPU": cpu_model(),
+        "cores": str(usable_cores()),
+        "busy with other work": f"{os.getloadavg()[0]:.1f} (load average before the start; near 0 is idle)",
+        "system": f"{platform.system()} {platform.machine()}, Python {python}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "convoy": f"{version('convoy')}, commit {_commit()}",
+        "versions": libraries,
+        "generators": ", ".join(_generators()),
+    }
+
+
+def cpu_model() -> str:
+    """The model's name as the kernel tells it, and the instructions that int8 profits from."""
+    info = CPU_INFO.read_text() if CPU_INFO.exists() else ""
+    name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if re.search(rf"\b{flag}\b", info)]
+    return f"{name[1] if name else platform.processor() or 'unknown'} ({', '.join(known) or 'no AVX2'})"
+
+
+def _served_with() -> tuple[str, str]:
+    """The Python and the libraries of the environment that serves, which is not this one."""
+    code = """
+import platform, sys
+from importlib.metadata import version
+print(platform.python_version())
+print(", ".join(f"{name} {version(name)}" for name in sys.argv[1:]))
+"""
+    done = subprocess.run([PYTHON, "-c", code, *LIBRARIES], capture_output=True, text=True, check=True)
+    python, libraries = done.stdout.splitlines()
+    return python, libraries
+
+
+def _commit() -> str:
+    changed = _git("status", "--porcelain", "--", "service")
+    return (_git("rev-parse", "--short=10", "HEAD") or "unknown") + (" with changes in service/" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True).stdout.strip()
+
+
+def _generators() -> list[str]:
+    found = []
+    for command, pattern in ((["wrk", "-v"], r"wrk \S+"), (["h2load", "--version"], r"nghttp2/\S+")):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            continue
+        if match := re.search(pattern, done.stdout + done.stderr):
+            found.append(match[0])
+    return found

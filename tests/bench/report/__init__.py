@@ -1,0 +1,2 @@
+"""Benchmark results as Markdown sections and SVG plots.
+Nothing here measures."""

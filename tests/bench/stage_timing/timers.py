@@ -1,0 +1,194 @@
+"""Processor time by stage, inside a running service: every function of a stage's modules starts and stops its clock.
+
+The clock is the thread's own processor time, so waiting costs nothing, and the time of a stage that is entered within
+another one counts for the inner one alone. A coroutine's clock runs only while it runs. Modules that are not in the
+table (routing, middleware, uvicorn, the event loop) are the remainder, which the report calls HTTP.
+"""
+
+import functools
+import inspect
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from types import FunctionType, ModuleType
+from typing import Any
+
+HTTP = "HTTP"
+BODY, DECODE, QUEUE, COMPUTE, ENCODE = "body", "decode", "queue", "compute", "encode"
+PATH = "/bench/clocks"  # where a clocked service tells its times
+STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
+
+# A module, all of whose functions belong to the stage, or module:function with all that it calls.
+WHERE: dict[str, tuple[str, ...]] = {
+    BODY: (
+        "service.api.http.body",
+        "service.api.http.request_headers",
+        "service.api.native.batch_request",
+        "service.api.http.compression:read_unpacked",
+        "service.api.http.json_arrays",
+        "service.api.v2.request_parser",
+    ),
+    DECODE: (
+        "service.imaging.decode",
+        "service.imaging.fast_png",
+        "service.imaging.limits",
+        "service.imaging.preprocess",
+    ),
+    QUEUE: ("service.inference.admission", "service.inference.batch", "service.inference.batcher"),
+    COMPUTE: ("service.inference.session",),
+    ENCODE: (
+        "service.api.http.compression:packed",
+        "service.api.v2.response_encoder",
+        "service.api.http.responses",
+        "service.classification.top_k",
+    ),
+}
+
+
+class Clocks:
+    """Nanoseconds of processor time by stage, over all threads."""
+
+    def __init__(self, now_ns: Callable[[], int] = time.thread_time_ns) -> None:
+        self._now_ns = now_ns
+        self._own = threading.local()
+        self._threads: list[_Thread] = []
+
+    def enter(self, stage: str | None) -> str | None:
+        """The calling thread works in `stage` from now on, None being the remainder; returns where it worked before."""
+        thread = self._thread()
+        before = thread.stage
+        if before != stage:
+            thread.change(stage, self._now_ns())
+        return before
+
+    def totals_ns(self) -> dict[str, int]:
+        """What each stage has used until now; a stage that is being worked in counts up to its last change."""
+        return {stage: sum(t.used_ns.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
+
+    def stretches(self) -> dict[str, int]:
+        """Into how many stretches that time falls; each holds the cost of one start and stop of the clock."""
+        return {stage: sum(t.stretches.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
+
+    def _thread(self) -> "_Thread":
+        thread: _Thread | None = getattr(self._own, "thread", None)
+        if thread is None:
+            thread = self._own.thread = _Thread()
+            self._threads.append(thread)
+        return thread
+
+
+class _Thread:
+    """One thread's stage and times. Outside of all stages nothing is counted: that is the remainder."""
+
+    __slots__ = ("since_ns", "stage", "stretches", "used_ns")
+
+    def __init__(self) -> None:
+        self.stage: str | None = None
+        self.since_ns = 0
+        self.used_ns: dict[str, int] = {}
+        self.stretches: dict[str, int] = {}
+
+    def change(self, stage: str | None, now_ns: int) -> None:
+        if self.stage is not None:
+            self.used_ns[self.stage] = self.used_ns.get(self.stage, 0) + now_ns - self.since_ns
+            self.stretches[self.stage] = self.stretches.get(self.stage, 0) + 1
+        self.stage, self.since_ns = stage, now_ns
+
+
+def timed(function: Callable[..., Any], stage: str, clocks: Clocks) -> Callable[..., Any]:
+    """The function with its stage's clock running while it runs; of a coroutine function, each of its steps."""
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            return await _Steps(function(*args, **kwargs), stage, clocks)
+
+        return coroutine
+
+    @functools.wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        before = clocks.enter(stage)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            clocks.enter(before)
+
+    return plain
+
+
+class _Steps:
+    """Awaits a coroutine; the clock runs from one suspension to the next."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], stage: str, clocks: Clocks) -> None:
+        self._coroutine, self._stage, self._clocks = coroutine, stage, clocks
+
+    def __await__(self) -> Any:
+        resume: Callable[[], Any] = functools.partial(self._coroutine.send, None)
+        while True:
+            before = self._clocks.enter(self._stage)
+            try:
+                waited_for = resume()
+            except StopIteration as done:
+                return done.value
+            finally:
+                self._clocks.enter(before)
+            try:
+                value = yield waited_for
+                resume = functools.partial(self._coroutine.send, value)
+            except BaseException as error:  # a cancellation goes on into the coroutine
+                resume = functools.partial(self._coroutine.throw, error)
+
+
+def install(clocks: Clocks) -> list[str]:
+    """Replaces the functions of all stages, wherever `service` refers to them. Returns the names of those it timed.
+
+    The modules must have been imported, and no object of theirs made. Raises LookupError for a name that is gone.
+    """
+    names = []
+    for stage, places in WHERE.items():
+        for place in places:
+            found = _functions(place)
+            if not found:
+                raise LookupError(
+                    f"{place} is gone; tests/bench/stage_timing/timers.py must say where its stage lives now."
+                )
+            for owner, function in found:
+                replace(owner, function, timed(function, stage, clocks))
+                names.append(f"{function.__module__}:{function.__qualname__}")
+    return names
+
+
+def _functions(place: str) -> list[tuple[Any, FunctionType]]:
+    """Owner and function of everything that belongs to one place of the table."""
+    module_name, _, only = place.partition(":")
+    module = sys.modules.get(module_name)
+    if module is None:
+        return []
+    return [
+        (owner, value)
+        for owner in [module, *_classes(module)]
+        for value in list(vars(owner).values())
+        if _can_be_timed(value) and value.__module__ == module_name and only in ("", value.__qualname__)
+    ]
+
+
+def _can_be_timed(value: object) -> bool:
+    generates = inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value)
+    return isinstance(value, FunctionType) and not generates and not value.__name__.startswith("__")
+
+
+def _classes(module: ModuleType) -> list[type]:
+    return [v for v in vars(module).values() if inspect.isclass(v) and v.__module__ == module.__name__]
+
+
+def replace(owner: Any, function: FunctionType, by: Callable[..., Any]) -> None:
+    """Puts `by` where the class `owner`, or any module of the service, refers to the function."""
+    if inspect.isclass(owner):
+        setattr(owner, function.__name__, by)
+        return
+    for name, module in list(sys.modules.items()):
+        if name == "service" or name.startswith("service."):
+            for attribute, value in list(vars(module).items()):
+                if value is function:
+                    setattr(module, attribute, by)

@@ -1,0 +1,112 @@
+"""Single JPEGs of 500x375 from many clients: is decoding or the GPU the limit, and how near does the service come."""
+
+import multiprocessing
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+
+from service.hardware import usable_cores
+from service.model_store.manifest import Manifest
+from tests.bench.errors import CannotMeasure
+from tests.bench.load_generators.closed_loop import Fired
+from tests.bench.request_bodies import Body
+from tests.gpu import sample_images, sessions
+from tests.gpu.check_plan import Plan
+from tests.gpu.check_results import Add, Row, at_least
+from tests.gpu.gpu_service import bodies, metrics, serving
+from tests.gpu.load_generator import fire
+from tests.gpu.steps import model_zoo, session_throughput
+
+PART_OF_LIMIT = 0.8
+BATCH = 32
+
+
+def measure(plan: Plan, add: Add) -> None:
+    photos, source = sample_images.photos(plan.images)
+    add(Row("JPEGs", f"{source}, from {plan.sizes.clients} clients"))
+    decode_s = decoded_per_s(
+        photos, model_zoo.manifest(plan, plan.sizes.network), usable_cores(), plan.sizes.load_s / 2
+    )
+    add(Row("decode limit", f"{decode_s:,.0f} images/s on {usable_cores()} cores that do nothing else"))
+    gpu_s = _raw(plan)
+    add(
+        Row("limit of the provider", f"{gpu_s:,.0f} images/s at batch {min(BATCH, plan.sizes.batches[-1])}, best graph")
+    )
+    body = bodies(plan.work, "photo", "image/jpeg", photos)
+    best = _best_of_workers(plan, body, add)
+    limit = min(decode_s, gpu_s)
+    name = "decoding" if decode_s < gpu_s else "the provider"
+    found = f"{best:,.0f} images/s, {best / limit:.2f} of {name}'s {limit:,.0f}"
+    add(at_least("best, of the slower limit", best / limit, PART_OF_LIMIT, found))
+
+
+def decoded_per_s(photos: list[bytes], manifest: Manifest, processes: int, seconds: float) -> float:
+    """Images a second that so many processes make the model's input of, all at once."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn) as pool:
+        rates = [pool.submit(_decode, photos, manifest, seconds) for _ in range(processes)]
+        return sum(rate.result() for rate in rates)
+
+
+def _decode(photos: list[bytes], manifest: Manifest, seconds: float) -> float:
+    sample_images.prepared(photos[0], manifest)
+    done, started_s = 0, time.perf_counter()
+    while (took_s := time.perf_counter() - started_s) < seconds:
+        sample_images.prepared(photos[done % len(photos)], manifest)
+        done += 1
+    return done / took_s
+
+
+def _raw(plan: Plan) -> float:
+    """The faster of the two graphs at the service's largest batch."""
+    batch = min(BATCH, plan.sizes.batches[-1])
+    graphs = [model_zoo.graph(plan, plan.sizes.network, precision) for precision in ("float32", "float16")]
+    images = sessions.noise(model_zoo.manifest(plan, plan.sizes.network).input.shape, batch)
+    runs = {str(graph): sessions.plain(sessions.open_session(plan, graph), images) for graph in graphs}
+    return max(session_throughput.images_per_s(runs, batch, plan.sizes.rounds, plan.sizes.round_s).values())
+
+
+def _best_of_workers(plan: Plan, body: Body, add: Add) -> float:
+    """Images/s with the best number of workers; a row for each number."""
+    best, best_count = 0.0, 0
+    for count in (count for count in plan.sizes.workers if count <= usable_cores()):
+        what = f"{count} worker{'s' * (count > 1)}"
+        try:
+            got, about = _load(plan, body, count)
+        except CannotMeasure as error:
+            add(Row(what, f"failed: {error}"))
+            continue
+        add(Row(what, f"{got.requests_per_s:,.0f} images/s, p50 {got.p50_ms:.1f} ms, p99 {got.p99_ms:.1f} ms; {about}"))
+        if got.requests_per_s > best:
+            best, best_count = got.requests_per_s, count
+    if not best:
+        raise CannotMeasure("no number of workers could be measured")
+    add(Row("best number of workers", str(best_count)))
+    return best
+
+
+def _load(plan: Plan, body: Body, workers: int) -> tuple[Fired, str]:
+    with serving(plan, model_zoo.alone(plan, plan.sizes.network), workers=workers, max_batch_size=BATCH) as service:
+        url = f"{service.url}/api/v1/models/{plan.sizes.network}/classify"
+        before = metrics(service)
+        got = fire(url, body, plan.sizes.clients, plan.sizes.load_s)
+        after = metrics(service)
+    if got.failed or not got.requests:
+        raise CannotMeasure(f"{got.failed} of {got.requests} requests failed")
+    return got, shares({name: value - before.get(name, 0.0) for name, value in after.items()})
+
+
+def shares(gained: Mapping[str, float]) -> str:
+    """Mean batch, and what part of a request's time each stage took.
+
+    A request waits for the whole run of its batch, so the seconds of a run count once for each of its images.
+    """
+    batch = gained["convoy_batch_images_sum"] / max(1.0, gained["convoy_batch_images_count"])
+    whole_s = max(1e-9, gained["convoy_request_seconds_sum"])
+    parts = {
+        "decode": gained["convoy_decode_seconds_sum"] / whole_s,
+        "queue": gained["convoy_queue_seconds_sum"] / whole_s,
+        "compute": gained["convoy_compute_seconds_sum"] * batch / whole_s,
+    }
+    parts["rest"] = 1 - sum(parts.values())
+    return f"mean batch {batch:.1f}; " + ", ".join(f"{stage} {part:.0%}" for stage, part in parts.items())

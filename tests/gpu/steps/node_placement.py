@@ -1,0 +1,46 @@
+"""Where every node runs: read from onnxruntime's own profile, and refused by it where one would fall back."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from tests.gpu import sessions
+from tests.gpu.check_plan import Plan
+from tests.gpu.check_results import Add, Row
+from tests.gpu.steps import model_zoo
+
+
+def measure(plan: Plan, add: Add) -> None:
+    for name in model_zoo.networks(plan):
+        for precision in ("float32", "float16"):
+            add(_row(plan, name, precision))
+
+
+def _row(plan: Plan, name: str, precision: str) -> Row:
+    what, wanted = f"nodes of {name}, {precision}", f"all on {plan.provider_name}"
+    try:
+        nodes = _profiled(plan, name, precision)
+        found = ", ".join(f"{count} on {provider}" for provider, count in nodes.most_common())
+        if plan.provider == "cuda":  # onnxruntime's own word, beside what was seen
+            sessions.open_session(plan, model_zoo.graph(plan, name, precision), nothing_on_cpu=True)
+    except Exception as error:  # onnxruntime's own classes share no public base
+        return Row(what, f"failed: {str(error)[:300]}", wanted, False)
+    return Row(what, found, wanted, set(nodes) == {plan.provider_name})
+
+
+def _profiled(plan: Plan, name: str, precision: str) -> Counter[str]:
+    profile = plan.work / f"profile-{name}-{precision}"
+    session = sessions.open_session(plan, model_zoo.graph(plan, name, precision), profile=profile)
+    sessions.plain(session, sessions.noise(model_zoo.manifest(plan, name).input.shape, 1))()
+    return providers_of(Path(session.end_profiling()))
+
+
+def providers_of(profile: Path) -> Counter[str]:
+    """How many different nodes each provider ran; copies between devices count as nodes."""
+    events = json.loads(profile.read_text())
+    ran = {
+        (event["name"], provider)
+        for event in events
+        if event.get("cat") == "Node" and (provider := event.get("args", {}).get("provider"))
+    }
+    return Counter(provider for _, provider in ran)

@@ -1,0 +1,1 @@
+"""Kubernetes examples and README commands, executed."""

@@ -1,0 +1,126 @@
+"""The canary of k8s/README.md, as it stands there: its state file, its nginx configuration, a promotion under load."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.bench.processes import free_ports
+from tests.support.kubernetes_manifests import K8S
+from tests.support.model_versions import write_version
+from tests.support.service_process import RunningService
+
+# Where Debian puts it is not in everybody's PATH.
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+MODEL = "mnist-lenet5"
+REQUESTS = 400
+FEWEST, MOST = 12, 80
+"""Of them that go to the canary: 40 are expected; by chance it is fewer or more in one of ten million runs."""
+PATIENCE_S = 60
+PROMOTED = {"models": {MODEL: {"versions": {"specific": [2]}, "labels": {"stable": 2, "canary": 2}}}}
+CONFIG = """
+daemon off;
+pid {folder}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {upstream}
+    {split}
+    server {{
+        listen 127.0.0.1:{port};
+        {location}
+    }}
+}}
+"""
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+
+
+def shown(language: str, part: str) -> str:
+    """The only block of that language in the README that has this in it."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if part in block]
+    return block
+
+
+@contextmanager
+def gateway(folder: Path, service: str) -> Iterator[str]:
+    """Nginx as the README configures it, but for the service's address; its own address."""
+    folder.mkdir()
+    (port,) = free_ports()
+    block = shown("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
+    upstream, split, location = re.findall(r"^\w.*?^}$", block, re.DOTALL | re.MULTILINE)
+    text = CONFIG.format(folder=folder, upstream=upstream, split=split, location=location, port=port)
+    (folder / "nginx.conf").write_text(text)
+    process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
+    try:
+        wait_until(lambda: process.poll() is not None or _listens(port))
+        assert process.poll() is None, "nginx did not start"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/")
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def answered(client: httpx.Client, requests: int) -> Counter[str]:
+    """How many of so many requests each version answered."""
+    pixels = [0] * 28 * 28
+    body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": pixels}]}
+    content = json.dumps(body)
+    answers = [client.post(f"/v2/models/{MODEL}/infer", content=content).raise_for_status() for _ in range(requests)]
+    return Counter(answer.json()["model_version"] for answer in answers)
+
+
+def test_a_tenth_goes_to_the_canary_until_it_is_promoted(tmp_path: Path) -> None:
+    for version in (1, 2):
+        write_version(tmp_path / "models", MODEL, version, shape=(28, 28, 1), seed=version)
+    state = tmp_path / "state.json"
+    state.write_text(shown("json", "canary"))
+    with (
+        RunningService(tmp_path / "models", state=state) as service,
+        gateway(tmp_path / "nginx", service.url) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        assert answered(service.client, 20) == {"1": 20}, "without the gateway nobody meets the canary"
+        before = answered(client, REQUESTS)
+        assert set(before) == {"1", "2"}
+        assert FEWEST < before["2"] < MOST
+        stats = service.client.get(f"/v2/models/{MODEL}/versions/canary/stats").json()["model_stats"]
+        assert [(one["version"], one["inference_count"]) for one in stats] == [("2", before["2"])]
+
+        part = tmp_path / "part"
+        part.write_text(json.dumps(PROMOTED))
+        part.replace(state)
+        wait_until(lambda: set(answered(client, 20)) == {"2"})
+        assert set(answered(service.client, 1)) == {"2"}

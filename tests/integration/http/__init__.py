@@ -1,0 +1,1 @@
+"""HTTP protocols and their errors against a real service process."""

@@ -1,0 +1,221 @@
+"""Who may do what, over real HTTP behind an ingress: keys and their scopes, CORS, root path, proxies, page headers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.readme import ROOT
+from tests.support.images import image_bytes
+from tests.support.service_process import RunningService
+
+INFERENCE, REPOSITORY, METRICS = (f"{name}-key-long-enough" for name in ("inference", "repository", "metrics"))
+CLASSIFY = "/api/v1/models/linear/classify"
+LOAD = "/v2/repository/models/linear/load"
+PAGE = "https://shop.example"
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(f"# from a file\nshop inference {INFERENCE}\nops repository,metrics {REPOSITORY}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def guarded(zoo: Path, keys_file: Path) -> Iterator[RunningService]:
+    with RunningService(
+        zoo,
+        keys=f"prometheus metrics {METRICS}",
+        keys_file=keys_file,
+        repository_changes="true",
+        cors_origins=f"{PAGE}, https://other.example",
+        root_path="/convoy",
+        trusted_proxies="127.0.0.0/8",
+    ) as running:
+        yield running
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "status"),
+    [
+        ("POST", CLASSIFY, INFERENCE, 200),
+        ("POST", CLASSIFY, METRICS, 403),
+        ("POST", CLASSIFY, "", 401),
+        ("POST", CLASSIFY, INFERENCE + "x", 401),
+        ("GET", "/api/v1/models", INFERENCE, 200),
+        ("GET", "/api/v1/models", "", 401),
+        ("GET", "/v1/models", "", 401),
+        ("GET", "/v2/models/linear", "", 401),
+        ("POST", "/v2/repository/index", INFERENCE, 200),
+        ("POST", LOAD, REPOSITORY, 200),
+        ("POST", LOAD, INFERENCE, 403),
+        ("POST", LOAD, "", 401),
+        ("GET", "/metrics", METRICS, 200),
+        ("GET", "/metrics", REPOSITORY, 200),
+        ("GET", "/metrics", INFERENCE, 403),
+        ("GET", "/metrics", "", 401),
+        ("GET", "/metrics/", "", 401),
+        ("GET", "//metrics", "", 401),
+        ("GET", "/nowhere", "", 401),
+        ("GET", "/health/live", "", 200),
+        ("GET", "/health/ready", "", 200),
+        ("GET", "/v2/health/ready", "", 200),
+        ("GET", "/docs", "", 200),
+        ("GET", "/docs/swagger-ui.css", "", 200),
+        ("GET", "/openapi.json", "", 200),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["cut off by the ingress", "with the root path"])
+def test_a_key_opens_what_its_scopes_say(
+    guarded: RunningService, method: str, path: str, key: str, status: int, prefix: str
+) -> None:
+    content = image_bytes() if path == CLASSIFY else b""
+    headers = bearer(key) if key else {}
+    reply = httpx.request(method, guarded.url + prefix + path, content=content, headers=headers)
+    assert reply.status_code == status, reply.text
+
+
+def test_a_refusal_says_how_to_come_in(guarded: RunningService) -> None:
+    client = guarded.client
+    missing, wrong = client.post(CLASSIFY), client.post(CLASSIFY, headers=bearer("wrong"))
+    assert missing.json()["error"]["code"] == wrong.json()["error"]["code"] == "unauthenticated"
+    assert "Authorization: Bearer" in missing.json()["error"]["hint"]
+    assert missing.headers["www-authenticate"] == 'Bearer realm="convoy"'
+    assert wrong.headers["www-authenticate"] == 'Bearer realm="convoy", error="invalid_token"'
+    foreign = client.post("/v2/models/linear/infer", headers=bearer(METRICS))
+    assert (foreign.status_code, list(foreign.json())) == (403, ["error"])
+    assert "'prometheus' is not for 'inference'" in foreign.json()["error"]
+    expected = 'Bearer realm="convoy", error="insufficient_scope", scope="inference"'
+    assert foreign.headers["www-authenticate"] == expected
+
+
+def test_the_log_names_the_key_and_never_shows_it(guarded: RunningService) -> None:
+    guarded.client.post(CLASSIFY, content=image_bytes(), headers=bearer(INFERENCE) | {"x-request-id": "who-was-it"})
+    assert guarded.wait_for_line(request_id="who-was-it")["key"] == "shop"
+    guarded.client.get("/metrics", headers=bearer("a-wrong-key-of-somebody") | {"x-request-id": "a-stranger"})
+    assert guarded.wait_for_line(request_id="a-stranger")["error"] == "unauthenticated"
+    written = str(guarded.lines)
+    assert not any(key in written for key in (INFERENCE, REPOSITORY, METRICS, "a-wrong-key-of-somebody"))
+
+
+def test_a_changed_file_holds_from_then_on(guarded: RunningService, keys_file: Path) -> None:
+    before = keys_file.read_text()
+    new = "a-new-key-for-inference"
+    keys_file.write_text(f"{before}new inference {new}\n")
+    guarded.wait_until(lambda: guarded.client.get("/v1/models", headers=bearer(new)).status_code == 200)
+    keys_file.write_text("no key at all")
+    guarded.wait_until(lambda: guarded.client.get("/v1/models", headers=bearer("x")) and told_bad(guarded))
+    assert guarded.client.get("/v1/models", headers=bearer(new)).status_code == 200
+    keys_file.write_text(before)
+    guarded.wait_until(lambda: guarded.client.get("/v1/models", headers=bearer(new)).status_code == 401)
+
+
+def told_bad(service: RunningService) -> bool:
+    return any(line["event"] == "keys are bad" for line in list(service.lines))
+
+
+def test_openapi_tells_where_a_key_is_needed(guarded: RunningService, service: RunningService) -> None:
+    paths = guarded.client.get("/openapi.json").json()["paths"]
+    assert paths["/api/v1/models/{model}/classify"]["post"]["security"] == [{"key": []}]
+    assert {"401", "403"} <= paths["/metrics"]["get"]["responses"].keys()
+    assert "security" not in paths["/health/live"]["get"]
+    assert "securitySchemes" not in service.client.get("/openapi.json").json()["components"]
+
+
+def test_pages_of_the_allowed_origins_may_call(guarded: RunningService) -> None:
+    asking = {
+        "origin": PAGE,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization",
+    }
+    allowed = guarded.client.options(CLASSIFY, headers=asking)
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-origin"] == PAGE
+    assert "Authorization" in allowed.headers["access-control-allow-headers"]
+    refused = guarded.client.post(CLASSIFY, headers={"origin": PAGE})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == PAGE, "the page must see that it needs a key"
+    stranger = guarded.client.options(CLASSIFY, headers=asking | {"origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "http://HERE"}, 200),
+        ({"origin": "http://HERE", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": PAGE, "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://127.0.0.1:1", "sec-fetch-site": "same-site"}, 403),
+        ({"origin": "http://127.0.0.1"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://[HERE"}, 403),
+        ({"origin": ""}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "none"}, 200),
+    ],
+)
+def test_pages_of_other_origins_change_no_models(guarded: RunningService, headers: dict[str, str], status: int) -> None:
+    """A browser would send it without a question to whom the service trusts, only keep the page from the answer."""
+    here = guarded.url.partition("://")[2]
+    sent = {name: value.replace("HERE", here) for name, value in headers.items()} | bearer(REPOSITORY)
+    reply = guarded.client.post(LOAD, headers=sent)
+    assert reply.status_code == status, reply.text
+    if status == 403:
+        assert "A web page of another origin may not" in reply.json()["error"]
+        assert guarded.client.post("/v2/repository/index", headers=sent | bearer(INFERENCE)).status_code == 200
+
+
+def test_without_settings_there_are_neither_keys_nor_cors(service: RunningService) -> None:
+    reply = service.client.post(CLASSIFY, content=image_bytes(), headers={"origin": PAGE})
+    assert reply.status_code == 200
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+PAGES = ["/", "/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js"]
+PAGES += [f"/playground/{file.name}" for file in sorted((ROOT / "service/api/pages/static").iterdir())]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_have_security_headers_and_answers_for_programs_do_not(service: RunningService, path: str) -> None:
+    headers = service.client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "script-src" not in policy, "scripts are as default-src says: no inline ones"
+    assert "content-security-policy" not in service.client.get("/api/v1/models").headers
+
+
+def test_forwarded_headers_are_believed_from_trusted_proxies_only(
+    guarded: RunningService, service: RunningService
+) -> None:
+    for running, client in ((guarded, "203.0.113.7"), (service, "127.0.0.1")):
+        headers = {"x-forwarded-for": "203.0.113.7", "x-request-id": f"for-{client}"}
+        running.client.get("/health/live", headers=headers)
+        assert running.wait_for_line(request_id=f"for-{client}")["client"] == client
+
+
+def test_a_client_cannot_choose_the_address_that_its_proxy_adds_to(guarded: RunningService) -> None:
+    headers = {"x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-request-id": "forged"}
+    guarded.client.get("/health/live", headers=headers)
+    assert guarded.wait_for_line(request_id="forged")["client"] == "203.0.113.7"
+
+
+def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Path) -> None:
+    import subprocess
+
+    from tests.support.service_process import CONVOY
+
+    done = subprocess.run([CONVOY, "serve", "--keys", "shop all x"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: CONVOY_KEYS, line 1 has a scope that there is not; there are inference, ")
+    assert "Traceback" not in done.stderr

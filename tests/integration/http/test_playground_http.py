@@ -1,0 +1,57 @@
+"""The playground's files: all that the page names is there, under a root path too, and nothing of it runs inline."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.readme import ROOT
+from tests.support.service_process import RunningService
+
+STATIC = ROOT / "service/api/pages/static"
+NAMED = re.compile(r"""(?:src|href)="([^"#]+)"|from "\./([\w.]+)";""")
+
+
+@pytest.fixture(scope="module")
+def behind_a_proxy(zoo: Path) -> Iterator[RunningService]:
+    with RunningService(zoo, root_path="/convoy") as running:
+        yield running
+
+
+@pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["stripped", "kept"])
+def test_every_file_is_there_whether_the_proxy_keeps_the_root_path_or_not(
+    behind_a_proxy: RunningService, prefix: str
+) -> None:
+    page = behind_a_proxy.client.get(f"{prefix}/")
+    assert page.headers["content-type"].startswith("text/html")
+    for file in STATIC.iterdir():
+        reply = behind_a_proxy.client.get(f"{prefix}/playground/{file.name}")
+        assert (reply.status_code, reply.content) == (200, file.read_bytes()), file.name
+        again = behind_a_proxy.client.get(
+            f"{prefix}/playground/{file.name}", headers={"if-none-match": reply.headers["etag"]}
+        )
+        assert (again.status_code, reply.headers["cache-control"]) == (304, "no-cache")
+
+
+@pytest.mark.parametrize("name", ["", "nothing.js", "..%2fapp.py", "%2e%2e/app.py", "../app.py"])
+def test_nothing_else_is(behind_a_proxy: RunningService, name: str) -> None:
+    assert behind_a_proxy.client.get(f"/playground/{name}").status_code == 404
+
+
+def test_what_is_named_is_ours_and_there() -> None:
+    named = {
+        page or f"playground/{module}"
+        for file in STATIC.iterdir()
+        for page, module in NAMED.findall(file.read_text(encoding="utf-8"))
+    }
+    assert {f"playground/{name}" for name in ("app.js", "style.css", "mnist.js")} <= named
+    for name in named - {"docs"}:
+        assert (STATIC / name.removeprefix("playground/")).is_file(), name
+
+
+def test_a_strict_policy_can_hold() -> None:
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)
+    scripts = "".join(file.read_text(encoding="utf-8") for file in STATIC.glob("*.js"))
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(|new Function", scripts)

@@ -1,0 +1,156 @@
+"""TensorFlow Serving's REST API and KServe V1 over real HTTP: their forms, their status, and their errors."""
+
+import base64
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
+from tests.support.images import encode, random_pixels
+from tests.support.model_versions import write_version
+from tests.support.service_process import RunningService
+
+MODEL = "/v1/models/linear"
+PREDICT = f"{MODEL}:predict"
+Json = dict[str, Any]
+Request = Callable[[httpx.Client], httpx.Response]
+
+IMAGES = [random_pixels(*SHAPE, seed=seed) for seed in range(3)]
+PIXELS = [image.tolist() for image in IMAGES]
+ENCODED_IMAGES = [{"b64": base64.b64encode(encode(image)).decode()} for image in IMAGES]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Versions 1 and 2 of `linear`, of which 1 is called `stable`."""
+    root = tmp_path_factory.mktemp("labelled")
+    write_version(root / "models", "linear", 1, seed=1)
+    write_version(root / "models", "linear", 2, seed=2)
+    wanted = {"models": {"linear": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
+    (root / "state.json").write_text(json.dumps(wanted))
+    with RunningService(root / "models", state=root / "state.json") as running:
+        yield running
+
+
+def own(service: RunningService, version: str = "2") -> np.ndarray:
+    """Probabilities through Convoy's own endpoint."""
+    rows = []
+    for image in IMAGES:
+        path = "/api/v1/models/linear/classify"
+        found = service.client.post(path, params={"version": version}, content=encode(image)).json()["predictions"]
+        rows.append([p["probability"] for p in sorted(found, key=lambda p: p["index"])])
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("request_body", "field"),
+    [
+        ({"instances": PIXELS}, "predictions"),
+        ({"instances": [{"image": pixels} for pixels in PIXELS]}, "predictions"),
+        ({"instances": ENCODED_IMAGES}, "predictions"),
+        ({"instances": [{"image": image} for image in ENCODED_IMAGES]}, "predictions"),
+        ({"signature_name": "serving_default", "inputs": PIXELS}, "outputs"),
+        ({"inputs": {"image": PIXELS}}, "outputs"),
+        ({"inputs": ENCODED_IMAGES}, "outputs"),
+        ({"inputs": {"image": ENCODED_IMAGES}}, "outputs"),
+    ],
+    ids=["rows", "named rows", "images", "named images", "column", "named column", "image column", "named"],
+)
+def test_every_form_is_answered_in_its_own(service: RunningService, request_body: Json, field: str) -> None:
+    reply = service.client.post(PREDICT, json=request_body)
+    assert reply.status_code == 200, reply.text
+    assert reply.json().keys() == {field}
+    np.testing.assert_allclose(reply.json()[field], own(service), atol=1e-6)
+
+
+def test_the_best_labels_can_be_asked_for(service: RunningService) -> None:
+    reply = service.client.post(PREDICT, json={"instances": PIXELS, "parameters": {"top_k": 2}}).json()
+    for best, row in zip(reply["predictions"], own(service), strict=True):
+        order = np.argsort(-row, kind="stable")[:2].tolist()
+        assert [p["index"] for p in best] == order
+        assert [p["label"] for p in best] == [f"class-{i}" for i in order]
+        assert [p["probability"] for p in best] == pytest.approx(row[order].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("where", "version"), [("", "2"), ("/versions/1", "1"), ("/versions/2", "2"), ("/labels/stable", "1")]
+)
+def test_versions_and_labels(labelled: RunningService, where: str, version: str) -> None:
+    reply = labelled.client.post(f"{MODEL}{where}:predict", json={"instances": PIXELS}).json()
+    np.testing.assert_allclose(reply["predictions"], own(labelled, version), atol=1e-6)
+
+
+def status_of(*versions: str) -> Json:
+    fine = {"error_code": "OK", "error_message": ""}
+    return {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": fine} for v in versions]}
+
+
+def test_status_in_tensorflow_servings_form(labelled: RunningService) -> None:
+    assert labelled.client.get(MODEL).json() == status_of("2", "1")
+    assert labelled.client.get(f"{MODEL}/versions/1").json() == status_of("1")
+    assert labelled.client.get(f"{MODEL}/labels/stable").json() == status_of("1")
+
+
+def test_the_list_in_kserves_form(service: RunningService) -> None:
+    assert service.client.get("/v1/models").json() == {"models": ["brittle", "linear", "slow"]}
+
+
+def test_bodies_may_be_compressed(service: RunningService) -> None:
+    text = json.dumps({"instances": PIXELS * 15}).encode()
+    headers = {"content-encoding": "gzip", "accept-encoding": "deflate"}
+    reply = service.client.post(PREDICT, content=gzip.compress(text), headers=headers)
+    assert reply.headers["content-encoding"] == "deflate"
+    assert len(reply.json()["predictions"]) == 45
+
+
+def post(path: str = PREDICT, **kwargs: Any) -> Request:
+    return lambda client: client.post(path, **kwargs)
+
+
+def get(path: str) -> Request:
+    return lambda client: client.get(path)
+
+
+WHITE = np.full(SHAPE, 255, np.uint8).tolist()
+REFUSED: dict[str, tuple[int, str, Request]] = {
+    "no JSON": (400, "not JSON", post(content=b"{")),
+    "no instances": (400, "either `instances` or `inputs`", post(json={})),
+    "another shape": (400, "nested in the shape [8, 8, 1]", post(json={"instances": [[1, 2]]})),
+    "normalised pixels": (400, "whole numbers from 0 to 255", post(json={"instances": [[[[0.5]]]]})),
+    "a broken image": (
+        400,
+        "Image 1: The bytes are not an image",
+        post(json={"instances": [ENCODED_IMAGES[0], {"b64": "AAAA"}]}),
+    ),
+    "deep": (400, "too deep", post(content=b'{"instances":' + b"[" * 50_000 + b"]" * 50_000 + b"}")),
+    "long texts": (400, "must be a nested list", post(json={"instances": ["x" * 90_000, *([""] * 50)]})),
+    "no model": (404, "no model 'nope'", post("/v1/models/nope:predict", json={"instances": PIXELS})),
+    "no version": (404, "'9'", post(f"{MODEL}/versions/9:predict", json={"instances": PIXELS})),
+    "no label": (404, "'best'", post(f"{MODEL}/labels/best:predict", json={"instances": PIXELS})),
+    "no such verb": (404, "no such path", post(f"{MODEL}:regress", json={})),
+    "no status of a model": (404, "no model 'nope'", get("/v1/models/nope")),
+    "no status of a version": (404, "'9'", get(f"{MODEL}/versions/9")),
+    "no status of a label": (404, "'best'", get(f"{MODEL}/labels/best")),
+    "no path": (404, "no such path", get("/v1/nowhere")),
+    "nothing at the top": (404, "no such path", get("/v1")),
+    "reading a verb": (405, "does not take this method", get(PREDICT)),
+    "posting to a status": (405, "does not take this method", post(MODEL)),
+    "large body": (413, "larger than", post(content=bytes(MAX_BODY_BYTES + 1))),
+    "many images": (413, "at most 64", post(json={"instances": [1] * (MAX_QUEUE_IMAGES + 1)})),
+    "unknown encoding": (415, "Content-Encoding 'br'", post(content=b"x", headers={"content-encoding": "br"})),
+    "failing model": (500, "model failed", post("/v1/models/brittle:predict", json={"instances": [WHITE]})),
+}
+
+
+@pytest.mark.parametrize(("status", "says", "ask"), REFUSED.values(), ids=REFUSED)
+def test_every_error_is_a_text(service: RunningService, status: int, says: str, ask: Request) -> None:
+    reply = ask(service.client)
+    assert reply.status_code == status, reply.text
+    assert reply.json().keys() == {"error"}
+    assert says in reply.json()["error"]
+    assert service.client.post(PREDICT, json={"instances": PIXELS}).status_code == 200

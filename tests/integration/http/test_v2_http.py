@@ -1,0 +1,291 @@
+"""Open Inference Protocol V2 over plain HTTP: what tritonclient does not send, and what only an enemy would."""
+
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
+from tests.support.images import encode, image_bytes, random_pixels
+from tests.support.model_versions import write_version
+from tests.support.service_process import RunningService
+
+MODEL = "/v2/models/linear"
+INFER = f"{MODEL}/infer"
+INDEX = "/v2/repository/index"
+LENGTH = "Inference-Header-Content-Length"
+Json = dict[str, Any]
+Request = Callable[[httpx.Client], httpx.Response]
+
+
+def request(values: np.ndarray | None = None, **fields: Any) -> Json:
+    values = random_pixels(*SHAPE)[np.newaxis] if values is None else values
+    given = {"name": "image", "shape": list(values.shape), "datatype": "UINT8", "data": values.ravel().tolist()}
+    return {"inputs": [given]} | fields
+
+
+def post(path: str = INFER, **kwargs: Any) -> Request:
+    return lambda client: client.post(path, **kwargs)
+
+
+def get(path: str) -> Request:
+    return lambda client: client.get(path)
+
+
+def probabilities(service: RunningService, values: np.ndarray) -> list[float]:
+    return service.client.post(INFER, json=request(values)).json()["outputs"][0]["data"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        (f"{MODEL}/ready", {"name": "linear", "ready": True}),
+        (f"{MODEL}/versions/1/ready", {"name": "linear", "ready": True}),
+    ],
+)
+def test_health(service: RunningService, path: str, body: Json) -> None:
+    reply = service.client.get(path)
+    assert (reply.status_code, reply.json()) == (200, body)
+
+
+def test_metadata_with_and_without_a_version(service: RunningService) -> None:
+    assert service.client.get("/v2").json() == service.client.get("/v2/").json()
+    assert "binary_tensor_data" in service.client.get("/v2").json()["extensions"]
+    of_model, of_version = (service.client.get(path).json() for path in (MODEL, f"{MODEL}/versions/1"))
+    assert of_model == of_version
+    assert of_model["platform"] == "onnxruntime_onnx"
+
+
+def test_config_tells_what_triton_would(service: RunningService) -> None:
+    config = service.client.get(f"{MODEL}/versions/2/config").json()
+    assert config["input"] == [{"name": "image", "data_type": "TYPE_UINT8", "format": "FORMAT_NHWC", "dims": [8, 8, 1]}]
+    assert config["output"][0]["label_filename"] == "labels.txt"
+    assert config["instance_group"] == [{"name": "linear", "kind": "KIND_CPU", "count": 1}]
+    assert config["dynamic_batching"] == {"max_queue_delay_microseconds": 0}
+
+
+def test_statistics_of_a_version_are_its_own(service: RunningService) -> None:
+    both = service.client.get(f"{MODEL}/stats").json()["model_stats"]
+    assert [entry["version"] for entry in both] == ["2", "1"]
+    (one,) = service.client.get(f"{MODEL}/versions/1/stats").json()["model_stats"]
+    assert one["version"] == "1"
+
+
+def test_the_index_can_be_asked_for_what_is_ready(service: RunningService) -> None:
+    entries = service.client.post("/v2/repository/index", json={"ready": True}).json()
+    assert {entry["state"] for entry in entries} == {"READY"}
+    assert service.client.post("/v2/repository/index").json() == entries
+
+
+def test_a_raw_request_is_answered_raw(service: RunningService) -> None:
+    values = np.stack([random_pixels(*SHAPE, seed=seed) for seed in range(3)])
+    reply = service.client.post(INFER, content=values.tobytes(), headers={LENGTH: "0"})
+    assert reply.headers["content-type"] == "application/octet-stream"
+    split = int(reply.headers[LENGTH])
+    (output,) = json.loads(reply.content[:split])["outputs"]
+    assert output == {
+        "name": "probabilities", "datatype": "FP32", "shape": [3, 4], "parameters": {"binary_data_size": 48}
+    }  # fmt: skip
+    numbers = np.frombuffer(reply.content[split:], "<f4").tolist()
+    assert numbers == pytest.approx(probabilities(service, values), abs=1e-6)
+
+
+def test_the_body_may_come_in_pieces(service: RunningService) -> None:
+    text = json.dumps(request()).encode()
+    pieces = (text[at : at + 100] for at in range(0, len(text), 100))
+    assert service.client.post(INFER, content=pieces).status_code == 200
+
+
+@pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compression_each_way_alone(service: RunningService, name: str, pack: Callable[[bytes], bytes]) -> None:
+    values = np.stack([random_pixels(*SHAPE, seed=seed) for seed in range(60)])
+    text = json.dumps(request(values)).encode()
+    plain = {"accept-encoding": "identity"}
+    packed_in = service.client.post(INFER, content=pack(text), headers=plain | {"content-encoding": name})
+    packed_out = service.client.post(INFER, content=text, headers={"accept-encoding": name})
+    assert "content-encoding" not in packed_in.headers
+    assert packed_out.headers["content-encoding"] == name
+    assert packed_in.json() == packed_out.json()
+    assert len(packed_in.json()["outputs"][0]["data"]) == 60 * 4
+
+
+def test_a_small_answer_is_not_compressed(service: RunningService) -> None:
+    reply = service.client.post(INFER, json=request(), headers={"accept-encoding": "gzip, deflate"})
+    assert "content-encoding" not in reply.headers
+
+
+def of_kind(datatype: str, **fields: Any) -> Json:
+    (given,) = request()["inputs"]
+    return {"inputs": [given | {"datatype": datatype} | fields]}
+
+
+WHITE = np.full((1, *SHAPE), 255, np.uint8)
+GZIP = {"content-encoding": "gzip"}
+REFUSED: dict[str, tuple[int, str, Request]] = {
+    "no JSON": (400, "not JSON", post(content=b"{")),
+    "no body": (400, "not JSON", post()),
+    "another datatype": (400, "datatype FP32; it must be UINT8", post(json=of_kind("FP32"))),
+    "no model": (404, "no model 'nope'", post("/v2/models/nope/infer", json=request())),
+    "no version": (404, "version or label '9'", post(f"{MODEL}/versions/9/infer", json=request())),
+    "no model to describe": (404, "no model 'nope'", get("/v2/models/nope")),
+    "no model to be ready": (404, "no model 'nope'", get("/v2/models/nope/ready")),
+    "no version to be ready": (404, "version or label '9'", get(f"{MODEL}/versions/9/ready")),
+    "no version to configure": (404, "version or label '9'", get(f"{MODEL}/versions/9/config")),
+    "no version to count": (404, "version or label '9'", get(f"{MODEL}/versions/9/stats")),
+    "no path": (404, "no such path", get("/v2/nowhere")),
+    "no path under a model": (404, "no such path", post(f"{MODEL}/generate", json={})),
+    "wrong method": (405, "does not take this method", get(INFER)),
+    "wrong method at the top": (405, "does not take this method", post("/v2")),
+    "wrong method of a model": (405, "does not take this method", post(MODEL)),
+    "large body": (413, "larger than", post(content=bytes(MAX_BODY_BYTES + 1))),
+    "bomb": (413, "unpacked body is larger", post(content=gzip.compress(bytes(MAX_BODY_BYTES + 1)), headers=GZIP)),
+    "many images": (413, "holds 65 images; at most 64", post(content=bytes(64 * 65), headers={LENGTH: "0"})),
+    "unknown encoding": (415, "Content-Encoding 'br'", post(content=b"x", headers={"content-encoding": "br"})),
+    "no gzip": (400, "not valid gzip", post(content=b"x" * 20, headers=GZIP)),
+    "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),
+    "no time": (504, "time limit", post("/v2/models/slow/infer", json=request(parameters={"timeout": 1}))),
+    "a broken image": (400, "Image 0: The bytes are not", post(json=of_kind("BYTES", shape=[1], data=["AAAA"]))),
+    "index of a word": (400, "ready: Input should be a valid bool", post(INDEX, json={"ready": 1})),
+    "index of no JSON": (400, "Invalid JSON", post(INDEX, content=b"{")),
+    "large index": (413, "larger than", post(INDEX, content=bytes(70_000))),
+    "loading": (403, "may not load or unload", post("/v2/repository/models/linear/load")),
+    "unloading": (403, "may not load or unload", post("/v2/repository/models/linear/unload")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "says", "ask"), REFUSED.values(), ids=REFUSED)
+def test_every_error_is_a_text(service: RunningService, status: int, says: str, ask: Request) -> None:
+    reply = ask(service.client)
+    assert reply.status_code == status, reply.text
+    body = reply.json()
+    assert body.keys() == {"error"}
+    assert says in body["error"]
+    assert body["error"].endswith(".")
+
+
+def test_a_full_queue_is_told_with_a_time(service: RunningService) -> None:
+    def ask(images: int) -> httpx.Response:
+        return service.client.post("/v2/models/slow/infer", content=bytes(64 * images), headers={LENGTH: "0"})
+
+    with ThreadPoolExecutor(2) as clients:
+        replies = clients.map(ask, [MAX_QUEUE_IMAGES] * 2)
+        good, refused = sorted(replies, key=lambda reply: reply.status_code)
+    assert (good.status_code, refused.status_code) == (200, 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "images are waiting already" in refused.json()["error"]
+
+
+def raw(text: bytes, **headers: str) -> Request:
+    return post(content=text, headers=headers)
+
+
+GOOD = json.dumps(request())
+HOSTILE: dict[str, Request] = {
+    "a deep list": raw(b'{"inputs":' + b"[" * 90_000),
+    "a deep list that ends": raw(b'{"inputs":' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
+    "a list of depth 1000": raw(b'{"inputs":' + b"[" * 1000 + b"]" * 1000 + b"}"),
+    "a deep shape": raw(GOOD.replace("[1, 8, 8, 1]", "[" * 900 + "]" * 900).encode()),
+    "a huge number": raw(GOOD.replace("[1, 8, 8, 1]", "[" + "9" * 5000 + "]").encode()),
+    "a huge side": raw(GOOD.replace("[1, 8, 8, 1]", "[18446744073709551615, 8, 8, 1]").encode()),
+    "sides whose product overflows": raw(GOOD.replace("[1, 8, 8, 1]", "[4294967296, 4294967296]").encode()),
+    "NaN": raw(GOOD.replace("[1, 8, 8, 1]", "[NaN, 8, 8, 1]").encode()),
+    "infinity": raw(GOOD.replace("[1, 8, 8, 1]", "[1e999, 8, 8, 1]").encode()),
+    "half a surrogate in the id": raw(b'{"id": "\\ud800", "inputs": []}'),
+    "an id of control characters": raw(json.dumps(request(id="a\r\nx: y")).replace("UINT8", "FP64").encode()),
+    "no UTF-8": raw(b'{"id": "\xff\xfe"}'),
+    "many keys": raw(b"{" + b",".join(b'"%d":0' % i for i in range(15_000)) + b"}"),
+    "many outputs": raw(json.dumps(request(outputs=[{"name": "probabilities"}] * 5000)).encode()),
+    "a long header number": raw(b"{}", **{LENGTH: "9" * 5000}),
+    "a negative header number": raw(b"{}", **{LENGTH: "-1"}),
+    "a header number in words": raw(b"{}", **{LENGTH: "one"}),
+    "an empty element an image": raw(
+        (
+            text
+            := b'{"inputs":[{"name":"image","shape":[60],"datatype":"BYTES","parameters":{"binary_data_size":4000}}]}'
+        )
+        + bytes(4000),
+        **{LENGTH: str(len(text))},
+    ),
+    "an element of four gigabytes": raw(
+        (text := b'{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":8}}]}')
+        + struct.pack("<II", 2**32 - 1, 0),
+        **{LENGTH: str(len(text))},
+    ),
+    "a line break in the model's name": post("/v2/models/linear%0d%0ax:%20y/infer", json=request()),
+    "a null in the model's name": post("/v2/models/%00/infer", json=request()),
+    "no UTF-8 in the model's name": post("/v2/models/%ff%fe/infer", json=request()),
+    "a path in the model's name": post("/v2/models/..%2f..%2fetc/infer", json=request()),
+    "a long model's name": post(f"/v2/models/{'x' * 20_000}/infer", json=request()),
+}
+
+
+@pytest.mark.parametrize("ask", HOSTILE.values(), ids=HOSTILE)
+def test_an_enemy_is_told_no_and_nobody_suffers(service: RunningService, ask: Request) -> None:
+    reply = ask(service.client)
+    assert reply.status_code in (400, 404, 413), reply.text
+    assert reply.json().keys() == {"error"}
+    assert "x" not in reply.headers
+    assert service.client.post(INFER, json=request()).status_code == 200
+
+
+def test_an_id_of_any_text_comes_back_in_the_body_alone(service: RunningService) -> None:
+    name = 'a\r\nSet-Cookie: b\x00"}] é😀'
+    reply = service.client.post(INFER, json=request(id=name))
+    assert reply.json()["id"] == name
+    assert "set-cookie" not in reply.headers
+
+
+def test_of_two_equal_keys_one_counts(service: RunningService) -> None:
+    text = json.dumps(request()).replace('"inputs"', '"id": "1", "id": "2", "inputs"')
+    assert service.client.post(INFER, content=text).json()["id"] in ("1", "2")
+
+
+def test_not_ready_is_told_with_the_reason(tmp_path: Path) -> None:
+    (write_version(tmp_path, "broken", 1) / "model.onnx").write_bytes(b"not what the manifest says")
+    with RunningService(tmp_path, wait_ready=False) as service:
+        service.wait_for("version is broken")
+        service.wait_until(lambda: "loading" not in service.client.get("/v2/health/ready").text)
+        for path in ("/v2/health/ready", "/v2/models/broken/ready", "/v2/models/broken"):
+            reply = service.client.get(path)
+            assert reply.status_code == 503, path
+            assert reply.headers["retry-after"] == "1"
+            assert "broken: " in reply.json()["error"]
+            assert "sha256" in reply.json()["error"]
+        assert service.client.get("/v2/health/live").json() == {"live": True}
+        (entry,) = service.client.post("/v2/repository/index").json()
+        assert (entry["state"], "sha256" in entry["reason"]) == ("UNAVAILABLE", True)
+        assert service.client.post("/v2/repository/index", json={"ready": True}).json() == []
+
+
+def test_a_image_and_its_pixels_are_answered_alike(service: RunningService) -> None:
+    pixels = random_pixels(*SHAPE, seed=4)
+    body = service.client.post("/api/v1/models/linear/classify", content=encode(pixels)).json()
+    by_index = [p["probability"] for p in sorted(body["predictions"], key=lambda p: p["index"])]
+    assert probabilities(service, pixels[np.newaxis]) == pytest.approx(by_index, abs=1e-6)
+
+
+def test_what_a_request_cost_is_told_and_logged(service: RunningService) -> None:
+    reply = service.client.post(INFER, json=request(), headers={"x-request-id": "v2-cost"})
+    assert "batch;desc=1" in reply.headers["server-timing"]
+    line = service.wait_for_line(request_id="v2-cost")
+    assert {"model": "linear", "version": "2", "batch_size": 1, "status": 200}.items() <= line.items()
+
+
+def test_images_are_refused_with_their_own_status(service: RunningService) -> None:
+    size = len(image_bytes())
+    text = json.dumps({
+        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size + 4}}]
+    }).encode()  # fmt: skip
+    for data, status in ((image_bytes(), 200), (b"II*\0" + bytes(size - 4), 415)):
+        body = text + struct.pack("<I", size) + data
+        assert service.client.post(INFER, content=body, headers={LENGTH: str(len(text))}).status_code == status

@@ -1,0 +1,1 @@
+"""Processes of the service: workers, stop, updates, batch jobs, model stores."""

@@ -1,0 +1,208 @@
+"""convoy batch as a process: killed at any moment it loses nothing and counts nothing twice; its exit codes tell."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.batch_jobs.journal import Journal
+from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
+from tests.support.images import image_bytes
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import slow_graph
+from tests.support.service_process import CONVOY, alive
+
+IMAGES = 250
+END_S = 180
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """250 images, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
+    write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=60))
+    for at in range(IMAGES):
+        path = tmp_path / f"photos/class-{at % 4}/{at:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"broken" if at % 50 == 0 else image_bytes(seed=at % 10))
+    return tmp_path
+
+
+class Jobs:
+    """Starts jobs, and leaves none behind."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
+        how = ["--model", "slow", "--max-batch-size", "8", "--decode-threads", "2"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [CONVOY, "batch", "photos", *how, *words]
+        self.started.append(subprocess.Popen(command, cwd=self._root, env=clean | environ, **pipes))
+        return self.started[-1]
+
+
+@pytest.fixture
+def start(root: Path) -> Iterator[Jobs]:
+    jobs = Jobs(root)
+    yield jobs
+    for process in jobs.started:
+        process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=END_S)
+    return process.returncode, out, err
+
+
+def lines_of(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_until_more(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    end_s = time.monotonic() + END_S
+    while lines_of(path) <= lines:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+
+
+def files(path: Path) -> list[str]:
+    return [json.loads(line)["file"] for line in path.read_text().splitlines()]
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if re.search(rf"^PPid:\s+{parent}$", text, re.MULTILINE):
+            found.append(int(status.parent.name))
+    return found
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes below `parent`: the fork server, its decoders, and who tracks their resources."""
+    children = children_of(parent)
+    return children + [below for child in children for below in workers_of(child)]
+
+
+def first_decoder(process: subprocess.Popen[str]) -> int:
+    """As soon as there is one, while the model is still being loaded: of so few images most are decoded then."""
+    end_s = time.monotonic() + END_S
+    while True:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end_s
+        for fork_server in children_of(process.pid):
+            if decoders := children_of(fork_server):
+                return decoders[0]
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_every_image_counts_once(root: Path, start: Jobs) -> None:
+    partial, done = root / "r.jsonl.part", 0
+    workers: list[int] = []
+    for _ in range(3):
+        process = start("-o", "r.jsonl")
+        wait_until_more(partial, done + 8, process)
+        process.send_signal(signal.SIGSTOP)  # looking takes a while
+        workers += workers_of(process.pid)
+        process.send_signal(signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+        assert not (root / "r.jsonl").exists()
+        assert lines_of(partial) > done
+        done = lines_of(partial)
+    code, out, err = finish(start("-o", "r.jsonl"))
+    assert code == 1, err
+    counts = Counter(files(root / "r.jsonl")) + Counter(files(root / "r.jsonl.errors.jsonl"))
+    assert counts == Counter(f"photos/class-{at % 4}/{at:03}.png" for at in range(IMAGES))
+    assert len(files(root / "r.jsonl.errors.jsonl")) == IMAGES / 50
+    left = int(re.search(r"This run: (\d+) images", out).group(1))  # type: ignore[union-attr]
+    assert left <= IMAGES - done + 1, "what was done is not done again"
+    assert not partial.exists()
+    _assert_no_orphans(workers)
+
+
+def _assert_no_orphans(workers: list[int]) -> None:
+    assert workers
+    end_s = time.monotonic() + 10
+    while any(map(alive, workers)):
+        assert time.monotonic() < end_s, "decoding processes outlive the job"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_a_stop_is_told_and_keeps_what_is_done(
+    root: Path, start: Jobs, signal_number: signal.Signals, code: int
+) -> None:
+    process = start("-o", "r.csv", "--overwrite")
+    wait_until_more(root / "r.csv.part", 20, process)
+    process.send_signal(signal_number)
+    ended, _, err = finish(process)
+    assert ended == code
+    assert "Give the same command again, without --overwrite: it goes on where it stopped." in err
+    assert "Traceback" not in err
+    assert not (root / "r.csv").exists()
+
+
+def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: Path, start: Jobs) -> None:
+    process = start("-o", "r.jsonl")
+    os.kill(first_decoder(process), signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == INTERRUPTED, err
+    assert "A decoding process died" in err
+    assert "it goes on where it stopped" in err
+    code, out, err = finish(start("-o", "r.jsonl"))
+    assert code == BROKEN_IMAGES, err
+    assert "slow version 1: 245 classified, 5 broken." in out
+
+
+def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: Jobs) -> None:
+    code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
+    assert code == INTERRUPTED
+    assert "cannot be read" in err
+
+
+def test_two_at_once_do_not_share_an_output(root: Path, start: Jobs) -> None:
+    with Journal(root / "r.jsonl.part"):
+        code, _, err = finish(start("-o", "r.jsonl"))
+    assert code == 2
+    assert "Another process is writing r.jsonl.part" in err
+
+
+@pytest.mark.slow
+def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: Jobs) -> None:
+    pods = [start("-o", "r.jsonl", JOB_COMPLETION_INDEX=str(at), JOB_COMPLETIONS="2") for at in range(2)]
+    ends = [finish(pod) for pod in pods]
+    assert {code for code, _, _ in ends} <= {0, 1}, ends
+    good = files(root / "r-1-of-2.jsonl") + files(root / "r-2-of-2.jsonl")
+    assert len(good) == len(set(good)) == IMAGES - IMAGES // 50
+    again, out, _ = finish(start("-o", "r.jsonl", JOB_COMPLETION_INDEX="1", JOB_COMPLETIONS="2"))
+    assert again == ends[1][0]
+    assert "nothing was left to do" in out
+
+
+def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: Jobs) -> None:
+    (root / "photos/class-0").rename(root / "apart")  # where the broken ones are
+    (root / "photos/class-2").rename(root / "apart too")
+    code, out, err = finish(start("-o", "deep/er/r.jsonl"))
+    assert code == 0, err
+    assert out.startswith("slow version 1: 125 classified, 0 broken.")
+    assert "Accuracy: " in out
+    told: dict[str, Any] = json.loads((root / "deep/er/r.jsonl.summary.json").read_text())
+    assert told["classified"] == 125

@@ -1,0 +1,212 @@
+"""A rolling update loses nothing: real services behind a real HAProxy are replaced one by one, as a Deployment would.
+
+HAProxy passes connections on, without retries and without knowing HTTP, like a Service: one that is told of a leaving
+pod too late, and that cuts no connection. Times come from the rendered manifest.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.images import image_bytes
+from tests.support.kubernetes_manifests import K8S, environment, of_kind, render
+from tests.support.model_versions import write_version
+from tests.support.service_process import RunningService
+
+pytestmark = pytest.mark.slow
+
+# Where Debian puts it is not in everybody's PATH.
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+REPLICAS = 3
+REQUESTS = 20_000
+CLIENTS = 24
+PROPAGATION_S = 1.0
+"""How much later than the pod itself the balancer learns that it is leaving."""
+PATIENCE_S = 120.0
+PATH = "/api/v1/models/linear/classify"
+CONFIG = """
+global
+    stats socket {folder}/admin level admin
+defaults
+    mode tcp
+    retries 0
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend service
+    bind 127.0.0.1:{port}
+    default_backend pods
+backend pods
+    balance roundrobin
+    server-template pod 1-{slots} 127.0.0.1:1 disabled
+"""
+
+
+class Balancer:
+    """HAProxy with a slot for each pod that will ever be."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self._admin = folder / "admin"
+        self._used = 0
+
+    def add(self, url: str) -> str:
+        """Sends new connections there too; gives the slot's name."""
+        self._used += 1
+        slot = f"pods/pod{self._used}"
+        self._say(f"set server {slot} addr 127.0.0.1 port {urlsplit(url).port}; set server {slot} state ready")
+        return slot
+
+    def leave(self, slot: str) -> None:
+        """No new connections; those that are there stay."""
+        self._say(f"set server {slot} state drain")
+
+    def _say(self, commands: str) -> None:
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self._admin))
+            admin.sendall(f"{commands}\n".encode())
+            answer = b"".join(iter(lambda: admin.recv(4096), b"")).decode()
+        assert not answer.strip() or "changed" in answer or "no need" in answer, answer
+
+
+@contextmanager
+def haproxy(folder: Path) -> Iterator[Balancer]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "haproxy.cfg"
+    config.write_text(CONFIG.format(folder=folder, port=port, slots=2 * REPLICAS))
+    process = subprocess.Popen([HAPROXY, "-db", "-q", "-f", config])
+    try:
+        end_s = time.monotonic() + 20
+        while not (folder / "admin").exists():
+            assert process.poll() is None, "haproxy did not start"
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
+        yield Balancer(folder, port)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Load(threading.Thread):
+    """Clients that each send the next request when they have their answer, until told to stop."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._body = image_bytes()
+        self.answered = 0
+        self.connections = 0
+        self.lost: list[str] = []
+        self.stopping = False
+
+    def run(self) -> None:
+        asyncio.run(self._all())
+
+    async def _all(self) -> None:
+        await asyncio.gather(*(self._client(keep_alive=number % 4 != 0) for number in range(CLIENTS)))
+
+    async def _client(self, keep_alive: bool) -> None:
+        close = "" if keep_alive else "Connection: close\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nHost: convoy\r\n{close}Content-Length: {len(self._body)}\r\n\r\n"
+        request = head.encode() + self._body
+        while not self.stopping:
+            try:
+                await self._connection(request)
+            except (OSError, EOFError, ValueError) as error:
+                self.lost.append(repr(error))
+                await asyncio.sleep(0.01)
+
+    async def _connection(self, request: bytes) -> None:
+        """One connection's life, until an answer ends it. Raises for a request that got none, or a wrong one."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.connections += 1
+        try:
+            while not self.stopping:
+                writer.write(request)
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+                answer = await reader.readexactly(length)
+                if not head.startswith(b"http/1.1 200 ") or b'"class-' not in answer:
+                    raise ValueError(f"{head!r} {answer!r}")
+                self.answered += 1
+                if b"connection: close" in head:
+                    return
+        finally:
+            writer.close()
+
+
+class Deployment:
+    """Replaces pods by the numbers of the rendered manifest."""
+
+    def __init__(self, models: Path, balancer: Balancer, pods: ExitStack) -> None:
+        manifests = render(K8S / "overlays/cpu")
+        spec = of_kind(manifests, "Deployment")["spec"]
+        assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        (container,) = spec["template"]["spec"]["containers"]
+        self._pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        self.grace_s = spec["template"]["spec"]["terminationGracePeriodSeconds"]
+        given = environment(manifests)
+        drain_timeout_s = given["CONVOY_DRAIN_TIMEOUT_S"]
+        self._settings = {"drain_timeout_s": drain_timeout_s, "log_requests_per_s": 1}
+        self._models, self._balancer, self._pods = models, balancer, pods
+        self.exits: list[tuple[int, float]] = []
+
+    def start(self) -> tuple[RunningService, str]:
+        """A new pod; it gets traffic when it is ready."""
+        pod = self._pods.enter_context(RunningService(self._models, **self._settings))
+        return pod, self._balancer.add(pod.url)
+
+    def stop(self, pod: RunningService, slot: str) -> threading.Thread:
+        """What the kubelet and the endpoints do at once when a pod is deleted, each at its own pace."""
+        thread = threading.Thread(target=self._stop, args=(pod, slot))
+        thread.start()
+        return thread
+
+    def _stop(self, pod: RunningService, slot: str) -> None:
+        deleted_s = time.monotonic()
+        leaving = threading.Timer(PROPAGATION_S, self._balancer.leave, (slot,))
+        leaving.start()
+        time.sleep(self._pause_s)
+        pod.terminate()
+        code = pod.exit_code()
+        self.exits.append((code, time.monotonic() - deleted_s))
+        leaving.join()
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
+def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
+    write_version(tmp_path / "models", "linear", 1)
+    with ExitStack() as pods, haproxy(tmp_path) as balancer:
+        deployment = Deployment(tmp_path / "models", balancer, pods)
+        old = [deployment.start() for _ in range(REPLICAS)]
+        load = Load(balancer.port)
+        load.start()
+        leaving = []
+        for pod, slot in old:
+            deployment.start()
+            leaving.append(deployment.stop(pod, slot))
+        for thread in leaving:
+            thread.join()
+        end_s = time.monotonic() + PATIENCE_S
+        while load.answered < REQUESTS and not load.lost and time.monotonic() < end_s:
+            time.sleep(0.1)
+        load.stopping = True
+        load.join(30)
+    assert load.lost == []
+    assert load.answered >= REQUESTS
+    assert load.connections > CLIENTS, "connections moved on to the new pods"
+    assert [code for code, _ in deployment.exits] == [0] * REPLICAS
+    assert max(seconds for _, seconds in deployment.exits) < deployment.grace_s
+    print(f"{load.answered} answered over {load.connections} connections, none lost")

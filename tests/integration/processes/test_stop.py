@@ -1,0 +1,253 @@
+"""Stopping under load: SIGTERM loses nothing, tells at once, and ends in time with code 0."""
+
+import http.client
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import ExtraGraph, read_manifest, write_manifest
+from tests.support.images import encode, image_bytes
+from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import endless_graph
+from tests.support.service_process import RunningService
+
+SHAPE = (8, 8, 1)
+CLASSIFY = "/api/v1/models/linear/classify"
+DRAIN_TIMEOUT_S = 4
+
+
+class Client(threading.Thread):
+    """Sends images, over kept-alive connections or a new one each, until refused; counts what was lost."""
+
+    def __init__(self, url: str, path: str, keep_alive: bool) -> None:
+        super().__init__(daemon=True)
+        parsed = urlparse(url)
+        assert parsed.hostname
+        self._connection = http.client.HTTPConnection(parsed.hostname, parsed.port, timeout=30)
+        self._path = path
+        self._body = image_bytes()
+        self._headers = {} if keep_alive else {"Connection": "close"}
+        self.answered = 0
+        self.lost: list[str] = []
+        self.codes: set[int] = set()
+
+    def run(self) -> None:
+        while True:
+            try:
+                self._connection.connect()
+            except ConnectionRefusedError:
+                return
+            try:
+                self._talk()
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+            finally:
+                self._connection.close()
+
+    def _talk(self) -> None:
+        """One connection's life: until an answer ends it."""
+        will_close = False
+        while not will_close:
+            self._connection.request("POST", self._path, body=self._body, headers=self._headers)
+            reply = self._connection.getresponse()
+            will_close = reply.will_close
+            reply.read()
+            self.answered += 1
+            self.codes.add(reply.status)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_loses_nothing(zoo: Path, workers: int) -> None:
+    with RunningService(zoo, workers=workers) as service:
+        clients = [Client(service.url, CLASSIFY, keep_alive=i % 2 == 0) for i in range(16)]
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        service.terminate()
+        for client in clients:
+            client.join(20)
+        assert service.exit_code() == 0
+    assert [client.lost for client in clients] == [[]] * 16
+    assert sum(client.answered for client in clients) > 100
+    assert {code for client in clients for code in client.codes} == {200}
+
+
+def test_what_is_queued_is_answered_and_readiness_fails_at_once(zoo: Path) -> None:
+    with RunningService(zoo, max_batch_size=1) as service:
+        answers: list[int] = []
+        path = "/api/v1/models/slow/classify"
+        asking = [threading.Thread(target=lambda: answers.append(_post(service.url, path))) for _ in range(4)]
+        probe = _connect(service.url)
+        assert _get(probe, "/health/ready") == (200, "ready")
+        for thread in asking:
+            thread.start()
+        service.wait_until(lambda: service.metric("convoy_queue_images", model="slow") >= 1)
+        service.terminate()
+        assert _get(probe, "/health/ready") == (503, "draining")
+        probe.close()
+        for thread in asking:
+            thread.join(20)
+        assert service.exit_code() == 0
+    assert answers == [200] * 4
+
+
+def test_idle_connections_are_closed_and_new_ones_refused(zoo: Path) -> None:
+    with RunningService(zoo) as service:
+        idle = _connect(service.url)
+        assert _get(idle, "/health/ready") == (200, "ready")
+        service.terminate()
+        assert idle.sock.recv(1) == b""  # closed by the service
+        idle.close()
+        with pytest.raises(ConnectionRefusedError):
+            _connect(service.url)
+        assert service.exit_code() == 0
+
+
+def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
+    body = image_bytes()
+    with RunningService(zoo) as service:
+        connection = _connect(service.url)
+        connection.putrequest("POST", CLASSIFY)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders()
+        connection.send(body[:20])
+        time.sleep(0.2)
+        service.terminate()
+        time.sleep(0.6)
+        connection.send(body[20:])
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert service.exit_code() == 0
+
+
+def test_the_end_comes_within_the_drain_timeout(zoo: Path) -> None:
+    with RunningService(zoo, drain_timeout_s=1) as service:
+        connection = _connect(service.url)
+        connection.putrequest("POST", CLASSIFY)
+        connection.putheader("Content-Length", "100")
+        connection.endheaders()  # and the body never comes
+        time.sleep(0.2)
+        started_s = time.monotonic()
+        service.terminate()
+        service.exit_code()
+        assert time.monotonic() - started_s < 15
+        connection.close()
+
+
+def test_a_model_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    write_version(tmp_path, "hung", 1, graph=endless_graph(SHAPE, 4))
+    with RunningService(tmp_path, drain_timeout_s=2) as service:
+        asking = threading.Thread(target=lambda: _give_up(service.url, "/api/v1/models/hung/classify"))
+        asking.start()
+        service.wait_until(lambda: service.metric("convoy_running_batches", model="hung") == 1)
+        _ends_in_time(service, code=1)
+        asking.join(10)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
+    """Nothing that was accepted waits for it: the service ends as any other."""
+    write_version(tmp_path, "linear", 1)
+    write_version(tmp_path, "stuck", 1, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
+    with RunningService(tmp_path, wait_ready=False, workers=workers, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
+        for _ in range(workers):
+            assert service.wait_for("version is loaded")["model"] == "linear"
+        assert _post(service.url, CLASSIFY) == 200
+        service.wait_until(lambda: _reason(service) == "Models are loading, now stuck/1.")
+        _ends_in_time(service, code=0)
+    cut_off = [line for line in service.lines if line["event"] == "a version is still being loaded; it is cut off"]
+    assert len(cut_off) == workers
+
+
+def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1)
+    with RunningService(tmp_path, scan_interval_s=0.1, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
+        write_version(tmp_path, "linear", 2, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
+        service.wait_until(lambda: "loading" in _index_reasons(service))
+        assert _post(service.url, CLASSIFY) == 200
+        _ends_in_time(service, code=0)
+    assert service.lines[-1]["event"] == "a version is still being loaded; it is cut off"
+
+
+def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    endless = folder / "features.onnx"
+    endless.write_bytes(endless_graph(SHAPE, 4, "GreaterOrEqual", 0).SerializeToString())
+    extra = ExtraGraph(file=endless.name, sha256=sha256_of(endless))
+    write_manifest(read_manifest(folder).model_copy(update={"extra_graphs": {"features": extra}}), folder)
+    with RunningService(tmp_path, request_timeout_ms=1000, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
+        assert _post(service.url, "/api/v1/models/linear/explain?method=features") == 504
+        _ends_in_time(service, code=0)
+    assert service.lines[-1]["event"] == "an explanation is still being made; it is cut off"
+
+
+def _reason(service: RunningService) -> str:
+    """Why the worker that answers is not ready."""
+    reply = service.client.get("/health/ready")
+    assert reply.status_code == 503
+    return str(reply.json()["error"]["reasons"]["service"])
+
+
+def _index_reasons(service: RunningService) -> set[str]:
+    """Of all versions on disk, why they do not answer."""
+    return {entry["reason"] for entry in service.client.post("/v2/repository/index").json()}
+
+
+def _ends_in_time(service: RunningService, code: int) -> None:
+    """And leaves nothing behind."""
+    folders = _folders_of(service.process.pid)
+    started_s = time.monotonic()
+    service.terminate()
+    assert service.exit_code() == code
+    assert time.monotonic() - started_s < 15
+    assert not [folder for folder in folders if folder.exists()]
+
+
+def _folders_of(pid: int) -> set[Path]:
+    """Where its workers meet, as far as it has files of it in its memory and the system tells."""
+    maps = Path(f"/proc/{pid}/maps")
+    paths = maps.read_text().split() if maps.exists() else []
+    return {Path(path).parent for path in paths if "/convoy-" in path and path.endswith("/connections")}
+
+
+def _give_up(url: str, path: str) -> None:
+    """Asks for what will never be answered."""
+    connection = _connect(url)
+    try:
+        connection.request("POST", path, body=encode(np.full(SHAPE, 255, np.uint8)))
+        connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        pass
+    finally:
+        connection.close()
+
+
+def _connect(url: str) -> http.client.HTTPConnection:
+    parsed = urlparse(url)
+    assert parsed.hostname
+    connection = http.client.HTTPConnection(parsed.hostname, parsed.port, timeout=10)
+    connection.connect()
+    return connection
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+    """Status, and the status word or error code of the body."""
+    import json
+
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    body = json.loads(reply.read())
+    return reply.status, body["error"]["code"] if "error" in body else body["status"]
+
+
+def _post(url: str, path: str) -> int:
+    connection = _connect(url)
+    connection.request("POST", path, body=image_bytes())
+    status = connection.getresponse().status
+    connection.close()
+    return status

@@ -1,0 +1,273 @@
+"""Several workers act as one: changes reach all of them, counts are sums, a dead one is replaced."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.support.images import image_bytes, random_pixels
+from tests.support.model_versions import write_version
+from tests.support.service_process import RunningService, alive
+
+WORKERS = 2
+CLASSIFY = "/api/v1/models/linear/classify"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_version(tmp_path / "models", "linear", 1, seed=1)
+    write_version(tmp_path / "models", "other", 1)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def service(root: Path, tmp_path: Path) -> Iterator[RunningService]:
+    with RunningService(
+        root,
+        workers=WORKERS,
+        repository_changes="true",
+        repository_timeout_s=8,
+        scan_interval_s=0.2,
+        state=tmp_path / "state.json",
+    ) as running:
+        yield running
+
+
+def pids(service: RunningService) -> list[int]:
+    return [line["pid"] for line in service.lines if line["event"] == "worker is started"]
+
+
+def ask_each_on_a_new_connection(service: RunningService, path: str, count: int = 30) -> list[httpx.Response]:
+    """So many connections that both workers are asked."""
+    return [httpx.get(service.url + path, timeout=30) for _ in range(count)]
+
+
+def classify(service: RunningService, **params: str) -> httpx.Response:
+    return httpx.post(service.url + CLASSIFY, content=image_bytes(), params=params, timeout=30)
+
+
+def ask_until_each_answered(service: RunningService) -> list[str]:
+    """The versions that answered, to some at once: one client alone may always meet the same worker."""
+    versions: list[str] = []
+
+    def each_answered() -> bool:
+        with ThreadPoolExecutor(8) as clients:
+            versions.extend(clients.map(lambda _: classify(service).json()["version"], range(8)))
+        return {line["worker"] for line in list(service.lines) if line.get("path") == CLASSIFY} == set(range(WORKERS))
+
+    service.wait_until(each_answered)
+    return versions
+
+
+def test_load_unload_and_statistics_mean_all_workers(service: RunningService, root: Path) -> None:
+    with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
+        client.unload_model("other")
+        replies = ask_each_on_a_new_connection(service, "/v2/models/other/ready")
+        assert {reply.status_code for reply in replies} == {404}
+        client.load_model("other")
+        replies = ask_each_on_a_new_connection(service, "/v2/models/other/ready")
+        assert {reply.status_code for reply in replies} == {200}
+        write_version(root, "linear", 2, seed=2)
+        client.load_model("linear")
+        versions = ask_until_each_answered(service)
+        assert set(versions) == {"2"}
+        service.wait_until(lambda: inferences(client) == len(versions))
+        given = triton.InferInput("image", [2, 8, 8, 1], "UINT8")
+        given.set_data_from_numpy(np.stack([random_pixels(8, 8, seed=seed) for seed in range(2)]))
+        client.infer("linear", [given])
+        service.wait_until(lambda: inferences(client) == len(versions) + 2)
+    service.terminate()
+    assert service.exit_code() == 0
+
+
+def inferences(client: triton.InferenceServerClient) -> int:
+    (statistics,) = client.get_inference_statistics("linear")["model_stats"]
+    return statistics["inference_count"]  # type: ignore[no-any-return]
+
+
+def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningService) -> None:
+    for _ in range(40):
+        assert classify(service).status_code == 200
+    service.wait_until(lambda: requests_counted(service) == 40)
+    os.kill(pids(service)[0], signal.SIGKILL)
+    service.wait_for("worker died")
+    seen = [requests_counted(service) for _ in range(5)]
+    service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
+    service.wait_until(lambda: httpx.get(service.url + "/health/ready").status_code == 200)
+    seen += [requests_counted(service) for _ in range(20)]
+    assert set(seen) == {40.0}
+    assert classify(service).status_code == 200
+    service.wait_until(lambda: requests_counted(service) == 41)
+    service.terminate()
+    assert service.exit_code() == 0
+
+
+def test_sigterm_while_a_worker_is_being_replaced_ends_well(service: RunningService) -> None:
+    os.kill(pids(service)[0], signal.SIGKILL)
+    service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
+    service.terminate()  # the new worker is being imported, and knows no signals yet
+    assert service.exit_code() == 0
+
+
+def test_a_worker_that_is_stopped_alone_shuts_nobody_out(service: RunningService) -> None:
+    os.kill(pids(service)[0], signal.SIGTERM)
+    service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
+    assert {reply.status_code for reply in ask_each_on_a_new_connection(service, "/health/live", 10)} == {200}
+
+
+def requests_counted(service: RunningService) -> float:
+    """On a connection of its own: any worker may answer."""
+    with httpx.Client(base_url=service.url) as client:
+        kept, service.client = service.client, client
+        try:
+            return service.metric("convoy_requests_total", route="/api/v1/models/{model}/classify", code="200")
+        finally:
+            service.client = kept
+
+
+def test_a_worker_that_does_not_answer_fails_readiness_and_is_named(service: RunningService) -> None:
+    silent = pids(service)[1]
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        service.wait_until(lambda: "worker 1" in reasons(service))
+        with (
+            triton.InferenceServerClient(service.url.removeprefix("http://"), network_timeout=30) as client,
+            pytest.raises(InferenceServerException, match="Not carried out within 8 s by worker 1"),
+        ):
+            client.unload_model("other")
+    finally:
+        os.kill(silent, signal.SIGCONT)
+    service.wait_until(lambda: httpx.get(service.url + "/health/ready").status_code == 200)
+    service.wait_until(
+        lambda: {r.status_code for r in ask_each_on_a_new_connection(service, "/v2/models/other/ready")} == {404}
+    )
+
+
+def reasons(service: RunningService) -> dict[str, str]:
+    try:
+        body = httpx.get(service.url + "/health/ready", timeout=1).json()
+    except httpx.TimeoutException:  # the stopped worker took the connection
+        return {}
+    return body.get("error", {}).get("reasons", {})  # type: ignore[no-any-return]
+
+
+def test_the_state_file_can_be_edited_by_hand(service: RunningService, root: Path, tmp_path: Path) -> None:
+    write_version(root, "linear", 2, seed=2)
+    service.wait_until(lambda: classify(service).json()["version"] == "2")
+    state = {"generation": 7, "models": {"linear": {"versions": {"specific": [1]}, "labels": {"canary": 2}}}}
+    replace(tmp_path / "state.json", json.dumps(state))
+    model = "/api/v1/models/linear"
+    service.wait_until(
+        lambda: all(
+            reply.json()["version_labels"] == {"canary": "2"}
+            for reply in [service.client.get(model), *ask_each_on_a_new_connection(service, model)]
+        )
+    )
+    service.wait_until(lambda: {classify(service).json()["version"] for _ in range(10)} == {"1"})
+    assert classify(service, version="canary").json()["version"] == "2"
+    body = {"instances": random_pixels(8, 8)[np.newaxis].tolist()}
+    v1 = httpx.post(f"{service.url}/v1/models/linear/labels/canary:predict", json=body)
+    assert len(v1.json()["predictions"][0]) == 4
+    assert httpx.get(f"{service.url}/v2/models/linear/versions/canary/ready").status_code == 200
+    assert service.client.get("/api/v1/models/linear").json()["version_labels"] == {"canary": "2"}
+
+
+def replace(file: Path, text: str) -> None:
+    """Nobody reads a half of it."""
+    part = file.with_suffix(".part")
+    part.write_text(text)
+    part.replace(file)
+
+
+def test_a_bad_state_file_is_told_and_changes_nothing(service: RunningService, tmp_path: Path) -> None:
+    replace(tmp_path / "state.json", '{"models": {"linear": {"versions": "newest"}}}')
+    assert "models.linear.versions" in service.wait_for("state file is bad")["reason"]
+    assert classify(service).status_code == 200
+    assert service.client.get("/health/ready").status_code == 200
+    refused = service.client.post("/v2/repository/models/linear/load")
+    assert refused.status_code == 500
+    assert "is not a valid state" in refused.json()["error"]
+
+
+def test_what_is_wanted_survives_a_restart(root: Path, tmp_path: Path) -> None:
+    settings = {"repository_changes": "true", "state": tmp_path / "state.json"}
+    with RunningService(root, **settings) as service:
+        assert service.client.post("/v2/repository/models/other/unload").status_code == 200
+    with RunningService(root, **settings) as service:
+        assert service.client.get("/v2/models/other/ready").status_code == 404
+        assert service.client.get("/v2/models/linear/ready").status_code == 200
+
+
+def test_no_worker_outlives_a_killed_supervisor(service: RunningService) -> None:
+    workers = pids(service)
+    service.process.kill()
+    service.wait_until(lambda: not any(map(alive, workers)))
+
+
+@pytest.mark.slow
+def test_versions_come_and_go_under_load_without_a_failed_request(service: RunningService, root: Path) -> None:
+    stop = threading.Event()
+    codes: list[int] = []
+    versions: set[str] = set()
+
+    def load() -> None:
+        with httpx.Client(base_url=service.url, timeout=30) as client:
+            while not stop.is_set():
+                reply = client.post(CLASSIFY, content=image_bytes())
+                codes.append(reply.status_code)
+                versions.add(reply.json().get("version", reply.text))
+
+    def wait_for_version(version: str) -> None:
+        service.wait_until(lambda: {classify(service).json()["version"] for _ in range(10)} == {version})
+
+    clients = [threading.Thread(target=load) for _ in range(8)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(2):
+            write_version(root, "linear", 2, seed=2)  # published
+            wait_for_version("2")
+            made = write_version(root.parent / "made", "linear", 3, seed=3)
+            (made / "model.onnx").write_bytes((made / "model.onnx").read_bytes()[:100])
+            broken = made.rename(root / "linear" / "3")
+            service.wait_for("version is broken")
+            shutil.rmtree(broken)
+            shutil.rmtree(root / "linear" / "2")  # deleted, which here is a roll back
+            wait_for_version("1")
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert set(codes) == {200}
+    assert versions == {"1", "2"}
+    assert len(codes) > 500
+
+
+def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
+    ask_until_each_answered(service)
+    address = httpx.URL(service.url)
+    clients = [socket.create_connection((address.host, address.port)) for _ in range(32)]
+    for client in clients:
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: convoy\r\nX-Request-Id: share\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+
+    def answers() -> list[int]:
+        return [line["worker"] for line in list(service.lines) if line.get("request_id") == "share"]
+
+    service.wait_until(lambda: len(answers()) == 32)
+    for client in clients:
+        client.close()
+    assert set(answers()) == set(range(WORKERS))

@@ -1,0 +1,1 @@
+"""The tools tests.bench, tests.load and tests.gpu, executed."""

@@ -1,0 +1,130 @@
+"""`python -m tests.bench`, whole, on a stand-in model: every figure of the report comes out of a real run."""
+
+import os
+import shutil
+import subprocess
+import sys
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from tests.bench.peers import environments
+from tests.support.digit_model import write_digit_model
+
+ROOT = Path(__file__).parents[3]
+BRIEFLY = ("--rounds", "1", "--seconds", "1")
+VOID_OR_DONE = (0, 1)  # 1 on a machine too busy to keep a constant rate
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / ".venv/bin/convoy").exists(), reason="there is no .venv: make .venv/.installed"),
+    pytest.mark.skipif(not (shutil.which("wrk") and shutil.which("h2load")), reason="wrk or h2load is not installed"),
+]
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    write_digit_model(tmp_path / "models")
+    shutil.copy(ROOT / "tests/bench/README.md", tmp_path / "README.md")
+    return tmp_path / "README.md"
+
+
+def _bench(command: str, report: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return _run(command, "--models", report.with_name("models"), "--report", report, *BRIEFLY, *options)
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    whole = [sys.executable, "-m", "tests.bench", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "CONVOY_DATA"}
+    return subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def _rows(text: str, title: str) -> dict[tuple[str, str], list[str]]:
+    """Cells of the first table after a title, by the first two."""
+    lines = text[text.index(title) :].splitlines()[2:]
+    lines = list(takewhile(lambda line: line.startswith("|"), lines))
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {(cells[0], cells[1]): cells[2:] for cells in table}
+
+
+def _number(cell: str) -> float:
+    return float(cell.replace(",", ""))
+
+
+def test_convoy_alone(report: Path) -> None:
+    done = _bench("run", report, "--connections", "1", "8")
+    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    text = report.read_text()
+    loads = _rows(text, "### Most that it answers")
+    for name in ("image", "images x64 (form)", "images x64 (JSON)", "v2 json", "v2 json x64", "v2 binary x64"):
+        requests_per_s, images_per_s, p50_ms, p99_ms = map(_number, loads[name, "8"])
+        assert images_per_s >= requests_per_s > 0
+        assert 0 < p50_ms <= p99_ms
+    stages = text[text.index("### Processor time of a request") :]
+    http, body, decode, queue, compute, encode, whole = _stage_row(stages, "v2 json x64")
+    assert decode == 0
+    assert min(body, queue, compute, encode) > 0
+    assert abs(http + body + queue + compute + encode - whole) <= 3
+    assert report.with_name("throughput.svg").stat().st_size > 10_000
+    assert "digits drawn in code" in text
+
+
+def _stage_row(text: str, load: str) -> list[float]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {load} |") and line.count("|") == 9]
+    return [_number(cell) for cell in line.strip("| ").split("|")[1:]]
+
+
+@pytest.mark.skipif(not (environments.home() / "litserve/ready").exists(), reason="LitServe is not set up")
+def test_convoy_beside_a_peer(report: Path) -> None:
+    done = _bench("peers", report, "--peers", "litserve", "--only", "image", "--workers", "1")
+    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    text = report.read_text()
+    loads = _rows(text, "### Most that each answers")
+    ours, theirs = loads["image", "**Convoy**"], loads["image", "LitServe"]
+    (ratio,) = _rows(text, "### Convoy over the peer")["image", "LitServe"]
+    assert _number(ratio) == pytest.approx(_number(ours[0]) / _number(theirs[0]), rel=0.02)
+    assert "LitServe: litserve " in text
+    assert report.with_name("peers.svg").exists()
+
+
+def test_a_checkout_beside_itself(report: Path) -> None:
+    options = ["--models", report.with_name("models"), "--only", "image", "--workers", "1"]
+    done = _run("pair", ROOT, ROOT, *options, "--rounds", "2", "--seconds", "1")
+    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    *_, first, second = [line.split("|")[1:-1] for line in done.stdout.splitlines()]
+    assert [cell.strip() for cell in first[:2]] == [cell.strip() for cell in second[:2]] == ["image", str(ROOT)]
+    if done.returncode == 0:
+        assert min(_number(cell) for cell in (*second[2:4], *second[5:])) > 0
+
+
+def test_a_load_that_is_none_is_a_sentence(report: Path) -> None:
+    done = _run("pair", ROOT, "--models", report.with_name("models"), "--only", "v2_json", "--workers", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no load 'v2_json'; there are image, ")
+
+
+def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    done = _bench("run", report)
+    assert done.returncode == 2
+    assert done.stderr == "Error: wrk is missing. Install it: on Debian or Ubuntu `apt-get install wrk`.\n"
+
+
+def test_a_missing_model_is_a_sentence(report: Path) -> None:
+    done = _bench("run", report, "--model", "nothing")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no ")
+    assert "Traceback" not in done.stderr
+
+
+def test_convoy_under_overload(report: Path) -> None:
+    done = _bench("overload", report, "--connections", "64", "--workers", "1", "--only", "image")
+    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    loads = _rows(report.read_text(), "| load | offered |")
+    assert loads.keys() == {("image", "1x"), ("image", "2x"), ("image", "4x")}
+    peak, sent, good, refused, kept, p50_ms, p99_ms, *_ = loads["image", "4x"]
+    assert _number(peak) > 0
+    assert _number(sent) + _number(good) + _number(refused) > 0
+    assert kept.endswith("%")
+    assert _number(p50_ms) <= _number(p99_ms)

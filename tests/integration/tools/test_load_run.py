@@ -1,0 +1,77 @@
+"""`python -m tests.load`, whole: a service that answers rightly passes, a wrong label or a passed bound fails."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.convoy_process import convoy
+from tests.load import digit_images
+from tests.load.load_profile import Orders
+from tests.load.load_results import ALL, Bounds, problems
+from tests.load.run_locust import run_locust
+from tests.support.digit_model import write_digit_model
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / ".venv/bin/convoy").exists(), reason="there is no .venv: make .venv/.installed"),
+]
+
+
+def _load(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    write_digit_model(folder / "models")
+    command = [sys.executable, "-m", "tests.load", "--models", folder / "models", "--out", folder / "out", *options]
+    environment = {name: value for name, value in os.environ.items() if name != "CONVOY_DATA"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_good_service_passes_and_leaves_its_reports(tmp_path: Path) -> None:
+    done = _load(tmp_path, "--seconds", "14", "--users", "8", "--shape", "--p99-ms", "5000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
+    with (tmp_path / "out/load_stats_history.csv").open(newline="") as history:
+        assert max(int(second["User Count"]) for second in csv.DictReader(history)) == 24  # the spike
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out/figures.json").read_text())["rows"]}
+    assert rows[ALL]["requests"] == sum(row["requests"] for name, row in rows.items() if name != ALL) > 100
+    assert {"one image", "32 images (form)", "bad: half an image", "3 images, one broken"} <= rows.keys()
+    assert (tmp_path / "out/load.html").stat().st_size > 10_000
+    assert (tmp_path / "out/load_stats.csv").exists()
+
+
+def test_a_wrong_label_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CONVOY_DATA", raising=False)
+    write_digit_model(tmp_path / "models")
+    known = digit_images.known_digits(20, tmp_path / "models", "mnist-lenet5")
+    digit_images.save([known[0]._replace(label="9"), *known[1:]], tmp_path / "digits.json")
+    orders = Orders("mnist-lenet5", tmp_path / "digits.json", tmp_path / "figures.json", users=2, seconds=3)
+    with convoy(tmp_path / "models", tmp_path / "log") as service:
+        measured = run_locust(service.url, orders, tmp_path / "load", ["SingleImages"], shaped=False)
+    assert "0 instead of 9" in measured.errors[0]
+    assert 0 < measured.rows[-1].failures < measured.rows[-1].requests
+    assert problems(measured, Bounds(p99_ms=5000))
+
+
+def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
+    done = _load(tmp_path, "--model", "no-such-model")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bound_that_nobody_can_keep_fails_the_load(tmp_path: Path) -> None:
+    done = _load(tmp_path, "--seconds", "3", "--users", "4", "--p99-ms", "0.1", "SingleImages")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED: p99 of 'one image' is" in done.stdout
+
+
+def test_a_constant_rate_is_part_of_the_peak(tmp_path: Path) -> None:
+    done = _load(tmp_path, "--seconds", "5", "--users", "4", "--of-peak", "0.5", "--p99-ms", "5000", "MixedTraffic")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "now 50% of it" in done.stdout
+    assert "bad:" not in done.stdout

@@ -1,0 +1,167 @@
+"""Two real processes train one network on loopback: the losses of one process, stopped and resumed or not."""
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from service.model_store.manifest import read_manifest
+from tests.support.keras_networks import normalised
+from training.architectures import ARCHITECTURES
+from training.cli import main
+from training.fit.distributed.rendezvous import PeerLost
+from training.runs.run_folder import Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed"),
+]
+
+PROGRAM = """
+from tests.support.keras_networks import normalised
+from training.architectures import ARCHITECTURES
+from training.cli import main
+ARCHITECTURES["normalised"] = normalised
+main()
+"""
+ROOT = Path(__file__).parents[3]
+EPOCHS = 3
+SETTINGS = ("architecture=normalised", "batch_size=16", "validation=32", "keep=best")
+END_S = 300
+
+Process = subprocess.Popen[str]
+STARTED: list[Process] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def none_left() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+
+
+def command(runs_dir: Path, *more: str) -> list[str]:
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    recipe = [] if "--resume" in more else ["--limit", "64", "--epochs", str(EPOCHS), *settings]
+    return [sys.executable, "-c", PROGRAM, "run", "xo", "--runs-dir", str(runs_dir), *recipe, *more]
+
+
+def start(line: list[str], **environment: str) -> Process:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CONVOY_", "JOB_"))}
+    env = inherited | {"KERAS_BACKEND": "jax"} | environment
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    STARTED.append(subprocess.Popen(line, env=env, cwd=ROOT, text=True, **pipes))
+    return STARTED[-1]
+
+
+def start_two(*lines: list[str]) -> list[Process]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    names = {"CONVOY_COORDINATOR": f"127.0.0.1:{port}", "CONVOY_NUM_PROCESSES": "2"}
+    return [
+        start([*line, "--distributed"], **names, CONVOY_PROCESS_ID=str(process)) for process, line in enumerate(lines)
+    ]
+
+
+def ended(process: Process) -> tuple[int, str]:
+    """The exit code and the last line of the errors."""
+    try:
+        _, errors = process.communicate(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, errors.strip().splitlines()[-1] if errors.strip() else ""
+
+
+def only_run(runs_dir: Path) -> Run:
+    [folder] = (runs_dir / "xo").iterdir()
+    return Run(folder)
+
+
+def figures(run: Run) -> np.ndarray:
+    return np.array([[row[name] for name in ("loss", "val_loss")] for row in run.history()])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of one process, which the others are held to."""
+    runs_dir = tmp_path_factory.mktemp("alone")
+    assert ended(start(command(runs_dir)))[0] == 0
+    return only_run(runs_dir)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run of two, both killed after the first epoch, then resumed by two."""
+    runs_dir = tmp_path_factory.mktemp("shared")
+    two = start_two(*[command(runs_dir)] * 2)
+    for line in iter(two[0].stdout.readline, ""):
+        if line.startswith("epoch 1/"):
+            break
+    for process in two:
+        process.send_signal(signal.SIGKILL)
+    assert [ended(process)[0] for process in two] == [-signal.SIGKILL] * 2
+    assert len(only_run(runs_dir).history()) < EPOCHS
+    assert [ended(process)[0] for process in start_two(*[command(runs_dir, "--resume")] * 2)] == [0, 0]
+    return only_run(runs_dir)
+
+
+def test_two_processes_come_to_the_losses_of_one(alone: Run, shared: Run) -> None:
+    """Batch normalisation included: its statistics are those of the whole batch, not of each process's half."""
+    np.testing.assert_allclose(figures(shared), figures(alone), rtol=1e-5)
+    assert shared.info()["team"] == {"processes": 2, "devices": 2, "device": "cpu"}
+    assert shared.metrics()["test"]["accuracy"] == alone.metrics()["test"]["accuracy"]
+    assert shared.metrics()["test"]["images"] == 64
+
+
+def test_what_jax_has_trained_is_exported_by_tensorflow(
+    shared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "normalised", normalised)
+    words = [
+        "export",
+        str(shared.folder),
+        "--name",
+        "shared",
+        "--models-dir",
+        str(tmp_path),
+        "--no-features",
+        "--logits",
+    ]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    [variant] = read_manifest(tmp_path / "shared" / "1").variants
+    assert variant.precision == "float32"
+    assert variant.parity.images == 1000
+    assert variant.parity.max_abs_difference < 1e-5
+
+
+def test_processes_with_other_numbers_of_steps_are_refused_before_they_train(tmp_path: Path) -> None:
+    two = start_two(command(tmp_path), command(tmp_path, "--limit", "48"))
+    for code, last in map(ended, two):
+        assert code == 2
+        assert "number of steps an epoch is 4 in process 0, 3 in process 1" in last
+    assert not list(tmp_path.iterdir())
+
+
+def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path) -> None:
+    first, second = start_two(*[command(tmp_path, "--epochs", "100000")] * 2)
+    for line in iter(first.stdout.readline, ""):
+        if line.startswith("epoch 1/"):
+            break
+    second.kill()
+    code, last = ended(first)
+    assert ended(second)[0] == -signal.SIGKILL
+    assert code == PeerLost.exit_code == 4, "so that a Job knows it from a mistake"
+    assert last.startswith("Error: ")
+    assert "Process 1 of 2 has gone" in last or "Another process has gone" in last
+    assert last.endswith("with --resume, in all processes.")

@@ -1,0 +1,206 @@
+"""Several versions as one graph: the mean of their answers, measured, and refused where members differ."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import version_converter
+
+from service.inference.session import Session
+from service.loaded_models.verify import verify
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
+from service.model_store.repository import Repository
+from tests.support.image_folders import COLOURS, fill
+from tests.support.model_versions import write_version
+from training.cli import main
+from training.data.datasets.folder_listing import list_images
+from training.data.datasets.image_folder import split_off
+
+SHAPE = (24, 24, 1)
+CROPPED = Preprocessing(resize="shorter", shorter=9)
+PETS = ("models/pets/1", "models/pets/2", "--name", "pets-together")
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["ensemble", *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three versions of `net` of chance for the images of X's and O's; the third's graph is of another opset."""
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2, 3):
+        folder = write_version(tmp_path / "models", "net", number, SHAPE, 2, seed=number)
+        manifest = read_manifest(folder)
+        if number == 3:
+            model = version_converter.convert_version(onnx.load(folder / "model.onnx"), 18)
+            onnx.save(model, folder / "model.onnx")
+        variant = manifest.variants[0].model_copy(
+            update={"sha256": sha256_of(folder / "model.onnx"), "test_accuracy": 0.5}
+        )
+        provenance = manifest.provenance.model_copy(update={"dataset": "xo"})
+        write_manifest(manifest.model_copy(update={"variants": [variant], "provenance": provenance}), folder)
+    return tmp_path / "models"
+
+
+def of_photos(root: Path, provenance: dict[str, object] | None = None) -> None:
+    """Two versions of `pets`, of chance, that say they were trained on a folder with the classes of COLOURS."""
+    for number in (1, 2):
+        folder = write_version(root, "pets", number, (8, 8, 3), 3, seed=number, preprocessing=CROPPED)
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLOURS))
+        manifest = read_manifest(folder)
+        labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+        told = manifest.provenance.model_copy(update={"dataset": "folder", **(provenance or {})})
+        write_manifest(manifest.model_copy(update={"labels": labels, "provenance": told}), folder)
+
+
+def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarray:
+    folder = Repository(root).open(name, version)
+    [variant] = folder.manifest.variants
+    return Session(folder.graph(variant), folder.manifest.input, 2, 1).run(images)
+
+
+def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) -> None:
+    code, output = run("models/net/1", "models/net/2", "models/net/3", "--name", "together")
+    assert code == 0, output
+    assert "net/2: test accuracy 0.5000" in output
+    images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
+    members = [answers(root, "net", number, images) for number in (1, 2, 3)]
+    assert np.ptp(members, axis=0).max() > 0.3
+    np.testing.assert_allclose(answers(root, "together", 1, images), np.mean(members, axis=0), atol=1e-6)
+    manifest = Repository(root).open("together", 1).manifest
+    assert f"together: test accuracy {manifest.variants[0].test_accuracy:.4f} over 1000 images" in output
+    assert manifest.provenance.source == "the mean of net/1, net/2, net/3"
+    assert all(found.fine for found in verify(Repository(root), "together", 1))
+    card = (root / "together/1/card.md").read_text()
+    assert "convoy-train ensemble models/net/1 models/net/2 models/net/3 --name together" in card
+
+
+def test_an_ensemble_can_be_a_member(root: Path) -> None:
+    assert run("models/net/1", "models/net/2", "--name", "two")[0] == 0
+    assert run("models/two/1", "models/net/3", "--name", "more")[0] == 0
+    images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
+    one, two, three = (answers(root, "net", number, images) for number in (1, 2, 3))
+    np.testing.assert_allclose(answers(root, "more", 1, images), ((one + two) / 2 + three) / 2, atol=1e-6)
+
+
+def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos", *COLOURS, count=4)
+    code, output = run(*PETS, "--data", "photos")
+    assert code == 0, output
+    manifest = Repository(root).open("pets-together", 1).manifest
+    assert f"test accuracy {manifest.variants[0].test_accuracy:.4f} over 12 images" in output
+    assert manifest.preprocessing == CROPPED
+    assert manifest.provenance.dataset == "folder"
+    assert "also those that it may have been trained on" in manifest.provenance.dataset_note
+    assert "--name pets-together --data FOLDER" in (root / "pets-together/1/card.md").read_text()
+
+
+def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
+    of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
+    photos = fill(tmp_path / "photos", *COLOURS, count=20)
+    _, test = split_off(list_images(photos).train, 0.3, seed=3)
+    for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
+        (photos / name).write_bytes(b"learnt: not looked at")
+    code, output = run(*PETS, "--data", "photos")
+    assert (code, f"over {len(test)} images" in output) == (0, True), output
+    assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
+
+
+def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
+    of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
+    second = root / "pets" / "2"
+    manifest = read_manifest(second)
+    provenance = manifest.provenance.model_copy(update={"seed": 4})
+    write_manifest(manifest.model_copy(update={"provenance": provenance}), second)
+    fill(tmp_path / "photos", *COLOURS, count=20)
+    code, output = run(*PETS, "--data", "photos")
+    assert (code, "over 60 images" in output) == (0, True), output
+    note = Repository(root).open("pets-together", 1).manifest.provenance.dataset_note
+    assert "also those that it may have been trained on" in note
+
+
+def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos" / "train", *COLOURS, count=4)
+    fill(tmp_path / "photos" / "val", *COLOURS, count=2)
+    code, output = run(*PETS, "--data", "photos")
+    assert (code, "over 6 images" in output) == (0, True), output
+    assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
+
+
+def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos", *COLOURS, count=4)
+    code, output = run(*PETS, "--images", "photos")
+    assert code == 0, output
+    assert "together: test accuracy" not in output
+    manifest = Repository(root).open("pets-together", 1).manifest
+    assert (manifest.variants[0].test_accuracy, manifest.provenance.dataset) == (None, None)
+    assert manifest.variants[0].parity.images == 1000
+
+
+def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None:
+    of_photos(root)
+    fill(tmp_path / "photos", *COLOURS, count=4)
+    (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
+    for words, message in (
+        ([], "The members were trained on a folder of images: name it with --data, or give --images FOLDER"),
+        (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-unreadable:\n  red/note.txt: "),
+    ):
+        code, output = run(*PETS, *words)
+        assert (code, message in output) == (2, True), output
+    code, output = run(*PETS, "--data", "photos", "--skip-unreadable")
+    assert (code, "over 12 images" in output) == (0, True), output
+
+
+def other_labels(folder: Path) -> None:
+    (folder / "labels.txt").write_text("this\nthat\n")
+    manifest = read_manifest(folder)
+    labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+    write_manifest(manifest.model_copy(update={"labels": labels}), folder)
+
+
+def other_preprocessing(folder: Path) -> None:
+    how = Preprocessing(interpolation="nearest", background=0)
+    write_manifest(read_manifest(folder).model_copy(update={"preprocessing": how}), folder)
+
+
+def broken(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"changed")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_labels, "net/2 has other labels than net/1: members must agree"),
+        (other_preprocessing, "net/2 brings images to its input in another way"),
+        (broken, "has sha256"),
+    ],
+)
+def test_members_that_differ_are_refused(root: Path, change, message: str) -> None:
+    change(root / "net" / "2")
+    code, output = run("models/net/1", "models/net/2", "--name", "together")
+    assert (code, message in output, output.count("\n")) == (2, True, 1)
+    assert not (root / "together").exists()
+
+
+def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
+    write_version(root, "small", 1, (8, 8, 1), 2)
+    for words, message in (
+        (["models/net/1"], "has two members or more"),
+        (["models/net/1", "models"], "is not a version's folder"),
+        (["models/net/1", "models/small/1"], "small/1 takes other images than net/1"),
+        (
+            ["models/small/1", "models/small/1"],
+            "name no common data set: give --dataset, --data FOLDER, or --images FOLDER",
+        ),
+    ):
+        code, output = run(*words, "--name", "together")
+        assert (code, message in output, output.count("\n")) == (2, True, 1), output

@@ -1,0 +1,191 @@
+"""Fine-tuning: two phases, frozen and not, resumable at every epoch; and a small application from file to service."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tests.support.images import image_bytes
+from tests.unit.training.architectures.test_keras_applications import base_of, cached
+from training.architectures.keras_applications import APPLICATIONS, SIGNED
+from training.data.load_dataset import DataOptions, for_resuming
+from training.errors import TrainingError
+from training.export.exporter import export, options_for
+from training.export.sources import Source, load_network
+from training.fit import trainer
+from training.recipes import find_recipe
+from training.recipes.base import Recipe, started_from, with_settings
+from training.runs import run_folder
+from training.runs.run_folder import Run
+
+SETTINGS = {
+    "side_px": "32",
+    "frozen_epochs": "1",
+    "epochs": "3",
+    "validation": "4",
+    "batch_size": "8",
+    "unfrozen_rate": "0.01",
+    "test_share": "0.3",
+}
+
+
+def tiny(
+    include_top: bool, weights: str | None, pooling: str, input_tensor: object, input_shape: object
+) -> keras.Model:
+    """An application for tests: a convolution, its normalisation and global pooling."""
+    x = layers.Conv2D(4, 3, strides=4, name="conv")(input_tensor)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization(name="norm")(x)))
+    return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The tiny application in Keras' table and ours, and a file of its weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "Tiny", tiny, raising=False)
+        patch.setitem(APPLICATIONS, "Tiny", SIGNED)
+        image = keras.Input((32, 32, 3))
+        base = tiny(False, None, "avg", image, image.shape[1:])
+        base.get_layer("norm").moving_mean.assign([0.1, 0.2, 0.3, 0.4])
+        yield cached(base, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of images by chance."""
+    root = tmp_path_factory.mktemp("images")
+    for index in range(40):
+        kind = root / ("even", "odd")[index % 2]
+        kind.mkdir(exist_ok=True)
+        (kind / f"{index}.png").write_bytes(image_bytes(40, 36, 3, index, "PNG"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    extras = {"weight_average": "0.5", "schedule": "plateau", "plateau_epochs": "1", "keep": "last", "patience": "9"}
+    return with_settings(started_from("keras:Tiny", find_recipe("fine-tune")), SETTINGS | extras)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_base: Path, folder: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list]:
+    lines: list[str] = []
+    place = DataOptions(folder=folder)
+    run = trainer.train(
+        recipe, tmp_path_factory.mktemp("runs"), lines.append, place, weights=tiny_base, tensorboard=True
+    )
+    return run, lines
+
+
+def weights(run: Run) -> dict[str, np.ndarray]:
+    return {w.path: np.array(w) for w in keras.models.load_model(run.model_path).weights}
+
+
+def test_the_phases_are_said_and_have_their_rates(whole: tuple[Run, list]) -> None:
+    run, lines = whole
+    _, first, one, second, averages, *others = lines
+    assert (first, second) == ("epochs 1 to 1: the last layer learns", "epochs 2 to 3: all layers learn")
+    assert one.startswith("epoch 1/3")
+    assert averages == "validated and kept are averages of the weights, 0.5 of themselves a step"
+    assert [line[:9] for line in others] == ["epoch 2/3", "epoch 3/3", "test accu"]
+    rates = [row["learning_rate"] for row in run.history()]
+    assert rates[:2] == pytest.approx([1e-3, 1e-2])
+    assert run.info()["started_from"] == "weights_no_top.h5"
+
+
+def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
+    whole: tuple[Run, list], tiny_base: Path
+) -> None:
+    kept = weights(whole[0])
+    np.testing.assert_allclose(kept["norm/moving_mean"], [0.1, 0.2, 0.3, 0.4])
+    image = keras.Input((32, 32, 3))
+    base = tiny(False, None, "avg", image, image.shape[1:])
+    base.load_weights(tiny_base)
+    assert (kept["conv/kernel"] != np.array(base.get_layer("conv").kernel)).any()
+
+
+@pytest.mark.parametrize(
+    "stop_after",
+    [pytest.param("run ", marks=pytest.mark.slow), "epoch 1/3", pytest.param("epoch 2/3", marks=pytest.mark.slow)],
+)
+def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
+    whole: tuple[Run, list], tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, stop_after: str
+) -> None:
+    """Going on needs no weights from anywhere, the first checkpoint holds them."""
+
+    def stop(line: str) -> None:
+        if line.startswith(stop_after):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base, tensorboard=True)
+    interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
+    trainer.resume(interrupted, lambda line: None, tensorboard=True)
+    expected = weights(whole[0])
+    for path, array in weights(interrupted).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+    [events] = interrupted.tensorboard_path.iterdir()
+    assert events.stat().st_size > 0
+
+
+def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_others(
+    tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base)
+    interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
+    interrupted.checkpoint_path.unlink()
+    with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
+        trainer.resume(interrupted, lambda line: None)
+    assert not interrupted.finished
+
+
+def test_a_run_whose_first_weights_could_not_be_written_is_none(
+    tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise TrainingError("No space left on device")
+
+    monkeypatch.setattr("training.runs.checkpoint.save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        trainer.train(recipe, tmp_path, lambda line: None, DataOptions(folder=folder), weights=tiny_base)
+    assert run_folder.all_of(tmp_path, recipe.name) == []
+
+
+def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(TrainingError, match=r"--weights is for networks of Keras' applications"):
+        trainer.train(find_recipe("xo"), tmp_path, lambda line: None, weights=tmp_path / "x.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def photos(data_dir: Path, tmp_path: Path) -> Path:
+    """A few photos of three kinds from Imagenette, in ImageNet's layout."""
+    for split, count in (("train", 16), ("val", 6)):
+        for kind in sorted((data_dir / "imagenette2-160" / split).iterdir())[:3]:
+            (tmp_path / "photos" / split / kind.name).mkdir(parents=True)
+            for path in sorted(kind.iterdir())[:count]:
+                shutil.copy(path, tmp_path / "photos" / split / kind.name)
+    return tmp_path / "photos"
+
+
+@pytest.mark.slow
+def test_a_small_application_goes_from_its_file_to_the_service(photos: Path, tmp_path: Path) -> None:
+    weights_file = cached(base_of("MobileNetV3Small"), tmp_path)
+    settings = SETTINGS | {"epochs": "2"}
+    recipe = with_settings(started_from("keras:MobileNetV3Small", find_recipe("fine-tune")), settings)
+    run = trainer.train(recipe, tmp_path / "runs", lambda line: None, DataOptions(folder=photos), weights=weights_file)
+    assert run.metrics()["test"]["images"] == 18
+    dataset = for_resuming(run, DataOptions())
+    source = Source("run of a test", load_network(run.model_path), dataset.labels, dataset, run)
+    version = export(source, options_for(source, name="pets", models_dir=tmp_path / "models"), lambda line: None)
+    card = (version / "card.md").read_text()
+    assert "Architecture `keras:MobileNetV3Small`" in card
+    assert "It starts from the weights in `weights_no_top.h5`." in card

@@ -1,0 +1,245 @@
+"""Networks made elsewhere become versions that answer as their files do; wrong guesses and odd files are told."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from PIL import Image
+
+from service.inference.session import Session
+from service.model_store.repository import Repository, VersionFolder
+from tests.support.foreign_onnx_graphs import CLASSES, SIDE, foreign_graph
+from training.cli import main
+from training.data.datasets.image_files import prepare_file
+
+MOBILENET = "mobilenet_v1_0.25_128.onnx"
+RIGHT = ["--scale", "1/128", "--mean", "1", "--resize", "shorter:146", "--crop", "128", "--drop-first-class"]
+
+
+def run(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["import", *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with labels in it, where the commands are given."""
+    monkeypatch.chdir(tmp_path)
+    Path("labels.txt").write_text("".join(f"thing {index}\n" for index in range(CLASSES)))
+    return tmp_path
+
+
+def imported(model: onnx.ModelProto, *words: object) -> VersionFolder:
+    """The graph, published with these flags as net/1."""
+    onnx.save(model, "net.onnx")
+    code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *words)
+    assert code == 0, output
+    return Repository(Path("models")).open("net", 1)
+
+
+def answers(version: VersionFolder, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    manifest = version.manifest
+    return Session(version.graph(manifest.variants[0]), manifest.input, manifest.classes, 1).run(images)
+
+
+def by_hand(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:
+    """What the file gives, one image after the other, as rows."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = [session.run(None, {"data": image[np.newaxis]})[0].reshape(-1) for image in pixels]
+    return np.stack(rows).astype(np.float64)
+
+
+def softmax(rows: NDArray) -> NDArray[np.float64]:
+    powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def random_images(channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (9, SIDE, SIDE, channels), np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int | str) -> None:
+    model = foreign_graph(layout, batch=batch, ending="logits")
+    flags = ["--scale", "1/255", "--mean", "0.4,0.45,0.5", "--std", "0.2,0.25,0.3", "--channels", "bgr"]
+    version = imported(model, *flags)
+    images = random_images()
+    seen = (images[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / [0.2, 0.25, 0.3]
+    seen = (seen.transpose(0, 3, 1, 2) if layout == "nchw" else seen).astype(np.float32)
+    expected = softmax(by_hand(model, np.ascontiguousarray(seen)))
+    assert np.ptp(expected, axis=0).max() > 0.1
+    command = "convoy-train import net.onnx --name net --labels labels.txt --channels bgr --scale 1/255"
+    assert f"{command} --mean 2/5,9/20,1/2 --std 1/5,1/4,3/10\n" in (version.path / "card.md").read_text()
+    np.testing.assert_allclose(answers(version, images), expected, atol=1e-5)
+    operators = [node.op_type for node in onnx.load(version.path / "model.onnx").graph.node]
+    assert "Gather" not in operators  # the first kernel was turned round instead
+    assert "Mul" not in operators
+
+
+def test_half_precision_and_a_first_class_of_background(user: Path) -> None:
+    model = foreign_graph(dtype="float16", classes=CLASSES + 1, gain=1)
+    version = imported(model, "--drop-first-class", "--scale", "1/255")
+    images = random_images()
+    rows = by_hand(model, (images / np.float32(255)).transpose(0, 3, 1, 2).astype(np.float16))[:, 1:]
+    assert np.ptp(rows, axis=0).max() > 0.05
+    np.testing.assert_allclose(answers(version, images), rows / rows.sum(axis=1, keepdims=True), atol=2e-3)
+
+
+def test_whole_pixels_maps_and_any_size(user: Path) -> None:
+    model = foreign_graph("nhwc", "uint8", side="side", ending="maps", channels=1, gain=0.01)
+    version = imported(model, "--resize", "shorter:14", "--crop", SIDE)
+    assert version.manifest.preprocessing.shorter == 14
+    images = random_images(channels=1)
+    np.testing.assert_allclose(answers(version, images), softmax(by_hand(model, images)), atol=1e-5)
+
+
+def test_a_graph_of_an_old_opset_and_weights_in_another_file(user: Path) -> None:
+    old = foreign_graph(opset=9)
+    version = imported(old, "--scale", "1/255")
+    images = random_images()
+    expected = answers(version, images)
+    onnx.save(foreign_graph(), "apart.onnx", save_as_external_data=True, location="apart.bin", size_threshold=0)
+    assert run("apart.onnx", "--name", "apart", "--labels", "labels.txt", "--scale", "1/255")[0] == 0
+    apart = Repository(Path("models")).open("apart", 1)
+    assert {path.suffix for path in apart.path.iterdir()} == {".onnx", ".json", ".txt", ".md", ".npz"}
+    np.testing.assert_allclose(answers(apart, images), expected, atol=1e-6)
+    Path("apart.bin").unlink()
+    code, output = run("apart.onnx", "--name", "apart", "--labels", "labels.txt")
+    assert (code, "keeps its weights in apart.bin: put that beside it" in output) == (2, True)
+
+
+def two_inputs() -> onnx.ModelProto:
+    model = foreign_graph()
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    return model
+
+
+def two_outputs() -> onnx.ModelProto:
+    model = foreign_graph()
+    model.graph.output.append(helper.make_tensor_value_info("pool", TensorProto.FLOAT, None))
+    return model
+
+
+def custom() -> onnx.ModelProto:
+    model = foreign_graph()
+    model.graph.node[1].domain, model.graph.node[1].op_type = "acme", "Sparkle"
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    return model
+
+
+def integers() -> onnx.ModelProto:
+    model = foreign_graph()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    return model
+
+
+def doomed() -> onnx.ModelProto:
+    """Says any batch, and works with one image only."""
+    model = foreign_graph(batch=1)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    return model
+
+
+REFUSED = {
+    "two inputs": (two_inputs, [], "has 2 inputs (data, more)"),
+    "two outputs": (two_outputs, [], "say with --output which of out, pool"),
+    "custom operator": (custom, [], "operators that onnxruntime does not have: acme.Sparkle"),
+    "integers": (integers, [], "takes int64 numbers; float32, float16, uint8 can be served"),
+    "batch of one": (doomed, [], "fails on images"),
+    "wrong type": (foreign_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype says uint8"),
+    "wrong layout": (foreign_graph, ["--layout", "nhwc"], "takes ?x3x12x12, which is not nhwc"),
+    "ambiguous": (lambda: foreign_graph(side=3), [], "could be either layout: say --layout"),
+    "four channels": (lambda: foreign_graph(channels=4), [], "has no dimension of 1 or 3 channels"),
+    "any size": (lambda: foreign_graph(side="s"), [], "images of any size: say which"),
+    "other size": (foreign_graph, ["--resize", "squash:14"], "takes 12x12 pixels (width x height), not 14x14"),
+    "no resize": (foreign_graph, ["--resize", "longer:14"], "write shorter:146"),
+    "too small": (foreign_graph, ["--resize", "shorter:11"], "is too little: 12 pixels are cut out of it"),
+    "too many means": (foreign_graph, ["--mean", "1,2"], "--mean has 2 values; the network has 3 channels"),
+    "one label less": (lambda: foreign_graph(classes=6), [], "has 5 labels; the network gives 6 classes. Is the first"),
+    "scaled bytes": (lambda: foreign_graph(dtype="uint8"), ["--mean", "1"], "takes whole pixels"),
+    "one number": (lambda: foreign_graph(classes=1, ending="logits"), [], "not a number for each of 2 classes"),
+    "no difference": (lambda: foreign_graph(gain=0), [], "ignores its input"),
+}
+
+
+@pytest.mark.parametrize(("make", "flags", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_served_is_told_in_a_sentence(user: Path, make, flags: list[str], message: str) -> None:
+    onnx.save(make(), "net.onnx")
+    code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *flags)
+    assert code == 2
+    assert message in output
+    assert output.startswith("Error: ")
+    assert output.count("\n") == 1
+    assert not Path("models").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x07\x12\x00"])
+def test_what_is_no_onnx_file(user: Path, content: bytes) -> None:
+    Path("net.onnx").write_bytes(content)
+    code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt")
+    assert (code, "net.onnx is no ONNX file" in output) == (2, True)
+    assert run("none.onnx", "--name", "net", "--labels", "labels.txt")[1].startswith("Error: none.onnx cannot be read")
+
+
+def reference(file: Path, photo: Path) -> list[int]:
+    """The five most probable classes by Pillow and onnxruntime alone."""
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    image = Image.open(photo).convert("RGB")
+    scale = 146 / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - 128) // 2, (image.height - 128) // 2
+    pixels = np.asarray(image.crop((left, top, left + 128, top + 128)), np.float32)
+    given = session.run(None, {"input": ((pixels - 128) / 128).transpose(2, 0, 1)[np.newaxis]})[0]
+    return np.argsort(-given.reshape(-1)[1:])[:5].tolist()
+
+
+def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, user: Path) -> None:
+    file, photos = data_dir / "foreign" / MOBILENET, sorted((data_dir / "photos").iterdir())
+    labels = data_dir / "foreign" / "imagenet_class_index.json"
+    words = [file, "--name", "mobilenet", "--labels", labels, "--check", data_dir / "photos"]
+    code, output = run(*words, *RIGHT)
+    assert code == 0, output
+    assert output.startswith("accuracy 42.5%, among the first 5 72.5%, over 40 images of known class\n")
+    assert output.count("_") >= 5  # the most confident answers, with their files
+    version = Repository(Path("models")).open("mobilenet", 1)
+    how = version.manifest.preprocessing
+    prepared = np.stack([prepare_file(photo.read_bytes(), version.manifest.input, how) for photo in photos])
+    found = np.argsort(-answers(version, prepared), axis=1)[:, :5].tolist()
+    assert sum(reference(file, photo) == top for photo, top in zip(photos, found, strict=True)) >= 38
+    assert version.labels[0] == "tench"
+
+
+def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, user: Path) -> None:
+    index = data_dir / "foreign" / "imagenet_class_index.json"
+    words = [data_dir / "foreign" / MOBILENET, "--name", "mobilenet", "--labels", index, *RIGHT]
+    for wrong in (["--scale", "1/255", "--mean", "0"], ["--channels", "bgr"]):
+        code, output = run(*words, "--check", data_dir / "photos", *wrong)
+        assert code == 2
+        assert "and 42.5% with --scale 1/127.5 --mean 1: nothing was published. Say that, or --force." in output
+    assert not Path("models").exists()
+
+
+def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(user: Path) -> None:
+    onnx.save(foreign_graph(), "net.onnx")
+    version = imported(foreign_graph(), "--scale", "1/255")
+    images = np.random.default_rng(5).integers(0, 256, (20, SIDE, SIDE, 3), np.uint8)
+    wrong = (answers(version, images).argmax(axis=1) + 1) % CLASSES
+    for index, (image, answer) in enumerate(zip(images, wrong, strict=True)):
+        folder = Path("check", f"Thing-{answer}")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index:02}.png")
+    words = ["net.onnx", "--name", "bad", "--labels", "labels.txt", "--scale", "1/255", "--check", "check"]
+    code, output = run(*words)
+    assert (code, "accuracy 0.0%, among the first 5 100.0%, over 20 images" in output) == (2, True)
+    assert "no more than chance: are the labels in its order" in output
+    assert run(*words, "--force", "--dry-run")[0] == 0
+    assert not Path("models/bad").exists()
+    assert run(*words, "--force")[0] == 0
+    assert Repository(Path("models")).open("bad", 1).manifest.metrics == {"check_accuracy": 0, "check_images": 20}

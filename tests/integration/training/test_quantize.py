@@ -1,0 +1,237 @@
+"""Graphs of less precision: accepted by their accuracy, chosen by their speed, published whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from service.inference.session import Session
+from service.loaded_models.verify import verify
+from service.model_store.checksums import sha256_of
+from service.model_store.manifest import Manifest, Speed, read_manifest, write_manifest
+from service.model_store.repository import Repository
+from tests.support.foreign_onnx_graphs import SIDE, foreign_graph
+from tests.support.model_versions import linear_graph, write_version
+from tests.support.onnx_graphs import slow_graph
+from training.cli import main
+from training.data.datasets import xo
+from training.errors import TrainingError
+from training.export.quantization import quantize
+from training.export.quantization.measure_latency import BATCH_SIZES, microseconds_per_image
+from training.export.quantization.precision import to_float16, to_int8
+from training.export.quantization.quantize import Asked, is_chosen
+from training.onnx_import.reader import InputSignature
+from training.onnx_import.wrap import ModelInterface, adapt
+
+SHAPE = (24, 24, 1)
+CORNER = 0
+"""A pixel that is black in all but few of the X's and O's."""
+
+
+def silent(line: str) -> None:
+    """The user who does not look."""
+
+
+def fitted(outlier: float = 0) -> np.ndarray:
+    """Weights (576, 2) that tell X from O by least squares, those of the corner's pixel changed."""
+    train = xo.load(None).train
+    pixels = train.read_images(np.arange(2000)).reshape(2000, -1) / 255
+    signs = np.where(train.labels[:2000] == 0, 1.0, -1.0)
+    weights = np.linalg.solve(pixels.T @ pixels + 10 * np.eye(pixels.shape[1]), pixels.T @ signs)
+    weights[CORNER] += outlier
+    return np.stack([weights, -weights], axis=1).astype(np.float32)
+
+
+def version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy: float | None = None) -> Path:
+    """xo/1 with these weights, trained and measured on that data set."""
+    folder = write_version(root, "xo", 1, SHAPE, 2, graph=linear_graph(weights, SHAPE))
+    (folder / "labels.txt").write_text("X\nO\n")
+    (folder / "card.md").write_text("# xo, version 1\n\nA card.\n\n## Limits\n\nMany.\n")
+    manifest = read_manifest(folder)
+    labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+    provenance = manifest.provenance.model_copy(update={"dataset": dataset, "recipe": "xo", "seed": 1})
+    variants = [manifest.variants[0].model_copy(update={"test_accuracy": test_accuracy})]
+    changed = {"labels": labels, "provenance": provenance, "variants": variants}
+    write_manifest(manifest.model_copy(update=changed), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """xo/2: float32, int8 and float16."""
+    folder = version(tmp_path_factory.mktemp("models"), fitted())
+    made = quantize.quantize(folder, Asked(("int8", "float16"), even_if_slower=True, clock_s=0.05), silent)
+    assert made == folder.with_name("2")
+    return made
+
+
+def manifest_of(folder: Path) -> Manifest:
+    return Repository(folder.parents[1]).open("xo", int(folder.name)).manifest
+
+
+def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> None:
+    float32, int8, float16 = manifest_of(published).variants
+    assert [v.precision for v in (float32, int8, float16)] == ["float32", "int8", "float16"]
+    assert float32.held_out_accuracy > 0.75
+    for variant in (int8, float16):
+        path = published / variant.file
+        assert (variant.sha256, variant.bytes) == (sha256_of(path), path.stat().st_size)
+        assert variant.held_out_accuracy == pytest.approx(float32.held_out_accuracy, abs=0.005)
+        assert variant.test_accuracy == pytest.approx(float32.test_accuracy, abs=0.01)
+        assert 0 < variant.parity.max_abs_difference < 0.1
+        assert variant.parity.same_class > 0.98
+    assert set(int8.speed.us_per_image) == set(int8.speed.float32_us_per_image) == set(BATCH_SIZES)
+    assert float16.speed is None  # there is no GPU where the tests run
+    assert float16.automatic
+
+
+def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
+    findings = list(verify(Repository(published.parents[1]), "xo", 2))
+    assert [(found.about, found.fine) for found in findings] == [("float32", True), ("int8", True), ("float16", True)]
+    assert all("answers 8 samples" in found.text for found in findings)
+    assert manifest_of(published.with_name("1")).samples is None  # what was published stays as it was
+
+
+def test_the_card_tells_of_the_graphs(published: Path) -> None:
+    card = (published / "card.md").read_text()
+    assert card.startswith("# xo, version 2\n\nA card.\n\n## Precisions\n")
+    assert card.endswith("## Limits\n\nMany.\n")
+    assert "| `model.int8.onnx` int8 |" in card
+    assert "threads of" in card or "thread of" in card
+    assert f"Made by `convoy-train quantize models/{published.parent.name}/1 --int8 --fp16 --even-if-slower`" in card
+
+
+def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
+    asked = Asked(even_if_slower=True, method="percentile", reduce_range=True, clock_s=0.05)
+    folder = quantize.quantize(published, asked, silent)
+    precisions = [variant.precision for variant in manifest_of(folder).variants]
+    assert sorted(precisions) == ["float16", "float32", "int8"]
+    assert (folder / "card.md").read_text().count("## Precisions") == 1
+    weights = next(t for t in onnx.load(folder / "model.int8.onnx").graph.initializer if t.name.startswith("weights_q"))
+    values = onnx.numpy_helper.to_array(weights)
+    assert values.dtype == np.int8
+    assert np.abs(values.astype(int)).max() <= 64  # seven bits
+
+
+def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
+    folder = version(tmp_path, fitted(outlier=1e4))
+    with pytest.raises(TrainingError, match=r"int8 loses \d+\.\d\d points: \d\d\.\d\d% in place of \d\d\.\d\d% of 500"):
+        quantize.quantize(folder, Asked(even_if_slower=True), silent)
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) -> None:
+    folder = version(tmp_path, fitted(), dataset="folder", test_accuracy=0.125)
+    said: list[str] = []
+    made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05, dataset="xo"), said.append)
+    float32, int8 = manifest_of(made).variants
+    assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
+    assert float32.held_out_accuracy > 0.75
+    assert "these are not the images of the published test accuracy, which stays; the new graphs are given none" in said
+    assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in said)
+    card = (made / "card.md").read_text()
+    assert "Those held out are drawn by chance, and the network may have learnt them" in card
+    assert "--even-if-slower --dataset xo`" in card
+
+
+def test_a_test_accuracy_is_measured_anew_on_the_same_images(tmp_path: Path) -> None:
+    folder = version(tmp_path, fitted(), test_accuracy=0.125)
+    said: list[str] = []
+    made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05), said.append)
+    assert all(variant.test_accuracy > 0.75 for variant in manifest_of(made).variants)
+    assert not any("chance" in line for line in said)
+    assert "by chance" not in (made / "card.md").read_text()
+
+
+def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = version(tmp_path, fitted())
+    for number, label in enumerate(("O", "X")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(640):
+            Image.new("L", (24, 24), 100 * number + 10).save(tmp_path / "photos" / label / f"{i}.png")
+    (folder / "labels.txt").write_text("O\nX\n")
+    manifest = read_manifest(folder)
+    labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
+    write_manifest(manifest.model_copy(update={"labels": labels}), folder)
+    for path in (tmp_path / "photos" / "O").glob("?.png"):
+        path.write_bytes(b"GIF89a")
+    monkeypatch.chdir(tmp_path)
+    words = ["quantize", "xo/1", "--data", "photos", "--even-if-slower", "--calibrate-on", "2000"]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert "cannot be read: 10. Mend them, or add --skip-unreadable:\n" in refused.output
+    assert all(f"  O/{i}.png: " in refused.output for i in range(10))
+    done = CliRunner().invoke(main, [*words, "--skip-unreadable"])
+    assert done.exit_code == 0, done.output
+    assert "--even-if-slower --data FOLDER --skip-unreadable`" in (tmp_path / "xo/2/card.md").read_text()
+
+
+def speed(*ratios: float) -> Speed:
+    own = dict.fromkeys(BATCH_SIZES, 10.0)
+    original = {size: 10 * ratio for size, ratio in zip(BATCH_SIZES, ratios, strict=True)}
+    return Speed(processor="p", threads=1, us_per_image=own, float32_us_per_image=original)
+
+
+def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
+    vnni = {"avx512_vnni"}
+    assert is_chosen("int8", speed(1.1, 2, 3), vnni)
+    assert not is_chosen("int8", speed(1.0, 2, 3), vnni)
+    assert not is_chosen("int8", speed(2, 2, 2), {"avx2"})
+    assert is_chosen("float16", speed(2, 2, 2), {"avx2"})
+    assert is_chosen("float16", None, frozenset())
+
+
+def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = version(tmp_path, fitted())
+    monkeypatch.setattr(quantize, "FASTER", 1e9)
+    with pytest.raises(TrainingError, match=r"int8 is not faster here: .* in place of .*--even-if-slower does it"):
+        quantize.quantize(folder, Asked(clock_s=0.05), silent)
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["."], "is not a version's folder, such as models/mnist-lenet5/1"),
+        (["xo/1", "--dataset", "xoo"], "no data set called 'xoo'"),
+        (["xo/1", "--dataset", "folder"], "needs a folder of images"),
+        (["other/1"], "names no data set: give --dataset, or --data FOLDER"),
+        (["other/1", "--dataset", "xo"], "other classes than the network: 2 in place of 4"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+    version(tmp_path, fitted())
+    write_version(tmp_path, "other", 1, SHAPE)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["quantize", *words])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_convolution_in_less_precision_still_takes_bytes_and_gives_float_probabilities(tmp_path: Path) -> None:
+    taken = InputSignature("data", "float32", "nchw", 3, (SIDE, SIDE), None)
+    contract = ModelInterface(taken, "out", taken.input(None), gives=5, logits=False, scale=1 / 255)
+    onnx.save(adapt(foreign_graph(), contract), tmp_path / "a.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
+    to_int8(tmp_path / "a.onnx", images, tmp_path / "8.onnx", reduce_range=False, method="minmax")
+    to_float16(tmp_path / "a.onnx", tmp_path / "16.onnx")
+    expected, eight, sixteen = (
+        Session(tmp_path / f"{name}.onnx", contract.input, 5, 1).run(images) for name in ("a", "8", "16")
+    )
+    assert 0 < np.abs(sixteen - expected).max() < 0.005
+    assert 0 < np.abs(eight - expected).max() < 0.2
+    half = onnx.load(tmp_path / "16.onnx").graph
+    assert next(node for node in half.node if node.output[0] == "probabilities").op_type == "Softmax"
+
+
+def test_graphs_are_measured_in_turns(tmp_path: Path) -> None:
+    onnx.save(slow_graph((8, 8, 1), 4, rounds=30), tmp_path / "slow.onnx")
+    fast = write_version(tmp_path, "linear") / "model.onnx"
+    expects = read_manifest(fast.parent).input
+    found = microseconds_per_image({"slow": tmp_path / "slow.onnx", "fast": fast}, expects, 4, 1, seconds=0.05)
+    assert list(found) == ["slow", "fast"]
+    assert all(found["slow"][size] > 2 * found["fast"][size] for size in BATCH_SIZES)

@@ -1,0 +1,54 @@
+"""Real digits from files to a published version: a short run in seconds, and the recipe that ships in full."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.model_store.manifest import read_manifest
+from tests.reliability import reproducibility
+from training.data.load_dataset import DataOptions
+from training.export.exporter import export, options_for
+from training.export.sources import open_source
+from training.fit import trainer
+from training.recipes import find_recipe
+from training.recipes.base import with_settings
+
+
+def silent(line: str) -> None:
+    """The user who does not look."""
+
+
+def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) -> float:
+    """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
+    recipe = with_settings(find_recipe("mnist-lenet5"), settings)
+    run = trainer.train(recipe, folder / "runs", silent, DataOptions(data_dir))
+    source = open_source(run.folder, None, DataOptions(data_dir))
+    version = export(source, options_for(source, name="digits", models_dir=folder / "models"), silent)
+    manifest = read_manifest(version)
+    [variant] = manifest.variants
+    assert manifest.parameters == 61_706
+    assert manifest.preprocessing.background == 0
+    assert variant.parity.images == 1000
+    assert f"**{variant.test_accuracy:.2%}** of the 10,000 test images" in (version / "card.md").read_text()
+    return variant.test_accuracy
+
+
+def test_a_short_run_on_few_digits_learns(data_dir: Path, tmp_path: Path) -> None:
+    assert train_and_publish({"epochs": "4", "limit": "4000"}, data_dir, tmp_path) > 0.95
+
+
+@pytest.mark.long
+def test_the_recipe_reaches_99_2_percent(data_dir: Path, tmp_path: Path) -> None:
+    assert train_and_publish({}, data_dir, tmp_path) >= 0.992
+
+
+@pytest.mark.slow
+def test_the_same_seed_in_another_process_gives_the_same_accuracy(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVOY_DATA", str(data_dir))
+    cores = sorted(os.sched_getaffinity(0))
+    one, other = (reproducibility.train("mnist-lenet5", ["epochs=2", "limit=2000"], cores) for _ in range(2))
+    assert reproducibility.is_same(one, other)
+    assert (one.weights == other.weights).all()

@@ -1,0 +1,29 @@
+"""Writes the alerting rules as a PrometheusRule of the operator: `python -m tests.monitoring.prometheus_rule`.
+
+k8s/monitoring/rules.yml is the one to change: Prometheus itself, docker-compose.yml and promtool read it.
+"""
+
+import textwrap
+from pathlib import Path
+
+from tests.monitoring import shipped_config
+
+WRITTEN = shipped_config.FOLDER.parent / "components/monitoring/prometheusrule.yaml"
+HEAD = """\
+# Written by `python -m tests.monitoring.prometheus_rule` from ../../monitoring/rules.yml.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: convoy
+  labels: {app.kubernetes.io/name: convoy}
+spec:
+"""
+
+
+def written(rules: Path = shipped_config.FOLDER / "rules.yml") -> str:
+    """The object as text, comments of the rules included."""
+    return HEAD + textwrap.indent(rules.read_text(), "  ")
+
+
+if __name__ == "__main__":
+    WRITTEN.write_text(written())

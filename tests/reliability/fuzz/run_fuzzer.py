@@ -1,0 +1,107 @@
+"""Coverage-guided fuzzing of the decode wrapper and of the protocols' parsers with atheris, bounded in time.
+
+What atheris finds is kept as a file in tests/reliability/regressions/, named after its target; a test runs them all.
+"""
+
+import argparse
+import importlib.util
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench.errors import CannotMeasure
+from tests.bench.report.sections import table
+from tests.reliability.report import add_report, write
+
+REGRESSIONS = Path(__file__).parents[1] / "regressions"
+TARGETS = ("decode", "infer", "predict")
+SECONDS_OF_ONE = 10
+MEGABYTES = 2048
+MAX_BYTES = 8192
+
+
+class Fuzzed(NamedTuple):
+    """What libFuzzer said of one target."""
+
+    target: str
+    runs: int
+    seconds: int
+    covered: int
+    inputs: int
+    peak_mb: int
+    findings: int
+
+
+def register(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    command = commands.add_parser("fuzz", help="coverage-guided fuzzing of decoding and parsing, with atheris")
+    command.set_defaults(run=run)
+    command.add_argument("--minutes", type=float, default=10.0, help="for all targets together (default: 10)")
+    command.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS, help="default: all")
+    add_report(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("atheris") is None:
+        raise CannotMeasure(f"atheris is not there. Install it: {sys.executable} -m pip install atheris")
+    seconds = max(1, round(args.minutes * 60 / len(args.targets)))
+    found = [fuzz(target, seconds) for target in args.targets]
+    write(args.report, "fuzz", _content(found))
+    return int(any(one.findings for one in found))
+
+
+def fuzz(target: str, seconds: int) -> Fuzzed:
+    """Runs one target for that long in a process of its own, from the sound inputs and what was found before."""
+    kept = {file.name for file in regressions(target)}
+    with tempfile.TemporaryDirectory() as folder:
+        _fill(Path(folder), target)
+        command = [sys.executable, "-m", "tests.reliability.fuzz.harness", target, folder]
+        done = subprocess.run([*command, *_options(target, seconds)], stderr=subprocess.PIPE, text=True)
+    print(done.stderr[-1500:], flush=True)
+    new = [file for file in regressions(target) if file.name not in kept]
+    if done.returncode and not new:
+        raise CannotMeasure(f"The fuzzer of '{target}' ended with {done.returncode}; its last words are above.")
+    return Fuzzed(target, *_figures(done.stderr), findings=len(new))
+
+
+def regressions(target: str) -> list[Path]:
+    """The kept inputs of a target, which once were findings."""
+    return sorted(REGRESSIONS.glob(f"{target}-*"))
+
+
+def _fill(folder: Path, target: str) -> None:
+    from tests.reliability.fuzz.targets import corpus
+
+    for number, data in enumerate([*corpus(target), *(file.read_bytes() for file in regressions(target))]):
+        (folder / str(number)).write_bytes(data)
+
+
+def _options(target: str, seconds: int) -> Iterator[str]:
+    yield f"-max_total_time={seconds}"
+    yield f"-max_len={MAX_BYTES}"
+    yield f"-timeout={SECONDS_OF_ONE}"
+    yield f"-rss_limit_mb={MEGABYTES}"
+    yield "-print_final_stats=1"
+    yield f"-artifact_prefix={REGRESSIONS / target}-"
+
+
+def _figures(printed: str) -> tuple[int, int, int, int, int]:
+    """Runs, seconds, covered edges, kept inputs and peak memory, from what libFuzzer printed."""
+    runs = int(_last(r"number_of_executed_units:\s*(\d+)", printed))
+    peak_mb = int(_last(r"peak_rss_mb:\s*(\d+)", printed))
+    seconds = int(_last(r"Done \d+ runs in (\d+) second", printed))
+    covered, inputs = int(_last(r"cov: (\d+)", printed)), int(_last(r"corp: (\d+)", printed))
+    return runs, seconds, covered, inputs, peak_mb
+
+
+def _last(pattern: str, text: str) -> str:
+    found = re.findall(pattern, text)
+    return found[-1] if found else "0"
+
+
+def _content(found: list[Fuzzed]) -> str:
+    head = ["target", "inputs tried", "seconds", "edges covered", "inputs kept", "peak MB", "findings"]
+    return table(head, ([one.target, *(f"{value:,}" for value in one[1:])] for one in found))

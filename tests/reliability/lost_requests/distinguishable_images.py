@@ -1,0 +1,46 @@
+"""Images of which no two get the same answer, so that one that went to somebody else is seen."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.bench.local_model import LocalModel
+from tests.load.digit_images import as_png
+from tests.load.draw_digits import draw_digit
+
+APART = 0.01  # in the probability of some class; what batches of other sizes change is a ten-thousandth of that
+
+
+class Distinct(NamedTuple):
+    """Encoded images, the same as tensors, (n, height, width, 1), and probabilities by version 1, (n, classes)."""
+
+    pngs: list[bytes]
+    tensors: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, models: Path, model: str, count: int) -> "Distinct":
+        """Two digits drawn over each other: the model is of two minds, each time in another way."""
+        local = LocalModel(models, model, threads=1)
+        pixels: list[NDArray[np.uint8]] = []
+        answers = np.empty((0, len(local.labels)), np.float32)
+        for candidate in _blends():
+            answer = local.run(candidate[np.newaxis])
+            if np.abs(answers - answer).max(-1, initial=0).min(initial=1) > APART:
+                pixels.append(candidate)
+                answers = np.concatenate([answers, answer])
+            if len(pixels) == count:
+                break
+        pngs = [as_png(one) for one in pixels]
+        return cls(pngs, np.stack([local.tensor(png) for png in pngs]), answers)
+
+
+def _blends() -> Iterator[NDArray[np.uint8]]:
+    random = np.random.default_rng(17)
+    while True:
+        first, second = (draw_digit(int(random.integers(10)), int(random.integers(1 << 30))) for _ in range(2))
+        part = random.uniform(0.3, 0.7)
+        yield (part * first + (1 - part) * second).astype(np.uint8)

@@ -1,0 +1,265 @@
+"""JSON, tensors and forms that are wrong, deep, huge or ambiguous, in every protocol."""
+
+import base64
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from tests.reliability.malformed_requests import mutations, valid_inputs
+from tests.reliability.malformed_requests.request_cases import Case, post, v1, v2
+from tests.support.images import encode, random_pixels
+
+BODY_BYTES = 16 * 1024 * 1024
+BATCH, CLASSIFY = "/api/v1/models/small/classify/batch", "/api/v1/models/small/classify"
+JSON, FORM = "application/json", "multipart/form-data; boundary=x"
+CODECS = ["undefined", "unicode_escape", "utf-7", "idna", "punycode", "rot13", "zlib", "utf-16", "none", ""]
+
+ODD = [None, True, False, "", "NaN", "a" * 300, -1, 0, 1, 255, 256, 2**31, 2**53, 2**63, 2**64, 10**400, 1.5, 1e308]
+ODD += [
+    float("nan"),
+    float("inf"),
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [0] * 9,
+    [None],
+    ["a"],
+    "\ud800",
+    "\x00",
+    "\r\nx: y",
+    "é" * 200,
+]
+"""Values that may stand where another belongs."""
+
+
+def spoilt_v2(random: Generator) -> Case:
+    body = mutations.one_of(random, valid_inputs.v2_json())
+    how = mutations.one_of(random, list(mutations.WAYS))
+    return v2(f"V2 JSON, {how}", mutations.WAYS[how](random, body))
+
+
+def spoilt_binary(random: Generator) -> Case:
+    body, length = mutations.one_of(random, valid_inputs.v2_binary())
+    how = mutations.one_of(random, list(mutations.WAYS))
+    return v2(f"V2 binary, {how}", mutations.WAYS[how](random, body), length)
+
+
+def spoilt_v1(random: Generator) -> Case:
+    how = mutations.one_of(random, list(mutations.WAYS))
+    return v1(f"V1 JSON, {how}", mutations.WAYS[how](random, mutations.one_of(random, valid_inputs.v1_json())))
+
+
+def wrong_sizes(random: Generator) -> Case:
+    """The binary extension with sizes that do not fit: of the JSON, of the tensor, of its elements."""
+    body, length = mutations.one_of(random, valid_inputs.v2_binary())
+    lengths = [
+        0,
+        1,
+        length - 1,
+        length + 1,
+        len(body),
+        len(body) + 1,
+        2**31,
+        2**63,
+        10**30,
+        "-1",
+        "0x10",
+        "1_0",
+        "+5",
+        "",
+    ]
+    if random.random() < 0.5:
+        return v2("V2 binary, wrong sizes", body, mutations.one_of(random, lengths))
+    size = mutations.one_of(random, [-1, 0, 1, 63, 65, 2**31, 2**64, 1.5, "64", None, True, [], 10**400])
+    given = valid_inputs.tensor() | {
+        "parameters": {"binary_data_size": size},
+        "datatype": mutations.one_of(random, ["UINT8", "BYTES"]),
+    }
+    del given["data"]
+    text = json.dumps({"inputs": [given]}).encode()
+    tail = mutations.one_of(
+        random, [bytes(64), b"", struct.pack("<I", 2**32 - 1) + bytes(60), struct.pack("<I", 0) * 16]
+    )
+    return v2("V2 binary, wrong sizes", text + tail, len(text))
+
+
+def odd_v2(random: Generator) -> Case:
+    """A sound request in which one value is another: a wrong name, datatype, shape, number, NaN, id, parameter."""
+    request: dict[str, Any] = {"id": "a", "inputs": [valid_inputs.tensor()], "parameters": {}, "outputs": []}
+    tensor = request["inputs"][0]
+    holder, name = mutations.one_of(
+        random,
+        [(request, key) for key in ("id", "inputs", "outputs", "parameters")]
+        + [(tensor, key) for key in ("name", "datatype", "shape", "data", "parameters")]
+        + [
+            (request["parameters"], key)
+            for key in ("timeout", "priority", "binary_data_output", "shared_memory_region")
+        ]
+        + [(tensor["data"], 3), (tensor["shape"], 0), (tensor["shape"], 1)],
+    )
+    holder[name] = mutations.one_of(random, ODD)
+    if random.random() < 0.2:
+        tensor["datatype"] = mutations.one_of(random, ["FP32", "INT64", "BOOL", "uint8", "BYTES", "FP16"])
+    return v2("V2 JSON, wrong values", _text(request))
+
+
+def odd_v1(random: Generator) -> Case:
+    pixels = random_pixels(*valid_inputs.SHAPE).tolist()
+    pixels[3][2] = [mutations.one_of(random, ODD)]
+    odd = mutations.one_of(
+        random, [*ODD, pixels, {"b64": mutations.one_of(random, ODD)}, {"image": mutations.one_of(random, ODD)}]
+    )
+    request = {mutations.one_of(random, ["instances", "inputs", "both", ""]): [odd] * int(random.integers(1, 4))}
+    request |= {"parameters": {"top_k": mutations.one_of(random, ODD)}} if random.random() < 0.3 else {}
+    request |= {"signature_name": mutations.one_of(random, ODD)} if random.random() < 0.3 else {}
+    return v1("V1 JSON, wrong values", _text(request))
+
+
+def odd_batch(random: Generator) -> Case:
+    """Convoy's own batch, whose images and ids may be anything."""
+    good = {"data": base64.b64encode(encode(random_pixels(*valid_inputs.SHAPE))).decode(), "id": "a"}
+    image = good | {mutations.one_of(random, ["data", "id", "more"]): mutations.one_of(random, ODD)}
+    request = mutations.one_of(
+        random, [{"images": [good, image]}, {"images": mutations.one_of(random, ODD)}, [image], image, {"image": good}]
+    )
+    kind = mutations.one_of(random, [JSON, JSON, "application/json; charset=utf-16", "text/plain", ""])
+    return Case("batch JSON, wrong values", post(BATCH, _text(request), kind))
+
+
+def odd_form(random: Generator) -> Case:
+    """Multipart forms with parts, names and marks that are wrong or missing."""
+    mark = b"--x"
+    names = ["file", "files", "", 'fi"le', "a" * 5000, "file\r\nx: y", "\0", "file; filename=../../etc/passwd", "é"]
+    names += [r"\ud800", "+2AA-", "xn--a"]
+    name = mutations.one_of(random, names).encode()
+    heads = [
+        b'content-disposition: form-data; name="%s"; filename="%s"' % (name, mutations.one_of(random, names).encode())
+    ]
+    heads += [b"content-disposition: form-data", b"content-disposition", b"", b"a" * 9000, b"content-type: image/png"]
+    part = (
+        mark
+        + b"\r\n"
+        + mutations.one_of(random, heads)
+        + b"\r\n\r\n"
+        + encode(random_pixels(*valid_inputs.SHAPE))
+        + b"\r\n"
+    )
+    body = part * int(random.integers(0, 4)) + mutations.one_of(random, [mark + b"--\r\n", b"", mark, b"--y--\r\n"])
+    if random.random() < 0.4:
+        body = mutations.WAYS[mutations.one_of(random, list(mutations.WAYS))](random, body + b"x")
+    kinds = ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 300, 'multipart/form-data; boundary="\\""']
+    kind = mutations.one_of(random, [FORM, FORM, f"{FORM}; charset={mutations.one_of(random, CODECS)}", *kinds])
+    return Case("multipart form, wrong", post(mutations.one_of(random, [CLASSIFY, BATCH]), body, kind))
+
+
+def crafted() -> Iterator[Case]:
+    """Bodies made to cost as much as one can."""
+    yield from _deep()
+    yield from _huge_json()
+    yield from _huge_forms()
+    yield from _packed()
+    yield v2("raw tensor of 100 MB", b"", None)._replace(wire=_announced(100_000_000), silent=True)
+    for body in (bytes(BODY_BYTES), bytes(BODY_BYTES + 1), bytes(17_000_000)):
+        yield v2("raw tensor of 16 MB", body, 0)
+        yield Case("raw body of 16 MB", post(CLASSIFY, body))
+
+
+def _deep() -> Iterator[Case]:
+    for depth in (100, 1000, 1024, 1025, 100_000, BODY_BYTES // 2 - 100):
+        for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+            text = opening * min(depth, BODY_BYTES // 7) + b"1" + closing * min(depth, BODY_BYTES // 7)
+            yield v2("deep JSON", text)
+            yield v2("deep JSON", b'{"inputs":' + text + b"}")
+            yield v1("deep JSON", b'{"instances":' + text + b"}")
+            yield Case("deep JSON", post(BATCH, b'{"images":' + text + b"}", JSON))
+            yield Case("deep JSON", post(BATCH, text, JSON))
+
+
+def _huge_json() -> Iterator[Case]:
+    kind = "JSON of 16 MB"
+    many: dict[str, Callable[[int], bytes]] = {
+        "numbers": lambda n: b"1," * n + b"1",
+        "long numbers": lambda n: b"255," * n + b"1",
+        "lists": lambda n: b"[]," * n + b"[]",
+        "lists of numbers": lambda n: b"[1]," * n + b"[1]",
+        "objects": lambda n: b"{}," * n + b"{}",
+        "objects of nothing": lambda n: b'{"":0},' * n + b"{}",
+        "texts": lambda n: b'"",' * n + b'""',
+        "names": lambda n: b'{"data":""},' * n + b"{}",
+        "digits": lambda n: b"1" * n,
+        "fractions": lambda n: b"0.5," * n + b"1",
+        "nulls": lambda n: b"null," * n + b"1",
+        "images": lambda n: b'{"b64":"AAAA"},' * n + b"{}",
+    }
+    head = b'{"inputs":[{"name":"image","datatype":"%s","shape":[1,8,8,1],"data":['
+    for make in many.values():
+        inner = make((BODY_BYTES - 1000) // len(make(2).split(b",")[0] + b","))[: BODY_BYTES - 1000]
+        inner = inner.rpartition(b",")[0] + b",1" if b"," in inner else inner
+        for datatype in (b"UINT8", b"BYTES"):
+            yield v2(kind, head % datatype + inner + b"]}]}")
+        yield v2(kind, b'{"inputs":[' + inner + b"]}")
+        yield v2(kind, b'{"inputs":[{"name":"image","datatype":"UINT8","data":[1],"shape":[' + inner + b"]}]}")
+        yield v1(kind, b'{"instances":[' + inner + b"]}")
+        yield v1(kind, b'{"instances":[[' + inner + b"]]}")
+        yield v1(kind, b'{"inputs":[[[' + inner + b"]]]}")
+        yield Case(kind, post(BATCH, b'{"images":[' + inner + b"]}", JSON))
+    keys = b",".join(b'"%d":0' % number for number in range(1_200_000))
+    for text in (b"{" + keys + b"}", b'{"inputs":[{' + keys + b"}]}", b'{"instances":[{' + keys + b"}]}"):
+        yield v2(kind, text)
+        yield v1(kind, text)
+        yield Case(kind, post(BATCH, text.replace(b"instances", b"images"), JSON))
+    yield v2("overlong ids", _text({"id": "a" * 15_000_000, "inputs": [valid_inputs.tensor()]}))
+    yield Case("overlong ids", post(BATCH, _text({"images": [{"data": "", "id": "é" * 2_000_000}]}), JSON))
+
+
+def _huge_forms() -> Iterator[Case]:
+    kind = "form of 16 MB"
+    part = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n\r\na\r\n'
+    head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n'
+    fills = {
+        "parts": (b"", part),
+        "fields": (b"", b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\na\r\n'),
+        "headers": (b"--x\r\n", b"a:b\r\n"),
+        "one header": (b"--x\r\na: ", b"b"),
+        "one name": (b"--x\r\n", b"a"),
+        "line ends": (head + b"\r\n", b"\r\n"),
+        "half marks": (head + b"\r\n", b"\r\n--"),
+        "almost marks": (head + b"\r\n", b"\r\n--y"),
+        "returns": (head + b"\r\n", b"\r"),
+        "before the first": (b"", b"\r\n"),
+        "after the last": (b"--x--\r\n", b"\r\n"),
+        "dashes": (head + b"\r\n", b"-"),
+    }
+    for before, piece in fills.values():
+        body = before + piece * ((BODY_BYTES - len(before) - 20) // len(piece)) + b"\r\n--x--\r\n"
+        for path in (CLASSIFY, BATCH):
+            yield Case(kind, post(path, body, FORM))
+
+
+def _packed() -> Iterator[Case]:
+    kind = "Content-Encoding"
+    zeros = gzip.compress(bytes(200_000_000), 9)
+    tensors = [zeros, gzip.compress(valid_inputs.v2_json()[0]), zeros[:1000], gzip.compress(zeros), b"", b"\x1f\x8b"]
+    for body in tensors:
+        for encoding in ("gzip", "deflate", "br", "gzip, gzip", "GZIP", "\xe9"):
+            yield v2(kind, body, None, "small", f"content-encoding: {encoding}")
+    deflated = zlib.compress(np.zeros(15_000_000, np.uint8).tobytes())
+    yield v2(kind, deflated, 0, "small", "content-encoding: deflate")
+
+
+def _announced(size: int) -> bytes:
+    """A request that announces so many bytes, and brings some of them."""
+    head = f"POST /v2/models/small/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+    return head.encode() + bytes(1_000_000)
+
+
+def _text(value: object) -> bytes:
+    """JSON as Python writes it, with NaN and Infinity, and lone surrogates as escapes."""
+    return json.dumps(value).encode()

@@ -1,0 +1,165 @@
+"""Sends bad input to a real service and watches what it answers and what that costs."""
+
+import argparse
+import os
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from service.model_store.manifest import Preprocessing
+from tests.bench.errors import CannotMeasure
+from tests.bench.report.sections import table
+from tests.reliability.malformed_requests import generate_cases, valid_inputs
+from tests.reliability.malformed_requests.raw_http_client import Client
+from tests.reliability.malformed_requests.request_cases import Case
+from tests.reliability.malformed_requests.resource_usage import Meter
+from tests.reliability.malformed_requests.response_rules import broken
+from tests.reliability.report import add_report, write
+from tests.support.images import encode, random_pixels
+from tests.support.model_versions import write_version
+from tests.support.service_process import RunningService
+
+CLASSES = 4
+SEED = 17
+PATIENCE_S = 120.0
+SILENCE_S = 0.1
+TIMES_S = {"header_timeout_s": 3, "body_timeout_s": 3}  # shorter than usual: who sends half a request is waited for
+PROBE_EVERY = 500
+SHOWN = 200
+
+
+@dataclass
+class Kind:
+    """What came of all cases of one kind. `outcomes` counts statuses, and `none` where no answer came."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    extra_bytes: float = 0.0
+    cpu_s: float = 0.0
+
+
+@dataclass
+class Found:
+    """What came of all: by kind, what was broken, and the resident bytes before the first and after the last."""
+
+    kinds: dict[str, Kind] = field(default_factory=lambda: defaultdict(Kind))
+    broken: list[str] = field(default_factory=list)
+    resident_bytes: tuple[float, float] = (0.0, 0.0)
+    seconds: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(kind.outcomes.total() for kind in self.kinds.values())
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("bad-input", help="bad images and bodies, sent to a real service")
+    command.set_defaults(run=run)
+    command.add_argument("--count", type=int, default=20_000, help="drawn cases, besides the crafted (default: 20000)")
+    command.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
+    add_report(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    if not Path("/proc/self/clear_refs").exists():
+        raise CannotMeasure("There is no /proc/PID/clear_refs here, which tells peak memory: run it on Linux.")
+    data = os.environ.get("CONVOY_DATA")
+    sound = generate_cases.sound_images(Path(data) if data else None)
+    with serving() as service:
+        found = send(service, generate_cases.drawn(args.count, args.seed, sound))
+        found = send(service, generate_cases.crafted(), found)
+    write(args.report, "bad-input", _content(found, real=data is not None))
+    return int(bool(found.broken))
+
+
+@contextmanager
+def serving() -> Iterator[RunningService]:
+    """A service with the two models of tests/reliability/malformed_requests/request_cases.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_version(root, "small", shape=valid_inputs.SHAPE, classes=CLASSES)
+        cropped = Preprocessing(resize="shorter", shorter=36, interpolation="lanczos")
+        write_version(root, "large", shape=(32, 32, 3), classes=CLASSES, preprocessing=cropped)
+        with RunningService(root, **TIMES_S) as service:
+            check_answers(service)
+            yield service
+
+
+def send(service: RunningService, cases: Iterable[Case], found: Found | None = None) -> Found:
+    """Each case alone, one after the other; every now and then, and at the end, a sound request must be answered."""
+    found = found or Found()
+    meter, where = Meter(service.process.pid), urlsplit(service.url)
+    client = Client(str(where.hostname), int(where.port or 0))
+    started_s, before_bytes = time.monotonic(), found.resident_bytes[0] or meter.resident_bytes()
+    for number, case in enumerate(cases):
+        _try(client, meter, case, found)
+        if service.process.poll() is not None:
+            raise CannotMeasure(f"The service ended at case {number}, {case.kind}: {case.wire[:300]!r}")
+        if number % PROBE_EVERY == 0:
+            check_answers(service)
+    client.close()
+    check_answers(service)
+    found.resident_bytes = before_bytes, meter.resident_bytes()
+    found.seconds += time.monotonic() - started_s
+    return found
+
+
+def check_answers(service: RunningService) -> None:
+    """An image and a tensor are answered with what NumPy makes of them. Raises CannotMeasure."""
+    pixels = random_pixels(*valid_inputs.SHAPE, seed=3)
+    inputs = [valid_inputs.tensor() | {"data": pixels.ravel().tolist()}]
+    image = service.client.post("/api/v1/models/small/classify?top_k=4", content=encode(pixels)).json()
+    tensor = service.client.post("/v2/models/small/infer", json={"inputs": inputs}).json()
+    by_class = {one["index"]: one["probability"] for one in image.get("predictions", ())}
+    for got in ([by_class.get(index, -1) for index in range(CLASSES)], tensor.get("outputs", [{}])[0].get("data", [])):
+        if not np.allclose(got, _expected(pixels), atol=1e-5):
+            raise CannotMeasure(f"The service answers wrongly: {image} and {tensor}")
+
+
+def _expected(pixels: np.ndarray) -> np.ndarray:
+    """As write_version draws its weights."""
+    weights = np.random.default_rng(0).normal(size=(pixels.size, CLASSES)).astype(np.float32)
+    logits = pixels.ravel() @ (weights / 255)
+    return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+
+
+def _try(client: Client, meter: Meter, case: Case, found: Found) -> None:
+    meter.start()
+    patience_s = SILENCE_S if case.silent else PATIENCE_S
+    answer = client.ask(case.wire, patience_s=patience_s, headless=case.headless, last=case.silent)
+    extra_bytes, cpu_s = meter.extra_bytes(), meter.cpu_s()
+    kind = found.kinds[case.kind]
+    kind.outcomes[str(answer.status) if answer else "none"] += 1
+    kind.extra_bytes, kind.cpu_s = max(kind.extra_bytes, extra_bytes), max(kind.cpu_s, cpu_s)
+    if rule := broken(case, answer, extra_bytes, cpu_s):
+        found.broken.append(f"{case.kind}: {rule}; sent {len(case.wire)} bytes, {case.wire[:SHOWN]!r}")
+        print(f"BROKEN: {found.broken[-1]}", flush=True)
+
+
+def _content(found: Found, real: bool) -> str:
+    before, after = (value / 1e6 for value in found.resident_bytes)
+    outcomes = sum((kind.outcomes for kind in found.kinds.values()), Counter())
+    told = [
+        f"{found.count:,} requests in {found.seconds:,.0f} s, images "
+        + ("drawn in code and real photographs." if real else "drawn in code."),
+        f"Answers: {_told(outcomes)}. Rules broken: {len(found.broken)}.",
+        f"Worst of one request: {max(kind.extra_bytes for kind in found.kinds.values()) / 1e6:.0f} MB above before, "
+        f"{max(kind.cpu_s for kind in found.kinds.values()):.2f} s of a core. Resident before the first "
+        f"{before:.0f} MB, after the last {after:.0f} MB. Sound requests between and after them were answered rightly.",
+    ]
+    rows = [
+        [name, f"{kind.outcomes.total():,}", _told(kind.outcomes), f"{kind.extra_bytes / 1e6:.0f}", f"{kind.cpu_s:.2f}"]
+        for name, kind in sorted(found.kinds.items())
+    ]
+    head = ["kind", "sent", "answers, by status", "worst MB above before", "worst s of a core"]
+    return "\n\n".join([*told, table(head, rows), *(f"- {rule}" for rule in found.broken)])
+
+
+def _told(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{status}: {count:,}" for status, count in sorted(outcomes.items()))

@@ -1,0 +1,124 @@
+"""Sound images of every kind that the service reads, and sound bodies, to be spoilt by others. All drawn in code."""
+
+import io
+import json
+import struct
+from base64 import b64encode
+
+import numpy as np
+from PIL import Image
+
+from tests.support.images import encode, random_pixels
+from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
+
+SHAPE = (8, 8, 1)
+"""Of the model's input that the bodies are made for."""
+
+
+def photo(height: int = 48, width: int = 64) -> Image.Image:
+    """Colours that run into each other, and some noise: what lossy formats are made for."""
+    y, x = np.mgrid[0:height, 0:width]
+    ramps = np.stack([x * 255 // width, 255 - y * 255 // height, (x + y) % 256], -1)
+    return Image.fromarray(((ramps + random_pixels(height, width, 3) // 8) % 256).astype(np.uint8))
+
+
+def images() -> dict[str, bytes]:
+    """Small files by kind; the first word of each name is the format."""
+    return _pngs() | _jpegs() | _others()
+
+
+def _pngs() -> dict[str, bytes]:
+    values = {depth: np.random.default_rng(depth).integers(0, 2**depth, (11, 13, 4)) for depth in (1, 2, 4, 8, 16)}
+    palette = random_pixels(16, 1, 3)[:, 0]
+    frames = [photo(24, 32).rotate(n * 30) for n in range(3)]
+    return {
+        "png grey": png(values[8][..., :1], 8, GREY),
+        "png 1 bit": png(values[1][..., :1], 1, GREY),
+        "png 2 bits transparent": png(values[2][..., :1], 2, GREY, transparent=transparent_value(1)),
+        "png 16 bits": png(values[16][..., :1], 16, GREY),
+        "png grey alpha": png(values[8][..., :2], 8, GREY_ALPHA),
+        "png rgb": png(values[8][..., :3], 8, RGB),
+        "png rgb 16 bits": png(values[16][..., :3], 16, RGB),
+        "png rgba interlaced": png(values[8], 8, RGB_ALPHA, interlaced=True),
+        "png palette": png(values[4][..., :1], 4, PALETTE, palette=palette, transparent=b"\0\x80"),
+        "png animated": _saved(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "png model input": encode(random_pixels(*SHAPE)),
+    }
+
+
+def _jpegs() -> dict[str, bytes]:
+    return {
+        "jpeg": _saved(photo(), "JPEG"),
+        "jpeg grey": _saved(photo().convert("L"), "JPEG"),
+        "jpeg cmyk": _saved(photo().convert("CMYK"), "JPEG"),
+        "jpeg progressive turned": _saved(photo(), "JPEG", progressive=True, exif=turned(6)),
+        "jpeg 4:4:4 with restarts": _saved(photo(), "JPEG", subsampling=0, restart_marker_rows=1),
+    }
+
+
+def _others() -> dict[str, bytes]:
+    frames = [photo(24, 32).rotate(n * 30) for n in range(3)]
+    rgba = photo().convert("RGBA")
+    rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
+    more = {"save_all": True, "append_images": frames[1:]}
+    return {
+        "webp": _saved(photo(), "WEBP"),
+        "webp lossless": _saved(photo(), "WEBP", lossless=True),
+        "webp alpha": _saved(rgba, "WEBP", exif=turned(8)),
+        "webp animated": _saved(frames[0], "WEBP", **more),
+        "bmp": _saved(photo(), "BMP"),
+        "bmp palette": _saved(photo().convert("P"), "BMP"),
+        "bmp 1 bit": _saved(photo().convert("1"), "BMP"),
+        "gif": _saved(photo().convert("P"), "GIF", transparency=3),
+        "gif animated": _saved(frames[0], "GIF", **more),
+    }
+
+
+def turned(orientation: int) -> bytes:
+    """EXIF that says how the image is to be turned."""
+    return b"Exif\0\0II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
+def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def tensor() -> dict[str, object]:
+    """The input of a V2 request with one image."""
+    return {
+        "name": "image",
+        "datatype": "UINT8",
+        "shape": [1, *SHAPE],
+        "data": random_pixels(*SHAPE).ravel().tolist(),
+    }
+
+
+def v2_json() -> list[bytes]:
+    """Sound V2 requests in JSON alone."""
+    image = b64encode(encode(random_pixels(*SHAPE))).decode()
+    images = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [image, image]}
+    wanted = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": False}}]
+    full = {"id": "a", "inputs": [tensor()], "outputs": wanted, "parameters": {"timeout": 10**7, "priority": 2}}
+    nested = tensor() | {"data": random_pixels(1, 8 * 8).reshape(1, *SHAPE).tolist()}
+    return [json.dumps(request).encode() for request in (full, {"inputs": [images]}, {"inputs": [nested]})]
+
+
+def v2_binary() -> list[tuple[bytes, int]]:
+    """Sound V2 requests with a binary tail, each with the length of its JSON."""
+    pixels = random_pixels(*SHAPE).tobytes()
+    image = encode(random_pixels(*SHAPE))
+    elements = (struct.pack("<I", len(image)) + image) * 2
+    raw = {"name": "image", "datatype": "UINT8", "shape": [1, *SHAPE], "parameters": {"binary_data_size": len(pixels)}}
+    bytes_ = {"name": "image", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(elements)}}
+    heads = [json.dumps({"inputs": [given]}).encode() for given in (raw, bytes_)]
+    return [(heads[0] + pixels, len(heads[0])), (heads[1] + elements, len(heads[1]))]
+
+
+def v1_json() -> list[bytes]:
+    """Sound V1 requests."""
+    image = {"b64": b64encode(encode(random_pixels(*SHAPE))).decode()}
+    pixels = random_pixels(*SHAPE).tolist()
+    requests = ({"instances": [pixels, pixels]}, {"inputs": [image]}, {"instances": [{"image": pixels}]})
+    return [json.dumps(request | {"parameters": {"top_k": 2}}).encode() for request in requests]

@@ -1,0 +1,120 @@
+"""Memory over many requests of mixed batch sizes, as fast as the service answers them."""
+
+import argparse
+import asyncio
+import itertools
+import random
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.settings import Settings
+from tests.bench import convoy_process
+from tests.bench.report import sections
+from tests.reliability import report
+from tests.reliability.http_client import Connection
+from tests.reliability.mixed_traffic import Asked, Offered
+from tests.reliability.process_resources import holdings
+
+WORKERS = 2
+MODEL = "mnist-lenet5"
+SIZES = range(1, 65)
+CONNECTIONS = 32
+QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # so that nothing is refused, however the workers share them
+PARTS = 10
+GROWTH = 0.02  # of what a worker holds, from the middle to the end: more than the allocator's own unrest
+
+
+@dataclass
+class Grown:
+    """Resident bytes of each worker, in the order of their numbers, after so many requests."""
+
+    resident_bytes: list[tuple[int, list[int]]] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+
+    def growth(self) -> list[float]:
+        """Of each worker, from the middle of the requests to their end, as a part of what it held."""
+        middle, end = self.resident_bytes[len(self.resident_bytes) // 2][1], self.resident_bytes[-1][1]
+        return [last / first - 1 for first, last in zip(middle, end, strict=True)]
+
+    def problems(self) -> list[str]:
+        """Every promise that was not kept, as a sentence."""
+        found = [f"{len(self.wrong)} answers were wrong, as {problem}." for problem in self.wrong[:1]]
+        found += [f"A worker grew by {part:.1%} in the second half." for part in self.growth() if part > GROWTH]
+        return found
+
+
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("memory", help="requests of mixed batch sizes; does memory grow?")
+    command.set_defaults(run=run)
+    command.add_argument("--requests", type=int, default=200_000, help="default: %(default)s")
+    report.add_report(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    found = measure(args.requests)
+    report.write(args.report, "memory", section(found))
+    return int(bool(found.problems()))
+
+
+def measure(requests: int) -> Grown:
+    """Raises CannotMeasure."""
+    with tempfile.TemporaryDirectory(prefix="convoy-memory-") as name:
+        models = Path(name, "models")
+        shutil.copytree(Path(Settings.model_fields["models"].default, MODEL), models / MODEL)
+        bodies = Offered(models, MODEL).binary(list(SIZES))
+        found = Grown()
+        settings = {"CONVOY_WORKERS": str(WORKERS), "CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
+        with convoy_process.convoy(models, Path(name, "log"), settings) as service:
+            began_s = time.monotonic()
+            for part in range(PARTS + 1):
+                found.resident_bytes.append((part * requests // PARTS, _resident(service.pid)))
+                if part < PARTS:
+                    asyncio.run(_send(service.url, bodies, requests // PARTS, part, found))
+            found.seconds = time.monotonic() - began_s
+    return found
+
+
+def _resident(pid: int) -> list[int]:
+    return [held.resident_bytes for _, held in sorted(holdings(pid).items())]
+
+
+async def _send(url: str, bodies: list[Asked], requests: int, seed: int, found: Grown) -> None:
+    chosen = random.Random(seed)
+    tickets = itertools.islice(itertools.count(), requests)
+
+    async def client() -> None:
+        connection = await Connection.open(url)
+        for _ in tickets:
+            asked = chosen.choice(bodies)
+            if problem := asked.problem_with(await connection.ask(asked.raw)):
+                found.wrong.append(problem)
+            found.images += len(asked.classes)
+        connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(CONNECTIONS):
+            tasks.create_task(client())
+
+
+def section(found: Grown) -> str:
+    """The figures as Markdown."""
+    rows = [
+        [f"{requests:,}", *(f"{resident / 1e6:.1f}" for resident in workers)]
+        for requests, workers in found.resident_bytes
+    ]
+    requests, growth = found.resident_bytes[-1][0], ", ".join(f"{part:+.2%}" for part in found.growth())
+    verdict = " ".join(found.problems()) or "Memory is flat."
+    head = ["requests answered", *(f"worker {number}, MB" for number in range(WORKERS))]
+    return "\n\n".join(
+        [
+            f"**{verdict}** {requests:,} requests (V2 binary) with {found.images:,} images, batches of {SIZES[0]} to "
+            f"{SIZES[-1]} mixed, {CONNECTIONS} connections, {found.seconds:.0f} s, {len(found.wrong)} wrong. From the "
+            f"middle to the end the workers grew by {growth}.",
+            sections.table(head, rows),
+        ]
+    )

@@ -1,0 +1,127 @@
+"""Mixed traffic with answers known beforehand: images, forms, tensors of any batch size, mistakes, and questions."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench.local_model import LocalModel
+from tests.bench.request_bodies import JSON, JSON_LENGTH, best_classes, binary_head, tensor_binary, tensor_json
+from tests.load import digit_images, payloads, traffic
+from tests.reliability.http_client import Reply, request
+from tests.support.images import encode
+
+DIGITS = 400
+BODIES = 40  # of each kind
+FORM_SIZES = (1, 2, 4, 8)
+JSON_SIZES = (1, 2, 4)
+BINARY_SIZES = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64)
+
+SHARES = {"image": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, "bad": 10, "question": 5}
+"""Of a hundred requests."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as bytes, and what its answer must be: a status, and outcomes or classes where there are any."""
+
+    kind: str
+    raw: bytes
+    status: int = 200
+    outcomes: tuple[str, ...] = ()
+    classes: tuple[int, ...] = ()
+
+    def problem_with(self, reply: Reply) -> str | None:
+        """What is wrong with this answer; None when nothing is."""
+        if reply.status != self.status:
+            return f"{self.kind}: status {reply.status} instead of {self.status}: {reply.body[:200]!r}"
+        try:
+            return self._difference(reply)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return f"{self.kind}: an answer that cannot be read: {reply.body[:200]!r}"
+
+    def _difference(self, reply: Reply) -> str | None:
+        if self.outcomes:
+            got: tuple[Any, ...] = tuple(traffic.outcomes(json.loads(reply.body)))
+            return None if got == self.outcomes else f"{self.kind}: {got} instead of {self.outcomes}"
+        if self.classes:
+            length = reply.headers.get(JSON_LENGTH.lower().encode())
+            got = best_classes(reply.body, length and length.decode())
+            return None if got == self.classes else f"{self.kind}: {got} instead of {self.classes}"
+        return None
+
+
+class Offered:
+    """All requests that the load draws from, encoded once."""
+
+    def __init__(self, models: Path, model: str) -> None:
+        """Raises CannotMeasure where the model does not know digits."""
+        self._model = model
+        self._local = LocalModel(models, model, threads=1)
+        self._digits = digit_images.known_digits(DIGITS, models, model)
+        self._tensors = np.stack([self._local.tensor(digit.png) for digit in self._digits])
+        self._best = tuple(self._local.best(self._tensors))
+        self._random = random.Random(17)
+        self._by_kind = {
+            "image": list(self._images()),
+            "form of JPEG": list(self._forms()),
+            "v2 json": [self._tensor("v2 json", size) for size in JSON_SIZES for _ in range(BODIES)],
+            "v2 binary": self.binary(BINARY_SIZES),
+            "bad": list(self._bad()),
+            "question": [Asked("question", request("GET", path)) for path in self._questions()],
+        }
+
+    def draw(self) -> Asked:
+        """The next request, as likely as its share; the same ones in every run."""
+        (kind,) = self._random.choices(list(SHARES), list(SHARES.values()))
+        return self._random.choice(self._by_kind[kind])
+
+    def binary(self, sizes: Sequence[int]) -> list[Asked]:
+        """V2 binary requests of these batch sizes, BODIES of each."""
+        return [self._tensor("v2 binary", size) for size in sizes for _ in range(BODIES)]
+
+    def _images(self) -> Iterator[Asked]:
+        path = f"/api/v1/models/{self._model}/classify"
+        for digit in self._digits:
+            yield Asked("image", request("POST", path, digit.png, traffic.PNG), outcomes=(digit.label,))
+
+    def _forms(self) -> Iterator[Asked]:
+        path = f"/api/v1/models/{self._model}/classify/batch"
+        jpegs = [encode(tensor, "JPEG", quality=95) for tensor in self._tensors]
+        labels = self._local.best_labels(jpegs)
+        for size in FORM_SIZES:
+            for _ in range(BODIES):
+                chosen = self._random.choices(range(len(jpegs)), k=size)
+                body = payloads.form("files", [jpegs[i] for i in chosen])
+                yield Asked("form of JPEG", request("POST", path, body, payloads.FORM), outcomes=_at(labels, chosen))
+
+    def _tensor(self, kind: str, size: int) -> Asked:
+        path = f"/v2/models/{self._model}/infer"
+        chosen = self._random.choices(range(len(self._tensors)), k=size)
+        batch, classes = self._tensors[chosen], _at(self._best, chosen)
+        if kind == "v2 json":
+            return Asked(kind, request("POST", path, tensor_json(batch), JSON), classes=classes)
+        head = {JSON_LENGTH: str(len(binary_head(batch.shape)))}
+        raw = request("POST", path, tensor_binary(batch), "application/octet-stream", head)
+        return Asked(kind, raw, classes=classes)
+
+    def _bad(self) -> Iterator[Asked]:
+        for ask in traffic.Traffic(self._model, self._digits[:1]).bad:
+            yield Asked(ask.name, request("POST", ask.path, ask.body, ask.content_type), ask.status, ask.expected)
+
+    def _questions(self) -> list[str]:
+        return [
+            "/api/v1/models",
+            f"/api/v1/models/{self._model}",
+            f"/v2/models/{self._model}",
+            "/health/ready",
+            "/metrics",
+        ]
+
+
+def _at(values: Sequence[Any], chosen: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(values[i] for i in chosen)

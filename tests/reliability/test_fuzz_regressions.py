@@ -1,0 +1,15 @@
+"""What fuzzing starts from, and what it once found, ends in a sound answer or one of our own errors."""
+
+import pytest
+
+from tests.reliability.fuzz.run_fuzzer import regressions
+from tests.reliability.fuzz.targets import TARGETS, corpus
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sound_inputs_and_old_findings(target: str) -> None:
+    inputs = [*corpus(target), *(file.read_bytes() for file in regressions(target))]
+    for data in inputs:
+        TARGETS[target](data)
+        TARGETS[target](data[: len(data) // 2])
+    assert len(inputs) >= 3

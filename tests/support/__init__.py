@@ -1,0 +1,2 @@
+"""Helpers that tests of several packages share: services in their own process, model versions, ONNX graphs, images.
+Tests, and helpers of one test folder, do not belong here."""

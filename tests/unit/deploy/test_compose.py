@@ -1,0 +1,107 @@
+"""What `docker compose up` starts: every version pinned, every file there, and time enough for a service to stop."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+COMPOSE = ROOT / "docker-compose.yml"
+DOCKERFILES = (ROOT / "service/Dockerfile", ROOT / "training/Dockerfile")
+PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*")
+PROFILES = {"gpu": {"convoy-gpu"}, "load": {"load"}, "train": {"train", "tensorboard"}}
+
+Service = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Service]:
+    found: dict[str, Service] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return found
+
+
+def test_every_image_is_pinned_by_a_full_version(services: dict[str, Service]) -> None:
+    assert not [service["image"] for service in services.values() if not PINNED.fullmatch(service["image"])]
+
+
+def test_our_own_images_carry_the_project_s_version(services: dict[str, Service]) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    tags = {service["image"].partition(":")[2] for service in services.values() if "build" in service}
+    assert {tag.removesuffix("-gpu") for tag in tags} == {version}
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_every_stage_starts_from_the_pinned_base_or_another_stage(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
+    assert PINNED.fullmatch(base)
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.MULTILINE)
+    assert {origin for origin, _ in stages} <= {"${BASE}"} | {name for _, name in stages}
+
+
+def test_what_is_built_is_there(services: dict[str, Service]) -> None:
+    for build in (service["build"] for service in services.values() if "build" in service):
+        stages = re.findall(r" AS (\S+)$", (ROOT / build["dockerfile"]).read_text(), re.MULTILINE)
+        assert build["target"] in stages
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_what_is_copied_is_there_and_sent_to_the_builder(dockerfile: Path) -> None:
+    allowed = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text(), re.MULTILINE):
+        for name in line.replace("${LIBRARIES}", "serve").split():
+            assert (ROOT / name).exists(), name
+            assert any(Path(name).match(pattern) or pattern.startswith(f"{name}/") for pattern in allowed), name
+
+
+def test_every_mounted_file_is_there(services: dict[str, Service]) -> None:
+    mounts = [mount.partition(":")[0] for service in services.values() for mount in service.get("volumes", [])]
+    assert [mount for mount in mounts if mount.startswith("./") and not (ROOT / mount).exists()] == []
+    volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
+    assert {mount for mount in mounts if not mount.startswith("./")} == set(volumes)
+
+
+def test_only_the_profiles_start_more_than_the_service_and_its_monitoring(services: dict[str, Service]) -> None:
+    of_profile = {
+        name: {s for s, service in services.items() if name in service.get("profiles", [])} for name in PROFILES
+    }
+    assert of_profile == PROFILES
+    assert {s for s, service in services.items() if "profiles" not in service} == {"convoy", "prometheus", "grafana"}
+
+
+def test_nothing_is_offered_beyond_this_machine(services: dict[str, Service]) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+@pytest.mark.parametrize("name", ["convoy", "convoy-gpu"])
+def test_a_service_is_confined_and_may_drain(services: dict[str, Service], name: str) -> None:
+    service = services[name]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    grace_s = int(service["stop_grace_period"].removesuffix("s"))
+    assert grace_s > Settings.model_fields["drain_timeout_s"].default + 5
+
+
+@pytest.mark.parametrize("name", ["convoy", "convoy-gpu"])
+def test_prometheus_looks_for_every_service(name: str) -> None:
+    (job,) = yaml.safe_load((ROOT / "k8s/monitoring/prometheus.yml").read_text())["scrape_configs"]
+    (lookup,) = job["dns_sd_configs"]
+    assert name in lookup["names"]
+    assert lookup["port"] == Settings.model_fields["port"].default
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="there is no docker-compose to ask")
+def test_it_is_compose_as_specified() -> None:
+    profiles = [option for name in PROFILES for option in ("--profile", name)]
+    asked = subprocess.run(
+        ["docker-compose", "--file", COMPOSE, *profiles, "config", "--quiet"], capture_output=True, text=True
+    )
+    assert asked.returncode == 0, asked.stderr

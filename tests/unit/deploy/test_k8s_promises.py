@@ -1,0 +1,322 @@
+"""What files of k8s/ rely on in each other and in the code: ports, paths, settings, times, cores, metrics, commands."""
+
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from service.app import create_app
+from service.cli import cli as convoy
+from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
+from service.hardware import usable_cores
+from service.model_store.desired_state import StateFile
+from service.observability.metrics import Metrics, version_metrics
+from service.settings import PREFIX, Settings
+from service.workers.supervisor import LAST_WORDS_S
+from service.workers.worker_status import WorkerStatusStore
+from tests.support.kubernetes_manifests import (
+    COMBINATIONS,
+    JOBS,
+    K8S,
+    OVERLAYS,
+    ROOT,
+    TOGETHER,
+    Manifest,
+    container_of,
+    environment,
+    of_kind,
+    pod_of,
+    render,
+)
+from tests.support.kubernetes_manifests import everything as all_rendered
+from training.cli import main as convoy_train
+from training.cli.retrain import WORSE
+from training.errors import TrainingError
+from training.fit.distributed.rendezvous import PeerLost
+
+USER = 10001
+# What training reads from its environment.
+OF_TRAINING = {"CONVOY_DATA", "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES"}
+METRIC = re.compile(r"\bconvoy_[a-z_]+\b")
+QUERIES = re.compile(r'"(?:expr|query)": "((?:[^"\\]|\\.)*)"')
+MIB = 2**20
+
+
+def services() -> list[tuple[Manifest, ...]]:
+    """All that run the service."""
+    return [
+        *(render(K8S / "overlays" / overlay) for overlay in OVERLAYS),
+        *(render(K8S / "overlays/cpu", *components) for components in COMBINATIONS),
+    ]
+
+
+def policies(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
+    """What each NetworkPolicy says, by its name."""
+    return {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"}
+
+
+def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings that the service would have."""
+    for name, value in environment(manifests).items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> set[str]:
+    """Where the service answers."""
+    app = create_app(Settings(), WorkerStatusStore(tmp_path), StateFile(tmp_path / "state.json"))
+    return {*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/playground/{name}"}
+
+
+@pytest.fixture
+def metrics() -> set[str]:
+    """The names of all samples that the service can give."""
+    families = [*Metrics().registry.collect(), *version_metrics({})]
+    suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
+    return {f.name + suffix for f in families for suffix in suffixes[f.type]}
+
+
+def test_ports_and_probes_are_the_services(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
+    for manifests in services():
+        container, settings = container_of(manifests), settings_of(manifests, monkeypatch)
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        assert ports == {"http": settings.port}
+        assert settings.host == "0.0.0.0"
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert container[probe]["httpGet"]["port"] == "http"
+            assert container[probe]["httpGet"]["path"] in paths
+        assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+        assert container["livenessProbe"]["httpGet"]["path"] == "/health/live", "not being ready is no reason to die"
+
+
+def test_every_object_that_names_a_port_names_the_containers() -> None:
+    manifests = render(K8S / "overlays/cpu", *TOGETHER)
+    assert [port["targetPort"] for port in of_kind(manifests, "Service")["spec"]["ports"]] == ["http"]
+    monitor, ingress = of_kind(manifests, "ServiceMonitor"), of_kind(manifests, "Ingress")
+    assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
+    backends = [path["backend"]["service"] for path in ingress["spec"]["rules"][0]["http"]["paths"]]
+    assert backends == [{"name": "convoy", "port": {"name": "http"}}] * len(backends)
+
+
+def test_the_pods_are_asked_by_their_neighbours_alone_and_ask_nobody() -> None:
+    (spec,) = policies(render(K8S / "overlays/cpu")).values()
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert [rule["from"] for rule in spec["ingress"]] == [[{"podSelector": {}}]], "the pods of this namespace"
+    assert not spec.get("egress"), "nothing is opened"
+
+
+def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> None:
+    found = policies(render(K8S / "overlays/cpu", *TOGETHER))
+    assert found.keys() == {"convoy", "convoy-ingress", "convoy-metrics", "convoy-bucket"}
+    for name, spec in found.items():
+        assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "convoy"}}, "and no other pod"
+        for rule in spec.get("ingress", []):
+            assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
+            assert rule["from"], f"{name} lets in everybody"
+            assert all(one.keys() & {"podSelector", "namespaceSelector"} for one in rule["from"])
+    namespaces = {name: found[name]["ingress"][0]["from"] for name in ("convoy-ingress", "convoy-metrics")}
+    assert namespaces == {
+        "convoy-ingress": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}],
+        "convoy-metrics": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    }
+    assert [name for name, spec in found.items() if "egress" in spec] == ["convoy-bucket"]
+    ports = {(port["port"], port["protocol"]) for rule in found["convoy-bucket"]["egress"] for port in rule["ports"]}
+    assert ports == {(53, "UDP"), (53, "TCP"), (443, "TCP")}
+
+
+def test_selectors_find_the_pods() -> None:
+    manifests = render(K8S / "overlays/cpu", *TOGETHER)
+    labels = of_kind(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert of_kind(manifests, "Service")["spec"]["selector"].items() <= labels.items()
+    assert of_kind(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    monitored = of_kind(manifests, "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert monitored.items() <= of_kind(manifests, "Service")["metadata"]["labels"].items()
+
+
+def test_the_environment_is_settings_that_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OF_TRAINING
+    for name, manifests in all_rendered():
+        if any(pod_of(manifest) for manifest in manifests):
+            given = {key for key in environment(manifests) if key.startswith(PREFIX)}
+            assert given <= known, name
+    for manifests in services():
+        settings_of(manifests, monkeypatch)
+
+
+def test_the_grace_period_covers_waiting_draining_and_the_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for manifests in services():
+        pod = next(pod for manifest in manifests if (pod := pod_of(manifest)))
+        pause_s = container_of(manifests)["lifecycle"]["preStop"]["sleep"]["seconds"]
+        needed_s = pause_s + settings_of(manifests, monkeypatch).drain_timeout_s + LAST_WORDS_S
+        assert needed_s <= pod["terminationGracePeriodSeconds"] < needed_s + 15
+
+
+def test_threads_are_whole_cores_that_nobody_else_was_promised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for manifests in services():
+        resources, settings = container_of(manifests)["resources"], settings_of(manifests, monkeypatch)
+        cores = int(resources["limits"]["cpu"])
+        assert resources["requests"] == {key: resources["limits"][key] for key in ("cpu", "memory")}, "guaranteed"
+        assert settings.threads == 0, "counted from the limit"
+        assert cores % settings.workers == 0
+        (tmp_path / "cpu.max").write_text(f"{cores * 100_000} 100000\n")
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64), raising=False)
+        assert usable_cores(tmp_path) == cores
+
+
+def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
+    manifests = render(K8S / "overlays/cpu", *TOGETHER)
+    ingress, settings = of_kind(manifests, "Ingress"), settings_of(manifests, monkeypatch)
+    rules = [(rule["path"], rule["pathType"]) for rule in ingress["spec"]["rules"][0]["http"]["paths"]]
+    offered = {path for path in paths if any(_lets_in(rule, kind, path) for rule, kind in rules)}
+    kept = {path for path in paths - offered if not path.startswith("/health/")}
+    assert kept == {"/metrics", *(path for path in paths if path.startswith("/v2/repository/"))}
+    for rule, kind in rules:
+        assert any(_lets_in(rule, kind, path) for path in paths), f"nothing is at {rule}"
+    annotations = {key.partition("/")[2]: value for key, value in ingress["metadata"]["annotations"].items()}
+    assert annotations["proxy-body-size"] == f"{settings.max_body_bytes // MIB}m"
+    assert int(annotations["proxy-read-timeout"]) > settings.request_timeout_ms / 1000
+
+
+def _lets_in(rule: str, kind: str, path: str) -> bool:
+    """As the Ingress's definition has it: a prefix is of whole parts of the path."""
+    return path == rule or (kind == "Prefix" and path.startswith(rule.rstrip("/") + "/"))
+
+
+def test_the_autoscalers_agree_and_their_metrics_exist(metrics: set[str]) -> None:
+    with_keda = render(K8S / "overlays/cpu", *TOGETHER)
+    assert not [one for one in with_keda if one["kind"] == "HorizontalPodAutoscaler"], "two would fight"
+    scaled = of_kind(with_keda, "ScaledObject")["spec"]
+    own = of_kind(render(K8S / "overlays/cpu"), "HorizontalPodAutoscaler")["spec"]
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (own["minReplicas"], own["maxReplicas"])
+    queries = [trigger["metadata"]["query"] for trigger in scaled["triggers"] if trigger["type"] == "prometheus"]
+    names = {name for query in queries for name in METRIC.findall(query)}
+    assert names
+    assert names <= metrics
+    job = of_kind(with_keda, "Service")["metadata"]["name"]  # what the operator makes of a ServiceMonitor
+    assert all(f'job="{job}"' in query for query in queries)
+
+
+@pytest.mark.parametrize("file", ["rules.yml", "dashboard.json"])
+def test_alerts_and_the_dashboard_ask_for_metrics_that_exist(file: str, metrics: set[str]) -> None:
+    path = K8S / "monitoring" / file
+    names = {name for query in _queries(path) for name in METRIC.findall(query)}
+    assert names
+    assert names <= metrics
+
+
+def test_the_operator_and_grafana_are_given_the_alerts_and_the_dashboard() -> None:
+    manifests = render(K8S / "overlays/cpu", "monitoring")
+    rules = yaml.safe_load((K8S / "monitoring/rules.yml").read_text())
+    assert of_kind(manifests, "PrometheusRule")["spec"] == rules
+    job = of_kind(manifests, "Service")["metadata"]["name"]
+    assert all(f'job="{job}"' in rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    (shown,) = [one for one in manifests if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+    assert shown["data"] == {"convoy.json": (K8S / "monitoring/dashboard.json").read_text()}
+
+
+def _queries(path: Path) -> list[str]:
+    if path.suffix == ".json":
+        return QUERIES.findall(json.dumps(json.loads(path.read_text())))
+    groups = yaml.safe_load(path.read_text())["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def test_every_pod_keeps_to_the_restricted_standard() -> None:
+    for name, manifests in all_rendered():
+        for pod in (pod for manifest in manifests if (pod := pod_of(manifest))):
+            assert pod["securityContext"]["runAsNonRoot"], name
+            assert pod["securityContext"]["runAsUser"] == USER
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert pod["automountServiceAccountToken"] is False
+            assert pod["enableServiceLinks"] is False, "CONVOY_PORT=tcp://... would end the service"
+            (container,) = pod["containers"]
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "large uploads wait there"
+            assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+
+
+def test_the_images_are_those_that_the_dockerfiles_make() -> None:
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    dockerfiles = {"convoy": ROOT / "service/Dockerfile", "convoy-train": ROOT / "training/Dockerfile"}
+    for _, manifests in all_rendered():
+        for pod in (pod for manifest in manifests if (pod := pod_of(manifest))):
+            name, _, tag = pod["containers"][0]["image"].partition(":")
+            assert tag in {version[1], f"{version[1]}-gpu"}
+            assert f"USER {USER}:{USER}" in dockerfiles[name].read_text()
+
+
+def test_the_training_image_has_every_backend_that_a_job_names() -> None:
+    listed = (ROOT / "requirements/train.txt").read_text()
+    backends = {environment(render(K8S / "jobs" / job)).get("KERAS_BACKEND", "tensorflow") for job in JOBS[1:]}
+    assert backends == {"tensorflow", "jax"}
+    assert [name for name in backends if not re.search(rf"^{name}==", listed, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("job", [job for job in JOBS if job not in {"storage", "shell"}])
+def test_the_commands_of_jobs_are_commands(job: str) -> None:
+    manifests = render(K8S / "jobs" / job)
+    container = container_of(manifests)
+    program, name, *words = container["command"]
+    group = {"convoy": convoy, "convoy-train": convoy_train}[program]
+    command = group.commands[name]
+    parsed = command.make_context(name, words)
+    assert parsed.params
+    with pytest.raises(click.UsageError):
+        command.make_context(name, [*words, "--no-such-option"])
+
+
+def test_jobs_give_every_pod_its_part() -> None:
+    batch, together = render(K8S / "jobs/batch"), render(K8S / "jobs/distributed")
+    spec = of_kind(batch, "Job")["spec"]
+    assert environment(batch)["JOB_COMPLETIONS"] == str(spec["completions"])
+    given, spec = environment(together), of_kind(together, "Job")["spec"]
+    assert given["CONVOY_NUM_PROCESSES"] == str(spec["completions"]) == str(spec["parallelism"])
+    service, pod = of_kind(together, "Service"), spec["template"]["spec"]
+    name = of_kind(together, "Job")["metadata"]["name"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    host, _, port = given["CONVOY_COORDINATOR"].partition(":")
+    assert host == f"{name}-0.{pod['subdomain']}"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert int(port) == service["spec"]["ports"][0]["port"] == container_of(together)["ports"][0]["containerPort"]
+
+
+def test_the_sweep_has_a_pod_for_each_combination() -> None:
+    sweep = render(K8S / "jobs/sweep")
+    listed = CliRunner().invoke(convoy_train, [*container_of(sweep)["command"][1:], "--list"])
+    assert listed.exit_code == 0, listed.output
+    assert of_kind(sweep, "Job")["spec"]["completions"] == len(listed.output.splitlines())
+
+
+def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
+    for name in JOBS[1:]:
+        (manifest,) = [one for one in render(K8S / "jobs" / name) if one["kind"] in {"Job", "CronJob"}]
+        spec = manifest["spec"]["jobTemplate"]["spec"] if manifest["kind"] == "CronJob" else manifest["spec"]
+        ignored, mistakes, *more = spec["podFailurePolicy"]["rules"]
+        assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        assert mistakes["action"] == "FailJob"
+        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
+        gone = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
+        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [BROKEN_IMAGES]}}}
+        assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:
+    """It goes on where it stopped, as long as no rule of the Job ends it for good."""
+    spec = of_kind(render(K8S / "jobs/batch"), "Job")["spec"]
+    final = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert final, "some exit codes end a part for good"
+    assert INTERRUPTED not in [value for values in final for value in values]
+    assert spec["backoffLimitPerIndex"] >= 1

@@ -1,0 +1,84 @@
+"""k8s/README.md read by a stranger: its overlays render, and its commands name what is there."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import click
+import yaml
+
+from service.cli import cli as convoy
+from tests.support.kubernetes_manifests import K8S, ROOT, container_of, environment, everything, pod_of, render
+
+README = (K8S / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_its_overlays_render(tmp_path: Path) -> None:
+    """The installation of one's own with what the canary adds to it, in a folder beside Convoy's."""
+    shown = [yaml.safe_load(block) for block in blocks("yaml")]
+    own, canary = (next(block for block in shown if key in block) for key in ("namespace", "patches"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "convoy").symlink_to(ROOT)
+    together = own | canary | {"configMapGenerator": own["configMapGenerator"] + canary["configMapGenerator"]}
+    (tmp_path / "mine/kustomization.yaml").write_text(yaml.safe_dump(together))
+    (tmp_path / "mine/state.json").write_text(blocks("json")[0])
+    manifests = render((tmp_path / "mine").resolve())
+    container = container_of(manifests)
+    assert {one["metadata"]["namespace"] for one in manifests} == {"images"}
+    assert container["image"] == "registry.example.com/convoy:0.1.0"
+    given = environment(manifests)
+    assert given["CONVOY_MAX_DELAY_MS"] == "2"
+    (file,) = [one for one in manifests if one["metadata"]["name"] == "convoy-versions"]
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "versions"]
+    assert given["CONVOY_STATE"] == f"{mount['mountPath']}/{next(iter(file['data']))}"
+
+
+def commands() -> list[list[str]]:
+    """Of all console blocks, and those of kubectl in the text, each as its words."""
+    lines = [line[2:] for block in blocks("console") for line in block.splitlines()]
+    found = []
+    for line in [*lines, *re.findall(r"`(kubectl .+?)`", README)]:
+        words = shlex.split(line, comments=True)
+        found += [list(part) for is_and, part in itertools.groupby(words, "&&".__eq__) if not is_and]
+    return found
+
+
+def test_the_commands_name_files_objects_and_images_that_are_there() -> None:
+    rendered = [one for _, manifests in everything() for one in manifests]
+    objects = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in rendered}
+    images = {pod["containers"][0]["image"] for one in rendered if (pod := pod_of(one))}
+    seen = set()
+    for program, *words in commands():
+        seen.add(" ".join([program, *words[:1]]))
+        options = dict(itertools.pairwise(words))
+        if program == "docker":
+            assert f" AS {options['--target']}\n" in (ROOT / options["-f"]).read_text()
+            assert options["-t"] in images
+        elif program == "kind" and words[0] == "load":
+            assert words[-1] in images
+        elif program == "kubectl" and "-k" in options:
+            assert (ROOT / options["-k"] / "kustomization.yaml").is_file()
+        elif program == "kubectl" and words[0] != "wait":
+            assert objects & set(words), words
+    assert seen >= {"docker build", "kind load", "kubectl apply", "kubectl exec", "kubectl rollout", "kubectl logs"}
+
+
+def test_what_is_run_in_pods_are_commands_of_ours() -> None:
+    inside = [words[words.index("--") + 1 :] for words in commands() if "--" in words]
+    ours = [words[1:] for words in inside if words[0] == "convoy"]
+    assert len(ours) > 1
+    for words in ours:
+        assert parsed(convoy, list(itertools.takewhile("<".__ne__, words)))
+
+
+def parsed(group: click.Group, words: list[str]) -> dict[str, object]:
+    """What click makes of the words of a command of the group, or of a group in it."""
+    command = group.commands[words[0]]
+    if isinstance(command, click.Group):
+        return parsed(command, words[1:])
+    return command.make_context(words[0], words[1:]).params

@@ -1,0 +1,85 @@
+"""Every manifest renders and passes strict schemas: Kubernetes' own, and those of operators where they are at hand."""
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.kubernetes_manifests import (
+    COMBINATIONS,
+    JOBS,
+    K8S,
+    OVERLAYS,
+    ROOT,
+    TOGETHER,
+    Manifest,
+    everything,
+    of_kind,
+    pod_of,
+    render,
+)
+
+# The oldest that knows all that is used (the sleep of preStop), and the newest that is known.
+VERSIONS = ("1.30", "1.37")
+CUSTOM = {"keda.sh", "monitoring.coreos.com", "serving.kserve.io"}
+SCHEMAS = ROOT.parent / "shared/crds"
+
+
+def group(manifest: Manifest) -> str:
+    return manifest["apiVersion"].rpartition("/")[0]
+
+
+def test_every_folder_is_rendered_here() -> None:
+    assert {path.name for path in (K8S / "overlays").iterdir()} == set(OVERLAYS)
+    assert {path.name for path in (K8S / "components").iterdir()} == {name for names in COMBINATIONS for name in names}
+    assert {path.name for path in (K8S / "jobs").iterdir()} == {*JOBS, "common"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_strictly_what_kubernetes_accepts(version: str) -> None:
+    different = {str(manifest): manifest for _, manifests in everything() for manifest in manifests}
+    for manifest in different.values():
+        if group(manifest) not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_schemas_would_notice_a_misspelt_field() -> None:
+    manifest = dict(render(K8S / "overlays/dev")[0], specc={})
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("file", ["keda.sh_scaledobjects.yaml", "monitoring.coreos.com_servicemonitors.yaml"])
+def test_what_operators_accept(file: str) -> None:
+    if not (SCHEMAS / file).is_file():
+        pytest.skip(f"{file} is not at hand")
+    definition = yaml.safe_load((SCHEMAS / file).read_text())
+    kind = definition["spec"]["names"]["kind"]
+    (manifest,) = [one for one in render(K8S / "overlays/cpu", *TOGETHER) if one["kind"] == kind]
+    versions = {version["name"]: version["schema"]["openAPIV3Schema"] for version in definition["spec"]["versions"]}
+    schema = closed(versions[manifest["apiVersion"].rpartition("/")[2]])
+    schema["properties"]["metadata"] = {"type": "object"}
+    jsonschema.validate(manifest, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**manifest, "spec": {**manifest["spec"], "speling": 1}}, schema)
+
+
+def closed(schema: Manifest) -> Manifest:
+    """The schema with unknown fields refused, as the API server drops them."""
+    schema = {key: closed(value) if isinstance(value, dict) else value for key, value in schema.items()}
+    if schema.get("type") == "object" and "properties" in schema:
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+def test_the_kserve_copy_is_the_deployments_pod() -> None:
+    pod = pod_of(of_kind(render(K8S / "overlays/cpu"), "Deployment"))
+    copy = pod_of(of_kind(render(K8S / "overlays/cpu", "kserve"), "InferenceService"))
+    assert pod is not None
+    assert copy is not None
+    own = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"}
+    (container,) = copy["containers"]
+    assert container["name"] == "kserve-container"
+    copied = {key: value for key, value in copy.items() if key not in own}
+    copied["containers"] = [{**container, "name": "convoy"}]
+    assert copied == {key: value for key, value in pod.items() if key != "topologySpreadConstraints"}

@@ -1,0 +1,45 @@
+"""Only digits that the model gets right beforehand are sent; a model that knows too few is told apart from a fault."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.errors import CannotMeasure
+from tests.load import digit_images
+from tests.support.digit_model import write_digit_model
+from tests.support.model_versions import write_version
+
+
+@pytest.fixture(autouse=True)
+def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CONVOY_DATA", raising=False)
+
+
+def test_digits_that_the_model_knows(tmp_path: Path) -> None:
+    write_digit_model(tmp_path)
+    known = digit_images.known_digits(100, tmp_path, "mnist-lenet5")
+    assert len(known) >= 95
+    assert {digit.label for digit in known} == set("0123456789")
+
+
+def test_a_model_that_takes_two_digits_for_each_other_leaves_those_out(tmp_path: Path) -> None:
+    write_digit_model(tmp_path, labels="1023456789")
+    with pytest.raises(CannotMeasure, match=r"knows \d+ of 100 digits drawn in code"):
+        digit_images.known_digits(100, tmp_path, "mnist-lenet5")
+
+
+def test_an_untrained_model_is_refused(tmp_path: Path) -> None:
+    write_version(tmp_path, "mnist-lenet5", 1, (28, 28, 1), 10)
+    with pytest.raises(CannotMeasure, match="--model"):
+        digit_images.known_digits(50, tmp_path, "mnist-lenet5")
+
+
+def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CannotMeasure, match=r"There is no .*mnist-lenet5"):
+        digit_images.known_digits(10, tmp_path, "mnist-lenet5")
+
+
+def test_saved_digits_are_read_back(tmp_path: Path) -> None:
+    digits = [digit_images.Digit(b"\x89PNG\0", "7"), digit_images.Digit(b"", "0")]
+    digit_images.save(digits, tmp_path / "digits.json")
+    assert digit_images.read(tmp_path / "digits.json") == digits

@@ -1,0 +1,2 @@
+"""Tests of the repository as a whole: documents, requirements, import direction, command lines.
+Tests of one module belong in the package that mirrors it."""

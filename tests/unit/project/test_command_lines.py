@@ -1,0 +1,196 @@
+"""Every command of convoy and convoy-train: help with an example, completion, and mistakes told without a traceback."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner, Result
+
+from service.cli import cli as convoy
+from tests.support.images import image_bytes
+from tests.support.model_versions import write_version
+from tests.support.service_process import CONVOY
+from training.cli import main as convoy_train
+
+PROGRAMS = {"convoy": convoy, "convoy-train": convoy_train}
+
+
+def commands_below(group: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            yield from commands_below(command, (*path, name))
+
+
+COMMANDS = [path for name, program in PROGRAMS.items() for path in commands_below(program, (name,))]
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(PROGRAMS[words[0]], words[1:], prog_name=words[0])
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_says_what_the_command_does_and_shows_an_example(path: tuple[str, ...]) -> None:
+    result = invoke(*path, "--help")
+    assert result.exit_code == 0, result.output
+    usage, about = result.output.split("\n\n")[:2]
+    assert usage.startswith(f"Usage: {' '.join(path)}")
+    assert about.strip().endswith((".", ":"))
+    assert "Example" in result.output
+    assert f"{path[0]} " in result.output.partition("Example")[2], "the example is a command line"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
+    result = invoke(*path, "--no-such-option")
+    assert result.exit_code == 2
+    assert "No such option" in result.output
+    assert f"Try '{' '.join(path)} --help' for help." in result.output
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What commands do to the process that they are alone in, other tests would meet."""
+    monkeypatch.setattr("service.observability.logs.set_up", lambda *_, **__: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model, a good and a bad image, an empty folder, and files that are none of what commands expect."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("CONVOY_", "JOB_")):
+            monkeypatch.delenv(name)
+    write_version(tmp_path / "models", "linear", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "good.png").write_bytes(image_bytes())
+    for name in ("bad.png", "text.txt", "broken.onnx", "broken.keras"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+    (tmp_path / "blank.onnx").write_bytes(b"")
+    return tmp_path
+
+
+# Command line, and what its message says beside the mistake: what there is, or what to do.
+MISTAKES = {
+    "convoy sevre": "No such command 'sevre'",
+    "convoy serve more": "unexpected extra argument (more)",
+    "convoy serve --port 99999": "--port or CONVOY_PORT is '99999'",
+    "convoy serve --device tpu": "should be 'auto', 'cpu' or 'cuda'",
+    "convoy serve --keys-file none": "none cannot be read",
+    "convoy classify": "Missing argument 'MODEL'",
+    "convoy classify linear": "Missing argument 'FILES...'",
+    "convoy classify linear none.png": "'none.png' does not exist",
+    "convoy classify linear empty": "is a directory",
+    "convoy classify linear good.png --top-k 0": "not in the range",
+    "convoy classify linear good.png --version 9": "has no version '9'",
+    "convoy classify nope good.png": "`convoy models`, lists the models",
+    "convoy classify ../linear good.png": "`convoy models`, lists the models",
+    "convoy classify linear good.png --models s3://": "Use s3://bucket/folder",
+    "convoy batch": "Missing argument 'INPUT...'",
+    "convoy batch good.png -m linear": "Missing option '--output'",
+    "convoy batch good.png -m nope -o r.csv": "`convoy models`, lists the models",
+    "convoy batch good.png -m linear -o r.xlsx": "must end in .jsonl, .csv, .parquet",
+    "convoy batch good.png -m linear -o empty": "is a directory",
+    "convoy batch good.png -m linear -o text.txt/r.csv": "cannot be written",
+    "convoy batch none -m linear -o r.csv": "Check the path, or the pattern",
+    "convoy batch empty -m linear -o r.csv": "Name a folder, a glob, a .tar",
+    "convoy batch text.txt::x -m linear -o r.csv": "does not exist",
+    "convoy batch http://x/y -m linear -o r.csv": "Use s3://bucket/folder",
+    "convoy batch good.png -m linear -o r.csv --shard 9/8": "Use --shard 1/8 to --shard 8/8",
+    "convoy models nope": "No such command 'nope'",
+    "convoy models show nope": "`convoy models`, lists the models",
+    "convoy models show linear --version 9": "9",
+    "convoy models rollback linear": "Export one, or name one with --to",
+    "convoy models prune linear": "Missing option '--keep'",
+    "convoy models prune linear --keep 0": "not in the range",
+    "convoy key": "Missing argument 'NAME'",
+    "convoy key shop --scopes everything": "there are inference, repository, metrics",
+    "convoy-train rnu": "No such command 'rnu'",
+    "convoy-train run nope": "there are",
+    "convoy-train run mnist-lenet5 --epochs many": "is not a valid integer",
+    "convoy-train run mnist-lenet5 --set epochs": "write --set epochs=VALUE",
+    "convoy-train run mnist-lenet5 --data-dir empty": "put the official files there",
+    "convoy-train run mnist-lenet5 --resume empty": "is not the folder of a run",
+    "convoy-train sweep xo": "Missing option '--grid'",
+    "convoy-train sweep xo --grid lr": "write --grid KEY=VALUE,VALUE",
+    "convoy-train describe nope": "there are",
+    "convoy-train describe broken.onnx": "broken.onnx",
+    "convoy-train describe blank.onnx": "blank.onnx",
+    "convoy-train describe alexnet --input 1x2": "write HEIGHTxWIDTHxCHANNELS",
+    "convoy-train describe xo --maps none/here.png": "could not be written",
+    "convoy-train evaluate none": "is not the folder of a run",
+    "convoy-train evaluate models/linear/1": "give --dataset",
+    "convoy-train compare empty": "is not the folder of a run",
+    "convoy-train report empty": "is not the folder of a run",
+    "convoy-train export none --name x": "give the folder of a run, or a .keras file",
+    "convoy-train export broken.keras --name x": "cannot be loaded as a Keras model",
+    "convoy-train export broken.keras --name x --scale a": "is not a number",
+    "convoy-train import broken.onnx --name x --labels text.txt": "is no ONNX file",
+    "convoy-train quantize empty": "such as models/mnist-lenet5/1",
+    "convoy-train ensemble models/linear/1 --name x": "two members or more",
+}
+
+
+@pytest.mark.parametrize(("line", "says"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_is_told_in_a_sentence_with_exit_code_2(here: Path, line: str, says: str) -> None:
+    result = invoke(*line.split())
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2
+    last = result.output.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert says in last
+    assert "Traceback" not in result.output
+
+
+def test_a_disk_that_refuses_is_told_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "models/linear")
+
+    monkeypatch.setattr("service.model_store.repository.Repository.models", refuse)
+    result = invoke("convoy", "models", "list")
+    assert (result.exit_code, result.output) == (2, "Error: models/linear: Permission denied.\n")
+
+
+def completed(line: str) -> list[str]:
+    """What the shell offers for the last word of a line."""
+    program, *words = line.split(" ")
+    shell = ShellComplete(PROGRAMS[program], {}, program, "_COMPLETE")
+    return [item.value for item in shell.get_completions(words[:-1], words[-1])]
+
+
+def test_commands_options_and_names_are_completed(here: Path) -> None:
+    assert completed("convoy ba") == ["batch"]
+    assert completed("convoy models ver") == ["verify"]
+    assert "--output" in completed("convoy batch --o")
+    assert completed("convoy classify li") == ["linear"]
+    assert completed("convoy classify x") == []
+    assert completed("convoy classify --models models ") == ["linear"]
+    assert completed("convoy classify --models none ") == []
+    assert completed("convoy batch --model li") == ["linear"]
+    assert completed("convoy models show ") == ["linear"]
+    assert completed("convoy-train ru") == ["run"]
+    assert completed("convoy-train run mnist-l") == ["mnist-lenet5"]
+
+
+def test_completion_survives_a_wrong_variable(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_PORT", "many")
+    assert completed("convoy classify li") == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_shells_script_is_there(program: str) -> None:
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    command = CONVOY.with_name(program)
+    for shell in ("zsh", "fish"):
+        env = {**os.environ, variable: f"{shell}_source"}
+        done = subprocess.run([command], env=env, capture_output=True, text=True, check=True, timeout=30)
+        assert f"{variable}={shell}_complete" in done.stdout

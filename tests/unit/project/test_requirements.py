@@ -1,0 +1,56 @@
+"""Every list of requirements is pinned and hashed, names no index, and no two of them want different versions."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+LISTS = sorted((ROOT / "requirements").glob("*.txt"))
+PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[a-z0-9,-]+\])?==(?P<version>[^\s;]+)( ; (?P<where>.+))?")
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def requirements(file: Path) -> list[list[str]]:
+    """Each requirement with the options that follow it, comments left out."""
+    text = file.read_text().replace(" \\\n", "\n")
+    found: list[list[str]] = []
+    for line in text.splitlines():
+        stripped = line.partition("#")[0].strip()
+        if line.startswith((" ", "\t")) and stripped:
+            found[-1].append(stripped)
+        elif stripped:
+            found.append([stripped])
+    return found
+
+
+@pytest.mark.parametrize("file", LISTS, ids=lambda file: file.name)
+def test_every_requirement_is_pinned_and_hashed(file: Path) -> None:
+    found = requirements(file)
+    assert found
+    for requirement, *options in found:
+        assert PINNED.fullmatch(requirement), f"{requirement} is no pinned requirement (an index, a URL, a range?)"
+        assert options, f"{requirement} has no hash"
+        assert all(HASH.fullmatch(option) for option in options), f"{requirement} has other options: {options}"
+
+
+def test_what_is_tested_is_what_is_served() -> None:
+    versions: dict[tuple[str, str], dict[str, str]] = {}
+    for file in LISTS:
+        for requirement, *_ in requirements(file):
+            match = PINNED.fullmatch(requirement)
+            if match is not None:
+                versions.setdefault((match["name"], match["where"] or ""), {})[file.name] = match["version"]
+    differing = {name: wanted for (name, _), wanted in versions.items() if len(set(wanted.values())) > 1}
+    assert differing == {}
+
+
+@pytest.mark.parametrize(("environment", "listed"), [(".venv", "serve"), (".venv-dev", "dev")])
+def test_make_installs_from_hashed_lists_alone_what_builds_convoy_too(environment: str, listed: str) -> None:
+    """Without --no-build-isolation pip would fetch the newest build backend, whatever it is, and run it."""
+    asked = f"\t{environment}/bin/python $(PIP_INSTALL) "
+    installs = [line.removeprefix(asked) for line in (ROOT / "Makefile").read_text().splitlines() if asked in line]
+    assert installs == [
+        f"--require-hashes -r requirements/{listed}.txt -r requirements/build.txt",
+        "--no-deps --no-build-isolation --editable .",
+    ]

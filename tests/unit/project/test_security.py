@@ -1,0 +1,67 @@
+"""SECURITY.md names files and tests that exist, and the service has no way to load a pickle or foreign operators."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SERVICE = sorted((ROOT / "service").rglob("*.py"))
+TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`((?:service|training|tests|k8s|requirements)/[\w./-]+)`", TEXT)))
+ROWS = [line for line in TEXT.partition("## Threats")[2].partition("\n## ")[0].splitlines() if line.startswith("| ")][
+    1:
+]
+
+UNPICKLING = {"_pickle", "cPickle", "cloudpickle", "dill", "jsonpickle", "joblib", "marshal", "pickle", "shelve"}
+UNPICKLING |= {"torch", "yaml", "sqlalchemy", "pandas"}
+"""Libraries that load objects, or are tempting to load files with."""
+RUNNING = {"eval", "exec", "compile", "__import__"}
+
+
+def calls(tree: ast.AST, name: str) -> list[ast.Call]:
+    """Calls of a function or method of that name."""
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [call for call in found if getattr(call.func, "attr", getattr(call.func, "id", None)) == name]
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_what_is_named_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[2:40] for row in ROWS])
+def test_every_threat_has_a_line_of_defence_and_what_shows_it(row: str) -> None:
+    threat, defence, shown = row.strip("|").split(" | ")
+    assert threat.strip()
+    assert re.search(r"`(service|training|k8s|requirements)/", defence)
+    assert re.search(r"`tests/|`make`", shown)
+
+
+@pytest.mark.parametrize("file", SERVICE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_in_the_service_can_load_a_pickle(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {name.split(".")[0] for name in imported} & UNPICKLING
+    for call in calls(tree, "load"):
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False"
+    assert "allow_pickle=True" not in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", SERVICE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_in_the_service_runs_text_or_foreign_operators(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not names & RUNNING
+    assert not calls(tree, "register_custom_ops_library")
+
+
+def test_numpy_itself_loads_no_pickle_unless_told_to() -> None:
+    import inspect
+
+    import numpy as np
+
+    assert inspect.signature(np.load).parameters["allow_pickle"].default is False

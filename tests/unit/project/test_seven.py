@@ -1,0 +1,24 @@
+"""The image of the README is drawn by the project, and is what its script draws."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+def test_seven_png_is_what_its_script_draws() -> None:
+    drawn = runpy.run_path(str(DATA / "draw_seven.py"))["seven"]()
+    with Image.open(DATA / "seven.png") as kept:
+        assert (kept.mode, kept.size) == ("L", (28, 28))
+        np.testing.assert_array_equal(np.asarray(kept), np.asarray(drawn))
+
+
+def test_the_seven_is_laid_out_like_a_digit_of_mnist() -> None:
+    ink = np.asarray(Image.open(DATA / "seven.png")).astype(float)
+    rows, columns = np.nonzero(ink)
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
+    centre = [(ink * axis).sum() / ink.sum() for axis in np.mgrid[0:28, 0:28]]
+    np.testing.assert_allclose(centre, 13.5, atol=1)
