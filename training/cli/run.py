@@ -124,7 +124,7 @@ def run(
     chosen = _chosen(recipe, application, changes)
     from training.fit.distributed import data_parallel
 
-    context = data_parallel.join(os.environ) if together else data_parallel.ALONE
+    context = data_parallel.join(os.environ) if together else data_parallel.SINGLE_PROCESS
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.fit import trainer
@@ -135,7 +135,7 @@ def run(
     try:
         with context.fail_together():
             if resume is not None:
-                interrupted = context.prepare(
+                interrupted = context.run_and_compare(
                     partial(_run_to_resume, resume, runs_dir, name or recipe), lambda run: {"run": run.folder.name}
                 )
                 trainer.resume(interrupted, say, data_options, tensorboard, context)

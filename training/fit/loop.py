@@ -22,7 +22,7 @@ from training.fit.callbacks import (
     StopOnDivergence,
     TensorBoard,
 )
-from training.fit.distributed.data_parallel import ALONE, DistributedContext
+from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
 from training.fit.early_stopping import is_over
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_loss, make_optimizer
@@ -42,7 +42,7 @@ class TrainingContext:
     portions: Portions
     say: Callable[[str], None]
     tensorboard: bool = False
-    context: DistributedContext = ALONE
+    context: DistributedContext = SINGLE_PROCESS
 
 
 def fit(job: TrainingContext, model: keras.Model) -> Progress:
@@ -51,7 +51,7 @@ def fit(job: TrainingContext, model: keras.Model) -> Progress:
     The model ends compiled, with the optimiser of the last phase.
     """
     recipe, classes = job.recipe, len(job.dataset.labels)
-    train, workers, share = job.dataset.train, job.dataset.workers, job.context.share
+    train, workers, share = job.dataset.train, job.dataset.workers, job.context.shard
     placed = device_augment.place(train, recipe) if recipe.on_device else None
     batches = TrainingBatches(train, job.portions.train, classes, recipe, workers, share, placed)
     validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers, share, placed)

@@ -12,7 +12,7 @@ from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
 from training.fit.callbacks import Say
-from training.fit.distributed.data_parallel import ALONE, DistributedContext
+from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
 from training.recipes.base import Recipe
 from training.runs import run_folder
 from training.runs.run_folder import Run
@@ -33,7 +33,7 @@ def resume_or_train(
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
-    context: DistributedContext = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
     reuse_reason: Callable[[Run], str | None] = never,
 ) -> Run:
     """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
@@ -46,7 +46,7 @@ def resume_or_train(
         run = last_run(runs_dir, name or recipe.name, recipe, data_options, weights)
         return None if run is None or (run.finished and reuse_reason(run) is None) else run
 
-    run = context.prepare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
+    run = context.run_and_compare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
     if run is None:
         return trainer.train(recipe, runs_dir, say, data_options, name, weights, tensorboard, context)
     if run.finished:

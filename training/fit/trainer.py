@@ -20,8 +20,8 @@ from training.data.load_dataset import DEFAULT, DataOptions
 from training.data.splits import Portions, portion
 from training.errors import TrainingError
 from training.fit.callbacks import Say
-from training.fit.distributed.consistency import facts_of
-from training.fit.distributed.data_parallel import ALONE, DistributedContext
+from training.fit.distributed.consistency import run_invariants
+from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
 from training.fit.ema import averaged
 from training.fit.fused_batchnorm import fused
 from training.fit.loop import TrainingContext, fit
@@ -43,7 +43,7 @@ def train(
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
-    context: DistributedContext = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> Run:
     """Trains a recipe from the beginning, into a new folder under `runs_dir/name` (None: the recipe's name).
 
@@ -53,11 +53,11 @@ def train(
     """
     started_from = start_of(recipe, weights)
     check_name(name or recipe.name)
-    dataset = context.prepare(
-        lambda: load_dataset.for_training(recipe, data_options), lambda found: facts_of(recipe, found)
+    dataset = context.run_and_compare(
+        lambda: load_dataset.for_training(recipe, data_options), lambda dataset: run_invariants(recipe, dataset)
     )
     model = _network_to_train(recipe, dataset, context, weights or keras_applications.DOWNLOADED)
-    info = _facts(recipe, dataset, model, data_options.note) | started_from | {"team": context.describe()}
+    info = _facts(recipe, dataset, model, data_options.note) | started_from | {"distributed": context.describe()}
 
     def save_start(run: Run) -> None:
         if started_from:  # so that going on needs neither the file nor the download again
@@ -73,7 +73,7 @@ def resume(
     say: Say,
     data_options: DataOptions = DEFAULT,
     tensorboard: bool = False,
-    context: DistributedContext = ALONE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> Run:
     """Goes on with an interrupted run from its last finished epoch, to the weights it would have had uninterrupted.
 
@@ -82,8 +82,8 @@ def resume(
     """
     _check_unfinished(run)
     recipe = run.recipe()
-    dataset = context.prepare(
-        lambda: load_dataset.for_resuming(run, data_options), lambda found: facts_of(recipe, found, run)
+    dataset = context.run_and_compare(
+        lambda: load_dataset.for_resuming(run, data_options), lambda dataset: run_invariants(recipe, dataset, run)
     )
     model = _network_to_train(recipe, dataset, context)
     _finish(TrainingContext(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, context), model)
@@ -120,11 +120,11 @@ def _network_to_train(
     recipe: Recipe, dataset: Dataset, context: DistributedContext, weights: str | Path | None = None
 ) -> keras.Model:
     keras_setup.make_repeatable(recipe.seed)
-    context.start()
+    context.initialize()
     if recipe.on_device and context.describe():
         raise TrainingError("on_device=true is for one device: set on_device=false, or leave --distributed out.")
     portions = portion(dataset, recipe)
-    context.share.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
+    context.shard.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
     with context.scope(), keras_setup.computing_in(recipe.precision):
         network = fused(build_network(recipe, dataset, weights))
         return fed_on_device(network, recipe) if recipe.on_device else network
@@ -160,7 +160,7 @@ def _finish(job: TrainingContext, model: keras.Model) -> None:
             weights = _chosen(model, progress)
         if job.context.is_main:
             _conclude(job, weights, progress)
-        job.context.broadcast(lambda: "concluded")  # nobody leaves before the run is whole
+        job.context.barrier()  # no process exits before the run is complete
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _announce(job: TrainingContext) -> None:
         job.say(f"images left out because they cannot be read: {len(skipped):,}, named in run.json")
     if context := job.context.describe():
         job.say(f"processes: {context['processes']}, devices: {context['devices']} ({context['device']})")
-        if uneven := len(job.portions.train) - job.context.share.usable(len(job.portions.train)):
+        if uneven := len(job.portions.train) - job.context.shard.usable(len(job.portions.train)):
             job.say(f"images left out of each epoch, other ones every time, to share the rest evenly: {uneven}")
 
 

@@ -118,7 +118,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_two_processes_come_to_the_losses_of_one(alone: Run, shared: Run) -> None:
     """Batch normalisation included: its statistics are those of the whole batch, not of each process's half."""
     np.testing.assert_allclose(figures(shared), figures(alone), rtol=1e-5)
-    assert shared.info()["team"] == {"processes": 2, "devices": 2, "device": "cpu"}
+    assert shared.info()["distributed"] == {"processes": 2, "devices": 2, "device": "cpu"}
     assert shared.metrics()["test"]["accuracy"] == alone.metrics()["test"]["accuracy"]
     assert shared.metrics()["test"]["images"] == 64
 

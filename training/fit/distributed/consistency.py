@@ -14,19 +14,24 @@ from training.recipes.base import Recipe, spelled
 from training.runs.run_folder import Run
 
 LIBRARIES = ("keras", "jax", "numpy")
-"""Other versions may compute other programs, and then wait for each other for ever."""
-SHOWN = 3
-"""Differences between processes that are named."""
+"""Other versions may compile other programs, and processes that run different programs wait for each other forever."""
+MAX_DIFFERENCES = 3
+"""Differences between processes that an error names."""
 
-Facts = Mapping[str, str]
+Invariants = Mapping[str, str]
+"""Values by name that must be equal in all processes."""
 
 
-def facts_of(recipe: Recipe, dataset: Dataset, resumed: Run | None = None) -> dict[str, str]:
-    """Facts by name. Images are told by their number, labels and shape, a folder's also by the names of its files."""
+def run_invariants(recipe: Recipe, dataset: Dataset, resumed: Run | None = None) -> dict[str, str]:
+    """The invariants of a run.
+
+    Images are compared by number, labels and shape, those of a folder also by file name. A checkpoint is compared
+    whole, which finds a folder that is not shared between machines.
+    """
     portions = portion(dataset, recipe)
     splits = (dataset.train, dataset.test)
     images = [*(split.labels.astype(np.int64).tobytes() for split in splits), repr(dataset.train.shape).encode()]
-    chosen = [part.astype(np.int64).tobytes() for part in (portions.train, portions.validation, portions.test)]
+    indices = [part.astype(np.int64).tobytes() for part in (portions.train, portions.validation, portions.test)]
     versions = library_versions()
     return {
         **{field.name: spelled(getattr(recipe, field.name)) for field in fields(Recipe)},
@@ -34,37 +39,37 @@ def facts_of(recipe: Recipe, dataset: Dataset, resumed: Run | None = None) -> di
         "number of images": f"{len(dataset.train):,} + {len(dataset.test):,}",
         "labels": digest(*(label.encode() for label in dataset.labels)),
         "listing of images": digest(*images, str(dataset.origin.get("digest")).encode()),
-        "choice of images": digest(*chosen),
-        "checkpoint": _checkpoint(resumed),
+        "choice of images": digest(*indices),
+        "checkpoint": _checkpoint_digest(resumed),
         **{f"version of {name}": versions.get(name, "missing") for name in LIBRARIES},
     }
 
 
-def _checkpoint(resumed: Run | None) -> str:
-    """Which one the run goes on from: a folder that is not shared between machines is found out here."""
+def _checkpoint_digest(resumed: Run | None) -> str:
     if resumed is None:
         return "none, a new run"
     path = resumed.checkpoint_path
     return digest(path.read_bytes()) if path.exists() else f"missing in {resumed.folder.name}"
 
 
-def check_alike(facts: list[Facts]) -> None:
-    """Raises TrainingError that names what differs between the processes, whose facts these are."""
-    names = dict.fromkeys(name for each in facts for name in each)
-    differing = []
+def check_consistent(invariants: list[Invariants]) -> None:
+    """Raises TrainingError that names what differs between the processes; the list is in the order of their ranks."""
+    names = dict.fromkeys(name for each in invariants for name in each)
+    differences = []
     for name in names:
-        values = [each.get(name, "missing") for each in facts]
+        values = [each.get(name, "missing") for each in invariants]
         if len(set(values)) > 1:
-            other = next(process for process, value in enumerate(values) if value != values[0])
-            differing.append(f"{name} is {values[0]} in process 0, {values[other]} in process {other}")
-    if differing:
-        more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        raise TrainingError(f"The processes must have the same work, but {'; '.join(differing[:SHOWN])}{more}.")
+            other = next(rank for rank, value in enumerate(values) if value != values[0])
+            differences.append(f"{name} is {values[0]} in process 0, {values[other]} in process {other}")
+    if differences:
+        more = f"; and {len(differences) - MAX_DIFFERENCES} more" if len(differences) > MAX_DIFFERENCES else ""
+        shown = "; ".join(differences[:MAX_DIFFERENCES])
+        raise TrainingError(f"The processes must have the same work, but {shown}{more}.")
 
 
 def digest(*parts: bytes) -> str:
     """A short text that differs when any of the parts does."""
-    together = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for part in parts:
-        together.update(len(part).to_bytes(8, "big") + part)
-    return together.hexdigest()[:12]
+        sha256.update(len(part).to_bytes(8, "big") + part)
+    return sha256.hexdigest()[:12]

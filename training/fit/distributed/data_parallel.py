@@ -1,9 +1,9 @@
-"""Several processes, on one machine or many, train one network: what each must know of the others, and do with them.
+"""Trains one network on all devices of one or more processes, on one machine or many.
 
-Keras' DataParallel on JAX computes as one machine with all their devices would: every device takes its rows of each
-batch, gradients are summed over all (XLA's collectives: gloo between CPUs, NCCL between GPUs), and so are the batch's
-means and variances. Batch normalisation is over the whole batch, not over each process's rows, so that the loss is
-that of one process at the same `batch_size`. Process 0 alone writes the run.
+Keras' DataParallel on JAX computes as one machine with all the devices would: every device takes its rows of each
+batch, and gradients are summed over all devices (XLA's collectives: gloo between CPUs, NCCL between GPUs). Batch
+normalisation uses the mean and variance of the whole batch, so that the loss is that of one process at the same
+`batch_size`. Only process 0 writes the run.
 """
 
 import importlib.util
@@ -17,189 +17,195 @@ from typing import Any, NoReturn, TypeVar
 
 from training.data.sharding import WHOLE, BatchShard
 from training.errors import TrainingError
-from training.fit.distributed.consistency import Facts, check_alike
+from training.fit.distributed.consistency import Invariants, check_consistent
 from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
 
-COORDINATOR, PROCESSES, PROCESS = "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES", "CONVOY_PROCESS_ID"
+COORDINATOR, NUM_PROCESSES, PROCESS_ID = "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES", "CONVOY_PROCESS_ID"
 JOB_INDEX = "JOB_COMPLETION_INDEX"
 """What Kubernetes calls a process of an Indexed Job."""
 JOIN_TIMEOUT = "CONVOY_JOIN_TIMEOUT_S"
-LONGEST = 4000
-"""Characters of an error that the other processes are told."""
-LAST_WORDS_S = 2.0
-"""How long an error of JAX waits for the news that another process has gone, which explains it."""
-CRASHED, STOPPED = 1, 130
+MAX_ERROR_CHARS = 4000
+"""Of an error that is sent to the other processes."""
+PEER_LOSS_WAIT_S = 2.0
+"""After an error of JAX, how long to wait for the news that another process is lost, which explains the error."""
+EXIT_CRASHED, EXIT_STOPPED = 1, 130
+RESUME_HINT = " Go on from the last finished epoch with --resume, in all processes."
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
-def seat_from(environ: Mapping[str, str]) -> ProcessInfo | None:
-    """This process's place among those that the environment names; None where it names none.
+def process_info_from(environ: Mapping[str, str]) -> ProcessInfo | None:
+    """Reads this process's rank, the number of processes and the coordinator; None where no variable is set.
 
     Raises TrainingError for what is missing or wrong.
     """
-    number = PROCESS if PROCESS in environ else JOB_INDEX
-    given = {name for name in (COORDINATOR, PROCESSES, number) if environ.get(name)}
-    if not given:
+    rank_name = PROCESS_ID if PROCESS_ID in environ else JOB_INDEX
+    present = {name for name in (COORDINATOR, NUM_PROCESSES, rank_name) if environ.get(name)}
+    if not present:
         return None
-    if missing := [name for name in (COORDINATOR, PROCESSES, number) if name not in given]:
-        names = " and ".join(PROCESS if name == JOB_INDEX else name for name in missing)
-        raise TrainingError(f"{', '.join(sorted(given))} without {names}: --distributed needs all three, or none.")
+    if missing := [name for name in (COORDINATOR, NUM_PROCESSES, rank_name) if name not in present]:
+        names = " and ".join(PROCESS_ID if name == JOB_INDEX else name for name in missing)
+        raise TrainingError(f"{', '.join(sorted(present))} without {names}: --distributed needs all three, or none.")
     host, colon, port = environ[COORDINATOR].rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise TrainingError(f"{COORDINATOR} is {environ[COORDINATOR]!r}: write the HOST:PORT of process 0.")
-    processes, process = _whole(environ, PROCESSES, 1), _whole(environ, number, 0)
-    if process >= processes:
-        raise TrainingError(f"{number} is {process}: of {processes} processes the last is number {processes - 1}.")
-    timeout_s = _whole(environ, JOIN_TIMEOUT, 1) if environ.get(JOIN_TIMEOUT) else ProcessInfo.timeout_s
-    return ProcessInfo(host.strip("[]"), int(port), processes, process, timeout_s)
+    world_size, rank = _integer(environ, NUM_PROCESSES, 1), _integer(environ, rank_name, 0)
+    if rank >= world_size:
+        raise TrainingError(f"{rank_name} is {rank}: of {world_size} processes the last is number {world_size - 1}.")
+    timeout_s = _integer(environ, JOIN_TIMEOUT, 1) if environ.get(JOIN_TIMEOUT) else ProcessInfo.timeout_s
+    return ProcessInfo(host.strip("[]"), int(port), world_size, rank, timeout_s)
 
 
-def _whole(environ: Mapping[str, str], name: str, least: int) -> int:
-    if not environ[name].isdigit() or int(environ[name]) < least:
-        raise TrainingError(f"{name} is {environ[name]!r}: a whole number from {least} was expected.")
+def _integer(environ: Mapping[str, str], name: str, minimum: int) -> int:
+    if not environ[name].isdigit() or int(environ[name]) < minimum:
+        raise TrainingError(f"{name} is {environ[name]!r}: a whole number from {minimum} was expected.")
     return int(environ[name])
 
 
 class DistributedContext:
-    """The processes that train a run together; by itself (`ALONE`) one process, on one device, of any backend."""
+    """The processes and devices that train a run together.
+
+    The default, `SINGLE_PROCESS`, is one process on one device of any backend. With `data_parallel` all devices are
+    used, and with a `group` those of several processes.
+    """
 
     def __init__(
-        self, process: ProcessInfo | None = None, group: ProcessGroup | None = None, spreads: bool = False
+        self, process: ProcessInfo | None = None, group: ProcessGroup | None = None, data_parallel: bool = False
     ) -> None:
-        self.share = WHOLE
-        self._seat = process
+        self.shard = WHOLE
+        self._process = process
         self._group = group
-        self._spreads = spreads
+        self._data_parallel = data_parallel
         self._distribution: Any = None
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that writes the run."""
-        return self._seat is None or self._seat.process == 0
+        return self._process is None or self._process.rank == 0
 
     @property
-    def name(self) -> str:
-        return self._seat.called(self._seat.process) if self._seat else "This process"
+    def process_name(self) -> str:
+        return self._process.name_of(self._process.rank) if self._process else "This process"
 
     def describe(self) -> dict[str, Any]:
-        """What a run records of those that train it; nothing of one process on one device."""
+        """What run.json records of processes and devices; empty for one process on one device."""
         if self._distribution is None:
             return {}
         kind = str(self._distribution.device_mesh.devices.flat[0]).partition(":")[0]
-        return {"processes": self.share.processes, "devices": self.share.devices, "device": kind}
+        return {"processes": self.shard.processes, "devices": self.shard.devices, "device": kind}
 
-    def prepare(self, make: Callable[[], Made], facts: Callable[[Made], Facts]) -> Made:
-        """What `make` gives, once it has given what has the same facts in all processes.
+    def run_and_compare(self, function: Callable[[], Result], invariants: Callable[[Result], Invariants]) -> Result:
+        """Calls `function` in every process and returns its result, once the invariants of all results are equal.
 
-        Raises TrainingError in all of them when it does so in one, or when the facts differ.
+        Raises TrainingError in all processes when the function does so in one, or when the invariants differ.
         """
         if self._group is None:
-            return make()
+            return function()
         try:
-            made = make()
-            told: dict[str, Any] = {"facts": facts(made)}
+            result = function()
+            message: dict[str, Any] = {"invariants": invariants(result)}
         except TrainingError as error:
-            self._group.exchange(json.dumps({"error": str(error)[:LONGEST]}))
+            self._group.all_gather(json.dumps({"error": str(error)[:MAX_ERROR_CHARS]}))
             raise
-        answers = [json.loads(text) for text in self._group.exchange(json.dumps(told))]
-        for process, answer in enumerate(answers):
-            if "error" in answer:
-                raise TrainingError(f"{self._seat.called(process)} cannot go on: {answer['error']}")
-        check_alike([answer["facts"] for answer in answers])
-        return made
+        messages = [json.loads(text) for text in self._group.all_gather(json.dumps(message))]
+        for rank, message in enumerate(messages):
+            if "error" in message:
+                raise TrainingError(f"{self._process.name_of(rank)} cannot go on: {message['error']}")
+        check_consistent([message["invariants"] for message in messages])
+        return result
 
-    def broadcast(self, decide: Callable[[], str]) -> str:
-        """What process 0 decides, in all processes; the others wait for it."""
-        decision = decide() if self.is_main else ""
-        return decision if self._group is None else self._group.exchange(decision)[0]
+    def broadcast(self, compute: Callable[[], str]) -> str:
+        """Returns in all processes what `compute` gives in process 0; the others wait for it."""
+        value = compute() if self.is_main else ""
+        return value if self._group is None else self._group.all_gather(value)[0]
 
-    def start(self) -> None:
-        """Brings all devices of all processes together. Raises TrainingError when they have not equally many."""
-        if not self._spreads or self._distribution is not None:
+    def barrier(self) -> None:
+        """Waits until all processes have come here."""
+        if self._group is not None:
+            self._group.barrier()
+
+    def initialize(self) -> None:
+        """Connects the devices of all processes, once. Raises TrainingError when their numbers of devices differ."""
+        if not self._data_parallel or self._distribution is not None:
             return
         import keras
 
         if self._group is not None:
-            if self._seat.local:
-                os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", self._seat.address)
-            keras.distribution.initialize(self._seat.address, self._seat.processes, self._seat.process)
-        self.prepare(_local_devices, lambda devices: {"devices": devices})
+            if self._process.is_local:
+                os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", self._process.address)
+            keras.distribution.initialize(self._process.address, self._process.world_size, self._process.rank)
+        self.run_and_compare(_local_devices, lambda devices: {"devices": devices})
         self._distribution = keras.distribution.DataParallel(
             devices=keras.distribution.list_devices(),
             auto_shard_dataset=False,  # which is for tf.data; our batches hold this process's rows already
         )
-        process, processes = (self._seat.process, self._seat.processes) if self._seat else (0, 1)
-        self.share = BatchShard(process, processes, self._distribution.num_model_replicas)
+        rank, world_size = (self._process.rank, self._process.world_size) if self._process else (0, 1)
+        self.shard = BatchShard(rank, world_size, self._distribution.num_model_replicas)
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """While it lasts, networks are built and trained on all devices, by all processes in step."""
-        self.start()
+        """Within the context, networks are built and trained on all devices, by all processes in step."""
+        self.initialize()
         if self._distribution is None:
             yield
         elif self._group is None:
             with self._distribution.scope():
                 yield
         else:
-            with self._distribution.scope(), self._group.watched(self._end):
+            with self._distribution.scope(), self._group.watch_peers(self._exit_on_peer_lost):
                 yield
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Around everything that the team does: an exception here is told to the others, who then end as well."""
+        """Within the context, an exception in one process is sent to the others, and ends them as well."""
         if self._group is None:
             yield
             return
         try:
             yield
         except BaseException as error:
-            self._give_up(error)
+            self._report_failure(error)
             raise
         self._group.close()
 
-    def _give_up(self, error: BaseException) -> None:
-        expected = isinstance(error, (TrainingError, KeyboardInterrupt))
-        if not expected and self._distribution is not None and self._group.wait_for_gone(LAST_WORDS_S):
-            error, expected = (
-                PeerLost(f"Another process has gone, and with it what it computed ({_short(error)})."),
-                True,
-            )
-        said = str(error) if isinstance(error, PeerLost) else f"{self.name} has ended: {_short(error)}"
-        self._group.close(said[:LONGEST])
+    def _report_failure(self, error: BaseException) -> None:
+        is_expected = isinstance(error, (TrainingError, KeyboardInterrupt))
+        if not is_expected and self._distribution is not None and self._group.wait_for_peer_loss(PEER_LOSS_WAIT_S):
+            error = PeerLost(f"Another process has gone, and with it what it computed ({_first_line(error)}).")
+            is_expected = True
+        is_peer_lost = isinstance(error, PeerLost)
+        message = str(error) if is_peer_lost else f"{self.process_name} has ended: {_first_line(error)}"
+        self._group.close(message[:MAX_ERROR_CHARS])
         if self._distribution is None:
             return
-        if not expected:
-            _leave(CRASHED, "".join(traceback.format_exception(error)))
-        stopped = isinstance(error, KeyboardInterrupt)
-        go_on = GO_ON if stopped or isinstance(error, PeerLost) else ""
-        code = error.exit_code if isinstance(error, TrainingError) else STOPPED
-        _leave(code, f"Error: {'Stopped.' if stopped else error}{go_on}\n")
+        if not is_expected:
+            _exit_now(EXIT_CRASHED, "".join(traceback.format_exception(error)))
+        is_stopped = isinstance(error, KeyboardInterrupt)
+        hint = RESUME_HINT if is_stopped or is_peer_lost else ""
+        code = error.exit_code if isinstance(error, TrainingError) else EXIT_STOPPED
+        _exit_now(code, f"Error: {'Stopped.' if is_stopped else error}{hint}\n")
 
-    def _end(self, text: str) -> NoReturn:
-        """Called while the devices compute, perhaps waiting in vain for a process that has gone."""
-        self._group.close(text)
-        _leave(PeerLost.exit_code, f"Error: {text}{GO_ON}\n")
+    def _exit_on_peer_lost(self, reason: str) -> NoReturn:
+        """Called while the devices compute, perhaps waiting in vain for the process that is lost."""
+        self._group.close(reason)
+        _exit_now(PeerLost.exit_code, f"Error: {reason}{RESUME_HINT}\n")
 
 
-ALONE = DistributedContext()
-GO_ON = " Go on from the last finished epoch with --resume, in all processes."
+SINGLE_PROCESS = DistributedContext()
 
 
 def join(environ: Mapping[str, str]) -> DistributedContext:
-    """The team that the environment names, once all of it is there; without names, this process with all its devices.
+    """Connects to the processes that the environment names; without names, this process with all its devices.
 
     Raises TrainingError when a process is missing, and without JAX. Makes Keras choose JAX: comes before its import.
     """
     if importlib.util.find_spec("jax") is None:
         raise TrainingError("--distributed trains with JAX, which is not installed: pip install 'convoy[jax]'.")
     os.environ["KERAS_BACKEND"] = "jax"
-    process = seat_from(environ)
-    return (
-        DistributedContext(process, rendezvous(process), spreads=True)
-        if process and process.processes > 1
-        else DistributedContext(spreads=True)
-    )
+    process = process_info_from(environ)
+    if process is None or process.world_size == 1:
+        return DistributedContext(data_parallel=True)
+    return DistributedContext(process, rendezvous(process), data_parallel=True)
 
 
 def _local_devices() -> str:
@@ -209,13 +215,13 @@ def _local_devices() -> str:
     return f"{len(devices)} x {devices[0].platform}"
 
 
-def _short(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _leave(code: int, last_words: str) -> NoReturn:
-    """Ends the process here: JAX's own way out waits for all others, and aborts when they do not come."""
+def _exit_now(code: int, message: str) -> NoReturn:
+    """Ends the process here: JAX's own shutdown waits for all other processes, and aborts when they do not come."""
     sys.stdout.flush()
-    sys.stderr.write(last_words)
+    sys.stderr.write(message)
     sys.stderr.flush()
     os._exit(code)

@@ -1,7 +1,7 @@
-"""The processes of one run find each other, tell each other things, and notice at once when one of them goes.
+"""Connects the processes of one run and reports at once when one of them is lost.
 
-One line of JSON a message over TCP, all through process 0. Knows no Keras and no JAX: JAX's own coordinator aborts a
-process that waits in vain, without a sentence.
+The protocol is one line of JSON per message over TCP, always through process 0. The module knows no Keras and no JAX:
+JAX's own coordinator aborts a process that waits for a lost peer, and names no reason.
 """
 
 import json
@@ -17,31 +17,33 @@ from typing import Any
 from training.errors import TrainingError
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-HELLO_S = 5.0
-"""What whoever connects has to say who it is."""
-RETRY_S = 0.2
-GRACE_S = 10.0
-"""For how much longer the others wait than process 0, so that it is process 0 that says who is missing."""
+HELLO_TIMEOUT_S = 5.0
+"""Within this time a new connection must send its rank."""
+RETRY_INTERVAL_S = 0.2
+GRACE_PERIOD_S = 10.0
+"""For how much longer the others wait than process 0, so that process 0 reports which processes are missing."""
 
 Message = dict[str, Any]
-Alarm = Callable[[str], None]
+PeerLostCallback = Callable[[str], None]
 
 
 class PeerLost(TrainingError):
-    """What has become of another process, in its own words where it has said any. No mistake: started again, all of
-    them go on. A Job tells the two apart by the exit code."""
+    """Another process has failed or ended; the message is its own where it has sent one.
+
+    Not a mistake of the user: all processes can be started again and resume. A Job knows it by the exit code.
+    """
 
     exit_code = 4
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """Process number `process` of `processes`, which meet at `host`:`port` of process 0 within `timeout_s`."""
+    """The process with number `rank` of `world_size`. All connect to `host`:`port` of process 0 within `timeout_s`."""
 
     host: str
     port: int
-    processes: int
-    process: int
+    world_size: int
+    rank: int
     timeout_s: float = 300.0
 
     @property
@@ -49,41 +51,45 @@ class ProcessInfo:
         return f"{self.host}:{self.port}"
 
     @property
-    def local(self) -> bool:
-        """Whether all processes are on this machine, so that nobody else need be let in."""
+    def is_local(self) -> bool:
+        """Whether all processes are on this machine, so that the port need not be open to others."""
         return self.host in LOOPBACK
 
-    def called(self, process: int) -> str:
-        return f"Process {process} of {self.processes}"
+    def name_of(self, rank: int) -> str:
+        return f"Process {rank} of {self.world_size}"
 
 
 class Channel:
-    """A connection to another process. Its end, and a failure told over it, reach whoever waits or has set an alarm."""
+    """A connection to another process.
 
-    def __init__(self, connection: socket.socket, other: str, alarm: Alarm) -> None:
-        self.gone = threading.Event()
+    `on_peer_lost` is called from a thread when the connection ends or the peer sends a failure; a pending `receive`
+    raises then.
+    """
+
+    def __init__(self, connection: socket.socket, peer_name: str, on_peer_lost: PeerLostCallback) -> None:
+        self.closed = threading.Event()
         self._connection = connection
-        self._other = other
-        self._alarm = alarm
+        self._peer_name = peer_name
+        self._on_peer_lost = on_peer_lost
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def listen(self, lines: Iterator[str]) -> None:
-        threading.Thread(target=self._read, args=(lines,), daemon=True, name=f"wire to {self._other}").start()
+    def start_reading(self, lines: Iterator[str]) -> None:
+        threading.Thread(target=self._read, args=(lines,), daemon=True, name=f"channel to {self._peer_name}").start()
 
     def send(self, **message: Any) -> None:
-        with suppress(OSError):  # whoever reads from it learns that it is gone
+        with suppress(OSError):  # the thread that reads from this connection reports its end
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout_s: float | None = None) -> Message:
-        """The next message. Raises Gone when the other has failed or ended, or says nothing for so long, and
-        TrainingError when it refuses this process."""
+        """The next message. Raises PeerLost when the peer has failed or ended, or sends nothing within the timeout,
+        and TrainingError when it rejects this process."""
         try:
             message = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
-            raise PeerLost(f"{self._other} has answered, but said nothing for {timeout_s:.0f} s.") from None
-        if "refused" in message:
-            raise TrainingError(message["refused"])
+            raise PeerLost(f"{self._peer_name} has answered, but said nothing for {timeout_s:.0f} s.") from None
+        if "rejected" in message:
+            raise TrainingError(message["rejected"])
         if "failed" in message:
             raise PeerLost(message["failed"])
         return message
@@ -99,104 +105,115 @@ class Channel:
                 message = json.loads(line)
                 self._inbox.put(message)
                 if "failed" in message:
-                    self._alarm(message["failed"])
-        self.gone.set()
-        end = f"{self._other} has gone; what it said last tells why."
-        self._inbox.put({"failed": end})
-        self._alarm(end)
+                    self._on_peer_lost(message["failed"])
+        self.closed.set()
+        failure = f"{self._peer_name} has gone; what it said last tells why."
+        self._inbox.put({"failed": failure})
+        self._on_peer_lost(failure)
 
 
 class ProcessGroup:
-    """The processes once they have met."""
+    """The connected processes of a run. Process 0 has a channel to each other process, the others one to process 0."""
 
     def __init__(self, process: ProcessInfo) -> None:
         self.process = process
-        self._alarm: Alarm | None = None
-        self._told: str | None = None  # what the first alarm said, or would have
+        self._on_peer_lost: PeerLostCallback | None = None
+        self._first_failure: str | None = None
         self._lock = threading.Lock()
-        self._wires: dict[int, Channel] = {}
+        self._channels: dict[int, Channel] = {}
 
-    def exchange(self, text: str, timeout_s: float | None = None) -> list[str]:
-        """What each process has given, by number, once all have. Raises Gone when one has failed or ended."""
-        if self.process.process:
-            self._wires[0].send(text=text)
-            return self._wires[0].receive(timeout_s)["texts"]
-        texts = [text, *(wire.receive()["text"] for _, wire in sorted(self._wires.items()))]
-        for wire in self._wires.values():
-            wire.send(texts=texts)
+    def all_gather(self, text: str, timeout_s: float | None = None) -> list[str]:
+        """The texts of all processes in the order of their ranks, once all have called this.
+
+        Raises PeerLost when a process has failed or ended.
+        """
+        if self.process.rank:
+            self._channels[0].send(text=text)
+            return self._channels[0].receive(timeout_s)["texts"]
+        texts = [text, *(channel.receive()["text"] for _, channel in sorted(self._channels.items()))]
+        for channel in self._channels.values():
+            channel.send(texts=texts)
         return texts
 
+    def barrier(self, timeout_s: float | None = None) -> None:
+        """Waits until all processes have called this. Raises PeerLost."""
+        self.all_gather("", timeout_s)
+
     @contextmanager
-    def watched(self, alarm: Alarm) -> Iterator[None]:
-        """While it lasts, `alarm` is called from a thread with what has become of another process; at once where that
-        was before."""
+    def watch_peers(self, on_peer_lost: PeerLostCallback) -> Iterator[None]:
+        """Within the context `on_peer_lost` is called with the reason, from a thread, when another process is lost.
+
+        A process that was lost before is reported at once.
+        """
         with self._lock:
-            self._alarm, told = alarm, self._told
-        if told is not None:
-            alarm(told)
+            self._on_peer_lost, failure = on_peer_lost, self._first_failure
+        if failure is not None:
+            on_peer_lost(failure)
         try:
             yield
         finally:
-            self._alarm = None
+            self._on_peer_lost = None
 
-    def wait_for_gone(self, timeout_s: float) -> bool:
-        """Whether another process goes within that time."""
+    def wait_for_peer_loss(self, timeout_s: float) -> bool:
+        """Whether another process is lost within that time."""
         end_s = time.monotonic() + timeout_s
-        while not (gone := any(wire.gone.is_set() for wire in self._wires.values())) and time.monotonic() < end_s:
-            time.sleep(RETRY_S / 10)
-        return gone
+        while not (lost := any(channel.closed.is_set() for channel in self._channels.values())):
+            if time.monotonic() >= end_s:
+                break
+            time.sleep(RETRY_INTERVAL_S / 10)
+        return lost
 
     def close(self, failure: str = "") -> None:
-        """Ends the connections; a `failure` is told first."""
-        for wire in self._wires.values():
+        """Closes the channels, after sending the `failure` if there is one."""
+        for channel in self._channels.values():
             if failure:
-                wire.send(failed=failure)
-            wire.close()
+                channel.send(failed=failure)
+            channel.close()
 
     def register(self, timeout_s: float) -> None:
-        """Tells process 0 who this is, and waits until it has heard from all."""
-        self._wires[0].send(process=self.process.process, processes=self.process.processes)
-        self.exchange("here", timeout_s)
+        """Sends this process's rank to process 0, and waits until all processes have registered."""
+        self._channels[0].send(rank=self.process.rank, world_size=self.process.world_size)
+        self.barrier(timeout_s)
 
-    def join(self, connection: socket.socket, other: int, lines: Iterator[str]) -> None:
-        self._wires[other] = Channel(connection, self.process.called(other), self._raise_alarm)
-        self._wires[other].listen(lines)
+    def add_peer(self, connection: socket.socket, rank: int, lines: Iterator[str]) -> None:
+        self._channels[rank] = Channel(connection, self.process.name_of(rank), self._report_peer_lost)
+        self._channels[rank].start_reading(lines)
 
-    def _raise_alarm(self, text: str) -> None:
+    def _report_peer_lost(self, failure: str) -> None:
         with self._lock:
-            self._told, alarm = self._told or text, self._alarm
-        if alarm is not None:
-            alarm(text)
+            self._first_failure, on_peer_lost = self._first_failure or failure, self._on_peer_lost
+        if on_peer_lost is not None:
+            on_peer_lost(failure)
 
 
 def rendezvous(process: ProcessInfo) -> ProcessGroup:
-    """Waits until all processes are there. Raises Gone, which says who has not come in time, and TrainingError."""
+    """Connects this process to all others. Raises PeerLost that names the missing processes, and TrainingError."""
     group = ProcessGroup(process)
     try:
-        (_call if process.process else _receive)(group, time.monotonic() + process.timeout_s)
+        (_connect if process.rank else _accept_peers)(group, time.monotonic() + process.timeout_s)
     except TrainingError as error:
         group.close(str(error))
         raise
     return group
 
 
-def _receive(group: ProcessGroup, end_s: float) -> None:
+def _accept_peers(group: ProcessGroup, end_s: float) -> None:
     process = group.process
-    missing = set(range(1, process.processes))
+    missing = set(range(1, process.world_size))
     with _server(process) as server:
         while missing:
             server.settimeout(max(0.001, end_s - time.monotonic()))
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                raise PeerLost(_absent(process, missing)) from None
-            missing -= _greeted(group, connection, missing)
-    group.exchange("here")
+                raise PeerLost(_missing_message(process, missing)) from None
+            missing -= _accept_peer(group, connection, missing)
+    group.barrier()
 
 
 def _server(process: ProcessInfo) -> socket.socket:
     try:
-        if process.local:
+        if process.is_local:
             return socket.create_server((socket.gethostbyname(process.host), process.port))
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", process.port), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -205,61 +222,60 @@ def _server(process: ProcessInfo) -> socket.socket:
         raise TrainingError(f"Port {process.port} of CONVOY_COORDINATOR cannot be opened: {error.strerror}.") from error
 
 
-def _greeted(group: ProcessGroup, connection: socket.socket, missing: set[int]) -> set[int]:
-    """The number of whoever has connected, if it is one of those that are missing; anybody else is sent away."""
-    connection.settimeout(HELLO_S)
+def _accept_peer(group: ProcessGroup, connection: socket.socket, missing: set[int]) -> set[int]:
+    """The rank of the process that has connected, if it is one of the `missing`; any other connection is closed."""
+    connection.settimeout(HELLO_TIMEOUT_S)
     lines = connection.makefile(encoding="utf-8")
     try:
         hello = json.loads(lines.readline())
-        process, processes = hello["process"], hello["processes"]
+        rank, world_size = hello["rank"], hello["world_size"]
     except (OSError, ValueError, KeyError, TypeError):
         connection.close()
         return set()
-    if process not in missing or processes != group.process.processes:
-        # One that is there already may be a pod whose successor has come before its end was noticed: no mistake.
-        kind = "failed" if processes == group.process.processes else "refused"
-        why = f"{group.process.called(0)} at {group.process.address} {_why(process, processes, group)}"
-        _refuse(connection, kind, why)
+    if rank not in missing or world_size != group.process.world_size:
+        # A rank that is connected already may be a pod whose successor came before its end was noticed: no mistake.
+        kind = "failed" if world_size == group.process.world_size else "rejected"
+        reason = _rejection_reason(rank, world_size, group)
+        _reject(connection, kind, f"{group.process.name_of(0)} at {group.process.address} {reason}")
         return set()
     connection.settimeout(None)
-    group.join(connection, process, lines)
-    return {process}
+    group.add_peer(connection, rank, lines)
+    return {rank}
 
 
-def _refuse(connection: socket.socket, kind: str, why: str) -> None:
+def _reject(connection: socket.socket, kind: str, reason: str) -> None:
     with suppress(OSError):
-        connection.sendall(json.dumps({kind: why}).encode() + b"\n")
+        connection.sendall(json.dumps({kind: reason}).encode() + b"\n")
     connection.close()
 
 
-def _why(process: int, processes: int, group: ProcessGroup) -> str:
-    if processes != group.process.processes:
-        return f"expects {group.process.processes} processes, not {processes}: CONVOY_NUM_PROCESSES differs."
-    return f"has a process {process} already: give each its own CONVOY_PROCESS_ID."
+def _rejection_reason(rank: int, world_size: int, group: ProcessGroup) -> str:
+    if world_size != group.process.world_size:
+        return f"expects {group.process.world_size} processes, not {world_size}: CONVOY_NUM_PROCESSES differs."
+    return f"has a process {rank} already: give each its own CONVOY_PROCESS_ID."
 
 
-def _absent(process: ProcessInfo, missing: set[int]) -> str:
-    numbers = ", ".join(map(str, sorted(missing)))
+def _missing_message(process: ProcessInfo, missing: set[int]) -> str:
+    ranks = ", ".join(map(str, sorted(missing)))
     return (
-        f"Of {process.processes} processes these have not come to {process.address} within {process.timeout_s:g} s: "
-        f"{numbers}. "
+        f"Of {process.world_size} processes these have not come to {process.address} within {process.timeout_s:g} s: "
+        f"{ranks}. "
         "Start all of them, or set CONVOY_NUM_PROCESSES to their number."
     )
 
 
-def _call(group: ProcessGroup, end_s: float) -> None:
-    """Calls until process 0 answers, and that again where it is somebody else's voice."""
+def _connect(group: ProcessGroup, end_s: float) -> None:
+    """Connects to process 0, which may not listen yet, and registers."""
     process = group.process
     while time.monotonic() < end_s:
         try:
             connection = socket.create_connection((process.host, process.port), timeout=end_s - time.monotonic())
         except OSError:
-            time.sleep(RETRY_S)
+            time.sleep(RETRY_INTERVAL_S)
             continue
-        connection.settimeout(max(0.001, end_s - time.monotonic()) + GRACE_S)
         connection.settimeout(None)
-        group.join(connection, 0, connection.makefile(encoding="utf-8"))
-        group.register(max(0.0, end_s - time.monotonic()) + GRACE_S)
+        group.add_peer(connection, 0, connection.makefile(encoding="utf-8"))
+        group.register(max(0.0, end_s - time.monotonic()) + GRACE_PERIOD_S)
         return
     raise PeerLost(
         f"Process 0 does not answer at {process.address} since {process.timeout_s:g} s: start it, and check "

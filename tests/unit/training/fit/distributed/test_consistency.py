@@ -3,14 +3,14 @@
 import pytest
 
 from training.errors import TrainingError
-from training.fit.distributed.consistency import check_alike, digest
+from training.fit.distributed.consistency import check_consistent, digest
 
 
 def test_what_one_process_lacks_differs_too_and_many_differences_are_cut() -> None:
     with pytest.raises(TrainingError, match="b is 2 in process 0, missing in process 1"):
-        check_alike([{"a": "1", "b": "2"}, {"a": "1"}])
+        check_consistent([{"a": "1", "b": "2"}, {"a": "1"}])
     with pytest.raises(TrainingError, match=r"a is 1 in process 0, 2 in process 1; .*; and 2 more\.$"):
-        check_alike([dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "2")])
+        check_consistent([dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "2")])
 
 
 def test_a_digest_knows_where_its_parts_begin() -> None:

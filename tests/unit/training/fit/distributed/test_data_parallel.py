@@ -1,4 +1,4 @@
-"""A team's rules without JAX: who sits where, that one process's mistake ends all, and that differences are named."""
+"""Distributed training without JAX: ranks from the environment, failures that end all, differences that are named."""
 
 import socket
 from collections.abc import Callable
@@ -7,24 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from training.errors import TrainingError
-from training.fit.distributed.data_parallel import ALONE, DistributedContext, seat_from
+from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext, process_info_from
 from training.fit.distributed.rendezvous import ProcessInfo, rendezvous
 
-NAMED = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
+ENVIRONMENT = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
 
 
 def test_the_environment_says_who_sits_where() -> None:
-    assert seat_from(NAMED) == ProcessInfo("trainer-0.trainer", 29500, 4, 3, 300.0)
-    assert seat_from(NAMED | {"CONVOY_JOIN_TIMEOUT_S": "20"}).timeout_s == 20
-    assert seat_from(NAMED | {"CONVOY_COORDINATOR": "[::1]:29500"}).host == "::1"
-    assert seat_from({"PATH": "/bin"}) is None
-    assert seat_from(dict.fromkeys(NAMED, "")) is None
+    assert process_info_from(ENVIRONMENT) == ProcessInfo("trainer-0.trainer", 29500, 4, 3, 300.0)
+    assert process_info_from(ENVIRONMENT | {"CONVOY_JOIN_TIMEOUT_S": "20"}).timeout_s == 20
+    assert process_info_from(ENVIRONMENT | {"CONVOY_COORDINATOR": "[::1]:29500"}).host == "::1"
+    assert process_info_from({"PATH": "/bin"}) is None
+    assert process_info_from(dict.fromkeys(ENVIRONMENT, "")) is None
 
 
 def test_an_indexed_job_numbers_its_processes() -> None:
-    job = {name: value for name, value in NAMED.items() if name != "CONVOY_PROCESS_ID"} | {"JOB_COMPLETION_INDEX": "2"}
-    assert seat_from(job).process == 2
-    assert seat_from(job | {"CONVOY_PROCESS_ID": "1"}).process == 1
+    job = {name: value for name, value in ENVIRONMENT.items() if name != "CONVOY_PROCESS_ID"} | {
+        "JOB_COMPLETION_INDEX": "2"
+    }
+    assert process_info_from(job).rank == 2
+    assert process_info_from(job | {"CONVOY_PROCESS_ID": "1"}).rank == 1
 
 
 @pytest.mark.parametrize(
@@ -43,82 +45,84 @@ def test_an_indexed_job_numbers_its_processes() -> None:
 )
 def test_a_place_that_cannot_be_is_refused(changed: dict[str, str], says: str) -> None:
     with pytest.raises(TrainingError, match=says):
-        seat_from(NAMED | changed)
+        process_info_from(ENVIRONMENT | changed)
 
 
 def test_an_indexed_job_without_a_meeting_place_does_not_train_alone() -> None:
     with pytest.raises(TrainingError, match="without CONVOY_COORDINATOR and CONVOY_NUM_PROCESSES"):
-        seat_from({"JOB_COMPLETION_INDEX": "0"})
+        process_info_from({"JOB_COMPLETION_INDEX": "0"})
 
 
-def team_of(*does: Callable[[DistributedContext], object]) -> list[object]:
-    """What each process of a team has given or raised."""
+def run_processes(*functions: Callable[[DistributedContext], object]) -> list[object]:
+    """What each process, a thread here, has returned or raised."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
-    def live(process: int) -> object:
-        seat = ProcessInfo("127.0.0.1", port, len(does), process, 20)
-        team = DistributedContext(seat, rendezvous(seat), spreads=True)
+    def run(rank: int) -> object:
+        process = ProcessInfo("127.0.0.1", port, len(functions), rank, 20)
+        context = DistributedContext(process, rendezvous(process), data_parallel=True)
         try:
-            with team.fail_together():
-                return does[process](team)
+            with context.fail_together():
+                return functions[rank](context)
         except TrainingError as error:
             return str(error)
 
-    with ThreadPoolExecutor(len(does)) as pool:
-        return list(pool.map(live, range(len(does))))
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(run, range(len(functions))))
 
 
-def prepares(steps: int) -> Callable[[DistributedContext], object]:
-    return lambda team: team.prepare(lambda: steps, lambda made: {"recipe": "mlp", "number of steps": str(made)})
+def returns_steps(steps: int) -> Callable[[DistributedContext], object]:
+    return lambda context: context.run_and_compare(
+        lambda: steps, lambda result: {"recipe": "mlp", "number of steps": str(result)}
+    )
 
 
-def fails(team: DistributedContext) -> object:
-    def make() -> int:
+def fails(context: DistributedContext) -> object:
+    def load() -> int:
         raise TrainingError("photos lacks train/: put it there.")
 
-    return team.prepare(make, lambda made: {})
+    return context.run_and_compare(load, lambda result: {})
 
 
 def test_like_work_goes_on() -> None:
-    assert team_of(prepares(7), prepares(7), prepares(7)) == [7, 7, 7]
+    assert run_processes(returns_steps(7), returns_steps(7), returns_steps(7)) == [7, 7, 7]
 
 
 def test_other_numbers_of_steps_end_all_with_the_difference() -> None:
-    said = "The processes must have the same work, but number of steps is 8 in process 0, 7 in process 2."
-    assert team_of(prepares(8), prepares(8), prepares(7)) == [said] * 3
+    message = "The processes must have the same work, but number of steps is 8 in process 0, 7 in process 2."
+    assert run_processes(returns_steps(8), returns_steps(8), returns_steps(7)) == [message] * 3
 
 
 def test_a_missing_file_of_one_ends_all_and_each_says_whose() -> None:
-    told = team_of(prepares(8), fails)
-    assert told == [
+    messages = run_processes(returns_steps(8), fails)
+    assert messages == [
         "Process 1 of 2 cannot go on: photos lacks train/: put it there.",
         "photos lacks train/: put it there.",
     ]
 
 
 def test_one_that_ends_before_it_has_prepared_is_not_waited_for() -> None:
-    def stumble(team: DistributedContext) -> object:
+    def fail_early(context: DistributedContext) -> object:
         raise TrainingError("no such thing")
 
-    assert team_of(prepares(8), stumble) == ["Process 1 of 2 has ended: no such thing", "no such thing"]
+    assert run_processes(returns_steps(8), fail_early) == ["Process 1 of 2 has ended: no such thing", "no such thing"]
 
 
 def test_the_first_decides_for_all() -> None:
-    def decide(team: DistributedContext) -> str:
-        return team.broadcast(lambda: f"decided by {team.name}")
+    def broadcast(context: DistributedContext) -> str:
+        return context.broadcast(lambda: f"decided by {context.process_name}")
 
-    assert team_of(decide, decide) == ["decided by Process 0 of 2"] * 2
+    assert run_processes(broadcast, broadcast) == ["decided by Process 0 of 2"] * 2
 
 
-def test_only_the_first_leads() -> None:
-    assert team_of(lambda team: team.is_main, lambda team: team.is_main) == [True, False]
+def test_only_the_first_is_main() -> None:
+    assert run_processes(lambda context: context.is_main, lambda context: context.is_main) == [True, False]
 
 
 def test_alone_nothing_changes() -> None:
-    assert ALONE.is_main
-    assert ALONE.prepare(lambda: 3, lambda made: pytest.fail("nobody asks")) == 3
-    assert ALONE.broadcast(lambda: "so") == "so"
-    with ALONE.fail_together(), ALONE.scope():
+    assert SINGLE_PROCESS.is_main
+    assert SINGLE_PROCESS.run_and_compare(lambda: 3, lambda result: pytest.fail("nothing to compare with")) == 3
+    assert SINGLE_PROCESS.broadcast(lambda: "so") == "so"
+    with SINGLE_PROCESS.fail_together(), SINGLE_PROCESS.scope():
         pass
-    assert ALONE.describe() == {}
+    assert SINGLE_PROCESS.describe() == {}

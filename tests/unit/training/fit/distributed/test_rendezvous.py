@@ -1,4 +1,4 @@
-"""Processes meet, tell each other things, and none waits in vain: threads in their place, over real connections."""
+"""Processes connect, exchange texts, and never wait for a lost one: threads stand in for them, over real sockets."""
 
 import json
 import socket
@@ -20,53 +20,53 @@ def port() -> int:
         return server.getsockname()[1]
 
 
-def together(port: int, *does: Callable[[ProcessGroup], object], timeout_s: float = 20.0) -> list[object]:
-    """What each process has given or raised."""
+def run_processes(port: int, *functions: Callable[[ProcessGroup], object], timeout_s: float = 20.0) -> list[object]:
+    """What each process has returned or raised."""
 
-    def live(process: int) -> object:
+    def run(rank: int) -> object:
         try:
-            circle = rendezvous(ProcessInfo("127.0.0.1", port, len(does), process, timeout_s))
+            group = rendezvous(ProcessInfo("127.0.0.1", port, len(functions), rank, timeout_s))
             try:
-                return does[process](circle)
+                return functions[rank](group)
             finally:
-                circle.close()
+                group.close()
         except TrainingError as error:
             return error
 
-    with ThreadPoolExecutor(len(does)) as pool:
-        return list(pool.map(live, range(len(does))))
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(run, range(len(functions))))
 
 
 def test_what_each_says_all_hear_by_number_as_often_as_they_like(port: int) -> None:
-    def talk(circle: ProcessGroup) -> list[list[str]]:
-        time.sleep(0.05 * (3 - circle.process.process))
-        return [circle.exchange(f"{circle.process.process}: {word}") for word in ("ä\n", "x" * 100_000)]
+    def gather_twice(group: ProcessGroup) -> list[list[str]]:
+        time.sleep(0.05 * (3 - group.process.rank))
+        return [group.all_gather(f"{group.process.rank}: {word}") for word in ("ä\n", "x" * 100_000)]
 
-    heard = together(port, talk, talk, talk)
-    assert heard == [[[f"{n}: {word}" for n in range(3)] for word in ("ä\n", "x" * 100_000)]] * 3
+    texts = run_processes(port, gather_twice, gather_twice, gather_twice)
+    assert texts == [[[f"{n}: {word}" for n in range(3)] for word in ("ä\n", "x" * 100_000)]] * 3
 
 
-def test_the_port_is_free_again_while_they_are_together(port: int) -> None:
-    def reopen(circle: ProcessGroup) -> bool:
-        circle.exchange("here")
-        if circle.process.process == 0:  # as JAX's coordinator does
+def test_the_port_is_free_again_while_they_are_run_processes(port: int) -> None:
+    def reopen(group: ProcessGroup) -> bool:
+        group.all_gather("here")
+        if group.process.rank == 0:  # as JAX's coordinator does
             with socket.create_server(("127.0.0.1", port)):
-                circle.exchange("open")
+                group.all_gather("open")
         else:
-            circle.exchange("open")
+            group.all_gather("open")
         return True
 
-    assert together(port, reopen, reopen) == [True, True]
+    assert run_processes(port, reopen, reopen) == [True, True]
 
 
 def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
-    began_s = time.monotonic()
+    start_s = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
-        came = [pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 4, process, 3)) for process in (0, 2)]
-        for one in came:
+        started = [pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 4, rank, 3)) for rank in (0, 2)]
+        for one in started:
             with pytest.raises(TrainingError, match=r"Of 4 processes these have not come to .* within 3 s: 1, 3\."):
                 one.result()
-    assert time.monotonic() - began_s < 30
+    assert time.monotonic() - start_s < 30
 
 
 def test_without_process_0_nobody_waits_for_ever(port: int) -> None:
@@ -75,67 +75,67 @@ def test_without_process_0_nobody_waits_for_ever(port: int) -> None:
 
 
 def test_a_failure_reaches_who_waits_with_its_own_words(port: int) -> None:
-    def fail(circle: ProcessGroup) -> None:
-        circle.close("Process 1 of 2 has ended: no room.")
+    def fail(group: ProcessGroup) -> None:
+        group.close("Process 1 of 2 has ended: no room.")
 
-    [told, _] = together(port, lambda circle: circle.exchange("waiting"), fail)
-    assert isinstance(told, PeerLost)
-    assert str(told) == "Process 1 of 2 has ended: no room."
+    [error, _] = run_processes(port, lambda group: group.all_gather("waiting"), fail)
+    assert isinstance(error, PeerLost)
+    assert str(error) == "Process 1 of 2 has ended: no room."
 
 
 def test_one_that_goes_without_a_word_raises_the_alarm_of_those_that_compute(port: int) -> None:
-    heard: list[str] = []
-    rang = threading.Event()
+    reasons: list[str] = []
+    was_called = threading.Event()
 
-    def compute(circle: ProcessGroup) -> bool:
-        with circle.watched(lambda text: (heard.append(text), rang.set())):
-            assert rang.wait(60)
-        return circle.wait_for_gone(1)
+    def compute(group: ProcessGroup) -> bool:
+        with group.watch_peers(lambda text: (reasons.append(text), was_called.set())):
+            assert was_called.wait(60)
+        return group.wait_for_peer_loss(1)
 
-    assert together(port, compute, lambda circle: None) == [True, None]
-    assert heard == ["Process 1 of 2 has gone; what it said last tells why."]
+    assert run_processes(port, compute, lambda group: None) == [True, None]
+    assert reasons == ["Process 1 of 2 has gone; what it said last tells why."]
 
 
 def test_one_that_went_before_anybody_listened_raises_the_alarm_too(port: int) -> None:
-    rang = threading.Event()
+    was_called = threading.Event()
 
-    def compute(circle: ProcessGroup) -> bool:
-        assert circle.wait_for_gone(60)
-        with circle.watched(lambda text: rang.set()):
-            return rang.wait(60)
+    def compute(group: ProcessGroup) -> bool:
+        assert group.wait_for_peer_loss(60)
+        with group.watch_peers(lambda text: was_called.set()):
+            return was_called.wait(60)
 
-    assert together(port, compute, lambda circle: None) == [True, None]
+    assert run_processes(port, compute, lambda group: None) == [True, None]
 
 
 def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     replies: list[dict] = []
-    one_has_come = threading.Event()
-    join = ProcessGroup.join
+    peer_added = threading.Event()
+    add_peer = ProcessGroup.add_peer
 
-    def noted(circle: ProcessGroup, *comer: Any) -> None:
-        join(circle, *comer)
-        if circle.process.process == 0:
-            one_has_come.set()
+    def add_and_signal(group: ProcessGroup, *peer: Any) -> None:
+        add_peer(group, *peer)
+        if group.process.rank == 0:
+            peer_added.set()
 
-    monkeypatch.setattr(ProcessGroup, "join", noted)
+    monkeypatch.setattr(ProcessGroup, "add_peer", add_and_signal)
 
-    def stranger(hello: bytes) -> None:
+    def connect(hello: bytes) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(hello + b"\n")
             if reply := connection.makefile().readline():
                 replies.append(json.loads(reply))
 
     with ThreadPoolExecutor(3) as pool:
-        leader = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 0, 20))
+        main = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 0, 20))
         one = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 1, 20))
-        assert one_has_come.wait(20)
-        for hello in (b"GET / HTTP/1.1", b"[]", b'{"process": 1, "processes": 3}', b'{"process": 2, "processes": 5}'):
-            stranger(hello)
+        assert peer_added.wait(20)
+        for hello in (b"GET / HTTP/1.1", b"[]", b'{"rank": 1, "world_size": 3}', b'{"rank": 2, "world_size": 5}'):
+            connect(hello)
         other = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 2, 20))
-        for circle in (one.result(), other.result(), leader.result()):
-            circle.close()
+        for group in (one.result(), other.result(), main.result()):
+            group.close()
     assert "has a process 1 already: give each its own CONVOY_PROCESS_ID" in replies[0]["failed"]
-    assert "expects 3 processes, not 5: CONVOY_NUM_PROCESSES differs" in replies[1]["refused"]
+    assert "expects 3 processes, not 5: CONVOY_NUM_PROCESSES differs" in replies[1]["rejected"]
 
 
 def test_a_port_that_is_taken_is_told(port: int) -> None:
