@@ -21,7 +21,7 @@ NAMES = {
     "fix_reshapes": "shapes are constants",
     "fold_input_scale": "pixel scale in the first layer",
     "fold_flatten_order": "no transpose before the dense layer",
-    "pool_in_filters": "pooling within few filters",
+    "fold_max_pool": "pooling within few filters",
 }
 
 
@@ -34,13 +34,12 @@ def main() -> int:
     load = os.getloadavg()[0]
     importlib.import_module("training.keras_setup")  # quietens Keras' backend before anything imports it
     rows = [row for path in sys.argv[1:] for row in _rows(Path(path))]
-    from training.export.quantization.measure_latency import BATCH_SIZES, processor
+    from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES, processor_name
 
-    head = "".join(f" batch {size} |" for size in BATCH_SIZES)
-    table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(BATCH_SIZES), *rows]
-    about = (
-        f"Microseconds an image, {usable_cores()} threads of {processor()}; load average {load:.1f} before the start."
-    )
+    head = "".join(f" batch {size} |" for size in LATENCY_BATCH_SIZES)
+    table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(LATENCY_BATCH_SIZES), *rows]
+    about = f"Microseconds an image, {usable_cores()} threads of {processor_name()}; "
+    about += f"load average {load:.1f} before the start."
     content = f"{about}\n\n" + "\n".join(table)
     replace_section(REPORT, "rewrites", content)
     print(content)
@@ -49,7 +48,7 @@ def main() -> int:
 
 def _rows(path: Path) -> Iterator[str]:
     from training.export.graph.keras_to_onnx import to_onnx
-    from training.export.graph.optimize import FASTER
+    from training.export.graph.optimize import OPTIMIZATIONS
     from training.export.quantization.measure_latency import microseconds_per_image
     from training.export.serving_model import Scaling, classes_of, input_of, to_serving_model
     from training.export.sources import load_network
@@ -62,10 +61,10 @@ def _rows(path: Path) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
         nodes: dict[str, int] = {}
-        for count in range(len(FASTER) + 1):
-            name = "as converted" if not count else f"+ {NAMES[FASTER[count - 1].__name__]}"
+        for count in range(len(OPTIMIZATIONS) + 1):
+            name = "as converted" if not count else f"+ {NAMES[OPTIMIZATIONS[count - 1].__name__]}"
             graphs[name] = Path(folder) / f"{count}.onnx"
-            model = to_onnx(whole, _improving(count))
+            model = to_onnx(whole, _optimize_with(count))
             nodes[name] = len(model.graph.node)
             onnx.save(model, graphs[name])
         found = microseconds_per_image(graphs, expects, classes, usable_cores())
@@ -73,18 +72,18 @@ def _rows(path: Path) -> Iterator[str]:
         yield f"| {network.name} | {name} | {nodes[name]} | " + " | ".join(f"{us:.1f}" for us in times.values()) + " |"
 
 
-def _improving(count: int) -> Callable[[onnx.ModelProto], None]:
+def _optimize_with(count: int) -> Callable[[onnx.ModelProto], None]:
     """What an export does to a graph, with the first `count` of the rewrites that only save time."""
     from training.export.graph.editor import Graph, fix_conversion
-    from training.export.graph.optimize import FASTER
+    from training.export.graph.optimize import OPTIMIZATIONS
 
-    def improve(model: onnx.ModelProto) -> None:
+    def optimize(model: onnx.ModelProto) -> None:
         fix_conversion(model)
-        for rewrite in FASTER[:count]:
+        for rewrite in OPTIMIZATIONS[:count]:
             rewrite(Graph(model))
             Graph(model).prune()
 
-    return improve
+    return optimize
 
 
 if __name__ == "__main__":

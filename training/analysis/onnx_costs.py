@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from training.analysis.costs import Row, label, rounding
 from training.errors import TrainingError
 from training.export.graph.editor import Graph
-from training.export.graph.optimize import pool_behind_filters
+from training.export.graph.optimize import unfold_max_pool
 
 POOLS = {"MaxPool": "POOL", "AveragePool": "AVGPOOL"}
 PLAIN = {
@@ -52,7 +52,7 @@ class _Graph:
     def __init__(self, path: Path) -> None:
         try:
             model = onnx.load(path)
-            pool_behind_filters(Graph(model))
+            unfold_max_pool(Graph(model))
             model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         except Exception as error:  # protobuf's and onnx's own classes share no base
             raise TrainingError(f"{path} cannot be read as an ONNX file: {error}.") from error

@@ -53,13 +53,13 @@ def quantize(
     from training.export.quantization import quantize
 
     precisions = ("int8",) * (int8 or not fp16) + ("float16",) * fp16
-    asked = quantize.Asked(
+    options = quantize.QuantizeOptions(
         precisions,
-        count=count,
+        calibration_images=count,
         method=method,
         reduce_range=reduce_range,
-        even_if_slower=even_if_slower,
+        allow_slower=even_if_slower,
         dataset=dataset,
         data_options=DataOptions(data_dir, data, skip_unreadable=skip_unreadable),
     )
-    click.echo(quantize.quantize(version, asked, click.echo))
+    click.echo(quantize.quantize(version, options, click.echo))

@@ -18,7 +18,7 @@ from training.data.datasets.base import Dataset
 from training.data.datasets.image_folder import Drawn
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
-from training.export.graph.merge import averaged
+from training.export.graph.merge import merge_average
 from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
 from training.export.serving_pipeline import ServingPipeline
@@ -153,7 +153,7 @@ def _write_version(
 ) -> None:
     manifest, labels = members.first.manifest, members.first.labels
     graphs = [onnx.load(graph) for graph in members.graphs]
-    onnx.save(averaged(graphs, manifest.input.shape, manifest.classes), folder / GRAPH_FILE)
+    onnx.save(merge_average(graphs, manifest.input.shape, manifest.classes), folder / GRAPH_FILE)
     pipeline = ServingPipeline.from_manifest(folder / GRAPH_FILE, manifest)
     parity = check_parity(members, pipeline, _parity_sample(members, dataset, evaluation))
     say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")

@@ -29,8 +29,8 @@ from service.model_store.repository import Repository, VersionFolder
 from training import keras_setup
 from training.data.datasets.image_folder import division_digest
 from training.errors import TrainingError
-from training.export.graph.editor import Graph, parameters_of
-from training.export.graph.optimize import pool_behind_filters
+from training.export.graph.editor import Graph, count_parameters
+from training.export.graph.optimize import unfold_max_pool
 from training.export.model_card import CardData, write_card
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
@@ -122,8 +122,8 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
 def _count_parameters(graph: Path) -> int:
     """The network's, without what a rewrite of its graph has added to make it faster."""
     model = onnx.load(graph)
-    pool_behind_filters(Graph(model))
-    return parameters_of(model)
+    unfold_max_pool(Graph(model))
+    return count_parameters(model)
 
 
 def _provenance(contents: VersionContents) -> Provenance:

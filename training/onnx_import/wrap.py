@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
-from training.export.graph.editor import BATCH, Graph
-from training.export.graph.optimize import improve
+from training.export.graph.editor import BATCH_DIMENSION, Graph
+from training.export.graph.optimize import optimize_graph
 from training.onnx_import.reader import InputSignature
 
 INSIDE = "net/"
@@ -69,14 +69,14 @@ def adapt(model: onnx.ModelProto, contract: ModelInterface) -> onnx.ModelProto:
     whole = helper.make_graph(
         nodes,
         model.graph.name or "network",
-        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, *contract.input.shape])],
-        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH, contract.classes])],
+        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH_DIMENSION, *contract.input.shape])],
+        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH_DIMENSION, contract.classes])],
         [*network.graph.initializer, *constants],
     )
     result = helper.make_model(
         whole, opset_imports=model.opset_import, functions=network.functions, ir_version=model.ir_version
     )
-    improve(result)
+    optimize_graph(result)
     _drop_last_identities(Graph(result))
     onnx.checker.check_model(result)
     return result

@@ -20,9 +20,9 @@ from training.cli import main
 from training.data.datasets import xo
 from training.errors import TrainingError
 from training.export.quantization import quantize
-from training.export.quantization.measure_latency import BATCH_SIZES, microseconds_per_image
+from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES, microseconds_per_image
 from training.export.quantization.precision import to_float16, to_int8
-from training.export.quantization.quantize import Asked, is_chosen
+from training.export.quantization.quantize import QuantizeOptions, is_automatic
 from training.onnx_import.reader import InputSignature
 from training.onnx_import.wrap import ModelInterface, adapt
 
@@ -63,7 +63,9 @@ def version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """xo/2: float32, int8 and float16."""
     folder = version(tmp_path_factory.mktemp("models"), fitted())
-    made = quantize.quantize(folder, Asked(("int8", "float16"), even_if_slower=True, clock_s=0.05), silent)
+    made = quantize.quantize(
+        folder, QuantizeOptions(("int8", "float16"), allow_slower=True, latency_duration_s=0.05), silent
+    )
     assert made == folder.with_name("2")
     return made
 
@@ -83,7 +85,7 @@ def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> Non
         assert variant.test_accuracy == pytest.approx(float32.test_accuracy, abs=0.01)
         assert 0 < variant.parity.max_abs_difference < 0.1
         assert variant.parity.same_class > 0.98
-    assert set(int8.speed.us_per_image) == set(int8.speed.float32_us_per_image) == set(BATCH_SIZES)
+    assert set(int8.speed.us_per_image) == set(int8.speed.float32_us_per_image) == set(LATENCY_BATCH_SIZES)
     assert float16.speed is None  # there is no GPU where the tests run
     assert float16.automatic
 
@@ -105,8 +107,8 @@ def test_the_card_tells_of_the_graphs(published: Path) -> None:
 
 
 def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
-    asked = Asked(even_if_slower=True, method="percentile", reduce_range=True, clock_s=0.05)
-    folder = quantize.quantize(published, asked, silent)
+    options = QuantizeOptions(allow_slower=True, method="percentile", reduce_range=True, latency_duration_s=0.05)
+    folder = quantize.quantize(published, options, silent)
     precisions = [variant.precision for variant in manifest_of(folder).variants]
     assert sorted(precisions) == ["float16", "float32", "int8"]
     assert (folder / "card.md").read_text().count("## Precisions") == 1
@@ -119,14 +121,16 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
 def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(outlier=1e4))
     with pytest.raises(TrainingError, match=r"int8 loses \d+\.\d\d points: \d\d\.\d\d% in place of \d\d\.\d\d% of 500"):
-        quantize.quantize(folder, Asked(even_if_slower=True), silent)
+        quantize.quantize(folder, QuantizeOptions(allow_slower=True), silent)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
 def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(), dataset="folder", test_accuracy=0.125)
     said: list[str] = []
-    made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05, dataset="xo"), said.append)
+    made = quantize.quantize(
+        folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05, dataset="xo"), said.append
+    )
     float32, int8 = manifest_of(made).variants
     assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
     assert float32.held_out_accuracy > 0.75
@@ -140,7 +144,7 @@ def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) ->
 def test_a_test_accuracy_is_measured_anew_on_the_same_images(tmp_path: Path) -> None:
     folder = version(tmp_path, fitted(), test_accuracy=0.125)
     said: list[str] = []
-    made = quantize.quantize(folder, Asked(even_if_slower=True, clock_s=0.05), said.append)
+    made = quantize.quantize(folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05), said.append)
     assert all(variant.test_accuracy > 0.75 for variant in manifest_of(made).variants)
     assert not any("chance" in line for line in said)
     assert "by chance" not in (made / "card.md").read_text()
@@ -170,25 +174,25 @@ def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest
 
 
 def speed(*ratios: float) -> Speed:
-    own = dict.fromkeys(BATCH_SIZES, 10.0)
-    original = {size: 10 * ratio for size, ratio in zip(BATCH_SIZES, ratios, strict=True)}
+    own = dict.fromkeys(LATENCY_BATCH_SIZES, 10.0)
+    original = {size: 10 * ratio for size, ratio in zip(LATENCY_BATCH_SIZES, ratios, strict=True)}
     return Speed(processor="p", threads=1, us_per_image=own, float32_us_per_image=original)
 
 
 def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
     vnni = {"avx512_vnni"}
-    assert is_chosen("int8", speed(1.1, 2, 3), vnni)
-    assert not is_chosen("int8", speed(1.0, 2, 3), vnni)
-    assert not is_chosen("int8", speed(2, 2, 2), {"avx2"})
-    assert is_chosen("float16", speed(2, 2, 2), {"avx2"})
-    assert is_chosen("float16", None, frozenset())
+    assert is_automatic("int8", speed(1.1, 2, 3), vnni)
+    assert not is_automatic("int8", speed(1.0, 2, 3), vnni)
+    assert not is_automatic("int8", speed(2, 2, 2), {"avx2"})
+    assert is_automatic("float16", speed(2, 2, 2), {"avx2"})
+    assert is_automatic("float16", None, frozenset())
 
 
 def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = version(tmp_path, fitted())
-    monkeypatch.setattr(quantize, "FASTER", 1e9)
+    monkeypatch.setattr(quantize, "MIN_SPEEDUP", 1e9)
     with pytest.raises(TrainingError, match=r"int8 is not faster here: .* in place of .*--even-if-slower does it"):
-        quantize.quantize(folder, Asked(clock_s=0.05), silent)
+        quantize.quantize(folder, QuantizeOptions(latency_duration_s=0.05), silent)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
@@ -232,6 +236,6 @@ def test_graphs_are_measured_in_turns(tmp_path: Path) -> None:
     onnx.save(slow_graph((8, 8, 1), 4, rounds=30), tmp_path / "slow.onnx")
     fast = write_version(tmp_path, "linear") / "model.onnx"
     expects = read_manifest(fast.parent).input
-    found = microseconds_per_image({"slow": tmp_path / "slow.onnx", "fast": fast}, expects, 4, 1, seconds=0.05)
+    found = microseconds_per_image({"slow": tmp_path / "slow.onnx", "fast": fast}, expects, 4, 1, duration_s=0.05)
     assert list(found) == ["slow", "fast"]
-    assert all(found["slow"][size] > 2 * found["fast"][size] for size in BATCH_SIZES)
+    assert all(found["slow"][size] > 2 * found["fast"][size] for size in LATENCY_BATCH_SIZES)

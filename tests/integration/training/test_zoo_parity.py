@@ -20,7 +20,7 @@ from training.analysis.keras_costs import network_rows
 from training.analysis.onnx_costs import graph_costs
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
-from training.export.graph.keras_to_onnx import few_copies, to_onnx
+from training.export.graph.keras_to_onnx import optimize_in_place, to_onnx
 
 LARGEST_RELATIVE_ERROR = 1e-4
 CLASSES = 7
@@ -73,7 +73,7 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
     images = random_images(8, input_shape)
     rescale(network, images)
     path = folder / "model.onnx"
-    with few_copies():
+    with optimize_in_place():
         path.write_bytes(to_onnx(network).SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

@@ -1,4 +1,4 @@
-"""Surgery on exported graphs: the look-ups and changes it needs, and what makes a graph the same as its network.
+"""Edits ONNX graphs: lookups and changes, and the corrections that make a converted graph equal to its network.
 
 Knows ONNX and nothing else: no Keras, no files.
 """
@@ -10,11 +10,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-BATCH = "batch"
+BATCH_DIMENSION = "batch"
 
 
 class Graph:
-    """An ONNX graph with the look-ups that surgery needs. Changes the model it was made from."""
+    """An ONNX graph with the lookups and changes that edits need. Changes the model it wraps."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
@@ -26,12 +26,12 @@ class Graph:
 
     def constant(self, tensor: str) -> NDArray | None:
         """The value of an initializer, None for a tensor that is computed."""
-        found = next((i for i in self._graph.initializer if i.name == tensor), None)
-        return None if found is None else numpy_helper.to_array(found)
+        value = next((i for i in self._graph.initializer if i.name == tensor), None)
+        return None if value is None else numpy_helper.to_array(value)
 
-    def add_constant(self, like: str, value: NDArray) -> str:
-        """A new initializer; gives its name, which starts with `like`."""
-        name = f"{like}__folded{len(self._graph.initializer)}"
+    def add_constant(self, prefix: str, value: NDArray) -> str:
+        """A new initializer; gives its name, which starts with `prefix`."""
+        name = f"{prefix}__folded{len(self._graph.initializer)}"
         self._graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
@@ -47,7 +47,7 @@ class Graph:
         return next((node for node in self._graph.node if tensor in node.output), None)
 
     def bypass(self, node: onnx.NodeProto) -> None:
-        """Removes a node: whoever read its output reads its first input."""
+        """Removes a node: the consumers of its output read its first input instead."""
         for consumer in self.consumers(node.output[0]):
             for index, tensor in enumerate(consumer.input):
                 if tensor == node.output[0]:
@@ -55,7 +55,7 @@ class Graph:
         self._graph.node.remove(node)
 
     def remove(self, *nodes: onnx.NodeProto) -> None:
-        """Removes nodes whose outputs nobody reads any more."""
+        """Removes nodes whose outputs have no consumers left."""
         for node in nodes:
             self._graph.node.remove(node)
 
@@ -68,13 +68,13 @@ class Graph:
 
     def prune(self) -> None:
         """Removes the nodes and initializers that no output depends on."""
-        needed = {output.name for output in self._graph.output}
+        live = {output.name for output in self._graph.output}
         for node in reversed(self.nodes):  # they are sorted: producers first
-            if needed.isdisjoint(node.output):
+            if live.isdisjoint(node.output):
                 self._graph.node.remove(node)
             else:
-                needed.update(node.input)
-        for initializer in [i for i in self._graph.initializer if i.name not in needed]:
+                live.update(node.input)
+        for initializer in [i for i in self._graph.initializer if i.name not in live]:
             self._graph.initializer.remove(initializer)
 
     def shapes(self) -> dict[str, list[int | str]]:
@@ -85,7 +85,7 @@ class Graph:
 
 
 def fix_conversion(model: onnx.ModelProto) -> None:
-    """The surgery without which a graph is another than its network."""
+    """Applies the corrections without which a converted graph computes something else than its network."""
     name_batch_dimension(model)
     replace_erfc(Graph(model))
     guard_padding(Graph(model))
@@ -112,21 +112,21 @@ def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray) -> No
     model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
 
 
-def unknown_operators(model: onnx.ModelProto) -> list[str]:
+def unsupported_operators(model: onnx.ModelProto) -> list[str]:
     """Operators in a converted graph that are not ONNX's."""
     return sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, domain=node.domain)})
 
 
-def parameters_of(model: onnx.ModelProto) -> int:
+def count_parameters(model: onnx.ModelProto) -> int:
     """How many numbers of floating point the graph holds as constants."""
-    kept = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
-    return sum(values.size for values in kept if values.dtype.kind == "f")
+    constants = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
+    return sum(values.size for values in constants if values.dtype.kind == "f")
 
 
 def name_batch_dimension(model: onnx.ModelProto) -> None:
     """Calls the first dimension of every input and output `batch`."""
     for value in [*model.graph.input, *model.graph.output]:
-        value.type.tensor_type.shape.dim[0].dim_param = BATCH
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH_DIMENSION
     del model.graph.value_info[:]  # they hold the old name, and can be inferred
 
 
@@ -152,8 +152,8 @@ def guard_padding(graph: Graph) -> None:
         pool = graph.only_consumer(pad.output[0]) if pad.op_type == "Pad" and pads_zeros(graph, pad) else None
         if pool is None or pool.op_type != "MaxPool":
             continue
-        before = graph.producer(pad.input[0])
-        if before is None or before.op_type != "Relu":
+        producer = graph.producer(pad.input[0])
+        if producer is None or producer.op_type != "Relu":
             value = graph.add_constant(pad.output[0], np.array(np.finfo(np.float32).tiny))
             pad.input[2:] = [value, *pad.input[3:]]
 
@@ -166,8 +166,8 @@ def pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
 
 def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
     """The value of a node's attribute, or the default."""
-    found = next((a for a in node.attribute if a.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
+    value = next((a for a in node.attribute if a.name == name), None)
+    return default if value is None else helper.get_attribute_value(value)
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[int | str]:

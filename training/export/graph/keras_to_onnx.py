@@ -13,11 +13,13 @@ from training.errors import TrainingError
 from training.export.graph import editor, optimize
 
 OPSET = 18
-LARGE_PARAMETERS = 25_000_000
-"""Above this the converter's copies of the weights matter; below, its passes may fail one by one and be left out."""
+MAX_PARAMETERS_COPIED = 25_000_000
+"""Larger networks are converted without the converter's copies of their weights; see `optimize_in_place`."""
 
 
-def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = optimize.improve) -> onnx.ModelProto:
+def to_onnx(
+    network: keras.Model, optimize_graph: Callable[[onnx.ModelProto], None] = optimize.optimize_graph
+) -> onnx.ModelProto:
     """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
 
     A network with a dictionary of outputs gives them under their names, in that order. The network's own layers are
@@ -35,23 +37,23 @@ def to_onnx(network: keras.Model, improve: Callable[[onnx.ModelProto], None] = o
         outputs = network(tensorflow.cast(image, tensorflow.float32), training=False)
         return outputs if isinstance(outputs, dict) else {PROBABILITIES: outputs}
 
-    with few_copies() if network.count_params() > LARGE_PARAMETERS else contextlib.nullcontext():
+    with optimize_in_place() if network.count_params() > MAX_PARAMETERS_COPIED else contextlib.nullcontext():
         model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
-    captured = run.get_concrete_function().graph.captures
-    values = {inner.name: outer.numpy() for outer, inner in captured if outer.dtype != tensorflow.resource}
+    captures = run.get_concrete_function().graph.captures
+    values = {inner.name: outer.numpy() for outer, inner in captures if outer.dtype != tensorflow.resource}
     editor.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})
     editor.order_outputs(model, names)
-    improve(model)
-    if missing := editor.unknown_operators(model):
+    optimize_graph(model)
+    if unsupported := editor.unsupported_operators(model):
         raise TrainingError(
-            f"The network computes {', '.join(missing)}, which ONNX cannot express; replace that layer."
+            f"The network computes {', '.join(unsupported)}, which ONNX cannot express; replace that layer."
         )
     onnx.checker.check_model(model)
     return model
 
 
 @contextlib.contextmanager
-def few_copies() -> Iterator[None]:
+def optimize_in_place() -> Iterator[None]:
     """Lets tf2onnx optimize in place while the context lasts, so that large exports do not run out of memory.
 
     After each of about 36 passes tf2onnx writes all constants into new protobuf messages, whose memory is freed only at
@@ -63,18 +65,18 @@ def few_copies() -> Iterator[None]:
     import tf2onnx.graph
     import tf2onnx.optimizer
 
-    optimize = tf2onnx.optimizer.optimize_graph
+    default_optimize = tf2onnx.optimizer.optimize_graph
 
-    def in_place(graph: Any, catch_errors: bool = True, optimizers: Any = None) -> Any:
+    def optimize_graph_in_place(graph: Any, catch_errors: bool = True, optimizers: Any = None) -> Any:
         write = tf2onnx.graph.Graph.update_proto
         tf2onnx.graph.Graph.update_proto = lambda *_: None
         try:
-            return optimize(graph, catch_errors=False, optimizers=optimizers)
+            return default_optimize(graph, catch_errors=False, optimizers=optimizers)
         finally:
             tf2onnx.graph.Graph.update_proto = write
 
-    tf2onnx.optimizer.optimize_graph = in_place
+    tf2onnx.optimizer.optimize_graph = optimize_graph_in_place
     try:
         yield
     finally:
-        tf2onnx.optimizer.optimize_graph = optimize
+        tf2onnx.optimizer.optimize_graph = default_optimize

@@ -1,4 +1,7 @@
-"""Several graphs of the service's contract as one: the mean of their probabilities. Knows ONNX and nothing else."""
+"""Merges several graphs with the service's interface into one that returns the mean of their probabilities.
+
+Knows ONNX only: no Keras, no files.
+"""
 
 from collections.abc import Sequence
 
@@ -7,38 +10,41 @@ from onnx import TensorProto, compose, helper, version_converter
 
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from training.errors import TrainingError
-from training.export.graph.editor import BATCH
+from training.export.graph.editor import BATCH_DIMENSION
 
 
-def averaged(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int], classes: int) -> onnx.ModelProto:
-    """A graph that asks every member about the same `image` and gives the mean of what they answer.
+def merge_average(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int], classes: int) -> onnx.ModelProto:
+    """A graph that runs every member on the same `image` and returns the mean of their probabilities.
 
     Raises TrainingError for members whose operators are of versions that cannot be joined.
     """
     opset = max(_opset(member) for member in members)
-    named = [_named(member, f"member{number}/", opset) for number, member in enumerate(members, 1)]
-    answers = [f"member{number}/{PROBABILITIES}" for number in range(1, len(members) + 1)]
+    prefixed = [_with_prefix(member, f"member{number}/", opset) for number, member in enumerate(members, 1)]
+    outputs = [f"member{number}/{PROBABILITIES}" for number in range(1, len(members) + 1)]
     graph = helper.make_graph(
-        [*(node for member in named for node in member.graph.node), helper.make_node("Mean", answers, [PROBABILITIES])],
+        [
+            *(node for member in prefixed for node in member.graph.node),
+            helper.make_node("Mean", outputs, [PROBABILITIES]),
+        ],
         "ensemble",
-        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH, *shape])],
-        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH, classes])],
-        [tensor for member in named for tensor in member.graph.initializer],
+        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH_DIMENSION, *shape])],
+        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH_DIMENSION, classes])],
+        [tensor for member in prefixed for tensor in member.graph.initializer],
     )
-    others = {entry.domain: entry for member in named for entry in member.opset_import if entry.domain}
+    others = {entry.domain: entry for member in prefixed for entry in member.opset_import if entry.domain}
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", opset), *others.values()],
-        functions=[function for member in named for function in member.functions],
+        functions=[function for member in prefixed for function in member.functions],
         ir_version=max(member.ir_version for member in members),
     )
     onnx.checker.check_model(model)
     return model
 
 
-def _named(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
+def _with_prefix(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
     """The member at the common opset, all its names its own but the input's."""
-    renamed = compose.add_prefix(_at(member, opset), prefix)
+    renamed = compose.add_prefix(_convert_opset(member, opset), prefix)
     for node in renamed.graph.node:
         for index, tensor in enumerate(node.input):
             if tensor == prefix + IMAGE:
@@ -46,7 +52,7 @@ def _named(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
     return renamed
 
 
-def _at(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _convert_opset(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if _opset(member) == opset:
         return member
     try:

@@ -1,4 +1,4 @@
-"""Exact changes that make an exported graph faster to run. Parity is checked after them, elsewhere.
+"""Exact rewrites that make an exported graph faster to run. Parity is checked after them, elsewhere.
 
 Knows ONNX and nothing else: no Keras, no files.
 """
@@ -12,19 +12,19 @@ from onnx import helper
 
 from training.export.graph.editor import Graph, attribute, fix_conversion, pads_zeros
 
-LANES = 16
+VECTOR_LANES = 16
 """Filters in a vector of AVX-512: onnxruntime pads a convolution's to a multiple of it."""
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh")
-ORDINARY = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
-HALVES = {"kernel_shape": [2, 2], "strides": [2, 2]}
-HALVING = ORDINARY | HALVES | {"pads": [0, 0, 0, 0], "ceil_mode": 0}
-LARGEST_OF_FOUR = {"kernel_shape": [4, 1], "strides": [4, 1]}
+PLAIN_CONVOLUTION = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
+POOL_2X2 = {"kernel_shape": [2, 2], "strides": [2, 2]}
+PLAIN_POOL_2X2 = PLAIN_CONVOLUTION | POOL_2X2 | {"pads": [0, 0, 0, 0], "ceil_mode": 0}
+MAX_OF_FOUR = {"kernel_shape": [4, 1], "strides": [4, 1]}
 
 
-def improve(model: onnx.ModelProto) -> None:
-    """All surgery, in place: what the runtime would get wrong is rewritten first, then what it would do in vain."""
+def optimize_graph(model: onnx.ModelProto) -> None:
+    """Corrects and optimizes a converted graph, in place: corrections first, then the rewrites that only save time."""
     fix_conversion(model)
-    for rewrite in FASTER:
+    for rewrite in OPTIMIZATIONS:
         rewrite(Graph(model))
         Graph(model).prune()
 
@@ -49,24 +49,24 @@ def fold_input_scale(graph: Graph) -> None:
     Exact: the weights take the scale. A layer without padding takes the offset into its bias; before a padding the
     offset stays, divided by the scale, as zeros are padded after it. Does nothing where the pattern is another.
     """
-    scale = next(_after_input(graph), None)
+    scale = next(_nodes_after_input_cast(graph), None)
     factor = graph.constant(scale.input[1]) if scale is not None and scale.op_type == "Mul" else None
     if factor is None or not factor.all():
         return
     offset = graph.only_consumer(scale.output[0])
     shift = graph.constant(offset.input[1]) if offset is not None and offset.op_type == "Add" else None
-    layer, padded = _first_layer(graph, scale if shift is None else offset, factor.size == 1)
+    layer, is_padded = _first_layer(graph, scale if shift is None else offset, factor.size == 1)
     if layer is None:
         return
     weights = graph.constant(layer.input[1])
     if shift is not None and not np.any(shift):
         graph.bypass(offset)
-    elif shift is not None and layer.op_type == "Conv" and not padded:
+    elif shift is not None and layer.op_type == "Conv" and not is_padded:
         _add_to_bias(graph, layer, weights, shift)
         graph.bypass(offset)
     elif shift is not None:
         offset.input[1] = graph.add_constant(offset.input[1], (shift / factor).astype(np.float32))
-    layer.input[1] = graph.add_constant(layer.input[1], weights * _along_input_channels(layer, factor))
+    layer.input[1] = graph.add_constant(layer.input[1], weights * _broadcast_to_input_channels(layer, factor))
     graph.bypass(scale)
 
 
@@ -89,7 +89,7 @@ def fold_flatten_order(graph: Graph) -> None:
         graph.bypass(transpose)
 
 
-def pool_in_filters(graph: Graph) -> None:
+def fold_max_pool(graph: Graph) -> None:
     """Lets a convolution with few filters compute the windows of the 2x2 max pooling behind it.
 
     It takes steps of two and has each filter four times, moved by a pixel in a frame of zeros; the pooling takes the
@@ -99,99 +99,108 @@ def pool_in_filters(graph: Graph) -> None:
     """
     shapes = graph.shapes()
     for layer in graph.nodes:
-        pool = _pooling_behind(graph, layer)
-        if pool is None or not _pays(kernel := graph.constant(layer.input[1])):
+        pool = _max_pool_after(graph, layer)
+        if pool is None or not _is_folded_pool_faster(kernel := graph.constant(layer.input[1])):
             continue
-        _, *pooled = shapes.get(pool.output[0], [0, ""])
-        if not all(isinstance(size, int) for size in pooled):
+        _, *pooled_shape = shapes.get(pool.output[0], [0, ""])
+        if not all(isinstance(size, int) for size in pooled_shape):
             continue
-        layer.input[1] = graph.add_constant(layer.input[1], _moved(kernel))
+        layer.input[1] = graph.add_constant(layer.input[1], _shift_kernels(kernel))
         if len(layer.input) > 2:
             layer.input[2] = graph.add_constant(layer.input[2], np.repeat(graph.constant(layer.input[2]), 4))
-        _set(layer, kernel_shape=[side + 1 for side in kernel.shape[2:]], strides=[2, 2])
-        graph.replace(pool, *_largest_of_four(graph, pool, pooled))
+        _set_attributes(layer, kernel_shape=[side + 1 for side in kernel.shape[2:]], strides=[2, 2])
+        graph.replace(pool, *_max_of_four_nodes(graph, pool, pooled_shape))
 
 
-def pool_behind_filters(graph: Graph) -> None:
-    """Undoes `pool_in_filters`, so that a graph can be described as the network which it was made from."""
+def unfold_max_pool(graph: Graph) -> None:
+    """Undoes `fold_max_pool`, so that a graph can be described as the network which it was made from."""
     for pool in graph.nodes:
-        if pool.op_type != "MaxPool" or attribute(pool, "kernel_shape", None) != LARGEST_OF_FOUR["kernel_shape"]:
+        if pool.op_type != "MaxPool" or attribute(pool, "kernel_shape", None) != MAX_OF_FOUR["kernel_shape"]:
             continue
-        fours, whole = graph.producer(pool.input[0]), graph.only_consumer(pool.output[0])
-        layer = _layer_before(graph, fours)
-        kernel = _unmoved(graph.constant(layer.input[1])) if layer is not None else None
-        if whole is None or whole.op_type != "Reshape" or kernel is None:
+        reshape_to_four, reshape_back = graph.producer(pool.input[0]), graph.only_consumer(pool.output[0])
+        layer = _convolution_before(graph, reshape_to_four)
+        kernel = _unshift_kernels(graph.constant(layer.input[1])) if layer is not None else None
+        if reshape_back is None or reshape_back.op_type != "Reshape" or kernel is None:
             continue
         layer.input[1] = graph.add_constant(layer.input[1], kernel)
         if len(layer.input) > 2:
             layer.input[2] = graph.add_constant(layer.input[2], graph.constant(layer.input[2])[::4])
-        _set(layer, kernel_shape=list(kernel.shape[2:]), strides=[1, 1])
-        graph.replace(whole, helper.make_node("MaxPool", fours.input[:1], whole.output, name=pool.name, **HALVES))
-        graph.remove(fours, pool)
+        _set_attributes(layer, kernel_shape=list(kernel.shape[2:]), strides=[1, 1])
+        graph.replace(
+            reshape_back,
+            helper.make_node("MaxPool", reshape_to_four.input[:1], reshape_back.output, name=pool.name, **POOL_2X2),
+        )
+        graph.remove(reshape_to_four, pool)
         graph.prune()
 
 
-FASTER = (fix_reshapes, fold_input_scale, fold_flatten_order, pool_in_filters)
-"""What only saves time, in the order in which it is done; tests/bench/graph_optimizations.py measures each."""
+OPTIMIZATIONS = (fix_reshapes, fold_input_scale, fold_flatten_order, fold_max_pool)
+"""The rewrites that only save time, in order of application; tests/bench/graph_optimizations.py measures each."""
 
 
-def _after_input(graph: Graph) -> Iterator[onnx.NodeProto]:
+def _nodes_after_input_cast(graph: Graph) -> Iterator[onnx.NodeProto]:
     """The node that follows the cast of the input to float."""
     for node in graph.nodes:
         if node.op_type == "Cast" and graph.producer(node.input[0]) is None:
-            following = graph.only_consumer(node.output[0])
-            if following is not None:
-                yield following
+            next_node = graph.only_consumer(node.output[0])
+            if next_node is not None:
+                yield next_node
 
 
-def _first_layer(graph: Graph, node: onnx.NodeProto, any_order: bool) -> tuple[onnx.NodeProto | None, bool]:
+def _first_layer(graph: Graph, node: onnx.NodeProto, is_scalar: bool) -> tuple[onnx.NodeProto | None, bool]:
     """The first layer with constant weights after `node`, and whether zeros are padded on the way to it or by it.
 
-    Only what moves values about may lie between; where the scale differs by channel (not `any_order`), only the
+    Only what moves values about may lie between; where the scale differs by channel (not `is_scalar`), only the
     transpose to channels-first.
     """
-    padded = False
+    is_padded = False
     while (node := graph.only_consumer(node.output[0])) is not None:
-        if node.op_type == "Transpose" or (node.op_type == "Reshape" and any_order):
+        if node.op_type == "Transpose" or (node.op_type == "Reshape" and is_scalar):
             continue
         if node.op_type == "Pad" and pads_zeros(graph, node):
-            padded = True
+            is_padded = True
             continue
         break
     if node is None or graph.constant(node.input[1] if len(node.input) > 1 else "") is None:
-        return None, padded
+        return None, is_padded
     if node.op_type == "Conv" and attribute(node, "group", 1) == 1:
-        return node, padded or any(attribute(node, "pads", [])) or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
-    return (node if node.op_type == "MatMul" and any_order else None), padded
+        pads_itself = any(attribute(node, "pads", [])) or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
+        return node, is_padded or pads_itself
+    return (node if node.op_type == "MatMul" and is_scalar else None), is_padded
 
 
 def _add_to_bias(graph: Graph, layer: onnx.NodeProto, weights: NDArray, offset: NDArray) -> None:
     """A convolution's bias takes what its kernel makes of a constant offset of the pixels, scalar or per channel."""
-    per_filter = (weights.astype(np.float64) * _along_input_channels(layer, offset)).sum(axis=(1, 2, 3))
+    per_filter = (weights.astype(np.float64) * _broadcast_to_input_channels(layer, offset)).sum(axis=(1, 2, 3))
     bias = graph.constant(layer.input[2]) if len(layer.input) > 2 else np.zeros(len(weights))
     name = graph.add_constant(layer.input[1], (bias + per_filter).astype(np.float32))
     layer.input[:] = [*layer.input[:2], name]
 
 
-def _along_input_channels(layer: onnx.NodeProto, values: NDArray) -> NDArray:
+def _broadcast_to_input_channels(layer: onnx.NodeProto, values: NDArray) -> NDArray:
     """Shapes a scalar or a value per channel so that it multiplies a layer's weights."""
     return values.reshape(()) if values.size == 1 else values.reshape(1, -1, 1, 1)
 
 
-def _pooling_behind(graph: Graph, layer: onnx.NodeProto) -> onnx.NodeProto | None:
+def _max_pool_after(graph: Graph, layer: onnx.NodeProto) -> onnx.NodeProto | None:
     """The 2x2 max pooling that alone reads this convolution with constant weights, maybe through an activation."""
-    if layer.op_type != "Conv" or not _agrees(layer, ORDINARY):
+    if layer.op_type != "Conv" or not _attributes_match(layer, PLAIN_CONVOLUTION):
         return None
     if any(graph.constant(tensor) is None for tensor in layer.input[1:]):
         return None
     pool = graph.only_consumer(layer.output[0])
     if pool is not None and pool.op_type in ACTIVATIONS:
         pool = graph.only_consumer(pool.output[0])
-    found = pool is not None and pool.op_type == "MaxPool" and len(pool.output) == 1 and _agrees(pool, HALVING)
-    return pool if found and attribute(pool, "strides", None) else None
+    is_plain_pool = (
+        pool is not None
+        and pool.op_type == "MaxPool"
+        and len(pool.output) == 1
+        and _attributes_match(pool, PLAIN_POOL_2X2)
+    )
+    return pool if is_plain_pool and attribute(pool, "strides", None) else None
 
 
-def _layer_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.NodeProto | None:
+def _convolution_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.NodeProto | None:
     """The convolution whose output, maybe through an activation, a Reshape takes."""
     layer = graph.producer(reshape.input[0]) if reshape is not None and reshape.op_type == "Reshape" else None
     if layer is not None and layer.op_type in ACTIVATIONS:
@@ -199,53 +208,55 @@ def _layer_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.NodeProt
     return layer if layer is not None and layer.op_type == "Conv" else None
 
 
-def _agrees(node: onnx.NodeProto, expected: Mapping[str, object]) -> bool:
+def _attributes_match(node: onnx.NodeProto, expected: Mapping[str, object]) -> bool:
     """Whether the attributes that a node has are the expected ones, where something is expected of them."""
-    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return all(given[name] == expected[name] for name in given.keys() & expected.keys())
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return all(attributes[name] == expected[name] for name in attributes.keys() & expected.keys())
 
 
-def _pays(kernel: NDArray) -> bool:
+def _is_folded_pool_faster(kernel: NDArray) -> bool:
     """Whether four filters for one, in vectors that are fuller, cost less than the four positions of one."""
     filters, _, height, width = kernel.shape
-    return _padded(4 * filters) * (height + 1) * (width + 1) < _padded(filters) * 4 * height * width
+    return (
+        _round_up_to_lanes(4 * filters) * (height + 1) * (width + 1) < _round_up_to_lanes(filters) * 4 * height * width
+    )
 
 
-def _padded(filters: int) -> int:
-    return -(-filters // LANES) * LANES
+def _round_up_to_lanes(filters: int) -> int:
+    return -(-filters // VECTOR_LANES) * VECTOR_LANES
 
 
-def _moved(kernel: NDArray) -> NDArray:
+def _shift_kernels(kernel: NDArray) -> NDArray:
     """Each filter four times, one after the other: at the upper left, upper right, lower left, lower right."""
     filters, channels, height, width = kernel.shape
-    moved = np.zeros((filters, 2, 2, channels, height + 1, width + 1), kernel.dtype)
+    shifted = np.zeros((filters, 2, 2, channels, height + 1, width + 1), kernel.dtype)
     for down, right in np.ndindex(2, 2):
-        moved[:, down, right, :, down : down + height, right : right + width] = kernel
-    return moved.reshape(-1, channels, height + 1, width + 1)
+        shifted[:, down, right, :, down : down + height, right : right + width] = kernel
+    return shifted.reshape(-1, channels, height + 1, width + 1)
 
 
-def _unmoved(kernel: NDArray | None) -> NDArray | None:
-    """The filters that `_moved` made these of; None where it did not."""
+def _unshift_kernels(kernel: NDArray | None) -> NDArray | None:
+    """The filters that `_shift_kernels` made these of; None where it did not."""
     if kernel is None or kernel.ndim != 4 or min(kernel.shape[2:]) < 2:
         return None
-    first = kernel[::4, :, :-1, :-1]
-    return first if np.array_equal(_moved(first), kernel) else None
+    original = kernel[::4, :, :-1, :-1]
+    return original if np.array_equal(_shift_kernels(original), kernel) else None
 
 
-def _largest_of_four(graph: Graph, pool: onnx.NodeProto, pooled: list[int]) -> list[onnx.NodeProto]:
+def _max_of_four_nodes(graph: Graph, pool: onnx.NodeProto, pooled_shape: list[int]) -> list[onnx.NodeProto]:
     """In the place of `pool`, whose output is (n, *pooled): the same from (n, 4 * channels, height, width)."""
     result = pool.output[0]
-    channels, height, width = pooled
-    fours = graph.add_constant(result, np.array([-1, channels, 4, height * width], np.int64))
-    whole = graph.add_constant(result, np.array([-1, *pooled], np.int64))
+    channels, height, width = pooled_shape
+    reshape_to_four = graph.add_constant(result, np.array([-1, channels, 4, height * width], np.int64))
+    reshape_back = graph.add_constant(result, np.array([-1, *pooled_shape], np.int64))
     return [
-        helper.make_node("Reshape", [pool.input[0], fours], [f"{result}__fours"]),
-        helper.make_node("MaxPool", [f"{result}__fours"], [f"{result}__largest"], name=pool.name, **LARGEST_OF_FOUR),
-        helper.make_node("Reshape", [f"{result}__largest", whole], [result]),
+        helper.make_node("Reshape", [pool.input[0], reshape_to_four], [f"{result}__fours"]),
+        helper.make_node("MaxPool", [f"{result}__fours"], [f"{result}__largest"], name=pool.name, **MAX_OF_FOUR),
+        helper.make_node("Reshape", [f"{result}__largest", reshape_back], [result]),
     ]
 
 
-def _set(node: onnx.NodeProto, **attributes: object) -> None:
+def _set_attributes(node: onnx.NodeProto, **attributes: object) -> None:
     for old in [a for a in node.attribute if a.name in attributes]:
         node.attribute.remove(old)
     node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())

@@ -1,4 +1,4 @@
-"""The images with which a smaller precision is made, on which it is accepted, and on which it is measured at last."""
+"""Selects the images for calibrating, accepting and testing a reduced-precision graph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,61 +23,67 @@ from training.recipes.base import Recipe
 
 TEST_SHARE = 0.2
 """Of a folder of images without a test set."""
-HELD_OUT_SHARE, MOST_HELD_OUT = 0.2, 5000
+HELD_OUT_SHARE, MAX_HELD_OUT = 0.2, 5000
 """Of training images, where nothing tells which ones the run held out, or these are too few."""
-FEWEST_HELD_OUT = 200
+MIN_HELD_OUT = 200
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Images:
-    """`held_out` are not among those that calibrate, nor, where `divided_as_trained`, those that the network learnt.
+class CalibrationData:
+    """A data set and the indices of its training images that calibrate a graph and that decide on its acceptance.
 
-    `tested_as_published` is whether the data set's test images are those of the version's test accuracy.
+    `held_out` and `calibration` are disjoint. `has_training_split` is whether the network was trained without the
+    held-out images; `has_published_test`, whether the test images are those of the version's test accuracy.
     """
 
     dataset: Dataset
-    calibrating: Indices
+    calibration: Indices
     held_out: Indices
-    divided_as_trained: bool
-    tested_as_published: bool
+    has_training_split: bool
+    has_published_test: bool
 
-    def prepared(self, form: InputSpec) -> NDArray[np.uint8]:
-        """The calibrating images as the service gives them to a graph."""
+    def prepare_calibration(self, input_spec: InputSpec) -> NDArray[np.uint8]:
+        """The calibration images as the service passes them to a graph."""
         train = self.dataset.train
-        files = (train.encoded(int(index)) for index in self.calibrating)
-        return np.stack([prepare_file(encoded, form.input, form.preprocessing) for encoded in files])
+        files = _encoded_images(train, self.calibration)
+        return np.stack([prepare_file(encoded, input_spec.input, input_spec.preprocessing) for encoded in files])
 
-    def held_out_scores(self, path: ServingPipeline) -> Scores:
+    def held_out_scores(self, pipeline: ServingPipeline) -> Scores:
         train = self.dataset.train
-        return score(path.probabilities(_files(train, self.held_out)), train.labels[self.held_out])
+        return score(pipeline.probabilities(_encoded_images(train, self.held_out)), train.labels[self.held_out])
 
 
-def images_for(version: VersionFolder, name: str | None, data_options: DataOptions, count: int) -> Images:
+def load_calibration_data(
+    version: VersionFolder, name: str | None, data_options: DataOptions, count: int
+) -> CalibrationData:
     """The data set of a version, or the one named, or a folder's images; `count` of them calibrate.
 
     Raises TrainingError where there is none, it has other classes, or too few images, and for those that cannot be
     read: it lists them, or leaves them out where `data_options.skip_unreadable`.
     """
     provenance = version.manifest.provenance
-    named = name or (FOLDER if data_options.folder is not None else provenance.dataset)
-    if named is None:
+    dataset_name = name or (FOLDER if data_options.folder is not None else provenance.dataset)
+    if dataset_name is None:
         raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training images.")
     dataset = datasets.load(
-        named, data_options.data_dir, data_options.note, data_options.folder, _wanted(version.manifest)
+        dataset_name, data_options.data_dir, data_options.note, data_options.folder, _wanted(version.manifest)
     )
     if dataset.labels != version.labels:
-        raise TrainingError(f"{named} has other classes than the network: {_difference(dataset, version)}.")
-    held_out, rest, divided_as_trained = _divided(dataset, provenance)
-    if len(held_out) < FEWEST_HELD_OUT or not len(rest):
         raise TrainingError(
-            f"{named} has {len(dataset.train):,} training images; at least {5 * FEWEST_HELD_OUT:,} are needed to "
+            f"{dataset_name} has other classes than the network: {_label_difference(dataset, version)}."
+        )
+    held_out, remaining, has_training_split = _split(dataset, provenance)
+    if len(held_out) < MIN_HELD_OUT or not len(remaining):
+        raise TrainingError(
+            f"{dataset_name} has {len(dataset.train):,} training images; at least {5 * MIN_HELD_OUT:,} are needed to "
             "hold some out."
         )
-    tested_as_published = _is_the_same(dataset, provenance)
-    return _readable(
-        Images(dataset, rest[:count], held_out, divided_as_trained, tested_as_published), data_options.skip_unreadable
+    has_published_test = _is_same_data(dataset, provenance)
+    return _without_unreadable(
+        CalibrationData(dataset, remaining[:count], held_out, has_training_split, has_published_test),
+        data_options.skip_unreadable,
     )
 
 
@@ -88,31 +94,31 @@ def _wanted(manifest: Manifest) -> Wanted:
     return Wanted(InputSpec(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
 
 
-def _divided(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
-    """Held out and the rest; and whether so by the version's run, or else by chance."""
-    if recipe := _recipe_of(dataset, provenance):
+def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
+    """The held-out images, the others, and whether the split is that of the version's run instead of a random one."""
+    if recipe := _split_recipe(dataset, provenance):
         portions = portion(dataset, recipe)
-        if len(portions.validation) >= FEWEST_HELD_OUT:
+        if len(portions.validation) >= MIN_HELD_OUT:
             return portions.validation, portions.train, True
     shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
-    cut = min(MOST_HELD_OUT, int(HELD_OUT_SHARE * len(shuffled)))
+    cut = min(MAX_HELD_OUT, int(HELD_OUT_SHARE * len(shuffled)))
     return shuffled[:cut], shuffled[cut:], False
 
 
-def _recipe_of(dataset: Dataset, provenance: Provenance) -> Recipe | None:
-    """What divided the images when the network learnt from them; None where these are others, or nothing tells.
+def _split_recipe(dataset: Dataset, provenance: Provenance) -> Recipe | None:
+    """A recipe that splits the images as the version's run did; None if they are other images or the split is unknown.
 
     A version without `division` was made by an earlier release: its run is taken to have changed nothing in its recipe.
     """
     published = RECIPES.get(provenance.recipe or "")
-    told = provenance.division or (published if published and published.dataset == dataset.name else None)
-    if told is None or not _is_the_same(dataset, provenance):
+    split_spec = provenance.division or (published if published and published.dataset == dataset.name else None)
+    if split_spec is None or not _is_same_data(dataset, provenance):
         return None
-    settings = {"validation": told.validation, "limit": told.limit, "seed": provenance.seed or 0}
+    settings = {"validation": split_spec.validation, "limit": split_spec.limit, "seed": provenance.seed or 0}
     return Recipe(name=dataset.name, dataset=dataset.name, architecture=provenance.architecture or "", **settings)
 
 
-def _is_the_same(dataset: Dataset, provenance: Provenance) -> bool:
+def _is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
     """Whether these are the images of the version's run, the same of them for the test."""
     if dataset.name != provenance.dataset:
         return False
@@ -120,26 +126,26 @@ def _is_the_same(dataset: Dataset, provenance: Provenance) -> bool:
     return dataset.name != FOLDER if recorded is None else recorded == division_digest(dataset.origin)
 
 
-def _readable(images: Images, skip_unreadable: bool) -> Images:
+def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:
     """The images that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
-    dataset = images.dataset
-    bad_train = dataset.train.unreadable(np.concatenate([images.held_out, images.calibrating]))
-    bad_test = dataset.test.unreadable(np.arange(len(dataset.test)))
-    check_readable([*bad_train.values(), *bad_test.values()], skip_unreadable)
-    bad = list(bad_train)
+    dataset = data.dataset
+    unreadable_train = dataset.train.unreadable(np.concatenate([data.held_out, data.calibration]))
+    unreadable_test = dataset.test.unreadable(np.arange(len(dataset.test)))
+    check_readable([*unreadable_train.values(), *unreadable_test.values()], skip_unreadable)
+    unreadable = list(unreadable_train)
     return replace(
-        images,
-        dataset=replace(dataset, test=dataset.test.without(list(bad_test))) if bad_test else dataset,
-        calibrating=images.calibrating[~np.isin(images.calibrating, bad)],
-        held_out=images.held_out[~np.isin(images.held_out, bad)],
+        data,
+        dataset=replace(dataset, test=dataset.test.without(list(unreadable_test))) if unreadable_test else dataset,
+        calibration=data.calibration[~np.isin(data.calibration, unreadable)],
+        held_out=data.held_out[~np.isin(data.held_out, unreadable)],
     )
 
 
-def _files(split: Split, indices: Indices) -> Iterator[bytes]:
+def _encoded_images(split: Split, indices: Indices) -> Iterator[bytes]:
     return (split.encoded(int(index)) for index in indices)
 
 
-def _difference(dataset: Dataset, version: VersionFolder) -> str:
+def _label_difference(dataset: Dataset, version: VersionFolder) -> str:
     if len(dataset.labels) != len(version.labels):
         return f"{len(dataset.labels)} in place of {len(version.labels)}"
     pairs = zip(dataset.labels, version.labels, strict=True)

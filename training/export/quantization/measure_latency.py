@@ -1,4 +1,4 @@
-"""How fast graphs of one network are, measured in turns: a slow moment of the machine hits all of them alike."""
+"""Measures the latency of several graphs in turns, so that a slow moment of the machine affects all of them alike."""
 
 import time
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from service.inference.providers import ON_CPU, Placement
 from service.inference.session import Session
 from service.model_store.manifest import Input
 
-BATCH_SIZES = (1, 8, 32)
-SECONDS = 1.5
-"""Spent on each batch size at least, past the first runs."""
-FEWEST_TURNS = 15
+LATENCY_BATCH_SIZES = (1, 8, 32)
+DEFAULT_DURATION_S = 1.5
+"""Minimum time per batch size, without the first runs."""
+MIN_TURNS = 15
 TURN_S = 0.004
 """About how long one graph runs before it is the next one's turn."""
 
@@ -26,26 +26,26 @@ def microseconds_per_image(
     classes: int,
     threads: int,
     placement: Placement = ON_CPU,
-    seconds: float = SECONDS,
+    duration_s: float = DEFAULT_DURATION_S,
 ) -> dict[str, dict[int, float]]:
     """By graph and batch size, the median over the turns. Raises BrokenVersion for a graph that cannot be loaded."""
     sessions = {name: Session(path, model_input, classes, threads, placement) for name, path in graphs.items()}
-    found: dict[str, dict[int, float]] = {name: {} for name in graphs}
-    for size in BATCH_SIZES:
+    latencies: dict[str, dict[int, float]] = {name: {} for name in graphs}
+    for size in LATENCY_BATCH_SIZES:
         batch = np.random.default_rng(0).integers(0, 256, (size, *model_input.shape), np.uint8)
-        runs = {name: _runs_a_turn(session, batch) for name, session in sessions.items()}
+        runs = {name: _runs_per_turn(session, batch) for name, session in sessions.items()}
         turns: dict[str, list[float]] = {name: [] for name in graphs}
-        end_s = time.perf_counter() + seconds
-        while time.perf_counter() < end_s or len(next(iter(turns.values()))) < FEWEST_TURNS:
+        end_s = time.perf_counter() + duration_s
+        while time.perf_counter() < end_s or len(next(iter(turns.values()))) < MIN_TURNS:
             for name, session in sessions.items():
                 turns[name].append(_turn_s(session, batch, runs[name]))
         for name, measured in turns.items():
-            found[name][size] = round(median(measured) / size * 1e6, 2)
-    return found
+            latencies[name][size] = round(median(measured) / size * 1e6, 2)
+    return latencies
 
 
-def processor() -> str:
-    """The processor's name, as Linux tells it."""
+def processor_name() -> str:
+    """The processor's name, from /proc/cpuinfo."""
     try:
         lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -53,7 +53,7 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _runs_a_turn(session: Session, batch: np.ndarray) -> int:
+def _runs_per_turn(session: Session, batch: np.ndarray) -> int:
     session.run(batch)
     return max(1, round(TURN_S / max(_turn_s(session, batch, 3), 1e-6)))
 

@@ -1,6 +1,6 @@
-"""`convoy-train quantize`: a version gets graphs of less precision, as the next version, if they are good enough.
+"""Implements `convoy-train quantize`: publishes a version again with int8 or float16 graphs added.
 
-Accepted on images held out of the training set, measured on the test set, and chosen by the service where faster.
+A graph is accepted by its accuracy on held-out training images and by its speed, and is measured on the test set.
 """
 
 import shutil
@@ -16,7 +16,6 @@ from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, plac
 from service.inference.session import available_providers
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
-    FILE_NAME,
     File,
     Manifest,
     Parity,
@@ -26,208 +25,216 @@ from service.model_store.manifest import (
     read_manifest,
     write_manifest,
 )
-from service.model_store.repository import Repository, VersionFolder
+from service.model_store.repository import VersionFolder
 from training.data.datasets.image_files import InputSpec
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.export.model_card import update_card
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
-from training.export.quantization.calibration import Images, images_for
-from training.export.quantization.measure_latency import BATCH_SIZES as CLOCKED
-from training.export.quantization.measure_latency import SECONDS, microseconds_per_image, processor
-from training.export.quantization.precision import Method, to_float16, to_int8
+from training.export.quantization.calibration import CalibrationData, load_calibration_data
+from training.export.quantization.measure_latency import (
+    DEFAULT_DURATION_S,
+    LATENCY_BATCH_SIZES,
+    microseconds_per_image,
+    processor_name,
+)
+from training.export.quantization.precision import CalibrationMethod, to_float16, to_int8
 from training.export.serving_pipeline import ServingPipeline
-from training.export.version_folder import write_golden_samples
+from training.export.version_folder import open_version, write_golden_samples
 from training.fit.callbacks import Say
 from training.fit.scores import Scores
 
-FILES: Mapping[Precision, str] = {"int8": "model.int8.onnx", "float16": "model.fp16.onnx"}
-MOST_LOST_POINTS: Mapping[Precision, float] = {"int8": 0.5, "float16": 0.1}
-FASTER = 1.05
-"""How many times as fast as float32, at every batch size, a graph must be to be chosen."""
+GRAPH_FILES: Mapping[Precision, str] = {"int8": "model.int8.onnx", "float16": "model.fp16.onnx"}
+MAX_LOST_POINTS: Mapping[Precision, float] = {"int8": 0.5, "float16": 0.1}
+MIN_SPEEDUP = 1.05
+"""Minimum speed relative to float32, at every batch size, for the service to choose a graph by itself."""
 
-LEARNT = "drawn by chance, and the network may have learnt them: which ones its run held out is not known, or too few"
+UNKNOWN_SPLIT_NOTE = (
+    "drawn by chance, and the network may have learnt them: which ones its run held out is not known, or too few"
+)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the user wants of `quantize`. `count` images calibrate int8."""
+class QuantizeOptions:
+    """Options of `quantize`. `calibration_images` is the number of images that calibrate int8."""
 
     precisions: tuple[Precision, ...] = ("int8",)
-    count: int = 512
-    method: Method = "minmax"
+    calibration_images: int = 512
+    method: CalibrationMethod = "minmax"
     reduce_range: bool = False
-    even_if_slower: bool = False
-    clock_s: float = SECONDS
-    """Spent on measuring each batch size."""
+    allow_slower: bool = False
+    latency_duration_s: float = DEFAULT_DURATION_S
+    """Time for measuring each batch size."""
     dataset: str | None = None
     data_options: DataOptions = DEFAULT
 
 
 @dataclass(frozen=True)
-class _Base:
+class _Baseline:
     """The float32 graph that all others are compared with, and its figures."""
 
     version: VersionFolder
     graph: Path
-    images: Images
-    path: ServingPipeline
+    data: CalibrationData
+    pipeline: ServingPipeline
     held_out: Scores
 
     @property
-    def publishes_test(self) -> bool:
+    def can_publish_test_accuracy(self) -> bool:
         """Whether accuracies on these test images may stand beside the one that the version came with, if any."""
-        return self.images.tested_as_published or self.version.manifest.variant("float32").test_accuracy is None
+        return self.data.has_published_test or self.version.manifest.variant("float32").test_accuracy is None
 
     @property
-    def form(self) -> InputSpec:
+    def input_spec(self) -> InputSpec:
         return InputSpec(self.version.manifest.input, self.version.manifest.preprocessing)
 
 
-def quantize(folder: Path, asked: Asked, say: Say) -> Path:
+def quantize(folder: Path, options: QuantizeOptions, say: Say) -> Path:
     """Publishes the version in `folder` (models/NAME/NUMBER) with more graphs, as the model's next version.
 
-    Gives the new folder. Raises TrainingError, with the figures, when a graph loses too much or is no faster; then
+    Returns the new folder. Raises TrainingError, with the figures, when a graph loses too much or is no faster; then
     nothing is published.
     """
     try:
-        version = _opened(folder)
-        if "int8" in asked.precisions and FAST_INT8_FLAGS.isdisjoint(cpu_flags()) and not asked.reduce_range:
+        version = open_version(folder)
+        if "int8" in options.precisions and FAST_INT8_FLAGS.isdisjoint(cpu_flags()) and not options.reduce_range:
             say("this processor has no VNNI: where it serves int8 too, --reduce-range keeps its sums from overflowing")
-        base = _base(version, asked, say)
+        baseline = _measure_baseline(version, options, say)
         models_dir = version.path.parent.parent
-        return publish(models_dir, version.model, lambda to, number: _write_version(to, number, base, asked, say))
+        return publish(models_dir, version.model, lambda to, number: _write_version(to, number, baseline, options, say))
     except ConvoyError as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
 
 
-def _opened(folder: Path) -> VersionFolder:
-    folder = folder.resolve()
-    if not (folder / FILE_NAME).is_file() or not folder.name.isdecimal():
-        raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/1.")
-    return Repository(folder.parent.parent).open(folder.parent.name, int(folder.name))
-
-
-def _base(version: VersionFolder, asked: Asked, say: Say) -> _Base:
+def _measure_baseline(version: VersionFolder, options: QuantizeOptions, say: Say) -> _Baseline:
     variant = version.manifest.variant("float32")
     if variant is None:
         raise TrainingError(f"{version.path} has no float32 graph to start from.")
-    images = images_for(version, asked.dataset, asked.data_options, asked.count)
+    data = load_calibration_data(version, options.dataset, options.data_options, options.calibration_images)
     graph = version.graph(variant)
-    path = _path(graph, version)
-    held_out = images.held_out_scores(path)
+    pipeline = ServingPipeline.from_manifest(graph, version.manifest)
+    held_out = data.held_out_scores(pipeline)
     say(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} training images held out")
-    if not images.divided_as_trained:
-        say(f"these are {LEARNT}")
-    return _Base(version, graph, images, path, held_out)
+    if not data.has_training_split:
+        say(f"these are {UNKNOWN_SPLIT_NOTE}")
+    return _Baseline(version, graph, data, pipeline, held_out)
 
 
-def _write_version(folder: Path, number: int, base: _Base, asked: Asked, say: Say) -> None:
-    for path in base.version.path.iterdir():
+def _write_version(folder: Path, number: int, baseline: _Baseline, options: QuantizeOptions, say: Say) -> None:
+    for path in baseline.version.path.iterdir():
         shutil.copy2(path, folder / path.name)
     manifest = read_manifest(folder)
-    figures = {"held_out_accuracy": base.held_out.accuracy}
-    test = base.path.score(base.images.dataset.test)
+    figures = {"held_out_accuracy": baseline.held_out.accuracy}
+    test = baseline.pipeline.score(baseline.data.dataset.test)
     say(f"float32: {test.accuracy:.2%} of the {test.images:,} test images")
-    if base.publishes_test:
+    if baseline.can_publish_test_accuracy:
         figures["test_accuracy"] = test.accuracy
     else:
         say("these are not the images of the published test accuracy, which stays; the new graphs are given none")
-    made = [_variant(folder, precision, base, asked, say) for precision in asked.precisions]
-    kept = [
+    added = [_build_variant(folder, precision, baseline, options, say) for precision in options.precisions]
+    unchanged = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
         for variant in manifest.variants
-        if variant.precision not in asked.precisions
+        if variant.precision not in options.precisions
     ]
-    variants = [*kept, *made]
-    changed = manifest.model_copy(update={"variants": variants, "samples": _samples(folder, manifest, variants)})
-    write_manifest(changed, folder)
-    source = f"models/{base.version.model}/{base.version.version}"
-    note = None if base.images.divided_as_trained else f"Those held out are {LEARNT}."
-    calibrating = len(base.images.calibrating)
-    update_card(folder, base.version.model, number, changed, _command(source, asked), calibrating, note)
+    variants = [*unchanged, *added]
+    updated = manifest.model_copy(update={"variants": variants, "samples": _write_samples(folder, manifest, variants)})
+    write_manifest(updated, folder)
+    source = f"models/{baseline.version.model}/{baseline.version.version}"
+    note = None if baseline.data.has_training_split else f"Those held out are {UNKNOWN_SPLIT_NOTE}."
+    calibration = len(baseline.data.calibration)
+    update_card(folder, baseline.version.model, number, updated, _command(source, options), calibration, note)
 
 
-def _variant(folder: Path, precision: Precision, base: _Base, asked: Asked, say: Say) -> Variant:
-    graph = folder / FILES[precision]
+def _build_variant(
+    folder: Path, precision: Precision, baseline: _Baseline, options: QuantizeOptions, say: Say
+) -> Variant:
+    graph = folder / GRAPH_FILES[precision]
     if precision == "int8":
-        calibrating = base.images.prepared(base.form)
-        to_int8(base.graph, calibrating, graph, reduce_range=asked.reduce_range, method=asked.method)
+        calibration = baseline.data.prepare_calibration(baseline.input_spec)
+        to_int8(baseline.graph, calibration, graph, reduce_range=options.reduce_range, method=options.method)
     else:
-        to_float16(base.graph, graph)
-    path = _path(graph, base.version)
-    held_out = base.images.held_out_scores(path)
-    _accept(precision, held_out, base.held_out)
-    speed = _speed(precision, graph, base, asked.clock_s)
-    automatic = is_chosen(precision, speed, cpu_flags())
-    say(f"{precision}: {held_out.accuracy:.2%} of the same; {_told(speed)}")
-    if not automatic and not asked.even_if_slower:
+        to_float16(baseline.graph, graph)
+    pipeline = ServingPipeline.from_manifest(graph, baseline.version.manifest)
+    held_out = baseline.data.held_out_scores(pipeline)
+    _check_accuracy(precision, held_out, baseline.held_out)
+    speed = _measure_speed(precision, graph, baseline, options.latency_duration_s)
+    automatic = is_automatic(precision, speed, cpu_flags())
+    say(f"{precision}: {held_out.accuracy:.2%} of the same; {_describe_speed(speed)}")
+    if not automatic and not options.allow_slower:
         raise TrainingError(
-            f"{precision} is not faster here: {_told(speed)}. Nothing was published; --even-if-slower does it, for "
-            f"services with CONVOY_PRECISION={precision}."
+            f"{precision} is not faster here: {_describe_speed(speed)}. Nothing was published; --even-if-slower does "
+            f"it, for services with CONVOY_PRECISION={precision}."
         )
-    test = path.score(base.images.dataset.test)
+    test = pipeline.score(baseline.data.dataset.test)
     say(f"{precision}: {test.accuracy:.2%} of the same {test.images:,} test images")
     return Variant(
         file=graph.name,
         sha256=sha256_of(graph),
         precision=precision,
         bytes=graph.stat().st_size,
-        test_accuracy=test.accuracy if base.publishes_test else None,
+        test_accuracy=test.accuracy if baseline.can_publish_test_accuracy else None,
         held_out_accuracy=held_out.accuracy,
-        parity=_parity(path, base),
+        parity=_compare_with_float32(pipeline, baseline),
         speed=speed,
         automatic=automatic,
     )
 
 
-def _accept(precision: Precision, found: Scores, expected: Scores) -> None:
-    lost_points = 100 * (expected.accuracy - found.accuracy)
-    if lost_points > MOST_LOST_POINTS[precision] + 1e-9:
+def _check_accuracy(precision: Precision, actual: Scores, expected: Scores) -> None:
+    lost_points = 100 * (expected.accuracy - actual.accuracy)
+    if lost_points > MAX_LOST_POINTS[precision] + 1e-9:
         raise TrainingError(
-            f"{precision} loses {lost_points:.2f} points: {found.accuracy:.2%} in place of {expected.accuracy:.2%} of "
-            f"{found.images:,} training images held out ({MOST_LOST_POINTS[precision]:g} points are allowed). "
+            f"{precision} loses {lost_points:.2f} points: {actual.accuracy:.2%} in place of {expected.accuracy:.2%} of "
+            f"{actual.images:,} training images held out ({MAX_LOST_POINTS[precision]:g} points are allowed). "
             "Nothing was published; for int8 try --calibration entropy or percentile, or more --calibrate-on."
         )
 
 
-def _speed(precision: Precision, graph: Path, base: _Base, seconds: float) -> Speed | None:
+def _measure_speed(precision: Precision, graph: Path, baseline: _Baseline, duration_s: float) -> Speed | None:
     """Measured where the precision is meant to run; None for float16 where there is no GPU."""
-    placement = ON_CPU if precision == "int8" else _on_gpu()
+    placement = ON_CPU if precision == "int8" else _gpu_placement()
     if placement is None:
         return None
-    manifest, threads = base.version.manifest, usable_cores()
-    graphs = {"float32": base.graph, precision: graph}
-    found = microseconds_per_image(graphs, manifest.input, manifest.classes, threads, placement, seconds)
-    where = processor() if placement is ON_CPU else placement.wanted
-    return Speed(processor=where, threads=threads, us_per_image=found[precision], float32_us_per_image=found["float32"])
+    manifest, threads = baseline.version.manifest, usable_cores()
+    graphs = {"float32": baseline.graph, precision: graph}
+    latencies = microseconds_per_image(graphs, manifest.input, manifest.classes, threads, placement, duration_s)
+    processor = processor_name() if placement is ON_CPU else placement.wanted
+    return Speed(
+        processor=processor,
+        threads=threads,
+        us_per_image=latencies[precision],
+        float32_us_per_image=latencies["float32"],
+    )
 
 
-def _on_gpu() -> Placement | None:
-    found = place("auto", "", available_providers(), has_gpu=has_nvidia_gpu(), max_batch_size=max(CLOCKED))
-    return found if found.on_nvidia else None
+def _gpu_placement() -> Placement | None:
+    placement = place(
+        "auto", "", available_providers(), has_gpu=has_nvidia_gpu(), max_batch_size=max(LATENCY_BATCH_SIZES)
+    )
+    return placement if placement.on_nvidia else None
 
 
-def is_chosen(precision: Precision, speed: Speed | None, flags: Collection[str]) -> bool:
+def is_automatic(precision: Precision, speed: Speed | None, flags: Collection[str]) -> bool:
     """Whether the service may choose it by itself: faster at every batch size, on a processor of the kind it is for."""
     if speed is None:
         return True  # float16 without a GPU here: the service takes it on GPUs only
     if precision == "int8" and FAST_INT8_FLAGS.isdisjoint(flags):
         return False
-    return all(speed.float32_us_per_image[size] >= FASTER * us for size, us in speed.us_per_image.items())
+    return all(speed.float32_us_per_image[size] >= MIN_SPEEDUP * us for size, us in speed.us_per_image.items())
 
 
-def _parity(path: ServingPipeline, base: _Base) -> Parity:
+def _compare_with_float32(pipeline: ServingPipeline, baseline: _Baseline) -> Parity:
     """How far the graph is from the float32 one, over test images at every batch size."""
-    form = base.form
-    sample = sample_split(base.images.dataset.test, form.input, form.preprocessing)
-    expected = base.path.run(sample.prepared, max(BATCH_SIZES))
+    input_spec = baseline.input_spec
+    sample = sample_split(baseline.data.dataset.test, input_spec.input, input_spec.preprocessing)
+    expected = baseline.pipeline.run(sample.prepared, max(BATCH_SIZES))
     differences, same = [], []
     for size in BATCH_SIZES:
-        found = path.run(sample.prepared, size)
-        differences.append(float(np.abs(found - expected).max()))
-        same.append(float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()))
+        actual = pipeline.run(sample.prepared, size)
+        differences.append(float(np.abs(actual - expected).max()))
+        same.append(float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean()))
     return Parity(
         images=len(expected),
         batch_sizes=list(BATCH_SIZES),
@@ -236,17 +243,12 @@ def _parity(path: ServingPipeline, base: _Base) -> Parity:
     )
 
 
-def _samples(folder: Path, manifest: Manifest, variants: list[Variant]) -> File:
+def _write_samples(folder: Path, manifest: Manifest, variants: list[Variant]) -> File:
     graphs = {variant.precision: variant.file for variant in variants}
     return write_golden_samples(folder, manifest.input, manifest.classes, graphs)
 
 
-def _path(graph: Path, version: VersionFolder) -> ServingPipeline:
-    manifest = version.manifest
-    return ServingPipeline(graph, manifest.input, manifest.preprocessing, manifest.classes)
-
-
-def _told(speed: Speed | None) -> str:
+def _describe_speed(speed: Speed | None) -> str:
     if speed is None:
         return "its speed was not measured, as there is no GPU here"
     pairs = ", ".join(
@@ -256,15 +258,14 @@ def _told(speed: Speed | None) -> str:
     return f"{pairs} ({speed.threads} threads)"
 
 
-def _command(source: str, asked: Asked) -> str:
+def _command(source: str, options: QuantizeOptions) -> str:
     words = ["convoy-train quantize", source]
-    words += [{"int8": "--int8", "float16": "--fp16"}[precision] for precision in asked.precisions]
-    if asked.method != "minmax":
-        words.append(f"--calibration {asked.method}")
-    words += ["--reduce-range"] * asked.reduce_range + ["--even-if-slower"] * asked.even_if_slower
-    if asked.dataset is not None:
-        words.append(f"--dataset {asked.dataset}")
-    words += ["--data FOLDER"] * (asked.data_options.folder is not None) + [
-        "--skip-unreadable"
-    ] * asked.data_options.skip_unreadable
+    words += [{"int8": "--int8", "float16": "--fp16"}[precision] for precision in options.precisions]
+    if options.method != "minmax":
+        words.append(f"--calibration {options.method}")
+    words += ["--reduce-range"] * options.reduce_range + ["--even-if-slower"] * options.allow_slower
+    if options.dataset is not None:
+        words.append(f"--dataset {options.dataset}")
+    words += ["--data FOLDER"] * (options.data_options.folder is not None)
+    words += ["--skip-unreadable"] * options.data_options.skip_unreadable
     return " ".join(words)

@@ -11,7 +11,7 @@ import tf2onnx.graph
 import tf2onnx.optimizer
 
 from training.architectures import build
-from training.export.graph.keras_to_onnx import few_copies
+from training.export.graph.keras_to_onnx import optimize_in_place
 
 
 def convert(network: keras.Model) -> onnx.ModelProto:
@@ -41,7 +41,7 @@ def test_the_same_graph_from_fewer_copies(writings: Counter) -> None:
     plain = convert(network)
     usual = max(writings.values())
     writings.clear()
-    with few_copies():
+    with optimize_in_place():
         frugal = convert(network)
     assert usual > 20
     assert max(writings.values()) <= 3
@@ -55,7 +55,7 @@ def test_the_same_graph_from_fewer_copies(writings: Counter) -> None:
 
 def test_tf2onnx_is_as_before_also_after_an_error() -> None:
     optimize, write = tf2onnx.optimizer.optimize_graph, tf2onnx.graph.Graph.update_proto
-    with contextlib.suppress(KeyError), few_copies():
+    with contextlib.suppress(KeyError), optimize_in_place():
         assert tf2onnx.optimizer.optimize_graph is not optimize
         raise KeyError
     assert tf2onnx.optimizer.optimize_graph is optimize

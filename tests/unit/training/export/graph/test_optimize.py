@@ -21,20 +21,20 @@ from tests.unit.training.small_graphs import (
     pooling,
     weights,
 )
-from training.export.graph.editor import Graph, parameters_of
+from training.export.graph.editor import Graph, count_parameters
 from training.export.graph.optimize import (
     fold_flatten_order,
     fold_input_scale,
-    improve,
-    pool_behind_filters,
-    pool_in_filters,
+    fold_max_pool,
+    optimize_graph,
+    unfold_max_pool,
 )
 
 
-def improved(original: onnx.ModelProto) -> onnx.ModelProto:
+def optimized(original: onnx.ModelProto) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(original)
-    improve(changed)
+    optimize_graph(changed)
     assert_same_answers(original, changed)
     return changed
 
@@ -53,12 +53,12 @@ def assert_left_alone_when_others_read(
 @pytest.mark.parametrize("scale", [SCALAR, PER_CHANNEL], ids=["scalar", "per channel"])
 @pytest.mark.parametrize("pads", [0, 1])
 def test_a_scale_goes_into_the_kernel(scale: np.ndarray, pads: int) -> None:
-    assert operators(improved(convolution(scale, None, pads))) == ["Cast", "Transpose", "Conv"]
+    assert operators(optimized(convolution(scale, None, pads))) == ["Cast", "Transpose", "Conv"]
 
 
 @pytest.mark.parametrize("pads", [0, 1])
 def test_an_offset_of_nothing_is_dropped(pads: int) -> None:
-    changed = improved(convolution(SCALAR, np.array(-0.0, np.float32), pads))
+    changed = optimized(convolution(SCALAR, np.array(-0.0, np.float32), pads))
     assert operators(changed) == ["Cast", "Transpose", "Conv"]
 
 
@@ -70,20 +70,20 @@ def test_an_offset_of_nothing_is_dropped(pads: int) -> None:
 def test_an_offset_goes_into_the_bias_where_nothing_is_padded(
     scale: np.ndarray, offset: np.ndarray, bias: bool
 ) -> None:
-    changed = improved(convolution(scale, offset, pads=0, bias=bias))
+    changed = optimized(convolution(scale, offset, pads=0, bias=bias))
     assert operators(changed) == ["Cast", "Transpose", "Conv"]
 
 
 @pytest.mark.parametrize("scale", [SCALAR, PER_CHANNEL], ids=["scalar", "per channel"])
 def test_an_offset_stays_before_a_padding(scale: np.ndarray) -> None:
-    assert operators(improved(convolution(scale, OFFSETS, pads=1))) == ["Cast", "Add", "Transpose", "Conv"]
-    changed = improved(convolution(scale, OFFSETS, pads=0, pad_node=0.0))
+    assert operators(optimized(convolution(scale, OFFSETS, pads=1))) == ["Cast", "Add", "Transpose", "Conv"]
+    changed = optimized(convolution(scale, OFFSETS, pads=0, pad_node=0.0))
     assert operators(changed) == ["Cast", "Add", "Transpose", "Pad", "Conv"]
 
 
 def test_a_padding_with_another_value_than_zero_is_left_alone() -> None:
     original = convolution(SCALAR, None, pads=0, pad_node=0.25)
-    assert operators(improved(original)) == operators(original)
+    assert operators(optimized(original)) == operators(original)
 
 
 def test_a_scale_that_others_read_too_is_left_alone() -> None:
@@ -92,7 +92,7 @@ def test_a_scale_that_others_read_too_is_left_alone() -> None:
 
 def test_a_scale_of_zero_is_left_alone() -> None:
     original = convolution(np.array([1, 0, 1], np.float32), OFFSETS, pads=1)
-    assert operators(improved(original)) == operators(original)
+    assert operators(optimized(original)) == operators(original)
 
 
 def test_a_grouped_convolution_is_left_alone() -> None:
@@ -104,7 +104,7 @@ def test_a_grouped_convolution_is_left_alone() -> None:
         numpy_helper.from_array(weights(6), "bias")
     )
     original.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 6
-    assert operators(improved(original)) == operators(original)
+    assert operators(optimized(original)) == operators(original)
 
 
 def dense(scale: np.ndarray, channels: int = 2) -> onnx.ModelProto:
@@ -130,13 +130,13 @@ def dense(scale: np.ndarray, channels: int = 2) -> onnx.ModelProto:
 
 
 def test_a_computed_shape_becomes_constant_and_a_scale_goes_into_a_dense_layer() -> None:
-    changed = improved(dense(SCALAR))
+    changed = optimized(dense(SCALAR))
     assert operators(changed) == ["Cast", "Reshape", "MatMul"]
     assert len(changed.graph.initializer) == 2
 
 
 def test_a_scale_per_channel_stays_before_a_dense_layer() -> None:
-    assert operators(improved(dense(np.array([0.1, 0.2], np.float32)))) == ["Cast", "Mul", "Reshape", "MatMul"]
+    assert operators(optimized(dense(np.array([0.1, 0.2], np.float32)))) == ["Cast", "Mul", "Reshape", "MatMul"]
 
 
 def flatten_after_transpose() -> onnx.ModelProto:
@@ -156,7 +156,7 @@ def flatten_after_transpose() -> onnx.ModelProto:
 
 
 def test_the_transpose_before_a_flatten_goes_into_the_dense_layer() -> None:
-    assert operators(improved(flatten_after_transpose())) == ["Cast", "Transpose", "Relu", "Reshape", "MatMul"]
+    assert operators(optimized(flatten_after_transpose())) == ["Cast", "Transpose", "Relu", "Reshape", "MatMul"]
 
 
 def test_a_transpose_that_others_read_too_stays() -> None:
@@ -165,7 +165,7 @@ def test_a_transpose_that_others_read_too_stays() -> None:
 
 def test_a_padding_after_a_relu_may_be_merged() -> None:
     original = pooling(negative=False, value=[])
-    assert len(improved(original).graph.initializer) == len(original.graph.initializer)
+    assert len(optimized(original).graph.initializer) == len(original.graph.initializer)
 
 
 def few_filters(
@@ -198,7 +198,7 @@ def few_filters(
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1], [2, 1, 0, 1]], ids=str)
 def test_few_filters_take_the_pooling_into_them(activation: str | None, bias: bool, pads: list[int]) -> None:
     """Even and odd sides: a pooling leaves the last row or column out, and so does a step of two."""
-    changed = improved(few_filters(activation=activation, bias=bias, Conv={"pads": pads}))
+    changed = optimized(few_filters(activation=activation, bias=bias, Conv={"pads": pads}))
     [conv] = [node for node in changed.graph.node if node.op_type == "Conv"]
     assert Graph(changed).constant(conv.input[1]).shape == (24, 3, 4, 4)
     between = [activation] if activation else []
@@ -209,21 +209,21 @@ def test_few_filters_take_the_pooling_into_them(activation: str | None, bias: bo
 @pytest.mark.parametrize("bias", [True, False])
 def test_pooling_in_filters_can_be_undone(activation: str | None, bias: bool) -> None:
     original = few_filters(activation=activation, bias=bias)
-    undone = improved(original)
-    pool_behind_filters(Graph(undone))
+    undone = optimized(original)
+    unfold_max_pool(Graph(undone))
     assert operators(undone) == operators(original)
-    assert parameters_of(undone) == 6 * 3 * 3 * 3 + 6 * bias
+    assert count_parameters(undone) == 6 * 3 * 3 * 3 + 6 * bias
     assert_same_answers(original, undone)
     [before], [after] = ([node for node in g.graph.node if node.op_type == "Conv"] for g in (original, undone))
     np.testing.assert_array_equal(Graph(undone).constant(after.input[1]), Graph(original).constant(before.input[1]))
 
 
 def test_another_pooling_of_four_is_not_undone() -> None:
-    undone = improved(few_filters())
+    undone = optimized(few_filters())
     [conv] = [node for node in undone.graph.node if node.op_type == "Conv"]
     conv.input[1] = Graph(undone).add_constant("other", weights(24, 3, 4, 4))
     before = operators(undone)
-    pool_behind_filters(Graph(undone))
+    unfold_max_pool(Graph(undone))
     assert operators(undone) == before
 
 
@@ -243,8 +243,8 @@ def test_another_pooling_of_four_is_not_undone() -> None:
     ids=["many filters", "steps", "dilated", "grouped", "3x3", "overlapping", "ceil", "padded", "no activation"],
 )
 def test_other_poolings_stay(original: onnx.ModelProto) -> None:
-    assert operators(improved(original)) == operators(original)
+    assert operators(optimized(original)) == operators(original)
 
 
 def test_a_convolution_that_others_read_too_is_left_alone() -> None:
-    assert_left_alone_when_others_read("filtered", few_filters(), pool_in_filters)
+    assert_left_alone_when_others_read("filtered", few_filters(), fold_max_pool)

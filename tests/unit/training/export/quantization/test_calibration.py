@@ -18,7 +18,7 @@ from training.data.datasets.image_folder import division_digest
 from training.data.load_dataset import DataOptions
 from training.data.splits import portion
 from training.errors import TrainingError
-from training.export.quantization.calibration import images_for
+from training.export.quantization.calibration import load_calibration_data
 from training.recipes.base import Recipe
 
 SHARE = 0.3
@@ -46,8 +46,8 @@ def of_folder(root: Path, **provenance: object) -> VersionFolder:
 
 def as_trained(version: VersionFolder, photos: Path) -> Dataset:
     """The folder's images as a run with SHARE and SEED has them."""
-    form = InputSpec(version.manifest.input, version.manifest.preprocessing)
-    return datasets.load("folder", folder=photos, wanted=Wanted(form, SHARE, SEED))
+    input_spec = InputSpec(version.manifest.input, version.manifest.preprocessing)
+    return datasets.load("folder", folder=photos, wanted=Wanted(input_spec, SHARE, SEED))
 
 
 def recipe(**settings: object) -> Recipe:
@@ -61,61 +61,63 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
     version = of_xo(tmp_path, recipe="xo", division=SplitSpec(validation=1000, limit=800))
-    images = images_for(version, None, DataOptions(), 100)
+    images = load_calibration_data(version, None, DataOptions(), 100)
     run = portion(images.dataset, recipe(validation=1000, limit=800))
     assert images.held_out.tolist() == run.validation.tolist()
-    assert images.calibrating.tolist() == run.train[:100].tolist()
-    assert (images.divided_as_trained, images.tested_as_published) == (True, True)
+    assert images.calibration.tolist() == run.train[:100].tolist()
+    assert (images.has_training_split, images.has_published_test) == (True, True)
 
 
 def test_a_version_that_names_its_recipe_only_is_taken_to_have_kept_to_it(tmp_path: Path) -> None:
-    images = images_for(of_xo(tmp_path, recipe="xo"), None, DataOptions(), 100)
+    images = load_calibration_data(of_xo(tmp_path, recipe="xo"), None, DataOptions(), 100)
     assert len(images.held_out) == 500
-    assert (images.divided_as_trained, images.tested_as_published) == (True, True)
+    assert (images.has_training_split, images.has_published_test) == (True, True)
 
 
 @pytest.mark.parametrize("validation", [0, 100])
 def test_too_few_held_out_by_the_run_are_not_passed_off_as_such(tmp_path: Path, validation: int) -> None:
-    images = images_for(of_xo(tmp_path, division=SplitSpec(validation=validation)), None, DataOptions(), 100)
+    images = load_calibration_data(of_xo(tmp_path, division=SplitSpec(validation=validation)), None, DataOptions(), 100)
     assert len(images.held_out) == 800
-    assert not images.divided_as_trained
-    assert images.tested_as_published
+    assert not images.has_training_split
+    assert images.has_published_test
 
 
 def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos: Path) -> None:
     dataset = as_trained(of_folder(tmp_path / "a"), photos)
     division = SplitSpec(validation=0.3, test_share=SHARE, digest=division_digest(dataset.origin))
-    images = images_for(of_folder(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100)
+    images = load_calibration_data(of_folder(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100)
     assert images.dataset.origin == dataset.origin
     assert images.held_out.tolist() == portion(dataset, recipe(validation=0.3)).validation.tolist()
-    assert (images.divided_as_trained, images.tested_as_published) == (True, True)
+    assert (images.has_training_split, images.has_published_test) == (True, True)
 
 
 def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos: Path) -> None:
     division = SplitSpec(validation=0.3, test_share=SHARE, digest="0" * 64)
     for number, told in enumerate((division, division.model_copy(update={"digest": None}), None)):
         version = of_folder(tmp_path / str(number), division=told)
-        images = images_for(version, None, DataOptions(folder=photos), 100)
-        assert (images.divided_as_trained, images.tested_as_published) == (False, False)
+        images = load_calibration_data(version, None, DataOptions(folder=photos), 100)
+        assert (images.has_training_split, images.has_published_test) == (False, False)
         if told is not None:  # where images were added, those of the test are still no training images
             assert images.dataset.origin == as_trained(version, photos).origin
-    assert not images_for(of_folder(tmp_path / "c"), "folder", DataOptions(folder=photos), 1).tested_as_published
+    assert not load_calibration_data(
+        of_folder(tmp_path / "c"), "folder", DataOptions(folder=photos), 1
+    ).has_published_test
 
 
 def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", *COLOURS, count=500)
     version = of_folder(tmp_path / "models")
-    whole = images_for(version, None, DataOptions(folder=photos), 100)
+    whole = load_calibration_data(version, None, DataOptions(folder=photos), 100)
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
     tested = whole.dataset.origin["test_files"]
     learnt = [name for name in files if name not in tested]
-    bad = [learnt[whole.held_out[5]], learnt[whole.calibrating[7]], tested[3]]
+    bad = [learnt[whole.held_out[5]], learnt[whole.calibration[7]], tested[3]]
     for name in bad:
         (photos / name).write_bytes(b"")
     with pytest.raises(TrainingError, match=r"cannot be read: 3\. Mend them, or add --skip-unreadable") as caught:
-        images_for(version, None, DataOptions(folder=photos), 100)
+        load_calibration_data(version, None, DataOptions(folder=photos), 100)
     assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == bad
-    rest = images_for(version, None, DataOptions(folder=photos, skip_unreadable=True), 100)
+    rest = load_calibration_data(version, None, DataOptions(folder=photos, skip_unreadable=True), 100)
     assert rest.held_out.tolist() == np.delete(whole.held_out, 5).tolist()
-    assert rest.calibrating.tolist() == np.delete(whole.calibrating, 7).tolist()
+    assert rest.calibration.tolist() == np.delete(whole.calibration, 7).tolist()
     assert len(rest.dataset.test) == len(tested) - 1
