@@ -16,22 +16,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import malloc
 from service.api.auth.api_keys import Keyring
 from service.api.auth.cross_origin import CsrfProtection, allow_cors
-from service.api.auth.require_api_key import Guard
-from service.api.fast_router import HotPaths
-from service.api.health import ops_routes
+from service.api.auth.require_api_key import RequireApiKey
+from service.api.fast_router import FastRouter
+from service.api.health import health_routes
 from service.api.http import errors as api_errors
 from service.api.middleware import RequestMiddleware
 from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import Explain
-from service.api.native.model_files import document_routes
+from service.api.native.model_files import model_file_routes
 from service.api.native.model_routes import model_routes
 from service.api.openapi.builder import install_openapi
 from service.api.pages.playground import playground_routes
-from service.api.pages.swagger_ui import docs_routes
-from service.api.v1.predict import Predict, v1_routes
+from service.api.pages.swagger_ui import swagger_ui_routes
+from service.api.v1.predict import Predict, model_status_routes
 from service.api.v2.infer import Infer
 from service.api.v2.load_unload import repository_routes
-from service.api.v2.metadata import v2_routes
+from service.api.v2.metadata import metadata_routes
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
 from service.errors import ConvoyError
@@ -123,7 +123,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     hot = _hot_endpoints(classifier, explainer, settings)
     for path, endpoint in hot.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
-    inside = _layered(HotPaths(hot, partial(FastAPI.__call__, app)), settings)
+    inside = _layered(FastRouter(hot, partial(FastAPI.__call__, app)), settings)
     app.door = RequestMiddleware(inside, metrics, lifecycle, LogRateLimiter(settings.log_requests_per_s), tracer)
     _add_routes(app, registry, worker_group, lifecycle, settings)
     _install_errors(app)
@@ -135,15 +135,15 @@ def _add_routes(
     app: FastAPI, registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, settings: Settings
 ) -> None:
     app.include_router(model_routes(registry))
-    app.include_router(document_routes(registry))
-    app.include_router(v2_routes(registry, worker_group, lifecycle, settings.max_delay_ms))
+    app.include_router(model_file_routes(registry))
+    app.include_router(metadata_routes(registry, worker_group, lifecycle, settings.max_delay_ms))
     app.include_router(
         repository_routes(worker_group, settings.repository_changes, CsrfProtection(split(settings.cors_origins)))
     )
-    app.include_router(v1_routes(registry))
-    app.include_router(ops_routes(worker_group, lifecycle))
+    app.include_router(model_status_routes(registry))
+    app.include_router(health_routes(worker_group, lifecycle))
     app.router.routes.extend(playground_routes())
-    app.include_router(docs_routes())
+    app.include_router(swagger_ui_routes())
 
 
 def _hot_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:
@@ -170,14 +170,14 @@ def has_keys(settings: Settings) -> bool:
 def _layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """With what only some services have, from the inside out: a layer costs every request."""
     if has_keys(settings):
-        app = Guard(app, keyring=Keyring(settings.keys, settings.keys_file))
+        app = RequireApiKey(app, keyring=Keyring(settings.keys, settings.keys_file))
     if origins := split(settings.cors_origins):
         app = allow_cors(app, origins)
     return app
 
 
 def _install_errors(app: FastAPI) -> None:
-    app.add_exception_handler(Exception, api_errors.on_unforeseen)
+    app.add_exception_handler(Exception, api_errors.on_unexpected_error)
     app.add_exception_handler(ConvoyError, api_errors.on_convoy_error)
     app.add_exception_handler(HTTPException, api_errors.on_http_exception)
     app.add_exception_handler(RequestValidationError, api_errors.on_invalid_parameters)

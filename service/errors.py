@@ -53,10 +53,10 @@ class Unauthenticated(ConvoyError):
     code = "unauthenticated"
     hint = "Send a key in the header `Authorization: Bearer KEY`; whoever runs the service can give you one."
 
-    def __init__(self, message: str, given: bool) -> None:
-        """`given` tells whether there was a key at all."""
+    def __init__(self, message: str, key_sent: bool) -> None:
+        """`key_sent` is False for a request without any key."""
         super().__init__(message)
-        self.given = given
+        self.key_sent = key_sent
 
 
 class Forbidden(ConvoyError):

@@ -1,8 +1,8 @@
-"""For those who operate: is it alive, is it ready, and what has it been doing."""
+"""Health and metrics for operators: liveness, readiness, and Prometheus metrics of all workers."""
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.http.errors import ErrorResponse, as_json, headers_of, respond
+from service.api.http.errors import ErrorResponse, error_headers, error_json, error_response
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
 from service.workers.shutdown import Lifecycle
@@ -11,7 +11,7 @@ from service.workers.worker_group import WorkerGroup
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def ops_routes(worker_group: WorkerGroup, lifecycle: Lifecycle) -> APIRouter:
+def health_routes(worker_group: WorkerGroup, lifecycle: Lifecycle) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/health/live", summary="Whether the process answers")
@@ -26,12 +26,12 @@ def ops_routes(worker_group: WorkerGroup, lifecycle: Lifecycle) -> APIRouter:
     )
     async def ready(request: Request) -> Response | Health:
         if lifecycle.stopping:
-            return respond(request.scope, Draining("The service is shutting down."))
+            return error_response(request.scope, Draining("The service is shutting down."))
         reasons = worker_group.not_ready_because()
         if not reasons:
             return Health(status="ready")
         error = NotReady("The service is not ready.")
-        return ErrorResponse({"error": as_json(error) | {"reasons": reasons}}, 503, headers_of(error))
+        return ErrorResponse({"error": error_json(error) | {"reasons": reasons}}, 503, error_headers(error))
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:

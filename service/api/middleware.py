@@ -1,4 +1,4 @@
-"""The outermost layer of every request: its id, its one log line, its metrics, and the errors nobody foresaw."""
+"""The outermost layer of every request: request id, log line, metrics, trace, and unexpected errors."""
 
 import logging
 import random
@@ -6,7 +6,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.http.errors import LOG_FIELDS, ClientGone, respond
+from service.api.http.errors import LOG_FIELDS, ClientDisconnected, error_response
 from service.api.http.request_headers import REQUEST_CONTEXT, header
 from service.api.http.responses import missing_security_headers
 from service.classification.request_context import RequestContext
@@ -17,22 +17,23 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import Tracer
 from service.workers.shutdown import Lifecycle
 
-BAD, SHED, FAULT = 400, 429, 500  # refusals under overload are too many to log each, and are no errors of anybody
+CLIENT_ERROR, SERVER_ERROR = 400, 500
+TOO_MANY_REQUESTS = 429  # not logged as an error: under overload there are too many of them
 MAX_REQUEST_ID_LENGTH = 128
-LESS = "Try again, or send fewer or smaller images at once."
-CLIENT_GONE = 499  # nginx's code for a client that hung up; it is logged and counted, never sent
+OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
+CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that disconnected; logged and counted, never sent
 
 
 class RequestMiddleware:
     """Plain ASGI. `scope[LOG_FIELDS]` holds the fields of the request's log line; the layers below add to them."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, sampler: LogRateLimiter, tracer: Tracer | None
+        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, log_limiter: LogRateLimiter, tracer: Tracer | None
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._lifecycle = lifecycle
-        self._sampler = sampler
+        self._log_limiter = log_limiter
         self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,9 +44,9 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         fields = {"request_id": request_id.decode()}
         scope[LOG_FIELDS] = fields
-        status, is_get = CLIENT_GONE, scope["method"] == "GET"
+        status, is_get = CLIENT_CLOSED_REQUEST, scope["method"] == "GET"
 
-        async def send_marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -58,13 +59,13 @@ class RequestMiddleware:
 
         self._metrics.open_requests += 1
         try:
-            await self._app(scope, receive, send_marked)
-        except ClientGone:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnected:
             pass
         except Exception as error:
-            answer = _unforeseen(error, fields)
-            if status == CLIENT_GONE:  # nothing was answered yet
-                await respond(scope, answer)(scope, receive, send_marked)
+            reported = _log_unexpected(error, fields)
+            if status == CLIENT_CLOSED_REQUEST:  # no response has been started
+                await error_response(scope, reported)(scope, receive, send_with_headers)
         finally:
             self._metrics.open_requests -= 1
             self._record(scope, status, started_s, time.perf_counter())
@@ -75,8 +76,8 @@ class RequestMiddleware:
         if self._tracer is not None:
             self._trace(self._tracer, scope, route, status, started_s, ended_s)
         if logs.logger.isEnabledFor(logging.INFO):
-            skipped = self._sampler.take(ended_s)
-            if skipped is not None or (status >= BAD and status != SHED):
+            skipped = self._log_limiter.take(ended_s)
+            if skipped is not None or (status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS):
                 _log(scope, status, ended_s - started_s, skipped)
 
     def _trace(self, tracer: Tracer, scope: Scope, route: str, status: int, started_s: float, ended_s: float) -> None:
@@ -87,21 +88,21 @@ class RequestMiddleware:
             state=header(scope, b"tracestate").decode("latin-1"),
             span=(started_s, ended_s),
             stages=context.timings.stages() if context is not None else [],
-            failed=status >= FAULT,
-            attributes=_attributes(scope, route, status, context),
+            failed=status >= SERVER_ERROR,
+            attributes=_span_attributes(scope, route, status, context),
         )
         if trace_id:
             scope[LOG_FIELDS]["trace_id"] = trace_id
 
 
-def _unforeseen(error: Exception, fields: dict[str, str]) -> ConvoyError:
-    """Logs what no endpoint knew of, and gives what to answer. Missing memory is nobody's mistake: no traceback."""
+def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
+    """Logs an error that no endpoint handled, and returns the one to report. A lack of memory needs no traceback."""
     request_id = fields["request_id"]
     if isinstance(error, MemoryError):
-        answer = OutOfMemory("The service has no memory left for this request.", LESS)
-        fields["error"] = answer.code
+        out_of_memory = OutOfMemory("The service has no memory left for this request.", OUT_OF_MEMORY_HINT)
+        fields["error"] = out_of_memory.code
         logs.event(logging.ERROR, "out of memory", request_id=request_id)
-        return answer
+        return out_of_memory
     logs.logger.error("unforeseen error", exc_info=error, extra={"fields": {"request_id": request_id}})
     return ConvoyError("The service made a mistake.")
 
@@ -117,8 +118,8 @@ def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None
     logs.event(logging.INFO, "request", **fields)
 
 
-def _attributes(scope: Scope, route: str, status: int, context: RequestContext | None) -> dict[str, str | int]:
-    """In OpenTelemetry's words where it has them."""
+def _span_attributes(scope: Scope, route: str, status: int, context: RequestContext | None) -> dict[str, str | int]:
+    """Returns the attributes of the request's span, by OpenTelemetry's semantic conventions where they exist."""
     attributes: dict[str, str | int] = {
         "http.request.method": scope["method"],
         "http.response.status_code": status,
@@ -139,13 +140,15 @@ def _attributes(scope: Scope, route: str, status: int, context: RequestContext |
 
 
 def _request_id(scope: Scope) -> bytes:
-    given = header(scope, b"x-request-id")
-    usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.decode().isprintable()
-    return given if usable else b"%032x" % random.getrandbits(128)  # no secret: no call into the kernel for each
+    client_id = header(scope, b"x-request-id")
+    is_short = 0 < len(client_id) <= MAX_REQUEST_ID_LENGTH
+    if is_short and client_id.isascii() and client_id.decode().isprintable():
+        return client_id
+    return b"%032x" % random.getrandbits(128)  # not a secret, so not worth a system call
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, never the path itself: strangers' paths must not become metric labels."""
+    """Returns the route's template, never the path itself: paths that clients invent must not become metric labels."""
     endpoint = scope.get("endpoint")
-    known = getattr(endpoint, "path", None) or getattr(scope.get("route"), "path", None)
-    return known if isinstance(known, str) else "other"
+    template = getattr(endpoint, "path", None) or getattr(scope.get("route"), "path", None)
+    return template if isinstance(template, str) else "other"

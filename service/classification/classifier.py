@@ -23,13 +23,13 @@ from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
 
 # An image up to this size is decoded in less time than a thread needs to take over.
-INLINE_PIXELS = 64 * 64
-INLINE_BYTES = 65536  # nor may it be packed in so many that reading them takes longer
+MAX_INLINE_PIXELS = 64 * 64
+MAX_INLINE_BYTES = 65536  # nor may it be packed in so many that reading them takes longer
 # Tiny images are decoded some at a time: handing one to a thread and back costs as much as decoding it.
-PART_IMAGES = 16
-PART_BYTES = 16384
+MAX_PART_IMAGES = 16
+MAX_PART_BYTES = 16384
 # All images of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
-LARGEST_A_REQUEST = 2
+MAX_REQUEST_PIXELS_FACTOR = 2
 
 
 class Classifier:
@@ -91,7 +91,7 @@ class Classifier:
         self._reserve(context, len(images))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
-            whose, allowance = _fairness_key(context), PixelBudget(LARGEST_A_REQUEST * self._max_pixels)
+            whose, allowance = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
             jobs = [self._decoders.run(whose, self._try_all, part, loaded, allowance) for part in in_parts(images)]
             parts = await context.within_deadline(asyncio.gather(*jobs))
             decoded = list(itertools.chain.from_iterable(parts))
@@ -168,7 +168,7 @@ class Classifier:
         if (plain := self._plain(encoded, context.loaded)) is not None:
             return plain
         image = decode.open_image(encoded, self._max_pixels)
-        if image.width * image.height <= INLINE_PIXELS and len(encoded) <= INLINE_BYTES:
+        if image.width * image.height <= MAX_INLINE_PIXELS and len(encoded) <= MAX_INLINE_BYTES:
             return _pixels(image, context.loaded)
         return await context.within_deadline(
             self._decoders.run(_fairness_key(context), self._pixels_in_turn, image, context.loaded)
@@ -208,7 +208,7 @@ def in_parts(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes |
     at = part_bytes = 0
     for end, image in enumerate(images):
         image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
-        if end > at and (end - at == PART_IMAGES or part_bytes + image_bytes > PART_BYTES):
+        if end > at and (end - at == MAX_PART_IMAGES or part_bytes + image_bytes > MAX_PART_BYTES):
             yield images[at:end]
             at, part_bytes = end, 0
         part_bytes += image_bytes

@@ -24,12 +24,12 @@ from service.errors import BadParameter
 from service.inference.feature_maps import LayerOutputs
 from service.loaded_models.loaded_version import LoadedVersion
 
-MOST_AT_ONCE = 2
+MAX_CONCURRENT = 2
 QUEUE_SHARE = 4
 MODEL_MS = 2000.0
-LEAST_PASSES = 10  # the image, and three by three patches: less would explain nothing
+MIN_PASSES = 10  # the image, and three by three patches: less would explain nothing
 NICENESS = 10
-MOST_DIGITS = 9  # of a class's index: Python refuses to read a number of thousands
+MAX_INDEX_DIGITS = 9  # of a class's index: Python refuses to read a number of thousands
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Explainer:
     @contextmanager
     def _as_guest(self, context: RequestContext) -> Iterator[None]:
         """A permit, taken without waiting; all that is done with it makes way for others."""
-        if self._at_work >= MOST_AT_ONCE:
+        if self._at_work >= MAX_CONCURRENT:
             message = "Other explanations are being made already."
             raise self._classifier.refusal(context.loaded, message, MODEL_MS / 1000)
         self._at_work += 1
@@ -123,7 +123,7 @@ class Explainer:
     def _affordable(self, loaded: LoadedVersion) -> int:
         """Images of one explanation."""
         image_ms = min(ms / size for size, ms in loaded.batch_ms.items())
-        return max(LEAST_PASSES, min(self._most_images, int(MODEL_MS / max(image_ms, 0.001))))
+        return max(MIN_PASSES, min(self._most_images, int(MODEL_MS / max(image_ms, 0.001))))
 
     async def _aside(self, context: RequestContext, work: Callable[..., T], *given: Any) -> T:
         """Does it on a thread that yields to all others."""
@@ -141,7 +141,7 @@ class Explainer:
 def _index_of(wanted: str, labels: Sequence[str]) -> int:
     if wanted in labels:
         return labels.index(wanted)
-    if wanted.isascii() and wanted.isdigit() and len(wanted) <= MOST_DIGITS and int(wanted) < len(labels):
+    if wanted.isascii() and wanted.isdigit() and len(wanted) <= MAX_INDEX_DIGITS and int(wanted) < len(labels):
         return int(wanted)
     raise BadParameter(f"The model has no class '{wanted}'.", "Give a label of the model, or a class's index from 0.")
 

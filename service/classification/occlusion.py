@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_ACROSS = 14
-LEAST_ACROSS = 3
-LEAST_PROBABILITY = 1e-12
+MAX_ACROSS = 14
+MIN_ACROSS = 3
+MIN_PROBABILITY = 1e-12
 
 Patch = tuple[slice, slice]
 
@@ -21,8 +21,8 @@ def patches(height: int, width: int, most: int) -> list[Patch]:
 
     Empty where not even 3 x 3 are allowed.
     """
-    across = min(MOST_ACROSS, height, width, math.isqrt(max(0, most)))
-    if across < min(LEAST_ACROSS, height, width):
+    across = min(MAX_ACROSS, height, width, math.isqrt(max(0, most)))
+    if across < min(MIN_ACROSS, height, width):
         return []
     rows, columns = _spans(height, across), _spans(width, across)
     return [(row, column) for row in rows for column in columns]
@@ -62,7 +62,7 @@ def log_odds(probabilities: NDArray[np.float32], index: int) -> NDArray[np.float
     """log(p / (1 - p)) of one class, (n,). 1 - p is the sum of the others: near 1, float32 cannot hold p well."""
     mine = probabilities[:, index].astype(np.float64)
     others = np.delete(probabilities, index, axis=1).sum(axis=1, dtype=np.float64)
-    floor = LEAST_PROBABILITY
+    floor = MIN_PROBABILITY
     return np.log(np.maximum(mine, floor)) - np.log(np.maximum(others, floor))  # type: ignore[no-any-return]
 
 

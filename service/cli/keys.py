@@ -17,6 +17,6 @@ def key(name: str, scopes: str) -> None:
     where semicolons separate lines. It holds a hash only, so the key is shown this once; clients send it as
     `Authorization: Bearer KEY`. A line `NAME SCOPES KEY` with the key itself, of 16 characters or more, works too.
     """
-    secret, line = api_keys.make(name, scopes)
+    secret, line = api_keys.generate_key(name, scopes)
     click.echo(f"the key:  {secret}")
     click.echo(f"the line: {line}")

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.api.http.body import BODY_ERROR
 from service.api.http.disconnect import CONNECTION, Connection
-from service.api.http.errors import STATUS, as_json
+from service.api.http.errors import STATUS, error_json
 from service.api.http.responses import json_bytes
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
 from service.observability import logs
@@ -89,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._uptake.stop()
         self._writes.lose()
-        self._connection.lose()
+        self._connection.mark_disconnected()
         self._ended()
 
     def pause_writing(self) -> None:
@@ -248,7 +248,7 @@ def _headers_too_large(limits: Limits) -> HeadersTooLarge:
 
 
 def _answer(status: int, error: ConvoyError) -> bytes:
-    body = json_bytes({"error": as_json(error)})
+    body = json_bytes({"error": error_json(error)})
     status_line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
     headers = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
     return status_line + headers + body

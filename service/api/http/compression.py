@@ -1,4 +1,4 @@
-"""Content-Encoding both ways, gzip and deflate, for the protocols whose clients use it."""
+"""Content-Encoding of requests and responses, gzip and deflate, for the protocols whose clients use it."""
 
 import asyncio
 import zlib
@@ -10,72 +10,72 @@ from service.api.http.request_headers import header
 from service.api.http.responses import Headers
 from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
-# zlib's window bits: 16 more than the window means gzip. Of what a client likes equally, the first is taken.
-WINDOWS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
-LEVEL = 1  # the fastest: the answers are numbers, which hardly compress better at higher levels
-WORTH_BYTES = 1024
-IN_THREAD_BYTES = 65536  # a millisecond of work, which need not hold up the event loop
+# zlib's window bits: 16 more than the window means gzip. Of encodings with equal weights, the first is used.
+WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+COMPRESSION_LEVEL = 1  # the fastest: responses are numbers, which hardly compress better at higher levels
+MIN_COMPRESSED_BYTES = 1024
+MAX_INLINE_BYTES = 65536  # about a millisecond of work; larger bodies are compressed in a thread
 HINT = "Compress the whole body once, with gzip or deflate (zlib's form), or send it as it is."
 
 
-async def read_unpacked(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole body without its Content-Encoding.
+async def read_decompressed_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """Returns the whole body without its Content-Encoding.
 
-    Raises UnsupportedBody, BadRequest, ClientGone, or BodyTooLarge: never more than `limit_bytes` are unpacked.
+    Raises UnsupportedBody, BadRequest, ClientDisconnected, or BodyTooLarge: at most `limit_bytes` are decompressed.
     """
     body = await read_body(scope, receive, limit_bytes)
     encoding = header(scope, b"content-encoding").strip().lower()
     if not encoding or encoding == b"identity":
         return body
-    if encoding not in WINDOWS:
-        shown = encoding.decode("latin-1")
-        raise UnsupportedBody(f"The Content-Encoding '{shown}' cannot be read; gzip and deflate can.", HINT)
-    # In a thread however small it is: a thousandth of the limit can unpack to all of it.
-    return await asyncio.to_thread(_unpacked, body, encoding, limit_bytes)
+    if encoding not in WINDOW_BITS:
+        name = encoding.decode("latin-1")
+        raise UnsupportedBody(f"The Content-Encoding '{name}' cannot be read; gzip and deflate can.", HINT)
+    # In a thread whatever its size: a body of a thousandth of the limit can decompress to the whole limit.
+    return await asyncio.to_thread(_decompress, body, encoding, limit_bytes)
 
 
-async def packed(scope: Scope, body: bytes) -> tuple[bytes, Headers]:
-    """The body as the client's Accept-Encoding likes it, and the headers that say so."""
-    if len(body) < WORTH_BYTES:
+async def compress_body(scope: Scope, body: bytes) -> tuple[bytes, Headers]:
+    """Returns the body in the encoding that the client's Accept-Encoding prefers, and the headers for it."""
+    if len(body) < MIN_COMPRESSED_BYTES:
         return body, []
     encoding = negotiate_encoding(header(scope, b"accept-encoding"))
     if encoding is None:
         return body, []
-    in_thread = len(body) > IN_THREAD_BYTES
-    small = await asyncio.to_thread(_packed, body, encoding) if in_thread else _packed(body, encoding)
-    return small, [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+    in_thread = len(body) > MAX_INLINE_BYTES
+    compressed = await asyncio.to_thread(_compress, body, encoding) if in_thread else _compress(body, encoding)
+    return compressed, [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
 
 
-def _unpacked(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
-    unpacker = zlib.decompressobj(WINDOWS[encoding])
+def _decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+    decompressor = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
-        data = unpacker.decompress(body, limit_bytes + 1)
+        data = decompressor.decompress(body, limit_bytes + 1)
     except zlib.error as error:
         raise BadRequest(f"The body is not valid {encoding.decode()}: {error}.", HINT) from None
     if len(data) > limit_bytes:
         raise BodyTooLarge(f"The unpacked body is larger than {limit_bytes} bytes.")
-    if not unpacker.eof:
+    if not decompressor.eof:
         raise BadRequest(f"The {encoding.decode()} body is cut off.", HINT)
-    if unpacker.unused_data:
+    if decompressor.unused_data:
         raise BadRequest(f"The {encoding.decode()} body goes on after its end.", HINT)
     return data
 
 
-def _packed(body: bytes, encoding: bytes) -> bytes:
-    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, WINDOWS[encoding])
-    return packer.compress(body) + packer.flush()
+def _compress(body: bytes, encoding: bytes) -> bytes:
+    compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, WINDOW_BITS[encoding])
+    return compressor.compress(body) + compressor.flush()
 
 
 def negotiate_encoding(accepted: bytes) -> bytes | None:
-    """The encoding of the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None where plain is liked more."""
+    """Returns the encoding of the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None for none."""
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
         name, _, parameter = part.partition(b";")
         weights[name.strip()] = _weight(parameter)
-    others = weights.get(b"*", 0.0)
-    liked = max(WINDOWS, key=lambda encoding: weights.get(encoding, others))
-    weight = weights.get(liked, others)
-    return liked if weight > 0 and weight >= weights.get(b"identity", 0.0) else None
+    default = weights.get(b"*", 0.0)
+    preferred = max(WINDOW_BITS, key=lambda encoding: weights.get(encoding, default))
+    weight = weights.get(preferred, default)
+    return preferred if weight > 0 and weight >= weights.get(b"identity", 0.0) else None
 
 
 def _weight(parameter: bytes) -> float:

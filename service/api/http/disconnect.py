@@ -1,4 +1,4 @@
-"""A request's connection: work for a client that hung up is given up."""
+"""Cancels the work for a request whose client has disconnected."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,43 +6,43 @@ from types import TracebackType
 
 from starlette.types import Scope
 
-from service.api.http.errors import ClientGone
+from service.api.http.errors import ClientDisconnected
 
 CONNECTION = "convoy.connection"
-"""Where in a request's scope the server puts its connection."""
+"""Key of the scope under which the server stores the request's connection."""
 
 
 class Connection:
-    """The server tells here that the client has hung up: a task that listens for it would cost every request more."""
+    """Set by the server when the client disconnects. A task per request that waits for it would be slower."""
 
-    __slots__ = ("lost", "on_loss")
+    __slots__ = ("is_disconnected", "on_disconnect")
 
     def __init__(self) -> None:
-        self.lost = False
-        self.on_loss: Callable[[], object] | None = None
+        self.is_disconnected = False
+        self.on_disconnect: Callable[[], object] | None = None
 
-    def lose(self) -> None:
-        self.lost = True
-        if self.on_loss is not None:
-            self.on_loss()
+    def mark_disconnected(self) -> None:
+        self.is_disconnected = True
+        if self.on_disconnect is not None:
+            self.on_disconnect()
 
 
 class CancelOnDisconnect:
-    """A context in which the current task is cancelled, and ClientGone raised, once the client has hung up."""
+    """A context manager that cancels the current task, and raises ClientDisconnected, when the client disconnects."""
 
     def __init__(self, scope: Scope) -> None:
         self._connection: Connection = scope.get(CONNECTION) or Connection()
 
     def __enter__(self) -> None:
-        if self._connection.lost:
-            raise ClientGone
+        if self._connection.is_disconnected:
+            raise ClientDisconnected
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._connection.on_loss = task.cancel
+        self._connection.on_disconnect = task.cancel
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._connection.on_loss = None
-        if self._connection.lost and kind is asyncio.CancelledError:
+        self._connection.on_disconnect = None
+        if self._connection.is_disconnected and kind is asyncio.CancelledError:
             self._task.uncancel()
-            raise ClientGone from None
+            raise ClientDisconnected from None

@@ -1,4 +1,4 @@
-"""Errors on the wire: the one table of status codes, and the one JSON shape."""
+"""Errors as HTTP responses: the only table of status codes, and the JSON shape of each protocol."""
 
 import logging
 import math
@@ -51,30 +51,32 @@ LOG_FIELDS = "convoy.log_fields"
 
 FOREIGN_PROTOCOLS = ("/v1/", "/v2/")
 
-# What Starlette itself refuses, before any of our code runs.
-ROUTING = {
+# Errors that Starlette raises itself, when no endpoint matches the request.
+ROUTING_ERRORS = {
     404: ("not_found", "There is no such path.", "See /docs for the paths."),
     405: ("method_not_allowed", "The path does not take this method.", "See /docs for the paths and their methods."),
 }
 
 
-class ClientGone(Exception):
-    """The client hung up: there is nobody left to answer."""
+class ClientDisconnected(Exception):
+    """The client disconnected: a response cannot be sent any more."""
 
 
-def as_json(error: errors.ConvoyError) -> dict[str, Any]:
+def error_json(error: errors.ConvoyError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "hint": error.hint}
 
 
-def headers_of(error: errors.ConvoyError) -> dict[str, str]:
-    """Retry-After in whole seconds where waiting helps; WWW-Authenticate where a key does (RFC 6750); a refused body
-    leaves its rest unread, so that the connection cannot be used again."""
+def error_headers(error: errors.ConvoyError) -> dict[str, str]:
+    """Returns Retry-After in whole seconds where waiting helps, and WWW-Authenticate where a key does (RFC 6750).
+
+    A rejected body is not read to its end, so its connection is closed.
+    """
     if isinstance(error, errors.Overloaded):
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
     if isinstance(error, errors.NotReady | errors.Draining | errors.OutOfMemory):
         return {"retry-after": "1"}
     if isinstance(error, errors.Unauthenticated):
-        return {"www-authenticate": 'Bearer realm="convoy"' + ', error="invalid_token"' * error.given}
+        return {"www-authenticate": 'Bearer realm="convoy"' + ', error="invalid_token"' * error.key_sent}
     if isinstance(error, errors.Forbidden):
         return {"www-authenticate": f'Bearer realm="convoy", error="insufficient_scope", scope="{error.scope}"'}
     return {"connection": "close"} if isinstance(error, errors.BodyTooLarge | errors.SlowRequest) else {}
@@ -85,44 +87,44 @@ class ErrorResponse(JSONResponse):
         return json_bytes(content)
 
 
-def respond(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
-    """The response to a request that failed so, in the shape of the protocol that it spoke."""
+def error_response(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
+    """Returns the response for the error, in the shape of the request's protocol."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-    return ErrorResponse(_body(scope, as_json(error)), status, headers_of(error))
+    return ErrorResponse(_error_body(scope, error_json(error)), status, error_headers(error))
 
 
-def _body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
-    """The protocols of others know a text only; Convoy's own has code, message and hint."""
+def _error_body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
+    """The protocols of others have a text only; Convoy's own has code, message and hint."""
     if f"{get_route_path(scope)}/".startswith(FOREIGN_PROTOCOLS):
         return {"error": f"{error['message']} {error['hint']}"}
     return {"error": error}
 
 
-def answer_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
-    """`respond`, and the error's code in the request's log line."""
+def handle_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
+    """As `error_response`; also adds the error's code to the request's log line."""
     scope[LOG_FIELDS]["error"] = error.code
     if isinstance(error, errors.ModelFailed):
         logs.event(logging.ERROR, "model failed", request_id=scope[LOG_FIELDS]["request_id"], reason=error.message)
-    return respond(scope, error)
+    return error_response(scope, error)
 
 
 async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, errors.ConvoyError)
-    return answer_error(request.scope, error)
+    return handle_error(request.scope, error)
 
 
-async def on_unforeseen(request: Request, error: Exception) -> ErrorResponse:
-    """Starlette raises the error again afterwards, and the edge logs it."""
-    return respond(request.scope, errors.ConvoyError("The service made a mistake."))
+async def on_unexpected_error(request: Request, error: Exception) -> ErrorResponse:
+    """Starlette raises the error again afterwards, and RequestMiddleware logs it."""
+    return error_response(request.scope, errors.ConvoyError("The service made a mistake."))
 
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code not in ROUTING:  # no client's mistake: 401 is Starlette's for a page that it may not read
+    if error.status_code not in ROUTING_ERRORS:  # not the client's mistake: 401 is a static file that cannot be read
         raise error
-    code, message, hint = ROUTING[error.status_code]
+    code, message, hint = ROUTING_ERRORS[error.status_code]
     request.scope[LOG_FIELDS]["error"] = code
-    body = _body(request.scope, {"code": code, "message": message, "hint": hint})
+    body = _error_body(request.scope, {"code": code, "message": message, "hint": hint})
     return ErrorResponse(body, error.status_code, dict(error.headers or {}))
 
 

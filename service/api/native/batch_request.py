@@ -1,6 +1,6 @@
-"""A batch of images as JSON, from bytes. What it may hold is described by `BatchRequest`, for /docs.
+"""Parses a batch of images from JSON. `BatchRequest` describes the format for /docs.
 
-Pydantic reads such a body into an object a value, and finds every error in it: gigabytes, where it is made for that.
+Pydantic would create an object per value and collect every error: gigabytes for a malicious body.
 """
 
 import base64
@@ -9,7 +9,7 @@ from typing import Any
 
 import simdjson
 
-from service.api.http.json_arrays import check_count, parse_object, shown
+from service.api.http.json_arrays import abbreviate, check_image_count, parse_object
 from service.errors import BadImage, BadParameter, BadRequest, BadTensor, ConvoyError
 
 IMAGES, DATA, ID = "images", "data", "id"
@@ -19,23 +19,23 @@ Images = list[tuple[str | None, bytes | ConvoyError]]
 
 
 def parse(body: bytes, max_images: int) -> Images:
-    """The id and the bytes of each image; for one whose data is no base64, the error.
+    """Returns the id and the bytes of each image, or the error of an image that is not base64.
 
-    Raises BadRequest for what is no JSON, BadParameter, naming the field, or TooManyImages.
+    Raises BadRequest for invalid JSON, BadParameter, naming the field, or TooManyImages.
     """
-    images = _images(_document(body))
-    check_count(len(images), max_images)
-    return [_image(image, f"{IMAGES}.{at}") for at, image in enumerate(images)]
+    images = _image_list(_parse_body(body))
+    check_image_count(len(images), max_images)
+    return [_parse_image(image, f"{IMAGES}.{at}") for at, image in enumerate(images)]
 
 
-def _document(body: bytes) -> Any:
+def _parse_body(body: bytes) -> Any:
     try:
         return parse_object(body)
     except BadTensor as error:
         raise BadRequest(error.message.replace("The request", "The body", 1)) from None
 
 
-def _images(document: Any) -> Any:
+def _image_list(document: Any) -> Any:
     _check_names(document, {IMAGES}, "the body")
     images = document.get(IMAGES)
     if not isinstance(images, simdjson.Array) or not len(images):
@@ -43,25 +43,27 @@ def _images(document: Any) -> Any:
     return images
 
 
-def _image(image: Any, where: str) -> tuple[str | None, bytes | ConvoyError]:
+def _parse_image(image: Any, field: str) -> tuple[str | None, bytes | ConvoyError]:
     if not isinstance(image, simdjson.Object):
-        raise BadParameter(f"{where} is {shown(image)}; it must be an object.")
-    _check_names(image, {DATA, ID}, where)
+        raise BadParameter(f"{field} is {abbreviate(image)}; it must be an object.")
+    _check_names(image, {DATA, ID}, field)
     data, name = image.get(DATA), image.get(ID)
     if not isinstance(data, str):
-        raise BadParameter(f"{where}.{DATA} must be the image in base64.")
+        raise BadParameter(f"{field}.{DATA} must be the image in base64.")
     if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID_LENGTH):
-        raise BadParameter(f"{where}.{ID} must be a text of at most {MAX_ID_LENGTH} characters.")
-    return name, _from_base64(data)
+        raise BadParameter(f"{field}.{ID} must be a text of at most {MAX_ID_LENGTH} characters.")
+    return name, _decode_base64(data)
 
 
-def _check_names(holder: Any, known: set[str], where: str) -> None:
-    for name in holder:
-        if name not in known:
-            raise BadParameter(f"There is no '{shown(name)}' in {where}; there may be {' and '.join(sorted(known))}.")
+def _check_names(json_object: Any, allowed: set[str], field: str) -> None:
+    for name in json_object:
+        if name not in allowed:
+            raise BadParameter(
+                f"There is no '{abbreviate(name)}' in {field}; there may be {' and '.join(sorted(allowed))}."
+            )
 
 
-def _from_base64(text: str) -> bytes | ConvoyError:
+def _decode_base64(text: str) -> bytes | ConvoyError:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -7,9 +7,9 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import MULTIPART, files_of, image_of, images_about, read_body
+from service.api.http.body import MULTIPART, estimate_image_count, parse_form_files, read_body, read_image
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.errors import as_json
+from service.api.http.errors import error_json
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
 from service.api.native import batch_request
@@ -33,7 +33,7 @@ class Classify:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, k = query_of(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
-        image = await image_of(scope, receive, self._max_body_bytes)
+        image = await read_image(scope, receive, self._max_body_bytes)
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
@@ -58,7 +58,7 @@ class ClassifyBatch:
         self._classifier.admit(scope["path_params"]["model"], version)
         body = await read_body(scope, receive, self._max_body_bytes)
         content_type = header(scope, b"content-type")
-        self._classifier.admit(scope["path_params"]["model"], version, images_about(content_type, body))
+        self._classifier.admit(scope["path_params"]["model"], version, estimate_image_count(content_type, body))
         images = await self._images(content_type, body)
         del body  # as large as the images
         with self._classifier.context(scope["path_params"]["model"], version) as context:
@@ -72,7 +72,7 @@ class ClassifyBatch:
 
     async def _images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
-            return list(await files_of(content_type, body, "files", self._max_images))
+            return list(await parse_form_files(content_type, body, "files", self._max_images))
         if content_type.startswith(b"application/json"):
             return batch_request.parse(body, self._max_images)
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
@@ -98,5 +98,5 @@ def _named(loaded: LoadedVersion) -> dict[str, Any]:
 def _result(name: str | None, row: Probabilities | ConvoyError, labels: Sequence[str], k: int) -> dict[str, Any]:
     entry: dict[str, Any] = {} if name is None else {"id": name}
     if isinstance(row, ConvoyError):
-        return entry | {"error": as_json(row)}
+        return entry | {"error": error_json(row)}
     return entry | {"predictions": top_k(row, labels, k)}

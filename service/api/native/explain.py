@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import image_of
+from service.api.http.body import read_image
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_response
@@ -20,7 +20,7 @@ from service.imaging.render import grid, overlay_heatmap, png, stack_vertically,
 from service.inference.feature_maps import LayerImages
 
 DEFAULT_METHOD = "occlusion"
-MOST_SHOWN = 64
+MAX_GRID_IMAGES = 64
 PNG = b"image/png"
 PNG_HEADERS: Headers = [(b"content-type", PNG)]
 
@@ -36,7 +36,7 @@ class Explain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, version, wanted = query_of(scope)
-        image = await image_of(scope, receive, self._max_body_bytes)
+        image = await read_image(scope, receive, self._max_body_bytes)
         as_png = PNG in header(scope, b"accept")
         with self._explainer.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
@@ -98,7 +98,7 @@ def _told_heat(heat: OcclusionHeatmap) -> dict[str, Any]:
 
 def _told_grid(stack: LayerImages) -> dict[str, Any]:
     count, height, width, _ = stack.images.shape
-    shown = stack.images[:MOST_SHOWN]
+    shown = stack.images[:MAX_GRID_IMAGES]
     return {
         "layer": stack.layer,
         "count": count,
@@ -116,7 +116,7 @@ def _drawn(explanation: Explanation, method: str, context: RequestContext) -> by
     if isinstance(explanation, FeatureMaps):
         stacks = [explanation.insides.filters, *explanation.insides.layers]
         return png(
-            stack_vertically([explanation.image, *(grid(s.images[:MOST_SHOWN]) for s in stacks if s is not None)])
+            stack_vertically([explanation.image, *(grid(s.images[:MAX_GRID_IMAGES]) for s in stacks if s is not None)])
         )
     return png(upscale(explanation.image))
 

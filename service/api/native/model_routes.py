@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from service.api.native.explain_schemas import METHODS
-from service.api.native.model_files import documents_of
+from service.api.native.model_files import available_files
 from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Model, Registry
@@ -54,7 +54,7 @@ def _version(served: LoadedVersion, default: LoadedVersion) -> ModelVersion:
         parameters=manifest.parameters,
         test_accuracy=served.variant.test_accuracy,
         metrics=manifest.metrics,
-        documents=documents_of(served.folder.path),
+        documents=available_files(served.folder.path),
         explanations=[method for method in METHODS if method != "features" or served.features.there],
         provenance=manifest.provenance.model_dump(exclude_none=True),
         precision=served.variant.precision,

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api.auth.require_api_key import scope_of
+from service.api.auth.require_api_key import required_scope
 from service.api.http.errors import FOREIGN_PROTOCOLS
 from service.api.native.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
 from service.api.native.explain import DEFAULT_METHOD, Explain
@@ -149,7 +149,7 @@ def _add_keys(schema: Json) -> None:
     schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in schema["paths"].items():
         shape = ErrorText if path.startswith(FOREIGN_PROTOCOLS) else ErrorReply
-        for operation in operations.values() if scope_of(path) else ():
+        for operation in operations.values() if required_scope(path) else ():
             operation["security"] = [{"key": []}]
             operation["responses"] |= error_responses(shape, (Unauthenticated, Forbidden))
 

@@ -9,11 +9,11 @@ from service.api.http.errors import STATUS
 from service.api.schemas import ErrorText
 
 Json = dict[str, Any]
-Kinds = tuple[type[errors.ConvoyError], ...]
+ErrorTypes = tuple[type[errors.ConvoyError], ...]
 
 REF = "#/components/schemas/"
 # What can become of a request for predictions, whatever the protocol.
-PREDICTION_ERRORS: Kinds = (
+PREDICTION_ERRORS: ErrorTypes = (
     errors.BadImage,
     errors.BadRequest,
     errors.UnknownModel,
@@ -33,21 +33,21 @@ PREDICTION_ERRORS: Kinds = (
 )
 
 
-def described(shape: type[BaseModel], *kinds: type[errors.ConvoyError]) -> dict[int | str, Json]:
+def fastapi_responses(shape: type[BaseModel], *kinds: type[errors.ConvoyError]) -> dict[int | str, Json]:
     """For FastAPI's `responses`: the statuses of these errors, each with the codes that it may have."""
-    return {status: {"model": shape, "description": codes} for status, codes in _by_status(kinds).items()}
+    return {status: {"model": shape, "description": codes} for status, codes in _codes_by_status(kinds).items()}
 
 
 def unknown_model_responses() -> dict[int | str, Json]:
     """For FastAPI's `responses`: the errors of a path of the protocols of others that names a model or a version."""
-    return described(ErrorText, errors.UnknownModel, errors.UnknownVersion, errors.NotReady)
+    return fastapi_responses(ErrorText, errors.UnknownModel, errors.UnknownVersion, errors.NotReady)
 
 
-def error_responses(shape: type[BaseModel], kinds: Kinds) -> Json:
+def error_responses(shape: type[BaseModel], kinds: ErrorTypes) -> Json:
     """The same for an entry that is written by hand."""
     return {
         str(status): {"description": codes, "content": json_content(shape)}
-        for status, codes in _by_status(kinds).items()
+        for status, codes in _codes_by_status(kinds).items()
     }
 
 
@@ -58,7 +58,7 @@ def json_content(*shapes: type[BaseModel], examples: Json | None = None) -> Json
     return {"application/json": content | ({"examples": examples} if examples else {})}
 
 
-def _by_status(kinds: Kinds) -> dict[int, str]:
+def _codes_by_status(kinds: ErrorTypes) -> dict[int, str]:
     codes: dict[int, list[str]] = {}
     for kind in kinds:
         codes.setdefault(STATUS[kind], []).append(f"`{kind.code}`")

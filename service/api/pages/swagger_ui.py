@@ -1,4 +1,4 @@
-"""The page at /docs: Swagger UI from an installed package, with nothing loaded from elsewhere and no inline script."""
+"""Swagger UI at /docs, from an installed package: nothing from other origins, and no inline script."""
 
 from importlib.resources import files
 
@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 
 from service.api.http.responses import CONTENT_SECURITY_POLICY
 
-# Addresses are relative: they hold under any root path, and behind a proxy that ends TLS.
+# The addresses are relative, so that they work under any root path, and behind a proxy that terminates TLS.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -24,7 +24,7 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-START = """SwaggerUIBundle({
+START_SCRIPT = """SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
@@ -34,34 +34,36 @@ START = """SwaggerUIBundle({
   tryItOutEnabled: true,
 });
 """
-# Swagger UI sets styles on its elements, and shows images of its own as data.
-STYLED = {"content-security-policy": f"{CONTENT_SECURITY_POLICY.decode()}; style-src 'self' 'unsafe-inline'"}
-UNCHANGING = {"cache-control": "max-age=3600"}
-KINDS = {
+# Swagger UI sets inline styles on its elements, and has images as data URLs.
+ALLOW_INLINE_STYLES = {
+    "content-security-policy": f"{CONTENT_SECURITY_POLICY.decode()}; style-src 'self' 'unsafe-inline'"
+}
+CACHE_ONE_HOUR = {"cache-control": "max-age=3600"}
+MEDIA_TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
 
 
-def docs_routes() -> APIRouter:
+def swagger_ui_routes() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get("/docs")
     async def page() -> Response:
-        return HTMLResponse(PAGE, headers=STYLED)
+        return HTMLResponse(PAGE, headers=ALLOW_INLINE_STYLES)
 
     @router.get("/docs/start.js")
-    async def start() -> Response:
-        return Response(START, media_type="text/javascript", headers=UNCHANGING)
+    async def start_script() -> Response:
+        return Response(START_SCRIPT, media_type="text/javascript", headers=CACHE_ONE_HOUR)
 
-    for name, kind in KINDS.items():
-        _add(router, name, kind)
+    for name, media_type in MEDIA_TYPES.items():
+        _add_static_file(router, name, media_type)
     return router
 
 
-def _add(router: APIRouter, name: str, kind: str) -> None:
+def _add_static_file(router: APIRouter, name: str, media_type: str) -> None:
     @router.get(f"/docs/{name}", name=name)
-    def part() -> Response:
+    def static_file() -> Response:
         content = files("fastapi_swagger.resources").joinpath(name).read_bytes()
-        return Response(content, media_type=kind, headers=UNCHANGING)
+        return Response(content, media_type=media_type, headers=CACHE_ONE_HOUR)

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import tensors_about
-from service.api.http.compression import packed, read_unpacked
+from service.api.http.body import estimate_tensor_count
+from service.api.http.compression import compress_body, read_decompressed_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority
 from service.api.http.responses import JSON_HEADERS, send_response
@@ -49,20 +49,22 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         where = scope["path_params"]
         self._classifier.admit(where["model"], where.get("version"))
-        body = await read_unpacked(scope, receive, self._max_body_bytes)
+        body = await read_decompressed_body(scope, receive, self._max_body_bytes)
         with self._classifier.context(where["model"], where.get("version")) as context:
             apply_timeout_and_priority(scope, context)
             loaded = context.loaded
-            self._classifier.admit(loaded.model, loaded.version, tensors_about(body, loaded.manifest.input.shape))
+            self._classifier.admit(
+                loaded.model, loaded.version, estimate_tensor_count(body, loaded.manifest.input.shape)
+            )
             request = parse(body, loaded.manifest.input, self._max_images)
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(request, rows, loaded.labels)
-        body, headers = await packed(scope, reply)
+        body, headers = await compress_body(scope, reply)
         await send_response(send, body, context.timings, JSON_HEADERS + headers)
 
 
-def v1_routes(registry: Registry) -> APIRouter:
+def model_status_routes(registry: Registry) -> APIRouter:
     """Status in TensorFlow Serving's form, the list of models in KServe's."""
     router = APIRouter(prefix="/v1", tags=["TensorFlow Serving and KServe V1"])
 

@@ -13,7 +13,14 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from service.api.http.json_arrays import check_count, flat_pixels, from_base64, is_shaped, parse_object, shown
+from service.api.http.json_arrays import (
+    abbreviate,
+    check_image_count,
+    decode_base64,
+    flat_pixels,
+    has_shape,
+    parse_object,
+)
 from service.classification.top_k import Probabilities, top_k
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, Input
@@ -45,7 +52,7 @@ def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
         raise BadTensor(f"The request must have either `{ROWS}` or `{COLUMN}`.")
     for name in document:
         if name not in FIELDS:
-            raise BadTensor(f"There is no field '{shown(name)}'; there are {', '.join(sorted(FIELDS))}.")
+            raise BadTensor(f"There is no field '{abbreviate(name)}'; there are {', '.join(sorted(FIELDS))}.")
     _check_signature(document.get(SIGNATURE))
     request = PredictRequest(by_row=ROWS in document, top_k=_top_k(document.get(PARAMETERS)))
     values = _values(document[ROWS], max_images) if request.by_row else _values(_named(document[COLUMN]), max_images)
@@ -67,7 +74,7 @@ def _values(given: Any, max_images: int) -> list[Any]:
     """One value an image, each without its name."""
     if not isinstance(given, simdjson.Array) or not len(given):
         raise BadTensor(f"`{ROWS}` or `{COLUMN}` must be a list of at least one image.")
-    check_count(len(given), max_images)
+    check_image_count(len(given), max_images)
     return [_named(value) for value in given]
 
 
@@ -77,7 +84,7 @@ def _named(value: Any) -> Any:
         return value
     for name in value:
         if name != IMAGE:
-            raise BadTensor(f"There is no input '{shown(name)}'; the model takes '{IMAGE}'.")
+            raise BadTensor(f"There is no input '{abbreviate(name)}'; the model takes '{IMAGE}'.")
     return value.get(IMAGE)
 
 
@@ -86,21 +93,21 @@ def _image(value: Any, at: int) -> bytes:
         raise BadTensor(f"Image {at} is no image in base64, but others are: they cannot be mixed in one request.")
     if len(value) != 1 or BASE64 not in value:
         raise BadTensor(f'Image {at} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
-    return from_base64(value[BASE64], f"Image {at}")
+    return decode_base64(value[BASE64], f"Image {at}")
 
 
 def _pixels(value: Any, at: int, to: Input) -> NDArray[np.uint8]:
     if not isinstance(value, simdjson.Array):
         raise BadTensor(f'Image {at} must be a nested list of pixels, as all, or all {{"{BASE64}": "<base64>"}}.')
     flat = flat_pixels(value, f"Image {at}")
-    if flat.size != math.prod(to.shape) or not is_shaped(value, to.shape):
+    if flat.size != math.prod(to.shape) or not has_shape(value, to.shape):
         raise BadTensor(f"Image {at} has {flat.size} values; it must be nested in the shape {list(to.shape)}.")
     return flat.reshape(to.shape)
 
 
 def _check_signature(name: object) -> None:
     if name not in (None, "", ONLY_SIGNATURE):
-        raise BadTensor(f"There is no signature '{shown(name)}'; there is '{ONLY_SIGNATURE}'.")
+        raise BadTensor(f"There is no signature '{abbreviate(name)}'; there is '{ONLY_SIGNATURE}'.")
 
 
 def _top_k(parameters: Any) -> int:
@@ -110,5 +117,5 @@ def _top_k(parameters: Any) -> int:
         raise BadTensor(f"`{PARAMETERS}` may hold `top_k`, and nothing else.")
     k = parameters.get("top_k", 0)
     if type(k) is not int or k < 0:
-        raise BadTensor(f"`top_k` is {shown(k)}; it must be a whole number.")
+        raise BadTensor(f"`top_k` is {abbreviate(k)}; it must be a whole number.")
     return k

@@ -4,8 +4,8 @@ import math
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import tensors_about
-from service.api.http.compression import packed, read_unpacked
+from service.api.http.body import estimate_tensor_count
+from service.api.http.compression import compress_body, read_decompressed_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
 from service.api.http.responses import JSON_HEADERS, Headers, send_response
@@ -36,11 +36,11 @@ class Infer:
         json_length = _json_length(scope)
         if json_length is not None:
             self._admit(loaded, (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape))
-        body = await read_unpacked(scope, receive, self._max_body_bytes)
+        body = await read_decompressed_body(scope, receive, self._max_body_bytes)
         with self._classifier.context(where["model"], where.get("version")) as context:
             loaded = context.loaded
             if json_length is None:
-                self._admit(loaded, tensors_about(body, loaded.manifest.input.shape))
+                self._admit(loaded, estimate_tensor_count(body, loaded.manifest.input.shape))
             request = parse(body, json_length, loaded.manifest.input, self._max_images)
             apply_timeout_and_priority(scope, context)
             context.limit_timeout(request.timeout_s)
@@ -48,7 +48,7 @@ class Infer:
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
-        body, headers = await packed(scope, reply.body)
+        body, headers = await compress_body(scope, reply.body)
         await send_response(send, body, context.timings, _content(reply) + headers)
 
     def _admit(self, loaded: LoadedVersion, count: int) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.api.auth.cross_origin import CsrfProtection
 from service.api.http.body import read_body
-from service.api.openapi.error_responses import described, json_content
+from service.api.openapi.error_responses import fastapi_responses, json_content
 from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
@@ -20,11 +20,13 @@ HINT = "Send no body: models are taken as they lie on disk."
 
 Body = TypeVar("Body", bound=BaseModel)
 ASKED: dict[str, Any] = {
-    "responses": described(ErrorText, BadRequest, BodyTooLarge),
+    "responses": fastapi_responses(ErrorText, BadRequest, BodyTooLarge),
     "openapi_extra": {"requestBody": {"content": json_content(IndexRequest)}},
 }
 CHANGED: dict[str, Any] = {
-    "responses": described(ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere),
+    "responses": fastapi_responses(
+        ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere
+    ),
     "openapi_extra": {"requestBody": {"content": json_content(ChangeRequest)}},
 }
 

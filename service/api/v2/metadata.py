@@ -4,7 +4,7 @@ from importlib.metadata import version as version_of
 
 from fastapi import APIRouter
 
-from service.api.openapi.error_responses import described, unknown_model_responses
+from service.api.openapi.error_responses import fastapi_responses, unknown_model_responses
 from service.api.schemas import ErrorText
 from service.api.v2.request_parser import PIXELS
 from service.api.v2.schemas import (
@@ -41,7 +41,9 @@ PLATFORM = "onnxruntime_onnx"
 NO_MODEL = unknown_model_responses()
 
 
-def v2_routes(registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, max_delay_ms: float) -> APIRouter:
+def metadata_routes(
+    registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, max_delay_ms: float
+) -> APIRouter:
     """Everything under /v2 but inference and the repository."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
     _add_health(router, registry, worker_group, lifecycle)
@@ -55,7 +57,9 @@ def _add_health(router: APIRouter, registry: Registry, worker_group: WorkerGroup
     async def server_live() -> Live:
         return Live(live=True)
 
-    @router.get("/health/ready", summary="Whether every model is warm", responses=described(ErrorText, NotReady))
+    @router.get(
+        "/health/ready", summary="Whether every model is warm", responses=fastapi_responses(ErrorText, NotReady)
+    )
     async def server_ready() -> Ready:
         if lifecycle.stopping:
             raise Draining("The service is shutting down.")

@@ -14,7 +14,15 @@ import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
-from service.api.http.json_arrays import check_count, flat_pixels, from_base64, is_shaped, members, parse_object, shown
+from service.api.http.json_arrays import (
+    abbreviate,
+    check_image_count,
+    decode_base64,
+    flat_pixels,
+    has_shape,
+    parse_object,
+    select_members,
+)
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
@@ -61,7 +69,9 @@ class _Tail:
 
     def take(self, size: object) -> memoryview:
         if type(size) is not int or not 0 <= size <= len(self._data):
-            raise BadTensor(f"binary_data_size is {shown(size)}, but {len(self._data)} bytes are left in the body.")
+            raise BadTensor(
+                f"binary_data_size is {abbreviate(size)}, but {len(self._data)} bytes are left in the body."
+            )
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
@@ -91,16 +101,16 @@ def _raw_request(body: bytes, to: Input, max_images: int) -> InferRequest:
     size = math.prod(to.shape)
     if not body or len(body) % size:
         raise BadTensor(f"A raw request holds {len(body)} bytes; images of {list(to.shape)} have {size} each.")
-    check_count(len(body) // size, max_images)
+    check_image_count(len(body) // size, max_images)
     return InferRequest(np.frombuffer(body, np.uint8).reshape(-1, *to.shape), output=WantedOutput(binary=True))
 
 
 def _request(text: Any, tail: _Tail, to: Input, max_images: int) -> InferRequest:
-    document = members(text, REQUEST_FIELDS)
+    document = select_members(text, REQUEST_FIELDS)
     parameters = _parameters(document, "the request")
     given = _one_input(document)
     shape = _shape(given)
-    check_count(shape[0], max_images)
+    check_image_count(shape[0], max_images)
     request = InferRequest(
         id=_id(document.get("id")),
         timeout_s=_timeout_s(parameters.get("timeout")),
@@ -118,9 +128,9 @@ def _one_input(document: Members) -> Members:
     inputs = document.get("inputs")
     if not isinstance(inputs, simdjson.Array) or len(inputs) != 1 or not isinstance(inputs[0], simdjson.Object):
         raise BadTensor("`inputs` must be a list of one tensor.")
-    given = members(inputs[0], INPUT_FIELDS)
+    given = select_members(inputs[0], INPUT_FIELDS)
     if given.get("name") != IMAGE:
-        raise BadTensor(f"There is no input '{shown(given.get('name'))}'; the model takes '{IMAGE}'.")
+        raise BadTensor(f"There is no input '{abbreviate(given.get('name'))}'; the model takes '{IMAGE}'.")
     return given
 
 
@@ -135,7 +145,7 @@ def _shape(given: Members) -> list[int]:
 
 def _tensor(given: Members, shape: list[int], tail: _Tail, to: Input) -> NDArray[np.uint8]:
     if given.get("datatype") != PIXELS:
-        found = shown(given.get("datatype"))
+        found = abbreviate(given.get("datatype"))
         raise BadTensor(f"Input '{IMAGE}' has datatype {found}; it must be {PIXELS} or {IMAGES}.")
     if tuple(shape[1:]) != to.shape or not shape[0]:
         raise BadTensor(f"Input '{IMAGE}' has shape {shape}; it must be {[-1, *to.shape]} with at least one image.")
@@ -144,7 +154,7 @@ def _tensor(given: Members, shape: list[int], tail: _Tail, to: Input) -> NDArray
     values = np.frombuffer(tail.take(size), np.uint8) if data is None else flat_pixels(data, DATA)
     if values.size != math.prod(shape):
         raise BadTensor(f"Input '{IMAGE}' has {values.size} values; its shape {shape} needs {math.prod(shape)}.")
-    if data is not None and isinstance(data[0], simdjson.Array) and not is_shaped(data, tuple(shape)):
+    if data is not None and isinstance(data[0], simdjson.Array) and not has_shape(data, tuple(shape)):
         raise BadTensor(f"{DATA} is nested, but not in the shape {shape}; nest it so, or send it flat.")
     return values.reshape(shape)
 
@@ -162,7 +172,7 @@ def _json_images(data: Any, count: int) -> list[bytes]:
     if len(data) != count:
         raise BadTensor(f"Input '{IMAGE}' has {len(data)} images; its shape needs {count}.")
     alone = (value[0] if isinstance(value, simdjson.Array) and len(value) == 1 else value for value in data)
-    return [from_base64(value, f"Element {i} of {DATA}") for i, value in enumerate(alone)]
+    return [decode_base64(value, f"Element {i} of {DATA}") for i, value in enumerate(alone)]
 
 
 def _split(data: memoryview, count: int) -> list[bytes]:
@@ -196,14 +206,14 @@ def _output(wanted: Any, binary: bool) -> WantedOutput:
     if wanted is None or (isinstance(wanted, simdjson.Array) and not len(wanted)):
         return WantedOutput(binary)
     only = wanted[0] if isinstance(wanted, simdjson.Array) and len(wanted) == 1 else None
-    one: Members = members(only, OUTPUT_FIELDS) if isinstance(only, simdjson.Object) else {}
+    one: Members = select_members(only, OUTPUT_FIELDS) if isinstance(only, simdjson.Object) else {}
     if one.get("name") != PROBABILITIES:
         raise BadTensor(f"Only the output '{PROBABILITIES}' can be requested, once.")
     parameters = _parameters(one, f"output '{PROBABILITIES}'")
     top_k = parameters.get("classification")
     top_k = 0 if top_k is None else top_k
     if type(top_k) is not int or top_k < 0:
-        raise BadTensor(f"`classification` is {shown(top_k)}; it must be a whole number.")
+        raise BadTensor(f"`classification` is {abbreviate(top_k)}; it must be a whole number.")
     return WantedOutput(_flag(parameters, "binary_data", binary), top_k)
 
 
@@ -213,7 +223,7 @@ def _parameters(holder: Members, name: str) -> Members:
         return {}
     if not isinstance(parameters, simdjson.Object):
         raise BadTensor(f"`parameters` of {name} must be an object.")
-    known = members(parameters, PARAMETERS)
+    known = select_members(parameters, PARAMETERS)
     if SHARED_MEMORY in known:
         raise BadTensor("Tensors cannot be exchanged through shared memory here; send them in the request.")
     return known
@@ -224,7 +234,7 @@ def _flag(parameters: Members, name: str, otherwise: bool) -> bool:
     if value is None:
         return otherwise
     if not isinstance(value, bool):
-        raise BadTensor(f"`{name}` is {shown(value)}; it must be true or false.")
+        raise BadTensor(f"`{name}` is {abbreviate(value)}; it must be true or false.")
     return value
 
 
@@ -239,7 +249,7 @@ def _background(priority: object) -> bool:
     if priority is None:
         return False
     if type(priority) is not int or priority < 0:
-        raise BadTensor(f"`priority` is {shown(priority)}; it must be a whole number.")
+        raise BadTensor(f"`priority` is {abbreviate(priority)}; it must be a whole number.")
     return priority > 1
 
 
@@ -247,5 +257,5 @@ def _timeout_s(microseconds: object) -> float | None:
     if microseconds is None:
         return None
     if type(microseconds) is not int or microseconds < 0:
-        raise BadTensor(f"`timeout` is {shown(microseconds)}; it must be a whole number of microseconds.")
+        raise BadTensor(f"`timeout` is {abbreviate(microseconds)}; it must be a whole number of microseconds.")
     return microseconds / 1e6 or None  # 0 means: the server's own

@@ -25,7 +25,7 @@ WHERE: dict[str, tuple[str, ...]] = {
         "service.api.http.body",
         "service.api.http.request_headers",
         "service.api.native.batch_request",
-        "service.api.http.compression:read_unpacked",
+        "service.api.http.compression:read_decompressed_body",
         "service.api.http.json_arrays",
         "service.api.v2.request_parser",
     ),

@@ -19,7 +19,7 @@ from tests.reliability.lost_requests.request_log import Ledger
 from tests.reliability.process_resources import workers_of
 
 PATIENCE_S = 60.0
-LOOK_EVERY_S = 0.02
+RELOAD_INTERVAL_S = 0.02
 PAUSE_S = 0.5  # of undisturbed work after each event
 
 
@@ -128,13 +128,13 @@ class Trouble:
         end_s = time.monotonic() + PATIENCE_S
         while await asyncio.to_thread(convoy_process.answer_to, f"{self._service.url}/health/ready") != 200:
             self._check_patience(end_s)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(RELOAD_INTERVAL_S)
 
     async def _until(self, happened: Callable[[], bool]) -> None:
         end_s = time.monotonic() + PATIENCE_S
         while not happened():
             self._check_patience(end_s)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(RELOAD_INTERVAL_S)
 
     def _check_patience(self, end_s: float) -> None:
         if time.monotonic() > end_s:

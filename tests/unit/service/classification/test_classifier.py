@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.classification.classifier import PART_BYTES, PART_IMAGES, Classifier, in_parts
+from service.classification.classifier import MAX_PART_BYTES, MAX_PART_IMAGES, Classifier, in_parts
 from service.classification.top_k import Probabilities
 from service.errors import (
     BadImage,
@@ -211,7 +211,7 @@ def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) 
     with_classifier(root, test)
 
 
-@given(st.lists(st.one_of(st.integers(0, 2 * PART_BYTES), st.none()), max_size=80))
+@given(st.lists(st.one_of(st.integers(0, 2 * MAX_PART_BYTES), st.none()), max_size=80))
 def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
     """None stands for an error in an image's place."""
     images = [BadImage("broken") if size is None else bytes(size) for size in sizes]
@@ -219,9 +219,9 @@ def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None
     assert [image for part in parts for image in part] == images
     for part in parts:
         size = sum(len(image) for image in part if isinstance(image, bytes))
-        assert len(part) <= PART_IMAGES
-        assert size <= PART_BYTES or len([p for p in part if isinstance(p, bytes)]) == 1
+        assert len(part) <= MAX_PART_IMAGES
+        assert size <= MAX_PART_BYTES or len([p for p in part if isinstance(p, bytes)]) == 1
 
 
 def test_tiny_images_share_parts() -> None:
-    assert len(list(in_parts([bytes(300)] * 64))) == 64 // PART_IMAGES
+    assert len(list(in_parts([bytes(300)] * 64))) == 64 // MAX_PART_IMAGES

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.api.auth import api_keys
-from service.api.auth.api_keys import SCOPES, Keyring, make, parse
+from service.api.auth.api_keys import SCOPES, Keyring, generate_key, parse_keys
 from service.cli.keys import key
 from service.errors import BadKeys, Forbidden, Unauthenticated
 
@@ -18,62 +18,64 @@ OTHER = "another-long-enough-secret"
 
 
 def test_a_made_key_is_let_in_for_its_scopes_and_no_others() -> None:
-    secret, line = make("shop", "inference,metrics")
-    ring = Keyring(line, None)
-    assert ring.allow(secret.encode(), "inference") == "shop"
-    assert ring.allow(secret.encode(), "metrics") == "shop"
+    secret, line = generate_key("shop", "inference,metrics")
+    keyring = Keyring(line, None)
+    assert keyring.authorize(secret.encode(), "inference") == "shop"
+    assert keyring.authorize(secret.encode(), "metrics") == "shop"
     with pytest.raises(Forbidden, match="'shop' is not for 'repository'"):
-        ring.allow(secret.encode(), "repository")
+        keyring.authorize(secret.encode(), "repository")
     assert secret not in line
-    assert make("shop", "inference")[0] != secret
+    assert generate_key("shop", "inference")[0] != secret
 
 
 def test_the_command_prints_a_key_and_its_line() -> None:
-    done = CliRunner().invoke(key, ["shop", "--scopes", "inference,repository"])
-    secret, line = (text.split(": ", 1)[1].strip() for text in done.output.splitlines())
-    assert Keyring(line, None).allow(secret.encode(), "repository") == "shop"
+    result = CliRunner().invoke(key, ["shop", "--scopes", "inference,repository"])
+    secret, line = (text.split(": ", 1)[1].strip() for text in result.output.splitlines())
+    assert Keyring(line, None).authorize(secret.encode(), "repository") == "shop"
     bad = CliRunner().invoke(key, ["shop", "--scopes", "all"])
     assert isinstance(bad.exception, BadKeys)
 
 
-@pytest.mark.parametrize("given", [b"wrong", b"\xff\xfe", SECRET.encode() + b"x", SECRET[:-1].encode(), b"x" * 10_000])
-def test_a_wrong_key_is_refused(given: bytes) -> None:
+@pytest.mark.parametrize(
+    "wrong_key", [b"wrong", b"\xff\xfe", SECRET.encode() + b"x", SECRET[:-1].encode(), b"x" * 10_000]
+)
+def test_a_wrong_key_is_refused(wrong_key: bytes) -> None:
     with pytest.raises(Unauthenticated) as raised:
-        Keyring(f"shop inference {SECRET}", None).allow(given, "inference")
-    assert raised.value.given
-    assert given.decode("latin-1") not in raised.value.message
+        Keyring(f"shop inference {SECRET}", None).authorize(wrong_key, "inference")
+    assert raised.value.key_sent
+    assert wrong_key.decode("latin-1") not in raised.value.message
 
 
 def test_no_key_is_another_error_than_a_wrong_one() -> None:
     with pytest.raises(Unauthenticated) as raised:
-        Keyring(f"shop inference {SECRET}", None).allow(b"", "inference")
-    assert not raised.value.given
+        Keyring(f"shop inference {SECRET}", None).authorize(b"", "inference")
+    assert not raised.value.key_sent
 
 
 def test_keys_are_held_as_hashes_only() -> None:
-    ring = Keyring(f"shop inference {SECRET}; eve metrics {OTHER}", None)
-    held = repr(ring._given)
-    assert SECRET not in held
-    assert OTHER not in held
-    assert hashlib.sha256(SECRET.encode()).digest() in [key.digest for key in ring._given]
+    keyring = Keyring(f"shop inference {SECRET}; eve metrics {OTHER}", None)
+    hashes = repr(keyring._settings_keys)
+    assert SECRET not in hashes
+    assert OTHER not in hashes
+    assert hashlib.sha256(SECRET.encode()).digest() in [key.digest for key in keyring._settings_keys]
 
 
 def test_every_key_is_compared_in_constant_time_whichever_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[bytes] = []
+    compared_digests: list[bytes] = []
 
-    def watched(one: bytes, other: bytes) -> bool:
-        compared.append(one)
+    def compare(one: bytes, other: bytes) -> bool:
+        compared_digests.append(one)
         return one == other
 
-    monkeypatch.setattr(hmac, "compare_digest", watched)
-    ring = Keyring(";".join(f"k{n} inference {SECRET}{n}" for n in range(5)), None)
-    assert ring.allow(f"{SECRET}0".encode(), "inference") == "k0"
-    assert len(compared) == 5
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    keyring = Keyring(";".join(f"k{n} inference {SECRET}{n}" for n in range(5)), None)
+    assert keyring.authorize(f"{SECRET}0".encode(), "inference") == "k0"
+    assert len(compared_digests) == 5
 
 
 def test_lines_may_be_empty_or_remarks() -> None:
-    found = parse(f"# of the shop\n\n  shop inference,repository {SECRET}  \n", "keys")
-    assert [(key.name, key.scopes) for key in found] == [("shop", {"inference", "repository"})]
+    keys = parse_keys(f"# of the shop\n\n  shop inference,repository {SECRET}  \n", "keys")
+    assert [(key.name, key.scopes) for key in keys] == [("shop", {"inference", "repository"})]
 
 
 @pytest.mark.parametrize(
@@ -91,48 +93,48 @@ def test_lines_may_be_empty_or_remarks() -> None:
 )
 def test_a_bad_line_is_told_without_the_key(line: str, problem: str) -> None:
     with pytest.raises(BadKeys, match=problem) as raised:
-        parse(line, "keys")
-    told = f"{raised.value.message} {raised.value.hint}"
-    assert not any(key in told for key in (SECRET, OTHER))
+        parse_keys(line, "keys")
+    error_text = f"{raised.value.message} {raised.value.hint}"
+    assert not any(key in error_text for key in (SECRET, OTHER))
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"old inference {SECRET}")
-    ring = Keyring(f"fixed metrics {OTHER}", file)
-    assert ring.allow(SECRET.encode(), "inference") == "old"
+    keyring = Keyring(f"fixed metrics {OTHER}", file)
+    assert keyring.authorize(SECRET.encode(), "inference") == "old"
     file.write_text(f"new inference {SECRET}new")
-    assert ring.allow(f"{SECRET}new".encode(), "inference") == "new"
+    assert keyring.authorize(f"{SECRET}new".encode(), "inference") == "new"
     with pytest.raises(Unauthenticated):
-        ring.allow(SECRET.encode(), "inference")
-    assert ring.allow(OTHER.encode(), "metrics") == "fixed"
+        keyring.authorize(SECRET.encode(), "inference")
+    assert keyring.authorize(OTHER.encode(), "metrics") == "fixed"
 
 
 def test_a_file_that_went_bad_or_away_leaves_the_keys_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_keys, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"shop inference {SECRET}")
-    ring = Keyring("", file)
+    keyring = Keyring("", file)
     file.write_text("shop inference")
-    assert ring.allow(SECRET.encode(), "inference") == "shop"
+    assert keyring.authorize(SECRET.encode(), "inference") == "shop"
     file.unlink()
-    assert ring.allow(SECRET.encode(), "inference") == "shop"
+    assert keyring.authorize(SECRET.encode(), "inference") == "shop"
 
 
 def test_a_file_is_looked_at_now_and_then_not_at_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "LOOK_EVERY_S", 3600.0)
+    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 3600.0)
     file = tmp_path / "keys"
     file.write_text(f"shop inference {SECRET}")
-    ring = Keyring("", file)
-    looks: list[Path] = []
+    keyring = Keyring("", file)
+    stat_calls: list[Path] = []
     stat = os.stat
-    monkeypatch.setattr(Path, "stat", lambda path, **how: looks.append(path) or stat(path, **how))
+    monkeypatch.setattr(Path, "stat", lambda path, **options: stat_calls.append(path) or stat(path, **options))
     for _ in range(100):
-        ring.allow(SECRET.encode(), "inference")
-    assert looks == []
+        keyring.authorize(SECRET.encode(), "inference")
+    assert stat_calls == []
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -140,6 +142,6 @@ def test_no_file_and_an_empty_file_let_nobody_in(tmp_path: Path, scope: str) -> 
     file = tmp_path / "keys"
     file.write_text("# none yet\n")
     with pytest.raises(Unauthenticated):
-        Keyring("", file).allow(SECRET.encode(), scope)
+        Keyring("", file).authorize(SECRET.encode(), scope)
     with pytest.raises(BadKeys, match="cannot be read"):
         Keyring("", tmp_path / "missing")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.http.compression import IN_THREAD_BYTES, WORTH_BYTES, packed, read_unpacked
+from service.api.http.compression import MAX_INLINE_BYTES, MIN_COMPRESSED_BYTES, compress_body, read_decompressed_body
 from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
 
 LIMIT = 100_000
@@ -27,13 +27,13 @@ def unpack(body: bytes, encoding: str | None) -> bytes:
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
-    return asyncio.run(read_unpacked({"headers": headers}, receive, LIMIT))  # type: ignore[arg-type]
+    return asyncio.run(read_decompressed_body({"headers": headers}, receive, LIMIT))  # type: ignore[arg-type]
 
 
 def pack(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:
     """What the service sends to a client that accepts that."""
     headers = [] if accepted is None else [(b"accept-encoding", accepted.encode("latin-1"))]
-    sent, told = asyncio.run(packed({"headers": headers}, body))
+    sent, told = asyncio.run(compress_body({"headers": headers}, body))
     return sent, dict(told)
 
 
@@ -101,7 +101,7 @@ def test_a_packed_body_over_the_limit_is_not_even_read() -> None:
         unpack(bytes(LIMIT + 1), "gzip")
 
 
-LONG = bytes(range(256)) * (WORTH_BYTES // 256)
+LONG = bytes(range(256)) * (MIN_COMPRESSED_BYTES // 256)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_accept_encoding_is_obeyed(accepted: str | None, sent: str | None) -> No
 
 def test_small_answers_are_not_worth_it_and_large_ones_come_whole() -> None:
     assert pack(LONG[:-1], "gzip") == (LONG[:-1], {})
-    large = LONG * (IN_THREAD_BYTES // WORTH_BYTES + 1)
+    large = LONG * (MAX_INLINE_BYTES // MIN_COMPRESSED_BYTES + 1)
     assert gzip.decompress(pack(large, "gzip")[0]) == large
 
 

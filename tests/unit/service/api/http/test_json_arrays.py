@@ -5,7 +5,14 @@ import simdjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.http.json_arrays import SHOWN_LENGTH, flat_pixels, from_base64, is_shaped, parse_object, shown
+from service.api.http.json_arrays import (
+    MAX_SHOWN_LENGTH,
+    abbreviate,
+    decode_base64,
+    flat_pixels,
+    has_shape,
+    parse_object,
+)
 from service.errors import BadTensor
 
 UNREADABLE = {
@@ -35,12 +42,12 @@ def test_what_cannot_be_read_is_refused(text: bytes) -> None:
 
 
 def test_a_traceback_that_is_kept_stops_no_later_request() -> None:
-    kept = []
+    references = []
     for _ in range(3):
         document = parse_object(b'{"a": [1, -1]}')
-        with pytest.raises(BadTensor) as caught:
+        with pytest.raises(BadTensor) as raised:
             flat_pixels(document["a"], "`a`")
-        kept.append((document, caught.value))
+        references.append((document, raised.value))
     assert parse_object(b'{"a": 1}')["a"] == 1
 
 
@@ -75,16 +82,16 @@ def test_all_that_is_no_byte_is_refused(text: bytes) -> None:
     ],
 )
 def test_a_nested_list_has_its_shape_or_not(text: bytes, shape: tuple[int, ...], fits: bool) -> None:
-    assert is_shaped(values(text), shape) is fits
+    assert has_shape(values(text), shape) is fits
 
 
 @pytest.mark.parametrize("value", ["AAA", "!", "é", "AA AA", None, 7, True, ["AAAA"]])
 def test_what_is_no_base64_is_refused(value: object) -> None:
     with pytest.raises(BadTensor, match=r"^The thing is not an image in base64"):
-        from_base64(value, "The thing")
+        decode_base64(value, "The thing")
 
 
 def test_whatever_a_request_holds_is_shown_short() -> None:
     document = parse_object(b'{"list": [1], "object": {}, "null": null, "text": "' + b"x" * 10_000 + b'"}')
-    assert [shown(document[name]) for name in ("list", "object", "null")] == ["a list", "an object", "null"]
-    assert len(shown(document["text"])) < SHOWN_LENGTH + 10
+    assert [abbreviate(document[name]) for name in ("list", "object", "null")] == ["a list", "an object", "null"]
+    assert len(abbreviate(document["text"])) < MAX_SHOWN_LENGTH + 10

@@ -9,18 +9,18 @@ import pytest
 from service.api.native.batch_request import MAX_ID_LENGTH, parse
 from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, TooManyImages
 
-MOST = 8
+MAX_IMAGES = 8
 GOOD = {"data": base64.b64encode(b"image").decode()}
 
 
 def test_images_come_with_their_ids_in_order() -> None:
     body = json.dumps({"images": [GOOD | {"id": "ä"}, GOOD, GOOD | {"id": None}, {"data": ""}]}).encode()
-    assert parse(body, MOST) == [("ä", b"image"), (None, b"image"), (None, b"image"), (None, b"")]
+    assert parse(body, MAX_IMAGES) == [("ä", b"image"), (None, b"image"), (None, b"image"), (None, b"")]
 
 
 @pytest.mark.parametrize("data", ["?", "YQ", "Y\ud83d\ude00", "é", "Y Q=="])
 def test_a_image_that_is_no_base64_spoils_only_itself(data: str) -> None:
-    (_, bad), (_, good) = parse(json.dumps({"images": [{"data": data}, GOOD]}).encode(), MOST)
+    (_, bad), (_, good) = parse(json.dumps({"images": [{"data": data}, GOOD]}).encode(), MAX_IMAGES)
     assert isinstance(bad, BadImage)
     assert good == b"image"
 
@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
     "a field of an image": (BadParameter, r"'name' in images\.0", {"images": [GOOD | {"name": "a"}]}),
     "an id of another type": (BadParameter, r"images\.0\.id", {"images": [GOOD | {"id": 1}]}),
     "an overlong id": (BadParameter, r"images\.0\.id", {"images": [GOOD | {"id": "a" * (MAX_ID_LENGTH + 1)}]}),
-    "too many": (TooManyImages, "9 images", {"images": [GOOD] * (MOST + 1)}),
+    "too many": (TooManyImages, "9 images", {"images": [GOOD] * (MAX_IMAGES + 1)}),
 }
 
 
@@ -45,13 +45,13 @@ WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
 def test_what_is_wrong_is_named(name: str) -> None:
     kind, pattern, request = WRONG[name]
     with pytest.raises(kind, match=pattern):
-        parse(json.dumps(request).encode(), MOST)
+        parse(json.dumps(request).encode(), MAX_IMAGES)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"images": [' + b"[" * 5000, b"\xff", b'{"images": 1e999}'])
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest, match="not JSON"):
-        parse(body, MOST)
+        parse(body, MAX_IMAGES)
 
 
 @pytest.mark.parametrize("value", [b"1", b"{}", b"[]", b'{"data":1}'])
@@ -59,5 +59,5 @@ def test_millions_of_wrong_values_cost_little(value: bytes) -> None:
     body = b'{"images":[' + b",".join([value] * 2_000_000) + b"]}"
     started_s = time.thread_time()
     with pytest.raises(TooManyImages):
-        parse(body, MOST)
+        parse(body, MAX_IMAGES)
     assert time.thread_time() - started_s < 5
