@@ -45,7 +45,7 @@ from service.model_store.mirror_thread import Follower
 from service.model_store.repository import Repository
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
-from service.observability.tracing import tracer_of
+from service.observability.tracing import create_tracer
 from service.settings import Settings, split
 from service.workers.shutdown import Lifecycle
 from service.workers.worker_group import WorkerGroup
@@ -72,7 +72,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
 
     `status_store` is where this worker meets the others, `state` the file of what is wanted.
     """
-    metrics, lifecycle, tracer = Metrics(), Lifecycle(), tracer_of(settings.otlp_endpoint)
+    metrics, lifecycle, tracer = Metrics(), Lifecycle(), create_tracer(settings.otlp_endpoint)
     mirror = open_mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.local)
     registry = Registry(repository, settings, metrics)

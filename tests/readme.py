@@ -7,7 +7,7 @@ from service.api.http.errors import ROUTING, STATUS
 from service.errors import ConvoyError
 from service.model_store.manifest import Manifest
 from service.model_store.repository import Repository
-from service.observability.collectors import DurationsByLabel, Tallies
+from service.observability.collectors import ClassCounterCollector, DurationHistogramCollector
 from service.observability.metrics import Metrics, version_metrics
 from service.settings import Settings
 
@@ -36,14 +36,14 @@ def errors_table() -> str:
 def metrics_table() -> str:
     rows = ["| metric | labels | what it counts |", "|---|---|---|"]
     for metric in vars(Metrics()).values():
-        if isinstance(metric, Tallies | DurationsByLabel):
+        if isinstance(metric, ClassCounterCollector | DurationHistogramCollector):
             family = next(metric.collect())
             rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
         elif hasattr(metric, "_labelnames"):
             rows.append(_metric_row(metric._name, metric._type, metric._labelnames, metric._documentation))
     for family in version_metrics({}):
         rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
-    for family in Metrics().process():
+    for family in Metrics().process_metrics():
         rows.append(_metric_row(family.name, family.type, (), f"{family.documentation} All workers together."))
     return "\n".join(rows)
 

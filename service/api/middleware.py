@@ -72,11 +72,11 @@ class RequestMiddleware:
 
     def _record(self, scope: Scope, status: int, started_s: float, ended_s: float) -> None:
         route = _route(scope)
-        self._metrics.answered(route, status, ended_s - started_s)
+        self._metrics.record_request(route, status, ended_s - started_s)
         if self._tracer is not None:
             self._trace(self._tracer, scope, route, status, started_s, ended_s)
         if logs.logger.isEnabledFor(logging.INFO):
-            skipped = self._log_limiter.take(ended_s)
+            skipped = self._log_limiter.try_acquire(ended_s)
             if skipped is not None or (status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS):
                 _log(scope, status, ended_s - started_s, skipped)
 
@@ -84,11 +84,11 @@ class RequestMiddleware:
         context: RequestContext | None = scope.get(REQUEST_CONTEXT)
         trace_id = tracer.record(
             name=f"{scope['method']} {route}",
-            parent=header(scope, b"traceparent").decode("latin-1"),
-            state=header(scope, b"tracestate").decode("latin-1"),
-            span=(started_s, ended_s),
+            traceparent=header(scope, b"traceparent").decode("latin-1"),
+            tracestate=header(scope, b"tracestate").decode("latin-1"),
+            interval_s=(started_s, ended_s),
             stages=context.timings.stages() if context is not None else [],
-            failed=status >= SERVER_ERROR,
+            is_error=status >= SERVER_ERROR,
             attributes=_span_attributes(scope, route, status, context),
         )
         if trace_id:

@@ -55,7 +55,7 @@ class Classifier:
         try:
             loaded.batcher.check_capacity(count)
         except Overloaded:
-            self._metrics.refused.labels(loaded.model).inc()
+            self._metrics.refused_requests.labels(loaded.model).inc()
             raise
         return loaded
 
@@ -153,7 +153,7 @@ class Classifier:
 
     def refusal(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
         """The error of a request that is refused because others are at work; it is counted."""
-        self._metrics.refused.labels(loaded.model).inc()
+        self._metrics.refused_requests.labels(loaded.model).inc()
         return Overloaded(message, retry_after_s)
 
     def _reserve(self, context: RequestContext, count: int) -> None:
@@ -161,7 +161,7 @@ class Classifier:
         try:
             loaded.batcher.reserve(count, context.remaining_s(), context.background)
         except Overloaded:
-            self._metrics.refused.labels(loaded.model).inc()
+            self._metrics.refused_requests.labels(loaded.model).inc()
             raise
 
     async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import VersionFolder
 from service.observability.metrics import Metrics
-from service.observability.version_stats import Statistics
+from service.observability.version_stats import VersionStats
 from service.settings import Settings
 
 BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
@@ -38,7 +38,7 @@ class LoadedVersion:
     brief_runs: TimeLimitedSession
     batcher: Batcher
     executor: ThreadPoolExecutor
-    statistics: Statistics
+    statistics: VersionStats
     threads: int
     instances: int
     max_batch_size: int
@@ -91,7 +91,7 @@ def load(
         executor.shutdown(wait=False)
         raise
     sizes = choose_batch_sizes(batch_ms, settings.latency_budget_ms, is_configured=settings.max_batch_size > 0)
-    statistics = Statistics()
+    statistics = VersionStats()
     brief_runs = TimeLimitedSession(session)
     batcher = Batcher(
         session.run,
@@ -162,15 +162,15 @@ def _yield_to_others(weight: float) -> None:
 
 
 def _recorder(
-    folder: VersionFolder, metrics: Metrics, statistics: Statistics, labels: int
+    folder: VersionFolder, metrics: Metrics, statistics: VersionStats, labels: int
 ) -> Callable[[NDArray[np.float32], float], None]:
     images, seconds = metrics.batch_images.labels(folder.model), metrics.compute_s.labels(folder.model)
-    tally = metrics.tally(folder.model, folder.labels, labels)
+    class_counter = metrics.class_counter(folder.model, folder.labels, labels)
 
     def on_batch(probabilities: NDArray[np.float32], compute_s: float) -> None:
         images.observe(len(probabilities))
         seconds.observe(compute_s)
-        tally.add(probabilities)
+        class_counter.add(probabilities)
         statistics.add_batch(len(probabilities), compute_s)
 
     return on_batch

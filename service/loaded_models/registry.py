@@ -236,8 +236,8 @@ class Registry:
     def _swap(self, name: str, model: Model) -> None:
         before = self._loaded(name)
         self._models[name] = model
-        self._metrics.versions.labels(name).set(len(model.versions))
-        self._metrics.watch(  # by name: what they hold would never go
+        self._metrics.loaded_versions.labels(name).set(len(model.versions))
+        self._metrics.bind_queue_gauges(  # by name: what they hold would never go
             name,
             lambda: sum(one.batcher.queued_images for one in self._loaded(name).values()),
             lambda: sum(one.batcher.running for one in self._loaded(name).values()),
@@ -250,7 +250,7 @@ class Registry:
     def _unload(self, name: str) -> None:
         model = self._models.pop(name, None)
         if model is not None:
-            self._metrics.versions.labels(name).set(0)
+            self._metrics.loaded_versions.labels(name).set(0)
             for one in model.versions.values():
                 self._let_go(one)
 

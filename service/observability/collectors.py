@@ -14,51 +14,51 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-MANY = 1024
+MAX_PENDING = 1024
 
 
-class Durations:
-    """One series: how many values came to each bucket, and their sum. A bound belongs to the bucket below it."""
+class DurationHistogram:
+    """One histogram: the number of values per bucket, and their sum. A bound belongs to the bucket below it."""
 
     def __init__(self, bounds_s: tuple[float, ...]) -> None:
         self._bounds_s = bounds_s
         self._counts = np.zeros(len(bounds_s) + 1, np.int64)
         self._sum_s = 0.0
-        self._noted_s: list[float] = []
+        self._pending_s: list[float] = []
 
     def observe(self, seconds: float) -> None:
-        self._noted_s.append(seconds)
-        if len(self._noted_s) >= MANY:
-            self._count()
+        self._pending_s.append(seconds)
+        if len(self._pending_s) >= MAX_PENDING:
+            self._flush()
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulated counts by upper bound, and the sum of all values, as Prometheus has them."""
-        self._count()
+        """Cumulative counts by upper bound, and the sum of all values, as Prometheus expects them."""
+        self._flush()
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
         return list(zip(bounds, self._counts.cumsum().tolist(), strict=True)), self._sum_s
 
-    def _count(self) -> None:
-        noted_s, self._noted_s = self._noted_s, []
-        self._counts += np.bincount(np.searchsorted(self._bounds_s, noted_s), minlength=len(self._counts))
-        self._sum_s += sum(noted_s)
+    def _flush(self) -> None:
+        pending_s, self._pending_s = self._pending_s, []
+        self._counts += np.bincount(np.searchsorted(self._bounds_s, pending_s), minlength=len(self._counts))
+        self._sum_s += sum(pending_s)
 
 
-class DurationsByLabel(Collector):
-    """The histogram `name`, with one series for each value of `label`."""
+class DurationHistogramCollector(Collector):
+    """The histogram `name`, with one series per value of `label`."""
 
-    def __init__(self, name: str, about: str, label: str, bounds_s: tuple[float, ...]) -> None:
+    def __init__(self, name: str, documentation: str, label: str, bounds_s: tuple[float, ...]) -> None:
         self._name = name
-        self._about = about
+        self._documentation = documentation
         self._label = label
         self._bounds_s = bounds_s
-        self._series: dict[str, Durations] = {}
+        self._series: dict[str, DurationHistogram] = {}
 
-    def labels(self, value: str) -> Durations:
+    def labels(self, value: str) -> DurationHistogram:
         """The series of that value."""
-        return self._series.setdefault(value, Durations(self._bounds_s))
+        return self._series.setdefault(value, DurationHistogram(self._bounds_s))
 
     def describe(self) -> list[HistogramMetricFamily]:
-        return [HistogramMetricFamily(self._name, self._about, labels=[self._label])]
+        return [HistogramMetricFamily(self._name, self._documentation, labels=[self._label])]
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         (family,) = self.describe()
@@ -68,39 +68,39 @@ class DurationsByLabel(Collector):
         yield family
 
 
-class Tally:
-    """Counts the classes of one model's versions with the same labels.
+class ClassCounter:
+    """Counts the predicted classes of a model's versions that have the same labels.
 
-    An array, since a Prometheus counter a class would cost each batch ten times as much.
+    Uses an array: one Prometheus counter per class takes ten times as long per batch.
     """
 
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros(classes, np.int64)
 
     def add(self, probabilities: NDArray[Any]) -> None:
-        """Probabilities (n, classes)."""
+        """Counts the most probable class of each row of `probabilities`, shape (n, classes)."""
         self.counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self.counts))
 
 
-class Tallies(Collector):
-    """The tallies of all models as the metric `name`; labels that several classes share are counted together."""
+class ClassCounterCollector(Collector):
+    """The class counters of all models as the metric `name`; classes with the same label are added up."""
 
-    def __init__(self, name: str, about: str) -> None:
+    def __init__(self, name: str, documentation: str) -> None:
         self._name = name
-        self._about = about
-        self._tallies: dict[tuple[str, tuple[str, ...]], Tally] = {}
+        self._documentation = documentation
+        self._counters: dict[tuple[str, tuple[str, ...]], ClassCounter] = {}
 
-    def of(self, model: str, labels: Sequence[str]) -> Tally:
-        """What counts for `model`. It never goes back: a version that is loaded again goes on."""
-        return self._tallies.setdefault((model, tuple(labels)), Tally(len(labels)))
+    def counter(self, model: str, labels: Sequence[str]) -> ClassCounter:
+        """The counter of `model`. It never decreases: a version that is loaded again continues it."""
+        return self._counters.setdefault((model, tuple(labels)), ClassCounter(len(labels)))
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        sums: Counter[tuple[str, str]] = Counter()
-        for (model, labels), tally in list(self._tallies.items()):
-            for label, count in zip(labels, tally.counts.tolist(), strict=True):
+        totals: Counter[tuple[str, str]] = Counter()
+        for (model, labels), counter in list(self._counters.items()):
+            for label, count in zip(labels, counter.counts.tolist(), strict=True):
                 if count:
-                    sums[model, label] += count
-        family = CounterMetricFamily(self._name, self._about, labels=["model", "label"])
-        for key, count in sums.items():
+                    totals[model, label] += count
+        family = CounterMetricFamily(self._name, self._documentation, labels=["model", "label"])
+        for key, count in totals.items():
             family.add_metric(key, count)
         yield family

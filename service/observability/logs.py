@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error, one object a line: time, level, event, and what belongs to the event."""
+"""Logs as JSON lines on standard error, one object per line: time, level, event and the fields of the event."""
 
 import json
 import logging
@@ -11,19 +11,19 @@ import orjson
 logger = logging.getLogger("convoy")
 
 
-class JsonLines(logging.Formatter):
-    """Fields come from `extra={"fields": {...}}`, and `always`; a traceback goes into the field `traceback`."""
+class JsonFormatter(logging.Formatter):
+    """Adds `static_fields` and `extra={"fields": {...}}` to every line, and a traceback as the field `traceback`."""
 
-    def __init__(self, always: dict[str, Any] | None = None) -> None:
+    def __init__(self, static_fields: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self._always = always or {}
+        self._static_fields = static_fields or {}
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
-            **self._always,
+            **self._static_fields,
         }
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
@@ -35,41 +35,41 @@ class JsonLines(logging.Formatter):
 
 
 class LogRateLimiter:
-    """Lets `per_s` lines a second through, evenly, and counts the others; all of them when that is 0."""
+    """Token bucket that lets `per_s` lines per second through and counts the others; 0 lets all through."""
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
-        self._left = float(per_s)
-        self._at_s = 0.0
+        self._tokens = float(per_s)
+        self._updated_s = 0.0
         self._skipped = 0
 
-    def take(self, now_s: float) -> int | None:
-        """How many lines were left out since the last one; None if this one is to be left out too."""
-        self._left = min(self._per_s, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._left < 1 and self._per_s:
+    def try_acquire(self, now_s: float) -> int | None:
+        """Returns the number of lines skipped since the last one, or None when this one must be skipped, too."""
+        self._tokens = min(self._per_s, self._tokens + (now_s - self._updated_s) * self._per_s)
+        self._updated_s = now_s
+        if self._tokens < 1 and self._per_s:
             self._skipped += 1
             return None
-        self._left -= 1
+        self._tokens -= 1
         skipped, self._skipped = self._skipped, 0
         return skipped
 
 
-def set_up(level: str, **always: Any) -> None:
+def configure(level: str, **static_fields: Any) -> None:
     """Sends all logs to standard error as JSON lines: Convoy's and uvicorn's from `level` up, others' warnings too.
 
-    `always` are fields of every line.
+    `static_fields` are fields of every line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(always))
+    handler.setFormatter(JsonFormatter(static_fields))
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
     for name in ("convoy", "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
-    # One line a request is written by the middleware, with what uvicorn cannot know.
+    # The middleware writes one line per request, with fields that uvicorn does not know.
     logging.getLogger("uvicorn.access").disabled = True
 
 
-def event(level: int, what: str, **fields: Any) -> None:
-    """Writes one line about `what`, with `fields`."""
-    logger.log(level, what, extra={"fields": fields})
+def event(level: int, message: str, /, **fields: Any) -> None:
+    """Writes one line with `message` as its event, and `fields`."""
+    logger.log(level, message, extra={"fields": fields})

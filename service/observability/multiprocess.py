@@ -1,25 +1,28 @@
-"""What workers have counted, as plain JSON that adds up: Prometheus families and the versions' statistics."""
+"""Metrics and version statistics of a process as JSON values that can be summed over worker processes.
+
+Does not know how the values travel between the workers.
+"""
 
 from typing import Any
 
 import orjson
 from prometheus_client.core import Metric
 
-from service.observability.version_stats import Statistics
+from service.observability.version_stats import VersionStats
 
-Family = dict[str, Any]  # type, about, the largest counts or the sum, samples: {'["name", {labels}]': value}
+Family = dict[str, Any]  # type, documentation, max_aggregated, samples: {'["name", {labels}]': value}
 Families = dict[str, Family]
-Counted = dict[str, Statistics]  # '["model", "version"]': statistics
+StatsByVersion = dict[str, VersionStats]  # '["model", "version"]': statistics
 GAUGE = "gauge"
 
 
-def families_of(metrics: list[Metric], same: frozenset[str] = frozenset()) -> Families:
-    """Collected metrics in summable form; those named in `same` are alike in all workers, and not added up."""
+def metrics_to_families(metrics: list[Metric], max_aggregated: frozenset[str] = frozenset()) -> Families:
+    """Converts collected metrics to summable form. Over workers, those in `max_aggregated` take the maximum."""
     return {
         metric.name: {
             "type": metric.type,
-            "about": metric.documentation,
-            "same": metric.name in same,
+            "documentation": metric.documentation,
+            "max_aggregated": metric.name in max_aggregated,
             "samples": {
                 orjson.dumps([s.name, s.labels], option=orjson.OPT_SORT_KEYS).decode(): s.value
                 for s in metric.samples
@@ -30,11 +33,11 @@ def families_of(metrics: list[Metric], same: frozenset[str] = frozenset()) -> Fa
     }
 
 
-def metrics_of(families: Families) -> list[Metric]:
-    """The reverse of `families_of`."""
+def families_to_metrics(families: Families) -> list[Metric]:
+    """The reverse of `metrics_to_families`."""
     metrics = []
     for name, family in families.items():
-        metric = Metric(name, family["about"], family["type"])
+        metric = Metric(name, family["documentation"], family["type"])
         for key, value in family["samples"].items():
             sample, labels = orjson.loads(key)
             metric.add_sample(sample, labels, value)
@@ -42,27 +45,27 @@ def metrics_of(families: Families) -> list[Metric]:
     return metrics
 
 
-def plus(one: Families, other: Families) -> Families:
-    """Sample by sample; what only one of them has is kept. Of what is the same everywhere, the larger."""
+def add_families(one: Families, other: Families) -> Families:
+    """Adds two sets of families by sample; a sample that only one of them has is kept."""
     total = dict(one)
     for name, family in other.items():
         samples = dict(one[name]["samples"]) if name in one else {}
         for key, value in family["samples"].items():
             before = samples.get(key, 0.0)
-            samples[key] = max(before, value) if family["same"] else before + value
+            samples[key] = max(before, value) if family["max_aggregated"] else before + value
         total[name] = {**family, "samples": samples}
     return total
 
 
 def without_gauges(families: Families) -> Families:
-    """What a worker leaves behind: it counted, but it holds nothing any more."""
+    """The counters and histograms: what remains true of a worker that has ended."""
     return {name: family for name, family in families.items() if family["type"] != GAUGE}
 
 
-def key_of(model: str, version: str) -> str:
+def version_key(model: str, version: str) -> str:
     return orjson.dumps([model, version]).decode()
 
 
-def plus_counted(one: Counted, other: Counted) -> Counted:
-    """Version by version."""
-    return one | {key: one[key].plus(counted) if key in one else counted for key, counted in other.items()}
+def add_stats(one: StatsByVersion, other: StatsByVersion) -> StatsByVersion:
+    """Adds the statistics of each version."""
+    return one | {key: one[key].plus(stats) if key in one else stats for key, stats in other.items()}

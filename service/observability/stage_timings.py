@@ -3,7 +3,7 @@
 import time
 
 from service.observability.metrics import Metrics
-from service.observability.version_stats import Statistics
+from service.observability.version_stats import VersionStats
 
 
 class StageTimings:
@@ -28,14 +28,14 @@ class StageTimings:
         self._computed_at_s = time.perf_counter()
         self.queue_s, self.compute_s, self.batch_size = queue_s, compute_s, batch_size
 
-    def record_success(self, statistics: Statistics, metrics: Metrics, model: str) -> None:
+    def record_success(self, statistics: VersionStats, metrics: Metrics, model: str) -> None:
         """Ends the request, and adds its stages to the statistics of its version and to the metrics."""
         now_s = time.perf_counter()
         encode_s = now_s - self._computed_at_s
         statistics.add_success(now_s - self.started_at_s, self.decode_s, self.queue_s, self.compute_s, encode_s)
-        metrics.waited(model, self.decode_s, self.queue_s)
+        metrics.record_waiting(model, self.decode_s, self.queue_s)
 
-    def record_failure(self, statistics: Statistics) -> None:
+    def record_failure(self, statistics: VersionStats) -> None:
         """Ends the request, and counts it as failed."""
         statistics.fail.add(time.perf_counter() - self.started_at_s)
 

@@ -1,7 +1,7 @@
-"""Traces for OpenTelemetry: a span for each request, and below it one for each stage. Optional: `convoy[otlp]`.
+"""Traces for OpenTelemetry: one span per request and one child span per stage. Optional: `convoy[otlp]`.
 
-Spans are made when the request has ended, from times that were measured anyway: nothing runs beside the work itself,
-and without a collector there is no tracer at all.
+Spans are created when the request has ended, from times that were measured anyway: no code runs during the work
+itself, and without a collector there is no tracer.
 """
 
 import logging
@@ -18,10 +18,10 @@ from service.observability import logs
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PATH = "/v1/traces"
+ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+TRACES_PATH = "/v1/traces"
 
-Stage = tuple[str, float, float]
+StageInterval = tuple[str, float, float]
 
 
 class CannotTrace(ConvoyError):
@@ -31,27 +31,29 @@ class CannotTrace(ConvoyError):
     hint = "Install it with `pip install 'convoy[otlp]'`, or leave CONVOY_OTLP_ENDPOINT empty."
 
 
-def tracer_of(endpoint: str) -> "Tracer | None":
-    """What sends traces to `endpoint`, or where OTEL_EXPORTER_OTLP_ENDPOINT says; None where nobody wants them.
+def create_tracer(endpoint: str) -> "Tracer | None":
+    """Creates a tracer for `endpoint`, or for OTEL_EXPORTER_OTLP_ENDPOINT; None where neither is set.
 
     OpenTelemetry's other variables (service name, headers, sampler) hold too. Raises CannotTrace when `endpoint` is
     given and the libraries are missing; a variable alone, which a cluster may set for everybody, is logged.
     """
-    if os.environ.get("OTEL_TRACES_EXPORTER") == "none" or not (endpoint or any(map(os.environ.get, ENDPOINTS))):
+    if os.environ.get("OTEL_TRACES_EXPORTER") == "none" or not (
+        endpoint or any(map(os.environ.get, ENDPOINT_VARIABLES))
+    ):
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
-        missing = CannotTrace(f"Traces need a library that is not installed: {error.name}.")
+        cannot_trace = CannotTrace(f"Traces need a library that is not installed: {error.name}.")
         if endpoint:
-            raise missing from error
-        logs.event(logging.WARNING, "no traces", reason=missing.message, hint=missing.hint)
+            raise cannot_trace from error
+        logs.event(logging.WARNING, "no traces", reason=cannot_trace.message, hint=cannot_trace.hint)
         return None
-    return Tracer(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + PATH if endpoint else None))
+    return Tracer(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + TRACES_PATH if endpoint else None))
 
 
 class Tracer:
-    """Makes spans and hands them to `exporter` from a thread; when that can't keep up, spans are dropped."""
+    """Creates spans and exports them from a thread; spans are dropped when the exporter cannot keep up."""
 
     def __init__(self, exporter: "SpanExporter") -> None:
         from opentelemetry.sdk.resources import Resource
@@ -70,37 +72,39 @@ class Tracer:
         self,
         *,
         name: str,
-        parent: str,
-        state: str,
-        span: tuple[float, float],
-        stages: Sequence[Stage],
-        failed: bool,
+        traceparent: str,
+        tracestate: str,
+        interval_s: tuple[float, float],
+        stages: Sequence[StageInterval],
+        is_error: bool,
         attributes: dict[str, str | int],
     ) -> str | None:
-        """One request that has ended. Its trace's id, or None when it is not sampled.
+        """Records a request that has ended. Returns its trace id, or None when it is not sampled.
 
-        Times are seconds of `time.perf_counter`; `parent` and `state` are the headers traceparent and tracestate
-        (W3C Trace Context), empty without a parent.
+        Times are seconds of `time.perf_counter`. `traceparent` and `tracestate` are the values of these headers (W3C
+        Trace Context), empty without a parent.
         """
         from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
-        ahead_ns = time.time_ns() - time.perf_counter_ns()
-        given = self._propagator.extract({"traceparent": parent, "tracestate": state})
-        began_ns, ended_ns = (ahead_ns + int(moment_s * 1e9) for moment_s in span)
-        request = self._tracer.start_span(name, given, SpanKind.SERVER, attributes, start_time=began_ns)
-        if failed:
-            request.set_status(StatusCode.ERROR)
-        if request.is_recording():
-            below = set_span_in_context(request, given)
-            for stage, stage_began_s, stage_ended_s in stages:
-                child = self._tracer.start_span(stage, below, start_time=ahead_ns + int(stage_began_s * 1e9))
-                child.end(ahead_ns + int(stage_ended_s * 1e9))
-        request.end(ended_ns)
-        context = request.get_span_context()
+        clock_offset_ns = time.time_ns() - time.perf_counter_ns()
+        parent_context = self._propagator.extract({"traceparent": traceparent, "tracestate": tracestate})
+        start_ns, end_ns = (clock_offset_ns + int(time_s * 1e9) for time_s in interval_s)
+        span = self._tracer.start_span(name, parent_context, SpanKind.SERVER, attributes, start_time=start_ns)
+        if is_error:
+            span.set_status(StatusCode.ERROR)
+        if span.is_recording():
+            child_context = set_span_in_context(span, parent_context)
+            for stage, stage_start_s, stage_end_s in stages:
+                child = self._tracer.start_span(
+                    stage, child_context, start_time=clock_offset_ns + int(stage_start_s * 1e9)
+                )
+                child.end(clock_offset_ns + int(stage_end_s * 1e9))
+        span.end(end_ns)
+        context = span.get_span_context()
         return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 
     def close(self, timeout_s: float) -> None:
-        """Hands over what is left, for so long at most: a collector that is away keeps nobody from ending."""
-        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
-        closing.start()
-        closing.join(timeout_s)
+        """Exports the spans that are left, for at most `timeout_s`: a missing collector must not delay the exit."""
+        thread = threading.Thread(target=self._provider.shutdown, daemon=True)
+        thread.start()
+        thread.join(timeout_s)

@@ -1,4 +1,4 @@
-"""What one version of a model has done since it was loaded, in counts and seconds. Plain sums, so that they add up."""
+"""Statistics of one version of a model since it was loaded: counts and seconds that can be summed over workers."""
 
 import time
 from dataclasses import dataclass, field, fields
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Total:
-    """How often, and how long altogether."""
+class DurationTotal:
+    """A count of durations, and their sum."""
 
     count: int = 0
     seconds: float = 0.0
@@ -16,23 +16,23 @@ class Total:
         self.count += 1
         self.seconds += seconds
 
-    def plus(self, other: "Total") -> "Total":
-        return Total(self.count + other.count, self.seconds + other.seconds)
+    def plus(self, other: "DurationTotal") -> "DurationTotal":
+        return DurationTotal(self.count + other.count, self.seconds + other.seconds)
 
 
 @dataclass(slots=True)
-class Statistics:
-    """Requests by their fate, the stages of those that succeeded, and the runs by their size."""
+class VersionStats:
+    """Requests by outcome, stages of the successful ones, and batches by size."""
 
-    success: Total = field(default_factory=Total)
-    fail: Total = field(default_factory=Total)
-    decode: Total = field(default_factory=Total)
-    queue: Total = field(default_factory=Total)
-    compute: Total = field(default_factory=Total)
-    encode: Total = field(default_factory=Total)
-    batches: dict[int, Total] = field(default_factory=dict)
+    success: DurationTotal = field(default_factory=DurationTotal)
+    fail: DurationTotal = field(default_factory=DurationTotal)
+    decode: DurationTotal = field(default_factory=DurationTotal)
+    queue: DurationTotal = field(default_factory=DurationTotal)
+    compute: DurationTotal = field(default_factory=DurationTotal)
+    encode: DurationTotal = field(default_factory=DurationTotal)
+    batches: dict[int, DurationTotal] = field(default_factory=dict)
     images: int = 0
-    last_unix_ms: int = 0
+    last_inference_unix_ms: int = 0
 
     def add_success(self, total_s: float, decode_s: float, queue_s: float, compute_s: float, encode_s: float) -> None:
         self.success.add(total_s)
@@ -43,27 +43,29 @@ class Statistics:
 
     def add_batch(self, size: int, compute_s: float) -> None:
         self.images += size
-        self.last_unix_ms = int(time.time() * 1000)
-        self.batches.setdefault(size, Total()).add(compute_s)
+        self.last_inference_unix_ms = int(time.time() * 1000)
+        self.batches.setdefault(size, DurationTotal()).add(compute_s)
 
-    def plus(self, other: "Statistics") -> "Statistics":
+    def plus(self, other: "VersionStats") -> "VersionStats":
         sizes = self.batches.keys() | other.batches.keys()
-        return Statistics(
+        return VersionStats(
             **{stage: getattr(self, stage).plus(getattr(other, stage)) for stage in STAGES},
-            batches={n: self.batches.get(n, Total()).plus(other.batches.get(n, Total())) for n in sizes},
+            batches={
+                n: self.batches.get(n, DurationTotal()).plus(other.batches.get(n, DurationTotal())) for n in sizes
+            },
             images=self.images + other.images,
-            last_unix_ms=max(self.last_unix_ms, other.last_unix_ms),
+            last_inference_unix_ms=max(self.last_inference_unix_ms, other.last_inference_unix_ms),
         )
 
     @staticmethod
-    def from_json(given: dict[str, Any]) -> "Statistics":
-        """The reverse of what orjson makes of it."""
-        return Statistics(
-            **{stage: Total(**given[stage]) for stage in STAGES},
-            batches={int(size): Total(**total) for size, total in given["batches"].items()},
-            images=given["images"],
-            last_unix_ms=given["last_unix_ms"],
+    def from_json(values: dict[str, Any]) -> "VersionStats":
+        """Converts back what orjson has serialized."""
+        return VersionStats(
+            **{stage: DurationTotal(**values[stage]) for stage in STAGES},
+            batches={int(size): DurationTotal(**total) for size, total in values["batches"].items()},
+            images=values["images"],
+            last_inference_unix_ms=values["last_inference_unix_ms"],
         )
 
 
-STAGES = [f.name for f in fields(Statistics) if f.default_factory is Total]
+STAGES = [f.name for f in fields(VersionStats) if f.default_factory is DurationTotal]

@@ -28,7 +28,7 @@ class CannotListen(ConvoyError):
 
 def serve(settings: Settings) -> bool:
     """Listens and serves until SIGTERM or SIGINT. Whether it ended well. Raises CannotListen."""
-    logs.set_up(settings.log_level)
+    logs.configure(settings.log_level)
     for name, meant in misspelt(os.environ).items():
         logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=meant)
     # A bucket that cannot be opened, or keys that cannot be read, are told before any worker starts.

@@ -129,14 +129,14 @@ def work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slo
     # Beside a busy thread the event loop would wait 5 ms, Python's default, each time it needs the interpreter.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     malloc.configure()
-    logs.set_up(settings.log_level, **({"worker": slot} if settings.workers > 1 else {}))
+    logs.configure(settings.log_level, **({"worker": slot} if settings.workers > 1 else {}))
     state = StateFile(settings.state or folder / "state.json")
     app = create_app(settings, WorkerStatusStore(folder, slot, settings.workers), state)
     gc.freeze()  # libraries and routes stay to the end
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=partial(LimitedProtocol, Limits.of(settings), app.state.metrics.count_refused),  # type: ignore[arg-type]
+        http=partial(LimitedProtocol, Limits.of(settings), app.state.metrics.count_unrouted_request),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,

@@ -9,7 +9,7 @@ from service.model_store.desired_state import StateFile
 from service.model_store.mirror import BucketMirror
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics, version_metrics
-from service.observability.multiprocess import Counted, families_of, key_of
+from service.observability.multiprocess import StatsByVersion, metrics_to_families, version_key
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
 ASK_EVERY_S = 0.02
@@ -77,9 +77,9 @@ class WorkerGroup:
     async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
         sums = await self._all_sums()
-        return self._metrics.text(sums.families | families_of(version_metrics(sums.counted)))
+        return self._metrics.to_text(sums.families | metrics_to_families(version_metrics(sums.counted)))
 
-    async def statistics(self) -> Counted:
+    async def statistics(self) -> StatsByVersion:
         """What the versions have done in all workers together."""
         return (await self._all_sums()).counted
 
@@ -129,7 +129,7 @@ class WorkerGroup:
     def _own_sums(self) -> WorkerTotals:
         loaded = (one for versions in self._registry.all() for one in versions)
         return WorkerTotals(
-            self._metrics.families(), {key_of(one.model, one.version): one.statistics for one in loaded}
+            self._metrics.families(), {version_key(one.model, one.version): one.statistics for one in loaded}
         )
 
     async def _change(self, model: str, **change: object) -> None:

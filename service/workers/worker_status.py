@@ -15,8 +15,8 @@ import orjson
 
 from service.atomic_files import atomic_write, file_fingerprint
 from service.observability import logs
-from service.observability.multiprocess import Counted, Families, plus, plus_counted, without_gauges
-from service.observability.version_stats import Statistics
+from service.observability.multiprocess import Families, StatsByVersion, add_families, add_stats, without_gauges
+from service.observability.version_stats import VersionStats
 
 SILENT_S = 5.0
 BURIED_REMEMBERED = 16
@@ -39,11 +39,13 @@ class WorkerTotals:
     """What a worker has counted since it started. `buried` names the files of the dead that are in here already."""
 
     families: Families = field(default_factory=dict)
-    counted: Counted = field(default_factory=dict)
+    counted: StatsByVersion = field(default_factory=dict)
     buried: list[str] = field(default_factory=list)
 
     def plus(self, other: "WorkerTotals") -> "WorkerTotals":
-        return WorkerTotals(plus(self.families, other.families), plus_counted(self.counted, other.counted), self.buried)
+        return WorkerTotals(
+            add_families(self.families, other.families), add_stats(self.counted, other.counted), self.buried
+        )
 
 
 class WorkerStatusStore:
@@ -150,5 +152,5 @@ def _read_sums(path: Path) -> WorkerTotals | None:
         given = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    counted = {key: Statistics.from_json(value) for key, value in given["counted"].items()}
+    counted = {key: VersionStats.from_json(value) for key, value in given["counted"].items()}
     return WorkerTotals(given["families"], counted, given["buried"])

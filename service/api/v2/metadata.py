@@ -29,8 +29,8 @@ from service.errors import Draining, NotReady
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
-from service.observability.multiprocess import Counted, key_of
-from service.observability.version_stats import Statistics, Total
+from service.observability.multiprocess import StatsByVersion, version_key
+from service.observability.version_stats import DurationTotal, VersionStats
 from service.workers.shutdown import Lifecycle
 from service.workers.worker_group import WorkerGroup
 
@@ -137,12 +137,12 @@ def _config(loaded: LoadedVersion, max_delay_ms: float) -> ModelConfig:
     )
 
 
-def _statistics(loaded: LoadedVersion, counted: Counted) -> VersionStatistics:
-    done = counted.get(key_of(loaded.model, loaded.version), Statistics())
+def _statistics(loaded: LoadedVersion, stats: StatsByVersion) -> VersionStatistics:
+    done = stats.get(version_key(loaded.model, loaded.version), VersionStats())
     return VersionStatistics(
         name=loaded.model,
         version=loaded.version,
-        last_inference=done.last_unix_ms,
+        last_inference=done.last_inference_unix_ms,
         inference_count=done.images,
         execution_count=sum(total.count for total in done.batches.values()),
         inference_stats=InferStatistics(
@@ -160,5 +160,5 @@ def _statistics(loaded: LoadedVersion, counted: Counted) -> VersionStatistics:
     )
 
 
-def _duration(total: Total) -> Duration:
+def _duration(total: DurationTotal) -> Duration:
     return Duration(count=total.count, ns=int(total.seconds * 1e9))

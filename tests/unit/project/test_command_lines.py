@@ -56,7 +56,7 @@ def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
 @pytest.fixture(autouse=True)
 def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What commands do to the process that they are alone in, other tests would meet."""
-    monkeypatch.setattr("service.observability.logs.set_up", lambda *_, **__: None)
+    monkeypatch.setattr("service.observability.logs.configure", lambda *_, **__: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in handlers.items():

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.observability.logs import JsonLines, LogRateLimiter
+from service.observability.logs import JsonFormatter, LogRateLimiter
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def line_of(message: object = "it happened", *args: object, **extra: Any) -> dic
     record = logging.LogRecord("convoy", logging.WARNING, "file.py", 1, message, args, extra.pop("exc_info", None))
     for name, value in extra.items():
         setattr(record, name, value)
-    text = JsonLines().format(record)
+    text = JsonFormatter().format(record)
     assert "\n" not in text
     line: dict[str, Any] = json.loads(text)
     return line
@@ -105,27 +105,27 @@ def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
 
 
 def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
-    sampler = LogRateLimiter(per_s=10)
-    taken = [(n / 1000, skipped) for n in range(10_000) if (skipped := sampler.take(n / 1000)) is not None]
-    assert 100 <= len(taken) <= 111  # ten seconds, and one second's worth saved up before
-    assert sum(skipped for _, skipped in taken) + len(taken) == pytest.approx(10_000, abs=100)
-    late = [moment for moment, _ in taken if moment > 5]
+    limiter = LogRateLimiter(per_s=10)
+    passed = [(n / 1000, skipped) for n in range(10_000) if (skipped := limiter.try_acquire(n / 1000)) is not None]
+    assert 100 <= len(passed) <= 111  # ten seconds, and one second's worth saved up before
+    assert sum(skipped for _, skipped in passed) + len(passed) == pytest.approx(10_000, abs=100)
+    late = [moment for moment, _ in passed if moment > 5]
     gaps = [after - before for before, after in pairwise(late)]
     assert max(gaps) < 0.2
-    assert taken[0][1] == 0
+    assert passed[0][1] == 0
 
 
 def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
-    assert [LogRateLimiter(per_s=10).take(n) for n in range(50)] == [0] * 50
+    assert [LogRateLimiter(per_s=10).try_acquire(n) for n in range(50)] == [0] * 50
     unlimited = LogRateLimiter(per_s=0)
-    assert {unlimited.take(1.0) for _ in range(1000)} == {0}
+    assert {unlimited.try_acquire(1.0) for _ in range(1000)} == {0}
 
 
 EVERYBODY = """
 import asyncio, logging, sys, warnings
 from service.observability import logs
 
-logs.set_up(sys.argv[1])
+logs.configure(sys.argv[1])
 logs.event(logging.DEBUG, "detail", n=1)
 logs.event(logging.INFO, "request", path="/a\\nb")
 logs.event(logging.ERROR, "model failed")

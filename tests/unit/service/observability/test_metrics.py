@@ -9,13 +9,13 @@ from prometheus_client.core import Sample
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.observability.collectors import DurationsByLabel
+from service.observability.collectors import DurationHistogramCollector
 from service.observability.metrics import Metrics, version_metrics
-from service.observability.multiprocess import key_of
-from service.observability.version_stats import Statistics
+from service.observability.multiprocess import version_key
+from service.observability.version_stats import VersionStats
 
-HISTOGRAMS = Histogram | DurationsByLabel
-Own = MetricWrapperBase | DurationsByLabel
+HISTOGRAMS = Histogram | DurationHistogramCollector
+Own = MetricWrapperBase | DurationHistogramCollector
 
 
 def own(metrics: Metrics) -> list[Own]:
@@ -45,7 +45,7 @@ def test_a_name_is_used_once() -> None:
 
 
 @pytest.mark.parametrize("metric", [m for m in own(Metrics()) if isinstance(m, HISTOGRAMS)])
-def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram | DurationsByLabel) -> None:
+def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram | DurationHistogramCollector) -> None:
     metric.labels("x").observe(0)
     (family,) = metric.collect()
     bounds = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
@@ -72,9 +72,9 @@ def test_what_is_counted_is_scraped() -> None:
 
 def test_predictions_are_counted_by_label_and_no_more_labels_than_allowed() -> None:
     metrics = Metrics()
-    tally = metrics.tally("digits", ["nought", "one", "two", "three"], most=2)
-    tally.add(np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.6, 0.4, 0.0, 0.0]]))
-    tally.add(np.array([[0.0, 0.1, 0.8, 0.1], [0.0, 0.1, 0.1, 0.8]]))
+    class_counter = metrics.class_counter("digits", ["nought", "one", "two", "three"], max_labels=2)
+    class_counter.add(np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.6, 0.4, 0.0, 0.0]]))
+    class_counter.add(np.array([[0.0, 0.1, 0.8, 0.1], [0.0, 0.1, 0.1, 0.8]]))
     found = {
         dict(labels)["label"]: v for (name, labels), v in samples(metrics).items() if name == "convoy_predictions_total"
     }
@@ -83,7 +83,7 @@ def test_predictions_are_counted_by_label_and_no_more_labels_than_allowed() -> N
 
 def test_a_class_that_was_never_predicted_has_no_series() -> None:
     metrics = Metrics()
-    metrics.tally("digits", [str(n) for n in range(10)], most=1000).add(np.eye(10)[:1])
+    metrics.class_counter("digits", [str(n) for n in range(10)], max_labels=1000).add(np.eye(10)[:1])
     assert [labels for (name, labels) in samples(metrics) if name == "convoy_predictions_total"] == [
         (("label", "0"), ("model", "digits"))
     ]
@@ -92,47 +92,47 @@ def test_a_class_that_was_never_predicted_has_no_series() -> None:
 @pytest.mark.parametrize("label", ['quo"ted', "back\\slash", "two\nlines", "猫", ""])
 def test_no_label_breaks_the_text(label: str) -> None:
     metrics = Metrics()
-    metrics.refused.labels(label).inc()
+    metrics.refused_requests.labels(label).inc()
     assert samples(metrics)["convoy_refused_total", (("model", label),)] == 1
 
 
 def test_two_services_count_apart() -> None:
     one, other = Metrics(), Metrics()
-    one.refused.labels("mnist").inc()
+    one.refused_requests.labels("mnist").inc()
     assert not any(value for (name, _), value in samples(other).items() if name.startswith("convoy_"))
 
 
-def version_samples(counted: dict[str, Statistics]) -> list[Sample]:
-    return [sample for family in version_metrics(counted) for sample in family.samples]
+def version_samples(statistics: dict[str, VersionStats]) -> list[Sample]:
+    return [sample for family in version_metrics(statistics) for sample in family.samples]
 
 
-def version_value(counted: dict[str, Statistics], name: str, **labels: str) -> float:
-    (found,) = (s.value for s in version_samples(counted) if s.name == name and s.labels == labels)
+def version_value(statistics: dict[str, VersionStats], name: str, **labels: str) -> float:
+    (found,) = (s.value for s in version_samples(statistics) if s.name == name and s.labels == labels)
     return found
 
 
 def test_each_version_has_its_own_counters() -> None:
-    one, two = Statistics(), Statistics()
+    one, two = VersionStats(), VersionStats()
     one.add_success(1.0, decode_s=0.1, queue_s=0.2, compute_s=0.3, encode_s=0.05)
     one.add_batch(8, 0.3)
     one.add_batch(8, 0.3)
     one.add_batch(1, 0.1)
     two.fail.add(0.5)
-    counted = {key_of("digits", "1"): one, key_of("digits", "2"): two}
+    statistics = {version_key("digits", "1"): one, version_key("digits", "2"): two}
     first, second = {"model": "digits", "version": "1"}, {"model": "digits", "version": "2"}
-    assert version_value(counted, "convoy_version_images_total", **first) == 17
-    assert version_value(counted, "convoy_version_batches_total", **first) == 3
-    assert version_value(counted, "convoy_version_requests_total", **first, outcome="success") == 1
-    assert version_value(counted, "convoy_version_requests_total", **first, outcome="failure") == 0
-    assert version_value(counted, "convoy_version_requests_total", **second, outcome="failure") == 1
+    assert version_value(statistics, "convoy_version_images_total", **first) == 17
+    assert version_value(statistics, "convoy_version_batches_total", **first) == 3
+    assert version_value(statistics, "convoy_version_requests_total", **first, outcome="success") == 1
+    assert version_value(statistics, "convoy_version_requests_total", **first, outcome="failure") == 0
+    assert version_value(statistics, "convoy_version_requests_total", **second, outcome="failure") == 1
     seconds = {"request": 1.0, "decode": 0.1, "queue": 0.2, "compute": 0.3, "encode": 0.05}
     for stage, expected in seconds.items():
-        assert version_value(counted, "convoy_version_seconds_total", **first, stage=stage) == expected
-        assert version_value(counted, "convoy_version_seconds_total", **second, stage=stage) == 0
+        assert version_value(statistics, "convoy_version_seconds_total", **first, stage=stage) == expected
+        assert version_value(statistics, "convoy_version_seconds_total", **second, stage=stage) == 0
 
 
 def test_names_keep_prometheus_customs() -> None:
-    for sample in version_samples({key_of("digits", "1"): Statistics()}):
+    for sample in version_samples({version_key("digits", "1"): VersionStats()}):
         assert sample.name.startswith("convoy_version_")
         assert sample.name.endswith("_total")
 

@@ -4,7 +4,7 @@ import pytest
 
 from service.observability.metrics import Metrics
 from service.observability.stage_timings import StageTimings
-from service.observability.version_stats import Statistics
+from service.observability.version_stats import VersionStats
 
 
 def test_stages_follow_one_another_from_the_start_of_the_request() -> None:
@@ -26,7 +26,7 @@ def test_stages_follow_one_another_from_the_start_of_the_request() -> None:
 
 
 def test_a_request_is_counted_as_a_success_with_its_stages_or_as_a_failure() -> None:
-    timings, statistics, metrics = StageTimings(), Statistics(), Metrics()
+    timings, statistics, metrics = StageTimings(), VersionStats(), Metrics()
     timings.mark_computed(0.25, 0.5, 3)
     timings.record_success(statistics, metrics, "linear")
     assert (statistics.success.count, statistics.fail.count) == (1, 0)

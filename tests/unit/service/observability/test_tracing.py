@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from service.observability.tracing import CannotTrace, Tracer, tracer_of
+from service.observability.tracing import CannotTrace, Tracer, create_tracer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -18,7 +18,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def record(parent: str = "", failed: bool = False) -> tuple[str | None, dict[str, ReadableSpan]]:
+def record(traceparent: str = "", is_error: bool = False) -> tuple[str | None, dict[str, ReadableSpan]]:
     """A request of 50 ms that waited 20 ms and ran 10 ms; its trace's id, and the spans by name."""
     exporter = InMemorySpanExporter()
     tracer = Tracer(exporter)
@@ -27,11 +27,11 @@ def record(parent: str = "", failed: bool = False) -> tuple[str | None, dict[str
     stages += [("compute", now_s - 0.02, now_s - 0.01)]
     trace_id = tracer.record(
         name="POST /x",
-        parent=parent,
-        state="",
-        span=(now_s - 0.05, now_s),
+        traceparent=traceparent,
+        tracestate="",
+        interval_s=(now_s - 0.05, now_s),
         stages=stages,
-        failed=failed,
+        is_error=is_error,
         attributes={"http.route": "/x"},
     )
     tracer.close(5)
@@ -63,9 +63,9 @@ def test_a_request_and_its_stages_below_the_caller() -> None:
     assert request.resource.attributes["service.name"] == "convoy"
 
 
-@pytest.mark.parametrize("parent", ["", "nonsense", "00-zz-b7ad6b7169203331-01", f"00-{'0' * 32}-{PARENT}-01"])
-def test_without_a_usable_parent_the_trace_is_new(parent: str) -> None:
-    trace_id, spans = record(parent)
+@pytest.mark.parametrize("traceparent", ["", "nonsense", "00-zz-b7ad6b7169203331-01", f"00-{'0' * 32}-{PARENT}-01"])
+def test_without_a_usable_parent_the_trace_is_new(traceparent: str) -> None:
+    trace_id, spans = record(traceparent)
     assert trace_id is not None
     assert trace_id != TRACE
     assert spans["POST /x"].parent is None
@@ -76,24 +76,24 @@ def test_a_caller_that_does_not_sample_gets_no_spans() -> None:
 
 
 def test_a_fault_is_an_error_in_the_trace() -> None:
-    assert record(failed=True)[1]["POST /x"].status.status_code is StatusCode.ERROR
+    assert record(is_error=True)[1]["POST /x"].status.status_code is StatusCode.ERROR
     assert record()[1]["POST /x"].status.status_code is StatusCode.UNSET
 
 
 def test_there_is_a_tracer_only_where_an_endpoint_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracer_of("") is None
+    assert create_tracer("") is None
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    found = tracer_of("")
+    found = create_tracer("")
     assert found is not None
     found.close(1)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
-    assert tracer_of("") is None
+    assert create_tracer("") is None
 
 
 def test_missing_libraries_are_an_error_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(CannotTrace, match="not installed") as raised:
-        tracer_of("http://127.0.0.1:9")
+        create_tracer("http://127.0.0.1:9")
     assert "convoy[otlp]" in raised.value.hint
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    assert tracer_of("") is None
+    assert create_tracer("") is None

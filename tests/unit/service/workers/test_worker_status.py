@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from service.observability.metrics import Metrics
-from service.observability.multiprocess import families_of, key_of, metrics_of, plus, without_gauges
-from service.observability.version_stats import Statistics, Total
+from service.observability.multiprocess import (
+    add_families,
+    families_to_metrics,
+    metrics_to_families,
+    version_key,
+    without_gauges,
+)
+from service.observability.version_stats import DurationTotal, VersionStats
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
 COUNTED = '["convoy_requests_total",{"code":"200","route":"r"}]'
@@ -22,11 +28,11 @@ def counted(requests: int, queued: int = 0) -> WorkerTotals:
     metrics = Metrics()
     metrics.requests.labels("r", 200).inc(requests)
     metrics.queue_images.labels("m").set(queued)
-    statistics = Statistics()
+    statistics = VersionStats()
     for _ in range(requests):
         statistics.add_success(0.5, 0.1, 0.1, 0.1, 0.1)
         statistics.add_batch(2, 0.25)
-    return WorkerTotals(metrics.families(), {key_of("m", "1"): statistics})
+    return WorkerTotals(metrics.families(), {version_key("m", "1"): statistics})
 
 
 def requests_in(sums: WorkerTotals) -> float:
@@ -71,8 +77,8 @@ def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp
     total = here.sums_of_others()
     assert requests_in(total) == 7
     assert queued_in(total) == 3
-    assert total.counted[key_of("m", "1")].success == Total(7, pytest.approx(3.5))
-    assert total.counted[key_of("m", "1")].batches == {2: Total(7, pytest.approx(1.75))}
+    assert total.counted[version_key("m", "1")].success == DurationTotal(7, pytest.approx(3.5))
+    assert total.counted[version_key("m", "1")].batches == {2: DurationTotal(7, pytest.approx(1.75))}
 
 
 def test_burying_changes_no_sum(tmp_path: Path) -> None:
@@ -106,17 +112,17 @@ def test_families_survive_the_way_to_json_and_back() -> None:
     metrics = Metrics()
     metrics.request_s.labels("r").observe(0.2)
     families = metrics.families()
-    assert families_of(metrics_of(families), frozenset({"convoy_loaded_versions"})) == families
-    assert "convoy_requests_total" in Metrics().text(plus(families, counted(1).families)).decode()
+    assert metrics_to_families(families_to_metrics(families), frozenset({"convoy_loaded_versions"})) == families
+    assert "convoy_requests_total" in Metrics().to_text(add_families(families, counted(1).families)).decode()
     assert all(family["type"] != "gauge" for family in without_gauges(families).values())
 
 
 def test_what_every_worker_has_loaded_is_not_added_up() -> None:
     one, other = Metrics(), Metrics()
-    one.versions.labels("m").set(2)
-    other.versions.labels("m").set(1)  # it is about to load the second
+    one.loaded_versions.labels("m").set(2)
+    other.loaded_versions.labels("m").set(1)  # it is about to load the second
     one.open_requests, other.open_requests = 3, 4
-    text = Metrics().text(plus(one.families(), other.families())).decode()
+    text = Metrics().to_text(add_families(one.families(), other.families())).decode()
     assert 'convoy_loaded_versions{model="m"} 2.0' in text
     assert "convoy_requests_in_flight 7.0" in text
 
