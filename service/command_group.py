@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-USAGE_ERROR = 2
+EXIT_USAGE_ERROR = 2
 
 
 class CommandGroup(click.Group):
     """Exits without a traceback on the errors that it was given, and lists commands in the order of registration.
 
     `describe_error` returns the message and the exit code of an instance of `error_type`. An OSError exits with
-    USAGE_ERROR.
+    EXIT_USAGE_ERROR.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CommandGroup(click.Group):
         except BrokenPipeError:  # the reader of our output has closed it: click exits quietly
             raise
         except OSError as error:
-            message, exit_code = f"{error.filename or 'The system'}: {error.strerror or error}.", USAGE_ERROR
+            message, exit_code = f"{error.filename or 'The system'}: {error.strerror or error}.", EXIT_USAGE_ERROR
         click.echo(f"Error: {message}", err=True)
         sys.exit(exit_code)
 

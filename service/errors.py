@@ -1,6 +1,6 @@
 """Everything that can go wrong, in the domain's words. Knows nothing of HTTP: api/errors.py holds the status codes."""
 
-GO_ON = "Give the same command again, without --overwrite: it goes on where it stopped."
+RESUME_HINT = "Give the same command again, without --overwrite: it goes on where it stopped."
 
 
 class ConvoyError(Exception):
@@ -238,22 +238,22 @@ class NotEverywhere(ConvoyError):
 # Errors of batch jobs. They have no status code: a batch job does not answer HTTP requests.
 
 
-class CannotStart(ConvoyError):
-    """The job cannot begin: its input, its output or the way it is to be split is not what it must be."""
+class CannotStartJob(ConvoyError):
+    """The job cannot start: its input, its output or its shard is invalid."""
 
     code = "cannot_start"
     hint = "See `convoy batch --help`."
 
 
-class OutputTaken(ConvoyError):
-    """Where the results should go lie those of another job, or another process is writing them."""
+class OutputConflict(ConvoyError):
+    """The output belongs to another job, or another process is writing it."""
 
     code = "output_taken"
     hint = "Name another --output, or say --overwrite to begin anew."
 
 
-class Interrupted(ConvoyError):
-    """The job had to stop; what it has done is kept."""
+class JobInterrupted(ConvoyError):
+    """The job had to stop; its journal is kept, so that it can be resumed."""
 
     code = "interrupted"
-    hint = GO_ON
+    hint = RESUME_HINT

@@ -1,11 +1,14 @@
-"""The service's classifier without a server: the same decoding, batching and model, in this process."""
+"""Classifies a few files in this process, with the decoding, batching and models of the service.
+
+`convoy classify` uses it. Large inputs are the business of job.py, which decodes in several processes.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from service.batch_jobs.decode_worker import Unreadable
+from service.batch_jobs.decode_worker import UnreadableFile
 from service.classification.classifier import Classifier
 from service.classification.top_k import Prediction, top_k
 from service.errors import ConvoyError, UnknownVersion
@@ -18,7 +21,7 @@ from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-AT_ONCE = 32  # files in memory, each a request of its own: together they fill a usual batch
+MAX_CONCURRENT_FILES = 32  # Each file is a request of its own; together they fill a usual batch.
 TIMEOUT_S = 3600
 
 
@@ -29,42 +32,43 @@ async def classify_files(
 
     Raises UnknownModel, UnknownVersion, NotReady, ModelFailed.
     """
-    roomy = settings.model_copy(update={"max_queue_images": max(settings.max_queue_images, AT_ONCE)})
+    max_queue_images = max(settings.max_queue_images, MAX_CONCURRENT_FILES)
+    offline_settings = settings.model_copy(update={"max_queue_images": max_queue_images})
     metrics = Metrics()
     repository = Repository(await asyncio.to_thread(local_models, settings))
-    known = repository.versions(model)
-    if known and version is not None and version not in map(str, known):
+    versions = repository.versions(model)
+    if versions and version is not None and version not in map(str, versions):
         raise UnknownVersion(f"Model '{model}' has no version '{version}'.")
-    registry = Registry(repository, roomy, metrics)
+    registry = Registry(repository, offline_settings, metrics)
     with closing(Decoders(usable_cores())) as decoders:
-        wish = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
-        await registry.reconcile(DesiredState(models={model: wish}), only=model)
+        spec = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
+        await registry.reconcile(DesiredState(models={model: spec}), only=model)
         classifier = Classifier(
             registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
         )
         try:
-            return await _each(classifier, model, version, files, k)
+            return await _classify_each(classifier, model, version, files, k)
         finally:
             await registry.close()
 
 
-async def _each(
+async def _classify_each(
     classifier: Classifier, model: str, version: str | None, files: Sequence[Path], k: int
 ) -> list[list[Prediction] | ConvoyError]:
-    """In the order of the files, each read only when it is its turn."""
-    turns = asyncio.Semaphore(AT_ONCE)
+    """Returns the results in the order of the files. Reads at most MAX_CONCURRENT_FILES at a time."""
+    semaphore = asyncio.Semaphore(MAX_CONCURRENT_FILES)
 
     async def classify(file: Path) -> list[Prediction] | ConvoyError:
-        async with turns:
+        async with semaphore:
             with classifier.context(model, version) as context:
-                (row,) = await classifier.predict_many(context, [await asyncio.to_thread(_read, file)])
+                (row,) = await classifier.predict_many(context, [await asyncio.to_thread(_read_file, file)])
                 return row if isinstance(row, ConvoyError) else top_k(row, context.loaded.labels, k)
 
     return await asyncio.gather(*map(classify, files))
 
 
-def _read(file: Path) -> bytes | ConvoyError:
+def _read_file(file: Path) -> bytes | ConvoyError:
     try:
         return file.read_bytes()
     except OSError as error:
-        return Unreadable(f"It cannot be read: {error.strerror or error}.")
+        return UnreadableFile(f"It cannot be read: {error.strerror or error}.")

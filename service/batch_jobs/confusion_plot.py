@@ -1,78 +1,84 @@
-"""A confusion matrix as a PNG, drawn with Pillow: right classes down, answers across."""
+"""Draws a confusion matrix as a PNG: expected classes down, predicted classes across.
+
+The service has no matplotlib, so this uses Pillow, whose built-in font has ASCII letters only. Training draws its own
+matrices with matplotlib, because labels of a user's own images may have any letters.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE = 800  # pixels of the matrix, where its classes are few enough
-CELL = 44
-MOST_WITH_NUMBERS = 25
-MOST_WITH_NAMES = 60
-MOST_CLASSES = 2000
-MARGIN = 12
-CORNER = 110  # pixels that the words in it need
-NAME_LENGTH = 24
+MAX_MATRIX_SIDE_PX = 800  # Exceeded only by more classes than this: a cell has at least one pixel.
+MAX_CELL_PX = 44
+MAX_CLASSES_WITH_COUNTS = 25
+MAX_CLASSES_WITH_LABELS = 60
+MAX_CLASSES = 2000
+MARGIN_PX = 12
+MIN_HEADER_PX = 110  # The corner holds the two lines of the legend.
+MAX_LABEL_LENGTH = 24
 WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (220, 220, 220)
-BLUE = (8, 48, 107)  # of a share of 1
+BLUE = (8, 48, 107)  # the color of a cell that holds its whole row
 
 
-def draw_confusion(pairs: Mapping[tuple[str, str], int], shown: Sequence[str], path: Path) -> None:
-    """Draws `pairs`, counts of (right, answered) by label, with `shown` as order of rows and columns.
+def plot_confusion(counts: Mapping[tuple[str, str], int], labels: Sequence[str], path: Path) -> None:
+    """Draws `counts` by (expected, predicted) label; `labels` is the order of rows and columns.
 
-    Cells are shaded by the share of their row.
+    The shade of a cell is its fraction of its row.
     """
-    cell = max(1, min(CELL, SIDE // len(shown)))
-    font = ImageFont.load_default(max(9, min(13, cell - 4)))
-    names = [label[:NAME_LENGTH] for label in shown] if len(shown) <= MOST_WITH_NAMES else []
-    room = max(CORNER, int(max((font.getlength(name) for name in names), default=0)) + 2 * MARGIN)
-    side = cell * len(shown)
-    image = Image.new("RGB", (room + side + MARGIN, room + side + MARGIN), WHITE)
+    cell_px = max(1, min(MAX_CELL_PX, MAX_MATRIX_SIDE_PX // len(labels)))
+    font = ImageFont.load_default(max(9, min(13, cell_px - 4)))
+    shown_labels = [label[:MAX_LABEL_LENGTH] for label in labels] if len(labels) <= MAX_CLASSES_WITH_LABELS else []
+    longest_label_px = int(max((font.getlength(label) for label in shown_labels), default=0))
+    header_px = max(MIN_HEADER_PX, longest_label_px + 2 * MARGIN_PX)
+    matrix_px = cell_px * len(labels)
+    side_px = header_px + matrix_px + MARGIN_PX
+    image = Image.new("RGB", (side_px, side_px), WHITE)
     draw = ImageDraw.Draw(image)
-    _draw_cells(draw, pairs, shown, (room, room), cell, font)
-    draw.rectangle((room - 1, room - 1, room + side, room + side), outline=GREY)
-    _draw_names(image, names, room, cell, font)
+    _draw_cells(draw, counts, labels, (header_px, header_px), cell_px, font)
+    draw.rectangle((header_px - 1, header_px - 1, header_px + matrix_px, header_px + matrix_px), outline=GREY)
+    _draw_labels(image, shown_labels, header_px, cell_px, font)
     image.save(path, "PNG")
 
 
 def _draw_cells(
     draw: ImageDraw.ImageDraw,
-    pairs: Mapping[tuple[str, str], int],
-    shown: Sequence[str],
-    at: tuple[int, int],
-    cell: int,
+    counts: Mapping[tuple[str, str], int],
+    labels: Sequence[str],
+    origin: tuple[int, int],
+    cell_px: int,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
-    place = {label: index for index, label in enumerate(shown)}
-    totals = dict.fromkeys(shown, 0)
-    for (right, _), count in pairs.items():
-        totals[right] += count
-    for (right, answer), count in pairs.items():
-        share = count / totals[right]
-        x, y = at[0] + place[answer] * cell, at[1] + place[right] * cell
-        shade = tuple(round(255 + (channel - 255) * share) for channel in BLUE)
-        draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=shade)
-        if len(shown) <= MOST_WITH_NUMBERS:
-            ink = WHITE if share > 0.5 else BLACK
-            draw.text((x + cell / 2, y + cell / 2), str(count), ink, font, anchor="mm")
+    position = {label: index for index, label in enumerate(labels)}
+    totals = dict.fromkeys(labels, 0)
+    for (expected, _), count in counts.items():
+        totals[expected] += count
+    for (expected, predicted), count in counts.items():
+        fraction = count / totals[expected]
+        x, y = origin[0] + position[predicted] * cell_px, origin[1] + position[expected] * cell_px
+        fill_color = tuple(round(255 + (channel - 255) * fraction) for channel in BLUE)
+        draw.rectangle((x, y, x + cell_px - 1, y + cell_px - 1), fill=fill_color)
+        if len(labels) <= MAX_CLASSES_WITH_COUNTS:
+            text_color = WHITE if fraction > 0.5 else BLACK
+            draw.text((x + cell_px / 2, y + cell_px / 2), str(count), text_color, font, anchor="mm")
 
 
-def _draw_names(
+def _draw_labels(
     image: Image.Image,
-    names: Sequence[str],
-    room: int,
-    cell: int,
+    shown_labels: Sequence[str],
+    header_px: int,
+    cell_px: int,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
-    """Right classes beside their rows; answers above their columns, read from below."""
+    """Draws expected classes beside their rows, and predicted classes above their columns, turned by 90 degrees."""
     draw = ImageDraw.Draw(image)
-    for index, name in enumerate(names):
-        draw.text((room - 6, room + (index + 0.5) * cell), name, BLACK, font, anchor="rm")
-    above = Image.new("RGB", (room, cell * max(1, len(names))), WHITE)
-    upright = ImageDraw.Draw(above)
-    for index, name in enumerate(names):
-        upright.text((6, (index + 0.5) * cell), name, BLACK, font, anchor="lm")
-    if names:
-        image.paste(above.transpose(Image.Transpose.ROTATE_90), (room, 0))
-    draw.text((MARGIN, MARGIN), "right: down", BLACK, font)
-    draw.text((MARGIN, MARGIN + 16), "answer: across", BLACK, font)
+    for index, label in enumerate(shown_labels):
+        draw.text((header_px - 6, header_px + (index + 0.5) * cell_px), label, BLACK, font, anchor="rm")
+    column_labels = Image.new("RGB", (header_px, cell_px * max(1, len(shown_labels))), WHITE)
+    column_draw = ImageDraw.Draw(column_labels)
+    for index, label in enumerate(shown_labels):
+        column_draw.text((6, (index + 0.5) * cell_px), label, BLACK, font, anchor="lm")
+    if shown_labels:
+        image.paste(column_labels.transpose(Image.Transpose.ROTATE_90), (header_px, 0))
+    draw.text((MARGIN_PX, MARGIN_PX), "right: down", BLACK, font)
+    draw.text((MARGIN_PX, MARGIN_PX + 16), "answer: across", BLACK, font)

@@ -10,21 +10,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from service.errors import CannotStart
+from service.errors import CannotStartJob
 from service.model_store.object_store import BucketUnreachable, is_url, open_bucket
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
-LISTS = (".txt", ".list", ".lst")
-PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
-IN_TAR = "::"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
+LIST_SUFFIXES = (".txt", ".list", ".lst")
+COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+TAR_SEPARATOR = "::"
 
-OUTPUTS = (".jsonl", ".csv", ".parquet")
+OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
-PARTIAL, ERRORS, SUMMARY, CONFUSION = ".part", ".errors.jsonl", ".summary.json", ".confusion.png"
-"""What follows the output's whole name in the names of the files that lie beside it."""
-
-BESIDE = (PARTIAL, ERRORS, SUMMARY, CONFUSION)
-MADE = tuple(output + beside for output in OUTPUTS for beside in ("", *BESIDE))
+# Files beside the output: its whole name is followed by one of these.
+PARTIAL_SUFFIX = ".part"
+ERRORS_SUFFIX = ".errors.jsonl"
+SUMMARY_SUFFIX = ".summary.json"
+CONFUSION_SUFFIX = ".confusion.png"
+SIDECAR_SUFFIXES = (PARTIAL_SUFFIX, ERRORS_SUFFIX, SUMMARY_SUFFIX, CONFUSION_SUFFIX)
+JOB_FILE_SUFFIXES = tuple(output + sidecar for output in OUTPUT_SUFFIXES for sidecar in ("", *SIDECAR_SUFFIXES))
 
 
 class ImageFile(NamedTuple):
@@ -41,24 +43,24 @@ class ImageFile(NamedTuple):
     size: int = -1
 
 
-class Found(NamedTuple):
-    """All images, each once, and how many other files lay between them, those of jobs included."""
+class ImageListing(NamedTuple):
+    """All images, each once, and the number of other files beside them, those of jobs included."""
 
     images: list[ImageFile]
     skipped: int
 
 
-def find_images(inputs: Sequence[str]) -> Found:
-    """The images of all inputs, in their order. Raises CannotStart, CannotOpenBucket or BucketUnreachable.
+def find_images(inputs: Sequence[str]) -> ImageListing:
+    """The images of all inputs, in their order. Raises CannotStartJob, CannotOpenBucket or BucketUnreachable.
 
-    Folders, tars and buckets are searched to their ground for names that end as images do; a list and a glob give
-    all that they name. What jobs make is left out wherever it is not named by itself: where results come to lie among
+    Folders, tars and buckets are searched recursively for names that end as images do; a list and a glob give
+    all that they name. What jobs write is left out wherever it is not named by itself: where results come to lie among
     the images, the same command must find the same images again.
     """
     images: dict[str, ImageFile] = {}
     skipped = 0
-    for given in inputs:
-        for image in _images_of(given):
+    for source in inputs:
+        for image in _list_source(source):
             if image is None:
                 skipped += 1
             else:
@@ -66,75 +68,77 @@ def find_images(inputs: Sequence[str]) -> Found:
     if not images:
         hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
         if skipped:
-            ending = ", ".join(SUFFIXES)
-            hint = f"Passed over: {skipped}, as no name ends in {ending}; a glob ('folder/*') takes all it names."
-        raise CannotStart(f"There is no image in {' '.join(inputs)}.", hint)
-    return Found(list(images.values()), skipped)
+            suffixes = ", ".join(IMAGE_SUFFIXES)
+            hint = f"Passed over: {skipped}, as no name ends in {suffixes}; a glob ('folder/*') takes all it names."
+        raise CannotStartJob(f"There is no image in {' '.join(inputs)}.", hint)
+    return ImageListing(list(images.values()), skipped)
 
 
-def _images_of(given: str) -> Iterator[ImageFile | None]:
+def _list_source(source: str) -> Iterator[ImageFile | None]:
     """One input's images, and None for each other file."""
-    lower = given.lower()
-    if is_url(given):
-        yield from _in_bucket(given)
-    elif os.path.isdir(given):
-        yield from _known(_files_below(given))
-    elif not os.path.lexists(given):
-        yield from _matching(given)
-    elif lower.endswith(PACKED_TARS):
-        raise CannotStart(f"{given} is packed: its images cannot be read in any order.", "Unpack it to a .tar first.")
+    lower = source.lower()
+    if is_url(source):
+        yield from _list_bucket(source)
+    elif os.path.isdir(source):
+        yield from _filter_images(_walk_folder(source))
+    elif not os.path.lexists(source):
+        yield from _expand_glob(source)
+    elif lower.endswith(COMPRESSED_TAR_SUFFIXES):
+        raise CannotStartJob(
+            f"{source} is packed: its images cannot be read in any order.", "Unpack it to a .tar first."
+        )
     elif lower.endswith(".tar"):
-        yield from _in_tar(given)
-    elif lower.endswith(LISTS):
-        yield from _listed(given)
+        yield from _list_tar(source)
+    elif lower.endswith(LIST_SUFFIXES):
+        yield from _read_list(source)
     else:
-        yield ImageFile(given, given)
+        yield ImageFile(source, source)
 
 
-def _known(paths: Iterable[str]) -> Iterator[ImageFile | None]:
+def _filter_images(paths: Iterable[str]) -> Iterator[ImageFile | None]:
     return (ImageFile(path, path) if _is_image(path) else None for path in paths)
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not is_made(name)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_job_file(name)
 
 
-def is_made(path: str) -> bool:
-    """Whether a file of that name is one that jobs make: an output, or what lies beside it."""
-    return path.lower().endswith(MADE)
+def is_job_file(path: str) -> bool:
+    """Whether a job writes files of that name: an output, or a file beside it."""
+    return path.lower().endswith(JOB_FILE_SUFFIXES)
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """All files, links followed, hidden ones left out, in the order of their paths. Raises CannotStart."""
+def _walk_folder(folder: str) -> Iterator[str]:
+    """All files, links followed, hidden ones left out, in the order of their paths. Raises CannotStartJob."""
     seen: set[str] = set()
 
-    def refuse(error: OSError) -> None:
-        raise CannotStart(f"{error.filename} cannot be read: {error.strerror}.", "Grant the right to read it.")
+    def raise_unreadable(error: OSError) -> None:
+        raise CannotStartJob(f"{error.filename} cannot be read: {error.strerror}.", "Grant the right to read it.")
 
-    for base, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(base)
-        if real in seen:  # a link to a folder above would go round for ever
+    for parent, folders, files in os.walk(folder, onerror=raise_unreadable, followlinks=True):
+        real_path = os.path.realpath(parent)
+        if real_path in seen:  # a link to a folder above would go round for ever
             folders.clear()
             continue
-        seen.add(real)
+        seen.add(real_path)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(base, name) for name in sorted(files) if not name.startswith("."))
+        yield from (os.path.join(parent, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _matching(pattern: str) -> Iterator[ImageFile | None]:
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    if not found:
-        raise CannotStart(f"{pattern} does not exist, and no file matches it.", "Check the path, or the pattern.")
-    return (None if is_made(path) else ImageFile(path, path) for path in found)
+def _expand_glob(pattern: str) -> Iterator[ImageFile | None]:
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not paths:
+        raise CannotStartJob(f"{pattern} does not exist, and no file matches it.", "Check the path, or the pattern.")
+    return (None if is_job_file(path) else ImageFile(path, path) for path in paths)
 
 
-def _listed(path: str) -> Iterator[ImageFile]:
+def _read_list(path: str) -> Iterator[ImageFile]:
     """The lines of a list, paths or URLs of single images; empty ones and those that begin with # are none."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CannotStart(
+        raise CannotStartJob(
             f"{path} cannot be read: {reason}.", "A list has the path of one image on each line."
         ) from error
     for line in lines:
@@ -143,24 +147,26 @@ def _listed(path: str) -> Iterator[ImageFile]:
             yield ImageFile(line, name, url) if is_url(line) else ImageFile(line, line)
 
 
-def _in_tar(path: str) -> Iterator[ImageFile | None]:
+def _list_tar(path: str) -> Iterator[ImageFile | None]:
     """The tar's files by name; of two with one name the later, as when it is unpacked."""
     try:
         with tarfile.open(path, "r:") as tar:
             members = {member.name: member for member in tar if member.isfile()}
     except (OSError, tarfile.TarError) as error:
-        raise CannotStart(f"{path} cannot be read as a tar: {error}.", "Pack it again, without compression.") from error
+        raise CannotStartJob(
+            f"{path} cannot be read as a tar: {error}.", "Pack it again, without compression."
+        ) from error
     for name in sorted(members):
         member = members[name]
-        known = _is_image(name) and not os.path.basename(name).startswith(".")
-        yield ImageFile(f"{path}{IN_TAR}{name}", path, "", member.offset_data, member.size) if known else None
+        is_image = _is_image(name) and not os.path.basename(name).startswith(".")
+        yield ImageFile(f"{path}{TAR_SEPARATOR}{name}", path, "", member.offset_data, member.size) if is_image else None
 
 
-def _in_bucket(url: str) -> Iterator[ImageFile | None]:
+def _list_bucket(url: str) -> Iterator[ImageFile | None]:
     """A bucket's objects by name, or the one object that the URL names."""
-    if url.lower().endswith(SUFFIXES):
-        above, _, name = url.rpartition("/")
-        return iter([ImageFile(url, name, above)])
+    if url.lower().endswith(IMAGE_SUFFIXES):
+        folder_url, _, name = url.rpartition("/")
+        return iter([ImageFile(url, name, folder_url)])
     bucket = open_bucket(url)
     try:
         names = sorted(bucket.listing())

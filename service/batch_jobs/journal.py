@@ -1,7 +1,7 @@
-"""The clearly partial file of a job at work: a line that says which job, then a line an image, only ever appended.
+"""The partial file of a running job: a line that identifies the job, then one line per image, appended in order.
 
-What a killed job has written stays; a last line that it did not finish is cut off when it goes on. The images come
-in the job's order, so that how many lines there are says which images are done.
+The lines of a killed job stay; an incomplete last line is removed on resume. The images come in the order of the job,
+so the number of lines says which images are done.
 """
 
 import hashlib
@@ -13,15 +13,15 @@ from types import TracebackType
 
 from service.atomic_files import lock_exclusively
 from service.batch_jobs.find_images import ImageFile
-from service.batch_jobs.records import Record, from_line, to_line
-from service.errors import OutputTaken
+from service.batch_jobs.records import Record, from_json_line, to_json_line
+from service.errors import OutputConflict
 
-JOB = "job"
+HEADER_KEY = "job"
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What makes two runs one job: all that its results depend on.
+class JobIdentity:
+    """Everything that the results of a job depend on: two runs with the same identity are the same job.
 
     `digest` is over the names of all images, those of other shards included; `precision` is that of the graph.
     """
@@ -35,16 +35,16 @@ class Identity:
     precision: str
     max_pixels: int
 
-    def difference(self, other: Record) -> str:
-        """The first thing in which `other`, read from a file, differs, as words; empty where it is this job."""
-        mine = asdict(self)
-        differing = next((name for name in mine if mine[name] != other.get(name)), "")
-        if differing == "digest":
+    def describe_difference(self, other: Record) -> str:
+        """Describes the first field in which `other`, read from a file, differs; empty where it is this job."""
+        own = asdict(self)
+        field = next((name for name in own if own[name] != other.get(name)), "")
+        if field == "digest":
             return "its images have other names"
-        return differing and f"{differing} is {other.get(differing, 'unknown')} there and {mine[differing]} here"
+        return field and f"{field} is {other.get(field, 'unknown')} there and {own[field]} here"
 
 
-def digest_of(images: Iterable[ImageFile]) -> str:
+def names_digest(images: Iterable[ImageFile]) -> str:
     digest = hashlib.sha256()
     for image in images:
         digest.update(os.fsencode(image.name) + b"\0")
@@ -52,17 +52,17 @@ def digest_of(images: Iterable[ImageFile]) -> str:
 
 
 class Journal:
-    """Open, and locked against a second process. A context that closes it; one that nobody began is removed."""
+    """An open journal, locked against other processes. As a context it closes the file, and removes an empty one."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputTaken while another process has it open, OSError where it cannot be written."""
+        """Raises OutputConflict while another process has it open, OSError where it cannot be written."""
         self.path = path
         self._file = self.path.open("a+b")
         try:
             lock_exclusively(self._file, wait=False)
         except OSError as error:
             self._file.close()
-            raise OutputTaken(
+            raise OutputConflict(
                 f"Another process is writing {self.path}.", "Wait for it, or name another --output."
             ) from error
 
@@ -74,40 +74,40 @@ class Journal:
             self.path.unlink()
         self._file.close()
 
-    def job(self) -> Record | None:
-        """The job that began it; None where it is new. Raises OutputTaken for a file that is something else."""
+    def read_job(self) -> Record | None:
+        """Returns the identity of the job that began it; None for a new file. Raises OutputConflict for other files."""
         self._file.seek(0)
         first = self._file.readline()
-        job = (from_line(first) or {}).get(JOB)
+        job = (from_json_line(first) or {}).get(HEADER_KEY)
         if first and not isinstance(job, dict):
-            raise OutputTaken(f"{self.path} is no job's partial file.")
+            raise OutputConflict(f"{self.path} is no job's partial file.")
         return job
 
-    def begin(self, identity: Identity) -> None:
+    def begin(self, identity: JobIdentity) -> None:
         """Empties it for this job."""
         self._file.truncate(0)
-        self._file.write(to_line({JOB: asdict(identity)}))
+        self._file.write(to_json_line({HEADER_KEY: asdict(identity)}))
         self._file.flush()
 
-    def resume(self, identity: Identity, images: Sequence[ImageFile]) -> int:
-        """How many of the images are done; a line that was cut off is taken away. Raises OutputTaken."""
-        if difference := identity.difference(self.job() or {}):
-            raise OutputTaken(f"{self.path} is of another job: {difference}.")
+    def resume(self, identity: JobIdentity, images: Sequence[ImageFile]) -> int:
+        """Returns how many of the images are done, after removing an incomplete last line. Raises OutputConflict."""
+        if difference := identity.describe_difference(self.read_job() or {}):
+            raise OutputConflict(f"{self.path} is of another job: {difference}.")
         self._file.seek(0)
         end = len(self._file.readline())
-        done = 0
+        done_count = 0
         for line in self._file:
-            record = from_line(line)
-            if record is None or done == len(images) or record.get("file") != images[done].name:
+            record = from_json_line(line)
+            if record is None or done_count == len(images) or record.get("file") != images[done_count].name:
                 break
             end += len(line)
-            done += 1
+            done_count += 1
         self._file.truncate(end)
-        return done
+        return done_count
 
     def append(self, records: Sequence[Record]) -> None:
         """Hands them to the kernel, which keeps them if this process is killed."""
-        self._file.write(b"".join(map(to_line, records)))
+        self._file.write(b"".join(map(to_json_line, records)))
         self._file.flush()
 
     def records(self) -> Iterator[Record]:
@@ -115,7 +115,7 @@ class Journal:
         self._file.seek(0)
         self._file.readline()
         for line in self._file:
-            record = from_line(line)
+            record = from_json_line(line)
             assert record is not None, "resume has cut off what was not whole"
             yield record
 

@@ -1,4 +1,4 @@
-"""The files of a job: what they are called, and how they come to be when all its images are done."""
+"""The names of the files that a job writes, and writing them from the journal when all images are done."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,28 +7,28 @@ from pathlib import Path
 import orjson
 
 from service.atomic_files import atomic_replace
-from service.batch_jobs.confusion_plot import MOST_CLASSES, draw_confusion
-from service.batch_jobs.find_images import CONFUSION, ERRORS, PARTIAL, SUMMARY
-from service.batch_jobs.journal import Identity, Journal
+from service.batch_jobs.confusion_plot import MAX_CLASSES, plot_confusion
+from service.batch_jobs.find_images import CONFUSION_SUFFIX, ERRORS_SUFFIX, PARTIAL_SUFFIX, SUMMARY_SUFFIX
+from service.batch_jobs.journal import JobIdentity, Journal
 from service.batch_jobs.records import Record
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Summary
 from service.batch_jobs.writers import FORMATS, write_errors
 
 
-class Files:
-    """Beside the output lie its errors, its summary and its confusion matrix, by its whole name."""
+class OutputFiles:
+    """Paths of the output and of the files beside it: journal, errors, summary and confusion matrix."""
 
     def __init__(self, output: Path, shard: Shard) -> None:
-        part = "" if shard.count == 1 else f"-{shard.number}-of-{shard.count}"
-        self.output = output.with_name(f"{output.stem}{part}{output.suffix}")
-        self.partial = self._beside(PARTIAL)
-        self.errors = self._beside(ERRORS)
-        self.summary = self._beside(SUMMARY)
-        self.confusion = self._beside(CONFUSION)
+        shard_suffix = "" if shard.count == 1 else f"-{shard.number}-of-{shard.count}"
+        self.output = output.with_name(f"{output.stem}{shard_suffix}{output.suffix}")
+        self.partial = self._sidecar(PARTIAL_SUFFIX)
+        self.errors = self._sidecar(ERRORS_SUFFIX)
+        self.summary = self._sidecar(SUMMARY_SUFFIX)
+        self.confusion = self._sidecar(CONFUSION_SUFFIX)
 
-    def finished(self) -> Record | None:
-        """The job whose finished output lies there, as its summary tells; None where there is no such output."""
+    def read_finished_job(self) -> Record | None:
+        """Returns the identity in the summary of a finished output; None where there is no finished output."""
         if not self.output.exists() or self.partial.exists():
             return None
         job = self.read_summary().get("job")
@@ -42,10 +42,10 @@ class Files:
             return {}
         return values if isinstance(values, dict) else {}
 
-    def finish(self, journal: Journal, identity: Identity, labels: Sequence[str]) -> Summary:
-        """Makes all files from the journal, each whole, the output last; then the journal goes.
+    def finish(self, journal: Journal, identity: JobIdentity, labels: Sequence[str]) -> Summary:
+        """Writes all files from the journal, each atomically, the output last; then removes the journal.
 
-        Killed at any point, it can be done again.
+        After a kill at any point it can be repeated.
         """
         summary, errors = Summary(), []
         with FORMATS[self.output.suffix](self.output, identity.top_k) as add:
@@ -57,20 +57,22 @@ class Files:
                     add(record)
             write_errors(self.errors, errors)
             self._write_summary(summary, identity)
-            self._draw(summary, labels)
+            self._plot_confusion(summary, labels)
         journal.remove()
         return summary
 
-    def _write_summary(self, summary: Summary, identity: Identity) -> None:
-        values = {"job": asdict(identity), **summary.as_json()}
+    def _write_summary(self, summary: Summary, identity: JobIdentity) -> None:
+        values = {"job": asdict(identity), **summary.to_json()}
         with atomic_replace(self.summary, durable=True) as temporary:
             temporary.write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
-    def _draw(self, summary: Summary, labels: Sequence[str]) -> None:
+    def _plot_confusion(self, summary: Summary, labels: Sequence[str]) -> None:
         self.confusion.unlink(missing_ok=True)
-        if 0 < len(met := summary.labels_met()) <= MOST_CLASSES:
+        used_labels = summary.confusion_labels()
+        if 0 < len(used_labels) <= MAX_CLASSES:
             with atomic_replace(self.confusion, durable=True) as temporary:
-                draw_confusion(summary.pairs, [label for label in dict.fromkeys(labels) if label in met], temporary)
+                ordered_labels = [label for label in dict.fromkeys(labels) if label in used_labels]
+                plot_confusion(summary.confusion, ordered_labels, temporary)
 
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(self.output.name + ending)
+    def _sidecar(self, suffix: str) -> Path:
+        return self.output.with_name(self.output.name + suffix)

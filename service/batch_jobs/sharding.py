@@ -1,4 +1,4 @@
-"""Which part of a job is this process's: by its number among equals."""
+"""The shard of a job that this process handles, from --shard or from the environment of a Kubernetes Indexed Job."""
 
 import os
 import re
@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service.errors import CannotStart
+from service.errors import CannotStartJob
 
-INDEX, COUNT = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
+INDEX_VARIABLE, COUNT_VARIABLE = "JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The `number`th of `count` parts, from 1."""
+    """Shard `number` of `count`, counted from 1."""
 
     number: int
     count: int
@@ -23,39 +23,40 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def of(self, things: Sequence[T]) -> list[T]:
-        """Every `count`th thing: all shards together have each exactly once, however their number divides."""
-        return list(things[self.number - 1 :: self.count])
+    def select(self, items: Sequence[T]) -> list[T]:
+        """Returns every `count`th item: all shards together have each item exactly once."""
+        return list(items[self.number - 1 :: self.count])
 
 
-WHOLE = Shard(1, 1)
+WHOLE_JOB = Shard(1, 1)
 
 
-def shard_of(text: str | None, environ: Mapping[str, str] = os.environ) -> Shard:
-    """The shard "3/8"; without a text that of a Kubernetes Indexed Job, where there is one, else the whole.
+def resolve_shard(text: str | None, environ: Mapping[str, str] = os.environ) -> Shard:
+    """Parses "3/8". Without a text: the shard of a Kubernetes Indexed Job where there is one, else WHOLE_JOB.
 
-    Kubernetes numbers from 0 in JOB_COMPLETION_INDEX; JOB_COMPLETIONS is for the manifest to set. Raises CannotStart.
+    Kubernetes counts JOB_COMPLETION_INDEX from 0; the manifest sets JOB_COMPLETIONS. Raises CannotStartJob.
     """
     if text is not None:
-        return _checked(*_parsed(text), f"--shard is '{text}'")
-    if INDEX not in environ and COUNT not in environ:
-        return WHOLE
-    what = f"{INDEX} is '{environ.get(INDEX, '')}' and {COUNT} is '{environ.get(COUNT, '')}'"
-    index, count = (_whole_number(environ.get(name, "")) for name in (INDEX, COUNT))
-    return _checked(None if index is None else index + 1, count, what)
+        return _validate(*_parse(text), f"--shard is '{text}'")
+    if INDEX_VARIABLE not in environ and COUNT_VARIABLE not in environ:
+        return WHOLE_JOB
+    index_text, count_text = environ.get(INDEX_VARIABLE, ""), environ.get(COUNT_VARIABLE, "")
+    index, count = _parse_number(index_text), _parse_number(count_text)
+    source = f"{INDEX_VARIABLE} is '{index_text}' and {COUNT_VARIABLE} is '{count_text}'"
+    return _validate(None if index is None else index + 1, count, source)
 
 
-def _parsed(text: str) -> tuple[int | None, int | None]:
+def _parse(text: str) -> tuple[int | None, int | None]:
     number, _, count = text.partition("/")
-    return _whole_number(number), _whole_number(count)
+    return _parse_number(number), _parse_number(count)
 
 
-def _whole_number(text: str) -> int | None:
+def _parse_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-def _checked(number: int | None, count: int | None, what: str) -> Shard:
+def _validate(number: int | None, count: int | None, source: str) -> Shard:
     if number is None or count is None or not 1 <= number <= count:
-        hint = f"Use --shard 1/8 to --shard 8/8, or {INDEX}=0 to 7 with {COUNT}=8."
-        raise CannotStart(f"{what}, which is no part of a whole.", hint)
+        hint = f"Use --shard 1/8 to --shard 8/8, or {INDEX_VARIABLE}=0 to 7 with {COUNT_VARIABLE}=8."
+        raise CannotStartJob(f"{source}, which is no part of a whole.", hint)
     return Shard(number, count)

@@ -1,4 +1,4 @@
-"""What came out of a job, counted from its records: how often each class, how many were broken, how many right."""
+"""The summary of a job, counted from its records: predictions per class, errors per code, and the accuracy."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,100 +8,102 @@ from typing import Any
 
 from service.batch_jobs.records import Record
 
-CLASSES_TOLD = 20
-Pair = tuple[str, str]
+MAX_CLASSES_LISTED = 20
+LabelPair = tuple[str, str]
 
 
 @dataclass
 class Summary:
-    """Counts by label. `answers` are those of the best class, `pairs` count (right, answered) where folders tell."""
+    """Counts the most probable classes, error codes, and (expected, predicted) labels where the folder is a label."""
 
-    answers: Counter[str] = field(default_factory=Counter)
-    broken: Counter[str] = field(default_factory=Counter)
-    pairs: Counter[Pair] = field(default_factory=Counter)
+    class_counts: Counter[str] = field(default_factory=Counter)
+    error_counts: Counter[str] = field(default_factory=Counter)
+    confusion: Counter[LabelPair] = field(default_factory=Counter)
 
     def add(self, record: Record) -> None:
         if "error" in record:
-            self.broken[record["error"]["code"]] += 1
+            self.error_counts[record["error"]["code"]] += 1
             return
-        answer = record["predictions"][0]["label"]
-        self.answers[answer] += 1
+        predicted = record["predictions"][0]["label"]
+        self.class_counts[predicted] += 1
         if "expected" in record:
-            self.pairs[record["expected"], answer] += 1
+            self.confusion[record["expected"], predicted] += 1
 
     @property
     def accuracy(self) -> float | None:
-        """The share of images whose best class is the name of their folder; None where no folder is named so."""
-        if not self.pairs:
+        """Fraction of images that were classified as the label of their folder; None where no folder is a label."""
+        if not self.confusion:
             return None
-        return sum(count for (right, answer), count in self.pairs.items() if right == answer) / self.pairs.total()
+        correct = sum(count for (expected, predicted), count in self.confusion.items() if expected == predicted)
+        return correct / self.confusion.total()
 
-    def labels_met(self) -> set[str]:
+    def confusion_labels(self) -> set[str]:
         """The labels of the confusion matrix."""
-        return {label for pair in self.pairs for label in pair}
+        return {label for pair in self.confusion for label in pair}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Summary":
-        """What `as_json` gave."""
-        pairs = {(right, answer): count for right, answer, count in values.get("confusion", ())}
-        return Summary(Counter(values.get("classes", {})), Counter(values.get("broken", {})), Counter(pairs))
+        """Reads what `to_json` returned."""
+        confusion = {(expected, predicted): count for expected, predicted, count in values.get("confusion", ())}
+        return Summary(Counter(values.get("classes", {})), Counter(values.get("broken", {})), Counter(confusion))
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
-            "classified": self.answers.total(),
-            "broken": dict(self.broken.most_common()),
-            "classes": dict(self.answers.most_common()),
+            "classified": self.class_counts.total(),
+            "broken": dict(self.error_counts.most_common()),
+            "classes": dict(self.class_counts.most_common()),
         }
-        if self.pairs:
-            values["accuracy"] = {"value": self.accuracy, "images": self.pairs.total(), "by_class": self._by_class()}
-            values["confusion"] = [[right, answer, count] for (right, answer), count in sorted(self.pairs.items())]
+        if self.confusion:
+            images, by_class = self.confusion.total(), self._accuracy_by_class()
+            values["accuracy"] = {"value": self.accuracy, "images": images, "by_class": by_class}
+            values["confusion"] = [[*labels, count] for labels, count in sorted(self.confusion.items())]
         return values
 
     def lines(self) -> Iterator[str]:
-        """For people: the most frequent classes, and the accuracy."""
-        total = self.answers.total()
-        width = max((len(label) for label, _ in self.answers.most_common(CLASSES_TOLD)), default=0)
-        for label, count in self.answers.most_common(CLASSES_TOLD):
+        """Yields the most frequent classes and the accuracy as text."""
+        total = self.class_counts.total()
+        width = max((len(label) for label, _ in self.class_counts.most_common(MAX_CLASSES_LISTED)), default=0)
+        for label, count in self.class_counts.most_common(MAX_CLASSES_LISTED):
             yield f"  {label:{width}}  {count:>9,}  {count / total:6.1%}"
-        if len(self.answers) > CLASSES_TOLD:
-            yield f"  and {len(self.answers) - CLASSES_TOLD} more classes"
+        if len(self.class_counts) > MAX_CLASSES_LISTED:
+            yield f"  and {len(self.class_counts) - MAX_CLASSES_LISTED} more classes"
         if self.accuracy is not None:
-            yield f"Accuracy: {self.accuracy:.2%} of {self.pairs.total():,} images in folders named like a label."
+            yield f"Accuracy: {self.accuracy:.2%} of {self.confusion.total():,} images in folders named like a label."
 
-    def _by_class(self) -> dict[str, float]:
+    def _accuracy_by_class(self) -> dict[str, float]:
         totals: Counter[str] = Counter()
-        for (right, _), count in self.pairs.items():
-            totals[right] += count
-        return {right: self.pairs[right, right] / total for right, total in totals.items()}
+        for (expected, _), count in self.confusion.items():
+            totals[expected] += count
+        return {expected: self.confusion[expected, expected] / total for expected, total in totals.items()}
 
 
 @dataclass(frozen=True)
 class Report:
-    """The end of a job: its numbers, and the files that it left. `images` in `seconds` are those of this run."""
+    """The result of a job and the files that it wrote. `images` and `elapsed_s` are of this run only."""
 
-    about: str
+    title: str
     summary: Summary
     skipped: int
     output: Path
     errors: Path | None
     confusion: Path | None
     images: int = 0
-    seconds: float = 0.0
+    elapsed_s: float = 0.0
 
-    def timed(self, images: int, seconds: float) -> "Report":
-        return replace(self, images=images, seconds=seconds)
+    def with_timing(self, images: int, elapsed_s: float) -> "Report":
+        return replace(self, images=images, elapsed_s=elapsed_s)
 
     def lines(self) -> Iterator[str]:
-        broken = self.summary.broken.total()
-        yield f"{self.about}: {self.summary.answers.total():,} classified, {broken:,} broken."
+        broken = self.summary.error_counts.total()
+        yield f"{self.title}: {self.summary.class_counts.total():,} classified, {broken:,} broken."
         yield from self.summary.lines()
         if self.images:
-            speed = f"{self.images / max(self.seconds, 1e-9):,.0f} images/s"
-            yield f"This run: {self.images:,} images in {self.seconds:.1f} s, {speed}."
+            speed = f"{self.images / max(self.elapsed_s, 1e-9):,.0f} images/s"
+            yield f"This run: {self.images:,} images in {self.elapsed_s:.1f} s, {speed}."
         else:
             yield "This run: nothing was left to do."
         if self.skipped:
             yield f"Passed over: {self.skipped:,} files whose names do not end as images' do."
-        for what, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
+        for name, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
             if path is not None:
-                yield f"{what}: {path}"
+                yield f"{name}: {path}"

@@ -1,4 +1,4 @@
-"""The files that a finished job leaves, each whole or not there: JSON lines, CSV, or Parquet (an extra)."""
+"""Writers for the results of a finished job: JSON lines, CSV, or Parquet (an extra). A file is complete or absent."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -8,40 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from service.atomic_files import atomic_replace
-from service.batch_jobs.records import Record, to_line
-from service.errors import CannotStart
+from service.batch_jobs.records import Record, to_json_line
+from service.errors import CannotStartJob
 
-Add = Callable[[Record], object]
-ROWS_A_GROUP = 10_000
+AddRecord = Callable[[Record], object]
+ROWS_PER_GROUP = 10_000
 
 
 @contextmanager
-def json_lines(path: Path, top_k: int) -> Iterator[Add]:
+def json_lines_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
     with atomic_replace(path, durable=True) as temporary, temporary.open("wb") as file:
-        yield lambda record: file.write(to_line(record))
+        yield lambda record: file.write(to_json_line(record))
 
 
 @contextmanager
-def csv_rows(path: Path, top_k: int) -> Iterator[Add]:
-    """Columns file, expected, label, probability, index; label_2 and so on of the second best."""
-    columns = columns_of(top_k)
-    # A file name that is no text goes out as it came.
+def csv_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
+    """Columns: file, expected, label, probability, index; then label_2 and so on for the second class."""
+    columns = column_names(top_k)
+    # surrogateescape writes the bytes of a file name that is not valid UTF-8 unchanged.
     with (
         atomic_replace(path, durable=True) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(columns)
-        yield lambda record: writer.writerow(row_of(record, top_k))
+        yield lambda record: writer.writerow(to_row(record, top_k))
 
 
 @contextmanager
-def parquet_rows(path: Path, top_k: int) -> Iterator[Add]:
-    """The same columns. Raises CannotStart where pyarrow is missing."""
-    pyarrow, parquet = _pyarrow()
-    kinds = {"file": pyarrow.string(), "expected": pyarrow.string(), "label": pyarrow.string()}
-    kinds |= {"probability": pyarrow.float32(), "index": pyarrow.int32()}
-    schema = pyarrow.schema([(name, kinds[name.partition("_")[0]]) for name in columns_of(top_k)])
+def parquet_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
+    """The same columns. Raises CannotStartJob where pyarrow is missing."""
+    pyarrow, parquet = _import_pyarrow()
+    column_types = {"file": pyarrow.string(), "expected": pyarrow.string(), "label": pyarrow.string()}
+    column_types |= {"probability": pyarrow.float32(), "index": pyarrow.int32()}
+    schema = pyarrow.schema([(name, column_types[name.partition("_")[0]]) for name in column_names(top_k)])
     rows: list[list[Any]] = []
 
     def flush() -> None:
@@ -51,9 +51,9 @@ def parquet_rows(path: Path, top_k: int) -> Iterator[Add]:
         rows.clear()
 
     def add(record: Record) -> None:
-        row = row_of(record, top_k)
-        rows.append([_text(row[0]), *row[1:]])
-        if len(rows) == ROWS_A_GROUP:
+        row = to_row(record, top_k)
+        rows.append([_to_utf8(row[0]), *row[1:]])
+        if len(rows) == ROWS_PER_GROUP:
             flush()
 
     with atomic_replace(path, durable=True) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -61,25 +61,26 @@ def parquet_rows(path: Path, top_k: int) -> Iterator[Add]:
         flush()
 
 
-FORMATS = {".jsonl": json_lines, ".csv": csv_rows, ".parquet": parquet_rows}
+FORMATS = {".jsonl": json_lines_writer, ".csv": csv_writer, ".parquet": parquet_writer}
 
 
-def check_format(output: Path) -> None:
-    """Raises CannotStart for an output that could not be written at the end."""
+def check_output_format(output: Path) -> None:
+    """Raises CannotStartJob for an output that could not be written at the end."""
     if output.suffix not in FORMATS:
-        raise CannotStart(
+        raise CannotStartJob(
             f"--output is {output}; it must end in {', '.join(FORMATS)}.", "Its ending chooses the format."
         )
     if output.suffix == ".parquet":
-        _pyarrow()
+        _import_pyarrow()
 
 
-def columns_of(top_k: int) -> list[str]:
-    tails = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
-    return ["file", "expected", *(f"{name}{tail}" for tail in tails for name in ("label", "probability", "index"))]
+def column_names(top_k: int) -> list[str]:
+    suffixes = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
+    ranked = [f"{name}{suffix}" for suffix in suffixes for name in ("label", "probability", "index")]
+    return ["file", "expected", *ranked]
 
 
-def row_of(record: Record, top_k: int) -> list[Any]:
+def to_row(record: Record, top_k: int) -> list[Any]:
     """The record's values in the order of the columns, None where a network has fewer classes than `top_k`."""
     row = [record["file"], record.get("expected")]
     for prediction in record["predictions"]:
@@ -88,22 +89,22 @@ def row_of(record: Record, top_k: int) -> list[Any]:
 
 
 def write_errors(path: Path, records: Sequence[Record]) -> None:
-    """A line for each broken image; without any no file is left there from before."""
+    """Writes a line per broken image; without any, removes the file of an earlier job."""
     if not records:
         path.unlink(missing_ok=True)
         return
     with atomic_replace(path, durable=True) as temporary, temporary.open("wb") as file:
-        file.writelines(map(to_line, records))
+        file.writelines(map(to_json_line, records))
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def _import_pyarrow() -> tuple[Any, Any]:
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
         hint = "Install it (pip install pyarrow), or name an --output that ends in .jsonl or .csv."
-        raise CannotStart(f"Parquet needs the package pyarrow: {error}.", hint) from error
+        raise CannotStartJob(f"Parquet needs the package pyarrow: {error}.", hint) from error
 
 
-def _text(name: str) -> str:
-    """Parquet's strings are UTF-8; what a file name has beside it becomes a question mark."""
+def _to_utf8(name: str) -> str:
+    """Replaces what is not valid UTF-8 by question marks: Parquet's strings are UTF-8."""
     return name.encode("utf-8", "replace").decode()

@@ -1,4 +1,7 @@
-"""convoy serve | classify | batch | models: builds the settings once, then calls one function."""
+"""The command `convoy`: builds the settings once, then calls one function.
+
+The commands import what they run only when they run it, so that help, completion and the supervisor start quickly.
+"""
 
 import asyncio
 import json
@@ -7,21 +10,22 @@ from pathlib import Path
 
 import click
 
-from service.cli.batch import INTERRUPTED, batch
+from service.cli.batch import EXIT_INTERRUPTED, batch
 from service.cli.keys import key
 from service.cli.models import models
-from service.cli.options import model_names, setting_flags
-from service.command_group import USAGE_ERROR, CommandGroup
-from service.errors import ConvoyError, Interrupted, ModelFailed
+from service.cli.options import complete_model_name, settings_options
+from service.command_group import EXIT_USAGE_ERROR, CommandGroup
+from service.errors import ConvoyError, JobInterrupted, ModelFailed
 from service.model_store.object_store import BucketUnreachable
 from service.settings import Settings
 
-MAY_PASS = (BucketUnreachable, Interrupted, ModelFailed)
+TRANSIENT_ERRORS = (BucketUnreachable, JobInterrupted, ModelFailed)
 """Errors that may have no cause in the command: the same command may succeed later."""
 
 
 def _describe_error(error: ConvoyError) -> tuple[str, int]:
-    return f"{error.message} {error.hint}", INTERRUPTED if isinstance(error, MAY_PASS) else USAGE_ERROR
+    exit_code = EXIT_INTERRUPTED if isinstance(error, TRANSIENT_ERRORS) else EXIT_USAGE_ERROR
+    return f"{error.message} {error.hint}", exit_code
 
 
 EPILOG = """\b
@@ -45,7 +49,7 @@ def cli() -> None:
 
 
 @click.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
-@setting_flags()
+@settings_options()
 def serve(settings: Settings) -> None:
     """Serve the models over HTTP until SIGTERM."""
     from service.server.serve import serve as run
@@ -54,8 +58,8 @@ def serve(settings: Settings) -> None:
 
 
 @click.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")
-@setting_flags("models", "threads", "max_pixels")
-@click.argument("model", shell_complete=model_names)
+@settings_options("models", "threads", "max_pixels")
+@click.argument("model", shell_complete=complete_model_name)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(1), help="How many classes to print.")
 @click.option("--version", help="The version that answers; default: the newest.")
@@ -66,8 +70,8 @@ def classify(
     """Classify FILES with MODEL, without a server. Ends with 1 if any file could not be read."""
     from service.batch_jobs.classify_files import classify_files
 
-    found = asyncio.run(classify_files(settings, model, version, files, top_k))
-    for file, result in zip(files, found, strict=True):
+    results = asyncio.run(classify_files(settings, model, version, files, top_k))
+    for file, result in zip(files, results, strict=True):
         if isinstance(result, ConvoyError):
             click.echo(f"{file}: {result.message}", err=True)
         elif as_json:
@@ -75,7 +79,7 @@ def classify(
             click.echo(json.dumps({"file": str(file), "predictions": predictions}))
         else:
             click.echo(f"{file}: " + ", ".join(f"{p.label} {p.probability:.2%}" for p in result))
-    sys.exit(any(isinstance(result, ConvoyError) for result in found))
+    sys.exit(any(isinstance(result, ConvoyError) for result in results))
 
 
 for command in (batch, classify, key, models, serve):

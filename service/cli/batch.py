@@ -1,4 +1,4 @@
-"""convoy batch: an offline job from the command line. Its exit codes say what to do next."""
+"""convoy batch: runs a batch job. Its exit codes say what to do next."""
 
 import signal
 import sys
@@ -7,15 +7,15 @@ from types import FrameType
 
 import click
 
-from service.cli.options import model_names, setting_flags
-from service.errors import GO_ON
+from service.cli.options import complete_model_name, settings_options
+from service.errors import RESUME_HINT
 from service.settings import Settings
 
-BROKEN_IMAGES = 1
-INTERRUPTED = 4
-"""Apart from a mistake's 2, so that a Job tries a part again; `convoy-train` has the same of a process that went."""
-SIGNALLED = 128
-"""Exit codes from here on are signals', as shells have it."""
+EXIT_BROKEN_IMAGES = 1
+EXIT_INTERRUPTED = 4
+"""Differs from the 2 of a usage error, so that a Kubernetes Job retries; `convoy-train` exits so for a lost process."""
+EXIT_SIGNAL_BASE = 128
+"""Exit codes above this are signal numbers plus 128, as in shells."""
 
 EXAMPLES = """\b
 Examples:
@@ -36,7 +36,7 @@ Exit codes:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--model", "-m", required=True, shell_complete=model_names, help="The model that classifies.")
+@click.option("--model", "-m", required=True, shell_complete=complete_model_name, help="The model that classifies.")
 @click.option(
     "--output",
     "-o",
@@ -54,7 +54,7 @@ Exit codes:
 @click.option(
     "--overwrite", is_flag=True, help="Begin anew each time, whatever lies at --output, be it a job that could go on."
 )
-@setting_flags("models", "threads", "decode_threads", "max_batch_size", "max_pixels", "device", "precision")
+@settings_options("models", "threads", "decode_threads", "max_batch_size", "max_pixels", "device", "precision")
 def batch(
     settings: Settings,
     inputs: tuple[str, ...],
@@ -72,29 +72,29 @@ def batch(
     lies beside it: the summary (.summary.json), the broken images (.errors.jsonl), and, where folders are named like
     labels, the confusion matrix (.confusion.png).
     """
-    from service.batch_jobs.job import Job, run
-    from service.batch_jobs.sharding import shard_of
+    from service.batch_jobs.job import Job, run_job
+    from service.batch_jobs.sharding import resolve_shard
 
-    job = Job(inputs, model, version, output, top_k, shard_of(shard), overwrite)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    job = Job(inputs, model, version, output, top_k, resolve_shard(shard), overwrite)
+    signal.signal(signal.SIGTERM, _raise_stop_signal)
+    signal.signal(signal.SIGINT, _raise_stop_signal)
     try:
-        report = run(job, settings, sys.stderr)
-    except _Stopped as stopped:
-        click.echo(f"\nStopped. {GO_ON}", err=True)
-        sys.exit(SIGNALLED + stopped.signal)
+        report = run_job(job, settings, sys.stderr)
+    except _StopSignal as stop:
+        click.echo(f"\nStopped. {RESUME_HINT}", err=True)
+        sys.exit(EXIT_SIGNAL_BASE + stop.signal)
     for line in report.lines():
         click.echo(line)
-    sys.exit(BROKEN_IMAGES if report.summary.broken else 0)
+    sys.exit(EXIT_BROKEN_IMAGES if report.summary.error_counts else 0)
 
 
-class _Stopped(BaseException):
-    """Asked to stop. No Exception: nothing on the way up may take it for a failure of its own."""
+class _StopSignal(BaseException):
+    """SIGTERM or SIGINT arrived. A BaseException, so that no handler of errors on the way up catches it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__()
         self.signal = signal_number
 
 
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    raise _Stopped(signal_number)
+def _raise_stop_signal(signal_number: int, frame: FrameType | None) -> None:
+    raise _StopSignal(signal_number)

@@ -1,11 +1,11 @@
-"""convoy models list | show | verify | rollback | prune: the life of versions on disk, beside a service or without."""
+"""convoy models list | show | verify | rollback | prune: manages versions on disk, whether a service runs or not."""
 
 import json
 import sys
 
 import click
 
-from service.cli.options import model_names, setting_flags
+from service.cli.options import complete_model_name, settings_options
 from service.errors import BrokenVersion, UnknownModel, UnknownVersion
 from service.model_store.desired_state import StateFile
 from service.model_store.manifest import Manifest, Variant
@@ -30,33 +30,33 @@ def models(context: click.Context, models: str | None) -> None:
 
 
 @models.command("list", epilog="Example: convoy models list")
-@setting_flags("models")
+@settings_options("models")
 def list_models(settings: Settings) -> None:
     """List every version of every model."""
     repository = Repository(local_models(settings))
-    for name in _names(repository, settings, None):
+    for name in _model_names(repository, settings, None):
         for version in repository.versions(name):
-            click.echo(_line(repository, name, version))
+            click.echo(_version_line(repository, name, version))
         for version in repository.withdrawn(name):
             click.echo(f"{name} {version}: withdrawn by a rollback")
 
 
 @models.command(epilog="Example: convoy models show mnist-lenet5 --json")
-@setting_flags("models")
-@click.argument("model", shell_complete=model_names)
+@settings_options("models")
+@click.argument("model", shell_complete=complete_model_name)
 @click.option("--version", type=int, help="Default: the newest.")
 @click.option("--json", "as_json", is_flag=True, help="The whole manifest.")
 def show(settings: Settings, model: str, version: int | None, as_json: bool) -> None:
     """Show one version of MODEL: what it takes and gives, its graphs with their accuracies, where it came from."""
     repository = Repository(local_models(settings))
-    number = _version(repository, settings, model, version)
+    number = _resolve_version(repository, settings, model, version)
     manifest = repository.open(model, number).manifest
     if as_json:
         click.echo(json.dumps({"model": model, "version": number, **manifest.model_dump(exclude_none=True)}, indent=2))
         return
-    click.echo(f"{model} {number}: {_summary(manifest)}")
-    how = manifest.preprocessing.model_dump(exclude_none=True)
-    click.echo("preprocessing: " + ", ".join(f"{key} {value}" for key, value in how.items()))
+    click.echo(f"{model} {number}: {_describe_manifest(manifest)}")
+    preprocessing = manifest.preprocessing.model_dump(exclude_none=True)
+    click.echo("preprocessing: " + ", ".join(f"{key} {value}" for key, value in preprocessing.items()))
     for variant in manifest.variants:
         click.echo(_variant_line(variant))
     origin = manifest.provenance
@@ -65,61 +65,61 @@ def show(settings: Settings, model: str, version: int | None, as_json: bool) -> 
 
 
 @models.command(epilog="Example: convoy models verify mnist-lenet5")
-@setting_flags("models")
-@click.argument("model", required=False, shell_complete=model_names)
+@settings_options("models")
+@click.argument("model", required=False, shell_complete=complete_model_name)
 @click.option("--version", type=int, help="Only this one.")
 def verify(settings: Settings, model: str | None, version: int | None) -> None:
     """Check versions: checksums, loading, and the answers to their stored samples. Ends with 1 if anything is wrong."""
-    from service.loaded_models.verify import verify as findings_of
+    from service.loaded_models.verify import verify as verify_version
 
     repository = Repository(local_models(settings))
-    fine = True
-    for name in _names(repository, settings, model):
-        chosen = repository.versions(name) if version is None else [_version(repository, settings, name, version)]
-        for number in chosen:
-            for found in findings_of(repository, name, number):
-                fine &= found.fine
-                click.echo(f"{name} {number} {found.about}: {'' if found.fine else 'WRONG: '}{found.text}")
-    sys.exit(not fine)
+    all_ok = True
+    for name in _model_names(repository, settings, model):
+        only = None if version is None else [_resolve_version(repository, settings, name, version)]
+        for number in only or repository.versions(name):
+            for finding in verify_version(repository, name, number):
+                all_ok &= finding.fine
+                click.echo(f"{name} {number} {finding.about}: {'' if finding.fine else 'WRONG: '}{finding.text}")
+    sys.exit(not all_ok)
 
 
 @models.command(epilog="Example: convoy models rollback mnist-lenet5")
-@setting_flags("models", "state")
-@click.argument("model", shell_complete=model_names)
+@settings_options("models", "state")
+@click.argument("model", shell_complete=complete_model_name)
 @click.option("--to", type=int, metavar="VERSION", help="Default: the version before the one that answers.")
-@click.option("--undo", "undone", is_flag=True, help="Back to the newest version.")
-def rollback(settings: Settings, model: str, to: int | None, undone: bool) -> None:
+@click.option("--undo", "is_undo", is_flag=True, help="Back to the newest version.")
+def rollback(settings: Settings, model: str, to: int | None, is_undo: bool) -> None:
     """Let an older version of MODEL answer, also in a service at work.
 
     With --state (CONVOY_STATE) it is written there; without, the newer folders are hidden until --undo.
     """
-    if undone and to is not None:
+    if is_undo and to is not None:
         raise click.UsageError("--undo goes to the newest version: leave out --to.")
     state = None if settings.state is None else StateFile(settings.state)
     if state is None:
-        _refuse_bucket(settings, "give --state, the file that the service watches")
+        _reject_bucket(settings, "give --state, the file that the service watches")
     repository = Repository(local_models(settings))
-    click.echo(undo(repository, state, model) if undone else roll_back(repository, state, model, to))
+    click.echo(undo(repository, state, model) if is_undo else roll_back(repository, state, model, to))
 
 
 @models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
-@setting_flags("models", "state")
-@click.argument("model", required=False, shell_complete=model_names)
+@settings_options("models", "state")
+@click.argument("model", required=False, shell_complete=complete_model_name)
 @click.option("--keep", required=True, type=click.IntRange(1), metavar="N", help="How many of the newest stay.")
 def prune_models(settings: Settings, model: str | None, keep: int) -> None:
     """Remove all but the newest N versions of MODEL, or of every model.
 
     Versions that --state (CONVOY_STATE) asks for stay.
     """
-    _refuse_bucket(settings, "remove them there")
+    _reject_bucket(settings, "remove them there")
     repository = Repository(local_models(settings))
     state = None if settings.state is None else StateFile(settings.state)
-    for name in _names(repository, settings, model):
+    for name in _model_names(repository, settings, model):
         for line in prune(repository, state, name, keep):
             click.echo(line)
 
 
-def _names(repository: Repository, settings: Settings, model: str | None) -> list[str]:
+def _model_names(repository: Repository, settings: Settings, model: str | None) -> list[str]:
     names = repository.models()
     if not names:
         raise click.ClickException(f"There is no model in {settings.models}; put one there: <name>/<version>/.")
@@ -128,8 +128,8 @@ def _names(repository: Repository, settings: Settings, model: str | None) -> lis
     return names if model is None else [model]
 
 
-def _version(repository: Repository, settings: Settings, model: str, version: int | None) -> int:
-    (name,) = _names(repository, settings, model)
+def _resolve_version(repository: Repository, settings: Settings, model: str, version: int | None) -> int:
+    (name,) = _model_names(repository, settings, model)
     numbers = repository.versions(name)
     if version is not None and version not in numbers:
         known = ", ".join(map(str, numbers))
@@ -137,19 +137,19 @@ def _version(repository: Repository, settings: Settings, model: str, version: in
     return max(numbers) if version is None else version
 
 
-def _refuse_bucket(settings: Settings, instead: str) -> None:
+def _reject_bucket(settings: Settings, instead: str) -> None:
     if is_url(settings.models):
         raise click.UsageError(f"The versions lie in a bucket, {settings.models}: {instead}.")
 
 
-def _line(repository: Repository, name: str, version: int) -> str:
+def _version_line(repository: Repository, name: str, version: int) -> str:
     try:
-        return f"{name} {version}: {_summary(repository.open(name, version).manifest)}"
+        return f"{name} {version}: {_describe_manifest(repository.open(name, version).manifest)}"
     except BrokenVersion as error:
         return f"{name} {version}: BROKEN: {error.message}"
 
 
-def _summary(manifest: Manifest) -> str:
+def _describe_manifest(manifest: Manifest) -> str:
     accuracy = manifest.variants[0].test_accuracy
     known = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
     others = "".join(f", {variant.precision}" for variant in manifest.variants[1:])

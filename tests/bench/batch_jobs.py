@@ -20,11 +20,11 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from service.batch_jobs.decode_processes import decoded_in_order
+from service.batch_jobs.decode_processes import decode_in_order
 from service.batch_jobs.decode_worker import DecodeSpec
 from service.batch_jobs.find_images import ImageFile, find_images
-from service.batch_jobs.job import Job, fastest_batch, run
-from service.batch_jobs.sharding import WHOLE
+from service.batch_jobs.job import Job, fastest_batch_size, run_job
+from service.batch_jobs.sharding import WHOLE_JOB
 from service.hardware import usable_cores
 from service.loaded_models.loaded_version import load
 from service.model_store.desired_state import ModelSpec
@@ -53,26 +53,26 @@ def own_children(workers: int) -> ProcessPoolExecutor:
 
 
 def decode(images: list[ImageFile], folder: VersionFolder) -> None:
-    workers, recipe = usable_cores(), DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, 10**9)
+    workers, spec = usable_cores(), DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, 10**9)
     with own_children(workers) as pool:
-        for _ in decoded_in_order(pool, workers, images, recipe):
+        for _ in decode_in_order(pool, workers, images, spec):
             pass
 
 
 def infer(count: int, folder: VersionFolder, settings: Settings) -> None:
     """In the batches that the job takes."""
-    served = load(folder, ModelSpec(), settings, Metrics())
-    size = fastest_batch(served.batch_ms)
+    version = load(folder, ModelSpec(), settings, Metrics())
+    size = fastest_batch_size(version.batch_ms)
     batch = np.random.default_rng(0).integers(0, 255, (size, *folder.manifest.input.shape), np.uint8)
     for _ in range(0, count, size):
-        served.session.run(batch)
-    served.executor.shutdown()
+        version.session.run(batch)
+    version.executor.shutdown()
 
 
 def classify(source: str, model: str, settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        job = Job((source,), model, None, Path(folder) / "r.jsonl", 1, WHOLE)
-        run(job, settings, io.StringIO(), own_children)
+        job = Job((source,), model, None, Path(folder) / "r.jsonl", 1, WHOLE_JOB)
+        run_job(job, settings, io.StringIO(), own_children)
 
 
 @click.command()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 IMAGES = 43
 PATIENCE_S = 300
-BROKEN_IMAGES = 1
+EXIT_BROKEN_IMAGES = 1
 
 
 def pods(
@@ -61,7 +61,7 @@ def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
         (photos / f"{number}.png").write_bytes(image_bytes())
     (photos / "broken.png").write_bytes(b"nothing of the kind")
     done = list(pods("batch", tmp_path))
-    assert sorted(one.returncode for one in done) == [0] * 7 + [BROKEN_IMAGES], [one.stderr for one in done]
+    assert sorted(one.returncode for one in done) == [0] * 7 + [EXIT_BROKEN_IMAGES], [one.stderr for one in done]
     files = sorted((tmp_path / "results").glob("*.jsonl"))
     answers = [file for file in files if not file.name.endswith(".errors.jsonl")]
     assert len(answers) == 8

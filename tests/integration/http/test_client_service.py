@@ -32,7 +32,7 @@ def client(service: RunningService) -> Iterator[Client]:
         yield connected
 
 
-def test_every_form_of_a_image_gets_the_same_answer(client: Client) -> None:
+def test_every_form_of_an_image_gets_the_same_answer(client: Client) -> None:
     forms = [encode(PIXELS), PIXELS, PIXELS[..., 0], Image.fromarray(PIXELS[..., 0])]
     first, *others = [client.classify("linear", form, top_k=4) for form in forms]
     assert (first.model, first.version) == ("linear", "2")

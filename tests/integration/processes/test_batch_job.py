@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service.batch_jobs.journal import Journal
-from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
+from service.cli.batch import EXIT_BROKEN_IMAGES, EXIT_INTERRUPTED
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import slow_graph
@@ -164,17 +164,17 @@ def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: P
     process = start("-o", "r.jsonl")
     os.kill(first_decoder(process), signal.SIGKILL)
     code, _, err = finish(process)
-    assert code == INTERRUPTED, err
+    assert code == EXIT_INTERRUPTED, err
     assert "A decoding process died" in err
     assert "it goes on where it stopped" in err
     code, out, err = finish(start("-o", "r.jsonl"))
-    assert code == BROKEN_IMAGES, err
+    assert code == EXIT_BROKEN_IMAGES, err
     assert "slow version 1: 245 classified, 5 broken." in out
 
 
 def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: Jobs) -> None:
     code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
-    assert code == INTERRUPTED
+    assert code == EXIT_INTERRUPTED
     assert "cannot be read" in err
 
 

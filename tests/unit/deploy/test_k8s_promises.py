@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from service.app import create_app
 from service.cli import cli as convoy
-from service.cli.batch import BROKEN_IMAGES, INTERRUPTED
+from service.cli.batch import EXIT_BROKEN_IMAGES, EXIT_INTERRUPTED
 from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, version_metrics
@@ -308,7 +308,7 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         assert mistakes["action"] == "FailJob"
         assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
         gone = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
-        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [BROKEN_IMAGES]}}}
+        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [EXIT_BROKEN_IMAGES]}}}
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
 
@@ -318,5 +318,5 @@ def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:
     spec = of_kind(render(K8S / "jobs/batch"), "Job")["spec"]
     final = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert final, "some exit codes end a part for good"
-    assert INTERRUPTED not in [value for values in final for value in values]
+    assert EXIT_INTERRUPTED not in [value for values in final for value in values]
     assert spec["backoffLimitPerIndex"] >= 1

@@ -463,7 +463,7 @@ def test_a_missing_file_is_a_bad_image_and_sends_nothing(server: Scripted) -> No
 
 
 @pytest.mark.parametrize("given", [PIXELS.astype(float), PIXELS[None], np.zeros((2, 2, 5), np.uint8), 7, None, [1]])
-def test_what_cannot_be_a_image_is_a_type_error(server: Scripted, given: Any) -> None:
+def test_what_cannot_be_an_image_is_a_type_error(server: Scripted, given: Any) -> None:
     with Client(server.url) as client, pytest.raises(TypeError, match="an image is a path"):
         client.classify("m", given)
 
@@ -542,7 +542,7 @@ def test_only_unreadable_files_send_nothing(server: Scripted) -> None:
     assert not server.requests
 
 
-def test_a_image_that_is_too_large_for_any_request_costs_its_place_only(server: Scripted) -> None:
+def test_an_image_that_is_too_large_for_any_request_costs_its_place_only(server: Scripted) -> None:
     server.replies = [refusal(413, "body_too_large")]
     with Client(server.url) as client:
         (result,) = client.classify_many("m", [IMAGE])

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from service.command_group import USAGE_ERROR, CommandGroup
+from service.command_group import EXIT_USAGE_ERROR, CommandGroup
 
 
 class FixableError(Exception):
@@ -38,7 +38,7 @@ def test_an_error_of_the_given_type_is_printed_as_described() -> None:
 )
 def test_an_error_of_the_system_is_a_usage_error(error: OSError, message: str) -> None:
     result = run(error)
-    assert (result.exit_code, result.stderr) == (USAGE_ERROR, f"Error: {message}\n")
+    assert (result.exit_code, result.stderr) == (EXIT_USAGE_ERROR, f"Error: {message}\n")
 
 
 def test_a_reader_that_has_closed_the_pipe_is_no_error_of_ours() -> None:

@@ -1,1 +1,0 @@
-"""Tests of offline jobs, module by module."""

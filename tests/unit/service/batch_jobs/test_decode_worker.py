@@ -11,12 +11,12 @@ import pytest
 from service.batch_jobs import decode_worker
 from service.batch_jobs.decode_worker import DecodeSpec, decode_chunk
 from service.batch_jobs.find_images import ImageFile
-from service.errors import Interrupted
+from service.errors import JobInterrupted
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable
 from tests.support.images import encode, random_pixels
 
-RECIPE = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
+SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
 
 
 def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     chunk = [ImageFile(name, str(tmp_path / name)) for name in ("first", "text", "missing", "large", "last")]
-    decoded = decode_chunk(chunk, RECIPE)
+    decoded = decode_chunk(chunk, SPEC)
     np.testing.assert_array_equal(decoded.images, [first, last])
     assert [error and error.code for error in decoded.errors] == [
         None,
@@ -40,7 +40,7 @@ def test_a_part_of_a_file_is_read_from_there(tmp_path: Path) -> None:
     pixels = random_pixels(8, 8, seed=3)
     encoded = encode(pixels)
     (tmp_path / "some.tar").write_bytes(b"before" + encoded + b"behind")
-    decoded = decode_chunk([ImageFile("p", str(tmp_path / "some.tar"), "", 6, len(encoded))], RECIPE)
+    decoded = decode_chunk([ImageFile("p", str(tmp_path / "some.tar"), "", 6, len(encoded))], SPEC)
     np.testing.assert_array_equal(decoded.images, [pixels])
 
 
@@ -48,7 +48,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(decode_worker, "MAX_FILE_BYTES", 10)
     (tmp_path / "a.png").write_bytes(encode(random_pixels(8, 8)))
     for image in (ImageFile("a", str(tmp_path / "a.png")), ImageFile("b", "a.png", f"file://{tmp_path}")):
-        (error,) = decode_chunk([image], RECIPE).errors
+        (error,) = decode_chunk([image], SPEC).errors
         assert error is not None
         assert error.code == "image_too_large"
 
@@ -57,7 +57,7 @@ def test_objects_of_a_bucket_are_read_and_a_missing_one_is_named(tmp_path: Path)
     pixels = random_pixels(8, 8, seed=4)
     (tmp_path / "a.png").write_bytes(encode(pixels))
     url = f"file://{tmp_path}"
-    decoded = decode_chunk([ImageFile("a", "a.png", url), ImageFile("gone", "gone.png", url)], RECIPE)
+    decoded = decode_chunk([ImageFile("a", "a.png", url), ImageFile("gone", "gone.png", url)], SPEC)
     np.testing.assert_array_equal(decoded.images, [pixels])
     assert [error and error.code for error in decoded.errors] == [None, "unreadable"]
 
@@ -76,17 +76,17 @@ class FlakyBucket(Bucket):
         yield self._content
 
 
-@pytest.mark.parametrize("failures", [decode_worker.ATTEMPTS - 1, decode_worker.ATTEMPTS])
+@pytest.mark.parametrize("failures", [decode_worker.MAX_READ_ATTEMPTS - 1, decode_worker.MAX_READ_ATTEMPTS])
 def test_a_bucket_is_asked_again_before_the_job_is_given_up(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = FlakyBucket(failures, encode(random_pixels(8, 8)))
-    monkeypatch.setattr(decode_worker, "_bucket", lambda url: bucket)
-    monkeypatch.setattr(decode_worker, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(decode_worker, "_open_bucket_once", lambda url: bucket)
+    monkeypatch.setattr(decode_worker, "FIRST_RETRY_DELAY_S", 0.001)
     chunk = [ImageFile("a", "a.png", "s3://b")]
-    if failures < decode_worker.ATTEMPTS:
-        assert decode_chunk(chunk, RECIPE).errors == [None]
+    if failures < decode_worker.MAX_READ_ATTEMPTS:
+        assert decode_chunk(chunk, SPEC).errors == [None]
     else:
-        with pytest.raises(Interrupted, match="the bucket is away"):
-            decode_chunk(chunk, RECIPE)
+        with pytest.raises(JobInterrupted, match="the bucket is away"):
+            decode_chunk(chunk, SPEC)
 
 
 def test_a_decoding_process_loads_neither_onnxruntime_nor_http() -> None:

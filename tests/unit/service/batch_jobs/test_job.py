@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from service.batch_jobs import job as jobs
-from service.batch_jobs.job import Job, fastest_batch, run
+from service.batch_jobs.job import Job, fastest_batch_size, run_job
 from service.batch_jobs.journal import Journal
-from service.batch_jobs.sharding import WHOLE, Shard
+from service.batch_jobs.sharding import WHOLE_JOB, Shard
 from service.batch_jobs.summary import Report
 from service.errors import (
     BrokenVersion,
-    CannotStart,
+    CannotStartJob,
     ConvoyError,
-    Interrupted,
-    OutputTaken,
+    JobInterrupted,
+    OutputConflict,
     UnknownModel,
     UnknownVersion,
 )
@@ -40,26 +40,27 @@ BROKEN = ["class-0/07.png", "class-1/13.png"]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model, run in batches of eight, and 50 images in folders named like its labels, two of them broken."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "fastest_batch", lambda batch_ms: 8)  # else what is measured here and now
+    monkeypatch.setattr(jobs, "fastest_batch_size", lambda batch_ms: 8)  # else it depends on measured times
     write_version(tmp_path / "models", "linear", 1)
-    for at in range(IMAGES):
-        path = tmp_path / f"photos/class-{at // 10}/{at:02}.png"
+    for index in range(IMAGES):
+        path = tmp_path / f"photos/class-{index // 10}/{index:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image_bytes(seed=at))
+        path.write_bytes(image_bytes(seed=index))
     for name in BROKEN:
         Path("photos", name).write_bytes(b"no image")
     return tmp_path
 
 
 def classify(output: str = "r.jsonl", settings: dict[str, Any] | None = None, **changes: Any) -> Report:
-    job = {"inputs": ("photos",), "model": "linear", "version": None, "top_k": 1, "shard": WHOLE, **changes}
-    return run(Job(output=Path(output), **job), Settings(max_batch_size=8, **settings or {}), io.StringIO(), threads)
+    job = {"inputs": ("photos",), "model": "linear", "version": None, "top_k": 1, "shard": WHOLE_JOB, **changes}
+    all_settings = Settings(max_batch_size=8, **settings or {})
+    return run_job(Job(output=Path(output), **job), all_settings, io.StringIO(), thread_pool)
 
 
-def threads(workers: int) -> Executor:
+def thread_pool(workers: int) -> Executor:
     return ThreadPoolExecutor(workers)
 
 
@@ -71,18 +72,18 @@ def files(path: str) -> list[str]:
     return [line["file"] for line in lines(path)]
 
 
-ALL = [f"photos/class-{at // 10}/{at:02}.png" for at in range(IMAGES)]
+ALL = [f"photos/class-{index // 10}/{index:02}.png" for index in range(IMAGES)]
 GOOD = [name for name in ALL if name.removeprefix("photos/") not in BROKEN]
 
 
-def test_every_image_is_in_the_results_or_among_the_errors(here: Path) -> None:
+def test_every_image_is_in_the_results_or_among_the_errors(work_folder: Path) -> None:
     report = classify()
     assert files("r.jsonl") == GOOD
     assert files("r.jsonl.errors.jsonl") == [f"photos/{name}" for name in BROKEN]
     assert lines("r.jsonl.errors.jsonl")[0]["error"]["code"] == "bad_image"
-    assert report.summary.answers.total() == len(GOOD)
+    assert report.summary.class_counts.total() == len(GOOD)
     assert report.images == IMAGES
-    assert sorted(path.name for path in here.glob("r.*")) == [
+    assert sorted(path.name for path in work_folder.glob("r.*")) == [
         "r.jsonl",
         "r.jsonl.confusion.png",
         "r.jsonl.errors.jsonl",
@@ -90,16 +91,16 @@ def test_every_image_is_in_the_results_or_among_the_errors(here: Path) -> None:
     ]
 
 
-def test_the_answers_are_those_of_the_model_on_each_image_alone(here: Path) -> None:
+def test_the_answers_are_those_of_the_model_on_each_image_alone(work_folder: Path) -> None:
     classify(top_k=4)
-    folder = here / "models/linear/1"
+    folder = work_folder / "models/linear/1"
     manifest = read_manifest(folder)
     session = Session(folder / "model.onnx", manifest.input, manifest.classes, 1)
     for line in lines("r.jsonl")[::7]:
         pixels = decode(Path(line["file"]).read_bytes(), 1, 0, 10_000)
-        wanted = session.run(pixels[None])[0]
-        given = {found["index"]: found["probability"] for found in line["predictions"]}
-        assert [given[index] for index in range(4)] == pytest.approx(wanted.tolist(), abs=1e-6)
+        expected = session.run(pixels[None])[0]
+        probabilities = {prediction["index"]: prediction["probability"] for prediction in line["predictions"]}
+        assert [probabilities[index] for index in range(4)] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -112,75 +113,77 @@ def test_the_answers_are_those_of_the_model_on_each_image_alone(here: Path) -> N
     ],
 )
 def test_the_fastest_batch_is_that_with_the_most_images_a_second(batch_ms: dict[int, float], size: int) -> None:
-    assert fastest_batch(batch_ms) == size
+    assert fastest_batch_size(batch_ms) == size
 
 
-def test_the_summary_knows_how_many_were_right(here: Path) -> None:
+def test_the_summary_knows_how_many_were_right(work_folder: Path) -> None:
     report = classify()
-    told = json.loads(Path("r.jsonl.summary.json").read_text())
+    summary = json.loads(Path("r.jsonl.summary.json").read_text())
     # The fifth folder is named like none of the four labels.
     named = [line for line in lines("r.jsonl") if "expected" in line]
-    assert len(named) == told["accuracy"]["images"] == 38
+    assert len(named) == summary["accuracy"]["images"] == 38
     right = sum(line["expected"] == line["predictions"][0]["label"] for line in named)
-    assert told["accuracy"]["value"] == report.summary.accuracy == right / 38
+    assert summary["accuracy"]["value"] == report.summary.accuracy == right / 38
 
 
 @pytest.fixture
-def stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def batches_until_stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The job stops before its n-th batch is written: put n into the list."""
-    left: list[int] = []
+    countdown: list[int] = []
     append = Journal.append
 
     def stop_or_append(self: Journal, records: Any) -> None:
-        if left:
-            left[0] -= 1
-            if left[0] < 0:
+        if countdown:
+            countdown[0] -= 1
+            if countdown[0] < 0:
                 raise KeyboardInterrupt
         append(self, records)
 
     monkeypatch.setattr(Journal, "append", stop_or_append)
-    return left  # type: ignore[return-value]
+    return countdown  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3, 5])
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
-def test_a_stopped_job_goes_on_to_the_same_files(here: Path, stopping: list[int], batches: int, ending: str) -> None:
+def test_a_stopped_job_goes_on_to_the_same_files(
+    work_folder: Path, batches_until_stop: list[int], batches: int, ending: str
+) -> None:
     classify(f"whole.{ending}")
-    stopping.append(batches)
+    batches_until_stop.append(batches)
     with pytest.raises(KeyboardInterrupt):
         classify(f"r.{ending}")
     assert not Path(f"r.{ending}").exists()
     assert Path(f"r.{ending}.part").exists()
-    stopping.clear()
+    batches_until_stop.clear()
     report = classify(f"r.{ending}")
-    assert report.images == IMAGES - _done_in(batches)
-    for made in ("", ".errors.jsonl", ".summary.json", ".confusion.png"):
-        assert Path(f"r.{ending}{made}").read_bytes() == Path(f"whole.{ending}{made}").read_bytes()
+    assert report.images == IMAGES - _images_in_batches(batches)
+    for suffix in ("", ".errors.jsonl", ".summary.json", ".confusion.png"):
+        assert Path(f"r.{ending}{suffix}").read_bytes() == Path(f"whole.{ending}{suffix}").read_bytes()
     assert not Path(f"r.{ending}.part").exists()
 
 
-def _done_in(batches: int) -> int:
+def _images_in_batches(batches: int) -> int:
     """Images, broken ones included, in the first batches of eight good ones."""
-    good = [name in GOOD for name in ALL]
-    return next(at for at in range(IMAGES) if sum(good[:at]) == 8 * batches)
+    is_good = [name in GOOD for name in ALL]
+    return next(index for index in range(IMAGES) if sum(is_good[:index]) == 8 * batches)
 
 
-@pytest.mark.parametrize("step", ["_write_summary", "_draw"])
+@pytest.mark.parametrize("step", ["_write_summary", "_plot_confusion"])
 def test_stopped_while_it_makes_its_files_it_makes_them_anew(
-    here: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    work_folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(jobs.Files, step, stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.OutputFiles, step, stop)
         with pytest.raises(KeyboardInterrupt):
             classify()
     assert classify().images == 0
     assert files("r.jsonl") == GOOD
 
 
-def test_a_finished_job_is_not_done_again(here: Path) -> None:
+def test_a_finished_job_is_not_done_again(work_folder: Path) -> None:
     first = classify()
     before = Path("r.jsonl").stat()
     again = classify()
@@ -189,51 +192,51 @@ def test_a_finished_job_is_not_done_again(here: Path) -> None:
     assert Path("r.jsonl").stat() == before
 
 
-def test_a_job_stays_with_the_version_that_began_it(here: Path, stopping: list[int]) -> None:
-    stopping.append(2)
+def test_a_job_stays_with_the_version_that_began_it(work_folder: Path, batches_until_stop: list[int]) -> None:
+    batches_until_stop.append(2)
     with pytest.raises(KeyboardInterrupt):
         classify()
-    stopping.clear()
-    write_version(here / "models", "linear", 2, seed=9)
-    assert classify().about == "linear version 1"
-    assert classify().about == "linear version 1"
-    assert classify("new.jsonl").about == "linear version 2"
+    batches_until_stop.clear()
+    write_version(work_folder / "models", "linear", 2, seed=9)
+    assert classify().title == "linear version 1"
+    assert classify().title == "linear version 1"
+    assert classify("new.jsonl").title == "linear version 2"
 
 
-def test_shards_together_have_every_image_once(here: Path) -> None:
+def test_shards_together_have_every_image_once(work_folder: Path) -> None:
     for number in (1, 2, 3):
         classify("r.csv", shard=Shard(number, 3))
     rows = [row for number in (1, 2, 3) for row in Path(f"r-{number}-of-3.csv").read_text().splitlines()[1:]]
     assert sorted(row.split(",")[0] for row in rows) == GOOD
-    digests = {json.loads(path.read_text())["job"]["digest"] for path in here.glob("*.summary.json")}
+    digests = {json.loads(path.read_text())["job"]["digest"] for path in work_folder.glob("*.summary.json")}
     assert len(digests) == 1, "all shards saw the same images"
 
 
-def test_a_shard_without_images_is_done(here: Path) -> None:
+def test_a_shard_without_images_is_done(work_folder: Path) -> None:
     report = classify(inputs=("photos/class-0/00.png",), shard=Shard(2, 2))
-    assert report.summary.answers.total() == 0
+    assert report.summary.class_counts.total() == 0
     assert files("r-2-of-2.jsonl") == []
 
 
-def test_images_that_are_all_broken_need_no_model_run(here: Path) -> None:
+def test_images_that_are_all_broken_need_no_model_run(work_folder: Path) -> None:
     report = classify(inputs=tuple(f"photos/{name}" for name in BROKEN))
-    assert (report.summary.answers.total(), report.summary.broken.total()) == (0, 2)
+    assert (report.summary.class_counts.total(), report.summary.error_counts.total()) == (0, 2)
     assert files("r.jsonl") == []
 
 
-def begin(finished: bool, stopping: list[int]) -> None:
+def start_job(finished: bool, batches_until_stop: list[int]) -> None:
     """A job that is done, or stopped before its third batch was written."""
     if finished:
         classify()
         return
-    stopping.append(2)
+    batches_until_stop.append(2)
     with pytest.raises(KeyboardInterrupt):
         classify()
-    stopping.clear()
+    batches_until_stop.clear()
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"inputs": ("photos/class-0",)}, "images is 50 there and 10 here"),
         ({"top_k": 2}, "top_k is 1 there and 2 here"),
@@ -242,19 +245,19 @@ def begin(finished: bool, stopping: list[int]) -> None:
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_job_does_not_take_the_output(
-    here: Path, change: dict[str, Any], says: str, finished: bool, stopping: list[int]
+    work_folder: Path, change: dict[str, Any], message: str, finished: bool, batches_until_stop: list[int]
 ) -> None:
-    write_version(here / "models", "other", 1)
-    begin(finished, stopping)
-    with pytest.raises(OutputTaken, match=says):
+    write_version(work_folder / "models", "other", 1)
+    start_job(finished, batches_until_stop)
+    with pytest.raises(OutputConflict, match=message):
         classify(**change)
     assert classify(**change, overwrite=True).images > 0
 
 
 @pytest.fixture
-def processor(here: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def processor_flags(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The flags of the processor, none at first, below a version that has an int8 graph with other answers too."""
-    folder, other = here / "models/linear/1", write_version(here / "other", seed=7)
+    folder, other = work_folder / "models/linear/1", write_version(work_folder / "other", seed=7)
     shutil.copy(other / "model.onnx", folder / "model.int8.onnx")
     (float32,), (graph,) = read_manifest(folder).variants, read_manifest(other).variants
     int8 = graph.model_copy(update={"file": "model.int8.onnx", "precision": "int8"})
@@ -265,7 +268,7 @@ def processor(here: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"precision": "int8"}, "precision is float32 there and int8 here"),
         ({"max_pixels": 100}, "max_pixels is 25000000 there and 100 here"),
@@ -273,21 +276,21 @@ def processor(here: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_what_other_settings_would_answer_is_another_job(
-    processor: set[str], settings: dict[str, Any], says: str, finished: bool, stopping: list[int]
+    processor_flags: set[str], settings: dict[str, Any], message: str, finished: bool, batches_until_stop: list[int]
 ) -> None:
-    begin(finished, stopping)
-    with pytest.raises(OutputTaken, match=says):
+    start_job(finished, batches_until_stop)
+    with pytest.raises(OutputConflict, match=message):
         classify(settings=settings)
 
 
-def test_a_job_stays_with_the_graph_that_began_it(processor: set[str], stopping: list[int]) -> None:
+def test_a_job_stays_with_the_graph_that_began_it(processor_flags: set[str], batches_until_stop: list[int]) -> None:
     """As when a part goes on upon another node, whose processor is quicker with int8."""
     classify("whole.jsonl")
-    stopping.append(2)
+    batches_until_stop.append(2)
     with pytest.raises(KeyboardInterrupt):
         classify()
-    stopping.clear()
-    processor.add("avx512_vnni")
+    batches_until_stop.clear()
+    processor_flags.add("avx512_vnni")
     classify()
     assert Path("r.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
     assert classify().images == 0
@@ -295,14 +298,14 @@ def test_a_job_stays_with_the_graph_that_began_it(processor: set[str], stopping:
     assert Path("new.jsonl").read_bytes() != Path("whole.jsonl").read_bytes()
 
 
-def test_somebody_elses_output_is_left_alone(here: Path) -> None:
+def test_somebody_elses_output_is_left_alone(work_folder: Path) -> None:
     Path("r.jsonl").write_text("mine")
-    with pytest.raises(OutputTaken, match=r"r\.jsonl is there already"):
+    with pytest.raises(OutputConflict, match=r"r\.jsonl is there already"):
         classify()
     assert Path("r.jsonl").read_text() == "mine"
 
 
-def test_a_renewed_output_keeps_nothing_of_the_old_one(here: Path) -> None:
+def test_a_renewed_output_keeps_nothing_of_the_old_one(work_folder: Path) -> None:
     classify()
     classify(inputs=("photos/class-4",), overwrite=True)
     assert not Path("r.jsonl.errors.jsonl").exists()
@@ -310,52 +313,56 @@ def test_a_renewed_output_keeps_nothing_of_the_old_one(here: Path) -> None:
     assert len(lines("r.jsonl")) == 10
 
 
-def test_outputs_that_differ_in_their_ending_leave_each_other_alone(here: Path) -> None:
+def test_outputs_that_differ_in_their_ending_leave_each_other_alone(work_folder: Path) -> None:
     classify("r.jsonl")
-    left = {path.name: path.read_bytes() for path in here.glob("r.*")}
+    contents = {path.name: path.read_bytes() for path in work_folder.glob("r.*")}
     classify("r.csv", inputs=("photos/class-4",))
-    assert {path.name: path.read_bytes() for path in here.glob("r.jsonl*")} == left
+    assert {path.name: path.read_bytes() for path in work_folder.glob("r.jsonl*")} == contents
     assert "nothing was left to do" in "\n".join(classify("r.jsonl").lines())
 
 
 @pytest.mark.parametrize("inputs", ["photos", "photos/**"])
-def test_results_among_the_images_are_none(here: Path, inputs: str) -> None:
+def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> None:
     """Not of another job, nor of another part, nor the job's own when it is given again."""
     classify("photos/a.csv")
     for number in (1, 2):
         classify("photos/b.jsonl", inputs=(inputs,), shard=Shard(number, 2))
     classify("photos/c.jsonl", inputs=(inputs,))
-    assert len(list(here.glob("photos/*.confusion.png"))) == 4
+    assert len(list(work_folder.glob("photos/*.confusion.png"))) == 4
     assert files("photos/c.jsonl") == GOOD
     for output in ("photos/a.csv", "photos/c.jsonl"):
         assert "nothing was left to do" in "\n".join(classify(output, inputs=(inputs,)).lines())
 
 
-def test_a_job_killed_behind_its_drawing_goes_on_among_its_images(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = jobs.Files._draw
+def test_a_job_killed_behind_its_drawing_goes_on_among_its_images(
+    work_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plot = jobs.OutputFiles._plot_confusion
 
-    def draw_and_stop(*given: Any) -> None:
-        draw(*given)
+    def plot_and_stop(*args: Any) -> None:
+        plot(*args)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(jobs.Files, "_draw", draw_and_stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.OutputFiles, "_plot_confusion", plot_and_stop)
         with pytest.raises(KeyboardInterrupt):
             classify("photos/r.jsonl")
     assert Path("photos/r.jsonl.confusion.png").exists()
     assert classify("photos/r.jsonl").images == 0
 
 
-def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(here: Path, stopping: list[int]) -> None:
+def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(
+    work_folder: Path, batches_until_stop: list[int]
+) -> None:
     classify(inputs=("photos/class-4",))
     for _ in range(2):
-        stopping[:] = [2]
+        batches_until_stop[:] = [2]
         with pytest.raises(KeyboardInterrupt):
             classify(overwrite=True)
-        assert len(lines("r.jsonl.part")) == 1 + _done_in(2)
+        assert len(lines("r.jsonl.part")) == 1 + _images_in_batches(2)
         assert len(lines("r.jsonl")) == 10, "the old results stay until there are new ones"
-    stopping.clear()
-    assert classify().images == IMAGES - _done_in(2)
+    batches_until_stop.clear()
+    assert classify().images == IMAGES - _images_in_batches(2)
     assert files("r.jsonl") == GOOD
 
 
@@ -370,51 +377,51 @@ def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(her
         ({"inputs": ("nowhere",)}, ConvoyError),
     ],
 )
-def test_a_mistake_leaves_nothing_behind(here: Path, change: dict[str, Any], kind: type[ConvoyError]) -> None:
+def test_a_mistake_leaves_nothing_behind(work_folder: Path, change: dict[str, Any], kind: type[ConvoyError]) -> None:
     with pytest.raises(kind):
         classify(**change)
-    assert list(here.glob("r*")) == []
+    assert list(work_folder.glob("r*")) == []
 
 
-def test_a_broken_version_is_told(here: Path) -> None:
-    (here / "models/linear/1/model.onnx").write_bytes(b"changed")
+def test_a_broken_version_is_told(work_folder: Path) -> None:
+    (work_folder / "models/linear/1/model.onnx").write_bytes(b"changed")
     with pytest.raises(BrokenVersion, match="sha256"):
         classify()
 
 
-def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(here: Path) -> None:
-    shutil.rmtree(here / "models")
-    write_version(here / "models", "linear", graph=brittle_graph((8, 8, 1), 4))
-    fatal = Path("photos/class-4/40.png")
-    whole = fatal.read_bytes()
-    fatal.write_bytes(encode(np.full((8, 8, 1), 255, np.uint8)))
-    with pytest.raises(Interrupted, match="The model failed on a batch of 8"):
+def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(work_folder: Path) -> None:
+    shutil.rmtree(work_folder / "models")
+    write_version(work_folder / "models", "linear", graph=brittle_graph((8, 8, 1), 4))
+    fatal_image = Path("photos/class-4/40.png")
+    original_bytes = fatal_image.read_bytes()
+    fatal_image.write_bytes(encode(np.full((8, 8, 1), 255, np.uint8)))
+    with pytest.raises(JobInterrupted, match="The model failed on a batch of 8"):
         classify()
-    fatal.write_bytes(whole)
+    fatal_image.write_bytes(original_bytes)
     assert 0 < classify().images < IMAGES
 
 
-def test_an_output_that_can_never_be_is_a_mistake(here: Path) -> None:
+def test_an_output_that_can_never_be_is_a_mistake(work_folder: Path) -> None:
     Path("file").write_text("")
-    with pytest.raises(CannotStart, match="file cannot be written: File exists"):
+    with pytest.raises(CannotStartJob, match="file cannot be written: File exists"):
         classify("file/r.jsonl")
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), r"r\.jsonl cannot be written: No space left"),
         (MemoryError(), "There was too little memory"),
     ],
 )
 def test_a_full_disk_and_a_full_memory_interrupt(
-    here: Path, error: Exception, says: str, monkeypatch: pytest.MonkeyPatch
+    work_folder: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Journal, records: Any) -> None:
+    def raise_error(self: Journal, records: Any) -> None:
         raise error
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Journal, "append", full)
-        with pytest.raises(Interrupted, match=says):
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", raise_error)
+        with pytest.raises(JobInterrupted, match=message):
             classify()
     assert classify().images == IMAGES

@@ -2,19 +2,19 @@
 
 import io
 
-from service.batch_jobs.progress import LINE_EVERY_S, Progress
+from service.batch_jobs.progress import LINE_INTERVAL_S, Progress
 
 
-class Screen(io.StringIO):
-    def __init__(self, terminal: bool) -> None:
+class FakeStream(io.StringIO):
+    def __init__(self, is_terminal: bool) -> None:
         super().__init__()
-        self._terminal = terminal
+        self._is_terminal = is_terminal
 
     def isatty(self) -> bool:
-        return self._terminal
+        return self._is_terminal
 
 
-class Clock:
+class FakeClock:
     now_s = 0.0
 
     def __call__(self) -> float:
@@ -22,16 +22,16 @@ class Clock:
 
 
 def test_speed_and_time_left_count_this_run_only() -> None:
-    clock = Clock()
-    progress = Progress(1000, 500, Screen(True), clock)
+    clock = FakeClock()
+    progress = Progress(1000, 500, FakeStream(True), clock)
     clock.now_s = 10.0
     progress.advance(100, broken=2)
     assert progress.text() == "600 of 1,000 images (60%), 10 images/s, 0:40 left, 2 broken"
 
 
 def test_the_speed_is_that_of_the_last_seconds() -> None:
-    clock = Clock()
-    progress = Progress(100_000, 0, Screen(True), clock)
+    clock = FakeClock()
+    progress = Progress(100_000, 0, FakeStream(True), clock)
     for second in range(1, 61):
         clock.now_s = float(second)
         progress.advance(10 if second <= 30 else 100, 0)
@@ -39,21 +39,21 @@ def test_the_speed_is_that_of_the_last_seconds() -> None:
 
 
 def test_hours_are_told() -> None:
-    clock = Clock()
-    progress = Progress(10_000, 0, Screen(True), clock)
+    clock = FakeClock()
+    progress = Progress(10_000, 0, FakeStream(True), clock)
     clock.now_s = 1.0
     progress.advance(1, 0)
     assert "2:46:39 left" in progress.text()
 
 
 def test_a_terminal_has_one_line_that_is_left_at_the_end() -> None:
-    clock, screen = Clock(), Screen(True)
-    progress = Progress(4, 0, screen, clock)
+    clock, stream = FakeClock(), FakeStream(True)
+    progress = Progress(4, 0, stream, clock)
     for _ in range(4):
         clock.now_s += 1
         progress.advance(1, 0)
     progress.close()
-    text = screen.getvalue()
+    text = stream.getvalue()
     assert text.count("\n") == 1
     assert text.startswith("\r[######..")
     assert "[########################] 4 of 4" in text
@@ -61,17 +61,17 @@ def test_a_terminal_has_one_line_that_is_left_at_the_end() -> None:
 
 
 def test_a_log_has_a_line_now_and_then() -> None:
-    clock, screen = Clock(), Screen(False)
-    progress = Progress(100, 0, screen, clock)
+    clock, stream = FakeClock(), FakeStream(False)
+    progress = Progress(100, 0, stream, clock)
     for _ in range(10):
-        clock.now_s += LINE_EVERY_S / 3
+        clock.now_s += LINE_INTERVAL_S / 3
         progress.advance(1, 0)
     progress.close()
-    lines = screen.getvalue().splitlines()
+    lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("3 of 100 images (3%)")
-    assert "\r" not in screen.getvalue()
+    assert "\r" not in stream.getvalue()
 
 
 def test_an_empty_job_is_complete() -> None:
-    assert Progress(0, 0, Screen(True)).text() == "0 of 0 images (100%)"
+    assert Progress(0, 0, FakeStream(True)).text() == "0 of 0 images (100%)"

@@ -4,31 +4,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch_jobs.sharding import WHOLE, Shard, shard_of
-from service.errors import CannotStart
+from service.batch_jobs.sharding import WHOLE_JOB, Shard, resolve_shard
+from service.errors import CannotStartJob
 
 
-@given(things=st.integers(0, 50), count=st.integers(1, 12))
-def test_all_shards_together_have_each_thing_once(things: int, count: int) -> None:
-    shards = [Shard(number, count).of(range(things)) for number in range(1, count + 1)]
-    assert sorted(thing for shard in shards for thing in shard) == list(range(things))
+@given(items=st.integers(0, 50), count=st.integers(1, 12))
+def test_all_shards_together_have_each_thing_once(items: int, count: int) -> None:
+    shards = [Shard(number, count).select(range(items)) for number in range(1, count + 1)]
+    assert sorted(item for shard in shards for item in shard) == list(range(items))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 def test_the_flag_counts_from_one_and_kubernetes_from_zero() -> None:
-    assert shard_of("3/8", {}) == Shard(3, 8)
-    assert shard_of(None, {"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "8"}) == Shard(3, 8)
-    assert shard_of(None, {}) == WHOLE
+    assert resolve_shard("3/8", {}) == Shard(3, 8)
+    assert resolve_shard(None, {"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "8"}) == Shard(3, 8)
+    assert resolve_shard(None, {}) == WHOLE_JOB
 
 
 def test_the_flag_goes_before_the_environment() -> None:
-    assert shard_of("1/2", {"JOB_COMPLETION_INDEX": "7", "JOB_COMPLETIONS": "8"}) == Shard(1, 2)
+    assert resolve_shard("1/2", {"JOB_COMPLETION_INDEX": "7", "JOB_COMPLETIONS": "8"}) == Shard(1, 2)
 
 
 @pytest.mark.parametrize("text", ["0/8", "9/8", "3", "3/", "/8", "three/8", "-1/8", "1/0", "1/8/2", "²/8", ""])
 def test_what_is_no_shard_is_told(text: str) -> None:
-    with pytest.raises(CannotStart, match="--shard is"):
-        shard_of(text, {})
+    with pytest.raises(CannotStartJob, match="--shard is"):
+        resolve_shard(text, {})
 
 
 @pytest.mark.parametrize(
@@ -41,5 +41,5 @@ def test_what_is_no_shard_is_told(text: str) -> None:
     ],
 )
 def test_half_an_indexed_job_is_told_and_not_taken_for_the_whole(environ: dict[str, str]) -> None:
-    with pytest.raises(CannotStart, match="JOB_COMPLETION_INDEX is"):
-        shard_of(None, environ)
+    with pytest.raises(CannotStartJob, match="JOB_COMPLETION_INDEX is"):
+        resolve_shard(None, environ)

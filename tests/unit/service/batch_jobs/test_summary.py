@@ -7,9 +7,9 @@ from typing import Any
 from service.batch_jobs.summary import Report, Summary
 
 
-def record(answer: str, expected: str | None = None) -> dict[str, Any]:
-    known = {} if expected is None else {"expected": expected}
-    return {"file": "f", "predictions": [{"index": 0, "label": answer, "probability": 1.0}], **known}
+def record(predicted: str, expected: str | None = None) -> dict[str, Any]:
+    expectation = {} if expected is None else {"expected": expected}
+    return {"file": "f", "predictions": [{"index": 0, "label": predicted, "probability": 1.0}], **expectation}
 
 
 def summary_of(*records: dict[str, Any]) -> Summary:
@@ -26,7 +26,7 @@ MIXED = summary_of(
 
 def test_counts_and_accuracy() -> None:
     assert MIXED.accuracy == 2 / 3
-    assert MIXED.as_json() == {
+    assert MIXED.to_json() == {
         "classified": 4,
         "broken": {"bad_image": 1},
         "classes": {"cat": 2, "dog": 2},
@@ -36,15 +36,15 @@ def test_counts_and_accuracy() -> None:
 
 
 def test_it_comes_back_from_its_json() -> None:
-    assert Summary.from_json(json.loads(json.dumps(MIXED.as_json()))) == MIXED
+    assert Summary.from_json(json.loads(json.dumps(MIXED.to_json()))) == MIXED
 
 
 def test_without_labelled_folders_there_is_no_accuracy() -> None:
-    plain = summary_of(record("cat"))
-    assert plain.accuracy is None
-    assert not plain.labels_met()
-    assert "accuracy" not in plain.as_json()
-    assert not any("Accuracy" in line for line in plain.lines())
+    unlabelled = summary_of(record("cat"))
+    assert unlabelled.accuracy is None
+    assert not unlabelled.confusion_labels()
+    assert "accuracy" not in unlabelled.to_json()
+    assert not any("Accuracy" in line for line in unlabelled.lines())
 
 
 def test_people_read_the_most_frequent_classes_and_how_many_more_there_are() -> None:
@@ -64,7 +64,7 @@ def test_an_empty_shard_is_no_error() -> None:
 
 def test_the_report_names_speed_and_files() -> None:
     errors, confusion = Path("r.errors.jsonl"), Path("r.confusion.png")
-    text = "\n".join(Report("m", MIXED, 3, Path("r.csv"), errors, confusion).timed(1000, 2.0).lines())
+    text = "\n".join(Report("m", MIXED, 3, Path("r.csv"), errors, confusion).with_timing(1000, 2.0).lines())
     assert "1,000 images in 2.0 s, 500 images/s" in text
     assert "Passed over: 3 files" in text
     assert "Accuracy: 66.67% of 3 images" in text

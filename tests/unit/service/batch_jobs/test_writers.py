@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from service.batch_jobs import writers
-from service.batch_jobs.find_images import OUTPUTS
-from service.batch_jobs.writers import FORMATS, check_format, write_errors
-from service.errors import CannotStart
+from service.batch_jobs.find_images import OUTPUT_SUFFIXES
+from service.batch_jobs.writers import FORMATS, check_output_format, write_errors
+from service.errors import CannotStartJob
 
-LONG = [
+RECORDS = [
     {
         "file": "tench/a.png",
         "expected": "tench",
@@ -27,8 +27,8 @@ LONG = [
 ]
 
 
-def one_and_no_more() -> Iterator[dict[str, Any]]:
-    yield LONG[0]
+def record_then_error() -> Iterator[dict[str, Any]]:
+    yield RECORDS[0]
     raise OSError("read no further")
 
 
@@ -39,12 +39,12 @@ def write(path: Path, records: Iterable[dict[str, Any]], top_k: int = 2) -> None
 
 
 def test_json_lines_are_the_records(tmp_path: Path) -> None:
-    write(tmp_path / "r.jsonl", LONG)
-    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == LONG
+    write(tmp_path / "r.jsonl", RECORDS)
+    assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()] == RECORDS
 
 
 def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
-    write(tmp_path / "r.csv", LONG)
+    write(tmp_path / "r.csv", RECORDS)
     with (tmp_path / "r.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         header, first, second = csv.reader(file)
     assert header == ["file", "expected", "label", "probability", "index", "label_2", "probability_2", "index_2"]
@@ -52,13 +52,13 @@ def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
     assert second == ["no text \udcff.png", "", "hound, Afghan", "0.5", "1", "", "", ""]
 
 
-@pytest.mark.parametrize("rows_a_group", [1, 2, 10])
+@pytest.mark.parametrize("rows_per_group", [1, 2, 10])
 def test_parquet_has_the_same_columns_with_their_types(
-    tmp_path: Path, rows_a_group: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rows_per_group: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: no Parquet")
-    monkeypatch.setattr(writers, "ROWS_A_GROUP", rows_a_group)
-    write(tmp_path / "r.parquet", LONG)
+    monkeypatch.setattr(writers, "ROWS_PER_GROUP", rows_per_group)
+    write(tmp_path / "r.parquet", RECORDS)
     table = parquet.read_table(tmp_path / "r.parquet")
     assert [str(field.type) for field in table.schema][:5] == ["string", "string", "string", "float", "int32"]
     assert table.to_pydict()["label"] == ["tench", "hound, Afghan"]
@@ -66,24 +66,24 @@ def test_parquet_has_the_same_columns_with_their_types(
     assert table.to_pydict()["file"] == ["tench/a.png", "no text ?.png"]
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-def test_a_job_without_results_leaves_a_file_without_rows(tmp_path: Path, ending: str) -> None:
-    if ending == ".parquet":
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_job_without_results_leaves_a_file_without_rows(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed: no Parquet")
-    write(tmp_path / f"r{ending}", [])
-    assert (tmp_path / f"r{ending}").exists()
+    write(tmp_path / f"r{suffix}", [])
+    assert (tmp_path / f"r{suffix}").exists()
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-def test_an_error_leaves_the_file_as_it_was(tmp_path: Path, ending: str) -> None:
-    if ending == ".parquet":
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_error_leaves_the_file_as_it_was(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed: no Parquet")
-    path = tmp_path / f"r{ending}"
+    path = tmp_path / f"r{suffix}"
     path.write_text("before")
     with pytest.raises(OSError, match="read no further"):
-        write(path, one_and_no_more())
+        write(path, record_then_error())
     assert path.read_text() == "before"
-    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+    assert [remaining.name for remaining in tmp_path.iterdir()] == [path.name]
 
 
 def test_the_error_file_is_there_only_with_errors(tmp_path: Path) -> None:
@@ -95,17 +95,17 @@ def test_the_error_file_is_there_only_with_errors(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending_is_told_before_the_work() -> None:
-    with pytest.raises(CannotStart, match=r"it must end in \.jsonl, \.csv, \.parquet"):
-        check_format(Path("results.xlsx"))
+    with pytest.raises(CannotStartJob, match=r"it must end in \.jsonl, \.csv, \.parquet"):
+        check_output_format(Path("results.xlsx"))
 
 
 def test_missing_pyarrow_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(CannotStart, match="Parquet needs the package pyarrow") as told:
-        check_format(Path("results.parquet"))
-    assert ".jsonl" in told.value.hint
-    check_format(Path("results.csv"))
+    with pytest.raises(CannotStartJob, match="Parquet needs the package pyarrow") as excinfo:
+        check_output_format(Path("results.parquet"))
+    assert ".jsonl" in excinfo.value.hint
+    check_output_format(Path("results.csv"))
 
 
 def test_every_format_is_known_by_name_as_one_that_jobs_make() -> None:
-    assert set(FORMATS) == set(OUTPUTS)
+    assert set(FORMATS) == set(OUTPUT_SUFFIXES)
