@@ -16,6 +16,7 @@ import pytest
 from service.batch_jobs import job as jobs
 from service.batch_jobs.job import Job, fastest_batch_size, run_job
 from service.batch_jobs.journal import Journal
+from service.batch_jobs.output_files import OutputFiles
 from service.batch_jobs.sharding import WHOLE_JOB, Shard
 from service.batch_jobs.summary import Report
 from service.errors import (
@@ -176,7 +177,7 @@ def test_stopped_while_it_makes_its_files_it_makes_them_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.OutputFiles, step, stop)
+        patch.setattr(OutputFiles, step, stop)
         with pytest.raises(KeyboardInterrupt):
             classify()
     assert classify().images == 0
@@ -337,14 +338,14 @@ def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> No
 def test_a_job_killed_behind_its_drawing_goes_on_among_its_images(
     work_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plot = jobs.OutputFiles._plot_confusion
+    plot = OutputFiles._plot_confusion
 
     def plot_and_stop(*args: Any) -> None:
         plot(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.OutputFiles, "_plot_confusion", plot_and_stop)
+        patch.setattr(OutputFiles, "_plot_confusion", plot_and_stop)
         with pytest.raises(KeyboardInterrupt):
             classify("photos/r.jsonl")
     assert Path("photos/r.jsonl.confusion.png").exists()
