@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.api.http.errors import ROUTING, STATUS
+from service.api.http.errors import ROUTING_ERRORS, STATUS
 from service.errors import ConvoyError
 from service.model_store.manifest import Manifest
 from service.model_store.repository import Repository
@@ -25,7 +25,7 @@ def settings_table() -> str:
 
 def errors_table() -> str:
     rows = [(status, kind.code, kind.__doc__ or "", kind.hint) for kind, status in STATUS.items()]
-    rows += [(status, code, message, hint) for status, (code, message, hint) in ROUTING.items()]
+    rows += [(status, code, message, hint) for status, (code, message, hint) in ROUTING_ERRORS.items()]
     rows.append((500, ConvoyError.code, "The service made a mistake.", ConvoyError.hint))
     lines = [
         f"| {status} | `{code}` | {' '.join(about.split())} | {hint} |" for status, code, about, hint in sorted(rows)

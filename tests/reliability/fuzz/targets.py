@@ -99,5 +99,5 @@ def _tried(call: Callable[[], T]) -> T | None:
         refusal = error
     assert 400 <= errors.STATUS[type(refusal)] < 500
     assert len(refusal.message) <= MAX_MESSAGE
-    json_bytes({"error": errors.as_json(refusal)})
+    json_bytes({"error": errors.error_json(refusal)})
     return None

@@ -2,14 +2,14 @@
 
 import json
 
-from service.api.http.errors import ROUTING, STATUS
+from service.api.http.errors import ROUTING_ERRORS, STATUS
 from tests.reliability.malformed_requests.raw_http_client import Answer
 from tests.reliability.malformed_requests.request_cases import FOREIGN, OWN, Case
 
 EXTRA_BYTES = 300e6
 CPU_S = 2.0
 BUSY, LATE = 503, 504
-CODES = {kind.code for kind in STATUS} | {code for code, _, _ in ROUTING.values()}
+CODES = {kind.code for kind in STATUS} | {code for code, _, _ in ROUTING_ERRORS.values()}
 HEADERS = {
     "allow",
     "cache-control",

@@ -725,10 +725,10 @@ def test_every_error_is_a_client_error_and_prints_what_to_do() -> None:
 
 def test_the_codes_are_the_services() -> None:
     from service import errors
-    from service.api.http.errors import ROUTING
+    from service.api.http.errors import ROUTING_ERRORS
 
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
-    assert clients._KINDS.keys() <= codes | {code for code, _, _ in ROUTING.values()}
+    assert clients._KINDS.keys() <= codes | {code for code, _, _ in ROUTING_ERRORS.values()}
 
 
 def test_the_file_works_alone(tmp_path: Path) -> None:
