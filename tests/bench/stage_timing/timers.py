@@ -38,7 +38,7 @@ WHERE: dict[str, tuple[str, ...]] = {
     QUEUE: ("service.inference.admission", "service.inference.batch", "service.inference.batcher"),
     COMPUTE: ("service.inference.session",),
     ENCODE: (
-        "service.api.http.compression:packed",
+        "service.api.http.compression:compress_body",
         "service.api.v2.response_encoder",
         "service.api.http.responses",
         "service.classification.top_k",
