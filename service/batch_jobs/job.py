@@ -29,7 +29,7 @@ from service.errors import (
     UnknownVersion,
 )
 from service.hardware import usable_cores
-from service.loaded_models.loaded_version import load, select_variant
+from service.loaded_models.loaded_version import load, select_variant_and_placement
 from service.model_store.desired_state import ModelSpec
 from service.model_store.mirror import local_models
 from service.model_store.repository import Repository, VersionFolder
@@ -183,7 +183,7 @@ def _precision(folder: VersionFolder, settings: Settings, previous: Record) -> s
     same_version = (previous.get("model"), previous.get("version")) == (folder.model, str(folder.version))
     if settings.precision == "auto" and same_version and "precision" in previous:
         return str(previous["precision"])
-    return select_variant(folder, settings)[0].precision
+    return select_variant_and_placement(folder, settings)[0].precision
 
 
 def _report_finished(

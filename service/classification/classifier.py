@@ -138,7 +138,7 @@ class Classifier:
 
     async def answer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
         """As `infer`, for images that have their places."""
-        answer = await context.loaded.batcher.answer(batch, context.remaining_s(), context.background)
+        answer = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
         context.timings.mark_computed(answer.queue_s, answer.compute_s, answer.batch_size)
         return answer.outputs
 

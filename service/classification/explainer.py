@@ -101,7 +101,7 @@ class Explainer:
         """Filters and feature maps. Raises what decoding raises, BadParameter where there are none, and Overloaded."""
         with self._as_guest(context):
             image = await self._classifier.decode(context, encoded)
-            return FeatureMaps(image, await self._aside(context, context.loaded.features.look, image))
+            return FeatureMaps(image, await self._aside(context, context.loaded.feature_graph.layer_outputs, image))
 
     def close(self) -> None:
         """Takes nothing new; does not wait for what is being explained."""

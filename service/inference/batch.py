@@ -1,4 +1,4 @@
-"""What waits in a queue, what of it runs together, and how each request gets its rows of what came out."""
+"""The requests in a queue, the parts of them that run together, and the distribution of the outputs to the requests."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 class BatchResult(NamedTuple):
-    """What became of one request: its rows of the outputs, and how it travelled."""
+    """The result of one request: its rows of the outputs, and the batch size and times that it saw."""
 
     outputs: Array
     batch_size: int
@@ -21,13 +21,16 @@ class BatchResult(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """One request in the queue. `taken` images are in a batch already, `answered` ones have their outputs."""
+    """One request in the queue. `batched` of its images are in a batch already, `completed` ones have their outputs.
+
+    `queued_s` and `started_s` are times of `time.perf_counter`: when it came, and when its first batch was formed.
+    """
 
     images: Array
     future: asyncio.Future[BatchResult]
-    arrived_s: float
-    taken: int = 0
-    answered: int = 0
+    queued_s: float
+    batched: int = 0
+    completed: int = 0
     started_s: float = 0.0
     compute_s: float = 0.0
     outputs: list[Array] = field(default_factory=list)
@@ -35,34 +38,34 @@ class QueuedRequest:
 
 
 class BatchSlice(NamedTuple):
-    """The part of an entry that rides in one batch."""
+    """The images of one request that are in one batch."""
 
-    entry: QueuedRequest
+    request: QueuedRequest
     images: Array
 
 
 class Batch(NamedTuple):
-    """What runs together, and since when (seconds of `time.perf_counter`)."""
+    """The slices that run together, and the time of `time.perf_counter` when the run started."""
 
-    pieces: list[BatchSlice]
-    begun_s: float
+    slices: list[BatchSlice]
+    started_s: float
 
     def fail(self, error: BaseException) -> None:
-        """The same error to everybody who still waits."""
-        for entry, _ in self.pieces:
-            if not entry.future.done():
-                entry.future.set_exception(error)
+        """Sets the same error on every request that still waits."""
+        for request, _ in self.slices:
+            if not request.future.done():
+                request.future.set_exception(error)
 
-    def answer(self, outputs: Array, compute_s: float) -> None:
-        """Hands the outputs, (images, ...) in the order of the pieces, to whom they belong."""
-        at = 0
-        for entry, images in self.pieces:
-            rows = outputs[at : at + len(images)]
-            at += len(images)
-            entry.answered += len(images)
-            entry.compute_s += compute_s
-            entry.outputs.append(rows)
-            if entry.answered == len(entry.images) and not entry.future.done():
-                whole = rows if len(entry.outputs) == 1 else np.concatenate(entry.outputs)
-                queue_s = entry.started_s - entry.arrived_s
-                entry.future.set_result(BatchResult(whole, len(outputs), queue_s, entry.compute_s))
+    def complete(self, outputs: Array, compute_s: float) -> None:
+        """Distributes the outputs, (images, ...) in the order of the slices, to their requests."""
+        position = 0
+        for request, images in self.slices:
+            rows = outputs[position : position + len(images)]
+            position += len(images)
+            request.completed += len(images)
+            request.compute_s += compute_s
+            request.outputs.append(rows)
+            if request.completed == len(request.images) and not request.future.done():
+                merged = rows if len(request.outputs) == 1 else np.concatenate(request.outputs)
+                queue_s = request.started_s - request.queued_s
+                request.future.set_result(BatchResult(merged, len(outputs), queue_s, request.compute_s))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.providers import USUAL_BATCH, batch_buckets
+from service.inference.providers import DEFAULT_MAX_BATCH_SIZE, batch_buckets
 from service.inference.session import Session, WarmUpSession
 
 MAX_MEASURE_S = 1.0  # for all sizes of one version together, beyond the first run of each
@@ -47,7 +47,7 @@ def measure_batch_ms(
     `max_batch_size` 0 is the default size. With `may_grow`, a fast graph is measured at larger sizes too. Every size is
     warmed up, however slow. Raises BrokenVersion, also when a run takes longer than `timeout_s`.
     """
-    max_batch_size = max_batch_size or USUAL_BATCH
+    max_batch_size = max_batch_size or DEFAULT_MAX_BATCH_SIZE
     batch_ms = _measure_sizes(session, input_shape, batch_buckets(max_batch_size), timeout_s, clock)
     if may_grow and batch_ms[max_batch_size] < FAST_RUN_MS:
         sizes = (FAST_BATCH_SIZE, FAST_DEEP_QUEUE_BATCH_SIZE)

@@ -1,5 +1,7 @@
-"""What lies between a version's input and its answer: filters and feature maps, from the graph that its export wrote
-beside the model. Knows no images and no requests."""
+"""Filters and feature maps of a version, from the extra graph that its export wrote beside the model.
+
+Knows no encoded images and no requests.
+"""
 
 import threading
 from dataclasses import dataclass
@@ -25,14 +27,14 @@ class LayerImages:
 
 @dataclass(frozen=True)
 class LayerOutputs:
-    """What one image makes of a network: `layers` in the order of the network, `filters` of the first convolution."""
+    """The inner outputs for one image: `layers` in the order of the network, `filters` of the first convolution."""
 
     filters: LayerImages | None
     layers: list[LayerImages]
 
 
-class Features:
-    """The extra graph of one version, loaded when first asked for. `look` may be called from several threads."""
+class FeatureGraph:
+    """The extra graph of one version, loaded on first use. `layer_outputs` may be called from several threads."""
 
     def __init__(self, folder: VersionFolder) -> None:
         self._folder = folder
@@ -40,23 +42,25 @@ class Features:
         self._loading = threading.Lock()
 
     @property
-    def there(self) -> bool:
+    def is_available(self) -> bool:
         return FEATURES in self._folder.manifest.extra_graphs
 
-    def look(self, image: NDArray[np.uint8]) -> LayerOutputs:
+    def layer_outputs(self, image: NDArray[np.uint8]) -> LayerOutputs:
         """Filters and feature maps for one image, uint8 (height, width, channels).
 
-        Raises BadParameter where the version has no such graph, BrokenVersion, ModelFailed.
+        Raises BadParameter when the version has no such graph, BrokenVersion, or ModelFailed.
         """
-        outputs = self._loaded().run(image[np.newaxis])
+        outputs = self._load_once().run(image[np.newaxis])
         filters = [
-            LayerImages(name.removeprefix(FILTERS), out) for name, out in outputs.items() if name.startswith(FILTERS)
+            LayerImages(name.removeprefix(FILTERS), output)
+            for name, output in outputs.items()
+            if name.startswith(FILTERS)
         ]
-        maps = {name.removeprefix(MAPS): out[0] for name, out in outputs.items() if name.startswith(MAPS)}
-        layers = [LayerImages(name, np.moveaxis(out, -1, 0)[..., np.newaxis]) for name, out in maps.items()]
+        maps = {name.removeprefix(MAPS): output[0] for name, output in outputs.items() if name.startswith(MAPS)}
+        layers = [LayerImages(name, np.moveaxis(output, -1, 0)[..., np.newaxis]) for name, output in maps.items()]
         return LayerOutputs(filters[0] if filters else None, layers)
 
-    def _loaded(self) -> FeatureSession:
+    def _load_once(self) -> FeatureSession:
         with self._loading:
             if self._session is None:
                 path = self._folder.extra_graph(FEATURES)

@@ -1,4 +1,4 @@
-"""A network under onnxruntime. The only importer of onnxruntime; knows no names, versions or requests."""
+"""Runs a network under onnxruntime. The only importer of onnxruntime; knows no names, versions or requests."""
 
 import contextlib
 import ctypes
@@ -14,14 +14,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
-from service.inference.providers import NEEDS_CUDA, ON_CPU, Placement, cuda_failure, unusable
-from service.inference.run_timeout import PATIENCE_S, RunTimedOut, RunTimeout
+from service.inference.providers import CUDA_BASED_PROVIDERS, ON_CPU, Placement, find_cuda_error, provider_error
+from service.inference.run_timeout import DEFAULT_TIMEOUT_S, RunTimedOut, RunTimeout
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
-ROUNDING = 1e-3  # of a softmax in half precision
-WARM_UP_PATIENCE_S = 600.0  # with one run, in which TensorRT may build an engine, for minutes
-FEATURES_PATIENCE_S = 60.0  # with each image; all explanations of a worker wait for it
-NO_MEMORY = re.compile(
+PROBABILITY_TOLERANCE = 1e-3  # of a softmax in half precision
+WARM_UP_TIMEOUT_S = 600.0  # per run, in which TensorRT may build an engine for minutes
+FEATURES_TIMEOUT_S = 60.0  # per image; all explanations of a worker wait for it
+OUT_OF_MEMORY = re.compile(
     r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED|bad.alloc", re.IGNORECASE
 )
 
@@ -29,50 +29,52 @@ NO_MEMORY = re.compile(
 class Session:
     """One loaded graph: uint8 images in, float32 probabilities out. `run` may be called from several threads."""
 
-    def __init__(self, path: Path, expects: Input, classes: int, threads: int, placement: Placement = ON_CPU) -> None:
-        """Loads the graph at `path`, with `threads` cores for one run, to where `placement` says.
+    def __init__(
+        self, path: Path, expected_input: Input, classes: int, threads: int, placement: Placement = ON_CPU
+    ) -> None:
+        """Loads the graph at `path`, with `threads` cores per run, on the device of `placement`.
 
-        Raises BrokenVersion when onnxruntime refuses it, when its tensors are not what the manifest says, or when it
-        would run elsewhere than was wanted.
+        Raises BrokenVersion when onnxruntime rejects it, when its tensors are not those of the manifest, or when it
+        would run on another device.
         """
-        self._input = expects
+        self._expected_input = expected_input
         self._classes = classes
         self.path = path
         self._buckets = placement.buckets
-        self._session = _load(path, threads, placement)
-        if self.provider != placement.wanted:
-            raise unusable(placement.wanted, _why_unusable(placement.wanted))
-        self._check_contract()
+        self._session = _create_session(path, threads, placement)
+        if self.provider != placement.preferred_provider:
+            raise provider_error(placement.preferred_provider, unusable_reason(placement.preferred_provider))
+        self._check_interface()
 
     @property
     def provider(self) -> str:
         return str(self._session.get_providers()[0])
 
     def run(self, images: NDArray[np.uint8], options: onnxruntime.RunOptions | None = None) -> NDArray[np.float32]:
-        """Probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
+        """Returns probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
 
-        Raises ModelFailed, and of that OutOfMemory where the batch was too large for what is left; RunTimedOut when
-        another thread has set `terminate` of the options.
+        Raises ModelFailed (OutOfMemory when the memory did not suffice for the batch), or RunTimedOut when another
+        thread has set `terminate` of the options.
         """
-        batch = self._padded(images)
+        batch = self._pad(images)
         try:
             (probabilities,) = self._session.run([PROBABILITIES], {IMAGE: batch}, options)
         except Exception as error:
             if options is not None and options.terminate:
                 raise RunTimedOut from error
-            raise _failure(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
-        self._check_answer(probabilities, len(batch))
+            raise _error_class(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
+        self._check_outputs(probabilities, len(batch))
         return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
 
-    def _check_answer(self, probabilities: NDArray[np.float32], count: int) -> None:
-        """Raises ModelFailed. That it gave sound answers when it was loaded does not say that it always will."""
+    def _check_outputs(self, probabilities: NDArray[np.float32], count: int) -> None:
+        """Raises ModelFailed for invalid outputs. A graph that passed its warm-up can still fail on other images."""
         if probabilities.shape != (count, self._classes):
             raise ModelFailed(f"The model answered {count} images with shape {probabilities.shape}.")
-        if not math.isfinite(probabilities.sum()):  # a fraction of the time of looking at each
+        if not math.isfinite(probabilities.sum()):  # much faster than checking each value
             raise ModelFailed(f"The model answered {count} images with values that are no numbers.")
 
-    def _padded(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The images, and black ones up to the next bucket: cuDNN chooses its algorithms anew for every batch size."""
+    def _pad(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Pads with black images up to the next bucket, because cuDNN chooses its algorithms for each batch size."""
         count = len(images)
         size = next((bucket for bucket in self._buckets if bucket >= count), count)
         if size == count:
@@ -81,88 +83,90 @@ class Session:
         padded[:count] = images
         return padded
 
-    def warm_up(self, batch_sizes: list[int], timeout_s: float = WARM_UP_PATIENCE_S) -> None:
+    def warm_up(self, batch_sizes: list[int], timeout_s: float = WARM_UP_TIMEOUT_S) -> None:
         """Runs once for each batch size, so that no request pays for first-time allocations.
 
-        Raises BrokenVersion, also when a run takes longer than `timeout_s`: it is ended.
+        Raises BrokenVersion, also when a run takes longer than `timeout_s`: it is terminated.
         """
         noise = np.random.default_rng(0)
-        with contextlib.closing(WarmUpSession(self, timeout_s)) as first:
+        with contextlib.closing(WarmUpSession(self, timeout_s)) as warm_up_session:
             for size in batch_sizes:
-                answer = first.run(noise.integers(0, 255, (size, *self._input.shape), np.uint8))
-                if not ((answer >= 0) & (answer <= 1 + ROUNDING)).all():
+                probabilities = warm_up_session.run(
+                    noise.integers(0, 255, (size, *self._expected_input.shape), np.uint8)
+                )
+                if not ((probabilities >= 0) & (probabilities <= 1 + PROBABILITY_TOLERANCE)).all():
                     reason = "gives values that are no probabilities; does it end in a softmax?"
                     raise BrokenVersion(f"{self.path} {reason}")
 
-    def _check_contract(self) -> None:
-        _check_input(self.path, self._session, self._input)
+    def _check_interface(self) -> None:
+        _check_input(self.path, self._session, self._expected_input)
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(PROBABILITIES) != ("tensor(float)", [self._classes]):
             raise BrokenVersion(f"{self.path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
 
 
 class TimeLimitedSession:
-    """Runs of a session that hold up a thread only for so long, one at a time."""
+    """Runs a session, one run at a time, and terminates runs that block the thread for too long."""
 
-    def __init__(self, session: Session, timeout_s: float = PATIENCE_S) -> None:
+    def __init__(self, session: Session, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._session = session
-        self._options = onnxruntime.RunOptions()
-        self._leash = _leash(self._options, timeout_s)
+        self._run_options = onnxruntime.RunOptions()
+        self._run_timeout = _run_timeout(self._run_options, timeout_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the session's; one that takes longer than `timeout_s`, up to twice that, is ended: RunTimedOut."""
-        self._options.terminate = False
-        with self._leash:
-            return self._session.run(images, self._options)
+        """As Session.run. Raises RunTimedOut for a run that took longer than `timeout_s`, up to twice that."""
+        self._run_options.terminate = False
+        with self._run_timeout:
+            return self._session.run(images, self._run_options)
 
     def close(self) -> None:
-        """No run comes any more."""
-        self._leash.close()
+        """Ends the thread of the time limit; no run may follow."""
+        self._run_timeout.close()
 
 
 class WarmUpSession:
-    """Runs of a session of which nothing is known yet: whatever goes wrong, its version is broken."""
+    """Runs a session that is being loaded: every failure means that its version is broken."""
 
     def __init__(self, session: Session, timeout_s: float) -> None:
         self._session = session
-        self._patience_s = timeout_s
+        self._timeout_s = timeout_s
         self._runs = TimeLimitedSession(session, timeout_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As the session's. Raises BrokenVersion, also for a run that has not ended within `timeout_s`."""
+        """As Session.run. Raises BrokenVersion, also for a run that has not ended within `timeout_s`."""
         try:
             return self._runs.run(images)
         except RunTimedOut as error:
-            late = f"a batch of {len(images)} within {self._patience_s:g} s"
-            raise BrokenVersion(f"{self._session.path} has not ended its warm-up with {late}.") from error
+            details = f"a batch of {len(images)} within {self._timeout_s:g} s"
+            raise BrokenVersion(f"{self._session.path} has not ended its warm-up with {details}.") from error
         except ModelFailed as error:
-            black = "" if images.any() else " The images were black."
-            raise BrokenVersion(f"{self._session.path} failed its warm-up: {error.message}{black}") from error
+            hint = "" if images.any() else " The images were black."
+            raise BrokenVersion(f"{self._session.path} failed its warm-up: {error.message}{hint}") from error
 
     def close(self) -> None:
-        """No run comes any more."""
+        """Ends the thread of the time limit; no run may follow."""
         self._runs.close()
 
 
 class FeatureSession:
-    """One loaded extra graph: uint8 images in, named float32 tensors out. On the processor, one core a run."""
+    """One loaded extra graph: uint8 images in, named float32 tensors out. Runs on the CPU, with one core per run."""
 
-    def __init__(self, path: Path, expects: Input, timeout_s: float = FEATURES_PATIENCE_S) -> None:
-        """Raises BrokenVersion when onnxruntime refuses it, or it takes another input than the manifest says."""
-        self._patience_s = timeout_s
-        self._session = _load(path, 1, ON_CPU)
-        _check_input(path, self._session, expects)
+    def __init__(self, path: Path, expected_input: Input, timeout_s: float = FEATURES_TIMEOUT_S) -> None:
+        """Raises BrokenVersion when onnxruntime rejects the graph, or its input is not that of the manifest."""
+        self._timeout_s = timeout_s
+        self._session = _create_session(path, 1, ON_CPU)
+        _check_input(path, self._session, expected_input)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Every output by its name, in the graph's order, for images (n, height, width, channels).
+        """Returns every output by its name, in the graph's order, for images (n, height, width, channels).
 
-        Raises ModelFailed, also when it takes longer than `timeout_s` for each of them: it is ended.
+        Raises ModelFailed, also when the run takes longer than `timeout_s` per image: it is terminated.
         """
-        timeout_s = self._patience_s * len(images)
+        timeout_s = self._timeout_s * len(images)
         names = [output.name for output in self._session.get_outputs()]
         options = onnxruntime.RunOptions()
         try:
-            with contextlib.closing(_leash(options, timeout_s)) as leash, leash:
+            with contextlib.closing(_run_timeout(options, timeout_s)) as run_timeout, run_timeout:
                 return dict(zip(names, self._session.run(names, {IMAGE: images}, options), strict=True))
         except Exception as error:
             if options.terminate:
@@ -171,35 +175,35 @@ class FeatureSession:
 
 
 def available_providers() -> list[str]:
-    """Names of the execution providers that the installed onnxruntime has, whether or not they work here."""
+    """Names of the execution providers of the installed onnxruntime, whether or not they work on this machine."""
     return list(onnxruntime.get_available_providers())
 
 
-def _leash(options: onnxruntime.RunOptions, timeout_s: float) -> RunTimeout:
+def _run_timeout(options: onnxruntime.RunOptions, timeout_s: float) -> RunTimeout:
     return RunTimeout(functools.partial(setattr, options, "terminate", True), timeout_s)
 
 
-def _failure(error: Exception) -> type[ModelFailed]:
-    """onnxruntime has no class of its own for memory: its arena, CUDA and cuDNN each have their words for it."""
-    return OutOfMemory if NO_MEMORY.search(str(error)) else ModelFailed
+def _error_class(error: Exception) -> type[ModelFailed]:
+    """Recognizes out of memory by its message: onnxruntime has no class for it, and each library its own wording."""
+    return OutOfMemory if OUT_OF_MEMORY.search(str(error)) else ModelFailed
 
 
-def _check_input(path: Path, session: onnxruntime.InferenceSession, expects: Input) -> None:
+def _check_input(path: Path, session: onnxruntime.InferenceSession, expected_input: Input) -> None:
     inputs = {i.name: (i.type, i.shape[1:]) for i in session.get_inputs()}
-    if inputs != {IMAGE: ("tensor(uint8)", list(expects.shape))}:
-        raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {expects.shape}.")
+    if inputs != {IMAGE: ("tensor(uint8)", list(expected_input.shape))}:
+        raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {expected_input.shape}.")
 
 
-def _load(path: Path, threads: int, placement: Placement) -> onnxruntime.InferenceSession:
-    if not NEEDS_CUDA.isdisjoint(placement.providers):
-        _preload_cuda()
+def _create_session(path: Path, threads: int, placement: Placement) -> onnxruntime.InferenceSession:
+    if not CUDA_BASED_PROVIDERS.isdisjoint(placement.providers):
+        preload_cuda()
     providers = list(zip(placement.providers, map(dict, placement.options), strict=True))
     try:
-        # Its fallback would print to standard output and run on the processor without a word.
-        return onnxruntime.InferenceSession(path, _options(threads), providers=providers, enable_fallback=0)
+        # The fallback would print to standard output and silently run on the CPU.
+        return onnxruntime.InferenceSession(path, session_options(threads), providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes share no public base
-        if reason := library_problem(_library_of(placement.wanted)) or cuda_failure(str(error)):
-            raise unusable(placement.wanted, reason) from error
+        if reason := library_load_error(_provider_library(placement.preferred_provider)) or find_cuda_error(str(error)):
+            raise provider_error(placement.preferred_provider, reason) from error
         if "external data" in str(error).lower():
             reason = "it keeps weights in other files, which no checksum covers: save it as one file"
             raise BrokenVersion(f"{path} is refused: {reason}.") from error
@@ -207,26 +211,28 @@ def _load(path: Path, threads: int, placement: Placement) -> onnxruntime.Inferen
 
 
 @functools.cache
-def _preload_cuda() -> None:
-    """Loads the CUDA and cuDNN libraries that pip installed, where the linker would not find them. Once."""
+def preload_cuda() -> None:
+    """Loads the CUDA and cuDNN libraries that pip installed, where the linker would not find them. Runs once."""
     if hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):  # what it prints is told by the session's error
+        with contextlib.redirect_stdout(io.StringIO()):  # the session's error says the same
             onnxruntime.preload_dlls()
 
 
-def _why_unusable(provider: str) -> str:
+def unusable_reason(provider: str) -> str:
     if provider not in available_providers():
         return "this onnxruntime does not have it"
-    return library_problem(_library_of(provider)) or "its libraries load, but it found no device that it can use"
+    return (
+        library_load_error(_provider_library(provider)) or "its libraries load, but it found no device that it can use"
+    )
 
 
-def _library_of(provider: str) -> Path:
-    short = provider.removesuffix("ExecutionProvider").lower()
-    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{short}.so"
+def _provider_library(provider: str) -> Path:
+    short_name = provider.removesuffix("ExecutionProvider").lower()
+    return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{short_name}.so"
 
 
-def library_problem(library: Path) -> str:
-    """Why a provider's library cannot be loaded, as the linker says; empty where it can, or where there is none."""
+def library_load_error(library: Path) -> str:
+    """The linker's message when a provider's library cannot be loaded; empty when it can, or when there is none."""
     try:
         if library.exists():
             ctypes.CDLL(str(library))
@@ -235,12 +241,12 @@ def library_problem(library: Path) -> str:
     return ""
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised too, and its own lines would be no JSON and name nodes
+    options.log_severity_level = 4  # errors are raised as well, and onnxruntime's log lines are not JSON and name nodes
     # The manifest's checksum covers one file. Weights in files beside it would be read unchecked, so none are found.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     # Spinning threads would take the cores that decoding and HTTP need.

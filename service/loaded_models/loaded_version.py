@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 from service.inference.batch_size import choose_batch_sizes, measure_batch_ms
 from service.inference.batcher import Batcher
-from service.inference.feature_maps import Features
-from service.inference.providers import CPU_PROVIDER, Placement, choose_variant, place
-from service.inference.session import WARM_UP_PATIENCE_S, Session, TimeLimitedSession, available_providers
+from service.inference.feature_maps import FeatureGraph
+from service.inference.providers import CPU_PROVIDER, Placement, select_placement, select_variant
+from service.inference.session import WARM_UP_TIMEOUT_S, Session, TimeLimitedSession, available_providers
 from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import VersionFolder
@@ -23,8 +23,8 @@ from service.observability.metrics import Metrics
 from service.observability.version_stats import VersionStats
 from service.settings import Settings
 
-BRIEF_S = 0.0003  # the event loop is kept from everything else for no longer than that,
-BRIEF_ON_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more images, 2 % x64
+MAX_INLINE_RUN_S = 0.0003  # the event loop is kept from everything else for no longer than that,
+MAX_INLINE_RUN_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more images, 2 % x64
 NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
 
 
@@ -35,7 +35,7 @@ class LoadedVersion:
     folder: VersionFolder
     variant: Variant
     session: Session
-    brief_runs: TimeLimitedSession
+    inline_session: TimeLimitedSession
     batcher: Batcher
     executor: ThreadPoolExecutor
     statistics: VersionStats
@@ -43,7 +43,7 @@ class LoadedVersion:
     instances: int
     max_batch_size: int
     batch_ms: dict[int, float]
-    features: Features
+    feature_graph: FeatureGraph
 
     @property
     def model(self) -> str:
@@ -65,7 +65,7 @@ class LoadedVersion:
         """Answers what is queued, then lets the graph go."""
         await self.batcher.drain()
         self.executor.shutdown(wait=False)
-        self.brief_runs.close()
+        self.inline_session.close()
 
 
 def load(
@@ -73,11 +73,11 @@ def load(
     wish: ModelSpec,
     settings: Settings,
     metrics: Metrics,
-    warm_up_patience_s: float = WARM_UP_PATIENCE_S,
+    warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
 ) -> LoadedVersion:
     """Loads, warms and measures one version; blocks for as long as that takes.
 
-    Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_patience_s`.
+    Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
     """
     instances, cores = wish.instances, usable_cores() // settings.workers
     threads = settings.threads or max(1, cores // instances)
@@ -86,13 +86,13 @@ def load(
     )
     try:
         # On the model's own thread: onnxruntime's threads inherit its niceness.
-        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads, warm_up_patience_s).result()
+        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads, warm_up_timeout_s).result()
     except BaseException:
         executor.shutdown(wait=False)
         raise
     sizes = choose_batch_sizes(batch_ms, settings.latency_budget_ms, is_configured=settings.max_batch_size > 0)
     statistics = VersionStats()
-    brief_runs = TimeLimitedSession(session)
+    inline_session = TimeLimitedSession(session)
     batcher = Batcher(
         session.run,
         executor,
@@ -102,14 +102,14 @@ def load(
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
         on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
-        run_inline=brief_runs.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
-        brief_s=_brief_s(session, cores),
+        run_inline=inline_session.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
+        max_inline_run_s=_max_inline_run_s(session, cores),
     )
     return LoadedVersion(
         folder=folder,
         variant=variant,
         session=session,
-        brief_runs=brief_runs,
+        inline_session=inline_session,
         batcher=batcher,
         executor=executor,
         statistics=statistics,
@@ -117,13 +117,13 @@ def load(
         instances=instances,
         max_batch_size=sizes.max,
         batch_ms=batch_ms,
-        features=Features(folder),
+        feature_graph=FeatureGraph(folder),
     )
 
 
-def select_variant(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
+def select_variant_and_placement(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
     """Which graph of the version `load` takes here, and where it runs. Raises BrokenVersion."""
-    placement = place(
+    placement = select_placement(
         settings.device,
         settings.providers,
         available_providers(),
@@ -131,13 +131,13 @@ def select_variant(folder: VersionFolder, settings: Settings) -> tuple[Variant, 
         max_batch_size=settings.max_batch_size,
         gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
     )
-    return choose_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
+    return select_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
 
 
 def _warm(
     folder: VersionFolder, settings: Settings, threads: int, timeout_s: float
 ) -> tuple[Variant, Session, dict[int, float]]:
-    variant, placement = select_variant(folder, settings)
+    variant, placement = select_variant_and_placement(folder, settings)
     session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
     batch_ms = measure_batch_ms(
         session,
@@ -149,9 +149,9 @@ def _warm(
     return variant, session, batch_ms
 
 
-def _brief_s(session: Session, cores: int) -> float:
+def _max_inline_run_s(session: Session, cores: int) -> float:
     """What a run may be expected to take, in seconds, to run on the event loop's own thread."""
-    return BRIEF_ON_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else BRIEF_S
+    return MAX_INLINE_RUN_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else MAX_INLINE_RUN_S
 
 
 def _yield_to_others(weight: float) -> None:

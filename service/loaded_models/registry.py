@@ -240,7 +240,7 @@ class Registry:
         self._metrics.bind_queue_gauges(  # by name: what they hold would never go
             name,
             lambda: sum(one.batcher.queued_images for one in self._loaded(name).values()),
-            lambda: sum(one.batcher.running for one in self._loaded(name).values()),
+            lambda: sum(one.batcher.running_batches for one in self._loaded(name).values()),
         )
         for number in sorted(model.versions.keys() - before.keys()):
             _log_loaded(model.versions[number])

@@ -46,9 +46,9 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
 
 
 def _extra_tried(folder: VersionFolder, name: str) -> str:
-    path, expects = folder.extra_graph(name), folder.manifest.input
+    path, expected_input = folder.extra_graph(name), folder.manifest.input
     if path is not None:
-        FeatureSession(path, expects).run(np.zeros((1, *expects.shape), np.uint8))
+        FeatureSession(path, expected_input).run(np.zeros((1, *expected_input.shape), np.uint8))
     return "sha256 fits, loads and runs"
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from service.inference.providers import SHORT_NAMES, Placement, place
+from service.inference.providers import SHORT_NAMES, Placement, select_placement
 from service.inference.session import available_providers
 
 Provider = Literal["cuda", "cpu"]
@@ -84,7 +84,7 @@ class Plan:
 
     def placement(self, largest_batch: int, gpu_memory_limit_bytes: int = 0) -> Placement:
         """As the service would have it. Raises BrokenVersion where onnxruntime does not have the provider."""
-        return place(
+        return select_placement(
             self.provider,
             "",
             available_providers(),

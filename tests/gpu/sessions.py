@@ -9,8 +9,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.hardware import usable_cores
-from service.inference.providers import CPU_PROVIDER, unusable
-from service.inference.session import _options, _preload_cuda, _why_unusable
+from service.inference.providers import CPU_PROVIDER, provider_error
+from service.inference.session import preload_cuda, session_options, unusable_reason
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from tests.bench.errors import CannotMeasure
 from tests.gpu.check_plan import Plan
@@ -31,7 +31,7 @@ def open_session(
 
     Raises CannotMeasure where the provider cannot be used, which onnxruntime itself would keep to itself.
     """
-    options = _options(usable_cores())
+    options = session_options(usable_cores())
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -39,14 +39,14 @@ def open_session(
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     providers: list[Any] = [CPU_PROVIDER]
     if plan.provider == "cuda" and not on_cpu:
-        _preload_cuda()
+        preload_cuda()
         placement = plan.placement(largest_batch=1)
         chosen = dict(placement.options[0]) | ({"enable_cuda_graph": "1"} if cuda_graph else {})
-        providers = [(placement.wanted, chosen), *([] if nothing_on_cpu else [CPU_PROVIDER])]
+        providers = [(placement.preferred_provider, chosen), *([] if nothing_on_cpu else [CPU_PROVIDER])]
     source = graph if isinstance(graph, bytes) else str(graph)
     session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     if not on_cpu and session.get_providers()[0] != plan.provider_name:  # it falls back without a word
-        problem = unusable(plan.provider_name, _why_unusable(plan.provider_name))
+        problem = provider_error(plan.provider_name, unusable_reason(plan.provider_name))
         raise CannotMeasure(f"{problem.message} {problem.hint}")
     return session
 

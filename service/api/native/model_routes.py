@@ -55,7 +55,7 @@ def _version(served: LoadedVersion, default: LoadedVersion) -> ModelVersion:
         test_accuracy=served.variant.test_accuracy,
         metrics=manifest.metrics,
         documents=available_files(served.folder.path),
-        explanations=[method for method in METHODS if method != "features" or served.features.there],
+        explanations=[method for method in METHODS if method != "features" or served.feature_graph.is_available],
         provenance=manifest.provenance.model_dump(exclude_none=True),
         precision=served.variant.precision,
         provider=served.session.provider,

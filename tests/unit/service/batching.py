@@ -1,4 +1,4 @@
-"""A batcher whose model runs when the test says so."""
+"""A batcher whose model runs only when the test lets it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,59 +8,59 @@ import numpy as np
 
 from service.inference.batch import BatchResult
 from service.inference.batcher import Batcher
-from tests.unit.service.fakes import HeldExecutor, RecordingModel
+from tests.unit.service.fakes import ManualExecutor, RecordingModel
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
-class Bench:
-    """A batcher in front of a model that the test releases run by run."""
+class BatcherHarness:
+    """A batcher with a model whose runs wait for `run_next` or `run_all`."""
 
     def __init__(self, poison: float | None = None, **options: Any) -> None:
         self.model = RecordingModel(poison)
-        self.executor = HeldExecutor()
+        self.executor = ManualExecutor()
         self.batcher = Batcher(self.model, self.executor, **({"max_batch_size": 4, "max_queue_images": 100} | options))
 
-    def ask(
+    def enqueue(
         self, *values: float, timeout_s: float | None = None, background: bool = False
     ) -> asyncio.Task[BatchResult]:
-        """A request of one image a value, which is queued when the loop turns."""
+        """Starts a request with one image per value; it is queued in the next iteration of the event loop."""
         self.batcher.reserve(len(values))
-        return asyncio.create_task(self.batcher.answer(images(*values), timeout_s, background))
+        return asyncio.create_task(self.batcher.infer(images(*values), timeout_s, background))
 
     async def submit(
         self, *values: float, timeout_s: float | None = None, background: bool = False
     ) -> asyncio.Task[BatchResult]:
-        """The same, and lets the loop turn so that a free model starts."""
-        slot = self.ask(*values, timeout_s=timeout_s, background=background)
-        await turn()
-        return slot
+        """The same, and runs the event loop so that an idle model starts."""
+        task = self.enqueue(*values, timeout_s=timeout_s, background=background)
+        await run_callbacks()
+        return task
 
-    async def release(self) -> None:
-        self.executor.release()
-        await turn()
+    async def run_next(self) -> None:
+        self.executor.run_next()
+        await run_callbacks()
 
-    async def release_all(self) -> None:
-        while self.executor.held:
-            await self.release()
+    async def run_all(self) -> None:
+        while self.executor.pending:
+            await self.run_next()
 
 
 def images(*values: float) -> Any:
     return np.array(values, np.float32).reshape(-1, 1)
 
 
-def values(answer: BatchResult) -> list[float]:
-    return answer.outputs[:, 0].tolist()  # type: ignore[no-any-return]
+def values(result: BatchResult) -> list[float]:
+    return result.outputs[:, 0].tolist()  # type: ignore[no-any-return]
 
 
-async def turn() -> None:
-    """A few turns of the loop: enough for every callback that is due."""
+async def run_callbacks() -> None:
+    """Runs a few iterations of the event loop: enough for every callback that is due."""
     for _ in range(4):
         await asyncio.sleep(0)
 
 
-def run(test: Callable[[], Awaitable[None]]) -> None:
+def run_bounded(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        await asyncio.wait_for(test(), PATIENCE_S)
+        await asyncio.wait_for(test(), TIMEOUT_S)
 
     asyncio.run(bounded())

@@ -1,4 +1,4 @@
-"""Named stand-ins for what the service's modules are given."""
+"""Fakes for the collaborators of the service's modules."""
 
 import socket
 from collections import deque
@@ -7,14 +7,14 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 
-class HeldExecutor(Executor):
-    """Keeps every job until the test releases it; jobs run on the test's own thread, so nothing is left to chance."""
+class ManualExecutor(Executor):
+    """Keeps every job until `run_next`; jobs run on the test's own thread, so their order is deterministic."""
 
     def __init__(self) -> None:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
     @property
-    def held(self) -> int:
+    def pending(self) -> int:
         return len(self._jobs)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -22,7 +22,7 @@ class HeldExecutor(Executor):
         self._jobs.append((future, lambda: fn(*args, **kwargs)))
         return future
 
-    def release(self) -> None:
+    def run_next(self) -> None:
         """Runs the oldest job."""
         future, job = self._jobs.popleft()
         try:
@@ -32,7 +32,7 @@ class HeldExecutor(Executor):
 
 
 class RecordingModel:
-    """Answers each image with its double, and remembers the batches; fails on a batch that holds a `poison` image."""
+    """Returns twice each image, and records the batches; fails on a batch that contains the image `poison`."""
 
     def __init__(self, poison: float | None = None) -> None:
         self.batches: list[list[float]] = []
@@ -46,7 +46,7 @@ class RecordingModel:
 
 
 class ManualLoop:
-    """An event loop whose time passes when the test says so."""
+    """An event loop whose time advances only in `run_for`."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -83,7 +83,7 @@ class ManualTimer:
 
 
 class FullTransport:
-    """Holds `waiting` bytes that nobody takes, and `written` what came since."""
+    """A transport whose peer reads nothing: `waiting` bytes are buffered; `written` records later writes."""
 
     def __init__(self, sock: socket.socket, waiting: int) -> None:
         self.waiting = waiting

@@ -12,7 +12,7 @@ import numpy as np
 
 from service.errors import ConvoyError
 from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
-from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, place
+from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, select_placement
 from service.inference.session import available_providers
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
@@ -200,7 +200,7 @@ def _measure_speed(precision: Precision, graph: Path, baseline: _Baseline, durat
     manifest, threads = baseline.version.manifest, usable_cores()
     graphs = {"float32": baseline.graph, precision: graph}
     latencies = microseconds_per_image(graphs, manifest.input, manifest.classes, threads, placement, duration_s)
-    processor = processor_name() if placement is ON_CPU else placement.wanted
+    processor = processor_name() if placement is ON_CPU else placement.preferred_provider
     return Speed(
         processor=processor,
         threads=threads,
@@ -210,10 +210,10 @@ def _measure_speed(precision: Precision, graph: Path, baseline: _Baseline, durat
 
 
 def _gpu_placement() -> Placement | None:
-    placement = place(
+    placement = select_placement(
         "auto", "", available_providers(), has_gpu=has_nvidia_gpu(), max_batch_size=max(LATENCY_BATCH_SIZES)
     )
-    return placement if placement.on_nvidia else None
+    return placement if placement.is_on_nvidia else None
 
 
 def is_automatic(precision: Precision, speed: Speed | None, flags: Collection[str]) -> bool:

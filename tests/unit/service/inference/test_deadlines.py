@@ -10,13 +10,13 @@ from service.inference.batch import QueuedRequest
 from service.inference.deadlines import Deadlines
 
 
-def entry() -> QueuedRequest:
+def queued_request() -> QueuedRequest:
     return QueuedRequest(np.zeros((1, 1)), asyncio.get_running_loop().create_future(), 0.0)
 
 
 def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
     async def test() -> None:
-        deadlines, late, soon = Deadlines(), entry(), entry()
+        deadlines, late, soon = Deadlines(), queued_request(), queued_request()
         deadlines.set(late, 0.1)
         deadlines.set(soon, 0.01)
         done, _ = await asyncio.wait([late.future, soon.future], timeout=30, return_when=asyncio.FIRST_COMPLETED)
@@ -30,11 +30,11 @@ def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
 
 def test_who_is_answered_or_dropped_is_left_alone() -> None:
     async def test() -> None:
-        deadlines, answered, dropped, waiting = Deadlines(), entry(), entry(), entry()
+        deadlines, answered, dropped, waiting = Deadlines(), queued_request(), queued_request(), queued_request()
         for one in (answered, dropped, waiting):
             deadlines.set(one, 0.01)
         answered.future.set_result(None)  # type: ignore[arg-type]
-        deadlines.drop(dropped)
+        deadlines.discard(dropped)
         with pytest.raises(DeadlineExceeded):
             await asyncio.wait_for(waiting.future, 30)
         assert answered.future.result() is None
@@ -47,7 +47,7 @@ def test_after_all_are_gone_the_next_one_is_still_seen() -> None:
     async def test() -> None:
         deadlines = Deadlines()
         for _ in range(2):
-            one = entry()
+            one = queued_request()
             deadlines.set(one, 0.01)
             with pytest.raises(DeadlineExceeded):
                 await asyncio.wait_for(one.future, 30)

@@ -16,10 +16,10 @@ from service.inference.providers import (
     Device,
     Placement,
     batch_buckets,
-    choose_variant,
-    cuda_failure,
-    place,
-    unusable,
+    find_cuda_error,
+    provider_error,
+    select_placement,
+    select_variant,
 )
 from service.model_store.manifest import File, Input, Manifest, Precision, Provenance, Variant
 
@@ -30,8 +30,10 @@ OPENVINO_BUILD = [OPENVINO_PROVIDER, CPU_PROVIDER]
 ON_CUDA = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}), (1, 2, 4))
 
 
-def placed(device: Device, available: list[str], providers: str = "", has_gpu: bool = False, **more: int) -> Placement:
-    return place(device, providers, available, has_gpu=has_gpu, **{"max_batch_size": 8, **more})
+def placement_of(
+    device: Device, available: list[str], providers: str = "", has_gpu: bool = False, **more: int
+) -> Placement:
+    return select_placement(device, providers, available, has_gpu=has_gpu, **{"max_batch_size": 8, **more})
 
 
 @pytest.mark.parametrize(
@@ -49,11 +51,11 @@ def placed(device: Device, available: list[str], providers: str = "", has_gpu: b
     ],
 )
 def test_the_device_chooses(device: Device, available: list[str], has_gpu: bool, providers: tuple[str, ...]) -> None:
-    assert placed(device, available, has_gpu=has_gpu).providers == providers
+    assert placement_of(device, available, has_gpu=has_gpu).providers == providers
 
 
 @pytest.mark.parametrize(
-    ("given", "providers"),
+    ("names", "providers"),
     [
         ("tensorrt", (TENSORRT_PROVIDER, CPU_PROVIDER)),
         ("TensorRT, cuda", (TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER)),
@@ -63,19 +65,19 @@ def test_the_device_chooses(device: Device, available: list[str], has_gpu: bool,
         (" , ", (CPU_PROVIDER,)),
     ],
 )
-def test_named_providers_go_before_the_device(given: str, providers: tuple[str, ...]) -> None:
-    assert placed("cpu", GPU_BUILD, providers=given).providers == providers
+def test_named_providers_go_before_the_device(names: str, providers: tuple[str, ...]) -> None:
+    assert placement_of("cpu", GPU_BUILD, providers=names).providers == providers
 
 
 def test_a_provider_of_another_build_is_named_in_full() -> None:
-    assert placed("auto", ["XnnpackExecutionProvider", CPU_PROVIDER], "xnnpackexecutionprovider").providers == (
+    assert placement_of("auto", ["XnnpackExecutionProvider", CPU_PROVIDER], "xnnpackexecutionprovider").providers == (
         "XnnpackExecutionProvider",
         CPU_PROVIDER,
     )
 
 
 @pytest.mark.parametrize(
-    ("device", "given", "missing", "advice"),
+    ("device", "names", "missing", "advice"),
     [
         ("cuda", "", CUDA_PROVIDER, "onnxruntime-gpu[cuda,cudnn] in place of onnxruntime"),
         ("auto", "cuda", CUDA_PROVIDER, "onnxruntime-gpu[cuda,cudnn] in place of onnxruntime"),
@@ -84,9 +86,9 @@ def test_a_provider_of_another_build_is_named_in_full() -> None:
         ("auto", "cudda", "cudda", "the build of onnxruntime that has it"),
     ],
 )
-def test_a_missing_provider_says_what_to_install(device: Device, given: str, missing: str, advice: str) -> None:
+def test_a_missing_provider_says_what_to_install(device: Device, names: str, missing: str, advice: str) -> None:
     with pytest.raises(BrokenVersion) as raised:
-        placed(device, CPU_BUILD, given, has_gpu=True)
+        placement_of(device, CPU_BUILD, names, has_gpu=True)
     assert raised.value.message == (
         f"This onnxruntime has no '{missing}'; it has AzureExecutionProvider, CPUExecutionProvider."
     )
@@ -95,7 +97,7 @@ def test_a_missing_provider_says_what_to_install(device: Device, given: str, mis
 
 
 def test_cuda_is_set_up_for_serving() -> None:
-    placement = placed("cuda", GPU_BUILD, has_gpu=True, gpu_memory_limit_bytes=3 * 1024**3, max_batch_size=24)
+    placement = placement_of("cuda", GPU_BUILD, has_gpu=True, gpu_memory_limit_bytes=3 * 1024**3, max_batch_size=24)
     assert placement.options == (
         {
             "cudnn_conv_algo_search": "HEURISTIC",
@@ -109,12 +111,12 @@ def test_cuda_is_set_up_for_serving() -> None:
 
 
 def test_without_a_limit_the_gpus_memory_is_not_limited() -> None:
-    assert "gpu_mem_limit" not in placed("cuda", GPU_BUILD).options[0]
+    assert "gpu_mem_limit" not in placement_of("cuda", GPU_BUILD).options[0]
 
 
 def test_batches_are_padded_on_gpus_only() -> None:
-    assert placed("cpu", GPU_BUILD).buckets == placed("cpu", OPENVINO_BUILD, "openvino").buckets == ()
-    assert placed("auto", GPU_BUILD, "tensorrt").buckets == (1, 2, 4, 8)
+    assert placement_of("cpu", GPU_BUILD).buckets == placement_of("cpu", OPENVINO_BUILD, "openvino").buckets == ()
+    assert placement_of("auto", GPU_BUILD, "tensorrt").buckets == (1, 2, 4, 8)
 
 
 @given(st.integers(1, 1024))
@@ -160,25 +162,25 @@ VNNI = frozenset({"avx512f", "avx512_vnni"})
 def test_the_fastest_graph_for_the_place(
     placement: Placement, flags: frozenset[str], manifest: Manifest, chosen: str
 ) -> None:
-    assert choose_variant(manifest, placement, flags).precision == chosen
+    assert select_variant(manifest, placement, flags).precision == chosen
 
 
 def test_a_graph_that_was_no_faster_must_be_asked_for() -> None:
     float32, int8 = manifest_with("float32", "int8").variants
     manifest = EVERY.model_copy(update={"variants": [float32, int8.model_copy(update={"automatic": False})]})
-    assert choose_variant(manifest, ON_CPU, VNNI).precision == "float32"
-    assert choose_variant(manifest, ON_CPU, VNNI, "int8").precision == "int8"
+    assert select_variant(manifest, ON_CPU, VNNI).precision == "float32"
+    assert select_variant(manifest, ON_CPU, VNNI, "int8").precision == "int8"
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("placement", [ON_CPU, ON_CUDA])
 def test_the_precision_asked_for_goes_before_the_fastest(placement: Placement, precision: Precision) -> None:
-    assert choose_variant(EVERY, placement, VNNI, precision).precision == precision
+    assert select_variant(EVERY, placement, VNNI, precision).precision == precision
 
 
 def test_a_precision_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(BrokenVersion, match=r"^There is no int8 graph; there is float32 and float16\.$") as raised:
-        choose_variant(manifest_with("float32", "float16"), ON_CPU, VNNI, "int8")
+        select_variant(manifest_with("float32", "float16"), ON_CPU, VNNI, "int8")
     assert "CONVOY_PRECISION=auto" in raised.value.hint
 
 
@@ -190,8 +192,8 @@ NO_DEVICE = (
 
 
 def test_cudas_own_words_are_found() -> None:
-    assert cuda_failure(NO_DEVICE) == "CUDA failure 100: no CUDA-capable device is detected"
-    assert cuda_failure("protobuf parsing failed") == ""
+    assert find_cuda_error(NO_DEVICE) == "CUDA failure 100: no CUDA-capable device is detected"
+    assert find_cuda_error("protobuf parsing failed") == ""
 
 
 @pytest.mark.parametrize(
@@ -199,11 +201,11 @@ def test_cudas_own_words_are_found() -> None:
     [
         ("libcublasLt.so.13: cannot open shared object file", "onnxruntime-gpu[cuda,cudnn]"),
         ("libcuda.so.1: cannot open shared object file", "driver"),
-        (cuda_failure(NO_DEVICE), "driver"),
+        (find_cuda_error(NO_DEVICE), "driver"),
     ],
 )
 def test_what_does_not_work_says_why_and_what_to_do(reason: str, advice: str) -> None:
-    error = unusable(CUDA_PROVIDER, reason)
+    error = provider_error(CUDA_PROVIDER, reason)
     assert error.message == f"CUDAExecutionProvider cannot be used: {reason}."
     assert advice in error.hint
     assert "CONVOY_DEVICE=cpu" in error.hint

@@ -1,4 +1,4 @@
-"""The leash: a run that takes too long is ended from another thread, and no other run is."""
+"""The run timeout: a run that takes too long is terminated from another thread, and no other run is."""
 
 import threading
 import time
@@ -6,52 +6,52 @@ import time
 from service.inference.run_timeout import RunTimeout
 
 
-class Ended(threading.Event):
-    """Set when a run was ended; `times` says how often."""
+class TerminateRecorder(threading.Event):
+    """Set when a run was terminated; `times` counts how often."""
 
     def __init__(self) -> None:
         super().__init__()
         self.times = 0
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         self.times += 1
         self.set()
 
 
 def test_a_run_that_takes_too_long_is_ended() -> None:
-    ended = Ended()
-    with RunTimeout(ended.end, timeout_s=0.01):
-        assert ended.wait(30)
+    recorder = TerminateRecorder()
+    with RunTimeout(recorder.terminate, timeout_s=0.01):
+        assert recorder.wait(30)
 
 
 def test_runs_that_are_soon_over_are_never_ended() -> None:
-    ended = Ended()
-    leash = RunTimeout(ended.end, timeout_s=1)
+    recorder = TerminateRecorder()
+    run_timeout = RunTimeout(recorder.terminate, timeout_s=1)
     end_s = time.monotonic() + 2.5
     while time.monotonic() < end_s:
-        with leash:
+        with run_timeout:
             pass
-    assert ended.times == 0
+    assert recorder.times == 0
 
 
 def test_a_run_after_a_rest_is_watched_again() -> None:
-    ended = Ended()
-    leash = RunTimeout(ended.end, timeout_s=0.01)
+    recorder = TerminateRecorder()
+    run_timeout = RunTimeout(recorder.terminate, timeout_s=0.01)
     for _ in range(3):
-        with leash:
-            assert ended.wait(30)
-        while leash._awake.is_set():  # until the thread falls asleep
+        with run_timeout:
+            assert recorder.wait(30)
+        while run_timeout._awake.is_set():  # until the thread falls asleep
             time.sleep(0.001)
-        ended.clear()
+        recorder.clear()
 
 
-def test_a_leash_that_is_let_go_leaves_no_thread() -> None:
+def test_a_run_timeout_that_is_closed_leaves_no_thread() -> None:
     before = set(threading.enumerate())
-    leash = RunTimeout(lambda: None, timeout_s=60)
-    with leash:
+    run_timeout = RunTimeout(lambda: None, timeout_s=60)
+    with run_timeout:
         pass
     [thread] = set(threading.enumerate()) - before
-    leash.close()
+    run_timeout.close()
     thread.join(30)
     assert not thread.is_alive()
 

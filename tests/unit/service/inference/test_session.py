@@ -18,9 +18,9 @@ from service.inference.session import (
     FeatureSession,
     Session,
     TimeLimitedSession,
-    _failure,
+    _error_class,
     available_providers,
-    library_problem,
+    library_load_error,
 )
 from service.model_store.manifest import Input
 from tests.support.model_versions import linear_graph
@@ -28,19 +28,19 @@ from tests.support.onnx_graphs import blank_graph, brittle_graph, endless_graph,
 
 SHAPE = (8, 6, 1)
 CLASSES = 4
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 EXPECTED = Input(height=8, width=6, channels=1)
 WEIGHTS = np.random.default_rng(0).normal(size=(48, CLASSES)).astype(np.float32)
 
 
-def saved(graph: onnx.ModelProto, folder: Path) -> Path:
+def saved_graph(graph: onnx.ModelProto, folder: Path) -> Path:
     path = folder / "model.onnx"
     path.write_bytes(graph.SerializeToString())
     return path
 
 
 def session(graph: onnx.ModelProto, folder: Path, classes: int = CLASSES) -> Session:
-    return Session(saved(graph, folder), EXPECTED, classes, threads=1)
+    return Session(saved_graph(graph, folder), EXPECTED, classes, threads=1)
 
 
 def images(count: int) -> NDArray[np.uint8]:
@@ -56,11 +56,11 @@ def with_last_node(operator: str, **attributes: object) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("count", [1, 2, 33])
 def test_probabilities_are_those_of_the_network(tmp_path: Path, count: int) -> None:
-    found = session(linear_graph(WEIGHTS, SHAPE), tmp_path).run(images(count))
+    outputs = session(linear_graph(WEIGHTS, SHAPE), tmp_path).run(images(count))
     logits = images(count).reshape(count, -1) / 255 @ WEIGHTS
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, exponents / exponents.sum(axis=1, keepdims=True), atol=1e-5)
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, exponents / exponents.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_the_provider_is_the_processor(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def double_output(graph: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breach", "complaint"),
+    ("break_interface", "complaint"),
     [
         (renamed_input, "takes .*pixels.*the manifest says uint8 'image'"),
         (second_input, "takes .*mask"),
@@ -112,10 +112,10 @@ def double_output(graph: onnx.ModelProto) -> None:
     ],
 )
 def test_a_breach_of_the_contract_is_named(
-    tmp_path: Path, breach: Callable[[onnx.ModelProto], None], complaint: str
+    tmp_path: Path, break_interface: Callable[[onnx.ModelProto], None], complaint: str
 ) -> None:
     graph = linear_graph(WEIGHTS, SHAPE)
-    breach(graph)
+    break_interface(graph)
     with pytest.raises(BrokenVersion, match=complaint) as raised:
         session(graph, tmp_path)
     assert raised.value.message.startswith(str(tmp_path / "model.onnx"))
@@ -262,40 +262,40 @@ def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_
     ],
 )
 def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
-    assert _failure(RuntimeError(words)) is OutOfMemory
-    assert _failure(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
+    assert _error_class(RuntimeError(words)) is OutOfMemory
+    assert _error_class(RuntimeError("CUDA failure 700: an illegal memory access")) is ModelFailed
 
 
-def patient(network: Session) -> TimeLimitedSession:
+def patient_session(network: Session) -> TimeLimitedSession:
     """Brief runs of which none is ended, however long the machine keeps them from its cores."""
-    return TimeLimitedSession(network, PATIENCE_S)
+    return TimeLimitedSession(network, TIMEOUT_S)
 
 
 def test_a_brief_run_answers_as_any_other(tmp_path: Path) -> None:
     network = session(linear_graph(WEIGHTS, SHAPE), tmp_path)
-    brief = patient(network)
-    np.testing.assert_array_equal(brief.run(images(3)), network.run(images(3)))
-    brief.close()
+    inline_session = patient_session(network)
+    np.testing.assert_array_equal(inline_session.run(images(3)), network.run(images(3)))
+    inline_session.close()
 
 
 def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    brief = TimeLimitedSession(session(endless_graph(SHAPE, CLASSES), tmp_path))
+    inline_session = TimeLimitedSession(session(endless_graph(SHAPE, CLASSES), tmp_path))
     with pytest.raises(RunTimedOut):
-        brief.run(np.full((1, *SHAPE), 255, np.uint8))
-    brief._leash._patience_s = PATIENCE_S
-    assert brief.run(np.zeros((1, *SHAPE), np.uint8)).shape == (1, CLASSES)
-    brief.close()
+        inline_session.run(np.full((1, *SHAPE), 255, np.uint8))
+    inline_session._run_timeout._timeout_s = TIMEOUT_S
+    assert inline_session.run(np.zeros((1, *SHAPE), np.uint8)).shape == (1, CLASSES)
+    inline_session.close()
 
 
 def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
-    brief = patient(session(brittle_graph(SHAPE, CLASSES), tmp_path))
+    inline_session = patient_session(session(brittle_graph(SHAPE, CLASSES), tmp_path))
     with pytest.raises(ModelFailed):
-        brief.run(np.full((1, *SHAPE), 255, np.uint8))
-    brief.close()
+        inline_session.run(np.full((1, *SHAPE), 255, np.uint8))
+    inline_session.close()
 
 
 def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
-    extra = FeatureSession(saved(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, timeout_s=0.2)
+    extra = FeatureSession(saved_graph(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, timeout_s=0.2)
     with pytest.raises(ModelFailed, match=r"The extra graph has not ended within 0\.2 s\."):
         extra.run(np.full((1, *SHAPE), 255, np.uint8))
     assert list(extra.run(np.zeros((1, *SHAPE), np.uint8))) == ["probabilities"]
@@ -305,7 +305,7 @@ def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
     """The caller's own thread is the first of them. In a process of its own: here others start and end threads."""
     if not Path("/proc/self/task").exists():
         pytest.skip("no /proc: native threads cannot be counted")
-    path = saved(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
     count = subprocess.run([sys.executable, "-c", COUNT_THREADS, path], check=True, capture_output=True, text=True)
     assert count.stdout.split() == ["2", "0"]
 
@@ -345,16 +345,16 @@ def in_buckets(*buckets: int) -> Placement:
 @pytest.mark.parametrize("count", [3, 4])
 def test_batches_are_padded_to_the_next_bucket(tmp_path: Path, count: int) -> None:
     exact = session(linear_graph(WEIGHTS, SHAPE), tmp_path).run(images(count))
-    padding = Session(saved(fixed_to(4), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
-    found = padding.run(images(count))
-    assert found.shape == (count, CLASSES)
-    np.testing.assert_allclose(found, exact, atol=1e-6)
+    padding = Session(saved_graph(fixed_to(4), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
+    outputs = padding.run(images(count))
+    assert outputs.shape == (count, CLASSES)
+    np.testing.assert_allclose(outputs, exact, atol=1e-6)
     with pytest.raises(ModelFailed, match="on a batch of 2"):
         padding.run(images(2))
 
 
 def test_a_batch_past_the_largest_bucket_runs_as_it_comes(tmp_path: Path) -> None:
-    padding = Session(saved(fixed_to(9), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
+    padding = Session(saved_graph(fixed_to(9), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
     assert padding.run(images(9)).shape == (9, CLASSES)
 
 
@@ -363,7 +363,7 @@ def test_padding_hides_no_wrong_number_of_rows(tmp_path: Path) -> None:
     graph.graph.node[-1].output[0] = "each"
     graph.graph.node.append(helper.make_node("Concat", ["each", "each"], ["probabilities"], axis=0))
     with pytest.raises(BrokenVersion, match=r"answered 2 images with shape \(4, 4\)"):
-        Session(saved(graph, tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4)).warm_up([2, 4])
+        Session(saved_graph(graph, tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4)).warm_up([2, 4])
 
 
 def test_the_build_of_onnxruntime_has_the_processor() -> None:
@@ -373,13 +373,13 @@ def test_the_build_of_onnxruntime_has_the_processor() -> None:
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available:UserWarning")
 @pytest.mark.skipif(CUDA_PROVIDER in available_providers(), reason="this onnxruntime has CUDA")
 def test_running_elsewhere_than_was_wanted_is_an_error(tmp_path: Path) -> None:
-    wanted = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}))
-    path = saved(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    placement = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}))
+    path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
     with pytest.raises(BrokenVersion, match="CUDAExecutionProvider cannot be used: this onnxruntime does not have it"):
-        Session(path, EXPECTED, CLASSES, 1, wanted)
+        Session(path, EXPECTED, CLASSES, 1, placement)
 
 
 def test_a_library_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.so").write_text("no library")
-    assert "broken.so" in library_problem(tmp_path / "broken.so")
-    assert library_problem(tmp_path / "none.so") == ""
+    assert "broken.so" in library_load_error(tmp_path / "broken.so")
+    assert library_load_error(tmp_path / "none.so") == ""

@@ -105,7 +105,7 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
         write_version(tmp_path, "a", 2)
         await registry.reconcile(DesiredState())
         assert registry.get("a").version == "2"
-        answer = await old.batcher.answer(np.zeros((1, 8, 8, 1), np.uint8))
+        answer = await old.batcher.infer(np.zeros((1, 8, 8, 1), np.uint8))
         assert answer.outputs.shape == (1, 4)
         shutil.rmtree(tmp_path / "a" / "2")
         await registry.reconcile(DesiredState())
@@ -391,7 +391,7 @@ class Impatient(Registry):
 
     def _open(self, name: str, number: int, wish: ModelSpec) -> LoadedVersion:
         folder = self._repository.open(name, number)
-        return loaded_version.load(folder, wish, self._settings, self._metrics, warm_up_patience_s=0.1)
+        return loaded_version.load(folder, wish, self._settings, self._metrics, warm_up_timeout_s=0.1)
 
 
 def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
