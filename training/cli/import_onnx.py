@@ -53,7 +53,7 @@ def import_network(
     check: Path | None,
     force: bool,
     dry_run: bool,
-    **said: Any,
+    **stated: Any,
 ) -> None:
     """Publish a network made elsewhere, an ONNX file, as the next version of a model.
 
@@ -64,9 +64,9 @@ def import_network(
     import_keras()
     from training.onnx_import import importer
 
-    choices = importer.ImportOptions(bgr=channels == "bgr", outputs=outputs or "detect", **said)
-    trial = importer.CheckOptions(check, images, force)
+    options = importer.ImportOptions(bgr=channels == "bgr", outputs=outputs or "detect", **stated)
+    check_options = importer.CheckOptions(check, images, force)
     if dry_run:
-        importer.try_network(file, name, choices, trial, click.echo)
+        importer.check_network(file, name, options, check_options, click.echo)
     else:
-        click.echo(importer.import_network(file, name, models_dir, choices, trial, click.echo))
+        click.echo(importer.import_network(file, name, models_dir, options, check_options, click.echo))

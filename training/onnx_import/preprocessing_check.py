@@ -1,4 +1,4 @@
-"""Was the user right about a foreign network? Its answers to images of known classes, and those to other guesses."""
+"""Checks stated preprocessing on images of known class, and compares it with other common preprocessing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,12 +12,12 @@ from training.export.labels import ClassLabels
 from training.onnx_import.reference_model import ReferenceSession
 from training.onnx_import.wrap import ModelInterface
 
-SHOWN = 5
-FEWEST = 5
-"""Images of known class from which a verdict is drawn."""
-MARGIN = 0.1
-"""How much more accurate another guess must be to cast doubt on the user's."""
-COMMON: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
+TOP_K = 5
+MIN_KNOWN_IMAGES = 5
+"""Minimum number of images of known class for a rejection."""
+MIN_ACCURACY_GAIN = 0.1
+"""Minimum gain in accuracy of another preprocessing for a rejection of the stated one."""
+COMMON_SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
     "--scale 1": (1.0, (0.0,), (1.0,)),
     "--scale 1/255": (1 / 255, (0.0,), (1.0,)),
     "--scale 1/127.5 --mean 1": (1 / 127.5, (1.0,), (1.0,)),
@@ -32,74 +32,78 @@ COMMON: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Images of the user's with the graph's answers. `truths` are their classes, -1 where not known."""
+    """The user's images with the graph's predictions. `true_classes` is -1 where the class is not known."""
 
     names: list[str]
     images: NDArray[np.uint8]
-    truths: NDArray[np.int64]
-    answers: NDArray[np.float32]
+    true_classes: NDArray[np.int64]
+    predictions: NDArray[np.float32]
 
     @property
-    def known(self) -> NDArray[np.bool_]:
-        return self.truths >= 0
+    def is_known(self) -> NDArray[np.bool_]:
+        return self.true_classes >= 0
 
-    def accuracy(self, answers: NDArray) -> float:
+    def accuracy(self, predictions: NDArray) -> float:
         """Of the images of known class."""
-        return float((answers[self.known].argmax(axis=1) == self.truths[self.known]).mean())
+        return float((predictions[self.is_known].argmax(axis=1) == self.true_classes[self.is_known]).mean())
 
-    def lines(self, classes: ClassLabels) -> Iterator[str]:
-        """For the user: the accuracy, and the most confident answers."""
-        if self.known.any():
-            right = self.accuracy(self.answers)
-            top = np.argsort(-self.answers, axis=1)[self.known, :SHOWN]
-            in_top = float((top == self.truths[self.known, None]).any(axis=1).mean())
-            count = int(self.known.sum())
-            yield f"accuracy {right:.1%}, among the first {SHOWN} {in_top:.1%}, over {count} images of known class"
+    def report_lines(self, classes: ClassLabels) -> Iterator[str]:
+        """Lines for the user: the accuracy, and the most confident predictions."""
+        if self.is_known.any():
+            accuracy = self.accuracy(self.predictions)
+            top = np.argsort(-self.predictions, axis=1)[self.is_known, :TOP_K]
+            in_top = float((top == self.true_classes[self.is_known, None]).any(axis=1).mean())
+            count = int(self.is_known.sum())
+            yield f"accuracy {accuracy:.1%}, among the first {TOP_K} {in_top:.1%}, over {count} images of known class"
         else:
             yield "accuracy unknown: no folder or file is named after a class"
-        for index in np.argsort(-self.answers.max(axis=1), kind="stable")[:SHOWN]:
-            answer = int(self.answers[index].argmax())
-            yield f"  {self.names[index]}: {classes.labels[answer]} {self.answers[index, answer]:.1%}"
+        for index in np.argsort(-self.predictions.max(axis=1), kind="stable")[:TOP_K]:
+            predicted = int(self.predictions[index].argmax())
+            yield f"  {self.names[index]}: {classes.labels[predicted]} {self.predictions[index, predicted]:.1%}"
 
 
-def truths_of(paths: list[Path], folder: Path, classes: ClassLabels) -> NDArray[np.int64]:
-    found = (classes.index_of_file(path, folder) for path in paths)
-    return np.array([-1 if index is None else index for index in found], np.int64)
+def true_classes_of(paths: list[Path], folder: Path, classes: ClassLabels) -> NDArray[np.int64]:
+    indices = (classes.index_of_file(path, folder) for path in paths)
+    return np.array([-1 if index is None else index for index in indices], np.int64)
 
 
-def reject_if_implausible(checked: CheckResult, original: ReferenceSession, contract: ModelInterface) -> None:
-    """Raises TrainingError when the images speak against what the user said, naming a better guess if any."""
-    count = int(checked.known.sum())
-    if count < FEWEST:
+def reject_if_implausible(check_result: CheckResult, reference: ReferenceSession, interface: ModelInterface) -> None:
+    """Raises TrainingError when the images contradict the stated preprocessing, and names a better one if any."""
+    count = int(check_result.is_known.sum())
+    if count < MIN_KNOWN_IMAGES:
         return
-    given = checked.accuracy(checked.answers)
-    best, flags = max((accuracy, flags) for flags, accuracy in _others(checked, original, contract))
-    if best >= given + max(MARGIN, 2 / count):
+    accuracy = check_result.accuracy(check_result.predictions)
+    best_accuracy, flags = max(
+        (accuracy, flags) for flags, accuracy in _alternative_accuracies(check_result, reference, interface)
+    )
+    if best_accuracy >= accuracy + max(MIN_ACCURACY_GAIN, 2 / count):
         raise TrainingError(
-            f"The network knows {given:.1%} of the {count} images so, and {best:.1%} with {flags}: nothing was "
-            "published. Say that, or --force."
+            f"The network knows {accuracy:.1%} of the {count} images so, and {best_accuracy:.1%} with {flags}: nothing "
+            "was published. Say that, or --force."
         )
-    if given * contract.classes <= 2:
+    if accuracy * interface.classes <= 2:
         raise TrainingError(
-            f"The network knows {given:.1%} of the {count} images, no more than chance: are the labels in its order, "
-            "and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --force does it."
+            f"The network knows {accuracy:.1%} of the {count} images, no more than chance: are the labels in its order,"
+            " and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --force does it."
         )
 
 
-def _others(checked: CheckResult, original: ReferenceSession, contract: ModelInterface) -> Iterator[tuple[str, float]]:
-    images = checked.images[checked.known]
-    colour = contract.input.channels == 3
-    for flags, (scale, mean, std) in COMMON.items():
-        if not colour and max(len(mean), len(std)) > 1:
+def _alternative_accuracies(
+    check_result: CheckResult, reference: ReferenceSession, interface: ModelInterface
+) -> Iterator[tuple[str, float]]:
+    images = check_result.images[check_result.is_known]
+    is_rgb = interface.input.channels == 3
+    for flags, (scale, mean, std) in COMMON_SCALINGS.items():
+        if not is_rgb and max(len(mean), len(std)) > 1:
             continue
-        for bgr in (False, True) if colour else (False,):
-            turn = -1 if bgr else 1
-            other = replace(contract, scale=scale, mean=mean[::turn], std=std[::turn], bgr=bgr)
-            probabilities = original.probabilities(images, other)
-            right = float((probabilities.argmax(axis=1) == checked.truths[checked.known]).mean())
-            yield (_turned(flags) + " --channels bgr" if bgr else flags), right
+        for bgr in (False, True) if is_rgb else (False,):
+            channel_step = -1 if bgr else 1
+            other = replace(interface, scale=scale, mean=mean[::channel_step], std=std[::channel_step], bgr=bgr)
+            probabilities = reference.probabilities(images, other)
+            accuracy = float((probabilities.argmax(axis=1) == check_result.true_classes[check_result.is_known]).mean())
+            yield (_reverse_channels(flags) + " --channels bgr" if bgr else flags), accuracy
 
 
-def _turned(flags: str) -> str:
+def _reverse_channels(flags: str) -> str:
     """The flags with means and deviations in the order of BGR."""
     return " ".join(",".join(reversed(word.split(","))) for word in flags.split())

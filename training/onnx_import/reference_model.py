@@ -1,4 +1,4 @@
-"""A foreign network as it came, under onnxruntime, its pixels prepared in NumPy: what the adapted graph is held to."""
+"""Runs an imported network as it is in its file, with pixels prepared in NumPy: the reference of the parity check."""
 
 from pathlib import Path
 
@@ -12,18 +12,18 @@ from training.fit.scores import softmax
 from training.onnx_import.reader import InputSignature
 from training.onnx_import.wrap import ModelInterface
 
-ANY_BATCH = 32
+DYNAMIC_BATCH_SIZE = 32
 
 
 class ReferenceSession:
     """The file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
-    def __init__(self, path: Path, model: onnx.ModelProto, taken: InputSignature, output: str) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto, signature: InputSignature, output: str) -> None:
         """Raises TrainingError when onnxruntime refuses the graph."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._path = path
-        self._taken = taken
+        self._signature = signature
         self._output = output
         try:
             graph = model.SerializeToString()
@@ -31,30 +31,30 @@ class ReferenceSession:
         except Exception as error:  # onnxruntime's own classes share no public base
             raise TrainingError(f"onnxruntime refuses {path}: {_first_line(error)}") from error
 
-    def answers(self, images: NDArray, contract: ModelInterface) -> NDArray:
-        """What the graph itself gives, as it gives it, for pixels scaled and ordered as the contract says."""
-        pixels = images[..., ::-1] if contract.bgr else images
-        if self._taken.dtype != "uint8":
-            pixels = (pixels * np.float32(contract.scale) - np.float32(contract.mean)) / np.float32(contract.std)
-        if self._taken.layout == "nchw":
+    def run(self, images: NDArray, interface: ModelInterface) -> NDArray:
+        """The raw output of the graph, for pixels scaled and ordered as the interface says."""
+        pixels = images[..., ::-1] if interface.bgr else images
+        if self._signature.dtype != "uint8":
+            pixels = (pixels * np.float32(interface.scale) - np.float32(interface.mean)) / np.float32(interface.std)
+        if self._signature.layout == "nchw":
             pixels = pixels.transpose(0, 3, 1, 2)
-        return self._run(np.ascontiguousarray(pixels.astype(self._taken.dtype)))
+        return self._run_batches(np.ascontiguousarray(pixels.astype(self._signature.dtype)))
 
-    def probabilities(self, images: NDArray, contract: ModelInterface) -> NDArray[np.float64]:
-        """Probabilities (n, classes), as the contract reads the graph's answers."""
-        rows = self.answers(images, contract).reshape(len(images), -1).astype(np.float64)
-        rows = rows[:, 1:] if contract.drop_first else rows
-        if contract.logits:
+    def probabilities(self, images: NDArray, interface: ModelInterface) -> NDArray[np.float64]:
+        """Probabilities (n, classes), as the interface reads the graph's output."""
+        rows = self.run(images, interface).reshape(len(images), -1).astype(np.float64)
+        rows = rows[:, 1:] if interface.drop_first else rows
+        if interface.is_logits:
             return softmax(rows)
-        return rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12) if contract.drop_first else rows
+        return rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12) if interface.drop_first else rows
 
-    def _run(self, pixels: NDArray) -> NDArray:
-        size = self._taken.batch or ANY_BATCH
-        missing = -len(pixels) % size if self._taken.batch else 0
-        padded = np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)]) if missing else pixels
+    def _run_batches(self, pixels: NDArray) -> NDArray:
+        size = self._signature.batch or DYNAMIC_BATCH_SIZE
+        padding = -len(pixels) % size if self._signature.batch else 0
+        padded = np.concatenate([pixels, np.repeat(pixels[-1:], padding, axis=0)]) if padding else pixels
         try:
             parts = [
-                self._session.run([self._output], {self._taken.name: padded[start : start + size]})[0]
+                self._session.run([self._output], {self._signature.name: padded[start : start + size]})[0]
                 for start in range(0, len(padded), size)
             ]
         except Exception as error:

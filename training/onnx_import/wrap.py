@@ -1,6 +1,6 @@
-"""A foreign graph gets what it lacks for the one contract: uint8 channels-last `image` in, `probabilities` out.
+"""Wraps an imported graph to the service's interface: uint8 channels-last `image` in, `probabilities` out.
 
-Knows ONNX and nothing else. What it adds in front is folded into the first convolution where that is exact.
+Knows ONNX only. What is added in front is folded into the first convolution where that is exact.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from training.export.graph.editor import BATCH_DIMENSION, Graph
 from training.export.graph.optimize import optimize_graph
 from training.onnx_import.reader import InputSignature
 
-INSIDE = "net/"
+NETWORK_PREFIX = "net/"
 
 
 @dataclass(frozen=True)
 class ModelInterface:
-    """What was found out and said of a foreign network.
+    """The input and output of an imported network.
 
     It takes (pixel * scale - mean) / std, `mean` and `std` one value or one a channel in the network's own order, which
-    is BGR where `bgr`. It gives `gives` numbers an image, logits or probabilities.
+    is BGR where `bgr`. It gives `output_count` numbers per image, logits or probabilities.
     """
 
-    taken: InputSignature
+    signature: InputSignature
     output: str
     input: Input
-    gives: int
-    logits: bool
+    output_count: int
+    is_logits: bool
     needs_cast: bool = False
     """Whether what it gives is not float32."""
     needs_reshape: bool = False
@@ -44,37 +44,39 @@ class ModelInterface:
 
     @property
     def classes(self) -> int:
-        return self.gives - self.drop_first
+        return self.output_count - self.drop_first
 
     @property
     def factor(self) -> NDArray[np.float32]:
-        return _narrow(self.scale / np.array(self.std))
+        return _to_float32(self.scale / np.array(self.std))
 
     @property
     def offset(self) -> NDArray[np.float32]:
-        return _narrow(-np.array(self.mean) / np.array(self.std))
+        return _to_float32(-np.array(self.mean) / np.array(self.std))
 
 
-def adapt(model: onnx.ModelProto, contract: ModelInterface) -> onnx.ModelProto:
-    """A new graph with the service's contract around a foreign one; the batch may have any size."""
-    network = compose.add_prefix(model, INSIDE)
-    if contract.taken.batch is not None:
-        _free_batch(network, contract.taken.batch)
-    inside = Graph(network)
-    reversed_inside = contract.bgr and _reverse_first_kernel(inside, INSIDE + contract.taken.name)
-    before = _ending_in(INSIDE + contract.taken.name, IMAGE, list(_before(contract, reversed_inside)))
-    after = _ending_in(PROBABILITIES, INSIDE + contract.output, list(_after(contract)))
-    constants = [item for item in [*before, *after] if isinstance(item, TensorProto)]
-    nodes = [item for item in [*before, *network.graph.node, *after] if isinstance(item, onnx.NodeProto)]
-    whole = helper.make_graph(
+def wrap_graph(model: onnx.ModelProto, interface: ModelInterface) -> onnx.ModelProto:
+    """A new graph with the service's interface around an imported one; the batch may have any size."""
+    network = compose.add_prefix(model, NETWORK_PREFIX)
+    if interface.signature.batch is not None:
+        _make_batch_dynamic(network, interface.signature.batch)
+    inner = Graph(network)
+    is_kernel_reversed = interface.bgr and _reverse_first_kernel(inner, NETWORK_PREFIX + interface.signature.name)
+    input_nodes = _rename_last_output(
+        NETWORK_PREFIX + interface.signature.name, IMAGE, list(_input_nodes(interface, is_kernel_reversed))
+    )
+    output_nodes = _rename_last_output(PROBABILITIES, NETWORK_PREFIX + interface.output, list(_output_nodes(interface)))
+    constants = [item for item in [*input_nodes, *output_nodes] if isinstance(item, TensorProto)]
+    nodes = [item for item in [*input_nodes, *network.graph.node, *output_nodes] if isinstance(item, onnx.NodeProto)]
+    graph = helper.make_graph(
         nodes,
         model.graph.name or "network",
-        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH_DIMENSION, *contract.input.shape])],
-        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH_DIMENSION, contract.classes])],
+        [helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [BATCH_DIMENSION, *interface.input.shape])],
+        [helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [BATCH_DIMENSION, interface.classes])],
         [*network.graph.initializer, *constants],
     )
     result = helper.make_model(
-        whole, opset_imports=model.opset_import, functions=network.functions, ir_version=model.ir_version
+        graph, opset_imports=model.opset_import, functions=network.functions, ir_version=model.ir_version
     )
     optimize_graph(result)
     _drop_last_identities(Graph(result))
@@ -82,53 +84,55 @@ def adapt(model: onnx.ModelProto, contract: ModelInterface) -> onnx.ModelProto:
     return result
 
 
-def _before(contract: ModelInterface, reversed_inside: bool) -> Iterator[onnx.NodeProto | TensorProto]:
+def _input_nodes(interface: ModelInterface, is_kernel_reversed: bool) -> Iterator[onnx.NodeProto | TensorProto]:
     """From `image` to what the network takes: numbers, scaling, order of channels, layout."""
     last = IMAGE
-    factor, offset = contract.factor, contract.offset
-    if reversed_inside:
+    factor, offset = interface.factor, interface.offset
+    if is_kernel_reversed:
         factor, offset = factor[::-1], offset[::-1]
-    if contract.taken.dtype != "uint8":
+    if interface.signature.dtype != "uint8":
         yield helper.make_node("Cast", [last], ["pixels"], to=TensorProto.FLOAT)
         last = "pixels"
-    if contract.bgr and not reversed_inside:
+    if interface.bgr and not is_kernel_reversed:
         yield numpy_helper.from_array(np.array([2, 1, 0], np.int64), "bgr")
         yield helper.make_node("Gather", [last, "bgr"], ["reversed"], axis=3)
         last = "reversed"
-    for operator, values, neutral in (("Mul", factor, 1), ("Add", offset, 0)):
-        if (values != neutral).any():
+    for operator, values, identity in (("Mul", factor, 1), ("Add", offset, 0)):
+        if (values != identity).any():
             yield numpy_helper.from_array(values.squeeze(), f"input_{operator}")
             yield helper.make_node(operator, [last, f"input_{operator}"], [f"after_{operator}"])
             last = f"after_{operator}"
-    if contract.taken.layout == "nchw":
+    if interface.signature.layout == "nchw":
         yield helper.make_node("Transpose", [last], ["channels_first"], perm=[0, 3, 1, 2])
 
 
-def _after(contract: ModelInterface) -> Iterator[onnx.NodeProto | TensorProto]:
+def _output_nodes(interface: ModelInterface) -> Iterator[onnx.NodeProto | TensorProto]:
     """From what the network gives to `probabilities`: one row an image, the first class gone, sums of 1."""
-    last = INSIDE + contract.output
-    if contract.needs_cast:
+    last = NETWORK_PREFIX + interface.output
+    if interface.needs_cast:
         yield helper.make_node("Cast", [last], ["given"], to=TensorProto.FLOAT)
         last = "given"
-    if contract.needs_reshape:
-        yield numpy_helper.from_array(np.array([-1, contract.gives], np.int64), "row")
+    if interface.needs_reshape:
+        yield numpy_helper.from_array(np.array([-1, interface.output_count], np.int64), "row")
         yield helper.make_node("Reshape", [last, "row"], ["rows"])
         last = "rows"
-    if contract.drop_first:
-        for name, value in (("from", 1), ("to", contract.gives), ("axis", 1)):
+    if interface.drop_first:
+        for name, value in (("from", 1), ("to", interface.output_count), ("axis", 1)):
             yield numpy_helper.from_array(np.array([value], np.int64), name)
         yield helper.make_node("Slice", [last, "from", "to", "axis"], ["wanted"])
         last = "wanted"
-    if contract.logits:
+    if interface.is_logits:
         yield helper.make_node("Softmax", [last], ["softmax"], axis=-1)
-    elif contract.drop_first:
+    elif interface.drop_first:
         yield numpy_helper.from_array(np.array(1e-12, np.float32), "least")
         yield helper.make_node("ReduceSum", [last, "axis"], ["sum"], keepdims=1)
         yield helper.make_node("Max", ["sum", "least"], ["divisor"])
         yield helper.make_node("Div", [last, "divisor"], ["divided"])
 
 
-def _ending_in(name: str, start: str, parts: list[onnx.NodeProto | TensorProto]) -> list[onnx.NodeProto | TensorProto]:
+def _rename_last_output(
+    name: str, start: str, parts: list[onnx.NodeProto | TensorProto]
+) -> list[onnx.NodeProto | TensorProto]:
     """The same chain of nodes with the last one's output called `name`; at least one node."""
     nodes = [part for part in parts if isinstance(part, onnx.NodeProto)]
     if not nodes:
@@ -137,38 +141,38 @@ def _ending_in(name: str, start: str, parts: list[onnx.NodeProto | TensorProto])
     return parts
 
 
-def _drop_last_identities(whole: Graph) -> None:
-    while (last := whole.producer(PROBABILITIES)).op_type == "Identity":
-        before = whole.producer(last.input[0])
-        if before is None or len(before.output) > 1 or whole.only_consumer(last.input[0]) is None:
+def _drop_last_identities(graph: Graph) -> None:
+    while (last := graph.producer(PROBABILITIES)).op_type == "Identity":
+        producer = graph.producer(last.input[0])
+        if producer is None or len(producer.output) > 1 or graph.only_consumer(last.input[0]) is None:
             return
-        before.output[0] = PROBABILITIES
-        whole.remove(last)
+        producer.output[0] = PROBABILITIES
+        graph.remove(last)
 
 
-def _free_batch(network: onnx.ModelProto, batch: int) -> None:
+def _make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
     """Lets reshapes whose first size is the fixed batch copy it from their input; parity shows if that was right."""
-    shapes = Graph(network)
+    graph = Graph(network)
     for node in network.graph.node:
-        shape = shapes.constant(node.input[1]) if node.op_type == "Reshape" else None
+        shape = graph.constant(node.input[1]) if node.op_type == "Reshape" else None
         if shape is not None and len(shape) > 1 and shape[0] == batch:
-            node.input[1] = shapes.add_constant(node.input[1], np.array([0, *shape[1:]], np.int64))
+            node.input[1] = graph.add_constant(node.input[1], np.array([0, *shape[1:]], np.int64))
 
 
-def _reverse_first_kernel(inside: Graph, tensor: str) -> bool:
-    """Turns the input channels of the first convolution round, where the network starts with one (after padding)."""
-    consumers = inside.consumers(tensor)
+def _reverse_first_kernel(inner: Graph, tensor: str) -> bool:
+    """Reverses the input channels of the first convolution, where the network starts with one (after padding)."""
+    consumers = inner.consumers(tensor)
     while len(consumers) == 1 and consumers[0].op_type in ("Pad", "Transpose", "Identity"):
-        consumers = inside.consumers(consumers[0].output[0])
+        consumers = inner.consumers(consumers[0].output[0])
     if len(consumers) != 1 or consumers[0].op_type != "Conv":
         return False
     layer = consumers[0]
-    kernel = inside.constant(layer.input[1])
+    kernel = inner.constant(layer.input[1])
     if kernel is None or kernel.shape[1] != 3:
         return False
-    layer.input[1] = inside.add_constant(layer.input[1], np.ascontiguousarray(kernel[:, ::-1]))
+    layer.input[1] = inner.add_constant(layer.input[1], np.ascontiguousarray(kernel[:, ::-1]))
     return True
 
 
-def _narrow(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def _to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return values.astype(np.float32)

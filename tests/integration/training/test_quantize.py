@@ -24,7 +24,7 @@ from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES, mi
 from training.export.quantization.precision import to_float16, to_int8
 from training.export.quantization.quantize import QuantizeOptions, is_automatic
 from training.onnx_import.reader import InputSignature
-from training.onnx_import.wrap import ModelInterface, adapt
+from training.onnx_import.wrap import ModelInterface, wrap_graph
 
 SHAPE = (24, 24, 1)
 CORNER = 0
@@ -217,14 +217,14 @@ def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_pat
 
 
 def test_a_convolution_in_less_precision_still_takes_bytes_and_gives_float_probabilities(tmp_path: Path) -> None:
-    taken = InputSignature("data", "float32", "nchw", 3, (SIDE, SIDE), None)
-    contract = ModelInterface(taken, "out", taken.input(None), gives=5, logits=False, scale=1 / 255)
-    onnx.save(adapt(foreign_graph(), contract), tmp_path / "a.onnx")
+    signature = InputSignature("data", "float32", "nchw", 3, (SIDE, SIDE), None)
+    interface = ModelInterface(signature, "out", signature.input(None), output_count=5, is_logits=False, scale=1 / 255)
+    onnx.save(wrap_graph(foreign_graph(), interface), tmp_path / "a.onnx")
     images = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
     to_int8(tmp_path / "a.onnx", images, tmp_path / "8.onnx", reduce_range=False, method="minmax")
     to_float16(tmp_path / "a.onnx", tmp_path / "16.onnx")
     expected, eight, sixteen = (
-        Session(tmp_path / f"{name}.onnx", contract.input, 5, 1).run(images) for name in ("a", "8", "16")
+        Session(tmp_path / f"{name}.onnx", interface.input, 5, 1).run(images) for name in ("a", "8", "16")
     )
     assert 0 < np.abs(sixteen - expected).max() < 0.005
     assert 0 < np.abs(eight - expected).max() < 0.2
