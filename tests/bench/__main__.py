@@ -14,7 +14,7 @@ from tests.bench import compare_checkouts, compare_peers, overload, photographs,
 from tests.bench.convoy_process import has_workers
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.environments import PACKAGES, set_up
-from tests.bench.report import sections
+from tests.bench.report import markdown, sections
 
 REPORT = Path("tests/bench/README.md")
 CONNECTIONS = (1, 8, 32, 128)
@@ -48,7 +48,7 @@ def _alone(args: argparse.Namespace) -> int:
     image = args.report.with_name("throughput.svg")
     plots.throughput(found, image)
     content = sections.alone(found, _command(), image.name)
-    sections.replace_section(args.report, "alone", content)
+    markdown.replace_section(args.report, "alone", content)
     return _end(content, found.voids(), args.report)
 
 
@@ -70,7 +70,7 @@ def _beside(args: argparse.Namespace) -> int:
     image = args.report.with_name("peers.svg")
     plots.peers(found, image)
     content = sections.beside(found, _command(), image.name)
-    sections.replace_section(args.report, "peers", content)
+    markdown.replace_section(args.report, "peers", content)
     return _end(content, found.voids(), args.report)
 
 
@@ -87,7 +87,7 @@ def _overload(args: argparse.Namespace) -> int:
     )
     found = overload.measure(plan, _say)
     content = sections.overload(found, _command())
-    sections.replace_section(args.report, "overload", content)
+    markdown.replace_section(args.report, "overload", content)
     return _end(content, found.voids(), args.report)
 
 
@@ -104,7 +104,7 @@ def _paired(args: argparse.Namespace) -> int:
         only=tuple(args.only),
     )
     found = compare_checkouts.measure(plan, _say)
-    _say("\n" + sections.table(compare_checkouts.HEAD, compare_checkouts.rows(found, plan)))
+    _say("\n" + markdown.table(compare_checkouts.HEAD, compare_checkouts.rows(found, plan)))
     return _told(found.voids())
 
 
@@ -118,7 +118,7 @@ def _photographs(args: argparse.Namespace) -> int:
     )
     found = photographs.measure(plan, _say)
     content = sections.photographs(found, _command())
-    sections.replace_section(args.report, "photographs", content)
+    markdown.replace_section(args.report, "photographs", content)
     return _end(content, found.voids(), args.report)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.bench import convoy_process, machine_info
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired, constant_rate, need, wrk
+from tests.bench.load_generators.closed_loop import Fired, need, wrk
+from tests.bench.load_generators.open_loop import constant_rate
 from tests.bench.local_model import LocalModel
 from tests.bench.peers import environments
 from tests.bench.peers.servers import PEERS, Job, Peer, environment

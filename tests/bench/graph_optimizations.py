@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from service.hardware import usable_cores
-from tests.bench.report.sections import replace_section
+from tests.bench.report.markdown import replace_section
 
 REPORT = Path(__file__).with_name("README.md")
 NAMES = {

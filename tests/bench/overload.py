@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench import convoy_process, machine_info
-from tests.bench.load_generators.overload import OK, Outcome, flood, outcome
+from tests.bench.load_generators.saturation import OK, Outcome, flood, outcome
 from tests.bench.local_model import LocalModel
 from tests.bench.processes import cpu_s
 from tests.bench.request_bodies import Bodies, Body, Sizes

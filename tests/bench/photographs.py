@@ -24,8 +24,7 @@ from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import Bodies, Sizes
 from tests.bench.sample_images import Samples, samples
 from tests.bench.workloads import convoy_loads
-from tests.gpu.steps.model_zoo import GRAPHS
-from tests.gpu.weightless_graphs import fill
+from tests.gpu.weightless_graphs import GRAPHS, fill
 from tests.support.model_versions import write_version
 from training.export.quantization.precision import to_int8
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from tests.bench.sample_images import Samples
-from tests.load import payloads
+from tests.load import traffic
 
 SMALL_INPUT_BYTES = 16 * 1024
 JSON = "application/json"
@@ -135,8 +135,8 @@ Encode = Callable[[list[bytes], NDArray[np.uint8]], bytes]
 # Kind: content type ("": the image's own), whether it holds many images, and how it is made of images and tensors.
 KINDS: dict[str, tuple[str, bool, Encode]] = {
     "image": ("", False, lambda images, _: images[0]),
-    "images form": (payloads.FORM, True, lambda images, _: payloads.form("files", images)),
-    "images json": (JSON, True, lambda images, _: payloads.json_batch(images)),
+    "images form": (traffic.FORM, True, lambda images, _: traffic.form("files", images)),
+    "images json": (JSON, True, lambda images, _: traffic.json_batch(images)),
     "v2 json": (JSON, False, lambda _, tensors: tensor_json(tensors)),
     "v2 json batch": (JSON, True, lambda _, tensors: tensor_json(tensors)),
     "v2 binary batch": ("application/octet-stream", True, lambda _, tensors: tensor_binary(tensors)),

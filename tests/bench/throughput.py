@@ -10,7 +10,8 @@ from typing import Any
 
 from service.hardware import usable_cores
 from tests.bench import convoy_process, machine_info, microbenchmark
-from tests.bench.load_generators.closed_loop import Fired, constant_rate, need, wrk
+from tests.bench.load_generators.closed_loop import Fired, need, wrk
+from tests.bench.load_generators.open_loop import constant_rate
 from tests.bench.local_model import LocalModel
 from tests.bench.processes import resident_bytes
 from tests.bench.request_bodies import Bodies, Sizes

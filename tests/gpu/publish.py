@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from tests.bench.report.sections import table
+from tests.bench.report.markdown import table
 from tests.gpu.run_archive import WEIGHTS, unpack
 from tests.gpu.train import validation_accuracy
 from tests.gpu.training_jobs import JOBS

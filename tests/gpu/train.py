@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
 
-from tests.bench.report.sections import table
+from tests.bench.report.markdown import table
 from tests.gpu import nvidia
 from tests.gpu.run_archive import pack
 from tests.gpu.training_jobs import JOBS, Job

@@ -1,15 +1,21 @@
-"""Graphs without their weights: small enough for the repository, and filled with random numbers where they are run.
+"""Graphs without their weights: small enough for the repository, filled with random numbers where they are run.
 
-Every large tensor keeps its shape, mean and deviation. So a filled graph computes what a fresh network would.
+Every large tensor keeps its shape, mean and deviation, so a filled graph computes what an untrained network would.
+`python -m tests.gpu.weightless_graphs` writes tests/gpu/graphs.
 """
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+GRAPHS = Path(__file__).parent / "graphs"
+NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation per channel."""
 LARGE = 1024
 """Values; smaller tensors (shapes, biases) are kept as they are."""
 SEED = 18
@@ -35,3 +41,25 @@ def fill(model: onnx.ModelProto) -> None:
         random = np.random.default_rng([SEED, *hashlib.sha256(tensor.name.encode()).digest()[:8]])
         values = random.standard_normal(tuple(tensor.dims), np.float32) * np.float32(told["std"])
         tensor.CopyFrom(numpy_helper.from_array(values + np.float32(told["mean"]), tensor.name))
+
+
+def main() -> None:
+    """Writes GRAPHS from untrained networks. Needs Keras."""
+    from training import keras_setup
+    from training.architectures import build
+    from training.architectures.layers import Normalization
+    from training.export.graph.keras_to_onnx import to_onnx
+    from training.export.serving_model import Scaling, to_serving_model
+
+    keras_setup.make_repeatable(1)
+    for name, network in NETWORKS.items():
+        model = build(network, normalization=Normalization(*IMAGENET))
+        images = np.zeros((1, 224, 224, 3), np.uint8)
+        graph = to_onnx(to_serving_model(model, Scaling(), "logits", images))
+        strip(graph)
+        onnx.save(graph, GRAPHS / f"{name}.onnx")
+        print(f"{name}: {(GRAPHS / f'{name}.onnx').stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
+from tests.bench.report.markdown import Told
 from tests.image import builder
 from tests.image.container import Container
-from tests.support.transcript import Told
 
 PATIENCE_S = 120
 

@@ -2,8 +2,7 @@
 
 from locust import LoadTestShape
 
-from tests.load.load_profile import Orders
-from tests.load.ramp_phases import users_at
+from tests.load.load_profile import Orders, users_at
 
 ORDERS = Orders.from_environment()
 

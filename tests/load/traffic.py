@@ -1,5 +1,6 @@
 """What the users of the load tests send, and what must come back. Knows neither locust nor HTTP clients."""
 
+import base64
 import json
 import random
 import struct
@@ -8,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.load import payloads
 from tests.load.digit_images import Digit
 
 BATCH_SIZES = (8, 32)
 BATCHES_OF_EACH_SIZE = 10
 PNG = "image/png"
+BOUNDARY = "convoy-image-boundary"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+JSON = "application/json"
 TIFF = b"II*\0" + bytes(64)
 
 
@@ -55,9 +58,7 @@ class Traffic:
         one = f"/api/v1/models/{model}/classify"
         many = f"{one}/batch"
         self.singles = [Ask("one image", one, d.png, PNG, (d.label,)) for d in digits]
-        self.singles_as_form = [
-            Ask("one image (form)", one, payloads.form("file", [d.png]), payloads.FORM, (d.label,)) for d in digits
-        ]
+        self.singles_as_form = [Ask("one image (form)", one, form("file", [d.png]), FORM, (d.label,)) for d in digits]
         self.batches = [ask for size in BATCH_SIZES for ask in _batches(many, digits, size)]
         self.bad = _bad(one, many, digits[0])
         self.partly_bad = [_partly_bad(many, digit) for digit in digits]
@@ -69,8 +70,8 @@ def _batches(path: str, digits: Sequence[Digit], size: int) -> list[Ask]:
     for _ in range(BATCHES_OF_EACH_SIZE):
         batch = chosen.choices(digits, k=size)
         pngs, labels = [d.png for d in batch], tuple(d.label for d in batch)
-        asks.append(Ask(f"{size} images (form)", path, payloads.form("files", pngs), payloads.FORM, labels))
-        asks.append(Ask(f"{size} images (JSON)", path, payloads.json_batch(pngs), payloads.JSON, labels))
+        asks.append(Ask(f"{size} images (form)", path, form("files", pngs), FORM, labels))
+        asks.append(Ask(f"{size} images (JSON)", path, json_batch(pngs), JSON, labels))
     return asks
 
 
@@ -85,8 +86,8 @@ def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
         Ask("bad: unknown model", elsewhere, digit.png, PNG, ("unknown_model",), 404),
         Ask("bad: unknown version", f"{one}?version=99999", digit.png, PNG, ("unknown_version",), 404),
         Ask("bad: top_k of 0", f"{one}?top_k=0", digit.png, PNG, ("bad_parameter",), 422),
-        Ask("bad: form without a file", one, payloads.form("other", [digit.png]), payloads.FORM, ("bad_request",), 400),
-        Ask("bad: broken JSON", many, b'{"images": [', payloads.JSON, ("bad_request",), 400),
+        Ask("bad: form without a file", one, form("other", [digit.png]), FORM, ("bad_request",), 400),
+        Ask("bad: broken JSON", many, b'{"images": [', JSON, ("bad_request",), 400),
         Ask("bad: batch as text", many, b"a, b, c", "text/plain", ("unsupported_media_type",), 415),
     ]
 
@@ -94,7 +95,7 @@ def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
 def _partly_bad(path: str, digit: Digit) -> Ask:
     images = [digit.png, b"This is no image.", digit.png]
     outcome = (digit.label, "bad_image", digit.label)
-    return Ask("3 images, one broken", path, payloads.json_batch(images), payloads.JSON, outcome)
+    return Ask("3 images, one broken", path, json_batch(images), JSON, outcome)
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -108,3 +109,17 @@ def huge_png(width: int, height: int) -> bytes:
         + b"\0\0\0\0IDAT"
         + bytes(4)
     )
+
+
+def form(field: str, images: Sequence[bytes]) -> bytes:
+    """The body of a form (content type FORM) that holds each image as a file of `field`."""
+    parts = []
+    for number, image in enumerate(images):
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{number}.png"\r\n'
+        parts.append(head.encode() + b"Content-Type: image/png\r\n\r\n" + image + b"\r\n")
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def json_batch(images: Sequence[bytes]) -> bytes:
+    """The JSON body that holds each image in base64."""
+    return json.dumps({"images": [{"data": base64.b64encode(image).decode()} for image in images]}).encode()

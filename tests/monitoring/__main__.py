@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from tests.bench.processes import free_ports, running
+from tests.bench.report.markdown import Told
 from tests.monitoring import shipped_config
 from tests.monitoring.load_clients import Crowd
 from tests.support.service_process import RunningService
-from tests.support.transcript import Told
 
 ROOT = Path(__file__).parents[2]
 OVERLOADED = "ConvoyOverloaded"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service.settings import Settings
 from tests.bench import convoy_process
-from tests.bench.report import sections
+from tests.bench.report import markdown
 from tests.reliability import report
 from tests.reliability.http_client import Connection
 from tests.reliability.mixed_traffic import Asked, Offered
@@ -115,6 +115,6 @@ def section(found: Grown) -> str:
             f"**{verdict}** {requests:,} requests (V2 binary) with {found.images:,} images, batches of {SIZES[0]} to "
             f"{SIZES[-1]} mixed, {CONNECTIONS} connections, {found.seconds:.0f} s, {len(found.wrong)} wrong. From the "
             f"middle to the end the workers grew by {growth}.",
-            sections.table(head, rows),
+            markdown.table(head, rows),
         ]
     )

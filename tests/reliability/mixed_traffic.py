@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import JSON, JSON_LENGTH, best_classes, binary_head, tensor_binary, tensor_json
-from tests.load import digit_images, payloads, traffic
+from tests.load import digit_images, traffic
 from tests.reliability.http_client import Reply, request
 from tests.support.images import encode
 
@@ -96,8 +96,8 @@ class Offered:
         for size in FORM_SIZES:
             for _ in range(BODIES):
                 chosen = self._random.choices(range(len(jpegs)), k=size)
-                body = payloads.form("files", [jpegs[i] for i in chosen])
-                yield Asked("form of JPEG", request("POST", path, body, payloads.FORM), outcomes=_at(labels, chosen))
+                body = traffic.form("files", [jpegs[i] for i in chosen])
+                yield Asked("form of JPEG", request("POST", path, body, traffic.FORM), outcomes=_at(labels, chosen))
 
     def _tensor(self, kind: str, size: int) -> Asked:
         path = f"/v2/models/{self._model}/infer"

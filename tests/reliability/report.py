@@ -1,12 +1,16 @@
-"""The sections of tests/reliability/README.md, each written by the command that measured it."""
+"""The sections and the plot of tests/reliability/README.md, written by the command that measured them."""
 
 import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.bench import machine_info
-from tests.bench.report import sections
+from tests.bench.report import markdown
+
+if TYPE_CHECKING:
+    from tests.reliability.soak import Soaked
 
 REPORT = Path("tests/reliability/README.md")
 ABOUT = ("CPU", "cores", "system", "date", "convoy")
@@ -20,10 +24,35 @@ def add_report(command: argparse.ArgumentParser) -> None:
 def write(file: Path, section: str, content: str) -> None:
     """Puts what was measured between the section's markers, under on what, when and with which command."""
     facts = machine_info.describe()
-    about = sections.about({name: facts[name] for name in ABOUT}, command_line())
-    sections.replace_section(file, section, f"{about}\n\n{content}")
+    about = markdown.about({name: facts[name] for name in ABOUT}, command_line())
+    markdown.replace_section(file, section, f"{about}\n\n{content}")
     print(f"\n{content}\n\nwritten into {file}", flush=True)
 
 
 def command_line() -> str:
     return shlex.join(["python", "-m", "tests.reliability", *sys.argv[1:]])
+
+
+def plot_soak(found: "Soaked", file: Path) -> None:
+    """Plots the memory of each worker above, the latency below, over the minutes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from tests.bench.report.plots import SETTINGS, save
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        memory, latency = figure.subplots(2, 1, sharex=True)
+        for number, worker in enumerate(found.workers()):
+            held = [(at_s / 60, one[worker].resident_bytes / 1e6) for at_s, one in found.samples if worker in one]
+            memory.plot(*zip(*held, strict=True), label=f"worker {number}")
+        memory.set(ylabel="resident MB", ylim=(0, None))
+        windows = [sorted(window) for window in found.driven.latencies_ms]
+        for part, name in ((0.5, "p50"), (0.99, "p99")):
+            at = [number * found.driven.window_s / 60 for number, window in enumerate(windows) if window]
+            latency.plot(at, [window[int(part * (len(window) - 1))] for window in windows if window], label=name)
+        latency.set(xlabel="minutes", ylabel="ms", yscale="log")
+        for axes in (memory, latency):
+            axes.grid(alpha=0.25)
+            axes.legend(frameon=False)
+        save(figure, file)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.bench.errors import CannotMeasure
-from tests.bench.report import sections
+from tests.bench.report import markdown
 from tests.reliability import report
 
 TRAIN = Path(sys.executable).with_name("convoy-train")
@@ -84,6 +84,6 @@ def section(recipe: str, trained: Sequence[Trained]) -> str:
     return "\n\n".join(
         [
             f"**{verdict} test accuracy to 0.1 %** by `{recipe}` and its seed, each run in a process of its own.",
-            sections.table(["", "cores", "test accuracy", "weights, against the first run", "time"], rows),
+            markdown.table(["", "cores", "test accuracy", "weights, against the first run", "time"], rows),
         ]
     )

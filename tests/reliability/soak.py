@@ -12,7 +12,7 @@ from statistics import median, median_low
 
 from service.settings import Settings
 from tests.bench import convoy_process
-from tests.bench.report import sections
+from tests.bench.report import markdown
 from tests.reliability import report
 from tests.reliability.linear_trend import BLOCKS, Trend, trend
 from tests.reliability.mixed_traffic import SHARES, Offered
@@ -78,12 +78,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    from tests.reliability import soak_plot
-
     found = soak(args.minutes * 60, args.rate, args.publish_every)
     problems = problems_of(found)
     image = args.report.with_name("soak.svg")
-    soak_plot.soaked(found, image)
+    report.plot_soak(found, image)
     report.write(args.report, "soak", section(found, problems, image.name))
     return int(bool(problems))
 
@@ -197,7 +195,7 @@ def section(found: Soaked, problems: list[str], image: str) -> str:
             f"**{verdict}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {found.driven.wrong} wrong; "
             f"{found.published} versions published. The first {WARM_UP:.0%} of the time is warm-up and counts for "
             "nothing below but the plot.",
-            sections.table(["after the warm-up", "first third", "last third", "change"], rows),
+            markdown.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",
         ]
     )

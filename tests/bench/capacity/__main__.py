@@ -9,7 +9,7 @@ from pathlib import Path
 from service.settings import Settings
 from tests.bench.capacity.measure_replica import Plan, measure, written
 from tests.bench.errors import CannotMeasure
-from tests.bench.report import sections
+from tests.bench.report import markdown
 
 REPORT = Path("k8s/README.md")
 
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
         found = measure(plan)
         content = written(found, shlex.join(["python", "-m", "tests.bench.capacity", *arguments]))
         if file is not None:
-            sections.replace_section(file, "capacity", content)
+            markdown.replace_section(file, "capacity", content)
     except CannotMeasure as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

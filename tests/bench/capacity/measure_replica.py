@@ -20,9 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.bench import convoy_process, machine_info, microbenchmark, processes
 from tests.bench.capacity.simulation import Replica, Simulated, at_rate, in_turn, scale
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired, constant_rate, need, wrk
+from tests.bench.load_generators.closed_loop import Fired, need, wrk
+from tests.bench.load_generators.open_loop import constant_rate
 from tests.bench.local_model import LocalModel
-from tests.bench.report import sections
+from tests.bench.report import markdown
 from tests.bench.request_bodies import Bodies, Body, Sizes
 from tests.bench.sample_images import Samples, samples
 from tests.bench.workloads import Load, convoy_loads, offered
@@ -196,7 +197,7 @@ def written(found: Found, command: str) -> str:
     per_core = median(found.peaks_per_s)
     return "\n\n".join(
         [
-            sections.about(found.about, command),
+            markdown.about(found.about, command),
             f"One core answers {per_core:,.0f} images a second, each in a request of its own "
             f"({1e6 * replica.door_s:.0f} us for HTTP, decoding and answering, {1e6 * replica.run_s(32) / 32:.0f} us "
             f"for the model in full batches). A replica of one core holds {median(found.memory_bytes) / 2**20:.0f} MiB "
@@ -222,7 +223,7 @@ def _replicas(replica: Replica) -> str:
         hours = count / 3600 / load * 1e9
         row = [f"{load:,}", f"{count:,}", f"{got.utilisation:.0%}", f"{got.p50_ms:.1f}", f"{got.p99_ms:.1f}"]
         rows.append([*row, f"{hours:,.0f}"])
-    return sections.table(["requests/s", "replicas", "use", "p50 ms", "p99 ms", "core hours per 10^9 images"], rows)
+    return markdown.table(["requests/s", "replicas", "use", "p50 ms", "p99 ms", "core hours per 10^9 images"], rows)
 
 
 def _growth(replica: Replica) -> str:
@@ -241,7 +242,7 @@ def _growth(replica: Replica) -> str:
         )
         rows.append([f"{load:,}", f"{before:,}", f"{got.replicas:,}", f"{got.settled_s:.0f}", f"{got.refused:.1%}"])
     head = ["requests/s", "replicas before", "at most", "seconds until all are answered at once"]
-    return sections.table([*head, "refused in half an hour"], rows)
+    return markdown.table([*head, "refused in half an hour"], rows)
 
 
 def _checks(checks: dict[str, list[tuple[float, float]]]) -> str:
@@ -250,4 +251,4 @@ def _checks(checks: dict[str, list[tuple[float, float]]]) -> str:
         measured, simulated = (median(pair[side] for pair in pairs) for side in (0, 1))
         error = median(theirs / ours - 1 for ours, theirs in pairs)
         rows.append([name, f"{measured:,.1f}", f"{simulated:,.1f}", f"{error:+.0%}"])
-    return sections.table(["load and figure", "measured", "simulated", "error"], rows)
+    return markdown.table(["load and figure", "measured", "simulated", "error"], rows)

@@ -1,33 +1,21 @@
-"""Results as Markdown, into the marked sections of a report. Every figure comes from what was measured."""
+"""The sections of tests/bench/README.md, as Markdown. Every figure comes from what was measured."""
 
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 
 from tests.bench.compare_peers import OURS, Compared
-from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import Fired
 from tests.bench.microbenchmark import SIZES
 from tests.bench.overload import Overloaded
 from tests.bench.peers.servers import PEERS
 from tests.bench.photographs import Photographed
+from tests.bench.report.markdown import about, table
 from tests.bench.stage_timing.timers import STAGES
 from tests.bench.throughput import Measured, middle, void, why_void
 
 OVERLOAD_HEAD = ["load", "offered", "peak/s", "sent/s", "good/s", "refused/s", "good, of the peak", "p50 ms", "p99 ms"]
 OVERLOAD_HEAD += ["p99 ms of a refusal", "recovered after s", "us a good answer, peak", "us a good answer"]
 PHOTOGRAPHS_HEAD = ["model", "images/s", "images/s without a service", "part of it", "p50 ms", "p99 ms"]
-
-
-def replace_section(report: Path, section: str, content: str) -> None:
-    """Puts `content` between the section's markers. Raises CannotMeasure when the report does not have them."""
-    text = report.read_text() if report.exists() else ""
-    begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not found.search(text):
-        raise CannotMeasure(f"{report} has no lines {begin} and {end} for the results to go between.")
-    report.write_text(found.sub(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", text))
 
 
 def alone(found: Measured, command: str, plot: str) -> str:
@@ -93,16 +81,6 @@ def photographs(found: Photographed, command: str) -> str:
 
 def _medians(rounds: Sequence[object], *names: str) -> list[str]:
     return [f"{median(getattr(one, name) for one in rounds):,.0f}" for name in names]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, figures to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def about(facts: dict[str, str], command: str) -> str:
-    return table(["", ""], [*facts.items(), ("command", f"`{command}`")]).replace("---:", "---")
 
 
 def cells(fired: Sequence[Fired], images: int) -> list[str]:

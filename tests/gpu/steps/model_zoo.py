@@ -19,13 +19,12 @@ from service.model_store.manifest import (
 from service.model_store.repository import Repository
 from tests.gpu.check_plan import Plan
 from tests.gpu.check_results import Add, Row
-from tests.gpu.weightless_graphs import fill
+from tests.gpu.weightless_graphs import GRAPHS, fill
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import hungry_graph
 from training.export.quantization.precision import to_float16
 
 SHIPPED = Path(__file__).parents[3] / "models"
-GRAPHS = Path(__file__).parents[1] / "graphs"
 IMAGENET = Input(height=224, width=224, channels=3)
 CLASSES = 1000
 HUNGRY, HUNGRY_SHAPE = "hungry", (8, 8, 1)

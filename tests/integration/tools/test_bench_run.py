@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.peers import environments
-from tests.support.digit_model import write_digit_model
+from tests.support.model_versions import write_digit_model
 
 ROOT = Path(__file__).parents[3]
 BRIEFLY = ("--rounds", "1", "--seconds", "1")

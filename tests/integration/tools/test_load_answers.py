@@ -6,7 +6,7 @@ import pytest
 
 from tests.load import digit_images
 from tests.load.traffic import Traffic
-from tests.support.digit_model import write_digit_model
+from tests.support.model_versions import write_digit_model
 from tests.support.service_process import RunningService
 
 

@@ -14,7 +14,7 @@ from tests.load import digit_images
 from tests.load.load_profile import Orders
 from tests.load.load_results import ALL, Bounds, problems
 from tests.load.run_locust import run_locust
-from tests.support.digit_model import write_digit_model
+from tests.support.model_versions import write_digit_model
 
 ROOT = Path(__file__).parents[3]
 

@@ -13,7 +13,7 @@ from service.loaded_models.verify import verify
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository
-from tests.support.image_folders import COLOURS, fill
+from tests.support.images import COLOURS, fill
 from tests.support.model_versions import write_version
 from training.cli import main
 from training.data.datasets.folder_listing import list_images

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.inference.session import Session
 from service.model_store.repository import Repository, VersionFolder
-from tests.support.foreign_onnx_graphs import CLASSES, SIDE, foreign_graph
+from tests.support.onnx_graphs import CLASSES, SIDE, foreign_graph
 from training.cli import main
 from training.data.datasets.image_files import prepare_file
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.model_store.manifest import SplitSpec, read_manifest
-from tests.support.image_folders import fill
+from tests.support.images import fill
 from training.cli import main
 from training.data.datasets.image_folder import division_digest
 from training.data.load_dataset import DataOptions

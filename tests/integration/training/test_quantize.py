@@ -13,9 +13,8 @@ from service.loaded_models.verify import verify
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Manifest, Speed, read_manifest, write_manifest
 from service.model_store.repository import Repository
-from tests.support.foreign_onnx_graphs import SIDE, foreign_graph
 from tests.support.model_versions import linear_graph, write_version
-from tests.support.onnx_graphs import slow_graph
+from tests.support.onnx_graphs import SIDE, foreign_graph, slow_graph
 from training.cli import main
 from training.data.datasets import xo
 from training.errors import TrainingError

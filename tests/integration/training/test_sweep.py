@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.image_folders import fill
+from tests.support.images import fill
 from training.cli import main
 from training.runs.run_folder import Run
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.errors import CannotMeasure
-from tests.bench.report.sections import table
+from tests.bench.report.markdown import table
 from tests.reliability.report import add_report, write
 
 REGRESSIONS = Path(__file__).parents[1] / "regressions"

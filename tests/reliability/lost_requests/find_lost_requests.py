@@ -11,7 +11,7 @@ from pathlib import Path
 
 from service.settings import Settings
 from tests.bench import convoy_process
-from tests.bench.report import sections
+from tests.bench.report import markdown
 from tests.reliability import report
 from tests.reliability.lost_requests.closed_loop_clients import Crowd
 from tests.reliability.lost_requests.distinguishable_images import Distinct
@@ -104,6 +104,6 @@ def section(found: Found) -> str:
         [
             f"**{verdict}** {len(ledger.known.pngs)} different images, {each} connections one after the other, "
             f"{found.seconds:.0f} s. Meanwhile: {events}. {len(ledger.right)} versions answered.",
-            sections.table(["requests", "count"], rows),
+            markdown.table(["requests", "count"], rows),
         ]
     )

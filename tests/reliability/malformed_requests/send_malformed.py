@@ -15,12 +15,12 @@ import numpy as np
 
 from service.model_store.manifest import Preprocessing
 from tests.bench.errors import CannotMeasure
-from tests.bench.report.sections import table
+from tests.bench.report.markdown import table
 from tests.reliability.malformed_requests import generate_cases, valid_inputs
 from tests.reliability.malformed_requests.raw_http_client import Client
 from tests.reliability.malformed_requests.request_cases import Case
-from tests.reliability.malformed_requests.resource_usage import Meter
 from tests.reliability.malformed_requests.response_rules import broken
+from tests.reliability.process_resources import Meter
 from tests.reliability.report import add_report, write
 from tests.support.images import encode, random_pixels
 from tests.support.model_versions import write_version

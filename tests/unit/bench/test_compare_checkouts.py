@@ -8,7 +8,7 @@ from tests.bench import compare_checkouts
 from tests.bench.compare_checkouts import Paired, Plan
 from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import Fired
-from tests.bench.report import sections
+from tests.bench.report import markdown
 
 
 def fired(requests_per_s: float, failed: int = 0) -> Fired:
@@ -45,7 +45,7 @@ def test_the_ratio_is_that_within_the_rounds(drifting: Paired) -> None:
 
 
 def test_every_checkout_has_its_row(drifting: Paired) -> None:
-    assert sections.table(compare_checkouts.HEAD, compare_checkouts.rows(drifting, plan())).splitlines()[2:] == [
+    assert markdown.table(compare_checkouts.HEAD, compare_checkouts.rows(drifting, plan())).splitlines()[2:] == [
         "| image | before | 700 | 1.000 | 1.000 to 1.000 | 1.00 | 2.00 |",
         "| image | after | 715 | 1.100 | 0.950 to 1.100 | 1.00 | 2.00 |",
     ]

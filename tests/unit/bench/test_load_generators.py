@@ -3,8 +3,9 @@
 import pytest
 
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators import closed_loop
-from tests.bench.load_generators.closed_loop import Fired, parse_wrk, read_log
+from tests.bench.load_generators import closed_loop, open_loop
+from tests.bench.load_generators.closed_loop import Fired, parse_wrk
+from tests.bench.load_generators.open_loop import read_log
 
 
 def test_wrks_line_is_the_last() -> None:
@@ -43,17 +44,17 @@ def test_another_status_is_a_failure() -> None:
 
 
 def test_a_rate_that_was_not_kept_is_noticed() -> None:
-    kept = [closed_loop.Answer(due_s=number / 100, latency_s=0.001, good=True) for number in range(1000)]
-    assert closed_loop._summed(kept, 100, connections=4, seconds=10).missing == 0
-    late = closed_loop._summed(kept[:500], 100, connections=4, seconds=10)
+    kept = [open_loop.Answer(due_s=number / 100, latency_s=0.001, good=True) for number in range(1000)]
+    assert open_loop._summed(kept, 100, connections=4, seconds=10).missing == 0
+    late = open_loop._summed(kept[:500], 100, connections=4, seconds=10)
     assert late.missing == 970 - 4 - 500
 
 
 def test_the_beginning_does_not_count() -> None:
     slow_start = [
-        closed_loop.Answer(due_s=number / 10, latency_s=9.0 if number < 20 else 0.5, good=True) for number in range(100)
+        open_loop.Answer(due_s=number / 10, latency_s=9.0 if number < 20 else 0.5, good=True) for number in range(100)
     ]
-    fired = closed_loop._summed(slow_start, 10, connections=1, seconds=10)
+    fired = open_loop._summed(slow_start, 10, connections=1, seconds=10)
     assert (fired.p99_ms, fired.requests) == (500, 80)
 
 

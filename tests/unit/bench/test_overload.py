@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench import overload
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.overload import Outcome, Sent, outcome, parse
+from tests.bench.load_generators.saturation import Outcome, Sent, outcome, parse
 from tests.bench.overload import Overloaded, Step, connections_for
 from tests.bench.report.sections import overload as section
 

@@ -9,7 +9,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import Fired
 from tests.bench.microbenchmark import SIZES
 from tests.bench.photographs import Photographed
-from tests.bench.report import plots, sections
+from tests.bench.report import markdown, plots, sections
 from tests.bench.stage_timing.timers import STAGES
 from tests.bench.throughput import Measured, middle
 
@@ -135,8 +135,8 @@ def test_photographs_are_told_beside_what_goes_without_a_service() -> None:
 def test_only_the_section_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     file.write_text("before\n<!-- a: begin -->\nold\n<!-- a: end -->\nafter\n<!-- b: begin --><!-- b: end -->\n")
-    sections.replace_section(file, "a", "new \\1")
-    sections.replace_section(file, "a", "newer \\1")
+    markdown.replace_section(file, "a", "new \\1")
+    markdown.replace_section(file, "a", "newer \\1")
     assert file.read_text() == (
         "before\n<!-- a: begin -->\n\nnewer \\1\n\n<!-- a: end -->\nafter\n<!-- b: begin --><!-- b: end -->\n"
     )
@@ -144,7 +144,7 @@ def test_only_the_section_is_replaced(tmp_path: Path) -> None:
 
 def test_a_report_without_the_section_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match="has no lines <!-- alone: begin -->"):
-        sections.replace_section(tmp_path / "README.md", "alone", "figures")
+        markdown.replace_section(tmp_path / "README.md", "alone", "figures")
 
 
 def test_plots_show_the_figures_and_change_only_with_them(alone: Measured, compared: Compared, tmp_path: Path) -> None:

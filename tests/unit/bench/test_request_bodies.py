@@ -12,8 +12,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import JSON_LENGTH, KINDS, Bodies, Sizes, best_classes, binary_head
 from tests.bench.sample_images import Samples, samples
-from tests.support.digit_model import write_digit_model
-from tests.support.model_versions import write_version
+from tests.support.model_versions import write_digit_model, write_version
 
 BATCH = 4
 

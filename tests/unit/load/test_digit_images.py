@@ -6,8 +6,7 @@ import pytest
 
 from tests.bench.errors import CannotMeasure
 from tests.load import digit_images
-from tests.support.digit_model import write_digit_model
-from tests.support.model_versions import write_version
+from tests.support.model_versions import write_digit_model, write_version
 
 
 @pytest.fixture(autouse=True)

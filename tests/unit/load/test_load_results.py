@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.load import load_results
+from tests.load.load_profile import users_at
 from tests.load.load_results import ALL, Bounds, Measured, Row
-from tests.load.ramp_phases import users_at
 
 GOOD = Row("one", 100, 0, 50.0, 10.0, 40.0)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.image_folders import fill
+from tests.support.images import fill
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
 from training.data.splits import portion

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.image_folders import fill
+from tests.support.images import fill
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
 from training.fit import trainer

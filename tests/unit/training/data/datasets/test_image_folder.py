@@ -9,7 +9,7 @@ from PIL import Image
 from service.imaging.decode import decode
 from service.imaging.preprocess import prepare
 from service.model_store.manifest import Input, Preprocessing
-from tests.support.image_folders import fill
+from tests.support.images import fill
 from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import Files, Listing, list_images
 from training.data.datasets.image_files import InputSpec

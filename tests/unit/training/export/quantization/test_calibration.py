@@ -8,7 +8,7 @@ import pytest
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository, VersionFolder
-from tests.support.image_folders import COLOURS, fill
+from tests.support.images import COLOURS, fill
 from tests.support.model_versions import write_version
 from training.data import datasets
 from training.data.datasets import Wanted

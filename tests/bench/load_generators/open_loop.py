@@ -1,0 +1,89 @@
+"""Open-loop load: h2load sends requests at a constant rate, whether or not the answers keep up."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from tests.bench.load_generators.closed_loop import TIMEOUT_S, Fired, need
+from tests.bench.request_bodies import Body
+
+RATE_KEPT = 0.97
+PROCESSES = 4  # of h2load, each with a body of its own
+TIMER_S = 0.002
+LEAST_REQUESTS = 5  # of each connection, at a constant rate
+WARM_UP = 0.2  # of a run at a constant rate; its answers do not count
+
+
+def constant_rate(url: str, body: Body, requests_per_s: float, connections: int, seconds: float) -> Fired:
+    """That many requests a second, whatever the answers do; a late one has waited since it was due.
+
+    An h2load posts one body, so a few of them take turns; one for each connection would cost five times the processor
+    time. Requests that were due and not answered are missing: the rate was too high for this server, or something else
+    used the machine.
+    """
+    need("h2load")
+    interval_s = connections / requests_per_s
+    seconds = max(seconds, LEAST_REQUESTS * interval_s)
+    shares = [connections * (n + 1) // PROCESSES - connections * n // PROCESSES for n in range(PROCESSES)]
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [Path(folder) / f"{number}.log" for number in range(PROCESSES)]
+        loads = []
+        for number, (share, log) in enumerate(zip(shares, logs, strict=True)):
+            if share:
+                loads.append((_h2load(url, body, body.file(number), share, interval_s, seconds, log), share, log))
+                time.sleep(interval_s / PROCESSES)
+        for process, _, _ in loads:
+            process.wait(seconds + 2 * TIMEOUT_S)
+        answers = [answer for _, share, log in loads for answer in read_log(log.read_text(), share, interval_s)]
+    return _summed(answers, requests_per_s, connections, seconds)
+
+
+class Answer(NamedTuple):
+    """One answer at a constant rate, from the first request on. `latency_s` runs from when the request was due."""
+
+    due_s: float
+    latency_s: float
+    good: bool
+
+
+def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
+    """Answers from one h2load's log: lines of start (microseconds), status, and duration (microseconds).
+
+    Every `interval_s` each of its connections has a request due, and can only send it when it has its last answer. The
+    n-th request sent is taken for the n-th due. One that is late by more than h2load's timer is, has waited since then.
+    """
+    lines = sorted(tuple(map(int, line.split("\t")[:3])) for line in log.splitlines())
+    answers = []
+    for number, (start_us, status, took_us) in enumerate(lines):
+        due_s = number // connections * interval_s
+        late_s = (start_us - lines[0][0]) / 1e6 - due_s
+        waited_s = late_s if late_s > TIMER_S else 0.0
+        answers.append(Answer(due_s, waited_s + took_us / 1e6, status == 200))
+    return answers
+
+
+def _h2load(
+    url: str, body: Body, file: Path, connections: int, interval_s: float, seconds: float, log: Path
+) -> subprocess.Popen[bytes]:
+    headers = [part for name, value in body.headers().items() for part in ("-H", f"{name}: {value}")]
+    rate = [f"--rps={1 / interval_s:.6f}", f"-c{connections}", "-t1", f"-D{round(seconds * 1000)}ms"]
+    command = ["h2load", "--h1", *rate, f"--log-file={log}", "-d", str(file), *headers, url]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _summed(answers: Sequence[Answer], requests_per_s: float, connections: int, seconds: float) -> Fired:
+    counted = [answer for answer in answers if answer.due_s >= WARM_UP * seconds]
+    missing = int(RATE_KEPT * requests_per_s * seconds) - connections - len(answers)
+    latencies_ms = sorted(answer.latency_s * 1000 for answer in counted) or [0.0]
+    return Fired(
+        requests_per_s=requests_per_s,
+        p50_ms=median(latencies_ms),
+        p99_ms=latencies_ms[int(0.99 * (len(latencies_ms) - 1))],
+        requests=len(counted),
+        failed=sum(not answer.good for answer in answers),
+        missing=max(0, missing),
+    )
