@@ -16,7 +16,7 @@ from training.atomic_files import write_text
 from training.data.batches import EvaluationBatches
 from training.data.datasets.base import Split
 from training.data.load_dataset import DataOptions
-from training.data.splits import portion
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.export.sources import open_source
 from training.fit.scores import BATCH_SIZE, Scores, score, softmax
@@ -73,7 +73,7 @@ def _test(folder: Path, data_dir: Path | None) -> _Tested:
         raise TrainingError(f"{folder} is not the folder of a run.")
     source = open_source(folder, None, DataOptions(data_dir))
     run, dataset, labels = source.run, source.dataset, source.labels  # a folder is a run and has them all
-    indices = portion(dataset, run.recipe()).test
+    indices = split_indices(dataset, run.recipe()).test
     batches = EvaluationBatches(dataset.test, indices, len(labels), BATCH_SIZE)
     probabilities = softmax(source.model.predict(batches, verbose=0))
     return _Tested(run, labels, source.model, dataset.test, indices, probabilities)

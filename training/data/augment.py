@@ -9,9 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.color_jitter import changes_colour, colour
+from training.data.color_jitter import changes_color, color_jitter
 from training.data.datasets.image_files import Box, Boxes
-from training.data.sharding import Random
+from training.data.sharding import RandomGenerator
 from training.recipes.base import Recipe
 
 Images = NDArray[np.uint8]
@@ -21,20 +21,20 @@ Range = tuple[float, ...]
 CROP_TRIES = 10
 
 
-def augment(images: Images, recipe: Recipe, random: Random) -> Images:
+def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
     """All that the recipe asks for, on uint8 images (n, height, width, channels); gives new ones of that shape."""
     if recipe.shift_px:
         images = shift(images, recipe.shift_px, recipe.shift_fill, random)
     if recipe.flip:
         images = flip(images, random)
-    if changes_colour(recipe):
-        images = colour(images, recipe, random)
+    if changes_color(recipe):
+        images = color_jitter(images, recipe, random)
     if recipe.cutout_px:
-        images = cut_out(images, recipe.cutout_px, recipe.mean, random)
+        images = cutout(images, recipe.cutout_px, recipe.mean, random)
     return images
 
 
-def shift(images: Images, pixels: int, fill: str, random: Random) -> Images:
+def shift(images: Images, pixels: int, fill: str, random: RandomGenerator) -> Images:
     """Moves every image by -pixels to +pixels on each axis; what comes in is black, or the mirrored edge."""
     count, height, width, _ = images.shape
     margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
@@ -44,32 +44,32 @@ def shift(images: Images, pixels: int, fill: str, random: Random) -> Images:
     return windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
 
 
-def flip(images: Images, random: Random) -> Images:
+def flip(images: Images, random: RandomGenerator) -> Images:
     """Mirrors every second image, by chance, left to right."""
-    mirrored = random.random(len(images)) < 0.5
+    is_flipped = random.random(len(images)) < 0.5
     flipped = images.copy()
-    flipped[mirrored] = images[mirrored, :, ::-1]
+    flipped[is_flipped] = images[is_flipped, :, ::-1]
     return flipped
 
 
-def cut_out(images: Images, pixels: int, mean: Range, random: Random) -> Images:
+def cutout(images: Images, pixels: int, mean: Range, random: RandomGenerator) -> Images:
     """Paints a square of so many pixels a side in the mean colour (0..1), anywhere, at the edges in part outside.
 
     DeVries and Taylor 2017, "Cutout", who paint zeros on normalised images: the mean too.
     """
     count, height, width, _ = images.shape
-    rows, columns = (_within(side, pixels, count, random) for side in (height, width))
+    rows, columns = (_band_around(side, pixels, count, random) for side in (height, width))
     hole = rows[:, :, None, None] & columns[:, None, :, None]
     return np.where(hole, np.rint(255 * np.array(mean)).astype(np.uint8), images)
 
 
-def _within(side: int, pixels: int, count: int, random: Random) -> NDArray[np.bool_]:
+def _band_around(side: int, pixels: int, count: int, random: RandomGenerator) -> NDArray[np.bool_]:
     """For each image, (count, side), which places along a side lie within a stretch around one of them."""
-    data_options, centre = np.arange(side), random.integers(0, side, (count, 1))
-    return (data_options >= centre - pixels // 2) & (data_options < centre - pixels // 2 + pixels)
+    positions, centre = np.arange(side), random.integers(0, side, (count, 1))
+    return (positions >= centre - pixels // 2) & (positions < centre - pixels // 2 + pixels)
 
 
-def mix_up(images: Images, labels: Labels, alpha: float, random: Generator) -> tuple[Images, Labels]:
+def mixup(images: Images, labels: Labels, alpha: float, random: Generator) -> tuple[Images, Labels]:
     """Lays another image of the batch over each, and mixes their labels alike: shares drawn from Beta(alpha, alpha).
 
     Zhang et al. 2017, "mixup". Labels are one-hot, float32 (n, classes).
@@ -81,24 +81,24 @@ def mix_up(images: Images, labels: Labels, alpha: float, random: Generator) -> t
     return mixed.astype(np.uint8), labels + share * (labels[partner] - labels)
 
 
-def random_boxes(count: int, area: Range, aspect: Range, random: Random) -> Boxes:
-    """A random part of each of `count` images, as GoogLeNet's authors cut them: see `_box`."""
-    return partial(_box, random.random((count, CROP_TRIES, 4)), area, aspect)
+def random_crop_boxes(count: int, area: Range, aspect: Range, random: RandomGenerator) -> Boxes:
+    """A random part of each of `count` images, as GoogLeNet's authors cut them: see `_random_box`."""
+    return partial(_random_box, random.random((count, CROP_TRIES, 4)), area, aspect)
 
 
-def _box(draws: NDArray[np.float64], area: Range, aspect: Range, index: int, width: int, height: int) -> Box:
+def _random_box(draws: NDArray[np.float64], area: Range, aspect: Range, index: int, width: int, height: int) -> Box:
     """A share of the area between two bounds, width over height between two others (evenly by its logarithm), anywhere
     in the image; where ten tries fit no such part in, the largest in the middle that keeps the bounds of the aspect.
     """
-    log_least, log_greatest = math.log(aspect[0]), math.log(aspect[1])
+    log_min, log_max = math.log(aspect[0]), math.log(aspect[1])
     for share, shape, across, down in draws[index]:
         pixels = width * height * (area[0] + share * (area[1] - area[0]))
-        ratio = math.exp(log_least + shape * (log_greatest - log_least))
-        wide, tall = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
-        if 0 < wide <= width and 0 < tall <= height:
-            left, top = int(across * (width - wide + 1)), int(down * (height - tall + 1))
-            return left, top, left + wide, top + tall
+        ratio = math.exp(log_min + shape * (log_max - log_min))
+        crop_width, crop_height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = int(across * (width - crop_width + 1)), int(down * (height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
     ratio = min(max(width / height, aspect[0]), aspect[1])
-    wide, tall = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
-    left, top = (width - wide) // 2, (height - tall) // 2
-    return left, top, left + wide, top + tall
+    crop_width, crop_height = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height

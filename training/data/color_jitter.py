@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.sharding import Random
+from training.data.sharding import RandomGenerator
 from training.recipes.base import Recipe
 
 Images = NDArray[np.uint8]
@@ -12,16 +12,16 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Of red, green and blue in grey: ITU-R 601-2, as in the decoder."""
 
 # Of the colours of ImageNet's pixels, 0..1: standard deviations along the principal axes, and these axes in columns.
-DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
-AXES = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+PCA_STD = np.array([0.2175, 0.0188, 0.0045])
+PCA_AXES = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
 
-def changes_colour(recipe: Recipe) -> bool:
-    """Whether `colour` would do anything."""
+def changes_color(recipe: Recipe) -> bool:
+    """Whether `color_jitter` would do anything."""
     return any((recipe.brightness, recipe.contrast, recipe.saturation, recipe.lighting))
 
 
-def colour(images: Images, recipe: Recipe, random: Random) -> Images:
+def color_jitter(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
     """Other saturation, contrast, brightness and lighting; uint8 (n, height, width, 1 or 3), gives new ones.
 
     Each of the first three is multiplied by up to 1 - its value or 1 + its value: saturation mixes with the pixel's
@@ -30,13 +30,13 @@ def colour(images: Images, recipe: Recipe, random: Random) -> Images:
     """
     strengths = (recipe.saturation, recipe.contrast, recipe.brightness)
     factors = (1 + random.uniform(-1, 1, (len(images), 3)) * strengths).astype(np.float32)
-    along = random.normal(0, recipe.lighting, (len(images), 3)) * DEVIATIONS
-    shifts = (255 * along @ AXES.T).astype(np.float32)
+    pca_weights = random.normal(0, recipe.lighting, (len(images), 3)) * PCA_STD
+    shifts = (255 * pca_weights @ PCA_AXES.T).astype(np.float32)
     # One at a time: all of them would not stay in the processor's caches.
-    return np.stack([_changed(*each) for each in zip(images, factors, shifts, strict=True)])
+    return np.stack([_jitter_image(*each) for each in zip(images, factors, shifts, strict=True)])
 
 
-def _changed(image: Images, factors: NDArray[np.float32], shift: NDArray[np.float32]) -> Images:
+def _jitter_image(image: Images, factors: NDArray[np.float32], shift: NDArray[np.float32]) -> Images:
     saturation, contrast, brightness = factors
     values = image.astype(np.float32)
     grey = values if image.shape[-1] == 1 else (values @ LUMA)[..., None]

@@ -14,7 +14,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from training.data.datasets.base import ArraySplit, Split
-from training.data.sharding import Random
+from training.data.sharding import RandomGenerator
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
@@ -29,18 +29,18 @@ class DeviceDataset(NamedTuple):
     images: Any
     recipe: Recipe
 
-    def batch(self, chosen: Indices, random: Random | None) -> dict[str, Any]:
-        """What the network is given for the images at `chosen`; without a generator they stay as they are."""
+    def batch(self, indices: Indices, random: RandomGenerator | None) -> dict[str, Any]:
+        """What the network is given for the images at `indices`; without a generator they stay as they are."""
         shape = tuple(self.images.shape[1:])
-        drawn = (
-            unchanged(self.recipe, shape, len(chosen))
+        draws = (
+            no_augmentation(self.recipe, shape, len(indices))
             if random is None
-            else draw(self.recipe, shape, len(chosen), random)
+            else draw_augmentation(self.recipe, shape, len(indices), random)
         )
-        return {IMAGES: self.images, "index": chosen.astype(np.int32), **drawn}
+        return {IMAGES: self.images, "index": indices.astype(np.int32), **draws}
 
 
-def place(split: Split, recipe: Recipe) -> DeviceDataset:
+def copy_to_device(split: Split, recipe: Recipe) -> DeviceDataset:
     """Copies a split to the device. Raises TrainingError where its images are files, and without JAX."""
     if keras.backend.backend() != "jax":
         raise TrainingError("on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
@@ -49,36 +49,40 @@ def place(split: Split, recipe: Recipe) -> DeviceDataset:
     return DeviceDataset(ops.convert_to_tensor(split.images, "uint8"), recipe)
 
 
-def draw(recipe: Recipe, shape: Shape, count: int, random: Random) -> dict[str, NDArray[np.int32]]:
+def draw_augmentation(
+    recipe: Recipe, shape: Shape, count: int, random: RandomGenerator
+) -> dict[str, NDArray[np.int32]]:
     """The random numbers of a batch, in the order in which `training.data.augment` draws them."""
-    drawn = unchanged(recipe, shape, count)
+    draws = no_augmentation(recipe, shape, count)
     height, width, _ = shape
     if recipe.shift_px:
-        drawn["top"], drawn["left"] = (random.integers(0, 2 * recipe.shift_px + 1, count) for _ in range(2))
+        draws["top"], draws["left"] = (random.integers(0, 2 * recipe.shift_px + 1, count) for _ in range(2))
     if recipe.flip:
-        drawn["mirrored"] = random.random(count) < 0.5
+        draws["mirrored"] = random.random(count) < 0.5
     if recipe.cutout_px:
-        drawn["row"], drawn["column"] = (random.integers(0, side, (count, 1))[:, 0] for side in (height, width))
-    return {name: values.astype(np.int32) for name, values in drawn.items()}
+        draws["row"], draws["column"] = (random.integers(0, side, (count, 1))[:, 0] for side in (height, width))
+    return {name: values.astype(np.int32) for name, values in draws.items()}
 
 
-def unchanged(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.int32]]:
+def no_augmentation(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.int32]]:
     """The numbers with which every image stays as it is: in the middle, and its hole outside."""
-    far = -2 * (recipe.cutout_px + max(shape))
-    values = {"top": recipe.shift_px, "left": recipe.shift_px, "mirrored": 0, "row": far, "column": far}
+    far_outside = -2 * (recipe.cutout_px + max(shape))
+    values = {"top": recipe.shift_px, "left": recipe.shift_px, "mirrored": 0, "row": far_outside, "column": far_outside}
     return {name: np.full(count, value, np.int32) for name, value in values.items()}
 
 
-def fed_on_device(model: keras.Model, recipe: Recipe) -> keras.Model:
+def with_device_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
     """The same network, with the same weights in the same order, for what `DeviceDataset.batch` gives."""
     shape = tuple(model.input.shape[1:])
-    inputs = {IMAGES: keras.Input(shape, dtype="uint8", name=IMAGES), "index": _number("index")}
-    inputs |= {name: _number(name) for name in ("top", "left", "mirrored", "row", "column")}
-    made = Augmented(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, shape, name="augmented")(inputs)
-    return keras.Model(inputs, model(made), name=model.name)
+    inputs = {IMAGES: keras.Input(shape, dtype="uint8", name=IMAGES), "index": _scalar_input("index")}
+    inputs |= {name: _scalar_input(name) for name in ("top", "left", "mirrored", "row", "column")}
+    augmented = AugmentOnDevice(
+        recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, shape, name="augmented"
+    )(inputs)
+    return keras.Model(inputs, model(augmented), name=model.name)
 
 
-class Augmented(keras.layers.Layer):
+class AugmentOnDevice(keras.layers.Layer):
     """Images at `index`, moved, mirrored and with a hole, float32 0..255. One gather: it reads no pixel twice."""
 
     def __init__(
@@ -86,17 +90,17 @@ class Augmented(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self._shift_px, self._fill, self._cutout_px, self._shape = shift_px, fill, cutout_px, shape
-        self._colour = np.rint(255 * np.array(mean)).astype(np.float32)
+        self._fill_color = np.rint(255 * np.array(mean)).astype(np.float32)
 
     def call(self, inputs: Mapping[str, Any]) -> Any:
         height, width, channels = self._shape
         rows = inputs["top"][:, None] + ops.arange(height, dtype="int32") - self._shift_px
-        across = ops.arange(width, dtype="int32")
-        across = ops.where(inputs["mirrored"][:, None] > 0, width - 1 - across, across)
-        columns = inputs["left"][:, None] + across - self._shift_px
-        places = _mirrored_at(rows, height)[:, :, None] * width + _mirrored_at(columns, width)[:, None, :]
-        places = inputs["index"][:, None, None] * (height * width) + places
-        pixels = ops.take(ops.reshape(inputs[IMAGES], (-1, channels)), places, axis=0)
+        columns_across = ops.arange(width, dtype="int32")
+        columns_across = ops.where(inputs["mirrored"][:, None] > 0, width - 1 - columns_across, columns_across)
+        columns = inputs["left"][:, None] + columns_across - self._shift_px
+        positions = _reflect_into(rows, height)[:, :, None] * width + _reflect_into(columns, width)[:, None, :]
+        positions = inputs["index"][:, None, None] * (height * width) + positions
+        pixels = ops.take(ops.reshape(inputs[IMAGES], (-1, channels)), positions, axis=0)
         pixels = ops.cast(pixels, "float32")
         if self._fill == "black":
             inside = _is_within(rows, height)[:, :, None] & _is_within(columns, width)[:, None, :]
@@ -104,25 +108,25 @@ class Augmented(keras.layers.Layer):
         if not self._cutout_px:
             return pixels
         hole = self._hole(inputs["row"], height)[:, :, None] & self._hole(inputs["column"], width)[:, None, :]
-        return ops.where(hole[..., None], self._colour, pixels)
+        return ops.where(hole[..., None], self._fill_color, pixels)
 
     def _hole(self, centre: Any, side: int) -> Any:
         first = centre[:, None] - self._cutout_px // 2
-        place = ops.arange(side, dtype="int32")[None]
-        return (place >= first) & (place < first + self._cutout_px)
+        positions = ops.arange(side, dtype="int32")[None]
+        return (positions >= first) & (positions < first + self._cutout_px)
 
     def compute_output_spec(self, inputs: Mapping[str, Any]) -> keras.KerasTensor:
         return keras.KerasTensor((None, *self._shape), "float32")
 
 
-def _number(name: str) -> keras.KerasTensor:
+def _scalar_input(name: str) -> keras.KerasTensor:
     return keras.Input((), dtype="int32", name=name)
 
 
-def _mirrored_at(places: Any, side: int) -> Any:
+def _reflect_into(positions: Any, side: int) -> Any:
     """Places past an edge as seen in a mirror there, which shows the edge itself once."""
-    return (side - 1) - ops.abs((side - 1) - ops.abs(places))
+    return (side - 1) - ops.abs((side - 1) - ops.abs(positions))
 
 
-def _is_within(places: Any, side: int) -> Any:
-    return (places >= 0) & (places < side)
+def _is_within(positions: Any, side: int) -> Any:
+    return (positions >= 0) & (positions < side)

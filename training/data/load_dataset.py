@@ -16,7 +16,7 @@ from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import Drawn
-from training.data.splits import Portions, portion
+from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION, Recipe
 from training.runs.run_folder import Run
@@ -52,17 +52,17 @@ def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence
         recipe.dataset, data_options.data_dir, data_options.note, data_options.folder, _wanted(recipe, test_files)
     )
     _check_channels(recipe, dataset)
-    portions = portion(dataset, recipe)
-    train = dataset.train.unreadable(np.concatenate([portions.train, portions.validation]))
-    test = dataset.test.unreadable(portions.test)
+    splits = split_indices(dataset, recipe)
+    train = dataset.train.unreadable(np.concatenate([splits.train, splits.validation]))
+    test = dataset.test.unreadable(splits.test)
     bad = [*train.values(), *test.values()]
     check_readable(bad, data_options.skip_unreadable)
     origin = (
         {**dataset.origin, "skip_unreadable": data_options.skip_unreadable, "skipped": bad} if dataset.origin else {}
     )
-    left_out = {"bad_train": tuple(sorted(train)), "bad_test": tuple(sorted(test))}
+    left_out = {"unreadable_train": tuple(sorted(train)), "unreadable_test": tuple(sorted(test))}
     dataset = replace(dataset, origin=origin, workers=data_options.workers, **left_out)
-    _check_rest(portion(dataset, recipe), recipe, bad)
+    _check_rest(split_indices(dataset, recipe), recipe, bad)
     return dataset
 
 
@@ -141,10 +141,10 @@ def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
-def _check_rest(portions: Portions, recipe: Recipe, bad: list[str]) -> None:
+def _check_rest(splits: SplitIndices, recipe: Recipe, bad: list[str]) -> None:
     wanted = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
     for part, purpose in wanted.items():
-        if not len(getattr(portions, part)) and (part != "validation" or recipe.validation):
+        if not len(getattr(splits, part)) and (part != "validation" or recipe.validation):
             raise TrainingError(f"No image is left {purpose}: {_reason(bad)}")
 
 

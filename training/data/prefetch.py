@@ -11,35 +11,35 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-SPARE = 2
+SPARE_ITEMS = 2
 """Items that wait ready beside those being made, so that a slow one is not waited for at once."""
 
 
 class Prefetcher(Generic[Item]):
     """Makes the items after the one asked for while that one is used. Without workers, each when it is asked for."""
 
-    def __init__(self, make: Callable[[int], Item], count: int, workers: int) -> None:
-        self._make = make
+    def __init__(self, make_item: Callable[[int], Item], count: int, workers: int) -> None:
+        self._make_item = make_item
         self._count = count
-        self._ahead = workers + SPARE
+        self._window = workers + SPARE_ITEMS
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="prefetch") if workers else None
-        self._coming: dict[int, Future[Item]] = {}
+        self._futures: dict[int, Future[Item]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, index: int) -> Item:
         """The item of that index. Raises what making it raised."""
         if self._threads is None:
-            return self._make(index)
+            return self._make_item(index)
         with self._lock:
-            for number in range(index, min(index + self._ahead, self._count)):
-                if number not in self._coming:
-                    self._coming[number] = self._threads.submit(self._make, number)
-            asked = self._coming.pop(index)
-        return asked.result()
+            for number in range(index, min(index + self._window, self._count)):
+                if number not in self._futures:
+                    self._futures[number] = self._threads.submit(self._make_item, number)
+            future = self._futures.pop(index)
+        return future.result()
 
-    def restart(self) -> None:
+    def clear(self) -> None:
         """Forgets what was made ahead, because the items are others from now on."""
         with self._lock:
-            for future in self._coming.values():
+            for future in self._futures.values():
                 future.cancel()
-            self._coming.clear()
+            self._futures.clear()

@@ -17,13 +17,13 @@ Size = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class BatchShard:
-    """Process number `process` of `processes`, which have `devices` together; batches are spread evenly over these.
+    """Process number `rank` of `world_size`, which have `devices` together; batches are spread evenly over these.
 
     What does not divide is left out at the end of an epoch: up to `devices` - 1 images, other ones each epoch.
     """
 
-    process: int = 0
-    processes: int = 1
+    rank: int = 0
+    world_size: int = 1
     devices: int = 1
 
     def check(self, batch_size: int, **images: int) -> None:
@@ -37,17 +37,17 @@ class BatchShard:
             if 0 < count < self.devices:
                 raise TrainingError(f"{count} {kind} images are too few for {self.devices} devices.")
 
-    def usable(self, count: int) -> int:
+    def divisible_count(self, count: int) -> int:
         """How many of so many images the devices can share evenly."""
         return count - count % self.devices
 
     def rows(self, count: int) -> slice:
         """Which of the `count` images of a batch are this process's."""
-        part = count // self.processes
-        return slice(self.process * part, (self.process + 1) * part)
+        rows_per_process = count // self.world_size
+        return slice(self.rank * rows_per_process, (self.rank + 1) * rows_per_process)
 
 
-WHOLE = BatchShard()
+UNSHARDED = BatchShard()
 """Of a process that trains alone, on one device."""
 
 
@@ -63,23 +63,23 @@ class ShardedGenerator:
         self._count = count
 
     def random(self, size: Size) -> NDArray[Any]:
-        return self._random.random(self._whole(size))[self._rows]
+        return self._random.random(self._full_size(size))[self._rows]
 
     def integers(self, low: int, high: int, size: Size) -> NDArray[Any]:
-        return self._random.integers(low, high, self._whole(size))[self._rows]
+        return self._random.integers(low, high, self._full_size(size))[self._rows]
 
     def uniform(self, low: float, high: float, size: Size) -> NDArray[Any]:
-        return self._random.uniform(low, high, self._whole(size))[self._rows]
+        return self._random.uniform(low, high, self._full_size(size))[self._rows]
 
     def normal(self, mean: float, deviation: float, size: Size) -> NDArray[Any]:
-        return self._random.normal(mean, deviation, self._whole(size))[self._rows]
+        return self._random.normal(mean, deviation, self._full_size(size))[self._rows]
 
-    def _whole(self, size: Size) -> tuple[int, ...]:
-        first, *others = (size,) if isinstance(size, int) else size
+    def _full_size(self, size: Size) -> tuple[int, ...]:
+        first, *rest = (size,) if isinstance(size, int) else size
         if first != self._rows.stop - self._rows.start:
             raise ValueError(f"a draw of {size} is none of one row an image")
-        return self._count, *others
+        return self._count, *rest
 
 
-Random = Generator | ShardedGenerator
+RandomGenerator = Generator | ShardedGenerator
 """What augmentation draws from."""

@@ -10,13 +10,13 @@ from training.errors import TrainingError
 from training.recipes.base import Recipe
 
 # One number each for what is drawn by chance, so that no two draws share a random stream.
-SPLIT, ORDER, AUGMENTATION = range(3)
+SPLIT_STREAM, ORDER_STREAM, AUGMENTATION_STREAM = range(3)
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Portions:
+class SplitIndices:
     """Indices into the data set: `train` and `validation` into its training split, `test` into its test split."""
 
     train: Indices
@@ -24,33 +24,35 @@ class Portions:
     test: Indices
 
 
-def portion(dataset: Dataset, recipe: Recipe) -> Portions:
+def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
     """Splits the validation images off the training set and applies the recipe's `limit`.
 
     Images that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
     when that leaves nothing to train on.
     """
-    shuffled = np.random.default_rng((recipe.seed, SPLIT)).permutation(len(dataset.train))
-    cut = _validation_images(recipe, len(shuffled))
+    shuffled = np.random.default_rng((recipe.seed, SPLIT_STREAM)).permutation(len(dataset.train))
+    cut = _validation_count(recipe, len(shuffled))
     if cut >= len(shuffled):
         raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training images.")
-    test = _spread(len(dataset.test), recipe.limit)
-    train = _without(shuffled[cut:][: recipe.limit], dataset.bad_train)
-    return Portions(train, _without(shuffled[:cut], dataset.bad_train), _without(test, dataset.bad_test))
+    test = _evenly_spaced(len(dataset.test), recipe.limit)
+    train = _without(shuffled[cut:][: recipe.limit], dataset.unreadable_train)
+    return SplitIndices(
+        train, _without(shuffled[:cut], dataset.unreadable_train), _without(test, dataset.unreadable_test)
+    )
 
 
-def _validation_images(recipe: Recipe, count: int) -> int:
+def _validation_count(recipe: Recipe, count: int) -> int:
     """How many of so many training images; a share, however small, is at least one."""
-    wanted = int(recipe.validation)
+    desired_count = int(recipe.validation)
     if 0 < recipe.validation < 1:
-        wanted = max(1, round(recipe.validation * count))
-    return wanted if recipe.limit is None else min(wanted, recipe.limit)
+        desired_count = max(1, round(recipe.validation * count))
+    return desired_count if recipe.limit is None else min(desired_count, recipe.limit)
 
 
-def _spread(count: int, limit: int | None) -> Indices:
+def _evenly_spaced(count: int, limit: int | None) -> Indices:
     """At most `limit` of so many indices, at equal distances: folders list one class after the other."""
     return np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(np.int64))
 
 
-def _without(indices: Indices, bad: tuple[int, ...]) -> Indices:
-    return indices[~np.isin(indices, bad)]
+def _without(indices: Indices, unreadable: tuple[int, ...]) -> Indices:
+    return indices[~np.isin(indices, unreadable)]

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from training.data.batches import TrainingBatches
-from training.data.input_stall import COLUMN as WAITING
+from training.data.input_stall import STALL_COLUMN as WAITING
 from training.errors import TrainingError
 from training.fit import early_stopping
 from training.fit.ema import averaged

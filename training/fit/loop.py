@@ -8,10 +8,10 @@ import keras
 
 from training.architectures import keras_applications
 from training.data import device_augment
-from training.data.batches import EvaluationBatches, TrainingBatches, own_errors
+from training.data.batches import EvaluationBatches, TrainingBatches, reraise_batch_errors
 from training.data.datasets.base import Dataset
 from training.data.input_stall import DataStallCallback
-from training.data.splits import Portions
+from training.data.splits import SplitIndices
 from training.fit.callbacks import (
     AveragedValidation,
     ProgressBar,
@@ -39,7 +39,7 @@ class TrainingContext:
     run: Run
     recipe: Recipe
     dataset: Dataset
-    portions: Portions
+    splits: SplitIndices
     say: Callable[[str], None]
     tensorboard: bool = False
     context: DistributedContext = SINGLE_PROCESS
@@ -51,10 +51,12 @@ def fit(job: TrainingContext, model: keras.Model) -> Progress:
     The model ends compiled, with the optimiser of the last phase.
     """
     recipe, classes = job.recipe, len(job.dataset.labels)
-    train, workers, share = job.dataset.train, job.dataset.workers, job.context.shard
-    placed = device_augment.place(train, recipe) if recipe.on_device else None
-    batches = TrainingBatches(train, job.portions.train, classes, recipe, workers, share, placed)
-    validation = EvaluationBatches(train, job.portions.validation, classes, recipe.batch_size, workers, share, placed)
+    train, workers, shard = job.dataset.train, job.dataset.workers, job.context.shard
+    device_data = device_augment.copy_to_device(train, recipe) if recipe.on_device else None
+    batches = TrainingBatches(train, job.splits.train, classes, recipe, workers, shard, device_data)
+    validation = EvaluationBatches(
+        train, job.splits.validation, classes, recipe.batch_size, workers, shard, device_data
+    )
     progress = checkpoint.restore(job.run.checkpoint_path, model)
     if progress.epochs:
         job.say(f"resumed after epoch {progress.epochs}")
@@ -66,7 +68,7 @@ def fit(job: TrainingContext, model: keras.Model) -> Progress:
             checkpoint.restore_optimizer(job.run.checkpoint_path, model)
         if progress.epochs >= phase.stop or is_over(recipe, progress.history):
             break
-        with own_errors(batches, validation):
+        with reraise_batch_errors(batches, validation):
             model.fit(
                 batches,
                 validation_data=validation if len(validation) else None,
@@ -107,12 +109,12 @@ def _callbacks(job: TrainingContext, batches: TrainingBatches, schedule: Schedul
     recipe, is_main = job.recipe, job.context.is_main
     return [
         SetEpoch(batches),
-        DataStallCallback(batches.handed),
+        DataStallCallback(batches.timings),
         *([ReduceLROnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
         StopOnDivergence(schedule),
         AveragedValidation(),
         *([ProgressBar(len(batches), recipe.epochs, sys.stderr)] if is_main and sys.stderr.isatty() else []),
-        RecordEpoch(job.run, progress, len(job.portions.train), recipe, schedule, job.say, is_main),
+        RecordEpoch(job.run, progress, len(job.splits.train), recipe, schedule, job.say, is_main),
         *([TensorBoard(job.run.tensorboard_path, progress)] if is_main and job.tensorboard else []),
         StopEarly(recipe, progress, job.say),
     ]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.batches import EvaluationBatches, own_errors
+from training.data.batches import EvaluationBatches, reraise_batch_errors
 from training.data.datasets.base import Split
 
 BATCH_SIZE = 256
@@ -47,7 +47,7 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
 def evaluate_network(model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int) -> Scores:
     """Scores a Keras network that gives logits, on the images at `indices`."""
     batches = EvaluationBatches(split, indices, classes, BATCH_SIZE)
-    with own_errors(batches):
+    with reraise_batch_errors(batches):
         logits = model.predict(batches, verbose=0)
     return score(softmax(logits), split.labels[indices])
 

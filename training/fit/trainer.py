@@ -15,9 +15,9 @@ from training.architectures.layers import Normalization
 from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
-from training.data.device_augment import fed_on_device
+from training.data.device_augment import with_device_augmentation
 from training.data.load_dataset import DEFAULT, DataOptions
-from training.data.splits import Portions, portion
+from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
 from training.fit.callbacks import Say
 from training.fit.distributed.consistency import run_invariants
@@ -64,7 +64,7 @@ def train(
             checkpoint.save(run.checkpoint_path, model, Progress())
 
     run = Run(Path(context.broadcast(lambda: str(start_run(runs_dir, recipe, info, name, save_start).folder))))
-    _finish(TrainingContext(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, context), model)
+    _finish(TrainingContext(run, recipe, dataset, split_indices(dataset, recipe), say, tensorboard, context), model)
     return run
 
 
@@ -86,7 +86,7 @@ def resume(
         lambda: load_dataset.for_resuming(run, data_options), lambda dataset: run_invariants(recipe, dataset, run)
     )
     model = _network_to_train(recipe, dataset, context)
-    _finish(TrainingContext(run, recipe, dataset, portion(dataset, recipe), say, tensorboard, context), model)
+    _finish(TrainingContext(run, recipe, dataset, split_indices(dataset, recipe), say, tensorboard, context), model)
     return run
 
 
@@ -123,11 +123,11 @@ def _network_to_train(
     context.initialize()
     if recipe.on_device and context.describe():
         raise TrainingError("on_device=true is for one device: set on_device=false, or leave --distributed out.")
-    portions = portion(dataset, recipe)
-    context.shard.check(recipe.batch_size, training=len(portions.train), validation=len(portions.validation))
+    splits = split_indices(dataset, recipe)
+    context.shard.check(recipe.batch_size, training=len(splits.train), validation=len(splits.validation))
     with context.scope(), keras_setup.computing_in(recipe.precision):
         network = fused(build_network(recipe, dataset, weights))
-        return fed_on_device(network, recipe) if recipe.on_device else network
+        return with_device_augmentation(network, recipe) if recipe.on_device else network
 
 
 def start_of(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _announce(job: TrainingContext) -> None:
         job.say(f"images left out because they cannot be read: {len(skipped):,}, named in run.json")
     if context := job.context.describe():
         job.say(f"processes: {context['processes']}, devices: {context['devices']} ({context['device']})")
-        if uneven := len(job.portions.train) - job.context.shard.usable(len(job.portions.train)):
+        if uneven := len(job.splits.train) - job.context.shard.divisible_count(len(job.splits.train)):
             job.say(f"images left out of each epoch, other ones every time, to share the rest evenly: {uneven}")
 
 
@@ -203,18 +203,18 @@ def _conclude(job: TrainingContext, weights: Arrays, progress: Progress) -> None
     """The run's network without optimiser, so that its file needs nothing of ours to load, and what is known of it."""
     whole = build_network(job.recipe, job.dataset)
     whole.set_weights(weights)
-    _write_results(job.run, job.dataset, job.portions, main_tower(whole), progress)
+    _write_results(job.run, job.dataset, job.splits, main_tower(whole), progress)
     job.run.checkpoint_path.unlink(missing_ok=True)
     job.say(f"test accuracy {job.run.metrics()['test']['accuracy']:.4f}")
 
 
-def _write_results(run: Run, dataset: Dataset, portions: Portions, network: keras.Model, progress: Progress) -> None:
+def _write_results(run: Run, dataset: Dataset, splits: SplitIndices, network: keras.Model, progress: Progress) -> None:
     """Scores the network and writes what the run leaves behind; `metrics.json` comes last and marks it as finished."""
     classes = len(dataset.labels)
-    test = evaluate_network(network, dataset.test, portions.test, classes)
+    test = evaluate_network(network, dataset.test, splits.test, classes)
     metrics: dict[str, Any] = {"test": test.as_json(), "weights_of_epoch": _weights_of_epoch(progress)}
-    if len(portions.validation):
-        validation = evaluate_network(network, dataset.train, portions.validation, classes)
+    if len(splits.validation):
+        validation = evaluate_network(network, dataset.train, splits.validation, classes)
         metrics["validation"] = validation.as_json()
     metrics["training_seconds"] = round(sum(row["seconds"] for row in progress.history), 1)
     atomic_write(run.model_path, network.save)
@@ -228,7 +228,7 @@ def _weights_of_epoch(progress: Progress) -> int:
 
 
 def _facts(recipe: Recipe, dataset: Dataset, model: keras.Model, given_note: str | None) -> dict[str, Any]:
-    portions = portion(dataset, recipe)
+    splits = split_indices(dataset, recipe)
     return {
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": {
@@ -236,9 +236,9 @@ def _facts(recipe: Recipe, dataset: Dataset, model: keras.Model, given_note: str
             "title": dataset.title,
             "note": dataset.note,
             "given_note": given_note,
-            "training_images": len(portions.train),
-            "validation_images": len(portions.validation),
-            "test_images": len(portions.test),
+            "training_images": len(splits.train),
+            "validation_images": len(splits.validation),
+            "test_images": len(splits.test),
             "origin": dict(dataset.origin),
         },
         "labels": list(dataset.labels),

@@ -80,10 +80,10 @@ class ArraySplit:
 class Dataset:
     """Named classes with their images.
 
-    `note` tells what a reader of a result must know about these very files, `limits` what a network trained on such
-    images will not be able to do, in one sentence. `preprocessing` is how an image file becomes one of these.
-    `origin` is what a run records to find the same images again, `bad_train` and `bad_test` are the indices of those
-    that are left out because they cannot be read.
+    `note` is what a reader of a result must know about these files. `limits` says in one sentence what a network
+    trained on such images cannot do. `preprocessing` turns an image file into one of these images. `origin` is what a
+    run records to find the same images again. `unreadable_train` and `unreadable_test` are the indices of images that
+    are left out because they cannot be read.
     """
 
     name: str
@@ -95,8 +95,8 @@ class Dataset:
     limits: str | None = None
     preprocessing: Preprocessing = SQUEEZED
     origin: Mapping[str, Any] = field(default_factory=dict)
-    bad_train: tuple[int, ...] = ()
-    bad_test: tuple[int, ...] = ()
+    unreadable_train: tuple[int, ...] = ()
+    unreadable_test: tuple[int, ...] = ()
     workers: int | None = None
     """Threads that make its batches. None: one a core."""
 

@@ -14,7 +14,7 @@ from training.data.datasets.base import Dataset, Split
 from training.data.datasets.image_files import InputSpec, prepare_file
 from training.data.datasets.image_folder import Wanted, division_digest
 from training.data.load_dataset import DataOptions, check_readable
-from training.data.splits import portion
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.export.serving_pipeline import ServingPipeline
 from training.fit.scores import Scores, score
@@ -97,9 +97,9 @@ def _wanted(manifest: Manifest) -> Wanted:
 def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
     """The held-out images, the others, and whether the split is that of the version's run instead of a random one."""
     if recipe := _split_recipe(dataset, provenance):
-        portions = portion(dataset, recipe)
-        if len(portions.validation) >= MIN_HELD_OUT:
-            return portions.validation, portions.train, True
+        splits = split_indices(dataset, recipe)
+        if len(splits.validation) >= MIN_HELD_OUT:
+            return splits.validation, splits.train, True
     shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
     cut = min(MAX_HELD_OUT, int(HELD_OUT_SHARE * len(shuffled)))
     return shuffled[:cut], shuffled[cut:], False

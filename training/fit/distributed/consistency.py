@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 from training.data.datasets.base import Dataset
-from training.data.splits import portion
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.keras_setup import library_versions
 from training.recipes.base import Recipe, spelled
@@ -28,14 +28,14 @@ def run_invariants(recipe: Recipe, dataset: Dataset, resumed: Run | None = None)
     Images are compared by number, labels and shape, those of a folder also by file name. A checkpoint is compared
     whole, which finds a folder that is not shared between machines.
     """
-    portions = portion(dataset, recipe)
-    splits = (dataset.train, dataset.test)
-    images = [*(split.labels.astype(np.int64).tobytes() for split in splits), repr(dataset.train.shape).encode()]
-    indices = [part.astype(np.int64).tobytes() for part in (portions.train, portions.validation, portions.test)]
+    splits = split_indices(dataset, recipe)
+    labels = [split.labels.astype(np.int64).tobytes() for split in (dataset.train, dataset.test)]
+    images = [*labels, repr(dataset.train.shape).encode()]
+    indices = [part.astype(np.int64).tobytes() for part in (splits.train, splits.validation, splits.test)]
     versions = library_versions()
     return {
         **{field.name: spelled(getattr(recipe, field.name)) for field in fields(Recipe)},
-        "number of steps an epoch": str(-(-len(portions.train) // recipe.batch_size)),
+        "number of steps an epoch": str(-(-len(splits.train) // recipe.batch_size)),
         "number of images": f"{len(dataset.train):,} + {len(dataset.test):,}",
         "labels": digest(*(label.encode() for label in dataset.labels)),
         "listing of images": digest(*images, str(dataset.origin.get("digest")).encode()),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
-from training.data.sharding import WHOLE, BatchShard
+from training.data.sharding import UNSHARDED, BatchShard
 from training.errors import TrainingError
 from training.fit.distributed.consistency import Invariants, check_consistent
 from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
@@ -72,7 +72,7 @@ class DistributedContext:
     def __init__(
         self, process: ProcessInfo | None = None, group: ProcessGroup | None = None, data_parallel: bool = False
     ) -> None:
-        self.shard = WHOLE
+        self.shard = UNSHARDED
         self._process = process
         self._group = group
         self._data_parallel = data_parallel
@@ -92,7 +92,7 @@ class DistributedContext:
         if self._distribution is None:
             return {}
         kind = str(self._distribution.device_mesh.devices.flat[0]).partition(":")[0]
-        return {"processes": self.shard.processes, "devices": self.shard.devices, "device": kind}
+        return {"processes": self.shard.world_size, "devices": self.shard.devices, "device": kind}
 
     def run_and_compare(self, function: Callable[[], Result], invariants: Callable[[Result], Invariants]) -> Result:
         """Calls `function` in every process and returns its result, once the invariants of all results are equal.

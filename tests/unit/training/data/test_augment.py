@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.images import random_pixels
-from training.data.augment import augment, cut_out, flip, mix_up, random_boxes, shift
+from training.data.augment import augment, cutout, flip, mixup, random_crop_boxes, shift
 from training.recipes.base import Recipe
 
 COUNT = 40
@@ -50,14 +50,14 @@ def test_flip_mirrors_about_half() -> None:
 
 def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
     white = np.full((4000, 9, 7, 3), 255, np.uint8)
-    holes = (cut_out(white, 3, (0.2, 0.4, 0.6), np.random.default_rng(1)) == np.rint([51, 102, 153])).all(axis=3)
+    holes = (cutout(white, 3, (0.2, 0.4, 0.6), np.random.default_rng(1)) == np.rint([51, 102, 153])).all(axis=3)
     sizes = holes.sum(axis=(1, 2))
     assert set(sizes) == {4, 6, 9}  # in a corner, at an edge, within
     assert (sizes == 9).mean() == pytest.approx(7 * 5 / 63, abs=0.05)
     tops = holes.any(axis=2).argmax(axis=1)
     assert set(tops) == set(range(8))
     originals = images()
-    result = cut_out(originals, 4, (0.0,), np.random.default_rng(2))
+    result = cutout(originals, 4, (0.0,), np.random.default_rng(2))
     kept = (result == originals).all(axis=3)
     assert (result[~kept] == 0).all()
     assert (~kept).sum(axis=(1, 2)).max() <= 16
@@ -66,19 +66,19 @@ def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
 def test_mixed_images_and_labels_have_the_same_shares() -> None:
     greys = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
     labels = np.eye(COUNT, dtype=np.float32)
-    mixed, shares = mix_up(greys, labels, 1.0, np.random.default_rng(1))
+    mixed, shares = mixup(greys, labels, 1.0, np.random.default_rng(1))
     np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
     assert ((shares > 0).sum(axis=1) <= 2).all()
     np.testing.assert_allclose(mixed[:, 0, 0, 0], shares @ greys[:, 0, 0, 0], atol=0.51)
     assert 0.3 < np.diag(shares).mean() < 0.75
-    rarely = mix_up(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
+    rarely = mixup(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
     assert (rarely > 0.95).mean() > 0.6
 
 
 @settings(deadline=None)
 @given(width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**32))
 def test_random_parts_lie_within_the_image_and_its_bounds(width: int, height: int, seed: int) -> None:
-    left, top, right, bottom = random_boxes(1, (0.1, 0.9), (0.5, 2), np.random.default_rng(seed))(0, width, height)
+    left, top, right, bottom = random_crop_boxes(1, (0.1, 0.9), (0.5, 2), np.random.default_rng(seed))(0, width, height)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     if min(width, height) > 40 and 0.6 < width / height < 1.7:
@@ -87,7 +87,7 @@ def test_random_parts_lie_within_the_image_and_its_bounds(width: int, height: in
 
 
 def test_random_parts_are_spread_evenly() -> None:
-    boxes = random_boxes(4000, (0.25, 1.0), (1.0, 1.0), np.random.default_rng(1))
+    boxes = random_crop_boxes(4000, (0.25, 1.0), (1.0, 1.0), np.random.default_rng(1))
     found = np.array([boxes(index, 100, 100) for index in range(4000)])
     shares = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]) / 1e4
     assert shares.mean() == pytest.approx(0.625, abs=0.02)
@@ -97,7 +97,7 @@ def test_random_parts_are_spread_evenly() -> None:
 
 
 def test_where_no_part_fits_the_middle_is_taken() -> None:
-    boxes = random_boxes(1, (1.0, 1.0), (0.5, 2.0), np.random.default_rng(1))
+    boxes = random_crop_boxes(1, (1.0, 1.0), (0.5, 2.0), np.random.default_rng(1))
     assert boxes(0, 100, 10) == (40, 0, 60, 10)
     assert boxes(0, 10, 100) == (0, 40, 10, 60)
 

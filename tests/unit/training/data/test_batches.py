@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.data.batches import EvaluationBatches, TrainingBatches, own_errors
+from training.data.batches import EvaluationBatches, TrainingBatches, reraise_batch_errors
 from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.fit.callbacks import SetEpoch
@@ -109,9 +109,9 @@ def test_a_image_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers:
     batches = TrainingBatches(GoneSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    with pytest.raises(TrainingError, match=r"^cat/17\.jpg: No such file"), own_errors(batches):
+    with pytest.raises(TrainingError, match=r"^cat/17\.jpg: No such file"), reraise_batch_errors(batches):
         model.fit(batches, epochs=2, shuffle=False, verbose=0)
-    with pytest.raises(ZeroDivisionError), own_errors(EvaluationBatches(split(3), np.arange(3), CLASSES, 2)):
+    with pytest.raises(ZeroDivisionError), reraise_batch_errors(EvaluationBatches(split(3), np.arange(3), CLASSES, 2)):
         1 / 0  # noqa: B018
 
 

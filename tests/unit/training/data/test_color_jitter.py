@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.images import random_pixels
-from training.data.color_jitter import LUMA, changes_colour, colour
+from training.data.color_jitter import LUMA, changes_color, color_jitter
 from training.recipes.base import Recipe
 
 COUNT = 60
@@ -15,7 +15,7 @@ def recipe(**fields: float) -> Recipe:
 
 
 def changed(images: np.ndarray, seed: int = 1, **fields: float) -> np.ndarray:
-    result = colour(images, recipe(**fields), np.random.default_rng(seed))
+    result = color_jitter(images, recipe(**fields), np.random.default_rng(seed))
     assert (result.shape, result.dtype) == (images.shape, np.uint8)
     return result
 
@@ -75,5 +75,5 @@ def test_values_beyond_white_are_white() -> None:
 
 
 def test_nothing_is_asked_for_by_default() -> None:
-    assert not changes_colour(recipe())
-    assert changes_colour(recipe(lighting=0.1))
+    assert not changes_color(recipe())
+    assert changes_color(recipe(lighting=0.1))

@@ -14,7 +14,7 @@ import pytest
 from training.data import device_augment
 from training.data.augment import augment
 from training.data.datasets.base import ArraySplit, Dataset
-from training.data.device_augment import Augmented, DeviceDataset, draw, unchanged
+from training.data.device_augment import AugmentOnDevice, DeviceDataset, draw_augmentation, no_augmentation
 from training.errors import TrainingError
 from training.fit import trainer
 from training.fit.distributed.data_parallel import DistributedContext
@@ -29,7 +29,7 @@ CHOSEN = np.array([3, 19, 0, 7, 7, 12])
 
 
 def made(recipe: Recipe, drawn: dict[str, np.ndarray]) -> np.ndarray:
-    layer = Augmented(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, SHAPE)
+    layer = AugmentOnDevice(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, SHAPE)
     return np.asarray(layer({"images": IMAGES, "index": CHOSEN.astype(np.int32), **drawn}))
 
 
@@ -40,13 +40,13 @@ def test_the_device_makes_what_the_host_makes(shift_px: int, fill: str, flip: bo
     recipe = replace(PLAIN, shift_px=shift_px, shift_fill=fill, flip=flip, cutout_px=cutout_px)
     for seed in range(5):
         expected = augment(IMAGES[CHOSEN], recipe, np.random.default_rng(seed))
-        found = made(recipe, draw(recipe, SHAPE, len(CHOSEN), np.random.default_rng(seed)))
+        found = made(recipe, draw_augmentation(recipe, SHAPE, len(CHOSEN), np.random.default_rng(seed)))
         np.testing.assert_array_equal(found, expected)
 
 
 def test_images_to_validate_on_stay_as_they_are() -> None:
     recipe = replace(PLAIN, shift_px=3, flip=True, cutout_px=20)
-    np.testing.assert_array_equal(made(recipe, unchanged(recipe, SHAPE, len(CHOSEN))), IMAGES[CHOSEN])
+    np.testing.assert_array_equal(made(recipe, no_augmentation(recipe, SHAPE, len(CHOSEN))), IMAGES[CHOSEN])
 
 
 def test_a_batch_brings_no_pixels_of_its_own() -> None:
@@ -66,7 +66,7 @@ def test_what_only_the_host_makes_is_refused(setting: dict) -> None:
 def test_without_jax_it_says_what_to_set() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     with pytest.raises(TrainingError, match="set KERAS_BACKEND=jax"):
-        device_augment.place(split, PLAIN)
+        device_augment.copy_to_device(split, PLAIN)
 
 
 class Spread(DistributedContext):
@@ -91,8 +91,8 @@ import numpy as np
 from training import keras_setup
 from training.data.datasets.base import ArraySplit, Dataset
 from training.fit.loop import TrainingContext, fit
-from training.data.splits import portion
-from training.data.device_augment import fed_on_device
+from training.data.splits import split_indices
+from training.data.device_augment import with_device_augmentation
 from training.recipes import RECIPES
 from training.runs.run_folder import start_run
 from training.fit.trainer import build_network
@@ -109,9 +109,9 @@ for here in (True, False, True):
     chosen = replace(recipe, on_device=here)
     keras_setup.make_repeatable(1)
     model = build_network(chosen, dataset)
-    model = fed_on_device(model, chosen) if here else model
+    model = with_device_augmentation(model, chosen) if here else model
     run = start_run(Path(sys.argv[1]), chosen, {}, "made")
-    progress = fit(TrainingContext(run, chosen, dataset, portion(dataset, chosen), print), model)
+    progress = fit(TrainingContext(run, chosen, dataset, split_indices(dataset, chosen), print), model)
     found.append((model.get_weights(), [(row["loss"], row["val_loss"]) for row in progress.history]))
 for one, other in zip(found[0][0], found[2][0], strict=True):
     np.testing.assert_array_equal(one, other)

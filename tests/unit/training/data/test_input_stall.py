@@ -8,7 +8,7 @@ import pytest
 
 from training.data.batches import TrainingBatches
 from training.data.datasets.base import ArraySplit
-from training.data.input_stall import COLUMN, BatchTiming, DataStallCallback
+from training.data.input_stall import STALL_COLUMN, BatchTiming, DataStallCallback
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(name="any", dataset="any", architecture="lenet5", batch_size=4)
@@ -36,7 +36,7 @@ def test_a_batch_is_waited_for_from_when_it_is_wanted(first: BatchTiming, second
         waiting.on_train_batch_end(batch)
     logs: dict[str, float] = {}
     waiting.on_epoch_end(0, logs)
-    assert logs == {COLUMN: share}
+    assert logs == {STALL_COLUMN: share}
 
 
 class SlowSplit(ArraySplit):
@@ -52,5 +52,5 @@ def test_a_slow_disk_is_waited_for() -> None:
     batches = TrainingBatches(split, np.arange(20), 2, RECIPE, workers=1)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    history = model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[DataStallCallback(batches.handed)])
-    assert history.history[COLUMN][1] > 0.1  # the first has the time of compiling in it
+    history = model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[DataStallCallback(batches.timings)])
+    assert history.history[STALL_COLUMN][1] > 0.1  # the first has the time of compiling in it

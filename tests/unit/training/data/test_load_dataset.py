@@ -8,7 +8,7 @@ import pytest
 from tests.support.images import fill
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
-from training.data.splits import portion
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 from training.runs.run_folder import start_run
@@ -49,11 +49,11 @@ def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
 def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
     fill(tmp_path, "red", "blue", count=20)
     whole = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
-    before = portion(whole, RECIPE)
+    before = split_indices(whole, RECIPE)
     (tmp_path / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
     dataset = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_unreadable=True))
     assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not an image, or its header is damaged."]
-    after = portion(dataset, RECIPE)
+    after = split_indices(dataset, RECIPE)
     gone = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
     assert sum(gone) == 1
     for part in ("train", "validation", "test"):
@@ -78,8 +78,8 @@ def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "limit": 2})
     fill(tmp_path, "red", "blue", count=20)
     dataset = load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
-    used = portion(dataset, recipe).test[0]
-    spare = next(index for index in range(len(dataset.test)) if index not in portion(dataset, recipe).test)
+    used = split_indices(dataset, recipe).test[0]
+    spare = next(index for index in range(len(dataset.test)) if index not in split_indices(dataset, recipe).test)
     files = dataset.origin["test_files"]
     (tmp_path / files[spare]).write_bytes(b"")
     assert len(load_dataset.for_training(recipe, DataOptions(folder=tmp_path)).test) == len(files)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from training.data.prefetch import SPARE, Prefetcher
+from training.data.prefetch import SPARE_ITEMS, Prefetcher
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
@@ -23,7 +23,7 @@ def test_items_are_made_before_they_are_asked_for_but_not_many() -> None:
     made: set[int] = set()
     items = Prefetcher(lambda index: made.add(index), 100, workers=2)
     items(0)
-    wanted = set(range(2 + SPARE))
+    wanted = set(range(2 + SPARE_ITEMS))
     end_s = time.monotonic() + 10
     while made != wanted and time.monotonic() < end_s:
         time.sleep(0.001)
@@ -42,7 +42,7 @@ def test_a_restart_gives_nothing_that_was_made_before() -> None:
     items = Prefetcher(lambda index: (epoch, index), 10, workers=2)
     items(0)
     epoch = 1
-    items.restart()
+    items.clear()
     assert [items(index) for index in range(10)] == [(1, index) for index in range(10)]
 
 

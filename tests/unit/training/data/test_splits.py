@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.data.datasets.base import ArraySplit, Dataset
-from training.data.splits import portion
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
@@ -23,45 +23,45 @@ def recipe(**fields: object) -> Recipe:
 
 def test_portions_split_the_training_set_without_overlap() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    portions = portion(dataset, recipe())
-    assert len(portions.validation) == 10
-    assert sorted([*portions.train, *portions.validation]) == list(range(100))
-    np.testing.assert_array_equal(portions.test, np.arange(30))
-    again, other = portion(dataset, recipe()), portion(dataset, recipe(seed=2))
-    np.testing.assert_array_equal(portions.validation, again.validation)
-    assert set(portions.validation) != set(other.validation)
+    splits = split_indices(dataset, recipe())
+    assert len(splits.validation) == 10
+    assert sorted([*splits.train, *splits.validation]) == list(range(100))
+    np.testing.assert_array_equal(splits.test, np.arange(30))
+    again, other = split_indices(dataset, recipe()), split_indices(dataset, recipe(seed=2))
+    np.testing.assert_array_equal(splits.validation, again.validation)
+    assert set(splits.validation) != set(other.validation)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.25, 25), (0.001, 1), (0, 0), (1, 1)])
 def test_validation_may_be_a_share(share: float, count: int) -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    assert len(portion(dataset, recipe(validation=share)).validation) == count
+    assert len(split_indices(dataset, recipe(validation=share)).validation) == count
 
 
 def test_images_left_out_move_no_other() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    portions = portion(dataset, recipe())
-    bad = (int(portions.train[5]), int(portions.validation[0]))
-    rest = portion(replace(dataset, bad_train=bad, bad_test=(2,)), recipe())
-    np.testing.assert_array_equal(rest.train, np.delete(portions.train, 5))
-    np.testing.assert_array_equal(rest.validation, portions.validation[1:])
+    splits = split_indices(dataset, recipe())
+    bad = (int(splits.train[5]), int(splits.validation[0]))
+    rest = split_indices(replace(dataset, unreadable_train=bad, unreadable_test=(2,)), recipe())
+    np.testing.assert_array_equal(rest.train, np.delete(splits.train, 5))
+    np.testing.assert_array_equal(rest.validation, splits.validation[1:])
     assert 2 not in rest.test
 
 
 def test_a_limited_test_set_is_spread_over_the_whole() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    assert portion(dataset, recipe(limit=3)).test.tolist() == [0, 14, 29]
+    assert split_indices(dataset, recipe(limit=3)).test.tolist() == [0, 14, 29]
 
 
 def test_a_limit_holds_for_every_portion() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
-    portions = portion(dataset, recipe(limit=5))
-    assert (len(portions.train), len(portions.validation), len(portions.test)) == (5, 5, 5)
-    assert not set(portions.train) & set(portions.validation)
+    splits = split_indices(dataset, recipe(limit=5))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (5, 5, 5)
+    assert not set(splits.train) & set(splits.validation)
 
 
 def test_validation_must_leave_something_to_train_on() -> None:
     dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
     with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training images"):
-        portion(dataset, recipe(validation=10))
-    assert len(portion(dataset, recipe(validation=9)).train) == 1
+        split_indices(dataset, recipe(validation=10))
+    assert len(split_indices(dataset, recipe(validation=9)).train) == 1

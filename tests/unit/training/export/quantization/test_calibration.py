@@ -16,7 +16,7 @@ from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import division_digest
 from training.data.load_dataset import DataOptions
-from training.data.splits import portion
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.export.quantization.calibration import load_calibration_data
 from training.recipes.base import Recipe
@@ -62,7 +62,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
     version = of_xo(tmp_path, recipe="xo", division=SplitSpec(validation=1000, limit=800))
     images = load_calibration_data(version, None, DataOptions(), 100)
-    run = portion(images.dataset, recipe(validation=1000, limit=800))
+    run = split_indices(images.dataset, recipe(validation=1000, limit=800))
     assert images.held_out.tolist() == run.validation.tolist()
     assert images.calibration.tolist() == run.train[:100].tolist()
     assert (images.has_training_split, images.has_published_test) == (True, True)
@@ -87,7 +87,7 @@ def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos
     division = SplitSpec(validation=0.3, test_share=SHARE, digest=division_digest(dataset.origin))
     images = load_calibration_data(of_folder(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100)
     assert images.dataset.origin == dataset.origin
-    assert images.held_out.tolist() == portion(dataset, recipe(validation=0.3)).validation.tolist()
+    assert images.held_out.tolist() == split_indices(dataset, recipe(validation=0.3)).validation.tolist()
     assert (images.has_training_split, images.has_published_test) == (True, True)
 
 
