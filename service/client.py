@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
     ImageSource = str | os.PathLike[str] | bytes | Image | NDArray[np.uint8]
 
-DEADLINE_S = 30.0
-IMAGES_A_REQUEST = 32
+DEFAULT_DEADLINE_S = 30.0
+MAX_IMAGES_PER_REQUEST = 32
 CONCURRENCY = 4
-BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
-PIECE_BYTES = 65536
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-SERVICE_SHARE = 0.95  # of the time that is left: the rest is for the way back
-LONGEST_TIMEOUT_MS = 999_999_999
-CROWDED = "too_many_pixels"  # the code of an image that is refused for those beside it
+MAX_BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
+UPLOAD_CHUNK_BYTES = 65536
+FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S = 0.1, 5.0
+SERVICE_TIME_FRACTION = 0.95  # of the remaining time: the rest is for the response's way back
+MAX_TIMEOUT_MS = 999_999_999
+TOO_MANY_PIXELS = "too_many_pixels"  # the code of an image that was rejected because of the others in its request
 
-_PNG_COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
+_PNG_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -122,7 +122,7 @@ class DeadlineExceeded(ServiceError):
     """The answer was not there in time."""
 
 
-_KINDS: dict[str, type[ServiceError]] = {
+_ERROR_TYPES: dict[str, type[ServiceError]] = {
     "bad_image": BadImage,
     "unsupported_image": BadImage,
     "image_too_large": BadImage,
@@ -138,7 +138,7 @@ _KINDS: dict[str, type[ServiceError]] = {
     "deadline_exceeded": DeadlineExceeded,
 }
 # What stands between, a proxy or a balancer, has no codes.
-_KINDS_BY_STATUS = {
+_ERROR_TYPES_BY_STATUS = {
     401: NotAllowed,
     403: NotAllowed,
     404: NotFound,
@@ -184,7 +184,8 @@ class Client:
         Raises BadImage, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable,
         Unsendable.
         """
-        return _classification(self._send(_one(model, image, self._defaults | options), threading.Event()))
+        call = _single_call(model, image, self._defaults | options)
+        return _parse_classification(self._send(call, threading.Event()))
 
     def classify_many(
         self, model: str, images: "Iterable[ImageSource]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
@@ -198,30 +199,30 @@ class Client:
         Whoever leaves early, by `break` for one, waits for no request: those under way end in their threads, each
         with its present attempt.
         """
-        gone = threading.Event()
+        cancelled = threading.Event()
 
         def run(group: "list[ImageSource]") -> list[Result]:
             results: list[Result] = []
-            for call in _many(model, group, self._defaults | options):
-                while call.files and not gone.is_set():
+            for call in _batch_calls(model, group, self._defaults | options):
+                while call.files and not cancelled.is_set():
                     try:
-                        call = call.answered(self._send(call, gone))
+                        call = call.with_answer(self._send(call, cancelled))
                     except BadImage as error:
-                        call = call.refused(error)
+                        call = call.with_rejection(error)
                 results += call.results
             return results
 
         pool = ThreadPoolExecutor(concurrency, "convoy-client")
-        waiting: deque[Future[list[Result]]] = deque()
+        pending: deque[Future[list[Result]]] = deque()
         try:
-            for group in _grouped(images):
-                waiting.append(pool.submit(run, group))
-                if len(waiting) > concurrency:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
+            for group in _in_groups(images):
+                pending.append(pool.submit(run, group))
+                if len(pending) > concurrency:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
         finally:
-            gone.set()
+            cancelled.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
@@ -230,31 +231,31 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _send(self, call: "_Call", gone: threading.Event) -> Any:
-        """Its answer, after as many attempts as it needs; none is made for a caller who is `gone`."""
-        patience = _Patience(call)
+    def _send(self, call: "_Call", cancelled: threading.Event) -> Any:
+        """Returns the answer, after as many attempts as it needs, and makes none once `cancelled` is set."""
+        retry = _RetryPolicy(call)
         while True:
             try:
-                return _answer_of(*self._attempt(call, patience))
-            except (ServiceError, httpx.RequestError) as problem:
-                if gone.wait(patience.before_next(problem)):
+                return _parse_response(*self._attempt(call, retry))
+            except (ServiceError, httpx.RequestError) as error:
+                if cancelled.wait(retry.delay_before_retry(error)):
                     raise
 
-    def _attempt(self, call: "_Call", patience: "_Patience") -> tuple[httpx.Response, bytes]:
+    def _attempt(self, call: "_Call", retry: "_RetryPolicy") -> tuple[httpx.Response, bytes]:
         request = self._http.build_request(
-            "POST", headers=patience.headers(), extensions={"timeout": _TimeLeft(patience)}, **call.request()
+            "POST", headers=retry.headers(), extensions={"timeout": _RemainingTimeouts(retry)}, **call.request()
         )
-        request.stream = _Upload(request.stream, patience)
-        with closing(self._http.send(request, stream=True)) as got:
+        request.stream = _DeadlineStream(request.stream, retry)
+        with closing(self._http.send(request, stream=True)) as response:
             parts: list[bytes] = []
-            for part in got.iter_bytes():
+            for part in response.iter_bytes():
                 if parts:
-                    patience.check()  # httpx' timeouts are for each read: a slow sender would never meet them
+                    retry.check()  # httpx' timeouts are for each read: a slow sender never exceeds them
                 parts.append(part)
-            return got, b"".join(parts)
+            return response, b"".join(parts)
 
 
 class AsyncClient:
@@ -267,8 +268,8 @@ class AsyncClient:
 
     async def classify(self, model: str, image: "ImageSource", **options: Unpack[Options]) -> Classification:
         """As `Client.classify`."""
-        call = await asyncio.to_thread(_one, model, image, self._defaults | options)
-        return _classification(await self._send(call))
+        call = await asyncio.to_thread(_single_call, model, image, self._defaults | options)
+        return _parse_classification(await self._send(call))
 
     async def classify_many(
         self, model: str, images: "Iterable[ImageSource]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
@@ -277,30 +278,30 @@ class AsyncClient:
 
         async def run(group: "list[ImageSource]") -> list[Result]:
             results: list[Result] = []
-            calls = _many(model, group, self._defaults | options)
+            calls = _batch_calls(model, group, self._defaults | options)
             while call := await asyncio.to_thread(next, calls, None):
                 while call.files:
                     try:
-                        call = call.answered(await self._send(call))
+                        call = call.with_answer(await self._send(call))
                     except BadImage as error:
-                        call = call.refused(error)
+                        call = call.with_rejection(error)
                 results += call.results
             return results
 
-        waiting: deque[asyncio.Task[list[Result]]] = deque()
+        pending: deque[asyncio.Task[list[Result]]] = deque()
         try:
-            for group in _grouped(images):
-                waiting.append(asyncio.create_task(run(group)))
-                if len(waiting) >= concurrency:
-                    for result in await waiting.popleft():
+            for group in _in_groups(images):
+                pending.append(asyncio.create_task(run(group)))
+                if len(pending) >= concurrency:
+                    for result in await pending.popleft():
                         yield result
-            while waiting:
-                for result in await waiting.popleft():
+            while pending:
+                for result in await pending.popleft():
                     yield result
         finally:
-            for task in waiting:
+            for task in pending:
                 task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)  # else asyncio logs what nobody heard of
+            await asyncio.gather(*pending, return_exceptions=True)  # else asyncio logs unretrieved exceptions
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -309,68 +310,72 @@ class AsyncClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
 
     async def _send(self, call: "_Call") -> Any:
-        patience = _Patience(call)
+        retry = _RetryPolicy(call)
         while True:
             try:
-                async with asyncio.timeout(patience.left_s()):
-                    got = await self._http.post(timeout=None, headers=patience.headers(), **call.request())
-                return _answer_of(got, got.content)
+                async with asyncio.timeout(retry.remaining_s()):
+                    response = await self._http.post(timeout=None, headers=retry.headers(), **call.request())
+                return _parse_response(response, response.content)
             except TimeoutError:
-                raise patience.over() from None
-            except (ServiceError, httpx.RequestError) as problem:
-                wait_s = patience.before_next(problem)
+                raise retry.timeout_error() from None
+            except (ServiceError, httpx.RequestError) as error:
+                wait_s = retry.delay_before_retry(error)
             await asyncio.sleep(wait_s)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One request, however often it is sent; for many images, what became of those that it sends no more.
+    """One request, however often it is sent.
 
-    `entries` are results where they are known, and the images that wait for theirs: `at_once` of them are sent. Its
-    deadline counts from `begun_s`.
+    `entries` holds the results that are known, and the images that wait for theirs: `max_images` of them are sent. The
+    deadline counts from `started_s`.
     """
 
     path: str
     options: Options
     content: bytes | None = None
     entries: list[bytes | Result] = field(default_factory=list)
-    at_once: int = IMAGES_A_REQUEST
-    begun_s: float = field(default_factory=time.monotonic)
+    max_images: int = MAX_IMAGES_PER_REQUEST
+    started_s: float = field(default_factory=time.monotonic)
 
     @property
     def files(self) -> list[tuple[str, tuple[str, bytes]]]:
-        waiting = (entry for entry in self.entries if isinstance(entry, bytes))
-        return [("files", (str(at), encoded)) for at, encoded in enumerate(islice(waiting, self.at_once))]
+        pending = (entry for entry in self.entries if isinstance(entry, bytes))
+        return [("files", (str(index), content)) for index, content in enumerate(islice(pending, self.max_images))]
 
     @property
     def results(self) -> list[Result]:
         return [entry for entry in self.entries if not isinstance(entry, bytes)]
 
-    def answered(self, answer: Mapping[str, Any]) -> "_Call":
-        """What is left to do: the images that the service had no room for beside others, so many at once as it had
-        room for now."""
-        sent = len(self.files)
-        results = _results(answer, sent)
-        crowded = [sent > 1 and isinstance(result, BadImage) and result.code == CROWDED for result in results]
-        taken = [None if again else result for result, again in zip(results, crowded, strict=True)]
-        return replace(self._with(taken), at_once=max(1, sent - sum(crowded)))
+    def with_answer(self, answer: Mapping[str, Any]) -> "_Call":
+        """Returns the call with the answer's results.
 
-    def refused(self, error: BadImage) -> "_Call":
-        """As `answered`, where the body was refused as a whole: if one image made it so, that is its result. Raises
-        the error otherwise."""
+        Images that exceeded the pixel budget of the request stay pending, in requests no larger than it accepted now.
+        """
+        sent = len(self.files)
+        results = _parse_results(answer, sent)
+        is_resent = [sent > 1 and isinstance(result, BadImage) and result.code == TOO_MANY_PIXELS for result in results]
+        final_results = [None if resend else result for result, resend in zip(results, is_resent, strict=True)]
+        return replace(self._with_results(final_results), max_images=max(1, sent - sum(is_resent)))
+
+    def with_rejection(self, error: BadImage) -> "_Call":
+        """Returns the call with the rejection of its whole body as the result of its only image.
+
+        Raises the error if it sent several.
+        """
         if len(self.files) > 1:
             raise error
-        return self._with([error])
+        return self._with_results([error])
 
-    def _with(self, results: Iterable[Result | None]) -> "_Call":
-        """With these results of what was sent; None keeps the image."""
-        told = iter(results)
-        entries = [(next(told, None) or entry) if isinstance(entry, bytes) else entry for entry in self.entries]
+    def _with_results(self, results: Iterable[Result | None]) -> "_Call":
+        """Returns the call with these results of the images that were sent; None keeps the image."""
+        remaining = iter(results)
+        entries = [(next(remaining, None) or entry) if isinstance(entry, bytes) else entry for entry in self.entries]
         return replace(self, entries=entries)
 
     def request(self) -> dict[str, Any]:
@@ -379,70 +384,69 @@ class _Call:
         return {"url": self.path, "params": query, **body}
 
 
-class _Patience:
-    """How long a call still goes on, and what the service is told of that."""
+class _RetryPolicy:
+    """The deadline of a call, the delays between its attempts, and the headers that tell the service of it."""
 
     def __init__(self, call: _Call) -> None:
-        self._deadline_s = call.options.get("deadline_s", DEADLINE_S)
-        self._end_s = call.begun_s + self._deadline_s
+        self._deadline_s = call.options.get("deadline_s", DEFAULT_DEADLINE_S)
+        self._end_s = call.started_s + self._deadline_s
         self._background = call.options.get("background", False)
         self._attempts = 0
-        self._before: ClientError | None = None
+        self._last_error: ClientError | None = None
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         return max(self._end_s - time.monotonic(), 0.001)
 
     def headers(self) -> dict[str, str]:
-        timeout_ms = min(max(1, int(self.left_s() * 1000 * SERVICE_SHARE)), LONGEST_TIMEOUT_MS)
+        timeout_ms = min(max(1, int(self.remaining_s() * 1000 * SERVICE_TIME_FRACTION)), MAX_TIMEOUT_MS)
         priority = {"Priority": "u=7"} if self._background else {}  # RFC 9218: a background task
         return {"X-Request-Timeout-Ms": str(timeout_ms), **priority}
 
     def check(self) -> None:
         """Raises DeadlineExceeded when there is no time left."""
         if time.monotonic() >= self._end_s:
-            raise self.over()
+            raise self.timeout_error()
 
-    def over(self) -> ClientError:
-        """The time is up: why the attempt before failed, where there was one, says more than that."""
+    def timeout_error(self) -> ClientError:
+        """Returns the error of the attempt before, which says more than a timeout, or DeadlineExceeded."""
         message = f"There was no complete answer within {self._deadline_s:g} seconds."
         hint = "Raise deadline_s, or send fewer requests at once."
-        return self._before or DeadlineExceeded("deadline_exceeded", message, hint)
+        return self._last_error or DeadlineExceeded("deadline_exceeded", message, hint)
 
-    def before_next(self, problem: ServiceError | httpx.RequestError) -> float:
-        """Seconds to wait before the next attempt. Raises the problem where that is of no use, or would be too late."""
-        if isinstance(problem, httpx.TimeoutException):
-            raise self.over() from problem
-        if isinstance(problem, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-            raise _unsendable(problem) from None  # whose traceback would show the header, which may be a key
-        if isinstance(problem, httpx.TransportError):
-            self._before = Unreachable(f"The service cannot be reached: {problem or type(problem).__name__}.")
-        elif isinstance(problem, Busy):
-            self._before = problem
-        elif isinstance(problem, httpx.RequestError):  # an answer that cannot be unpacked, or leads round in circles
-            raise _strange() from problem
+    def delay_before_retry(self, error: ServiceError | httpx.RequestError) -> float:
+        """Returns the seconds until the next attempt. Raises the error if a retry is useless or comes too late."""
+        if isinstance(error, httpx.TimeoutException):
+            raise self.timeout_error() from error
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            raise _unsendable_error(error) from None  # The traceback would show the header, which may be a key.
+        if isinstance(error, httpx.TransportError):
+            self._last_error = Unreachable(f"The service cannot be reached: {error or type(error).__name__}.")
+        elif isinstance(error, Busy):
+            self._last_error = error
+        elif isinstance(error, httpx.RequestError):  # a response that cannot be decompressed, or a redirect loop
+            raise _unexpected_answer_error() from error
         else:
-            raise problem
-        wait_s = self._wait_s(getattr(problem, "retry_after_s", None))
+            raise error
+        wait_s = self._backoff_s(getattr(error, "retry_after_s", None))
         self._attempts += 1
         if wait_s >= self._end_s - time.monotonic():
-            raise self._before
+            raise self._last_error
         return wait_s
 
-    def _wait_s(self, asked_s: float | None) -> float:
-        """The longer of what is asked for and what grows with each attempt; a little apart, so that all who were
-        refused together do not come back together."""
-        own_s = min(FIRST_WAIT_S * 2.0**self._attempts, LONGEST_WAIT_S) * random.uniform(0.5, 1)
-        return max((asked_s or 0.0) * random.uniform(1, 1.1), own_s)
+    def _backoff_s(self, retry_after_s: float | None) -> float:
+        """Returns the longer of Retry-After and the exponential backoff, both with jitter."""
+        backoff_s = min(FIRST_RETRY_DELAY_S * 2.0**self._attempts, MAX_RETRY_DELAY_S) * random.uniform(0.5, 1)
+        return max((retry_after_s or 0.0) * random.uniform(1, 1.1), backoff_s)
 
 
-class _TimeLeft(Mapping[str, float]):
-    """httpx' timeouts for one attempt: each stage asks when it begins, and hears what is left of the call by then."""
+class _RemainingTimeouts(Mapping[str, float]):
+    """httpx' timeouts for one attempt: each stage reads its timeout when it begins, and gets the remaining time."""
 
-    def __init__(self, patience: _Patience) -> None:
-        self._patience = patience
+    def __init__(self, retry: _RetryPolicy) -> None:
+        self._retry = retry
 
     def __getitem__(self, stage: str) -> float:
-        return self._patience.left_s()
+        return self._retry.remaining_s()
 
     def __iter__(self) -> Iterator[str]:
         return iter(("pool", "connect", "write", "read"))
@@ -451,33 +455,32 @@ class _TimeLeft(Mapping[str, float]):
         return 4
 
 
-class _Upload(httpx.SyncByteStream):
-    """A request's body in pieces, none of which is begun too late: httpx' timeout is for each write, and a slow
-    reader makes many of them."""
+class _DeadlineStream(httpx.SyncByteStream):
+    """The body of a request in chunks. Checks the deadline before each: httpx applies its timeout to each write."""
 
-    def __init__(self, body: Any, patience: _Patience) -> None:
+    def __init__(self, body: Any, retry: _RetryPolicy) -> None:
         self._body = body
-        self._patience = patience
+        self._retry = retry
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self._body:
-            for at in range(0, len(part), PIECE_BYTES):
-                self._patience.check()
-                yield part[at : at + PIECE_BYTES]
+            for start in range(0, len(part), UPLOAD_CHUNK_BYTES):
+                self._retry.check()
+                yield part[start : start + UPLOAD_CHUNK_BYTES]
 
 
-def _one(model: str, image: "ImageSource", options: Options) -> _Call:
-    return _Call(_path(model), options, _encoded(image))
+def _single_call(model: str, image: "ImageSource", options: Options) -> _Call:
+    return _Call(_path(model), options, _encode(image))
 
 
-def _many(model: str, group: "list[ImageSource]", options: Options) -> Iterator[_Call]:
+def _batch_calls(model: str, group: "list[ImageSource]", options: Options) -> Iterator[_Call]:
     """The images of one group, in as many requests as their bytes need."""
     entries: list[bytes | Result] = []
     size = 0
     for image in group:
-        entry = _entry(image)
+        entry = _try_encode(image)
         added = len(entry) if isinstance(entry, bytes) else 0
-        if size and size + added > BODY_BYTES:
+        if size and size + added > MAX_BODY_BYTES:
             yield _Call(f"{_path(model)}/batch", options, entries=entries)
             entries, size = [], 0
         entries.append(entry)
@@ -489,20 +492,20 @@ def _path(model: str) -> str:
     return f"/api/v1/models/{quote(model, safe='')}/classify"
 
 
-def _grouped(images: "Iterable[ImageSource]") -> "Iterator[list[ImageSource]]":
-    rest = iter(images)
-    while group := list(islice(rest, IMAGES_A_REQUEST)):
+def _in_groups(images: "Iterable[ImageSource]") -> "Iterator[list[ImageSource]]":
+    iterator = iter(images)
+    while group := list(islice(iterator, MAX_IMAGES_PER_REQUEST)):
         yield group
 
 
-def _entry(image: "ImageSource") -> bytes | BadImage:
+def _try_encode(image: "ImageSource") -> bytes | BadImage:
     try:
-        return _encoded(image)
+        return _encode(image)
     except BadImage as error:
         return error
 
 
-def _encoded(image: Any) -> bytes:
+def _encode(image: Any) -> bytes:
     """The image as a file's bytes. Raises BadImage for what cannot be read, TypeError for no image."""
     if isinstance(image, bytes):
         return image
@@ -512,63 +515,63 @@ def _encoded(image: Any) -> bytes:
         except OSError as error:
             raise BadImage("unreadable", f"{image} cannot be read: {error.strerror}.", "Check the path.") from error
     if hasattr(image, "save") and hasattr(image, "mode"):
-        return _encoded_image(image)
-    return _encoded_array(image)
+        return _encode_pil_image(image)
+    return _encode_array(image)
 
 
-def _encoded_image(image: "Image") -> bytes:
+def _encode_pil_image(image: "Image") -> bytes:
     """A PIL image as a PNG. Raises BadImage where it was opened from a file that is damaged behind its header."""
     file = io.BytesIO()
     try:
         converted = image if image.mode in _PNG_MODES else image.convert("RGB")
         converted.save(file, "PNG", compress_level=1)
-    except MemoryError:  # no fault of the image's
+    except MemoryError:  # not caused by the image
         raise
     except Exception as error:  # Pillow's plugins raise many kinds
         raise BadImage("unreadable", f"The image cannot be read: {error}.", "Check its file.") from error
     return file.getvalue()
 
 
-def _encoded_array(image: Any) -> bytes:
+def _encode_array(image: Any) -> bytes:
     """An array as a PNG, which keeps every value. By its interface: NumPy need not be there."""
     interface = getattr(image, "__array_interface__", {})
     shape = tuple(interface.get("shape", ()))
     channels = shape[2] if len(shape) == 3 else 1
-    if interface.get("typestr") != "|u1" or len(shape) not in (2, 3) or channels not in _PNG_COLOUR:
-        what = f"{interface.get('typestr', type(image).__name__)} {shape or ''}".rstrip()
-        raise TypeError(f"an image is a path, bytes, a PIL image, or uint8 (height, width[, channels]); not {what}")
-    return _png(image.tobytes(), shape[0], shape[1], channels)
+    if interface.get("typestr") != "|u1" or len(shape) not in (2, 3) or channels not in _PNG_COLOR_TYPES:
+        actual = f"{interface.get('typestr', type(image).__name__)} {shape or ''}".rstrip()
+        raise TypeError(f"an image is a path, bytes, a PIL image, or uint8 (height, width[, channels]); not {actual}")
+    return _encode_png(image.tobytes(), shape[0], shape[1], channels)
 
 
-def _png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
+def _encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
     stride = width * channels
-    rows = b"".join(b"\0" + pixels[at : at + stride] for at in range(0, height * stride, stride))
-    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOUR[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + pixels[start : start + stride] for start in range(0, height * stride, stride))
+    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOR_TYPES[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
 
 
-def _answer_of(response: httpx.Response, body: bytes) -> Any:
-    """The answer's JSON. Raises the ServiceError that it tells."""
+def _parse_response(response: httpx.Response, body: bytes) -> Any:
+    """Returns the JSON of the response. Raises the ServiceError that it describes."""
     try:
         answer = json.loads(body)
     except ValueError:
         answer = None
     if response.is_success and isinstance(answer, dict):
         return answer
-    told = answer.get("error") if isinstance(answer, dict) else None
-    raise _error(told if isinstance(told, dict) and isinstance(told.get("code"), str) else {}, response)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    raise _service_error(error if isinstance(error, dict) and isinstance(error.get("code"), str) else {}, response)
 
 
-def _error(told: Mapping[str, Any], response: httpx.Response) -> ServiceError:
+def _service_error(error: Mapping[str, Any], response: httpx.Response) -> ServiceError:
     status, headers = response.status_code, response.headers
-    code = told.get("code", f"http_{status}")
-    kind = _KINDS.get(code) or _KINDS_BY_STATUS.get(status, ServiceError)
-    message = told.get("message", f"The answer has status {status} and is none of Convoy's.")
-    hint = told.get("hint", "Check the URL, and what stands between.")
-    return kind(
+    code = error.get("code", f"http_{status}")
+    error_type = _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_STATUS.get(status, ServiceError)
+    message = error.get("message", f"The answer has status {status} and is none of Convoy's.")
+    hint = error.get("hint", "Check the URL, and what stands between.")
+    return error_type(
         code, message, hint, status, headers.get("x-request-id"), _retry_after_s(headers.get("retry-after", ""))
     )
 
@@ -576,41 +579,41 @@ def _error(told: Mapping[str, Any], response: httpx.Response) -> ServiceError:
 def _retry_after_s(header: str) -> float | None:
     """Seconds, from either form of the header."""
     with suppress(ValueError):
-        return None if math.isnan(asked_s := float(header)) else max(0.0, asked_s)
+        return None if math.isnan(seconds := float(header)) else max(0.0, seconds)
     with suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     return None
 
 
-def _unsendable(problem: httpx.TransportError) -> Unsendable:
-    what = str(problem).partition(" b'")[0].rstrip(".")  # without the header itself
-    return Unsendable(f"{what}. The URL begins with http:// or https://; no header, and no key, has a line break.")
+def _unsendable_error(error: httpx.TransportError) -> Unsendable:
+    reason = str(error).partition(" b'")[0].rstrip(".")  # without the header itself
+    return Unsendable(f"{reason}. The URL begins with http:// or https://; no header, and no key, has a line break.")
 
 
-def _classification(answer: Mapping[str, Any]) -> Classification:
+def _parse_classification(answer: Mapping[str, Any]) -> Classification:
     try:
         predictions = tuple(Prediction(p["index"], p["label"], p["probability"]) for p in answer["predictions"])
         return Classification(answer["model"], answer["version"], predictions)
     except (KeyError, TypeError) as error:
-        raise _strange() from error
+        raise _unexpected_answer_error() from error
 
 
-def _strange() -> ServiceError:
+def _unexpected_answer_error() -> ServiceError:
     return ServiceError("strange_answer", "The answer is none of Convoy's.", "Check the URL, and what stands between.")
 
 
-def _results(answer: Mapping[str, Any], count: int) -> list[Result]:
+def _parse_results(answer: Mapping[str, Any], count: int) -> list[Result]:
     try:
-        results = [_result(told, answer) for told in answer["results"]]
+        results = [_parse_result(result, answer) for result in answer["results"]]
     except (KeyError, TypeError) as error:
-        raise _strange() from error
+        raise _unexpected_answer_error() from error
     if len(results) != count:
-        raise _strange()
+        raise _unexpected_answer_error()
     return results
 
 
-def _result(told: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
-    if "error" in told:
-        error = told["error"]
+def _parse_result(result: Mapping[str, Any], answer: Mapping[str, Any]) -> Result:
+    if "error" in result:
+        error = result["error"]
         return BadImage(error["code"], error["message"], error["hint"])
-    return _classification({**answer, **told})
+    return _parse_classification({**answer, **result})

@@ -28,13 +28,13 @@ PIXELS = random_pixels(8, 8, seed=3)
 
 @pytest.fixture
 def client(service: RunningService) -> Iterator[Client]:
-    with Client(service.url) as connected:
-        yield connected
+    with Client(service.url) as open_client:
+        yield open_client
 
 
 def test_every_form_of_an_image_gets_the_same_answer(client: Client) -> None:
-    forms = [encode(PIXELS), PIXELS, PIXELS[..., 0], Image.fromarray(PIXELS[..., 0])]
-    first, *others = [client.classify("linear", form, top_k=4) for form in forms]
+    encodings = [encode(PIXELS), PIXELS, PIXELS[..., 0], Image.fromarray(PIXELS[..., 0])]
+    first, *others = [client.classify("linear", encoding, top_k=4) for encoding in encodings]
     assert (first.model, first.version) == ("linear", "2")
     assert sum(prediction.probability for prediction in first.predictions) == pytest.approx(1, abs=1e-5)
     assert others == [first] * 3
@@ -52,8 +52,8 @@ def test_many_answers_are_those_of_each_alone(client: Client) -> None:
     assert isinstance(broken, BadImage)
     assert (broken.code, broken.status) == ("bad_image", None)
     labels = [result.best.label for result in results if isinstance(result, Classification)]
-    alone = [client.classify("linear", pixels).best.label for pixels in images if not isinstance(pixels, bytes)]
-    assert labels == alone
+    single = [client.classify("linear", pixels).best.label for pixels in images if not isinstance(pixels, bytes)]
+    assert labels == single
 
 
 def test_tasks_share_a_client(service: RunningService) -> None:
@@ -77,9 +77,9 @@ def test_errors_come_in_their_kinds(client: Client) -> None:
         client.classify("nope", PIXELS)
     with pytest.raises(NotFound, match="version"):
         client.classify("linear", PIXELS, version="9")
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as excinfo:
         client.classify("linear", PIXELS, top_k=0)
-    assert told.value.code == "bad_parameter"
+    assert excinfo.value.code == "bad_parameter"
     with pytest.raises(BadImage) as large:
         client.classify("linear", b"x" * (MAX_BODY_BYTES + 1))
     assert large.value.code == "body_too_large"
@@ -110,10 +110,10 @@ def test_images_that_are_too_many_pixels_for_one_request_go_in_several(tmp_path:
         answer = service.client.post("/api/v1/models/linear/classify/batch", files=files).json()
         refused = [result["error"]["code"] for result in answer["results"] if "error" in result]
         assert refused == ["too_many_pixels"] * 2
-        alone = [client.classify("linear", png) for png in large]
-        given: list[bytes | str] = [large[0], "none.png", *large[1:], image_bytes(101, 100)]
-        first, missing, *others, too_large = client.classify_many("linear", given)
-    assert [first, *others] == alone
+        single = [client.classify("linear", png) for png in large]
+        images: list[bytes | str] = [large[0], "none.png", *large[1:], image_bytes(101, 100)]
+        first, missing, *others, too_large = client.classify_many("linear", images)
+    assert [first, *others] == single
     assert [entry.code for entry in (missing, too_large) if isinstance(entry, BadImage)] == [
         "unreadable",
         "image_too_large",

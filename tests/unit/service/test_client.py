@@ -45,7 +45,7 @@ from tests.support.images import image_bytes, random_pixels
 
 ANSWER = {"model": "m", "version": "1", "predictions": [{"index": 7, "label": "seven", "probability": 0.9}]}
 GOOD = (200, {}, json.dumps(ANSWER).encode())
-RESET, HANG, DRIP, DRIP_HEADERS = "reset", "hang", "drip", "drip headers"
+RESET, HANG, SLOW_BODY, SLOW_HEADERS = "reset", "hang", "drip", "drip headers"
 IMAGE = image_bytes()
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -53,12 +53,12 @@ Reply = tuple[int, dict[str, str], bytes] | str
 Replies = Reply | Callable[[bytes], Reply]
 
 
-def refusal(status: int, code: str, **headers: str) -> Reply:
+def error_reply(status: int, code: str, **headers: str) -> Reply:
     error = {"error": {"code": code, "message": "No.", "hint": "Do so."}}
     return status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(error).encode()
 
 
-class Scripted:
+class ScriptedServer:
     """A server that gives these replies one after the other, the last one for ever; it notes requests and times."""
 
     def __init__(self) -> None:
@@ -111,17 +111,17 @@ class Scripted:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def _misbehave(self, how: str) -> None:
+            def _misbehave(self, fault: str) -> None:
                 self.close_connection = True
-                if how == RESET:
+                if fault == RESET:
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.connection.close()
-                elif how == HANG:
+                elif fault == HANG:
                     server.stopping.wait(5)
                 else:
                     self.send_response(200)
                     self.send_header("content-length", "1000")
-                    self.end_headers() if how == DRIP else self.flush_headers()
+                    self.end_headers() if fault == SLOW_BODY else self.flush_headers()
                     while not server.stopping.wait(0.02):
                         self.wfile.write(b" ")
                         self.wfile.flush()
@@ -137,10 +137,10 @@ class Scripted:
 
 
 @pytest.fixture
-def server() -> Iterator[Scripted]:
-    scripted = Scripted()
-    yield scripted
-    scripted.close()
+def server() -> Iterator[ScriptedServer]:
+    scripted_server = ScriptedServer()
+    yield scripted_server
+    scripted_server.close()
 
 
 def wait_until(done: Callable[[], bool], within_s: float = 5) -> bool:
@@ -154,7 +154,7 @@ Classify = Callable[..., Classification]
 
 
 @pytest.fixture(params=["sync", "async"])
-def classify(request: pytest.FixtureRequest, server: Scripted) -> Classify:
+def classify(request: pytest.FixtureRequest, server: ScriptedServer) -> Classify:
     """One image, classified either way."""
 
     def in_thread(**options: Any) -> Classification:
@@ -171,7 +171,7 @@ def classify(request: pytest.FixtureRequest, server: Scripted) -> Classify:
     return in_thread if request.param == "sync" else in_task
 
 
-def test_a_good_answer_is_typed(classify: Classify, server: Scripted) -> None:
+def test_a_good_answer_is_typed(classify: Classify, server: ScriptedServer) -> None:
     result = classify(top_k=3, version="canary")
     assert result == Classification("m", "1", (clients.Prediction(7, "seven", 0.9),))
     assert result.best.label == "seven"
@@ -183,7 +183,7 @@ def test_a_good_answer_is_typed(classify: Classify, server: Scripted) -> None:
     assert body == IMAGE
 
 
-def test_the_service_is_told_of_deadline_and_priority(classify: Classify, server: Scripted) -> None:
+def test_the_service_is_told_of_deadline_and_priority(classify: Classify, server: ScriptedServer) -> None:
     classify(deadline_s=4)
     classify(background=True, deadline_s=10**9)
     first, second = (headers for _, headers, _ in server.requests)
@@ -194,8 +194,8 @@ def test_the_service_is_told_of_deadline_and_priority(classify: Classify, server
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured(classify: Classify, server: Scripted, status: int) -> None:
-    server.replies = [refusal(status, "overloaded" if status == 429 else "draining", Retry_After="0.3"), GOOD]
+def test_retry_after_is_honoured(classify: Classify, server: ScriptedServer, status: int) -> None:
+    server.replies = [error_reply(status, "overloaded" if status == 429 else "draining", Retry_After="0.3"), GOOD]
     assert classify().model == "m"
     assert server.times_s[1] - server.times_s[0] >= 0.3
 
@@ -203,32 +203,32 @@ def test_retry_after_is_honoured(classify: Classify, server: Scripted, status: i
 def test_retry_after_may_be_a_date() -> None:
     assert clients._retry_after_s("7") == 7.0
     assert clients._retry_after_s("-7") == 0.0
-    for strange in ("soon", "", "nan", "Wed, 21 Oct 99999999999 07:28:00 GMT"):
-        assert clients._retry_after_s(strange) is None
+    for invalid in ("soon", "", "nan", "Wed, 21 Oct 99999999999 07:28:00 GMT"):
+        assert clients._retry_after_s(invalid) is None
     assert clients._retry_after_s(formatdate(time.time() + 60, usegmt=True)) == pytest.approx(60, abs=2)
     assert clients._retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
 
 
-def test_a_retry_after_past_the_deadline_is_not_waited_for(classify: Classify, server: Scripted) -> None:
-    server.replies = [refusal(429, "overloaded", Retry_After="60", X_Request_Id="r-1")]
+def test_a_retry_after_past_the_deadline_is_not_waited_for(classify: Classify, server: ScriptedServer) -> None:
+    server.replies = [error_reply(429, "overloaded", Retry_After="60", X_Request_Id="r-1")]
     started_s = time.monotonic()
-    with pytest.raises(Busy) as told:
+    with pytest.raises(Busy) as excinfo:
         classify(deadline_s=20)
     assert time.monotonic() - started_s < 10
-    error = told.value
+    error = excinfo.value
     assert (error.code, error.message, error.hint, error.status) == ("overloaded", "No.", "Do so.", 429)
     assert (error.retry_after_s, error.request_id) == (60.0, "r-1")
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("first", [RESET, (502, {}, b"<html>"), (503, {}, b"")])
-def test_what_goes_by_is_tried_again(classify: Classify, server: Scripted, first: Reply) -> None:
+def test_what_goes_by_is_tried_again(classify: Classify, server: ScriptedServer, first: Reply) -> None:
     server.replies = [first, first, GOOD]
     assert classify().model == "m"
     assert len(server.requests) == 3
 
 
-def test_waits_grow_and_end_at_the_deadline(classify: Classify, server: Scripted) -> None:
+def test_waits_grow_and_end_at_the_deadline(classify: Classify, server: ScriptedServer) -> None:
     server.replies = [(503, {}, b"")]
     started_s = time.monotonic()
     with pytest.raises(Busy):
@@ -237,9 +237,11 @@ def test_waits_grow_and_end_at_the_deadline(classify: Classify, server: Scripted
     assert 2 <= len(server.requests) <= 8
 
 
-@pytest.mark.parametrize("asked", ["0", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_a_retry_after_of_no_time_is_no_reason_to_hurry(classify: Classify, server: Scripted, asked: str) -> None:
-    server.replies = [refusal(503, "draining", Retry_After=asked)]
+@pytest.mark.parametrize("retry_after", ["0", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_of_no_time_is_no_reason_to_hurry(
+    classify: Classify, server: ScriptedServer, retry_after: str
+) -> None:
+    server.replies = [error_reply(503, "draining", Retry_After=retry_after)]
     with pytest.raises(Busy):
         classify(deadline_s=1)
     assert 2 <= len(server.requests) <= 6
@@ -251,27 +253,27 @@ def test_a_url_without_its_protocol_is_told_at_once(url: str) -> None:
         client.classify("m", IMAGE, deadline_s=2)
 
 
-def test_a_key_with_a_line_break_is_told_at_once_and_is_not_repeated(server: Scripted) -> None:
+def test_a_key_with_a_line_break_is_told_at_once_and_is_not_repeated(server: ScriptedServer) -> None:
     async def in_task() -> None:
         async with AsyncClient(server.url, headers={"Authorization": "Bearer secret\n"}) as client:
             await client.classify("m", IMAGE, deadline_s=2)
 
-    with pytest.raises(Unsendable, match="Illegal header value") as told:
+    with pytest.raises(Unsendable, match="Illegal header value") as excinfo:
         asyncio.run(in_task())
-    assert "secret" not in "".join(traceback.format_exception(told.value))
+    assert "secret" not in "".join(traceback.format_exception(excinfo.value))
     assert not server.requests
 
 
-def test_resets_to_the_end_are_unreachable(classify: Classify, server: Scripted) -> None:
+def test_resets_to_the_end_are_unreachable(classify: Classify, server: ScriptedServer) -> None:
     server.replies = [RESET]
     with pytest.raises(Unreachable, match="cannot be reached"):
         classify(deadline_s=3)
     assert len(server.requests) > 1
 
 
-@pytest.mark.parametrize("how", [HANG, DRIP])
-def test_no_answer_ends_at_the_deadline(classify: Classify, server: Scripted, how: str) -> None:
-    server.replies = [how]
+@pytest.mark.parametrize("fault", [HANG, SLOW_BODY])
+def test_no_answer_ends_at_the_deadline(classify: Classify, server: ScriptedServer, fault: str) -> None:
+    server.replies = [fault]
     started_s = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="within 2 seconds"):
         classify(deadline_s=2)
@@ -279,7 +281,7 @@ def test_no_answer_ends_at_the_deadline(classify: Classify, server: Scripted, ho
     assert len(server.requests) == 1
 
 
-def test_waiting_for_a_connection_and_for_the_answer_have_one_deadline(server: Scripted) -> None:
+def test_waiting_for_a_connection_and_for_the_answer_have_one_deadline(server: ScriptedServer) -> None:
     def slow(body: bytes) -> Reply:
         time.sleep(1.7)
         return GOOD
@@ -297,21 +299,21 @@ def test_waiting_for_a_connection_and_for_the_answer_have_one_deadline(server: S
 
 
 @contextlib.contextmanager
-def dawdler(bytes_a_second: int) -> Iterator[str]:
+def slow_reader(bytes_per_second: int) -> Iterator[str]:
     """The URL of a server that reads what it is sent so fast and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         stopping = threading.Event()
 
         def read() -> None:
-            connection, _ = listening.accept()
+            connection, _ = listener.accept()
             with connection, contextlib.suppress(OSError):
-                while not stopping.wait(0.05) and connection.recv(bytes_a_second // 20):
+                while not stopping.wait(0.05) and connection.recv(bytes_per_second // 20):
                     pass
 
         thread = threading.Thread(target=read)
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         stopping.set()
         thread.join()
 
@@ -327,19 +329,19 @@ def send_large(client: Client, many: bool, large: bytes) -> None:
 def test_an_upload_that_is_taken_slowly_ends_at_the_deadline(many: bool) -> None:
     small_buffers = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)])
     large = bytes(8_000_000)
-    with dawdler(bytes_a_second=500_000) as url, Client(url, transport=small_buffers) as client:
+    with slow_reader(bytes_per_second=500_000) as url, Client(url, transport=small_buffers) as client:
         started_s = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             send_large(client, many, large)
         assert time.monotonic() - started_s < 4
 
 
-def test_tasks_keep_the_deadline_even_when_headers_drip(server: Scripted) -> None:
+def test_tasks_keep_the_deadline_even_when_headers_drip(server: ScriptedServer) -> None:
     async def run() -> None:
         async with AsyncClient(server.url) as client:
             await client.classify("m", IMAGE, deadline_s=0.5)
 
-    server.replies = [DRIP_HEADERS]
+    server.replies = [SLOW_HEADERS]
     started_s = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         asyncio.run(run())
@@ -354,17 +356,17 @@ def test_nobody_there_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "kind"),
+    ("reply", "error_type"),
     [
-        (refusal(400, "bad_image"), BadImage),
-        (refusal(413, "image_too_large"), BadImage),
-        (refusal(404, "unknown_model"), NotFound),
-        (refusal(404, "unknown_version"), NotFound),
-        (refusal(401, "unauthenticated"), NotAllowed),
-        (refusal(403, "forbidden"), NotAllowed),
-        (refusal(422, "bad_parameter"), ServiceError),
-        (refusal(500, "model_failed"), ServiceError),
-        (refusal(504, "deadline_exceeded"), DeadlineExceeded),
+        (error_reply(400, "bad_image"), BadImage),
+        (error_reply(413, "image_too_large"), BadImage),
+        (error_reply(404, "unknown_model"), NotFound),
+        (error_reply(404, "unknown_version"), NotFound),
+        (error_reply(401, "unauthenticated"), NotAllowed),
+        (error_reply(403, "forbidden"), NotAllowed),
+        (error_reply(422, "bad_parameter"), ServiceError),
+        (error_reply(500, "model_failed"), ServiceError),
+        (error_reply(504, "deadline_exceeded"), DeadlineExceeded),
         ((404, {}, b"<html>nginx</html>"), NotFound),
         ((200, {}, b"<html>login</html>"), ServiceError),
         ((200, {}, b"[]"), ServiceError),
@@ -372,37 +374,37 @@ def test_nobody_there_is_unreachable() -> None:
     ],
 )
 def test_an_error_has_its_kind_and_is_not_tried_again(
-    classify: Classify, server: Scripted, reply: Reply, kind: type[ServiceError]
+    classify: Classify, server: ScriptedServer, reply: Reply, error_type: type[ServiceError]
 ) -> None:
     server.replies = [reply]
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as excinfo:
         classify()
-    assert type(told.value) is kind
-    assert told.value.status == reply[0]
+    assert type(excinfo.value) is error_type
+    assert excinfo.value.status == reply[0]
     assert len(server.requests) == 1
 
 
-def test_an_answer_that_cannot_be_unpacked_is_none_of_convoys(classify: Classify, server: Scripted) -> None:
+def test_an_answer_that_cannot_be_unpacked_is_none_of_convoys(classify: Classify, server: ScriptedServer) -> None:
     server.replies = [(200, {"content-encoding": "gzip"}, b"no gzip")]
     with pytest.raises(ServiceError, match="none of Convoy's"):
         classify()
     assert len(server.requests) == 1
 
 
-def test_a_ring_of_redirects_is_none_of_convoys(server: Scripted) -> None:
+def test_a_ring_of_redirects_is_none_of_convoys(server: ScriptedServer) -> None:
     server.replies = [(307, {"location": "/again"}, b"")]
     with Client(server.url, follow_redirects=True) as client, pytest.raises(ServiceError, match="none of Convoy's"):
         client.classify("m", IMAGE)
 
 
-def test_connections_are_kept(server: Scripted) -> None:
+def test_connections_are_kept(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         for _ in range(5):
             client.classify("m", IMAGE)
     assert (len(server.requests), server.connections) == (5, 1)
 
 
-def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: Scripted) -> None:
+def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: ScriptedServer) -> None:
     with Client(server.url, defaults={"top_k": 1, "background": True}, headers={"X-Key": "k"}) as client:
         client.classify("m", IMAGE)
         client.classify("m", IMAGE, top_k=2, background=False)
@@ -412,7 +414,7 @@ def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: Scripted) -> 
     assert headers["x-key"] == "k"
 
 
-def test_a_models_name_cannot_leave_its_place(server: Scripted) -> None:
+def test_a_models_name_cannot_leave_its_place(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         client.classify("../a/b?c", IMAGE)
     assert server.requests[0][0].startswith("/api/v1/models/..%2Fa%2Fb%3Fc/classify")
@@ -422,7 +424,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "image",
     [
         PIXELS,
         PIXELS[..., 0],
@@ -433,22 +435,22 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
         Image.fromarray(PIXELS[..., 0]),
     ],
 )
-def test_pixels_arrive_unchanged(server: Scripted, given: Any) -> None:
+def test_pixels_arrive_unchanged(server: ScriptedServer, image: Any) -> None:
     with Client(server.url) as client:
-        client.classify("m", given)
-    with Image.open(io.BytesIO(server.requests[0][2])) as arrived:
-        np.testing.assert_array_equal(np.asarray(arrived), np.squeeze(np.asarray(given)))
+        client.classify("m", image)
+    with Image.open(io.BytesIO(server.requests[0][2])) as received:
+        np.testing.assert_array_equal(np.asarray(received), np.squeeze(np.asarray(image)))
 
 
-def test_a_cmyk_image_is_sent_as_rgb(server: Scripted) -> None:
+def test_a_cmyk_image_is_sent_as_rgb(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         client.classify("m", Image.new("CMYK", (2, 2)))
-    with Image.open(io.BytesIO(server.requests[0][2])) as arrived:
-        assert arrived.mode == "RGB"
+    with Image.open(io.BytesIO(server.requests[0][2])) as received:
+        assert received.mode == "RGB"
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-def test_a_path_is_read(server: Scripted, tmp_path: Path, as_text: bool) -> None:
+def test_a_path_is_read(server: ScriptedServer, tmp_path: Path, as_text: bool) -> None:
     path = tmp_path / "p.png"
     path.write_bytes(IMAGE)
     with Client(server.url) as client:
@@ -456,21 +458,21 @@ def test_a_path_is_read(server: Scripted, tmp_path: Path, as_text: bool) -> None
     assert server.requests[0][2] == IMAGE
 
 
-def test_a_missing_file_is_a_bad_image_and_sends_nothing(server: Scripted) -> None:
+def test_a_missing_file_is_a_bad_image_and_sends_nothing(server: ScriptedServer) -> None:
     with Client(server.url) as client, pytest.raises(BadImage, match=r"none\.png cannot be read"):
         client.classify("m", "none.png")
     assert not server.requests
 
 
-@pytest.mark.parametrize("given", [PIXELS.astype(float), PIXELS[None], np.zeros((2, 2, 5), np.uint8), 7, None, [1]])
-def test_what_cannot_be_an_image_is_a_type_error(server: Scripted, given: Any) -> None:
+@pytest.mark.parametrize("image", [PIXELS.astype(float), PIXELS[None], np.zeros((2, 2, 5), np.uint8), 7, None, [1]])
+def test_what_cannot_be_an_image_is_a_type_error(server: ScriptedServer, image: Any) -> None:
     with Client(server.url) as client, pytest.raises(TypeError, match="an image is a path"):
-        client.classify("m", given)
+        client.classify("m", image)
 
 
 def batch_reply(body: bytes) -> Reply:
     """Labels each PNG of the form with its checksum."""
-    pngs = [body[at.start() : body.index(PNG_END, at.start()) + 8] for at in re.finditer(rb"\x89PNG", body)]
+    pngs = [body[match.start() : body.index(PNG_END, match.start()) + 8] for match in re.finditer(rb"\x89PNG", body)]
     results = [{"predictions": [{"index": 0, "label": label_of(png), "probability": 1.0}]} for png in pngs]
     return 200, {}, json.dumps({"model": "m", "version": "1", "results": results}).encode()
 
@@ -479,7 +481,7 @@ def label_of(png: bytes) -> str:
     return str(zlib.crc32(png))
 
 
-def test_many_go_in_requests_of_32_as_they_are_asked_for(server: Scripted) -> None:
+def test_many_go_in_requests_of_32_as_they_are_asked_for(server: ScriptedServer) -> None:
     server.replies = [batch_reply]
     taken: list[int] = []
 
@@ -497,16 +499,16 @@ def test_many_go_in_requests_of_32_as_they_are_asked_for(server: Scripted) -> No
 
 
 def test_large_images_are_spread_over_requests_by_their_bytes(
-    server: Scripted, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "BODY_BYTES", 2 * len(IMAGE) + 1)
+    monkeypatch.setattr(clients, "MAX_BODY_BYTES", 2 * len(IMAGE) + 1)
     server.replies = [batch_reply]
     with Client(server.url) as client:
         assert len(list(client.classify_many("m", [IMAGE] * 5))) == 5
     assert [body.count(b'name="files"') for _, _, body in server.requests] == [2, 2, 1]
 
 
-def test_an_unreadable_file_among_many_costs_its_place_only(server: Scripted) -> None:
+def test_an_unreadable_file_among_many_costs_its_place_only(server: ScriptedServer) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
         first, missing, last = client.classify_many("m", [IMAGE, "none.png", IMAGE])
@@ -516,7 +518,7 @@ def test_an_unreadable_file_among_many_costs_its_place_only(server: Scripted) ->
     assert first == last
 
 
-def half_a_file(image_format: str, mode: str = "RGB") -> Image.Image:
+def truncated_image(image_format: str, mode: str = "RGB") -> Image.Image:
     """As Pillow opens it: only reading its pixels shows that half of them are missing."""
     file = io.BytesIO()
     Image.fromarray(random_pixels(80, 80, 3)).convert(mode).save(file, image_format)
@@ -524,34 +526,36 @@ def half_a_file(image_format: str, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize("damaged", [("PNG",), ("JPEG",), ("JPEG", "CMYK"), ("TIFF",)])
-def test_a_damaged_image_that_pillow_opened_costs_its_place_only(server: Scripted, damaged: tuple[str, ...]) -> None:
+def test_a_damaged_image_that_pillow_opened_costs_its_place_only(
+    server: ScriptedServer, damaged: tuple[str, ...]
+) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
-        _, broken, _ = client.classify_many("m", [IMAGE, half_a_file(*damaged), IMAGE])
+        _, broken, _ = client.classify_many("m", [IMAGE, truncated_image(*damaged), IMAGE])
         assert isinstance(broken, BadImage)
         assert (broken.code, broken.status) == ("unreadable", None)
         with pytest.raises(BadImage, match="image cannot be read"):
-            client.classify("m", half_a_file(*damaged))
+            client.classify("m", truncated_image(*damaged))
     assert len(server.requests) == 1
 
 
-def test_only_unreadable_files_send_nothing(server: Scripted) -> None:
+def test_only_unreadable_files_send_nothing(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         assert [type(result) for result in client.classify_many("m", ["a", "b"])] == [BadImage] * 2
         assert list(client.classify_many("m", [])) == []
     assert not server.requests
 
 
-def test_an_image_that_is_too_large_for_any_request_costs_its_place_only(server: Scripted) -> None:
-    server.replies = [refusal(413, "body_too_large")]
+def test_an_image_that_is_too_large_for_any_request_costs_its_place_only(server: ScriptedServer) -> None:
+    server.replies = [error_reply(413, "body_too_large")]
     with Client(server.url) as client:
         (result,) = client.classify_many("m", [IMAGE])
     assert isinstance(result, BadImage)
     assert result.code == "body_too_large"
 
 
-def test_an_error_of_all_is_raised_behind_what_came_before(server: Scripted) -> None:
-    server.replies = [batch_reply, refusal(404, "unknown_model")]
+def test_an_error_of_all_is_raised_behind_what_came_before(server: ScriptedServer) -> None:
+    server.replies = [batch_reply, error_reply(404, "unknown_model")]
     with Client(server.url) as client:
         results = client.classify_many("m", [IMAGE] * 64, concurrency=1)
         assert len([next(results) for _ in range(32)]) == 32
@@ -570,13 +574,13 @@ def outcome(result: Classification | BadImage) -> str:
 OUTCOMES = [entry for png in MANY for entry in (label_of(png), "unreadable")]
 
 
-def test_many_in_threads_keep_their_order(server: Scripted) -> None:
+def test_many_in_threads_keep_their_order(server: ScriptedServer) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
         assert [outcome(result) for result in client.classify_many("m", MIXED, concurrency=3)] == OUTCOMES
 
 
-def test_many_in_tasks_keep_their_order(server: Scripted) -> None:
+def test_many_in_tasks_keep_their_order(server: ScriptedServer) -> None:
     async def run() -> list[str]:
         async with AsyncClient(server.url) as client:
             return [outcome(result) async for result in client.classify_many("m", MIXED, concurrency=3)]
@@ -589,13 +593,13 @@ def reply_by_group(*replies: Replies) -> Callable[[bytes], Reply]:
     """Each 32 of MANY have their own reply, in whatever order the requests arrive."""
 
     def reply(body: bytes) -> Reply:
-        own = next(own for at, own in enumerate(replies) if MANY[32 * at] in body)
-        return own(body) if callable(own) else own
+        group_reply = next(each for group, each in enumerate(replies) if MANY[32 * group] in body)
+        return group_reply(body) if callable(group_reply) else group_reply
 
     return reply
 
 
-def test_who_leaves_threads_early_does_not_wait_for_them(server: Scripted) -> None:
+def test_who_leaves_threads_early_does_not_wait_for_them(server: ScriptedServer) -> None:
     server.replies = [reply_by_group(batch_reply, HANG, HANG)]
     started_s = time.monotonic()
     with Client(server.url) as client:
@@ -605,20 +609,20 @@ def test_who_leaves_threads_early_does_not_wait_for_them(server: Scripted) -> No
     assert time.monotonic() - started_s < 2
 
 
-def test_an_error_of_all_waits_for_no_other_request(server: Scripted) -> None:
-    def not_before_the_other(body: bytes) -> Reply:
+def test_an_error_of_all_waits_for_no_other_request(server: ScriptedServer) -> None:
+    def error_after_other_request(body: bytes) -> Reply:
         wait_until(lambda: len(server.requests) > 1)
-        return refusal(404, "unknown_model")
+        return error_reply(404, "unknown_model")
 
-    server.replies = [reply_by_group(not_before_the_other, HANG)]
+    server.replies = [reply_by_group(error_after_other_request, HANG)]
     started_s = time.monotonic()
     with Client(server.url) as client, pytest.raises(NotFound):
         list(client.classify_many("m", MANY[:64], concurrency=2, deadline_s=4))
     assert time.monotonic() - started_s < 2
 
 
-def test_what_nobody_waits_for_any_more_is_not_tried_again(server: Scripted) -> None:
-    server.replies = [reply_by_group(batch_reply, refusal(503, "draining", Retry_After="0.3"))]
+def test_what_nobody_waits_for_any_more_is_not_tried_again(server: ScriptedServer) -> None:
+    server.replies = [reply_by_group(batch_reply, error_reply(503, "draining", Retry_After="0.3"))]
     with Client(server.url) as client:
         results = client.classify_many("m", MANY[:64], concurrency=2)
         next(results)
@@ -628,12 +632,12 @@ def test_what_nobody_waits_for_any_more_is_not_tried_again(server: Scripted) -> 
         assert len(server.requests) == 2
 
 
-def test_who_leaves_tasks_early_leaves_none_behind(server: Scripted) -> None:
+def test_who_leaves_tasks_early_leaves_none_behind(server: ScriptedServer) -> None:
     """One that failed meanwhile, and one that is still under way."""
-    complaints: list[Any] = []
+    loop_errors: list[Any] = []
 
     async def run() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
         async with AsyncClient(server.url) as client:
             results = client.classify_many("m", MANY[:96], concurrency=3)
             await anext(results)
@@ -643,26 +647,26 @@ def test_who_leaves_tasks_early_leaves_none_behind(server: Scripted) -> None:
             assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()
 
-    server.replies = [reply_by_group(batch_reply, refusal(404, "unknown_model"), HANG)]
+    server.replies = [reply_by_group(batch_reply, error_reply(404, "unknown_model"), HANG)]
     asyncio.run(run())
-    assert not complaints
+    assert not loop_errors
 
 
-def crowded_reply(room: int) -> Callable[[bytes], Reply]:
+def pixel_limited_reply(limit: int) -> Callable[[bytes], Reply]:
     """Labels the first few PNGs of a request and has no room for the others."""
     error = {"code": "too_many_pixels", "message": "No.", "hint": "Send fewer."}
 
     def reply(body: bytes) -> Reply:
         time.sleep(0.01)  # to be seen in what is left of the deadline, in ms
         status, headers, answer = batch_reply(body)
-        told = json.loads(answer)
-        told["results"][room:] = [{"error": error} for _ in told["results"][room:]]
-        return status, headers, json.dumps(told).encode()
+        values = json.loads(answer)
+        values["results"][limit:] = [{"error": error} for _ in values["results"][limit:]]
+        return status, headers, json.dumps(values).encode()
 
     return reply
 
 
-def classify_all(server: Scripted, in_tasks: bool, images: Iterable[Any], **options: Any) -> list[str]:
+def classify_all(server: ScriptedServer, in_tasks: bool, images: Iterable[Any], **options: Any) -> list[str]:
     """What becomes of many images, classified either way."""
 
     async def run() -> list[str]:
@@ -676,8 +680,10 @@ def classify_all(server: Scripted, in_tasks: bool, images: Iterable[Any], **opti
 
 
 @pytest.mark.parametrize("in_tasks", [False, True])
-def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(server: Scripted, in_tasks: bool) -> None:
-    server.replies = [crowded_reply(7)]
+def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(
+    server: ScriptedServer, in_tasks: bool
+) -> None:
+    server.replies = [pixel_limited_reply(7)]
     assert classify_all(server, in_tasks, MIXED[:40], concurrency=1) == OUTCOMES[:40]
     sent = [body.count(b'name="files"') for _, _, body in server.requests]
     assert sent == [16, 7, 2, 4], "16 of the first 32 are images, and 4 of the last 8"
@@ -685,14 +691,14 @@ def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(server
     assert left_ms[0] > left_ms[1] > left_ms[2] < left_ms[3], "what is sent again has the same deadline"
 
 
-def test_what_has_no_room_even_alone_is_a_bad_image(server: Scripted) -> None:
-    server.replies = [crowded_reply(0)]
+def test_what_has_no_room_even_alone_is_a_bad_image(server: ScriptedServer) -> None:
+    server.replies = [pixel_limited_reply(0)]
     assert classify_all(server, False, MANY[:3]) == ["too_many_pixels"] * 3
     assert [body.count(b'name="files"') for _, _, body in server.requests] == [3, 1, 1, 1]
 
 
-def test_what_has_no_room_is_sent_until_the_deadline(server: Scripted) -> None:
-    server.replies = [crowded_reply(1), HANG]
+def test_what_has_no_room_is_sent_until_the_deadline(server: ScriptedServer) -> None:
+    server.replies = [pixel_limited_reply(1), HANG]
     with pytest.raises(DeadlineExceeded):
         classify_all(server, False, MANY[:3], deadline_s=0.5)
 
@@ -708,7 +714,7 @@ def test_what_has_no_room_is_sent_until_the_deadline(server: Scripted) -> None:
         b'{"results": [{"error": {}}]}',
     ],
 )
-def test_an_answer_of_another_shape_is_an_error_of_its_own(server: Scripted, answer: bytes) -> None:
+def test_an_answer_of_another_shape_is_an_error_of_its_own(server: ScriptedServer, answer: bytes) -> None:
     server.replies = [(200, {}, answer)]
     with Client(server.url) as client:
         with pytest.raises(ServiceError, match="none of Convoy's"):
@@ -727,8 +733,9 @@ def test_the_codes_are_the_services() -> None:
     from service import errors
     from service.api.http.errors import ROUTING_ERRORS
 
-    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
-    assert clients._KINDS.keys() <= codes | {code for code, _, _ in ROUTING_ERRORS.values()}
+    types = (value for value in vars(errors).values() if isinstance(value, type))
+    codes = {error_type.code for error_type in types if hasattr(error_type, "code")}
+    assert clients._ERROR_TYPES.keys() <= codes | {code for code, _, _ in ROUTING_ERRORS.values()}
 
 
 def test_the_file_works_alone(tmp_path: Path) -> None:
