@@ -41,7 +41,7 @@ from service.loaded_models.registry import Registry
 from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
 from service.model_store.mirror import open_mirror
-from service.model_store.mirror_thread import Follower
+from service.model_store.mirror_thread import MirrorThread
 from service.model_store.repository import Repository
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
@@ -74,7 +74,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     """
     metrics, lifecycle, tracer = Metrics(), Lifecycle(), create_tracer(settings.otlp_endpoint)
     mirror = open_mirror(settings)
-    repository = Repository(Path(settings.models) if mirror is None else mirror.local)
+    repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     registry = Registry(repository, settings, metrics)
     worker_group = WorkerGroup(
         state, status_store, registry, repository, metrics, settings.repository_timeout_s, mirror
@@ -92,8 +92,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        following = None if mirror is None else Follower(mirror, settings.bucket_interval_s)
-        beside = [asyncio.create_task(watcher.run(following)), asyncio.create_task(malloc.trim_regularly())]
+        mirror_thread = None if mirror is None else MirrorThread(mirror, settings.bucket_interval_s)
+        beside = [asyncio.create_task(watcher.run(mirror_thread)), asyncio.create_task(malloc.trim_regularly())]
         yield
         for task in beside:
             task.cancel()

@@ -12,7 +12,7 @@ from service.model_store.manifest import Manifest, Variant
 from service.model_store.mirror import local_models
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
-from service.model_store.rollback import prune, roll_back, undo
+from service.model_store.rollback import prune_versions, roll_back, undo_rollback
 from service.settings import Settings
 
 COMMANDS = ("list", "show", "verify", "rollback", "prune")
@@ -37,7 +37,7 @@ def list_models(settings: Settings) -> None:
     for name in _model_names(repository, settings, None):
         for version in repository.versions(name):
             click.echo(_version_line(repository, name, version))
-        for version in repository.withdrawn(name):
+        for version in repository.withdrawn_versions(name):
             click.echo(f"{name} {version}: withdrawn by a rollback")
 
 
@@ -99,7 +99,7 @@ def rollback(settings: Settings, model: str, to: int | None, is_undo: bool) -> N
     if state is None:
         _reject_bucket(settings, "give --state, the file that the service watches")
     repository = Repository(local_models(settings))
-    click.echo(undo(repository, state, model) if is_undo else roll_back(repository, state, model, to))
+    click.echo(undo_rollback(repository, state, model) if is_undo else roll_back(repository, state, model, to))
 
 
 @models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
@@ -115,7 +115,7 @@ def prune_models(settings: Settings, model: str | None, keep: int) -> None:
     repository = Repository(local_models(settings))
     state = None if settings.state is None else StateFile(settings.state)
     for name in _model_names(repository, settings, model):
-        for line in prune(repository, state, name, keep):
+        for line in prune_versions(repository, state, name, keep):
             click.echo(line)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.errors import BadParameter
 from service.inference.session import FeatureSession
-from service.model_store.manifest import FEATURES, FILTERS, MAPS
+from service.model_store.manifest import FEATURES_GRAPH, FILTERS_PREFIX, MAPS_PREFIX
 from service.model_store.repository import VersionFolder
 
 NO_FEATURES_HINT = "Publish the model again with `convoy-train export`, which writes them, or take another method."
@@ -43,7 +43,7 @@ class FeatureGraph:
 
     @property
     def is_available(self) -> bool:
-        return FEATURES in self._folder.manifest.extra_graphs
+        return FEATURES_GRAPH in self._folder.manifest.extra_graphs
 
     def layer_outputs(self, image: NDArray[np.uint8]) -> LayerOutputs:
         """Filters and feature maps for one image, uint8 (height, width, channels).
@@ -52,18 +52,22 @@ class FeatureGraph:
         """
         outputs = self._load_once().run(image[np.newaxis])
         filters = [
-            LayerImages(name.removeprefix(FILTERS), output)
+            LayerImages(name.removeprefix(FILTERS_PREFIX), output)
             for name, output in outputs.items()
-            if name.startswith(FILTERS)
+            if name.startswith(FILTERS_PREFIX)
         ]
-        maps = {name.removeprefix(MAPS): output[0] for name, output in outputs.items() if name.startswith(MAPS)}
+        maps = {
+            name.removeprefix(MAPS_PREFIX): output[0]
+            for name, output in outputs.items()
+            if name.startswith(MAPS_PREFIX)
+        }
         layers = [LayerImages(name, np.moveaxis(output, -1, 0)[..., np.newaxis]) for name, output in maps.items()]
         return LayerOutputs(filters[0] if filters else None, layers)
 
     def _load_once(self) -> FeatureSession:
         with self._loading:
             if self._session is None:
-                path = self._folder.extra_graph(FEATURES)
+                path = self._folder.extra_graph_path(FEATURES_GRAPH)
                 if path is None:
                     raise BadParameter("This version was published without feature maps.", NO_FEATURES_HINT)
                 self._session = FeatureSession(path, self._folder.manifest.input)

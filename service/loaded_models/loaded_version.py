@@ -138,7 +138,7 @@ def _warm(
     folder: VersionFolder, settings: Settings, threads: int, timeout_s: float
 ) -> tuple[Variant, Session, dict[int, float]]:
     variant, placement = select_variant_and_placement(folder, settings)
-    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
+    session = Session(folder.graph_path(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
     batch_ms = measure_batch_ms(
         session,
         folder.manifest.input.shape,

@@ -132,9 +132,9 @@ class Registry:
             found = await asyncio.to_thread(self._on_disk)
             if found is None:
                 return
-            here = {name for name in found if wanted.of(name).loaded and only in (None, name)}
+            here = {name for name in found if wanted.spec_of(name).loaded and only in (None, name)}
             for name in sorted(here):
-                await self._renew(name, wanted.of(name))
+                await self._renew(name, wanted.spec_of(name))
             if self._required is None:
                 self._required = here
             for name in self._models.keys() - here:
@@ -196,7 +196,7 @@ class Registry:
         self.failures.keep_versions(name, numbers)
         kept: dict[int, LoadedVersion] = {}
         for number in wish.select_versions(numbers):
-            if wish.has_enough(len(kept), self._settings.latest_versions):
+            if wish.is_satisfied_by(len(kept), self._settings.latest_versions):
                 break
             await self._keep(name, number, wish, loaded, kept)
         if kept:

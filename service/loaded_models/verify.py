@@ -8,7 +8,7 @@ import numpy as np
 from service.errors import BrokenVersion, ModelFailed
 from service.hardware import usable_cores
 from service.inference.session import FeatureSession, Session
-from service.model_store.golden_samples import TOLERANCES, Samples, read_samples
+from service.model_store.golden_samples import TOLERANCES, GoldenSamples, read_golden_samples
 from service.model_store.manifest import Variant
 from service.model_store.repository import Repository, VersionFolder
 
@@ -46,23 +46,23 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
 
 
 def _extra_tried(folder: VersionFolder, name: str) -> str:
-    path, expected_input = folder.extra_graph(name), folder.manifest.input
+    path, expected_input = folder.extra_graph_path(name), folder.manifest.input
     if path is not None:
         FeatureSession(path, expected_input).run(np.zeros((1, *expected_input.shape), np.uint8))
     return "sha256 fits, loads and runs"
 
 
-def _samples(folder: VersionFolder) -> Samples | None:
-    path = folder.samples()
-    return None if path is None else read_samples(path, folder.manifest.input, folder.manifest.classes)
+def _samples(folder: VersionFolder) -> GoldenSamples | None:
+    path = folder.samples_path()
+    return None if path is None else read_golden_samples(path, folder.manifest.input, folder.manifest.classes)
 
 
-def _tried(folder: VersionFolder, variant: Variant, samples: Samples | None) -> str:
+def _tried(folder: VersionFolder, variant: Variant, samples: GoldenSamples | None) -> str:
     """What to say of a graph that is in order. Raises BrokenVersion or ModelFailed for one that is not."""
     manifest = folder.manifest
-    session = Session(folder.graph(variant), manifest.input, manifest.classes, usable_cores())
+    session = Session(folder.graph_path(variant), manifest.input, manifest.classes, usable_cores())
     session.warm_up(WARM_UP_SIZES)
-    expected = None if samples is None else samples.answers.get(variant.precision)
+    expected = None if samples is None else samples.probabilities.get(variant.precision)
     if samples is None or expected is None:
         return "sha256 fits, loads and runs; it has no stored samples to compare with"
     difference = float(np.abs(session.run(samples.images) - expected).max())

@@ -12,7 +12,7 @@ from typing import Protocol
 from service.errors import BadState
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, StateFile
-from service.model_store.mirror_thread import Follower
+from service.model_store.mirror_thread import MirrorThread
 from service.observability import logs
 
 POLL_INTERVAL_S = 0.1  # of the state file and of refresh requests: one stat each
@@ -44,13 +44,13 @@ class Watcher:
         self._fingerprint: tuple[int, int, int] | None = None
         self._applied_generation = -1
 
-    async def run(self, bucket: Follower | None) -> None:
+    async def run(self, bucket: MirrorThread | None) -> None:
         """Runs until it is cancelled. Waits once for models from a bucket; then serves what is cached."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publish_regularly())
             tasks.create_task(self._follow(bucket))
 
-    async def _follow(self, bucket: Follower | None) -> None:
+    async def _follow(self, bucket: MirrorThread | None) -> None:
         if bucket is not None:
             await bucket.start()
         scanned_s = -self._scan_interval_s

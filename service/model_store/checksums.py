@@ -37,11 +37,11 @@ def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
     """
     path = folder / name
     try:
-        real, home = path.resolve(strict=True), folder.resolve(strict=True)
+        real, root = path.resolve(strict=True), folder.resolve(strict=True)
         size = real.stat().st_size
     except (OSError, RuntimeError) as error:  # the latter for links in a circle, before Python 3.13
         raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    if not real.is_relative_to(home):
+    if not real.is_relative_to(root):
         raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
     if not real.is_file():
         raise BrokenVersion(f"{path} is no ordinary file.")

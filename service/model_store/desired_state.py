@@ -1,8 +1,8 @@
-"""What is wanted of the models: one small JSON file that every worker watches, and people may edit.
+"""The desired state of the models: one small JSON file that every worker watches and people may edit.
 
     {"generation": 3, "models": {"mnist-lenet5": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
 
-A model that is not named here is wanted as the settings say. Knows the file, not what becomes of it.
+A model that is not named here is served as the settings say. Knows the file, not which versions are loaded.
 """
 
 from collections.abc import Callable
@@ -18,24 +18,24 @@ Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Version = Annotated[int, Field(ge=1)]
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Latest(_Part):
-    """The newest so many versions."""
+class Latest(_FrozenModel):
+    """The newest `latest` versions."""
 
     latest: int = Field(ge=1)
 
 
-class Specific(_Part):
+class Specific(_FrozenModel):
     """These versions and no others."""
 
     specific: list[Version] = Field(min_length=1)
 
 
-class ModelSpec(_Part):
-    """What is wanted of one model. The highest loaded version of `versions` is the default.
+class ModelSpec(_FrozenModel):
+    """The desired state of one model. The highest loaded version of `versions` is the default.
 
     `labels` are names for versions, which are loaded too. `weight` is the share of the cores when several models
     want them at once, 1 the most; `instances` is how many batches may run at a time.
@@ -47,33 +47,33 @@ class ModelSpec(_Part):
     weight: float = Field(default=1.0, gt=0.01, le=1)
     instances: int = Field(default=1, ge=1, le=64)
 
-    def select_versions(self, numbers: list[int]) -> list[int]:
-        """Which of these versions `versions` asks for, the newest first."""
-        newest_first = sorted(numbers, reverse=True)
+    def select_versions(self, version_numbers: list[int]) -> list[int]:
+        """The versions that match `versions`, the newest first."""
+        newest_first = sorted(version_numbers, reverse=True)
         if isinstance(self.versions, Specific):
             return [number for number in newest_first if number in self.versions.specific]
         return newest_first
 
-    def has_enough(self, count: int, otherwise: int) -> bool:
-        """Whether so many versions are all that is asked for; `otherwise` so many where nothing is."""
+    def is_satisfied_by(self, count: int, default_count: int) -> bool:
+        """Whether `count` loaded versions are enough; `default_count` are where the spec does not say."""
         if self.versions is None:
-            return count >= otherwise
+            return count >= default_count
         return isinstance(self.versions, Latest) and count >= self.versions.latest
 
 
-class DesiredState(_Part):
+class DesiredState(_FrozenModel):
     """The whole file. `generation` grows with every change."""
 
     generation: int = Field(default=0, ge=0)
     models: dict[str, ModelSpec] = {}
 
-    def of(self, model: str) -> ModelSpec:
+    def spec_of(self, model: str) -> ModelSpec:
         return self.models.get(model, ModelSpec())
 
-    def changed(self, model: str, **change: object) -> "DesiredState":
-        """The same with a change of one model's wish, one generation on."""
-        wish = ModelSpec.model_validate(self.of(model).model_dump() | change)
-        return DesiredState(generation=self.generation + 1, models={**self.models, model: wish})
+    def with_change(self, model: str, **change: object) -> "DesiredState":
+        """A copy of the next generation in which one model's spec is changed."""
+        spec = ModelSpec.model_validate(self.spec_of(model).model_dump() | change)
+        return DesiredState(generation=self.generation + 1, models={**self.models, model: spec})
 
 
 class StateFile:
@@ -83,7 +83,7 @@ class StateFile:
         self.path = path
 
     def read(self) -> DesiredState:
-        """What the file says; all defaults where there is no file. Raises BadState, naming the field."""
+        """The content of the file; all defaults where there is no file. Raises BadState, naming the field."""
         try:
             return DesiredState.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class StateFile:
         """Differs after every change; all zeros where there is no file. Costs one stat."""
         return file_fingerprint(self.path) or FileFingerprint(0, 0, 0)
 
-    def change(self, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
+    def update(self, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
         """Reads, changes and writes under a lock. Raises BadState where the file cannot be read or written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

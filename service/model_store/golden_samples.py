@@ -1,6 +1,6 @@
-"""Generated images with the answers that a version gave when it was published: does it still give them, here?
+"""Generated images with the probabilities that a version returned when it was published, to verify it elsewhere.
 
-No image of a data set is among them. The file is a NumPy archive: `images`, and one array for every precision.
+Contains no image of a data set. The file is a NumPy archive: `images`, and one array per precision.
 """
 
 import zipfile
@@ -14,42 +14,44 @@ from numpy.typing import NDArray
 from service.errors import BrokenVersion
 from service.model_store.manifest import Input, Precision
 
-FILE = "samples.npz"
-IMAGES = "images"
-LIMIT_BYTES = 256 * 1024**2  # unpacked
+SAMPLES_FILE = "samples.npz"
+IMAGES_ARRAY = "images"
+MAX_UNPACKED_BYTES = 256 * 1024**2  # unpacked
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
 """How far a probability may be from the stored one on another processor; roundings of int8 move by whole steps."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """`images`, uint8 (n, height, width, channels), and by precision the answers to them, float32 (n, classes)."""
+class GoldenSamples:
+    """`images`, uint8 (n, height, width, channels), and their probabilities by precision, float32 (n, classes)."""
 
     images: NDArray[np.uint8]
-    answers: dict[str, NDArray[np.float32]]
+    probabilities: dict[str, NDArray[np.float32]]
 
     def write(self, path: Path) -> None:
-        arrays: dict[str, NDArray[np.generic]] = {IMAGES: self.images, **self.answers}
+        arrays: dict[str, NDArray[np.generic]] = {IMAGES_ARRAY: self.images, **self.probabilities}
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def read_samples(path: Path, expects: Input, classes: int) -> Samples:
+def read_golden_samples(path: Path, input_spec: Input, classes: int) -> GoldenSamples:
     """Raises BrokenVersion for a file that is no such archive, or does not fit the model."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             _check_size(archive.zip)
             arrays = {name: archive[name] for name in archive.files}
-        images = arrays.pop(IMAGES)
+        images = arrays.pop(IMAGES_ARRAY)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenVersion(f"{path} is no archive of samples: {error}.") from error
-    if images.dtype != np.uint8 or images.shape[1:] != expects.shape:
-        raise BrokenVersion(f"{path} holds {images.dtype} images {images.shape[1:]}; the model takes {expects.shape}.")
-    for precision, answers in arrays.items():
-        if answers.shape != (len(images), classes):
-            raise BrokenVersion(f"{path} holds {precision} answers of shape {answers.shape}.")
-    return Samples(images, arrays)
+    if images.dtype != np.uint8 or images.shape[1:] != input_spec.shape:
+        raise BrokenVersion(
+            f"{path} holds {images.dtype} images {images.shape[1:]}; the model takes {input_spec.shape}."
+        )
+    for precision, probabilities in arrays.items():
+        if probabilities.shape != (len(images), classes):
+            raise BrokenVersion(f"{path} holds {precision} answers of shape {probabilities.shape}.")
+    return GoldenSamples(images, arrays)
 
 
 def _check_size(archive: zipfile.ZipFile) -> None:
-    if (size := sum(member.file_size for member in archive.infolist())) > LIMIT_BYTES:
-        raise ValueError(f"it unpacks to {size} bytes, more than the {LIMIT_BYTES} that are allowed")
+    if (size := sum(member.file_size for member in archive.infolist())) > MAX_UNPACKED_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, more than the {MAX_UNPACKED_BYTES} that are allowed")

@@ -13,37 +13,38 @@ from service.atomic_files import atomic_write
 from service.errors import BrokenVersion
 from service.model_store.checksums import safe_path
 
-FILE_NAME = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 IMAGE = "image"
 PROBABILITIES = "probabilities"
-FEATURES = "features"
-"""The extra graph whose outputs lie between: feature maps (n, height, width, channels), named MAPS and the layer, and
-the kernels of the first convolution (filters, height, width, channels), named FILTERS and the layer."""
-MAPS = "maps."
-FILTERS = "filters."
+FEATURES_GRAPH = "features"
+"""The extra graph that outputs inner layers: feature maps (n, height, width, channels), named MAPS_PREFIX and the
+layer, and the kernels of the first convolution (filters, height, width, channels), named FILTERS_PREFIX
+and the layer."""
+MAPS_PREFIX = "maps."
+FILTERS_PREFIX = "filters."
 
 # What is larger is not read: the version was made by somebody.
-MANIFEST_LIMIT_BYTES = 1024**2
-TEXT_LIMIT_BYTES = 16 * 1024**2  # labels and samples; the card and its images
-GRAPH_LIMIT_BYTES = 2 * 1024**3  # what one ONNX file can hold
+MAX_MANIFEST_BYTES = 1024**2
+MAX_TEXT_BYTES = 16 * 1024**2  # labels and samples; the card and its images
+MAX_GRAPH_BYTES = 2 * 1024**3  # what one ONNX file can hold
 
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["float32", "float16", "int8"]
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class File(_Part):
+class File(_FrozenModel):
     """A file of the version folder, named without any folder, with its checksum."""
 
     file: PlainFileName
     sha256: Sha256
 
 
-class Input(_Part):
+class Input(_FrozenModel):
     """What the graph takes: tensor `image`, uint8, shape (batch, height, width, channels)."""
 
     height: int = Field(ge=1, le=4096)
@@ -55,7 +56,7 @@ class Input(_Part):
         return self.height, self.width, self.channels
 
 
-class Preprocessing(_Part):
+class Preprocessing(_FrozenModel):
     """How an image of any size becomes the input.
 
     `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
@@ -68,13 +69,13 @@ class Preprocessing(_Part):
     background: int = Field(default=255, ge=0, le=255)
 
     @model_validator(mode="after")
-    def _shorter_goes_with_its_mode(self) -> "Preprocessing":
+    def _check_shorter(self) -> "Preprocessing":
         if (self.resize == "shorter") != (self.shorter is not None):
             raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
         return self
 
 
-class Parity(_Part):
+class Parity(_FrozenModel):
     """How far the graph under onnxruntime is from the network that was exported, over real images.
 
     `max_abs_difference` is over probabilities; `same_class` is the part of the images with the same most probable
@@ -87,7 +88,7 @@ class Parity(_Part):
     same_class: float = Field(default=1.0, ge=0, le=1)
 
 
-class Speed(_Part):
+class Speed(_FrozenModel):
     """Microseconds an image by batch size, of a graph and of its float32 original, measured in turns.
 
     `threads` cores of `processor` ran each batch, as in the service.
@@ -124,7 +125,7 @@ class ExtraGraph(File):
     parity: Parity | None = None
 
 
-class SplitSpec(_Part):
+class SplitSpec(_FrozenModel):
     """How a training run divided its images, so that those which the network never learnt are found again by `seed`.
 
     `validation` of the training images (below 1: that share of them) were held out; `limit` is the most that were
@@ -138,7 +139,7 @@ class SplitSpec(_Part):
     digest: Sha256 | None = None
 
 
-class Provenance(_Part):
+class Provenance(_FrozenModel):
     """Where the weights came from."""
 
     source: str
@@ -152,7 +153,7 @@ class Provenance(_Part):
     libraries: dict[str, str] = {}
 
 
-class Manifest(_Part):
+class Manifest(_FrozenModel):
     """The whole of `manifest.json`; name and version are the names of the folders it lies in."""
 
     format: Literal[1] = 1
@@ -169,10 +170,10 @@ class Manifest(_Part):
     provenance: Provenance
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "Manifest":
-        shorter, covered = self.preprocessing.shorter, max(self.input.height, self.input.width)
-        if shorter is not None and shorter < covered:
-            raise ValueError(f"preprocessing.shorter is {shorter}, too little to cut {covered} pixels out of")
+    def _check_consistency(self) -> "Manifest":
+        shorter, input_size = self.preprocessing.shorter, max(self.input.height, self.input.width)
+        if shorter is not None and shorter < input_size:
+            raise ValueError(f"preprocessing.shorter is {shorter}, too little to cut {input_size} pixels out of")
         precisions = [variant.precision for variant in self.variants]
         if len(set(precisions)) < len(precisions):
             raise ValueError("two variants have the same precision")
@@ -184,7 +185,7 @@ class Manifest(_Part):
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
-    path = safe_path(folder, FILE_NAME, MANIFEST_LIMIT_BYTES)
+    path = safe_path(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -198,4 +199,4 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `folder/manifest.json`, whole or not at all: a version in service may get one more graph."""
     text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
-    atomic_write(folder / FILE_NAME, f"{text}\n".encode())
+    atomic_write(folder / MANIFEST_FILE, f"{text}\n".encode())

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ValidationError
 
 from service.atomic_files import atomic_write, file_lock
 from service.errors import BrokenVersion, ConvoyError
-from service.model_store import manifest
-from service.model_store.download import FILE_NAME, Listed, fetch_version, is_fetched
+from service.model_store.download import OBJECT_NAME, ObjectListing, fetch_version, is_fetched
+from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, is_url, open_bucket
-from service.model_store.repository import MODEL_NAME, VERSION, Repository
+from service.model_store.repository import MODEL_NAME, VERSION_NAME, Repository
 from service.observability import logs
 from service.settings import Settings
 
@@ -32,170 +32,176 @@ class CannotMirror(ConvoyError):
     hint = "Name a folder that the service may write, with enough space, with CONVOY_BUCKET_CACHE."
 
 
-class _Problem(BaseModel):
-    """Why a version was not fetched. `listed` is what it looked like then: as long as it does, it isn't tried again."""
+class _FetchFailure(BaseModel):
+    """Why a version was not fetched. It is not tried again while its objects equal `listing`."""
 
     reason: str
     hint: str
-    listed: dict[str, ObjectInfo] = {}
+    listing: dict[str, ObjectInfo] = {}
 
 
-class _State(BaseModel):
-    """The outcome of the last sync, by whichever process. `serial` counts them; `error` is why it was not complete."""
+class _SyncState(BaseModel):
+    """The outcome of the last sync of any process. `error` is why it was not complete."""
 
-    serial: int = 0
+    sync_count: int = 0
     error: str = ""
-    problems: dict[str, _Problem] = {}
+    failures: dict[str, _FetchFailure] = {}
 
 
 class BucketMirror:
-    """Keeps `local` equal to the bucket. What lies in that folder is the mirror's own."""
+    """Keeps `folder` equal to the bucket. The mirror owns everything in that folder."""
 
     def __init__(self, bucket: Bucket, cache_root: Path) -> None:
         self._bucket = bucket
-        self.local = cache_root / _folder_name(bucket.url)
-        self._repository = Repository(self.local)
-        self._fetching = self.local / ".work" / "fetching"
-        self._gone = self.local / ".work" / "gone"
-        self._state_file = self.local / ".state.json"
-        self._serial: int | None = None
+        self.folder = cache_root / _folder_name(bucket.url)
+        self._repository = Repository(self.folder)
+        self._fetch_folder = self.folder / ".work" / "fetching"
+        self._trash_folder = self.folder / ".work" / "gone"
+        self._state_file = self.folder / ".state.json"
+        self._sync_count: int | None = None
         self.error = ""
         """Why the last sync was not complete; empty where it was."""
-        self.problems: dict[str, str] = {}
-        """Why versions of the bucket are not in `local`, by "name/version", as of the last sync."""
+        self.failures: dict[str, str] = {}
+        """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
 
     def sync(self) -> Path:
-        """Fetches what is new or changed, removes what is gone from the bucket, and gives `local`. Blocks.
+        """Fetches what is new or changed, removes what is gone from the bucket, and returns `folder`. Blocks.
 
         Where another process has done it since this mirror's last sync, its outcome is taken over, so that many cost
-        the bucket one listing. A version that is broken or not whole yet is logged and in `problems`; the rest goes
-        on. Raises BucketUnreachable, after which `local` is as before but for versions that had come through;
+        the bucket one listing. A version that is broken or not whole yet is logged and in `failures`; the rest goes
+        on. Raises BucketUnreachable, after which `folder` is as before but for versions that were complete;
         CannotMirror when the disk refuses.
         """
         try:
-            state = self._in_turn()
+            state = self._sync_under_lock()
         except OSError as error:
-            raise self._tell(CannotMirror(f"{self.local} cannot be written: {error.strerror or error}.")) from error
-        self._report(state.problems)
+            raise self._log_error(
+                CannotMirror(f"{self.folder} cannot be written: {error.strerror or error}.")
+            ) from error
+        self._log_failures(state.failures)
         if state.error:
-            raise self._tell(BucketUnreachable(state.error))
+            raise self._log_error(BucketUnreachable(state.error))
         if self.error:
             logs.event(logging.INFO, "models are fetched again", url=self._bucket.url)
             self.error = ""
-        return self.local
+        return self.folder
 
     def is_empty(self) -> bool:
-        """Whether `local` holds no version yet."""
+        """Whether `folder` holds no version yet."""
         return not self._repository.models()
 
-    def _in_turn(self) -> _State:
-        self.local.mkdir(parents=True, exist_ok=True)
-        known = self._read_state().serial if self._serial is None else self._serial
-        with file_lock(self.local / ".lock"):
+    def _sync_under_lock(self) -> _SyncState:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known_count = self._read_state().sync_count if self._sync_count is None else self._sync_count
+        with file_lock(self.folder / ".lock"):
             state = self._read_state()
-            if state.serial == known:
-                state = self._renewed(state)
+            if state.sync_count == known_count:
+                state = self._next_state(state)
                 self._write_state(state)
-        self._serial = state.serial
+        self._sync_count = state.sync_count
         return state
 
-    def _renewed(self, before: _State) -> _State:
-        state = _State(serial=before.serial + 1, problems=before.problems)
-        self._clean()  # of what a killed process has left
+    def _next_state(self, previous: _SyncState) -> _SyncState:
+        state = _SyncState(sync_count=previous.sync_count + 1, failures=previous.failures)
+        self._remove_work_folder()  # of what a killed process has left
         try:
-            there = self._versions_there()
-            state.problems = {where: problem for where, problem in before.problems.items() if where in there}
-            for where, listed in there.items():
-                if is_fetched(self.local / where, listed):
-                    state.problems.pop(where, None)
+            bucket_versions = self._bucket_versions()
+            state.failures = {
+                version_path: failure
+                for version_path, failure in previous.failures.items()
+                if version_path in bucket_versions
+            }
+            for version_path, listing in bucket_versions.items():
+                if is_fetched(self.folder / version_path, listing):
+                    state.failures.pop(version_path, None)
                 else:
-                    self._fetch(where, listed, state.problems)
-            for where in self._versions_here() - there.keys():
-                self._remove(where)
+                    self._fetch(version_path, listing, state.failures)
+            for version_path in self._local_versions() - bucket_versions.keys():
+                self._remove(version_path)
         except BucketUnreachable as error:
             state.error = error.message
         finally:
-            self._clean()
+            self._remove_work_folder()
         return state
 
-    def _versions_there(self) -> dict[str, Listed]:
+    def _bucket_versions(self) -> dict[str, ObjectListing]:
         """The bucket's versions as "name/version", newest first, with their files; nothing else of it is looked at."""
         versions: dict[str, dict[str, ObjectInfo]] = {}
-        for path, found in self._bucket.listing().items():
-            where, _, file = path.rpartition("/")
-            if FILE_NAME.fullmatch(file) and _is_version(where):
-                versions.setdefault(where, {})[file] = found
+        for path, info in self._bucket.listing().items():
+            version_path, _, file = path.rpartition("/")
+            if OBJECT_NAME.fullmatch(file) and _is_version_path(version_path):
+                versions.setdefault(version_path, {})[file] = info
         # Without its manifest a version is not there: its upload has not come so far, or its removal has begun.
-        whole = {where: listed for where, listed in versions.items() if manifest.FILE_NAME in listed}
-        if not whole:
+        complete = {version_path: listing for version_path, listing in versions.items() if MANIFEST_FILE in listing}
+        if not complete:
             # An emptied bucket looks like a wrong prefix or a lost mount, and must not stop a service at work.
             raise BucketUnreachable(f"{self._bucket.url} holds no model (<name>/<version>/manifest.json).")
-        return dict(sorted(whole.items(), key=lambda item: -_number(item[0])))
+        return dict(sorted(complete.items(), key=lambda item: -_version_number(item[0])))
 
-    def _versions_here(self) -> set[str]:
-        here = self._repository
-        return {f"{model}/{version}" for model in here.models() for version in here.versions(model)}
+    def _local_versions(self) -> set[str]:
+        repository = self._repository
+        return {f"{model}/{version}" for model in repository.models() for version in repository.versions(model)}
 
-    def _fetch(self, where: str, listed: Listed, problems: dict[str, _Problem]) -> None:
-        if where in problems and problems[where].listed == listed:
+    def _fetch(self, version_path: str, listing: ObjectListing, failures: dict[str, _FetchFailure]) -> None:
+        if version_path in failures and failures[version_path].listing == listing:
             return
-        folder = self._fetching / where
+        folder = self._fetch_folder / version_path
         folder.mkdir(parents=True)
         started_s = time.perf_counter()
         try:
-            fetched_bytes = fetch_version(self._bucket, where, listed, folder)
+            fetched_bytes = fetch_version(self._bucket, version_path, listing, folder)
         except BrokenVersion as error:
-            problems[where] = _Problem(reason=error.message, hint=error.hint, listed=dict(listed))
+            failures[version_path] = _FetchFailure(reason=error.message, hint=error.hint, listing=dict(listing))
         except ObjectRefused as error:  # rights change without a trace in the listing: it is tried again
-            problems[where] = _Problem(reason=error.message, hint=error.hint)
+            failures[version_path] = _FetchFailure(reason=error.message, hint=error.hint)
         else:
-            self._publish(folder, where)
-            problems.pop(where, None)
+            self._publish(folder, version_path)
+            failures.pop(version_path, None)
             seconds = round(time.perf_counter() - started_s, 3)
-            _log(logging.INFO, "version is fetched", where, bytes=fetched_bytes, seconds=seconds)
+            _log(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
 
-    def _publish(self, folder: Path, where: str) -> None:
+    def _publish(self, folder: Path, version_path: str) -> None:
         """One rename. Where it takes the place of an edited version there are two, and a moment without either."""
-        final = self.local / where
-        final.parent.mkdir(exist_ok=True)
-        if final.exists():
-            self._hide(where)
-        folder.rename(final)
+        published = self.folder / version_path
+        published.parent.mkdir(exist_ok=True)
+        if published.exists():
+            self._move_to_trash(version_path)
+        folder.rename(published)
 
-    def _remove(self, where: str) -> None:
-        self._hide(where)
+    def _remove(self, version_path: str) -> None:
+        self._move_to_trash(version_path)
         with suppress(OSError):  # other versions are left
-            (self.local / where).parent.rmdir()
-        _log(logging.INFO, "version is gone from the bucket", where)
+            (self.folder / version_path).parent.rmdir()
+        _log(logging.INFO, "version is gone from the bucket", version_path)
 
-    def _hide(self, where: str) -> None:
-        """Out of sight in one step and deleted later: nobody reads half a version."""
-        hidden = self._gone / where
-        hidden.parent.mkdir(parents=True, exist_ok=True)
-        (self.local / where).rename(hidden)
+    def _move_to_trash(self, version_path: str) -> None:
+        """Moves a version away in one step, to be deleted later: no reader sees half a version."""
+        trash = self._trash_folder / version_path
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / version_path).rename(trash)
 
-    def _clean(self) -> None:
-        work = self._fetching.parent
-        if work.exists():
-            shutil.rmtree(work)
+    def _remove_work_folder(self) -> None:
+        work_folder = self._fetch_folder.parent
+        if work_folder.exists():
+            shutil.rmtree(work_folder)
 
-    def _read_state(self) -> _State:
+    def _read_state(self) -> _SyncState:
         try:
-            return _State.model_validate_json(self._state_file.read_bytes())
+            return _SyncState.model_validate_json(self._state_file.read_bytes())
         except (FileNotFoundError, ValidationError):
-            return _State()
+            return _SyncState()
 
-    def _write_state(self, state: _State) -> None:
+    def _write_state(self, state: _SyncState) -> None:
         atomic_write(self._state_file, state.model_dump_json().encode())
 
-    def _report(self, problems: dict[str, _Problem]) -> None:
-        for where, problem in problems.items():
-            if self.problems.get(where) != problem.reason:
-                _log(logging.ERROR, "version cannot be fetched", where, reason=problem.reason, hint=problem.hint)
-        self.problems = {where: problem.reason for where, problem in problems.items()}
+    def _log_failures(self, failures: dict[str, _FetchFailure]) -> None:
+        for version_path, failure in failures.items():
+            if self.failures.get(version_path) != failure.reason:
+                _log(logging.ERROR, "version cannot be fetched", version_path, reason=failure.reason, hint=failure.hint)
+        self.failures = {version_path: failure.reason for version_path, failure in failures.items()}
 
-    def _tell(self, error: ConvoyError) -> ConvoyError:
-        """Logs the error unless it was the last one too, and hands it back."""
+    def _log_error(self, error: ConvoyError) -> ConvoyError:
+        """Logs the error unless it equals the last one, and returns it."""
         if error.message != self.error:
             url, reason, hint = self._bucket.url, error.message, error.hint
             logs.event(logging.ERROR, "models cannot be fetched", url=url, reason=reason, hint=hint)
@@ -217,7 +223,7 @@ def local_models(settings: Settings) -> Path:
 
 
 def default_cache_root() -> Path:
-    """Where fetched models are kept unless told otherwise: in the user's cache. Raises CannotMirror."""
+    """The default folder for fetched models, in the user's cache. Raises CannotMirror."""
     try:
         home = Path.home()
     except RuntimeError as error:
@@ -225,18 +231,18 @@ def default_cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "convoy" / "models"
 
 
-def _is_version(where: str) -> bool:
-    model, _, version = where.partition("/")
-    return bool(MODEL_NAME.fullmatch(model) and VERSION.fullmatch(version))
+def _is_version_path(version_path: str) -> bool:
+    model, _, version = version_path.partition("/")
+    return bool(MODEL_NAME.fullmatch(model) and VERSION_NAME.fullmatch(version))
 
 
-def _log(level: int, event: str, where: str, **fields: object) -> None:
-    model, _, version = where.partition("/")
+def _log(level: int, event: str, version_path: str, **fields: object) -> None:
+    model, _, version = version_path.partition("/")
     logs.event(level, event, model=model, version=version, **fields)
 
 
-def _number(where: str) -> int:
-    return int(where.partition("/")[2])
+def _version_number(version_path: str) -> int:
+    return int(version_path.partition("/")[2])
 
 
 def _folder_name(url: str) -> str:

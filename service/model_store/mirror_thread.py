@@ -9,42 +9,44 @@ from service.errors import ConvoyError
 from service.model_store.mirror import BucketMirror
 from service.observability import logs
 
-PATIENCE_S = 10.0
+FIRST_SYNC_TIMEOUT_S = 10.0
 
 
-class Follower:
-    """Syncs every `every_s` seconds. The thread is a daemon: a stopping service does not wait for a download."""
+class MirrorThread:
+    """Syncs every `interval_s` seconds. The thread is a daemon: a stopping service does not wait for a download."""
 
-    def __init__(self, mirror: BucketMirror, every_s: float, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, mirror: BucketMirror, interval_s: float, first_sync_timeout_s: float = FIRST_SYNC_TIMEOUT_S
+    ) -> None:
         self._mirror = mirror
-        self._every_s = every_s
-        self._patience_s = patience_s
-        self._stopping = threading.Event()
+        self._interval_s = interval_s
+        self._first_sync_timeout_s = first_sync_timeout_s
+        self._stop_requested = threading.Event()
 
     async def start(self) -> None:
-        """Starts, and returns when the first sync is over, whatever became of it: what is there can be served.
+        """Starts the thread. Returns when the first sync has ended, even if it failed: cached models can be served.
 
-        Where something has been there before, a bucket that hangs is not waited for past `patience_s`.
+        Waits at most `first_sync_timeout_s` when versions are cached, without limit otherwise.
         """
-        loop, tried = asyncio.get_running_loop(), asyncio.Event()
+        loop, first_sync_ended = asyncio.get_running_loop(), asyncio.Event()
 
-        def tell() -> None:
+        def notify() -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(tried.set)
+                loop.call_soon_threadsafe(first_sync_ended.set)
 
-        threading.Thread(target=self._run, args=(tell,), name="bucket", daemon=True).start()
-        patience_s = None if self._mirror.is_empty() else self._patience_s
+        threading.Thread(target=self._run, args=(notify,), name="bucket", daemon=True).start()
+        timeout_s = None if self._mirror.is_empty() else self._first_sync_timeout_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(tried.wait(), patience_s)
+            await asyncio.wait_for(first_sync_ended.wait(), timeout_s)
 
     def stop(self) -> None:
-        """The sync that runs now is the last; nobody waits for it."""
-        self._stopping.set()
+        """Makes the current sync the last one, without waiting for it."""
+        self._stop_requested.set()
 
-    def _run(self, tell: Callable[[], None]) -> None:
+    def _run(self, notify: Callable[[], None]) -> None:
         self._sync()
-        tell()
-        while not self._stopping.wait(self._every_s):
+        notify()
+        while not self._stop_requested.wait(self._interval_s):
             self._sync()
 
     def _sync(self) -> None:

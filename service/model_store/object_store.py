@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from service.errors import ConvoyError
 
 CHUNK_BYTES = 8 * 1024 * 1024
-# What tells a rewritten object from the one before, the surest first: S3, Google, a folder.
-TAGS = ("ETag", "generation", "etag", "mtime")
+# Keys of the entry that changes when an object is rewritten, the most reliable first: S3, Google, a folder.
+TAG_KEYS = ("ETag", "generation", "etag", "mtime")
 
 
 class CannotOpenBucket(ConvoyError):
@@ -60,13 +60,13 @@ class _Scheme(NamedTuple):
     module: str
     file_system: str
     options: dict[str, Any]
-    find: dict[str, Any]
+    find_options: dict[str, Any]
 
 
-S3_TIMES = {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 2}}
+S3_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 2}}
 SCHEMES = {
     # botocore's own five attempts of a minute each would hold a start up for minutes.
-    "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMES}, {}),
+    "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMEOUTS}, {}),
     # gcsfs' default kind asks Google over gRPC what kind of bucket it is, for minutes where gRPC is blocked.
     "gs": _Scheme("gcsfs", "gcsfs.core", "GCSFileSystem", {"requests_timeout": 30}, {}),
     # fsspec passes over folders that it cannot read: they would look deleted.
@@ -86,11 +86,13 @@ class Bucket:
     def listing(self) -> dict[str, ObjectInfo]:
         """Every object's path below the URL, its size and tag, from one listing. Raises BucketUnreachable."""
         try:
-            found = self._files.find(self._root, detail=True, **self._find_options)
+            entries = self._files.find(self._root, detail=True, **self._find_options)
         except Exception as error:  # each cloud's package has its own classes
             raise self._unreachable(error) from error
-        below = f"{self._root}/"
-        return {path.removeprefix(below): _found(info) for path, info in found.items() if path.startswith(below)}
+        prefix = f"{self._root}/"
+        return {
+            path.removeprefix(prefix): _object_info(info) for path, info in entries.items() if path.startswith(prefix)
+        }
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """The bytes of one object, piece by piece. Raises ObjectRefused or BucketUnreachable."""
@@ -114,20 +116,20 @@ def is_url(models: str) -> bool:
 
 def open_bucket(url: str) -> Bucket:
     """The bucket behind an s3://, gs:// or file:// URL; nothing is asked of it yet. Raises CannotOpenBucket."""
-    scheme = SCHEMES[_checked_scheme(url)]
+    scheme = SCHEMES[_parse_scheme(url)]
     try:
-        kind = getattr(import_module(scheme.module), scheme.file_system)
+        file_system_class = getattr(import_module(scheme.module), scheme.file_system)
     except ImportError as error:
         hint = (
             f"Install Convoy with its extra `bucket` (pip install -e '.[bucket]' in its checkout), or {scheme.package}."
         )
         raise CannotOpenBucket(f"The Python package that reads {url} is missing: {_reason(error)}.", hint) from error
     # No caches: a listing must show what is there now.
-    files = kind(skip_instance_cache=True, use_listings_cache=False, **scheme.options)
-    return Bucket(url.rstrip("/"), files, kind._strip_protocol(url).rstrip("/"), scheme.find)
+    files = file_system_class(skip_instance_cache=True, use_listings_cache=False, **scheme.options)
+    return Bucket(url.rstrip("/"), files, file_system_class._strip_protocol(url).rstrip("/"), scheme.find_options)
 
 
-def _checked_scheme(url: str) -> str:
+def _parse_scheme(url: str) -> str:
     """The URL's scheme. Raises CannotOpenBucket for a URL that cannot be meant."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
@@ -144,8 +146,8 @@ def _checked_scheme(url: str) -> str:
     return parts.scheme
 
 
-def _found(info: Mapping[str, Any]) -> ObjectInfo:
-    tag = next((str(info[key]) for key in TAGS if info.get(key)), "")
+def _object_info(info: Mapping[str, Any]) -> ObjectInfo:
+    tag = next((str(info[key]) for key in TAG_KEYS if info.get(key)), "")
     is_regular_file = info.get("type", "file") == "file" and not info.get("islink", False)
     return ObjectInfo(int(info["size"] or 0), tag, is_regular_file)
 

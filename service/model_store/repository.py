@@ -7,12 +7,12 @@ from pathlib import Path
 from service.atomic_files import file_fingerprint
 from service.errors import BrokenVersion, UnknownModel
 from service.model_store.checksums import checked_path
-from service.model_store.manifest import GRAPH_LIMIT_BYTES, TEXT_LIMIT_BYTES, File, Manifest, Variant, read_manifest
+from service.model_store.manifest import MAX_GRAPH_BYTES, MAX_TEXT_BYTES, File, Manifest, Variant, read_manifest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VersionFingerprint = tuple[tuple[str, int, int], ...]
-VERSION = re.compile(r"[1-9][0-9]{0,8}")
-WITHDRAWN = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
+WITHDRAWN_NAME = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class VersionFolder:
     manifest: Manifest
     labels: tuple[str, ...]
 
-    def graph(self, variant: Variant) -> Path:
+    def graph_path(self, variant: Variant) -> Path:
         """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
-        return self._checked(variant, GRAPH_LIMIT_BYTES)
+        return self._checked_path(variant, MAX_GRAPH_BYTES)
 
-    def samples(self) -> Path | None:
+    def samples_path(self) -> Path | None:
         """The path of the stored samples, None where the version has none. Raises BrokenVersion as above."""
-        return None if self.manifest.samples is None else self._checked(self.manifest.samples, TEXT_LIMIT_BYTES)
+        return None if self.manifest.samples is None else self._checked_path(self.manifest.samples, MAX_TEXT_BYTES)
 
-    def extra_graph(self, name: str) -> Path | None:
+    def extra_graph_path(self, name: str) -> Path | None:
         """The path of an extra graph, None where the version has none of that name. Raises BrokenVersion as above."""
         extra = self.manifest.extra_graphs.get(name)
-        return None if extra is None else self._checked(extra, GRAPH_LIMIT_BYTES)
+        return None if extra is None else self._checked_path(extra, MAX_GRAPH_BYTES)
 
-    def _checked(self, file: File, limit_bytes: int) -> Path:
+    def _checked_path(self, file: File, limit_bytes: int) -> Path:
         return checked_path(self.path, file.file, file.sha256, limit_bytes)
 
 
@@ -51,13 +51,13 @@ class Repository:
     def models(self) -> list[str]:
         """Names of all models that have at least one version, or a folder that cannot be read, sorted. A missing root
         has none. Raises OSError where the root cannot be read."""
-        return [name for name in _folders(self.root) if MODEL_NAME.fullmatch(name) and self._may_have_versions(name)]
+        return [name for name in _subfolders(self.root) if MODEL_NAME.fullmatch(name) and self._may_have_versions(name)]
 
     def versions(self, model: str) -> list[int]:
         """Numbers of a model's versions, ascending; empty for a model that is not there. Raises OSError."""
         if not MODEL_NAME.fullmatch(model):
             return []
-        return sorted(int(name) for name in _folders(self.root / model) if VERSION.fullmatch(name))
+        return sorted(int(name) for name in _subfolders(self.root / model) if VERSION_NAME.fullmatch(name))
 
     def _may_have_versions(self, model: str) -> bool:
         try:
@@ -65,12 +65,12 @@ class Repository:
         except OSError:
             return True
 
-    def withdrawn(self, model: str) -> list[int]:
+    def withdrawn_versions(self, model: str) -> list[int]:
         """Numbers of the versions that a rollback hid, ascending."""
         if not MODEL_NAME.fullmatch(model):
             return []
         try:
-            found = (WITHDRAWN.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir())
+            found = (WITHDRAWN_NAME.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir())
             return sorted(int(match[1]) for match in found if match)
         except OSError:
             return []
@@ -98,12 +98,12 @@ class Repository:
         path = self.root / model / str(version)
         manifest = read_manifest(path)
         labels = _read_labels(
-            checked_path(path, manifest.labels.file, manifest.labels.sha256, TEXT_LIMIT_BYTES), manifest.classes
+            checked_path(path, manifest.labels.file, manifest.labels.sha256, MAX_TEXT_BYTES), manifest.classes
         )
         return VersionFolder(model, version, path, manifest, labels)
 
 
-def _folders(path: Path) -> list[str]:
+def _subfolders(path: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):

@@ -96,7 +96,7 @@ class WorkerGroup:
         """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
         entries = self._registry.index()
         here = {f"{entry.model}/{entry.version}" for entry in entries}
-        elsewhere = {} if self._mirror is None else self._mirror.problems
+        elsewhere = {} if self._mirror is None else self._mirror.failures
         missing = ((name.rpartition("/"), why) for name, why in elsewhere.items() if name not in here)
         return entries + [IndexEntry(model, version, False, why) for (model, _, version), why in missing]
 
@@ -133,7 +133,7 @@ class WorkerGroup:
         )
 
     async def _change(self, model: str, **change: object) -> None:
-        wanted = await asyncio.to_thread(self._state.change, lambda now: now.changed(model, **change))
+        wanted = await asyncio.to_thread(self._state.update, lambda now: now.with_change(model, **change))
         end_s = time.monotonic() + self._timeout_s
         while late := self._behind(wanted.generation):
             if time.monotonic() > end_s:

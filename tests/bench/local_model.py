@@ -33,7 +33,7 @@ class LocalModel:
             variant = self.folder.manifest.variant("float32")
             if variant is None:
                 raise CannotMeasure(f"{self.folder.path} has no float32 graph.")
-            self.graph = self.folder.graph(variant)
+            self.graph = self.folder.graph_path(variant)
             self._session = Session(
                 self.graph, self.folder.manifest.input, self.folder.manifest.classes, threads or usable_cores()
             )

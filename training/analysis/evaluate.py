@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from service.errors import BrokenVersion
-from service.model_store.manifest import FILE_NAME, Precision, read_manifest
+from service.model_store.manifest import MANIFEST_FILE, Precision, read_manifest
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.noise import with_noise
@@ -23,7 +23,7 @@ def report(
     source: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float = 0.0
 ) -> Iterator[str]:
     """Lines for the user about a version's folder or a run's; `noise` is put on the images. Raises TrainingError."""
-    if (source / FILE_NAME).is_file():
+    if (source / MANIFEST_FILE).is_file():
         dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise)
     else:
         dataset, scores = _measure_run(source, dataset_name, data_options, noise)

@@ -80,7 +80,7 @@ def _open_members(folders: Sequence[Path]) -> _Members:
     for version in versions:
         if version.manifest.variant("float32") is None:
             raise TrainingError(f"{version.path} has no float32 graph, which an ensemble is made of.")
-    graphs = tuple(version.graph(version.manifest.variant("float32")) for version in versions)
+    graphs = tuple(version.graph_path(version.manifest.variant("float32")) for version in versions)
     pipelines = [
         ServingPipeline.from_manifest(graph, version.manifest) for graph, version in zip(graphs, versions, strict=True)
     ]

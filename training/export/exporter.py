@@ -10,7 +10,7 @@ import keras
 import onnx
 from pydantic import ValidationError
 
-from service.model_store.manifest import FEATURES, ExtraGraph, Input, Preprocessing
+from service.model_store.manifest import FEATURES_GRAPH, ExtraGraph, Input, Preprocessing
 from training.errors import AccuracyRegression, TrainingError
 from training.export.feature_maps import write_feature_maps
 from training.export.graph.keras_to_onnx import to_onnx
@@ -148,4 +148,4 @@ def _write_feature_maps(folder: Path, plan: _ExportPlan, say: Say) -> dict[str, 
     extra_graph = write_feature_maps(
         folder, plan.source.model, plan.options.scaling, plan.model_input, plan.sample, say
     )
-    return {} if extra_graph is None else {FEATURES: extra_graph}
+    return {} if extra_graph is None else {FEATURES_GRAPH: extra_graph}

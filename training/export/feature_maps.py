@@ -12,9 +12,9 @@ from service.errors import BrokenVersion
 from service.inference.session import FeatureSession
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
-    FEATURES,
-    FILTERS,
-    MAPS,
+    FEATURES_GRAPH,
+    FILTERS_PREFIX,
+    MAPS_PREFIX,
     ExtraGraph,
     Input,
     Manifest,
@@ -56,7 +56,7 @@ def write_feature_maps(
     network = feature_map_network(model, scaling, map_layers)
     converted = to_onnx(network)
     for name, kernels in first_convolution_kernels(model).items():
-        editor.add_constant_output(converted, f"{FILTERS}{name}", kernels)
+        editor.add_constant_output(converted, f"{FILTERS_PREFIX}{name}", kernels)
     onnx.save(converted, folder / FEATURES_FILE)
     parity = check_feature_maps(network, FeatureSession(folder / FEATURES_FILE, model_input), sample)
     say(f"feature maps of {', '.join(layer.name for layer in map_layers)}: parity over {parity.images} images")
@@ -82,7 +82,7 @@ def add_feature_maps(folder: Path, source: Source, say: Say) -> None:
     extra = write_feature_maps(folder, source.model, Scaling(), manifest.input, sample, say)
     if extra is not None:
         manifest = _read_manifest(folder)  # read again: variants may have been added meanwhile
-        graphs = manifest.extra_graphs | {FEATURES: extra}
+        graphs = manifest.extra_graphs | {FEATURES_GRAPH: extra}
         write_manifest(manifest.model_copy(update={"extra_graphs": graphs}), folder)
 
 
@@ -103,7 +103,7 @@ def feature_map_layers(model: keras.Model, limit_bytes: int) -> list[keras.layer
 def feature_map_network(model: keras.Model, scaling: Scaling, map_layers: list[keras.layers.Layer]) -> keras.Model:
     """Pixels 0..255 to the outputs of these layers, float32 (n, height, width, channels), by their names in a graph."""
     image = keras.Input(model.inputs[0].shape[1:], name="image")
-    maps = keras.Model(model.inputs, {f"{MAPS}{layer.name}": layer.output for layer in map_layers})
+    maps = keras.Model(model.inputs, {f"{MAPS_PREFIX}{layer.name}": layer.output for layer in map_layers})
     return keras.Model(image, maps(apply_scaling(image, scaling), training=False))
 
 

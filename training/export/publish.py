@@ -19,7 +19,7 @@ def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> 
         raise TrainingError(f"{name!r} can't be a model's name: use letters, digits, '.', '_' and '-', up to 64.")
     repository = Repository(models_dir)
     # A number that a rollback has hidden is taken too: it may come back.
-    version = max([*repository.versions(name), *repository.withdrawn(name)], default=0) + 1
+    version = max([*repository.versions(name), *repository.withdrawn_versions(name)], default=0) + 1
     published = models_dir / name / str(version)
     hidden = published.with_name(f".{version}.{secrets.token_hex(4)}.partial")
     created = _missing_parents(hidden)

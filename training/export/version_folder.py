@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.model_store import golden_samples
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
-    FILE_NAME,
+    MANIFEST_FILE,
     ExtraGraph,
     File,
     Input,
@@ -89,7 +89,7 @@ def write_version_files(folder: Path, contents: VersionContents) -> None:
 def open_version(folder: Path) -> VersionFolder:
     """Opens `folder`, models/NAME/NUMBER. Raises TrainingError for another folder, BrokenVersion for a damaged one."""
     folder = folder.resolve()
-    if not (folder / FILE_NAME).is_file() or not folder.name.isdecimal():
+    if not (folder / MANIFEST_FILE).is_file() or not folder.name.isdecimal():
         raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/1.")
     return Repository(folder.parent.parent).open(folder.parent.name, int(folder.name))
 
@@ -161,8 +161,8 @@ def write_golden_samples(folder: Path, model_input: Input, classes: int, graphs:
         precision: ServingPipeline(folder / graph, model_input, Preprocessing(), classes).run(images, len(images))
         for precision, graph in graphs.items()
     }
-    golden_samples.Samples(images, predictions).write(folder / golden_samples.FILE)
-    return File(file=golden_samples.FILE, sha256=sha256_of(folder / golden_samples.FILE))
+    golden_samples.GoldenSamples(images, predictions).write(folder / golden_samples.SAMPLES_FILE)
+    return File(file=golden_samples.SAMPLES_FILE, sha256=sha256_of(folder / golden_samples.SAMPLES_FILE))
 
 
 def generated_images(model_input: Input) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from service.api.schemas import ErrorReply
 from service.errors import BrokenVersion, NotReady, UnknownDocument, UnknownModel, UnknownVersion
 from service.loaded_models.registry import Registry
 from service.model_store.checksums import safe_path
-from service.model_store.manifest import TEXT_LIMIT_BYTES
+from service.model_store.manifest import MAX_TEXT_BYTES
 
 MEDIA_TYPES = {
     "card.md": "text/markdown; charset=utf-8",
@@ -48,7 +48,7 @@ def available_files(folder: Path) -> list[str]:
 def _read(folder: Path, name: str) -> bytes:
     if name in MEDIA_TYPES:
         try:
-            return safe_path(folder, name, TEXT_LIMIT_BYTES).read_bytes()
+            return safe_path(folder, name, MAX_TEXT_BYTES).read_bytes()
         except (OSError, BrokenVersion):
             pass
     raise UnknownDocument(f"The version has no '{name}'; documents are {', '.join(MEDIA_TYPES)}.")

@@ -87,25 +87,25 @@ def mirror(s3: S3, tmp_path: Path) -> BucketMirror:
 
 def versions(mirror: BucketMirror) -> list[int]:
     """What the repository sees, each opened, so that its checksums hold."""
-    repository = Repository(mirror.local)
+    repository = Repository(mirror.folder)
     numbers = repository.versions("linear")
     for number in numbers:
         folder = repository.open("linear", number)
-        folder.graph(folder.manifest.variants[0])
+        folder.graph_path(folder.manifest.variants[0])
     return numbers
 
 
 def test_versions_come_change_and_go(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
     mirror.sync()
     assert versions(mirror) == [1, 2]
-    kept = (mirror.local / "linear" / "2" / "model.onnx").stat()
+    kept = (mirror.folder / "linear" / "2" / "model.onnx").stat()
     s3.upload(write_version(tmp_path / "made", "linear", 3))
     edited = write_version(tmp_path / "edited", "linear", 1, seed=9)
     s3.upload(edited)
     mirror.sync()
     assert versions(mirror) == [1, 2, 3]
-    assert (mirror.local / "linear" / "1" / "model.onnx").read_bytes() == (edited / "model.onnx").read_bytes()
-    assert (mirror.local / "linear" / "2" / "model.onnx").stat() == kept
+    assert (mirror.folder / "linear" / "1" / "model.onnx").read_bytes() == (edited / "model.onnx").read_bytes()
+    assert (mirror.folder / "linear" / "2" / "model.onnx").stat() == kept
     s3.remove(*(f"linear/1/{name}" for name in ("model.onnx", "labels.txt", "manifest.json")))
     mirror.sync()
     assert versions(mirror) == [2, 3]
@@ -115,18 +115,18 @@ def test_a_partial_object_and_a_wrong_checksum_are_not_published(mirror: BucketM
     graph = (tmp_path / "made" / "linear" / "2" / "model.onnx").read_bytes()
     s3.put("linear/2/model.onnx", graph[: len(graph) // 2])
     mirror.sync()
-    assert (versions(mirror), list(mirror.problems)) == ([1], ["linear/2"])
+    assert (versions(mirror), list(mirror.failures)) == ([1], ["linear/2"])
     assert (
         f"s3://{BUCKET}/{PREFIX}/linear/2 is broken: model.onnx has {len(graph) // 2} bytes"
-        in mirror.problems["linear/2"]
+        in mirror.failures["linear/2"]
     )
     s3.put("linear/2/model.onnx", graph[:-1] + b"\0")
     mirror.sync()
-    assert "sha256" in mirror.problems["linear/2"]
+    assert "sha256" in mirror.failures["linear/2"]
     assert versions(mirror) == [1]
     s3.put("linear/2/model.onnx", graph)
     mirror.sync()
-    assert (versions(mirror), mirror.problems) == ([1, 2], {})
+    assert (versions(mirror), mirror.failures) == ([1, 2], {})
 
 
 def test_an_upload_in_parts_is_not_seen_before_it_is_complete(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_an_upload_in_parts_is_not_seen_before_it_is_complete(mirror: BucketMirr
         s3.put(f"linear/3/{name}", (folder / name).read_bytes())
     mirror.sync()
     assert versions(mirror) == [1, 2]
-    assert "model.onnx, which the manifest names, is not there" in mirror.problems["linear/3"]
+    assert "model.onnx, which the manifest names, is not there" in mirror.failures["linear/3"]
     s3.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
     mirror.sync()
     assert versions(mirror) == [1, 2, 3]

@@ -35,7 +35,7 @@ def offline(model: str, images: np.ndarray) -> np.ndarray:
     folder = Repository(MODELS).open(model, max(Repository(MODELS).versions(model)))
     variant = folder.manifest.variant("float32")
     assert variant is not None
-    session = Session(folder.graph(variant), folder.manifest.input, folder.manifest.classes, threads=2)
+    session = Session(folder.graph_path(variant), folder.manifest.input, folder.manifest.classes, threads=2)
     return np.concatenate([session.run(batch) for batch in np.array_split(images, 100)])
 
 
@@ -47,9 +47,9 @@ def test_every_shipped_version_is_whole() -> None:
             folder = repository.open(model, version)
             assert (folder.path / "card.md").exists()
             for variant in folder.manifest.variants:
-                folder.graph(variant)
+                folder.graph_path(variant)
             for name in folder.manifest.extra_graphs:
-                folder.extra_graph(name)
+                folder.extra_graph_path(name)
 
 
 def served(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:

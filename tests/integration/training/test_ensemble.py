@@ -62,7 +62,7 @@ def of_photos(root: Path, provenance: dict[str, object] | None = None) -> None:
 def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarray:
     folder = Repository(root).open(name, version)
     [variant] = folder.manifest.variants
-    return Session(folder.graph(variant), folder.manifest.input, 2, 1).run(images)
+    return Session(folder.graph_path(variant), folder.manifest.input, 2, 1).run(images)
 
 
 def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) -> None:

@@ -89,7 +89,7 @@ def publish(path: Path, models: Path, dataset: str | None = None, **choices: obj
 def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
     """What a user of the service gets."""
     manifest = version.manifest
-    path = version.graph(manifest.variants[0])
+    path = version.graph_path(manifest.variants[0])
     session = Session(path, manifest.input, manifest.classes, usable_cores())
     how = manifest.preprocessing
     pixels = [decode(data, manifest.input.channels, how.background, max_pixels=10**6) for data in encoded]
@@ -111,7 +111,7 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     assert (variant.parity.images, variant.parity.batch_sizes) == (1000, [1, 7, 64])
     assert variant.parity.max_abs_difference <= 1e-5
     extra = manifest.extra_graphs["features"]
-    assert version.extra_graph("features") == version.path / "features.onnx"
+    assert version.extra_graph_path("features") == version.path / "features.onnx"
     float32, features = verify(Repository(tmp_path), version.model, version.version)
     assert float32.fine
     assert features.fine

@@ -45,7 +45,7 @@ def imported(model: onnx.ModelProto, *words: object) -> VersionFolder:
 
 def answers(version: VersionFolder, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     manifest = version.manifest
-    return Session(version.graph(manifest.variants[0]), manifest.input, manifest.classes, 1).run(images)
+    return Session(version.graph_path(manifest.variants[0]), manifest.input, manifest.classes, 1).run(images)
 
 
 def by_hand(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:

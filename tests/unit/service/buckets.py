@@ -7,7 +7,7 @@ from service.model_store.mirror import BucketMirror
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, open_bucket
 from service.model_store.repository import Repository
 
-ALL = {"a": [1, 2], "b": [1]}
+REMOTE_VERSIONS = {"a": [1, 2], "b": [1]}
 """What the fixture `remote` holds."""
 
 
@@ -19,37 +19,37 @@ class WatchedBucket(Bucket):
         self.url = self._bucket.url
         self.listings = 0
         self.read: list[str] = []
-        self.down = False
-        self.cut = self.refused = ""
+        self.is_down = False
+        self.truncated_path = self.forbidden_path = ""
 
     def listing(self) -> dict[str, ObjectInfo]:
         self.listings += 1
-        if self.down:
+        if self.is_down:
             raise BucketUnreachable("the bucket is down.")
         return self._bucket.listing()
 
     def chunks(self, path: str) -> Iterator[bytes]:
         self.read.append(path)
-        if path == self.refused:
+        if path == self.forbidden_path:
             raise ObjectRefused(f"{path} may not be read.")
         for chunk in self._bucket.chunks(path):
-            if path == self.cut:
+            if path == self.truncated_path:
                 yield chunk[:10]
                 raise BucketUnreachable("the connection is lost.")
             yield chunk
 
 
-def versions(mirror: BucketMirror) -> dict[str, list[int]]:
+def local_versions(mirror: BucketMirror) -> dict[str, list[int]]:
     """What the repository sees; each is opened, so that its checksums hold."""
-    repository = Repository(mirror.local)
+    repository = Repository(mirror.folder)
     found = {model: repository.versions(model) for model in repository.models()}
     for model, numbers in found.items():
         for number in numbers:
             folder = repository.open(model, number)
-            folder.graph(folder.manifest.variants[0])
+            folder.graph_path(folder.manifest.variants[0])
     return found
 
 
-def replaced(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     path.with_name("new").write_bytes(content)
     path.with_name("new").rename(path)

@@ -112,7 +112,7 @@ def _measure_baseline(version: VersionFolder, options: QuantizeOptions, say: Say
     if variant is None:
         raise TrainingError(f"{version.path} has no float32 graph to start from.")
     data = load_calibration_data(version, options.dataset, options.data_options, options.calibration_images)
-    graph = version.graph(variant)
+    graph = version.graph_path(variant)
     pipeline = ServingPipeline.from_manifest(graph, version.manifest)
     held_out = data.held_out_scores(pipeline)
     say(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} training images held out")

@@ -38,7 +38,7 @@ def loaded(root: Path, wanted: DesiredState | None = None, only: str | None = No
 
 
 def wish(model: str = "a", **fields: object) -> DesiredState:
-    return DesiredState().changed(model, **fields)
+    return DesiredState().with_change(model, **fields)
 
 
 def versions(registry: Registry) -> dict[str, list[str]]:

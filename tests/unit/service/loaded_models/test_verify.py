@@ -8,7 +8,7 @@ import pytest
 from service.inference.session import Session
 from service.loaded_models.verify import Finding, verify
 from service.model_store.checksums import sha256_of
-from service.model_store.golden_samples import Samples
+from service.model_store.golden_samples import GoldenSamples
 from service.model_store.manifest import ExtraGraph, File, read_manifest, write_manifest
 from service.model_store.repository import Repository
 from tests.support.model_versions import write_version
@@ -21,11 +21,11 @@ def folder(tmp_path: Path) -> Path:
     manifest = read_manifest(folder)
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), np.uint8)
     answers = Session(folder / "model.onnx", manifest.input, manifest.classes, 1).run(images)
-    store(folder, Samples(images, {"float32": answers}))
+    store(folder, GoldenSamples(images, {"float32": answers}))
     return folder
 
 
-def store(folder: Path, samples: Samples) -> None:
+def store(folder: Path, samples: GoldenSamples) -> None:
     samples.write(folder / "samples.npz")
     file = File(file="samples.npz", sha256=sha256_of(folder / "samples.npz"))
     write_manifest(read_manifest(folder).model_copy(update={"samples": file}), folder)
@@ -68,7 +68,7 @@ def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> No
 
 
 def test_answers_that_are_no_numbers_are_not_as_published(folder: Path) -> None:
-    store(folder, Samples(np.zeros((5, 8, 8, 1), np.uint8), {"float32": np.full((5, 4), np.nan, np.float32)}))
+    store(folder, GoldenSamples(np.zeros((5, 8, 8, 1), np.uint8), {"float32": np.full((5, 4), np.nan, np.float32)}))
     assert not found(folder).fine
 
 

@@ -74,7 +74,7 @@ def test_a_change_of_the_state_file_is_applied_and_published(tmp_path: Path) -> 
     async def test() -> None:
         async with Harness(tmp_path) as harness:
             await harness.until(lambda: DesiredState().generation in harness.publisher.generations)
-            desired = harness.state.change(lambda now: now.changed("a", loaded=False))
+            desired = harness.state.update(lambda now: now.with_change("a", loaded=False))
             await harness.until(lambda: desired.generation in harness.publisher.generations)
             assert harness.registry.reconciled == [DesiredState(), desired]
 
@@ -84,7 +84,7 @@ def test_a_change_of_the_state_file_is_applied_and_published(tmp_path: Path) -> 
 def test_a_bad_state_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with Harness(tmp_path, scan_interval_s=0) as harness:
-            desired = harness.state.change(lambda now: now.changed("a", loaded=False))
+            desired = harness.state.update(lambda now: now.with_change("a", loaded=False))
             await harness.until(lambda: desired in harness.registry.reconciled)
             harness.state.path.write_text("{")
             await harness.until(lambda: "state file is bad" in caplog.messages)

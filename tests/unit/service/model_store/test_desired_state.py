@@ -13,27 +13,27 @@ from service.model_store.desired_state import DesiredState, Latest, Specific, St
 def test_without_a_file_everything_is_default(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state.json")
     assert file.read() == DesiredState()
-    assert file.read().of("any").loaded
+    assert file.read().spec_of("any").loaded
     assert file.fingerprint() == (0, 0, 0)
 
 
 def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "deep" / "state.json")
-    file.change(lambda now: now.changed("a", labels={"stable": 1}))
+    file.update(lambda now: now.with_change("a", labels={"stable": 1}))
     fingerprint = file.fingerprint()
-    file.change(lambda now: now.changed("a", loaded=False))
-    file.change(lambda now: now.changed("b", versions={"latest": 2}))
-    wanted = file.read()
-    assert wanted.generation == 3
-    assert (wanted.of("a").loaded, wanted.of("a").labels) == (False, {"stable": 1})
-    assert wanted.of("b").versions == Latest(latest=2)
+    file.update(lambda now: now.with_change("a", loaded=False))
+    file.update(lambda now: now.with_change("b", versions={"latest": 2}))
+    desired = file.read()
+    assert desired.generation == 3
+    assert (desired.spec_of("a").loaded, desired.spec_of("a").labels) == (False, {"stable": 1})
+    assert desired.spec_of("b").versions == Latest(latest=2)
     assert file.fingerprint() != fingerprint
     assert [path.name for path in tmp_path.glob("deep/*.part")] == []
 
 
 def test_people_can_write_it(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"models": {"m": {"versions": {"specific": [3, 1]}}}}))
-    assert StateFile(tmp_path / "state.json").read().of("m").versions == Specific(specific=[3, 1])
+    assert StateFile(tmp_path / "state.json").read().spec_of("m").versions == Specific(specific=[3, 1])
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_people_can_write_it(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, where: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(BadState, match=r"state\.json is not a valid state: ") as told:
+    with pytest.raises(BadState, match=r"state\.json is not a valid state: ") as raised:
         StateFile(tmp_path / "state.json").read()
-    assert where in told.value.message
+    assert where in raised.value.message
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadState, match="cannot be written"):
-        StateFile(tmp_path / "file" / "state.json").change(lambda now: now.changed("a", loaded=False))
+        StateFile(tmp_path / "file" / "state.json").update(lambda now: now.with_change("a", loaded=False))
 
 
 def _change_often(path: Path) -> None:
     for _ in range(25):
-        StateFile(path).change(lambda now: now.changed("a", loaded=not now.of("a").loaded))
+        StateFile(path).update(lambda now: now.with_change("a", loaded=not now.spec_of("a").loaded))
 
 
 def test_no_change_of_another_process_is_lost(tmp_path: Path) -> None:

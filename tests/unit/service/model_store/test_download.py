@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.model_store.mirror import BucketMirror
-from tests.unit.service.buckets import ALL, WatchedBucket, replaced, versions
+from tests.unit.service.buckets import REMOTE_VERSIONS, WatchedBucket, local_versions, replace_file
 
 
 def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMirror, remote: Path) -> None:
@@ -16,7 +16,7 @@ def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMir
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("text")
     mirror.sync()
-    names = {path.name for path in (mirror.local / "b" / "1").iterdir() if not path.name.startswith(".")}
+    names = {path.name for path in (mirror.folder / "b" / "1").iterdir() if not path.name.startswith(".")}
     assert names == {"manifest.json", "model.onnx", "labels.txt", "card.md", "curves.png"}
 
 
@@ -39,24 +39,24 @@ def test_a_broken_version_is_left_out_and_the_rest_comes(
     if content is not None:
         (remote / "a" / "2" / file).write_bytes(content)
     mirror.sync()
-    assert versions(mirror) == {"a": [1], "b": [1]}
-    assert says in mirror.problems["a/2"]
-    assert f"file://{remote}/a/2" in mirror.problems["a/2"]
-    assert str(mirror.local) not in mirror.problems["a/2"]
+    assert local_versions(mirror) == {"a": [1], "b": [1]}
+    assert says in mirror.failures["a/2"]
+    assert f"file://{remote}/a/2" in mirror.failures["a/2"]
+    assert str(mirror.folder) not in mirror.failures["a/2"]
     bucket.read.clear()
     mirror.sync()
     assert bucket.read == [], "it looks as it did: there is nothing to try again"
-    replaced(remote / "a" / "2" / file, good)
+    replace_file(remote / "a" / "2" / file, good)
     mirror.sync()
-    assert (versions(mirror), mirror.problems) == (ALL, {})
+    assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
 
 
 def test_the_right_number_of_wrong_bytes_is_not_published(mirror: BucketMirror, remote: Path) -> None:
     graph = remote / "a" / "2" / "model.onnx"
-    replaced(graph, graph.read_bytes()[:-1] + b"\0")
+    replace_file(graph, graph.read_bytes()[:-1] + b"\0")
     mirror.sync()
-    assert "model.onnx has sha256" in mirror.problems["a/2"]
-    assert versions(mirror) == {"a": [1], "b": [1]}
+    assert "model.onnx has sha256" in mirror.failures["a/2"]
+    assert local_versions(mirror) == {"a": [1], "b": [1]}
 
 
 @pytest.mark.parametrize("content", [b"", b"more than were listed" * 100])
@@ -68,25 +68,25 @@ def test_an_object_rewritten_while_it_is_read_is_not_published(
     bucket.listing = lambda: listed  # type: ignore[method-assign]
     labels.write_bytes(content)
     mirror.sync()
-    assert "labels.txt had 32 bytes when it was listed, and another number when it was read" in mirror.problems["a/2"]
-    assert versions(mirror) == {"a": [1], "b": [1]}
+    assert "labels.txt had 32 bytes when it was listed, and another number when it was read" in mirror.failures["a/2"]
+    assert local_versions(mirror) == {"a": [1], "b": [1]}
     del bucket.listing
-    replaced(labels, good)
+    replace_file(labels, good)
     mirror.sync()
-    assert versions(mirror) == ALL
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
 def test_an_object_without_the_right_to_read_it_is_tried_again(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
     """Rights come without a trace in the listing."""
-    bucket.refused = "a/2/model.onnx"
+    bucket.forbidden_path = "a/2/model.onnx"
     mirror.sync()
-    assert mirror.problems == {"a/2": "a/2/model.onnx may not be read."}
-    assert versions(mirror) == {"a": [1], "b": [1]}
-    bucket.refused = ""
+    assert mirror.failures == {"a/2": "a/2/model.onnx may not be read."}
+    assert local_versions(mirror) == {"a": [1], "b": [1]}
+    bucket.forbidden_path = ""
     mirror.sync()
-    assert (versions(mirror), mirror.problems) == (ALL, {})
+    assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
 
 
 def test_images_are_bounded_in_number_and_size(mirror: BucketMirror, remote: Path) -> None:
@@ -96,10 +96,10 @@ def test_images_are_bounded_in_number_and_size(mirror: BucketMirror, remote: Pat
         card.truncate(16 * 1024**2 + 1)
     for _ in range(2):
         mirror.sync()
-    names = sorted(path.name for path in (mirror.local / "b" / "1").iterdir())
+    names = sorted(path.name for path in (mirror.folder / "b" / "1").iterdir())
     assert sum(name.endswith(".png") for name in names) == 32
     assert "card.md" not in names
-    assert versions(mirror) == ALL
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
 @pytest.mark.parametrize("kind", ["link", "link inside", "pipe"])
@@ -120,16 +120,16 @@ def test_links_and_pipes_of_a_folder_are_never_opened(
     mirror.sync()
     assert f"a/2/{file}" not in bucket.read
     if file in {"card.md", "curve.png"}:
-        assert (versions(mirror), mirror.problems) == (ALL, {})
-        assert not (mirror.local / "a" / "2" / file).exists()
+        assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
+        assert not (mirror.folder / "a" / "2" / file).exists()
     else:
-        assert versions(mirror) == {"a": [1], "b": [1]}
-        assert f"{file} is a link or no ordinary file" in mirror.problems["a/2"]
+        assert local_versions(mirror) == {"a": [1], "b": [1]}
+        assert f"{file} is a link or no ordinary file" in mirror.failures["a/2"]
     path.unlink()
     target.rename(path)
     mirror.sync()
-    assert (versions(mirror), mirror.problems) == (ALL, {})
-    assert (mirror.local / "a" / "2" / file).read_bytes() == content
+    assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
+    assert (mirror.folder / "a" / "2" / file).read_bytes() == content
 
 
 def test_a_file_that_became_a_link_is_taken_away(mirror: BucketMirror, remote: Path) -> None:
@@ -140,35 +140,35 @@ def test_a_file_that_became_a_link_is_taken_away(mirror: BucketMirror, remote: P
     card.symlink_to(remote / "moved")
     mirror.sync()
     mirror.sync()
-    assert not (mirror.local / "a" / "2" / "card.md").exists()
-    assert versions(mirror) == ALL
+    assert not (mirror.folder / "a" / "2" / "card.md").exists()
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
 def test_a_broken_edit_leaves_the_version_that_was_there(mirror: BucketMirror, remote: Path) -> None:
     mirror.sync()
-    replaced(remote / "a" / "2" / "labels.txt", b"half")
+    replace_file(remote / "a" / "2" / "labels.txt", b"half")
     mirror.sync()
-    assert versions(mirror) == ALL
-    assert set(mirror.problems) == {"a/2"}
+    assert local_versions(mirror) == REMOTE_VERSIONS
+    assert set(mirror.failures) == {"a/2"}
 
 
 def test_a_version_is_not_there_before_its_manifest_is(mirror: BucketMirror, remote: Path) -> None:
     (remote / "a" / "2" / "manifest.json").rename(remote / "manifest.json")
     mirror.sync()
-    assert (versions(mirror), mirror.problems) == ({"a": [1], "b": [1]}, {})
+    assert (local_versions(mirror), mirror.failures) == ({"a": [1], "b": [1]}, {})
     (remote / "manifest.json").rename(remote / "a" / "2" / "manifest.json")
     mirror.sync()
-    assert versions(mirror) == ALL
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
 def test_a_damaged_copy_is_fetched_again(mirror: BucketMirror) -> None:
     mirror.sync()
-    (mirror.local / "a" / "1" / "model.onnx").write_bytes(b"cut")
-    (mirror.local / "b" / "1" / ".fetched.json").write_text("[]")
-    (mirror.local / ".state.json").write_text("{")
+    (mirror.folder / "a" / "1" / "model.onnx").write_bytes(b"cut")
+    (mirror.folder / "b" / "1" / ".fetched.json").write_text("[]")
+    (mirror.folder / ".state.json").write_text("{")
     mirror.sync()
     mirror.sync()
-    assert versions(mirror) == ALL
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
 def test_an_object_without_end_is_cut_off(mirror: BucketMirror, bucket: WatchedBucket) -> None:
@@ -184,4 +184,4 @@ def test_an_object_without_end_is_cut_off(mirror: BucketMirror, bucket: WatchedB
     bucket.chunks = endless  # type: ignore[method-assign]
     mirror.sync()
     assert read == 3, "it was listed with 32 bytes"
-    assert versions(mirror) == {"a": [1], "b": [1]}
+    assert local_versions(mirror) == {"a": [1], "b": [1]}

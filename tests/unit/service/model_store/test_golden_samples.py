@@ -6,29 +6,29 @@ import numpy as np
 import pytest
 
 from service.errors import BrokenVersion
-from service.model_store.golden_samples import LIMIT_BYTES, Samples, read_samples
+from service.model_store.golden_samples import MAX_UNPACKED_BYTES, GoldenSamples, read_golden_samples
 from service.model_store.manifest import Input
 
-EXPECTS = Input(height=8, width=6, channels=3)
+INPUT = Input(height=8, width=6, channels=3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), np.uint8)
-ANSWERS = np.full((4, 5), 0.2, np.float32)
+PROBABILITIES = np.full((4, 5), 0.2, np.float32)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    Samples(IMAGES, {"float32": ANSWERS, "int8": ANSWERS / 2}).write(tmp_path / "samples.npz")
+    GoldenSamples(IMAGES, {"float32": PROBABILITIES, "int8": PROBABILITIES / 2}).write(tmp_path / "samples.npz")
     return tmp_path / "samples.npz"
 
 
 def test_samples_are_read_as_they_were_written(path: Path) -> None:
-    samples = read_samples(path, EXPECTS, 5)
+    samples = read_golden_samples(path, INPUT, 5)
     np.testing.assert_array_equal(samples.images, IMAGES)
-    assert set(samples.answers) == {"float32", "int8"}
-    np.testing.assert_array_equal(samples.answers["int8"], ANSWERS / 2)
+    assert set(samples.probabilities) == {"float32", "int8"}
+    np.testing.assert_array_equal(samples.probabilities["int8"], PROBABILITIES / 2)
 
 
 def test_the_same_samples_make_the_same_file(path: Path, tmp_path: Path) -> None:
-    Samples(IMAGES, {"float32": ANSWERS, "int8": ANSWERS / 2}).write(tmp_path / "again.npz")
+    GoldenSamples(IMAGES, {"float32": PROBABILITIES, "int8": PROBABILITIES / 2}).write(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
 
 
@@ -36,33 +36,33 @@ def test_the_same_samples_make_the_same_file(path: Path, tmp_path: Path) -> None
 def test_a_damaged_file_is_refused(path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(BrokenVersion, match="is no archive of samples"):
-        read_samples(path, EXPECTS, 5)
+        read_golden_samples(path, INPUT, 5)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", images=np.array([{"a": 1}], object))
     with pytest.raises(BrokenVersion, match="is no archive of samples"):
-        read_samples(tmp_path / "samples.npz", EXPECTS, 5)
+        read_golden_samples(tmp_path / "samples.npz", INPUT, 5)
 
 
 def test_samples_of_another_model_are_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"holds uint8 images \(8, 6, 3\)"):
-        read_samples(path, Input(height=8, width=8, channels=3), 5)
+        read_golden_samples(path, Input(height=8, width=8, channels=3), 5)
     with pytest.raises(BrokenVersion, match=r"answers of shape \(4, 5\)"):
-        read_samples(path, EXPECTS, 6)
+        read_golden_samples(path, INPUT, 6)
     np.savez(tmp_path / "none.npz", other=IMAGES)
     with pytest.raises(BrokenVersion, match="is no archive of samples"):
-        read_samples(tmp_path / "none.npz", EXPECTS, 5)
+        read_golden_samples(tmp_path / "none.npz", INPUT, 5)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((LIMIT_BYTES // 192 + 1, 8, 8, 3), np.uint8))
-    assert (tmp_path / "bomb.npz").stat().st_size < LIMIT_BYTES / 100
-    with pytest.raises(BrokenVersion, match=f"more than the {LIMIT_BYTES} that are allowed"):
-        read_samples(tmp_path / "bomb.npz", Input(height=8, width=8, channels=3), 5)
+    np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((MAX_UNPACKED_BYTES // 192 + 1, 8, 8, 3), np.uint8))
+    assert (tmp_path / "bomb.npz").stat().st_size < MAX_UNPACKED_BYTES / 100
+    with pytest.raises(BrokenVersion, match=f"more than the {MAX_UNPACKED_BYTES} that are allowed"):
+        read_golden_samples(tmp_path / "bomb.npz", Input(height=8, width=8, channels=3), 5)
 
 
 def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "samples.npy", IMAGES)
     with pytest.raises(BrokenVersion, match="is no archive of samples"):
-        read_samples(tmp_path / "samples.npy", EXPECTS, 5)
+        read_golden_samples(tmp_path / "samples.npy", INPUT, 5)

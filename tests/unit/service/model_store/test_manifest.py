@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import BrokenVersion
-from service.model_store.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
+from service.model_store.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
 
 SHA256 = "0" * 64
 FULL: dict[str, Any] = {
@@ -70,7 +70,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 
 
 def written(folder: Path, content: object) -> Path:
-    (folder / FILE_NAME).write_text(json.dumps(content))
+    (folder / MANIFEST_FILE).write_text(json.dumps(content))
     return folder
 
 
@@ -78,7 +78,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     manifest = Manifest.model_validate(FULL)
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
-    assert json.loads((tmp_path / FILE_NAME).read_text()) == FULL
+    assert json.loads((tmp_path / MANIFEST_FILE).read_text()) == FULL
 
 
 def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
     with pytest.raises(BrokenVersion) as raised:
         read_manifest(written(tmp_path, changed(BAD_FIELDS[field])))
-    assert raised.value.message.startswith(f"{tmp_path / FILE_NAME} is not a valid manifest: {field}: ")
+    assert raised.value.message.startswith(f"{tmp_path / MANIFEST_FILE} is not a valid manifest: {field}: ")
     assert raised.value.message.endswith(".")
 
 
@@ -189,7 +189,7 @@ def test_a_file_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"{}", b"[" * 100_000])
 def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE_NAME).write_bytes(content)
+    (tmp_path / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(BrokenVersion, match=r"manifest\.json is not a valid manifest"):
         read_manifest(tmp_path)
 
@@ -197,7 +197,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_manifest_is_told_from_a_bad_one(tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"manifest\.json cannot be read: No such file or directory\."):
         read_manifest(tmp_path)
-    (tmp_path / FILE_NAME).mkdir()
+    (tmp_path / MANIFEST_FILE).mkdir()
     with pytest.raises(BrokenVersion, match="is no ordinary file"):
         read_manifest(tmp_path)
 

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from service.model_store.mirror import BucketMirror, CannotMirror, default_cache_root
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, open_bucket
 from tests.support.model_versions import write_version
-from tests.unit.service.buckets import ALL, WatchedBucket, versions
+from tests.unit.service.buckets import REMOTE_VERSIONS, WatchedBucket, local_versions
 
 
 def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: Path) -> None:
     assert mirror.is_empty()
-    assert mirror.sync() == mirror.local
-    assert versions(mirror) == ALL
+    assert mirror.sync() == mirror.folder
+    assert local_versions(mirror) == REMOTE_VERSIONS
     assert not mirror.is_empty()
-    assert (mirror.local / "a" / "2" / "model.onnx").read_bytes() == (remote / "a" / "2" / "model.onnx").read_bytes()
-    assert mirror.problems == {}
+    assert (mirror.folder / "a" / "2" / "model.onnx").read_bytes() == (remote / "a" / "2" / "model.onnx").read_bytes()
+    assert mirror.failures == {}
 
 
 def test_what_is_unchanged_is_not_read_again(mirror: BucketMirror, bucket: WatchedBucket, tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_a_new_version_comes_and_a_deleted_one_goes(mirror: BucketMirror, bucket
     shutil.rmtree(remote / "a" / "1")
     shutil.rmtree(remote / "b")
     mirror.sync()
-    assert versions(mirror) == {"a": [2, 3]}
-    assert not (mirror.local / "b").exists()
+    assert local_versions(mirror) == {"a": [2, 3]}
+    assert not (mirror.folder / "b").exists()
     assert {path.rpartition("/")[0] for path in bucket.read} == {"a/3"}
 
 
@@ -56,8 +56,8 @@ def test_an_edited_version_is_fetched_anew(mirror: BucketMirror, remote: Path) -
     shutil.rmtree(remote / "b" / "1")
     write_version(remote, "b", 1, seed=9)
     mirror.sync()
-    assert versions(mirror) == ALL
-    assert (mirror.local / "b" / "1" / "model.onnx").read_bytes() == (remote / "b" / "1" / "model.onnx").read_bytes()
+    assert local_versions(mirror) == REMOTE_VERSIONS
+    assert (mirror.folder / "b" / "1" / "model.onnx").read_bytes() == (remote / "b" / "1" / "model.onnx").read_bytes()
 
 
 def test_an_outage_changes_nothing_and_is_logged_once(
@@ -66,19 +66,19 @@ def test_an_outage_changes_nothing_and_is_logged_once(
     caplog.set_level(logging.INFO, "convoy")
     mirror.sync()
     caplog.clear()
-    bucket.down = True
+    bucket.is_down = True
     for _ in range(3):
         with pytest.raises(BucketUnreachable, match="is down") as raised:
             mirror.sync()
     assert "credentials" in raised.value.hint
     assert mirror.error == raised.value.message
-    assert versions(mirror) == ALL
-    bucket.down = False
+    assert local_versions(mirror) == REMOTE_VERSIONS
+    bucket.is_down = False
     mirror.sync()
     mirror.sync()
     assert mirror.error == ""
-    told = [record.message for record in caplog.records if record.name == "convoy"]
-    assert told == ["models cannot be fetched", "models are fetched again"]
+    messages = [record.message for record in caplog.records if record.name == "convoy"]
+    assert messages == ["models cannot be fetched", "models are fetched again"]
 
 
 @pytest.mark.parametrize("what", ["emptied", "gone", "without versions"])
@@ -91,23 +91,23 @@ def test_an_empty_bucket_is_taken_for_an_outage(mirror: BucketMirror, remote: Pa
         (remote / "readme.txt").write_text("moved")
     with pytest.raises(BucketUnreachable):
         mirror.sync()
-    assert versions(mirror) == ALL
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
 def test_a_connection_lost_half_way_publishes_nothing_half(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
-    bucket.cut = "a/1/model.onnx"
+    bucket.truncated_path = "a/1/model.onnx"
     with pytest.raises(BucketUnreachable, match="connection is lost"):
         mirror.sync()
-    assert versions(mirror) == {"a": [2]}, "the newest came first"
-    assert not (mirror.local / ".work").exists()
-    bucket.cut = ""
+    assert local_versions(mirror) == {"a": [2]}, "the newest came first"
+    assert not (mirror.folder / ".work").exists()
+    bucket.truncated_path = ""
     mirror.sync()
-    assert versions(mirror) == ALL
+    assert local_versions(mirror) == REMOTE_VERSIONS
 
 
-KILLED = """
+HALTING_SYNC = """
 import sys, time
 from pathlib import Path
 from service.model_store.object_store import Bucket, open_bucket
@@ -129,16 +129,16 @@ BucketMirror(opened, Path(sys.argv[2])).sync()
 
 
 def test_what_a_killed_process_leaves_is_not_seen_and_goes(mirror: BucketMirror, remote: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, f"file://{remote}", str(tmp_path / "cache")]
+    command = [sys.executable, "-c", HALTING_SYNC, f"file://{remote}", str(tmp_path / "cache")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "half\n"
         process.kill()
-    assert list((mirror.local / ".work").rglob("model.onnx"))
-    assert versions(mirror) == {}
+    assert list((mirror.folder / ".work").rglob("model.onnx"))
+    assert local_versions(mirror) == {}
     mirror.sync()
-    assert versions(mirror) == ALL
-    assert not (mirror.local / ".work").exists()
+    assert local_versions(mirror) == REMOTE_VERSIONS
+    assert not (mirror.folder / ".work").exists()
 
 
 def test_what_another_process_did_is_taken_over(
@@ -152,8 +152,8 @@ def test_what_another_process_did_is_taken_over(
     assert bucket.listings == 3
     mirror.sync()
     assert bucket.listings == 3
-    assert mirror.problems.keys() == other.problems.keys() == {"a/3"}
-    bucket.down = True
+    assert mirror.failures.keys() == other.failures.keys() == {"a/3"}
+    bucket.is_down = True
     with pytest.raises(BucketUnreachable):
         mirror.sync()
     with pytest.raises(BucketUnreachable, match="is down"):
@@ -164,13 +164,13 @@ def test_what_another_process_did_is_taken_over(
 def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None:
     class Gated(WatchedBucket):
         inside = 0
-        most_inside = 0
+        max_inside = 0
         opened = threading.Event()
         entered = threading.Event()
 
         def listing(self) -> dict[str, ObjectInfo]:
             Gated.inside += 1
-            Gated.most_inside = max(Gated.inside, Gated.most_inside)
+            Gated.max_inside = max(Gated.inside, Gated.max_inside)
             self.entered.set()
             assert self.opened.wait(10)
             Gated.inside -= 1
@@ -186,11 +186,11 @@ def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None
     Gated.opened.set()
     for thread in threads:
         thread.join(10)
-    assert Gated.most_inside == 1
-    assert versions(mirrors[0]) == ALL
+    assert Gated.max_inside == 1
+    assert local_versions(mirrors[0]) == REMOTE_VERSIONS
 
 
-class Named(Bucket):
+class FakeBucket(Bucket):
     """Lists what it is told to; every object is an empty JSON object."""
 
     def __init__(self, paths: list[str]) -> None:
@@ -211,12 +211,12 @@ PARTS = st.sampled_from(["..", ".", "", "a", "1", "01", "0", "-a", "a b", ".work
 @given(st.lists(st.lists(PARTS | st.text(max_size=5), min_size=1, max_size=5).map("/".join), max_size=20))
 def test_no_name_leads_out_of_the_folder(paths: list[str]) -> None:
     with TemporaryDirectory() as folder:
-        mirror = BucketMirror(Named([*paths, "a/1/manifest.json", "../a/1/manifest.json"]), Path(folder) / "cache")
+        mirror = BucketMirror(FakeBucket([*paths, "a/1/manifest.json", "../a/1/manifest.json"]), Path(folder) / "cache")
         mirror.sync()
         files = {path for path in Path(folder).rglob("*") if path.is_file()}
-    assert files == {mirror.local / ".lock", mirror.local / ".state.json"}
-    assert "a/1" in mirror.problems
-    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[1-9][0-9]*", where) for where in mirror.problems)
+    assert files == {mirror.folder / ".lock", mirror.folder / ".state.json"}
+    assert "a/1" in mirror.failures
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[1-9][0-9]*", where) for where in mirror.failures)
 
 
 def test_a_folder_that_cannot_be_written_says_so(bucket: WatchedBucket, tmp_path: Path) -> None:
@@ -235,12 +235,12 @@ def test_a_full_disk_leaves_nothing_half(
     monkeypatch.setattr(bucket, "chunks", full)
     with pytest.raises(CannotMirror, match="No space left on device"):
         mirror.sync()
-    assert versions(mirror) == {}
-    assert not (mirror.local / ".work").exists()
+    assert local_versions(mirror) == {}
+    assert not (mirror.folder / ".work").exists()
 
 
 def test_every_url_has_its_own_folder(tmp_path: Path) -> None:
-    names = {BucketMirror(open_bucket(f"file://{name}"), tmp_path).local.name for name in ("/a/b", "/a-b", "/a/b/")}
+    names = {BucketMirror(open_bucket(f"file://{name}"), tmp_path).folder.name for name in ("/a/b", "/a-b", "/a/b/")}
     assert len(names) == 2
     assert all(name.startswith("file-a-b-") for name in names)
 
@@ -263,4 +263,4 @@ def test_what_was_broken_is_told_by_every_process(
     assert [record.message for record in caplog.records if record.name == "convoy"] == ["version cannot be fetched"]
     BucketMirror(bucket, tmp_path / "cache").sync()
     assert [record.message for record in caplog.records if record.name == "convoy"] == ["version cannot be fetched"] * 2
-    assert json.loads((mirror.local / ".state.json").read_text())["problems"].keys() == {"a/2"}
+    assert json.loads((mirror.folder / ".state.json").read_text())["failures"].keys() == {"a/2"}

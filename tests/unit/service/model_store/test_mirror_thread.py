@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from service.model_store.mirror_thread import Follower
+from service.model_store.mirror_thread import MirrorThread
 from service.model_store.object_store import BucketUnreachable
 
 
@@ -17,10 +17,10 @@ class FakeMirror:
         self.syncs = 0
         self.enough = threading.Event()
         self._failures = failures
-        self.empty = True
+        self.has_no_version = True
 
     def is_empty(self) -> bool:
-        return self.empty
+        return self.has_no_version
 
     def sync(self) -> None:
         self.syncs += 1
@@ -32,27 +32,27 @@ class FakeMirror:
 
 def test_starting_waits_for_the_first_sync_even_if_it_fails() -> None:
     mirror = FakeMirror(BucketUnreachable("down"))
-    follower = Follower(mirror, every_s=60)  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(follower.start(), 30))
+    mirror_thread = MirrorThread(mirror, interval_s=60)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(mirror_thread.start(), 30))
     assert mirror.syncs == 1
-    follower.stop()
+    mirror_thread.stop()
 
 
 def test_it_goes_on_after_failures_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
     mirror = FakeMirror(None, BucketUnreachable("down"), RuntimeError("a mistake"))
-    follower = Follower(mirror, every_s=0.001)  # type: ignore[arg-type]
-    asyncio.run(follower.start())
+    mirror_thread = MirrorThread(mirror, interval_s=0.001)  # type: ignore[arg-type]
+    asyncio.run(mirror_thread.start())
     assert mirror.enough.wait(30)
-    follower.stop()
+    mirror_thread.stop()
     assert [record.exc_text is not None for record in caplog.records if record.name == "convoy"] == [True]
 
 
 def test_it_stops_when_told() -> None:
     mirror = FakeMirror()
-    follower = Follower(mirror, every_s=0.001)  # type: ignore[arg-type]
+    mirror_thread = MirrorThread(mirror, interval_s=0.001)  # type: ignore[arg-type]
     before = set(threading.enumerate())  # those of other tests may still be ending
-    asyncio.run(follower.start())
-    follower.stop()
+    asyncio.run(mirror_thread.start())
+    mirror_thread.stop()
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
     syncs = mirror.syncs
@@ -70,22 +70,22 @@ class HangingMirror(FakeMirror):
 def test_the_loop_goes_on_while_a_sync_blocks() -> None:
     async def test() -> None:
         mirror = HangingMirror()
-        follower = Follower(mirror, every_s=60, patience_s=0.001)  # type: ignore[arg-type]
-        starting = asyncio.create_task(follower.start())
+        mirror_thread = MirrorThread(mirror, interval_s=60, first_sync_timeout_s=0.001)  # type: ignore[arg-type]
+        starting = asyncio.create_task(mirror_thread.start())
         await asyncio.sleep(0.05)
         assert not starting.done(), "there is nothing to serve yet"
         mirror.enough.set()
         await asyncio.wait_for(starting, 30)
-        follower.stop()
+        mirror_thread.stop()
 
     asyncio.run(test())
 
 
 def test_what_is_cached_does_not_wait_for_a_bucket_that_hangs() -> None:
     mirror = HangingMirror()
-    mirror.empty = False
-    follower = Follower(mirror, every_s=60, patience_s=0.01)  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(follower.start(), 10))
+    mirror.has_no_version = False
+    mirror_thread = MirrorThread(mirror, interval_s=60, first_sync_timeout_s=0.01)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(mirror_thread.start(), 10))
     assert not mirror.enough.is_set()
     mirror.enough.set()
-    follower.stop()
+    mirror_thread.stop()

@@ -9,9 +9,9 @@ import pytest
 from service.errors import BrokenVersion, UnknownModel
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
-    GRAPH_LIMIT_BYTES,
-    MANIFEST_LIMIT_BYTES,
-    TEXT_LIMIT_BYTES,
+    MAX_GRAPH_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_TEXT_BYTES,
     File,
     read_manifest,
     write_manifest,
@@ -33,7 +33,7 @@ def test_a_version_is_opened_with_its_manifest_labels_and_graph(tmp_path: Path) 
     folder = Repository(tmp_path).open("linear", 3)
     assert (folder.model, folder.version, folder.path) == ("linear", 3, path)
     assert folder.labels == ("class-0", "class-1", "class-2", "class-3")
-    assert folder.graph(folder.manifest.variants[0]) == path / "model.onnx"
+    assert folder.graph_path(folder.manifest.variants[0]) == path / "model.onnx"
 
 
 def test_models_are_sorted_and_versions_ascend_by_number(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_a_graph_that_was_changed_is_refused_when_it_is_asked_for(tmp_path: Path
     damaged[-1] ^= 1
     (path / "model.onnx").write_bytes(damaged)
     with pytest.raises(BrokenVersion, match=r"model\.onnx has sha256"):
-        folder.graph(folder.manifest.variants[0])
+        folder.graph_path(folder.manifest.variants[0])
     (path / "model.onnx").unlink()
     with pytest.raises(BrokenVersion, match=r"model\.onnx cannot be read"):
-        folder.graph(folder.manifest.variants[0])
+        folder.graph_path(folder.manifest.variants[0])
 
 
 @pytest.mark.parametrize("text", [b"a\nb\nc\n", b"a\nb\nc\nd\ne\n", b"", b"a b c d\n"])
@@ -167,7 +167,7 @@ FILES = ("manifest.json", "labels.txt", "model.onnx")
 def opened(root: Path) -> None:
     """Reads all of the only version."""
     folder = Repository(root).open("linear", 1)
-    folder.graph(folder.manifest.variants[0])
+    folder.graph_path(folder.manifest.variants[0])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -206,7 +206,7 @@ def test_a_link_in_a_circle_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "limit_bytes"),
-    [("manifest.json", MANIFEST_LIMIT_BYTES), ("labels.txt", TEXT_LIMIT_BYTES), ("model.onnx", GRAPH_LIMIT_BYTES)],
+    [("manifest.json", MAX_MANIFEST_BYTES), ("labels.txt", MAX_TEXT_BYTES), ("model.onnx", MAX_GRAPH_BYTES)],
 )
 def test_files_past_their_limits_are_not_read(tmp_path: Path, name: str, limit_bytes: int) -> None:
     folder = write_version(tmp_path, "linear", 1)

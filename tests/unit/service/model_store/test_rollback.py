@@ -7,7 +7,7 @@ import pytest
 from service.errors import UnknownModel, UnknownVersion
 from service.model_store.desired_state import ModelSpec, Specific, StateFile
 from service.model_store.repository import Repository
-from service.model_store.rollback import prune, roll_back, undo
+from service.model_store.rollback import prune_versions, roll_back, undo_rollback
 from tests.support.model_versions import write_version
 
 
@@ -25,26 +25,28 @@ def state(tmp_path: Path) -> StateFile:
 
 def test_without_a_state_newer_folders_are_hidden_and_come_back(repository: Repository) -> None:
     assert roll_back(repository, None, "linear", None) == "linear is at version 2; withdrawn: 4"
-    assert (repository.versions("linear"), repository.withdrawn("linear")) == ([1, 2], [4])
+    assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2], [4])
     assert roll_back(repository, None, "linear", None) == "linear is at version 1; withdrawn: 2"
     with pytest.raises(UnknownVersion, match="no version before 1"):
         roll_back(repository, None, "linear", None)
-    assert undo(repository, None, "linear") == "linear is at version 4 again"
-    assert (repository.versions("linear"), repository.withdrawn("linear")) == ([1, 2, 4], [])
+    assert undo_rollback(repository, None, "linear") == "linear is at version 4 again"
+    assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2, 4], [])
     assert repository.open("linear", 4).version == 4
     with pytest.raises(UnknownVersion, match="no withdrawn version"):
-        undo(repository, None, "linear")
+        undo_rollback(repository, None, "linear")
 
 
 def test_with_a_state_the_folders_stay_and_the_wish_changes(repository: Repository, state: StateFile) -> None:
-    state.change(lambda wanted: wanted.changed("linear", labels={"canary": 4}, weight=0.5))
+    state.update(lambda desired: desired.with_change("linear", labels={"canary": 4}, weight=0.5))
     assert roll_back(repository, state, "linear", None).startswith("linear is wanted in version 2 (")
-    assert state.read().of("linear") == ModelSpec(versions=Specific(specific=[2]), labels={"canary": 4}, weight=0.5)
+    assert state.read().spec_of("linear") == ModelSpec(
+        versions=Specific(specific=[2]), labels={"canary": 4}, weight=0.5
+    )
     roll_back(repository, state, "linear", None)  # before the one that answers now
-    assert state.read().of("linear").versions == Specific(specific=[1])
+    assert state.read().spec_of("linear").versions == Specific(specific=[1])
     assert repository.versions("linear") == [1, 2, 4]
-    undo(repository, state, "linear")
-    assert state.read().of("linear") == ModelSpec(labels={"canary": 4}, weight=0.5)
+    undo_rollback(repository, state, "linear")
+    assert state.read().spec_of("linear") == ModelSpec(labels={"canary": 4}, weight=0.5)
 
 
 def test_a_rollback_to_what_is_not_there_changes_nothing(repository: Repository, state: StateFile) -> None:
@@ -57,19 +59,19 @@ def test_a_rollback_to_what_is_not_there_changes_nothing(repository: Repository,
 
 
 def test_pruning_keeps_the_newest(repository: Repository) -> None:
-    assert list(prune(repository, None, "linear", 2)) == ["linear 1: removed"]
+    assert list(prune_versions(repository, None, "linear", 2)) == ["linear 1: removed"]
     assert repository.versions("linear") == [2, 4]
     assert [path.name for path in sorted((repository.root / "linear").iterdir())] == ["2", "4"]
-    assert list(prune(repository, None, "linear", 9)) == []
+    assert list(prune_versions(repository, None, "linear", 9)) == []
 
 
 def test_pruning_keeps_what_the_state_asks_for(repository: Repository, state: StateFile) -> None:
-    state.change(lambda wanted: wanted.changed("linear", labels={"stable": 1}))
-    kept, removed = prune(repository, state, "linear", 1)
+    state.update(lambda desired: desired.with_change("linear", labels={"stable": 1}))
+    kept, removed = prune_versions(repository, state, "linear", 1)
     assert (kept, removed) == ("linear 1: kept, the state file asks for it", "linear 2: removed")
-    state.change(lambda wanted: wanted.changed("linear", labels={}, versions={"specific": [1]}))
-    assert list(prune(repository, state, "linear", 1)) == [kept]
-    state.change(lambda wanted: wanted.changed("linear", versions={"latest": 2}))
-    assert list(prune(repository, state, "linear", 1)) == []
-    state.change(lambda wanted: wanted.changed("linear", versions="all"))
-    assert list(prune(repository, state, "linear", 1)) == [kept]
+    state.update(lambda desired: desired.with_change("linear", labels={}, versions={"specific": [1]}))
+    assert list(prune_versions(repository, state, "linear", 1)) == [kept]
+    state.update(lambda desired: desired.with_change("linear", versions={"latest": 2}))
+    assert list(prune_versions(repository, state, "linear", 1)) == []
+    state.update(lambda desired: desired.with_change("linear", versions="all"))
+    assert list(prune_versions(repository, state, "linear", 1)) == [kept]
