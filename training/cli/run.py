@@ -131,17 +131,17 @@ def run(
     from training.fit.resume import resume_or_train
 
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable, workers)
-    say = click.echo if context.is_main else lambda line: None
+    log = click.echo if context.is_main else lambda line: None
     try:
         with context.fail_together():
             if resume is not None:
                 interrupted = context.run_and_compare(
                     partial(_run_to_resume, resume, runs_dir, name or recipe), lambda run: {"run": run.folder.name}
                 )
-                trainer.resume(interrupted, say, data_options, tensorboard, context)
+                trainer.resume(interrupted, log, data_options, tensorboard, context)
             else:
                 start = resume_or_train if auto_resume else trainer.train
-                start(chosen, runs_dir, say, data_options, name, weights, tensorboard, context)
+                start(chosen, runs_dir, log, data_options, name, weights, tensorboard, context)
     except KeyboardInterrupt:
         named = f" --name {name}" if name else ""
         click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
@@ -150,10 +150,10 @@ def run(
 
 def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
     from training.recipes import find_recipe
-    from training.recipes.base import started_from, with_settings
+    from training.recipes.base import with_application, with_settings
 
     published = find_recipe(recipe)
-    return with_settings(published if application is None else started_from(application, published), changes)
+    return with_settings(published if application is None else with_application(application, published), changes)
 
 
 def _run_to_resume(resume: str, runs_dir: Path, name: str) -> "Run":

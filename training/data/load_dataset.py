@@ -71,7 +71,7 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     data_options = replace(
-        _recorded(run, data_options), skip_unreadable=origin.get("skip_unreadable", False), note=recorded["given_note"]
+        _recorded(run, data_options), skip_unreadable=origin.get("skip_unreadable", False), note=recorded["data_note"]
     )
     dataset = for_training(run.recipe(), data_options, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
@@ -86,7 +86,7 @@ def for_measuring(run: Run, data_options: DataOptions) -> Dataset:
     origin = recorded.get("origin", {})
     recipe, data_options = run.recipe(), _recorded(run, data_options)
     wanted = _wanted(recipe, origin.get("test_files"))
-    note = data_options.note or recorded["given_note"]
+    note = data_options.note or recorded["data_note"]
     dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, wanted)
     return _readable(dataset, data_options.skip_unreadable or origin.get("skip_unreadable", False))
 

@@ -24,7 +24,7 @@ from training.export.publish import publish
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.export.version_folder import GRAPH_FILE, VersionContents, open_version, write_version_files
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 from training.fit.scores import Scores
 
 
@@ -57,7 +57,7 @@ class _Members:
         return np.mean([pipeline.run(images.astype(np.uint8), 64) for pipeline in self.pipelines], axis=0)
 
 
-def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: EvaluationData, say: Say) -> Path:
+def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: EvaluationData, log: Log) -> Path:
     """Publishes the mean of versions as the next version of a model; gives its folder.
 
     Raises TrainingError when the members do not take and give the same, and when there are no images to measure it on.
@@ -69,7 +69,7 @@ def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: E
         _check_compatible(members.versions)
         dataset = _load_dataset(members, evaluation)
         return publish(
-            models_dir, name, lambda to, number: _write_version(to, name, number, members, dataset, evaluation, say)
+            models_dir, name, lambda to, number: _write_version(to, name, number, members, dataset, evaluation, log)
         )
     except ConvoyError as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
@@ -149,16 +149,16 @@ def _write_version(
     members: _Members,
     dataset: Dataset | None,
     evaluation: EvaluationData,
-    say: Say,
+    log: Log,
 ) -> None:
     manifest, labels = members.first.manifest, members.first.labels
     graphs = [onnx.load(graph) for graph in members.graphs]
     onnx.save(merge_average(graphs, manifest.input.shape, manifest.classes), folder / GRAPH_FILE)
     pipeline = ServingPipeline.from_manifest(folder / GRAPH_FILE, manifest)
     parity = check_parity(members, pipeline, _parity_sample(members, dataset, evaluation))
-    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
+    log(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     scores = None if dataset is None else pipeline.score(dataset.test)
-    _report_accuracies(members, scores, say)
+    _report_accuracies(members, scores, log)
     contents = VersionContents(
         name=name,
         version=version,
@@ -188,13 +188,13 @@ def _command(members: _Members, name: str, evaluation: EvaluationData) -> str:
     return " ".join(words)
 
 
-def _report_accuracies(members: _Members, scores: Scores | None, say: Say) -> None:
+def _report_accuracies(members: _Members, scores: Scores | None, log: Log) -> None:
     for version in members.versions:
         accuracy = version.manifest.variant("float32").test_accuracy
         if accuracy is not None:
-            say(f"{_version_name(version)}: test accuracy {accuracy:.4f}")
+            log(f"{_version_name(version)}: test accuracy {accuracy:.4f}")
     if scores is not None:
-        say(f"together: test accuracy {scores.accuracy:.4f} over {scores.images} images")
+        log(f"together: test accuracy {scores.accuracy:.4f} over {scores.images} images")
 
 
 def _parity_sample(members: _Members, dataset: Dataset | None, evaluation: EvaluationData) -> ParitySample:

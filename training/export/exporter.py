@@ -20,7 +20,7 @@ from training.export.serving_model import DETECTION_IMAGES, Outputs, Scaling, cl
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, labels_for
 from training.export.version_folder import GRAPH_FILE, VersionContents, write_version_files
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class _ExportPlan:
     sample: ParitySample
 
 
-def export(source: Source, options: ExportOptions, say: Say) -> Path:
+def export(source: Source, options: ExportOptions, log: Log) -> Path:
     """Publishes a source as the next version of `options.name`; gives the version's folder.
 
     Raises TrainingError when the network does not fit, and when its graph fails the parity check: then nothing is
@@ -95,7 +95,7 @@ def export(source: Source, options: ExportOptions, say: Say) -> Path:
     _check_crop(options.preprocessing, model_input)
     labels = labels_for(source, options.labels_file, classes_of(source.model))
     plan = _ExportPlan(source, options, model_input, labels, _parity_sample(source, options, model_input))
-    return publish(options.models_dir, options.name, lambda folder, version: _write_version(folder, version, plan, say))
+    return publish(options.models_dir, options.name, lambda folder, version: _write_version(folder, version, plan, log))
 
 
 def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
@@ -106,17 +106,17 @@ def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
         )
 
 
-def _write_version(folder: Path, version: int, plan: _ExportPlan, say: Say) -> None:
+def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> None:
     """Writes everything that belongs to a version into its folder, still hidden."""
     source, options = plan.source, plan.options
     network = to_serving_model(source.model, options.scaling, options.outputs, plan.sample.images[:DETECTION_IMAGES])
     onnx.save(to_onnx(network), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))
     parity = check_parity(network, pipeline, plan.sample)
-    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
+    log(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
-        say(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
+        log(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
         if scores.accuracy < options.min_accuracy:
             raise AccuracyRegression(
                 f"{scores.accuracy:.4f} is less than {options.min_accuracy:.4f}: nothing is published."
@@ -131,7 +131,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, say: Say) -> N
         architecture=source.model.name if source.recipe is None else source.recipe.architecture,
         source=source,
         scores=scores,
-        extra_graphs=_write_feature_maps(folder, plan, say) if options.features else {},
+        extra_graphs=_write_feature_maps(folder, plan, log) if options.features else {},
     )
     write_version_files(folder, contents)
 
@@ -144,8 +144,8 @@ def _parity_sample(source: Source, options: ExportOptions, model_input: Input) -
     return sample_split(source.dataset.test, model_input, options.preprocessing)
 
 
-def _write_feature_maps(folder: Path, plan: _ExportPlan, say: Say) -> dict[str, ExtraGraph]:
+def _write_feature_maps(folder: Path, plan: _ExportPlan, log: Log) -> dict[str, ExtraGraph]:
     extra_graph = write_feature_maps(
-        folder, plan.source.model, plan.options.scaling, plan.model_input, plan.sample, say
+        folder, plan.source.model, plan.options.scaling, plan.model_input, plan.sample, log
     )
     return {} if extra_graph is None else {FEATURES_GRAPH: extra_graph}

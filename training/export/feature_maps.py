@@ -28,7 +28,7 @@ from training.export.parity import ParitySample, check_feature_maps, check_parit
 from training.export.serving_model import DETECTION_IMAGES, Scaling, apply_scaling, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 
 FEATURES_FILE = "features.onnx"
 MIN_LIMIT_BYTES = 1_200_000
@@ -43,7 +43,7 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
 
 def write_feature_maps(
-    folder: Path, model: keras.Model, scaling: Scaling, model_input: Input, sample: ParitySample, say: Say
+    folder: Path, model: keras.Model, scaling: Scaling, model_input: Input, sample: ParitySample, log: Log
 ) -> ExtraGraph | None:
     """Writes the graph into a version's folder and reports its layers; returns None for a network without feature maps.
 
@@ -51,7 +51,7 @@ def write_feature_maps(
     """
     map_layers = feature_map_layers(model, max(MIN_LIMIT_BYTES, model.count_params() * FLOAT32_BYTES // LIMIT_DIVISOR))
     if not map_layers:
-        say("no feature maps: no layer of the network gives images")
+        log("no feature maps: no layer of the network gives images")
         return None
     network = feature_map_network(model, scaling, map_layers)
     converted = to_onnx(network)
@@ -59,11 +59,11 @@ def write_feature_maps(
         editor.add_constant_output(converted, f"{FILTERS_PREFIX}{name}", kernels)
     onnx.save(converted, folder / FEATURES_FILE)
     parity = check_feature_maps(network, FeatureSession(folder / FEATURES_FILE, model_input), sample)
-    say(f"feature maps of {', '.join(layer.name for layer in map_layers)}: parity over {parity.images} images")
+    log(f"feature maps of {', '.join(layer.name for layer in map_layers)}: parity over {parity.images} images")
     return ExtraGraph(file=FEATURES_FILE, sha256=sha256_of(folder / FEATURES_FILE), parity=parity)
 
 
-def add_feature_maps(folder: Path, source: Source, say: Say) -> None:
+def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
     """Adds the graph to a published version; its other files stay as they are.
 
     In place, and not as a new version, because no answer of the version changes.
@@ -79,7 +79,7 @@ def add_feature_maps(folder: Path, source: Source, say: Say) -> None:
     check_parity(
         to_serving_model(source.model, Scaling(), "detect", sample.images[:DETECTION_IMAGES]), pipeline, sample
     )
-    extra = write_feature_maps(folder, source.model, Scaling(), manifest.input, sample, say)
+    extra = write_feature_maps(folder, source.model, Scaling(), manifest.input, sample, log)
     if extra is not None:
         manifest = _read_manifest(folder)  # read again: variants may have been added meanwhile
         graphs = manifest.extra_graphs | {FEATURES_GRAPH: extra}

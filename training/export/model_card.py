@@ -159,7 +159,7 @@ def _training_section(card: CardData, folder: Path) -> str:
     ending = f"The weights are those{averages} of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
     if "validation" in metrics:
         ending += f", with {metrics['validation']['accuracy']:.2%} on the validation images"
-    others = f" It starts from the weights in `{info['started_from']}`." if "started_from" in info else ""
+    others = f" It starts from the weights in `{info['initial_weights']}`." if "initial_weights" in info else ""
     limit = f" At most {recipe.limit:,} images of each split were used." if recipe.limit else ""
     plot = "\n\n![loss and accuracy over the epochs](curves.png)" if (folder / "curves.png").exists() else ""
     table = "\n".join(["| recipe | |", "|---|---|", *rows])

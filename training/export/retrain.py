@@ -13,7 +13,7 @@ from training.export.exporter import export, options_for
 from training.export.labels import read_labels
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, open_source
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 from training.fit.resume import resume_or_train
 from training.recipes.base import Recipe
 from training.runs.run_folder import Run, lock_run
@@ -23,7 +23,7 @@ RUN_NAME = "{}-retrained"
 
 
 def retrain(
-    recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, data_options: DataOptions, max_drop: float, say: Say
+    recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, data_options: DataOptions, max_drop: float, log: Log
 ) -> Path:
     """Trains, or resumes an interrupted run, and publishes the result as the next version of `name`.
 
@@ -31,12 +31,12 @@ def retrain(
     the accuracy drops by more than `max_drop` (of 1), AccuracyRegression is raised and nothing is published. Either
     decision is recorded in the run's folder: a call that was killed before it resumes at the export.
     """
-    run = resume_or_train(recipe, runs_dir, say, data_options, RUN_NAME.format(name), reuse_reason=_reuse_reason)
+    run = resume_or_train(recipe, runs_dir, log, data_options, RUN_NAME.format(name), reuse_reason=_reuse_reason)
     with lock_run(run):
         if run.outcome_path.exists():
             raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
         try:
-            version = _publish(run, name, models_dir, data_options, max_drop, say)
+            version = _publish(run, name, models_dir, data_options, max_drop, log)
         except AccuracyRegression as error:
             write_json(run.outcome_path, {"worse": str(error)})
             raise
@@ -49,15 +49,15 @@ def _reuse_reason(run: Run) -> str | None:
     return None if run.outcome_path.exists() else "has finished already, and is neither published nor judged"
 
 
-def _publish(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, say: Say) -> Path:
+def _publish(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, log: Log) -> Path:
     source = open_source(run.folder, None, data_options)
     options = options_for(source, name=name, models_dir=models_dir)
     published = newest_version(models_dir, name)
     if published is not None:
         accuracy = measure_accuracy(published, source)
-        say(f"test accuracy {accuracy:.4f} of the published {published}, on the same images")
+        log(f"test accuracy {accuracy:.4f} of the published {published}, on the same images")
         options = replace(options, min_accuracy=accuracy - max_drop)
-    return export(source, options, say)
+    return export(source, options, log)
 
 
 def newest_version(models_dir: Path, name: str) -> Path | None:

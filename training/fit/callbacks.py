@@ -1,4 +1,7 @@
-"""What happens around Keras' training loop: place, rate, divergence, bar, history, checkpoint, epoch lines, its end."""
+"""Callbacks of Keras' training loop: divergence, progress bar, history and checkpoint, learning rate, early stopping.
+
+When a run stops early or lowers its rate is decided by `early_stopping`, from the run's history alone.
+"""
 
 import math
 import time
@@ -14,7 +17,7 @@ from training.data.batches import TrainingBatches
 from training.data.input_stall import STALL_COLUMN as WAITING
 from training.errors import TrainingError
 from training.fit import early_stopping
-from training.fit.ema import averaged
+from training.fit.ema import ema_weights
 from training.fit.lr_schedules import Schedule
 from training.recipes.base import Recipe
 from training.runs import checkpoint
@@ -22,11 +25,12 @@ from training.runs.checkpoint import Progress
 from training.runs.run_folder import Row, Run
 from training.runs.tensorboard import EventFile
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Prints one line for the user."""
 
 
 class SetEpoch(keras.callbacks.Callback):
-    """Tells the batches which epoch it is, before the first of them is drawn."""
+    """Sets the epoch of the batches before the first of them is made."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         super().__init__()
@@ -39,7 +43,7 @@ class SetEpoch(keras.callbacks.Callback):
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises TrainingError for the first batch whose loss is not a number, before a checkpoint can hold it.
 
-    It looks one batch behind: asking for a loss waits for it, and the device is to have its next batch meanwhile.
+    It checks one batch late: reading a loss waits for the device, which should have its next batch by then.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -48,22 +52,22 @@ class StopOnDivergence(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
-        self._last: tuple[int, Any] | None = None
+        self._unchecked: tuple[int, Any] | None = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._check()
-        self._last = batch, (logs or {})["loss"]
+        self._unchecked = batch, (logs or {})["loss"]
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._check()
 
     def _check(self) -> None:
-        if self._last is None:
+        if self._unchecked is None:
             return
-        batch, loss = self._last[0], float(self._last[1])
+        batch, loss = self._unchecked[0], float(self._unchecked[1])
         if not math.isfinite(loss):
-            # Not asked of the optimiser, which has counted this step already (and on JAX no step of this epoch).
-            rate = self._schedule.at(self._epoch, batch)
+            # Not the optimiser's own rate: it has counted this step already (on JAX it has no step of this epoch).
+            rate = self._schedule.rate_at(self._epoch, batch)
             raise TrainingError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "
                 "Lower learning_rate or raise warm_up_epochs (--set), in a new run."
@@ -84,21 +88,21 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._epoch = epoch
-        self._started_s = time.monotonic()
-        self._shown_s = 0.0
+        self._start_s = time.monotonic()
+        self._last_write_s = 0.0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        now = time.monotonic()
-        if now - self._shown_s < self.INTERVAL_S:
+        now_s = time.monotonic()
+        if now_s - self._last_write_s < self.INTERVAL_S:
             return
-        self._shown_s = now
-        done = (batch + 1) / self._batches
-        filled = "#" * round(done * self.WIDTH)
-        left_s = (now - self._started_s) * (1 / done - 1)
+        self._last_write_s = now_s
+        fraction = (batch + 1) / self._batches
+        bar = "#" * round(fraction * self.WIDTH)
+        remaining_s = (now_s - self._start_s) * (1 / fraction - 1)
         loss = float((logs or {})["loss"])
         self._write(
-            f"epoch {self._epoch + 1}/{self._epochs} [{filled:{self.WIDTH}}] {batch + 1}/{self._batches}  "
-            f"loss {loss:.4f}  {left_s:.0f} s left"
+            f"epoch {self._epoch + 1}/{self._epochs} [{bar:{self.WIDTH}}] {batch + 1}/{self._batches}  "
+            f"loss {loss:.4f}  {remaining_s:.0f} s left"
         )
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -112,7 +116,7 @@ class ProgressBar(keras.callbacks.Callback):
 class RecordEpoch(keras.callbacks.Callback):
     """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line.
 
-    Of several processes that train one run only one `writes`.
+    Of several processes that train one run, only the main process writes to disk.
     """
 
     def __init__(
@@ -122,62 +126,62 @@ class RecordEpoch(keras.callbacks.Callback):
         images: int,
         recipe: Recipe,
         schedule: Schedule,
-        say: Say,
-        writes: bool = True,
+        log: Log,
+        is_main: bool = True,
     ) -> None:
         super().__init__()
-        self._writes = writes
+        self._is_main = is_main
         self._run = run
         self._progress = progress
         self._images = images
         self._recipe = recipe
         self._schedule = schedule
-        self._say = say
+        self._log = log
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._started_s = time.monotonic()
-        self._trained_s = None
+        self._start_s = time.monotonic()
+        self._train_end_s = None
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._trained_s = time.monotonic()
+        self._train_end_s = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         row = self._row(epoch, logs or {})
         self._progress.history.append(row)
         if self._recipe.keep == "best" and early_stopping.best_epoch(self._recipe, self._progress.history) == epoch:
-            with averaged(self.model):
+            with ema_weights(self.model):
                 self._progress.best = [np.array(variable) for variable in self.model.weights]
             self._progress.best_epoch = epoch
-        if self._writes:
+        if self._is_main:
             checkpoint.save(self._run.checkpoint_path, self.model, self._progress)
             self._run.write_history(self._progress.history)
-            self._say(describe(row, self._recipe.epochs))
+            self._log(format_epoch(row, self._recipe.epochs))
 
     def _row(self, epoch: int, logs: Mapping[str, Any]) -> Row:
-        now = time.monotonic()
-        figures = {name: float(value) for name, value in logs.items()}
+        now_s = time.monotonic()
+        metrics = {name: float(value) for name, value in logs.items()}
         return {
             "epoch": epoch + 1,
-            **figures,
-            "learning_rate": self._schedule.at_end_of(epoch),
-            "seconds": round(now - self._started_s, 3),
-            "images_per_s": round(self._images / ((self._trained_s or now) - self._started_s), 1),
+            **metrics,
+            "learning_rate": self._schedule.rate_at_end_of(epoch),
+            "seconds": round(now_s - self._start_s, 3),
+            "images_per_s": round(self._images / ((self._train_end_s or now_s) - self._start_s), 1),
         }
 
 
-class AveragedValidation(keras.callbacks.Callback):
-    """Validates the averages of the weights, where the optimiser keeps them."""
+class ValidateEMA(keras.callbacks.Callback):
+    """Validates the moving averages of the weights, where the optimiser keeps them."""
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._swapped = ExitStack()
-        self._swapped.enter_context(averaged(self.model))
+        self._exit_stack = ExitStack()
+        self._exit_stack.enter_context(ema_weights(self.model))
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._swapped.close()
+        self._exit_stack.close()
 
 
 class ReduceLROnPlateau(keras.callbacks.Callback):
-    """Tells the schedule before every epoch how many plateaus lie behind the run."""
+    """Sets the number of plateaus so far in the schedule, before every epoch."""
 
     def __init__(self, recipe: Recipe, progress: Progress, schedule: Schedule) -> None:
         super().__init__()
@@ -186,26 +190,26 @@ class ReduceLROnPlateau(keras.callbacks.Callback):
         self._schedule = schedule
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._schedule.lower(early_stopping.plateaus(self._recipe, self._progress.history))
+        self._schedule.set_plateaus(early_stopping.count_plateaus(self._recipe, self._progress.history))
 
 
-class StopEarly(keras.callbacks.Callback):
-    """Ends the training when the recipe's patience is used up. Comes after `RecordEpoch`."""
+class EarlyStopping(keras.callbacks.Callback):
+    """Stops the training when the recipe's patience is used up. Runs after `RecordEpoch`."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, say: Say) -> None:
+    def __init__(self, recipe: Recipe, progress: Progress, log: Log) -> None:
         super().__init__()
         self._recipe = recipe
         self._progress = progress
-        self._say = say
+        self._log = log
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        if early_stopping.is_over(self._recipe, self._progress.history):
-            self._say(f"stopped early: no better validation {self._recipe.watch} for {self._recipe.patience} epochs")
+        if early_stopping.is_out_of_patience(self._recipe, self._progress.history):
+            self._log(f"stopped early: no better validation {self._recipe.watch} for {self._recipe.patience} epochs")
             self.model.stop_training = True
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Adds every epoch to TensorBoard's log. Comes after `RecordEpoch`."""
+    """Adds every epoch to TensorBoard's log. Runs after `RecordEpoch`."""
 
     def __init__(self, folder: Path, progress: Progress) -> None:
         super().__init__()
@@ -219,8 +223,8 @@ class TensorBoard(keras.callbacks.Callback):
         self._events.append(self._progress.history[-1])
 
 
-def describe(row: Row, epochs: int) -> str:
-    """One epoch in one line."""
+def format_epoch(row: Row, epochs: int) -> str:
+    """One line that summarizes an epoch."""
     parts = [f"epoch {row['epoch']:.0f}/{epochs}", f"loss {row['loss']:.4f}", f"accuracy {row['accuracy']:.4f}"]
     if "val_accuracy" in row:
         parts += [f"val loss {row['val_loss']:.4f}", f"val accuracy {row['val_accuracy']:.4f}"]

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, which the optimiser keeps (and the checkpoint with it)."""
+"""Exponential moving average of a network's weights, which the optimiser keeps and the checkpoint contains."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ import numpy as np
 
 
 @contextmanager
-def averaged(model: keras.Model) -> Iterator[None]:
-    """While it lasts, a compiled network has the averages of its weights; where none are kept, its own.
+def ema_weights(model: keras.Model) -> Iterator[None]:
+    """Within the context, a compiled network has the moving averages of its weights, if its optimiser keeps them.
 
     Batch normalisation's means and variances stay: they are moving averages already.
     """
@@ -17,10 +17,10 @@ def averaged(model: keras.Model) -> Iterator[None]:
         yield
         return
     variables = model.trainable_variables
-    own = [np.array(variable) for variable in variables]
+    weights = [np.array(variable) for variable in variables]
     model.optimizer.finalize_variable_values(variables)
     try:
         yield
     finally:
-        for variable, array in zip(variables, own, strict=True):
+        for variable, array in zip(variables, weights, strict=True):
             variable.assign(array)

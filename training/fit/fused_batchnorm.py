@@ -6,7 +6,7 @@ ResNet-20 on two CPU cores, one beside the other: 1.45 times the images/s in flo
 import keras
 
 
-def fused(model: keras.Model) -> keras.Model:
+def fuse_batchnorm(model: keras.Model) -> keras.Model:
     """The same network with fused batch normalisation; on backends without it the network itself.
 
     Only to train with: what a run keeps is built anew from Keras' own layers, which have the same weights.
@@ -19,8 +19,8 @@ def fused(model: keras.Model) -> keras.Model:
 
 
 def _fuse(layer: keras.layers.Layer) -> keras.layers.Layer:
-    wanted = FusedBatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
-    return wanted.from_config(layer.get_config())
+    layer_class = FusedBatchNormalization if type(layer) is keras.layers.BatchNormalization else type(layer)
+    return layer_class.from_config(layer.get_config())
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -37,18 +37,18 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow
 
-        learns = bool(training) and self.trainable
-        mean, variance = (keras.ops.convert_to_tensor(moved) for moved in (self.moving_mean, self.moving_variance))
+        is_training = bool(training) and self.trainable
+        mean, variance = (keras.ops.convert_to_tensor(v) for v in (self.moving_mean, self.moving_variance))
         output, batch_mean, batch_variance, *_ = tensorflow.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=keras.ops.convert_to_tensor(self.gamma),
             offset=keras.ops.convert_to_tensor(self.beta),
-            mean=mean[:0] if learns else mean,
-            variance=variance[:0] if learns else variance,
+            mean=mean[:0] if is_training else mean,
+            variance=variance[:0] if is_training else variance,
             epsilon=self.epsilon,
-            is_training=learns,
+            is_training=is_training,
         )
-        if learns:
+        if is_training:
             self.moving_mean.assign(mean * self.momentum + batch_mean * (1 - self.momentum))
             self.moving_variance.assign(variance * self.momentum + batch_variance * (1 - self.momentum))
         return output

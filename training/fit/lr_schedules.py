@@ -1,5 +1,7 @@
-"""Learning rates over a run. A schedule is computed inside the training step from the optimiser's own step counter, so
-that it holds on every backend and a resumed run goes on at the right place.
+"""Learning rate schedules.
+
+A rate is computed inside the training step from the optimiser's own step counter, so that it works on every backend and
+a resumed run continues at the right step.
 """
 
 import math
@@ -11,8 +13,8 @@ from keras import ops
 
 from training.recipes.base import Recipe
 
-START_SHARE = 1 / 25
-"""Of the highest rate: where a warm-up starts (the customary divisor of one-cycle schedules)."""
+WARM_UP_START = 1 / 25
+"""Factor of the highest rate with which a warm-up starts (the customary divisor of one-cycle schedules)."""
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -25,41 +27,41 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self._recipe = recipe
         self._steps_per_epoch = steps_per_epoch
         self._first_epoch = first_epoch
-        self._after_plateaus = 1.0
+        self._plateau_factor = 1.0
         self._variable: keras.Variable | None = None
 
     def __call__(self, step: Any) -> Any:
-        share = self._after_plateaus if self._variable is None else ops.convert_to_tensor(self._variable)
-        return self._rate(self._first_epoch + ops.cast(step, "float32") / self._steps_per_epoch, share)
+        factor = self._plateau_factor if self._variable is None else ops.convert_to_tensor(self._variable)
+        return self._rate(self._first_epoch + ops.cast(step, "float32") / self._steps_per_epoch, factor)
 
-    def at(self, epoch: int, batch: int) -> float:
-        """The rate of one batch of an epoch, both from 0, asked from outside the training step."""
-        return float(self._rate(ops.cast(epoch + batch / self._steps_per_epoch, "float32"), self._after_plateaus))
+    def rate_at(self, epoch: int, batch: int) -> float:
+        """The rate of one batch of an epoch, both from 0, for use outside the training step."""
+        return float(self._rate(ops.cast(epoch + batch / self._steps_per_epoch, "float32"), self._plateau_factor))
 
-    def at_end_of(self, epoch: int) -> float:
+    def rate_at_end_of(self, epoch: int) -> float:
         """The rate of the last batch of an epoch, from 0."""
-        return self.at(epoch, self._steps_per_epoch - 1)
+        return self.rate_at(epoch, self._steps_per_epoch - 1)
 
-    def follow(self, optimizer: keras.optimizers.Optimizer) -> None:
+    def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Lets `plateau` change the rate of this optimiser, whose training step is compiled once and for all."""
-        self._variable = optimizer.add_variable((), "ones", name="after_plateaus")
+        self._variable = optimizer.add_variable((), "ones", name="plateau_factor")
 
-    def lower(self, plateaus: int) -> None:
-        """Says how many plateaus there have been since the beginning."""
-        self._after_plateaus = self._recipe.decay**plateaus
+    def set_plateaus(self, plateaus: int) -> None:
+        """Lowers the rate for so many plateaus since the beginning of the run."""
+        self._plateau_factor = self._recipe.decay**plateaus
         if self._variable is not None:
-            self._variable.assign(self._after_plateaus)
+            self._variable.assign(self._plateau_factor)
 
-    def _rate(self, epoch: Any, after_plateaus: Any) -> Any:
+    def _rate(self, epoch: Any, plateau_factor: Any) -> Any:
         recipe = self._recipe
-        since = epoch - recipe.frozen_epochs
-        curve = CURVES[recipe.schedule](recipe, since) * after_plateaus
+        epochs_unfrozen = epoch - recipe.frozen_epochs
+        curve = CURVES[recipe.schedule](recipe, epochs_unfrozen) * plateau_factor
         if recipe.warm_up_epochs:
-            warm_up = START_SHARE + (1 - START_SHARE) * since / recipe.warm_up_epochs
-            curve = ops.where(since < recipe.warm_up_epochs, warm_up, curve)
+            warm_up = WARM_UP_START + (1 - WARM_UP_START) * epochs_unfrozen / recipe.warm_up_epochs
+            curve = ops.where(epochs_unfrozen < recipe.warm_up_epochs, warm_up, curve)
         if not recipe.frozen_epochs:
             return recipe.learning_rate * curve
-        return ops.where(since < 0, recipe.learning_rate, recipe.unfrozen_rate * curve)
+        return ops.where(epochs_unfrozen < 0, recipe.learning_rate, recipe.unfrozen_rate * curve)
 
     def get_config(self) -> dict[str, Any]:
         raise NotImplementedError("A schedule is made from its recipe; models are saved without their optimiser.")
@@ -70,22 +72,22 @@ def _constant(recipe: Recipe, epoch: Any) -> Any:
 
 
 def _step(recipe: Recipe, epoch: Any) -> Any:
-    passed = sum(ops.cast(epoch >= milestone, "float32") for milestone in recipe.milestones)
-    return recipe.decay**passed
+    milestones_passed = sum(ops.cast(epoch >= milestone, "float32") for milestone in recipe.milestones)
+    return recipe.decay**milestones_passed
 
 
 def _cosine(recipe: Recipe, epoch: Any) -> Any:
     """Loshchilov and Hutter 2016 ("SGDR"), one period after the warm-up."""
-    return 0.5 * (1 + ops.cos(math.pi * _share(recipe, epoch)))
+    return 0.5 * (1 + ops.cos(math.pi * _progress(recipe, epoch)))
 
 
 def _one_cycle(recipe: Recipe, epoch: Any) -> Any:
     """Smith and Topin 2017, in the plain form: up in a straight line (the warm-up), and down to nothing in another."""
-    return 1 - _share(recipe, epoch)
+    return 1 - _progress(recipe, epoch)
 
 
-def _share(recipe: Recipe, epoch: Any) -> Any:
-    """How much of the run after the warm-up is over, 0 to 1."""
+def _progress(recipe: Recipe, epoch: Any) -> Any:
+    """Fraction of the run after the warm-up, 0 to 1."""
     length = max(recipe.epochs - recipe.frozen_epochs - recipe.warm_up_epochs, 1e-6)
     return ops.clip((epoch - recipe.warm_up_epochs) / length, 0.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""From a recipe to Keras' optimiser and loss."""
+"""Makes the optimiser and the loss of a recipe."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from training.fit.lr_schedules import Schedule
 from training.recipes.base import Recipe
 
 
-class DecayingSGD(keras.optimizers.SGD):
+class CoupledWeightDecaySGD(keras.optimizers.SGD):
     """SGD whose weight decay is part of the gradient and so of the momentum, for kernels only.
 
     That is the L2 penalty of the papers (AlexNet, VGG, ResNet) without its share in the reported loss; Keras' own
@@ -25,9 +25,9 @@ class DecayingSGD(keras.optimizers.SGD):
         # Not in update_step: TensorFlow calls that with variables of its own, whose names are others.
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
         pairs = zip(grads, variables, strict=True)
-        return super().apply([self._decayed(*pair) for pair in pairs], trainable_variables)
+        return super().apply([self._add_decay(*pair) for pair in pairs], trainable_variables)
 
-    def _decayed(self, gradient: Any, variable: keras.Variable) -> Any:
+    def _add_decay(self, gradient: Any, variable: keras.Variable) -> Any:
         if not self._kernel_decay or not is_kernel(variable):
             return gradient
         return ops.add(gradient, ops.multiply(variable, self._kernel_decay))
@@ -38,7 +38,7 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> ke
     optimizer = OPTIMIZERS[recipe.optimizer](recipe, model, schedule)
     optimizer.build(model.trainable_variables)
     if recipe.schedule == "plateau":
-        schedule.follow(optimizer)
+        schedule.attach(optimizer)
     return optimizer
 
 
@@ -48,22 +48,22 @@ def is_kernel(variable: keras.Variable) -> bool:
 
 
 def _sgd(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
-    return DecayingSGD(
+    return CoupledWeightDecaySGD(
         kernel_decay=recipe.weight_decay,
         learning_rate=schedule,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
-        **_averaging(recipe),
+        **_ema_options(recipe),
     )
 
 
 def _adamw(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay, **_averaging(recipe))
+    optimizer = keras.optimizers.AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay, **_ema_options(recipe))
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if not is_kernel(v)])
     return optimizer
 
 
-def _averaging(recipe: Recipe) -> dict[str, Any]:
+def _ema_options(recipe: Recipe) -> dict[str, Any]:
     return {"use_ema": bool(recipe.weight_average), "ema_momentum": recipe.weight_average}
 
 

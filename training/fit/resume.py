@@ -11,13 +11,13 @@ from training.data import datasets
 from training.data.load_dataset import DEFAULT, DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
 from training.recipes.base import Recipe
 from training.runs import run_folder
 from training.runs.run_folder import Run
 
-ORIGIN = ("folder", "digest", "skip_unreadable")
+ORIGIN_KEYS = ("folder", "digest", "skip_unreadable")
 """Keys of the recorded origin that identify a folder's images."""
 
 
@@ -28,12 +28,12 @@ def never(run: Run) -> None:
 def resume_or_train(
     recipe: Recipe,
     runs_dir: Path,
-    say: Say,
+    log: Log,
     data_options: DataOptions = DEFAULT,
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
-    context: DistributedContext = SINGLE_PROCESS,
+    distributed: DistributedContext = SINGLE_PROCESS,
     reuse_reason: Callable[[Run], str | None] = never,
 ) -> Run:
     """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
@@ -46,13 +46,13 @@ def resume_or_train(
         run = last_run(runs_dir, name or recipe.name, recipe, data_options, weights)
         return None if run is None or (run.finished and reuse_reason(run) is None) else run
 
-    run = context.run_and_compare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
+    run = distributed.run_and_compare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
     if run is None:
-        return trainer.train(recipe, runs_dir, say, data_options, name, weights, tensorboard, context)
+        return trainer.train(recipe, runs_dir, log, data_options, name, weights, tensorboard, distributed)
     if run.finished:
-        say(f"{run.folder} {reuse_reason(run)}")
+        log(f"{run.folder} {reuse_reason(run)}")
         return run
-    return trainer.resume(run, say, data_options, tensorboard, context)
+    return trainer.resume(run, log, data_options, tensorboard, distributed)
 
 
 def last_run(
@@ -78,7 +78,8 @@ def _has_recipe(run: Run, recipe: Recipe) -> bool:
 
 
 def _requested_inputs(recipe: Recipe, data_options: DataOptions, weights: Path | None) -> dict[str, Any]:
-    return {"given_note": data_options.note, **_origin(recipe, data_options), **trainer.start_of(recipe, weights)}
+    weights_info = trainer.initial_weights_info(recipe, weights)
+    return {"data_note": data_options.note, **_origin(recipe, data_options), **weights_info}
 
 
 def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
@@ -97,5 +98,6 @@ def _recorded_inputs(run: Run) -> dict[str, Any]:
     info = run.info()
     dataset = info["dataset"]
     origin = dataset.get("origin", {})
-    start = {"started_from": info["started_from"]} if "started_from" in info else {}
-    return {"given_note": dataset["given_note"], **{key: origin[key] for key in ORIGIN if key in origin}, **start}
+    origin_info = {key: origin[key] for key in ORIGIN_KEYS if key in origin}
+    weights_info = {key: info[key] for key in ("initial_weights",) if key in info}
+    return {"data_note": dataset["data_note"], **origin_info, **weights_info}

@@ -1,4 +1,4 @@
-"""How good a network is on labelled images: accuracy, loss, confusion. The network may be Keras' or the service's."""
+"""Accuracy, loss and confusion matrix of predictions on labelled images, from Keras or from the service."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network got right. `confusion[i][j]` counts images of class i that were called class j."""
+    """Scores of a network. `confusion[i][j]` counts images of class i that were called class j."""
 
     images: int
     accuracy: float
@@ -33,14 +33,14 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
     count, classes = probabilities.shape
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
-    right, totals = confusion.diagonal(), confusion.sum(axis=1)
-    of_the_right_one = probabilities[np.arange(count), labels].astype(np.float64)
+    correct, totals = confusion.diagonal(), confusion.sum(axis=1)
+    true_class_probabilities = probabilities[np.arange(count), labels].astype(np.float64)
     return Scores(
         images=count,
-        accuracy=float(right.sum() / count),
-        loss=float(-np.log(np.clip(of_the_right_one, 1e-12, 1.0)).mean()),
+        accuracy=float(correct.sum() / count),
+        loss=float(-np.log(np.clip(true_class_probabilities, 1e-12, 1.0)).mean()),
         confusion=confusion.tolist(),
-        per_class_accuracy=[float(r / t) if t else None for r, t in zip(right, totals, strict=True)],
+        per_class_accuracy=[float(c / t) if t else None for c, t in zip(correct, totals, strict=True)],
     )
 
 
@@ -54,5 +54,5 @@ def evaluate_network(model: keras.Model, split: Split, indices: NDArray[np.int64
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Over the last axis, in double precision."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

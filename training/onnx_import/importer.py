@@ -27,7 +27,7 @@ from training.export.serving_model import Outputs, detect_outputs
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.export.version_folder import GRAPH_FILE, VersionContents, generated_images, write_version_files
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 from training.onnx_import.preprocessing_check import CheckResult, reject_if_implausible, true_classes_of
 from training.onnx_import.reader import (
     InputSignature,
@@ -92,20 +92,20 @@ class _ForeignNetwork:
 
 
 def import_network(
-    path: Path, name: str, models_dir: Path, options: ImportOptions, check_options: CheckOptions, say: Say
+    path: Path, name: str, models_dir: Path, options: ImportOptions, check_options: CheckOptions, log: Log
 ) -> Path:
     """Publishes an ONNX file as the next version of a model; returns the version's folder. Raises TrainingError."""
     network = _analyze(path, options)
     return publish(
-        models_dir, name, lambda folder, version: _write_version(folder, name, version, network, check_options, say)
+        models_dir, name, lambda folder, version: _write_version(folder, name, version, network, check_options, log)
     )
 
 
-def check_network(path: Path, name: str, options: ImportOptions, check_options: CheckOptions, say: Say) -> None:
+def check_network(path: Path, name: str, options: ImportOptions, check_options: CheckOptions, log: Log) -> None:
     """Does everything that an import does except publishing. Raises TrainingError."""
     network = _analyze(path, options)
     with TemporaryDirectory() as folder:
-        _write_version(Path(folder), name, 0, network, check_options, say)
+        _write_version(Path(folder), name, 0, network, check_options, log)
 
 
 def import_command(path: Path, name: str, options: ImportOptions) -> str:
@@ -149,7 +149,7 @@ def _analyze(path: Path, options: ImportOptions) -> _ForeignNetwork:
 
 
 def _write_version(
-    folder: Path, name: str, version: int, network: _ForeignNetwork, check_options: CheckOptions, say: Say
+    folder: Path, name: str, version: int, network: _ForeignNetwork, check_options: CheckOptions, log: Log
 ) -> None:
     interface = network.interface
     onnx.save(wrap_graph(network.model, interface), folder / GRAPH_FILE)
@@ -158,7 +158,7 @@ def _write_version(
     if check_options.check is not None:
         check_result = _run_check(check_options.check, network, pipeline)
         for line in check_result.report_lines(network.classes):
-            say(line)
+            log(line)
         if not check_options.force:
             reject_if_implausible(check_result, network.reference, interface)
         if check_result.is_known.any():
@@ -167,7 +167,7 @@ def _write_version(
                 "check_images": int(check_result.is_known.sum()),
             }
     parity = check_parity(network, pipeline, _parity_sample(check_options, interface.input, network.preprocessing))
-    say(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
+    log(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
     contents = VersionContents(
         name=name,
         version=version,

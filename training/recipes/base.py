@@ -199,7 +199,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     return dataclasses.replace(recipe, architecture_options=options, **changes)
 
 
-def started_from(application: str, recipe: Recipe) -> Recipe:
+def with_application(application: str, recipe: Recipe) -> Recipe:
     """The recipe with a network of Keras' applications, "keras:NAME", in place of its own and its pixels' form.
 
     Raises TrainingError for what is no such name.

@@ -18,7 +18,7 @@ from training.export.exporter import export, options_for
 from training.export.sources import Source, load_network
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import Recipe, started_from, with_settings
+from training.recipes.base import Recipe, with_application, with_settings
 from training.runs import run_folder
 from training.runs.run_folder import Run
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     extras = {"weight_average": "0.5", "schedule": "plateau", "plateau_epochs": "1", "keep": "last", "patience": "9"}
-    return with_settings(started_from("keras:Tiny", find_recipe("fine-tune")), SETTINGS | extras)
+    return with_settings(with_application("keras:Tiny", find_recipe("fine-tune")), SETTINGS | extras)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_phases_are_said_and_have_their_rates(whole: tuple[Run, list]) -> No
     assert [line[:9] for line in others] == ["epoch 2/3", "epoch 3/3", "test accu"]
     rates = [row["learning_rate"] for row in run.history()]
     assert rates[:2] == pytest.approx([1e-3, 1e-2])
-    assert run.info()["started_from"] == "weights_no_top.h5"
+    assert run.info()["with_application"] == "weights_no_top.h5"
 
 
 def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
@@ -180,7 +180,7 @@ def photos(data_dir: Path, tmp_path: Path) -> Path:
 def test_a_small_application_goes_from_its_file_to_the_service(photos: Path, tmp_path: Path) -> None:
     weights_file = cached(base_of("MobileNetV3Small"), tmp_path)
     settings = SETTINGS | {"epochs": "2"}
-    recipe = with_settings(started_from("keras:MobileNetV3Small", find_recipe("fine-tune")), settings)
+    recipe = with_settings(with_application("keras:MobileNetV3Small", find_recipe("fine-tune")), settings)
     run = trainer.train(recipe, tmp_path / "runs", lambda line: None, DataOptions(folder=photos), weights=weights_file)
     assert run.metrics()["test"]["images"] == 18
     dataset = for_resuming(run, DataOptions())

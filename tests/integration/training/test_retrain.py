@@ -10,7 +10,7 @@ from training.atomic_files import read_json
 from training.cli import main
 from training.export.exporter import ExportOptions, export
 from training.export.sources import Source
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 from training.runs import run_folder
@@ -19,7 +19,7 @@ from training.runs.run_folder import start_run
 pytestmark = pytest.mark.slow
 
 XO = find_recipe("xo")
-OFFICIAL = {"dataset": {"given_note": None, "origin": {}}}
+OFFICIAL = {"dataset": {"data_note": None, "origin": {}}}
 """What a run records of a data set that is no folder, as far as going on needs it."""
 
 
@@ -77,7 +77,7 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     assert not killed.finished
     (run,) = (run for run in run_folder.all_of(tmp_path / "runs", "xo") if run != killed)
     assert run.finished
-    recipe, note = run.recipe(), run.info()["dataset"]["given_note"]
+    recipe, note = run.recipe(), run.info()["dataset"]["data_note"]
     assert (recipe.epochs, recipe.learning_rate, note) == expected
 
 
@@ -99,11 +99,11 @@ class Killed:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, source: Source, options: ExportOptions, say: Say) -> Path:
+    def __call__(self, source: Source, options: ExportOptions, log: Log) -> Path:
         self.calls += 1
         if self.calls == 1:
             raise KeyboardInterrupt
-        return export(source, options, say)
+        return export(source, options, log)
 
 
 def test_a_retraining_killed_while_it_exports_is_published_and_not_trained_again(

@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("training.fit.trainer._conclude", interrupted)
+        patched.setattr("training.fit.trainer._finalize_run", interrupted)
         stopped = sweep("--index", "0")
     assert (stopped.exit_code, finished()) == (130, {})
     assert "The same command goes on." in stopped.output

@@ -132,7 +132,7 @@ def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the first look at the run and its lock lie minutes, in which the images are loaded."""
-    run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"given_note": None}})
+    run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"data_note": None}})
     run.checkpoint_path.write_bytes(b"of the other process")
     load = trainer.load_dataset.for_resuming
 

@@ -10,7 +10,7 @@ from training.runs.run_folder import Run, start_run
 def finished_run(runs_dir: Path, recipe: Recipe) -> Run:
     counts = {"training_images": 500, "validation_images": 100, "test_images": 250}
     info = {
-        "dataset": {"name": recipe.dataset, "title": "Pets", "note": None, "given_note": None, **counts},
+        "dataset": {"name": recipe.dataset, "title": "Pets", "note": None, "data_note": None, **counts},
         "labels": ["cat", "dog", "ox"],
         "libraries": {"keras": "3.15.1"},
         "seed": recipe.seed,

@@ -42,7 +42,7 @@ from training.export.quantization.measure_latency import (
 from training.export.quantization.precision import CalibrationMethod, to_float16, to_int8
 from training.export.serving_pipeline import ServingPipeline
 from training.export.version_folder import open_version, write_golden_samples
-from training.fit.callbacks import Say
+from training.fit.callbacks import Log
 from training.fit.scores import Scores
 
 GRAPH_FILES: Mapping[Precision, str] = {"int8": "model.int8.onnx", "float16": "model.fp16.onnx"}
@@ -90,7 +90,7 @@ class _Baseline:
         return InputSpec(self.version.manifest.input, self.version.manifest.preprocessing)
 
 
-def quantize(folder: Path, options: QuantizeOptions, say: Say) -> Path:
+def quantize(folder: Path, options: QuantizeOptions, log: Log) -> Path:
     """Publishes the version in `folder` (models/NAME/NUMBER) with more graphs, as the model's next version.
 
     Returns the new folder. Raises TrainingError, with the figures, when a graph loses too much or is no faster; then
@@ -99,15 +99,15 @@ def quantize(folder: Path, options: QuantizeOptions, say: Say) -> Path:
     try:
         version = open_version(folder)
         if "int8" in options.precisions and FAST_INT8_FLAGS.isdisjoint(cpu_flags()) and not options.reduce_range:
-            say("this processor has no VNNI: where it serves int8 too, --reduce-range keeps its sums from overflowing")
-        baseline = _measure_baseline(version, options, say)
+            log("this processor has no VNNI: where it serves int8 too, --reduce-range keeps its sums from overflowing")
+        baseline = _measure_baseline(version, options, log)
         models_dir = version.path.parent.parent
-        return publish(models_dir, version.model, lambda to, number: _write_version(to, number, baseline, options, say))
+        return publish(models_dir, version.model, lambda to, number: _write_version(to, number, baseline, options, log))
     except ConvoyError as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
 
 
-def _measure_baseline(version: VersionFolder, options: QuantizeOptions, say: Say) -> _Baseline:
+def _measure_baseline(version: VersionFolder, options: QuantizeOptions, log: Log) -> _Baseline:
     variant = version.manifest.variant("float32")
     if variant is None:
         raise TrainingError(f"{version.path} has no float32 graph to start from.")
@@ -115,24 +115,24 @@ def _measure_baseline(version: VersionFolder, options: QuantizeOptions, say: Say
     graph = version.graph_path(variant)
     pipeline = ServingPipeline.from_manifest(graph, version.manifest)
     held_out = data.held_out_scores(pipeline)
-    say(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} training images held out")
+    log(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} training images held out")
     if not data.has_training_split:
-        say(f"these are {UNKNOWN_SPLIT_NOTE}")
+        log(f"these are {UNKNOWN_SPLIT_NOTE}")
     return _Baseline(version, graph, data, pipeline, held_out)
 
 
-def _write_version(folder: Path, number: int, baseline: _Baseline, options: QuantizeOptions, say: Say) -> None:
+def _write_version(folder: Path, number: int, baseline: _Baseline, options: QuantizeOptions, log: Log) -> None:
     for path in baseline.version.path.iterdir():
         shutil.copy2(path, folder / path.name)
     manifest = read_manifest(folder)
     figures = {"held_out_accuracy": baseline.held_out.accuracy}
     test = baseline.pipeline.score(baseline.data.dataset.test)
-    say(f"float32: {test.accuracy:.2%} of the {test.images:,} test images")
+    log(f"float32: {test.accuracy:.2%} of the {test.images:,} test images")
     if baseline.can_publish_test_accuracy:
         figures["test_accuracy"] = test.accuracy
     else:
-        say("these are not the images of the published test accuracy, which stays; the new graphs are given none")
-    added = [_build_variant(folder, precision, baseline, options, say) for precision in options.precisions]
+        log("these are not the images of the published test accuracy, which stays; the new graphs are given none")
+    added = [_build_variant(folder, precision, baseline, options, log) for precision in options.precisions]
     unchanged = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
         for variant in manifest.variants
@@ -148,7 +148,7 @@ def _write_version(folder: Path, number: int, baseline: _Baseline, options: Quan
 
 
 def _build_variant(
-    folder: Path, precision: Precision, baseline: _Baseline, options: QuantizeOptions, say: Say
+    folder: Path, precision: Precision, baseline: _Baseline, options: QuantizeOptions, log: Log
 ) -> Variant:
     graph = folder / GRAPH_FILES[precision]
     if precision == "int8":
@@ -161,14 +161,14 @@ def _build_variant(
     _check_accuracy(precision, held_out, baseline.held_out)
     speed = _measure_speed(precision, graph, baseline, options.latency_duration_s)
     automatic = is_automatic(precision, speed, cpu_flags())
-    say(f"{precision}: {held_out.accuracy:.2%} of the same; {_describe_speed(speed)}")
+    log(f"{precision}: {held_out.accuracy:.2%} of the same; {_describe_speed(speed)}")
     if not automatic and not options.allow_slower:
         raise TrainingError(
             f"{precision} is not faster here: {_describe_speed(speed)}. Nothing was published; --even-if-slower does "
             f"it, for services with CONVOY_PRECISION={precision}."
         )
     test = pipeline.score(baseline.data.dataset.test)
-    say(f"{precision}: {test.accuracy:.2%} of the same {test.images:,} test images")
+    log(f"{precision}: {test.accuracy:.2%} of the same {test.images:,} test images")
     return Variant(
         file=graph.name,
         sha256=sha256_of(graph),

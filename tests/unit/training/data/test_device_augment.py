@@ -80,7 +80,7 @@ def test_several_devices_are_refused() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
     with pytest.raises(TrainingError, match="on_device=true is for one device"):
-        trainer._network_to_train(replace(PLAIN, on_device=True, validation=0), dataset, Spread())
+        trainer._build_for_training(replace(PLAIN, on_device=True, validation=0), dataset, Spread())
 
 
 TRAIN = """

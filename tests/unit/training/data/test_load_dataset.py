@@ -90,7 +90,7 @@ def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
 
 def record(folder: Path, runs_dir: Path, skip_unreadable: bool = False):
     dataset = load_dataset.for_training(RECIPE, DataOptions(folder=folder, skip_unreadable=skip_unreadable))
-    info = {"dataset": {"given_note": "from my phone", "origin": dict(dataset.origin)}}
+    info = {"dataset": {"data_note": "from my phone", "origin": dict(dataset.origin)}}
     return dataset, start_run(runs_dir, RECIPE, info)
 
 
@@ -115,7 +115,7 @@ def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -
     drawn = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
     assert set(began.origin["test_files"]) != set(drawn)
     origin = {**began.origin, "test_files": drawn}
-    run = start_run(tmp_path / "runs", RECIPE, {"dataset": {"given_note": None, "origin": origin}})
+    run = start_run(tmp_path / "runs", RECIPE, {"dataset": {"data_note": None, "origin": origin}})
     again = load_dataset.for_resuming(run, DataOptions())
     assert again.origin["test_files"] == drawn
     assert len(again.train) == 37

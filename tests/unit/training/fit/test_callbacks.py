@@ -1,4 +1,4 @@
-"""Around the training loop: a diverging run stops with the place, the best epoch is kept, each epoch is one line."""
+"""Callbacks: a diverging run stops with epoch and batch, the best epoch is kept, each epoch is one line."""
 
 import io
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.errors import TrainingError
-from training.fit.callbacks import ProgressBar, RecordEpoch, StopOnDivergence, describe
+from training.fit.callbacks import ProgressBar, RecordEpoch, StopOnDivergence, format_epoch
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
@@ -53,15 +53,15 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
         )
 
 
-def bookkeeping(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, Progress]:
+def record_epoch(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, Progress]:
     progress = Progress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
-    callback = RecordEpoch(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, say=lines.append)
+    callback = RecordEpoch(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, log=lines.append)
     callback.set_model(network())
     return callback, progress
 
 
-def live(callback: RecordEpoch, epoch: int, val_accuracy: float) -> None:
+def run_epoch(callback: RecordEpoch, epoch: int, val_accuracy: float) -> None:
     """One epoch in which every weight becomes the epoch's number."""
     callback.on_epoch_begin(epoch)
     callback.on_test_begin()
@@ -72,25 +72,25 @@ def live(callback: RecordEpoch, epoch: int, val_accuracy: float) -> None:
 
 
 def test_the_best_epoch_is_kept_and_the_first_of_equals(tmp_path: Path) -> None:
-    callback, progress = bookkeeping(tmp_path, keep_best=True, lines=[])
+    callback, progress = record_epoch(tmp_path, keep_best=True, lines=[])
     for epoch, accuracy in enumerate([0.25, 0.75, 0.75, 0.5]):
-        live(callback, epoch, accuracy)
+        run_epoch(callback, epoch, accuracy)
     assert progress.best_epoch == 1
     assert all((weights == 1).all() for weights in progress.best)
     assert progress.epochs == 4
 
 
 def test_keeping_the_last_keeps_no_second_copy(tmp_path: Path) -> None:
-    callback, progress = bookkeeping(tmp_path, keep_best=False, lines=[])
-    live(callback, 0, 0.5)
+    callback, progress = record_epoch(tmp_path, keep_best=False, lines=[])
+    run_epoch(callback, 0, 0.5)
     assert progress.best == []
     assert progress.best_epoch is None
 
 
 def test_after_an_epoch_everything_is_on_disk(tmp_path: Path) -> None:
     lines: list[str] = []
-    callback, progress = bookkeeping(tmp_path, keep_best=True, lines=lines)
-    live(callback, 0, 0.5)
+    callback, progress = record_epoch(tmp_path, keep_best=True, lines=lines)
+    run_epoch(callback, 0, 0.5)
     assert checkpoint.restore(Run(tmp_path).checkpoint_path, network()).history == progress.history
     assert Run(tmp_path).history() == progress.history
     assert len(lines) == 1
@@ -125,5 +125,5 @@ def test_the_bar_is_not_drawn_for_every_batch() -> None:
 
 def test_a_run_without_validation_says_nothing_of_it() -> None:
     row = {"epoch": 2, "loss": 0.5, "accuracy": 0.75, "learning_rate": 0.1, "seconds": 3.2, "images_per_s": 1234.5}
-    assert "1234 images/s  7% waiting for data  3 s" in describe(row | {"waiting": 0.07}, 9)
-    assert describe(row, 9) == "epoch 2/9  loss 0.5000  accuracy 0.7500  rate 0.1  1234 images/s  3 s"
+    assert "1234 images/s  7% waiting for data  3 s" in format_epoch(row | {"waiting": 0.07}, 9)
+    assert format_epoch(row, 9) == "epoch 2/9  loss 0.5000  accuracy 0.7500  rate 0.1  1234 images/s  3 s"

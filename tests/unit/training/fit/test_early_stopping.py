@@ -1,11 +1,11 @@
-"""What validation says of a run: its best epoch, its plateaus and its end, counted by hand."""
+"""Best epoch, plateaus and patience, counted by hand."""
 
 import math
 
 import pytest
 
 from training.errors import TrainingError
-from training.fit.early_stopping import best_epoch, is_over, plateaus
+from training.fit.early_stopping import best_epoch, count_plateaus, is_out_of_patience
 from training.recipes.base import Recipe
 from training.runs.run_folder import Row
 
@@ -37,7 +37,7 @@ def test_a_run_without_validation_has_no_best_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "found"),
+    ("accuracies", "expected"),
     [
         ([0.1, 0.2, 0.3], 0),
         ([0.3, 0.2], 0),
@@ -47,31 +47,31 @@ def test_a_run_without_validation_has_no_best_epoch() -> None:
         ([0.3, 0.2, 0.3, 0.4, 0.1, 0.1], 2),
     ],
 )
-def test_a_plateau_is_so_many_epochs_without_improvement(accuracies: list[float], found: int) -> None:
-    assert plateaus(recipe(), history(*accuracies)) == found
+def test_a_plateau_is_so_many_epochs_without_improvement(accuracies: list[float], expected: int) -> None:
+    assert count_plateaus(recipe(), history(*accuracies)) == expected
 
 
 def test_a_run_is_over_when_its_patience_is_used_up() -> None:
     patient = recipe(patience=2)
-    assert not is_over(patient, history(0.1, 0.3, 0.2))
-    assert is_over(patient, history(0.1, 0.3, 0.2, 0.3))
-    assert not is_over(patient, history(0.1, 0.3, 0.2, 0.31))
-    assert not is_over(patient, [])
-    assert not is_over(recipe(patience=0), history(*[0.5] * 50))
+    assert not is_out_of_patience(patient, history(0.1, 0.3, 0.2))
+    assert is_out_of_patience(patient, history(0.1, 0.3, 0.2, 0.3))
+    assert not is_out_of_patience(patient, history(0.1, 0.3, 0.2, 0.31))
+    assert not is_out_of_patience(patient, [])
+    assert not is_out_of_patience(recipe(patience=0), history(*[0.5] * 50))
 
 
 def test_a_run_that_never_improves_is_over_too() -> None:
-    assert is_over(recipe(patience=2), [{"val_accuracy": math.nan}] * 2)
+    assert is_out_of_patience(recipe(patience=2), [{"val_accuracy": math.nan}] * 2)
 
 
 def test_epochs_with_a_frozen_base_use_up_nothing() -> None:
     frozen = recipe(patience=2, frozen_epochs=4)
-    still = [0.5] * 4
-    assert not is_over(frozen, history(*still))
-    assert plateaus(frozen, history(*still)) == 0
-    assert not is_over(frozen, history(*still, 0.4))
-    assert is_over(frozen, history(*still, 0.4, 0.4))
-    assert plateaus(frozen, history(*still, 0.4, 0.4)) == 1
+    frozen_epochs = [0.5] * 4
+    assert not is_out_of_patience(frozen, history(*frozen_epochs))
+    assert count_plateaus(frozen, history(*frozen_epochs)) == 0
+    assert not is_out_of_patience(frozen, history(*frozen_epochs, 0.4))
+    assert is_out_of_patience(frozen, history(*frozen_epochs, 0.4, 0.4))
+    assert count_plateaus(frozen, history(*frozen_epochs, 0.4, 0.4)) == 1
 
 
 @pytest.mark.parametrize(

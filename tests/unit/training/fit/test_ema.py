@@ -1,19 +1,19 @@
-"""Averages of the weights: by the formula, validated and kept in place of the weights, and gone again afterwards."""
+"""Moving averages of the weights: by the formula, validated in place of the weights, and removed afterwards."""
 
 import keras
 import numpy as np
 import pytest
 
-from training.fit.callbacks import AveragedValidation
-from training.fit.ema import averaged
+from training.fit.callbacks import ValidateEMA
+from training.fit.ema import ema_weights
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
 
-KEEPS = 0.75
+EMA_MOMENTUM = 0.75
 
 
-def network(optimizer: str = "sgd", weight_average: float = KEEPS) -> keras.Model:
+def network(optimizer: str = "sgd", weight_average: float = EMA_MOMENTUM) -> keras.Model:
     """One weight that begins at 4."""
     recipe = Recipe(
         name="any",
@@ -34,58 +34,58 @@ def weight(model: keras.Model) -> float:
     return float(model.get_weights()[0][0, 0])
 
 
-class Watch(keras.callbacks.Callback):
-    """The weight after every step, and the one that is validated."""
+class WeightRecorder(keras.callbacks.Callback):
+    """Records the weight after every step, and the one that is validated."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stepped: list[float] = []
+        self.after_steps: list[float] = []
         self.validated: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        self.stepped.append(weight(self.model))
+        self.after_steps.append(weight(self.model))
 
     def on_test_batch_end(self, batch: int, logs: object = None) -> None:
         self.validated.append(weight(self.model))
 
 
-def fit(model: keras.Model, steps: int) -> Watch:
+def fit(model: keras.Model, steps: int) -> WeightRecorder:
     """Every step takes its input, 0.5 more than the one before, off the weight."""
-    watch = Watch()
+    recorder = WeightRecorder()
     inputs = np.arange(1, steps + 1, dtype=np.float32)[:, None] / 2
-    callbacks = [AveragedValidation(), watch]
+    callbacks = [ValidateEMA(), recorder]
     data = (inputs[:1], np.zeros((1, 1)))
     model.fit(
         inputs, np.zeros((steps, 1)), batch_size=1, shuffle=False, validation_data=data, callbacks=callbacks, verbose=0
     )
-    return watch
+    return recorder
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_average_follows_its_formula_and_is_what_is_validated(optimizer: str) -> None:
-    watch = fit(network(optimizer), steps=4)
-    expected = watch.stepped[0]
-    for value in watch.stepped[1:]:
-        expected = KEEPS * expected + (1 - KEEPS) * value
-    assert watch.validated == [pytest.approx(expected, rel=1e-6)]
-    assert watch.stepped[-1] != pytest.approx(expected, rel=0.01)
+    recorder = fit(network(optimizer), steps=4)
+    expected = recorder.after_steps[0]
+    for value in recorder.after_steps[1:]:
+        expected = EMA_MOMENTUM * expected + (1 - EMA_MOMENTUM) * value
+    assert recorder.validated == [pytest.approx(expected, rel=1e-6)]
+    assert recorder.after_steps[-1] != pytest.approx(expected, rel=0.01)
 
 
 def test_the_own_weights_come_back() -> None:
     model = network()
     fit(model, steps=2)
     model.set_weights([np.array([[9.0]], np.float32)])
-    with averaged(model):
+    with ema_weights(model):
         assert weight(model) != 9.0
     assert weight(model) == 9.0
-    with pytest.raises(RuntimeError), averaged(model):
+    with pytest.raises(RuntimeError), ema_weights(model):
         raise RuntimeError
     assert weight(model) == 9.0
 
 
 def test_where_none_are_kept_the_weights_are_their_own() -> None:
     model = network(weight_average=0.0)
-    watch = fit(model, steps=3)
-    assert watch.validated == watch.stepped[-1:]
-    with averaged(model):
-        assert weight(model) == watch.stepped[-1]
+    recorder = fit(model, steps=3)
+    assert recorder.validated == recorder.after_steps[-1:]
+    with ema_weights(model):
+        assert weight(model) == recorder.after_steps[-1]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from training import keras_setup
-from training.fit.fused_batchnorm import FusedBatchNormalization, fused
+from training.fit.fused_batchnorm import FusedBatchNormalization, fuse_batchnorm
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has the operation")
 IMAGES = np.random.default_rng(1).normal(3, 2, (8, 6, 6, 2)).astype("float32")
@@ -19,36 +19,38 @@ def network() -> keras.Model:
     return keras.Model(image, keras.layers.BatchNormalization()(x))
 
 
-def trained(model: keras.Model) -> keras.Model:
+def train(model: keras.Model) -> keras.Model:
     model.compile(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError())
     model.fit(IMAGES, np.ones((8, 3), "float32"), batch_size=8, epochs=1, verbose=0)
     return model
 
 
 def test_one_step_of_training_gives_the_same_weights() -> None:
-    own, kept = trained(fused(network())), trained(network())
-    kinds = [type(layer) for layer in own.layers]
+    fused, plain = train(fuse_batchnorm(network())), train(network())
+    kinds = [type(layer) for layer in fused.layers]
     assert kinds.count(FusedBatchNormalization) == 2
-    for new, old in zip(own.weights, kept.weights, strict=True):
-        moved = new.path.endswith("moving_variance") and len(new.shape) and new.shape[0] == 4
-        np.testing.assert_allclose(new, population(old) if moved else old, rtol=2e-4, atol=1e-5, err_msg=new.path)
+    for new, old in zip(fused.weights, plain.weights, strict=True):
+        is_population = new.path.endswith("moving_variance") and len(new.shape) and new.shape[0] == 4
+        np.testing.assert_allclose(
+            new, population_variance(old) if is_population else old, rtol=2e-4, atol=1e-5, err_msg=new.path
+        )
 
 
-def population(moving_variance: keras.Variable) -> np.ndarray:
+def population_variance(moving_variance: keras.Variable) -> np.ndarray:
     """Keras' moving variance (half of it the one that it began with, 1) with Bessel's correction."""
     values = 8 * 4 * 4
     return 0.5 + (np.array(moving_variance) - 0.5) * values / (values - 1)
 
 
 def test_a_trained_network_answers_alike() -> None:
-    model = trained(fused(network()))
-    kept = network()
-    kept.set_weights(model.get_weights())
-    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), kept.predict(IMAGES, verbose=0), atol=1e-5)
+    model = train(fuse_batchnorm(network()))
+    plain = network()
+    plain.set_weights(model.get_weights())
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), plain.predict(IMAGES, verbose=0), atol=1e-5)
 
 
 def test_a_frozen_layer_keeps_its_statistics() -> None:
-    model = fused(network())
+    model = fuse_batchnorm(network())
     model.trainable = False
     before = model.get_weights()
     model(IMAGES, training=True)
@@ -58,11 +60,11 @@ def test_a_frozen_layer_keeps_its_statistics() -> None:
 
 def test_bfloat16_computes_so_and_keeps_float32() -> None:
     with keras_setup.computing_in("bfloat16"):
-        model = fused(network())
+        model = fuse_batchnorm(network())
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in model.layers[1:]} == {"bfloat16"}
-    trained(model)
+    train(model)
     assert {variable.dtype for variable in model.weights} == {"float32"}
-    kept = trained(network())
-    for new, old in zip(model.trainable_weights, kept.trainable_weights, strict=True):
+    plain = train(network())
+    for new, old in zip(model.trainable_weights, plain.trainable_weights, strict=True):
         np.testing.assert_allclose(new, old, atol=0.1)

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from training.fit.lr_schedules import START_SHARE, Schedule
+from training.fit.lr_schedules import WARM_UP_START, Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
 
@@ -20,24 +20,26 @@ def test_constant(epoch: float) -> None:
     assert rate(epoch, schedule="constant") == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (2.99, 1), (3, 0.1), (5.99, 0.1), (6, 0.01), (10, 0.01)])
-def test_step_divides_after_each_milestone(epoch: float, share: float) -> None:
-    assert rate(epoch, schedule="step", milestones=(3, 6)) == pytest.approx(0.2 * share)
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (2.99, 1), (3, 0.1), (5.99, 0.1), (6, 0.01), (10, 0.01)])
+def test_step_divides_after_each_milestone(epoch: float, factor: float) -> None:
+    assert rate(epoch, schedule="step", milestones=(3, 6)) == pytest.approx(0.2 * factor)
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (2.5, 0.853553), (5, 0.5), (10, 0)])
-def test_cosine_falls_to_nothing(epoch: float, share: float) -> None:
-    assert rate(epoch, schedule="cosine") == pytest.approx(0.2 * share, abs=1e-7)
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (2.5, 0.853553), (5, 0.5), (10, 0)])
+def test_cosine_falls_to_nothing(epoch: float, factor: float) -> None:
+    assert rate(epoch, schedule="cosine") == pytest.approx(0.2 * factor, abs=1e-7)
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(0, START_SHARE), (1, (1 + START_SHARE) / 2), (2, 1), (6, 0.5), (10, 0)])
-def test_one_cycle_rises_and_falls_in_straight_lines(epoch: float, share: float) -> None:
-    assert rate(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(0.2 * share, abs=1e-7)
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, WARM_UP_START), (1, (1 + WARM_UP_START) / 2), (2, 1), (6, 0.5), (10, 0)]
+)
+def test_one_cycle_rises_and_falls_in_straight_lines(epoch: float, factor: float) -> None:
+    assert rate(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(0.2 * factor, abs=1e-7)
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(1, (1 + START_SHARE) / 2), (2, 1), (6, 0.5), (10, 0)])
-def test_a_warm_up_goes_before_any_curve(epoch: float, share: float) -> None:
-    assert rate(epoch, schedule="cosine", warm_up_epochs=2) == pytest.approx(0.2 * share, abs=1e-7)
+@pytest.mark.parametrize(("epoch", "factor"), [(1, (1 + WARM_UP_START) / 2), (2, 1), (6, 0.5), (10, 0)])
+def test_a_warm_up_goes_before_any_curve(epoch: float, factor: float) -> None:
+    assert rate(epoch, schedule="cosine", warm_up_epochs=2) == pytest.approx(0.2 * factor, abs=1e-7)
 
 
 def test_a_warm_up_longer_than_the_run_only_rises() -> None:
@@ -50,7 +52,9 @@ def test_the_rate_outside_the_step_is_the_one_inside() -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", schedule="cosine", warm_up_epochs=1)
     schedule = Schedule(recipe, STEPS_PER_EPOCH)
     for epoch, batch in ((0, 0), (0, 50), (3, 7), (9, 99)):
-        assert schedule.at(epoch, batch) == pytest.approx(float(schedule(epoch * STEPS_PER_EPOCH + batch)), rel=1e-6)
+        assert schedule.rate_at(epoch, batch) == pytest.approx(
+            float(schedule(epoch * STEPS_PER_EPOCH + batch)), rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
@@ -70,14 +74,14 @@ def test_plateaus_lower_the_rate_of_the_optimiser(kind: str) -> None:
     optimizer = make_optimizer(recipe, model, schedule)
     optimizer.iterations.assign(2 * STEPS_PER_EPOCH)
     for plateaus, expected in ((0, 0.2), (1, 0.02), (2, 0.002)):
-        schedule.lower(plateaus)
+        schedule.set_plateaus(plateaus)
         assert float(optimizer.learning_rate) == pytest.approx(expected)
-        assert schedule.at(2, 0) == pytest.approx(expected)
+        assert schedule.rate_at(2, 0) == pytest.approx(expected)
     optimizer.iterations.assign(0)
-    assert float(optimizer.learning_rate) == pytest.approx(0.2 * START_SHARE)
+    assert float(optimizer.learning_rate) == pytest.approx(0.2 * WARM_UP_START)
 
 
-def tuned(epoch: float, **fields: object) -> float:
+def fine_tuning_rate(epoch: float, **fields: object) -> float:
     recipe = Recipe(
         name="any",
         dataset="mnist",
@@ -88,17 +92,17 @@ def tuned(epoch: float, **fields: object) -> float:
         epochs=10,
         **fields,
     )
-    return Schedule(recipe, STEPS_PER_EPOCH).at(int(epoch), round(epoch % 1 * STEPS_PER_EPOCH))
+    return Schedule(recipe, STEPS_PER_EPOCH).rate_at(int(epoch), round(epoch % 1 * STEPS_PER_EPOCH))
 
 
 @pytest.mark.parametrize(("epoch", "expected"), [(0, 0.2), (3.99, 0.2), (4, 0.01), (7, 0.005), (10, 0)])
 def test_a_frozen_base_has_its_own_rate_and_the_curve_comes_after(epoch: float, expected: float) -> None:
-    assert tuned(epoch, schedule="cosine") == pytest.approx(expected, abs=1e-8)
+    assert fine_tuning_rate(epoch, schedule="cosine") == pytest.approx(expected, abs=1e-8)
 
 
-@pytest.mark.parametrize(("epoch", "expected"), [(3, 0.2), (4, 0.01 * START_SHARE), (6, 0.01), (8, 0.005), (10, 0)])
+@pytest.mark.parametrize(("epoch", "expected"), [(3, 0.2), (4, 0.01 * WARM_UP_START), (6, 0.01), (8, 0.005), (10, 0)])
 def test_the_warm_up_is_of_what_was_frozen(epoch: float, expected: float) -> None:
-    assert tuned(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(expected, abs=1e-8)
+    assert fine_tuning_rate(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(expected, abs=1e-8)
 
 
 def test_an_optimiser_of_a_later_phase_begins_where_that_begins() -> None:

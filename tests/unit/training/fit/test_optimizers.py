@@ -15,7 +15,7 @@ def recipe(**fields: object) -> Recipe:
     return Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=RATE, **fields)
 
 
-def trained_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def train_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Weights before and after steps whose loss is flat, so that only weight decay moves anything."""
     model = keras.Sequential(
         [keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
@@ -33,7 +33,7 @@ def trained_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarra
 def test_sgd_decays_kernels_through_the_momentum(nesterov: bool) -> None:
     """As the papers write it: v = m v - rate (gradient + decay w), and w moves by v (or by m v - rate ... ahead)."""
     steps = 4
-    before, after = trained_without_gradient(recipe(weight_decay=DECAY, momentum=MOMENTUM, nesterov=nesterov), steps)
+    before, after = train_without_gradient(recipe(weight_decay=DECAY, momentum=MOMENTUM, nesterov=nesterov), steps)
     weight, velocity = 1.0, 0.0
     for _ in range(steps):
         step = RATE * DECAY * weight
@@ -44,12 +44,12 @@ def test_sgd_decays_kernels_through_the_momentum(nesterov: bool) -> None:
 
 
 def test_adamw_decays_kernels_beside_the_gradient() -> None:
-    before, after = trained_without_gradient(recipe(weight_decay=DECAY, optimizer="adamw"), steps=3)
+    before, after = train_without_gradient(recipe(weight_decay=DECAY, optimizer="adamw"), steps=3)
     assert_kernels_scaled(before, after, (1 - RATE * DECAY) ** 3)
 
 
 def test_no_decay_moves_nothing() -> None:
-    before, after = trained_without_gradient(recipe(), steps=2)
+    before, after = train_without_gradient(recipe(), steps=2)
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -74,16 +74,16 @@ LOGITS = np.array([[2.0, 1.0, -1.0], [0.0, 3.0, 1.0]], np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits)
-    return powers / powers.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy(smoothing: float) -> None:
     smoothed = LABELS * (1 - smoothing) + smoothing / 3
     expected = -(smoothed * np.log(softmax(LOGITS))).sum(axis=1).mean()
-    found = make_loss(recipe(label_smoothing=smoothing))(LABELS, LOGITS)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    loss = make_loss(recipe(label_smoothing=smoothing))(LABELS, LOGITS)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_squared_error_is_of_probabilities() -> None:

@@ -1,4 +1,4 @@
-"""Which run the same command has made before: all that it was given is compared, and the last such run counts."""
+"""The last run of the same command: all of its inputs are compared."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,39 +18,39 @@ from training.runs.run_folder import Run, start_run
 NAME = "mine"
 XO = find_recipe("xo")
 OWN = Recipe(name="own", dataset="folder", architecture="cifar-resnet20", validation=0.25)
-TUNED = replace(OWN, architecture="keras:ResNet50", side_px=32)
+FINE_TUNED = replace(OWN, architecture="keras:ResNet50", side_px=32)
 
 
-def started(runs_dir: Path, recipe: Recipe, place: DataOptions = load_dataset.DEFAULT, **more: Any) -> Run:
+def start_new(runs_dir: Path, recipe: Recipe, data_options: DataOptions = load_dataset.DEFAULT, **more: Any) -> Run:
     """A run as `trainer.train` leaves it when it is killed at once."""
-    origin = {} if place.folder is None else dict(load_dataset.for_training(recipe, place).origin)
-    return start_run(runs_dir, recipe, {"dataset": {"given_note": place.note, "origin": origin}, **more}, NAME)
+    origin = {} if data_options.folder is None else dict(load_dataset.for_training(recipe, data_options).origin)
+    return start_run(runs_dir, recipe, {"dataset": {"data_note": data_options.note, "origin": origin}, **more}, NAME)
 
 
 def test_of_several_like_it_the_last_is_found_finished_or_not(tmp_path: Path) -> None:
     assert last_run(tmp_path, NAME, XO, DataOptions()) is None
-    runs = [started(tmp_path, XO) for _ in range(2)]
+    runs = [start_new(tmp_path, XO) for _ in range(2)]
     runs[-1].metrics_path.write_text("{}")
     assert last_run(tmp_path, NAME, XO, DataOptions()) == runs[-1]
 
 
 @pytest.mark.parametrize("settings", [{"epochs": "3"}, {"seed": "7"}, {"architecture.filters": "3,"}])
 def test_a_run_of_another_recipe_is_another(tmp_path: Path, settings: dict[str, str]) -> None:
-    run = started(tmp_path, XO)
-    started(tmp_path, with_settings(XO, settings))
+    run = start_new(tmp_path, XO)
+    start_new(tmp_path, with_settings(XO, settings))
     assert last_run(tmp_path, NAME, XO, DataOptions()) == run
     assert last_run(tmp_path, NAME, find_recipe("mnist-lenet5"), DataOptions()) is None
 
 
 def test_a_run_with_another_note_is_another(tmp_path: Path) -> None:
-    run = started(tmp_path, XO, DataOptions(note="a copy"))
+    run = start_new(tmp_path, XO, DataOptions(note="a copy"))
     assert last_run(tmp_path, NAME, XO, DataOptions()) is None
     assert last_run(tmp_path, NAME, XO, DataOptions(note="a copy")) == run
 
 
 def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (fill(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other")))
-    run = started(tmp_path, OWN, DataOptions(folder=ours))
+    run = start_new(tmp_path, OWN, DataOptions(folder=ours))
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=other)) is None
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_unreadable=True)) is None
     monkeypatch.chdir(tmp_path)
@@ -60,22 +60,22 @@ def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_run_from_other_weights_is_another(tmp_path: Path) -> None:
-    place = DataOptions(folder=fill(tmp_path / "images", "red", "blue"))
-    run = started(tmp_path, TUNED, place, started_from="theirs.h5")
-    assert last_run(tmp_path, NAME, TUNED, place) is None
-    assert last_run(tmp_path, NAME, TUNED, place, Path("weights/theirs.h5")) == run
+    data_options = DataOptions(folder=fill(tmp_path / "images", "red", "blue"))
+    run = start_new(tmp_path, FINE_TUNED, data_options, initial_weights="theirs.h5")
+    assert last_run(tmp_path, NAME, FINE_TUNED, data_options) is None
+    assert last_run(tmp_path, NAME, FINE_TUNED, data_options, Path("weights/theirs.h5")) == run
 
 
 def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
-    run = started(tmp_path, XO)
-    strange = started(tmp_path, XO)
+    run = start_new(tmp_path, XO)
+    strange = start_new(tmp_path, XO)
     recipe = strange.folder / "recipe.json"
     recipe.write_text(recipe.read_text().replace('"epochs"', '"rounds"'))
     assert last_run(tmp_path, NAME, XO, DataOptions()) == run
 
 
 def test_where_no_recipe_fits_the_images_are_not_looked_at(tmp_path: Path) -> None:
-    started(tmp_path, XO)
+    start_new(tmp_path, XO)
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=tmp_path / "none")) is None
 
 
@@ -111,7 +111,7 @@ def test_the_last_run_is_resumed_reused_or_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str | None, call: str | None
 ) -> None:
     fake = FakeTrainer(monkeypatch, new := Run(tmp_path / "new"))
-    last = None if state == "none" else started(tmp_path, XO)
+    last = None if state == "none" else start_new(tmp_path, XO)
     if last and state == "finished":
         last.metrics_path.write_text("{}")
     lines: list[str] = []

@@ -53,7 +53,7 @@ def test_googlenet_falls_by_four_percent_every_eight_epochs() -> None:
     recipe = RECIPES["imagenet-googlenet"]
     schedule = Schedule(recipe, steps_per_epoch=10)
     for epoch, falls in ((0, 0), (7, 0), (8, 1), (16, 2), (249, 31)):
-        assert schedule.at(epoch, 0) == pytest.approx(recipe.learning_rate * 0.96**falls, rel=1e-5)
+        assert schedule.rate_at(epoch, 0) == pytest.approx(recipe.learning_rate * 0.96**falls, rel=1e-5)
     assert recipe.architecture_options == {"auxiliary": True, "dropout": 0.4}
     assert LOSS_WEIGHTS == {"logits": 1.0, "auxiliary1": 0.3, "auxiliary2": 0.3}
     assert (recipe.crop_area, recipe.crop_aspect) == ((0.08, 1.0), (3 / 4, 4 / 3))
