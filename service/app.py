@@ -36,7 +36,7 @@ from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
 from service.errors import ConvoyError
 from service.hardware import usable_cores
-from service.imaging.decode_pool import Decoders
+from service.imaging.decode_pool import DecodePool
 from service.loaded_models.registry import Registry
 from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
@@ -80,11 +80,11 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         state, status_store, registry, repository, metrics, settings.repository_timeout_s, mirror
     )
     watcher = Watcher(state, registry, worker_group, settings.scan_interval_s)
-    decoders = Decoders(settings.decode_threads or usable_cores())
+    decode_pool = DecodePool(settings.decode_threads or usable_cores())
     classifier = Classifier(
         registry,
         metrics,
-        decoders,
+        decode_pool,
         max_pixels=settings.max_pixels,
         request_timeout_s=settings.request_timeout_ms / 1000,
     )
@@ -103,7 +103,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
             lifecycle.gave_up = True
         worker_group.flush_totals()
         explainer.close()
-        decoders.close()
+        decode_pool.close()
         if tracer is not None:
             tracer.close(LAST_SPANS_S)
 

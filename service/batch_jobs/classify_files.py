@@ -13,7 +13,7 @@ from service.classification.classifier import Classifier
 from service.classification.top_k import Prediction, top_k
 from service.errors import ConvoyError, UnknownVersion
 from service.hardware import usable_cores
-from service.imaging.decode_pool import Decoders
+from service.imaging.decode_pool import DecodePool
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, ModelSpec, Specific
 from service.model_store.mirror import local_models
@@ -40,11 +40,11 @@ async def classify_files(
     if versions and version is not None and version not in map(str, versions):
         raise UnknownVersion(f"Model '{model}' has no version '{version}'.")
     registry = Registry(repository, offline_settings, metrics)
-    with closing(Decoders(usable_cores())) as decoders:
+    with closing(DecodePool(usable_cores())) as decode_pool:
         spec = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
         await registry.reconcile(DesiredState(models={model: spec}), only=model)
         classifier = Classifier(
-            registry, metrics, decoders, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
+            registry, metrics, decode_pool, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
         )
         try:
             return await _classify_each(classifier, model, version, files, k)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.batch_jobs.find_images import ImageFile
 from service.errors import ConvoyError, ImageTooLarge, JobInterrupted
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectRefused, open_bucket
 
@@ -64,7 +64,7 @@ def _to_model_input(encoded: bytes | ConvoyError, spec: DecodeSpec) -> NDArray[n
         raise encoded
     input_spec, preprocessing, max_pixels = spec
     pixels = decode(encoded, input_spec.channels, preprocessing.background, max_pixels)
-    return prepare(pixels, input_spec, preprocessing)
+    return preprocess(pixels, input_spec, preprocessing)
 
 
 def _read_all(images: Sequence[ImageFile]) -> Iterator[bytes | ConvoyError]:

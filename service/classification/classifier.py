@@ -13,11 +13,11 @@ from service.classification.request_context import RequestContext
 from service.classification.top_k import Probabilities
 from service.errors import ConvoyError, Overloaded, TooManyPixels
 from service.imaging import decode
-from service.imaging.decode_pool import Decoders
-from service.imaging.fast_png import decode_plain
+from service.imaging.decode_pool import DecodePool
+from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import decode_cost_pixels
 from service.imaging.pixel_budget import PixelBudget, PixelSemaphore
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
@@ -36,13 +36,19 @@ class Classifier:
     """Decodes, queues, and waits for the answer."""
 
     def __init__(
-        self, registry: Registry, metrics: Metrics, decoders: Decoders, *, max_pixels: int, request_timeout_s: float
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        decode_pool: DecodePool,
+        *,
+        max_pixels: int,
+        request_timeout_s: float,
     ) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._decoders = decoders
+        self._decode_pool = decode_pool
         self._max_pixels = max_pixels
-        self._room = PixelSemaphore(max_pixels)
+        self._pixel_semaphore = PixelSemaphore(max_pixels)
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
@@ -91,8 +97,10 @@ class Classifier:
         self._reserve(context, len(images))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
-            whose, allowance = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
-            jobs = [self._decoders.run(whose, self._try_all, part, loaded, allowance) for part in in_parts(images)]
+            whose, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
+            jobs = [
+                self._decode_pool.run(whose, self._try_all, part, loaded, pixel_budget) for part in in_parts(images)
+            ]
             parts = await context.within_deadline(asyncio.gather(*jobs))
             decoded = list(itertools.chain.from_iterable(parts))
         finally:
@@ -165,39 +173,39 @@ class Classifier:
             raise
 
     async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
-        if (plain := self._plain(encoded, context.loaded)) is not None:
-            return plain
+        if (simple := self._decode_simple_png(encoded, context.loaded)) is not None:
+            return simple
         image = decode.open_image(encoded, self._max_pixels)
         if image.width * image.height <= MAX_INLINE_PIXELS and len(encoded) <= MAX_INLINE_BYTES:
             return _pixels(image, context.loaded)
         return await context.within_deadline(
-            self._decoders.run(_fairness_key(context), self._pixels_in_turn, image, context.loaded)
+            self._decode_pool.run(_fairness_key(context), self._pixels_in_turn, image, context.loaded)
         )
 
-    def _plain(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
-        pixels = decode_plain(encoded, loaded.manifest.input.channels, self._max_pixels)
-        return None if pixels is None else prepare(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
+    def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
+        pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._max_pixels)
+        return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
 
     def _pixels_in_turn(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        with self._room.acquire(decode_cost_pixels(image)):
+        with self._pixel_semaphore.acquire(decode_cost_pixels(image)):
             return _pixels(image, loaded)
 
     def _try_all(
-        self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, allowance: PixelBudget
+        self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, pixel_budget: PixelBudget
     ) -> list[NDArray[np.uint8] | ConvoyError]:
-        return [self._try_decode(image, loaded, allowance) for image in images]
+        return [self._try_decode(image, loaded, pixel_budget) for image in images]
 
     def _try_decode(
-        self, encoded: bytes | ConvoyError, loaded: LoadedVersion, allowance: PixelBudget
+        self, encoded: bytes | ConvoyError, loaded: LoadedVersion, pixel_budget: PixelBudget
     ) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(encoded, ConvoyError):
             return encoded
-        if (plain := self._plain(encoded, loaded)) is not None:
-            return plain
+        if (simple := self._decode_simple_png(encoded, loaded)) is not None:
+            return simple
         try:
             image = decode.open_image(encoded, self._max_pixels)
-            if not allowance.try_consume(decode_cost_pixels(image)):
-                raise TooManyPixels(f"The request's images have more than {allowance.pixels} pixels together.")
+            if not pixel_budget.try_consume(decode_cost_pixels(image)):
+                raise TooManyPixels(f"The request's images have more than {pixel_budget.pixels} pixels together.")
             return self._pixels_in_turn(image, loaded)
         except ConvoyError as error:
             return error
@@ -234,4 +242,4 @@ def _fairness_key(context: RequestContext) -> tuple[str, bool]:
 def _pixels(image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
     how = loaded.manifest.preprocessing
     pixels = decode.read_pixels(image, loaded.manifest.input.channels, how.background)
-    return prepare(pixels, loaded.manifest.input, how)
+    return preprocess(pixels, loaded.manifest.input, how)

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
 from service.errors import BadImage, UnsupportedImage
-from service.imaging.fast_png import decode_plain
+from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import LimitedReader, check_limits, too_many_pixels
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -22,7 +22,7 @@ ORIENTATION_TAG = 0x0112
 
 STRIP_PIXELS = 1 << 20
 
-_UPRIGHT_BY = {
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -32,11 +32,11 @@ _UPRIGHT_BY = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# A stranger's file must not write to our log, some of them thousands of lines; what matters comes as an error.
+# Images from clients must not write to the log, some of them thousands of lines; Pillow raises what matters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# First bytes of formats that people do send, and that deserve a better answer than "not an image".
-_FOREIGN = {
+# First bytes of unsupported formats that clients do send, for a more precise error than "not an image".
+_UNSUPPORTED_SIGNATURES = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
@@ -64,30 +64,30 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(reader, formats=FORMATS)
     except UnidentifiedImageError:
-        raise _not_a_image(data) from None
+        raise _unreadable_error(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_many_pixels(max_pixels) from None
     except Exception as error:  # Pillow's plugins raise many kinds for broken headers
         raise BadImage(f"The image's header is damaged: {error}.") from error
     check_limits(image, data, max_pixels)
-    _widen_transparent_value(image)
+    _scale_transparent_value(image)
     reader.allow_pixel_reads(len(data))
     return image
 
 
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Decodes an opened image (of an animation the first frame), upright, transparency laid over `background`.
+    """Decodes an opened image (the first frame of an animation), upright, composited over `background`.
 
-    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. The image is
-    closed: its memory is needed for what comes next. Raises BadImage.
+    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. Closes the image,
+    because its memory is needed for the next step. Raises BadImage.
     """
     try:
         image.load()
-        upright = _upright(image)
+        upright = _apply_orientation(image)
         if upright is not image:
             image.close()
-        return _in_strips(upright, channels, background)
-    except MemoryError:  # no fault of the image's: its size was looked at before
+        return _to_array_in_strips(upright, channels, background)
+    except MemoryError:  # not the image's fault: its size was checked before
         raise
     except Exception as error:  # as above, and the codecs' own
         raise BadImage(f"The image is damaged or truncated: {error}.") from error
@@ -96,14 +96,14 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
 
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
-    """`open_image` and `read_pixels` in one."""
-    if (pixels := decode_plain(data, channels, max_pixels)) is not None:
+    """Decodes an encoded image: `open_image` and `read_pixels` in one call."""
+    if (pixels := decode_simple_png(data, channels, max_pixels)) is not None:
         return pixels
     return read_pixels(open_image(data, max_pixels), channels, background)
 
 
-def _not_a_image(data: bytes) -> BadImage | UnsupportedImage:
-    name = next((name for signature, name in _FOREIGN.items() if data.startswith(signature)), None)
+def _unreadable_error(data: bytes) -> BadImage | UnsupportedImage:
+    name = next((name for signature, name in _UNSUPPORTED_SIGNATURES.items() if data.startswith(signature)), None)
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith(b"<") and b"<svg" in head:
         name = "SVG"
@@ -114,8 +114,8 @@ def _not_a_image(data: bytes) -> BadImage | UnsupportedImage:
     return BadImage("The bytes are not an image, or its header is damaged.")
 
 
-def _widen_transparent_value(image: ImageFile.ImageFile) -> None:
-    # Pillow brings all PNG samples but 16-bit grey to 8 bits, and leaves the transparent one beside them as it was.
+def _scale_transparent_value(image: ImageFile.ImageFile) -> None:
+    # Pillow scales all PNG samples except 16-bit gray to 8 bits, but leaves the transparent value as it was.
     if image.format != "PNG" or "transparency" not in image.info or not image.tile:
         return
     transparent, samples = image.info["transparency"], image.tile[0].args
@@ -125,38 +125,38 @@ def _widen_transparent_value(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
-        turn = _UPRIGHT_BY.get(image.getexif().get(ORIENTATION_TAG, 1))
+        transpose = _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # damaged EXIF: the pixels are still good
         return image
-    return image if turn is None else image.transpose(turn)
+    return image if transpose is None else image.transpose(transpose)
 
 
-def _in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Converts strip by strip: the steps between a large image and its array would cost four times its memory."""
+def _to_array_in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+    """Converts strip by strip: converting a large image at once would need four times its memory."""
     width, height = image.size
     rows = max(1, STRIP_PIXELS // width)
     if rows >= height:
-        return _converted(image, channels, background)
+        return _to_array(image, channels, background)
     pixels = np.empty((height, width, channels), np.uint8)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(top + rows, height)))
-        pixels[top : top + rows] = _converted(strip, channels, background)
+        pixels[top : top + rows] = _to_array(strip, channels, background)
     return pixels
 
 
-def _converted(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
+def _to_array(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        image = _eight_bits(image)
+        image = _to_8_bit(image)
     if image.has_transparency_data:
-        image = _over(image, background)
+        image = _composite_over(image, background)
     mode = "L" if channels == 1 else "RGB"
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
     samples = np.asarray(image)
     grey = Image.fromarray((samples >> 8).astype(np.uint8))
@@ -165,7 +165,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _over(image: Image.Image, background: int) -> Image.Image:
+def _composite_over(image: Image.Image, background: int) -> Image.Image:
     if image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, (background, background, background))

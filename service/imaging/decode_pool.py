@@ -1,4 +1,4 @@
-"""The threads that decode images, taken in turns by who wants them: nobody's flood starves another's images.
+"""The threads that decode images. Owners take turns, so that a burst of images for one does not delay the others.
 
 Everything but the jobs themselves runs on the event loop's thread, so there are no locks.
 """
@@ -13,60 +13,60 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-AT_HAND = 2  # jobs a thread: the one it works on and its next, so that it never waits for the event loop
+JOBS_PER_THREAD = 2  # the running one and the next, so that no thread ever waits for the event loop
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """`slot` is where its caller waits; a slot that is done already was given up."""
+    """A call, and the future of its caller; a future that is done already was cancelled."""
 
-    slot: asyncio.Future[Any]
+    future: asyncio.Future[Any]
     function: Callable[[], Any]
 
 
-class Decoders:
-    """`threads` threads. Each owner has a queue; the owners' queues are served one job each, round and round."""
+class DecodePool:
+    """`threads` threads. Each owner has a queue; the queues are served round-robin, one job each."""
 
     def __init__(self, threads: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._free = threads * AT_HAND
-        self._waiting: dict[Hashable, deque[_Job]] = {}
+        self._free_jobs = threads * JOBS_PER_THREAD
+        self._queues: dict[Hashable, deque[_Job]] = {}
 
     def run(self, owner: Hashable, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """What `function(*args)` returns or raises; cancelling it withdraws a job that has not begun."""
-        slot: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(owner, deque()).append(_Job(slot, partial(function, *args)))
-        self._start()
-        return slot
+        """The future result of `function(*args)`; cancelling it withdraws a job that has not started."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(owner, deque()).append(_Job(future, partial(function, *args)))
+        self._start_jobs()
+        return future
 
     def close(self) -> None:
-        """Takes nothing new; does not wait for what is being decoded."""
+        """Rejects new jobs and drops the queued ones; does not wait for the running ones."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _start(self) -> None:
-        while self._free and self._waiting:
-            owner = next(iter(self._waiting))
-            jobs = self._waiting.pop(owner)
-            job = jobs.popleft()
-            if jobs:
-                self._waiting[owner] = jobs  # behind all others
-            if not job.slot.done():
-                self._free -= 1
-                self._executor.submit(job.function).add_done_callback(partial(self._tell, job.slot))
+    def _start_jobs(self) -> None:
+        while self._free_jobs and self._queues:
+            owner = next(iter(self._queues))
+            queue = self._queues.pop(owner)
+            job = queue.popleft()
+            if queue:
+                self._queues[owner] = queue  # behind all other owners
+            if not job.future.done():
+                self._free_jobs -= 1
+                self._executor.submit(job.function).add_done_callback(partial(self._report, job.future))
 
-    def _tell(self, slot: asyncio.Future[Any], done: Future[Any]) -> None:
-        """On the executor's thread."""
-        loop = slot.get_loop()
+    def _report(self, future: asyncio.Future[Any], outcome: Future[Any]) -> None:
+        """Passes the outcome from the executor's thread to the event loop."""
+        loop = future.get_loop()
         if not loop.is_closed():
-            loop.call_soon_threadsafe(self._finish, slot, done)
+            loop.call_soon_threadsafe(self._finish, future, outcome)
 
-    def _finish(self, slot: asyncio.Future[Any], done: Future[Any]) -> None:
-        self._free += 1
-        self._start()
-        if slot.done() or done.cancelled():
+    def _finish(self, future: asyncio.Future[Any], outcome: Future[Any]) -> None:
+        self._free_jobs += 1
+        self._start_jobs()
+        if future.done() or outcome.cancelled():
             return
-        error = done.exception()
+        error = outcome.exception()
         if error is None:
-            slot.set_result(done.result())
+            future.set_result(outcome.result())
         else:
-            slot.set_exception(error)
+            future.set_exception(error)

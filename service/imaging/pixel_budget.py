@@ -1,6 +1,6 @@
-"""How much is decoded at once, and for one request: images take memory and time by their pixels.
+"""Bounds on the pixels that are decoded at once and for one request: memory and time grow with pixels, not images.
 
-Knows no images, only numbers of pixels. May be asked by several threads.
+Knows numbers of pixels only. Thread-safe.
 """
 
 import threading
@@ -9,39 +9,40 @@ from contextlib import contextmanager
 
 
 class PixelSemaphore:
-    """Room for so many pixels in the whole process. Who finds none waits, in the order of coming."""
+    """A semaphore for `pixels` pixels in the whole process. Those who wait are served in the order of their arrival."""
 
     def __init__(self, pixels: int) -> None:
         self._free = pixels
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
+        self._first_in_line = threading.Lock()
+        self._released = threading.Condition()
 
     @contextmanager
     def acquire(self, pixels: int) -> Iterator[None]:
-        """A context that has that much room, which must not be more than all there is."""
-        with self._turn, self._changed:  # the first of those who wait: a large image is not passed for ever
-            self._changed.wait_for(lambda: self._free >= pixels)
+        """A context that holds `pixels`, which must not exceed the total; waits until they are free."""
+        # Only the first in line waits for the condition, so that small images cannot overtake a large one for ever.
+        with self._first_in_line, self._released:
+            self._released.wait_for(lambda: self._free >= pixels)
             self._free -= pixels
         try:
             yield
         finally:
-            with self._changed:
+            with self._released:
                 self._free += pixels
-                self._changed.notify()
+                self._released.notify()
 
 
 class PixelBudget:
-    """Pixels that one request may still bring."""
+    """The pixels that the images of one request may have together."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
-        self._left = pixels
-        self._taking = threading.Lock()
+        self._remaining = pixels
+        self._lock = threading.Lock()
 
     def try_consume(self, pixels: int) -> bool:
-        """Whether there were that many left; then they are taken."""
-        with self._taking:
-            if pixels > self._left:
+        """Consumes `pixels` and returns True, or returns False and consumes nothing when fewer remain."""
+        with self._lock:
+            if pixels > self._remaining:
                 return False
-            self._left -= pixels
+            self._remaining -= pixels
             return True

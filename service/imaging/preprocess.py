@@ -1,4 +1,7 @@
-"""Pixels to model input, exactly as the manifest says. The same code serves, and feeds training's evaluation."""
+"""Pixels to model input, exactly as the manifest says.
+
+The same code runs in the service and in training's evaluation. Knows no encoded images; normalization is in the graph.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,13 +9,14 @@ from PIL import Image
 
 from service.model_store.manifest import Input, Preprocessing
 
-WHOLE_UP_TO = 8
-"""An image is scaled whole before its middle is cut out, as others do it, while that is at most so many inputs large.
+MAX_FULL_RESIZE_RATIO = 8
+"""An image is resized as a whole before its center is cropped, as other tools do it, up to this multiple of the input.
 
-Beyond, only the part is computed that is seen, so that an image of 1 x 65535 never becomes a huge one on the way. That
-is equal but for the rounding of Pillow's box to single precision: a level of brightness in few of 10,000 pixels.
+Above that, only the visible part is computed, so that an image of 1 x 65535 never becomes a huge one on the way. The
+results are equal except for the rounding of Pillow's box to single precision: a level of brightness in few of 10,000
+pixels.
 """
-_FILTERS = {
+_RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -20,30 +24,37 @@ _FILTERS = {
 }
 
 
-def prepare(pixels: NDArray[np.uint8], to: Input, how: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(pixels: NDArray[np.uint8], target: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Scales and crops one image to the model's input.
 
-    `pixels` is uint8 (any height, any width, to.channels); returns uint8 (to.height, to.width, to.channels). Scaling
-    down is antialiased (Pillow's resampling). Normalisation is in the graph.
+    `pixels` is uint8 (any height, any width, target.channels); returns uint8 (target.height, target.width,
+    target.channels). Downscaling is antialiased (Pillow's resampling).
     """
     height, width, _ = pixels.shape
-    scaled = (to.width, to.height) if how.shorter is None else _scaled(width, height, how.shorter)
-    if scaled == (width, height) == (to.width, to.height):
+    shorter = preprocessing.shorter
+    size = (target.width, target.height) if shorter is None else _scaled_size(width, height, shorter)
+    if size == (width, height) == (target.width, target.height):
         return pixels
-    image = Image.fromarray(pixels[..., 0] if to.channels == 1 else pixels)
-    return np.asarray(_middle(image, scaled, to, _FILTERS[how.interpolation])).reshape(to.shape)
+    image = Image.fromarray(pixels[..., 0] if target.channels == 1 else pixels)
+    resampling = _RESAMPLING[preprocessing.interpolation]
+    return np.asarray(_resize_and_crop(image, size, target, resampling)).reshape(target.shape)
 
 
-def _scaled(width: int, height: int, shorter: int) -> tuple[int, int]:
+def _scaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
     return round(width * shorter / min(width, height)), round(height * shorter / min(width, height))
 
 
-def _middle(image: Image.Image, scaled: tuple[int, int], to: Input, method: Image.Resampling) -> Image.Image:
-    """The image at the size `scaled`, and of that the middle. The manifest sees to it that it covers the input."""
-    left, top = (scaled[0] - to.width) // 2, (scaled[1] - to.height) // 2
-    right, bottom = left + to.width, top + to.height
-    if scaled[0] * scaled[1] <= WHOLE_UP_TO * to.width * to.height:
-        whole = image.resize(scaled, method)
-        return whole if whole.size == (to.width, to.height) else whole.crop((left, top, right, bottom))
-    per_x, per_y = image.width / scaled[0], image.height / scaled[1]
-    return image.resize((to.width, to.height), method, box=(left * per_x, top * per_y, right * per_x, bottom * per_y))
+def _resize_and_crop(
+    image: Image.Image, size: tuple[int, int], target: Input, resampling: Image.Resampling
+) -> Image.Image:
+    """Resizes the image to `size` and crops its center. The manifest ensures that `size` covers the input."""
+    left, top = (size[0] - target.width) // 2, (size[1] - target.height) // 2
+    right, bottom = left + target.width, top + target.height
+    if size[0] * size[1] <= MAX_FULL_RESIZE_RATIO * target.width * target.height:
+        resized = image.resize(size, resampling)
+        if resized.size == (target.width, target.height):
+            return resized
+        return resized.crop((left, top, right, bottom))
+    scale_x, scale_y = image.width / size[0], image.height / size[1]
+    box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+    return image.resize((target.width, target.height), resampling, box=box)

@@ -1,4 +1,4 @@
-"""Arrays to PNG, for people: an image, a heat map laid over it, many small images in a grid. Knows no model."""
+"""Renders arrays to PNG for people: an image, a heatmap over an image, a grid of small images. Knows no model."""
 
 import io
 
@@ -8,89 +8,90 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
-COLUMNS = 8
-GAP = 1
-MOST_SIDE = 64
-SHEET_WIDTH = 448
-FOR, AGAINST = (255, 122, 26), (64, 140, 255)  # orange and blue, which nearly everybody can tell apart
-FADED = 0.45
-FAINT = 1e-6
+GRID_COLUMNS = 8
+GRID_GAP = 1
+MAX_TILE_SIDE = 64
+STACK_WIDTH = 448
+STACK_GAP = 8
+POSITIVE_COLOR, NEGATIVE_COLOR = (255, 122, 26), (64, 140, 255)  # orange and blue: distinct for most color-blind people
+FADED_BRIGHTNESS = 0.45
+MIN_SPAN = 1e-6
 
 
-def png(pixels: Pixels) -> bytes:
-    """Encodes (height, width, channels): 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA."""
+def encode_png(pixels: Pixels) -> bytes:
+    """Encodes (height, width, channels): 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA."""
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def upscale(pixels: Pixels, least_width: int = SHEET_WIDTH) -> Pixels:
-    """Every pixel as a square of as many as bring the image nearest to `least_width`, never fewer than one."""
-    factor = max(1, round(least_width / pixels.shape[1]))
+def upscale(pixels: Pixels, target_width: int = STACK_WIDTH) -> Pixels:
+    """Repeats every pixel by the whole factor, at least 1, that brings the image closest to `target_width`."""
+    factor = max(1, round(target_width / pixels.shape[1]))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def overlay_heatmap(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """RGB of the image in faded grey under its heat: orange where `heat`, (height, width), is above 0, blue below.
+    """RGB of the image in faded gray under its heat: orange where `heat`, (height, width), is above 0, blue below.
 
     `image` is uint8 (height, width, 1 or 3). The strongest value, of either sign, is opaque.
     """
-    grey = np.repeat(image.mean(axis=2, keepdims=True) * FADED, 3, axis=2)
-    strength = np.abs(heat) / max(float(np.abs(heat).max()), FAINT)
-    colour = np.where(heat[..., np.newaxis] > 0, np.array(FOR), np.array(AGAINST))
-    mixed = grey + (colour - grey) * strength[..., np.newaxis]
-    return np.asarray(mixed, np.uint8)
+    gray = np.repeat(image.mean(axis=2, keepdims=True) * FADED_BRIGHTNESS, 3, axis=2)
+    strength = np.abs(heat) / max(float(np.abs(heat).max()), MIN_SPAN)
+    color = np.where(heat[..., np.newaxis] > 0, np.array(POSITIVE_COLOR), np.array(NEGATIVE_COLOR))
+    blended = gray + (color - gray) * strength[..., np.newaxis]
+    return np.asarray(blended, np.uint8)
 
 
 def grid(images: NDArray[np.float32]) -> Pixels:
-    """Many images (n, height, width, 1 or 3) in rows of eight, each stretched from its own darkest to its brightest.
+    """Many images (n, height, width, 1 or 3) in rows of eight, each stretched from its own minimum to its maximum.
 
-    Those of more than 64 pixels a side are averaged down. Returns uint8 with alpha; between them it is transparent.
+    Images of more than 64 pixels a side are averaged down. Returns uint8 with alpha; the gaps are transparent.
     """
-    images = _small(images)
+    images = _shrink_to_tiles(images)
     count, height, width, channels = images.shape
-    columns = min(COLUMNS, count)
+    columns = min(GRID_COLUMNS, count)
     rows = -(-count // columns)
-    down, right = height + GAP, width + GAP
-    stack_vertically = np.zeros((rows * down - GAP, columns * right - GAP, channels + 1), np.uint8)
-    for at, image in enumerate(images):
-        top, left = at // columns * down, at % columns * right
-        stack_vertically[top : top + height, left : left + width, :-1] = _stretched(image)
-        stack_vertically[top : top + height, left : left + width, -1] = 255
-    return stack_vertically
+    stride_y, stride_x = height + GRID_GAP, width + GRID_GAP
+    canvas = np.zeros((rows * stride_y - GRID_GAP, columns * stride_x - GRID_GAP, channels + 1), np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * stride_y, index % columns * stride_x
+        canvas[top : top + height, left : left + width, :-1] = _stretch_contrast(image)
+        canvas[top : top + height, left : left + width, -1] = 255
+    return canvas
 
 
 def stack_vertically(images: list[Pixels]) -> Pixels:
-    """Images of any kind one below the other, RGBA, each enlarged to about the same width."""
-    rows = [upscale(_rgba(image)) for image in images]
-    width, gap = max(row.shape[1] for row in rows), 8
-    whole = np.zeros((sum(row.shape[0] + gap for row in rows) - gap, width, 4), np.uint8)
+    """Images of any kind one below the other, RGBA, each upscaled to about the same width."""
+    upscaled = [upscale(_to_rgba(image)) for image in images]
+    width = max(image.shape[1] for image in upscaled)
+    canvas = np.zeros((sum(image.shape[0] + STACK_GAP for image in upscaled) - STACK_GAP, width, 4), np.uint8)
     top = 0
-    for row in rows:
-        whole[top : top + row.shape[0], : row.shape[1]] = row
-        top += row.shape[0] + gap
-    return whole
+    for image in upscaled:
+        canvas[top : top + image.shape[0], : image.shape[1]] = image
+        top += image.shape[0] + STACK_GAP
+    return canvas
 
 
-def _small(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _shrink_to_tiles(images: NDArray[np.float32]) -> NDArray[np.float32]:
     count, height, width, channels = images.shape
-    factor = -(-max(height, width) // MOST_SIDE)
-    down, right = height // factor, width // factor
-    if factor == 1 or not down or not right:
+    factor = -(-max(height, width) // MAX_TILE_SIDE)
+    rows, columns = height // factor, width // factor
+    if factor == 1 or not rows or not columns:
         return images
-    blocks = images[:, : down * factor, : right * factor].reshape(count, down, factor, right, factor, channels)
+    blocks = images[:, : rows * factor, : columns * factor].reshape(count, rows, factor, columns, factor, channels)
     return np.asarray(blocks.mean(axis=(2, 4)), np.float32)
 
 
-def _stretched(image: NDArray[np.float32]) -> Pixels:
-    lowest, span = image.min(), float(np.ptp(image))
-    if span < FAINT:
+def _stretch_contrast(image: NDArray[np.float32]) -> Pixels:
+    minimum, span = image.min(), float(np.ptp(image))
+    if span < MIN_SPAN:
         return np.zeros(image.shape, np.uint8)
-    return np.asarray(np.rint((image - lowest) * (255 / span)), np.uint8)
+    return np.asarray(np.rint((image - minimum) * (255 / span)), np.uint8)
 
 
-def _rgba(pixels: Pixels) -> Pixels:
+def _to_rgba(pixels: Pixels) -> Pixels:
     channels = pixels.shape[2]
-    colours = pixels[..., :-1] if channels in (2, 4) else pixels
+    colors = pixels[..., :-1] if channels in (2, 4) else pixels
     alpha = pixels[..., -1:] if channels in (2, 4) else np.full((*pixels.shape[:2], 1), 255, np.uint8)
-    return np.concatenate([np.broadcast_to(colours, (*pixels.shape[:2], 3)), alpha], axis=2)
+    return np.concatenate([np.broadcast_to(colors, (*pixels.shape[:2], 3)), alpha], axis=2)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.errors import BrokenVersion
 from service.hardware import usable_cores
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.inference.session import Session
 from service.model_store.repository import Repository
 from service.settings import Settings
@@ -47,7 +47,7 @@ class LocalModel:
         """An encoded image as the model's input, uint8 (height, width, channels)."""
         manifest = self.folder.manifest
         pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
-        return prepare(pixels, manifest.input, manifest.preprocessing)
+        return preprocess(pixels, manifest.input, manifest.preprocessing)
 
     def run(self, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of uint8 (n, height, width, channels)."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Manifest
 
 COUNT = 2000
@@ -29,7 +29,7 @@ def real(folder: Path | None, model: str, manifest: Manifest, most: int) -> NDAr
 def prepared(image: bytes, manifest: Manifest) -> NDArray[np.uint8]:
     """One image as the model's input, by the service's own code."""
     pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
-    return prepare(pixels, manifest.input, manifest.preprocessing)
+    return preprocess(pixels, manifest.input, manifest.preprocessing)
 
 
 def photos(folder: Path | None) -> tuple[list[bytes], str]:

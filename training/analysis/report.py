@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.render import png
+from service.imaging.render import encode_png
 from training.analysis import html
 from training.analysis.describe import as_table, describe_network
 from training.analysis.filter_plot import draw_filters, first_filters
@@ -110,7 +110,7 @@ def _mistakes(tested: _Tested) -> str:
     images = tested.split.read_images(tested.indices[worst])
     tiles = [
         (
-            html.image(png(pixels), "a test image", pixels=max(pixels.shape) < 100),
+            html.image(encode_png(pixels), "a test image", pixels=max(pixels.shape) < 100),
             f"{tested.labels[tested.classes[i]]}, called {tested.labels[answers[i]]} ({sureness[i]:.1%})",
         )
         for i, pixels in zip(worst, images, strict=True)
@@ -146,7 +146,7 @@ def _filters(network: keras.Model) -> str:
         return ""
     count, height, width, _ = kernels.shape
     about = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
-    drawn = html.image(png(draw_filters(kernels)), "kernels of the first layer", pixels=True)
+    drawn = html.image(encode_png(draw_filters(kernels)), "kernels of the first layer", pixels=True)
     return html.section("First layer", html.paragraph(about), drawn)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.decode import FORMATS
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.inference.session import FeatureSession
 from service.model_store.manifest import Input, Parity, Preprocessing
 from training.data.datasets.base import ArraySplit, Split
@@ -67,7 +67,7 @@ def sample_folder(
         part, source = divmod(index, len(paths))
         names.append(f"part {part + 1} of {names[source]}")
         pixels.append(_random_crop(pixels[source], random))
-    prepared = np.stack([prepare(image, model_input, preprocessing) for image in pixels])
+    prepared = np.stack([preprocess(image, model_input, preprocessing) for image in pixels])
     return ParitySample(names, prepared, prepared)
 
 

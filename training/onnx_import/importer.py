@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.image_files import read_image
 from training.errors import TrainingError
@@ -289,7 +289,7 @@ def _run_check(folder: Path, network: _ForeignNetwork, pipeline: ServingPipeline
 def _prepare_images(paths: list[Path], network: _ForeignNetwork) -> Iterator[NDArray[np.uint8]]:
     preprocessing = network.preprocessing
     for path in paths:
-        yield prepare(
+        yield preprocess(
             read_image(path, network.interface.input.channels, preprocessing.background),
             network.interface.input,
             preprocessing,

@@ -16,7 +16,7 @@ from service.api.native.explain_schemas import METHODS
 from service.classification.explainer import Explainer, Explanation, FeatureMaps, OcclusionHeatmap
 from service.classification.request_context import RequestContext
 from service.errors import BadParameter
-from service.imaging.render import grid, overlay_heatmap, png, stack_vertically, upscale
+from service.imaging.render import encode_png, grid, overlay_heatmap, stack_vertically, upscale
 from service.inference.feature_maps import LayerImages
 
 DEFAULT_METHOD = "occlusion"
@@ -74,7 +74,7 @@ def _told(explanation: Explanation, method: str, context: RequestContext) -> byt
         "model": context.loaded.model,
         "version": context.loaded.version,
         "method": method,
-        "input": {"height": height, "width": width, "channels": channels, "png": _base64(png(image))},
+        "input": {"height": height, "width": width, "channels": channels, "png": _base64(encode_png(image))},
     }
     if isinstance(explanation, OcclusionHeatmap):
         told |= _told_heat(explanation)
@@ -89,7 +89,7 @@ def _told_heat(heat: OcclusionHeatmap) -> dict[str, Any]:
     row, column = np.unravel_index(int(heat.values.argmax()), heat.values.shape)
     return {
         "explained": heat.prediction,
-        "heat": _base64(png(overlay_heatmap(heat.image, heat.values))),
+        "heat": _base64(encode_png(overlay_heatmap(heat.image, heat.values))),
         "peak": {"x": int(column), "y": int(row)},
         "peak_log_odds": float(heat.values[row, column]),
         "passes": heat.passes,
@@ -105,20 +105,20 @@ def _told_grid(stack: LayerImages) -> dict[str, Any]:
         "shown": len(shown),
         "height": height,
         "width": width,
-        "png": _base64(png(grid(shown))),
+        "png": _base64(encode_png(grid(shown))),
     }
 
 
 def _drawn(explanation: Explanation, method: str, context: RequestContext) -> bytes:
     """One PNG, enlarged for people."""
     if isinstance(explanation, OcclusionHeatmap):
-        return png(upscale(overlay_heatmap(explanation.image, explanation.values)))
+        return encode_png(upscale(overlay_heatmap(explanation.image, explanation.values)))
     if isinstance(explanation, FeatureMaps):
         stacks = [explanation.insides.filters, *explanation.insides.layers]
-        return png(
+        return encode_png(
             stack_vertically([explanation.image, *(grid(s.images[:MAX_GRID_IMAGES]) for s in stacks if s is not None)])
         )
-    return png(upscale(explanation.image))
+    return encode_png(upscale(explanation.image))
 
 
 def _base64(data: bytes) -> str:

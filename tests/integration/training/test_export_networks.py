@@ -12,7 +12,7 @@ from PIL import Image
 
 from service.hardware import usable_cores
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.inference.session import Session
 from service.loaded_models.verify import verify
 from service.model_store.repository import Repository, VersionFolder
@@ -93,7 +93,7 @@ def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
     session = Session(path, manifest.input, manifest.classes, usable_cores())
     how = manifest.preprocessing
     pixels = [decode(data, manifest.input.channels, how.background, max_pixels=10**6) for data in encoded]
-    return session.run(np.stack([prepare(image, manifest.input, how) for image in pixels]))
+    return session.run(np.stack([preprocess(image, manifest.input, how) for image in pixels]))
 
 
 def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_users_network_with_a_users_images(
 
     encoded = [path.read_bytes() for path in sorted(photos.iterdir())]
     how, size = version.manifest.preprocessing, version.manifest.input
-    seen = np.stack([prepare(decode(data, 3, 255, 10**6), size, how) for data in encoded])
+    seen = np.stack([preprocess(decode(data, 3, 255, 10**6), size, how) for data in encoded])
     raw = model.predict((seen / 255 - scale["mean"]) / scale["std"], verbose=0)
     expected = raw if activation else np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(answers(version, encoded), expected, atol=1e-5)

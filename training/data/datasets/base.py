@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.render import png
+from service.imaging.render import encode_png
 from service.model_store.manifest import Preprocessing
 from training.data.datasets.image_files import Boxes, scaled_part
 from training.errors import TrainingError
@@ -70,7 +70,7 @@ class ArraySplit:
         return np.stack(parts)
 
     def encoded(self, index: int) -> bytes:
-        return png(self.images[index])
+        return encode_png(self.images[index])
 
     def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
         return {}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.errors import ConvoyError
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
 from training.errors import TrainingError
 
@@ -36,7 +36,7 @@ class InputSpec:
 
 def prepare_file(encoded: bytes, expects: Input, how: Preprocessing) -> Pixels:
     """One image file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
-    return prepare(decode(encoded, expects.channels, how.background, MAX_PIXELS), expects, how)
+    return preprocess(decode(encoded, expects.channels, how.background, MAX_PIXELS), expects, how)
 
 
 def read_image(path: Path, channels: int, background: int) -> Pixels:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from service.errors import ConvoyError
 from service.hardware import usable_cores
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from training.data.datasets.base import Dataset
 from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import Files, Listing
@@ -110,7 +110,7 @@ class FolderSplit:
         return None
 
     def _whole(self, path: str) -> Pixels:
-        prepared = partial(prepare, to=self._form.input, how=self._form.preprocessing)
+        prepared = partial(preprocess, target=self._form.input, preprocessing=self._form.preprocessing)
         return self._cache.get(("whole", path), lambda: prepared(self._decoded(path)))
 
     def _kept(self, path: str) -> Pixels:

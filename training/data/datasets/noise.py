@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.render import png
+from service.imaging.render import encode_png
 from training.data.datasets.base import Dataset, Split
 from training.errors import TrainingError
 
@@ -38,7 +38,7 @@ class NoisySplit:
         return np.clip(self.clean.read_images(indices) + np.rint(255 * noise), 0, 255).astype(np.uint8)
 
     def encoded(self, index: int) -> bytes:
-        return png(self.read_images(np.array([index]))[0])
+        return encode_png(self.read_images(np.array([index]))[0])
 
 
 def with_noise(dataset: Dataset, sigma: float) -> Dataset:

@@ -24,7 +24,7 @@ from service.errors import (
     UnknownModel,
 )
 from service.imaging import decode
-from service.imaging.decode_pool import Decoders
+from service.imaging.decode_pool import DecodePool
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
@@ -44,10 +44,10 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
         metrics = Metrics()
         registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
         await registry.reconcile(DesiredState())
-        with closing(Decoders(2)) as decoders:
-            classifier = Classifier(registry, metrics, decoders, max_pixels=10_000, request_timeout_s=10)
+        with closing(DecodePool(2)) as decode_pool:
+            classifier = Classifier(registry, metrics, decode_pool, max_pixels=10_000, request_timeout_s=10)
             over = threading.Event()
-            jobs = [decoders.run("somebody else", over.wait) for _ in range(busy)]
+            jobs = [decode_pool.run("somebody else", over.wait) for _ in range(busy)]
             try:
                 await asyncio.wait_for(test(classifier, registry), 60)
             finally:

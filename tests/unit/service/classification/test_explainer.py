@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
-from service.imaging.decode_pool import Decoders
+from service.imaging.decode_pool import DecodePool
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
@@ -26,13 +26,13 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
         registry = Registry(Repository(tmp_path), Settings(), metrics)
         await registry.reconcile(DesiredState())
         decoding = threading.Event()
-        with closing(Decoders(1)) as decoders:
-            classifier = Classifier(registry, metrics, decoders, max_pixels=PIXELS, request_timeout_s=30)
+        with closing(DecodePool(1)) as decode_pool:
+            classifier = Classifier(registry, metrics, decode_pool, max_pixels=PIXELS, request_timeout_s=30)
             with (
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
                 explainer.context("linear", None) as context,
             ):
-                held = decoders.run("somebody else", decoding.wait)
+                held = decode_pool.run("somebody else", decoding.wait)
                 explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
                 await asyncio.sleep(0)  # it waits for its image
                 write_version(tmp_path, "linear", 2)

@@ -11,48 +11,58 @@ from PIL import Image, ImageCms
 from service.errors import BadImage, ConvoyError, UnsupportedImage
 from service.imaging.decode import decode
 from tests.support.png_writer import END, GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, header, png, transparent_value
-from tests.unit.service.pixels import BLACK, HEIGHT, LIMIT, WIDTH, exif, noise, samples, saved, smooth
+from tests.unit.service.pixels import (
+    BLACK,
+    HEIGHT,
+    MAX_PIXELS,
+    WIDTH,
+    encode_image,
+    exif_bytes,
+    gradient_image,
+    noise_image,
+    random_samples,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
-FRAMES = [Image.fromarray(noise(seed=seed)) for seed in (1, 2)]
+FRAMES = [Image.fromarray(noise_image(seed=seed)) for seed in (1, 2)]
 PALETTED = [frame.convert("P") for frame in FRAMES]
-SMOOTH = Image.fromarray(smooth(24, 32))
+SMOOTH = Image.fromarray(gradient_image(24, 32))
 
 KINDS = {
-    "png grey 2 bit transparent": png(samples(2, 1), 2, GREY, transparent=transparent_value(1)),
-    "png grey 16 bit transparent": png(samples(16, 1), 16, GREY, transparent=transparent_value(1)),
-    "png grey alpha": png(samples(8, 2), 8, GREY_ALPHA),
-    "png rgb 16 bit": png(samples(16, 3), 16, RGB),
-    "png rgba interlaced": png(samples(8, 4), 8, RGB_ALPHA, interlaced=True),
-    "png palette": png(samples(4, 1), 4, PALETTE, palette=noise(16, 1)[:, 0], transparent=b"\0\x80"),
-    "png animated": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
-    "jpeg": saved(SMOOTH, "JPEG"),
-    "jpeg grey": saved(SMOOTH.convert("L"), "JPEG"),
-    "jpeg cmyk": saved(SMOOTH.convert("CMYK"), "JPEG"),
-    "jpeg progressive turned": saved(SMOOTH, "JPEG", progressive=True, exif=b"Exif\0\0" + exif(6)),
-    "webp": saved(SMOOTH, "WEBP"),
-    "webp lossless alpha": saved(Image.fromarray(noise(channels=4)), "WEBP", lossless=True),
-    "webp animated": saved(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]),
-    "bmp": saved(FRAMES[0], "BMP"),
-    "bmp palette": saved(PALETTED[0], "BMP"),
-    "gif": saved(PALETTED[0], "GIF", transparency=3),
-    "gif animated": saved(PALETTED[0], "GIF", save_all=True, append_images=PALETTED[1:]),
+    "png grey 2 bit transparent": png(random_samples(2, 1), 2, GREY, transparent=transparent_value(1)),
+    "png grey 16 bit transparent": png(random_samples(16, 1), 16, GREY, transparent=transparent_value(1)),
+    "png grey alpha": png(random_samples(8, 2), 8, GREY_ALPHA),
+    "png rgb 16 bit": png(random_samples(16, 3), 16, RGB),
+    "png rgba interlaced": png(random_samples(8, 4), 8, RGB_ALPHA, interlaced=True),
+    "png palette": png(random_samples(4, 1), 4, PALETTE, palette=noise_image(16, 1)[:, 0], transparent=b"\0\x80"),
+    "png animated": encode_image(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
+    "jpeg": encode_image(SMOOTH, "JPEG"),
+    "jpeg grey": encode_image(SMOOTH.convert("L"), "JPEG"),
+    "jpeg cmyk": encode_image(SMOOTH.convert("CMYK"), "JPEG"),
+    "jpeg progressive turned": encode_image(SMOOTH, "JPEG", progressive=True, exif=b"Exif\0\0" + exif_bytes(6)),
+    "webp": encode_image(SMOOTH, "WEBP"),
+    "webp lossless alpha": encode_image(Image.fromarray(noise_image(channels=4)), "WEBP", lossless=True),
+    "webp animated": encode_image(FRAMES[0], "WEBP", save_all=True, append_images=FRAMES[1:]),
+    "bmp": encode_image(FRAMES[0], "BMP"),
+    "bmp palette": encode_image(PALETTED[0], "BMP"),
+    "gif": encode_image(PALETTED[0], "GIF", transparency=3),
+    "gif animated": encode_image(PALETTED[0], "GIF", save_all=True, append_images=PALETTED[1:]),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_truncated_image_is_refused_or_whole(kind: str) -> None:
     file = KINDS[kind]
-    whole = decode(file, 3, BLACK, LIMIT)
+    whole = decode(file, 3, BLACK, MAX_PIXELS)
     refusals = []
     for length in range(len(file)):
         try:
-            found = decode(file[:length], 3, BLACK, LIMIT)
+            decoded = decode(file[:length], 3, BLACK, MAX_PIXELS)
         except BadImage as error:
             refusals.append(error.message)
         else:
-            np.testing.assert_array_equal(found, whole)
+            np.testing.assert_array_equal(decoded, whole)
     assert len(refusals) > 40  # at the least every cut in the headers
     assert all(message.endswith(".") for message in refusals)
 
@@ -79,27 +89,31 @@ def test_random_bytes_end_in_our_own_error(head: bytes, tail: bytes) -> None:
 
 def assert_pixels_or_our_own_error(file: bytes) -> None:
     try:
-        found = decode(file, 3, BLACK, LIMIT)
+        decoded = decode(file, 3, BLACK, MAX_PIXELS)
     except ConvoyError:
         pass
     else:
-        assert found.dtype == np.uint8
-        assert found.ndim == 3
-        assert found.shape[2] == 3
-        assert 0 < found.shape[0] * found.shape[1] <= LIMIT
+        assert decoded.dtype == np.uint8
+        assert decoded.ndim == 3
+        assert decoded.shape[2] == 3
+        assert 0 < decoded.shape[0] * decoded.shape[1] <= MAX_PIXELS
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tail", [bytes(50), b"PK\3\4 an archive", b"<script>", KINDS["png animated"]])
 def test_what_follows_a_image_changes_nothing(kind: str, tail: bytes) -> None:
-    np.testing.assert_array_equal(decode(KINDS[kind] + tail, 3, BLACK, LIMIT), decode(KINDS[kind], 3, BLACK, LIMIT))
+    np.testing.assert_array_equal(
+        decode(KINDS[kind] + tail, 3, BLACK, MAX_PIXELS), decode(KINDS[kind], 3, BLACK, MAX_PIXELS)
+    )
 
 
 def test_a_colour_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     for image_format in ("PNG", "JPEG", "WEBP"):
-        plain = decode(saved(SMOOTH, image_format), 3, BLACK, LIMIT)
-        np.testing.assert_array_equal(decode(saved(SMOOTH, image_format, icc_profile=profile), 3, BLACK, LIMIT), plain)
+        plain = decode(encode_image(SMOOTH, image_format), 3, BLACK, MAX_PIXELS)
+        np.testing.assert_array_equal(
+            decode(encode_image(SMOOTH, image_format, icc_profile=profile), 3, BLACK, MAX_PIXELS), plain
+        )
 
 
 ZERO_SIZED = {
@@ -115,12 +129,12 @@ ZERO_SIZED = {
 def test_a_image_without_pixels_is_refused(image_format: str) -> None:
     assert ZERO_SIZED[image_format] not in KINDS.values()
     with pytest.raises(BadImage):
-        decode(ZERO_SIZED[image_format], 3, BLACK, LIMIT)
+        decode(ZERO_SIZED[image_format], 3, BLACK, MAX_PIXELS)
 
 
 def test_no_body_is_no_image() -> None:
     with pytest.raises(BadImage, match="empty"):
-        decode(b"", 1, BLACK, LIMIT)
+        decode(b"", 1, BLACK, MAX_PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_no_body_is_no_image() -> None:
 )
 def test_text_is_no_image(text: bytes) -> None:
     with pytest.raises(BadImage, match="not an image"):
-        decode(text, 1, BLACK, LIMIT)
+        decode(text, 1, BLACK, MAX_PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +165,4 @@ def test_text_is_no_image(text: bytes) -> None:
 )
 def test_a_format_that_is_not_read_is_named(start: bytes, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=name):
-        decode(start + bytes(64), 1, BLACK, LIMIT)
+        decode(start + bytes(64), 1, BLACK, MAX_PIXELS)

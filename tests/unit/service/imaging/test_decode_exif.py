@@ -10,9 +10,19 @@ from PIL import Image
 
 from service.imaging.decode import decode
 from tests.support.png_writer import GREY, RGB, chunk, png, transparent_value
-from tests.unit.service.pixels import BLACK, LIMIT, WHITE, Array, assert_shows, exif, noise, samples, saved
+from tests.unit.service.pixels import (
+    BLACK,
+    MAX_PIXELS,
+    WHITE,
+    Array,
+    assert_pixels_close,
+    encode_image,
+    exif_bytes,
+    noise_image,
+    random_samples,
+)
 
-UPRIGHT: dict[int, Callable[[Array], Array]] = {
+TO_UPRIGHT: dict[int, Callable[[Array], Array]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -27,24 +37,24 @@ UPRIGHT: dict[int, Callable[[Array], Array]] = {
 def with_exif(image_format: str, pixels: NDArray[np.uint8], data: bytes) -> bytes:
     if image_format == "PNG":
         return png(pixels, 8, RGB, extra=chunk(b"eXIf", data))
-    return saved(Image.fromarray(pixels), image_format, exif=b"Exif\0\0" + data, lossless=True)
+    return encode_image(Image.fromarray(pixels), image_format, exif=b"Exif\0\0" + data, lossless=True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
-@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("orientation", TO_UPRIGHT)
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
 def test_a_turned_image_is_set_upright(image_format: str, orientation: int, order: str) -> None:
-    stored = decode(with_exif(image_format, noise(), exif(1, order)), 3, BLACK, LIMIT)
-    found = decode(with_exif(image_format, noise(), exif(orientation, order)), 3, BLACK, LIMIT)
-    assert_shows(found, UPRIGHT[orientation](stored), 0)
+    stored = decode(with_exif(image_format, noise_image(), exif_bytes(1, order)), 3, BLACK, MAX_PIXELS)
+    decoded = decode(with_exif(image_format, noise_image(), exif_bytes(orientation, order)), 3, BLACK, MAX_PIXELS)
+    assert_pixels_close(decoded, TO_UPRIGHT[orientation](stored), 0)
     if image_format != "JPEG":
-        assert_shows(stored, noise(), 0)
+        assert_pixels_close(stored, noise_image(), 0)
 
 
 def test_a_turned_image_keeps_its_transparency() -> None:
-    values = samples(2, 1)
-    file = png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif(6)))
-    assert_shows(decode(file, 1, WHITE, LIMIT), np.rot90(np.where(values == 1, WHITE, values * 85), -1))
+    values = random_samples(2, 1)
+    file = png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif_bytes(6)))
+    assert_pixels_close(decode(file, 1, WHITE, MAX_PIXELS), np.rot90(np.where(values == 1, WHITE, values * 85), -1))
 
 
 @pytest.mark.parametrize(
@@ -53,22 +63,22 @@ def test_a_turned_image_keeps_its_transparency() -> None:
         b"",
         b"II*\0",
         b"nonsense" * 9,
-        exif(6)[:15],
-        exif(0),
-        exif(9),
-        exif(65535),
-        exif(6).replace(b"\x12\x01\x03", b"\x12\x01\x63"),
+        exif_bytes(6)[:15],
+        exif_bytes(0),
+        exif_bytes(9),
+        exif_bytes(65535),
+        exif_bytes(6).replace(b"\x12\x01\x03", b"\x12\x01\x63"),
     ],
     ids=["empty", "header only", "nonsense", "truncated", "0", "9", "65535", "unknown type"],
 )
 @pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
 def test_damaged_exif_turns_nothing(image_format: str, damaged: bytes) -> None:
-    expected = decode(with_exif(image_format, noise(), exif(1)), 3, BLACK, LIMIT)
-    assert_shows(decode(with_exif(image_format, noise(), damaged), 3, BLACK, LIMIT), expected, 0)
+    expected = decode(with_exif(image_format, noise_image(), exif_bytes(1)), 3, BLACK, MAX_PIXELS)
+    assert_pixels_close(decode(with_exif(image_format, noise_image(), damaged), 3, BLACK, MAX_PIXELS), expected, 0)
 
 
 def test_exif_that_could_not_be_written_again_still_turns() -> None:
     width_as_text = struct.pack("<HHL4s", 0x0100, 2, 3, b"a\xffb")
-    file = with_exif("PNG", noise(), exif(6, others=width_as_text))
-    assert_shows(decode(file, 3, BLACK, LIMIT), np.rot90(noise(), -1), 0)
+    file = with_exif("PNG", noise_image(), exif_bytes(6, others=width_as_text))
+    assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), np.rot90(noise_image(), -1), 0)

@@ -8,55 +8,69 @@ from PIL import Image
 
 from service.imaging.decode import decode
 from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
-from tests.unit.service.pixels import BLACK, LIMIT, WHITE, assert_shows, laid_over, noise, opaque, samples, saved
+from tests.unit.service.pixels import (
+    BLACK,
+    MAX_PIXELS,
+    WHITE,
+    assert_pixels_close,
+    composite,
+    encode_image,
+    noise_image,
+    random_samples,
+    scale_to_8_bit,
+)
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced: bool) -> None:
-    values = samples(depth, 1)
+    values = random_samples(depth, 1)
     file = png(values, depth, GREY, interlaced=interlaced)
-    assert_shows(decode(file, 1, BLACK, LIMIT), opaque(depth, values))
-    assert_shows(decode(file, 3, BLACK, LIMIT), opaque(depth, values).repeat(3, axis=2))
+    assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values))
+    assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values).repeat(3, axis=2))
 
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, background: int) -> None:
-    values = samples(depth, 1)
+    values = random_samples(depth, 1)
     transparent = int(values[0, 0, 0])
     file = png(values, depth, GREY, transparent=transparent_value(transparent))
-    expected = np.where(values == transparent, background, opaque(depth, values))
-    assert_shows(decode(file, 1, background, LIMIT), expected)
-    assert_shows(decode(file, 3, background, LIMIT), expected.repeat(3, axis=2))
+    expected = np.where(values == transparent, background, scale_to_8_bit(depth, values))
+    assert_pixels_close(decode(file, 1, background, MAX_PIXELS), expected)
+    assert_pixels_close(decode(file, 3, background, MAX_PIXELS), expected.repeat(3, axis=2))
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_colour_png(depth: int, interlaced: bool) -> None:
-    values = samples(depth, 3)
-    assert_shows(decode(png(values, depth, RGB, interlaced=interlaced), 3, BLACK, LIMIT), opaque(depth, values))
+    values = random_samples(depth, 3)
+    assert_pixels_close(
+        decode(png(values, depth, RGB, interlaced=interlaced), 3, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values)
+    )
 
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_the_transparent_colour_of_a_png_shows_the_background(depth: int, background: int) -> None:
-    values = samples(depth, 3)
+    values = random_samples(depth, 3)
     file = png(values, depth, RGB, transparent=transparent_value(*map(int, values[2, 3])))
-    expected = opaque(depth, values)
+    expected = scale_to_8_bit(depth, values)
     expected[2, 3] = background
-    assert_shows(decode(file, 3, background, LIMIT), expected)
+    assert_pixels_close(decode(file, 3, background, MAX_PIXELS), expected)
 
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
 @pytest.mark.parametrize(("colour", "count"), [(GREY_ALPHA, 2), (RGB_ALPHA, 4)])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_png_with_alpha_is_laid_over_the_background(depth: int, colour: int, count: int, background: int) -> None:
-    values = samples(depth, count)
+    values = random_samples(depth, count)
     alpha = values[..., -1:] / (2**depth - 1)
-    expected = laid_over(opaque(depth, values[..., :-1]), alpha, background)
-    found = decode(png(values, depth, colour), 3, background, LIMIT)
-    assert_shows(found, expected if count == 4 else expected.repeat(3, axis=2), tolerance=1 if depth == 8 else 2.5)
+    expected = composite(scale_to_8_bit(depth, values[..., :-1]), alpha, background)
+    decoded = decode(png(values, depth, colour), 3, background, MAX_PIXELS)
+    assert_pixels_close(
+        decoded, expected if count == 4 else expected.repeat(3, axis=2), tolerance=1 if depth == 8 else 2.5
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -67,18 +81,20 @@ def test_png_with_alpha_is_laid_over_the_background(depth: int, colour: int, cou
 )
 def test_palette_png(depth: int, alpha_of: Callable[[int], bytes]) -> None:
     entries = 2**depth
-    palette = noise(entries, 1, 3)[:, 0]
+    palette = noise_image(entries, 1, 3)[:, 0]
     table = alpha_of(entries)
     alpha = np.full(entries, 255)
     alpha[: len(table)] = list(table)
-    values = samples(depth, 1)
-    found = decode(png(values, depth, PALETTE, palette=palette, transparent=table or None), 3, WHITE, LIMIT)
+    values = random_samples(depth, 1)
+    decoded = decode(png(values, depth, PALETTE, palette=palette, transparent=table or None), 3, WHITE, MAX_PIXELS)
     index = values[..., 0]
-    assert_shows(found, laid_over(palette[index].astype(float), alpha[index][..., np.newaxis] / 255, WHITE))
+    assert_pixels_close(decoded, composite(palette[index].astype(float), alpha[index][..., np.newaxis] / 255, WHITE))
 
 
 def test_the_first_frame_of_an_animated_png_is_read() -> None:
-    frames = [Image.fromarray(noise(seed=seed)) for seed in (1, 2, 3)]
-    assert_shows(
-        decode(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]), 3, BLACK, LIMIT), noise(seed=1), 0
+    frames = [Image.fromarray(noise_image(seed=seed)) for seed in (1, 2, 3)]
+    assert_pixels_close(
+        decode(encode_image(frames[0], "PNG", save_all=True, append_images=frames[1:]), 3, BLACK, MAX_PIXELS),
+        noise_image(seed=1),
+        0,
     )

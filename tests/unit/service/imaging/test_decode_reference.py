@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.imaging.decode import decode
 from tests.reliability.malformed_requests.valid_inputs import images
-from tests.unit.service.pixels import LIMIT, WHITE, assert_shows, laid_over
+from tests.unit.service.pixels import MAX_PIXELS, WHITE, assert_pixels_close, composite
 
 pytestmark = pytest.mark.slow  # importing TensorFlow takes longer than all the rest
 TURNS = {"jpeg progressive turned": -1, "webp alpha": 1}  # quarters to the left: EXIF's 6 and 8
@@ -28,7 +28,7 @@ def reference(tf: Any, name: str, file: bytes) -> NDArray[np.float64]:
     channels = 4 if any(word in name for word in TRANSPARENT) else 3
     pixels = _decoded(tf, name.split()[0], file, channels).astype(np.float64)
     if pixels.shape[2] == 4:
-        pixels = laid_over(pixels[..., :3], pixels[..., 3:] / 255, WHITE)
+        pixels = composite(pixels[..., :3], pixels[..., 3:] / 255, WHITE)
     return np.rot90(pixels, TURNS.get(name, 0))
 
 
@@ -38,8 +38,8 @@ def _decoded(tf: Any, kind: str, file: bytes, channels: int) -> NDArray[np.uint8
     if kind == "png":
         return tf.io.decode_png(file, channels).numpy()
     if kind == "webp":
-        found = tf.io.decode_webp(file, channels).numpy()
-        return found[0] if found.ndim == 4 else found
+        decoded = tf.io.decode_webp(file, channels).numpy()
+        return decoded[0] if decoded.ndim == 4 else decoded
     if kind == "gif":
         return tf.io.decode_gif(file).numpy()[0]
     return tf.io.decode_bmp(file).numpy()
@@ -52,8 +52,8 @@ def is_read_by_others(name: str) -> bool:
 
 @pytest.mark.parametrize("name", [name for name in KINDS if is_read_by_others(name)])
 def test_odd_but_valid_images(tf: Any, name: str) -> None:
-    found = decode(KINDS[name], 3, WHITE, LIMIT)
-    assert_shows(found, reference(tf, name, KINDS[name]), LOSSY if name.startswith(("jpeg", "webp")) else 1)
+    decoded = decode(KINDS[name], 3, WHITE, MAX_PIXELS)
+    assert_pixels_close(decoded, reference(tf, name, KINDS[name]), LOSSY if name.startswith(("jpeg", "webp")) else 1)
 
 
 def test_real_photographs(tf: Any, data_dir: Path) -> None:
@@ -61,4 +61,4 @@ def test_real_photographs(tf: Any, data_dir: Path) -> None:
     assert files
     for file in files:
         data = file.read_bytes()
-        assert_shows(decode(data, 3, WHITE, LIMIT), reference(tf, "jpeg", data), LOSSY)
+        assert_pixels_close(decode(data, 3, WHITE, MAX_PIXELS), reference(tf, "jpeg", data), LOSSY)

@@ -16,7 +16,7 @@ from service.errors import ConvoyError, ImageTooLarge
 from service.imaging.decode import decode, open_image
 from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE
 from tests.support.png_writer import END, chunk, header, png
-from tests.unit.service.pixels import BLACK, exif, noise, saved
+from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
 
 PIXELS = 25_000_000  # what the service admits unless told otherwise
 BODY_BYTES = 16 * 1024 * 1024
@@ -28,30 +28,30 @@ def patched(file: bytes, at: int, replacement: bytes) -> bytes:
 
 
 def jpeg_of(side: int) -> bytes:
-    file = saved(Image.fromarray(noise()), "JPEG")
+    file = encode_image(Image.fromarray(noise_image()), "JPEG")
     return patched(file, file.index(b"\xff\xc0") + 5, struct.pack(">HH", side, side))
 
 
 def gif_of(screen: int, frame: int, disposal: int = 0) -> bytes:
     control = b"!\xf9\x04" + bytes([disposal << 2, 0, 0, 0, 0])
     descriptor = b"," + struct.pack("<HHHHB", 0, 0, frame, frame, 0)
-    head = b"GIF89a" + struct.pack("<HHBBB", screen, screen, 0x80, 0, 0) + noise(2, 1).tobytes()
+    head = b"GIF89a" + struct.pack("<HHBBB", screen, screen, 0x80, 0, 0) + noise_image(2, 1).tobytes()
     return head + control + descriptor + b"\2\2D\1\0;"
 
 
 def animated_webp_of(side: int) -> bytes:
-    frames = [Image.fromarray(noise(seed=seed)) for seed in (1, 2)]
-    file = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:])
+    frames = [Image.fromarray(noise_image(seed=seed)) for seed in (1, 2)]
+    file = encode_image(frames[0], "WEBP", save_all=True, append_images=frames[1:])
     return patched(file, 24, (side - 1).to_bytes(3, "little") * 2)
 
 
 def lossless_webp_of(side: int) -> bytes:
-    file = saved(Image.fromarray(noise()), "WEBP", lossless=True)
+    file = encode_image(Image.fromarray(noise_image()), "WEBP", lossless=True)
     return patched(file, 21, struct.pack("<L", (side - 1) | (side - 1) << 14))
 
 
 def bmp_of(width: int, height: int) -> bytes:
-    return patched(saved(Image.fromarray(noise()), "BMP"), 18, struct.pack("<LL", width, height))
+    return patched(encode_image(Image.fromarray(noise_image()), "BMP"), 18, struct.pack("<LL", width, height))
 
 
 BOMBS = {
@@ -96,9 +96,9 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
     for name, file in BOMBS.items():
         (tmp_path / name).write_bytes(file)
     command = [sys.executable, "-c", OPEN_EACH, str(tmp_path), str(PIXELS)]
-    grown_kib = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown_kib.keys() == BOMBS.keys()
-    assert max(grown_kib.values()) < 8 * 1024, grown_kib
+    growth_kib = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert growth_kib.keys() == BOMBS.keys()
+    assert max(growth_kib.values()) < 8 * 1024, growth_kib
 
 
 def test_the_limit_itself_is_allowed() -> None:
@@ -112,9 +112,9 @@ def test_the_limit_itself_is_allowed() -> None:
 def test_what_takes_twice_the_memory_counts_twice(kind: str) -> None:
     photo = Image.new("CMYK" if kind == "cmyk" else "RGB", (30, 20))
     if "webp" in kind:
-        file = saved(photo, "WEBP", lossless="lossless" in kind)
+        file = encode_image(photo, "WEBP", lossless="lossless" in kind)
     else:
-        file = saved(photo, "JPEG", progressive=kind == "progressive")
+        file = encode_image(photo, "JPEG", progressive=kind == "progressive")
     assert decode(file, 3, BLACK, max_pixels=1200).shape == (20, 30, 3)
     with pytest.raises(
         ImageTooLarge, match="more than 1199 pixels, the limit, or half of that for WebP, CMYK and progressive"
@@ -141,15 +141,17 @@ print(peak_kib() - before)
 def test_the_largest_images_take_at_most_250_mb(tmp_path: Path, kind: str) -> None:
     side = (5000, 5000) if kind == "turned" else (5000, 2500)
     photo = Image.linear_gradient("L").resize(side).convert("CMYK" if kind == "cmyk" else "RGB")
-    options = {"exif": b"Exif\0\0" + exif(6)} if "turned" in kind else {}
+    options = {"exif": b"Exif\0\0" + exif_bytes(6)} if "turned" in kind else {}
     webp = {"method": 0} | options
     file = (
-        saved(photo, "WEBP", **webp) if "webp" in kind else saved(photo, "JPEG", progressive=kind == "cmyk", **options)
+        encode_image(photo, "WEBP", **webp)
+        if "webp" in kind
+        else encode_image(photo, "JPEG", progressive=kind == "cmyk", **options)
     )
     (tmp_path / "image").write_bytes(file)
     command = [sys.executable, "-c", READ, str(tmp_path / "image"), str(PIXELS)]
-    grown_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert grown_kib < 250_000
+    growth_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert growth_kib < 250_000
 
 
 @pytest.mark.parametrize("shape", [(1, MAX_SIDE), (MAX_SIDE, 1), (1, MAX_SIDE + 1), (MAX_SIDE + 1, 1)])
@@ -162,16 +164,16 @@ def test_no_side_is_longer_than_the_limit(shape: tuple[int, int]) -> None:
             open_image(file, PIXELS)
 
 
-def filled(before: bytes, piece: bytes, after: bytes) -> bytes:
+def filled(before: bytes, chunk_bytes: bytes, after: bytes) -> bytes:
     """As many pieces as a body may hold."""
-    return before + piece * ((BODY_BYTES - len(before) - len(after)) // len(piece)) + after
+    return before + chunk_bytes * ((BODY_BYTES - len(before) - len(after)) // len(chunk_bytes)) + after
 
 
 def floods() -> dict[str, bytes]:
     """Bodies of 16 MB made of the smallest pieces that a format knows."""
-    png_file = png(noise(8, 8), 8, 2)
+    png_file = png(noise_image(8, 8), 8, 2)
     start, pixels = png_file[:33], png_file[33 : -len(END)]
-    jpeg = saved(Image.fromarray(noise()), "JPEG")
+    jpeg = encode_image(Image.fromarray(noise_image()), "JPEG")
     gif = gif_of(8, 8)
     frame = gif.index(b"!")
     return {
@@ -196,17 +198,17 @@ def test_a_flood_of_small_pieces_costs_little_time(name: str) -> None:
 
 
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
-    file = saved(Image.new("L", (400, 400)), "JPEG", progressive=True)
+    file = encode_image(Image.new("L", (400, 400)), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
     hidden_end = b"\xff\xfe\0\4\xff\xd9"  # within a comment, where it ends nothing
     decode(file[:-2] + last * 10 + file[-2:], 1, BLACK, PIXELS)
-    for piece in (last, hidden_end + last, last + b"\xff\xff\xff", last + b"\xff\xd0"):
+    for chunk_bytes in (last, hidden_end + last, last + b"\xff\xff\xff", last + b"\xff\xd0"):
         with pytest.raises(ConvoyError, match="scans"):
-            open_image(file[:-2] + piece * MAX_SCANS + file[-2:], PIXELS)
+            open_image(file[:-2] + chunk_bytes * MAX_SCANS + file[-2:], PIXELS)
 
 
 def test_endless_segments_between_the_scans_of_a_jpeg_are_refused() -> None:
-    file = saved(Image.new("L", (40, 40)), "JPEG", progressive=True)
+    file = encode_image(Image.new("L", (40, 40)), "JPEG", progressive=True)
     started_s = time.thread_time()
     with pytest.raises(ConvoyError, match="segments"):
         open_image(filled(file[:-2], b"\xff\xfe\0\2", file[-2:]), PIXELS)
@@ -214,7 +216,7 @@ def test_endless_segments_between_the_scans_of_a_jpeg_are_refused() -> None:
 
 
 def test_a_video_behind_a_jpeg_is_not_taken_for_scans() -> None:
-    file = saved(Image.fromarray(noise()), "JPEG")
+    file = encode_image(Image.fromarray(noise_image()), "JPEG")
     video = np.random.default_rng(0).bytes(10_000_000)
     assert video.count(b"\xff\xda") > MAX_SCANS
     np.testing.assert_array_equal(decode(file + video, 3, BLACK, PIXELS), decode(file, 3, BLACK, PIXELS))
@@ -224,7 +226,7 @@ def test_a_large_run_length_encoded_bmp_is_refused() -> None:
     width = 1000
     height = MAX_RUN_LENGTH_PIXELS // width + 1
     info = struct.pack("<LLLHHLLLLLL", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
-    file = b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + 1024) + info + noise(256, 1, 4).tobytes() + b"\0\1"
+    file = b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + 1024) + info + noise_image(256, 1, 4).tobytes() + b"\0\1"
     with pytest.raises(ImageTooLarge, match="run-length"):
         open_image(file, PIXELS)
 
@@ -232,7 +234,7 @@ def test_a_large_run_length_encoded_bmp_is_refused() -> None:
 def test_a_image_with_a_thousand_frames_costs_its_first() -> None:
     frames = [Image.fromarray(np.full((16, 16), number % 256, np.uint8)) for number in range(1000)]
     for image_format in ("GIF", "PNG", "WEBP"):
-        file = saved(frames[0], image_format, save_all=True, append_images=frames[1:], duration=10)
+        file = encode_image(frames[0], image_format, save_all=True, append_images=frames[1:], duration=10)
         started_s = time.thread_time()
         assert decode(file, 1, BLACK, PIXELS).shape == (16, 16, 1)
         assert time.thread_time() - started_s < 2
@@ -240,8 +242,8 @@ def test_a_image_with_a_thousand_frames_costs_its_first() -> None:
 
 def test_a_strange_file_writes_nothing_to_the_log(tmp_path: Path) -> None:
     tags = b"".join(struct.pack("<HHLL", number, 1, 10**6, 8) for number in range(1, 100))
-    exif = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 99) + tags + bytes(4)
-    (tmp_path / "strange.jpg").write_bytes(saved(Image.fromarray(noise()), "JPEG", exif=exif))
+    data = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 99) + tags + bytes(4)
+    (tmp_path / "strange.jpg").write_bytes(encode_image(Image.fromarray(noise_image()), "JPEG", exif=data))
     program = (
         "import sys; from service.imaging.decode import decode; decode(open(sys.argv[1], 'rb').read(), 1, 0, 10**6)"
     )

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
-from tests.unit.service.pixels import noise
+from tests.unit.service.pixels import noise_image
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -31,37 +31,39 @@ def shorter_side(length: int, interpolation: Interpolation = "bilinear") -> Prep
     return Preprocessing(resize="shorter", shorter=length, interpolation=interpolation)
 
 
-def reference(pixels: NDArray[np.uint8], to: Input, how: Preprocessing) -> NDArray[np.uint8]:
+def reference(pixels: NDArray[np.uint8], target: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Scales the whole image, then cuts out of the middle."""
-    image = Image.fromarray(pixels[..., 0] if to.channels == 1 else pixels)
-    method = Image.Resampling[how.interpolation.upper()]
-    if how.shorter is None:
-        return np.asarray(image.resize((to.width, to.height), method)).reshape(to.shape)
-    scale = how.shorter / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), method)
-    left, top = (image.width - to.width) // 2, (image.height - to.height) // 2
-    return np.asarray(image.crop((left, top, left + to.width, top + to.height))).reshape(to.shape)
+    image = Image.fromarray(pixels[..., 0] if target.channels == 1 else pixels)
+    resampling = Image.Resampling[preprocessing.interpolation.upper()]
+    if preprocessing.shorter is None:
+        return np.asarray(image.resize((target.width, target.height), resampling)).reshape(target.shape)
+    scale = preprocessing.shorter / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), resampling)
+    left, top = (image.width - target.width) // 2, (image.height - target.height) // 2
+    return np.asarray(image.crop((left, top, left + target.width, top + target.height))).reshape(target.shape)
 
 
-def smooth(height: int, width: int) -> NDArray[np.uint8]:
+def gradient_image(height: int, width: int) -> NDArray[np.uint8]:
     """Place in the image as colour: red from left to right, green from top to bottom, blue across."""
     y, x = np.mgrid[0:height, 0:width] / [[[max(1, height - 1)]], [[max(1, width - 1)]]]
     return np.stack([x * 255, y * 255, (x + y) * 127], -1).round().astype(np.uint8)
 
 
-def largest_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
-    assert a.shape == b.shape
-    return int(np.abs(a.astype(int) - b).max())
+def difference_to_reference(pixels: NDArray[np.uint8], target: Input, preprocessing: Preprocessing) -> int:
+    """The largest difference of a value between `preprocess` and the reference."""
+    actual, expected = preprocess(pixels, target, preprocessing), reference(pixels, target, preprocessing)
+    assert actual.shape == expected.shape
+    return int(np.abs(actual.astype(int) - expected).max())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("height", "width", "_"), TARGETS)
 def test_squash_is_pillows_resize(height: int, width: int, _: int, interpolation: Interpolation, channels: int) -> None:
-    to, how = input_of(height, width, channels), Preprocessing(interpolation=interpolation)
+    target, preprocessing = input_of(height, width, channels), Preprocessing(interpolation=interpolation)
     for size in SIZES:
-        pixels = noise(*size, channels)
-        assert largest_difference(prepare(pixels, to, how), reference(pixels, to, how)) == 0, size
+        pixels = noise_image(*size, channels)
+        assert difference_to_reference(pixels, target, preprocessing) == 0, size
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
@@ -69,11 +71,11 @@ def test_squash_is_pillows_resize(height: int, width: int, _: int, interpolation
 def test_shorter_is_scaling_everything_then_cutting(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
-    to, how = input_of(height, width), shorter_side(length, interpolation)
+    target, preprocessing = input_of(height, width), shorter_side(length, interpolation)
     for size in SIZES:
         if max(size) <= 20 * min(size):  # beyond, the reference takes seconds
-            pixels = smooth(*size)
-            assert largest_difference(prepare(pixels, to, how), reference(pixels, to, how)) <= 2, size
+            pixels = gradient_image(*size)
+            assert difference_to_reference(pixels, target, preprocessing) <= 2, size
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -81,79 +83,83 @@ def test_shorter_is_scaling_everything_then_cutting(
 def test_shorter_is_the_reference_to_the_bit_for_usual_images(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
-    to, how = input_of(height, width), shorter_side(length, interpolation)
+    target, preprocessing = input_of(height, width), shorter_side(length, interpolation)
     for size in [(99, 130), (375, 500), (500, 333), (281, 500), (28, 28)]:
-        pixels = noise(*size)
-        np.testing.assert_array_equal(prepare(pixels, to, how), reference(pixels, to, how))
+        pixels = noise_image(*size)
+        np.testing.assert_array_equal(
+            preprocess(pixels, target, preprocessing), reference(pixels, target, preprocessing)
+        )
 
 
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
 def test_shorter_keeps_the_detail_of_the_reference(height: int, width: int, length: int) -> None:
-    to, how = input_of(height, width), shorter_side(length)
+    target, preprocessing = input_of(height, width), shorter_side(length)
     for size in SIZES:
         if max(size) <= 20 * min(size):
-            pixels = noise(*size)
-            assert largest_difference(prepare(pixels, to, how), reference(pixels, to, how)) <= 2, size
+            pixels = noise_image(*size)
+            assert difference_to_reference(pixels, target, preprocessing) <= 2, size
 
 
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
 def test_shorter_with_nearest_takes_pixels_at_most_one_beside_the_references(
     height: int, width: int, length: int
 ) -> None:
-    to, how = input_of(height, width), shorter_side(length, "nearest")
+    target, preprocessing = input_of(height, width), shorter_side(length, "nearest")
     for size in [(27, 33), (99, 255), (255, 99), (200, 200)]:
         y, x = np.mgrid[0 : size[0], 0 : size[1]]
-        places = np.stack([y, x, x], -1).astype(np.uint8)
-        assert largest_difference(prepare(places, to, how), reference(places, to, how)) <= 1, size
+        coordinates = np.stack([y, x, x], -1).astype(np.uint8)
+        assert difference_to_reference(coordinates, target, preprocessing) <= 1, size
 
 
 @pytest.mark.parametrize(
-    "how", [Preprocessing(), shorter_side(28), *(Preprocessing(interpolation=i) for i in INTERPOLATIONS)]
+    "preprocessing", [Preprocessing(), shorter_side(28), *(Preprocessing(interpolation=i) for i in INTERPOLATIONS)]
 )
-def test_a_image_that_fits_is_not_touched(how: Preprocessing) -> None:
-    pixels = noise(28, 28, 1)
-    assert prepare(pixels, input_of(28, 28, 1), how) is pixels
+def test_a_image_that_fits_is_not_touched(preprocessing: Preprocessing) -> None:
+    pixels = noise_image(28, 28, 1)
+    assert preprocess(pixels, input_of(28, 28, 1), preprocessing) is pixels
 
 
 def test_a_image_of_the_inputs_size_is_still_scaled_when_the_middle_is_wanted() -> None:
-    pixels = smooth(28, 28)
-    found = prepare(pixels, input_of(28, 28), shorter_side(56))
-    assert 60 <= found[..., 0].min() < found[..., 0].max() <= 195  # the middle half of 0 .. 255
+    pixels = gradient_image(28, 28)
+    pixels = preprocess(pixels, input_of(28, 28), shorter_side(56))
+    assert 60 <= pixels[..., 0].min() < pixels[..., 0].max() <= 195  # the middle half of 0 .. 255
 
 
 def test_scaling_down_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 1), np.uint8)
     stripes[:, ::2] = 255
-    found = prepare(stripes, input_of(8, 8, 1), Preprocessing())
-    assert 120 <= found.min() <= found.max() <= 135
+    pixels = preprocess(stripes, input_of(8, 8, 1), Preprocessing())
+    assert 120 <= pixels.min() <= pixels.max() <= 135
 
 
-@pytest.mark.parametrize("how", [Preprocessing(), shorter_side(256)], ids=["squash", "shorter"])
+@pytest.mark.parametrize("preprocessing", [Preprocessing(), shorter_side(256)], ids=["squash", "shorter"])
 @pytest.mark.parametrize("size", [(1, 65_535), (65_535, 1)], ids=["wide", "high"])
-def test_an_extreme_shape_stays_cheap(size: tuple[int, int], how: Preprocessing) -> None:
-    pixels = noise(*size)
+def test_an_extreme_shape_stays_cheap(size: tuple[int, int], preprocessing: Preprocessing) -> None:
+    pixels = noise_image(*size)
     started_s = time.thread_time()
-    assert prepare(pixels, input_of(224, 224), how).shape == (224, 224, 3)
+    assert preprocess(pixels, input_of(224, 224), preprocessing).shape == (224, 224, 3)
     assert time.thread_time() - started_s < 1
 
 
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
-    target=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    target_size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
     channels=st.sampled_from([1, 3]),
     more=st.none() | st.integers(0, 40),
     interpolation=st.sampled_from(INTERPOLATIONS),
 )
 @settings(max_examples=300, deadline=None)
 def test_any_image_fits_any_input(
-    size: tuple[int, int], target: tuple[int, int], channels: int, more: int | None, interpolation: Interpolation
+    size: tuple[int, int], target_size: tuple[int, int], channels: int, more: int | None, interpolation: Interpolation
 ) -> None:
-    to = input_of(*target, channels)
-    how = (
-        Preprocessing(interpolation=interpolation) if more is None else shorter_side(max(target) + more, interpolation)
+    target = input_of(*target_size, channels)
+    preprocessing = (
+        Preprocessing(interpolation=interpolation)
+        if more is None
+        else shorter_side(max(target_size) + more, interpolation)
     )
     grey = np.full((*size, channels), 77, np.uint8)
-    found = prepare(grey, to, how)
-    assert found.dtype == np.uint8
-    assert found.shape == to.shape
-    assert (found == 77).all()  # nothing from outside the image
+    pixels = preprocess(grey, target, preprocessing)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == target.shape
+    assert (pixels == 77).all()  # nothing from outside the image

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import decode
-from service.imaging.preprocess import prepare
+from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
 from tests.support.images import fill
 from training.data.datasets.cache import ImageCache
@@ -35,7 +35,7 @@ def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
     images = split.read_images(indices)
     assert images.shape == (12, 24, 32, 3)
     for index in indices:
-        served = prepare(decode(split.encoded(index), 3, HOW.background, 10**6), EXPECTS, HOW)
+        served = preprocess(decode(split.encoded(index), 3, HOW.background, 10**6), EXPECTS, HOW)
         np.testing.assert_array_equal(images[index], served)
 
 
