@@ -49,12 +49,12 @@ def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
     from training.recipes import find_recipe
 
     recipe = find_recipe(model)
-    test = datasets.load(dataset, wanted=load_dataset._wanted(recipe, None)).test
+    test = datasets.load(dataset, folder_options=load_dataset.folder_options_for(recipe, None)).test
     chosen = np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).astype(int))
     file = folder / f"{model}.zip"
     with zipfile.ZipFile(file, "w") as packed:
         for index in chosen:
-            packed.writestr(f"{index:05}", test.encoded(int(index)))
+            packed.writestr(f"{index:05}", test.encoded_image(int(index)))
     return file
 
 

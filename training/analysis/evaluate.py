@@ -63,11 +63,13 @@ def _measure_run(
     run = open_run(folder)
     network = load_network(run.model_path)
     if dataset_name is None and data_options.folder is None:
-        dataset = load_dataset.for_measuring(run, data_options)
+        dataset = load_dataset.for_evaluation(run, data_options)
     else:
-        form = load_dataset.form_of(run.recipe())
+        input_spec = load_dataset.input_spec_for(run.recipe())
         labels = tuple(run.info()["labels"])
-        dataset = load_dataset.for_network(dataset_name, data_options, form.input, form.preprocessing, labels)
+        dataset = load_dataset.for_network(
+            dataset_name, data_options, input_spec.input, input_spec.preprocessing, labels
+        )
     dataset = with_noise(_fitting(dataset, network.output_shape[-1]), noise)
     if dataset.test.shape != network.input_shape[1:]:
         raise TrainingError(f"The network takes {network.input_shape[1:]}, {dataset.name} has {dataset.test.shape}.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from training.architectures import build
 from training.architectures.kernels import KERNELS
 from training.architectures.xo import FEATURES
-from training.data.datasets.xo import lesson
+from training.data.datasets.xo import lesson_image
 from training.errors import TrainingError
 from training.runs.plots import save_figure
 
@@ -38,7 +38,7 @@ def lesson_stages(features: Sequence[str] = FEATURES) -> Stages:
     model = build("xo", features=tuple(features))
     layers = ("normalize", "features1", "relu1", "pool1")
     through = keras.Model(model.input, [model.get_layer(name).output for name in layers])
-    image, *maps = (np.moveaxis(np.asarray(stage)[0], -1, 0) for stage in through(lesson()[np.newaxis]))
+    image, *maps = (np.moveaxis(np.asarray(stage)[0], -1, 0) for stage in through(lesson_image()[np.newaxis]))
     kernels = np.array([KERNELS[name] for name in features], "float32")
     return Stages(np.repeat(image, len(features), axis=0), kernels, *maps)
 

@@ -154,4 +154,6 @@ class TrainingBatches(ImageBatches):
         recipe = self._recipe
         if not recipe.crop_area:
             return self._split.read_images(indices)
-        return self._split.parts(indices, random_crop_boxes(len(indices), recipe.crop_area, recipe.crop_aspect, random))
+        return self._split.read_crops(
+            indices, random_crop_boxes(len(indices), recipe.crop_area, recipe.crop_aspect, random)
+        )

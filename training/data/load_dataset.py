@@ -12,17 +12,16 @@ import numpy as np
 from service.model_store.manifest import Input, Preprocessing
 from training.architectures import own_input
 from training.data import datasets
-from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import Drawn
+from training.data.datasets.image_folder import FolderOptions, HeldOutSplit
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION, Recipe
 from training.runs.run_folder import Run
 
 APPLICATION_INPUT = (224, 224, 3)
-MARGIN = 8 / 7
+RESIZE_MARGIN = 8 / 7
 """Of the shorter side over the input where a recipe names none: 256 for 224, as the papers have it."""
 
 
@@ -39,7 +38,7 @@ class DataOptions:
     """Threads that read and augment; None: one a core. Their number changes no result."""
 
 
-DEFAULT = DataOptions()
+DEFAULT_OPTIONS = DataOptions()
 
 
 def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence[str] | None = None) -> Dataset:
@@ -49,20 +48,26 @@ def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence
     cannot be read; with `data_options.skip_unreadable` they are left out instead, and stand in `origin`.
     """
     dataset = datasets.load(
-        recipe.dataset, data_options.data_dir, data_options.note, data_options.folder, _wanted(recipe, test_files)
+        recipe.dataset,
+        data_options.data_dir,
+        data_options.note,
+        data_options.folder,
+        folder_options_for(recipe, test_files),
     )
     _check_channels(recipe, dataset)
     splits = split_indices(dataset, recipe)
-    train = dataset.train.unreadable(np.concatenate([splits.train, splits.validation]))
-    test = dataset.test.unreadable(splits.test)
-    bad = [*train.values(), *test.values()]
-    check_readable(bad, data_options.skip_unreadable)
+    train = dataset.train.find_unreadable(np.concatenate([splits.train, splits.validation]))
+    test = dataset.test.find_unreadable(splits.test)
+    unreadable = [*train.values(), *test.values()]
+    check_readable(unreadable, data_options.skip_unreadable)
     origin = (
-        {**dataset.origin, "skip_unreadable": data_options.skip_unreadable, "skipped": bad} if dataset.origin else {}
+        {**dataset.origin, "skip_unreadable": data_options.skip_unreadable, "skipped": unreadable}
+        if dataset.origin
+        else {}
     )
     left_out = {"unreadable_train": tuple(sorted(train)), "unreadable_test": tuple(sorted(test))}
     dataset = replace(dataset, origin=origin, workers=data_options.workers, **left_out)
-    _check_rest(split_indices(dataset, recipe), recipe, bad)
+    _check_not_empty(split_indices(dataset, recipe), recipe, unreadable)
     return dataset
 
 
@@ -71,7 +76,9 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
     data_options = replace(
-        _recorded(run, data_options), skip_unreadable=origin.get("skip_unreadable", False), note=recorded["data_note"]
+        _with_recorded_folder(run, data_options),
+        skip_unreadable=origin.get("skip_unreadable", False),
+        note=recorded["data_note"],
     )
     dataset = for_training(run.recipe(), data_options, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
@@ -80,28 +87,28 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     return dataset
 
 
-def for_measuring(run: Run, data_options: DataOptions) -> Dataset:
+def for_evaluation(run: Run, data_options: DataOptions) -> Dataset:
     """The data set of a run with the run's own test images. Raises TrainingError when they are gone or damaged."""
     recorded = run.info()["dataset"]
     origin = recorded.get("origin", {})
-    recipe, data_options = run.recipe(), _recorded(run, data_options)
-    wanted = _wanted(recipe, origin.get("test_files"))
+    recipe, data_options = run.recipe(), _with_recorded_folder(run, data_options)
+    folder_options = folder_options_for(recipe, origin.get("test_files"))
     note = data_options.note or recorded["data_note"]
-    dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, wanted)
-    return _readable(dataset, data_options.skip_unreadable or origin.get("skip_unreadable", False))
+    dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, folder_options)
+    return _check_test_images(dataset, data_options.skip_unreadable or origin.get("skip_unreadable", False))
 
 
 def for_network(
     name: str | None,
     data_options: DataOptions,
-    expects: Input,
-    how: Preprocessing,
+    model_input: Input,
+    preprocessing: Preprocessing,
     labels: Sequence[str] | None,
-    drawn: Drawn | None = None,
+    held_out_split: HeldOutSplit | None = None,
 ) -> Dataset:
     """A data set to measure any network on, or the images of `data_options.folder`; these fit its `labels` by name.
 
-    Of a folder without `val/` these are all images, or those that were `drawn` for the test. Raises TrainingError
+    Of a folder without `val/` these are all images, or those of `held_out_split`. Raises TrainingError
     when there is none, and for images that it cannot take.
     """
     name = datasets.FOLDER if data_options.folder else name
@@ -109,28 +116,30 @@ def for_network(
         raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of images.")
     if name in datasets.DATASETS:
         return datasets.load(name, data_options.data_dir, data_options.note)
-    dataset = datasets.load_to_measure(
-        name, data_options.data_dir, data_options.folder, labels, InputSpec(expects, how), drawn
+    dataset = datasets.load_for_evaluation(
+        name, data_options.data_dir, data_options.folder, labels, InputSpec(model_input, preprocessing), held_out_split
     )
-    return _readable(replace(dataset, note=data_options.note or dataset.note), data_options.skip_unreadable)
+    return _check_test_images(replace(dataset, note=data_options.note or dataset.note), data_options.skip_unreadable)
 
 
-def form_of(recipe: Recipe) -> InputSpec:
+def input_spec_for(recipe: Recipe) -> InputSpec:
     """What a folder's images become for the recipe's network. Raises TrainingError for an unknown network."""
     is_application = recipe.architecture.startswith(APPLICATION)
     height, width, channels = APPLICATION_INPUT if is_application else own_input(recipe.architecture)
     size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
     if recipe.resize == "squash":
         return InputSpec(size, Preprocessing())
-    shorter = recipe.shorter_px or round(MARGIN * max(size.height, size.width))
+    shorter = recipe.shorter_px or round(RESIZE_MARGIN * max(size.height, size.width))
     return InputSpec(size, Preprocessing(resize="shorter", shorter=shorter))
 
 
-def check_readable(bad: Sequence[str], skip_unreadable: bool) -> None:
+def check_readable(unreadable: Sequence[str], skip_unreadable: bool) -> None:
     """Raises TrainingError that lists these images, "file: reason" each, unless they are to be skipped."""
-    if bad and not skip_unreadable:
-        lines = "\n".join(f"  {line}" for line in bad)
-        raise TrainingError(f"Images that cannot be read: {len(bad):,}. Mend them, or add --skip-unreadable:\n{lines}")
+    if unreadable and not skip_unreadable:
+        lines = "\n".join(f"  {line}" for line in unreadable)
+        raise TrainingError(
+            f"Images that cannot be read: {len(unreadable):,}. Mend them, or add --skip-unreadable:\n{lines}"
+        )
 
 
 def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
@@ -141,33 +150,33 @@ def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
             )
 
 
-def _check_rest(splits: SplitIndices, recipe: Recipe, bad: list[str]) -> None:
-    wanted = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
-    for part, purpose in wanted.items():
+def _check_not_empty(splits: SplitIndices, recipe: Recipe, unreadable: list[str]) -> None:
+    folder_options = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
+    for part, purpose in folder_options.items():
         if not len(getattr(splits, part)) and (part != "validation" or recipe.validation):
-            raise TrainingError(f"No image is left {purpose}: {_reason(bad)}")
+            raise TrainingError(f"No image is left {purpose}: {_why_empty(unreadable)}")
 
 
-def _reason(bad: list[str]) -> str:
-    if bad:
-        return f"{len(bad):,} cannot be read, such as {bad[0]}"
+def _why_empty(unreadable: list[str]) -> str:
+    if unreadable:
+        return f"{len(unreadable):,} cannot be read, such as {unreadable[0]}"
     return "a class needs two or more, of which one is for the test, or a val/ folder beside train/."
 
 
-def _wanted(recipe: Recipe, test_files: Sequence[str] | None) -> Wanted:
-    return Wanted(form_of(recipe), recipe.test_share, recipe.seed, test_files)
+def folder_options_for(recipe: Recipe, test_files: Sequence[str] | None) -> FolderOptions:
+    return FolderOptions(input_spec_for(recipe), recipe.test_share, recipe.seed, test_files)
 
 
-def _recorded(run: Run, data_options: DataOptions) -> DataOptions:
-    """The place with the folder that the run had, unless the user names another."""
+def _with_recorded_folder(run: Run, data_options: DataOptions) -> DataOptions:
+    """The options with the folder that the run had, unless the user names another."""
     origin = run.info()["dataset"].get("origin", {})
     if run.recipe().dataset != datasets.FOLDER or data_options.folder or not origin:
         return data_options
     return replace(data_options, folder=Path(origin["folder"]))
 
 
-def _readable(dataset: Dataset, skip_unreadable: bool) -> Dataset:
+def _check_test_images(dataset: Dataset, skip_unreadable: bool) -> Dataset:
     """The data set, all of its test images looked at. Raises TrainingError unless damaged ones are to be skipped."""
-    bad = dataset.test.unreadable(np.arange(len(dataset.test)))
-    check_readable(list(bad.values()), skip_unreadable)
-    return replace(dataset, test=dataset.test.without(list(bad))) if bad else dataset
+    unreadable = dataset.test.find_unreadable(np.arange(len(dataset.test)))
+    check_readable(list(unreadable.values()), skip_unreadable)
+    return replace(dataset, test=dataset.test.without(list(unreadable))) if unreadable else dataset

@@ -15,8 +15,8 @@ from service.errors import ConvoyError
 from service.model_store.repository import VersionFolder
 from training.data import datasets, load_dataset
 from training.data.datasets.base import Dataset
-from training.data.datasets.image_folder import Drawn
-from training.data.load_dataset import DEFAULT, DataOptions
+from training.data.datasets.image_folder import HeldOutSplit
+from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError
 from training.export.graph.merge import merge_average
 from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
@@ -36,7 +36,7 @@ class EvaluationData:
     """
 
     dataset: str | None = None
-    data_options: DataOptions = DEFAULT
+    data_options: DataOptions = DEFAULT_OPTIONS
     images: Path | None = None
 
 
@@ -116,12 +116,12 @@ def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | No
     return dataset
 
 
-def _common_split(members: _Members) -> Drawn | None:
+def _common_split(members: _Members) -> HeldOutSplit | None:
     """What all members have kept for the test of a folder of images; None where that is not known, or not one."""
     provenances = [version.manifest.provenance for version in members.versions]
     splits = {(p.division.test_share, p.seed) if p.division else (None, None) for p in provenances}
     test_share, seed = splits.pop()
-    return None if splits or test_share is None or seed is None else Drawn(test_share, seed)
+    return None if splits or test_share is None or seed is None else HeldOutSplit(test_share, seed)
 
 
 def _dataset_name(members: _Members, evaluation: EvaluationData) -> str:

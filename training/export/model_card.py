@@ -184,8 +184,8 @@ def _limits_section(card: CardData) -> str:
         f"Images of another size are {resizing} to {size.width}x{size.height} ({preprocessing.interpolation}), and "
         "lose what does not survive that.",
     ]
-    if card.source.dataset is not None and card.source.dataset.limits:
-        lines.append(card.source.dataset.limits)
+    if card.source.dataset is not None and card.source.dataset.limitations:
+        lines.append(card.source.dataset.limitations)
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

@@ -13,7 +13,7 @@ from service.imaging.preprocess import preprocess
 from service.inference.session import FeatureSession
 from service.model_store.manifest import Input, Parity, Preprocessing
 from training.data.datasets.base import ArraySplit, Split
-from training.data.datasets.image_files import prepare_file, read_image
+from training.data.datasets.image_files import prepare_image_file, read_image_file
 from training.errors import TrainingError
 from training.export.serving_pipeline import ServingPipeline
 
@@ -44,7 +44,9 @@ def sample_split(
 ) -> ParitySample:
     """`count` images spread evenly over a split (all of them when there are fewer)."""
     indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
-    prepared = np.stack([prepare_file(split.encoded(int(index)), model_input, preprocessing) for index in indices])
+    prepared = np.stack(
+        [prepare_image_file(split.encoded_image(int(index)), model_input, preprocessing) for index in indices]
+    )
     holds_pixels = isinstance(split, ArraySplit) and split.shape == model_input.shape
     images = split.read_images(indices) if holds_pixels else prepared
     return ParitySample([f"test image {index}" for index in indices], images, prepared)
@@ -60,7 +62,7 @@ def sample_folder(
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[:count]
     if not paths:
         raise TrainingError(f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}).")
-    pixels = [read_image(path, model_input.channels, preprocessing.background) for path in paths]
+    pixels = [read_image_file(path, model_input.channels, preprocessing.background) for path in paths]
     names = [path.name for path in paths]
     random = np.random.default_rng(0)
     for index in range(count - len(paths)):

@@ -12,7 +12,7 @@ from service.hardware import usable_cores
 from service.inference.session import Session
 from service.model_store.manifest import Input, Manifest, Preprocessing
 from training.data.datasets.base import Split
-from training.data.datasets.image_files import prepare_file
+from training.data.datasets.image_files import prepare_image_file
 from training.errors import TrainingError
 from training.fit.scores import Scores, score
 
@@ -40,7 +40,7 @@ class ServingPipeline:
 
     def probabilities(self, images: Iterable[bytes]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of image files."""
-        prepared = (prepare_file(encoded, self._input, self._preprocessing) for encoded in images)
+        prepared = (prepare_image_file(encoded, self._input, self._preprocessing) for encoded in images)
         return np.concatenate([self._run(np.stack(batch)) for batch in _batches(prepared)])
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -51,7 +51,7 @@ class ServingPipeline:
 
     def score(self, split: Split) -> Scores:
         """How good the graph is on a whole split, every image sent through as a file."""
-        return score(self.probabilities(split.encoded(index) for index in range(len(split))), split.labels)
+        return score(self.probabilities(split.encoded_image(index) for index in range(len(split))), split.labels)
 
 
 def _batches(images: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:

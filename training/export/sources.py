@@ -20,7 +20,7 @@ from training.architectures.keras_applications import (
 )
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
-from training.data.load_dataset import DEFAULT, DataOptions
+from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError
 from training.export.labels import read_class_labels, read_labels
 from training.export.serving_model import input_of
@@ -59,7 +59,7 @@ class Source:
         return None if self.run is None else self.run.recipe()
 
 
-def open_source(path: Path, dataset_name: str | None, data_options: DataOptions = DEFAULT) -> Source:
+def open_source(path: Path, dataset_name: str | None, data_options: DataOptions = DEFAULT_OPTIONS) -> Source:
     """A run's folder, or a `.keras` (or `.h5`) file, optionally with a data set to measure it on.
 
     Raises TrainingError for a run that has not finished, a file that is no Keras model, and missing data.
@@ -101,7 +101,7 @@ def _from_run(run: Run, data_options: DataOptions) -> Source:
         command = f"convoy-train run {run.recipe().name} --resume {run.folder}"
         raise TrainingError(f"{run.folder} has not finished: go on with {command}.")
     info = run.info()
-    dataset = load_dataset.for_measuring(run, data_options)
+    dataset = load_dataset.for_evaluation(run, data_options)
     name = f"run {run.folder.parent.name}/{run.folder.name}"
     return Source(name, load_network(run.model_path), tuple(info["labels"]), dataset, run)
 

@@ -27,7 +27,7 @@ from service.model_store.manifest import (
 )
 from service.model_store.repository import Repository, VersionFolder
 from training import keras_setup
-from training.data.datasets.image_folder import division_digest
+from training.data.datasets.image_folder import split_digest
 from training.errors import TrainingError
 from training.export.graph.editor import Graph, count_parameters
 from training.export.graph.optimize import unfold_max_pool
@@ -147,7 +147,7 @@ def _split_spec(run: Run) -> SplitSpec:
         validation=recipe.validation,
         limit=recipe.limit,
         test_share=origin.get("test_share"),
-        digest=division_digest(origin),
+        digest=split_digest(origin),
     )
 
 

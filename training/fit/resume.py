@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import datasets
-from training.data.load_dataset import DEFAULT, DataOptions
+from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
 from training.fit.callbacks import Log
@@ -29,7 +29,7 @@ def resume_or_train(
     recipe: Recipe,
     runs_dir: Path,
     log: Log,
-    data_options: DataOptions = DEFAULT,
+    data_options: DataOptions = DEFAULT_OPTIONS,
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
@@ -86,7 +86,7 @@ def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
     """Identifies a folder's images; empty for official files, of which there is one kind only."""
     if recipe.dataset in datasets.DATASETS:
         return {}
-    _, listing = datasets.listing_of(recipe.dataset, data_options.data_dir, data_options.folder)
+    _, listing = datasets.list_dataset(recipe.dataset, data_options.data_dir, data_options.folder)
     return {
         "folder": str(listing.folder.resolve()),
         "digest": listing.digest(),

@@ -16,7 +16,7 @@ from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.device_augment import with_device_augmentation
-from training.data.load_dataset import DEFAULT, DataOptions
+from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
 from training.fit.callbacks import Log
@@ -39,7 +39,7 @@ def train(
     recipe: Recipe,
     runs_dir: Path,
     log: Log,
-    data_options: DataOptions = DEFAULT,
+    data_options: DataOptions = DEFAULT_OPTIONS,
     name: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
@@ -76,7 +76,7 @@ def train(
 def resume(
     run: Run,
     log: Log,
-    data_options: DataOptions = DEFAULT,
+    data_options: DataOptions = DEFAULT_OPTIONS,
     tensorboard: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Run:

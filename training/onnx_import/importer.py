@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
-from training.data.datasets.image_files import read_image
+from training.data.datasets.image_files import read_image_file
 from training.errors import TrainingError
 from training.export.labels import ClassLabels, read_class_labels
 from training.export.parity import IMAGE_SUFFIXES, ParitySample, check_parity, sample_folder
@@ -290,7 +290,7 @@ def _prepare_images(paths: list[Path], network: _ForeignNetwork) -> Iterator[NDA
     preprocessing = network.preprocessing
     for path in paths:
         yield preprocess(
-            read_image(path, network.interface.input.channels, preprocessing.background),
+            read_image_file(path, network.interface.input.channels, preprocessing.background),
             network.interface.input,
             preprocessing,
         )

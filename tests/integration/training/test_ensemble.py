@@ -17,7 +17,7 @@ from tests.support.images import COLOURS, fill
 from tests.support.model_versions import write_version
 from training.cli import main
 from training.data.datasets.folder_listing import list_images
-from training.data.datasets.image_folder import split_off
+from training.data.datasets.image_folder import split_test_files
 
 SHAPE = (24, 24, 1)
 CROPPED = Preprocessing(resize="shorter", shorter=9)
@@ -105,7 +105,7 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
 def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
     of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
     photos = fill(tmp_path / "photos", *COLOURS, count=20)
-    _, test = split_off(list_images(photos).train, 0.3, seed=3)
+    _, test = split_test_files(list_images(photos).train, 0.3, seed=3)
     for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
         (photos / name).write_bytes(b"learnt: not looked at")
     code, output = run(*PETS, "--data", "photos")

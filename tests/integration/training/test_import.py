@@ -15,7 +15,7 @@ from service.inference.session import Session
 from service.model_store.repository import Repository, VersionFolder
 from tests.support.onnx_graphs import CLASSES, SIDE, foreign_graph
 from training.cli import main
-from training.data.datasets.image_files import prepare_file
+from training.data.datasets.image_files import prepare_image_file
 
 MOBILENET = "mobilenet_v1_0.25_128.onnx"
 RIGHT = ["--scale", "1/128", "--mean", "1", "--resize", "shorter:146", "--crop", "128", "--drop-first-class"]
@@ -210,7 +210,7 @@ def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, 
     assert output.count("_") >= 5  # the most confident answers, with their files
     version = Repository(Path("models")).open("mobilenet", 1)
     how = version.manifest.preprocessing
-    prepared = np.stack([prepare_file(photo.read_bytes(), version.manifest.input, how) for photo in photos])
+    prepared = np.stack([prepare_image_file(photo.read_bytes(), version.manifest.input, how) for photo in photos])
     found = np.argsort(-answers(version, prepared), axis=1)[:, :5].tolist()
     assert sum(reference(file, photo) == top for photo, top in zip(photos, found, strict=True)) >= 38
     assert version.labels[0] == "tench"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from service.model_store.manifest import SplitSpec, read_manifest
 from tests.support.images import fill
 from training.cli import main
-from training.data.datasets.image_folder import division_digest
+from training.data.datasets.image_folder import split_digest
 from training.data.load_dataset import DataOptions
 from training.fit import trainer
 from training.recipes import find_recipe
@@ -70,7 +70,7 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     manifest = read_manifest(version)
     assert (manifest.preprocessing.resize, manifest.preprocessing.shorter) == ("shorter", 32)
     assert manifest.input.shape == (28, 28, 1)
-    digest = division_digest(run.info()["dataset"]["origin"])
+    digest = split_digest(run.info()["dataset"]["origin"])
     assert manifest.provenance.division == SplitSpec(validation=0.1, test_share=0.2, digest=digest)
     assert manifest.variants[0].test_accuracy == run.metrics()["test"]["accuracy"]
     card = (version / "card.md").read_text()

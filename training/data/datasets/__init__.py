@@ -7,9 +7,9 @@ from pathlib import Path
 from training.data.datasets import cifar10, imagenette, mnist, xo
 from training.data.datasets.base import Dataset
 from training.data.datasets.cache import ImageCache, cache_limit_bytes
-from training.data.datasets.folder_listing import Listing, list_images
+from training.data.datasets.folder_listing import FolderListing, list_images
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import Drawn, Wanted, all_of, as_dataset
+from training.data.datasets.image_folder import FolderOptions, HeldOutSplit, evaluation_dataset, training_dataset
 from training.data.datasets.official_files import official_dir
 from training.errors import TrainingError
 
@@ -20,8 +20,8 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 }
 FOLDER = "folder"
 """The data set of the user's own images."""
-FOLDERS: dict[str, tuple[str, Callable[[Path | None], Listing]]] = {
-    "imagenette": (imagenette.TITLE, imagenette.find),
+LISTED_DATASETS: dict[str, tuple[str, Callable[[Path | None], FolderListing]]] = {
+    "imagenette": (imagenette.TITLE, imagenette.list_files),
 }
 
 
@@ -30,7 +30,7 @@ def load(
     data_dir: Path | None = None,
     note: str | None = None,
     folder: Path | None = None,
-    wanted: Wanted | None = None,
+    folder_options: FolderOptions | None = None,
 ) -> Dataset:
     """Loads the data set called `name` from `data_dir`, from CONVOY_DATA, or else by downloading it.
 
@@ -40,38 +40,42 @@ def load(
     if name in DATASETS:
         dataset = DATASETS[name](official_dir(data_dir))
     else:
-        title, listing = listing_of(name, data_dir, folder)
-        if wanted is None:
+        title, listing = list_dataset(name, data_dir, folder)
+        if folder_options is None:
             raise TrainingError(f"{name} has images of any size: nothing here says which is wanted.")
-        dataset = as_dataset(name, title, listing, wanted, ImageCache(cache_limit_bytes()))
+        dataset = training_dataset(name, title, listing, folder_options, ImageCache(cache_limit_bytes()))
     dataset.check_labels()
     notes = [text for text in (note, dataset.note) if text]
     return replace(dataset, note="; ".join(notes) or None)
 
 
-def load_to_measure(
+def load_for_evaluation(
     name: str,
     data_dir: Path | None,
     folder: Path | None,
     labels: Sequence[str] | None,
-    form: InputSpec,
-    drawn: Drawn | None = None,
+    input_spec: InputSpec,
+    held_out_split: HeldOutSplit | None = None,
 ) -> Dataset:
     """The test set of a folder of images, for a network with these labels; all of them where it has none.
 
-    `drawn` is the part that a run has kept for the test where the folder does not say. Raises TrainingError.
+    `held_out_split` names the images that a run has held out where the folder has no test set. Raises TrainingError.
     """
-    title, listing = listing_of(name, data_dir, folder, least=1)
-    return all_of(name, title, listing, labels or listing.labels, form, drawn)
+    title, listing = list_dataset(name, data_dir, folder, min_classes=1)
+    return evaluation_dataset(name, title, listing, labels or listing.labels, input_spec, held_out_split)
 
 
-def listing_of(name: str, data_dir: Path | None, folder: Path | None, least: int = 2) -> tuple[str, Listing]:
+def list_dataset(
+    name: str, data_dir: Path | None, folder: Path | None, min_classes: int = 2
+) -> tuple[str, FolderListing]:
     """Title and files of a data set that is a folder of images of at least so many classes. Raises TrainingError."""
-    if name in FOLDERS:
-        title, find = FOLDERS[name]
-        return title, find(official_dir(data_dir))
+    if name in LISTED_DATASETS:
+        title, list_files = LISTED_DATASETS[name]
+        return title, list_files(official_dir(data_dir))
     if name != FOLDER:
-        raise TrainingError(f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *FOLDERS])}.")
+        raise TrainingError(
+            f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *LISTED_DATASETS])}."
+        )
     if folder is None:
         raise TrainingError("This needs a folder of images: name it with --data.")
-    return f"Images of the folder {folder.resolve().name!r}", list_images(folder, least)
+    return f"Images of the folder {folder.resolve().name!r}", list_images(folder, min_classes)

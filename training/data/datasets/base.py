@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from service.imaging.render import encode_png
 from service.model_store.manifest import Preprocessing
-from training.data.datasets.image_files import Boxes, scaled_part
+from training.data.datasets.image_files import Boxes, crop_and_resize
 from training.errors import TrainingError
 
-SQUEEZED = Preprocessing()
+DEFAULT_PREPROCESSING = Preprocessing()
 
 
 class Split(Protocol):
@@ -34,15 +34,15 @@ class Split(Protocol):
         """The images at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
         ...
 
-    def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
         """Of each of these images the part that `boxes` names, scaled to `shape`. Threads may share it too."""
         ...
 
-    def encoded(self, index: int) -> bytes:
+    def encoded_image(self, index: int) -> bytes:
         """One image as the bytes of an image file, as a client of the service would send it."""
         ...
 
-    def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+    def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
         """Those of these images that cannot be decoded: index -> file and reason, in one line."""
         ...
 
@@ -64,15 +64,15 @@ class ArraySplit:
     def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.images[indices]
 
-    def parts(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
         height, width, _ = self.shape
-        parts = [scaled_part(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
+        parts = [crop_and_resize(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
         return np.stack(parts)
 
-    def encoded(self, index: int) -> bytes:
+    def encoded_image(self, index: int) -> bytes:
         return encode_png(self.images[index])
 
-    def unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+    def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
         return {}
 
 
@@ -80,7 +80,7 @@ class ArraySplit:
 class Dataset:
     """Named classes with their images.
 
-    `note` is what a reader of a result must know about these files. `limits` says in one sentence what a network
+    `note` is what a reader of a result must know about these files. `limitations` says in one sentence what a network
     trained on such images cannot do. `preprocessing` turns an image file into one of these images. `origin` is what a
     run records to find the same images again. `unreadable_train` and `unreadable_test` are the indices of images that
     are left out because they cannot be read.
@@ -92,8 +92,8 @@ class Dataset:
     train: Split
     test: Split
     note: str | None = None
-    limits: str | None = None
-    preprocessing: Preprocessing = SQUEEZED
+    limitations: str | None = None
+    preprocessing: Preprocessing = DEFAULT_PREPROCESSING
     origin: Mapping[str, Any] = field(default_factory=dict)
     unreadable_train: tuple[int, ...] = ()
     unreadable_test: tuple[int, ...] = ()
@@ -103,6 +103,6 @@ class Dataset:
     def check_labels(self) -> None:
         """Raises TrainingError for a label that names no class."""
         for split in (self.train, self.test):
-            strange = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
-            if len(strange):
-                raise TrainingError(f"{self.name} has images of class {strange[0]}; it has {len(self.labels)} classes.")
+            invalid = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
+            if len(invalid):
+                raise TrainingError(f"{self.name} has images of class {invalid[0]}; it has {len(self.labels)} classes.")

@@ -1,4 +1,4 @@
-"""Decoded images kept in memory while there is room. What has no room is made again each time: the same values."""
+"""Keeps decoded images in memory up to a limit. An image beyond the limit is decoded again each time."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SHARE = 0.25
+FREE_MEMORY_FRACTION = 0.25
 """Of the memory that is free when a data set is opened."""
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-UNKNOWN_BYTES = 4 << 30
+FALLBACK_FREE_BYTES = 4 << 30
 
 
 class ImageCache:
-    """Images by key, up to `limit_bytes` in all; the first come stay, as every epoch asks for all alike."""
+    """Images by key, up to `limit_bytes` in all. The first images stay, because every epoch reads all of them."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._room = limit_bytes
+        self._remaining_bytes = limit_bytes
         self._images: dict[Hashable, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def get_or_make(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """The image of that key, made where it isn't kept. May be called from several threads."""
         image = self._images.get(key)
         if image is None:
@@ -32,14 +32,14 @@ class ImageCache:
 
     def _keep(self, key: Hashable, image: NDArray[np.uint8]) -> None:
         with self._lock:
-            if key not in self._images and image.nbytes <= self._room:
-                self._room -= image.nbytes
+            if key not in self._images and image.nbytes <= self._remaining_bytes:
+                self._remaining_bytes -= image.nbytes
                 self._images[key] = image
 
 
 def cache_limit_bytes() -> int:
     """A quarter of the memory that this machine, or this process's container, has free."""
-    return int(SHARE * free_memory_bytes())
+    return int(FREE_MEMORY_FRACTION * free_memory_bytes())
 
 
 def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
@@ -48,7 +48,7 @@ def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, ValueError, KeyError):
-        free = UNKNOWN_BYTES
+        free = FALLBACK_FREE_BYTES
     try:
         limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
     except (OSError, ValueError):  # no cgroup v2, or "max": no limit

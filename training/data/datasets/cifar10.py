@@ -13,12 +13,12 @@ from training.data.datasets.official_files import download, locate
 from training.errors import TrainingError
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-TEST = ("test_batch",)
+TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST_FILES = ("test_batch",)
 IMAGES_PER_FILE = 10_000
 VALUES_PER_IMAGE = 3 * 32 * 32
 
-LIMITS = "The photos have 32x32 pixels with one thing filling most of each; larger photos lose nearly all detail."
+LIMITATIONS = "The photos have 32x32 pixels with one thing filling most of each; larger photos lose nearly all detail."
 
 OFFICIAL_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -28,7 +28,7 @@ OFFICIAL_MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-NOT_OFFICIAL = "the files differ from the official ones (MD5), so the pixels may"
+UNOFFICIAL_NOTE = "the files differ from the official ones (MD5), so the pixels may"
 
 
 def load(data_dir: Path | None) -> Dataset:
@@ -39,26 +39,26 @@ def load(data_dir: Path | None) -> Dataset:
     """
     title = "CIFAR-10 photos"
     if data_dir is None:
-        return Dataset("cifar10", title, LABELS, *download("CIFAR-10", "cifar10"), limits=LIMITS)
-    folder = locate(data_dir, "cifar-10-batches-py", TRAIN + TEST)
-    digests: dict[str, str] = {}
-    train, test = (_split(folder, names, digests) for names in (TRAIN, TEST))
-    note = None if digests == OFFICIAL_MD5 else NOT_OFFICIAL
-    return Dataset("cifar10", title, LABELS, train, test, note, LIMITS)
+        return Dataset("cifar10", title, LABELS, *download("CIFAR-10", "cifar10"), limitations=LIMITATIONS)
+    folder = locate(data_dir, "cifar-10-batches-py", TRAIN_FILES + TEST_FILES)
+    md5_by_file: dict[str, str] = {}
+    train, test = (_read_split(folder, names, md5_by_file) for names in (TRAIN_FILES, TEST_FILES))
+    note = None if md5_by_file == OFFICIAL_MD5 else UNOFFICIAL_NOTE
+    return Dataset("cifar10", title, LABELS, train, test, note, LIMITATIONS)
 
 
-def _split(folder: Path, names: tuple[str, ...], digests: dict[str, str]) -> ArraySplit:
-    batches = [_batch(folder / name, digests) for name in names]
+def _read_split(folder: Path, names: tuple[str, ...], md5_by_file: dict[str, str]) -> ArraySplit:
+    batches = [_read_batch(folder / name, md5_by_file) for name in names]
     return ArraySplit(np.concatenate([b.images for b in batches]), np.concatenate([b.labels for b in batches]))
 
 
-def _batch(path: Path, digests: dict[str, str]) -> ArraySplit:
+def _read_batch(path: Path, md5_by_file: dict[str, str]) -> ArraySplit:
     expected = f"a CIFAR-10 batch of {IMAGES_PER_FILE:,} images was expected. Fetch it again."
     try:
         with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "md5").hexdigest()
+            md5_by_file[path.name] = hashlib.file_digest(file, "md5").hexdigest()
             file.seek(0)
-            batch = _HarmlessUnpickler(file, encoding="bytes").load()
+            batch = _RestrictedUnpickler(file, encoding="bytes").load()
         pixels, labels = batch[b"data"], np.asarray(batch[b"labels"], np.int64)
     except Exception as error:  # unpickling damaged bytes raises nearly anything
         raise TrainingError(f"{path} is truncated or corrupt ({error}): {expected}") from error
@@ -69,13 +69,13 @@ def _batch(path: Path, digests: dict[str, str]) -> ArraySplit:
     return ArraySplit(np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+def _encode_latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding} is not allowed")
     return text.encode("latin1")
 
 
-class _HarmlessUnpickler(pickle.Unpickler):
+class _RestrictedUnpickler(pickle.Unpickler):
     """Makes NumPy arrays and plain values only: a pickle may otherwise run any code."""
 
     ALLOWED = {  # noqa: RUF012
@@ -83,7 +83,7 @@ class _HarmlessUnpickler(pickle.Unpickler):
         ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _latin1,
+        ("_codecs", "encode"): _encode_latin1,
     }
 
     def find_class(self, module: str, name: str) -> object:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from training.errors import TrainingError
 
 LAYOUT = "one folder of images for each class, or train/ and val/ with such folders in each"
-TRAIN, TESTS = "train", ("val", "test")
+TRAIN_FOLDER, TEST_FOLDERS = "train", ("val", "test")
 LABELS_FILES = ("labels.txt", "LOC_synset_mapping.txt")
-LITTER = {"Thumbs.db", "desktop.ini"}
+IGNORED_FILES = {"Thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
-class Files:
+class LabeledFiles:
     """Image files, their paths relative to the data set's folder, with their classes, int64 (files,)."""
 
     paths: Sequence[str]
@@ -30,18 +30,18 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def at(self, indices: NDArray[np.int64]) -> "Files":
-        return Files([self.paths[index] for index in indices], self.classes[indices])
+    def select(self, indices: NDArray[np.int64]) -> "LabeledFiles":
+        return LabeledFiles([self.paths[index] for index in indices], self.classes[indices])
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """The files of a folder. `test` is None where the folder has no `val`: then it is split off `train`."""
 
     folder: Path
     labels: tuple[str, ...]
-    train: Files
-    test: Files | None
+    train: LabeledFiles
+    test: LabeledFiles | None
 
     def digest(self) -> str:
         """SHA-256 over the names and sizes of all files: other images, another digest."""
@@ -52,67 +52,67 @@ class Listing:
         return sha256.hexdigest()
 
 
-def list_images(folder: Path, least: int = 2) -> Listing:
+def list_images(folder: Path, min_classes: int = 2) -> FolderListing:
     """All files of a folder in one of the two layouts, the classes in the order of their folders' names.
 
     Labels are the folders' names, or what a `labels.txt` beside them says ("n01440764 tench", one folder a line).
-    Raises TrainingError when the layout is another one, or there are less than `least` classes, naming what is wrong.
+    Raises TrainingError for another layout and for less than `min_classes` classes.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder; expected is {LAYOUT}.")
-    test = _test_folder(folder)
-    if not (folder / TRAIN).is_dir() or not (test or _names(folder) == [TRAIN]):
-        return _labelled(Listing(folder, *_listed(folder, "", least), None))
-    labels, train = _listed(folder, TRAIN, least)
+    test = _find_test_folder(folder)
+    if not (folder / TRAIN_FOLDER).is_dir() or not (test or _subfolder_names(folder) == [TRAIN_FOLDER]):
+        return _with_labels_file(FolderListing(folder, *_list_classes(folder, "", min_classes), None))
+    labels, train = _list_classes(folder, TRAIN_FOLDER, min_classes)
     if test is None:
-        return _labelled(Listing(folder, labels, train, None))
-    return _labelled(Listing(folder, labels, train, _test_files(folder, test, labels)))
+        return _with_labels_file(FolderListing(folder, labels, train, None))
+    return _with_labels_file(FolderListing(folder, labels, train, _list_test_files(folder, test, labels)))
 
 
-def _test_folder(folder: Path) -> str | None:
+def _find_test_folder(folder: Path) -> str | None:
     """Which folder holds the test set, where all there is are `train` and its like."""
-    names = _names(folder)
-    if not set(names) <= {TRAIN, *TESTS}:
+    names = _subfolder_names(folder)
+    if not set(names) <= {TRAIN_FOLDER, *TEST_FOLDERS}:
         return None
-    return next((name for name in TESTS if name in names), None)
+    return next((name for name in TEST_FOLDERS if name in names), None)
 
 
-def _test_files(folder: Path, test: str, labels: tuple[str, ...]) -> Files:
-    found, files = _listed(folder, test, 1)
-    if strange := sorted(set(found) - set(labels)):
-        raise TrainingError(f"{folder / test} has classes that {folder / TRAIN} lacks: {', '.join(strange)}.")
-    number = np.array([labels.index(label) for label in found])
-    return replace(files, classes=number[files.classes])
+def _list_test_files(folder: Path, test: str, labels: tuple[str, ...]) -> LabeledFiles:
+    test_labels, files = _list_classes(folder, test, 1)
+    if unknown := sorted(set(test_labels) - set(labels)):
+        raise TrainingError(f"{folder / test} has classes that {folder / TRAIN_FOLDER} lacks: {', '.join(unknown)}.")
+    class_numbers = np.array([labels.index(label) for label in test_labels])
+    return replace(files, classes=class_numbers[files.classes])
 
 
-def _listed(folder: Path, part: str, least: int) -> tuple[tuple[str, ...], Files]:
-    names = _names(folder / part)
-    if len(names) < least:
-        found = f"only {names[0]!r}" if names else "none"
-        raise TrainingError(f"{folder / part} has {found} of at least {least} folders of images: {LAYOUT}.")
-    by_class = [sorted(_files_below(folder, os.path.join(part, name))) for name in names]
+def _list_classes(folder: Path, part: str, min_classes: int) -> tuple[tuple[str, ...], LabeledFiles]:
+    names = _subfolder_names(folder / part)
+    if len(names) < min_classes:
+        listed = f"only {names[0]!r}" if names else "none"
+        raise TrainingError(f"{folder / part} has {listed} of at least {min_classes} folders of images: {LAYOUT}.")
+    by_class = [sorted(_walk_files(folder, os.path.join(part, name))) for name in names]
     if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
         raise TrainingError(f"{folder / part} has classes without images: {', '.join(empty)}.")
     classes = np.repeat(np.arange(len(names)), [len(files) for files in by_class])
-    return tuple(names), Files([path for files in by_class for path in files], classes)
+    return tuple(names), LabeledFiles([path for files in by_class for path in files], classes)
 
 
-def _names(folder: Path) -> list[str]:
+def _subfolder_names(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise TrainingError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
-def _files_below(folder: Path, part: str) -> Iterator[str]:
+def _walk_files(folder: Path, part: str) -> Iterator[str]:
     for where, _, names in os.walk(folder / part, followlinks=True):
         inside = os.path.relpath(where, folder)
         for name in names:
-            if not name.startswith(".") and name not in LITTER:
+            if not name.startswith(".") and name not in IGNORED_FILES:
                 yield os.path.join(inside, name)
 
 
-def _labelled(listing: Listing) -> Listing:
+def _with_labels_file(listing: FolderListing) -> FolderListing:
     path = next((listing.folder / name for name in LABELS_FILES if (listing.folder / name).is_file()), None)
     if path is None:
         return listing

@@ -34,12 +34,14 @@ class InputSpec:
     preprocessing: Preprocessing
 
 
-def prepare_file(encoded: bytes, expects: Input, how: Preprocessing) -> Pixels:
+def prepare_image_file(encoded: bytes, model_input: Input, preprocessing: Preprocessing) -> Pixels:
     """One image file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
-    return preprocess(decode(encoded, expects.channels, how.background, MAX_PIXELS), expects, how)
+    return preprocess(
+        decode(encoded, model_input.channels, preprocessing.background, MAX_PIXELS), model_input, preprocessing
+    )
 
 
-def read_image(path: Path, channels: int, background: int) -> Pixels:
+def read_image_file(path: Path, channels: int, background: int) -> Pixels:
     """The pixels of an image file, as the service would decode it. Raises TrainingError naming the file."""
     try:
         return decode(path.read_bytes(), channels, background, MAX_PIXELS)
@@ -49,17 +51,17 @@ def read_image(path: Path, channels: int, background: int) -> Pixels:
         raise TrainingError(f"{path} is no usable image: {error.message}") from error
 
 
-def scaled_part(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+def crop_and_resize(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
     """A part of an image, uint8 (any, any, 1 or 3), scaled to (height, width, same); antialiased where it shrinks."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    scaled = image.resize((width, height), Image.Resampling.BILINEAR, box)
-    return np.asarray(scaled).reshape(height, width, pixels.shape[2])
+    resized = image.resize((width, height), Image.Resampling.BILINEAR, box)
+    return np.asarray(resized).reshape(height, width, pixels.shape[2])
 
 
-def reduced(pixels: Pixels, shorter: int) -> Pixels:
+def shrink_to_shorter_side(pixels: Pixels, shorter: int) -> Pixels:
     """The whole image with its shorter side scaled down to `shorter` pixels; a smaller one as it is."""
     height, width, _ = pixels.shape
     scale = shorter / min(height, width)
     if scale >= 1:
         return pixels
-    return scaled_part(pixels, (0, 0, width, height), round(height * scale), round(width * scale))
+    return crop_and_resize(pixels, (0, 0, width, height), round(height * scale), round(width * scale))

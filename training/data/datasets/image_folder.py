@@ -22,33 +22,41 @@ from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from training.data.datasets.base import Dataset
 from training.data.datasets.cache import ImageCache
-from training.data.datasets.folder_listing import Files, Listing
-from training.data.datasets.image_files import MAX_PIXELS, Boxes, InputSpec, Pixels, reduced, scaled_part
+from training.data.datasets.folder_listing import FolderListing, LabeledFiles
+from training.data.datasets.image_files import (
+    MAX_PIXELS,
+    Boxes,
+    InputSpec,
+    Pixels,
+    crop_and_resize,
+    shrink_to_shorter_side,
+)
 from training.errors import TrainingError
 
-KEPT_SCALE = 2
+MAX_CACHED_SCALE = 2
 """Random parts are cut from images of at most so many times the input's longer side (on their shorter one)."""
-AT_ONCE = 1000
+FUTURES_CHUNK = 1000
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How a folder's images are to be given, and what is the test set where the folder has none by itself.
+class FolderOptions:
+    """The input that a folder's images become, and the test set of a folder that has none by itself.
 
-    That is `test_files` where an earlier run has recorded them, else about `test_share` of each class, drawn by `seed`.
+    The test set is `test_files` where an earlier run has recorded them, else about `test_share` of each class, chosen
+    by `seed`.
     """
 
-    form: InputSpec
+    input_spec: InputSpec
     test_share: float
     seed: int
     test_files: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Which part of a folder a run has kept for the test, by `split_off`."""
+class HeldOutSplit:
+    """The arguments of `split_test_files` by which a run has held out its test images."""
 
     test_share: float
     seed: int
@@ -57,15 +65,15 @@ class Drawn:
 class FolderSplit:
     """Image files with their classes. The cache changes nothing but how long a second look takes."""
 
-    def __init__(self, folder: Path, files: Files, form: InputSpec, cache: ImageCache) -> None:
+    def __init__(self, folder: Path, files: LabeledFiles, input_spec: InputSpec, cache: ImageCache) -> None:
         self._folder = folder
         self._files = files
-        self._form = form
+        self._input_spec = input_spec
         self._cache = cache
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self._form.input.shape
+        return self._input_spec.input.shape
 
     @property
     def labels(self) -> Indices:
@@ -75,62 +83,67 @@ class FolderSplit:
         return len(self._files)
 
     def read_images(self, indices: Indices) -> Pixels:
-        return np.stack([self._whole(self._files.paths[index]) for index in indices])
+        return np.stack([self._prepared_image(self._files.paths[index]) for index in indices])
 
-    def parts(self, indices: Indices, boxes: Boxes) -> Pixels:
+    def read_crops(self, indices: Indices, boxes: Boxes) -> Pixels:
         height, width, _ = self.shape
         parts = []
         for i, index in enumerate(indices):
-            pixels = self._kept(self._files.paths[index])
-            parts.append(scaled_part(pixels, boxes(i, pixels.shape[1], pixels.shape[0]), height, width))
+            pixels = self._downscaled_image(self._files.paths[index])
+            parts.append(crop_and_resize(pixels, boxes(i, pixels.shape[1], pixels.shape[0]), height, width))
         return np.stack(parts)
 
-    def encoded(self, index: int) -> bytes:
-        return self._read(self._files.paths[index])
+    def encoded_image(self, index: int) -> bytes:
+        return self._read_bytes(self._files.paths[index])
 
-    def unreadable(self, indices: Indices) -> Mapping[int, str]:
-        found = {}
+    def find_unreadable(self, indices: Indices) -> Mapping[int, str]:
+        errors = {}
         with ThreadPoolExecutor(usable_cores()) as threads:
-            for start in range(0, len(indices), AT_ONCE):  # a million futures would take gigabytes
-                some = indices[start : start + AT_ONCE]
-                reasons = threads.map(self._complaint, some)
-                found |= {int(index): reason for index, reason in zip(some, reasons, strict=True) if reason}
-        return found
+            for start in range(0, len(indices), FUTURES_CHUNK):  # a million futures would take gigabytes
+                chunk = indices[start : start + FUTURES_CHUNK]
+                reasons = threads.map(self._read_error, chunk)
+                errors |= {int(index): reason for index, reason in zip(chunk, reasons, strict=True) if reason}
+        return errors
 
     def without(self, indices: Sequence[int]) -> "FolderSplit":
         """The split without these images."""
-        kept = self._files.at(np.setdiff1d(np.arange(len(self)), indices))
-        return FolderSplit(self._folder, kept, self._form, self._cache)
+        remaining = self._files.select(np.setdiff1d(np.arange(len(self)), indices))
+        return FolderSplit(self._folder, remaining, self._input_spec, self._cache)
 
-    def _complaint(self, index: int) -> str | None:
+    def _read_error(self, index: int) -> str | None:
         try:
-            self._decoded(self._files.paths[index])
+            self._decode(self._files.paths[index])
         except TrainingError as error:
             return str(error)
         return None
 
-    def _whole(self, path: str) -> Pixels:
-        prepared = partial(preprocess, target=self._form.input, preprocessing=self._form.preprocessing)
-        return self._cache.get(("whole", path), lambda: prepared(self._decoded(path)))
+    def _prepared_image(self, path: str) -> Pixels:
+        prepared = partial(preprocess, target=self._input_spec.input, preprocessing=self._input_spec.preprocessing)
+        return self._cache.get_or_make(("whole", path), lambda: prepared(self._decode(path)))
 
-    def _kept(self, path: str) -> Pixels:
-        shorter = KEPT_SCALE * max(self.shape[:2])
-        return self._cache.get(("kept", path), lambda: reduced(self._decoded(path), shorter))
+    def _downscaled_image(self, path: str) -> Pixels:
+        shorter = MAX_CACHED_SCALE * max(self.shape[:2])
+        return self._cache.get_or_make(("kept", path), lambda: shrink_to_shorter_side(self._decode(path), shorter))
 
-    def _decoded(self, path: str) -> Pixels:
+    def _decode(self, path: str) -> Pixels:
         try:
-            return decode(self._read(path), self._form.input.channels, self._form.preprocessing.background, MAX_PIXELS)
+            return decode(
+                self._read_bytes(path),
+                self._input_spec.input.channels,
+                self._input_spec.preprocessing.background,
+                MAX_PIXELS,
+            )
         except ConvoyError as error:
             raise TrainingError(f"{path}: {error.message}") from error
 
-    def _read(self, path: str) -> bytes:
+    def _read_bytes(self, path: str) -> bytes:
         try:
             return (self._folder / path).read_bytes()
         except OSError as error:
             raise TrainingError(f"{path}: {error.strerror}.") from error
 
 
-def split_off(files: Files, share: float, seed: int) -> tuple[Files, Files]:
+def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple[LabeledFiles, LabeledFiles]:
     """Two parts of the files: without, and with, about that share of every class, drawn by `seed`.
 
     Each image is drawn by itself, by its path, so that images that are added move no other: what a network has
@@ -138,43 +151,51 @@ def split_off(files: Files, share: float, seed: int) -> tuple[Files, Files]:
     images, 4 of 100 for a fifth. Of a class with several images the lowest draw is in the second part and the
     highest in the first, whatever the share (only there may a new image move another); a single one is in the first.
     """
-    draws = np.array([_draw(path, seed) for path in files.paths])
-    chosen = draws < share
-    for number in np.unique(files.classes):
-        members = np.flatnonzero(files.classes == number)
-        chosen[members[draws[members].argmin()]] = True
-        chosen[members[draws[members].argmax()]] = False
-    return files.at(np.flatnonzero(~chosen)), files.at(np.flatnonzero(chosen))
+    fractions = np.array([_hash_fraction(path, seed) for path in files.paths])
+    is_test = fractions < test_share
+    for class_number in np.unique(files.classes):
+        members = np.flatnonzero(files.classes == class_number)
+        is_test[members[fractions[members].argmin()]] = True
+        is_test[members[fractions[members].argmax()]] = False
+    return files.select(np.flatnonzero(~is_test)), files.select(np.flatnonzero(is_test))
 
 
-def _draw(path: str, seed: int) -> float:
+def _hash_fraction(path: str, seed: int) -> float:
     """A number in 0..1 that follows from path and seed alone, whatever other files there are."""
     digest = hashlib.sha256(f"{seed}\0".encode() + os.fsencode(path)).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def as_dataset(name: str, title: str, listing: Listing, wanted: Wanted, cache: ImageCache) -> Dataset:
+def training_dataset(
+    name: str, title: str, listing: FolderListing, folder_options: FolderOptions, cache: ImageCache
+) -> Dataset:
     """The images of a listing, to train on. Raises TrainingError when recorded test images are gone."""
     origin = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
     train, test = listing.train, listing.test
     if test is None:
-        train, test = _divided(listing, wanted)
-        origin |= {"test_files": list(test.paths), "test_share": wanted.test_share}
-    splits = [FolderSplit(listing.folder, files, wanted.form, cache) for files in (train, test)]
-    return Dataset(name, title, listing.labels, *splits, preprocessing=wanted.form.preprocessing, origin=origin)
+        train, test = _split_train_test(listing, folder_options)
+        origin |= {"test_files": list(test.paths), "test_share": folder_options.test_share}
+    splits = [FolderSplit(listing.folder, files, folder_options.input_spec, cache) for files in (train, test)]
+    return Dataset(
+        name, title, listing.labels, *splits, preprocessing=folder_options.input_spec.preprocessing, origin=origin
+    )
 
 
-def _divided(listing: Listing, wanted: Wanted) -> tuple[Files, Files]:
-    if wanted.test_files is None:
-        return split_off(listing.train, wanted.test_share, wanted.seed)
-    data_options = {path: index for index, path in enumerate(listing.train.paths)}
-    if gone := [path for path in wanted.test_files if path not in data_options]:
-        raise TrainingError(f"{listing.folder} lacks {len(gone):,} of the run's test images: {', '.join(gone[:5])}.")
-    second = np.array([data_options[path] for path in wanted.test_files], np.int64)
-    return listing.train.at(np.setdiff1d(np.arange(len(listing.train)), second)), listing.train.at(second)
+def _split_train_test(listing: FolderListing, folder_options: FolderOptions) -> tuple[LabeledFiles, LabeledFiles]:
+    if folder_options.test_files is None:
+        return split_test_files(listing.train, folder_options.test_share, folder_options.seed)
+    index_of = {path: index for index, path in enumerate(listing.train.paths)}
+    if missing := [path for path in folder_options.test_files if path not in index_of]:
+        raise TrainingError(
+            f"{listing.folder} lacks {len(missing):,} of the run's test images: {', '.join(missing[:5])}."
+        )
+    test_indices = np.array([index_of[path] for path in folder_options.test_files], np.int64)
+    return listing.train.select(np.setdiff1d(np.arange(len(listing.train)), test_indices)), listing.train.select(
+        test_indices
+    )
 
 
-def division_digest(origin: Mapping[str, Any]) -> str | None:
+def split_digest(origin: Mapping[str, Any]) -> str | None:
     """SHA-256 of a data set's files and of which are for the test, from its `origin`; None where it is no folder."""
     if not origin:
         return None
@@ -182,26 +203,33 @@ def division_digest(origin: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
 
 
-def all_of(
-    name: str, title: str, listing: Listing, labels: Sequence[str], form: InputSpec, drawn: Drawn | None = None
+def evaluation_dataset(
+    name: str,
+    title: str,
+    listing: FolderListing,
+    labels: Sequence[str],
+    input_spec: InputSpec,
+    held_out_split: HeldOutSplit | None = None,
 ) -> Dataset:
-    """What a listing has to measure a network with: its test set, or the `drawn` part, or else all its images.
+    """The images of a listing to evaluate a network on: its test set, or those of `held_out_split`, or else all.
 
     Classes go by their names. Raises TrainingError for one that is not among `labels`.
     """
-    if strange := sorted(set(listing.labels) - set(labels)):
-        raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(strange)}.")
-    files, note = _to_measure(listing, drawn)
-    same = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
-    number = np.array([i if same else labels.index(label) for i, label in enumerate(listing.labels)])
-    split = FolderSplit(listing.folder, Files(files.paths, number[files.classes]), form, ImageCache(0))
-    return Dataset(name, title, tuple(labels), split, split, note, preprocessing=form.preprocessing)
+    if unknown := sorted(set(listing.labels) - set(labels)):
+        raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(unknown)}.")
+    files, note = _evaluation_files(listing, held_out_split)
+    is_same_order = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
+    class_numbers = np.array([i if is_same_order else labels.index(label) for i, label in enumerate(listing.labels)])
+    split = FolderSplit(
+        listing.folder, LabeledFiles(files.paths, class_numbers[files.classes]), input_spec, ImageCache(0)
+    )
+    return Dataset(name, title, tuple(labels), split, split, note, preprocessing=input_spec.preprocessing)
 
 
-def _to_measure(listing: Listing, drawn: Drawn | None) -> tuple[Files, str | None]:
+def _evaluation_files(listing: FolderListing, held_out_split: HeldOutSplit | None) -> tuple[LabeledFiles, str | None]:
     """The files, and what must be known of them."""
     if listing.test is not None:
         return listing.test, None
-    if drawn is not None:
-        return split_off(listing.train, drawn.test_share, drawn.seed)[1], None
+    if held_out_split is not None:
+        return split_test_files(listing.train, held_out_split.test_share, held_out_split.seed)[1], None
     return listing.train, "all of the folder's images, also those that it may have been trained on"

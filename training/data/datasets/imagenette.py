@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from training.data.datasets.folder_listing import Listing, list_images
+from training.data.datasets.folder_listing import FolderListing, list_images
 from training.errors import TrainingError
 
 TITLE = "Imagenette photos"
@@ -22,7 +22,7 @@ LABELS = {
 }
 
 
-def find(data_dir: Path | None) -> Listing:
+def list_files(data_dir: Path | None) -> FolderListing:
     """The files of `data_dir/imagenette2-160` (or -320, or full size), or of `data_dir`; `val` is the test set.
 
     Raises TrainingError when they are not there, or not all ten classes.

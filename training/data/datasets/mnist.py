@@ -14,15 +14,15 @@ from training.data.datasets.official_files import download, locate
 from training.errors import TrainingError
 
 LABELS = tuple("0123456789")
-LIMITS = (
+LIMITATIONS = (
     "The digits are light on a dark ground, one an image, in the middle of a 20x20 box: dark ink on white paper must "
     "be inverted first, and a longer number cut into its digits."
 )
-DARK = Preprocessing(background=0)
+DARK_BACKGROUND = Preprocessing(background=0)
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
-IMAGES, IMAGES_MAGIC = "{}-images-idx3-ubyte.gz", 0x803
+IMAGES_FILE, IMAGES_MAGIC = "{}-images-idx3-ubyte.gz", 0x803
 LABELS_FILE, LABELS_MAGIC = "{}-labels-idx1-ubyte.gz", 0x801
-FILES = tuple(file.format(prefix) for prefix, _ in PARTS.values() for file in (IMAGES, LABELS_FILE))
+FILES = tuple(file.format(prefix) for prefix, _ in PARTS.values() for file in (IMAGES_FILE, LABELS_FILE))
 
 
 def load(data_dir: Path | None) -> Dataset:
@@ -34,20 +34,22 @@ def load(data_dir: Path | None) -> Dataset:
         train, test = download("MNIST", "mnist")
     else:
         folder = locate(data_dir, "mnist", FILES)
-        train, test = (_split(folder, *part) for part in PARTS.values())
-    return Dataset("mnist", "MNIST handwritten digits", LABELS, train, test, limits=LIMITS, preprocessing=DARK)
+        train, test = (_read_split(folder, *part) for part in PARTS.values())
+    return Dataset(
+        "mnist", "MNIST handwritten digits", LABELS, train, test, limitations=LIMITATIONS, preprocessing=DARK_BACKGROUND
+    )
 
 
-def _split(folder: Path, prefix: str, count: int) -> ArraySplit:
-    images = _idx(folder / IMAGES.format(prefix), IMAGES_MAGIC, (count, 28, 28))
+def _read_split(folder: Path, prefix: str, count: int) -> ArraySplit:
+    images = _read_idx(folder / IMAGES_FILE.format(prefix), IMAGES_MAGIC, (count, 28, 28))
     path = folder / LABELS_FILE.format(prefix)
-    labels = _idx(path, LABELS_MAGIC, (count,))
+    labels = _read_idx(path, LABELS_MAGIC, (count,))
     if labels.max() >= len(LABELS):
         raise TrainingError(f"{path} is corrupt: label {labels.max()} found, 0 to 9 expected. Fetch it again.")
     return ArraySplit(images[..., np.newaxis], labels.astype(np.int64))
 
 
-def _idx(path: Path, magic: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read_idx(path: Path, magic: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """An idx file: four bytes of magic number, one big-endian uint32 per dimension, then the bytes."""
     try:
         data = gzip.decompress(path.read_bytes())

@@ -19,25 +19,25 @@ class NoisySplit:
     The noise of an image follows from its index alone, so that every network is shown the same noisy images.
     """
 
-    clean: Split
+    original: Split
     sigma: float
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.clean.shape
+        return self.original.shape
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        return self.clean.labels
+        return self.original.labels
 
     def __len__(self) -> int:
-        return len(self.clean)
+        return len(self.original)
 
     def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         noise = np.stack([np.random.default_rng((SEED, int(i))).normal(0, self.sigma, self.shape) for i in indices])
-        return np.clip(self.clean.read_images(indices) + np.rint(255 * noise), 0, 255).astype(np.uint8)
+        return np.clip(self.original.read_images(indices) + np.rint(255 * noise), 0, 255).astype(np.uint8)
 
-    def encoded(self, index: int) -> bytes:
+    def encoded_image(self, index: int) -> bytes:
         return encode_png(self.read_images(np.array([index]))[0])
 
 

@@ -17,18 +17,18 @@ SEED = 20
 SHIFT_PX = (-3.0, 3.0)
 HALF_SIZE_PX = (5.0, 9.0)
 ASPECT = (0.75, 1.33)
-TURN_DEGREES = (-30.0, 30.0)
+ROTATION_DEGREES = (-30.0, 30.0)
 THICKNESS_PX = (1.0, 4.0)
 
 
 def load(data_dir: Path | None) -> Dataset:
     """The same 4,000 + 1,000 images every time, half of them X's; needs no files and ignores `data_dir`."""
     random = np.random.default_rng(SEED)
-    train, test = (_split(count, random) for count in (TRAINING_IMAGES, TEST_IMAGES))
+    train, test = (_draw_split(count, random) for count in (TRAINING_IMAGES, TEST_IMAGES))
     return Dataset("xo", "Generated X's and O's", LABELS, train, test)
 
 
-def lesson() -> NDArray[np.uint8]:
+def lesson_image() -> NDArray[np.uint8]:
     """The X of the lesson, uint8 (9, 9, 1): one pixel wide strokes, ink 255, paper 0."""
     stroke = np.eye(7, dtype=bool)
     return np.pad((stroke | stroke[::-1]) * np.uint8(255), 1)[..., np.newaxis]
@@ -39,32 +39,32 @@ def draw(is_x: NDArray[np.bool_], random: Generator) -> NDArray[np.uint8]:
     count = len(is_x)
     scale = random.uniform(*HALF_SIZE_PX, (count, 1, 1))
     aspect = random.uniform(*ASPECT, (count, 1, 1)) ** 0.5
-    across, down = _own_coordinates(count, random)
+    glyph_x, glyph_y = _glyph_coordinates(count, random)
     distance_px = np.where(
         is_x[:, None, None],
-        _from_cross(across, down, scale * aspect, scale / aspect),
-        _from_ellipse(across, down, scale * aspect, scale / aspect),
+        _distance_from_cross(glyph_x, glyph_y, scale * aspect, scale / aspect),
+        _distance_from_ellipse(glyph_x, glyph_y, scale * aspect, scale / aspect),
     )
     thickness_px = random.uniform(*THICKNESS_PX, (count, 1, 1))
     ink = np.clip(thickness_px / 2 + 0.5 - distance_px, 0, 1)
     return np.rint(255 * ink).astype(np.uint8)[..., np.newaxis]
 
 
-def _split(count: int, random: Generator) -> ArraySplit:
+def _draw_split(count: int, random: Generator) -> ArraySplit:
     labels = random.permutation(np.arange(count) % len(LABELS))
     return ArraySplit(draw(labels == LABELS.index("X"), random), labels.astype(np.int64))
 
 
-def _own_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _glyph_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where each pixel lies from its image's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
     shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
-    angle = np.radians(random.uniform(*TURN_DEGREES, (count, 1, 1)))
+    angle = np.radians(random.uniform(*ROTATION_DEGREES, (count, 1, 1)))
     centred = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2
     x, y = centred[None, None, :] - shift[0], centred[None, :, None] - shift[1]
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 
-def _from_cross(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
+def _distance_from_cross(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
     """Distance in pixels from the nearer of the two diagonals."""
     length = np.hypot(half_width, half_height)
     nearest = np.inf
@@ -75,7 +75,7 @@ def _from_cross(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArra
     return nearest
 
 
-def _from_ellipse(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
+def _distance_from_ellipse(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
     """Distance in pixels from the outline, to first order: exact for circles, close for these ellipses."""
     value = np.hypot(x / half_width, y / half_height)
     slope = np.hypot(x / half_width**2, y / half_height**2)

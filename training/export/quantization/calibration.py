@@ -11,8 +11,8 @@ from service.model_store.repository import VersionFolder
 from training.data import datasets
 from training.data.datasets import FOLDER
 from training.data.datasets.base import Dataset, Split
-from training.data.datasets.image_files import InputSpec, prepare_file
-from training.data.datasets.image_folder import Wanted, division_digest
+from training.data.datasets.image_files import InputSpec, prepare_image_file
+from training.data.datasets.image_folder import FolderOptions, split_digest
 from training.data.load_dataset import DataOptions, check_readable
 from training.data.splits import split_indices
 from training.errors import TrainingError
@@ -48,7 +48,7 @@ class CalibrationData:
         """The calibration images as the service passes them to a graph."""
         train = self.dataset.train
         files = _encoded_images(train, self.calibration)
-        return np.stack([prepare_file(encoded, input_spec.input, input_spec.preprocessing) for encoded in files])
+        return np.stack([prepare_image_file(encoded, input_spec.input, input_spec.preprocessing) for encoded in files])
 
     def held_out_scores(self, pipeline: ServingPipeline) -> Scores:
         train = self.dataset.train
@@ -68,7 +68,7 @@ def load_calibration_data(
     if dataset_name is None:
         raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training images.")
     dataset = datasets.load(
-        dataset_name, data_options.data_dir, data_options.note, data_options.folder, _wanted(version.manifest)
+        dataset_name, data_options.data_dir, data_options.note, data_options.folder, _folder_options(version.manifest)
     )
     if dataset.labels != version.labels:
         raise TrainingError(
@@ -87,11 +87,11 @@ def load_calibration_data(
     )
 
 
-def _wanted(manifest: Manifest) -> Wanted:
+def _folder_options(manifest: Manifest) -> FolderOptions:
     """The images in the form in which the version takes them, and the test images of its run."""
     division = manifest.provenance.division
     test_share = (division and division.test_share) or TEST_SHARE
-    return Wanted(InputSpec(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
+    return FolderOptions(InputSpec(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
 
 
 def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
@@ -123,14 +123,14 @@ def _is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
     if dataset.name != provenance.dataset:
         return False
     recorded = provenance.division and provenance.division.digest
-    return dataset.name != FOLDER if recorded is None else recorded == division_digest(dataset.origin)
+    return dataset.name != FOLDER if recorded is None else recorded == split_digest(dataset.origin)
 
 
 def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:
     """The images that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
     dataset = data.dataset
-    unreadable_train = dataset.train.unreadable(np.concatenate([data.held_out, data.calibration]))
-    unreadable_test = dataset.test.unreadable(np.arange(len(dataset.test)))
+    unreadable_train = dataset.train.find_unreadable(np.concatenate([data.held_out, data.calibration]))
+    unreadable_test = dataset.test.find_unreadable(np.arange(len(dataset.test)))
     check_readable([*unreadable_train.values(), *unreadable_test.values()], skip_unreadable)
     unreadable = list(unreadable_train)
     return replace(
@@ -142,7 +142,7 @@ def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> Calibra
 
 
 def _encoded_images(split: Split, indices: Indices) -> Iterator[bytes]:
-    return (split.encoded(int(index)) for index in indices)
+    return (split.encoded_image(int(index)) for index in indices)
 
 
 def _label_difference(dataset: Dataset, version: VersionFolder) -> str:

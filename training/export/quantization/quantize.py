@@ -27,7 +27,7 @@ from service.model_store.manifest import (
 )
 from service.model_store.repository import VersionFolder
 from training.data.datasets.image_files import InputSpec
-from training.data.load_dataset import DEFAULT, DataOptions
+from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError
 from training.export.model_card import update_card
 from training.export.parity import BATCH_SIZES, sample_split
@@ -67,7 +67,7 @@ class QuantizeOptions:
     latency_duration_s: float = DEFAULT_DURATION_S
     """Time for measuring each batch size."""
     dataset: str | None = None
-    data_options: DataOptions = DEFAULT
+    data_options: DataOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True)

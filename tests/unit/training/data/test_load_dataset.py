@@ -34,8 +34,8 @@ def damage(folder: Path) -> None:
     ],
 )
 def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, shorter: int | None) -> None:
-    form = load_dataset.form_of(Recipe(**{**vars(RECIPE), **settings}))
-    assert (form.input.shape, form.preprocessing.shorter) == (size, shorter)
+    input_spec = load_dataset.input_spec_for(Recipe(**{**vars(RECIPE), **settings}))
+    assert (input_spec.input.shape, input_spec.preprocessing.shorter) == (size, shorter)
 
 
 def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
@@ -126,19 +126,19 @@ def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     dataset, run = record(tmp_path / "photos", tmp_path / "runs")
     fill(tmp_path / "more", "green", count=1)
     (tmp_path / "more" / "green" / "000.jpg").rename(tmp_path / "photos" / "blue" / "aaa.jpg")
-    again = load_dataset.for_measuring(run, DataOptions())
+    again = load_dataset.for_evaluation(run, DataOptions())
     indices = np.arange(len(dataset.test))
     np.testing.assert_array_equal(again.test.read_images(indices), dataset.test.read_images(indices))
     broken = tmp_path / "photos" / dataset.origin["test_files"][0]
     broken.write_bytes(b"")
     with pytest.raises(TrainingError, match="cannot be read: 1"):
-        load_dataset.for_measuring(run, DataOptions())
-    assert len(load_dataset.for_measuring(run, DataOptions(skip_unreadable=True)).test) == len(indices) - 1
+        load_dataset.for_evaluation(run, DataOptions())
+    assert len(load_dataset.for_evaluation(run, DataOptions(skip_unreadable=True)).test) == len(indices) - 1
 
 
 def test_nothing_to_measure_on_is_said() -> None:
-    form = load_dataset.form_of(RECIPE)
+    input_spec = load_dataset.input_spec_for(RECIPE)
     with pytest.raises(TrainingError, match="give --dataset, or --data with a folder"):
-        load_dataset.for_network(None, DataOptions(), form.input, form.preprocessing, ("a", "b"))
+        load_dataset.for_network(None, DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))
     with pytest.raises(TrainingError, match="needs a folder of images: name it with --data"):
-        load_dataset.for_network("folder", DataOptions(), form.input, form.preprocessing, ("a", "b"))
+        load_dataset.for_network("folder", DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))

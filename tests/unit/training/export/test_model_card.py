@@ -20,7 +20,7 @@ from training.recipes.base import with_settings
 
 LABELS = ("cat", "dog", "ox")
 SCORES = Scores(250, 0.75, 0.625, [[60, 40, 0], [20, 70, 10], [0, 0, 50]], [0.6, 0.7, 1.0])
-DATASET = Dataset("pets", "Pets on sofas", LABELS, None, None, note="a JPEG copy", limits="Only sofas.")
+DATASET = Dataset("pets", "Pets on sofas", LABELS, None, None, note="a JPEG copy", limitations="Only sofas.")
 
 
 def manifest(**changes: object) -> Manifest:

@@ -21,7 +21,9 @@ OWN = Recipe(name="own", dataset="folder", architecture="cifar-resnet20", valida
 FINE_TUNED = replace(OWN, architecture="keras:ResNet50", side_px=32)
 
 
-def start_new(runs_dir: Path, recipe: Recipe, data_options: DataOptions = load_dataset.DEFAULT, **more: Any) -> Run:
+def start_new(
+    runs_dir: Path, recipe: Recipe, data_options: DataOptions = load_dataset.DEFAULT_OPTIONS, **more: Any
+) -> Run:
     """A run as `trainer.train` leaves it when it is killed at once."""
     origin = {} if data_options.folder is None else dict(load_dataset.for_training(recipe, data_options).origin)
     return start_run(runs_dir, recipe, {"dataset": {"data_note": data_options.note, "origin": origin}, **more}, NAME)

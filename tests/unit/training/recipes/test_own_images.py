@@ -3,7 +3,7 @@
 import pytest
 
 from training.architectures import ARCHITECTURES, build_without_weights
-from training.data.load_dataset import form_of
+from training.data.load_dataset import input_spec_for
 from training.recipes import RECIPES, find_recipe, is_recipe
 from training.recipes.own_images import NETWORKS
 
@@ -18,7 +18,7 @@ def test_the_names_are_those_of_the_zoo() -> None:
 @pytest.mark.parametrize("name", ["mlp", "lenet5", "convnetjs", "alexnet", "zfnet", "vgg-a", "googlenet", "resnet18"])
 def test_it_fits_its_network(name: str) -> None:
     recipe = find_recipe(name)
-    shape = form_of(recipe).input.shape
+    shape = input_spec_for(recipe).input.shape
     assert len(recipe.mean) == shape[2]
     assert max(shape) <= 128
     network = build_without_weights(name, input_shape=shape, classes=3)

@@ -17,7 +17,7 @@ def test_an_encoded_image_decodes_to_its_own_pixels(channels: int) -> None:
     assert split.shape == (5, 7, channels)
     assert len(split) == 3
     for index in range(3):
-        decoded = decode(split.encoded(index), channels, background=255, max_pixels=1000)
+        decoded = decode(split.encoded_image(index), channels, background=255, max_pixels=1000)
         np.testing.assert_array_equal(decoded, images[index])
     np.testing.assert_array_equal(split.read_images(np.array([2, 0])), images[[2, 0]])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.datasets.cache import UNKNOWN_BYTES, ImageCache, free_memory_bytes
+from training.data.datasets.cache import FALLBACK_FREE_BYTES, ImageCache, free_memory_bytes
 
 
 def test_the_first_that_have_room_stay() -> None:
@@ -18,7 +18,7 @@ def test_the_first_that_have_room_stay() -> None:
     cache = ImageCache(limit_bytes=250)
     for _ in range(3):
         for number in range(4):
-            assert (cache.get(number, lambda number=number: make(number)) == number).all()
+            assert (cache.get_or_make(number, lambda number=number: make(number)) == number).all()
     assert made == [0, 1, 2, 3, 2, 3, 2, 3]
 
 
@@ -39,7 +39,7 @@ def memory(folder: Path, available_kb: int | None, limit: str | None, used: int 
         (1000, "300000", 100_000, 200_000),
         (1000, "300000", 400_000, 0),
         (1, "300000", 0, 1024),
-        (None, None, 0, UNKNOWN_BYTES),
+        (None, None, 0, FALLBACK_FREE_BYTES),
     ],
 )
 def test_the_smaller_of_machine_and_container_counts(

@@ -11,14 +11,20 @@ from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
 from tests.support.images import fill
 from training.data.datasets.cache import ImageCache
-from training.data.datasets.folder_listing import Files, Listing, list_images
+from training.data.datasets.folder_listing import FolderListing, LabeledFiles, list_images
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import FolderSplit, Wanted, all_of, as_dataset, split_off
+from training.data.datasets.image_folder import (
+    FolderOptions,
+    FolderSplit,
+    evaluation_dataset,
+    split_test_files,
+    training_dataset,
+)
 from training.errors import TrainingError
 
-EXPECTS = Input(height=24, width=32, channels=3)
-HOW = Preprocessing(resize="shorter", shorter=40)
-WANTED = Wanted(InputSpec(EXPECTS, HOW), test_share=0.25, seed=1)
+MODEL_INPUT = Input(height=24, width=32, channels=3)
+PREPROCESSING = Preprocessing(resize="shorter", shorter=40)
+FOLDER_OPTIONS = FolderOptions(InputSpec(MODEL_INPUT, PREPROCESSING), test_share=0.25, seed=1)
 
 
 def middle(index: int, width: int, height: int) -> tuple[float, float, float, float]:
@@ -26,7 +32,7 @@ def middle(index: int, width: int, height: int) -> tuple[float, float, float, fl
 
 
 def split_of(folder: Path, cache_bytes: int = 0) -> FolderSplit:
-    return FolderSplit(folder, list_images(folder).train, WANTED.form, ImageCache(cache_bytes))
+    return FolderSplit(folder, list_images(folder).train, FOLDER_OPTIONS.input_spec, ImageCache(cache_bytes))
 
 
 def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
@@ -35,7 +41,9 @@ def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
     images = split.read_images(indices)
     assert images.shape == (12, 24, 32, 3)
     for index in indices:
-        served = preprocess(decode(split.encoded(index), 3, HOW.background, 10**6), EXPECTS, HOW)
+        served = preprocess(
+            decode(split.encoded_image(index), 3, PREPROCESSING.background, 10**6), MODEL_INPUT, PREPROCESSING
+        )
         np.testing.assert_array_equal(images[index], served)
 
 
@@ -59,7 +67,7 @@ def test_parts_are_cut_from_the_whole_image(tmp_path: Path) -> None:
     pixels[12:36, 16:48] = 255
     Image.fromarray(pixels).save(tmp_path / "blue" / "000.png")
     (tmp_path / "blue" / "000.jpg").unlink()
-    part = split_of(tmp_path).parts(np.array([0]), middle)
+    part = split_of(tmp_path).read_crops(np.array([0]), middle)
     assert part.shape == (1, 24, 32, 3)
     assert (part == 255).all()
 
@@ -73,7 +81,7 @@ def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
         seen.append((width, height))
         return middle(index, width, height)
 
-    split_of(tmp_path).parts(np.array([0, 1]), note)
+    split_of(tmp_path).read_crops(np.array([0, 1]), note)
     assert seen[0] == (96, 64)  # 2 x 32 on the shorter side
     assert min(seen[1]) >= 40  # and no small one is enlarged
 
@@ -85,8 +93,8 @@ def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         np.testing.assert_array_equal(without.read_images(indices), some.read_images(indices))
         np.testing.assert_array_equal(without.read_images(indices), whole.read_images(indices))
-        np.testing.assert_array_equal(without.parts(indices, middle), some.parts(indices, middle))
-        np.testing.assert_array_equal(without.parts(indices, middle), whole.parts(indices, middle))
+        np.testing.assert_array_equal(without.read_crops(indices, middle), some.read_crops(indices, middle))
+        np.testing.assert_array_equal(without.read_crops(indices, middle), whole.read_crops(indices, middle))
 
 
 def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -97,25 +105,25 @@ def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "red" / "000.jpg").unlink()
     (tmp_path / "red" / "000.jpg").symlink_to("gone.jpg")
     split = split_of(tmp_path)
-    complaints = sorted(split.unreadable(np.arange(len(split))).values())
+    complaints = sorted(split.find_unreadable(np.arange(len(split))).values())
     assert [line.split(":")[0] for line in complaints] == ["blue/000.jpg", "red/000.jpg", "red/notes.txt"]
     assert "truncated" in complaints[0]
     assert "No such file" in complaints[1]
     assert "not an image" in complaints[2]
-    rest = split.without(list(split.unreadable(np.arange(len(split)))))
+    rest = split.without(list(split.find_unreadable(np.arange(len(split)))))
     assert len(rest) == len(split) - 3
-    assert not rest.unreadable(np.arange(len(rest)))
+    assert not rest.find_unreadable(np.arange(len(rest)))
 
 
-def images_of(*counts: int) -> Files:
+def images_of(*counts: int) -> LabeledFiles:
     """So many files of each class, in folders as a listing has them."""
     paths = [f"{number}/{i:04}.jpg" for number, count in enumerate(counts) for i in range(count)]
-    return Files(paths, np.repeat(np.arange(len(counts)), counts))
+    return LabeledFiles(paths, np.repeat(np.arange(len(counts)), counts))
 
 
 def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
     files = images_of(4000, 400, 3, 2, 1)
-    train, test = split_off(files, 0.25, seed=1)
+    train, test = split_test_files(files, 0.25, seed=1)
     large, medium, *small = np.bincount(test.classes, minlength=5).tolist()
     assert large == pytest.approx(1000, abs=4 * 27.4)  # four deviations of the binomial distribution
     assert medium == pytest.approx(100, abs=4 * 8.7)
@@ -123,14 +131,14 @@ def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
     assert small[1:] == [1, 0]
     assert sorted([*train.paths, *test.paths]) == sorted(files.paths)
     assert list(test.paths) == sorted(test.paths)
-    assert split_off(files, 0.25, seed=1)[1].paths == test.paths
-    assert split_off(files, 0.25, seed=2)[1].paths != test.paths
+    assert split_test_files(files, 0.25, seed=1)[1].paths == test.paths
+    assert split_test_files(files, 0.25, seed=2)[1].paths != test.paths
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.999])
 def test_each_part_has_a_image_of_every_class_that_has_two(share: float) -> None:
     files = images_of(*range(2, 40))
-    for part in split_off(files, share, seed=1):
+    for part in split_test_files(files, share, seed=1):
         assert (np.bincount(part.classes, minlength=38) > 0).all()
 
 
@@ -139,9 +147,9 @@ def test_images_that_are_added_move_no_other(share: float) -> None:
     """What a published version was trained on must not be what the next one is compared with it on."""
     files = images_of(*[200] * 5)
     more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
-    grown = Files([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
+    grown = LabeledFiles([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
     for seed in range(5):
-        before, after = (split_off(some, share, seed) for some in (files, grown))
+        before, after = (split_test_files(some, share, seed) for some in (files, grown))
         assert set(before[0].paths) <= set(after[0].paths)
         assert set(before[1].paths) <= set(after[1].paths)
         assert len(after[1]) > len(before[1])
@@ -151,14 +159,14 @@ def test_of_few_images_none_that_was_learnt_becomes_a_test_image() -> None:
     """The only test image of a small class may be relieved by a new one, and is learnt from then: that is fair."""
     relieved = 0
     for seed in range(400):
-        before, after = (split_off(images_of(count), 0.2, seed) for count in (5, 9))
+        before, after = (split_test_files(images_of(count), 0.2, seed) for count in (5, 9))
         assert not set(before[0].paths) & set(after[1].paths)
         relieved += len(set(before[1].paths) & set(after[0].paths))
     assert 0 < relieved < 100
 
 
-def open_folder(folder: Path, wanted: Wanted = WANTED):
-    return as_dataset("folder", "Mine", list_images(folder), wanted, ImageCache(0))
+def open_folder(folder: Path, folder_options: FolderOptions = FOLDER_OPTIONS):
+    return training_dataset("folder", "Mine", list_images(folder), folder_options, ImageCache(0))
 
 
 def test_a_recorded_test_set_stays_when_images_are_added(tmp_path: Path) -> None:
@@ -167,13 +175,13 @@ def test_a_recorded_test_set_stays_when_images_are_added(tmp_path: Path) -> None
     recorded = first.origin["test_files"]
     assert len(recorded) == len(first.test) == 4
     Image.new("RGB", (50, 50)).save(tmp_path / "red" / "aaa.png")
-    again = open_folder(tmp_path, Wanted(WANTED.form, 0.5, 9, recorded))
+    again = open_folder(tmp_path, FolderOptions(FOLDER_OPTIONS.input_spec, 0.5, 9, recorded))
     assert again.origin["test_files"] == recorded
     assert len(again.train) == 13
     np.testing.assert_array_equal(again.test.read_images(np.arange(4)), first.test.read_images(np.arange(4)))
     (tmp_path / recorded[0]).unlink()
     with pytest.raises(TrainingError, match=rf"lacks 1 of the run's test images: {recorded[0]}"):
-        open_folder(tmp_path, Wanted(WANTED.form, 0.5, 9, recorded))
+        open_folder(tmp_path, FolderOptions(FOLDER_OPTIONS.input_spec, 0.5, 9, recorded))
 
 
 def test_imagenets_val_is_the_test_set(tmp_path: Path) -> None:
@@ -186,10 +194,12 @@ def test_imagenets_val_is_the_test_set(tmp_path: Path) -> None:
 
 def test_a_network_is_measured_by_the_names_of_its_classes(tmp_path: Path) -> None:
     listing = list_images(fill(tmp_path, "red", "blue", count=1))
-    dataset = all_of("folder", "Mine", listing, ("red", "green", "blue"), WANTED.form)
+    dataset = evaluation_dataset("folder", "Mine", listing, ("red", "green", "blue"), FOLDER_OPTIONS.input_spec)
     assert dataset.test.labels.tolist() == [2, 0]
     assert "also those that it may have been trained on" in dataset.note
-    twins = Listing(tmp_path, ("crane", "crane"), listing.train, None)
-    assert all_of("folder", "Mine", twins, ("crane", "crane"), WANTED.form).test.labels.tolist() == [0, 1]
+    twins = FolderListing(tmp_path, ("crane", "crane"), listing.train, None)
+    assert evaluation_dataset(
+        "folder", "Mine", twins, ("crane", "crane"), FOLDER_OPTIONS.input_spec
+    ).test.labels.tolist() == [0, 1]
     with pytest.raises(TrainingError, match="classes that the network does not know: red"):
-        all_of("folder", "Mine", listing, ("blue", "green"), WANTED.form)
+        evaluation_dataset("folder", "Mine", listing, ("blue", "green"), FOLDER_OPTIONS.input_spec)

@@ -19,7 +19,7 @@ def lay_out(folder: Path, *parts: str) -> None:
 @pytest.mark.parametrize("name", [".", "imagenette2-160", "imagenette2"])
 def test_it_is_found_and_its_labels_are_words(tmp_path: Path, name: str) -> None:
     lay_out(tmp_path / name, "train", "val")
-    listing = imagenette.find(tmp_path)
+    listing = imagenette.list_files(tmp_path)
     assert listing.labels[:2] == ("tench", "English springer")
     assert len(listing.test) == 10
 
@@ -27,12 +27,12 @@ def test_it_is_found_and_its_labels_are_words(tmp_path: Path, name: str) -> None
 def test_it_is_not_found_in_something_else(tmp_path: Path) -> None:
     lay_out(tmp_path, "train")
     with pytest.raises(TrainingError, match=r"is not Imagenette: train/ and val/ with n01440764"):
-        imagenette.find(tmp_path)
+        imagenette.list_files(tmp_path)
     with pytest.raises(TrainingError, match="Imagenette is not downloaded by itself"):
-        imagenette.find(None)
+        imagenette.list_files(None)
 
 
 def test_the_real_files(data_dir: Path) -> None:
-    listing = imagenette.find(data_dir)
+    listing = imagenette.list_files(data_dir)
     assert (len(listing.train), len(listing.test)) == (9469, 3925)
     assert np.bincount(listing.test.classes).min() == 357

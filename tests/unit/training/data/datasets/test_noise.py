@@ -35,7 +35,7 @@ def test_a_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
     alone, together = split.read_images(np.array([7])), split.read_images(np.array([3, 7]))
     np.testing.assert_array_equal(alone[0], together[1])
     assert (together[0] != together[1]).any()
-    sent = np.asarray(Image.open(io.BytesIO(split.encoded(7))))
+    sent = np.asarray(Image.open(io.BytesIO(split.encoded_image(7))))
     np.testing.assert_array_equal(sent, alone[0])
 
 

@@ -11,7 +11,7 @@ GOLDEN = json.loads((Path(__file__).parents[4] / "golden" / "xo_toy.json").read_
 
 
 def test_the_lesson_shows_the_printed_x() -> None:
-    np.testing.assert_array_equal(xo.lesson()[..., 0] / 127.5 - 1, GOLDEN["image"])
+    np.testing.assert_array_equal(xo.lesson_image()[..., 0] / 127.5 - 1, GOLDEN["image"])
 
 
 def test_the_same_images_every_time_half_of_them_xs() -> None:
@@ -52,5 +52,5 @@ def test_they_are_moved_scaled_turned_and_thickened() -> None:
 def test_strokes_are_as_wide_as_told() -> None:
     """A level, unmoved circle: what it covers is its outline times its thickness."""
     across, down = np.meshgrid(np.arange(24) - 11.5, np.arange(24) - 11.5)
-    distance = xo._from_ellipse(across[None], down[None], np.array([[[8.0]]]), np.array([[[8.0]]]))
+    distance = xo._distance_from_ellipse(across[None], down[None], np.array([[[8.0]]]), np.array([[[8.0]]]))
     assert np.abs(np.clip(2 / 2 + 0.5 - distance, 0, 1).sum() / (2 * np.pi * 8) - 2) < 0.05

@@ -11,10 +11,9 @@ from service.model_store.repository import Repository, VersionFolder
 from tests.support.images import COLOURS, fill
 from tests.support.model_versions import write_version
 from training.data import datasets
-from training.data.datasets import Wanted
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import division_digest
+from training.data.datasets.image_folder import FolderOptions, split_digest
 from training.data.load_dataset import DataOptions
 from training.data.splits import split_indices
 from training.errors import TrainingError
@@ -47,7 +46,7 @@ def of_folder(root: Path, **provenance: object) -> VersionFolder:
 def as_trained(version: VersionFolder, photos: Path) -> Dataset:
     """The folder's images as a run with SHARE and SEED has them."""
     input_spec = InputSpec(version.manifest.input, version.manifest.preprocessing)
-    return datasets.load("folder", folder=photos, wanted=Wanted(input_spec, SHARE, SEED))
+    return datasets.load("folder", folder=photos, folder_options=FolderOptions(input_spec, SHARE, SEED))
 
 
 def recipe(**settings: object) -> Recipe:
@@ -84,7 +83,7 @@ def test_too_few_held_out_by_the_run_are_not_passed_off_as_such(tmp_path: Path, 
 
 def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos: Path) -> None:
     dataset = as_trained(of_folder(tmp_path / "a"), photos)
-    division = SplitSpec(validation=0.3, test_share=SHARE, digest=division_digest(dataset.origin))
+    division = SplitSpec(validation=0.3, test_share=SHARE, digest=split_digest(dataset.origin))
     images = load_calibration_data(of_folder(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100)
     assert images.dataset.origin == dataset.origin
     assert images.held_out.tolist() == split_indices(dataset, recipe(validation=0.3)).validation.tolist()
