@@ -1,4 +1,4 @@
-"""Runs side by side: one table of what came out, one of what was different, and one image of their curves."""
+"""Compares runs: a table of their results, a table of the differing settings, and a plot of their curves."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -23,17 +23,21 @@ def compare(folders: Sequence[Path], plot: Path) -> str:
     for run in runs:
         if not run.finished:
             raise TrainingError(f"{run.folder} has not finished: there is nothing to compare yet.")
-    plot_comparison({_name(run): run.history() for run in runs}, plot)
-    tables = [_table(HEADER, [_results(run) for run in runs]), _differences(runs), _caution(runs)]
+    plot_comparison({_run_name(run): run.history() for run in runs}, plot)
+    tables = [
+        _markdown_table(HEADER, [_result_row(run) for run in runs]),
+        _differences_table(runs),
+        _test_set_warning(runs),
+    ]
     return "\n\n".join(table for table in tables if table)
 
 
-def _results(run: Run) -> tuple[str, ...]:
+def _result_row(run: Run) -> tuple[str, ...]:
     metrics, history, info = run.metrics(), run.history(), run.info()
     validation = f"{metrics['validation']['accuracy']:.2%}" if "validation" in metrics else ""
     speed = sum(row["images_per_s"] for row in history) / len(history)
     return (
-        _name(run),
+        _run_name(run),
         f"{len(history)}",
         f"{info['parameters']:,}",
         validation,
@@ -44,7 +48,7 @@ def _results(run: Run) -> tuple[str, ...]:
     )
 
 
-def _differences(runs: Sequence[Run]) -> str:
+def _differences_table(runs: Sequence[Run]) -> str:
     """Every field in which the recipes are not all alike."""
     recipes = [run.recipe() for run in runs]
     rows = [
@@ -55,10 +59,10 @@ def _differences(runs: Sequence[Run]) -> str:
         for field in fields(Recipe)
         if field.name != "about" and len({spelled(getattr(recipe, field.name)) for recipe in recipes}) > 1
     ]
-    return _table(("what differs", *map(_name, runs)), rows) if rows else "The recipes are alike."
+    return _markdown_table(("what differs", *map(_run_name, runs)), rows) if rows else "The recipes are alike."
 
 
-def _caution(runs: Sequence[Run]) -> str:
+def _test_set_warning(runs: Sequence[Run]) -> str:
     """Figures of different test images say nothing of the runs."""
     tests = {(run.info()["dataset"]["name"], run.metrics()["test"]["images"]) for run in runs}
     if len(tests) == 1:
@@ -67,11 +71,11 @@ def _caution(runs: Sequence[Run]) -> str:
     return f"The runs were tested on different images ({listed}): their figures cannot be compared."
 
 
-def _name(run: Run) -> str:
+def _run_name(run: Run) -> str:
     return f"{run.folder.parent.name}/{run.folder.name}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up, so that it can be read as it is."""
     cells = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

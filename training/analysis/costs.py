@@ -7,14 +7,14 @@ from typing import Literal
 from training.errors import TrainingError
 from training.recipes.published_results import Published
 
-Rule = Literal["whole", "floor", "ceil"]
+RoundingRule = Literal["whole", "floor", "ceil"]
 
 FLOAT32_BYTES = 4
 # SGD with momentum keeps each parameter three times: its value, its gradient and its velocity.
-COPIES_OF_A_PARAMETER = 3
+TRAINING_COPIES_PER_PARAMETER = 3
 
 
-def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule: Rule = "whole") -> int:
+def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule: RoundingRule = "whole") -> int:
     """Pixels along one side after a convolution or pooling: (size - window + 2 padding) / stride + 1.
 
     Where that is not whole, `rule` decides: "whole" refuses, as the lectures do; "floor" leaves out the pixels that
@@ -23,21 +23,21 @@ def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule:
     """
     if min(size, window, stride) < 1 or padding < 0:
         raise TrainingError("Size, window and stride must be at least 1 pixel, and padding at least 0.")
-    room = size - window + 2 * padding
-    if room < 0 and (rule != "ceil" or size + padding < 1):
+    slack = size - window + 2 * padding
+    if slack < 0 and (rule != "ceil" or size + padding < 1):
         raise TrainingError(
             f"A window of {window} pixels is larger than {size} pixels with {padding} of padding on both sides: "
             f"padding {math.ceil((window - size) / 2)} is the least that fits."
         )
-    if rule == "whole" and room % stride:
-        raise TrainingError(_misfit(size, window, stride, padding))
+    if rule == "whole" and slack % stride:
+        raise TrainingError(_misfit_message(size, window, stride, padding))
     if rule != "ceil":
-        return room // stride + 1
+        return slack // stride + 1
     # A last window that would begin behind the image holds nothing, and does not count.
-    return min(math.ceil(room / stride), (size + padding - 1) // stride) + 1
+    return min(math.ceil(slack / stride), (size + padding - 1) // stride) + 1
 
 
-def rounding(size: int, window: int, stride: int, padding_before: int, padding_after: int) -> str:
+def rounding_rule(size: int, window: int, stride: int, padding_before: int, padding_after: int) -> str:
     """The rule by which this case was made to fit: "" for a whole one, else "floor" or "ceil".
 
     Padding on one side only stands for a partial window there, which is what it was put there for.
@@ -47,7 +47,7 @@ def rounding(size: int, window: int, stride: int, padding_before: int, padding_a
     return "floor" if (size - window + padding_before + padding_after) % stride else ""
 
 
-def label(kind: str, window: tuple[int, int], stride: int, usual_stride: int, filters: int | None = None) -> str:
+def layer_label(kind: str, window: tuple[int, int], stride: int, usual_stride: int, filters: int | None = None) -> str:
     """A layer's name as lectures write it: CONV3-64, CONV7-64/2, POOL2, POOL3/2; `usual_stride` is left out."""
     height, width = window
     text = kind + (f"{height}" if height == width else f"{height}x{width}")
@@ -60,21 +60,21 @@ def convolution_parameters(window: int, depth: int, filters: int, biases: bool =
     return window * window * depth * filters + (filters if biases else 0)
 
 
-def _misfit(size: int, window: int, stride: int, padding: int) -> str:
-    room = size - window + 2 * padding
-    strides = [s for s in range(1, window + 1) if s != stride and room % s == 0]
+def _misfit_message(size: int, window: int, stride: int, padding: int) -> str:
+    slack = size - window + 2 * padding
+    strides = [s for s in range(1, window + 1) if s != stride and slack % s == 0]
     paddings = [p for p in range(window) if (size - window + 2 * p) >= 0 and (size - window + 2 * p) % stride == 0]
     fits = [f"stride {' or '.join(map(str, strides))}"] if strides else []
     fits += [f"padding {paddings[0]}"] if paddings else []
     return (
         f"A window of {window} with stride {stride} and padding {padding} does not fit {size} pixels: "
-        f"({size} - {window} + 2*{padding}) / {stride} + 1 = {room / stride + 1:.2f} is not whole. "
+        f"({size} - {window} + 2*{padding}) / {stride} + 1 = {slack / stride + 1:.2f} is not whole. "
         f"What fits: {', '.join([*fits, 'rule floor or ceil'])}."
     )
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerCosts:
     """One layer, for one image. `multiply_adds` counts those of convolutions and fully connected layers only."""
 
     name: str
@@ -99,18 +99,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Description:
+class NetworkDescription:
     """A network row by row, and its totals. Every row's output counts once; nothing is freed or computed in place."""
 
     name: str
     input: tuple[int, int, int]
     classes: int
-    rows: tuple[Row, ...]
+    rows: tuple[LayerCosts, ...]
     parameter_bytes: int
-    trains: bool
+    is_trainable: bool
     """False for an exported graph, which has no memory for training."""
-    measured: int = 0
-    """Values that training measures and does not learn: batch normalisation's means and variances."""
+    running_statistics: int = 0
+    """Number of values that training measures and does not learn: batch normalisation's means and variances."""
     published: Published | None = None
     notes: tuple[str, ...] = ()
 
@@ -140,4 +140,4 @@ class Description:
 
     def training_bytes(self, batch: int) -> int:
         """Outputs and their gradients for `batch` images; parameters, their gradients and momentum."""
-        return 2 * batch * sum(row.bytes for row in self.rows) + COPIES_OF_A_PARAMETER * self.parameter_bytes
+        return 2 * batch * sum(row.bytes for row in self.rows) + TRAINING_COPIES_PER_PARAMETER * self.parameter_bytes

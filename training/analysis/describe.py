@@ -1,4 +1,4 @@
-"""What a network costs, as tables and as JSON: for a name, a version folder, or an ONNX file. Trains nothing."""
+"""Describes the costs of a network as tables or JSON: for an architecture, a version folder or an ONNX file."""
 
 import importlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.errors import BrokenVersion
 from service.model_store.manifest import read_manifest
-from training.analysis.costs import FLOAT32_BYTES, Description
+from training.analysis.costs import FLOAT32_BYTES, NetworkDescription
 from training.analysis.onnx_costs import graph_costs
 from training.errors import TrainingError
 from training.recipes.published_results import PUBLISHED
@@ -28,8 +28,8 @@ def report(targets: Sequence[str], size: str | None, classes: int | None, batch:
     shape = None if size is None else parse_shape(size)
     descriptions = [describe(target, shape, classes) for target in targets]
     if json:
-        plain = [as_json(description, batch) for description in descriptions]
-        return dumps(plain[0] if len(plain) == 1 else plain, indent=2)
+        values = [as_json(description, batch) for description in descriptions]
+        return dumps(values[0] if len(values) == 1 else values, indent=2)
     return as_table(descriptions[0], batch) if len(descriptions) == 1 else side_by_side(descriptions, batch)
 
 
@@ -42,7 +42,7 @@ def parse_shape(text: str) -> Shape:
     return height, width, channels
 
 
-def describe(target: str, input_shape: Shape | None = None, classes: int | None = None) -> Description:
+def describe(target: str, input_shape: Shape | None = None, classes: int | None = None) -> NetworkDescription:
     """Describes a network of the table, a version folder (models/NAME/VERSION) or an ONNX file.
 
     `input_shape` and `classes` replace a network's published ones; a file's cannot be changed. Raises TrainingError.
@@ -50,13 +50,13 @@ def describe(target: str, input_shape: Shape | None = None, classes: int | None 
     path = Path(target)
     is_version = path.is_dir() and (path / "manifest.json").exists()
     if not is_version and path.suffix != ".onnx":
-        return _network(target, input_shape, classes)
+        return _describe_by_name(target, input_shape, classes)
     if input_shape or classes:
         raise TrainingError(f"{target} is exported: its input and classes are what they are.")
-    return _version(path) if is_version else _graph(path)
+    return _describe_version(path) if is_version else _describe_graph(path)
 
 
-def _network(name: str, input_shape: Shape | None, classes: int | None) -> Description:
+def _describe_by_name(name: str, input_shape: Shape | None, classes: int | None) -> NetworkDescription:
     if Path(name).is_dir():
         raise TrainingError(f"{name} has no manifest.json: name one version, such as {name.rstrip('/')}/1.")
     if "/" in name:
@@ -73,29 +73,31 @@ def _network(name: str, input_shape: Shape | None, classes: int | None) -> Descr
     return replace(description, notes=(published.note.format(values_millions=description.values / 1e6),))
 
 
-def describe_network(name: str, model: "keras.Model") -> Description:
+def describe_network(name: str, model: "keras.Model") -> NetworkDescription:
     """Describes a Keras network, with or without weights; `name` is the architecture's."""
-    from training.analysis.keras_costs import measured_values, network_rows
+    from training.analysis.keras_costs import count_running_statistics, layer_costs
 
-    rows = tuple(network_rows(model))
-    return Description(
+    rows = tuple(layer_costs(model))
+    return NetworkDescription(
         name=name,
         input=rows[0].output,
         classes=model.output.shape[-1],
         rows=rows,
         parameter_bytes=FLOAT32_BYTES * sum(row.weights + row.biases for row in rows),
-        trains=True,
-        measured=measured_values(model),
+        is_trainable=True,
+        running_statistics=count_running_statistics(model),
         published=PUBLISHED.get(name),
     )
 
 
-def _graph(path: Path) -> Description:
+def _describe_graph(path: Path) -> NetworkDescription:
     costs = graph_costs(path)
-    return Description(str(path), costs.input, costs.classes, costs.rows, costs.parameter_bytes, trains=False)
+    return NetworkDescription(
+        str(path), costs.input, costs.classes, costs.rows, costs.parameter_bytes, is_trainable=False
+    )
 
 
-def _version(folder: Path) -> Description:
+def _describe_version(folder: Path) -> NetworkDescription:
     try:
         manifest = read_manifest(folder)
     except BrokenVersion as error:
@@ -103,115 +105,129 @@ def _version(folder: Path) -> Description:
     variant = manifest.variant("float32") or manifest.variants[0]
     costs = graph_costs(folder / variant.file)
     notes = [
-        f"{other.file}: {other.precision}, {_memory(other.bytes)}"
+        f"{other.file}: {other.precision}, {_format_bytes(other.bytes)}"
         + ("" if other.test_accuracy is None else f", test accuracy {other.test_accuracy:.4f}")
         for other in manifest.variants
     ]
     name = f"{folder.resolve().parent.name}/{folder.resolve().name}"
     published = PUBLISHED.get(manifest.provenance.architecture or "")
-    return Description(
+    return NetworkDescription(
         name, costs.input, costs.classes, costs.rows, costs.parameter_bytes, False, 0, published, tuple(notes)
     )
 
 
-def as_table(description: Description, batch: int = 1) -> str:
+def as_table(description: NetworkDescription, batch: int = 1) -> str:
     """The table that lectures show: a row a layer, then the totals for `batch` images."""
-    d = description
     header = ("layer", "name", "output", "values", "memory", "weights", "biases", "multiply-adds", "rounded")
     rows = [
         (
             row.layer,
             row.name,
-            _times(row.output),
+            _format_shape(row.output),
             f"{row.values:,}",
-            _memory(row.bytes),
+            _format_bytes(row.bytes),
             f"{row.weights:,}",
             f"{row.biases:,}",
             f"{row.multiply_adds:,}",
             row.rounding,
         )
-        for row in d.rows
+        for row in description.rows
     ]
-    total_bytes = sum(row.bytes for row in d.rows)
-    sums = (f"{d.values:,}", _memory(total_bytes), f"{d.weights:,}", f"{d.biases:,}", f"{d.multiply_adds:,}", "")
+    total_bytes = sum(row.bytes for row in description.rows)
+    totals = (
+        f"{description.values:,}",
+        _format_bytes(total_bytes),
+        f"{description.weights:,}",
+        f"{description.biases:,}",
+        f"{description.multiply_adds:,}",
+        "",
+    )
     lines = [
-        f"{d.name}: {_times(d.input)} pixels, {d.classes} classes; each row is for one image",
+        f"{description.name}: {_format_shape(description.input)} pixels, {description.classes} classes; "
+        "each row is for one image",
         "",
-        *_aligned([header, *rows, ("total", "", "", *sums)], left=(0, 1, 2, 8)),
+        *_align_columns([header, *rows, ("total", "", "", *totals)], left=(0, 1, 2, 8)),
         "",
-        *_totals(d, batch),
+        *_totals(description, batch),
     ]
     return "\n".join(lines)
 
 
-def _totals(d: Description, batch: int) -> list[str]:
+def _totals(description: NetworkDescription, batch: int) -> list[str]:
     images = "1 image" if batch == 1 else f"{batch} images"
-    measured = f", and {d.measured:,} measured means and variances" if d.measured else ""
+    statistics = description.running_statistics
+    measured = f", and {statistics:,} measured means and variances" if statistics else ""
+    forward = _format_bytes(description.forward_bytes(batch))
     lines = [
-        f"parameters  {d.parameters:,} ({_memory(d.parameter_bytes)}){measured}",
-        f"compute     {d.multiply_adds * batch:,} multiply-adds for {images}",
-        f"forward     {_memory(d.forward_bytes(batch))} for {images}: every layer's output, and the parameters",
+        f"parameters  {description.parameters:,} ({_format_bytes(description.parameter_bytes)}){measured}",
+        f"compute     {description.multiply_adds * batch:,} multiply-adds for {images}",
+        f"forward     {forward} for {images}: every layer's output, and the parameters",
     ]
-    if d.trains:
+    if description.is_trainable:
+        training = _format_bytes(description.training_bytes(batch))
         lines.append(
-            f"training    {_memory(d.training_bytes(batch))} for {images}: outputs and their gradients; parameters, "
-            "gradients and momentum"
+            f"training    {training} for {images}: outputs and their gradients; parameters, gradients and momentum"
         )
-    if d.published is not None:
-        lines.append(f"published   {_published(d)}")
-    return [*lines, *d.notes]
+    if description.published is not None:
+        lines.append(f"published   {_published_result(description)}")
+    return [*lines, *description.notes]
 
 
-def _published(d: Description) -> str:
-    error = d.published.top5_error_percent
-    return f"{d.published.year}" + ("" if error is None else f", top-5 error {error} % ({d.published.measured})")
+def _published_result(description: NetworkDescription) -> str:
+    published = description.published
+    error = published.top5_error_percent
+    return f"{published.year}" + ("" if error is None else f", top-5 error {error} % ({published.measured})")
 
 
-def side_by_side(descriptions: Sequence[Description], batch: int = 1) -> str:
+def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> str:
     """One line a network: what it costs, and what its paper reports."""
     header = ("network", "year", "input", "parameters", "multiply-adds", "forward", "training", "top-5 error", "of")
     rows = []
-    for d in descriptions:
+    for description in descriptions:
         year, error, measured = ("", "", "")
-        if d.published is not None:
-            year, measured = str(d.published.year), d.published.measured
-            error = "" if d.published.top5_error_percent is None else f"{d.published.top5_error_percent} %"
-        training = _memory(d.training_bytes(batch)) if d.trains else ""
-        costs = (f"{d.parameters:,}", f"{d.multiply_adds:,}", _memory(d.forward_bytes(batch)), training)
-        rows.append((d.name, year, _times(d.input), *costs, error, measured))
+        if (published := description.published) is not None:
+            year, measured = str(published.year), published.measured
+            error = "" if published.top5_error_percent is None else f"{published.top5_error_percent} %"
+        training = _format_bytes(description.training_bytes(batch)) if description.is_trainable else ""
+        costs = (
+            f"{description.parameters:,}",
+            f"{description.multiply_adds:,}",
+            _format_bytes(description.forward_bytes(batch)),
+            training,
+        )
+        rows.append((description.name, year, _format_shape(description.input), *costs, error, measured))
     return "\n".join(
-        [*_aligned([header, *rows], left=(0, 2, 8)), "", f"multiply-adds are for 1 image, memory is for {batch}"]
+        [*_align_columns([header, *rows], left=(0, 2, 8)), "", f"multiply-adds are for 1 image, memory is for {batch}"]
     )
 
 
-def as_json(description: Description, batch: int = 1) -> dict[str, Any]:
+def as_json(description: NetworkDescription, batch: int = 1) -> dict[str, Any]:
     """All that the table says, as plain values; sizes in bytes."""
-    d = description
-    rows = [{**asdict(row), "values": row.values, "bytes": row.bytes} for row in d.rows]
+    rows = [{**asdict(row), "values": row.values, "bytes": row.bytes} for row in description.rows]
     totals = {
         "batch": batch,
-        "values": d.values,
-        "weights": d.weights,
-        "biases": d.biases,
-        "parameters": d.parameters,
-        "parameter_bytes": d.parameter_bytes,
-        "measured_values": d.measured,
-        "multiply_adds": d.multiply_adds,
-        "forward_bytes": d.forward_bytes(batch),
-        "training_bytes": d.training_bytes(batch) if d.trains else None,
+        "values": description.values,
+        "weights": description.weights,
+        "biases": description.biases,
+        "parameters": description.parameters,
+        "parameter_bytes": description.parameter_bytes,
+        "measured_values": description.running_statistics,
+        "multiply_adds": description.multiply_adds,
+        "forward_bytes": description.forward_bytes(batch),
+        "training_bytes": description.training_bytes(batch) if description.is_trainable else None,
     }
     return {
-        "name": d.name,
-        "input": list(d.input),
-        "classes": d.classes,
+        "name": description.name,
+        "input": list(description.input),
+        "classes": description.classes,
         "rows": rows,
         "totals": totals,
-        "published": None if d.published is None else asdict(d.published),
-        "notes": list(d.notes),
+        "published": None if description.published is None else asdict(description.published),
+        "notes": list(description.notes),
     }
 
 
-def _aligned(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+def _align_columns(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
     """Rows of cells as lines; the columns in `left` are aligned to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -223,9 +239,9 @@ def _aligned(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
     ]
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _memory(count: int) -> str:
+def _format_bytes(count: int) -> str:
     return f"{count / 2**20:,.2f} MiB" if count >= 2**20 else f"{count / 2**10:,.2f} KiB"

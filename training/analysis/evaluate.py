@@ -22,13 +22,13 @@ from training.runs.run_folder import open_run
 def report(
     source: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float = 0.0
 ) -> Iterator[str]:
-    """Lines for the user about a version's folder or a run's; `noise` is put on the images. Raises TrainingError."""
+    """Lines for the user about a version's folder or a run's; `noise` is added to the images. Raises TrainingError."""
     if (source / MANIFEST_FILE).is_file():
         dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise)
     else:
         dataset, scores = _measure_run(source, dataset_name, data_options, noise)
-    noisy = f" with noise of sigma {noise:g}" if noise else ""
-    images = f"{scores.images:,} test images{noisy}"
+    noise_text = f" with noise of sigma {noise:g}" if noise else ""
+    images = f"{scores.images:,} test images{noise_text}"
     yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
     if dataset.note:
         yield f"about these images: {dataset.note}"
@@ -44,8 +44,8 @@ def _measure_version(
         manifest = read_manifest(folder)
         variant = manifest.variant(precision)
         if variant is None:
-            raise TrainingError(f"{folder} has no {precision} graph; it has {_precisions(manifest.variants)}.")
-        path = ServingPipeline(folder / variant.file, manifest.input, manifest.preprocessing, manifest.classes)
+            raise TrainingError(f"{folder} has no {precision} graph; it has {_precision_names(manifest.variants)}.")
+        pipeline = ServingPipeline.from_manifest(folder / variant.file, manifest)
     except BrokenVersion as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
     labels = read_labels(folder / manifest.labels.file)
@@ -53,8 +53,8 @@ def _measure_version(
     dataset = load_dataset.for_network(name, data_options, manifest.input, manifest.preprocessing, labels)
     if noise and dataset.preprocessing.resize == "shorter":
         raise TrainingError("--noise on a version needs images of the network's own size: measure the run instead.")
-    dataset = with_noise(_fitting(dataset, manifest.classes), noise)
-    return dataset, path.score(dataset.test)
+    dataset = with_noise(_check_class_count(dataset, manifest.classes), noise)
+    return dataset, pipeline.score(dataset.test)
 
 
 def _measure_run(
@@ -70,18 +70,18 @@ def _measure_run(
         dataset = load_dataset.for_network(
             dataset_name, data_options, input_spec.input, input_spec.preprocessing, labels
         )
-    dataset = with_noise(_fitting(dataset, network.output_shape[-1]), noise)
+    dataset = with_noise(_check_class_count(dataset, network.output_shape[-1]), noise)
     if dataset.test.shape != network.input_shape[1:]:
         raise TrainingError(f"The network takes {network.input_shape[1:]}, {dataset.name} has {dataset.test.shape}.")
     indices = np.arange(len(dataset.test))
     return dataset, evaluate_network(network, dataset.test, indices, len(dataset.labels))
 
 
-def _fitting(dataset: Dataset, classes: int) -> Dataset:
+def _check_class_count(dataset: Dataset, classes: int) -> Dataset:
     if len(dataset.labels) != classes:
         raise TrainingError(f"The network has {classes} classes, {dataset.name} has {len(dataset.labels)}.")
     return dataset
 
 
-def _precisions(variants: list) -> str:
+def _precision_names(variants: list) -> str:
     return ", ".join(variant.precision for variant in variants)

@@ -1,18 +1,18 @@
-"""What the first layer of a network looks for, as one image: its kernels side by side."""
+"""Draws the kernels of a network's first layer side by side, as one image."""
 
 import keras
 import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-MOST = 64
-SIDE_PX = 64
-"""About how wide each kernel is drawn."""
+MAX_FILTERS = 64
+FILTER_SIDE_PX = 64
+"""Approximate width of each kernel in the image."""
 GAP_PX = 2
-PAPER = 255
+BACKGROUND = 255
 
 
-def first_filters(model: keras.Model) -> NDArray[np.floating] | None:
+def first_layer_filters(model: keras.Model) -> NDArray[np.floating] | None:
     """The first layer's kernels, (count, height, width, 1 or 3), where they lie on an image's pixels; else None.
 
     A fully connected first layer has one as large as the image for every unit.
@@ -24,7 +24,7 @@ def first_filters(model: keras.Model) -> NDArray[np.floating] | None:
             kernels = layer.get_weights()[0].reshape(*model.input_shape[1:], -1)
         else:
             continue
-        return np.moveaxis(kernels, -1, 0)[:MOST] if kernels.shape[2] in (1, 3) else None
+        return np.moveaxis(kernels, -1, 0)[:MAX_FILTERS] if kernels.shape[2] in (1, 3) else None
     return None
 
 
@@ -33,14 +33,14 @@ def draw_filters(kernels: NDArray[np.floating]) -> NDArray[np.uint8]:
 
     Middle grey is a weight of 0; each kernel has its own scale, so that its largest weight is black or white.
     """
-    largest = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
-    shades = np.rint(127.5 + 127.5 * kernels / np.maximum(largest, 1e-12)).astype(np.uint8)
-    factor = max(1, SIDE_PX // shades.shape[2])
+    max_weight = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
+    shades = np.rint(127.5 + 127.5 * kernels / np.maximum(max_weight, 1e-12)).astype(np.uint8)
+    factor = max(1, FILTER_SIDE_PX // shades.shape[2])
     shades = shades.repeat(factor, axis=1).repeat(factor, axis=2)
-    shades = np.pad(shades, ((0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=PAPER)
+    shades = np.pad(shades, ((0, 0), (0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=BACKGROUND)
     columns = int(np.ceil(len(shades) ** 0.5))
-    missing = -len(shades) % columns
-    grid = np.pad(shades, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=PAPER)
+    blanks = -len(shades) % columns
+    grid = np.pad(shades, ((0, blanks), (0, 0), (0, 0), (0, 0)), constant_values=BACKGROUND)
     count, height, width, channels = grid.shape
     rows = grid.reshape(count // columns, columns, height, width, channels)
     return rows.transpose(0, 2, 1, 3, 4).reshape(-1, columns * width, channels)

@@ -1,4 +1,4 @@
-"""One HTML page that stands alone: its images are inside it, and its policy forbids to load anything."""
+"""Builds a self-contained HTML page: its images are embedded, and its policy forbids loading anything."""
 
 import base64
 import html
@@ -13,7 +13,7 @@ img { max-width: 100% } pre { overflow-x: auto; font-size: 12px }
 .pixels { image-rendering: pixelated } .tiles { display: flex; flex-wrap: wrap; gap: 1rem }
 figure { margin: 0; width: 9rem } figure img { width: 9rem } figcaption { font-size: 13px; overflow-wrap: anywhere }
 """
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -23,7 +23,7 @@ def page(title: str, sections: Iterable[str]) -> str:
             "<!doctype html>",
             '<html lang="en">',
             '<head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>",
             f"<body><h1>{html.escape(title)}</h1>",
@@ -53,11 +53,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
-def image(png: bytes, about: str, pixels: bool = False) -> str:
-    """An image of the page; with `pixels` it is enlarged without smoothing."""
+def image(png: bytes, alt_text: str, is_pixelated: bool = False) -> str:
+    """An image of the page; with `is_pixelated` it is enlarged without smoothing."""
     encoded = base64.b64encode(png).decode()
-    kind = ' class="pixels"' if pixels else ""
-    return f'<img{kind} alt="{html.escape(about)}" src="data:image/png;base64,{encoded}">'
+    class_attribute = ' class="pixels"' if is_pixelated else ""
+    return f'<img{class_attribute} alt="{html.escape(alt_text)}" src="data:image/png;base64,{encoded}">'
 
 
 def tiles(captioned: Iterable[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""A Keras network as rows of costs. Only looks at shapes: the network may be without weights."""
+"""The costs of a Keras network, layer by layer. Reads only shapes: the network may have no weights."""
 
 import math
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from dataclasses import replace
 import keras
 from keras import layers
 
-from training.analysis.costs import Row, label, rounding
+from training.analysis.costs import LayerCosts, layer_label, rounding_rule
 from training.architectures.cifar_resnet import PadChannels
 from training.architectures.layers import LocalResponseNormalization
 
 # They relabel or overwrite what the layer before has made, or are part of the layer after: no memory of their own.
-IN_PLACE = (
+IN_PLACE_LAYERS = (
     *(layers.Rescaling, layers.Normalization, layers.Flatten, layers.Dropout, layers.ZeroPadding2D),
     *(layers.Activation, layers.ReLU),
 )
@@ -28,53 +28,57 @@ LABELS = {
     PadChannels: "PAD",
 }
 POOLS = {layers.MaxPooling2D: "POOL", layers.AveragePooling2D: "AVGPOOL"}
-ADDED = ("bias", "beta")
-MEASURED = ("moving_mean", "moving_variance")
+BIAS_NAMES = ("bias", "beta")
+RUNNING_STATISTICS = ("moving_mean", "moving_variance")
 
 
-def network_rows(model: keras.Model) -> Iterator[Row]:
+def layer_costs(model: keras.Model) -> Iterator[LayerCosts]:
     """One row a layer, in the order in which the network computes."""
     for layer in model.layers:
-        if not isinstance(layer, IN_PLACE):
-            yield _row(layer)
+        if not isinstance(layer, IN_PLACE_LAYERS):
+            yield _layer_costs(layer)
 
 
-def measured_values(model: keras.Model) -> int:
+def count_running_statistics(model: keras.Model) -> int:
     """Values that training measures and does not learn: batch normalisation's means and variances."""
-    return sum(math.prod(weight.shape) for weight in model.weights if weight.name in MEASURED)
+    return sum(math.prod(weight.shape) for weight in model.weights if weight.name in RUNNING_STATISTICS)
 
 
-def _row(layer: layers.Layer) -> Row:
-    learned = [weight for weight in layer.weights if weight.name not in MEASURED]
-    row = Row(
+def _layer_costs(layer: layers.Layer) -> LayerCosts:
+    learned = [weight for weight in layer.weights if weight.name not in RUNNING_STATISTICS]
+    row = LayerCosts(
         name=layer.name,
         layer=LABELS.get(type(layer), type(layer).__name__.upper()),
         output=tuple(layer.output.shape[1:]),
-        weights=sum(math.prod(weight.shape) for weight in learned if weight.name not in ADDED),
-        biases=sum(math.prod(weight.shape) for weight in learned if weight.name in ADDED),
+        weights=sum(math.prod(weight.shape) for weight in learned if weight.name not in BIAS_NAMES),
+        biases=sum(math.prod(weight.shape) for weight in learned if weight.name in BIAS_NAMES),
     )
     if isinstance(layer, layers.Conv2D):
         positions = math.prod(row.output[:2])
-        name = label("CONV", layer.kernel_size, layer.strides[0], 1, layer.filters)
-        return replace(row, layer=name, multiply_adds=positions * row.weights, rounding=_fit(layer, layer.kernel_size))
+        name = layer_label("CONV", layer.kernel_size, layer.strides[0], 1, layer.filters)
+        return replace(
+            row, layer=name, multiply_adds=positions * row.weights, rounding=_rounding(layer, layer.kernel_size)
+        )
     if isinstance(layer, layers.DepthwiseConv2D):
-        name = label("DWCONV", layer.kernel_size, layer.strides[0], 1)
+        name = layer_label("DWCONV", layer.kernel_size, layer.strides[0], 1)
         positions = math.prod(row.output[:2])
-        return replace(row, layer=name, multiply_adds=positions * row.weights, rounding=_fit(layer, layer.kernel_size))
+        return replace(
+            row, layer=name, multiply_adds=positions * row.weights, rounding=_rounding(layer, layer.kernel_size)
+        )
     if isinstance(layer, layers.Dense):
         return replace(row, multiply_adds=row.weights)
     if type(layer) in POOLS:
-        name = label(POOLS[type(layer)], layer.pool_size, layer.strides[0], layer.pool_size[0])
-        return replace(row, layer=name, rounding=_fit(layer, layer.pool_size))
+        name = layer_label(POOLS[type(layer)], layer.pool_size, layer.strides[0], layer.pool_size[0])
+        return replace(row, layer=name, rounding=_rounding(layer, layer.pool_size))
     return row
 
 
-def _fit(layer: layers.Layer, window: tuple[int, int]) -> str:
+def _rounding(layer: layers.Layer, window: tuple[int, int]) -> str:
     """How the height, or else the width, was made whole. "same" pads an odd pixel at the right and bottom."""
     for axis in (0, 1):
         size, stride = layer.input.shape[1 + axis], layer.strides[axis]
         out = layer.output.shape[1 + axis]
         padding = max(0, (out - 1) * stride + window[axis] - size) if layer.padding == "same" else 0
-        if how := rounding(size, window[axis], stride, padding // 2, padding - padding // 2):
-            return how
+        if rule := rounding_rule(size, window[axis], stride, padding // 2, padding - padding // 2):
+            return rule
     return ""

@@ -1,4 +1,4 @@
-"""An ONNX graph as rows of costs: what is left of a network after its export. Needs onnx, not Keras."""
+"""The costs of an exported ONNX graph, layer by layer. Needs onnx, not Keras."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from training.analysis.costs import Row, label, rounding
+from training.analysis.costs import LayerCosts, layer_label, rounding_rule
 from training.errors import TrainingError
-from training.export.graph.editor import Graph
+from training.export.graph.editor import Graph, attribute
 from training.export.graph.optimize import unfold_max_pool
 
 POOLS = {"MaxPool": "POOL", "AveragePool": "AVGPOOL"}
-PLAIN = {
+SIMPLE_OPERATORS = {
     "GlobalAveragePool": "AVGPOOL",
     "ReduceMean": "AVGPOOL",
     "BatchNormalization": "BN",
@@ -24,7 +24,7 @@ PLAIN = {
     "Concat": "CONCAT",
 }
 CHANNELS_LAST, CHANNELS_FIRST = "NHWC", "NCHW"
-BY_DEFINITION_FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "LRN")
+CHANNELS_FIRST_OPERATORS = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "LRN")
 IMAGE_CHANNELS = (1, 3, 4)
 
 
@@ -32,7 +32,7 @@ IMAGE_CHANNELS = (1, 3, 4)
 class GraphCosts:
     """The rows of a graph, `input` (height, width, channels), and the bytes of all its weights and biases."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LayerCosts, ...]
     input: tuple[int, int, int]
     classes: int
     parameter_bytes: int
@@ -40,13 +40,13 @@ class GraphCosts:
 
 def graph_costs(path: Path) -> GraphCosts:
     """Reads a graph file. Raises TrainingError for one that is no image classifier in ONNX."""
-    graph = _Graph(path)
+    graph = _CostGraph(path)
     for node in graph.nodes:
         _visit(graph, node)
     return GraphCosts(tuple(graph.rows), graph.rows[0].output, graph.shape(graph.output)[-1], graph.parameter_bytes)
 
 
-class _Graph:
+class _CostGraph:
     """The file with its shapes worked out, and what has been found on the way through its nodes."""
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +75,7 @@ class _Graph:
 
         image = inputs[0].name
         self._layouts = {image: CHANNELS_LAST if self.shape(image)[-1] in IMAGE_CHANNELS else CHANNELS_FIRST}
-        self.rows = [Row(image, "INPUT", self.image(image), bytes_per_value=self.bytes_per_value(image))]
+        self.rows = [LayerCosts(image, "INPUT", self.image_shape(image), bytes_per_value=self.bytes_per_value(image))]
         self.row_of = {image: 0}
         self.parameter_bytes = 0
 
@@ -85,7 +85,7 @@ class _Graph:
             raise TrainingError(f"{self.path}: the shape of {name!r} cannot be worked out.")
         return tuple(dimension.dim_value for dimension in self._types[name].shape.dim)
 
-    def image(self, name: str) -> tuple[int, ...]:
+    def image_shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape without batch, as height, width, channels where it has them."""
         shape = self.shape(name)[1:]
         first = len(shape) == 3 and self._layouts.get(name) == CHANNELS_FIRST
@@ -115,7 +115,7 @@ class _Graph:
     def constant_inputs(self, node: NodeProto) -> list[TensorProto]:
         return [tensor for name in node.input if (tensor := self.constant(name)) is not None]
 
-    def follow(self, node: NodeProto) -> None:
+    def propagate_layout(self, node: NodeProto) -> None:
         """Notes that the node's output belongs to the row of its first computed input, and in which layout it lies."""
         source = next((name for name in node.input if name in self.row_of), None)
         if source is None:
@@ -123,21 +123,23 @@ class _Graph:
         layout = self._layouts.get(source)
         if node.op_type == "Transpose":
             layout = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
-        elif node.op_type in BY_DEFINITION_FIRST:
+        elif node.op_type in CHANNELS_FIRST_OPERATORS:
             layout = CHANNELS_FIRST  # a grey image gets there by a reshape, not by a transpose
         for name in node.output:
             self.row_of[name] = self.row_of[source]
             self._layouts[name] = layout
 
-    def add(self, node: NodeProto, name: str, parameters: tuple[int, int] = (0, 0), **costs) -> None:
+    def add_row(self, node: NodeProto, name: str, parameters: tuple[int, int] = (0, 0), **costs) -> None:
         """Appends a row for the node's output; `parameters` are weights and biases."""
         output = node.output[0]
         size = self.bytes_per_value(output)
-        row = Row(node.name or output, name, self.image(output), *parameters, bytes_per_value=size, **costs)
+        row = LayerCosts(
+            node.name or output, name, self.image_shape(output), *parameters, bytes_per_value=size, **costs
+        )
         self.row_of[output] = len(self.rows)
         self.rows.append(row)
 
-    def count(self, tensor: TensorProto | None) -> int:
+    def count_parameters(self, tensor: TensorProto | None) -> int:
         """The values of a parameter tensor, whose bytes are added to the sum."""
         if tensor is None:
             return 0
@@ -146,45 +148,47 @@ class _Graph:
         return values
 
 
-def _visit(graph: _Graph, node: NodeProto) -> None:
-    graph.follow(node)
+def _visit(graph: _CostGraph, node: NodeProto) -> None:
+    graph.propagate_layout(node)
     constants = graph.constant_inputs(node)
     if node.op_type == "Conv":
-        _convolution(graph, node, constants)
+        _add_convolution(graph, node, constants)
     elif node.op_type in POOLS:
-        window, stride = tuple(_attribute(node, "kernel_shape", (1, 1))), _attribute(node, "strides", (1, 1))[0]
-        graph.add(node, label(POOLS[node.op_type], window, stride, window[0]), rounding=_fit(graph, node, window))
+        window, stride = tuple(attribute(node, "kernel_shape", (1, 1))), attribute(node, "strides", (1, 1))[0]
+        graph.add_row(
+            node, layer_label(POOLS[node.op_type], window, stride, window[0]), rounding=_rounding(graph, node, window)
+        )
     elif node.op_type in ("MatMul", "Gemm") and constants:
-        weights = graph.count(constants[0])
-        graph.add(node, "FC", (weights, sum(map(graph.count, constants[1:]))), multiply_adds=weights)
+        weights = graph.count_parameters(constants[0])
+        graph.add_row(node, "FC", (weights, sum(map(graph.count_parameters, constants[1:]))), multiply_adds=weights)
     elif node.op_type == "BatchNormalization":
-        graph.add(node, "BN", (graph.count(constants[0]), graph.count(constants[1])))
+        graph.add_row(node, "BN", (graph.count_parameters(constants[0]), graph.count_parameters(constants[1])))
     elif node.op_type == "Add" and constants:
-        _bias(graph, node, constants[0])
+        _add_bias(graph, node, constants[0])
     elif node.op_type == "Pad" and _pads_channels(graph, node):
-        graph.add(node, "PAD")
-    elif node.op_type in PLAIN and node.output[0] in graph.row_of:
-        graph.add(node, PLAIN[node.op_type])
+        graph.add_row(node, "PAD")
+    elif node.op_type in SIMPLE_OPERATORS and node.output[0] in graph.row_of:
+        graph.add_row(node, SIMPLE_OPERATORS[node.op_type])
 
 
-def _convolution(graph: _Graph, node: NodeProto, constants: list[TensorProto]) -> None:
+def _add_convolution(graph: _CostGraph, node: NodeProto, constants: list[TensorProto]) -> None:
     if _is_band_of_ones(constants[0]):
-        graph.add(node, "LRN")
+        graph.add_row(node, "LRN")
         return
     filters, _, *window = constants[0].dims
     positions = math.prod(graph.shape(node.output[0])[2:])
-    weights, biases = graph.count(constants[0]), sum(map(graph.count, constants[1:]))
-    kind = "CONV" if _attribute(node, "group", 1) == 1 else "DWCONV"
-    name = label(kind, tuple(window), _attribute(node, "strides", (1, 1))[0], 1, filters)
-    how = _fit(graph, node, tuple(window))
-    graph.add(node, name, (weights, biases), multiply_adds=positions * weights, rounding=how)
+    weights, biases = graph.count_parameters(constants[0]), sum(map(graph.count_parameters, constants[1:]))
+    kind = "CONV" if attribute(node, "group", 1) == 1 else "DWCONV"
+    name = layer_label(kind, tuple(window), attribute(node, "strides", (1, 1))[0], 1, filters)
+    rule = _rounding(graph, node, tuple(window))
+    graph.add_row(node, name, (weights, biases), multiply_adds=positions * weights, rounding=rule)
 
 
-def _bias(graph: _Graph, node: NodeProto, tensor: TensorProto) -> None:
+def _add_bias(graph: _CostGraph, node: NodeProto, tensor: TensorProto) -> None:
     """An addition of a constant belongs to the layer before, if that has weights."""
     index = graph.row_of.get(node.output[0], 0)
     if graph.rows[index].weights:
-        graph.rows[index] = replace(graph.rows[index], biases=graph.rows[index].biases + graph.count(tensor))
+        graph.rows[index] = replace(graph.rows[index], biases=graph.rows[index].biases + graph.count_parameters(tensor))
 
 
 def _is_band_of_ones(tensor: TensorProto) -> bool:
@@ -196,7 +200,7 @@ def _is_band_of_ones(tensor: TensorProto) -> bool:
     return bool(np.isin(band, (0, 1)).all() and (band == band.T).all() and (band.diagonal() == 1).all())
 
 
-def _pads_channels(graph: _Graph, node: NodeProto) -> bool:
+def _pads_channels(graph: _CostGraph, node: NodeProto) -> bool:
     pads = graph.constant(node.input[1]) if len(node.input) > 1 else None
     if pads is None or node.output[0] not in graph.row_of:
         return False
@@ -205,28 +209,23 @@ def _pads_channels(graph: _Graph, node: NodeProto) -> bool:
     return bool(before[axis] or after[axis])
 
 
-def _fit(graph: _Graph, node: NodeProto, window: tuple[int, ...]) -> str:
+def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, ...]) -> str:
     """How the height, or else the width, was made whole."""
-    sizes, strides = graph.shape(node.input[0])[2:], _attribute(node, "strides", (1, 1))
+    sizes, strides = graph.shape(node.input[0])[2:], attribute(node, "strides", (1, 1))
     pads = _pads(node, sizes, graph.shape(node.output[0])[2:], window, strides)
     for axis in (0, 1):
-        how = rounding(sizes[axis], window[axis], strides[axis], pads[axis], pads[axis + 2])
-        if how:
-            return "ceil" if _attribute(node, "ceil_mode", 0) else how
+        rule = rounding_rule(sizes[axis], window[axis], strides[axis], pads[axis], pads[axis + 2])
+        if rule:
+            return "ceil" if attribute(node, "ceil_mode", 0) else rule
     return ""
 
 
 def _pads(node: NodeProto, sizes, outputs, window, strides) -> list[int]:
     """Top, left, bottom and right padding, also where the graph only names the rule ("SAME_UPPER")."""
-    if _attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
-        return list(_attribute(node, "pads", (0, 0, 0, 0)))
+    if attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
+        return list(attribute(node, "pads", (0, 0, 0, 0)))
     totals = [
         max(0, (out - 1) * stride + side - size)
         for size, out, side, stride in zip(sizes, outputs, window, strides, strict=True)
     ]
     return [*(total // 2 for total in totals), *(total - total // 2 for total in totals)]
-
-
-def _attribute(node: NodeProto, name: str, default):
-    found = [attribute for attribute in node.attribute if attribute.name == name]
-    return helper.get_attribute_value(found[0]) if found else default

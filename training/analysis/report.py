@@ -1,4 +1,4 @@
-"""`convoy-train report`: what a run came to, on one HTML page that can be sent to anybody."""
+"""Implements `convoy-train report`: the results of a run on one self-contained HTML page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.imaging.render import encode_png
 from training.analysis import html
 from training.analysis.describe import as_table, describe_network
-from training.analysis.filter_plot import draw_filters, first_filters
+from training.analysis.filter_plot import draw_filters, first_layer_filters
 from training.atomic_files import write_text
 from training.data.batches import EvaluationBatches
 from training.data.datasets.base import Split
@@ -24,11 +24,11 @@ from training.recipes.base import Recipe, spelled
 from training.runs.run_folder import Run
 
 FILE_NAME = "report.html"
-WORST = 24
+MAX_MISTAKES = 24
 
 
 @dataclass(frozen=True)
-class _Tested:
+class _TestedRun:
     """A run's network on its test images."""
 
     run: Run
@@ -47,20 +47,20 @@ class _Tested:
 
 
 def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
-    """Writes the page about the finished run in `folder` to `out`, or into that folder; gives where it is.
+    """Writes the page about the finished run in `folder` to `out`, or into that folder; returns its path.
 
     Raises TrainingError for what is no finished run, for missing data, and when the disk refuses.
     """
-    tested = _test(folder, data_dir)
+    tested = _run_test(folder, data_dir)
     scores = tested.scores()
     sections = [
-        _summary(tested, scores),
-        _plots(tested.run),
-        _mistakes(tested),
-        _per_class(tested.labels, scores),
-        _filters(tested.network),
-        _layers(tested),
-        _recipe(tested.run),
+        _summary_section(tested, scores),
+        _plots_section(tested.run),
+        _mistakes_section(tested),
+        _classes_section(tested.labels, scores),
+        _filters_section(tested.network),
+        _layers_section(tested),
+        _recipe_section(tested.run),
     ]
     text = html.page(f"{tested.run.recipe().name}, run {tested.run.folder.name}", filter(None, sections))
     path = out or tested.run.folder / FILE_NAME
@@ -68,7 +68,7 @@ def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
     return path
 
 
-def _test(folder: Path, data_dir: Path | None) -> _Tested:
+def _run_test(folder: Path, data_dir: Path | None) -> _TestedRun:
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not the folder of a run.")
     source = open_source(folder, None, DataOptions(data_dir))
@@ -76,10 +76,10 @@ def _test(folder: Path, data_dir: Path | None) -> _Tested:
     indices = split_indices(dataset, run.recipe()).test
     batches = EvaluationBatches(dataset.test, indices, len(labels), BATCH_SIZE)
     probabilities = softmax(source.model.predict(batches, verbose=0))
-    return _Tested(run, labels, source.model, dataset.test, indices, probabilities)
+    return _TestedRun(run, labels, source.model, dataset.test, indices, probabilities)
 
 
-def _summary(tested: _Tested, scores: Scores) -> str:
+def _summary_section(tested: _TestedRun, scores: Scores) -> str:
     info, metrics = tested.run.info(), tested.run.metrics()
     counts = info["dataset"]
     lines = [
@@ -93,70 +93,70 @@ def _summary(tested: _Tested, scores: Scores) -> str:
     return "\n".join(map(html.paragraph, lines))
 
 
-def _plots(run: Run) -> str:
+def _plots_section(run: Run) -> str:
     curves = html.image(run.curves_path.read_bytes(), "loss and accuracy over the epochs")
     confusion = html.image(run.confusion_path.read_bytes(), "confusion matrix of the test images")
     return html.section("Curves", curves) + html.section("Confusion", confusion)
 
 
-def _mistakes(tested: _Tested) -> str:
+def _mistakes_section(tested: _TestedRun) -> str:
     """The wrong answers that the network was surest of."""
-    answers = tested.probabilities.argmax(axis=1)
-    sureness = tested.probabilities.max(axis=1)
-    wrong = np.flatnonzero(answers != tested.classes)
-    if not len(wrong):
+    predicted = tested.probabilities.argmax(axis=1)
+    confidence = tested.probabilities.max(axis=1)
+    incorrect = np.flatnonzero(predicted != tested.classes)
+    if not len(incorrect):
         return html.section("Worst mistakes", html.paragraph("There are none."))
-    worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:WORST]
-    images = tested.split.read_images(tested.indices[worst])
+    mistakes = incorrect[np.argsort(-confidence[incorrect], kind="stable")][:MAX_MISTAKES]
+    images = tested.split.read_images(tested.indices[mistakes])
     tiles = [
         (
-            html.image(encode_png(pixels), "a test image", pixels=max(pixels.shape) < 100),
-            f"{tested.labels[tested.classes[i]]}, called {tested.labels[answers[i]]} ({sureness[i]:.1%})",
+            html.image(encode_png(pixels), "a test image", is_pixelated=max(pixels.shape) < 100),
+            f"{tested.labels[tested.classes[i]]}, called {tested.labels[predicted[i]]} ({confidence[i]:.1%})",
         )
-        for i, pixels in zip(worst, images, strict=True)
+        for i, pixels in zip(mistakes, images, strict=True)
     ]
-    about = f"{len(wrong):,} of {len(answers):,} are wrong; these {len(worst)} the network was surest of."
+    about = f"{len(incorrect):,} of {len(predicted):,} are wrong; these {len(mistakes)} the network was surest of."
     return html.section("Worst mistakes", html.paragraph(about), html.tiles(tiles))
 
 
-def _per_class(labels: tuple[str, ...], scores: Scores) -> str:
+def _classes_section(labels: tuple[str, ...], scores: Scores) -> str:
     header = ("class", "images", "found", "right when said", "most often called instead")
     return html.section("Classes", html.table(header, _class_rows(labels, np.array(scores.confusion))))
 
 
 def _class_rows(labels: tuple[str, ...], confusion: NDArray[np.int64]) -> Iterator[tuple[str | int, ...]]:
     for index, label in enumerate(labels):
-        right, images, said = (int(n) for n in (confusion[index, index], *_totals(confusion, index)))
+        correct, images, predicted = (int(n) for n in (confusion[index, index], *_class_totals(confusion, index)))
         others = np.where(np.arange(len(labels)) == index, 0, confusion[index])
         mistake = f"{labels[others.argmax()]} ({others.max()})" if others.any() else ""
-        yield label, images, _share(right, images), _share(right, said), mistake
+        yield label, images, _percent(correct, images), _percent(correct, predicted), mistake
 
 
-def _totals(confusion: NDArray[np.int64], index: int) -> tuple[int, int]:
+def _class_totals(confusion: NDArray[np.int64], index: int) -> tuple[int, int]:
     return confusion[index].sum(), confusion[:, index].sum()
 
 
-def _share(part: int, whole: int) -> str:
+def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else ""
 
 
-def _filters(network: keras.Model) -> str:
-    kernels = first_filters(network)
+def _filters_section(network: keras.Model) -> str:
+    kernels = first_layer_filters(network)
     if kernels is None:
         return ""
     count, height, width, _ = kernels.shape
     about = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
-    drawn = html.image(encode_png(draw_filters(kernels)), "kernels of the first layer", pixels=True)
-    return html.section("First layer", html.paragraph(about), drawn)
+    image = html.image(encode_png(draw_filters(kernels)), "kernels of the first layer", is_pixelated=True)
+    return html.section("First layer", html.paragraph(about), image)
 
 
-def _layers(tested: _Tested) -> str:
+def _layers_section(tested: _TestedRun) -> str:
     text = as_table(describe_network(tested.run.recipe().architecture, tested.network))
     return html.section("Layers", html.preformatted(text))
 
 
-def _recipe(run: Run) -> str:
+def _recipe_section(run: Run) -> str:
     recipe, info = run.recipe(), run.info()
     rows = [(field.name, spelled(getattr(recipe, field.name))) for field in fields(Recipe)]
-    made_with = ", ".join(f"{name} {version}" for name, version in info["libraries"].items())
-    return html.section("Recipe", html.table(("field", "value"), rows), html.paragraph(f"Made with {made_with}."))
+    libraries = ", ".join(f"{name} {version}" for name, version in info["libraries"].items())
+    return html.section("Recipe", html.table(("field", "value"), rows), html.paragraph(f"Made with {libraries}."))

@@ -1,4 +1,4 @@
-"""The X/O lesson as one image: what each layer of the toy network makes of one X, with its numbers."""
+"""Draws the X/O lesson: the output of each layer of the toy network for one X, with its numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from training.architectures import build
 from training.architectures.kernels import KERNELS
 from training.architectures.xo import FEATURES
-from training.data.datasets.xo import lesson_image
 from training.errors import TrainingError
 from training.runs.plots import save_figure
 
@@ -21,7 +20,7 @@ INCHES_PER_CELL = 0.36
 
 
 @dataclass(frozen=True)
-class Stages:
+class LayerStages:
     """What the network sees and makes, float32, one map a feature in front: (features, height, width)."""
 
     image: NDArray[np.float32]
@@ -31,16 +30,16 @@ class Stages:
     pooled: NDArray[np.float32]
 
 
-def lesson_stages(features: Sequence[str] = FEATURES) -> Stages:
+def lesson_stages(features: Sequence[str] = FEATURES) -> LayerStages:
     """Runs the untrained X/O network with these kernels on the lesson's X. Raises TrainingError for unknown names."""
     if unknown := [name for name in features if name not in KERNELS]:
         raise TrainingError(f"There is no kernel named {unknown[0]!r}; there are {', '.join(KERNELS)}.")
     model = build("xo", features=tuple(features))
     layers = ("normalize", "features1", "relu1", "pool1")
-    through = keras.Model(model.input, [model.get_layer(name).output for name in layers])
-    image, *maps = (np.moveaxis(np.asarray(stage)[0], -1, 0) for stage in through(lesson_image()[np.newaxis]))
+    stage_model = keras.Model(model.input, [model.get_layer(name).output for name in layers])
+    image, *maps = (np.moveaxis(np.asarray(stage)[0], -1, 0) for stage in stage_model(lesson_image()[np.newaxis]))
     kernels = np.array([KERNELS[name] for name in features], "float32")
-    return Stages(np.repeat(image, len(features), axis=0), kernels, *maps)
+    return LayerStages(np.repeat(image, len(features), axis=0), kernels, *maps)
 
 
 def truncate(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -64,17 +63,17 @@ def draw_maps(path: Path, features: Sequence[str] = FEATURES) -> None:
     grid = figure.subplots(len(features), len(columns), squeeze=False, width_ratios=widths)
     for row, name in enumerate(features):
         for axes, (title, maps) in zip(grid[row], columns.items(), strict=True):
-            _draw(axes, maps[row], name if title == "feature" else title if row == 0 else "")
+            _draw_map(axes, maps[row], name if title == "feature" else title if row == 0 else "")
     save_figure(figure, path)
 
 
-def _draw(axes: Axes, values: NDArray[np.floating], title: str) -> None:
+def _draw_map(axes: Axes, values: NDArray[np.floating], title: str) -> None:
     """One map as a grid of shaded numbers: white for its highest possible value, black for the lowest."""
-    largest = max(1.0, float(np.abs(values).max()))
-    axes.imshow(values, cmap="gray", vmin=-largest, vmax=largest)
-    whole = (values == values.round()).all()
+    max_value = max(1.0, float(np.abs(values).max()))
+    axes.imshow(values, cmap="gray", vmin=-max_value, vmax=max_value)
+    is_whole = (values == values.round()).all()
     for (row, column), value in np.ndenumerate(truncate(values)):
-        text = f"{value:.0f}" if whole else f"{value + 0.0:.2f}"
+        text = f"{value:.0f}" if is_whole else f"{value + 0.0:.2f}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color="black" if value > 0 else "white")
     axes.set(title=title, xticks=[], yticks=[])
     axes.title.set_fontsize(9)

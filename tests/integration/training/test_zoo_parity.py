@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from service.model_store.manifest import IMAGE, PROBABILITIES
-from training.analysis.costs import Row
-from training.analysis.keras_costs import network_rows
+from training.analysis.costs import LayerCosts
+from training.analysis.keras_costs import layer_costs
 from training.analysis.onnx_costs import graph_costs
 from training.architectures import ARCHITECTURES, build, main_tower
 from training.architectures.layers import Normalization
@@ -88,12 +88,12 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
 
 def check_costs(network: keras.Model, path: Path) -> None:
     """A graph is described as the network it came from, but for what its conversion has folded away."""
-    of_network, of_graph = list(network_rows(network)), graph_costs(path).rows
+    of_network, of_graph = list(layer_costs(network)), graph_costs(path).rows
     assert outputs(of_graph) == outputs(of_network)
     assert sum(row.multiply_adds for row in of_graph) == sum(row.multiply_adds for row in of_network)
 
 
-def outputs(rows: Iterable[Row]) -> Counter:
+def outputs(rows: Iterable[LayerCosts]) -> Counter:
     """Layers with their output shapes; a mean over the image may keep its two sides of 1."""
     shapes = ((row.layer, tuple(side for side in row.output if side > 1)) for row in rows)
     return Counter((layer, shape) for layer, shape in shapes if layer != "BN")

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from training.analysis.costs import Description, Row, convolution_parameters, label, output_size, rounding
+from training.analysis.costs import (
+    LayerCosts,
+    NetworkDescription,
+    convolution_parameters,
+    layer_label,
+    output_size,
+    rounding_rule,
+)
 from training.errors import TrainingError
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "conv_arithmetic.json").read_text())
@@ -15,7 +22,7 @@ GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "conv_arithmetic.jso
 def test_cases_that_fit(case: dict) -> None:
     for rule in ("whole", "floor", "ceil"):
         assert output_size(case["W"], case["F"], case["S"], case["P"], rule) == case["out"]
-    assert rounding(case["W"], case["F"], case["S"], case["P"], case["P"]) == ""
+    assert rounding_rule(case["W"], case["F"], case["S"], case["P"], case["P"]) == ""
     if "params" in case and "K" in case:
         assert convolution_parameters(case["F"], case["D"], case["K"]) == case["params"]
     if "params_without_biases" in case:
@@ -66,31 +73,35 @@ def test_senseless_numbers_are_refused(bad: tuple[int, int, int, int]) -> None:
 
 
 def test_padding_on_one_side_stands_for_a_partial_window() -> None:
-    assert rounding(7, 2, 2, 0, 1) == "ceil"
-    assert rounding(7, 2, 2, 0, 0) == "floor"
-    assert rounding(7, 3, 1, 1, 1) == ""
+    assert rounding_rule(7, 2, 2, 0, 1) == "ceil"
+    assert rounding_rule(7, 2, 2, 0, 0) == "floor"
+    assert rounding_rule(7, 3, 1, 1, 1) == ""
 
 
 def test_the_fully_connected_blow_up() -> None:
     small, large, colour = GOLDEN["fully_connected_blow_up"]
-    assert Row("image", "INPUT", tuple(small["input"])).values == small["features"]
-    assert Row("image", "INPUT", tuple(large["input"])).values == large["weights_per_unit"]
-    pixels = Row("image", "INPUT", tuple(colour["input"])).values
+    assert LayerCosts("image", "INPUT", tuple(small["input"])).values == small["features"]
+    assert LayerCosts("image", "INPUT", tuple(large["input"])).values == large["weights_per_unit"]
+    pixels = LayerCosts("image", "INPUT", tuple(colour["input"])).values
     assert pixels == colour["weights_per_unit"]
     assert pixels * colour["units"] == colour["weights"]
 
 
 def test_labels_are_the_lectures() -> None:
-    assert label("CONV", (3, 3), 1, 1, 64) == "CONV3-64"
-    assert label("CONV", (11, 11), 4, 1, 96) == "CONV11-96/4"
-    assert label("POOL", (2, 2), 2, 2) == "POOL2"
-    assert label("POOL", (3, 3), 2, 3) == "POOL3/2"
-    assert label("CONV", (1, 7), 1, 1, 8) == "CONV1x7-8"
+    assert layer_label("CONV", (3, 3), 1, 1, 64) == "CONV3-64"
+    assert layer_label("CONV", (11, 11), 4, 1, 96) == "CONV11-96/4"
+    assert layer_label("POOL", (2, 2), 2, 2) == "POOL2"
+    assert layer_label("POOL", (3, 3), 2, 3) == "POOL3/2"
+    assert layer_label("CONV", (1, 7), 1, 1, 8) == "CONV1x7-8"
 
 
 def test_totals() -> None:
-    rows = (Row("a", "INPUT", (2, 2, 1)), Row("b", "FC", (3,), 12, 3, 12), Row("c", "X", (5,), bytes_per_value=1))
-    description = Description("net", (2, 2, 1), 3, rows, parameter_bytes=60, trains=True)
+    rows = (
+        LayerCosts("a", "INPUT", (2, 2, 1)),
+        LayerCosts("b", "FC", (3,), 12, 3, 12),
+        LayerCosts("c", "X", (5,), bytes_per_value=1),
+    )
+    description = NetworkDescription("net", (2, 2, 1), 3, rows, parameter_bytes=60, is_trainable=True)
     assert (description.values, description.parameters, description.multiply_adds) == (12, 15, 12)
     assert description.forward_bytes(2) == 2 * (16 + 12 + 5) + 60
     assert description.training_bytes(2) == 2 * 2 * (16 + 12 + 5) + 3 * 60

@@ -51,10 +51,10 @@ def test_multiply_adds(name: str, multiply_adds: int) -> None:
 
 
 def test_the_stride_in_the_3x3_costs_more() -> None:
-    from training.analysis.keras_costs import network_rows
+    from training.analysis.keras_costs import layer_costs
     from training.architectures import build_without_weights
 
-    rows = network_rows(build_without_weights("resnet50", stride_in_3x3=True))
+    rows = layer_costs(build_without_weights("resnet50", stride_in_3x3=True))
     assert sum(row.multiply_adds for row in rows) == 4_089_184_256  # v1.5's well-known 4.1 billion
 
 
@@ -72,7 +72,7 @@ def test_batch_normalisation_learns_two_values_a_channel_and_measures_two(depth:
     description = describe(depth)
     assert description.parameters == golden("resnet")["trainable_parameters"][depth]
     norms = [row for row in description.rows if row.layer == "BN"]
-    assert sum(row.weights + row.biases for row in norms) == description.measured > 0
+    assert sum(row.weights + row.biases for row in norms) == description.running_statistics > 0
 
 
 def test_how_sizes_were_made_whole() -> None:
@@ -160,7 +160,7 @@ def test_a_version_folder_is_its_graph_and_its_variants(tmp_path: Path) -> None:
         ("INPUT", (8, 6, 1), 0),
         ("FC", (4,), 8 * 6 * 4),
     ]
-    assert not description.trains
+    assert not description.is_trainable
     (variant,) = description.notes
     assert variant.startswith("model.onnx: float32, ")
     assert as_json(description)["totals"]["training_bytes"] is None

@@ -4,27 +4,27 @@ import keras
 import numpy as np
 from keras import layers
 
-from training.analysis.filter_plot import GAP_PX, SIDE_PX, draw_filters, first_filters
+from training.analysis.filter_plot import FILTER_SIDE_PX, GAP_PX, draw_filters, first_layer_filters
 
 
 def test_a_convolution_shows_its_kernels() -> None:
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(100, 5), layers.Conv2D(7, 3)])
-    kernels = first_filters(model)
+    kernels = first_layer_filters(model)
     assert kernels.shape == (64, 5, 5, 3)
     np.testing.assert_array_equal(kernels[7], model.layers[0].get_weights()[0][..., 7])
 
 
 def test_a_dense_layer_shows_a_image_for_every_unit() -> None:
     model = keras.Sequential([keras.Input((4, 6, 1)), layers.Flatten(), layers.Dense(5)])
-    kernels = first_filters(model)
+    kernels = first_layer_filters(model)
     assert kernels.shape == (5, 4, 6, 1)
     np.testing.assert_array_equal(kernels[2].ravel(), model.layers[-1].get_weights()[0][:, 2])
 
 
 def test_what_lies_on_no_pixels_is_not_shown() -> None:
     deep = keras.Sequential([keras.Input((8, 8, 4)), layers.Conv2D(2, 3)])
-    assert first_filters(deep) is None
-    assert first_filters(keras.Sequential([keras.Input((8, 8, 3)), layers.GlobalAveragePooling2D()])) is None
+    assert first_layer_filters(deep) is None
+    assert first_layer_filters(keras.Sequential([keras.Input((8, 8, 3)), layers.GlobalAveragePooling2D()])) is None
 
 
 def test_nothing_is_grey_and_each_kernel_has_its_own_scale() -> None:
@@ -32,7 +32,7 @@ def test_nothing_is_grey_and_each_kernel_has_its_own_scale() -> None:
     kernels[0, 0] = [[1.0], [-0.5]]
     kernels[1, 0] = [[-0.001], [0.001]]
     drawn = draw_filters(kernels)
-    factor = SIDE_PX // 2
+    factor = FILTER_SIDE_PX // 2
     width = 2 * factor + GAP_PX
     assert drawn.shape == (2 * (factor + GAP_PX), 2 * width, 1)
     assert [int(drawn[0, x, 0]) for x in (0, factor, width, width + factor)] == [255, 64, 0, 255]

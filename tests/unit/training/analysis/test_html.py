@@ -45,7 +45,7 @@ def test_text_stays_text(html: str) -> None:
 
 
 def test_the_page_forbids_itself_to_load_anything() -> None:
-    elements = Elements(page.page("Title", [page.image(b"\x89PNG", "an image", pixels=True)]))
+    elements = Elements(page.page("Title", [page.image(b"\x89PNG", "an image", is_pixelated=True)]))
     [policy] = [attrs["content"] for tag, attrs in elements.found if "http-equiv" in attrs]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     [image] = [attrs for tag, attrs in elements.found if tag == "img"]

@@ -10,5 +10,5 @@ def test_mobilenet_costs_what_its_paper_says() -> None:
     description = describe_network("keras:MobileNet", network)
     assert round(description.multiply_adds / 1e6) == 569
     assert round(description.parameters / 1e6, 1) == 4.2
-    assert description.parameters + description.measured == network.count_params()
+    assert description.parameters + description.running_statistics == network.count_params()
     assert "DWCONV3/2" in as_table(description)

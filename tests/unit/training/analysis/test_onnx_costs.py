@@ -72,7 +72,7 @@ def test_rows(small: Path) -> None:
 
 def test_an_exported_graph_has_no_memory_for_training(small: Path) -> None:
     description = describe(str(small))
-    assert not description.trains
+    assert not description.is_trainable
     assert description.parameters == 270
 
 
