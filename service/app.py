@@ -1,4 +1,4 @@
-"""The only composition root: settings in, a complete application out."""
+"""Composition root: builds the complete application from the settings."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,33 +46,33 @@ from service.model_store.repository import Repository
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import create_tracer
-from service.settings import Settings, split
-from service.workers.shutdown import Lifecycle
+from service.settings import Settings, split_list
+from service.workers.shutdown import ShutdownState
 from service.workers.worker_group import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
 
-# After the drain timeout no request is left, but a model may still be at work on what was given up.
-LAST_BATCHES_S = 1.0
-LAST_SPANS_S = 0.5  # given to the collector of traces
+# After the drain timeout no request is left, but a model may still be running for requests that were given up.
+BATCH_DRAIN_S = 1.0
+SPAN_EXPORT_S = 0.5  # for the collector of traces
 
 
 class Application(FastAPI):
-    """FastAPI behind `door`, which the server calls."""
+    """FastAPI behind `entry_point`, the ASGI application that handles every request first."""
 
-    door: ASGIApp
+    entry_point: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.root_path:
             scope["root_path"] = self.root_path
-        await self.door(scope, receive, send)
+        await self.entry_point(scope, receive, send)
 
 
 def create_app(settings: Settings, status_store: WorkerStatusStore, state: StateFile) -> FastAPI:
-    """Builds everything; models start to load when the server starts, and /health/ready tells when they are warm.
+    """Builds everything. Models start to load when the server starts; /health/ready reports when they are warm.
 
-    `status_store` is where this worker meets the others, `state` the file of what is wanted.
+    `status_store` connects this worker with the others, `state` is the file of the desired state.
     """
-    metrics, lifecycle, tracer = Metrics(), Lifecycle(), create_tracer(settings.otlp_endpoint)
+    metrics, shutdown_state, tracer = Metrics(), ShutdownState(), create_tracer(settings.otlp_endpoint)
     mirror = open_mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     registry = Registry(repository, settings, metrics)
@@ -93,19 +93,22 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         mirror_thread = None if mirror is None else MirrorThread(mirror, settings.bucket_interval_s)
-        beside = [asyncio.create_task(watcher.run(mirror_thread)), asyncio.create_task(malloc.trim_regularly())]
+        background_tasks = [
+            asyncio.create_task(watcher.run(mirror_thread)),
+            asyncio.create_task(malloc.trim_regularly()),
+        ]
         yield
-        for task in beside:
+        for task in background_tasks:
             task.cancel()
         try:
-            await asyncio.wait_for(registry.close(), LAST_BATCHES_S)
+            await asyncio.wait_for(registry.close(), BATCH_DRAIN_S)
         except TimeoutError:
-            lifecycle.gave_up = True
+            shutdown_state.has_timed_out = True
         worker_group.flush_totals()
         explainer.close()
         decode_pool.close()
         if tracer is not None:
-            tracer.close(LAST_SPANS_S)
+            tracer.close(SPAN_EXPORT_S)
 
     app = Application(
         title="Convoy",
@@ -118,36 +121,38 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         # FastAPI's own traces would look for a collector at every request, and know nothing of batches.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.lifecycle, app.state.metrics = lifecycle, metrics
+    app.state.shutdown_state, app.state.metrics = shutdown_state, metrics
     app.state.registry, app.state.explainer = registry, explainer
-    hot = _hot_endpoints(classifier, explainer, settings)
-    for path, endpoint in hot.items():
+    fast_endpoints = _fast_endpoints(classifier, explainer, settings)
+    for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
-    inside = _layered(FastRouter(hot, partial(FastAPI.__call__, app)), settings)
-    app.door = RequestMiddleware(inside, metrics, lifecycle, LogRateLimiter(settings.log_requests_per_s), tracer)
-    _add_routes(app, registry, worker_group, lifecycle, settings)
+    inner = _add_middleware(FastRouter(fast_endpoints, partial(FastAPI.__call__, app)), settings)
+    app.entry_point = RequestMiddleware(
+        inner, metrics, shutdown_state, LogRateLimiter(settings.log_requests_per_s), tracer
+    )
+    _add_routes(app, registry, worker_group, shutdown_state, settings)
     _install_errors(app)
-    install_openapi(app, with_keys=has_keys(settings))
+    install_openapi(app, with_keys=requires_api_key(settings))
     return app
 
 
 def _add_routes(
-    app: FastAPI, registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, settings: Settings
+    app: FastAPI, registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState, settings: Settings
 ) -> None:
     app.include_router(model_routes(registry))
     app.include_router(model_file_routes(registry))
-    app.include_router(metadata_routes(registry, worker_group, lifecycle, settings.max_delay_ms))
+    app.include_router(metadata_routes(registry, worker_group, shutdown_state, settings.max_delay_ms))
     app.include_router(
-        repository_routes(worker_group, settings.repository_changes, CsrfProtection(split(settings.cors_origins)))
+        repository_routes(worker_group, settings.repository_changes, CsrfProtection(split_list(settings.cors_origins)))
     )
     app.include_router(model_status_routes(registry))
-    app.include_router(health_routes(worker_group, lifecycle))
+    app.include_router(health_routes(worker_group, shutdown_state))
     app.router.routes.extend(playground_routes())
     app.include_router(swagger_ui_routes())
 
 
-def _hot_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:
-    """What answers images and tensors, by path."""
+def _fast_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:
+    """The endpoints for images and tensors, by path."""
     limits = settings.max_body_bytes, settings.max_queue_images
     infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
     return {
@@ -162,16 +167,16 @@ def _hot_endpoints(classifier: Classifier, explainer: Explainer, settings: Setti
     }
 
 
-def has_keys(settings: Settings) -> bool:
-    """Whether requests need a key. A file without any lets nobody in."""
+def requires_api_key(settings: Settings) -> bool:
+    """Whether requests need an API key. With a file that has no keys, every request is rejected."""
     return bool(settings.keys.strip()) or settings.keys_file is not None
 
 
-def _layered(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """With what only some services have, from the inside out: a layer costs every request."""
-    if has_keys(settings):
+def _add_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Adds the optional middleware, innermost first. It is optional because every layer costs each request time."""
+    if requires_api_key(settings):
         app = RequireApiKey(app, keyring=Keyring(settings.keys, settings.keys_file))
-    if origins := split(settings.cors_origins):
+    if origins := split_list(settings.cors_origins):
         app = allow_cors(app, origins)
     return app
 

@@ -1,6 +1,6 @@
-"""A worker's heap: what it frees is kept for the requests of the next minute, and no longer.
+"""Tunes glibc's malloc: freed memory is kept for the next requests, and returned to the system once a minute.
 
-Keeping and giving back are glibc's own; with another C library Python's garbage is collected, and no more.
+With another C library only Python's garbage is collected.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 MIB = 2**20
-GIVE_BACK_EVERY_S = 60.0
+TRIM_INTERVAL_S = 60.0
 
 
 def configure() -> None:
@@ -23,7 +23,7 @@ def configure() -> None:
     model, which is loaded by a new thread, lies in another. Threads allocate while they hold Python's lock, mostly, so
     that they seldom meet there.
     """
-    mallopt = _from_c("mallopt")
+    mallopt = _libc_function("mallopt")
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 4 * MIB)
         mallopt(M_TRIM_THRESHOLD, 16 * MIB)
@@ -38,9 +38,9 @@ def trim() -> None:
     pile up. Looking takes Python's lock for 2 ms at 1,000 busy connections: what is there from the start is frozen.
     """
     gc.collect()
-    trim = _from_c("malloc_trim")
-    if trim is not None:
-        trim(0)
+    malloc_trim = _libc_function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 async def trim_regularly() -> None:
@@ -50,12 +50,12 @@ async def trim_regularly() -> None:
     in which more came together than before. It takes milliseconds, in which nobody else can allocate.
     """
     while True:
-        await asyncio.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.sleep(TRIM_INTERVAL_S)
         with contextlib.suppress(RuntimeError):  # no thread is to be had now
             await asyncio.to_thread(trim)
 
 
 @functools.cache
-def _from_c(name: str) -> Callable[..., int] | None:
-    """A function of the C library, None where it has none of that name. Looked up once: each look leaves garbage."""
+def _libc_function(name: str) -> Callable[..., int] | None:
+    """A function of the C library, None where it has none of that name. Cached, because each lookup leaves garbage."""
     return getattr(ctypes.CDLL(None), name, None)

@@ -144,24 +144,24 @@ class Settings(BaseSettings):
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _are_networks(cls, given: str) -> str:
-        for name in split(given):
+    def _check_networks(cls, value: str) -> str:
+        for name in split_list(value):
             if name != "*":
                 ipaddress.ip_network(name)
-        return given
+        return value
 
 
-def split(listed: str) -> list[str]:
+def split_list(text: str) -> list[str]:
     """The items of a comma-separated setting."""
-    return [item.strip() for item in listed.split(",") if item.strip()]
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+def misspelled_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that are no setting but nearly spelt like one, each with the one that was probably meant.
 
     Only near ones: an orchestrator may well set CONVOY_SERVICE_HOST, and training reads CONVOY_DATA.
     """
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    strange = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in settings]
-    near = {name: get_close_matches(name.upper(), settings, 1, 0.8) for name in strange}
-    return {name: matches[0] for name, matches in near.items() if matches}
+    unknown = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in settings]
+    suggestions = {name: get_close_matches(name.upper(), settings, 1, 0.8) for name in unknown}
+    return {name: matches[0] for name, matches in suggestions.items() if matches}

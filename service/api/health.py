@@ -5,13 +5,13 @@ from fastapi import APIRouter, Request, Response
 from service.api.http.errors import ErrorResponse, error_headers, error_json, error_response
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
-from service.workers.shutdown import Lifecycle
+from service.workers.shutdown import ShutdownState
 from service.workers.worker_group import WorkerGroup
 
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
-def health_routes(worker_group: WorkerGroup, lifecycle: Lifecycle) -> APIRouter:
+def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/health/live", summary="Whether the process answers")
@@ -25,7 +25,7 @@ def health_routes(worker_group: WorkerGroup, lifecycle: Lifecycle) -> APIRouter:
         responses={503: {"model": ErrorReply}},
     )
     async def ready(request: Request) -> Response | Health:
-        if lifecycle.stopping:
+        if shutdown_state.is_draining:
             return error_response(request.scope, Draining("The service is shutting down."))
         reasons = worker_group.not_ready_because()
         if not reasons:

@@ -15,7 +15,7 @@ from service.observability import logs
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracer
-from service.workers.shutdown import Lifecycle
+from service.workers.shutdown import ShutdownState
 
 CLIENT_ERROR, SERVER_ERROR = 400, 500
 TOO_MANY_REQUESTS = 429  # not logged as an error: under overload there are too many of them
@@ -28,11 +28,16 @@ class RequestMiddleware:
     """Plain ASGI. `scope[LOG_FIELDS]` holds the fields of the request's log line; the layers below add to them."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, lifecycle: Lifecycle, log_limiter: LogRateLimiter, tracer: Tracer | None
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        shutdown_state: ShutdownState,
+        log_limiter: LogRateLimiter,
+        tracer: Tracer | None,
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._lifecycle = lifecycle
+        self._shutdown_state = shutdown_state
         self._log_limiter = log_limiter
         self._tracer = tracer
 
@@ -53,7 +58,7 @@ class RequestMiddleware:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
                 if is_get:
                     message["headers"] += missing_security_headers(message["headers"])
-                if self._lifecycle.closing:
+                if self._shutdown_state.is_closing:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 

@@ -22,10 +22,10 @@ HEARTBEAT_INTERVAL_S = 0.5
 class StatusPublisher(Protocol):
     """Publishes the status of this worker process to the others."""
 
-    def post(self, generation: int) -> None:
+    def publish_status(self, generation: int) -> None:
         """Publishes this worker's status; `generation` is that of the desired state it has applied."""
 
-    def asked(self) -> int:
+    def refresh_request(self) -> int:
         """A value that changes when another worker requests a fresh status."""
 
 
@@ -61,7 +61,7 @@ class Watcher:
                 scanned_s = time.monotonic()
                 if self._applied_generation != self._desired.generation:
                     self._applied_generation = self._desired.generation
-                    self._publisher.post(self._applied_generation)
+                    self._publisher.publish_status(self._applied_generation)
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _reconcile(self, retry: bool) -> None:
@@ -74,10 +74,10 @@ class Watcher:
     async def _publish_regularly(self) -> None:
         published_s, answered_request = 0.0, 0
         while True:
-            request = self._publisher.asked()
+            request = self._publisher.refresh_request()
             if request != answered_request or time.monotonic() - published_s >= HEARTBEAT_INTERVAL_S:
                 self._hang_log.update()
-                self._publisher.post(self._applied_generation)
+                self._publisher.publish_status(self._applied_generation)
                 published_s, answered_request = time.monotonic(), request
             await asyncio.sleep(POLL_INTERVAL_S)
 

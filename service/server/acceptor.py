@@ -1,7 +1,7 @@
-"""Workers share one listening socket; this is how each gets its part of the connections.
+"""Balances connections over the workers that share one listening socket.
 
-Left to itself the event loop that wakes first takes all connections that wait, and keeps them as long as clients keep
-them alive: 32 clients that came at once were all answered by one of two workers, at half the throughput.
+Without it the event loop that wakes first accepts all waiting connections, and keeps them as long as clients keep them
+alive: 32 clients that connected at once were all answered by one of two workers, at half the throughput.
 """
 
 import asyncio
@@ -13,41 +13,41 @@ from pathlib import Path
 
 from service.observability import logs
 
-GRACE_S = 0.005  # longer than a process waits for its turn on a busy core
-EXHAUSTED_PAUSE_S = 1.0
-UNEVEN = 32  # of so many connections one more is not uneven: a thousand that come at once are not counted out singly
-AT_ONCE = 64  # a turn: connections wait for nothing but each other, requests for all of them
-ABSENT = -1
-MORE_THAN_ANYBODY = 2**62
-BYTES = 8
+YIELD_S = 0.005  # longer than a process waits for its turn on a busy core
+ACCEPT_ERROR_PAUSE_S = 1.0
+IMBALANCE_DIVISOR = 32  # tolerated imbalance: one connection per 32
+MAX_ACCEPTS_PER_TURN = 64  # of the event loop: requests wait while connections are accepted
+NOT_ACCEPTING = -1
+MORE_THAN_ANY_WORKER = 2**62
+COUNT_BYTES = 8
 
 
 class ConnectionCounts:
-    """How many connections each worker has: a few integers in a file that all of them map into memory.
+    """The number of connections of each worker: integers in a file that all workers map into memory.
 
-    Each writes its own only, and a stale one costs a connection no more than `GRACE_S`, so there are no locks.
+    Each worker writes only its own. There are no locks: a stale number delays a connection by `YIELD_S` at most.
     """
 
-    def __init__(self, file: Path, slot: int, workers: int) -> None:
-        with file.open("a+b") as opened:
-            opened.truncate(BYTES * workers)
-            self._counts = memoryview(mmap.mmap(opened.fileno(), BYTES * workers)).cast("q")
-        self._slot = slot
+    def __init__(self, file: Path, worker_id: int, workers: int) -> None:
+        with file.open("a+b") as shared_file:
+            shared_file.truncate(COUNT_BYTES * workers)
+            self._counts = memoryview(mmap.mmap(shared_file.fileno(), COUNT_BYTES * workers)).cast("q")
+        self._worker_id = worker_id
 
-    def tell(self, connections: int) -> None:
-        """So many this worker has; `ABSENT` when it takes none."""
-        self._counts[self._slot] = connections + 1  # a new file is all zeros, and so is everybody absent
+    def publish(self, connections: int) -> None:
+        """Publishes the number of connections of this worker, or `NOT_ACCEPTING`."""
+        self._counts[self._worker_id] = connections + 1  # a new file is all zeros, which means that no worker accepts
 
     def has_more_than_others(self, connections: int) -> bool:
-        """Whether somebody else, who takes connections, has fewer; of many, clearly fewer."""
-        others = (count - 1 for slot, count in enumerate(self._counts) if slot != self._slot)
-        return any(other > ABSENT and other + other // UNEVEN < connections for other in others)
+        """Whether another worker that accepts connections has clearly fewer: more than the tolerated imbalance."""
+        others = (count - 1 for worker_id, count in enumerate(self._counts) if worker_id != self._worker_id)
+        return any(other > NOT_ACCEPTING and other + other // IMBALANCE_DIVISOR < connections for other in others)
 
 
 class Acceptor:
-    """Takes the connections that wait, and leaves them for a moment to a worker that has fewer.
+    """Accepts waiting connections, but first leaves them to a worker with fewer for a moment.
 
-    It stands in uvicorn's list of servers, and has what is called there.
+    It is in uvicorn's list of servers, and has the methods that uvicorn calls.
     """
 
     def __init__(
@@ -65,80 +65,82 @@ class Acceptor:
         self._connection_counts = connection_counts
         self._is_loading = is_loading
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
-        self._pause: asyncio.TimerHandle | None = None
+        self._opening_tasks: set[asyncio.Task[None]] = set()
+        self._resume_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._listen()
-        self.tell()
+        self._start_accepting()
+        self.publish()
 
-    def tell(self) -> None:
-        """Tells the others how many connections there are, or that none are taken: while it is loading, and closed.
+    def publish(self) -> None:
+        """Publishes the number of connections, or that none are accepted while it is loading or closed.
 
-        To be called when one has gone, too: of eight clients that came right after others, who had left, one worker
-        often got six to eight.
+        To be called when a connection ends, too. Otherwise of eight clients that connect right after others have left,
+        one worker often gets six to eight.
         """
-        self._connection_counts.tell(ABSENT if self._is_closed or self._is_loading() else self._count())
+        self._connection_counts.publish(NOT_ACCEPTING if self._is_closed or self._is_loading() else self._count())
 
     def close(self) -> None:
-        """Takes no more. May be called again when the socket is closed."""
-        if (listening := self._sock.fileno()) >= 0:
-            self._loop.remove_reader(listening)
-        if self._pause is not None:
-            self._pause.cancel()
+        """Stops accepting. May be called again when the socket is closed."""
+        if (listener_fd := self._sock.fileno()) >= 0:
+            self._loop.remove_reader(listener_fd)
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
         self._is_closed = True
-        self.tell()
+        self.publish()
 
     async def wait_closed(self) -> None:
-        await asyncio.gather(*self._opening)
+        await asyncio.gather(*self._opening_tasks)
 
     def _count(self) -> int:
-        return len(self._connections) + len(self._opening)
+        return len(self._connections) + len(self._opening_tasks)
 
-    def _listen(self) -> None:
-        self._loop.add_reader(self._sock.fileno(), self._on_waiting)
+    def _start_accepting(self) -> None:
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
-    def _on_waiting(self) -> None:
-        if self._others_come_first():
-            self._pause_accepting(GRACE_S)
+    def _on_readable(self) -> None:
+        if self._should_yield():
+            self._pause_accepting(YIELD_S)
             return
-        for _ in range(AT_ONCE):
-            if not self._accept() or self._others_come_first():
+        for _ in range(MAX_ACCEPTS_PER_TURN):
+            if not self._accept() or self._should_yield():
                 return  # and come again at once, should more be waiting
 
-    def _others_come_first(self) -> bool:
-        return self._connection_counts.has_more_than_others(MORE_THAN_ANYBODY if self._is_loading() else self._count())
+    def _should_yield(self) -> bool:
+        return self._connection_counts.has_more_than_others(
+            MORE_THAN_ANY_WORKER if self._is_loading() else self._count()
+        )
 
     def _pause_accepting(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock.fileno())
-        self._pause = self._loop.call_later(seconds, self._come_back)
+        self._resume_timer = self._loop.call_later(seconds, self._resume_accepting)
 
-    def _come_back(self) -> None:
-        self._listen()
-        for _ in range(1 + self._count() // UNEVEN):  # nobody else came for them
+    def _resume_accepting(self) -> None:
+        self._start_accepting()
+        for _ in range(1 + self._count() // IMBALANCE_DIVISOR):  # no other worker accepted them
             if not self._accept():
                 return
 
     def _accept(self) -> bool:
-        """Whether there was a connection to take."""
+        """Whether there was a connection to accept."""
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return False  # another worker took it, or the client is gone
         except OSError as error:
             logs.event(logging.ERROR, "connections cannot be taken", reason=str(error))
-            self._pause_accepting(EXHAUSTED_PAUSE_S)
+            self._pause_accepting(ACCEPT_ERROR_PAUSE_S)
             return False
         connection.setblocking(False)
-        opening = self._loop.create_task(self._open(connection))
-        self._opening.add(opening)
-        opening.add_done_callback(self._opened)
-        self.tell()
+        task = self._loop.create_task(self._open(connection))
+        self._opening_tasks.add(task)
+        task.add_done_callback(self._on_opened)
+        self.publish()
         return True
 
-    def _opened(self, opening: asyncio.Task[None]) -> None:
-        """Until now it counted twice, once as open."""
-        self._opening.discard(opening)
-        self.tell()
+    def _on_opened(self, task: asyncio.Task[None]) -> None:
+        """Until now the connection was counted twice, once as open."""
+        self._opening_tasks.discard(task)
+        self.publish()
 
     async def _open(self, connection: socket.socket) -> None:
         try:

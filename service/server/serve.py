@@ -1,5 +1,7 @@
-"""Listens, and has one process or several answer. Without what answering takes, which each worker imports: one that
-only watches over others is light, and they begin at once."""
+"""Opens the socket and runs one worker in-process, or several under a supervisor.
+
+Serving code is imported only by workers, so the supervisor stays small and workers start at once.
+"""
 
 import logging
 import os
@@ -12,7 +14,7 @@ from service.api.auth.api_keys import Keyring
 from service.errors import ConvoyError
 from service.model_store.mirror import open_mirror
 from service.observability import logs
-from service.settings import Settings, misspelt
+from service.settings import Settings, misspelled_variables
 from service.workers.supervisor import Supervisor
 from service.workers.worker_status import WorkerStatusStore
 
@@ -27,34 +29,37 @@ class CannotListen(ConvoyError):
 
 
 def serve(settings: Settings) -> bool:
-    """Listens and serves until SIGTERM or SIGINT. Whether it ended well. Raises CannotListen."""
+    """Listens and serves until SIGTERM or SIGINT. Returns whether all workers ended well. Raises CannotListen."""
     logs.configure(settings.log_level)
-    for name, meant in misspelt(os.environ).items():
-        logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=meant)
-    # A bucket that cannot be opened, or keys that cannot be read, are told before any worker starts.
+    for name, suggestion in misspelled_variables(os.environ).items():
+        logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=suggestion)
+    # A bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
     open_mirror(settings)
     Keyring(settings.keys, settings.keys_file)
-    with listen(settings.host, settings.port) as sock, TemporaryDirectory(prefix="convoy-", dir=_in_memory()) as folder:
+    with (
+        listen(settings.host, settings.port) as sock,
+        TemporaryDirectory(prefix="convoy-", dir=_shared_memory_folder()) as folder,
+    ):
         host, port = sock.getsockname()[:2]
         logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)
-        work = partial(_work, settings, Path(folder), os.getpid())
+        run_worker = partial(_run_worker, settings, Path(folder), os.getpid())
         if settings.workers == 1:
-            work(sock, 0)
+            run_worker(sock, 0)
             return True
         status_store = WorkerStatusStore(Path(folder), workers=settings.workers)
-        return Supervisor(work, sock, status_store, settings.workers, settings.drain_timeout_s).run()
+        return Supervisor(run_worker, sock, status_store, settings.workers, settings.drain_timeout_s).run()
 
 
-def _in_memory() -> str | None:
-    """Where workers meet: each renames small files there every second, which on a busy disk can take seconds, and the
-    event loop with it. None, the usual folder for such files, where the system has none in memory."""
+def _shared_memory_folder() -> str | None:
+    """The parent of the folder that workers share. They rename small files there every second, which on a busy disk can
+    take seconds and block the event loop. None, for the default temporary folder, without a file system in memory."""
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
-def _work(settings: Settings, folder: Path, parent: int, sock: socket.socket, slot: int) -> None:
-    from service.server.worker import work
+def _run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int) -> None:
+    from service.server.worker import run_worker
 
-    work(settings, folder, parent, sock, slot)
+    run_worker(settings, folder, parent_pid, sock, worker_id)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,7 +1,7 @@
-"""One write for each answer.
+"""Writes each answer with a single system call.
 
-uvicorn writes an answer's headers and its body apart, and each write to a socket is a call into the kernel, which wakes
-the client up for half an answer.
+uvicorn writes the headers and the body of an answer separately. Each write is a system call, and the first one wakes
+the client for half an answer.
 """
 
 import asyncio
@@ -10,23 +10,27 @@ from typing import Any
 
 
 class CoalescingTransport:
-    """A transport that writes at the end of the loop's turn what was written in the turn. `left` hears of bytes that
-    are not out yet when it is closed: it stays open for them."""
+    """A transport that collects the writes of one turn of the event loop, and writes them together at its end.
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, left: Callable[[], None]) -> None:
+    Calls `on_unsent` when it is closed with bytes that are not sent yet, for which the connection stays open.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_unsent: Callable[[], None]
+    ) -> None:
         self._transport = transport
         self._loop = loop
-        self._left = left
-        self._waiting: list[bytes] = []
+        self._on_unsent = on_unsent
+        self._pending: list[bytes] = []
         self._is_lost = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._waiting:
+        if not self._pending:
             self._loop.call_soon(self._flush)
-        self._waiting.append(data)
+        self._pending.append(data)
 
     def close(self) -> None:
         if self._transport.is_closing():
@@ -34,13 +38,13 @@ class CoalescingTransport:
         self._flush()
         self._transport.close()
         if self._transport.get_write_buffer_size():
-            self._left()
+            self._on_unsent()
 
-    def lose(self) -> None:
-        """The connection is gone: what is written goes nowhere, where the transport would raise."""
+    def mark_lost(self) -> None:
+        """The connection is lost: later writes are dropped, where the transport would raise."""
         self._is_lost = True
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if waiting and not self._is_lost:
-            self._transport.writelines(waiting)
+        pending, self._pending = self._pending, []
+        if pending and not self._is_lost:
+            self._transport.writelines(pending)

@@ -1,6 +1,6 @@
-"""How fast a client takes what is written to it: one that takes too little for too long is let go, and its memory.
+"""Resets connections whose client reads too slowly, so that unsent answers do not fill the memory.
 
-It costs nothing while the network takes what there is; it knows nothing of HTTP.
+Costs nothing while the network accepts all bytes. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -13,64 +13,64 @@ import termios
 
 from service.observability import logs
 
-CHECK_AGAIN_S = 1.0
-RESET = struct.pack("ii", 1, 0)  # what the kernel still holds for the client is dropped with the connection
+MIN_CHECK_INTERVAL_S = 1.0
+LINGER_RESET = struct.pack("ii", 1, 0)  # drops the bytes that the kernel still holds, too
 
 
 class SlowReaderGuard:
-    """Of one connection. It may leave bytes waiting for `patience_s`, and a second longer for every `bytes_per_s` of
-    them that it takes; then it is reset, with a line in the log."""
+    """Guards one connection. Its client may leave bytes unread for `timeout_s`, plus one second for every `bytes_per_s`
+    that it reads. Then the connection is reset, with a line in the log."""
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, patience_s: float, bytes_per_s: int
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, timeout_s: float, bytes_per_s: int
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._bytes_per_s = bytes_per_s
         self._timer: asyncio.TimerHandle | None = None
-        self._began_s = 0.0
-        self._waited = 0  # bytes, when it began
+        self._started_s = 0.0
+        self._initial_bytes = 0  # bytes, when it began
 
     def watch(self) -> None:
-        """Bytes wait from now on, if they did not before."""
+        """Starts the timer when bytes begin to wait; does nothing while it runs."""
         if self._timer is None:
-            self._began_s, self._waited = self._loop.time(), self._waiting_bytes()
-            self._arm(self._patience_s)
+            self._started_s, self._initial_bytes = self._loop.time(), self._unacknowledged_bytes()
+            self._set_timer(self._timeout_s)
 
     def stop(self) -> None:
-        """They were taken, or the connection is gone."""
+        """Stops the timer: no bytes wait any more, or the connection is lost."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _arm(self, seconds: float) -> None:
-        self._timer = self._loop.call_later(seconds, self._look)
+    def _set_timer(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._check)
 
-    def _look(self) -> None:
-        waiting = self._waiting_bytes()
-        granted_s = self._patience_s + max(0, self._waited - waiting) / self._bytes_per_s
-        left_s = granted_s - (self._loop.time() - self._began_s)
-        if left_s > 0:
-            self._arm(max(left_s, CHECK_AGAIN_S))
+    def _check(self) -> None:
+        unacknowledged_bytes = self._unacknowledged_bytes()
+        allowed_s = self._timeout_s + max(0, self._initial_bytes - unacknowledged_bytes) / self._bytes_per_s
+        remaining_s = allowed_s - (self._loop.time() - self._started_s)
+        if remaining_s > 0:
+            self._set_timer(max(remaining_s, MIN_CHECK_INTERVAL_S))
         else:
             self._timer = None
-            self._reset(waiting)
+            self._reset(unacknowledged_bytes)
 
-    def _waiting_bytes(self) -> int:
-        """What the client's machine has not confirmed: the kernel holds some of it, and takes more in leaps only."""
+    def _unacknowledged_bytes(self) -> int:
+        """Bytes that the client's machine has not acknowledged, including those that the kernel holds."""
         with contextlib.suppress(OSError):
             in_kernel: int = struct.unpack("i", fcntl.ioctl(self._socket().fileno(), termios.TIOCOUTQ, bytes(4)))[0]
             return self._transport.get_write_buffer_size() + in_kernel
         return self._transport.get_write_buffer_size()
 
-    def _reset(self, waiting: int) -> None:
+    def _reset(self, unacknowledged_bytes: int) -> None:
         client, *_ = self._transport.get_extra_info("peername") or [None]
-        logs.event(logging.INFO, "client does not read", client=client, bytes=waiting)
+        logs.event(logging.INFO, "client does not read", client=client, bytes=unacknowledged_bytes)
         with contextlib.suppress(OSError):
-            self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
         self._transport.abort()
 
     def _socket(self) -> socket.socket:
-        found: socket.socket = self._transport.get_extra_info("socket")
-        return found
+        sock: socket.socket = self._transport.get_extra_info("socket")
+        return sock

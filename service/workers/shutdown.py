@@ -16,22 +16,24 @@ BPF_RETURN, DROP = 0x06, 0
 
 
 @dataclass(slots=True)
-class Lifecycle:
-    """First `stopping`: told to stop, not ready any more. Then `closing`: nobody can connect any more, and every
-    answer ends its connection. A client that were sent away earlier would come back by a new connection, and lose it.
-    `gave_up` at the end: something did not come to an end in its time.
+class ShutdownState:
+    """Progress of a shutdown.
+
+    First `is_draining`: a stop was requested and readiness fails. Then `is_closing`: no client can connect, and every
+    answer ends its connection. Ending connections earlier would make clients reconnect, and lose that connection.
+    `has_timed_out` at the end: a model was still running after the drain timeout.
     """
 
-    stopping: bool = False
-    closing: bool = False
-    gave_up: bool = False
+    is_draining: bool = False
+    is_closing: bool = False
+    has_timed_out: bool = False
 
 
 def drop_new_connections(sock: socket.socket) -> None:
-    """From now on Linux drops whoever knocks at the socket, for all processes that share it; who waits is kept.
+    """Makes Linux drop new connections to the socket, for all processes that share it; waiting ones are kept.
 
-    Else one is let in now and then between the last `accept` and the closing, which resets its connection: one stop in
-    25 under load. Who was dropped calls again a second later. Elsewhere than on Linux nothing is done.
+    Otherwise a connection that arrives between the last `accept` and the close is reset: in one stop of 25 under load.
+    The client of a dropped connection retries after a second. Does nothing on other systems.
     """
     program = ctypes.create_string_buffer(struct.pack("=HBBI", BPF_RETURN, 0, 0, DROP))
     with contextlib.suppress(OSError):

@@ -1,4 +1,7 @@
-"""All workers as one: what is wanted is written once and carried out by each; what was counted is added up."""
+"""Operations on all workers together: a change is written once and applied by each, counters are added up.
+
+Knows the other workers only through their status files.
+"""
 
 import asyncio
 import time
@@ -12,12 +15,12 @@ from service.observability.metrics import Metrics, version_metrics
 from service.observability.multiprocess import StatsByVersion, metrics_to_families, version_key
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
-ASK_EVERY_S = 0.02
-REFRESH_S = 1.0
+POLL_INTERVAL_S = 0.02
+REFRESH_TIMEOUT_S = 1.0
 
 
 class WorkerGroup:
-    """The workers' common side of the registry. With one worker the same code has nobody else to ask."""
+    """All workers as one. With a single worker the same code runs without other processes."""
 
     def __init__(
         self,
@@ -29,7 +32,7 @@ class WorkerGroup:
         timeout_s: float,
         mirror: BucketMirror | None = None,
     ) -> None:
-        """`timeout_s` is what a change may take until all have carried it out; `mirror` fetches from a bucket."""
+        """`timeout_s` limits the time until all workers have applied a change; `mirror` fetches from a bucket."""
         self._state = state
         self._status_store = status_store
         self._registry = registry
@@ -39,58 +42,58 @@ class WorkerGroup:
         self._mirror = mirror
 
     async def load(self, model: str) -> None:
-        """Has every worker load the model's wanted versions, those that failed before included.
+        """Makes every worker load the desired versions of the model, including those that failed before.
 
         Raises UnknownModel, BrokenVersion, NotEverywhere, BadState.
         """
         try:
-            found = await asyncio.to_thread(self._repository.versions, model)
+            versions = await asyncio.to_thread(self._repository.versions, model)
         except OSError as error:
             raise BrokenVersion(f"'{model}' cannot be loaded: its folder cannot be read: {error.strerror}.") from error
-        if not found:
+        if not versions:
             raise UnknownModel(f"There is no model '{model}' in {self._repository.root}.")
-        await self._change(model, loaded=True)
+        await self._apply_change(model, loaded=True)
         try:
             self._registry.get(model)
         except (UnknownModel, NotReady):
             raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.failures.of(model)}") from None
-        if others := self._others_problems(model):
+        if others := self._failures_elsewhere(model):
             raise NotEverywhere(f"'{model}' cannot be loaded by {', '.join(others)}.")
 
     async def unload(self, model: str) -> None:
-        """Has every worker take the model out of service. Raises UnknownModel, NotEverywhere, BadState."""
+        """Makes every worker unload the model. Raises UnknownModel, NotEverywhere, BadState."""
         self._registry.get(model)
-        await self._change(model, loaded=False)
+        await self._apply_change(model, loaded=False)
 
     def not_ready_because(self) -> dict[str, str]:
-        """Empty when every worker is ready; otherwise what is missing, here or in another one."""
+        """The reasons why a worker is not ready, this one or another; empty when all are."""
         reasons = self._reasons()
         if self._status_store.workers == 1:
             return reasons
-        for slot, notice in enumerate(self._status_store.notices()):
-            if notice is None:
-                reasons[f"worker {slot}"] = "It is starting, or does not answer."
-            elif notice.reasons:
-                reasons[f"worker {slot}"] = " ".join(f"{what}: {why}" for what, why in notice.reasons.items())
+        for worker_id, status in enumerate(self._status_store.statuses()):
+            if status is None:
+                reasons[f"worker {worker_id}"] = "It is starting, or does not answer."
+            elif status.reasons:
+                reasons[f"worker {worker_id}"] = " ".join(f"{what}: {why}" for what, why in status.reasons.items())
         return reasons
 
     async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
-        sums = await self._all_sums()
-        return self._metrics.to_text(sums.families | metrics_to_families(version_metrics(sums.counted)))
+        totals = await self._all_totals()
+        return self._metrics.to_text(totals.families | metrics_to_families(version_metrics(totals.stats)))
 
     async def statistics(self) -> StatsByVersion:
-        """What the versions have done in all workers together."""
-        return (await self._all_sums()).counted
+        """Statistics of the loaded versions, added up over all workers."""
+        return (await self._all_totals()).stats
 
-    def post(self, generation: int) -> None:
-        """Puts this worker's sums and state on the board; whoever sees the state as fresh finds fresh sums too."""
-        self._status_store.post_sums(self._own_sums())
-        self._status_store.post(generation, self._reasons(), self._registry.failures.all())
+    def publish_status(self, generation: int) -> None:
+        """Publishes the totals of this worker, then its status: a fresh status implies fresh totals."""
+        self._status_store.publish_totals(self._own_totals())
+        self._status_store.publish_status(generation, self._reasons(), self._registry.failures.all())
 
-    def asked(self) -> int:
-        """Differs after another worker has asked for a `post`."""
-        return self._status_store.asked()
+    def refresh_request(self) -> int:
+        """A value that changes when another worker requests a fresh status."""
+        return self._status_store.refresh_request()
 
     def index(self) -> list[IndexEntry]:
         """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
@@ -108,47 +111,51 @@ class WorkerGroup:
         return reasons
 
     def flush_totals(self) -> None:
-        """The last sums of a worker that ends."""
-        self._status_store.post_sums(self._own_sums())
+        """Publishes the totals of this worker for the last time, when it ends."""
+        self._status_store.publish_totals(self._own_totals())
 
-    async def _all_sums(self) -> WorkerTotals:
+    async def _all_totals(self) -> WorkerTotals:
         if self._status_store.workers > 1:
             await self._refresh()
-        own = self._own_sums()
-        self._status_store.post_sums(own)  # before anybody sees them: should this worker die, no sum goes back
-        return own if self._status_store.workers == 1 else own.plus(self._status_store.sums_of_others())
+        own = self._own_totals()
+        self._status_store.publish_totals(own)  # before they are returned: if this worker dies, no counter decreases
+        return own if self._status_store.workers == 1 else own.plus(self._status_store.totals_of_others())
 
     async def _refresh(self) -> None:
-        """Until every worker has told its sums as of now; one that does not in time is taken as it last was."""
-        asked_s = self._status_store.ask()
-        while any(notice is not None and notice.written_s < asked_s for notice in self._status_store.notices()):
-            if time.monotonic() - asked_s > REFRESH_S:
+        """Waits until every worker has published fresh totals. After REFRESH_TIMEOUT_S the last ones are used."""
+        requested_s = self._status_store.request_refresh()
+        while any(status is not None and status.written_s < requested_s for status in self._status_store.statuses()):
+            if time.monotonic() - requested_s > REFRESH_TIMEOUT_S:
                 return
-            await asyncio.sleep(ASK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    def _own_sums(self) -> WorkerTotals:
+    def _own_totals(self) -> WorkerTotals:
         loaded = (one for versions in self._registry.all() for one in versions)
         return WorkerTotals(
             self._metrics.families(), {version_key(one.model, one.version): one.statistics for one in loaded}
         )
 
-    async def _change(self, model: str, **change: object) -> None:
-        wanted = await asyncio.to_thread(self._state.update, lambda now: now.with_change(model, **change))
+    async def _apply_change(self, model: str, **change: object) -> None:
+        desired = await asyncio.to_thread(self._state.update, lambda now: now.with_change(model, **change))
         end_s = time.monotonic() + self._timeout_s
-        while late := self._behind(wanted.generation):
+        while behind := self._workers_behind(desired.generation):
             if time.monotonic() > end_s:
-                raise NotEverywhere(f"Not carried out within {self._timeout_s:g} s by {', '.join(late)}.")
-            await asyncio.sleep(ASK_EVERY_S)
+                raise NotEverywhere(f"Not carried out within {self._timeout_s:g} s by {', '.join(behind)}.")
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    def _behind(self, generation: int) -> list[str]:
-        """The workers that have not carried out that generation of the state file."""
-        notices = enumerate(self._status_store.notices())
-        return [f"worker {slot}" for slot, notice in notices if notice is None or notice.generation < generation]
+    def _workers_behind(self, generation: int) -> list[str]:
+        """The workers that have not applied that generation of the state file."""
+        statuses = enumerate(self._status_store.statuses())
+        return [
+            f"worker {worker_id}" for worker_id, status in statuses if status is None or status.generation < generation
+        ]
 
-    def _others_problems(self, model: str) -> list[str]:
-        """Workers with versions of the model that they could not load though this one could, and why."""
+    def _failures_elsewhere(self, model: str) -> list[str]:
+        """Other workers that could not load versions of the model for a reason that this worker does not have."""
         own = self._registry.failures.of(model)
-        told = (
-            (slot, notice.failures.get(model, "")) for slot, notice in enumerate(self._status_store.notices()) if notice
+        failures = (
+            (worker_id, status.failures.get(model, ""))
+            for worker_id, status in enumerate(self._status_store.statuses())
+            if status
         )
-        return [f"worker {slot} ({why.removesuffix('.')})" for slot, why in told if why not in ("", own)]
+        return [f"worker {worker_id} ({why.removesuffix('.')})" for worker_id, why in failures if why not in ("", own)]

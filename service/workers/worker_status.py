@@ -1,6 +1,6 @@
-"""What the workers tell each other, through small files in one folder: how each is, and what each has counted.
+"""Status and counters that workers exchange through small files in one folder.
 
-A worker writes only its own files, whole or not at all. What a dead one had counted stays in the sums.
+A worker writes only its own files, atomically. The counters of a worker that died stay in the totals.
 """
 
 import logging
@@ -18,15 +18,16 @@ from service.observability import logs
 from service.observability.multiprocess import Families, StatsByVersion, add_families, add_stats, without_gauges
 from service.observability.version_stats import VersionStats
 
-SILENT_S = 5.0
-BURIED_REMEMBERED = 16
+MAX_SILENCE_S = 5.0
+MAX_ABSORBED_FILES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """How one worker is: what of the state file it has carried out, why it is not ready, and what is wrong by model."""
+    """Status of one worker: the generation of the desired state that it has applied, reasons why it is not ready, and
+    failures by model."""
 
-    slot: int
+    worker_id: int
     pid: int
     generation: int
     reasons: dict[str, str]
@@ -36,110 +37,115 @@ class WorkerStatus:
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """What a worker has counted since it started. `buried` names the files of the dead that are in here already."""
+    """Counters of a worker since it started. `absorbed_files` names files of dead workers that are already included."""
 
     families: Families = field(default_factory=dict)
-    counted: StatsByVersion = field(default_factory=dict)
-    buried: list[str] = field(default_factory=list)
+    stats: StatsByVersion = field(default_factory=dict)
+    absorbed_files: list[str] = field(default_factory=list)
 
     def plus(self, other: "WorkerTotals") -> "WorkerTotals":
         return WorkerTotals(
-            add_families(self.families, other.families), add_stats(self.counted, other.counted), self.buried
+            add_families(self.families, other.families), add_stats(self.stats, other.stats), self.absorbed_files
         )
 
 
 class WorkerStatusStore:
-    """The notice board in `folder` as the worker in `slot` of `workers` sees it."""
+    """The shared files in `folder`, as seen by the worker `worker_id` of `workers`."""
 
-    def __init__(self, folder: Path, slot: int = 0, workers: int = 1) -> None:
+    def __init__(self, folder: Path, worker_id: int = 0, workers: int = 1) -> None:
         self._folder = folder
-        self._slot = slot
+        self._worker_id = worker_id
         self.workers = workers
-        self._fails = False
+        self._is_failing = False
 
-    def post(self, generation: int, reasons: dict[str, str], failures: dict[str, str] | None = None) -> None:
-        """Tells how this worker is, as of now."""
-        notice = WorkerStatus(self._slot, os.getpid(), generation, reasons, time.monotonic(), failures or {})
-        self._write(f"worker-{self._slot}.json", notice)
+    def publish_status(self, generation: int, reasons: dict[str, str], failures: dict[str, str] | None = None) -> None:
+        """Publishes the current status of this worker."""
+        status = WorkerStatus(self._worker_id, os.getpid(), generation, reasons, time.monotonic(), failures or {})
+        self._write(f"worker-{self._worker_id}.json", status)
 
-    def ask(self) -> float:
-        """Asks every worker for a fresh notice and sums; returns the moment, to compare `written_s` with."""
+    def request_refresh(self) -> float:
+        """Requests a fresh status and totals of every worker. Returns the time, to compare `written_s` with."""
         now_s = time.monotonic()
-        self._try(lambda: (self._folder / "ask").touch())
+        self._attempt(lambda: (self._folder / "refresh-request").touch())
         return now_s
 
-    def asked(self) -> int:
-        """Differs after every `ask`; cheap."""
-        request = file_fingerprint(self._folder / "ask")
+    def refresh_request(self) -> int:
+        """A value that changes with every `request_refresh`. Costs one stat."""
+        request = file_fingerprint(self._folder / "refresh-request")
         return 0 if request is None else request.modified_ns
 
-    def notices(self) -> list[WorkerStatus | None]:
-        """Every worker's last notice, by slot; None for one that never wrote, is dead, or has been silent."""
-        return [self._notice(slot) for slot in range(self.workers)]
+    def statuses(self) -> list[WorkerStatus | None]:
+        """The last status of every worker, by id; None for one that never wrote, is dead, or has been silent."""
+        return [self._status(worker_id) for worker_id in range(self.workers)]
 
-    def post_sums(self, sums: WorkerTotals) -> None:
-        """Tells what this worker has counted; with nobody else to add it up, nothing is written."""
+    def publish_totals(self, totals: WorkerTotals) -> None:
+        """Publishes the totals of this worker. With a single worker nothing is written."""
         if self.workers > 1:
-            self._write(_sums_file(self._slot, os.getpid()), sums)
+            self._write(_totals_file(self._worker_id, os.getpid()), totals)
 
-    def sums_of_others(self) -> WorkerTotals:
-        """What all other workers have counted, the dead included; gauges of the living only."""
-        own = _sums_file(self._slot, os.getpid())
-        living = {_sums_file(n.slot, n.pid) for n in self.notices() if n is not None}
-        found = {path.name: sums for path in self._folder.glob("sums-*.json") if (sums := _read_sums(path)) is not None}
-        total = _read_sums(self._folder / "buried.json") or WorkerTotals()  # after the others: what vanishes is in here
-        for name, sums in found.items():
-            if name != own and name not in total.buried:
-                total = total.plus(sums if name in living else _left_behind(sums))
+    def totals_of_others(self) -> WorkerTotals:
+        """The totals of all other workers, including dead ones; gauges only of live workers."""
+        own = _totals_file(self._worker_id, os.getpid())
+        living_files = {_totals_file(n.worker_id, n.pid) for n in self.statuses() if n is not None}
+        totals_by_file = {
+            path.name: totals
+            for path in self._folder.glob("totals-*.json")
+            if (totals := _read_totals(path)) is not None
+        }
+        # Read after the other files: a file that vanished in between is already included here.
+        total = _read_totals(self._folder / "absorbed.json") or WorkerTotals()
+        for name, totals in totals_by_file.items():
+            if name != own and name not in total.absorbed_files:
+                total = total.plus(totals if name in living_files else _without_gauges(totals))
         return total
 
-    def absorb_dead_worker(self, slot: int, pid: int) -> None:
-        """Moves what a dead worker had counted to the sums of all the dead. Only the supervisor does this."""
-        path = self._folder / _sums_file(slot, pid)
-        sums = _read_sums(path)
-        if sums is not None:
-            all_dead = _read_sums(self._folder / "buried.json") or WorkerTotals()
-            total = all_dead.plus(_left_behind(sums))
-            total.buried = [*all_dead.buried, path.name][-BURIED_REMEMBERED:]
-            if self._write("buried.json", total):
+    def absorb_dead_worker(self, worker_id: int, pid: int) -> None:
+        """Adds the totals of a dead worker to those of all dead workers. Only the supervisor may call this."""
+        path = self._folder / _totals_file(worker_id, pid)
+        totals = _read_totals(path)
+        if totals is not None:
+            dead_totals = _read_totals(self._folder / "absorbed.json") or WorkerTotals()
+            total = dead_totals.plus(_without_gauges(totals))
+            total.absorbed_files = [*dead_totals.absorbed_files, path.name][-MAX_ABSORBED_FILES:]
+            if self._write("absorbed.json", total):
                 path.unlink()
 
-    def _notice(self, slot: int) -> WorkerStatus | None:
+    def _status(self, worker_id: int) -> WorkerStatus | None:
         try:
-            notice = WorkerStatus(**orjson.loads((self._folder / f"worker-{slot}.json").read_bytes()))
+            status = WorkerStatus(**orjson.loads((self._folder / f"worker-{worker_id}.json").read_bytes()))
         except FileNotFoundError:
             return None
-        return notice if time.monotonic() - notice.written_s < SILENT_S and _alive(notice.pid) else None
+        return status if time.monotonic() - status.written_s < MAX_SILENCE_S and _is_alive(status.pid) else None
 
     def _write(self, name: str, content: Any) -> bool:
-        """Whether it was written; otherwise what stood there stays."""
+        """Returns whether the file was written; otherwise its old content stays."""
         encoded = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
-        return self._try(lambda: atomic_write(self._folder / name, encoded))
+        return self._attempt(lambda: atomic_write(self._folder / name, encoded))
 
-    def _try(self, change: Callable[[], None]) -> bool:
-        """Whether the folder took the change. A full disk must stop nobody's work: it is told, once, and passes."""
+    def _attempt(self, change: Callable[[], None]) -> bool:
+        """Returns whether the change succeeded. A full disk must not stop a worker: it is logged once."""
         try:
             change()
         except OSError as error:
-            if not self._fails:
+            if not self._is_failing:
                 logs.event(logging.ERROR, "workers cannot tell each other anything", reason=str(error))
-            self._fails = True
+            self._is_failing = True
             return False
-        if self._fails:
+        if self._is_failing:
             logs.event(logging.INFO, "workers can tell each other again")
-        self._fails = False
+        self._is_failing = False
         return True
 
 
-def _sums_file(slot: int, pid: int) -> str:
-    return f"sums-{slot}-{pid}.json"
+def _totals_file(worker_id: int, pid: int) -> str:
+    return f"totals-{worker_id}-{pid}.json"
 
 
-def _left_behind(sums: WorkerTotals) -> WorkerTotals:
-    return WorkerTotals(without_gauges(sums.families), sums.counted)
+def _without_gauges(totals: WorkerTotals) -> WorkerTotals:
+    return WorkerTotals(without_gauges(totals.families), totals.stats)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -147,10 +153,10 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _read_sums(path: Path) -> WorkerTotals | None:
+def _read_totals(path: Path) -> WorkerTotals | None:
     try:
-        given = orjson.loads(path.read_bytes())
+        values = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    counted = {key: VersionStats.from_json(value) for key, value in given["counted"].items()}
-    return WorkerTotals(given["families"], counted, given["buried"])
+    stats = {key: VersionStats.from_json(value) for key, value in values["stats"].items()}
+    return WorkerTotals(values["families"], stats, values["absorbed_files"])

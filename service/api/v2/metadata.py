@@ -31,7 +31,7 @@ from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from service.observability.multiprocess import StatsByVersion, version_key
 from service.observability.version_stats import DurationTotal, VersionStats
-from service.workers.shutdown import Lifecycle
+from service.workers.shutdown import ShutdownState
 from service.workers.worker_group import WorkerGroup
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
@@ -42,17 +42,19 @@ NO_MODEL = unknown_model_responses()
 
 
 def metadata_routes(
-    registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle, max_delay_ms: float
+    registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState, max_delay_ms: float
 ) -> APIRouter:
     """Everything under /v2 but inference and the repository."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
-    _add_health(router, registry, worker_group, lifecycle)
+    _add_health(router, registry, worker_group, shutdown_state)
     _add_statistics(router, registry, worker_group)  # before the models: "stats" is no name of one
     _add_metadata(router, registry, max_delay_ms)
     return router
 
 
-def _add_health(router: APIRouter, registry: Registry, worker_group: WorkerGroup, lifecycle: Lifecycle) -> None:
+def _add_health(
+    router: APIRouter, registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState
+) -> None:
     @router.get("/health/live", summary="Whether the process answers")
     async def server_live() -> Live:
         return Live(live=True)
@@ -61,7 +63,7 @@ def _add_health(router: APIRouter, registry: Registry, worker_group: WorkerGroup
         "/health/ready", summary="Whether every model is warm", responses=fastapi_responses(ErrorText, NotReady)
     )
     async def server_ready() -> Ready:
-        if lifecycle.stopping:
+        if shutdown_state.is_draining:
             raise Draining("The service is shutting down.")
         if reasons := worker_group.not_ready_because():
             raise NotReady(f"Not ready: {'; '.join(f'{what}: {why}' for what, why in reasons.items())}")

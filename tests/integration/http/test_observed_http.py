@@ -60,7 +60,7 @@ def collector() -> Iterator[Collector]:
 def test_a_stop_hands_over_the_spans_of_every_request(
     zoo: Path, collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import service.app\nservice.app.LAST_SPANS_S = 20.0\n")
+    (tmp_path / "sitecustomize.py").write_text("import service.app\nservice.app.SPAN_EXPORT_S = 20.0\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with RunningService(zoo, otlp_endpoint=collector.url) as service:
         headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "traced"}

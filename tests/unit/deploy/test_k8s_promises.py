@@ -16,7 +16,7 @@ from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, version_metrics
 from service.settings import PREFIX, Settings
-from service.workers.supervisor import LAST_WORDS_S
+from service.workers.supervisor import KILL_GRACE_S
 from service.workers.worker_status import WorkerStatusStore
 from tests.support.kubernetes_manifests import (
     COMBINATIONS,
@@ -152,7 +152,7 @@ def test_the_grace_period_covers_waiting_draining_and_the_last_words(monkeypatch
     for manifests in services():
         pod = next(pod for manifest in manifests if (pod := pod_of(manifest)))
         pause_s = container_of(manifests)["lifecycle"]["preStop"]["sleep"]["seconds"]
-        needed_s = pause_s + settings_of(manifests, monkeypatch).drain_timeout_s + LAST_WORDS_S
+        needed_s = pause_s + settings_of(manifests, monkeypatch).drain_timeout_s + KILL_GRACE_S
         assert needed_s <= pod["terminationGracePeriodSeconds"] < needed_s + 15
 
 

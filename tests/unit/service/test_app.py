@@ -16,7 +16,7 @@ def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytes
     async def scenario() -> None:
         given = asyncio.Event()
         tell = asyncio.get_running_loop().call_soon_threadsafe
-        monkeypatch.setattr(malloc, "GIVE_BACK_EVERY_S", 0.01)
+        monkeypatch.setattr(malloc, "TRIM_INTERVAL_S", 0.01)
         monkeypatch.setattr(malloc, "trim", lambda: tell(given.set))
         app = create_app(
             Settings(models=str(tmp_path)), WorkerStatusStore(tmp_path), StateFile(tmp_path / "state.json")

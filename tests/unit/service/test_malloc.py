@@ -37,7 +37,7 @@ HELD_AFTER_A_BUSY_MOMENT = """
 import asyncio, os
 from service import malloc
 malloc.configure()
-malloc.GIVE_BACK_EVERY_S = 0.01
+malloc.TRIM_INTERVAL_S = 0.01
 def resident_mib():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 async def main():

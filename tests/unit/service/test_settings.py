@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from service.settings import PREFIX, Settings, misspelt
+from service.settings import PREFIX, Settings, misspelled_variables
 
 FIELDS = Settings.model_fields
 OF_A_FORM = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8"}  # not any text will do
@@ -110,13 +110,16 @@ def test_a_setting_that_is_not_there_is_refused() -> None:
     ],
 )
 def test_a_misspelt_variable_is_told_from_its_neighbour(variable: str, meant: str) -> None:
-    assert misspelt({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: meant}
+    assert misspelled_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: meant}
 
 
 def test_variables_of_others_are_left_alone() -> None:
     kubernetes = ("CONVOY_SERVICE_HOST", "CONVOY_SERVICE_PORT", "CONVOY_PORT_8000_TCP", "CONVOY_PORT_8000_TCP_ADDR")
-    assert misspelt(dict.fromkeys([*kubernetes, "CONVOY_DATA", "PORT", "CONVEYOR_PORT", "convoy_port"], "1")) == {}
+    assert (
+        misspelled_variables(dict.fromkeys([*kubernetes, "CONVOY_DATA", "PORT", "CONVEYOR_PORT", "convoy_port"], "1"))
+        == {}
+    )
 
 
 def test_every_setting_is_spelt_rightly() -> None:
-    assert misspelt({f"{PREFIX}{name.upper()}": "1" for name in FIELDS}) == {}
+    assert misspelled_variables({f"{PREFIX}{name.upper()}": "1" for name in FIELDS}) == {}

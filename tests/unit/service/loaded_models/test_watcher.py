@@ -38,10 +38,10 @@ class FakePublisher:
         self.generations: list[int] = []
         self.request = 0
 
-    def post(self, generation: int) -> None:
+    def publish_status(self, generation: int) -> None:
         self.generations.append(generation)
 
-    def asked(self) -> int:
+    def refresh_request(self) -> int:
         return self.request
 
 

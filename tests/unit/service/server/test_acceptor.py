@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from service.server.acceptor import ABSENT, UNEVEN, Acceptor, ConnectionCounts
+from service.server.acceptor import IMBALANCE_DIVISOR, NOT_ACCEPTING, Acceptor, ConnectionCounts
 
 
-class Server(asyncio.Protocol):
+class RecordingProtocol(asyncio.Protocol):
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
 
@@ -27,7 +27,9 @@ class Worker:
     def __init__(self, sock: socket.socket, connection_counts: ConnectionCounts, is_loading: bool = False) -> None:
         self.connections: set[asyncio.Protocol] = set()
         self.changed = asyncio.Event()
-        self.acceptor = Acceptor(sock, lambda: Server(self), self.connections, connection_counts, lambda: is_loading)
+        self.acceptor = Acceptor(
+            sock, lambda: RecordingProtocol(self), self.connections, connection_counts, lambda: is_loading
+        )
 
     async def until(self, connections: int) -> None:
         async with asyncio.timeout(30):
@@ -47,8 +49,8 @@ class Worker:
         await self.acceptor.wait_closed()
 
 
-def crowds(folder: Path, count: int) -> list[ConnectionCounts]:
-    return [ConnectionCounts(folder / "connections", slot, count) for slot in range(count)]
+def connection_counts_of(folder: Path, count: int) -> list[ConnectionCounts]:
+    return [ConnectionCounts(folder / "connections", worker_id, count) for worker_id in range(count)]
 
 
 def run(scenario: Callable[[socket.socket], Awaitable[None]]) -> None:
@@ -67,30 +69,30 @@ def leave(clients: list[socket.socket]) -> None:
 
 
 def test_a_crowd_knows_who_has_fewer(tmp_path: Path) -> None:
-    one, two, three = crowds(tmp_path, 3)
+    one, two, three = connection_counts_of(tmp_path, 3)
     assert not one.has_more_than_others(5), "nobody else is there yet"
-    two.tell(5)
+    two.publish(5)
     assert not one.has_more_than_others(5)
     assert one.has_more_than_others(6)
-    three.tell(0)
+    three.publish(0)
     assert one.has_more_than_others(1)
     assert not one.has_more_than_others(0)
-    three.tell(ABSENT)
+    three.publish(NOT_ACCEPTING)
     assert not one.has_more_than_others(5)
 
 
 def test_one_more_of_many_is_not_uneven(tmp_path: Path) -> None:
-    one, two = crowds(tmp_path, 2)
-    two.tell(UNEVEN - 1)
-    assert one.has_more_than_others(UNEVEN)
-    two.tell(UNEVEN)
-    assert not one.has_more_than_others(UNEVEN + 1)
-    assert one.has_more_than_others(UNEVEN + 2)
+    one, two = connection_counts_of(tmp_path, 2)
+    two.publish(IMBALANCE_DIVISOR - 1)
+    assert one.has_more_than_others(IMBALANCE_DIVISOR)
+    two.publish(IMBALANCE_DIVISOR)
+    assert not one.has_more_than_others(IMBALANCE_DIVISOR + 1)
+    assert one.has_more_than_others(IMBALANCE_DIVISOR + 2)
 
 
 def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        one, two = crowds(tmp_path, 2)
+        one, two = connection_counts_of(tmp_path, 2)
         with sock.dup() as same:  # a loop watches a descriptor for one reader only
             workers = (Worker(sock, one), Worker(same, two))
             clients = connect(sock, 20)
@@ -107,11 +109,11 @@ def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
     """A connection counts as opening and as open for a moment; nothing comes later that would set it right."""
 
     async def scenario(sock: socket.socket) -> None:
-        one, two = crowds(tmp_path, 2)
+        one, two = connection_counts_of(tmp_path, 2)
         worker = Worker(sock, one)
         clients = connect(sock, 1)
         await worker.until(1)
-        worker.acceptor.tell()  # as when another connection ends in this very moment
+        worker.acceptor.publish()  # as when another connection ends in this very moment
         for _ in range(10):
             await asyncio.sleep(0)
         assert two.has_more_than_others(2), "more are told than there are"
@@ -124,8 +126,8 @@ def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
 
 def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        one, two = crowds(tmp_path, 2)
-        two.tell(0)  # and never takes any: it is dead, or at work
+        one, two = connection_counts_of(tmp_path, 2)
+        two.publish(0)  # and never takes any: it is dead, or at work
         worker = Worker(sock, one)
         clients = connect(sock, 20)
         await worker.until(20)
@@ -137,7 +139,7 @@ def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> Non
 
 def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        one, two = crowds(tmp_path, 2)
+        one, two = connection_counts_of(tmp_path, 2)
         with sock.dup() as same:
             new, old = Worker(sock, one, is_loading=True), Worker(same, two)
             clients = connect(sock, 20)
@@ -152,7 +154,7 @@ def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Pa
 
 def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        worker = Worker(sock, crowds(tmp_path, 2)[0], is_loading=True)
+        worker = Worker(sock, connection_counts_of(tmp_path, 2)[0], is_loading=True)
         clients = connect(sock, 3)
         await worker.until(3)
         leave(clients)
@@ -163,7 +165,7 @@ def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) ->
 
 def test_a_closed_one_takes_no_more_and_is_not_waited_for(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        one, two = crowds(tmp_path, 2)
+        one, two = connection_counts_of(tmp_path, 2)
         gone = Worker(sock, one)
         gone.acceptor.close()
         stays = Worker(sock, two)
@@ -195,8 +197,8 @@ def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: py
             return self._sock.accept()
 
     async def scenario(sock: socket.socket) -> None:
-        monkeypatch.setattr("service.server.acceptor.EXHAUSTED_PAUSE_S", 0.01)
-        worker = Worker(Exhausted(sock), crowds(tmp_path, 2)[0])  # type: ignore[arg-type]
+        monkeypatch.setattr("service.server.acceptor.ACCEPT_ERROR_PAUSE_S", 0.01)
+        worker = Worker(Exhausted(sock), connection_counts_of(tmp_path, 2)[0])  # type: ignore[arg-type]
         clients = connect(sock, 2)
         await worker.until(2)
         leave(clients)

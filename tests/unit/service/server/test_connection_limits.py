@@ -10,15 +10,15 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.server.connection_limits import LimitedProtocol, Limits
+from service.server.connection_limits import ConnectionLimits, LimitedProtocol
 from service.settings import Settings
 from tests.unit.service.fakes import FullTransport, ManualLoop
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 ENDLESS_S = 1_000_000.0
 
 
-async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+async def unused_app(scope: Scope, receive: Receive, send: Send) -> None:
     """An application that is never asked."""
 
 
@@ -36,28 +36,28 @@ def loop() -> ManualLoop:
 @pytest.fixture
 def protocol(transport: FullTransport, loop: ManualLoop) -> LimitedProtocol:
     """A connection that was just made."""
-    limits = Limits.of(Settings(header_timeout_s=ENDLESS_S, body_timeout_s=PATIENCE_S))
-    config = uvicorn.Config(nothing, ws="none", interface="asgi3", log_config=None)
-    made = LimitedProtocol(
+    limits = ConnectionLimits.from_settings(Settings(header_timeout_s=ENDLESS_S, body_timeout_s=TIMEOUT_S))
+    config = uvicorn.Config(unused_app, ws="none", interface="asgi3", log_config=None)
+    protocol = LimitedProtocol(
         limits,
-        refused=lambda status: None,
-        ended=lambda: None,
+        on_rejected=lambda status: None,
+        on_closed=lambda: None,
         config=config,
         server_state=ServerState(),
         app_state={},
         _loop=loop,
     )
-    made.connection_made(cast("asyncio.Transport", transport))
-    return made
+    protocol.connection_made(cast("asyncio.Transport", transport))
+    return protocol
 
 
 def test_bytes_that_are_taken_in_time_cost_nothing(
     protocol: LimitedProtocol, transport: FullTransport, loop: ManualLoop
 ) -> None:
     protocol.pause_writing()
-    loop.run_for(PATIENCE_S - 1)
+    loop.run_for(TIMEOUT_S - 1)
     protocol.resume_writing()
-    loop.run_for(PATIENCE_S)
+    loop.run_for(TIMEOUT_S)
     assert not transport.aborted
 
 
@@ -68,7 +68,7 @@ def test_what_is_left_when_a_connection_closes_is_watched_to_the_last_byte(
     protocol.transport.close()
     transport.waiting = 10
     protocol.resume_writing()
-    loop.run_for(PATIENCE_S + 100_000)
+    loop.run_for(TIMEOUT_S + 100_000)
     assert transport.aborted
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from service.server.acceptor import ABSENT, ConnectionCounts
-from service.server.connection_limits import LimitedProtocol, Limits
-from service.server.worker import Server
+from service.server.acceptor import NOT_ACCEPTING, ConnectionCounts
+from service.server.connection_limits import ConnectionLimits, LimitedProtocol
+from service.server.worker import WorkerServer
 from service.settings import Settings
-from service.workers.shutdown import Lifecycle
+from service.workers.shutdown import ShutdownState
 
 
-class LoadsNothing:
+class IdleRegistry:
     def is_loading(self) -> bool:
         return False
 
@@ -25,16 +25,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotImplementedError
 
 
-class Told(ConnectionCounts):
+class RecordingCounts(ConnectionCounts):
     """Remembers what it was told."""
 
-    def __init__(self, file: Path, slot: int, workers: int) -> None:
-        super().__init__(file, slot, workers)
+    def __init__(self, file: Path, worker_id: int, workers: int) -> None:
+        super().__init__(file, worker_id, workers)
         self.connections = 0
         self._changed = asyncio.Event()
 
-    def tell(self, connections: int) -> None:
-        super().tell(connections)
+    def publish(self, connections: int) -> None:
+        super().publish(connections)
         self.connections = connections
         self._changed.set()
 
@@ -45,11 +45,11 @@ class Told(ConnectionCounts):
                 await self._changed.wait()
 
 
-async def connect_and_leave(sock: socket.socket, connection_counts: Told) -> None:
-    protocol = partial(LimitedProtocol, Limits.of(Settings()), lambda status: None)
+async def connect_and_leave(sock: socket.socket, connection_counts: RecordingCounts) -> None:
+    protocol = partial(LimitedProtocol, ConnectionLimits.from_settings(Settings()), lambda status: None)
     config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
     config.load()
-    server = Server(config, Lifecycle(), LoadsNothing(), os.getpid(), connection_counts)  # type: ignore[arg-type]
+    server = WorkerServer(config, ShutdownState(), IdleRegistry(), os.getpid(), connection_counts)  # type: ignore[arg-type]
     server.lifespan = config.lifespan_class(config)
     await server.startup([sock])  # its main loop, which tells ten times a second, does not run
     clients = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3)]
@@ -58,10 +58,10 @@ async def connect_and_leave(sock: socket.socket, connection_counts: Told) -> Non
         writer.close()
         await connection_counts.until(2 - left)
     await server.shutdown([sock])
-    assert connection_counts.connections == ABSENT
+    assert connection_counts.connections == NOT_ACCEPTING
 
 
 def test_the_end_of_a_connection_is_told_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
-        asyncio.run(connect_and_leave(sock, Told(tmp_path / "connections", 0, 2)))
+        asyncio.run(connect_and_leave(sock, RecordingCounts(tmp_path / "connections", 0, 2)))

@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 
 from service.server.write_coalescing import CoalescingTransport
-from service.server.write_timeout import CHECK_AGAIN_S, SlowReaderGuard
+from service.server.write_timeout import MIN_CHECK_INTERVAL_S, SlowReaderGuard
 from tests.unit.service.fakes import FullTransport, ManualLoop
 
-PATIENCE_S, BYTES_PER_S = 20.0, 1000
+TIMEOUT_S, BYTES_PER_S = 20.0, 1000
 
 
 @pytest.fixture
@@ -33,17 +33,17 @@ def loop() -> ManualLoop:
 
 
 @pytest.fixture
-def uptake(transport: FullTransport, loop: ManualLoop) -> SlowReaderGuard:
+def guard(transport: FullTransport, loop: ManualLoop) -> SlowReaderGuard:
     real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
-    return SlowReaderGuard(*real, PATIENCE_S, BYTES_PER_S)
+    return SlowReaderGuard(*real, TIMEOUT_S, BYTES_PER_S)
 
 
 def test_who_takes_nothing_is_reset_when_patience_ends(
-    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, caplog: pytest.LogCaptureFixture
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "convoy")
-    uptake.watch()
-    loop.run_for(PATIENCE_S - 1)
+    guard.watch()
+    loop.run_for(TIMEOUT_S - 1)
     assert not transport.aborted
     loop.run_for(1)
     assert transport.aborted
@@ -54,19 +54,19 @@ def test_who_takes_nothing_is_reset_when_patience_ends(
 
 
 def test_who_takes_enough_is_waited_for_and_reset_once_it_stops(
-    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
 ) -> None:
-    uptake.watch()
+    guard.watch()
     for _ in range(90):
         loop.run_for(1)
         transport.waiting -= BYTES_PER_S
     assert not transport.aborted
-    loop.run_for(PATIENCE_S + CHECK_AGAIN_S)
+    loop.run_for(TIMEOUT_S + MIN_CHECK_INTERVAL_S)
     assert transport.aborted
 
 
-def test_who_takes_too_little_is_reset(uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
-    uptake.watch()
+def test_who_takes_too_little_is_reset(guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
+    guard.watch()
     for _ in range(50):
         loop.run_for(1)
         transport.waiting -= BYTES_PER_S // 2
@@ -74,27 +74,27 @@ def test_who_takes_too_little_is_reset(uptake: SlowReaderGuard, transport: FullT
 
 
 def test_bytes_that_the_kernel_still_holds_count_too(
-    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, ends: tuple[socket.socket, socket.socket]
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, ends: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = ends
     transport.waiting, taken = 0, 10 * BYTES_PER_S
     ours.sendall(bytes(taken))
-    uptake.watch()
-    loop.run_for(PATIENCE_S - 1)
+    guard.watch()
+    loop.run_for(TIMEOUT_S - 1)
     assert len(theirs.recv(taken)) == taken
     loop.run_for(taken / BYTES_PER_S)
     assert not transport.aborted
 
 
-def test_what_was_taken_is_forgotten(uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
-    uptake.watch()
-    loop.run_for(PATIENCE_S - 1)
-    uptake.stop()
-    uptake.stop()
-    loop.run_for(PATIENCE_S)
-    uptake.watch()
-    loop.run_for(PATIENCE_S - 1)
-    uptake.watch()  # it waits since then, not since now
+def test_what_was_taken_is_forgotten(guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
+    guard.watch()
+    loop.run_for(TIMEOUT_S - 1)
+    guard.stop()
+    guard.stop()
+    loop.run_for(TIMEOUT_S)
+    guard.watch()
+    loop.run_for(TIMEOUT_S - 1)
+    guard.watch()  # it waits since then, not since now
     assert not transport.aborted
     loop.run_for(1)
     assert transport.aborted
@@ -102,14 +102,14 @@ def test_what_was_taken_is_forgotten(uptake: SlowReaderGuard, transport: FullTra
 
 @pytest.mark.parametrize(("waiting", "watched"), [(10, True), (0, False)])
 def test_a_connection_that_closes_is_watched_while_bytes_wait(
-    uptake: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, waiting: int, watched: bool
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, waiting: int, watched: bool
 ) -> None:
     real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
     transport.waiting = waiting
-    joined = CoalescingTransport(*real, uptake.watch)
-    joined.close()
+    coalescing = CoalescingTransport(*real, guard.watch)
+    coalescing.close()
     assert transport.closed
-    loop.run_for(PATIENCE_S)
+    loop.run_for(TIMEOUT_S)
     assert transport.aborted == watched
-    joined.close()
+    coalescing.close()
     assert not loop.timers, "what is gone is not watched"

@@ -12,18 +12,18 @@ from service.workers.shutdown import drop_new_connections
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no filter on sockets")
 def test_who_knocks_late_is_not_let_in_but_who_waits_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        door.setblocking(False)
-        with socket.create_connection(door.getsockname()) as early, socket.socket() as late:
-            drop_new_connections(door)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        with socket.create_connection(listener.getsockname()) as early, socket.socket() as late:
+            drop_new_connections(listener)
             late.setblocking(False)
-            assert late.connect_ex(door.getsockname()) == errno.EINPROGRESS
-            taken, _ = door.accept()
-            with taken:
-                taken.sendall(b"welcome")
+            assert late.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(b"welcome")
                 assert early.recv(7) == b"welcome"
             with pytest.raises(BlockingIOError):
-                door.accept()
-            door.close()
+                listener.accept()
+            listener.close()
             select.select([], [late], [], 30)
             assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED

@@ -16,41 +16,41 @@ from service.workers.worker_status import WorkerStatusStore
 from tests.support.model_versions import write_version
 
 
-class Two:
+class TwoWorkers:
     """This worker, and another whose notices the test writes."""
 
     def __init__(self, folder: Path) -> None:
         models = folder / "models"
         self.version = write_version(models, "a")
-        (folder / "board").mkdir()
-        self.other = WorkerStatusStore(folder / "board", 1, 2)
+        (folder / "status").mkdir()
+        self.other = WorkerStatusStore(folder / "status", 1, 2)
         self.state = StateFile(folder / "state.json")
         repository, metrics = Repository(models), Metrics()
         self.registry = Registry(repository, Settings(), metrics)
         self.worker_group = WorkerGroup(
-            self.state, WorkerStatusStore(folder / "board", 0, 2), self.registry, repository, metrics, timeout_s=5
+            self.state, WorkerStatusStore(folder / "status", 0, 2), self.registry, repository, metrics, timeout_s=5
         )
 
     async def load(self, **failures: str) -> None:
         """Has the model loaded, which both have carried out already, the other worker with these problems."""
         first = 1  # generation of the state file
         await self.registry.reconcile(DesiredState())
-        self.worker_group.post(first)
-        self.other.post(first, {}, failures)
+        self.worker_group.publish_status(first)
+        self.other.publish_status(first, {}, failures)
         await self.worker_group.load("a")
 
 
 def test_a_model_that_all_have_loaded_is_loaded(tmp_path: Path) -> None:
-    asyncio.run(Two(tmp_path).load(b="Another model's problem."))
+    asyncio.run(TwoWorkers(tmp_path).load(b="Another model's problem."))
 
 
 def test_a_worker_that_could_not_load_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotEverywhere, match=r"'a' cannot be loaded by worker 1 \(No memory\)\.$"):
-        asyncio.run(Two(tmp_path).load(a="No memory."))
+        asyncio.run(TwoWorkers(tmp_path).load(a="No memory."))
 
 
 def test_what_none_could_load_is_broken(tmp_path: Path) -> None:
-    two = Two(tmp_path)
-    (two.version / "labels.txt").unlink()
+    workers = TwoWorkers(tmp_path)
+    (workers.version / "labels.txt").unlink()
     with pytest.raises(BrokenVersion, match=r"labels\.txt"):
-        asyncio.run(two.load(a="The same."))
+        asyncio.run(workers.load(a="The same."))

@@ -23,7 +23,7 @@ from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 COUNTED = '["convoy_requests_total",{"code":"200","route":"r"}]'
 
 
-def counted(requests: int, queued: int = 0) -> WorkerTotals:
+def totals_with(requests: int, queued: int = 0) -> WorkerTotals:
     """What a worker has counted that answered so many requests and holds so many images."""
     metrics = Metrics()
     metrics.requests.labels("r", 200).inc(requests)
@@ -35,76 +35,76 @@ def counted(requests: int, queued: int = 0) -> WorkerTotals:
     return WorkerTotals(metrics.families(), {version_key("m", "1"): statistics})
 
 
-def requests_in(sums: WorkerTotals) -> float:
-    return sums.families.get("convoy_requests", {"samples": {}})["samples"].get(COUNTED, 0.0)
+def requests_in(totals: WorkerTotals) -> float:
+    return totals.families.get("convoy_requests", {"samples": {}})["samples"].get(COUNTED, 0.0)
 
 
-def queued_in(sums: WorkerTotals) -> float:
-    return sums.families.get("convoy_queue_images", {"samples": {}})["samples"].get(
+def queued_in(totals: WorkerTotals) -> float:
+    return totals.families.get("convoy_queue_images", {"samples": {}})["samples"].get(
         '["convoy_queue_images",{"model":"m"}]', 0.0
     )
 
 
-def a_dead_pid() -> int:
+def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def put_as(status_store: WorkerStatusStore, folder: Path, slot: int, pid: int, sums: WorkerTotals) -> None:
+def publish_as(status_store: WorkerStatusStore, folder: Path, worker_id: int, pid: int, totals: WorkerTotals) -> None:
     """What another process would have written."""
-    status_store.post_sums(sums)
-    (folder / f"sums-0-{os.getpid()}.json").rename(folder / f"sums-{slot}-{pid}.json")
+    status_store.publish_totals(totals)
+    (folder / f"totals-0-{os.getpid()}.json").rename(folder / f"totals-{worker_id}-{pid}.json")
 
 
 def test_a_notice_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status_store = WorkerStatusStore(tmp_path, 0, 2)
-    assert status_store.notices() == [None, None]
-    status_store.post(3, {"m": "It is loading."})
-    (notice, nobody) = status_store.notices()
+    assert status_store.statuses() == [None, None]
+    status_store.publish_status(3, {"m": "It is loading."})
+    (status, nobody) = status_store.statuses()
     assert nobody is None
-    assert notice is not None
-    assert (notice.generation, notice.reasons, notice.pid) == (3, {"m": "It is loading."}, os.getpid())
-    monkeypatch.setattr("service.workers.worker_status.SILENT_S", 0.0)
-    assert status_store.notices() == [None, None]
+    assert status is not None
+    assert (status.generation, status.reasons, status.pid) == (3, {"m": "It is loading."}, os.getpid())
+    monkeypatch.setattr("service.workers.worker_status.MAX_SILENCE_S", 0.0)
+    assert status_store.statuses() == [None, None]
 
 
 def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp_path: Path) -> None:
-    here, there = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
-    put_as(here, tmp_path, 1, a_dead_pid(), counted(5, queued=7))
-    there.post(0, {})
-    there.post_sums(counted(2, queued=3))
-    total = here.sums_of_others()
+    own_store, other_store = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
+    publish_as(own_store, tmp_path, 1, dead_pid(), totals_with(5, queued=7))
+    other_store.publish_status(0, {})
+    other_store.publish_totals(totals_with(2, queued=3))
+    total = own_store.totals_of_others()
     assert requests_in(total) == 7
     assert queued_in(total) == 3
-    assert total.counted[version_key("m", "1")].success == DurationTotal(7, pytest.approx(3.5))
-    assert total.counted[version_key("m", "1")].batches == {2: DurationTotal(7, pytest.approx(1.75))}
+    assert total.stats[version_key("m", "1")].success == DurationTotal(7, pytest.approx(3.5))
+    assert total.stats[version_key("m", "1")].batches == {2: DurationTotal(7, pytest.approx(1.75))}
 
 
 def test_burying_changes_no_sum(tmp_path: Path) -> None:
     status_store = WorkerStatusStore(tmp_path, 0, 2)
-    pids = [a_dead_pid() for _ in range(3)]
+    pids = [dead_pid() for _ in range(3)]
     for pid in pids:
-        put_as(status_store, tmp_path, 1, pid, counted(10))
+        publish_as(status_store, tmp_path, 1, pid, totals_with(10))
     for pid in pids:
         status_store.absorb_dead_worker(1, pid)
-        assert requests_in(status_store.sums_of_others()) == 30
-    assert [path.name for path in tmp_path.glob("sums-*")] == []
-    status_store.absorb_dead_worker(1, a_dead_pid())  # one that never counted
-    assert requests_in(status_store.sums_of_others()) == 30
+        assert requests_in(status_store.totals_of_others()) == 30
+    assert [path.name for path in tmp_path.glob("totals-*")] == []
+    status_store.absorb_dead_worker(1, dead_pid())  # one that never counted
+    assert requests_in(status_store.totals_of_others()) == 30
 
 
 def test_a_worker_buried_between_two_looks_is_not_counted_twice(tmp_path: Path) -> None:
-    status_store, pid = WorkerStatusStore(tmp_path, 0, 2), a_dead_pid()
-    put_as(status_store, tmp_path, 1, pid, counted(10))
-    kept = (tmp_path / f"sums-1-{pid}.json").read_bytes()
+    status_store, pid = WorkerStatusStore(tmp_path, 0, 2), dead_pid()
+    publish_as(status_store, tmp_path, 1, pid, totals_with(10))
+    kept = (tmp_path / f"totals-1-{pid}.json").read_bytes()
     status_store.absorb_dead_worker(1, pid)
-    (tmp_path / f"sums-1-{pid}.json").write_bytes(kept)  # as a reader saw it just before
-    assert requests_in(status_store.sums_of_others()) == 10
+    (tmp_path / f"totals-1-{pid}.json").write_bytes(kept)  # as a reader saw it just before
+    assert requests_in(status_store.totals_of_others()) == 10
 
 
 def test_a_lone_worker_writes_no_sums(tmp_path: Path) -> None:
-    WorkerStatusStore(tmp_path).post_sums(counted(1))
+    WorkerStatusStore(tmp_path).publish_totals(totals_with(1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,7 +113,7 @@ def test_families_survive_the_way_to_json_and_back() -> None:
     metrics.request_s.labels("r").observe(0.2)
     families = metrics.families()
     assert metrics_to_families(families_to_metrics(families), frozenset({"convoy_loaded_versions"})) == families
-    assert "convoy_requests_total" in Metrics().to_text(add_families(families, counted(1).families)).decode()
+    assert "convoy_requests_total" in Metrics().to_text(add_families(families, totals_with(1).families)).decode()
     assert all(family["type"] != "gauge" for family in without_gauges(families).values())
 
 
@@ -128,21 +128,21 @@ def test_what_every_worker_has_loaded_is_not_added_up() -> None:
 
 
 def test_asking_is_seen_by_all(tmp_path: Path) -> None:
-    here, there = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
-    before = there.asked()
-    asked_s = here.ask()
-    assert there.asked() != before
-    there.post(0, {})
-    notice = here.notices()[1]
-    assert notice is not None
-    assert notice.written_s >= asked_s
+    own_store, other_store = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
+    before = other_store.refresh_request()
+    requested_s = own_store.request_refresh()
+    assert other_store.refresh_request() != before
+    other_store.publish_status(0, {})
+    status = own_store.statuses()[1]
+    assert status is not None
+    assert status.written_s >= requested_s
 
 
 def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    status_store, pid = WorkerStatusStore(tmp_path, 0, 2), a_dead_pid()
-    put_as(status_store, tmp_path, 1, pid, counted(10))
+    status_store, pid = WorkerStatusStore(tmp_path, 0, 2), dead_pid()
+    publish_as(status_store, tmp_path, 1, pid, totals_with(10))
 
     def full(path: Path, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -150,12 +150,12 @@ def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
     with caplog.at_level(logging.INFO, logger="convoy"):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "write_bytes", full)
-            status_store.post(0, {})
-            status_store.post_sums(counted(1))
+            status_store.publish_status(0, {})
+            status_store.publish_totals(totals_with(1))
             status_store.absorb_dead_worker(1, pid)
-            assert requests_in(status_store.sums_of_others()) == 10
+            assert requests_in(status_store.totals_of_others()) == 10
         status_store.absorb_dead_worker(1, pid)
-    assert requests_in(status_store.sums_of_others()) == 10
-    assert list(tmp_path.glob("sums-*")) == []
-    told = ["workers cannot tell each other anything", "workers can tell each other again"]
-    assert [record.message for record in caplog.records if record.name == "convoy"] == told
+    assert requests_in(status_store.totals_of_others()) == 10
+    assert list(tmp_path.glob("totals-*")) == []
+    messages = ["workers cannot tell each other anything", "workers can tell each other again"]
+    assert [record.message for record in caplog.records if record.name == "convoy"] == messages
