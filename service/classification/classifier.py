@@ -1,4 +1,7 @@
-"""Images in, probabilities out: the heart that REST, batch jobs and the command line share. Knows no HTTP."""
+"""Decodes images and runs them through a model's queue: the core of REST, batch jobs and the command line.
+
+Knows no HTTP and no onnxruntime.
+"""
 
 import asyncio
 import itertools
@@ -22,18 +25,18 @@ from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
 
-# An image up to this size is decoded in less time than a thread needs to take over.
+# An image within both limits is decoded on the event loop, in less time than a switch to a thread takes.
 MAX_INLINE_PIXELS = 64 * 64
-MAX_INLINE_BYTES = 65536  # nor may it be packed in so many that reading them takes longer
-# Tiny images are decoded some at a time: handing one to a thread and back costs as much as decoding it.
-MAX_PART_IMAGES = 16
-MAX_PART_BYTES = 16384
-# All images of one request together have the pixels of so many: a body of 16 MB could cost minutes of a core.
+MAX_INLINE_BYTES = 65536
+# Tiny images are decoded in chunks: a switch to a thread and back costs as much as decoding one.
+MAX_CHUNK_IMAGES = 16
+MAX_CHUNK_BYTES = 16384
+# A request may have this many times the maximum pixels of one image: 16 MB of images could cost minutes of a core.
 MAX_REQUEST_PIXELS_FACTOR = 2
 
 
 class Classifier:
-    """Decodes, queues, and waits for the answer."""
+    """Decodes images, queues them for a model, and returns its outputs."""
 
     def __init__(
         self,
@@ -52,10 +55,9 @@ class Classifier:
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
-        """Says no before any work on a request of about so many images, when there is no room for them; otherwise who
-        would answer it.
+        """Returns the version that would answer a request of about `count` images, if its queue has capacity for them.
 
-        Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
+        Called before any work on the request. Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
         """
         loaded = self._registry.get(model, version)
         try:
@@ -66,7 +68,7 @@ class Classifier:
         return loaded
 
     def context(self, model: str, version: str | None) -> RequestContext:
-        """Begins a request: a context that all its work is done in. Raises UnknownModel, UnknownVersion, NotReady."""
+        """Returns the context for the work of a new request. Raises UnknownModel, UnknownVersion, NotReady."""
         return RequestContext(self._registry.get(model, version), self._metrics, self._timeout_s)
 
     async def predict(self, context: RequestContext, image: bytes) -> Probabilities:
@@ -82,14 +84,13 @@ class Classifier:
             loaded.batcher.release(1)
             raise
         context.timings.mark_decoded()
-        row: Probabilities = (await self.answer(context, pixels[np.newaxis]))[0]
+        row: Probabilities = (await self.infer_reserved(context, pixels[np.newaxis]))[0]
         return row
 
     async def predict_many(
         self, context: RequestContext, images: Sequence[bytes | ConvoyError]
     ) -> list[Probabilities | ConvoyError]:
-        """The same for many images at once; an error about one image stands in that image's place, be it found
-        here or given in place of the image.
+        """The same for many images. The error of an image is returned in its place; an error given as an image stays.
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
@@ -97,17 +98,18 @@ class Classifier:
         self._reserve(context, len(images))
         decoded: list[NDArray[np.uint8] | ConvoyError] = []
         try:
-            whose, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
-            jobs = [
-                self._decode_pool.run(whose, self._try_all, part, loaded, pixel_budget) for part in in_parts(images)
+            key, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
+            decoding = [
+                self._decode_pool.run(key, self._try_decode_all, chunk, loaded, pixel_budget)
+                for chunk in split_into_chunks(images)
             ]
-            parts = await context.within_deadline(asyncio.gather(*jobs))
-            decoded = list(itertools.chain.from_iterable(parts))
+            chunks = await context.within_deadline(asyncio.gather(*decoding))
+            decoded = list(itertools.chain.from_iterable(chunks))
         finally:
-            good = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
-            loaded.batcher.release(len(images) - len(good))
+            inputs = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
+            loaded.batcher.release(len(images) - len(inputs))
         context.timings.mark_decoded()
-        rows = iter(await self.answer(context, np.stack(good)) if good else ())
+        rows = iter(await self.infer_reserved(context, np.stack(inputs)) if inputs else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
     async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
@@ -116,7 +118,7 @@ class Classifier:
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
         self._reserve(context, len(batch))
-        return await self.answer(context, batch)
+        return await self.infer_reserved(context, batch)
 
     async def infer_or_predict(
         self, context: RequestContext, tensor: NDArray[np.uint8] | None, images: Sequence[bytes] | None
@@ -133,7 +135,7 @@ class Classifier:
 
     @contextmanager
     def reserve_slots(self, context: RequestContext, count: int) -> Iterator[None]:
-        """Takes places for so many images that are still to be made; `answer` uses them up, an error gives them back.
+        """Reserves queue slots for images that do not exist yet; `infer_reserved` uses them, an error releases them.
 
         Raises TooManyImages, Overloaded.
         """
@@ -144,14 +146,14 @@ class Classifier:
             context.loaded.batcher.release(count)
             raise
 
-    async def answer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
-        """As `infer`, for images that have their places."""
-        answer = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
-        context.timings.mark_computed(answer.queue_s, answer.compute_s, answer.batch_size)
-        return answer.outputs
+    async def infer_reserved(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
+        """As `infer`, for images whose queue slots are reserved."""
+        result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
+        context.timings.mark_computed(result.queue_s, result.compute_s, result.batch_size)
+        return result.outputs
 
     async def decode(self, context: RequestContext, image: bytes) -> NDArray[np.uint8]:
-        """One encoded image as the model's input, uint8 (h, w, c).
+        """Decodes one image to the model's input, uint8 (h, w, c).
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
         """
@@ -159,8 +161,8 @@ class Classifier:
         context.timings.mark_decoded()
         return pixels
 
-    def refusal(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
-        """The error of a request that is refused because others are at work; it is counted."""
+    def overloaded_error(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
+        """Counts a request as rejected because of others, and returns its error."""
         self._metrics.refused_requests.labels(loaded.model).inc()
         return Overloaded(message, retry_after_s)
 
@@ -173,24 +175,24 @@ class Classifier:
             raise
 
     async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
-        if (simple := self._decode_simple_png(encoded, context.loaded)) is not None:
-            return simple
+        if (pixels := self._decode_simple_png(encoded, context.loaded)) is not None:
+            return pixels
         image = decode.open_image(encoded, self._max_pixels)
         if image.width * image.height <= MAX_INLINE_PIXELS and len(encoded) <= MAX_INLINE_BYTES:
-            return _pixels(image, context.loaded)
+            return _to_model_input(image, context.loaded)
         return await context.within_deadline(
-            self._decode_pool.run(_fairness_key(context), self._pixels_in_turn, image, context.loaded)
+            self._decode_pool.run(_fairness_key(context), self._read_limited, image, context.loaded)
         )
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
         pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._max_pixels)
         return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
 
-    def _pixels_in_turn(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
+    def _read_limited(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
         with self._pixel_semaphore.acquire(decode_cost_pixels(image)):
-            return _pixels(image, loaded)
+            return _to_model_input(image, loaded)
 
-    def _try_all(
+    def _try_decode_all(
         self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, pixel_budget: PixelBudget
     ) -> list[NDArray[np.uint8] | ConvoyError]:
         return [self._try_decode(image, loaded, pixel_budget) for image in images]
@@ -200,46 +202,46 @@ class Classifier:
     ) -> NDArray[np.uint8] | ConvoyError:
         if isinstance(encoded, ConvoyError):
             return encoded
-        if (simple := self._decode_simple_png(encoded, loaded)) is not None:
-            return simple
+        if (pixels := self._decode_simple_png(encoded, loaded)) is not None:
+            return pixels
         try:
             image = decode.open_image(encoded, self._max_pixels)
             if not pixel_budget.try_consume(decode_cost_pixels(image)):
                 raise TooManyPixels(f"The request's images have more than {pixel_budget.pixels} pixels together.")
-            return self._pixels_in_turn(image, loaded)
+            return self._read_limited(image, loaded)
         except ConvoyError as error:
             return error
 
 
-def in_parts(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
-    """The images in their order, as many at a time as one thread may decode before another model has its turn."""
-    at = part_bytes = 0
+def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
+    """Yields the images in order, in chunks that one thread decodes before the images of another model have a turn."""
+    start = chunk_bytes = 0
     for end, image in enumerate(images):
         image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
-        if end > at and (end - at == MAX_PART_IMAGES or part_bytes + image_bytes > MAX_PART_BYTES):
-            yield images[at:end]
-            at, part_bytes = end, 0
-        part_bytes += image_bytes
-    yield images[at:]
+        if end > start and (end - start == MAX_CHUNK_IMAGES or chunk_bytes + image_bytes > MAX_CHUNK_BYTES):
+            yield images[start:end]
+            start, chunk_bytes = end, 0
+        chunk_bytes += image_bytes
+    yield images[start:]
 
 
 def _stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities:
-    """The rows as one tensor, float32 (n, classes). It has no place for an error: the first one is raised, numbered."""
-    good: list[Probabilities] = []
-    for at, row in enumerate(rows):
+    """Stacks the rows to float32 (n, classes), or raises the first error, with the index of its image."""
+    stacked: list[Probabilities] = []
+    for index, row in enumerate(rows):
         if isinstance(row, ConvoyError):
-            row.message = f"Image {at}: {row.message}"
+            row.message = f"Image {index}: {row.message}"
             raise row
-        good.append(row)
-    return np.stack(good)
+        stacked.append(row)
+    return np.stack(stacked)
 
 
 def _fairness_key(context: RequestContext) -> tuple[str, bool]:
-    """Who takes turns at the decoders: each model, and what is urgent of it beside what is not."""
+    """Decoders take turns between models, and between urgent and background work of each."""
     return context.loaded.model, context.background
 
 
-def _pixels(image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
-    how = loaded.manifest.preprocessing
-    pixels = decode.read_pixels(image, loaded.manifest.input.channels, how.background)
-    return preprocess(pixels, loaded.manifest.input, how)
+def _to_model_input(image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
+    preprocessing = loaded.manifest.preprocessing
+    pixels = decode.read_pixels(image, loaded.manifest.input.channels, preprocessing.background)
+    return preprocess(pixels, loaded.manifest.input, preprocessing)

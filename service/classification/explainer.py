@@ -1,7 +1,7 @@
-"""Explanations of one answer: which pixels mattered, and what the layers see. Knows no HTTP.
+"""Explains one prediction by occlusion or by feature maps. Knows no HTTP.
 
-They are guests: forward passes ride in the background of the model's own queue, take at most a quarter of it and two
-seconds of the model, and only so many explanations are made at a time.
+Explanations give way to predictions: their forward passes are background work in the model's own queue, use at most a
+quarter of it and two seconds of the model, and few explanations run at a time.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from service.errors import BadParameter
 from service.inference.feature_maps import LayerOutputs
 from service.loaded_models.loaded_version import LoadedVersion
 
-MAX_CONCURRENT = 2
-QUEUE_SHARE = 4
-MODEL_MS = 2000.0
-MIN_PASSES = 10  # the image, and three by three patches: less would explain nothing
+MAX_CONCURRENT_EXPLANATIONS = 2
+QUEUE_FRACTION = 4
+MAX_MODEL_MS = 2000.0
+MIN_PASSES = 10  # the image, and 3 x 3 patches: fewer would explain nothing
 NICENESS = 10
-MAX_INDEX_DIGITS = 9  # of a class's index: Python refuses to read a number of thousands
+MAX_INDEX_DIGITS = 9  # of a class index: Python raises an error for numbers of thousands of digits
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -37,14 +37,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one image makes of a network: the image as it was seen, uint8 (height, width, channels)."""
+    """The image as the network sees it, uint8 (height, width, channels)."""
 
     image: Pixels
 
 
 @dataclass(frozen=True)
 class OcclusionHeatmap(Explanation):
-    """Which pixels spoke for `prediction`: `values`, float32 (height, width), are log-odds; it took `passes` images."""
+    """How much each pixel speaks for `prediction`: log-odds, float32 (height, width), from `passes` forward passes."""
 
     prediction: Prediction
     values: NDArray[np.float32]
@@ -53,99 +53,103 @@ class OcclusionHeatmap(Explanation):
 
 @dataclass(frozen=True)
 class FeatureMaps(Explanation):
-    """What the layers made of it."""
+    """The outputs of the layers for the image."""
 
-    insides: LayerOutputs
+    layer_outputs: LayerOutputs
 
 
 class Explainer:
-    """Explains through a classifier's queues."""
+    """Explains predictions through a classifier's queues."""
 
     def __init__(self, classifier: Classifier, max_queue_images: int) -> None:
         self._classifier = classifier
-        self._most_images = max_queue_images // QUEUE_SHARE
-        self._at_work = 0
-        self._executor = ThreadPoolExecutor(1, "explain", initializer=_yield_to_others)
+        self._max_images = max_queue_images // QUEUE_FRACTION
+        self._active_count = 0
+        self._executor = ThreadPoolExecutor(1, "explain", initializer=_lower_thread_priority)
         self.is_busy = False
-        """Whether its thread is at work, past `close` too."""
+        """Whether its thread is running, even after `close`."""
 
     def context(self, model: str, version: str | None) -> RequestContext:
-        """Begins a request, as for the classifier."""
+        """Returns the context for a new request, as the classifier does."""
         return self._classifier.context(model, version)
 
     async def preprocessed(self, context: RequestContext, encoded: bytes) -> Explanation:
-        """The image as the network sees it. Raises what decoding raises, and Overloaded."""
-        with self._as_guest(context):
+        """Returns the image as the network sees it. Raises what decoding raises, and Overloaded."""
+        with self._limited(context):
             return Explanation(await self._classifier.decode(context, encoded))
 
-    async def occlude(self, context: RequestContext, encoded: bytes, wanted: str | None) -> OcclusionHeatmap:
-        """Which pixels spoke for the class `wanted` (label, or index), or for the most probable one.
+    async def occlude(self, context: RequestContext, encoded: bytes, class_name: str | None) -> OcclusionHeatmap:
+        """Explains the class `class_name` (label, or index), or the most probable one.
 
-        Raises what classifying raises, BadParameter for a class that is not there, and Overloaded.
+        Raises what classifying raises, BadParameter for an unknown class, and Overloaded.
         """
         loaded = context.loaded
-        index = None if wanted is None else _index_of(wanted, loaded.labels)
-        with self._as_guest(context):
+        requested = None if class_name is None else _class_index(class_name, loaded.labels)
+        with self._limited(context):
             height, width, _ = loaded.manifest.input.shape
-            where = occlusion.patches(height, width, self._affordable(loaded) - 1)
-            with self._classifier.reserve_slots(context, len(where) + 1):
+            patches = occlusion.patch_grid(height, width, self._max_passes(loaded) - 1)
+            with self._classifier.reserve_slots(context, len(patches) + 1):
                 image = await self._classifier.decode(context, encoded)
-                batch = occlusion.occluded(image, where)
-            rows = await self._classifier.answer(context, batch)
-            chosen = int(rows[0].argmax()) if index is None else index
-            heat = await self._aside(context, occlusion.importance, rows, chosen, where, height, width)
-        prediction = Prediction(chosen, loaded.labels[chosen], float(rows[0, chosen]))
-        return OcclusionHeatmap(image, prediction, heat, len(rows))
+                batch = occlusion.occlude_patches(image, patches)
+            rows = await self._classifier.infer_reserved(context, batch)
+            index = int(rows[0].argmax()) if requested is None else requested
+            heatmap = await self._run_on_thread(context, occlusion.importance, rows, index, patches, height, width)
+        prediction = Prediction(index, loaded.labels[index], float(rows[0, index]))
+        return OcclusionHeatmap(image, prediction, heatmap, len(rows))
 
     async def feature_maps(self, context: RequestContext, encoded: bytes) -> FeatureMaps:
-        """Filters and feature maps. Raises what decoding raises, BadParameter where there are none, and Overloaded."""
-        with self._as_guest(context):
+        """Returns filters and feature maps.
+
+        Raises what decoding raises, BadParameter for a version without them, and Overloaded.
+        """
+        with self._limited(context):
             image = await self._classifier.decode(context, encoded)
-            return FeatureMaps(image, await self._aside(context, context.loaded.feature_graph.layer_outputs, image))
+            compute = context.loaded.feature_graph.layer_outputs
+            return FeatureMaps(image, await self._run_on_thread(context, compute, image))
 
     def close(self) -> None:
-        """Takes nothing new; does not wait for what is being explained."""
+        """Accepts no further work; does not wait for a running explanation."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def _as_guest(self, context: RequestContext) -> Iterator[None]:
-        """A permit, taken without waiting; all that is done with it makes way for others."""
-        if self._at_work >= MAX_CONCURRENT:
+    def _limited(self, context: RequestContext) -> Iterator[None]:
+        """Limits the concurrency, without waiting, and marks the request as background work. Raises Overloaded."""
+        if self._active_count >= MAX_CONCURRENT_EXPLANATIONS:
             message = "Other explanations are being made already."
-            raise self._classifier.refusal(context.loaded, message, MODEL_MS / 1000)
-        self._at_work += 1
+            raise self._classifier.overloaded_error(context.loaded, message, MAX_MODEL_MS / 1000)
+        self._active_count += 1
         context.background = True
         try:
             yield
         finally:
-            self._at_work -= 1
+            self._active_count -= 1
 
-    def _affordable(self, loaded: LoadedVersion) -> int:
-        """Images of one explanation."""
+    def _max_passes(self, loaded: LoadedVersion) -> int:
+        """The number of forward passes that one explanation may use."""
         image_ms = min(ms / size for size, ms in loaded.batch_ms.items())
-        return max(MIN_PASSES, min(self._most_images, int(MODEL_MS / max(image_ms, 0.001))))
+        return max(MIN_PASSES, min(self._max_images, int(MAX_MODEL_MS / max(image_ms, 0.001))))
 
-    async def _aside(self, context: RequestContext, work: Callable[..., T], *given: Any) -> T:
-        """Does it on a thread that yields to all others."""
-        job = asyncio.get_running_loop().run_in_executor(self._executor, self._noted, work, *given)
-        return await context.within_deadline(job)
+    async def _run_on_thread(self, context: RequestContext, work: Callable[..., T], *args: Any) -> T:
+        """Runs a function on a thread of low priority."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self._run_busy, work, *args)
+        return await context.within_deadline(future)
 
-    def _noted(self, work: Callable[..., T], *given: Any) -> T:
+    def _run_busy(self, work: Callable[..., T], *args: Any) -> T:
         self.is_busy = True
         try:
-            return work(*given)
+            return work(*args)
         finally:
             self.is_busy = False
 
 
-def _index_of(wanted: str, labels: Sequence[str]) -> int:
-    if wanted in labels:
-        return labels.index(wanted)
-    if wanted.isascii() and wanted.isdigit() and len(wanted) <= MAX_INDEX_DIGITS and int(wanted) < len(labels):
-        return int(wanted)
-    raise BadParameter(f"The model has no class '{wanted}'.", "Give a label of the model, or a class's index from 0.")
+def _class_index(name: str, labels: Sequence[str]) -> int:
+    if name in labels:
+        return labels.index(name)
+    if name.isascii() and name.isdigit() and len(name) <= MAX_INDEX_DIGITS and int(name) < len(labels):
+        return int(name)
+    raise BadParameter(f"The model has no class '{name}'.", "Give a label of the model, or a class's index from 0.")
 
 
-def _yield_to_others() -> None:
-    if sys.platform == "linux":  # elsewhere it would be the whole process
+def _lower_thread_priority() -> None:
+    if sys.platform == "linux":  # on other systems nice is per process
         os.nice(NICENESS)

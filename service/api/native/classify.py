@@ -1,5 +1,7 @@
-"""The hot endpoints: one image, or many, to their labels. Plain ASGI callables: FastAPI's own routing would halve
-the throughput of a tiny image."""
+"""POST .../classify and .../classify/batch: one image, or many, to their labels.
+
+Plain ASGI callables: FastAPI's own routing would halve the throughput of tiny images.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +33,7 @@ class Classify:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version, k = query_of(scope)
+        version, k = parse_query(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
         image = await read_image(scope, receive, self._max_body_bytes)
         with self._classifier.context(scope["path_params"]["model"], version) as context:
@@ -39,7 +41,7 @@ class Classify:
             with CancelOnDisconnect(scope):
                 row = await self._classifier.predict(context, image)
             predictions = top_k(row, context.loaded.labels, k)
-            body = json_bytes(_named(context.loaded) | {"predictions": predictions})
+            body = json_bytes(_model_fields(context.loaded) | {"predictions": predictions})
         await send_response(send, body, context.timings, JSON_HEADERS)
 
 
@@ -54,23 +56,23 @@ class ClassifyBatch:
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version, k = query_of(scope)
+        version, k = parse_query(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
         body = await read_body(scope, receive, self._max_body_bytes)
         content_type = header(scope, b"content-type")
         self._classifier.admit(scope["path_params"]["model"], version, estimate_image_count(content_type, body))
-        images = await self._images(content_type, body)
+        images = await self._parse_images(content_type, body)
         del body  # as large as the images
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.predict_many(context, [data for _, data in images])
             labels = context.loaded.labels
-            results = [_result(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
-            reply = json_bytes(_named(context.loaded) | {"results": results})
+            results = [_result_json(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
+            reply = json_bytes(_model_fields(context.loaded) | {"results": results})
         await send_response(send, reply, context.timings, JSON_HEADERS)
 
-    async def _images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
+    async def _parse_images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
             return list(await parse_form_files(content_type, body, "files", self._max_images))
         if content_type.startswith(b"application/json"):
@@ -78,8 +80,8 @@ class ClassifyBatch:
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 
-def query_of(scope: Scope) -> tuple[str | None, int]:
-    """`version` and `top_k` of the query. Raises BadParameter for another name or a value that is no number >= 1."""
+def parse_query(scope: Scope) -> tuple[str | None, int]:
+    """Returns `version` and `top_k` of the query. Raises BadParameter for other names or invalid values."""
     if not scope["query_string"]:
         return None, DEFAULT_TOP_K
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -91,11 +93,11 @@ def query_of(scope: Scope) -> tuple[str | None, int]:
     return version, int(k)
 
 
-def _named(loaded: LoadedVersion) -> dict[str, Any]:
+def _model_fields(loaded: LoadedVersion) -> dict[str, Any]:
     return {"model": loaded.model, "version": loaded.version}
 
 
-def _result(name: str | None, row: Probabilities | ConvoyError, labels: Sequence[str], k: int) -> dict[str, Any]:
+def _result_json(name: str | None, row: Probabilities | ConvoyError, labels: Sequence[str], k: int) -> dict[str, Any]:
     entry: dict[str, Any] = {} if name is None else {"id": name}
     if isinstance(row, ConvoyError):
         return entry | {"error": error_json(row)}

@@ -1,4 +1,4 @@
-"""Why that answer? One image to its explanation, as JSON with images in base64, or as one PNG."""
+"""POST .../explain: explains one image's prediction, as JSON with images in base64, or as one PNG."""
 
 import asyncio
 import base64
@@ -35,89 +35,90 @@ class Explain:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, version, wanted = query_of(scope)
+        method, version, class_name = parse_query(scope)
         image = await read_image(scope, receive, self._max_body_bytes)
         as_png = PNG in header(scope, b"accept")
         with self._explainer.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
-                explanation = await self._explain(method, context, image, wanted)
-                body = await asyncio.to_thread(_drawn if as_png else _told, explanation, method, context)
+                explanation = await self._explain(method, context, image, class_name)
+                body = await asyncio.to_thread(_to_png if as_png else _to_json, explanation, method, context)
         await send_response(send, body, context.timings, PNG_HEADERS if as_png else JSON_HEADERS)
 
-    async def _explain(self, method: str, context: RequestContext, image: bytes, wanted: str | None) -> Explanation:
+    async def _explain(self, method: str, context: RequestContext, image: bytes, class_name: str | None) -> Explanation:
         if method == "occlusion":
-            return await self._explainer.occlude(context, image, wanted)
+            return await self._explainer.occlude(context, image, class_name)
         if method == "features":
             return await self._explainer.feature_maps(context, image)
         return await self._explainer.preprocessed(context, image)
 
 
-def query_of(scope: Scope) -> tuple[str, str | None, str | None]:
-    """`method`, `version` and `class` of the query. Raises BadParameter for another name or method."""
+def parse_query(scope: Scope) -> tuple[str, str | None, str | None]:
+    """Returns `method`, `version` and `class` of the query. Raises BadParameter for another name or method."""
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    method, version, wanted = query.pop("method", DEFAULT_METHOD), query.pop("version", None), query.pop("class", None)
+    method, version = query.pop("method", DEFAULT_METHOD), query.pop("version", None)
+    class_name = query.pop("class", None)
     if query:
         raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'class', 'method' and 'version'.")
     if method not in METHODS:
         raise BadParameter(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
-    if wanted is not None and method != "occlusion":
+    if class_name is not None and method != "occlusion":
         raise BadParameter("'class' goes with the method 'occlusion' only.")
-    return method, version, wanted
+    return method, version, class_name
 
 
-def _told(explanation: Explanation, method: str, context: RequestContext) -> bytes:
-    """JSON in the shape of schemas_explain."""
+def _to_json(explanation: Explanation, method: str, context: RequestContext) -> bytes:
+    """Encodes the explanation in the shape of `ExplainReply` and its subclasses."""
     image = explanation.image
     height, width, channels = image.shape
-    told: dict[str, Any] = {
+    reply: dict[str, Any] = {
         "model": context.loaded.model,
         "version": context.loaded.version,
         "method": method,
         "input": {"height": height, "width": width, "channels": channels, "png": _base64(encode_png(image))},
     }
     if isinstance(explanation, OcclusionHeatmap):
-        told |= _told_heat(explanation)
+        reply |= _heatmap_fields(explanation)
     if isinstance(explanation, FeatureMaps):
-        filters = explanation.insides.filters
-        told["filters"] = None if filters is None else _told_grid(filters)
-        told["layers"] = [_told_grid(layer) for layer in explanation.insides.layers]
-    return json_bytes(told)
+        filters = explanation.layer_outputs.filters
+        reply["filters"] = None if filters is None else _grid_fields(filters)
+        reply["layers"] = [_grid_fields(layer) for layer in explanation.layer_outputs.layers]
+    return json_bytes(reply)
 
 
-def _told_heat(heat: OcclusionHeatmap) -> dict[str, Any]:
-    row, column = np.unravel_index(int(heat.values.argmax()), heat.values.shape)
+def _heatmap_fields(heatmap: OcclusionHeatmap) -> dict[str, Any]:
+    row, column = np.unravel_index(int(heatmap.values.argmax()), heatmap.values.shape)
     return {
-        "explained": heat.prediction,
-        "heat": _base64(encode_png(overlay_heatmap(heat.image, heat.values))),
+        "explained": heatmap.prediction,
+        "heat": _base64(encode_png(overlay_heatmap(heatmap.image, heatmap.values))),
         "peak": {"x": int(column), "y": int(row)},
-        "peak_log_odds": float(heat.values[row, column]),
-        "passes": heat.passes,
+        "peak_log_odds": float(heatmap.values[row, column]),
+        "passes": heatmap.passes,
     }
 
 
-def _told_grid(stack: LayerImages) -> dict[str, Any]:
-    count, height, width, _ = stack.images.shape
-    shown = stack.images[:MAX_GRID_IMAGES]
+def _grid_fields(layer: LayerImages) -> dict[str, Any]:
+    count, height, width, _ = layer.images.shape
+    first_images = layer.images[:MAX_GRID_IMAGES]
     return {
-        "layer": stack.layer,
+        "layer": layer.layer,
         "count": count,
-        "shown": len(shown),
+        "shown": len(first_images),
         "height": height,
         "width": width,
-        "png": _base64(encode_png(grid(shown))),
+        "png": _base64(encode_png(grid(first_images))),
     }
 
 
-def _drawn(explanation: Explanation, method: str, context: RequestContext) -> bytes:
-    """One PNG, enlarged for people."""
+def _to_png(explanation: Explanation, method: str, context: RequestContext) -> bytes:
+    """Encodes the explanation as one PNG, upscaled for people."""
     if isinstance(explanation, OcclusionHeatmap):
         return encode_png(upscale(overlay_heatmap(explanation.image, explanation.values)))
     if isinstance(explanation, FeatureMaps):
-        stacks = [explanation.insides.filters, *explanation.insides.layers]
-        return encode_png(
-            stack_vertically([explanation.image, *(grid(s.images[:MAX_GRID_IMAGES]) for s in stacks if s is not None)])
-        )
+        outputs = explanation.layer_outputs
+        layers = outputs.layers if outputs.filters is None else [outputs.filters, *outputs.layers]
+        grids = (grid(layer.images[:MAX_GRID_IMAGES]) for layer in layers)
+        return encode_png(stack_vertically([explanation.image, *grids]))
     return encode_png(upscale(explanation.image))
 
 

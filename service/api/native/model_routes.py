@@ -1,4 +1,4 @@
-"""What is served: the models, their versions, and where they came from."""
+"""GET /api/v1/models: the loaded models, their versions, and their provenance."""
 
 from fastapi import APIRouter
 
@@ -15,54 +15,54 @@ def model_routes(registry: Registry) -> APIRouter:
 
     @router.get("", summary="List the models")
     def list_models() -> ModelList:
-        return ModelList(models=[_summary(loaded) for loaded in registry.models()])
+        return ModelList(models=[_summary(model) for model in registry.models()])
 
     @router.get("/{model}", summary="Describe one model", responses={404: {"model": ErrorReply}})
     def describe(model: str) -> ModelDetails:
-        loaded = registry.model(model)
+        versions = registry.model(model)
         return ModelDetails(
             name=model,
-            default_version=loaded.default.version,
-            labels=list(loaded.default.labels),
-            version_labels=loaded.labels,
-            versions=[_version(served, loaded.default) for served in loaded.newest_first()],
+            default_version=versions.default.version,
+            labels=list(versions.default.labels),
+            version_labels=versions.labels,
+            versions=[_version(loaded, versions.default) for loaded in versions.newest_first()],
         )
 
     return router
 
 
-def _summary(loaded: Model) -> ModelSummary:
-    default = loaded.default
+def _summary(model: Model) -> ModelSummary:
+    default = model.default
     return ModelSummary(
         name=default.model,
         default_version=default.version,
-        versions=[served.version for served in loaded.newest_first()],
+        versions=[loaded.version for loaded in model.newest_first()],
         input=_input(default.manifest),
         classes=default.manifest.classes,
         test_accuracy=default.variant.test_accuracy,
     )
 
 
-def _version(served: LoadedVersion, default: LoadedVersion) -> ModelVersion:
-    manifest = served.manifest
+def _version(loaded: LoadedVersion, default: LoadedVersion) -> ModelVersion:
+    manifest = loaded.manifest
     return ModelVersion(
-        version=served.version,
-        default=served is default,
+        version=loaded.version,
+        default=loaded is default,
         input=_input(manifest),
         preprocessing=manifest.preprocessing.model_dump(exclude_none=True),
         classes=manifest.classes,
         parameters=manifest.parameters,
-        test_accuracy=served.variant.test_accuracy,
+        test_accuracy=loaded.variant.test_accuracy,
         metrics=manifest.metrics,
-        documents=available_files(served.folder.path),
-        explanations=[method for method in METHODS if method != "features" or served.feature_graph.is_available],
+        documents=available_files(loaded.folder.path),
+        explanations=[method for method in METHODS if method != "features" or loaded.feature_graph.is_available],
         provenance=manifest.provenance.model_dump(exclude_none=True),
-        precision=served.variant.precision,
-        provider=served.session.provider,
-        threads=served.threads,
-        instances=served.instances,
-        max_batch_size=served.max_batch_size,
-        batch_ms=served.batch_ms,
+        precision=loaded.variant.precision,
+        provider=loaded.session.provider,
+        threads=loaded.threads,
+        instances=loaded.instances,
+        max_batch_size=loaded.max_batch_size,
+        batch_ms=loaded.batch_ms,
     )
 
 

@@ -1,4 +1,4 @@
-"""OpenAPI of the hot endpoints, written by hand because they are no FastAPI routes, joined to the generated rest."""
+"""Adds the endpoints of the fast router, which are no FastAPI routes, to FastAPI's OpenAPI document."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from service.errors import BadParameter, Forbidden, Unauthenticated
 from service.imaging.decode import FORMATS
 
 IMAGE = {"type": "string", "format": "binary"}
-ABOUT_IMAGES = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
+IMAGE_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
 VERSION = {
     "name": "version",
     "in": "query",
@@ -59,24 +59,24 @@ SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *EXPLAIN_REPLIES,
 
 
 def install_openapi(app: FastAPI, with_keys: bool = False) -> None:
-    """Makes `app.openapi()`, and with it /docs, tell of the hot endpoints too, and of keys where there are."""
+    """Makes `app.openapi()`, and with it /docs, include the endpoints of the fast router, and API keys where used."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generated()
-            schema["paths"] = _hot_paths() | protocol_paths() | schema["paths"]
+            schema["paths"] = _fast_paths() | protocol_paths() | schema["paths"]
             schema["components"]["schemas"].update(_schemas())
-            _forget_validation(schema)
+            _remove_validation_errors(schema)
             if with_keys:
-                _add_keys(schema)
+                _add_api_keys(schema)
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _hot_paths() -> Json:
+def _fast_paths() -> Json:
     return {
         Classify.path: {"post": _classify()},
         ClassifyBatch.path: {"post": _classify_batch()},
@@ -85,24 +85,24 @@ def _hot_paths() -> Json:
 
 
 def _classify() -> Json:
-    about = f"The image is the body, or the one file of a form. {ABOUT_IMAGES}"
-    return _operation("classify", "Classify one image", about, _one_image(), ClassifyReply)
+    description = f"The image is the body, or the one file of a form. {IMAGE_FORMATS}"
+    return _operation("classify", "Classify one image", description, _one_image(), ClassifyReply)
 
 
 def _classify_batch() -> Json:
     content = {
         "multipart/form-data": {"schema": _form("files", {"type": "array", "minItems": 1, "items": IMAGE})},
     } | json_content(BatchRequest)
-    about = f"The answer keeps the order; a broken image costs only its own entry. {ABOUT_IMAGES}"
-    return _operation("classify_batch", "Classify many images", about, content, BatchReply)
+    description = f"The answer keeps the order; a broken image costs only its own entry. {IMAGE_FORMATS}"
+    return _operation("classify_batch", "Classify many images", description, content, BatchReply)
 
 
 def _explain() -> Json:
-    about = (
+    description = (
         "JSON with images in base64, or one PNG with `Accept: image/png`. It runs in the background of the model's "
         "queue, at a bounded cost; when others are being made, it is refused with 429."
     )
-    operation = _operation("explain", "Explain one answer", about, _one_image(), *EXPLAIN_REPLIES)
+    operation = _operation("explain", "Explain one answer", description, _one_image(), *EXPLAIN_REPLIES)
     operation["parameters"] = EXPLAIN_PARAMETERS
     operation["responses"]["200"]["description"] = "The explanation, by method."
     operation["responses"]["200"]["content"]["image/png"] = {"schema": IMAGE}
@@ -117,8 +117,8 @@ def _one_image() -> Json:
     }
 
 
-def _operation(name: str, summary: str, about: str, content: Json, *replies: type[BaseModel]) -> Json:
-    answer = {
+def _operation(name: str, summary: str, description: str, content: Json, *replies: type[BaseModel]) -> Json:
+    success = {
         "description": "The labels.",
         "headers": {"Server-Timing": SERVER_TIMING},
         "content": json_content(*replies),
@@ -127,10 +127,10 @@ def _operation(name: str, summary: str, about: str, content: Json, *replies: typ
         "operationId": name,
         "tags": ["classification"],
         "summary": summary,
-        "description": about,
+        "description": description,
         "parameters": PARAMETERS,
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": answer} | error_responses(ErrorReply, (BadParameter, *PREDICTION_ERRORS)),
+        "responses": {"200": success} | error_responses(ErrorReply, (BadParameter, *PREDICTION_ERRORS)),
     }
 
 
@@ -139,13 +139,13 @@ def _form(field: str, schema: Json) -> Json:
 
 
 def _schemas() -> Json:
-    wanted = [(shape, "validation") for shape in SHAPES]
-    _, definitions = models_json_schema(wanted, ref_template=REF + "{model}")  # type: ignore[arg-type]
+    models = [(shape, "validation") for shape in SHAPES]
+    _, definitions = models_json_schema(models, ref_template=REF + "{model}")  # type: ignore[arg-type]
     return dict(definitions["$defs"])
 
 
-def _add_keys(schema: Json) -> None:
-    """Which paths need an API key, and what becomes of a request without."""
+def _add_api_keys(schema: Json) -> None:
+    """Documents which paths need an API key, and the errors of requests without one."""
     schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     for path, operations in schema["paths"].items():
         shape = ErrorText if path.startswith(FOREIGN_PROTOCOLS) else ErrorReply
@@ -154,8 +154,8 @@ def _add_keys(schema: Json) -> None:
             operation["responses"] |= error_responses(shape, (Unauthenticated, Forbidden))
 
 
-def _forget_validation(schema: Json) -> None:
-    """FastAPI promises a 422 of its own shape wherever a path has a parameter; all of them are texts, none can fail."""
+def _remove_validation_errors(schema: Json) -> None:
+    """Removes FastAPI's 422 from paths with parameters: all parameters are texts, whose validation cannot fail."""
     for operations in schema["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):

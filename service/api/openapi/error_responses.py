@@ -1,4 +1,4 @@
-"""What OpenAPI tells of errors, from the one table of status codes, and the small pieces of hand-written entries."""
+"""OpenAPI entries for errors, by the status codes of `STATUS`, and helpers for entries that FastAPI cannot generate."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Json = dict[str, Any]
 ErrorTypes = tuple[type[errors.ConvoyError], ...]
 
 REF = "#/components/schemas/"
-# What can become of a request for predictions, whatever the protocol.
+# Errors of a request for predictions in any protocol.
 PREDICTION_ERRORS: ErrorTypes = (
     errors.BadImage,
     errors.BadRequest,
@@ -34,17 +34,17 @@ PREDICTION_ERRORS: ErrorTypes = (
 
 
 def fastapi_responses(shape: type[BaseModel], *kinds: type[errors.ConvoyError]) -> dict[int | str, Json]:
-    """For FastAPI's `responses`: the statuses of these errors, each with the codes that it may have."""
+    """Returns FastAPI's `responses` for these errors: their statuses, each with its error codes."""
     return {status: {"model": shape, "description": codes} for status, codes in _codes_by_status(kinds).items()}
 
 
 def unknown_model_responses() -> dict[int | str, Json]:
-    """For FastAPI's `responses`: the errors of a path of the protocols of others that names a model or a version."""
+    """Returns FastAPI's `responses` for a path of a foreign protocol that names a model or a version."""
     return fastapi_responses(ErrorText, errors.UnknownModel, errors.UnknownVersion, errors.NotReady)
 
 
 def error_responses(shape: type[BaseModel], kinds: ErrorTypes) -> Json:
-    """The same for an entry that is written by hand."""
+    """Returns the same for an entry that FastAPI does not generate."""
     return {
         str(status): {"description": codes, "content": json_content(shape)}
         for status, codes in _codes_by_status(kinds).items()
@@ -52,7 +52,7 @@ def error_responses(shape: type[BaseModel], kinds: ErrorTypes) -> Json:
 
 
 def json_content(*shapes: type[BaseModel], examples: Json | None = None) -> Json:
-    """A JSON body of one of these shapes."""
+    """Returns the content entry of a JSON body of one of these shapes."""
     refs = [{"$ref": REF + shape.__name__} for shape in shapes]
     content: Json = {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
     return {"application/json": content | ({"examples": examples} if examples else {})}

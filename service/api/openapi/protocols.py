@@ -1,4 +1,4 @@
-"""OpenAPI of inference over the protocols of others: Open Inference Protocol V2, TensorFlow Serving and KServe V1."""
+"""OpenAPI entries of inference over foreign protocols: Open Inference Protocol V2, TensorFlow Serving and KServe V1."""
 
 from pydantic import BaseModel
 
@@ -40,24 +40,26 @@ SERVER_TIMING: Json = {
 BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 
 # A white stroke on black, 8 x 8: any model takes it, because images are scaled to its input.
-DRAWN = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAGElEQVR42mNgYOBgEmD+w8TAxMDEwMAAAApeASDSagJWAAAAAElFTkSuQmCC"
-ENCODED_IMAGE: Json = {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [DRAWN]}
+EXAMPLE_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAGElEQVR42mNgYOBgEmD+w8TAxMDEwMAAAApeASDSagJWAAAAAElFTkSuQmCC"
+)
+ENCODED_IMAGE: Json = {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [EXAMPLE_PNG]}
 INFER_EXAMPLES: Json = {
     "probabilities": {"summary": "An image to all probabilities", "value": {"id": "1", "inputs": [ENCODED_IMAGE]}},
     "labels": {
         "summary": "Two images to their three best classes",
         "value": {
-            "inputs": [ENCODED_IMAGE | {"shape": [2], "data": [DRAWN, DRAWN]}],
+            "inputs": [ENCODED_IMAGE | {"shape": [2], "data": [EXAMPLE_PNG, EXAMPLE_PNG]}],
             "outputs": [{"name": PROBABILITIES, "parameters": {"classification": 3}}],
         },
     },
 }
 PREDICT_EXAMPLES: Json = {
-    "row": {"summary": "An image to all probabilities", "value": {"instances": [{"b64": DRAWN}]}},
-    "column": {"summary": "The same as a column", "value": {"inputs": {IMAGE: [{"b64": DRAWN}]}}},
+    "row": {"summary": "An image to all probabilities", "value": {"instances": [{"b64": EXAMPLE_PNG}]}},
+    "column": {"summary": "The same as a column", "value": {"inputs": {IMAGE: [{"b64": EXAMPLE_PNG}]}}},
     "labels": {
         "summary": "Two images to their three best classes",
-        "value": {"instances": [{IMAGE: {"b64": DRAWN}}] * 2, "parameters": {"top_k": 3}},
+        "value": {"instances": [{IMAGE: {"b64": EXAMPLE_PNG}}] * 2, "parameters": {"top_k": 3}},
     },
 }
 
@@ -72,11 +74,11 @@ SHAPES: tuple[type[BaseModel], ...] = (
     RowsReply,
     ColumnReply,
 )
-"""What the entries refer to."""
+"""Schemas that the entries refer to."""
 
 
 def protocol_paths() -> Json:
-    """The entries by path."""
+    """Returns the entries by path."""
     return {
         Infer.path: {"post": _infer("infer", [MODEL])},
         Infer.path_with_version: {"post": _infer("infer_version", [MODEL, VERSION])},
@@ -86,8 +88,8 @@ def protocol_paths() -> Json:
     }
 
 
-def _infer(name: str, where: list[Json]) -> Json:
-    answer = {
+def _infer(name: str, parameters: list[Json]) -> Json:
+    success = {
         "description": "The tensor, as JSON or, where that is asked for, behind it.",
         "headers": {"Server-Timing": SERVER_TIMING, JSON_LENGTH["name"]: {"schema": JSON_LENGTH["schema"]}},
         "content": json_content(InferReply) | {"application/octet-stream": BINARY},
@@ -97,17 +99,17 @@ def _infer(name: str, where: list[Json]) -> Json:
         "tags": ["Open Inference Protocol V2"],
         "summary": "Tensors or encoded images to probabilities or labels",
         "description": "Bodies may be compressed with gzip or deflate, and answers follow Accept-Encoding.",
-        "parameters": [*where, JSON_LENGTH],
+        "parameters": [*parameters, JSON_LENGTH],
         "requestBody": {
             "required": True,
             "content": json_content(InferBody, examples=INFER_EXAMPLES) | {"application/octet-stream": BINARY},
         },
-        "responses": {"200": answer} | error_responses(ErrorText, (BadTensor, *PREDICTION_ERRORS)),
+        "responses": {"200": success} | error_responses(ErrorText, (BadTensor, *PREDICTION_ERRORS)),
     }
 
 
-def _predict(name: str, where: list[Json]) -> Json:
-    answer = {
+def _predict(name: str, parameters: list[Json]) -> Json:
+    success = {
         "description": "`predictions` to `instances`, `outputs` to `inputs`.",
         "headers": {"Server-Timing": SERVER_TIMING},
         "content": json_content(RowsReply, ColumnReply),
@@ -117,10 +119,10 @@ def _predict(name: str, where: list[Json]) -> Json:
         "tags": ["TensorFlow Serving and KServe V1"],
         "summary": "Images to probabilities or labels",
         "description": "Bodies may be compressed with gzip or deflate, and answers follow Accept-Encoding.",
-        "parameters": where,
+        "parameters": parameters,
         "requestBody": {
             "required": True,
             "content": json_content(PredictRows, PredictColumn, examples=PREDICT_EXAMPLES),
         },
-        "responses": {"200": answer} | error_responses(ErrorText, (BadTensor, *PREDICTION_ERRORS)),
+        "responses": {"200": success} | error_responses(ErrorText, (BadTensor, *PREDICTION_ERRORS)),
     }

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API, which is also KServe V1: instances in, predictions out, and the models' status."""
+"""Endpoints of TensorFlow Serving's REST API, which is also KServe V1: predict, and the models' status."""
 
 from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor
@@ -19,8 +19,8 @@ from service.loaded_models.registry import Registry
 NO_MODEL = unknown_model_responses()
 
 
-class _Noun(Convertor[str]):
-    """What stands before the verb of a path, "linear:predict"; without it GET would take that for a model's name."""
+class _ModelName(Convertor[str]):
+    """A path parameter without a colon: in `linear:predict` only `linear` is the name of a model."""
 
     regex = "[^/:]+"
 
@@ -31,7 +31,7 @@ class _Noun(Convertor[str]):
         return value
 
 
-register_url_convertor("noun", _Noun())
+register_url_convertor("noun", _ModelName())
 
 
 class Predict:
@@ -47,10 +47,10 @@ class Predict:
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        where = scope["path_params"]
-        self._classifier.admit(where["model"], where.get("version"))
+        params = scope["path_params"]
+        self._classifier.admit(params["model"], params.get("version"))
         body = await read_decompressed_body(scope, receive, self._max_body_bytes)
-        with self._classifier.context(where["model"], where.get("version")) as context:
+        with self._classifier.context(params["model"], params.get("version")) as context:
             apply_timeout_and_priority(scope, context)
             loaded = context.loaded
             self._classifier.admit(
@@ -65,7 +65,7 @@ class Predict:
 
 
 def model_status_routes(registry: Registry) -> APIRouter:
-    """Status in TensorFlow Serving's form, the list of models in KServe's."""
+    """Returns the routes for models' status, as in TensorFlow Serving, and for the list of models, as in KServe."""
     router = APIRouter(prefix="/v1", tags=["TensorFlow Serving and KServe V1"])
 
     @router.get("/models", summary="Names of the models")
@@ -76,9 +76,9 @@ def model_status_routes(registry: Registry) -> APIRouter:
     @router.get("/models/{model}/versions/{version:noun}", summary="Status of one version", responses=NO_MODEL)
     @router.get("/models/{model}/labels/{version:noun}", summary="Status of a label's version", responses=NO_MODEL)
     async def status(model: str, version: str | None = None) -> ModelStatus:
-        wanted = registry.get(model, version)
-        versions = registry.model(model).newest_first()
-        return ModelStatus(model_version_status=[_state(s) for s in versions if version is None or s is wanted])
+        selected = registry.get(model, version)
+        versions = [v for v in registry.model(model).newest_first() if version is None or v is selected]
+        return ModelStatus(model_version_status=[_state(loaded) for loaded in versions])
 
     return router
 

@@ -1,4 +1,4 @@
-"""Requests and answers of TensorFlow Serving's REST API, which is also KServe V1, from and to JSON.
+"""Parses requests and encodes responses of TensorFlow Serving's REST API, which is also KServe V1.
 
 Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input, no HTTP.
 """
@@ -27,7 +27,7 @@ from service.model_store.manifest import IMAGE, Input
 
 ROWS, COLUMN, SIGNATURE, PARAMETERS = "instances", "inputs", "signature_name", "parameters"
 FIELDS = {ROWS, COLUMN, SIGNATURE, PARAMETERS}
-ONLY_SIGNATURE = "serving_default"
+DEFAULT_SIGNATURE = "serving_default"
 BASE64 = "b64"
 
 
@@ -35,8 +35,8 @@ BASE64 = "b64"
 class PredictRequest:
     """One request: either `tensor`, uint8 (n, h, w, c), or `images`, n encoded ones.
 
-    `by_row` tells `instances` (one value an image) from `inputs` (all images as one value); `top_k` of 0 asks for all
-    probabilities.
+    `by_row` is True for `instances` (one value per image), False for `inputs` (all images as one value). A `top_k` of 0
+    requests all probabilities.
     """
 
     by_row: bool
@@ -45,8 +45,8 @@ class PredictRequest:
     images: list[bytes] | None = None
 
 
-def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
-    """A request for a model that takes `to`. Raises BadTensor, naming the field, or TooManyImages."""
+def parse(body: bytes, model_input: Input, max_images: int) -> PredictRequest:
+    """Parses a request for a model with that input. Raises BadTensor, naming the field, or TooManyImages."""
     document = parse_object(body)
     if (ROWS in document) == (COLUMN in document):
         raise BadTensor(f"The request must have either `{ROWS}` or `{COLUMN}`.")
@@ -55,31 +55,31 @@ def parse(body: bytes, to: Input, max_images: int) -> PredictRequest:
             raise BadTensor(f"There is no field '{abbreviate(name)}'; there are {', '.join(sorted(FIELDS))}.")
     _check_signature(document.get(SIGNATURE))
     request = PredictRequest(by_row=ROWS in document, top_k=_top_k(document.get(PARAMETERS)))
-    values = _values(document[ROWS], max_images) if request.by_row else _values(_named(document[COLUMN]), max_images)
+    values = _image_values(document[ROWS] if request.by_row else _unwrap(document[COLUMN]), max_images)
     if isinstance(values[0], simdjson.Object):
-        request.images = [_image(value, i) for i, value in enumerate(values)]
+        request.images = [_decode_image(value, i) for i, value in enumerate(values)]
     else:
-        request.tensor = np.stack([_pixels(value, i, to) for i, value in enumerate(values)])
+        request.tensor = np.stack([_parse_pixels(value, i, model_input) for i, value in enumerate(values)])
     return request
 
 
 def encode(request: PredictRequest, rows: Probabilities, labels: Sequence[str]) -> bytes:
-    """The response with `rows`, float32 (n, classes), or the best classes of each by name."""
+    """Encodes the response with `rows`, float32 (n, classes), or with the most probable classes of each by name."""
     k = request.top_k
-    answer: Any = [top_k(row, labels, k) for row in rows] if k else np.ascontiguousarray(rows)
-    return orjson.dumps({"predictions" if request.by_row else "outputs": answer}, option=orjson.OPT_SERIALIZE_NUMPY)
+    payload: Any = [top_k(row, labels, k) for row in rows] if k else np.ascontiguousarray(rows)
+    return orjson.dumps({"predictions" if request.by_row else "outputs": payload}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _values(given: Any, max_images: int) -> list[Any]:
-    """One value an image, each without its name."""
-    if not isinstance(given, simdjson.Array) or not len(given):
+def _image_values(values: Any, max_images: int) -> list[Any]:
+    """Returns one value per image, each without its name."""
+    if not isinstance(values, simdjson.Array) or not len(values):
         raise BadTensor(f"`{ROWS}` or `{COLUMN}` must be a list of at least one image.")
-    check_image_count(len(given), max_images)
-    return [_named(value) for value in given]
+    check_image_count(len(values), max_images)
+    return [_unwrap(value) for value in values]
 
 
-def _named(value: Any) -> Any:
-    """The value of a named input, {"image": value}, which is as good as the value alone."""
+def _unwrap(value: Any) -> Any:
+    """Returns the value of a named input, {"image": value}; a value without a name is returned as it is."""
     if not isinstance(value, simdjson.Object) or BASE64 in value:
         return value
     for name in value:
@@ -88,26 +88,28 @@ def _named(value: Any) -> Any:
     return value.get(IMAGE)
 
 
-def _image(value: Any, at: int) -> bytes:
+def _decode_image(value: Any, index: int) -> bytes:
     if not isinstance(value, simdjson.Object):
-        raise BadTensor(f"Image {at} is no image in base64, but others are: they cannot be mixed in one request.")
+        raise BadTensor(f"Image {index} is no image in base64, but others are: they cannot be mixed in one request.")
     if len(value) != 1 or BASE64 not in value:
-        raise BadTensor(f'Image {at} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
-    return decode_base64(value[BASE64], f"Image {at}")
+        raise BadTensor(f'Image {index} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
+    return decode_base64(value[BASE64], f"Image {index}")
 
 
-def _pixels(value: Any, at: int, to: Input) -> NDArray[np.uint8]:
+def _parse_pixels(value: Any, index: int, model_input: Input) -> NDArray[np.uint8]:
     if not isinstance(value, simdjson.Array):
-        raise BadTensor(f'Image {at} must be a nested list of pixels, as all, or all {{"{BASE64}": "<base64>"}}.')
-    flat = flat_pixels(value, f"Image {at}")
-    if flat.size != math.prod(to.shape) or not has_shape(value, to.shape):
-        raise BadTensor(f"Image {at} has {flat.size} values; it must be nested in the shape {list(to.shape)}.")
-    return flat.reshape(to.shape)
+        raise BadTensor(f'Image {index} must be a nested list of pixels, as all, or all {{"{BASE64}": "<base64>"}}.')
+    flat = flat_pixels(value, f"Image {index}")
+    if flat.size != math.prod(model_input.shape) or not has_shape(value, model_input.shape):
+        raise BadTensor(
+            f"Image {index} has {flat.size} values; it must be nested in the shape {list(model_input.shape)}."
+        )
+    return flat.reshape(model_input.shape)
 
 
 def _check_signature(name: object) -> None:
-    if name not in (None, "", ONLY_SIGNATURE):
-        raise BadTensor(f"There is no signature '{abbreviate(name)}'; there is '{ONLY_SIGNATURE}'.")
+    if name not in (None, "", DEFAULT_SIGNATURE):
+        raise BadTensor(f"There is no signature '{abbreviate(name)}'; there is '{DEFAULT_SIGNATURE}'.")
 
 
 def _top_k(parameters: Any) -> int:

@@ -1,4 +1,4 @@
-"""The hot endpoint of the Open Inference Protocol V2: tensors or encoded images in, tensors out."""
+"""The inference endpoint of the Open Inference Protocol V2: tensors or encoded images in, tensors out."""
 
 import math
 
@@ -10,12 +10,12 @@ from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
 from service.api.http.responses import JSON_HEADERS, Headers, send_response
 from service.api.v2.request_parser import parse
-from service.api.v2.response_encoder import Encoded, encode
+from service.api.v2.response_encoder import EncodedResponse, encode
 from service.classification.classifier import Classifier
 from service.errors import BadTensor
 from service.loaded_models.loaded_version import LoadedVersion
 
-JSON_LENGTH = b"inference-header-content-length"
+JSON_LENGTH_HEADER = b"inference-header-content-length"
 MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
 
 
@@ -31,13 +31,13 @@ class Infer:
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        where = scope["path_params"]
-        loaded = self._classifier.admit(where["model"], where.get("version"))
+        params = scope["path_params"]
+        loaded = self._classifier.admit(params["model"], params.get("version"))
         json_length = _json_length(scope)
         if json_length is not None:
             self._admit(loaded, (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape))
         body = await read_decompressed_body(scope, receive, self._max_body_bytes)
-        with self._classifier.context(where["model"], where.get("version")) as context:
+        with self._classifier.context(params["model"], params.get("version")) as context:
             loaded = context.loaded
             if json_length is None:
                 self._admit(loaded, estimate_tensor_count(body, loaded.manifest.input.shape))
@@ -49,22 +49,22 @@ class Infer:
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
         body, headers = await compress_body(scope, reply.body)
-        await send_response(send, body, context.timings, _content(reply) + headers)
+        await send_response(send, body, context.timings, _content_headers(reply) + headers)
 
     def _admit(self, loaded: LoadedVersion, count: int) -> None:
         self._classifier.admit(loaded.model, loaded.version, count)
 
 
 def _json_length(scope: Scope) -> int | None:
-    given = header(scope, JSON_LENGTH)
-    if not given:
+    value = header(scope, JSON_LENGTH_HEADER)
+    if not value:
         return None
-    if not given.isdigit() or len(given) > MAX_DIGITS:
+    if not value.isdigit() or len(value) > MAX_DIGITS:
         raise BadTensor("Inference-Header-Content-Length is not a number of bytes.")
-    return int(given)
+    return int(value)
 
 
-def _content(reply: Encoded) -> Headers:
+def _content_headers(reply: EncodedResponse) -> Headers:
     if reply.json_length is None:
         return JSON_HEADERS
-    return [(b"content-type", b"application/octet-stream"), (JSON_LENGTH, b"%d" % reply.json_length)]
+    return [(b"content-type", b"application/octet-stream"), (JSON_LENGTH_HEADER, b"%d" % reply.json_length)]

@@ -1,4 +1,4 @@
-"""Triton's model repository extension: what lies on disk, and, where clients may, loading and unloading it."""
+"""Triton's model repository extension: lists the versions on disk, and loads and unloads them where clients may."""
 
 from typing import Any, Literal, TypeVar
 
@@ -12,18 +12,18 @@ from service.api.openapi.error_responses import fastapi_responses, json_content
 from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
-from service.loaded_models.registry import IndexEntry as Found
+from service.loaded_models.registry import IndexEntry as RepositoryEntry
 from service.workers.worker_group import WorkerGroup
 
 MAX_BODY_BYTES = 65536
 HINT = "Send no body: models are taken as they lie on disk."
 
 Body = TypeVar("Body", bound=BaseModel)
-ASKED: dict[str, Any] = {
+INDEX_OPTIONS: dict[str, Any] = {
     "responses": fastapi_responses(ErrorText, BadRequest, BodyTooLarge),
     "openapi_extra": {"requestBody": {"content": json_content(IndexRequest)}},
 }
-CHANGED: dict[str, Any] = {
+CHANGE_OPTIONS: dict[str, Any] = {
     "responses": fastapi_responses(
         ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere
     ),
@@ -35,44 +35,44 @@ def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, csrf: Cs
     """Bodies are optional, and read without FastAPI, which would not limit their size."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
-    @router.post("/index", summary="Every version on disk, and whether it is served", **ASKED)
+    @router.post("/index", summary="Every version on disk, and whether it is served", **INDEX_OPTIONS)
     async def index(request: Request) -> list[IndexEntry]:
-        asked = await _read(request, IndexRequest)
-        entries = [_entry(entry) for entry in await run_in_threadpool(worker_group.index)]
-        return [entry for entry in entries if entry.state == "READY" or not asked.ready]
+        options = await _read_json(request, IndexRequest)
+        entries = [_to_schema(entry) for entry in await run_in_threadpool(worker_group.index)]
+        return [entry for entry in entries if entry.state == "READY" or not options.ready]
 
-    async def check(request: Request) -> None:
+    async def check_allowed(request: Request) -> None:
         """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
         if not changes_allowed:
             raise NotAllowed("Clients may not load or unload models here.")
         csrf.check(request.scope)
-        await _read(request, ChangeRequest)
+        await _read_json(request, ChangeRequest)
 
-    @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGED)
+    @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGE_OPTIONS)
     async def load(model: str, request: Request) -> Nothing:
-        await check(request)
+        await check_allowed(request)
         await worker_group.load(model)
         return Nothing()
 
-    @router.post("/models/{model}/unload", summary="Take a model out of service", **CHANGED)
+    @router.post("/models/{model}/unload", summary="Take a model out of service", **CHANGE_OPTIONS)
     async def unload(model: str, request: Request) -> Nothing:
-        await check(request)
+        await check_allowed(request)
         await worker_group.unload(model)
         return Nothing()
 
     return router
 
 
-def _entry(found: Found) -> IndexEntry:
-    state: Literal["READY", "UNAVAILABLE"] = "READY" if found.ready else "UNAVAILABLE"
-    return IndexEntry(name=found.model, version=found.version, state=state, reason=found.reason)
+def _to_schema(entry: RepositoryEntry) -> IndexEntry:
+    state: Literal["READY", "UNAVAILABLE"] = "READY" if entry.ready else "UNAVAILABLE"
+    return IndexEntry(name=entry.model, version=entry.version, state=state, reason=entry.reason)
 
 
-async def _read(request: Request, kind: type[Body]) -> Body:
+async def _read_json(request: Request, schema: type[Body]) -> Body:
     body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
     try:
-        return kind.model_validate_json(body or b"{}")
+        return schema.model_validate_json(body or b"{}")
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise BadRequest(f"{where[:60]}: {first['msg']}.", HINT) from None
+        field = ".".join(map(str, first["loc"])) or "the body"
+        raise BadRequest(f"{field[:60]}: {first['msg']}.", HINT) from None

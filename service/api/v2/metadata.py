@@ -1,5 +1,6 @@
-"""Open Inference Protocol V2 beside inference: health, metadata, and Triton's configuration and statistics."""
+"""Open Inference Protocol V2 except inference: health, metadata, and Triton's configuration and statistics."""
 
+import itertools
 from importlib.metadata import version as version_of
 
 from fastapi import APIRouter
@@ -44,7 +45,7 @@ NO_MODEL = unknown_model_responses()
 def metadata_routes(
     registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState, max_delay_ms: float
 ) -> APIRouter:
-    """Everything under /v2 but inference and the repository."""
+    """Returns all routes under /v2 except inference and the repository."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
     _add_health(router, registry, worker_group, shutdown_state)
     _add_statistics(router, registry, worker_group)  # before the models: "stats" is no name of one
@@ -66,7 +67,7 @@ def _add_health(
         if shutdown_state.is_draining:
             raise Draining("The service is shutting down.")
         if reasons := worker_group.not_ready_because():
-            raise NotReady(f"Not ready: {'; '.join(f'{what}: {why}' for what, why in reasons.items())}")
+            raise NotReady(f"Not ready: {'; '.join(f'{name}: {reason}' for name, reason in reasons.items())}")
         return Ready(ready=True)
 
     @router.get(MODEL + "/ready", summary="Whether a model is warm", responses=NO_MODEL)
@@ -96,23 +97,24 @@ def _add_metadata(router: APIRouter, registry: Registry, max_delay_ms: float) ->
 def _add_statistics(router: APIRouter, registry: Registry, worker_group: WorkerGroup) -> None:
     @router.get("/models/stats", summary="Statistics of all models")
     async def all_statistics() -> ModelStatistics:
-        done = await worker_group.statistics()
-        return ModelStatistics(model_stats=[_statistics(s, done) for versions in registry.all() for s in versions])
+        totals = await worker_group.statistics()
+        versions = itertools.chain.from_iterable(registry.all())
+        return ModelStatistics(model_stats=[_version_statistics(version, totals) for version in versions])
 
     @router.get(MODEL + "/stats", summary="Statistics of a model", responses=NO_MODEL)
     @router.get(VERSION + "/stats", summary="Statistics of a version", responses=NO_MODEL)
     async def statistics(model: str, version: str | None = None) -> ModelStatistics:
-        wanted = registry.get(model, version)
-        done = await worker_group.statistics()
-        versions = registry.model(model).newest_first()
-        return ModelStatistics(model_stats=[_statistics(s, done) for s in versions if version is None or s is wanted])
+        selected = registry.get(model, version)
+        totals = await worker_group.statistics()
+        versions = [v for v in registry.model(model).newest_first() if version is None or v is selected]
+        return ModelStatistics(model_stats=[_version_statistics(loaded, totals) for loaded in versions])
 
 
 def _metadata(loaded: LoadedVersion, registry: Registry) -> ModelMetadata:
     versions = registry.model(loaded.model).newest_first()
     return ModelMetadata(
         name=loaded.model,
-        versions=[s.version for s in reversed(versions)],
+        versions=[version.version for version in reversed(versions)],
         platform=PLATFORM,
         inputs=[TensorKind(name=IMAGE, datatype=PIXELS, shape=[-1, *loaded.manifest.input.shape])],
         outputs=[TensorKind(name=PROBABILITIES, datatype="FP32", shape=[-1, loaded.manifest.classes])],
@@ -139,25 +141,25 @@ def _config(loaded: LoadedVersion, max_delay_ms: float) -> ModelConfig:
     )
 
 
-def _statistics(loaded: LoadedVersion, stats: StatsByVersion) -> VersionStatistics:
-    done = stats.get(version_key(loaded.model, loaded.version), VersionStats())
+def _version_statistics(loaded: LoadedVersion, totals: StatsByVersion) -> VersionStatistics:
+    statistics = totals.get(version_key(loaded.model, loaded.version), VersionStats())
     return VersionStatistics(
         name=loaded.model,
         version=loaded.version,
-        last_inference=done.last_inference_unix_ms,
-        inference_count=done.images,
-        execution_count=sum(total.count for total in done.batches.values()),
+        last_inference=statistics.last_inference_unix_ms,
+        inference_count=statistics.images,
+        execution_count=sum(total.count for total in statistics.batches.values()),
         inference_stats=InferStatistics(
-            success=_duration(done.success),
-            fail=_duration(done.fail),
-            queue=_duration(done.queue),
-            compute_input=_duration(done.decode),
-            compute_infer=_duration(done.compute),
-            compute_output=_duration(done.encode),
+            success=_duration(statistics.success),
+            fail=_duration(statistics.fail),
+            queue=_duration(statistics.queue),
+            compute_input=_duration(statistics.decode),
+            compute_infer=_duration(statistics.compute),
+            compute_output=_duration(statistics.encode),
         ),
         batch_stats=[
             BatchStatistics(batch_size=size, compute_infer=_duration(total))
-            for size, total in sorted(done.batches.items())
+            for size, total in sorted(statistics.batches.items())
         ],
     )
 

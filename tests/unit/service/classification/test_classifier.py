@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.classification.classifier import MAX_PART_BYTES, MAX_PART_IMAGES, Classifier, in_parts
+from service.classification.classifier import MAX_CHUNK_BYTES, MAX_CHUNK_IMAGES, Classifier, split_into_chunks
 from service.classification.top_k import Probabilities
 from service.errors import (
     BadImage,
@@ -34,7 +34,7 @@ from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 
 MAX_QUEUE_IMAGES = 8
-Ask = Callable[[Classifier, bytes], Awaitable[Any]]
+Predict = Callable[[Classifier, bytes], Awaitable[Any]]
 
 
 def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]], busy: int = 0) -> None:
@@ -46,12 +46,12 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
         await registry.reconcile(DesiredState())
         with closing(DecodePool(2)) as decode_pool:
             classifier = Classifier(registry, metrics, decode_pool, max_pixels=10_000, request_timeout_s=10)
-            over = threading.Event()
-            jobs = [decode_pool.run("somebody else", over.wait) for _ in range(busy)]
+            test_ended = threading.Event()
+            jobs = [decode_pool.run("somebody else", test_ended.wait) for _ in range(busy)]
             try:
                 await asyncio.wait_for(test(classifier, registry), 60)
             finally:
-                over.set()
+                test_ended.set()
                 await asyncio.gather(*jobs)
         await registry.close()
 
@@ -111,7 +111,7 @@ def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
             with classifier.reserve_slots(context, 2):
                 assert batcher.queued_images == 2
                 await asyncio.sleep(0)
-            assert len(await classifier.answer(context, np.zeros((2, 8, 8, 1), np.uint8))) == 2
+            assert len(await classifier.infer_reserved(context, np.zeros((2, 8, 8, 1), np.uint8))) == 2
             with pytest.raises(ZeroDivisionError), classifier.reserve_slots(context, 2):
                 raise ZeroDivisionError
         assert batcher.queued_images == 0
@@ -121,10 +121,10 @@ def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
 
 def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        given = BadImage("It was no base64.")
-        found = await predict_many(classifier, [image_bytes(seed=1), b"x", given, image_bytes(90, 90)])
-        assert [type(result) for result in found] == [np.ndarray, BadImage, BadImage, np.ndarray]
-        assert found[2] is given
+        earlier_error = BadImage("It was no base64.")
+        results = await predict_many(classifier, [image_bytes(seed=1), b"x", earlier_error, image_bytes(90, 90)])
+        assert [type(result) for result in results] == [np.ndarray, BadImage, BadImage, np.ndarray]
+        assert results[2] is earlier_error
         assert registry.get("linear").batcher.queued_images == 0
 
     with_classifier(root, test)
@@ -142,33 +142,33 @@ def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(roo
     with_classifier(root, test)
 
 
-class Meeting:
-    """Reads pixels as the service does, once a second image is being read too or none has come in time."""
+class OverlapDetector:
+    """Reads pixels as the service does, but first waits for a second read at the same time, or for a timeout."""
 
     def __init__(self, wait_s: float) -> None:
-        self.happened = False
-        self._both = threading.Barrier(2)
+        self.overlapped = False
+        self._barrier = threading.Barrier(2)
         self._wait_s = wait_s
         self._read = decode.read_pixels
 
     def read(self, image: decode.Image.Image, channels: int, background: int) -> np.ndarray:
         with suppress(threading.BrokenBarrierError):
-            self._both.wait(self._wait_s)
-            self.happened = True
+            self._barrier.wait(self._wait_s)
+            self.overlapped = True
         return self._read(image, channels, background)
 
 
-@pytest.mark.parametrize("ask", [predict, lambda classifier, data: predict_many(classifier, [data])])
+@pytest.mark.parametrize("predict_one", [predict, lambda classifier, data: predict_many(classifier, [data])])
 @pytest.mark.parametrize(("side_px", "together", "wait_s"), [(70, True, 10), (99, False, 0.2)])
 def test_two_decoders_read_no_more_pixels_at_once_than_there_is_room_for(
-    root: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, side_px: int, together: bool, wait_s: float
+    root: Path, monkeypatch: pytest.MonkeyPatch, predict_one: Predict, side_px: int, together: bool, wait_s: float
 ) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        meeting = Meeting(wait_s)
-        monkeypatch.setattr(decode, "read_pixels", meeting.read)
+        detector = OverlapDetector(wait_s)
+        monkeypatch.setattr(decode, "read_pixels", detector.read)
         data = image_bytes(side_px, side_px, image_format="JPEG")
-        await asyncio.gather(ask(classifier, data), ask(classifier, data))
-        assert meeting.happened == together
+        await asyncio.gather(predict_one(classifier, data), predict_one(classifier, data))
+        assert detector.overlapped == together
 
     with_classifier(root, test)
 
@@ -199,29 +199,29 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
 
 def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
-        asking = [asyncio.ensure_future(predict(classifier, image_bytes(99, 99))) for _ in range(6)]
+        requests = [asyncio.ensure_future(predict(classifier, image_bytes(99, 99))) for _ in range(6)]
         many = asyncio.ensure_future(predict_many(classifier, [image_bytes(99, 99)] * 2))
         await asyncio.sleep(0)
-        for task in (*asking, many):
+        for task in (*requests, many):
             task.cancel()
-        await asyncio.gather(*asking, many, return_exceptions=True)
+        await asyncio.gather(*requests, many, return_exceptions=True)
         assert registry.get("linear").batcher.queued_images == 0
         assert (await predict(classifier, image_bytes())).shape == (4,)
 
     with_classifier(root, test)
 
 
-@given(st.lists(st.one_of(st.integers(0, 2 * MAX_PART_BYTES), st.none()), max_size=80))
+@given(st.lists(st.one_of(st.integers(0, 2 * MAX_CHUNK_BYTES), st.none()), max_size=80))
 def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
     """None stands for an error in an image's place."""
     images = [BadImage("broken") if size is None else bytes(size) for size in sizes]
-    parts = list(in_parts(images))
-    assert [image for part in parts for image in part] == images
-    for part in parts:
-        size = sum(len(image) for image in part if isinstance(image, bytes))
-        assert len(part) <= MAX_PART_IMAGES
-        assert size <= MAX_PART_BYTES or len([p for p in part if isinstance(p, bytes)]) == 1
+    chunks = list(split_into_chunks(images))
+    assert [image for chunk in chunks for image in chunk] == images
+    for chunk in chunks:
+        size = sum(len(image) for image in chunk if isinstance(image, bytes))
+        assert len(chunk) <= MAX_CHUNK_IMAGES
+        assert size <= MAX_CHUNK_BYTES or len([p for p in chunk if isinstance(p, bytes)]) == 1
 
 
 def test_tiny_images_share_parts() -> None:
-    assert len(list(in_parts([bytes(300)] * 64))) == 64 // MAX_PART_IMAGES
+    assert len(list(split_into_chunks([bytes(300)] * 64))) == 64 // MAX_CHUNK_IMAGES

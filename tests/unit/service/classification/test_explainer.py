@@ -1,4 +1,4 @@
-"""The explainer: what it was let in for is answered, whatever becomes of the version meanwhile."""
+"""The explainer: an explanation that has begun completes, whatever happens to the version meanwhile."""
 
 import asyncio
 import threading
@@ -25,22 +25,22 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
         metrics = Metrics()
         registry = Registry(Repository(tmp_path), Settings(), metrics)
         await registry.reconcile(DesiredState())
-        decoding = threading.Event()
+        release = threading.Event()
         with closing(DecodePool(1)) as decode_pool:
             classifier = Classifier(registry, metrics, decode_pool, max_pixels=PIXELS, request_timeout_s=30)
             with (
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
                 explainer.context("linear", None) as context,
             ):
-                held = decode_pool.run("somebody else", decoding.wait)
+                blocked = decode_pool.run("somebody else", release.wait)
                 explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
                 await asyncio.sleep(0)  # it waits for its image
                 write_version(tmp_path, "linear", 2)
                 await registry.reconcile(DesiredState())
                 assert registry.get("linear").version == "2"
-                decoding.set()
+                release.set()
                 assert (await explaining).passes >= 10
-                await held
+                await blocked
         await registry.close()
 
     asyncio.run(asyncio.wait_for(test(), 60))

@@ -16,19 +16,19 @@ from service.api.v1.request_parser import PredictRequest, encode, parse
 from service.errors import BadTensor, ConvoyError, TooManyImages
 from service.model_store.manifest import Input
 
-TO = Input(height=2, width=3, channels=1)
-MOST = 8
-ONE = [[[1], [2], [3]], [[4], [5], [6]]]
+MODEL_INPUT = Input(height=2, width=3, channels=1)
+MAX_IMAGES = 8
+PIXELS = [[[1], [2], [3]], [[4], [5], [6]]]
 Json = dict[str, Any]
 
 sides = st.integers(1, 5)
-shapes = st.tuples(st.integers(1, MOST), sides, sides, st.sampled_from([1, 3]))
+shapes = st.tuples(st.integers(1, MAX_IMAGES), sides, sides, st.sampled_from([1, 3]))
 batches = shapes.flatmap(lambda shape: hnp.arrays(np.uint8, shape))
-images_of = st.lists(st.binary(max_size=40), min_size=1, max_size=MOST)
+image_lists = st.lists(st.binary(max_size=40), min_size=1, max_size=MAX_IMAGES)
 
 
-def read(document: object, to: Input = TO) -> PredictRequest:
-    return parse(json.dumps(document).encode(), to, MOST)
+def read(document: object, model_input: Input = MODEL_INPUT) -> PredictRequest:
+    return parse(json.dumps(document).encode(), model_input, MAX_IMAGES)
 
 
 def forms(values: list[Any]) -> list[Json]:
@@ -45,9 +45,9 @@ def forms(values: list[Any]) -> list[Json]:
 @given(batches)
 def test_tensors_come_through_whole_in_every_form(values: NDArray[np.uint8]) -> None:
     _, height, width, channels = values.shape
-    to = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
+    model_input = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
     for form in forms(values.tolist()):
-        parsed = read(form, to)
+        parsed = read(form, model_input)
         assert parsed.by_row == ("instances" in form)
         assert parsed.tensor is not None
         assert parsed.tensor.dtype == np.uint8
@@ -55,7 +55,7 @@ def test_tensors_come_through_whole_in_every_form(values: NDArray[np.uint8]) -> 
 
 
 @settings(deadline=None)
-@given(images_of)
+@given(image_lists)
 def test_images_come_through_whole_in_every_form(images: list[bytes]) -> None:
     for form in forms([{"b64": base64.b64encode(image).decode()} for image in images]):
         assert read(form).images == images
@@ -63,22 +63,22 @@ def test_images_come_through_whole_in_every_form(images: list[bytes]) -> None:
 
 @pytest.mark.parametrize("name", [None, "", "serving_default"])
 def test_the_only_signature_may_be_named(name: str | None) -> None:
-    assert read({"instances": [ONE], "signature_name": name}).tensor is not None
+    assert read({"instances": [PIXELS], "signature_name": name}).tensor is not None
 
 
 def test_top_k_comes_through() -> None:
-    assert read({"instances": [ONE]}).top_k == 0
-    assert read({"instances": [ONE], "parameters": {"top_k": 3}}).top_k == 3
+    assert read({"instances": [PIXELS]}).top_k == 0
+    assert read({"instances": [PIXELS], "parameters": {"top_k": 3}}).top_k == 3
 
 
 def rows(**changes: Any) -> Json:
-    return {"instances": [ONE]} | changes
+    return {"instances": [PIXELS]} | changes
 
 
-REFUSED: dict[str, tuple[object, str]] = {
-    "a list": ([ONE], "not a JSON object"),
+BAD_REQUESTS: dict[str, tuple[object, str]] = {
+    "a list": ([PIXELS], "not a JSON object"),
     "neither": ({}, "either `instances` or `inputs`"),
-    "both": (rows(inputs=[ONE]), "either `instances` or `inputs`"),
+    "both": (rows(inputs=[PIXELS]), "either `instances` or `inputs`"),
     "another field": (
         rows(instance=[]),
         "no field 'instance'; there are inputs, instances, parameters, signature_name",
@@ -94,40 +94,43 @@ REFUSED: dict[str, tuple[object, str]] = {
     "one image alone": ({"inputs": {"b64": "AAAA"}}, "must be a list of at least one image"),
     "no image": ({"instances": []}, "must be a list of at least one image"),
     "no named image": ({"inputs": {}}, "must be a list of at least one image"),
-    "another column": ({"inputs": {"x": [ONE]}}, "no input 'x'; the model takes 'image'"),
-    "one column too many": ({"inputs": {"image": [ONE], "x": []}}, "no input 'x'"),
-    "another input": ({"instances": [{"x": ONE}]}, "no input 'x'; the model takes 'image'"),
-    "an image twice named": ({"instances": [{"image": {"image": ONE}}]}, "Image 0 must be a nested list of pixels, or"),
+    "another column": ({"inputs": {"x": [PIXELS]}}, "no input 'x'; the model takes 'image'"),
+    "one column too many": ({"inputs": {"image": [PIXELS], "x": []}}, "no input 'x'"),
+    "another input": ({"instances": [{"x": PIXELS}]}, "no input 'x'; the model takes 'image'"),
+    "an image twice named": (
+        {"instances": [{"image": {"image": PIXELS}}]},
+        "Image 0 must be a nested list of pixels, or",
+    ),
     "a nameless image": ({"instances": [{}]}, "Image 0 must be a nested list of pixels"),
-    "a number for an image": ({"instances": [ONE, 1]}, "Image 1 must be a nested list of pixels"),
+    "a number for an image": ({"instances": [PIXELS, 1]}, "Image 1 must be a nested list of pixels"),
     "a text for an image": ({"instances": ["AAAA"]}, "Image 0 must be a nested list of pixels"),
     "no base64": ({"instances": [{"b64": "AAAA"}, {"b64": "!"}]}, "Image 1 is not an image in base64"),
     "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not an image in base64"),
     "more beside base64": ({"instances": [{"b64": "AAAA", "x": 1}]}, "Image 0 must be a nested list of pixels, or"),
-    "an array among images": ({"instances": [{"b64": "AAAA"}, ONE]}, "Image 1 is no image in base64, but others"),
+    "an array among images": ({"instances": [{"b64": "AAAA"}, PIXELS]}, "Image 1 is no image in base64, but others"),
     "an image among arrays": (
-        {"instances": [ONE, {"b64": "AAAA"}]},
+        {"instances": [PIXELS, {"b64": "AAAA"}]},
         "Image 1 must be a nested list of pixels, as all",
     ),
     "another shape": ({"instances": [[[1, 2, 3], [4, 5, 6]]]}, r"Image 0 has 6 values; .* in the shape \[2, 3, 1\]"),
     "a flat image": ({"instances": [[1, 2, 3, 4, 5, 6]]}, "nested in the shape"),
-    "ragged": ({"instances": [ONE, [[[1], [2]], [[3], [4], [5], [6]]]]}, "Image 1 has 6 values"),
+    "ragged": ({"instances": [PIXELS, [[[1], [2]], [[3], [4], [5], [6]]]]}, "Image 1 has 6 values"),
     "too few": ({"instances": [[[[1], [2], [3]]]]}, "Image 0 has 3 values"),
     "a value too large": ({"instances": [[[[256], [2], [3]], [[4], [5], [6]]]]}, "Image 0 .* from 0 to 255 only"),
-    "values with a point": ({"instances": [ONE, [[[0.5]]]]}, "Image 1 may hold whole numbers from 0 to 255 only"),
+    "values with a point": ({"instances": [PIXELS, [[[0.5]]]]}, "Image 1 may hold whole numbers from 0 to 255 only"),
     "values of text": ({"instances": [[[["1"]]]]}, "Image 0 may hold whole numbers"),
 }
 
 
-@pytest.mark.parametrize(("document", "says"), REFUSED.values(), ids=REFUSED)
-def test_every_mistake_is_told(document: object, says: str) -> None:
-    with pytest.raises(BadTensor, match=says) as caught:
+@pytest.mark.parametrize(("document", "pattern"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_every_mistake_is_told(document: object, pattern: str) -> None:
+    with pytest.raises(BadTensor, match=pattern) as raised:
         read(document)
-    assert caught.value.message.endswith(".")
-    assert len(caught.value.message) < 300
+    assert raised.value.message.endswith(".")
+    assert len(raised.value.message) < 300
 
 
-@pytest.mark.parametrize("image", [ONE, {"b64": "AAAA"}, {}, 1])
+@pytest.mark.parametrize("image", [PIXELS, {"b64": "AAAA"}, {}, 1])
 def test_more_images_than_may_wait_are_refused_unread(image: object) -> None:
     with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
         read({"instances": [image] * 9})
@@ -140,9 +143,9 @@ probabilities = hnp.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32
 @given(probabilities)
 def test_all_probabilities_are_answered_to_the_last_bit(rows: NDArray[np.float32]) -> None:
     for by_row, name in ((True, "predictions"), (False, "outputs")):
-        answer = json.loads(encode(PredictRequest(by_row, top_k=0), rows, list("abcd")))
-        assert answer.keys() == {name}
-        np.testing.assert_array_equal(np.array(answer[name], np.float32), rows)
+        reply = json.loads(encode(PredictRequest(by_row, top_k=0), rows, list("abcd")))
+        assert reply.keys() == {name}
+        np.testing.assert_array_equal(np.array(reply[name], np.float32), rows)
 
 
 def test_the_best_classes_are_answered_by_name() -> None:
@@ -157,10 +160,10 @@ def test_the_best_classes_are_answered_by_name() -> None:
     }
 
 
-def refusal(ask: Callable[[], PredictRequest]) -> str:
+def error_message(read_request: Callable[[], PredictRequest]) -> str:
     """The error's sentence, or a full stop; anything but an error of ours is raised."""
     try:
-        ask()
+        read_request()
     except ConvoyError as error:
         return error.message
     return "."
@@ -173,16 +176,16 @@ json_values = st.recursive(
     ),
     max_leaves=8,
 )
-FIELDS = ["instances", "inputs", "signature_name", "parameters", "x"]
+REQUEST_FIELDS = ["instances", "inputs", "signature_name", "parameters", "x"]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.sampled_from(FIELDS), json_values))
+@given(st.dictionaries(st.sampled_from(REQUEST_FIELDS), json_values))
 def test_any_json_is_read_or_refused(document: Json) -> None:
-    assert len(refusal(lambda: read(document))) < 300
+    assert len(error_message(lambda: read(document))) < 300
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    assert refusal(lambda: parse(body, TO, MOST)).endswith(".")
+    assert error_message(lambda: parse(body, MODEL_INPUT, MAX_IMAGES)).endswith(".")

@@ -13,55 +13,55 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from service.api.v2.request_parser import InferRequest, WantedOutput, parse
+from service.api.v2.request_parser import InferRequest, RequestedOutput, parse
 from service.errors import BadTensor, ConvoyError, TooManyImages
 from service.model_store.manifest import Input
 
-TO = Input(height=2, width=3, channels=1)
-MOST = 8
-ONE = [[[[1], [2], [3]], [[4], [5], [6]]]]
+MODEL_INPUT = Input(height=2, width=3, channels=1)
+MAX_IMAGES = 8
+PIXELS = [[[[1], [2], [3]], [[4], [5], [6]]]]
 Json = dict[str, Any]
 Body = tuple[bytes, int | None]
 
 sides = st.integers(1, 5)
 batches = st.builds(
-    lambda n, h, w, c: (n, h, w, c), st.integers(1, MOST), sides, sides, st.sampled_from([1, 3])
+    lambda n, h, w, c: (n, h, w, c), st.integers(1, MAX_IMAGES), sides, sides, st.sampled_from([1, 3])
 ).flatmap(lambda shape: hnp.arrays(np.uint8, shape))
 
 
-def input_of(values: NDArray[Any], datatype: str, binary: bool) -> triton.InferInput:
-    given = triton.InferInput("image", list(values.shape), datatype)
-    given.set_data_from_numpy(values, binary_data=binary)
-    return given
+def triton_input(values: NDArray[Any], datatype: str, binary: bool) -> triton.InferInput:
+    tensor = triton.InferInput("image", list(values.shape), datatype)
+    tensor.set_data_from_numpy(values, binary_data=binary)
+    return tensor
 
 
-def body_of(given: triton.InferInput, **options: Any) -> Body:
+def triton_body(tensor: triton.InferInput, **options: Any) -> Body:
     """What tritonclient would send."""
-    body, json_length = triton.InferenceServerClient.generate_request_body([given], **options)
+    body, json_length = triton.InferenceServerClient.generate_request_body([tensor], **options)
     return (body if isinstance(body, bytes) else body.encode()), json_length
 
 
 def request(**changes: Any) -> Json:
     """A good request for one image, or one with changes to it."""
-    return {"inputs": [{"name": "image", "shape": [1, 2, 3, 1], "datatype": "UINT8", "data": ONE}]} | changes
+    return {"inputs": [{"name": "image", "shape": [1, 2, 3, 1], "datatype": "UINT8", "data": PIXELS}]} | changes
 
 
 def with_input(**changes: Any) -> Json:
-    given = request()["inputs"][0] | changes
-    return request(inputs=[{name: value for name, value in given.items() if value is not ...}])
+    tensor = request()["inputs"][0] | changes
+    return request(inputs=[{name: value for name, value in tensor.items() if value is not ...}])
 
 
-def read(document: Json, tail: bytes = b"") -> InferRequest:
+def read(document: Json, binary_data: bytes = b"") -> InferRequest:
     text = json.dumps(document).encode()
-    return parse(text + tail, len(text) if tail else None, TO, MOST)
+    return parse(text + binary_data, len(text) if binary_data else None, MODEL_INPUT, MAX_IMAGES)
 
 
 @settings(deadline=None)
 @given(batches, st.booleans())
 def test_a_tensor_comes_through_whole(values: NDArray[np.uint8], binary: bool) -> None:
     _, height, width, channels = values.shape
-    to = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
-    parsed = parse(*body_of(input_of(values, "UINT8", binary)), to, MOST)
+    model_input = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
+    parsed = parse(*triton_body(triton_input(values, "UINT8", binary)), model_input, MAX_IMAGES)
     assert parsed.tensor is not None
     assert parsed.tensor.dtype == np.uint8
     np.testing.assert_array_equal(parsed.tensor, values)
@@ -71,21 +71,21 @@ def test_a_tensor_comes_through_whole(values: NDArray[np.uint8], binary: bool) -
 @given(batches)
 def test_flat_and_nested_lists_and_raw_requests_are_the_same(values: NDArray[np.uint8]) -> None:
     shape = values.shape
-    to = Input(height=shape[1], width=shape[2], channels=shape[3])  # type: ignore[arg-type]
+    model_input = Input(height=shape[1], width=shape[2], channels=shape[3])  # type: ignore[arg-type]
     for data in (values.tolist(), values.ravel().tolist()):
         text = json.dumps(with_input(shape=list(shape), data=data)).encode()
-        np.testing.assert_array_equal(parse(text, None, to, MOST).tensor, values)  # type: ignore[arg-type]
-    raw = parse(values.tobytes(), 0, to, MOST)
+        np.testing.assert_array_equal(parse(text, None, model_input, MAX_IMAGES).tensor, values)  # type: ignore[arg-type]
+    raw = parse(values.tobytes(), 0, model_input, MAX_IMAGES)
     np.testing.assert_array_equal(raw.tensor, values)  # type: ignore[arg-type]
-    assert raw.output == WantedOutput(binary=True)
+    assert raw.output == RequestedOutput(binary=True)
 
 
 @settings(deadline=None)
-@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=MOST))
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=MAX_IMAGES))
 def test_encoded_images_come_through_whole(images: list[bytes]) -> None:
     values = np.empty(len(images), object)
     values[:] = images
-    assert parse(*body_of(input_of(values, "BYTES", True)), TO, MOST).images == images
+    assert parse(*triton_body(triton_input(values, "BYTES", True)), MODEL_INPUT, MAX_IMAGES).images == images
     texts = [base64.b64encode(image).decode() for image in images]
     for data, shape in ((texts, [len(texts)]), ([[text] for text in texts], [len(texts), 1])):
         assert read(with_input(datatype="BYTES", shape=shape, data=data)).images == images
@@ -94,31 +94,33 @@ def test_encoded_images_come_through_whole(images: list[bytes]) -> None:
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), st.integers(1, 2**40))
 def test_id_and_timeout_come_through(name: str, timeout_us: int) -> None:
-    given = input_of(np.array(ONE, np.uint8), "UINT8", True)
-    parsed = parse(*body_of(given, request_id=name, timeout=timeout_us), TO, MOST)
+    tensor = triton_input(np.array(PIXELS, np.uint8), "UINT8", True)
+    parsed = parse(*triton_body(tensor, request_id=name, timeout=timeout_us), MODEL_INPUT, MAX_IMAGES)
     assert (parsed.id, parsed.timeout_s) == (name, timeout_us / 1e6)
 
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("class_count", [0, 3])
 def test_requested_outputs_come_through(binary: bool, class_count: int) -> None:
-    given = input_of(np.array(ONE, np.uint8), "UINT8", True)
-    wanted = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=class_count)
-    assert parse(*body_of(given, outputs=[wanted]), TO, MOST).output == WantedOutput(binary, class_count)
+    tensor = triton_input(np.array(PIXELS, np.uint8), "UINT8", True)
+    requested_output = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=class_count)
+    assert parse(*triton_body(tensor, outputs=[requested_output]), MODEL_INPUT, MAX_IMAGES).output == RequestedOutput(
+        binary, class_count
+    )
 
 
 def test_an_outputs_own_wish_outweighs_the_requests() -> None:
     all_binary = {"binary_data_output": True}
-    assert read(request(parameters=all_binary)).output == WantedOutput(binary=True)
+    assert read(request(parameters=all_binary)).output == RequestedOutput(binary=True)
     outputs = [{"name": "probabilities", "parameters": {"binary_data": False}}]
-    assert read(request(parameters=all_binary, outputs=outputs)).output == WantedOutput(binary=False)
+    assert read(request(parameters=all_binary, outputs=outputs)).output == RequestedOutput(binary=False)
 
 
 def test_null_is_as_good_as_nothing() -> None:
     nulls = {"id": None, "parameters": None, "outputs": None}
-    assert read(request(**nulls)).output == WantedOutput()
+    assert read(request(**nulls)).output == RequestedOutput()
     parameters = {"binary_data": None, "classification": None}
-    assert read(request(outputs=[{"name": "probabilities", "parameters": parameters}])).output == WantedOutput()
+    assert read(request(outputs=[{"name": "probabilities", "parameters": parameters}])).output == RequestedOutput()
 
 
 def test_what_is_not_known_is_left_to_others() -> None:
@@ -130,7 +132,7 @@ def output(**parameters: Any) -> Json:
 
 
 BINARY = {"binary_data_size": 6}
-REFUSED: dict[str, tuple[Json, str]] = {
+BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "an endless priority": (request(parameters={"priority": "a" * 10**6}), r"^`priority` is a{1,99}\.\.\.; it must be"),
     "no inputs": ({}, "`inputs` must be a list of one tensor"),
     "empty inputs": (request(inputs=[]), "`inputs` must be a list of one tensor"),
@@ -189,51 +191,51 @@ REFUSED: dict[str, tuple[Json, str]] = {
 }
 
 
-@pytest.mark.parametrize(("document", "says"), REFUSED.values(), ids=REFUSED)
-def test_every_mistake_is_told(document: Json, says: str) -> None:
-    with pytest.raises(BadTensor, match=says) as caught:
+@pytest.mark.parametrize(("document", "pattern"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_every_mistake_is_told(document: Json, pattern: str) -> None:
+    with pytest.raises(BadTensor, match=pattern) as raised:
         read(document)
-    assert caught.value.message.endswith(".")
-    assert len(caught.value.message) < 300
+    assert raised.value.message.endswith(".")
+    assert len(raised.value.message) < 300
 
 
-def in_bytes(size: int, shape: list[int]) -> Json:
+def with_binary_images(size: int, shape: list[int]) -> Json:
     return with_input(datatype="BYTES", shape=shape, data=..., parameters={"binary_data_size": size})
 
 
-TAILS: dict[str, tuple[Json, bytes, str]] = {
+BAD_BINARY_DATA: dict[str, tuple[Json, bytes, str]] = {
     "bytes to spare": (with_input(data=..., parameters=BINARY), bytes(7), "1 bytes are left in the body"),
     "bytes beside data": (request(), bytes(6), "6 bytes are left in the body"),
     "too few bytes": (with_input(data=..., parameters=BINARY), bytes(5), "binary_data_size is 6, but 5 bytes"),
     "fewer bytes than the shape": (
         with_input(data=..., parameters={"binary_data_size": 5}), bytes(5), "has 5 values; its shape .* needs 6"
     ),
-    "an element past the end": (in_bytes(5, [1]), b"\x02\0\0\0a", "element 0 is longer than the data"),
-    "half a length": (in_bytes(7, [2]), b"\x01\0\0\0a\1\0", "element 1 is longer than the data"),
-    "fewer elements": (in_bytes(5, [2]), b"\x01\0\0\0a", "does not hold 2 elements"),
-    "more elements": (in_bytes(10, [1]), b"\x01\0\0\0a" * 2, "does not hold 1 elements"),
+    "an element past the end": (with_binary_images(5, [1]), b"\x02\0\0\0a", "element 0 is longer than the data"),
+    "half a length": (with_binary_images(7, [2]), b"\x01\0\0\0a\1\0", "element 1 is longer than the data"),
+    "fewer elements": (with_binary_images(5, [2]), b"\x01\0\0\0a", "does not hold 2 elements"),
+    "more elements": (with_binary_images(10, [1]), b"\x01\0\0\0a" * 2, "does not hold 1 elements"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("document", "tail", "says"), TAILS.values(), ids=TAILS)
-def test_every_mistake_in_raw_tensors_is_told(document: Json, tail: bytes, says: str) -> None:
-    with pytest.raises(BadTensor, match=says):
-        read(document, tail)
+@pytest.mark.parametrize(("document", "binary_data", "pattern"), BAD_BINARY_DATA.values(), ids=BAD_BINARY_DATA)
+def test_every_mistake_in_raw_tensors_is_told(document: Json, binary_data: bytes, pattern: str) -> None:
+    with pytest.raises(BadTensor, match=pattern):
+        read(document, binary_data)
 
 
 def test_a_json_length_past_the_body_is_told() -> None:
     with pytest.raises(BadTensor, match="Inference-Header-Content-Length is 99; the body has 2 bytes"):
-        parse(b"{}", 99, TO, MOST)
+        parse(b"{}", 99, MODEL_INPUT, MAX_IMAGES)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 7])
 def test_a_raw_request_that_is_no_whole_number_of_images_is_told(size: int) -> None:
     with pytest.raises(BadTensor, match=rf"raw request holds {size} bytes; images of \[2, 3, 1\] have 6 each"):
-        parse(bytes(size), 0, TO, MOST)
+        parse(bytes(size), 0, MODEL_INPUT, MAX_IMAGES)
 
 
 def nine_raw() -> InferRequest:
-    return parse(bytes(6 * 9), 0, TO, MOST)
+    return parse(bytes(6 * 9), 0, MODEL_INPUT, MAX_IMAGES)
 
 
 def nine_in_json() -> InferRequest:
@@ -241,26 +243,26 @@ def nine_in_json() -> InferRequest:
 
 
 def nine_images() -> InferRequest:
-    return read(in_bytes(45, [9]), b"\x01\0\0\0a" * 9)
+    return read(with_binary_images(45, [9]), b"\x01\0\0\0a" * 9)
 
 
-@pytest.mark.parametrize("ask", [nine_raw, nine_in_json, nine_images])
-def test_more_images_than_may_wait_are_refused_unread(ask: Callable[[], InferRequest]) -> None:
+@pytest.mark.parametrize("parse_nine", [nine_raw, nine_in_json, nine_images])
+def test_more_images_than_may_wait_are_refused_unread(parse_nine: Callable[[], InferRequest]) -> None:
     with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
-        ask()
+        parse_nine()
 
 
 def test_a_list_longer_than_simdjson_can_count_is_refused() -> None:
     """Its `as_list` would write 2**24 elements past the end of a list of 2**24 - 1."""
     sides = b"1," * 2**24 + b"1"
     with pytest.raises(TooManyImages, match="more than 6000000 values"):
-        parse(b'{"inputs":[{"name":"image","shape":[' + sides + b"]}]}", None, TO, MOST)
+        parse(b'{"inputs":[{"name":"image","shape":[' + sides + b"]}]}", None, MODEL_INPUT, MAX_IMAGES)
 
 
-def refusal(ask: Callable[[], InferRequest]) -> str:
+def error_message(read_request: Callable[[], InferRequest]) -> str:
     """The error's sentence, or a full stop; anything but an error of ours is raised."""
     try:
-        ask()
+        read_request()
     except ConvoyError as error:
         return error.message
     return "."
@@ -271,20 +273,21 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = ["id", "parameters", "inputs", "outputs"]
-OF_AN_INPUT = ["name", "shape", "datatype", "data", "parameters"]
+REQUEST_FIELDS = ["id", "parameters", "inputs", "outputs"]
+INPUT_FIELDS = ["name", "shape", "datatype", "data", "parameters"]
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.dictionaries(st.sampled_from(FIELDS), json_values), st.dictionaries(st.sampled_from(OF_AN_INPUT), json_values)
+    st.dictionaries(st.sampled_from(REQUEST_FIELDS), json_values),
+    st.dictionaries(st.sampled_from(INPUT_FIELDS), json_values),
 )
 def test_any_json_in_any_place_is_read_or_refused(outer: Json, inner: Json) -> None:
     for document in (request(**outer), with_input(**inner), with_input(**{"datatype": "BYTES"} | inner)):
-        assert len(refusal(lambda: read(document))) < 400  # noqa: B023
+        assert len(error_message(lambda: read(document))) < 400  # noqa: B023
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.integers(0, 70))
 def test_any_bytes_are_read_or_refused(body: bytes, json_length: int | None) -> None:
-    assert refusal(lambda: parse(body, json_length, TO, MOST)).endswith(".")
+    assert error_message(lambda: parse(body, json_length, MODEL_INPUT, MAX_IMAGES)).endswith(".")

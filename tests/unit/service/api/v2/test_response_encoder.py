@@ -11,38 +11,40 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from service.api.v2.request_parser import InferRequest, WantedOutput
+from service.api.v2.request_parser import InferRequest, RequestedOutput
 from service.api.v2.response_encoder import encode
 
-rows_of = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(
+row_arrays = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(
     lambda shape: hnp.arrays(np.float32, shape, elements=st.floats(0, 1, width=32))
 )
-labels_of = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=6, max_size=6)
+label_lists = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=6, max_size=6)
 
 
-def answer(rows: NDArray[np.float32], wanted: WantedOutput, labels: list[str] | None = None, **fields: Any) -> Any:
-    """What tritonclient makes of the encoded answer."""
-    reply = encode("m", "1", InferRequest(output=wanted, **fields), rows, labels or list("abcdef"))
+def decode_with_triton(
+    rows: NDArray[np.float32], requested: RequestedOutput, labels: list[str] | None = None, **fields: Any
+) -> Any:
+    """The encoded response, as tritonclient decodes it."""
+    reply = encode("m", "1", InferRequest(output=requested, **fields), rows, labels or list("abcdef"))
     return triton.InferenceServerClient.parse_response_body(reply.body, header_length=reply.json_length)
 
 
 @settings(deadline=None)
-@given(rows_of, st.booleans())
+@given(row_arrays, st.booleans())
 def test_probabilities_are_read_back_to_the_last_bit(rows: NDArray[np.float32], binary: bool) -> None:
-    result = answer(rows, WantedOutput(binary))
-    found = result.as_numpy("probabilities")
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, rows)
+    result = decode_with_triton(rows, RequestedOutput(binary))
+    decoded = result.as_numpy("probabilities")
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded, rows)
 
 
 @settings(deadline=None)
-@given(rows_of, st.booleans(), st.integers(1, 9), labels_of)
+@given(row_arrays, st.booleans(), st.integers(1, 9), label_lists)
 def test_class_names_are_read_back_best_first(
     rows: NDArray[np.float32], binary: bool, top_k: int, labels: list[str]
 ) -> None:
-    named = answer(rows, WantedOutput(binary, top_k), labels).as_numpy("probabilities")
-    assert named.shape == (len(rows), min(top_k, rows.shape[1]))
-    for row, texts in zip(rows, named, strict=True):
+    class_texts = decode_with_triton(rows, RequestedOutput(binary, top_k), labels).as_numpy("probabilities")
+    assert class_texts.shape == (len(rows), min(top_k, rows.shape[1]))
+    for row, texts in zip(rows, class_texts, strict=True):
         parts = [(text.decode() if isinstance(text, bytes) else text).split(":", 2) for text in texts]
         indices = [int(index) for _, index, _ in parts]
         assert indices == np.argsort(-row, kind="stable")[:top_k].tolist()
@@ -54,7 +56,7 @@ def test_class_names_are_read_back_best_first(
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
 def test_the_id_comes_back_and_cannot_break_out(name: str) -> None:
     rows = np.ones((1, 2), np.float32)
-    assert answer(rows, WantedOutput(binary=True), id=name).get_response()["id"] == name
+    assert decode_with_triton(rows, RequestedOutput(binary=True), id=name).get_response()["id"] == name
 
 
 def test_without_an_id_none_is_made_up() -> None:
