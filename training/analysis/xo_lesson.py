@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from training.architectures import build
 from training.architectures.kernels import KERNELS
 from training.architectures.xo import FEATURES
+from training.data.datasets.xo import lesson_image
 from training.errors import TrainingError
 from training.runs.plots import save_figure
 
