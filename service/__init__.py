@@ -1,1 +1,4 @@
-"""Convoy's serving half: images in, labels out, in batches. It never imports the training half."""
+"""The serving half: classifies images over HTTP, in batch jobs and on the command line.
+
+It imports nothing from the training half.
+"""

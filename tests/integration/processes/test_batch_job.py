@@ -21,47 +21,47 @@ from tests.support.onnx_graphs import slow_graph
 from tests.support.service_process import CONVOY, alive
 
 IMAGES = 250
-END_S = 180
+TIMEOUT_S = 180
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """250 images, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
     write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=60))
-    for at in range(IMAGES):
-        path = tmp_path / f"photos/class-{at % 4}/{at:03}.png"
+    for index in range(IMAGES):
+        path = tmp_path / f"photos/class-{index % 4}/{index:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"broken" if at % 50 == 0 else image_bytes(seed=at % 10))
+        path.write_bytes(b"broken" if index % 50 == 0 else image_bytes(seed=index % 10))
     return tmp_path
 
 
-class Jobs:
+class JobStarter:
     """Starts jobs, and leaves none behind."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self.started: list[subprocess.Popen[str]] = []
 
-    def __call__(self, *words: str, **environ: str) -> subprocess.Popen[str]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
-        how = ["--model", "slow", "--max-batch-size", "8", "--decode-threads", "2"]
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
+        options = ["--model", "slow", "--max-batch-size", "8", "--decode-threads", "2"]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [CONVOY, "batch", "photos", *how, *words]
-        self.started.append(subprocess.Popen(command, cwd=self._root, env=clean | environ, **pipes))
+        command = [CONVOY, "batch", "photos", *options, *arguments]
+        self.started.append(subprocess.Popen(command, cwd=self._root, env=inherited | environment, **pipes))
         return self.started[-1]
 
 
 @pytest.fixture
-def start(root: Path) -> Iterator[Jobs]:
-    jobs = Jobs(root)
-    yield jobs
-    for process in jobs.started:
+def start(root: Path) -> Iterator[JobStarter]:
+    starter = JobStarter(root)
+    yield starter
+    for process in starter.started:
         process.kill()
         process.communicate()
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=END_S)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, out, err
 
 
@@ -70,10 +70,10 @@ def lines_of(path: Path) -> int:
 
 
 def wait_until_more(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    end_s = time.monotonic() + END_S
+    deadline_s = time.monotonic() + TIMEOUT_S
     while lines_of(path) <= lines:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < end_s
+        assert time.monotonic() < deadline_s
         time.sleep(0.005)
 
 
@@ -82,15 +82,15 @@ def files(path: Path) -> list[str]:
 
 
 def children_of(parent: int) -> list[int]:
-    found = []
+    children = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             text = status.read_text()
         except OSError:
             continue
         if re.search(rf"^PPid:\s+{parent}$", text, re.MULTILINE):
-            found.append(int(status.parent.name))
-    return found
+            children.append(int(status.parent.name))
+    return children
 
 
 def workers_of(parent: int) -> list[int]:
@@ -101,10 +101,10 @@ def workers_of(parent: int) -> list[int]:
 
 def first_decoder(process: subprocess.Popen[str]) -> int:
     """As soon as there is one, while the model is still being loaded: of so few images most are decoded then."""
-    end_s = time.monotonic() + END_S
+    deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < end_s
+        assert time.monotonic() < deadline_s
         for fork_server in children_of(process.pid):
             if decoders := children_of(fork_server):
                 return decoders[0]
@@ -112,84 +112,85 @@ def first_decoder(process: subprocess.Popen[str]) -> int:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_every_image_counts_once(root: Path, start: Jobs) -> None:
-    partial, done = root / "r.jsonl.part", 0
+def test_killed_again_and_again_every_image_counts_once(root: Path, start: JobStarter) -> None:
+    partial, done_count = root / "r.jsonl.part", 0
     workers: list[int] = []
     for _ in range(3):
         process = start("-o", "r.jsonl")
-        wait_until_more(partial, done + 8, process)
+        wait_until_more(partial, done_count + 8, process)
         process.send_signal(signal.SIGSTOP)  # looking takes a while
         workers += workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         assert finish(process)[0] == -signal.SIGKILL
         assert not (root / "r.jsonl").exists()
-        assert lines_of(partial) > done
-        done = lines_of(partial)
-    code, out, err = finish(start("-o", "r.jsonl"))
-    assert code == 1, err
+        assert lines_of(partial) > done_count
+        done_count = lines_of(partial)
+    exit_code, out, err = finish(start("-o", "r.jsonl"))
+    assert exit_code == 1, err
     counts = Counter(files(root / "r.jsonl")) + Counter(files(root / "r.jsonl.errors.jsonl"))
-    assert counts == Counter(f"photos/class-{at % 4}/{at:03}.png" for at in range(IMAGES))
+    assert counts == Counter(f"photos/class-{index % 4}/{index:03}.png" for index in range(IMAGES))
     assert len(files(root / "r.jsonl.errors.jsonl")) == IMAGES / 50
-    left = int(re.search(r"This run: (\d+) images", out).group(1))  # type: ignore[union-attr]
-    assert left <= IMAGES - done + 1, "what was done is not done again"
+    remaining = int(re.search(r"This run: (\d+) images", out).group(1))  # type: ignore[union-attr]
+    assert remaining <= IMAGES - done_count + 1, "what was done is not done again"
     assert not partial.exists()
     _assert_no_orphans(workers)
 
 
 def _assert_no_orphans(workers: list[int]) -> None:
     assert workers
-    end_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 10
     while any(map(alive, workers)):
-        assert time.monotonic() < end_s, "decoding processes outlive the job"
+        assert time.monotonic() < deadline_s, "decoding processes outlive the job"
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("signal_number", "expected_code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_stop_is_told_and_keeps_what_is_done(
-    root: Path, start: Jobs, signal_number: signal.Signals, code: int
+    root: Path, start: JobStarter, signal_number: signal.Signals, expected_code: int
 ) -> None:
     process = start("-o", "r.csv", "--overwrite")
     wait_until_more(root / "r.csv.part", 20, process)
     process.send_signal(signal_number)
-    ended, _, err = finish(process)
-    assert ended == code
+    exit_code, _, err = finish(process)
+    assert exit_code == expected_code
     assert "Give the same command again, without --overwrite: it goes on where it stopped." in err
     assert "Traceback" not in err
     assert not (root / "r.csv").exists()
 
 
-def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: Path, start: Jobs) -> None:
+def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: Path, start: JobStarter) -> None:
     process = start("-o", "r.jsonl")
     os.kill(first_decoder(process), signal.SIGKILL)
-    code, _, err = finish(process)
-    assert code == EXIT_INTERRUPTED, err
+    exit_code, _, err = finish(process)
+    assert exit_code == EXIT_INTERRUPTED, err
     assert "A decoding process died" in err
     assert "it goes on where it stopped" in err
-    code, out, err = finish(start("-o", "r.jsonl"))
-    assert code == EXIT_BROKEN_IMAGES, err
+    exit_code, out, err = finish(start("-o", "r.jsonl"))
+    assert exit_code == EXIT_BROKEN_IMAGES, err
     assert "slow version 1: 245 classified, 5 broken." in out
 
 
-def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: Jobs) -> None:
-    code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
-    assert code == EXIT_INTERRUPTED
+def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: JobStarter) -> None:
+    exit_code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
+    assert exit_code == EXIT_INTERRUPTED
     assert "cannot be read" in err
 
 
-def test_two_at_once_do_not_share_an_output(root: Path, start: Jobs) -> None:
+def test_two_at_once_do_not_share_an_output(root: Path, start: JobStarter) -> None:
     with Journal(root / "r.jsonl.part"):
-        code, _, err = finish(start("-o", "r.jsonl"))
-    assert code == 2
+        exit_code, _, err = finish(start("-o", "r.jsonl"))
+    assert exit_code == 2
     assert "Another process is writing r.jsonl.part" in err
 
 
 @pytest.mark.slow
-def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: Jobs) -> None:
-    pods = [start("-o", "r.jsonl", JOB_COMPLETION_INDEX=str(at), JOB_COMPLETIONS="2") for at in range(2)]
+def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: JobStarter) -> None:
+    pods = [start("-o", "r.jsonl", JOB_COMPLETION_INDEX=str(index), JOB_COMPLETIONS="2") for index in range(2)]
     ends = [finish(pod) for pod in pods]
-    assert {code for code, _, _ in ends} <= {0, 1}, ends
+    assert {exit_code for exit_code, _, _ in ends} <= {0, 1}, ends
     good = files(root / "r-1-of-2.jsonl") + files(root / "r-2-of-2.jsonl")
     assert len(good) == len(set(good)) == IMAGES - IMAGES // 50
     again, out, _ = finish(start("-o", "r.jsonl", JOB_COMPLETION_INDEX="1", JOB_COMPLETIONS="2"))
@@ -197,12 +198,12 @@ def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: Jobs
     assert "nothing was left to do" in out
 
 
-def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: Jobs) -> None:
+def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: JobStarter) -> None:
     (root / "photos/class-0").rename(root / "apart")  # where the broken ones are
     (root / "photos/class-2").rename(root / "apart too")
-    code, out, err = finish(start("-o", "deep/er/r.jsonl"))
-    assert code == 0, err
+    exit_code, out, err = finish(start("-o", "deep/er/r.jsonl"))
+    assert exit_code == 0, err
     assert out.startswith("slow version 1: 125 classified, 0 broken.")
     assert "Accuracy: " in out
-    told: dict[str, Any] = json.loads((root / "deep/er/r.jsonl.summary.json").read_text())
-    assert told["classified"] == 125
+    summary: dict[str, Any] = json.loads((root / "deep/er/r.jsonl.summary.json").read_text())
+    assert summary["classified"] == 125

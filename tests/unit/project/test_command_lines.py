@@ -30,8 +30,8 @@ def commands_below(group: click.Command, path: tuple[str, ...]) -> Iterator[tupl
 COMMANDS = [path for name, program in PROGRAMS.items() for path in commands_below(program, (name,))]
 
 
-def invoke(*words: str) -> Result:
-    return CliRunner().invoke(PROGRAMS[words[0]], words[1:], prog_name=words[0])
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(PROGRAMS[arguments[0]], arguments[1:], prog_name=arguments[0])
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -54,7 +54,7 @@ def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def restore_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What commands do to the process that they are alone in, other tests would meet."""
     monkeypatch.setattr("service.observability.logs.configure", lambda *_, **__: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -64,7 +64,7 @@ def process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model, a good and a bad image, an empty folder, and files that are none of what commands expect."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
@@ -140,18 +140,18 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("line", "says"), MISTAKES.items(), ids=MISTAKES)
-def test_a_mistake_is_told_in_a_sentence_with_exit_code_2(here: Path, line: str, says: str) -> None:
+@pytest.mark.parametrize(("line", "message"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_is_told_in_a_sentence_with_exit_code_2(work_folder: Path, line: str, message: str) -> None:
     result = invoke(*line.split())
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
     last = result.output.strip().splitlines()[-1]
     assert last.startswith("Error: ")
-    assert says in last
+    assert message in last
     assert "Traceback" not in result.output
 
 
-def test_a_disk_that_refuses_is_told_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_is_told_too(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "models/linear")
 
@@ -160,30 +160,30 @@ def test_a_disk_that_refuses_is_told_too(here: Path, monkeypatch: pytest.MonkeyP
     assert (result.exit_code, result.output) == (2, "Error: models/linear: Permission denied.\n")
 
 
-def completed(line: str) -> list[str]:
+def completions(line: str) -> list[str]:
     """What the shell offers for the last word of a line."""
-    program, *words = line.split(" ")
+    program, *arguments = line.split(" ")
     shell = ShellComplete(PROGRAMS[program], {}, program, "_COMPLETE")
-    return [item.value for item in shell.get_completions(words[:-1], words[-1])]
+    return [item.value for item in shell.get_completions(arguments[:-1], arguments[-1])]
 
 
-def test_commands_options_and_names_are_completed(here: Path) -> None:
-    assert completed("convoy ba") == ["batch"]
-    assert completed("convoy models ver") == ["verify"]
-    assert "--output" in completed("convoy batch --o")
-    assert completed("convoy classify li") == ["linear"]
-    assert completed("convoy classify x") == []
-    assert completed("convoy classify --models models ") == ["linear"]
-    assert completed("convoy classify --models none ") == []
-    assert completed("convoy batch --model li") == ["linear"]
-    assert completed("convoy models show ") == ["linear"]
-    assert completed("convoy-train ru") == ["run"]
-    assert completed("convoy-train run mnist-l") == ["mnist-lenet5"]
+def test_commands_options_and_names_are_completed(work_folder: Path) -> None:
+    assert completions("convoy ba") == ["batch"]
+    assert completions("convoy models ver") == ["verify"]
+    assert "--output" in completions("convoy batch --o")
+    assert completions("convoy classify li") == ["linear"]
+    assert completions("convoy classify x") == []
+    assert completions("convoy classify --models models ") == ["linear"]
+    assert completions("convoy classify --models none ") == []
+    assert completions("convoy batch --model li") == ["linear"]
+    assert completions("convoy models show ") == ["linear"]
+    assert completions("convoy-train ru") == ["run"]
+    assert completions("convoy-train run mnist-l") == ["mnist-lenet5"]
 
 
-def test_completion_survives_a_wrong_variable(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_survives_a_wrong_variable(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_PORT", "many")
-    assert completed("convoy classify li") == []
+    assert completions("convoy classify li") == []
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -192,5 +192,5 @@ def test_the_shells_script_is_there(program: str) -> None:
     command = CONVOY.with_name(program)
     for shell in ("zsh", "fish"):
         env = {**os.environ, variable: f"{shell}_source"}
-        done = subprocess.run([command], env=env, capture_output=True, text=True, check=True, timeout=30)
-        assert f"{variable}={shell}_complete" in done.stdout
+        result = subprocess.run([command], env=env, capture_output=True, text=True, check=True, timeout=30)
+        assert f"{variable}={shell}_complete" in result.stdout

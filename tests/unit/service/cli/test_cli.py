@@ -21,36 +21,36 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def convoy(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CONVOY, *words], cwd=root, capture_output=True, text=True, timeout=30)
+def convoy(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([CONVOY, *arguments], cwd=root, capture_output=True, text=True, timeout=30)
 
 
 def test_classify_prints_a_line_a_file(root: Path) -> None:
-    done = convoy(root, "classify", "linear", "good.png", "--top-k", "2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("good.png: class-")
-    assert done.stdout.count("%") == 2
+    result = convoy(root, "classify", "linear", "good.png", "--top-k", "2")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("good.png: class-")
+    assert result.stdout.count("%") == 2
 
 
 def test_classify_as_json_with_a_version(root: Path) -> None:
-    done = convoy(root, "classify", "linear", "good.png", "--json", "--version", "1")
-    line = json.loads(done.stdout)
+    result = convoy(root, "classify", "linear", "good.png", "--json", "--version", "1")
+    line = json.loads(result.stdout)
     assert line["file"] == "good.png"
     assert [set(p) for p in line["predictions"]] == [{"index", "label", "probability"}] * 4
 
 
 def test_a_broken_file_is_named_and_the_others_are_classified(root: Path) -> None:
-    done = convoy(root, "classify", "linear", "bad.png", "good.png")
-    assert done.returncode == 1
-    assert done.stderr.startswith("bad.png: ")
-    assert done.stdout.startswith("good.png: ")
+    result = convoy(root, "classify", "linear", "bad.png", "good.png")
+    assert result.returncode == 1
+    assert result.stderr.startswith("bad.png: ")
+    assert result.stdout.startswith("good.png: ")
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_classified(root: Path) -> None:
-    done = convoy(root, "classify", "linear", "/proc/self/mem", "good.png")
-    assert done.returncode == 1
-    assert done.stderr == "/proc/self/mem: It cannot be read: Input/output error.\n"
-    assert done.stdout.startswith("good.png: ")
+    result = convoy(root, "classify", "linear", "/proc/self/mem", "good.png")
+    assert result.returncode == 1
+    assert result.stderr == "/proc/self/mem: It cannot be read: Input/output error.\n"
+    assert result.stdout.startswith("good.png: ")
 
 
 def test_many_files_may_have_more_pixels_together_than_a_request(root: Path) -> None:
@@ -58,11 +58,11 @@ def test_many_files_may_have_more_pixels_together_than_a_request(root: Path) -> 
     names = [f"{number:02}.jpg" for number in range(40)]
     for seed, name in enumerate(names):
         (root / name).write_bytes(image_bytes(30, 30, seed=seed, image_format="JPEG"))
-    done = convoy(root, "classify", "linear", *names, "--max-pixels", "1000")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == names
+    result = convoy(root, "classify", "linear", *names, "--max-pixels", "1000")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == names
     alone = convoy(root, "classify", "linear", names[-1], "--max-pixels", "1000")
-    assert alone.stdout.splitlines() == done.stdout.splitlines()[-1:]
+    assert alone.stdout.splitlines() == result.stdout.splitlines()[-1:]
 
 
 def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
@@ -75,9 +75,9 @@ def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
 
 def test_the_life_of_versions(root: Path) -> None:
     assert convoy(root, "models", "list").stdout == convoy(root, "models", "--models", "models", "list").stdout
-    shown = convoy(root, "models", "show", "linear").stdout
-    assert shown.startswith("linear 2: 8x8x1 -> 4 classes\npreprocessing: resize squash")
-    assert "float32: model.onnx, " in shown
+    output = convoy(root, "models", "show", "linear").stdout
+    assert output.startswith("linear 2: 8x8x1 -> 4 classes\npreprocessing: resize squash")
+    assert "float32: model.onnx, " in output
     assert json.loads(convoy(root, "models", "show", "linear", "--version", "1", "--json").stdout)["version"] == 1
     assert convoy(root, "models", "rollback", "linear").stdout == "linear is at version 1; withdrawn: 2\n"
     assert convoy(root, "models").stdout.splitlines()[1] == "linear 2: withdrawn by a rollback"
@@ -87,12 +87,12 @@ def test_the_life_of_versions(root: Path) -> None:
 
 
 def test_verify_ends_with_1_when_a_version_is_wrong(root: Path) -> None:
-    fine = convoy(root, "models", "verify")
-    assert (fine.returncode, fine.stdout.count("float32: sha256 fits")) == (0, 2)
+    valid = convoy(root, "models", "verify")
+    assert (valid.returncode, valid.stdout.count("float32: sha256 fits")) == (0, 2)
     (root / "models/linear/1/model.onnx").write_bytes(b"changed")
-    wrong = convoy(root, "models", "verify", "linear")
-    assert wrong.returncode == 1
-    assert wrong.stdout.splitlines()[0].startswith("linear 1 float32: WRONG: ")
+    invalid = convoy(root, "models", "verify", "linear")
+    assert invalid.returncode == 1
+    assert invalid.stdout.splitlines()[0].startswith("linear 1 float32: WRONG: ")
 
 
 MISTAKES = {
@@ -113,21 +113,21 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("words", "code", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_a_sentence(root: Path, words: list[str], code: int, says: str) -> None:
-    done = convoy(root, *words)
-    assert done.returncode == code
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_in_a_sentence(root: Path, arguments: list[str], code: int, message: str) -> None:
+    result = convoy(root, *arguments)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_misspelt_variable_is_told(root: Path) -> None:
     env = {**os.environ, "CONVOY_PROT": "9000", "CONVOY_MODELS": "s4://nowhere/at-all"}
-    done = subprocess.run([CONVOY, "serve"], cwd=root, env=env, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 2
-    line = json.loads(done.stderr.splitlines()[0])
+    result = subprocess.run([CONVOY, "serve"], cwd=root, env=env, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 2
+    line = json.loads(result.stderr.splitlines()[0])
     assert (line["variable"], line["perhaps"]) == ("CONVOY_PROT", "CONVOY_PORT")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "classify", "models"])
