@@ -1,4 +1,7 @@
-"""Everything that can go wrong, in the domain's words. Knows nothing of HTTP: api/errors.py holds the status codes."""
+"""The one family of errors. It knows nothing of HTTP: api/http/errors.py holds the status codes.
+
+Errors of one module only, which never reach a client, stand in that module.
+"""
 
 RESUME_HINT = "Give the same command again, without --overwrite: it goes on where it stopped."
 

@@ -69,8 +69,8 @@ def run_job(
     listing = find_images(job.inputs)
     outputs = OutputFiles(job.output, job.shard)
     repository = Repository(local_models(settings))
-    if not job.overwrite and (finished := outputs.read_finished_job()) is not None:
-        return _report_finished(job, listing, repository, outputs, settings, finished)
+    if not job.overwrite and (finished_job := outputs.read_finished_job()) is not None:
+        return _report_finished(job, listing, repository, outputs, settings, finished_job)
     try:
         outputs.output.parent.mkdir(parents=True, exist_ok=True)
         with Journal(outputs.partial) as journal:
@@ -187,11 +187,16 @@ def _precision(folder: VersionFolder, settings: Settings, previous: Record) -> s
 
 
 def _report_finished(
-    job: Job, listing: ImageListing, repository: Repository, outputs: OutputFiles, settings: Settings, finished: Record
+    job: Job,
+    listing: ImageListing,
+    repository: Repository,
+    outputs: OutputFiles,
+    settings: Settings,
+    finished_job: Record,
 ) -> Report:
     """Reports a job that is complete: running it again, as Kubernetes may, changes nothing."""
-    folder = _open_version(job, repository, finished)
-    if difference := _job_identity(job, listing, folder, settings, finished).describe_difference(finished):
+    folder = _open_version(job, repository, finished_job)
+    if difference := _job_identity(job, listing, folder, settings, finished_job).describe_difference(finished_job):
         raise OutputConflict(f"{outputs.output} is there already, and of another job: {difference}.")
     return _build_report(job, listing, folder, outputs, Summary.from_json(outputs.read_summary()))
 
