@@ -62,11 +62,11 @@ def models_table() -> str:
         accuracies = [f"{v.test_accuracy:.2%} {v.precision}" for v in manifest.variants if v.test_accuracy is not None]
         figures = f"{manifest.classes} | {manifest.parameters:,} | {', '.join(accuracies)}"
         size = "x".join(map(str, manifest.input.shape))
-        rows.append(f"| `{model}` | {size} | {figures} | {_made_by(manifest)} |")
+        rows.append(f"| `{model}` | {size} | {figures} | {_training_commands(manifest)} |")
     return "\n".join(rows)
 
 
-def _made_by(manifest: Manifest) -> str:
+def _training_commands(manifest: Manifest) -> str:
     provenance = manifest.provenance
     then = ["export", *("quantize" for variant in manifest.variants[1:] if variant.precision == "int8")]
     return ", then ".join(
@@ -74,7 +74,7 @@ def _made_by(manifest: Manifest) -> str:
     )
 
 
-PARTS: dict[str, Callable[[], str]] = {
+GENERATED_TABLES: dict[str, Callable[[], str]] = {
     "models": models_table,
     "settings": settings_table,
     "errors": errors_table,
@@ -82,9 +82,9 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
-def renewed(text: str) -> str:
+def regenerated(text: str) -> str:
     """The README with its generated parts as the code has them now."""
-    for name, part in PARTS.items():
+    for name, part in GENERATED_TABLES.items():
         begin, end = f"<!-- {name}: written by make readme -->", f"<!-- /{name} -->"
         before, found, rest = text.partition(begin)
         if not found or end not in rest:
@@ -94,4 +94,4 @@ def renewed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text()))
+    README.write_text(regenerated(README.read_text()))

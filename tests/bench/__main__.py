@@ -32,7 +32,7 @@ def main() -> int:
     return int(voids > 0)
 
 
-def _alone(args: argparse.Namespace) -> int:
+def _throughput(args: argparse.Namespace) -> int:
     from tests.bench.report import plots
 
     plan = throughput.Plan(
@@ -44,15 +44,15 @@ def _alone(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         connections=tuple(args.connections),
     )
-    found = throughput.measure(plan, _say)
+    results = throughput.measure(plan, _print_progress)
     image = args.report.with_name("throughput.svg")
-    plots.throughput(found, image)
-    content = sections.alone(found, _command(), image.name)
+    plots.throughput(results, image)
+    content = sections.throughput(results, _command(), image.name)
     markdown.replace_section(args.report, "alone", content)
-    return _end(content, found.voids(), args.report)
+    return _finish(content, results.voids(), args.report)
 
 
-def _beside(args: argparse.Namespace) -> int:
+def _compare_peers(args: argparse.Namespace) -> int:
     from tests.bench.report import plots
 
     plan = compare_peers.Plan(
@@ -66,12 +66,12 @@ def _beside(args: argparse.Namespace) -> int:
         peers=tuple(args.peers),
         only=tuple(args.only),
     )
-    found = compare_peers.compare(plan, _say)
+    results = compare_peers.compare(plan, _print_progress)
     image = args.report.with_name("peers.svg")
-    plots.peers(found, image)
-    content = sections.beside(found, _command(), image.name)
+    plots.peers(results, image)
+    content = sections.peers(results, _command(), image.name)
     markdown.replace_section(args.report, "peers", content)
-    return _end(content, found.voids(), args.report)
+    return _finish(content, results.voids(), args.report)
 
 
 def _overload(args: argparse.Namespace) -> int:
@@ -85,13 +85,13 @@ def _overload(args: argparse.Namespace) -> int:
         connections=args.connections,
         only=tuple(args.only),
     )
-    found = overload.measure(plan, _say)
-    content = sections.overload(found, _command())
+    results = overload.measure(plan, _print_progress)
+    content = sections.overload(results, _command())
     markdown.replace_section(args.report, "overload", content)
-    return _end(content, found.voids(), args.report)
+    return _finish(content, results.voids(), args.report)
 
 
-def _paired(args: argparse.Namespace) -> int:
+def _compare_checkouts(args: argparse.Namespace) -> int:
     plan = compare_checkouts.Plan(
         checkouts=tuple(args.checkouts),
         models=args.models,
@@ -103,9 +103,9 @@ def _paired(args: argparse.Namespace) -> int:
         connections=args.connections,
         only=tuple(args.only),
     )
-    found = compare_checkouts.measure(plan, _say)
-    _say("\n" + markdown.table(compare_checkouts.HEAD, compare_checkouts.rows(found, plan)))
-    return _told(found.voids())
+    results = compare_checkouts.measure(plan, _print_progress)
+    _print_progress("\n" + markdown.table(compare_checkouts.HEAD, compare_checkouts.rows(results, plan)))
+    return _report_voids(results.voids())
 
 
 def _photographs(args: argparse.Namespace) -> int:
@@ -116,15 +116,15 @@ def _photographs(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         connections=args.connections,
     )
-    found = photographs.measure(plan, _say)
-    content = sections.photographs(found, _command())
+    results = photographs.measure(plan, _print_progress)
+    content = sections.photographs(results, _command())
     markdown.replace_section(args.report, "photographs", content)
-    return _end(content, found.voids(), args.report)
+    return _finish(content, results.voids(), args.report)
 
 
 def _instances(workers: int) -> int:
     if workers > 1 and not has_workers():
-        _say("This Convoy has one worker: every peer gets one instance.")
+        _print_progress("This Convoy has one worker: every peer gets one instance.")
         return 1
     return workers
 
@@ -134,18 +134,18 @@ def _set_up(args: argparse.Namespace) -> int:
     return 0
 
 
-def _end(content: str, voids: list[str], file: Path) -> int:
+def _finish(content: str, voids: list[str], file: Path) -> int:
     print(f"\n{content}\n\nwritten into {file}")
-    return _told(voids)
+    return _report_voids(voids)
 
 
-def _told(voids: list[str]) -> int:
+def _report_voids(voids: list[str]) -> int:
     for name in voids:
         print(f"VOID: {name}.", file=sys.stderr)
     return len(voids)
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     print(text, flush=True)
 
 
@@ -157,10 +157,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.bench", description=__doc__)
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="Convoy alone")
-    run.set_defaults(run=_alone)
+    run.set_defaults(run=_throughput)
     run.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, help="default: 1 8 32 128")
     peers = commands.add_parser("peers", help="Convoy beside its peers; installs those that are missing")
-    peers.set_defaults(run=_beside)
+    peers.set_defaults(run=_compare_peers)
     peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
     over = commands.add_parser("overload", help="Convoy at one, two and four times its peak")
@@ -171,7 +171,7 @@ def _arguments() -> argparse.Namespace:
     large.set_defaults(run=_photographs)
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     pair = commands.add_parser("pair", help="checkouts of Convoy in turn: does a change pay? Nothing is written")
-    pair.set_defaults(run=_paired, rounds=10, seconds=2.0)
+    pair.set_defaults(run=_compare_checkouts, rounds=10, seconds=2.0)
     pair.add_argument(
         "checkouts", type=Path, nargs="+", metavar="CHECKOUT", help="each with its .venv; the first counts 1"
     )

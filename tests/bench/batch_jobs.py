@@ -47,14 +47,14 @@ def cost_of(work: Callable[[], object]) -> Cost:
     return Cost(wall_s, sum(after[:4]) - sum(before[:4]))
 
 
-def own_children(workers: int) -> ProcessPoolExecutor:
+def child_processes(workers: int) -> ProcessPoolExecutor:
     """As the job's processes, but children of this one, whose processor time can be told at their end."""
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
 def decode(images: list[ImageFile], folder: VersionFolder) -> None:
     workers, spec = usable_cores(), DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, 10**9)
-    with own_children(workers) as pool:
+    with child_processes(workers) as pool:
         for _ in decode_in_order(pool, workers, images, spec):
             pass
 
@@ -72,7 +72,7 @@ def infer(count: int, folder: VersionFolder, settings: Settings) -> None:
 def classify(source: str, model: str, settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         job = Job((source,), model, None, Path(folder) / "r.jsonl", 1, WHOLE_JOB)
-        run_job(job, settings, io.StringIO(), own_children)
+        run_job(job, settings, io.StringIO(), child_processes)
 
 
 @click.command()
@@ -89,15 +89,17 @@ def main(source: str, model: str, models: str, rounds: int) -> None:
     click.echo(f"{count:,} images, {model}, {usable_cores()} cores, {rounds} rounds")
     rows: list[tuple[Cost, Cost, Cost]] = []
     for number in range(1, rounds + 1):
-        decoding = cost_of(lambda: decode(images, folder))
-        alone = cost_of(lambda: infer(count, folder, settings))
-        rows.append((decoding, alone, cost_of(lambda: classify(source, model, settings))))
+        decode_cost = cost_of(lambda: decode(images, folder))
+        model_cost = cost_of(lambda: infer(count, folder, settings))
+        rows.append((decode_cost, model_cost, cost_of(lambda: classify(source, model, settings))))
         speeds = [f"{count / cost.wall_s:,.0f}/s ({cost.cpu_s:.2f} s of processors)" for cost in rows[-1]]
         click.echo(f"round {number}: decoding {speeds[0]}, model {speeds[1]}, job {speeds[2]}")
     slower = statistics.median(max(d.wall_s, m.wall_s) / job.wall_s for d, m, job in rows)
-    both = statistics.median((d.wall_s + m.wall_s) / job.wall_s for d, m, job in rows)
+    combined = statistics.median((d.wall_s + m.wall_s) / job.wall_s for d, m, job in rows)
     processors = statistics.median((d.cpu_s + m.cpu_s) / job.cpu_s for d, m, job in rows)
-    click.echo(f"speed: {slower:.2f} of the slower one, {both:.2f} of both in turn; processor time: {processors:.2f}")
+    click.echo(
+        f"speed: {slower:.2f} of the slower one, {combined:.2f} of both in turn; processor time: {processors:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from tests.bench import convoy_process
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired, need, wrk
+from tests.bench.load_generators.closed_loop import LoadResult, require_tool, wrk
 from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import Bodies, Sizes
-from tests.bench.sample_images import samples
-from tests.bench.throughput import line, middle, void, why_void
-from tests.bench.workloads import Load, convoy_loads, offered
+from tests.bench.sample_images import load_samples
+from tests.bench.throughput import format_result, is_void, median_result, void_reason
+from tests.bench.workloads import Workload, convoy_workloads, supported_workloads
 
 WARM_UP_S = 1.0
 HEAD = ["load", "checkout", "requests/s", "ratio", "quartiles", "p50 ms", "p99 ms"]
@@ -50,84 +50,96 @@ class Ratio(NamedTuple):
 
 
 @dataclass
-class Paired:
-    """What was fired at each checkout, by load, in the order of the rounds."""
+class CheckoutResults:
+    """The load results per checkout, by load, in the order of the rounds."""
 
-    fired: dict[str, list[list[Fired]]] = field(default_factory=dict)
+    runs: dict[str, list[list[LoadResult]]] = field(default_factory=dict)
 
     def ratio(self, load: str, checkout: int) -> Ratio:
         """Needs two rounds."""
-        both = zip(self.fired[load][checkout], self.fired[load][0], strict=True)
+        pairs = zip(self.runs[load][checkout], self.runs[load][0], strict=True)
         low, mid, high = quantiles(
-            [one.requests_per_s / first.requests_per_s for one, first in both], method="inclusive"
+            [one.requests_per_s / first.requests_per_s for one, first in pairs], method="inclusive"
         )
         return Ratio(low, mid, high)
 
     def voids(self) -> list[str]:
-        every = [(load, number, fired) for load, all_ in self.fired.items() for number, fired in enumerate(all_)]
-        return [f"{load} at checkout {number}: {why_void(fired)}" for load, number, fired in every if void(fired)]
+        runs_by_checkout = [
+            (load, number, runs) for load, by_checkout in self.runs.items() for number, runs in enumerate(by_checkout)
+        ]
+        return [
+            f"{load} at checkout {number}: {void_reason(runs)}"
+            for load, number, runs in runs_by_checkout
+            if is_void(runs)
+        ]
 
 
-def measure(plan: Plan, say: Callable[[str], None]) -> Paired:
+def measure(plan: Plan, progress: Callable[[str], None]) -> CheckoutResults:
     """Raises CannotMeasure; failed requests are kept as figures that are void."""
-    need("wrk")
+    require_tool("wrk")
     if plan.rounds < 2:
         raise CannotMeasure("A ratio with its quartiles needs --rounds 2 or more.")
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
-    found = Paired()
+    results = CheckoutResults()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        bodies = Bodies(samples(model, sizes.samples, plan.images), folder, sizes)
-        urls = [_started(plan, checkout, folder / f"log{n}", stack) for n, checkout in enumerate(plan.checkouts)]
+        bodies = Bodies(load_samples(model, sizes.samples, plan.images), folder, sizes)
+        urls = [_start(plan, checkout, folder / f"log{n}", stack) for n, checkout in enumerate(plan.checkouts)]
         for load in _loads(plan, urls, bodies, sizes.batch):
-            say(load.name)
-            found.fired[load.name] = _in_turn(plan, urls, load, bodies, say)
-    return found
+            progress(load.name)
+            results.runs[load.name] = _interleave(plan, urls, load, bodies, progress)
+    return results
 
 
-def _started(plan: Plan, checkout: Path, log: Path, stack: ExitStack) -> str:
+def _start(plan: Plan, checkout: Path, log: Path, stack: ExitStack) -> str:
     command = (checkout.resolve() / ".venv/bin/convoy", "serve")
     settings = convoy_process.bench_settings(plan.workers)
-    return stack.enter_context(convoy_process.convoy(plan.models.resolve(), log, settings, command)).url
+    return stack.enter_context(convoy_process.run_convoy(plan.models.resolve(), log, settings, command)).url
 
 
-def _loads(plan: Plan, urls: Sequence[str], bodies: Bodies, batch: int) -> list[Load]:
+def _loads(plan: Plan, urls: Sequence[str], bodies: Bodies, batch: int) -> list[Workload]:
     """Those that all checkouts answer, and rightly. Raises CannotMeasure for a name that is none."""
-    every = convoy_loads(plan.model, batch)
-    if unknown := set(plan.only) - {load.name for load in every}:
-        raise CannotMeasure(f"There is no load '{unknown.pop()}'; there are {', '.join(load.name for load in every)}.")
-    loads = [load for load in every if not plan.only or load.name in plan.only]
+    workloads = convoy_workloads(plan.model, batch)
+    if unknown := set(plan.only) - {load.name for load in workloads}:
+        raise CannotMeasure(
+            f"There is no load '{unknown.pop()}'; there are {', '.join(load.name for load in workloads)}."
+        )
+    loads = [load for load in workloads if not plan.only or load.name in plan.only]
     for url in urls:
-        loads = offered(url, loads, bodies)
+        loads = supported_workloads(url, loads, bodies)
     return loads
 
 
-def _in_turn(
-    plan: Plan, urls: Sequence[str], load: Load, bodies: Bodies, say: Callable[[str], None]
-) -> list[list[Fired]]:
+def _interleave(
+    plan: Plan, urls: Sequence[str], load: Workload, bodies: Bodies, progress: Callable[[str], None]
+) -> list[list[LoadResult]]:
     body = bodies.get(load.kind)
     for url in urls:
         wrk(url + load.path, body, plan.connections, WARM_UP_S)
-    fired: list[list[Fired]] = [[] for _ in urls]
+    runs: list[list[LoadResult]] = [[] for _ in urls]
     for number in range(plan.rounds):
         for at in range(len(urls)):
-            turn = (at + number) % len(urls)  # nobody is always the first
-            fired[turn].append(wrk(urls[turn] + load.path, body, plan.connections, plan.seconds))
-            say(f"  {plan.checkouts[turn]}: {line(fired[turn][-1])}")
-    return fired
+            turn = (at + number) % len(urls)  # each checkout is first in turn
+            runs[turn].append(wrk(urls[turn] + load.path, body, plan.connections, plan.seconds))
+            progress(f"  {plan.checkouts[turn]}: {format_result(runs[turn][-1])}")
+    return runs
 
 
-def rows(found: Paired, plan: Plan) -> list[list[str]]:
+def rows(results: CheckoutResults, plan: Plan) -> list[list[str]]:
     """Of a table under HEAD."""
-    made = []
-    for load, all_ in found.fired.items():
-        for number, fired in enumerate(all_):
-            cells = ["void"] * 5 if void(fired) or void(all_[0]) else _figures(middle(fired), found.ratio(load, number))
-            made.append([load, str(plan.checkouts[number]), *cells])
-    return made
+    table_rows = []
+    for load, by_checkout in results.runs.items():
+        for number, runs in enumerate(by_checkout):
+            cells = (
+                ["void"] * 5
+                if is_void(runs) or is_void(by_checkout[0])
+                else _figures(median_result(runs), results.ratio(load, number))
+            )
+            table_rows.append([load, str(plan.checkouts[number]), *cells])
+    return table_rows
 
 
-def _figures(got: Fired, ratio: Ratio) -> list[str]:
+def _figures(result: LoadResult, ratio: Ratio) -> list[str]:
     ratios = [f"{ratio.median:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"]
-    return [f"{got.requests_per_s:,.0f}", *ratios, f"{got.p50_ms:.2f}", f"{got.p99_ms:.2f}"]
+    return [f"{result.requests_per_s:,.0f}", *ratios, f"{result.p50_ms:.2f}", f"{result.p99_ms:.2f}"]

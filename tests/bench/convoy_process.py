@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from service.settings import Settings
 from tests.bench.errors import CannotMeasure
-from tests.bench.processes import free_ports, last_lines, running
+from tests.bench.processes import free_ports, last_lines, run_process
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv/bin/python"
 CONVOY = ROOT / ".venv/bin/convoy"
-START_PATIENCE_S = 60
+START_TIMEOUT_S = 60
 POLL_S = 0.01
 # As long as 128 connections times 64 images need: a full queue refuses with 429, and refused is not measured.
 QUEUE_IMAGES = 128 * 64
@@ -32,7 +32,7 @@ class Service(NamedTuple):
 
 
 @contextlib.contextmanager
-def convoy(
+def run_convoy(
     models: Path,
     log: Path,
     settings: Mapping[str, str] | None = None,
@@ -47,10 +47,10 @@ def convoy(
     (port,) = free_ports()
     environment = os.environ | dict(settings or {}) | {"CONVOY_PORT": str(port), "CONVOY_MODELS": str(models)}
     started_s = time.monotonic()
-    with running(command, environment, log) as process:
+    with run_process(command, environment, log) as process:
         url = f"http://127.0.0.1:{port}"
-        while (status := answer_to(f"{url}/health/ready")) != 200:
-            if process.poll() is not None or time.monotonic() - started_s > START_PATIENCE_S:
+        while (status := status_of(f"{url}/health/ready")) != 200:
+            if process.poll() is not None or time.monotonic() - started_s > START_TIMEOUT_S:
                 raise CannotMeasure(
                     f"Convoy did not get ready (last status {status}); its log ends:\n{last_lines(log)}"
                 )
@@ -58,7 +58,7 @@ def convoy(
         yield Service(url, process.pid, time.monotonic() - started_s)
 
 
-def answer_to(url: str) -> int | None:
+def status_of(url: str) -> int | None:
     """The status of a GET; None when nobody listens."""
     try:
         with urllib.request.urlopen(url, timeout=10) as reply:
@@ -83,7 +83,7 @@ def has_workers() -> bool:
     return "workers" in Settings.model_fields
 
 
-def own_settings() -> list[str]:
+def caller_settings() -> list[str]:
     """The caller's CONVOY_ variables, which change what is measured, as NAME=VALUE; of folders only the name."""
-    known = {f"CONVOY_{name.upper()}" for name in Settings.model_fields} - {"CONVOY_MODELS", "CONVOY_PORT"}
-    return sorted(f"{name}={value}" for name, value in os.environ.items() if name in known)
+    setting_names = {f"CONVOY_{name.upper()}" for name in Settings.model_fields} - {"CONVOY_MODELS", "CONVOY_PORT"}
+    return sorted(f"{name}={value}" for name, value in os.environ.items() if name in setting_names)

@@ -17,7 +17,7 @@ from service.hardware import usable_cores
 from tests.bench.report.markdown import replace_section
 
 REPORT = Path(__file__).with_name("README.md")
-NAMES = {
+DESCRIPTIONS = {
     "fix_reshapes": "shapes are constants",
     "fold_input_scale": "pixel scale in the first layer",
     "fold_flatten_order": "no transpose before the dense layer",
@@ -38,9 +38,9 @@ def main() -> int:
 
     head = "".join(f" batch {size} |" for size in LATENCY_BATCH_SIZES)
     table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(LATENCY_BATCH_SIZES), *rows]
-    about = f"Microseconds an image, {usable_cores()} threads of {processor_name()}; "
-    about += f"load average {load:.1f} before the start."
-    content = f"{about}\n\n" + "\n".join(table)
+    setup = f"Microseconds an image, {usable_cores()} threads of {processor_name()}; "
+    setup += f"load average {load:.1f} before the start."
+    content = f"{setup}\n\n" + "\n".join(table)
     replace_section(REPORT, "rewrites", content)
     print(content)
     return 0
@@ -57,18 +57,18 @@ def _rows(path: Path) -> Iterator[str]:
     network = load_network(Run(path).model_path if path.is_dir() else path)
     expects, classes = input_of(network), classes_of(network)
     images = np.random.default_rng(0).integers(0, 256, (64, *expects.shape), np.uint8)
-    whole = to_serving_model(network, Scaling(), "detect", images)
+    serving_model = to_serving_model(network, Scaling(), "detect", images)
     with TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
         nodes: dict[str, int] = {}
         for count in range(len(OPTIMIZATIONS) + 1):
-            name = "as converted" if not count else f"+ {NAMES[OPTIMIZATIONS[count - 1].__name__]}"
+            name = "as converted" if not count else f"+ {DESCRIPTIONS[OPTIMIZATIONS[count - 1].__name__]}"
             graphs[name] = Path(folder) / f"{count}.onnx"
-            model = to_onnx(whole, _optimize_with(count))
+            model = to_onnx(serving_model, _optimize_with(count))
             nodes[name] = len(model.graph.node)
             onnx.save(model, graphs[name])
-        found = microseconds_per_image(graphs, expects, classes, usable_cores())
-    for name, times in found.items():
+        latencies = microseconds_per_image(graphs, expects, classes, usable_cores())
+    for name, times in latencies.items():
         yield f"| {network.name} | {name} | {nodes[name]} | " + " | ".join(f"{us:.1f}" for us in times.values()) + " |"
 
 

@@ -53,11 +53,11 @@ class LocalModel:
         """Probabilities (n, classes) of uint8 (n, height, width, channels)."""
         return self._session.run(tensors)
 
-    def best(self, tensors: NDArray[np.uint8]) -> list[int]:
+    def predict(self, tensors: NDArray[np.uint8]) -> list[int]:
         """The most probable class of each."""
         batches = (tensors[start : start + BATCH] for start in range(0, len(tensors), BATCH))
         return [int(index) for batch in batches for index in self.run(batch).argmax(1)]
 
-    def best_labels(self, images: Sequence[bytes]) -> list[str]:
+    def predict_labels(self, images: Sequence[bytes]) -> list[str]:
         """The best label of each encoded image."""
-        return [self.labels[index] for index in self.best(np.stack([self.tensor(p) for p in images]))]
+        return [self.labels[index] for index in self.predict(np.stack([self.tensor(p) for p in images]))]

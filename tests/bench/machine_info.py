@@ -17,7 +17,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 def describe() -> dict[str, str]:
     """CPU model, cores, how busy they are, date, and the versions of Convoy and of what it serves with."""
-    python, libraries = _served_with()
+    python, libraries = _serving_versions()
     return {
         "CPU": cpu_model(),
         "cores": str(usable_cores()),
@@ -34,11 +34,11 @@ def cpu_model() -> str:
     """The model's name as the kernel tells it, and the instructions that int8 profits from."""
     info = CPU_INFO.read_text() if CPU_INFO.exists() else ""
     name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    known = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if re.search(rf"\b{flag}\b", info)]
-    return f"{name[1] if name else platform.processor() or 'unknown'} ({', '.join(known) or 'no AVX2'})"
+    instructions = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if re.search(rf"\b{flag}\b", info)]
+    return f"{name[1] if name else platform.processor() or 'unknown'} ({', '.join(instructions) or 'no AVX2'})"
 
 
-def _served_with() -> tuple[str, str]:
+def _serving_versions() -> tuple[str, str]:
     """The Python and the libraries of the environment that serves, which is not this one."""
     code = """
 import platform, sys
@@ -46,14 +46,14 @@ from importlib.metadata import version
 print(platform.python_version())
 print(", ".join(f"{name} {version(name)}" for name in sys.argv[1:]))
 """
-    done = subprocess.run([PYTHON, "-c", code, *LIBRARIES], capture_output=True, text=True, check=True)
-    python, libraries = done.stdout.splitlines()
+    process = subprocess.run([PYTHON, "-c", code, *LIBRARIES], capture_output=True, text=True, check=True)
+    python, libraries = process.stdout.splitlines()
     return python, libraries
 
 
 def _commit() -> str:
-    changed = _git("status", "--porcelain", "--", "service")
-    return (_git("rev-parse", "--short=10", "HEAD") or "unknown") + (" with changes in service/" if changed else "")
+    changes = _git("status", "--porcelain", "--", "service")
+    return (_git("rev-parse", "--short=10", "HEAD") or "unknown") + (" with changes in service/" if changes else "")
 
 
 def _git(*arguments: str) -> str:
@@ -61,12 +61,12 @@ def _git(*arguments: str) -> str:
 
 
 def _generators() -> list[str]:
-    found = []
+    versions = []
     for command, pattern in ((["wrk", "-v"], r"wrk \S+"), (["h2load", "--version"], r"nghttp2/\S+")):
         try:
-            done = subprocess.run(command, capture_output=True, text=True)
+            process = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:
             continue
-        if match := re.search(pattern, done.stdout + done.stderr):
-            found.append(match[0])
-    return found
+        if match := re.search(pattern, process.stdout + process.stderr):
+            versions.append(match[0])
+    return versions

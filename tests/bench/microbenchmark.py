@@ -13,35 +13,35 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 def images_per_s(model: LocalModel, samples: Samples, seconds: float) -> dict[int, float]:
     """By batch size; the batches move through the samples."""
-    return {size: size / _seconds_of(_runner(model, samples, size), seconds) for size in SIZES}
+    return {size: size / _mean_seconds(_runner(model, samples, size), seconds) for size in SIZES}
 
 
 def decode_us(model: LocalModel, samples: Samples, seconds: float) -> float:
     """Microseconds on one thread to make one encoded image the model's input."""
-    at = iter(range(10**9))
+    counter = iter(range(10**9))
 
     def once() -> None:
-        model.tensor(samples.encoded[next(at) % len(samples.encoded)])
+        model.tensor(samples.encoded[next(counter) % len(samples.encoded)])
 
-    return _seconds_of(once, seconds) * 1e6
+    return _mean_seconds(once, seconds) * 1e6
 
 
 def _runner(model: LocalModel, samples: Samples, size: int) -> Callable[[], None]:
     count = len(samples.tensors)
     batches = [samples.tensors[np.arange(start, start + size) % count] for start in range(0, count, size)]
-    at = iter(range(10**9))
+    counter = iter(range(10**9))
 
     def once() -> None:
-        model.run(batches[next(at) % len(batches)])
+        model.run(batches[next(counter) % len(batches)])
 
     return once
 
 
-def _seconds_of(once: Callable[[], None], seconds: float) -> float:
+def _mean_seconds(once: Callable[[], None], seconds: float) -> float:
     """Mean time of one call, over that long, after one that does not count."""
     once()
     calls, started_s = 0, time.perf_counter()
-    while (took_s := time.perf_counter() - started_s) < seconds:
+    while (elapsed_s := time.perf_counter() - started_s) < seconds:
         once()
         calls += 1
-    return took_s / calls
+    return elapsed_s / calls

@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-STOP_PATIENCE_S = 15
+STOP_TIMEOUT_S = 15
 
 
 @contextlib.contextmanager
-def running(
+def run_process(
     command: Sequence[str | Path], environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process while the context lasts, its output in `log`; then it and its children are stopped."""
@@ -34,20 +34,20 @@ def running(
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM to its group, which has its own number; then SIGKILL to what is left of that and of its descendants."""
     # Some have left the group (Ray's daemons). A descriptor means the same process even when its number is used anew.
-    descendants = [descriptor for pid in family(process.pid)[1:] if (descriptor := _descriptor(pid)) is not None]
+    descendants = [pidfd for pid in process_tree(process.pid)[1:] if (pidfd := _pidfd(pid)) is not None]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_PATIENCE_S)
+            process.wait(STOP_TIMEOUT_S)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for descriptor in descendants:
+    for pidfd in descendants:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        os.close(descriptor)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
 
 
-def _descriptor(pid: int) -> int | None:
+def _pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:
@@ -63,19 +63,19 @@ def free_ports(count: int = 1) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """The process and all its descendants."""
     children: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread, or all of it, has just ended
         for file in Path(f"/proc/{pid}/task").glob("*/children"):
             children += map(int, file.read_text().split())
-    return [pid, *(descendant for child in children for descendant in family(child))]
+    return [pid, *(descendant for child in children for descendant in process_tree(child))]
 
 
 def cpu_s(pid: int) -> float:
     """Processor seconds, user and system, that the process and its living descendants have used."""
     ticks = 0
-    for member in family(pid):
+    for member in process_tree(pid):
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
@@ -83,7 +83,7 @@ def cpu_s(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of the process and its descendants; pages that they share count once for each."""
-    pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in family(pid))
+    pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in process_tree(pid))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

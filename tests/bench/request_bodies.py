@@ -21,13 +21,13 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Body:
-    """Files `stem`.0 to `stem`.<count - 1>, `images` images in each; `best` classes of those in the first."""
+    """Files `stem`.0 to `stem`.<count - 1>, `images` images in each; `expected` classes of those in the first."""
 
     stem: Path
     count: int
     content_type: str
     images: int
-    best: tuple[int, ...]
+    expected: tuple[int, ...]
     json_length: int | None = None
     """Of a V2 binary body: the bytes of its JSON head."""
 
@@ -63,28 +63,30 @@ class Bodies:
         self._samples = samples
         self._folder = folder
         self._sizes = sizes
-        self._made: dict[str, Body] = {}
+        self._bodies: dict[str, Body] = {}
 
     def get(self, kind: str) -> Body:
         """One of KINDS."""
-        if kind not in self._made:
-            self._made[kind] = self._make(kind)
-        return self._made[kind]
+        if kind not in self._bodies:
+            self._bodies[kind] = self._write(kind)
+        return self._bodies[kind]
 
-    def _make(self, kind: str) -> Body:
+    def _write(self, kind: str) -> Body:
         content_type, many, encode = KINDS[kind]
         size = self._sizes.batch if many else 1
         stem = self._folder / kind.replace(" ", "-")
         for number in range(self._sizes.bodies):
-            chosen = self._chosen(number, size)
-            encoded = [self._samples.encoded[i] for i in chosen]
-            Path(f"{stem}.{number}").write_bytes(encode(encoded, self._samples.tensors[chosen]))
-        best = tuple(self._samples.best[i] for i in self._chosen(0, size))
+            indices = self._sample_indices(number, size)
+            encoded = [self._samples.encoded[i] for i in indices]
+            Path(f"{stem}.{number}").write_bytes(encode(encoded, self._samples.tensors[indices]))
+        expected = tuple(self._samples.classes[i] for i in self._sample_indices(0, size))
         shape = (size, *self._samples.tensors.shape[1:])
-        head = len(binary_head(shape)) if kind in BINARY else None
-        return Body(stem, self._sizes.bodies, content_type or _media_type(self._samples.encoded[0]), size, best, head)
+        head = len(binary_head(shape)) if kind in BINARY_KINDS else None
+        return Body(
+            stem, self._sizes.bodies, content_type or _media_type(self._samples.encoded[0]), size, expected, head
+        )
 
-    def _chosen(self, number: int, size: int) -> list[int]:
+    def _sample_indices(self, number: int, size: int) -> list[int]:
         return [(number * size + i) % len(self._samples.encoded) for i in range(size)]
 
 
@@ -105,20 +107,20 @@ def binary_head(shape: Sequence[int]) -> bytes:
     return json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
 
 
-def best_classes(reply: bytes, json_length: str | None) -> tuple[int, ...]:
+def predicted_classes(reply: bytes, json_length: str | None) -> tuple[int, ...]:
     """The most probable class of each image in the answer of any of the servers. Raises ValueError or LookupError."""
     answer: Any = json.loads(reply[: int(json_length)] if json_length else reply)
     if isinstance(answer, list):  # BentoML answers a batch of one
-        return tuple(_best_label(predictions) for predictions in answer)
+        return tuple(_top_class(predictions) for predictions in answer)
     if "outputs" in answer:
         output = next(o for o in answer["outputs"] if o["name"] == PROBABILITIES)
         raw = reply[int(json_length) :] if json_length else None
         flat = np.asarray(output["data"]) if raw is None else np.frombuffer(raw, np.float32)
         return tuple(flat.reshape(output["shape"]).argmax(1).tolist())
-    return tuple(_best_label(entry["predictions"]) for entry in answer.get("results", [answer]))
+    return tuple(_top_class(entry["predictions"]) for entry in answer.get("results", [answer]))
 
 
-def _best_label(predictions: list[dict[str, Any]]) -> int:
+def _top_class(predictions: list[dict[str, Any]]) -> int:
     return int(predictions[0].get("index", predictions[0]["label"]))
 
 
@@ -143,4 +145,4 @@ KINDS: dict[str, tuple[str, bool, Encode]] = {
     "base64": (JSON, False, lambda images, _: json.dumps({"image": _base64(images)[0]}).encode()),
     "base64 list": (JSON, False, lambda images, _: json.dumps({"images": _base64(images)}).encode()),
 }
-BINARY = ("v2 binary batch",)
+BINARY_KINDS = ("v2 binary batch",)

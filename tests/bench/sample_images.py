@@ -22,30 +22,30 @@ class Samples(NamedTuple):
     encoded: list[bytes]
     tensors: NDArray[np.uint8]
     """(n, height, width, channels)"""
-    best: list[int]
+    classes: list[int]
     """Most probable class of each, by the same graph under onnxruntime alone."""
     source: str
 
 
-def samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
+def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
     """`count` samples, repeating where there are fewer. Raises CannotMeasure without images for this model."""
     if folder is None and model.shape == DIGIT:
         encoded = [digit_images.as_png(pixels) for pixels in digit_images.digits(count)[0]]
         source = digit_images.source()
     else:
-        folder = folder or _photographs(model)
+        folder = folder or _photo_folder(model)
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES)[:count]
         encoded = [file.read_bytes() for file in files]
         source = f"{len(files)} photographs"
     if not encoded:
         raise CannotMeasure(f"There is no image in {folder}.")
     tensors = np.stack([model.tensor(image) for image in encoded])
-    best = model.best(tensors)
-    again = list(islice(cycle(range(len(encoded))), count))
-    return Samples([encoded[i] for i in again], tensors[again], [best[i] for i in again], source)
+    classes = model.predict(tensors)
+    repeated = list(islice(cycle(range(len(encoded))), count))
+    return Samples([encoded[i] for i in repeated], tensors[repeated], [classes[i] for i in repeated], source)
 
 
-def _photographs(model: LocalModel) -> Path:
+def _photo_folder(model: LocalModel) -> Path:
     where = os.environ.get("CONVOY_DATA")
     if not where:
         raise CannotMeasure(f"{model.name} takes {model.shape}: give a folder of images with --images.")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tests.bench.errors import CannotMeasure
-from tests.bench.request_bodies import JSON_LENGTH, Bodies, Body, best_classes
+from tests.bench.request_bodies import JSON_LENGTH, Bodies, Body, predicted_classes
 
-PATIENCE_S = 120.0
+READY_TIMEOUT_S = 120.0
 POLL_S = 0.2
 
 
-class Load(NamedTuple):
+class Workload(NamedTuple):
     """`kind` is one of bodies.KINDS."""
 
     name: str
@@ -21,25 +21,25 @@ class Load(NamedTuple):
     kind: str
 
 
-def convoy_loads(model: str, batch: int) -> list[Load]:
+def convoy_workloads(model: str, batch: int) -> list[Workload]:
     """Everything that Convoy is asked: an image, many, and tensors."""
     classify, infer = f"/api/v1/models/{model}/classify", f"/v2/models/{model}/infer"
     return [
-        Load("image", classify, "image"),
-        Load(f"images x{batch} (form)", f"{classify}/batch", "images form"),
-        Load(f"images x{batch} (JSON)", f"{classify}/batch", "images json"),
-        Load("v2 json", infer, "v2 json"),
-        Load(f"v2 json x{batch}", infer, "v2 json batch"),
-        Load(f"v2 binary x{batch}", infer, "v2 binary batch"),
+        Workload("image", classify, "image"),
+        Workload(f"images x{batch} (form)", f"{classify}/batch", "images form"),
+        Workload(f"images x{batch} (JSON)", f"{classify}/batch", "images json"),
+        Workload("v2 json", infer, "v2 json"),
+        Workload(f"v2 json x{batch}", infer, "v2 json batch"),
+        Workload(f"v2 binary x{batch}", infer, "v2 binary batch"),
     ]
 
 
-def offered(url: str, loads: Sequence[Load], bodies: Bodies) -> list[Load]:
+def supported_workloads(url: str, loads: Sequence[Workload], bodies: Bodies) -> list[Workload]:
     """The loads whose path this server has; each was asked once, and its answer is right. Raises CannotMeasure."""
-    return [load for load in loads if ask(url, load, bodies.get(load.kind)) != 404]
+    return [load for load in loads if send_one(url, load, bodies.get(load.kind)) != 404]
 
 
-def ask(url: str, load: Load, body: Body) -> int | None:
+def send_one(url: str, load: Workload, body: Body) -> int | None:
     """Sends one request; its status, 200 or 404. None: nobody listens yet.
 
     Raises CannotMeasure for another status, and for classes other than the model by itself gives.
@@ -58,13 +58,13 @@ def ask(url: str, load: Load, body: Body) -> int | None:
     return 200
 
 
-def wait_until_right(url: str, load: Load, body: Body, alive: Callable[[], bool]) -> None:
+def wait_until_ready(url: str, load: Workload, body: Body, is_alive: Callable[[], bool]) -> None:
     """Asks until the server answers, and rightly. Raises CannotMeasure when it ends before, or takes too long."""
-    end_s = time.monotonic() + PATIENCE_S
+    end_s = time.monotonic() + READY_TIMEOUT_S
     problem = "nobody listens"
-    while alive() and time.monotonic() < end_s:
+    while is_alive() and time.monotonic() < end_s:
         try:
-            status = ask(url, load, body)
+            status = send_one(url, load, body)
             if status == 200:
                 return
             problem = f"status {status}"
@@ -76,8 +76,8 @@ def wait_until_right(url: str, load: Load, body: Body, alive: Callable[[], bool]
 
 def _check(url: str, answer: bytes, json_length: str | None, body: Body) -> None:
     try:
-        found = best_classes(answer, json_length)
+        predicted = predicted_classes(answer, json_length)
     except (ValueError, LookupError, TypeError) as error:
         raise CannotMeasure(f"{url} gives an answer that cannot be read: {answer[:300]!r}") from error
-    if found != body.best:
-        raise CannotMeasure(f"{url} answers {found}; the model by itself says {body.best}.")
+    if predicted != body.expected:
+        raise CannotMeasure(f"{url} answers {predicted}; the model by itself says {body.expected}.")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.processes import last_lines, running
+from tests.bench.processes import last_lines, run_process
 from tests.gpu import nvidia
 from tests.gpu.check_plan import Plan, load
 from tests.gpu.check_results import PROVIDER, Kept, Row, broken, failed, table
@@ -78,7 +78,7 @@ def _run(plan: Plan, step: str, limit_s: float) -> list[Row]:
     kept, log = Kept(plan.work / f"{step}.rows"), plan.work / f"{step}.log"
     command = [sys.executable, "-m", "tests.gpu", "--step", step, "--plan", plan.work / "plan.json"]
     end_s = time.monotonic() + limit_s
-    with running(command, nvidia.environment(), log) as process:
+    with run_process(command, nvidia.environment(), log) as process:
         while process.poll() is None and time.monotonic() < end_s:
             time.sleep(0.05)
         code = process.poll()

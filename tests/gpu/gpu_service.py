@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.bench.convoy_process import QUEUE_IMAGES, Service, convoy
+from tests.bench.convoy_process import QUEUE_IMAGES, Service, run_convoy
 from tests.bench.request_bodies import Body, binary_head
 from tests.gpu import nvidia
 from tests.gpu.check_plan import Plan
@@ -24,7 +24,7 @@ def serving(plan: Plan, models: Path, **settings: object) -> Iterator[Service]:
     """Ready with all of `models`. Raises CannotMeasure, with the end of its log, where it does not get so."""
     told = {"device": plan.provider, "max_queue_images": QUEUE_IMAGES, "log_level": "warning"} | settings
     environment = nvidia.environment() | {f"CONVOY_{name.upper()}": str(value) for name, value in told.items()}
-    with convoy(models, plan.work / "service.log", environment, COMMAND) as service:
+    with run_convoy(models, plan.work / "service.log", environment, COMMAND) as service:
         yield service
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired
+from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.request_bodies import Body
 from tests.gpu.load_client import TIMEOUT_S, WARM_UP
 
@@ -18,7 +18,7 @@ PROCESSES = 8
 STARTING_S = 0.05
 
 
-def fire(url: str, body: Body, connections: int, seconds: float) -> Fired:
+def fire(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
     """As many requests as get answered in `seconds`, a quarter of which is warm-up. Raises CannotMeasure."""
     processes = min(PROCESSES, connections)
     shares = [connections * (n + 1) // processes - connections * n // processes for n in range(processes)]
@@ -32,13 +32,15 @@ def fire(url: str, body: Body, connections: int, seconds: float) -> Fired:
             process.kill()
             process.wait()
     counted_s = seconds * (1 - WARM_UP)
-    return _summed([ms for one in answers for ms in one["took_ms"]], sum(one["failed"] for one in answers), counted_s)
+    return _summarize(
+        [ms for one in answers for ms in one["took_ms"]], sum(one["failed"] for one in answers), counted_s
+    )
 
 
-def _summed(took_ms: Sequence[float], failed: int, seconds: float) -> Fired:
+def _summarize(took_ms: Sequence[float], failed: int, seconds: float) -> LoadResult:
     ordered = sorted(took_ms) or [0.0]
     p99_ms = ordered[int(0.99 * (len(ordered) - 1))]
-    return Fired(len(took_ms) / seconds, median(ordered), p99_ms, len(took_ms), failed)
+    return LoadResult(len(took_ms) / seconds, median(ordered), p99_ms, len(took_ms), failed)
 
 
 def _files(body: Body, number: int) -> list[str]:

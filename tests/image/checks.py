@@ -6,13 +6,13 @@ from typing import Any
 
 import httpx
 
-from tests.bench.report.markdown import Told
+from tests.bench.report.markdown import Transcript
 from tests.image import builder
 from tests.image.container import Container
 
 PATIENCE_S = 120
 
-tell = Told()
+tell = Transcript()
 
 
 class Wrong(Exception):

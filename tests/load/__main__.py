@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.settings import Settings
-from tests.bench.convoy_process import convoy
+from tests.bench.convoy_process import run_convoy
 from tests.bench.errors import CannotMeasure
 from tests.load import digit_images, load_results
 from tests.load.load_profile import Orders
@@ -28,7 +28,7 @@ def main() -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         digits = args.out / "digits.json"
         digit_images.save(digit_images.known_digits(DIGITS, args.models, args.model), digits)
-        with convoy(args.models, args.out / "service.log") as service:
+        with run_convoy(args.models, args.out / "service.log") as service:
             orders = Orders(args.model, digits, args.out / "figures.json", args.users, args.seconds)
             return _show_page(service.url, orders, args) if args.ui else _load(service.url, orders, args)
     except CannotMeasure as error:

@@ -58,7 +58,7 @@ def known_digits(count: int, models: Path, model: str) -> list[Digit]:
     """Those of `count` digits that the model gets right. Raises CannotMeasure when they are too few."""
     pixels, labels = digits(count)
     asked = [Digit(as_png(p), label) for p, label in zip(pixels, labels, strict=True)]
-    answered = LocalModel(models, model).best_labels([digit.png for digit in asked])
+    answered = LocalModel(models, model).predict_labels([digit.png for digit in asked])
     known = [digit for digit, label in zip(asked, answered, strict=True) if digit.label == label]
     if len(known) < LEAST_KNOWN * count:
         raise CannotMeasure(

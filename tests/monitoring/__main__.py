@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from tests.bench.processes import free_ports, running
-from tests.bench.report.markdown import Told
+from tests.bench.processes import free_ports, run_process
+from tests.bench.report.markdown import Transcript
 from tests.monitoring import shipped_config
 from tests.monitoring.load_clients import Crowd
 from tests.support.service_process import RunningService
@@ -28,7 +28,7 @@ START_S, SCRAPED_S, CALM_S, PATIENCE_S = 30, 40, 75, 240
 QUEUE_IMAGES = 64
 POLL_S = 1.0
 
-tell = Told()
+tell = Transcript()
 
 
 class Prometheus:
@@ -72,7 +72,7 @@ def main() -> int:
         folder, listen = Path(name), f"127.0.0.1:{port}"
         config = shipped_config.copy_for(service.url.removeprefix("http://"), folder / "config")
         command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
-        with running([*command, f"--web.listen-address={listen}"], {}, folder / "log"):
+        with run_process([*command, f"--web.listen-address={listen}"], {}, folder / "log"):
             prometheus = Prometheus(f"http://{listen}")
             prometheus.wait_ready()
             problems = [*_calm(prometheus, service), *_overload(prometheus, service)]

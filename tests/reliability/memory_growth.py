@@ -69,7 +69,7 @@ def measure(requests: int) -> Grown:
         bodies = Offered(models, MODEL).binary(list(SIZES))
         found = Grown()
         settings = {"CONVOY_WORKERS": str(WORKERS), "CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
-        with convoy_process.convoy(models, Path(name, "log"), settings) as service:
+        with convoy_process.run_convoy(models, Path(name, "log"), settings) as service:
             began_s = time.monotonic()
             for part in range(PARTS + 1):
                 found.resident_bytes.append((part * requests // PARTS, _resident(service.pid)))

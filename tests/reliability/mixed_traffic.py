@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench.local_model import LocalModel
-from tests.bench.request_bodies import JSON, JSON_LENGTH, best_classes, binary_head, tensor_binary, tensor_json
+from tests.bench.request_bodies import JSON, JSON_LENGTH, binary_head, predicted_classes, tensor_binary, tensor_json
 from tests.load import digit_images, traffic
 from tests.reliability.http_client import Reply, request
 from tests.support.images import encode
@@ -50,7 +50,7 @@ class Asked:
             return None if got == self.outcomes else f"{self.kind}: {got} instead of {self.outcomes}"
         if self.classes:
             length = reply.headers.get(JSON_LENGTH.lower().encode())
-            got = best_classes(reply.body, length and length.decode())
+            got = predicted_classes(reply.body, length and length.decode())
             return None if got == self.classes else f"{self.kind}: {got} instead of {self.classes}"
         return None
 
@@ -64,7 +64,7 @@ class Offered:
         self._local = LocalModel(models, model, threads=1)
         self._digits = digit_images.known_digits(DIGITS, models, model)
         self._tensors = np.stack([self._local.tensor(digit.png) for digit in self._digits])
-        self._best = tuple(self._local.best(self._tensors))
+        self._classes = tuple(self._local.predict(self._tensors))
         self._random = random.Random(17)
         self._by_kind = {
             "image": list(self._images()),
@@ -92,7 +92,7 @@ class Offered:
     def _forms(self) -> Iterator[Asked]:
         path = f"/api/v1/models/{self._model}/classify/batch"
         jpegs = [encode(tensor, "JPEG", quality=95) for tensor in self._tensors]
-        labels = self._local.best_labels(jpegs)
+        labels = self._local.predict_labels(jpegs)
         for size in FORM_SIZES:
             for _ in range(BODIES):
                 chosen = self._random.choices(range(len(jpegs)), k=size)
@@ -102,7 +102,7 @@ class Offered:
     def _tensor(self, kind: str, size: int) -> Asked:
         path = f"/v2/models/{self._model}/infer"
         chosen = self._random.choices(range(len(self._tensors)), k=size)
-        batch, classes = self._tensors[chosen], _at(self._best, chosen)
+        batch, classes = self._tensors[chosen], _at(self._classes, chosen)
         if kind == "v2 json":
             return Asked(kind, request("POST", path, tensor_json(batch), JSON), classes=classes)
         head = {JSON_LENGTH: str(len(binary_head(batch.shape)))}

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.processes import family
+from tests.bench.processes import process_tree
 
 
 class Holding(NamedTuple):
@@ -20,7 +20,7 @@ class Holding(NamedTuple):
 
 def workers_of(pid: int) -> list[int]:
     """The serving processes of `convoy serve`: its workers, or itself where it has none."""
-    return [child for child in family(pid)[1:] if _is_worker(child)] or [pid]
+    return [child for child in process_tree(pid)[1:] if _is_worker(child)] or [pid]
 
 
 def holding(pid: int) -> Holding:

@@ -23,9 +23,9 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 def write(file: Path, section: str, content: str) -> None:
     """Puts what was measured between the section's markers, under on what, when and with which command."""
-    facts = machine_info.describe()
-    about = markdown.about({name: facts[name] for name in ABOUT}, command_line())
-    markdown.replace_section(file, section, f"{about}\n\n{content}")
+    environment = machine_info.describe()
+    table = markdown.environment_table({name: environment[name] for name in ABOUT}, command_line())
+    markdown.replace_section(file, section, f"{table}\n\n{content}")
     print(f"\n{content}\n\nwritten into {file}", flush=True)
 
 

@@ -94,7 +94,7 @@ def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> Soake
         shutil.copytree(shipped / MODEL, models / MODEL)
         offered = Offered(models, MODEL)
         found = Soaked(Driven(window_s=min(10.0, seconds / (2 * BLOCKS))))
-        with convoy_process.convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
+        with convoy_process.run_convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
             asyncio.run(_all(found, service, offered, models, seconds, requests_per_s, publish_every_s))
     return found
 

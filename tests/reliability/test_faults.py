@@ -19,7 +19,7 @@ import pytest
 from tests.reliability.process_resources import holding, workers_of
 from tests.support.images import encode, image_bytes
 from tests.support.model_versions import write_version
-from tests.support.onnx_graphs import blank_graph, brittle_graph, endless_graph, short_graph
+from tests.support.onnx_graphs import brittle_graph, endless_graph, missing_class_graph, nan_graph
 from tests.support.service_process import RunningService
 
 SHAPE = (8, 8, 1)
@@ -34,8 +34,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("faults") / "models"
     write_version(root, "linear", 1)
     write_version(root, "raises", 1, graph=brittle_graph(SHAPE, 4))
-    write_version(root, "blank", 1, graph=blank_graph(SHAPE, 4))
-    write_version(root, "short", 1, graph=short_graph(SHAPE, 4))
+    write_version(root, "blank", 1, graph=nan_graph(SHAPE, 4))
+    write_version(root, "short", 1, graph=missing_class_graph(SHAPE, 4))
     write_version(root, "hangs", 1, graph=endless_graph(SHAPE, 4))
     return root
 

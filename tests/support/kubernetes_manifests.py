@@ -15,8 +15,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("dev", "cpu", "gpu")
-TOGETHER = ("monitoring", "keda", "bucket-models", "ingress")
-COMBINATIONS = (TOGETHER, ("volume-models",), ("kserve",), ("bucket-models", "kserve"))
+COMPATIBLE_COMPONENTS = ("monitoring", "keda", "bucket-models", "ingress")
+COMBINATIONS = (COMPATIBLE_COMPONENTS, ("volume-models",), ("kserve",), ("bucket-models", "kserve"))
 JOBS = ("storage", "shell", "train", "sweep", "distributed", "batch", "nightly")
 
 Manifest = dict[str, Any]
@@ -43,7 +43,7 @@ def _kustomize(folder: Path) -> tuple[Manifest, ...]:
     return tuple(yaml.safe_load_all(done.stdout))
 
 
-def everything() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
+def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
     """Every overlay, every component beside others or alone, and every job: what it is called, and its objects."""
     for overlay in OVERLAYS:
         yield overlay, render(K8S / "overlays" / overlay)

@@ -21,8 +21,8 @@ from service.model_store.manifest import (
 )
 from tests.load.draw_digits import SIDE_PX, draw_digit
 
-HANDS = 40
-SHARPNESS = 10.0
+DIGIT_SEEDS = 40
+LOGIT_SCALE = 10.0
 
 
 def linear_graph(weights: NDArray[np.float32], shape: tuple[int, int, int]) -> onnx.ModelProto:
@@ -89,7 +89,7 @@ def write_digit_model(root: Path, model: str = "mnist-lenet5", labels: str = "01
 @functools.cache
 def _digit_weights() -> NDArray[np.float32]:
     """Ridge regression from pixels to one-hot digits, (784, 10)."""
-    pixels = np.stack([draw_digit(digit, hand).ravel() for hand in range(HANDS) for digit in range(10)]) / 255
-    target = np.tile(np.eye(10), (HANDS, 1))
-    fitted = np.linalg.solve(pixels.T @ pixels + np.eye(pixels.shape[1]), pixels.T @ target)
-    return (SHARPNESS * fitted).astype(np.float32)
+    pixels = np.stack([draw_digit(digit, seed).ravel() for seed in range(DIGIT_SEEDS) for digit in range(10)]) / 255
+    one_hot = np.tile(np.eye(10), (DIGIT_SEEDS, 1))
+    weights = np.linalg.solve(pixels.T @ pixels + np.eye(pixels.shape[1]), pixels.T @ one_hot)
+    return (LOGIT_SCALE * weights).astype(np.float32)

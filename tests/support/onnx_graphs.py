@@ -9,7 +9,7 @@ Shape = tuple[int, int, int]
 
 def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
     """Answers uniformly, after `rounds` products of two 256 x 256 matrices (about a millisecond each) a batch."""
-    body = _round(
+    body = _loop_body(
         [
             helper.make_node("MatMul", ["state", "state"], ["squared"]),
             helper.make_node("Clip", ["squared", "low", "high"], ["next"]),
@@ -23,13 +23,13 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
         helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
         helper.make_node("ReduceMean", ["end"], ["value"], keepdims=0),
         helper.make_node("Mul", ["value", "nought"], ["zero"]),
-        *_even_but_for_zero(),
+        *_uniform_probabilities(),
     ]
     initial = [
         numpy_helper.from_array(np.array(rounds, np.int64), "rounds"),
         numpy_helper.from_array(np.array(True), "yes"),
         numpy_helper.from_array(np.full((256, 256), 1e-3, np.float32), "matrix"),
-        _weights(shape, classes),
+        _zero_weights(shape, classes),
         _scalar(0.0, "nought"),
     ]
     return _model(nodes, initial, shape, classes)
@@ -46,47 +46,47 @@ def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     return _model(nodes, [numpy_helper.from_array(np.zeros((255, classes), np.float32), "table")], shape, classes)
 
 
-def hungry_graph(shape: Shape, classes: int) -> onnx.ModelProto:
+def out_of_memory_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     """Answers uniformly, but a batch in which any pixel is 255 needs 2**50 bytes more than there are."""
     nodes = [
-        *_whether_white("once"),
+        *_is_white_flag("once"),
         helper.make_node("Mul", ["once", "many"], ["more"]),
         helper.make_node("Add", ["more", "one"], ["values"]),
         helper.make_node("Expand", ["nought", "values"], ["zeros"]),
         helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
-        *_even_but_for_zero(),
+        *_uniform_probabilities(),
     ]
     initial = [
         _scalar(255.0, "white"),
         _scalar(0.0, "nought"),
         numpy_helper.from_array(np.array([2**48], np.int64), "many"),
         numpy_helper.from_array(np.array([1], np.int64), "one"),
-        _weights(shape, classes),
+        _zero_weights(shape, classes),
     ]
     return _model(nodes, initial, shape, classes)
 
 
 def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: float = 255.0) -> onnx.ModelProto:
     """Answers uniformly, but never on a batch whose brightest pixel compares so with `level` (some 2**40 rounds)."""
-    body = _round([helper.make_node("Add", ["state", "one"], ["next"])], [_scalar(1.0, "one")], [])
+    body = _loop_body([helper.make_node("Add", ["state", "one"], ["next"])], [_scalar(1.0, "one")], [])
     nodes = [
-        *_whether_white("once", operator),
+        *_is_white_flag("once", operator),
         helper.make_node("Mul", ["once", "for_ever"], ["rounds"]),
         helper.make_node("Loop", ["rounds", "yes", "nought"], ["end"], body=body),
         helper.make_node("Mul", ["end", "nought"], ["zero"]),
-        *_even_but_for_zero(),
+        *_uniform_probabilities(),
     ]
     initial = [
         _scalar(level, "white"),
         _scalar(0.0, "nought"),
         numpy_helper.from_array(np.array(2**40, np.int64), "for_ever"),
         numpy_helper.from_array(np.array(True), "yes"),
-        _weights(shape, classes),
+        _zero_weights(shape, classes),
     ]
     return _model(nodes, initial, shape, classes)
 
 
-def blank_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelProto:
+def nan_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelProto:
     """Answers uniformly, but with not-a-number for an image whose brightest pixel is `level` (0 / 0)."""
     nodes = [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=1),
@@ -98,14 +98,14 @@ def blank_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelP
         helper.make_node("Mul", ["even", "factor"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"]),
     ]
-    weights = _weights(shape, classes)
+    weights = _zero_weights(shape, classes)
     return _model(nodes, [_scalar(level, "white"), weights], shape, classes)
 
 
-def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:
+def missing_class_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     """Answers uniformly, but leaves the last class out for a batch in which any pixel is 255."""
     nodes = [
-        *_whether_white("missing"),
+        *_is_white_flag("missing"),
         helper.make_node("Sub", ["classes", "missing"], ["end"]),
         helper.make_node("Flatten", ["float"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
@@ -114,11 +114,11 @@ def short_graph(shape: Shape, classes: int) -> onnx.ModelProto:
     ]
     integers = {"classes": classes, "begin": 0, "axis": 1}
     initial = [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in integers.items()]
-    weights = _weights(shape, classes)
+    weights = _zero_weights(shape, classes)
     return _model(nodes, [_scalar(255.0, "white"), weights, *initial], shape, classes)
 
 
-def _whether_white(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
+def _is_white_flag(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
     """`name`, int64, is 1 for a batch whose brightest pixel compares so with `white`, and 0 for any other."""
     return [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
@@ -127,7 +127,7 @@ def _whether_white(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
     ]
 
 
-def _even_but_for_zero() -> list[onnx.NodeProto]:
+def _uniform_probabilities() -> list[onnx.NodeProto]:
     """Every class as probable as every other; the answer waits for `zero`."""
     return [
         helper.make_node("Flatten", ["float"], ["flat"]),
@@ -137,7 +137,7 @@ def _even_but_for_zero() -> list[onnx.NodeProto]:
     ]
 
 
-def _round(nodes: list[onnx.NodeProto], initial: list[onnx.TensorProto], shape: list[int]) -> onnx.GraphProto:
+def _loop_body(nodes: list[onnx.NodeProto], initial: list[onnx.TensorProto], shape: list[int]) -> onnx.GraphProto:
     """The body of a Loop whose `nodes` make `next` out of `state`, both of this shape."""
     value = helper.make_tensor_value_info
     return helper.make_graph(
@@ -153,7 +153,7 @@ def _round(nodes: list[onnx.NodeProto], initial: list[onnx.TensorProto], shape: 
     )
 
 
-def _weights(shape: Shape, classes: int) -> onnx.TensorProto:
+def _zero_weights(shape: Shape, classes: int) -> onnx.TensorProto:
     return numpy_helper.from_array(np.zeros((int(np.prod(shape)), classes), np.float32), "weights")
 
 
@@ -173,52 +173,52 @@ SIDE, CLASSES = 12, 5
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 
 
-def foreign_graph(
+def third_party_graph(
     layout: str = "nchw",
     dtype: str = "float32",
     batch: int | str = "N",
     channels: int = 3,
     side: int | str = SIDE,
     classes: int = CLASSES,
-    ending: str = "softmax",
+    output_kind: str = "softmax",
     opset: int = 17,
     gain: float = 4.0,
 ) -> onnx.ModelProto:
     """A convolution, a pooling and a dense layer with weights of chance; `data` in, `out` out.
 
-    `ending` is softmax, logits, or maps: logits of shape (batch, classes, 1, 1).
+    `output_kind` is softmax, logits, or maps: logits of shape (batch, classes, 1, 1).
     """
     random = np.random.default_rng(7)
-    narrow = np.float16 if dtype == "float16" else np.float32
+    float_type = np.float16 if dtype == "float16" else np.float32
     constants = {
-        "kernel": random.normal(size=(8, channels, 3, 3)).astype(narrow),
-        "weights": (gain * random.normal(size=(classes, 8, 1, 1))).astype(narrow),
-        "bias": random.normal(size=classes).astype(narrow),
+        "kernel": random.normal(size=(8, channels, 3, 3)).astype(float_type),
+        "weights": (gain * random.normal(size=(classes, 8, 1, 1))).astype(float_type),
+        "bias": random.normal(size=classes).astype(float_type),
         "row": np.array([1 if isinstance(batch, int) else -1, classes], np.int64),
     }
-    last, nodes = "data", []
+    current, nodes = "data", []
     if dtype == "uint8":
-        nodes.append(helper.make_node("Cast", [last], ["numbers"], to=TensorProto.FLOAT))
-        last = "numbers"
+        nodes.append(helper.make_node("Cast", [current], ["numbers"], to=TensorProto.FLOAT))
+        current = "numbers"
     if layout == "nhwc":
-        nodes.append(helper.make_node("Transpose", [last], ["first"], perm=[0, 3, 1, 2]))
-        last = "first"
+        nodes.append(helper.make_node("Transpose", [current], ["first"], perm=[0, 3, 1, 2]))
+        current = "first"
     nodes += [
-        helper.make_node("Conv", [last, "kernel"], ["conv"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
+        helper.make_node("Conv", [current, "kernel"], ["conv"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
         helper.make_node("Relu", ["conv"], ["relu"]),
         helper.make_node("GlobalAveragePool", ["relu"], ["pool"]),
-        helper.make_node("Conv", ["pool", "weights", "bias"], ["out" if ending == "maps" else "dense"]),
+        helper.make_node("Conv", ["pool", "weights", "bias"], ["out" if output_kind == "maps" else "dense"]),
     ]
-    if ending != "maps":
-        nodes.append(helper.make_node("Reshape", ["dense", "row"], ["out" if ending == "logits" else "rows"]))
-    if ending == "softmax":
+    if output_kind != "maps":
+        nodes.append(helper.make_node("Reshape", ["dense", "row"], ["out" if output_kind == "logits" else "rows"]))
+    if output_kind == "softmax":
         nodes.append(helper.make_node("Softmax", ["rows"], ["out"], axis=1))
     image = [channels, side, side] if layout == "nchw" else [side, side, channels]
     graph = helper.make_graph(
         nodes,
         "small",
         [helper.make_tensor_value_info("data", TYPES[dtype], [batch, *image])],
-        [helper.make_tensor_value_info("out", TYPES["float16" if narrow == np.float16 else "float32"], None)],
+        [helper.make_tensor_value_info("out", TYPES["float16" if float_type == np.float16 else "float32"], None)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

@@ -26,9 +26,9 @@ def png(
     height, width = samples.shape[:2]
     if interlaced:
         passes = [samples[y::down, x::right] for x, y, right, down in ADAM7]
-        lines = b"".join(_lines(part, depth) for part in passes if part.size)
+        lines = b"".join(_scan_lines(part, depth) for part in passes if part.size)
     else:
-        lines = _lines(samples, depth)
+        lines = _scan_lines(samples, depth)
     plte = b"" if palette is None else chunk(b"PLTE", palette.tobytes())
     trns = b"" if transparent is None else chunk(b"tRNS", transparent)
     head = header(width, height, depth, colour, interlaced)
@@ -48,7 +48,7 @@ def transparent_value(*samples: int) -> bytes:
     return struct.pack(f">{len(samples)}H", *samples)
 
 
-def _lines(samples: NDArray[np.integer], depth: int) -> bytes:
+def _scan_lines(samples: NDArray[np.integer], depth: int) -> bytes:
     """Unfiltered scan lines; samples of less than a byte are packed, the leftmost into the highest bits."""
     rows = samples.reshape(len(samples), -1)
     if depth >= 8:

@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-START_S = 60.0
-STOP_S = 60.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
 CONVOY = Path(sys.executable).with_name("convoy")
 
 
@@ -27,9 +27,9 @@ class RunningService:
         self.lines: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._wait_ready = wait_ready
-        given = {"MODELS": models, "PORT": 0, **{name.upper(): value for name, value in settings.items()}}
+        variables = {"MODELS": models, "PORT": 0, **{name.upper(): value for name, value in settings.items()}}
         env = {key: value for key, value in os.environ.items() if not key.startswith("CONVOY_")}
-        env |= {f"CONVOY_{name}": str(value) for name, value in given.items()}
+        env |= {f"CONVOY_{name}": str(value) for name, value in variables.items()}
         self.process = subprocess.Popen([CONVOY, "serve"], env=env, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -52,12 +52,12 @@ class RunningService:
             self.terminate()
         self.exit_code()
 
-    def wait_for(self, event: str, timeout_s: float = START_S) -> dict[str, Any]:
+    def wait_for(self, event: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
         """The next log line of that event. Raises TimeoutError with the log so far."""
-        end_s = time.monotonic() + timeout_s
-        while (left_s := end_s - time.monotonic()) > 0:
+        deadline_s = time.monotonic() + timeout_s
+        while (remaining_s := deadline_s - time.monotonic()) > 0:
             try:
-                line = self._events.get(timeout=left_s)
+                line = self._events.get(timeout=remaining_s)
             except queue.Empty:
                 break
             if line["event"] == event:
@@ -66,18 +66,18 @@ class RunningService:
 
     def wait_for_line(self, **fields: Any) -> dict[str, Any]:
         """The log line that has all these fields, past or soon. Raises TimeoutError."""
-        found: list[dict[str, Any]] = []
-        self.wait_until(lambda: found.extend(x for x in list(self.lines) if fields.items() <= x.items()) or found)
-        return found[0]
+        matches: list[dict[str, Any]] = []
+        self.wait_until(lambda: matches.extend(x for x in list(self.lines) if fields.items() <= x.items()) or matches)
+        return matches[0]
 
     def wait_ready(self) -> None:
         self.wait_until(lambda: self.client.get("/health/ready").status_code == 200)
 
-    def wait_until(self, happened: Callable[[], Any]) -> None:
-        """Asks `happened` until it says yes; a connection that breaks says no. Raises TimeoutError."""
-        end_s = time.monotonic() + START_S
-        while not _says_yes(happened):
-            if time.monotonic() > end_s:
+    def wait_until(self, condition: Callable[[], Any]) -> None:
+        """Asks `condition` until it says yes; a connection that breaks says no. Raises TimeoutError."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not _holds(condition):
+            if time.monotonic() > deadline_s:
                 raise TimeoutError("it did not happen")
             time.sleep(0.01)
 
@@ -87,12 +87,12 @@ class RunningService:
     def exit_code(self) -> int:
         """Waits for the end; a service that does not come to one is killed, and that is an error."""
         try:
-            return self.process.wait(STOP_S)
+            return self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
         finally:
-            self._reader.join(STOP_S)
+            self._reader.join(STOP_TIMEOUT_S)
             assert self.process.stderr is not None
             self.process.stderr.close()
 
@@ -119,14 +119,14 @@ class RunningService:
             self._events.put(line)
 
 
-def _says_yes(happened: Callable[[], Any]) -> bool:
+def _holds(condition: Callable[[], Any]) -> bool:
     try:
-        return bool(happened())
+        return bool(condition())
     except httpx.TransportError:
         return False
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether that process runs. A zombie does not: who reaps the orphans of a container is not ours to say."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()

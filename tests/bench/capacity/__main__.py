@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.settings import Settings
-from tests.bench.capacity.measure_replica import Plan, measure, written
+from tests.bench.capacity.measure_replica import Plan, measure, section
 from tests.bench.errors import CannotMeasure
 from tests.bench.report import markdown
 
@@ -15,22 +15,22 @@ REPORT = Path("k8s/README.md")
 
 
 def main(arguments: Sequence[str]) -> int:
-    plan, file = _parsed(arguments)
+    plan, file = _arguments(arguments)
     try:
-        found = measure(plan)
-        content = written(found, shlex.join(["python", "-m", "tests.bench.capacity", *arguments]))
+        results = measure(plan)
+        content = section(results, shlex.join(["python", "-m", "tests.bench.capacity", *arguments]))
         if file is not None:
             markdown.replace_section(file, "capacity", content)
     except CannotMeasure as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     print(f"\n{content}\n")
-    for name in found.voids:
+    for name in results.voids:
         print(f"VOID: {name}.", file=sys.stderr)
-    return int(bool(found.voids))
+    return int(bool(results.voids))
 
 
-def _parsed(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
+def _arguments(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
     parser = argparse.ArgumentParser("python -m tests.bench.capacity", description=__doc__)
     add = parser.add_argument
     add("--models", type=Path, default=Path(Settings().models), help="folder of models (default: %(default)s)")

@@ -18,29 +18,35 @@ from statistics import median
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bench import convoy_process, machine_info, microbenchmark, processes
-from tests.bench.capacity.simulation import Replica, Simulated, at_rate, in_turn, scale
+from tests.bench.capacity.simulation import (
+    Replica,
+    SimulationResult,
+    simulate_autoscaler,
+    simulate_closed_loop,
+    simulate_open_loop,
+)
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired, need, wrk
+from tests.bench.load_generators.closed_loop import LoadResult, require_tool, wrk
 from tests.bench.load_generators.open_loop import constant_rate
 from tests.bench.local_model import LocalModel
 from tests.bench.report import markdown
 from tests.bench.request_bodies import Bodies, Body, Sizes
-from tests.bench.sample_images import Samples, samples
-from tests.bench.workloads import Load, convoy_loads, offered
+from tests.bench.sample_images import Samples, load_samples
+from tests.bench.workloads import Workload, convoy_workloads, supported_workloads
 
-RAW_S = 0.3
-CALIBRATING = 32
-CHECKED = (4, 128)
+MICROBENCHMARK_S = 0.3
+CALIBRATION_CONNECTIONS = 32
+VALIDATION_CONNECTIONS = (4, 128)
 """Connections."""
-RATES = (0.3, 0.6)
+VALIDATION_RATES = (0.3, 0.6)
 """Of the measured peak, at a constant rate."""
 RATE_CONNECTIONS = 32
 LOADS = (1_000, 10_000, 100_000)
 """Requests a second that the table answers for."""
-TARGET = 0.6
+TARGET_UTILISATION = 0.6
 """Of the processors, as the HorizontalPodAutoscaler of k8s/base has it."""
 POD_START_S = 10
-"""From the autoscaler's wish to the first request: scheduling, the container, and what Convoy takes itself."""
+"""From the autoscaler's decision to the first request: scheduling, the container, and what Convoy takes itself."""
 SIMULATED_S = 10.0
 GROWTH = 3
 
@@ -57,10 +63,10 @@ class Plan:
 
 
 @dataclass
-class Found:
+class CapacityResults:
     """Figures of all rounds: each replica as calibrated, and each check as (measured, simulated)."""
 
-    about: dict[str, str]
+    environment: dict[str, str]
     replicas: list[Replica] = field(default_factory=list)
     peaks_per_s: list[float] = field(default_factory=list)
     memory_bytes: list[int] = field(default_factory=list)
@@ -80,31 +86,32 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def measure(plan: Plan) -> Found:
+def measure(plan: Plan) -> CapacityResults:
     """Raises CannotMeasure."""
-    need("wrk")
-    need("h2load")
-    ours, theirs = _two_cores()
+    require_tool("wrk")
+    require_tool("h2load")
+    service_core, load_core = _two_cores()
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
-    chosen = samples(model, sizes.samples, plan.images)
-    found = Found(_about(plan, model, chosen))
+    samples = load_samples(model, sizes.samples, plan.images)
+    results = CapacityResults(_environment(plan, model, samples))
     with tempfile.TemporaryDirectory() as name:
-        bodies = Bodies(chosen, Path(name), sizes)
+        bodies = Bodies(samples, Path(name), sizes)
         for number in range(plan.rounds):
             print(f"round {number + 1} of {plan.rounds}", flush=True)
-            with on_core(ours):
+            with on_core(service_core):
                 batch_s = {
-                    size: size / per_s for size, per_s in microbenchmark.images_per_s(model, chosen, RAW_S).items()
+                    size: size / per_s
+                    for size, per_s in microbenchmark.images_per_s(model, samples, MICROBENCHMARK_S).items()
                 }
             with (
-                on_core(ours),
-                convoy_process.convoy(plan.models, Path(name) / "service.log", {"CONVOY_WORKERS": "1"}) as service,
-                on_core(theirs),
+                on_core(service_core),
+                convoy_process.run_convoy(plan.models, Path(name) / "service.log", {"CONVOY_WORKERS": "1"}) as service,
+                on_core(load_core),
             ):
-                (load,) = offered(service.url, _loads(plan.model), bodies)
-                _round(plan, service, load, bodies.get(load.kind), batch_s, found)
-    return found
+                (load,) = supported_workloads(service.url, _loads(plan.model), bodies)
+                _round(plan, service, load, bodies.get(load.kind), batch_s, results)
+    return results
 
 
 def _two_cores() -> tuple[int, int]:
@@ -114,50 +121,57 @@ def _two_cores() -> tuple[int, int]:
     return cores[0], cores[1]
 
 
-def _loads(model: str) -> list[Load]:
-    return [load for load in convoy_loads(model, 1) if load.name == "image"]
+def _loads(model: str) -> list[Workload]:
+    return [load for load in convoy_workloads(model, 1) if load.name == "image"]
 
 
 def _round(
-    plan: Plan, service: convoy_process.Service, load: Load, body: Body, batch_s: dict[int, float], found: Found
+    plan: Plan,
+    service: convoy_process.Service,
+    load: Workload,
+    body: Body,
+    batch_s: dict[int, float],
+    results: CapacityResults,
 ) -> None:
     url = service.url + load.path
-    replica, peak = _calibrated(plan, service, url, body, batch_s)
-    found.replicas.append(replica)
-    found.peaks_per_s.append(peak.requests_per_s)
-    found.memory_bytes.append(processes.resident_bytes(service.pid))
-    found.ready_s.append(service.ready_s)
-    for connections in CHECKED:
-        fired = wrk(url, body, connections, plan.seconds)
-        _compare(found, f"{connections} connections", fired, in_turn(replica, connections, SIMULATED_S), True)
-    for share in RATES:
-        rate = share * peak.requests_per_s
-        fired = constant_rate(url, body, rate, RATE_CONNECTIONS, plan.seconds)
-        _compare(found, f"{share:.0%} of the peak", fired, at_rate(replica, rate, SIMULATED_S), False)
+    replica, peak = _calibrate(plan, service, url, body, batch_s)
+    results.replicas.append(replica)
+    results.peaks_per_s.append(peak.requests_per_s)
+    results.memory_bytes.append(processes.resident_bytes(service.pid))
+    results.ready_s.append(service.ready_s)
+    for connections in VALIDATION_CONNECTIONS:
+        result = wrk(url, body, connections, plan.seconds)
+        _compare(
+            results, f"{connections} connections", result, simulate_closed_loop(replica, connections, SIMULATED_S), True
+        )
+    for fraction in VALIDATION_RATES:
+        rate = fraction * peak.requests_per_s
+        result = constant_rate(url, body, rate, RATE_CONNECTIONS, plan.seconds)
+        _compare(results, f"{fraction:.0%} of the peak", result, simulate_open_loop(replica, rate, SIMULATED_S), False)
 
 
-def _calibrated(
+def _calibrate(
     plan: Plan, service: convoy_process.Service, url: str, body: Body, batch_s: dict[int, float]
-) -> tuple[Replica, Fired]:
+) -> tuple[Replica, LoadResult]:
     """A replica with what a request costs it: of a full one, its processor time less that of the model's runs; of a
     lonely one, the latency that is neither."""
-    alone = wrk(url, body, 1, plan.seconds)
+    single = wrk(url, body, 1, plan.seconds)
     used_s, runs, images = processes.cpu_s(service.pid), *_batches(service.url)
-    full = wrk(url, body, CALIBRATING, plan.seconds)
+    full = wrk(url, body, CALIBRATION_CONNECTIONS, plan.seconds)
     used_s, runs, images = (
         after - before
         for after, before in zip(
             (processes.cpu_s(service.pid), *_batches(service.url)), (used_s, runs, images), strict=True
         )
     )
-    if full.failed or alone.failed or not images:
+    if full.failed or single.failed or not images:
         raise CannotMeasure("A request failed while the simulation was calibrated; see the service's log.")
     model_s = Replica(0.0, batch_s).run_s(round(images / runs)) * runs
     if used_s <= model_s:
         raise CannotMeasure("The model alone took more time than the whole service: this machine is busy. Wait for it.")
-    door_s = (used_s - model_s) / images
-    outside_s = max(0.0, alone.p50_ms / 1000 - door_s - batch_s[1])
-    return Replica(door_s, batch_s, outside_s, max_batch_size=max(batch_s)), full
+    request_s = (used_s - model_s) / images
+    network_s = max(0.0, single.p50_ms / 1000 - request_s - batch_s[1])
+    return Replica(request_s, batch_s, network_s, max_batch_size=max(batch_s)), full
 
 
 def _batches(url: str) -> tuple[float, float]:
@@ -171,57 +185,67 @@ def _batches(url: str) -> tuple[float, float]:
     return totals["convoy_batch_images_count"], totals["convoy_batch_images_sum"]
 
 
-def _compare(found: Found, name: str, fired: Fired, simulated: Simulated, rate_is_free: bool) -> None:
-    if fired.failed or fired.missing:
-        found.voids.append(f"{name}: {fired.failed} failed, {fired.missing} missing")
+def _compare(
+    results: CapacityResults, name: str, result: LoadResult, simulated: SimulationResult, closed_loop: bool
+) -> None:
+    if result.failed or result.missing:
+        results.voids.append(f"{name}: {result.failed} failed, {result.missing} missing")
         return
-    if rate_is_free:
-        found.checks[f"{name}: requests/s"].append((fired.requests_per_s, simulated.answered_per_s))
-    found.checks[f"{name}: p50 ms"].append((fired.p50_ms, simulated.p50_ms))
-    found.checks[f"{name}: p99 ms"].append((fired.p99_ms, simulated.p99_ms))
+    if closed_loop:
+        results.checks[f"{name}: requests/s"].append((result.requests_per_s, simulated.answered_per_s))
+    results.checks[f"{name}: p50 ms"].append((result.p50_ms, simulated.p50_ms))
+    results.checks[f"{name}: p99 ms"].append((result.p99_ms, simulated.p99_ms))
 
 
-def _about(plan: Plan, model: LocalModel, chosen: Samples) -> dict[str, str]:
-    changed = convoy_process.own_settings()
+def _environment(plan: Plan, model: LocalModel, samples: Samples) -> dict[str, str]:
+    changes = convoy_process.caller_settings()
     return machine_info.describe() | {
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
-        "images": chosen.source,
-        "replica": f"1 worker on 1 core, settings as shipped{' but ' * bool(changed)}{', '.join(changed)}",
+        "images": samples.source,
+        "replica": f"1 worker on 1 core, settings as shipped{' but ' * bool(changes)}{', '.join(changes)}",
         "rounds": f"{plan.rounds}, loads of {plan.seconds:g} s, interleaved; medians",
     }
 
 
-def written(found: Found, command: str) -> str:
+def section(results: CapacityResults, command: str) -> str:
     """The section of the README."""
-    replica = sorted(found.replicas, key=Replica.peak_per_s)[len(found.replicas) // 2]
-    per_core = median(found.peaks_per_s)
+    replica = sorted(results.replicas, key=Replica.peak_per_s)[len(results.replicas) // 2]
+    per_core = median(results.peaks_per_s)
     return "\n\n".join(
         [
-            markdown.about(found.about, command),
+            markdown.environment_table(results.environment, command),
             f"One core answers {per_core:,.0f} images a second, each in a request of its own "
-            f"({1e6 * replica.door_s:.0f} us for HTTP, decoding and answering, {1e6 * replica.run_s(32) / 32:.0f} us "
-            f"for the model in full batches). A replica of one core holds {median(found.memory_bytes) / 2**20:.0f} MiB "
-            f"and is ready {median(found.ready_s):.1f} s after its start.",
-            f"Replicas of one core at {TARGET:.0%} use, simulated:",
+            f"({1e6 * replica.request_s:.0f} us for HTTP, decoding and answering, "
+            f"{1e6 * replica.run_s(32) / 32:.0f} us "
+            "for the model in full batches). A replica of one core holds "
+            f"{median(results.memory_bytes) / 2**20:.0f} MiB "
+            f"and is ready {median(results.ready_s):.1f} s after its start.",
+            f"Replicas of one core at {TARGET_UTILISATION:.0%} use, simulated:",
             _replicas(replica),
             f"When the load grows {GROWTH}-fold at once (the autoscaler's look every 15 s, {POD_START_S} s until a pod "
             "works), simulated:",
             _growth(replica),
             "Measured here, and what the simulation says, calibrated by 1 and "
-            f"{CALIBRATING} connections of the same round:",
-            _checks(found.checks),
+            f"{CALIBRATION_CONNECTIONS} connections of the same round:",
+            _checks(results.checks),
         ]
     )
 
 
 def _replicas(replica: Replica) -> str:
     rows = []
-    per_replica = TARGET * replica.peak_per_s()
+    per_replica = TARGET_UTILISATION * replica.peak_per_s()
     for load in LOADS:
         count = math.ceil(load / per_replica)
-        got = at_rate(replica, load / count, SIMULATED_S)
+        simulated = simulate_open_loop(replica, load / count, SIMULATED_S)
         hours = count / 3600 / load * 1e9
-        row = [f"{load:,}", f"{count:,}", f"{got.utilisation:.0%}", f"{got.p50_ms:.1f}", f"{got.p99_ms:.1f}"]
+        row = [
+            f"{load:,}",
+            f"{count:,}",
+            f"{simulated.utilisation:.0%}",
+            f"{simulated.p50_ms:.1f}",
+            f"{simulated.p99_ms:.1f}",
+        ]
         rows.append([*row, f"{hours:,.0f}"])
     return markdown.table(["requests/s", "replicas", "use", "p50 ms", "p99 ms", "core hours per 10^9 images"], rows)
 
@@ -229,18 +253,26 @@ def _replicas(replica: Replica) -> str:
 def _growth(replica: Replica) -> str:
     rows = []
     for load in LOADS:
-        before = math.ceil(load / GROWTH / (TARGET * replica.peak_per_s()))
-        got = scale(
+        before = math.ceil(load / GROWTH / (TARGET_UTILISATION * replica.peak_per_s()))
+        simulated = simulate_autoscaler(
             replica.peak_per_s(),
             before,
             lambda _, load=load: load,
             seconds=1800,
-            target=TARGET,
-            most=10**6,
+            target=TARGET_UTILISATION,
+            max_replicas=10**6,
             start_s=POD_START_S,
             queue=replica.max_queue_images,
         )
-        rows.append([f"{load:,}", f"{before:,}", f"{got.replicas:,}", f"{got.settled_s:.0f}", f"{got.refused:.1%}"])
+        rows.append(
+            [
+                f"{load:,}",
+                f"{before:,}",
+                f"{simulated.replicas:,}",
+                f"{simulated.settled_s:.0f}",
+                f"{simulated.refused:.1%}",
+            ]
+        )
     head = ["requests/s", "replicas before", "at most", "seconds until all are answered at once"]
     return markdown.table([*head, "refused in half an hour"], rows)
 
@@ -249,6 +281,6 @@ def _checks(checks: dict[str, list[tuple[float, float]]]) -> str:
     rows = []
     for name, pairs in checks.items():
         measured, simulated = (median(pair[side] for pair in pairs) for side in (0, 1))
-        error = median(theirs / ours - 1 for ours, theirs in pairs)
+        error = median(estimate / actual - 1 for actual, estimate in pairs)
         rows.append([name, f"{measured:,.1f}", f"{simulated:,.1f}", f"{error:+.0%}"])
     return markdown.table(["load and figure", "measured", "simulated", "error"], rows)

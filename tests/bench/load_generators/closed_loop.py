@@ -15,7 +15,7 @@ PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
 TIMEOUT_S = 30
 
 
-class Fired(NamedTuple):
+class LoadResult(NamedTuple):
     """One load. With a failed or missing request it is void: it says nothing about speed."""
 
     requests_per_s: float
@@ -27,16 +27,16 @@ class Fired(NamedTuple):
     """Of a constant rate: due, and not answered by the end."""
 
 
-def need(tool: str) -> None:
+def require_tool(tool: str) -> None:
     """Raises CannotMeasure, saying what to install, when the tool is missing."""
     if shutil.which(tool) is None:
         package = PACKAGES[tool]
         raise CannotMeasure(f"{tool} is missing. Install it: on Debian or Ubuntu `apt-get install {package}`.")
 
 
-def wrk(url: str, body: Body, connections: int, seconds: float) -> Fired:
+def wrk(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
     """As many requests as get answered, each connection sending its next one when it has its answer."""
-    need("wrk")
+    require_tool("wrk")
     command = [
         "wrk",
         "-t1",
@@ -50,19 +50,19 @@ def wrk(url: str, body: Body, connections: int, seconds: float) -> Fired:
     environment = {"BODY": str(body.stem), "BODIES": str(body.count), "CONTENT_TYPE": body.content_type}
     if body.json_length is not None:
         environment["JSON_LENGTH"] = str(body.json_length)
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
-    if done.returncode:
-        raise CannotMeasure(f"wrk failed on {url}: {(done.stderr or done.stdout).strip()[-300:]}")
-    return parse_wrk(done.stdout)
+    process = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    if process.returncode:
+        raise CannotMeasure(f"wrk failed on {url}: {(process.stderr or process.stdout).strip()[-300:]}")
+    return parse_wrk(process.stdout)
 
 
-def parse_wrk(output: str) -> Fired:
+def parse_wrk(output: str) -> LoadResult:
     """The line that post.lua writes, the last one of wrk's output."""
-    told = json.loads(output.strip().splitlines()[-1])
-    return Fired(
-        requests_per_s=told["answers"] / told["seconds"],
-        p50_ms=told["p50_us"] / 1000,
-        p99_ms=told["p99_us"] / 1000,
-        requests=told["answers"],
-        failed=told["failed"],
+    summary = json.loads(output.strip().splitlines()[-1])
+    return LoadResult(
+        requests_per_s=summary["answers"] / summary["seconds"],
+        p50_ms=summary["p50_us"] / 1000,
+        p99_ms=summary["p99_us"] / 1000,
+        requests=summary["answers"],
+        failed=summary["failed"],
     )

@@ -8,38 +8,45 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tests.bench.load_generators.closed_loop import TIMEOUT_S, Fired, need
+from tests.bench.load_generators.closed_loop import TIMEOUT_S, LoadResult, require_tool
 from tests.bench.request_bodies import Body
 
-RATE_KEPT = 0.97
+MIN_RATE_FRACTION = 0.97
 PROCESSES = 4  # of h2load, each with a body of its own
 TIMER_S = 0.002
-LEAST_REQUESTS = 5  # of each connection, at a constant rate
+MIN_REQUESTS = 5  # of each connection, at a constant rate
 WARM_UP = 0.2  # of a run at a constant rate; its answers do not count
 
 
-def constant_rate(url: str, body: Body, requests_per_s: float, connections: int, seconds: float) -> Fired:
+def constant_rate(url: str, body: Body, requests_per_s: float, connections: int, seconds: float) -> LoadResult:
     """That many requests a second, whatever the answers do; a late one has waited since it was due.
 
     An h2load posts one body, so a few of them take turns; one for each connection would cost five times the processor
     time. Requests that were due and not answered are missing: the rate was too high for this server, or something else
     used the machine.
     """
-    need("h2load")
+    require_tool("h2load")
     interval_s = connections / requests_per_s
-    seconds = max(seconds, LEAST_REQUESTS * interval_s)
-    shares = [connections * (n + 1) // PROCESSES - connections * n // PROCESSES for n in range(PROCESSES)]
+    seconds = max(seconds, MIN_REQUESTS * interval_s)
+    connections_per_process = [
+        connections * (n + 1) // PROCESSES - connections * n // PROCESSES for n in range(PROCESSES)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder) / f"{number}.log" for number in range(PROCESSES)]
-        loads = []
-        for number, (share, log) in enumerate(zip(shares, logs, strict=True)):
-            if share:
-                loads.append((_h2load(url, body, body.file(number), share, interval_s, seconds, log), share, log))
+        processes = []
+        for number, (connection_count, log) in enumerate(zip(connections_per_process, logs, strict=True)):
+            if connection_count:
+                process = _h2load(url, body, body.file(number), connection_count, interval_s, seconds, log)
+                processes.append((process, connection_count, log))
                 time.sleep(interval_s / PROCESSES)
-        for process, _, _ in loads:
+        for process, _, _ in processes:
             process.wait(seconds + 2 * TIMEOUT_S)
-        answers = [answer for _, share, log in loads for answer in read_log(log.read_text(), share, interval_s)]
-    return _summed(answers, requests_per_s, connections, seconds)
+        answers = [
+            answer
+            for _, connection_count, log in processes
+            for answer in read_log(log.read_text(), connection_count, interval_s)
+        ]
+    return _summarize(answers, requests_per_s, connections, seconds)
 
 
 class Answer(NamedTuple):
@@ -47,7 +54,7 @@ class Answer(NamedTuple):
 
     due_s: float
     latency_s: float
-    good: bool
+    is_ok: bool
 
 
 def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
@@ -58,11 +65,11 @@ def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
     """
     lines = sorted(tuple(map(int, line.split("\t")[:3])) for line in log.splitlines())
     answers = []
-    for number, (start_us, status, took_us) in enumerate(lines):
+    for number, (start_us, status, duration_us) in enumerate(lines):
         due_s = number // connections * interval_s
-        late_s = (start_us - lines[0][0]) / 1e6 - due_s
-        waited_s = late_s if late_s > TIMER_S else 0.0
-        answers.append(Answer(due_s, waited_s + took_us / 1e6, status == 200))
+        lag_s = (start_us - lines[0][0]) / 1e6 - due_s
+        delay_s = lag_s if lag_s > TIMER_S else 0.0
+        answers.append(Answer(due_s, delay_s + duration_us / 1e6, status == 200))
     return answers
 
 
@@ -75,15 +82,15 @@ def _h2load(
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _summed(answers: Sequence[Answer], requests_per_s: float, connections: int, seconds: float) -> Fired:
-    counted = [answer for answer in answers if answer.due_s >= WARM_UP * seconds]
-    missing = int(RATE_KEPT * requests_per_s * seconds) - connections - len(answers)
-    latencies_ms = sorted(answer.latency_s * 1000 for answer in counted) or [0.0]
-    return Fired(
+def _summarize(answers: Sequence[Answer], requests_per_s: float, connections: int, seconds: float) -> LoadResult:
+    after_warm_up = [answer for answer in answers if answer.due_s >= WARM_UP * seconds]
+    missing = int(MIN_RATE_FRACTION * requests_per_s * seconds) - connections - len(answers)
+    latencies_ms = sorted(answer.latency_s * 1000 for answer in after_warm_up) or [0.0]
+    return LoadResult(
         requests_per_s=requests_per_s,
         p50_ms=median(latencies_ms),
         p99_ms=latencies_ms[int(0.99 * (len(latencies_ms) - 1))],
-        requests=len(counted),
-        failed=sum(not answer.good for answer in answers),
+        requests=len(after_warm_up),
+        failed=sum(not answer.is_ok for answer in answers),
         missing=max(0, missing),
     )

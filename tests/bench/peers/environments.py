@@ -49,7 +49,7 @@ def set_up(names: Sequence[str], python: str = sys.executable) -> None:
             raise CannotMeasure(f"There is no peer '{name}'; there are {', '.join(PACKAGES)}.")
     for name in (name for name in names if not _marker(name).exists()):
         home().mkdir(parents=True, exist_ok=True)
-        _need_room()
+        _require_disk_space()
         print(f"installing {name} into {home() / name} ...", flush=True)
         _install(name, python)
 
@@ -65,15 +65,15 @@ def site_packages(name: str) -> Path:
 def python_of(name: str) -> Python:
     """What the environment's pyvenv.cfg says. Source: PEP 405, and Python's own venv for the version."""
     lines = (home() / name / "pyvenv.cfg").read_text().splitlines()
-    told = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    return Python(told["version"], Path(told["home"]).parent)
+    values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    return Python(values["version"], Path(values["home"]).parent)
 
 
 def version(name: str) -> str:
     """The installed version of the peer's package, as its metadata folder says."""
     project = re.sub(r"[-_.]+", "_", PACKAGES[name].partition("[")[0])
-    found = next(site_packages(name).glob(f"{project}-*.dist-info"))
-    return found.name.removesuffix(".dist-info").rpartition("-")[2]
+    metadata = next(site_packages(name).glob(f"{project}-*.dist-info"))
+    return metadata.name.removesuffix(".dist-info").rpartition("-")[2]
 
 
 def _install(name: str, python: str) -> None:
@@ -95,7 +95,7 @@ def _marker(name: str) -> Path:
     return home() / name / "ready"
 
 
-def _need_room() -> None:
+def _require_disk_space() -> None:
     free = shutil.disk_usage(home()).free
     if free < NEEDED_BYTES:
         raise CannotMeasure(f"{home()} has {free / 1e9:.1f} GB free; {NEEDED_BYTES / 1e9:.0f} GB are needed.")

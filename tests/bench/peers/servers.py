@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.environments import executable, home, python_of, site_packages
-from tests.bench.workloads import Load
+from tests.bench.workloads import Workload
 
 APPS = Path(__file__).parent / "apps"
 MAX_BATCH = 32
-LARGEST_REQUEST = 128
+MAX_REQUEST_IMAGES = 128
 MODEL = "m"
 INFER = f"/v2/models/{MODEL}/infer"
 
 
-class Job(NamedTuple):
+class PeerConfig(NamedTuple):
     """What a peer is to serve, and where."""
 
     graph: Path
@@ -45,23 +45,23 @@ class Peer(NamedTuple):
 
     name: str
     title: str
-    loads: Callable[[int], list[Load]]
-    start: Callable[[Job], Start]
+    loads: Callable[[int], list[Workload]]
+    start: Callable[[PeerConfig], Start]
 
 
-def environment(job: Job) -> dict[str, str]:
+def environment(config: PeerConfig) -> dict[str, str]:
     """What the applications of all peers read."""
     return {
-        "PEER_MODEL": str(job.graph.resolve()),
+        "PEER_MODEL": str(config.graph.resolve()),
         "PEER_MAX_BATCH": str(MAX_BATCH),
-        "PEER_INSTANCES": str(job.instances),
-        "PEER_PORT": str(job.ports[0]),
+        "PEER_INSTANCES": str(config.instances),
+        "PEER_PORT": str(config.ports[0]),
         "PEER_APPS": str(APPS),
         "PYTHONPATH": str(APPS),
     }
 
 
-def triton(job: Job) -> Start:
+def triton(config: PeerConfig) -> Start:
     """NVIDIA's server out of the nvidia-pytriton wheel. Its onnxruntime backend is not there, so: Python backend."""
     site = site_packages("triton")
     server = site / "pytriton/tritonserver"
@@ -69,16 +69,16 @@ def triton(job: Job) -> Start:
     stub = server / f"python_backend_stubs/{python.minor}/triton_python_backend_stub"
     if not stub.exists():
         raise CannotMeasure(f"Triton has no backend for Python {python.minor}.")
-    backend, model = job.folder / "backends/python", job.folder / f"repository/{MODEL}/1"
+    backend, model = config.folder / "backends/python", config.folder / f"repository/{MODEL}/1"
     backend.mkdir(parents=True)
     model.mkdir(parents=True)
     for file in (*(f for f in (server / "backends/python").iterdir() if f.is_file()), stub):
         shutil.copy(file, backend)
     shutil.copy(APPS / "triton_model.py", model / "model.py")
-    (model.parent / "config.pbtxt").write_text(_triton_config(job))
+    (model.parent / "config.pbtxt").write_text(_triton_config(config))
     cuda = next(site.rglob("libcudart*"))  # linked against, though nothing runs on a GPU
     libraries = f"{cuda.parent}:{python.prefix / 'lib'}"
-    http, grpc, metrics = job.ports
+    http, grpc, metrics = config.ports
     command = [
         server / "bin/tritonserver",
         f"--model-repository={model.parents[1]}",
@@ -88,57 +88,57 @@ def triton(job: Job) -> Start:
     return Start(command, {"PEER_SITE": str(site), "LD_LIBRARY_PATH": libraries})
 
 
-def mlserver(job: Job) -> Start:
+def mlserver(config: PeerConfig) -> Start:
     """In its own process: its parallel workers do not start under the uvloop that it installs."""
-    http, grpc, metrics = job.ports
+    http, grpc, metrics = config.ports
     settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     model = {"name": MODEL, "implementation": "mlserver_runtime.Runtime", "max_batch_size": MAX_BATCH}
     # A batch of MLServer's is not formed at all when its time is 0.
-    (job.folder / "model-settings.json").write_text(json.dumps(model | {"max_batch_time": 0.002}))
-    (job.folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0, "debug": False}))
-    return Start([executable("mlserver", "mlserver"), "start", job.folder], {})
+    (config.folder / "model-settings.json").write_text(json.dumps(model | {"max_batch_time": 0.002}))
+    (config.folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0, "debug": False}))
+    return Start([executable("mlserver", "mlserver"), "start", config.folder], {})
 
 
-def litserve(job: Job) -> Start:
+def litserve(config: PeerConfig) -> Start:
     return Start([executable("litserve", "python"), APPS / "litserve_app.py"], {})
 
 
-def bentoml(job: Job) -> Start:
-    where = ["--host", "127.0.0.1", "--port", str(job.ports[0]), "--working-dir", APPS]
-    return Start([executable("bentoml", "bentoml"), "serve", "bentoml_app:Classifier", *where], {})
+def bentoml(config: PeerConfig) -> Start:
+    options = ["--host", "127.0.0.1", "--port", str(config.ports[0]), "--working-dir", APPS]
+    return Start([executable("bentoml", "bentoml"), "serve", "bentoml_app:Classifier", *options], {})
 
 
-def ray(job: Job) -> Start:
+def ray(config: PeerConfig) -> Start:
     path = f"{home() / 'ray/bin'}:{os.environ['PATH']}"
     return Start([executable("ray", "python"), APPS / "ray_app.py"], {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0"})
 
 
-def _triton_config(job: Job) -> str:
-    dims = ", ".join(map(str, job.shape))
+def _triton_config(config: PeerConfig) -> str:
+    dims = ", ".join(map(str, config.shape))
     return f"""name: "{MODEL}"
 backend: "python"
-max_batch_size: {LARGEST_REQUEST}
+max_batch_size: {MAX_REQUEST_IMAGES}
 input [{{ name: "image" data_type: TYPE_UINT8 dims: [{dims}] }}]
 output [{{ name: "probabilities" data_type: TYPE_FP32 dims: [-1] }}]
 dynamic_batching {{ }}
-instance_group [{{ kind: KIND_CPU count: {job.instances} }}]
+instance_group [{{ kind: KIND_CPU count: {config.instances} }}]
 """
 
 
-def _one_v2(batch: int) -> list[Load]:
-    return [Load("v2 json", INFER, "v2 json")]
+def _one_v2(batch: int) -> list[Workload]:
+    return [Workload("v2 json", INFER, "v2 json")]
 
 
-def _all_v2(batch: int) -> list[Load]:
+def _all_v2(batch: int) -> list[Workload]:
     many = [
-        Load(f"v2 json x{batch}", INFER, "v2 json batch"),
-        Load(f"v2 binary x{batch}", INFER, "v2 binary batch"),
+        Workload(f"v2 json x{batch}", INFER, "v2 json batch"),
+        Workload(f"v2 binary x{batch}", INFER, "v2 binary batch"),
     ]
     return [*_one_v2(batch), *many]
 
 
-def _image(path: str, kind: str) -> Callable[[int], list[Load]]:
-    return lambda batch: [Load("image", path, kind)]
+def _image(path: str, kind: str) -> Callable[[int], list[Workload]]:
+    return lambda batch: [Workload("image", path, kind)]
 
 
 PEERS = {

@@ -15,10 +15,10 @@ def replace_section(report: Path, section: str, content: str) -> None:
     """Puts `content` between the section's markers. Raises CannotMeasure when the report does not have them."""
     text = report.read_text() if report.exists() else ""
     begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not found.search(text):
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
         raise CannotMeasure(f"{report} has no lines {begin} and {end} for the results to go between.")
-    report.write_text(found.sub(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", text))
+    report.write_text(pattern.sub(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", text))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -27,11 +27,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def about(facts: dict[str, str], command: str) -> str:
-    return table(["", ""], [*facts.items(), ("command", f"`{command}`")]).replace("---:", "---")
+def environment_table(environment: dict[str, str], command: str) -> str:
+    return table(["", ""], [*environment.items(), ("command", f"`{command}`")]).replace("---:", "---")
 
 
-class Told:
+class Transcript:
     """Lines in the order of telling, and how busy the machine was before."""
 
     def __init__(self) -> None:

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from tests.bench.compare_peers import OURS, Compared
+from tests.bench.compare_peers import CONVOY, PeerResults
 from tests.bench.peers.servers import PEERS
-from tests.bench.throughput import Measured, middle, void
+from tests.bench.throughput import ThroughputResults, is_void, median_result
 
 SETTINGS = {
     "svg.hashsalt": "convoy",
@@ -21,17 +21,19 @@ SETTINGS = {
 THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 
-def throughput(found: Measured, file: Path) -> None:
+def throughput(results: ThroughputResults, file: Path) -> None:
     """p99 over images/s: a line for each load, a point for each number of connections."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes: Axes = figure.subplots()
-        for load in found.images:
-            points = [(c, middle(f)) for (name, c), f in found.fired.items() if name == load and not void(f)]
-            across = [fired.requests_per_s * found.images[load] for _, fired in points]
-            up = [fired.p99_ms for _, fired in points]
-            axes.plot(across, up, marker="o", markersize=4, label=load)
-            for (connections, _), x, y in zip(points, across, up, strict=True):
+        for load in results.images:
+            points = [
+                (c, median_result(f)) for (name, c), f in results.closed_loop.items() if name == load and not is_void(f)
+            ]
+            images_per_s = [rounds.requests_per_s * results.images[load] for _, rounds in points]
+            p99_ms = [rounds.p99_ms for _, rounds in points]
+            axes.plot(images_per_s, p99_ms, marker="o", markersize=4, label=load)
+            for (connections, _), x, y in zip(points, images_per_s, p99_ms, strict=True):
                 axes.annotate(str(connections), (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7)
         axes.set(xscale="log", yscale="log", xlabel="images/s", ylabel="p99 latency, ms")
         for axis in (axes.xaxis, axes.yaxis):
@@ -43,28 +45,28 @@ def throughput(found: Measured, file: Path) -> None:
         save(figure, file)
 
 
-def peers(found: Compared, file: Path) -> None:
+def peers(results: PeerResults, file: Path) -> None:
     """A panel for each load, a bar for each server, Convoy's first; a load that Convoy cannot answer is left out."""
-    loads = list(dict.fromkeys(load for load, server in found.fired if server == OURS))
-    bars = [sum(name == load for name, _ in found.fired) for load in loads]
+    loads = list(dict.fromkeys(load for load, server in results.closed_loop if server == CONVOY))
+    bars = [sum(name == load for name, _ in results.closed_loop) for load in loads]
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8, 0.6 * len(loads) + 0.25 * sum(bars)), layout="constrained")
         panels = figure.subplots(len(loads), 1, squeeze=False, height_ratios=bars)[:, 0]
         for axes, load in zip(panels, loads, strict=True):
-            _bars(axes, load, found)
+            _bars(axes, load, results)
         figure.supxlabel("images/s", fontsize=9)
         save(figure, file)
 
 
-def _bars(axes: Axes, load: str, found: Compared) -> None:
+def _bars(axes: Axes, load: str, results: PeerResults) -> None:
     per_s = {
-        server: middle(fired).requests_per_s * found.images(load)
-        for (name, server), fired in found.fired.items()
-        if name == load and not void(fired)
+        server: median_result(rounds).requests_per_s * results.images(load)
+        for (name, server), rounds in results.closed_loop.items()
+        if name == load and not is_void(rounds)
     }
-    servers = [OURS, *sorted(per_s.keys() - {OURS}, key=lambda server: -per_s[server])] if OURS in per_s else []
-    titles = ["Convoy" if server == OURS else PEERS[server].title for server in servers]
-    colours = ["tab:blue" if server == OURS else "silver" for server in servers]
+    servers = [CONVOY, *sorted(per_s.keys() - {CONVOY}, key=lambda server: -per_s[server])] if CONVOY in per_s else []
+    titles = ["Convoy" if server == CONVOY else PEERS[server].title for server in servers]
+    colours = ["tab:blue" if server == CONVOY else "silver" for server in servers]
     bars = axes.barh(titles, [per_s[server] for server in servers], color=colours)
     axes.bar_label(bars, labels=[f"{per_s[server]:,.0f}" for server in servers], padding=3, fontsize=8)
     axes.set_title(load, loc="left", fontsize=9)

@@ -10,70 +10,72 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench.convoy_process import CONVOY, PYTHON, Service, bench_settings, convoy
+from tests.bench.convoy_process import CONVOY, PYTHON, Service, bench_settings, run_convoy
 from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import wrk
 from tests.bench.processes import cpu_s
 from tests.bench.request_bodies import Bodies
 from tests.bench.stage_timing.timers import HTTP, PATH, STAGES
-from tests.bench.workloads import Load, offered
+from tests.bench.workloads import Workload, supported_workloads
 
 CONNECTIONS, BATCH_CONNECTIONS = 32, 4  # what is out when a load ends has cost time, and is no answer: keep it small
 WARM_UP_S = 1.0
-IDLE_S, IDLE_PATIENCE_S = 0.2, 10.0
+IDLE_S, IDLE_TIMEOUT_S = 0.2, 10.0
 ONE_THREAD = {"CONVOY_THREADS": "1"}
 
 StageTimes = dict[str, float]
 """Microseconds of processor time of one request, by stage; all of STAGES."""
 
 
-def measure(models: Path, loads: Sequence[Load], bodies: Bodies, seconds: float, folder: Path) -> dict[str, StageTimes]:
+def measure(
+    models: Path, loads: Sequence[Workload], bodies: Bodies, seconds: float, folder: Path
+) -> dict[str, StageTimes]:
     """By name of the load; those of which a request failed, or none was answered in time, are not there."""
     settings = bench_settings(workers=1) | ONE_THREAD
-    with convoy(models, folder / "plain.log", settings, (CONVOY, "serve")) as service:
-        whole_us = _each(service, loads, bodies, seconds, lambda: {HTTP: cpu_s(service.pid) * 1e6})
-    with convoy(
+    with run_convoy(models, folder / "plain.log", settings, (CONVOY, "serve")) as service:
+        total_us = _measure_workloads(service, loads, bodies, seconds, lambda: {HTTP: cpu_s(service.pid) * 1e6})
+    with run_convoy(
         models, folder / "clocked.log", settings, (PYTHON, "-m", "tests.bench.stage_timing.timed_service")
     ) as service:
-        stages_us = _each(service, loads, bodies, seconds, lambda: _read_clocks(service.url))
-    both = [load.name for load in loads if load.name in whole_us and load.name in stages_us]
-    return {name: with_remainder(whole_us[name][HTTP], stages_us[name]) for name in both}
+        stages_us = _measure_workloads(service, loads, bodies, seconds, lambda: _read_timers(service.url))
+    both = [load.name for load in loads if load.name in total_us and load.name in stages_us]
+    return {name: with_remainder(total_us[name][HTTP], stages_us[name]) for name in both}
 
 
-def with_remainder(whole_us: float, stages_us: StageTimes) -> StageTimes:
+def with_remainder(total_us: float, stages_us: StageTimes) -> StageTimes:
     """The stages as clocked, and as HTTP all of the whole that is none of them."""
     inner = {stage: stages_us[stage] for stage in STAGES if stage != HTTP}
-    return {HTTP: whole_us - sum(inner.values())} | inner
+    return {HTTP: total_us - sum(inner.values())} | inner
 
 
-def _each(
-    service: Service, loads: Sequence[Load], bodies: Bodies, seconds: float, read: Callable[[], StageTimes]
+def _measure_workloads(
+    service: Service, loads: Sequence[Workload], bodies: Bodies, seconds: float, read: Callable[[], StageTimes]
 ) -> dict[str, StageTimes]:
     """What `read` gained over a load, divided by its requests, by name of the load."""
-    offered(service.url, loads, bodies)
-    gained = {}
+    supported_workloads(service.url, loads, bodies)
+    per_request = {}
     for load in loads:
         url, body = service.url + load.path, bodies.get(load.kind)
         connections = CONNECTIONS if body.images == 1 else BATCH_CONNECTIONS
         wrk(url, body, connections, WARM_UP_S)
         _wait_until_idle(service.pid)
         before = read()
-        fired = wrk(url, body, connections, seconds)
+        result = wrk(url, body, connections, seconds)
         after = read()
-        if fired.requests and not fired.failed:
-            gained[load.name] = {stage: (after[stage] - before[stage]) / fired.requests for stage in after}
-    return gained
+        if result.requests and not result.failed:
+            per_request[load.name] = {stage: (after[stage] - before[stage]) / result.requests for stage in after}
+    return per_request
 
 
 def _wait_until_idle(pid: int) -> None:
     """Until the requests that the warm-up has left behind cost nothing any more."""
-    used_s, end_s = -1.0, time.monotonic() + IDLE_PATIENCE_S
+    used_s, end_s = -1.0, time.monotonic() + IDLE_TIMEOUT_S
     while (now_s := cpu_s(pid)) > used_s + 0.1 * IDLE_S and time.monotonic() < end_s:
         used_s = now_s
         time.sleep(IDLE_S)
 
 
-def _read_clocks(url: str) -> StageTimes:
+def _read_timers(url: str) -> StageTimes:
     try:
         with urllib.request.urlopen(url + PATH, timeout=30) as reply:
             return {stage: ns / 1000 for stage, ns in json.load(reply).items()}

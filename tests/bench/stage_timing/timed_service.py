@@ -7,40 +7,40 @@ from typing import Any
 import service.app
 import service.server.worker
 from service import cli
-from tests.bench.stage_timing.timers import HTTP, PATH, STAGES, Clocks, install, replace, timed
+from tests.bench.stage_timing.timers import HTTP, PATH, STAGES, StageTimers, install, replace, timed
 
-READINGS = 20_000
+CALLS = 20_000
 
 
-class Clocked:
+class TimingMiddleware:
     """The outermost layer: what the server does in `receive` and `send` is HTTP, whoever calls it."""
 
-    def __init__(self, app: Any, clocks: Clocks) -> None:
+    def __init__(self, app: Any, timers: StageTimers) -> None:
         self._app = app
-        self._clocks = clocks
-        self._cost_ns = clock_cost_ns()
+        self._timers = timers
+        self._overhead_ns = timer_overhead_ns()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] == PATH:
-            await _reply(send, self._reading())
+            await _reply(send, self._times_ns())
         else:
-            await self._app(scope, timed(receive, HTTP, self._clocks), timed(send, HTTP, self._clocks))
+            await self._app(scope, timed(receive, HTTP, self._timers), timed(send, HTTP, self._timers))
 
-    def _reading(self) -> dict[str, float]:
+    def _times_ns(self) -> dict[str, float]:
         """Nanoseconds of each stage until now, without what its clock itself has cost it."""
-        used_ns, stretches = self._clocks.totals_ns(), self._clocks.stretches()
-        return {stage: used_ns[stage] - stretches[stage] * self._cost_ns for stage in STAGES}
+        used_ns, intervals = self._timers.totals_ns(), self._timers.intervals()
+        return {stage: used_ns[stage] - intervals[stage] * self._overhead_ns for stage in STAGES}
 
 
-def clock_cost_ns() -> float:
+def timer_overhead_ns() -> float:
     """What the clock shows for a function that does nothing: the mean of many calls."""
-    clocks = Clocks()
-    nothing = timed(lambda: None, HTTP, clocks)
-    for _ in range(READINGS):
+    timers = StageTimers()
+    nothing = timed(lambda: None, HTTP, timers)
+    for _ in range(CALLS):
         nothing()
-    return clocks.totals_ns()[HTTP] / READINGS
+    return timers.totals_ns()[HTTP] / CALLS
 
 
 async def _reply(send: Any, payload: dict[str, float]) -> None:
@@ -49,13 +49,13 @@ async def _reply(send: Any, payload: dict[str, float]) -> None:
 
 
 def main() -> None:
-    clocks = Clocks()
-    install(clocks)
+    timers = StageTimers()
+    install(timers)
     build = service.app.create_app
 
     def create_app(*parts: Any, **named_parts: Any) -> Any:
         app = build(*parts, **named_parts)
-        app.add_middleware(Clocked, clocks=clocks)
+        app.add_middleware(TimingMiddleware, timers=timers)
         return app
 
     replace(service.app, build, create_app)

@@ -20,7 +20,7 @@ PATH = "/bench/clocks"  # where a clocked service tells its times
 STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
 
 # A module, all of whose functions belong to the stage, or module:function with all that it calls.
-WHERE: dict[str, tuple[str, ...]] = {
+STAGE_FUNCTIONS: dict[str, tuple[str, ...]] = {
     BODY: (
         "service.api.http.body",
         "service.api.http.request_headers",
@@ -46,7 +46,7 @@ WHERE: dict[str, tuple[str, ...]] = {
 }
 
 
-class Clocks:
+class StageTimers:
     """Nanoseconds of processor time by stage, over all threads."""
 
     def __init__(self, now_ns: Callable[[], int] = time.thread_time_ns) -> None:
@@ -57,18 +57,18 @@ class Clocks:
     def enter(self, stage: str | None) -> str | None:
         """The calling thread works in `stage` from now on, None being the remainder; returns where it worked before."""
         thread = self._thread()
-        before = thread.stage
-        if before != stage:
+        previous = thread.stage
+        if previous != stage:
             thread.change(stage, self._now_ns())
-        return before
+        return previous
 
     def totals_ns(self) -> dict[str, int]:
         """What each stage has used until now; a stage that is being worked in counts up to its last change."""
         return {stage: sum(t.used_ns.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
 
-    def stretches(self) -> dict[str, int]:
-        """Into how many stretches that time falls; each holds the cost of one start and stop of the clock."""
-        return {stage: sum(t.stretches.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
+    def intervals(self) -> dict[str, int]:
+        """Number of intervals per stage; each includes the cost of one start and stop of the timer."""
+        return {stage: sum(t.intervals.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
 
     def _thread(self) -> "_Thread":
         thread: _Thread | None = getattr(self._own, "thread", None)
@@ -81,87 +81,87 @@ class Clocks:
 class _Thread:
     """One thread's stage and times. Outside of all stages nothing is counted: that is the remainder."""
 
-    __slots__ = ("since_ns", "stage", "stretches", "used_ns")
+    __slots__ = ("intervals", "since_ns", "stage", "used_ns")
 
     def __init__(self) -> None:
         self.stage: str | None = None
         self.since_ns = 0
         self.used_ns: dict[str, int] = {}
-        self.stretches: dict[str, int] = {}
+        self.intervals: dict[str, int] = {}
 
     def change(self, stage: str | None, now_ns: int) -> None:
         if self.stage is not None:
             self.used_ns[self.stage] = self.used_ns.get(self.stage, 0) + now_ns - self.since_ns
-            self.stretches[self.stage] = self.stretches.get(self.stage, 0) + 1
+            self.intervals[self.stage] = self.intervals.get(self.stage, 0) + 1
         self.stage, self.since_ns = stage, now_ns
 
 
-def timed(function: Callable[..., Any], stage: str, clocks: Clocks) -> Callable[..., Any]:
+def timed(function: Callable[..., Any], stage: str, timers: StageTimers) -> Callable[..., Any]:
     """The function with its stage's clock running while it runs; of a coroutine function, each of its steps."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            return await _Steps(function(*args, **kwargs), stage, clocks)
+            return await _TimedCoroutine(function(*args, **kwargs), stage, timers)
 
         return coroutine
 
     @functools.wraps(function)
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        before = clocks.enter(stage)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        previous = timers.enter(stage)
         try:
             return function(*args, **kwargs)
         finally:
-            clocks.enter(before)
+            timers.enter(previous)
 
-    return plain
+    return wrapper
 
 
-class _Steps:
+class _TimedCoroutine:
     """Awaits a coroutine; the clock runs from one suspension to the next."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], stage: str, clocks: Clocks) -> None:
-        self._coroutine, self._stage, self._clocks = coroutine, stage, clocks
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], stage: str, timers: StageTimers) -> None:
+        self._coroutine, self._stage, self._timers = coroutine, stage, timers
 
     def __await__(self) -> Any:
         resume: Callable[[], Any] = functools.partial(self._coroutine.send, None)
         while True:
-            before = self._clocks.enter(self._stage)
+            previous = self._timers.enter(self._stage)
             try:
-                waited_for = resume()
+                awaited = resume()
             except StopIteration as done:
                 return done.value
             finally:
-                self._clocks.enter(before)
+                self._timers.enter(previous)
             try:
-                value = yield waited_for
+                value = yield awaited
                 resume = functools.partial(self._coroutine.send, value)
             except BaseException as error:  # a cancellation goes on into the coroutine
                 resume = functools.partial(self._coroutine.throw, error)
 
 
-def install(clocks: Clocks) -> list[str]:
+def install(timers: StageTimers) -> list[str]:
     """Replaces the functions of all stages, wherever `service` refers to them. Returns the names of those it timed.
 
     The modules must have been imported, and no object of theirs made. Raises LookupError for a name that is gone.
     """
     names = []
-    for stage, places in WHERE.items():
-        for place in places:
-            found = _functions(place)
-            if not found:
+    for stage, targets in STAGE_FUNCTIONS.items():
+        for target in targets:
+            functions = _functions(target)
+            if not functions:
                 raise LookupError(
-                    f"{place} is gone; tests/bench/stage_timing/timers.py must say where its stage lives now."
+                    f"{target} is gone; tests/bench/stage_timing/timers.py must say where its stage lives now."
                 )
-            for owner, function in found:
-                replace(owner, function, timed(function, stage, clocks))
+            for owner, function in functions:
+                replace(owner, function, timed(function, stage, timers))
                 names.append(f"{function.__module__}:{function.__qualname__}")
     return names
 
 
-def _functions(place: str) -> list[tuple[Any, FunctionType]]:
+def _functions(target: str) -> list[tuple[Any, FunctionType]]:
     """Owner and function of everything that belongs to one place of the table."""
-    module_name, _, only = place.partition(":")
+    module_name, _, function_name = target.partition(":")
     module = sys.modules.get(module_name)
     if module is None:
         return []
@@ -169,11 +169,11 @@ def _functions(place: str) -> list[tuple[Any, FunctionType]]:
         (owner, value)
         for owner in [module, *_classes(module)]
         for value in list(vars(owner).values())
-        if _can_be_timed(value) and value.__module__ == module_name and only in ("", value.__qualname__)
+        if _is_timeable(value) and value.__module__ == module_name and function_name in ("", value.__qualname__)
     ]
 
 
-def _can_be_timed(value: object) -> bool:
+def _is_timeable(value: object) -> bool:
     generates = inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value)
     return isinstance(value, FunctionType) and not generates and not value.__name__.startswith("__")
 
@@ -182,13 +182,13 @@ def _classes(module: ModuleType) -> list[type]:
     return [v for v in vars(module).values() if inspect.isclass(v) and v.__module__ == module.__name__]
 
 
-def replace(owner: Any, function: FunctionType, by: Callable[..., Any]) -> None:
-    """Puts `by` where the class `owner`, or any module of the service, refers to the function."""
+def replace(owner: Any, function: FunctionType, replacement: Callable[..., Any]) -> None:
+    """Puts `replacement` where the class `owner`, or any module of the service, refers to the function."""
     if inspect.isclass(owner):
-        setattr(owner, function.__name__, by)
+        setattr(owner, function.__name__, replacement)
         return
     for name, module in list(sys.modules.items()):
         if name == "service" or name.startswith("service."):
             for attribute, value in list(vars(module).items()):
                 if value is function:
-                    setattr(module, attribute, by)
+                    setattr(module, attribute, replacement)

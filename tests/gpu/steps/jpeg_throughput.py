@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from service.hardware import usable_cores
 from service.model_store.manifest import Manifest
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired
+from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.request_bodies import Body
 from tests.gpu import sample_images, sessions
 from tests.gpu.check_plan import Plan
@@ -85,7 +85,7 @@ def _best_of_workers(plan: Plan, body: Body, add: Add) -> float:
     return best
 
 
-def _load(plan: Plan, body: Body, workers: int) -> tuple[Fired, str]:
+def _load(plan: Plan, body: Body, workers: int) -> tuple[LoadResult, str]:
     with serving(plan, model_zoo.alone(plan, plan.sizes.network), workers=workers, max_batch_size=BATCH) as service:
         url = f"{service.url}/api/v1/models/{plan.sizes.network}/classify"
         before = metrics(service)

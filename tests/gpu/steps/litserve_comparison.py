@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers.servers import APPS, MAX_BATCH
-from tests.bench.processes import free_ports, last_lines, running
+from tests.bench.processes import free_ports, last_lines, run_process
 from tests.bench.request_bodies import Body
 from tests.gpu import nvidia, sessions
 from tests.gpu.check_plan import Plan
@@ -63,7 +63,7 @@ def _litserve(plan: Plan, body: Body) -> float:
     }
     environment = nvidia.environment() | {name: str(value) for name, value in told.items()}
     log, url = plan.work / "litserve.log", f"http://127.0.0.1:{port}/predict"
-    with running([sys.executable, APPS / "litserve_app.py"], environment, log) as process:
+    with run_process([sys.executable, APPS / "litserve_app.py"], environment, log) as process:
         end_s = time.monotonic() + PATIENCE_S
         while not _answers(url, body):
             if process.poll() is not None or time.monotonic() > end_s:

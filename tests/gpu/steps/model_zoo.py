@@ -21,7 +21,7 @@ from tests.gpu.check_plan import Plan
 from tests.gpu.check_results import Add, Row
 from tests.gpu.weightless_graphs import GRAPHS, fill
 from tests.support.model_versions import write_version
-from tests.support.onnx_graphs import hungry_graph
+from tests.support.onnx_graphs import out_of_memory_graph
 from training.export.quantization.precision import to_float16
 
 SHIPPED = Path(__file__).parents[3] / "models"
@@ -39,7 +39,7 @@ def measure(plan: Plan, add: Add) -> None:
     for name in plan.sizes.random:
         _random(name, plan.models / name / "1")
         add(Row(name, "random weights, float32 and float16"))
-    write_version(plan.models, HUNGRY, shape=HUNGRY_SHAPE, graph=hungry_graph(HUNGRY_SHAPE, 4))
+    write_version(plan.models, HUNGRY, shape=HUNGRY_SHAPE, graph=out_of_memory_graph(HUNGRY_SHAPE, 4))
 
 
 def networks(plan: Plan) -> list[str]:

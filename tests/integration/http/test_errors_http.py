@@ -18,7 +18,7 @@ from service.api.http.errors import STATUS
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
 from tests.support.images import encode, image_bytes, random_pixels
 from tests.support.model_versions import write_version
-from tests.support.onnx_graphs import hungry_graph, slow_graph
+from tests.support.onnx_graphs import out_of_memory_graph, slow_graph
 from tests.support.service_process import RunningService
 
 ROOT = Path(__file__).parents[3]
@@ -251,7 +251,7 @@ def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) ->
 
 
 def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(tmp_path: Path) -> None:
-    write_version(tmp_path, "hungry", graph=hungry_graph(SHAPE, 4))
+    write_version(tmp_path, "hungry", graph=out_of_memory_graph(SHAPE, 4))
     path = "/api/v1/models/hungry/classify"
     with RunningService(tmp_path) as service:
         for _ in range(2):

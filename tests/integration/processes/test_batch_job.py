@@ -18,7 +18,7 @@ from service.cli.batch import EXIT_BROKEN_IMAGES, EXIT_INTERRUPTED
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import slow_graph
-from tests.support.service_process import CONVOY, alive
+from tests.support.service_process import CONVOY, is_alive
 
 IMAGES = 250
 TIMEOUT_S = 180
@@ -139,7 +139,7 @@ def test_killed_again_and_again_every_image_counts_once(root: Path, start: JobSt
 def _assert_no_orphans(workers: list[int]) -> None:
     assert workers
     deadline_s = time.monotonic() + 10
-    while any(map(alive, workers)):
+    while any(map(is_alive, workers)):
         assert time.monotonic() < deadline_s, "decoding processes outlive the job"
         time.sleep(0.05)
 

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.support.images import image_bytes, random_pixels
 from tests.support.model_versions import write_version
-from tests.support.service_process import RunningService, alive
+from tests.support.service_process import RunningService, is_alive
 
 WORKERS = 2
 CLASSIFY = "/api/v1/models/linear/classify"
@@ -213,7 +213,7 @@ def test_what_is_wanted_survives_a_restart(root: Path, tmp_path: Path) -> None:
 def test_no_worker_outlives_a_killed_supervisor(service: RunningService) -> None:
     workers = pids(service)
     service.process.kill()
-    service.wait_until(lambda: not any(map(alive, workers)))
+    service.wait_until(lambda: not any(map(is_alive, workers)))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.convoy_process import convoy
+from tests.bench.convoy_process import run_convoy
 from tests.load import digit_images
 from tests.load.load_profile import Orders
 from tests.load.load_results import ALL, Bounds, problems
@@ -50,7 +50,7 @@ def test_a_wrong_label_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     known = digit_images.known_digits(20, tmp_path / "models", "mnist-lenet5")
     digit_images.save([known[0]._replace(label="9"), *known[1:]], tmp_path / "digits.json")
     orders = Orders("mnist-lenet5", tmp_path / "digits.json", tmp_path / "figures.json", users=2, seconds=3)
-    with convoy(tmp_path / "models", tmp_path / "log") as service:
+    with run_convoy(tmp_path / "models", tmp_path / "log") as service:
         measured = run_locust(service.url, orders, tmp_path / "load", ["SingleImages"], shaped=False)
     assert "0 instead of 9" in measured.errors[0]
     assert 0 < measured.rows[-1].failures < measured.rows[-1].requests

@@ -13,7 +13,7 @@ from PIL import Image
 
 from service.inference.session import Session
 from service.model_store.repository import Repository, VersionFolder
-from tests.support.onnx_graphs import CLASSES, SIDE, foreign_graph
+from tests.support.onnx_graphs import CLASSES, SIDE, third_party_graph
 from training.cli import main
 from training.data.datasets.image_files import prepare_image_file
 
@@ -67,7 +67,7 @@ def random_images(channels: int = 3) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("batch", ["N", 1])
 def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int | str) -> None:
-    model = foreign_graph(layout, batch=batch, ending="logits")
+    model = third_party_graph(layout, batch=batch, output_kind="logits")
     flags = ["--scale", "1/255", "--mean", "0.4,0.45,0.5", "--std", "0.2,0.25,0.3", "--channels", "bgr"]
     version = imported(model, *flags)
     images = random_images()
@@ -84,7 +84,7 @@ def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int
 
 
 def test_half_precision_and_a_first_class_of_background(user: Path) -> None:
-    model = foreign_graph(dtype="float16", classes=CLASSES + 1, gain=1)
+    model = third_party_graph(dtype="float16", classes=CLASSES + 1, gain=1)
     version = imported(model, "--drop-first-class", "--scale", "1/255")
     images = random_images()
     rows = by_hand(model, (images / np.float32(255)).transpose(0, 3, 1, 2).astype(np.float16))[:, 1:]
@@ -93,7 +93,7 @@ def test_half_precision_and_a_first_class_of_background(user: Path) -> None:
 
 
 def test_whole_pixels_maps_and_any_size(user: Path) -> None:
-    model = foreign_graph("nhwc", "uint8", side="side", ending="maps", channels=1, gain=0.01)
+    model = third_party_graph("nhwc", "uint8", side="side", output_kind="maps", channels=1, gain=0.01)
     version = imported(model, "--resize", "shorter:14", "--crop", SIDE)
     assert version.manifest.preprocessing.shorter == 14
     images = random_images(channels=1)
@@ -101,11 +101,11 @@ def test_whole_pixels_maps_and_any_size(user: Path) -> None:
 
 
 def test_a_graph_of_an_old_opset_and_weights_in_another_file(user: Path) -> None:
-    old = foreign_graph(opset=9)
+    old = third_party_graph(opset=9)
     version = imported(old, "--scale", "1/255")
     images = random_images()
     expected = answers(version, images)
-    onnx.save(foreign_graph(), "apart.onnx", save_as_external_data=True, location="apart.bin", size_threshold=0)
+    onnx.save(third_party_graph(), "apart.onnx", save_as_external_data=True, location="apart.bin", size_threshold=0)
     assert run("apart.onnx", "--name", "apart", "--labels", "labels.txt", "--scale", "1/255")[0] == 0
     apart = Repository(Path("models")).open("apart", 1)
     assert {path.suffix for path in apart.path.iterdir()} == {".onnx", ".json", ".txt", ".md", ".npz"}
@@ -116,33 +116,33 @@ def test_a_graph_of_an_old_opset_and_weights_in_another_file(user: Path) -> None
 
 
 def two_inputs() -> onnx.ModelProto:
-    model = foreign_graph()
+    model = third_party_graph()
     model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
     return model
 
 
 def two_outputs() -> onnx.ModelProto:
-    model = foreign_graph()
+    model = third_party_graph()
     model.graph.output.append(helper.make_tensor_value_info("pool", TensorProto.FLOAT, None))
     return model
 
 
 def custom() -> onnx.ModelProto:
-    model = foreign_graph()
+    model = third_party_graph()
     model.graph.node[1].domain, model.graph.node[1].op_type = "acme", "Sparkle"
     model.opset_import.append(helper.make_opsetid("acme", 1))
     return model
 
 
 def integers() -> onnx.ModelProto:
-    model = foreign_graph()
+    model = third_party_graph()
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     return model
 
 
 def doomed() -> onnx.ModelProto:
     """Says any batch, and works with one image only."""
-    model = foreign_graph(batch=1)
+    model = third_party_graph(batch=1)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     return model
 
@@ -153,19 +153,27 @@ REFUSED = {
     "custom operator": (custom, [], "operators that onnxruntime does not have: acme.Sparkle"),
     "integers": (integers, [], "takes int64 numbers; float32, float16, uint8 can be served"),
     "batch of one": (doomed, [], "fails on images"),
-    "wrong type": (foreign_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype says uint8"),
-    "wrong layout": (foreign_graph, ["--layout", "nhwc"], "takes ?x3x12x12, which is not nhwc"),
-    "ambiguous": (lambda: foreign_graph(side=3), [], "could be either layout: say --layout"),
-    "four channels": (lambda: foreign_graph(channels=4), [], "has no dimension of 1 or 3 channels"),
-    "any size": (lambda: foreign_graph(side="s"), [], "images of any size: say which"),
-    "other size": (foreign_graph, ["--resize", "squash:14"], "takes 12x12 pixels (width x height), not 14x14"),
-    "no resize": (foreign_graph, ["--resize", "longer:14"], "write shorter:146"),
-    "too small": (foreign_graph, ["--resize", "shorter:11"], "is too little: 12 pixels are cut out of it"),
-    "too many means": (foreign_graph, ["--mean", "1,2"], "--mean has 2 values; the network has 3 channels"),
-    "one label less": (lambda: foreign_graph(classes=6), [], "has 5 labels; the network gives 6 classes. Is the first"),
-    "scaled bytes": (lambda: foreign_graph(dtype="uint8"), ["--mean", "1"], "takes whole pixels"),
-    "one number": (lambda: foreign_graph(classes=1, ending="logits"), [], "not a number for each of 2 classes"),
-    "no difference": (lambda: foreign_graph(gain=0), [], "ignores its input"),
+    "wrong type": (third_party_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype says uint8"),
+    "wrong layout": (third_party_graph, ["--layout", "nhwc"], "takes ?x3x12x12, which is not nhwc"),
+    "ambiguous": (lambda: third_party_graph(side=3), [], "could be either layout: say --layout"),
+    "four channels": (lambda: third_party_graph(channels=4), [], "has no dimension of 1 or 3 channels"),
+    "any size": (lambda: third_party_graph(side="s"), [], "images of any size: say which"),
+    "other size": (third_party_graph, ["--resize", "squash:14"], "takes 12x12 pixels (width x height), not 14x14"),
+    "no resize": (third_party_graph, ["--resize", "longer:14"], "write shorter:146"),
+    "too small": (third_party_graph, ["--resize", "shorter:11"], "is too little: 12 pixels are cut out of it"),
+    "too many means": (third_party_graph, ["--mean", "1,2"], "--mean has 2 values; the network has 3 channels"),
+    "one label less": (
+        lambda: third_party_graph(classes=6),
+        [],
+        "has 5 labels; the network gives 6 classes. Is the first",
+    ),
+    "scaled bytes": (lambda: third_party_graph(dtype="uint8"), ["--mean", "1"], "takes whole pixels"),
+    "one number": (
+        lambda: third_party_graph(classes=1, output_kind="logits"),
+        [],
+        "not a number for each of 2 classes",
+    ),
+    "no difference": (lambda: third_party_graph(gain=0), [], "ignores its input"),
 }
 
 
@@ -227,8 +235,8 @@ def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, user: P
 
 
 def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(user: Path) -> None:
-    onnx.save(foreign_graph(), "net.onnx")
-    version = imported(foreign_graph(), "--scale", "1/255")
+    onnx.save(third_party_graph(), "net.onnx")
+    version = imported(third_party_graph(), "--scale", "1/255")
     images = np.random.default_rng(5).integers(0, 256, (20, SIDE, SIDE, 3), np.uint8)
     wrong = (answers(version, images).argmax(axis=1) + 1) % CLASSES
     for index, (image, answer) in enumerate(zip(images, wrong, strict=True)):

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.model_store.manifest import SplitSpec, read_manifest
-from tests.support.images import fill
+from tests.support.images import write_image_folder
 from training.cli import main
 from training.data.datasets.image_folder import split_digest
 from training.data.load_dataset import DataOptions
@@ -32,7 +32,7 @@ def convoy_train(*words: object, code: int = 0) -> str:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos of three kinds, one of them damaged, and a run `colours` on it."""
     root = tmp_path_factory.mktemp("own")
-    fill(root / "photos", "red", "green", "blue", count=30)
+    write_image_folder(root / "photos", "red", "green", "blue", count=30)
     (root / "photos" / "red" / "note.txt").write_text("not an image")
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
     lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-unreadable", *TINY).splitlines()
@@ -80,13 +80,13 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
 
     lines = convoy_train("evaluate", run.folder).splitlines()
     assert lines[0].startswith(f"accuracy {run.metrics()['test']['accuracy']:.4f} over 15 test images")
-    fill(root / "new", "green", "red", count=4, seed=1)
+    write_image_folder(root / "new", "green", "red", count=4, seed=1)
     for source in (version, run.folder):
         lines = convoy_train("evaluate", source, "--data", root / "new").splitlines()
         assert lines[0].startswith("accuracy 1.0000 over 8 test images")
         assert "also those that it may have been trained on" in lines[1]
         assert lines[2].split() == ["blue", "no", "images"]
-    fill(root / "other", "red", count=1)
+    write_image_folder(root / "other", "red", count=1)
     (root / "other" / "red").rename(root / "other" / "purple")
     assert "does not know: purple" in convoy_train("evaluate", version, "--data", root / "other", code=2)
 

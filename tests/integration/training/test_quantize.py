@@ -14,7 +14,7 @@ from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Manifest, Speed, read_manifest, write_manifest
 from service.model_store.repository import Repository
 from tests.support.model_versions import linear_graph, write_version
-from tests.support.onnx_graphs import SIDE, foreign_graph, slow_graph
+from tests.support.onnx_graphs import SIDE, slow_graph, third_party_graph
 from training.cli import main
 from training.data.datasets import xo
 from training.errors import TrainingError
@@ -218,7 +218,7 @@ def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_pat
 def test_a_convolution_in_less_precision_still_takes_bytes_and_gives_float_probabilities(tmp_path: Path) -> None:
     signature = InputSignature("data", "float32", "nchw", 3, (SIDE, SIDE), None)
     interface = ModelInterface(signature, "out", signature.input(None), output_count=5, is_logits=False, scale=1 / 255)
-    onnx.save(wrap_graph(foreign_graph(), interface), tmp_path / "a.onnx")
+    onnx.save(wrap_graph(third_party_graph(), interface), tmp_path / "a.onnx")
     images = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
     to_int8(tmp_path / "a.onnx", images, tmp_path / "8.onnx", reduce_range=False, method="minmax")
     to_float16(tmp_path / "a.onnx", tmp_path / "16.onnx")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.images import fill
+from tests.support.images import write_image_folder
 from training.cli import main
 from training.runs.run_folder import Run
 
@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
 def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
     words = ["sweep", "cifar-resnet20", "--grid", "lr=0.1", "--epochs", "1", "--set", "side_px=8", "--data"]
     for seed, folder in enumerate(("ours", "others")):
-        fill(Path(folder), "red", "blue", count=20, seed=seed)
+        write_image_folder(Path(folder), "red", "blue", count=20, seed=seed)
         done = CliRunner().invoke(main, [*words, folder])
         assert done.exit_code == 0, done.output
         assert "has finished already" not in done.output

@@ -126,7 +126,7 @@ class Trouble:
 
     async def _until_ready(self) -> None:
         end_s = time.monotonic() + PATIENCE_S
-        while await asyncio.to_thread(convoy_process.answer_to, f"{self._service.url}/health/ready") != 200:
+        while await asyncio.to_thread(convoy_process.status_of, f"{self._service.url}/health/ready") != 200:
             self._check_patience(end_s)
             await asyncio.sleep(RELOAD_INTERVAL_S)
 

@@ -58,7 +58,7 @@ def measure(requests: int, connections: Sequence[int], least_events: int = 0) ->
         models = Path(name, "models")
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL, "1"), models / MODEL / "1")
         ledger = Ledger(Distinct.of(models, MODEL, IMAGES), MODEL)
-        with convoy_process.convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
+        with convoy_process.run_convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
             crowd = Crowd(service.url, ledger, LARGEST_BATCH)
             trouble = Trouble(service, models, ledger, crowd, WORKERS)
             began_s = time.monotonic()

@@ -4,71 +4,71 @@ import math
 
 import pytest
 
-from tests.bench.capacity.simulation import Replica, at_rate, in_turn, scale
+from tests.bench.capacity.simulation import Replica, simulate_autoscaler, simulate_closed_loop, simulate_open_loop
 
-ALONE = Replica(door_s=0.0, batch_s={1: 0.01}, max_batch_size=1)
+SINGLE_IMAGE_REPLICA = Replica(request_s=0.0, batch_s={1: 0.01}, max_batch_size=1)
 
 
 def test_one_at_a_time_waits_as_pollaczek_and_khinchin_say() -> None:
     """M/D/1: at a use of u the mean number in the system is u + u^2 / (2 (1 - u)); its median here, by Little's law."""
-    found = at_rate(ALONE, 50, seconds=400)
-    assert found.answered_per_s == pytest.approx(50, rel=0.03)
-    assert found.utilisation == pytest.approx(0.5, rel=0.03)
-    assert found.images_per_batch == 1
+    result = simulate_open_loop(SINGLE_IMAGE_REPLICA, 50, seconds=400)
+    assert result.answered_per_s == pytest.approx(50, rel=0.03)
+    assert result.utilisation == pytest.approx(0.5, rel=0.03)
+    assert result.images_per_batch == 1
     # P(no wait) = 1 - u = 1/2: the median is one service time.
-    assert found.p50_ms == pytest.approx(10, rel=0.1)
-    assert 20 < found.p99_ms < 60
+    assert result.p50_ms == pytest.approx(10, rel=0.1)
+    assert 20 < result.p99_ms < 60
 
 
 def test_the_peak_is_the_reciprocal_of_the_work() -> None:
-    replica = Replica(door_s=0.0002, batch_s={1: 0.001, 32: 0.0032})
+    replica = Replica(request_s=0.0002, batch_s={1: 0.001, 32: 0.0032})
     assert replica.peak_per_s() == pytest.approx(1 / (0.0002 + 0.0001))
-    found = in_turn(replica, connections=256, seconds=3)
-    assert found.answered_per_s == pytest.approx(replica.peak_per_s(), rel=0.05)
-    assert found.images_per_batch > 30
-    assert found.utilisation == pytest.approx(1, abs=0.01)
+    result = simulate_closed_loop(replica, connections=256, seconds=3)
+    assert result.answered_per_s == pytest.approx(replica.peak_per_s(), rel=0.05)
+    assert result.images_per_batch > 30
+    assert result.utilisation == pytest.approx(1, abs=0.01)
 
 
 def test_a_second_core_helps_until_the_event_loop_is_full() -> None:
-    replica = Replica(door_s=0.0004, batch_s={1: 0.001, 32: 0.0064}, cores=2)
+    replica = Replica(request_s=0.0004, batch_s={1: 0.001, 32: 0.0064}, cores=2)
     assert replica.peak_per_s() == pytest.approx(1 / 0.0004)
-    assert in_turn(replica, 128, 3).answered_per_s == pytest.approx(2500, rel=0.05)
+    assert simulate_closed_loop(replica, 128, 3).answered_per_s == pytest.approx(2500, rel=0.05)
 
 
 def test_one_connection_waits_for_door_run_and_network() -> None:
-    replica = Replica(door_s=0.001, batch_s={1: 0.002}, outside_s=0.003)
-    found = in_turn(replica, connections=1, seconds=5)
-    assert found.p50_ms == pytest.approx(6)
-    assert found.answered_per_s == pytest.approx(1 / 0.006, rel=0.01)
+    replica = Replica(request_s=0.001, batch_s={1: 0.002}, network_s=0.003)
+    result = simulate_closed_loop(replica, connections=1, seconds=5)
+    assert result.p50_ms == pytest.approx(6)
+    assert result.answered_per_s == pytest.approx(1 / 0.006, rel=0.01)
 
 
 def test_batches_grow_with_the_load_and_what_does_not_fit_is_refused() -> None:
-    replica = Replica(door_s=0.0001, batch_s={1: 0.002, 32: 0.004}, max_queue_images=200)
-    calm, busy = at_rate(replica, 200, 5), at_rate(replica, 3000, 5)
+    replica = Replica(request_s=0.0001, batch_s={1: 0.002, 32: 0.004}, max_queue_images=200)
+    calm, busy = simulate_open_loop(replica, 200, 5), simulate_open_loop(replica, 3000, 5)
     assert calm.images_per_batch < 2 < busy.images_per_batch
-    over = at_rate(replica, 2 * replica.peak_per_s(), 5)
+    over = simulate_open_loop(replica, 2 * replica.peak_per_s(), 5)
     assert over.refused == pytest.approx(0.5, abs=0.03)
     assert calm.refused == busy.refused == 0
 
 
 def test_a_run_between_two_measured_sizes_is_on_the_line() -> None:
-    replica = Replica(door_s=0.0, batch_s={1: 1.0, 3: 2.0, 8: 7.0})
+    replica = Replica(request_s=0.0, batch_s={1: 1.0, 3: 2.0, 8: 7.0})
     assert [replica.run_s(size) for size in (1, 2, 3, 4, 8)] == [1.0, 1.5, 2.0, 3.0, 7.0]
 
 
 def test_the_autoscaler_follows_a_load_ten_times_the_one_before() -> None:
-    found = scale(100.0, 10, lambda _: 6000.0, seconds=600, target=0.6, most=1000, start_s=10)
-    assert 100 <= found.replicas <= 170, "at least for the load; what had piled up was worked off at full use"
-    assert 0 < found.settled_s < 300
-    assert 0 < found.refused < 1
+    result = simulate_autoscaler(100.0, 10, lambda _: 6000.0, seconds=600, target=0.6, max_replicas=1000, start_s=10)
+    assert 100 <= result.replicas <= 170, "at least for the load; what had piled up was worked off at full use"
+    assert 0 < result.settled_s < 300
+    assert 0 < result.refused < 1
 
 
 def test_at_its_limit_it_never_settles() -> None:
-    found = scale(100.0, 10, lambda _: 6000.0, seconds=600, target=0.6, most=50, start_s=10)
-    assert found.replicas == 50
-    assert math.isinf(found.settled_s)
+    result = simulate_autoscaler(100.0, 10, lambda _: 6000.0, seconds=600, target=0.6, max_replicas=50, start_s=10)
+    assert result.replicas == 50
+    assert math.isinf(result.settled_s)
 
 
 def test_enough_replicas_change_nothing() -> None:
-    found = scale(100.0, 10, lambda _: 500.0, seconds=60, target=0.6, most=50, start_s=10)
-    assert found == (10, 0, 0.0)
+    result = simulate_autoscaler(100.0, 10, lambda _: 500.0, seconds=60, target=0.6, max_replicas=50, start_s=10)
+    assert result == (10, 0, 0.0)

@@ -4,13 +4,13 @@ import pytest
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators import closed_loop, open_loop
-from tests.bench.load_generators.closed_loop import Fired, parse_wrk
+from tests.bench.load_generators.closed_loop import LoadResult, parse_wrk
 from tests.bench.load_generators.open_loop import read_log
 
 
 def test_wrks_line_is_the_last() -> None:
     output = 'Running 2s test\n{"answers": 500, "seconds": 2.5, "failed": 3, "p50_us": 1500, "p99_us": 20000}\n'
-    assert parse_wrk(output) == Fired(requests_per_s=200, p50_ms=1.5, p99_ms=20, requests=500, failed=3)
+    assert parse_wrk(output) == LoadResult(requests_per_s=200, p50_ms=1.5, p99_ms=20, requests=500, failed=3)
 
 
 def _log(*lines: tuple[float, int, float]) -> str:
@@ -40,26 +40,26 @@ def test_all_connections_have_a_request_due_at_once() -> None:
 
 def test_another_status_is_a_failure() -> None:
     good, refused, cut_off = read_log(_log((1.0, 200, 0.1), (2.0, 429, 0.1), (3.0, -1, 0.1)), 1, 1)
-    assert (good.good, refused.good, cut_off.good) == (True, False, False)
+    assert (good.is_ok, refused.is_ok, cut_off.is_ok) == (True, False, False)
 
 
 def test_a_rate_that_was_not_kept_is_noticed() -> None:
-    kept = [open_loop.Answer(due_s=number / 100, latency_s=0.001, good=True) for number in range(1000)]
-    assert open_loop._summed(kept, 100, connections=4, seconds=10).missing == 0
-    late = open_loop._summed(kept[:500], 100, connections=4, seconds=10)
+    answers = [open_loop.Answer(due_s=number / 100, latency_s=0.001, is_ok=True) for number in range(1000)]
+    assert open_loop._summarize(answers, 100, connections=4, seconds=10).missing == 0
+    late = open_loop._summarize(answers[:500], 100, connections=4, seconds=10)
     assert late.missing == 970 - 4 - 500
 
 
 def test_the_beginning_does_not_count() -> None:
     slow_start = [
-        open_loop.Answer(due_s=number / 10, latency_s=9.0 if number < 20 else 0.5, good=True) for number in range(100)
+        open_loop.Answer(due_s=number / 10, latency_s=9.0 if number < 20 else 0.5, is_ok=True) for number in range(100)
     ]
-    fired = open_loop._summed(slow_start, 10, connections=1, seconds=10)
-    assert (fired.p99_ms, fired.requests) == (500, 80)
+    result = open_loop._summarize(slow_start, 10, connections=1, seconds=10)
+    assert (result.p99_ms, result.requests) == (500, 80)
 
 
 @pytest.mark.parametrize(("tool", "package"), [("wrk", "wrk"), ("h2load", "nghttp2-client")])
 def test_a_missing_tool_says_what_to_install(tool: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(CannotMeasure, match=f"apt-get install {package}"):
-        closed_loop.need(tool)
+        closed_loop.require_tool(tool)

@@ -11,16 +11,16 @@ import pytest
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.peers import environments
-from tests.bench.peers.servers import APPS, MAX_BATCH, PEERS, Job, environment
+from tests.bench.peers.servers import APPS, MAX_BATCH, PEERS, PeerConfig, environment
 from tests.bench.peers.servers import mlserver as start_mlserver
 from tests.bench.peers.servers import triton as start_triton
 from tests.bench.request_bodies import KINDS
-from tests.bench.workloads import convoy_loads
+from tests.bench.workloads import convoy_workloads
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return Job(tmp_path / "model.onnx", (28, 28, 1), instances=3, ports=(1, 2, 3), folder=tmp_path)
+def config(tmp_path: Path) -> PeerConfig:
+    return PeerConfig(tmp_path / "model.onnx", (28, 28, 1), instances=3, ports=(1, 2, 3), folder=tmp_path)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_peer_answers_loads_of_convoys() -> None:
-    ours = {load.name for load in convoy_loads("m", 64)}
+    ours = {load.name for load in convoy_workloads("m", 64)}
     assert set(PEERS) == set(environments.PACKAGES)
     for peer in PEERS.values():
         loads = peer.loads(64)
@@ -39,11 +39,11 @@ def test_every_peer_answers_loads_of_convoys() -> None:
         assert {load.kind for load in loads} <= KINDS.keys()
 
 
-def test_all_applications_are_told_the_same(job: Job) -> None:
-    told = environment(job)
-    assert told["PEER_INSTANCES"] == "3"
-    assert told["PEER_MAX_BATCH"] == str(MAX_BATCH)
-    assert told["PEER_MODEL"] == str(job.graph.resolve())
+def test_all_applications_are_told_the_same(config: PeerConfig) -> None:
+    variables = environment(config)
+    assert variables["PEER_INSTANCES"] == "3"
+    assert variables["PEER_MAX_BATCH"] == str(MAX_BATCH)
+    assert variables["PEER_MODEL"] == str(config.graph.resolve())
 
 
 def test_applications_read_instances_and_batch_from_one_place() -> None:
@@ -62,7 +62,7 @@ def triton(cache: Path) -> Path:
     return folder
 
 
-def test_triton_is_configured_for_the_job_and_for_its_own_python(job: Job, triton: Path) -> None:
+def test_triton_is_configured_for_the_job_and_for_its_own_python(config: PeerConfig, triton: Path) -> None:
     site = triton / "lib/python3/site-packages"
     server = site / "pytriton/tritonserver"
     (server / "backends/python").mkdir(parents=True)
@@ -73,26 +73,26 @@ def test_triton_is_configured_for_the_job_and_for_its_own_python(job: Job, trito
         (stubs / "triton_python_backend_stub").write_text(minor)
     (site / "nvidia_pytriton.libs").mkdir()
     (site / "nvidia_pytriton.libs/libcudart-1.so").touch()
-    start = start_triton(job)
-    config = (job.folder / "repository/m/config.pbtxt").read_text()
-    assert "count: 3 " in config
-    assert "dims: [28, 28, 1]" in config
-    assert "max_queue_delay" not in config
-    assert f"--model-repository={job.folder / 'repository'}" in start.command
-    assert (job.folder / "backends/python/triton_python_backend_stub").read_text() == "3.12"
+    start = start_triton(config)
+    pbtxt = (config.folder / "repository/m/config.pbtxt").read_text()
+    assert "count: 3 " in pbtxt
+    assert "dims: [28, 28, 1]" in pbtxt
+    assert "max_queue_delay" not in pbtxt
+    assert f"--model-repository={config.folder / 'repository'}" in start.command
+    assert (config.folder / "backends/python/triton_python_backend_stub").read_text() == "3.12"
     assert start.environment["LD_LIBRARY_PATH"] == f"{site / 'nvidia_pytriton.libs'}:/opt/python3.12/lib"
 
 
-def test_a_triton_without_its_python_is_a_sentence(job: Job, triton: Path) -> None:
+def test_a_triton_without_its_python_is_a_sentence(config: PeerConfig, triton: Path) -> None:
     with pytest.raises(CannotMeasure, match=r"no backend for Python 3\.12"):
-        start_triton(job)
+        start_triton(config)
 
 
-def test_mlserver_listens_where_it_should(job: Job, cache: Path) -> None:
-    start_mlserver(job)
-    settings = json.loads((job.folder / "settings.json").read_text())
+def test_mlserver_listens_where_it_should(config: PeerConfig, cache: Path) -> None:
+    start_mlserver(config)
+    settings = json.loads((config.folder / "settings.json").read_text())
     assert (settings["http_port"], settings["grpc_port"], settings["metrics_port"]) == (1, 2, 3)
-    assert json.loads((job.folder / "model-settings.json").read_text())["max_batch_size"] == MAX_BATCH
+    assert json.loads((config.folder / "model-settings.json").read_text())["max_batch_size"] == MAX_BATCH
 
 
 def test_an_unknown_peer_is_a_sentence(cache: Path) -> None:
@@ -117,12 +117,12 @@ def test_a_python_that_is_none_is_a_sentence(cache: Path) -> None:
 def test_an_environment_is_made_with_the_given_python(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 
-    def noted(command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
+    def record_command(command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
         commands.append([str(part) for part in command])
         (cache / "triton").mkdir(exist_ok=True)
         return subprocess.CompletedProcess([], returncode=int("pip" in commands[-1]))
 
-    monkeypatch.setattr(environments.subprocess, "run", noted)
+    monkeypatch.setattr(environments.subprocess, "run", record_command)
     with pytest.raises(CannotMeasure, match=r"nvidia-pytriton could not .* setup --peers triton --python"):
         environments.set_up(["triton"], "/opt/python3.11")
     assert commands[0] == ["/opt/python3.11", "-m", "venv", "--clear", str(cache / "triton")]

@@ -4,42 +4,46 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.compare_peers import Compared, constant_rates
+from tests.bench.compare_peers import PeerResults, constant_rates
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import Fired
+from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.microbenchmark import SIZES
-from tests.bench.photographs import Photographed
+from tests.bench.photographs import PhotographResults
 from tests.bench.report import markdown, plots, sections
 from tests.bench.stage_timing.timers import STAGES
-from tests.bench.throughput import Measured, middle
+from tests.bench.throughput import ThroughputResults, median_result
 
 
-def _fired(requests_per_s: float, failed: int = 0) -> Fired:
-    return Fired(requests_per_s, p50_ms=1000 / requests_per_s, p99_ms=5000 / requests_per_s, requests=1, failed=failed)
+def _load_result(requests_per_s: float, failed: int = 0) -> LoadResult:
+    return LoadResult(
+        requests_per_s, p50_ms=1000 / requests_per_s, p99_ms=5000 / requests_per_s, requests=1, failed=failed
+    )
 
 
 @pytest.fixture
-def alone() -> Measured:
-    found = Measured({"CPU": "a processor"}, batch=64)
-    found.images |= {"image": 1, "v2 json x64": 64}
-    found.missing = ["v2 binary x64"]
+def throughput() -> ThroughputResults:
+    results = ThroughputResults({"CPU": "a processor"}, batch=64)
+    results.images |= {"image": 1, "v2 json x64": 64}
+    results.unsupported = ["v2 binary x64"]
     for round_number in range(3):
         for size in SIZES:
-            found.raw[1, size].append(1000.0 * size + round_number)
-        found.decode_us.append(100.0)
-        found.ready_s.append(1.5)
-        found.resident_bytes.append(120e6)
+            results.microbenchmark[1, size].append(1000.0 * size + round_number)
+        results.decode_us.append(100.0)
+        results.ready_s.append(1.5)
+        results.resident_bytes.append(120e6)
         for connections in (1, 32):
-            found.fired["image", connections].append(_fired(1000 * connections + round_number))
-            found.fired["v2 json x64", connections].append(_fired(10 * connections, failed=connections // 32))
-        found.steady["image"].append(_fired(600))
-        found.stages["image"].append({stage: 10.0 * at for at, stage in enumerate(STAGES, 1)})
-    return found
+            results.closed_loop["image", connections].append(_load_result(1000 * connections + round_number))
+            results.closed_loop["v2 json x64", connections].append(
+                _load_result(10 * connections, failed=connections // 32)
+            )
+        results.open_loop["image"].append(_load_result(600))
+        results.stages["image"].append({stage: 10.0 * at for at, stage in enumerate(STAGES, 1)})
+    return results
 
 
 @pytest.fixture
-def compared() -> Compared:
-    found = Compared({"CPU": "a processor"}, batch=64)
+def peer_results() -> PeerResults:
+    results = PeerResults({"CPU": "a processor"}, batch=64)
     for server, load, requests_per_s in (
         ("convoy", "image", 3000),
         ("convoy", "v2 json", 4000),
@@ -47,10 +51,14 @@ def compared() -> Compared:
         ("litserve", "image", 300),
         ("triton", "v2 json x64", 100),
     ):
-        found.fired[load, server] += [_fired(requests_per_s), _fired(requests_per_s * 3), _fired(requests_per_s * 2)]
-    late = _fired(180)._replace(missing=2)
-    found.steady["image", "litserve"] = {"convoy": [_fired(180)], "litserve": [late]}
-    return found
+        results.closed_loop[load, server] += [
+            _load_result(requests_per_s),
+            _load_result(requests_per_s * 3),
+            _load_result(requests_per_s * 2),
+        ]
+    late = _load_result(180)._replace(missing=2)
+    results.open_loop["image", "litserve"] = {"convoy": [_load_result(180)], "litserve": [late]}
+    return results
 
 
 def _row(content: str, start: str) -> list[str]:
@@ -59,12 +67,12 @@ def _row(content: str, start: str) -> list[str]:
 
 
 def test_the_middle_is_taken_figure_by_figure() -> None:
-    got = middle([Fired(10, 1, 9, 100, 0), Fired(30, 3, 5, 300, 1), Fired(20, 2, 7, 200, 2)])
-    assert got == Fired(20, 2, 7, 200, 3)
+    result = median_result([LoadResult(10, 1, 9, 100, 0), LoadResult(30, 3, 5, 300, 1), LoadResult(20, 2, 7, 200, 2)])
+    assert result == LoadResult(20, 2, 7, 200, 3)
 
 
-def test_loads_of_convoy_alone(alone: Measured) -> None:
-    content = sections.alone(alone, "make bench", "plot.svg")
+def test_loads_of_convoy_alone(throughput_results: ThroughputResults) -> None:
+    content = sections.throughput(throughput_results, "make bench", "plot.svg")
     assert _row(content, "| image | 32 |")[2:] == ["32,001", "32,001", "0.03", "0.16"]
     assert _row(content, "| v2 json x64 | 1 |")[2:4] == ["10", "640"]
     assert "Not offered by this Convoy: v2 binary x64." in content
@@ -72,14 +80,14 @@ def test_loads_of_convoy_alone(alone: Measured) -> None:
     assert "](plot.svg)" in content
 
 
-def test_a_load_with_a_failed_request_has_no_figures(alone: Measured) -> None:
-    content = sections.alone(alone, "make bench", "plot.svg")
+def test_a_load_with_a_failed_request_has_no_figures(throughput_results: ThroughputResults) -> None:
+    content = sections.throughput(throughput_results, "make bench", "plot.svg")
     assert _row(content, "| v2 json x64 | 32 |")[2:] == ["void: 3 failed", "", "", ""]
-    assert alone.voids() == ["v2 json x64 at 32 connections: 3 failed"]
+    assert throughput_results.voids() == ["v2 json x64 at 32 connections: 3 failed"]
 
 
-def test_stages_and_the_floor(alone: Measured) -> None:
-    content = sections.alone(alone, "make bench", "plot.svg")
+def test_stages_and_the_floor(throughput_results: ThroughputResults) -> None:
+    content = sections.throughput(throughput_results, "make bench", "plot.svg")
     stages = content[content.index("Processor time") :]
     assert _row(stages, "| image |")[1:] == ["10", "20", "30", "40", "50", "60", "210"]
     assert _row(content, "| 128 |") == ["128", "128,001"]
@@ -90,15 +98,15 @@ def test_stages_and_the_floor(alone: Measured) -> None:
     assert "120 MB" in content
 
 
-def test_stages_that_could_not_be_measured_are_void(alone: Measured) -> None:
-    alone.stages_void.add("v2 json x64")
-    content = sections.alone(alone, "make bench", "plot.svg")
+def test_stages_that_could_not_be_measured_are_void(throughput_results: ThroughputResults) -> None:
+    throughput_results.stages_void.add("v2 json x64")
+    content = sections.throughput(throughput_results, "make bench", "plot.svg")
     assert _row(content[content.index("Processor time") :], "| v2 json x64 |")[1] == "void"
-    assert any(text.startswith("stages of v2 json x64") for text in alone.voids())
+    assert any(text.startswith("stages of v2 json x64") for text in throughput_results.voids())
 
 
-def test_ratios_are_ours_over_theirs(compared: Compared) -> None:
-    content = sections.beside(compared, "make bench-peers", "peers.svg")
+def test_ratios_are_ours_over_theirs(peer_results: PeerResults) -> None:
+    content = sections.peers(peer_results, "make bench-peers", "peers.svg")
     ratios = content[content.index("over the peer") :]
     assert _row(ratios, "| v2 json | Triton")[2] == "2.00"
     assert _row(ratios, "| image | LitServe")[2] == "10.00"
@@ -106,30 +114,30 @@ def test_ratios_are_ours_over_theirs(compared: Compared) -> None:
     assert "x64" not in ratios
 
 
-def test_a_void_load_has_no_ratio(compared: Compared) -> None:
-    compared.fired["v2 json", "triton"].append(_fired(2000, failed=1))
-    content = sections.beside(compared, "make bench-peers", "peers.svg")
+def test_a_void_load_has_no_ratio(peer_results: PeerResults) -> None:
+    peer_results.closed_loop["v2 json", "triton"].append(_load_result(2000, failed=1))
+    content = sections.peers(peer_results, "make bench-peers", "peers.svg")
     assert _row(content[content.index("over the peer") :], "| v2 json | Triton")[2] == "void"
-    assert "v2 json at triton: 1 failed" in compared.voids()
-    assert ("v2 json", "triton") not in constant_rates(compared)
+    assert "v2 json at triton: 1 failed" in peer_results.voids()
+    assert ("v2 json", "triton") not in constant_rates(peer_results)
 
 
-def test_the_same_rate_is_part_of_the_slower_ones_peak(compared: Compared) -> None:
-    assert constant_rates(compared) == {("v2 json", "triton"): 0.6 * 4000, ("image", "litserve"): 0.6 * 600}
-    content = sections.beside(compared, "make bench-peers", "peers.svg")
+def test_the_same_rate_is_part_of_the_slower_ones_peak(peer_results: PeerResults) -> None:
+    assert constant_rates(peer_results) == {("v2 json", "triton"): 0.6 * 4000, ("image", "litserve"): 0.6 * 600}
+    content = sections.peers(peer_results, "make bench-peers", "peers.svg")
     assert _row(content, "| image, against LitServe | **Convoy**")[2:] == ["180", "5.56", "27.78"]
     assert _row(content, "| image, against LitServe | LitServe")[2:] == ["void: 2 not answered in time", "", ""]
 
 
 def test_photographs_are_told_beside_what_goes_without_a_service() -> None:
-    found = Photographed({"CPU": "a"})
-    for served_per_s, alone_per_s in ((18.0, 20.0), (19.0, 20.0), (27.0, 30.0)):
-        found.served["resnet50"].append(Fired(served_per_s, 800.0, 900.0, 100, 0))
-        found.alone_per_s["resnet50"].append(alone_per_s)
-    assert "| resnet50 | 19.0 | 20.0 | 0.90 | 800 | 900 |" in sections.photographs(found, "a command")
-    assert not found.voids()
-    found.served["resnet50"].append(Fired(18.0, 800.0, 900.0, 100, 1))
-    assert found.voids() == ["resnet50"]
+    results = PhotographResults({"CPU": "a"})
+    for served_per_s, loop_per_s in ((18.0, 20.0), (19.0, 20.0), (27.0, 30.0)):
+        results.served["resnet50"].append(LoadResult(served_per_s, 800.0, 900.0, 100, 0))
+        results.loop_per_s["resnet50"].append(loop_per_s)
+    assert "| resnet50 | 19.0 | 20.0 | 0.90 | 800 | 900 |" in sections.photographs(results, "a command")
+    assert not results.voids()
+    results.served["resnet50"].append(LoadResult(18.0, 800.0, 900.0, 100, 1))
+    assert results.voids() == ["resnet50"]
 
 
 def test_only_the_section_is_replaced(tmp_path: Path) -> None:
@@ -147,10 +155,12 @@ def test_a_report_without_the_section_is_refused(tmp_path: Path) -> None:
         markdown.replace_section(tmp_path / "README.md", "alone", "figures")
 
 
-def test_plots_show_the_figures_and_change_only_with_them(alone: Measured, compared: Compared, tmp_path: Path) -> None:
+def test_plots_show_the_figures_and_change_only_with_them(
+    throughput_results: ThroughputResults, peer_results: PeerResults, tmp_path: Path
+) -> None:
     for name in ("first", "second"):
-        plots.throughput(alone, tmp_path / f"{name}.svg")
-        plots.peers(compared, tmp_path / f"{name}-peers.svg")
+        plots.throughput(throughput_results, tmp_path / f"{name}.svg")
+        plots.peers(peer_results, tmp_path / f"{name}-peers.svg")
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "second.svg").read_bytes()
     assert (tmp_path / "first-peers.svg").read_bytes() == (tmp_path / "second-peers.svg").read_bytes()
     assert "v2 json x64" in (tmp_path / "first.svg").read_text()

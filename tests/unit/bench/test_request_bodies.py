@@ -10,28 +10,28 @@ import pytest
 from service.imaging.decode import decode
 from tests.bench.errors import CannotMeasure
 from tests.bench.local_model import LocalModel
-from tests.bench.request_bodies import JSON_LENGTH, KINDS, Bodies, Sizes, best_classes, binary_head
-from tests.bench.sample_images import Samples, samples
+from tests.bench.request_bodies import JSON_LENGTH, KINDS, Bodies, Sizes, binary_head, predicted_classes
+from tests.bench.sample_images import Samples, load_samples
 from tests.support.model_versions import write_digit_model, write_version
 
 BATCH = 4
 
 
 @pytest.fixture
-def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
+def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
     monkeypatch.delenv("CONVOY_DATA", raising=False)
     write_digit_model(tmp_path / "models")
-    return samples(LocalModel(tmp_path / "models", "mnist-lenet5"), 10, None)
+    return load_samples(LocalModel(tmp_path / "models", "mnist-lenet5"), 10, None)
 
 
 @pytest.fixture
-def bodies(chosen: Samples, tmp_path: Path) -> Bodies:
-    return Bodies(chosen, tmp_path, Sizes(BATCH, bodies=3))
+def bodies(samples: Samples, tmp_path: Path) -> Bodies:
+    return Bodies(samples, tmp_path, Sizes(BATCH, bodies=3))
 
 
-def test_samples_know_what_the_model_says_of_them(chosen: Samples) -> None:
-    assert chosen.best == list(range(10))
-    assert np.array_equal(decode(chosen.encoded[3], 1, 0, 10**6), chosen.tensors[3])
+def test_samples_know_what_the_model_says_of_them(samples: Samples) -> None:
+    assert samples.classes == list(range(10))
+    assert np.array_equal(decode(samples.encoded[3], 1, 0, 10**6), samples.tensors[3])
 
 
 def test_samples_of_another_model_are_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,19 +39,19 @@ def test_samples_of_another_model_are_photographs(tmp_path: Path, monkeypatch: p
     write_version(tmp_path, "other", 1, (8, 8, 3))
     model = LocalModel(tmp_path, "other")
     with pytest.raises(CannotMeasure, match="--images"):
-        samples(model, 5, None)
+        load_samples(model, 5, None)
     with pytest.raises(CannotMeasure, match="There is no image in"):
-        samples(model, 5, tmp_path)
+        load_samples(model, 5, tmp_path)
 
 
-def test_few_images_repeat(tmp_path: Path, chosen: Samples) -> None:
+def test_few_images_repeat(tmp_path: Path, samples: Samples) -> None:
     write_version(tmp_path, "other", 1, (8, 8, 3))
     for number in range(2):
-        (tmp_path / f"{number}.png").write_bytes(chosen.encoded[number])
-    found = samples(LocalModel(tmp_path, "other"), 5, tmp_path)
-    assert found.encoded == [chosen.encoded[i] for i in (0, 1, 0, 1, 0)]
-    assert found.tensors.shape == (5, 8, 8, 3)
-    assert found.source == "2 photographs"
+        (tmp_path / f"{number}.png").write_bytes(samples.encoded[number])
+    samples = load_samples(LocalModel(tmp_path, "other"), 5, tmp_path)
+    assert samples.encoded == [samples.encoded[i] for i in (0, 1, 0, 1, 0)]
+    assert samples.tensors.shape == (5, 8, 8, 3)
+    assert samples.source == "2 photographs"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,34 +59,34 @@ def test_the_bodies_of_a_kind_differ(kind: str, bodies: Bodies) -> None:
     body = bodies.get(kind)
     assert len({body.file(number).read_bytes() for number in range(3)}) == 3
     assert body.file(3) == body.file(0)
-    assert body.best == tuple(range(body.images))
+    assert body.expected == tuple(range(body.images))
     assert body.images in (1, BATCH)
 
 
-def test_a_image_is_sent_as_it_is(bodies: Bodies, chosen: Samples) -> None:
+def test_a_image_is_sent_as_it_is(bodies: Bodies, samples: Samples) -> None:
     body = bodies.get("image")
-    assert body.file(2).read_bytes() == chosen.encoded[2]
+    assert body.file(2).read_bytes() == samples.encoded[2]
     assert body.headers() == {"Content-Type": "image/png"}
 
 
-def test_tensors_as_json(bodies: Bodies, chosen: Samples) -> None:
+def test_tensors_as_json(bodies: Bodies, samples: Samples) -> None:
     (entry,) = json.loads(bodies.get("v2 json batch").file(1).read_bytes())["inputs"]
     assert entry["shape"] == [BATCH, 28, 28, 1]
-    assert np.array_equal(np.reshape(entry["data"], entry["shape"]), chosen.tensors[BATCH : 2 * BATCH])
+    assert np.array_equal(np.reshape(entry["data"], entry["shape"]), samples.tensors[BATCH : 2 * BATCH])
 
 
-def test_tensors_behind_their_json(bodies: Bodies, chosen: Samples) -> None:
+def test_tensors_behind_their_json(bodies: Bodies, samples: Samples) -> None:
     body = bodies.get("v2 binary batch")
     assert body.json_length is not None
     data = body.file(0).read_bytes()
     (entry,) = json.loads(data[: body.json_length])["inputs"]
     assert entry["parameters"]["binary_data_size"] == len(data) - body.json_length
-    assert data[body.json_length :] == chosen.tensors[:BATCH].tobytes()
+    assert data[body.json_length :] == samples.tensors[:BATCH].tobytes()
     assert body.headers()[JSON_LENGTH] == str(body.json_length)
 
 
-def test_base64_for_the_peers(bodies: Bodies, chosen: Samples) -> None:
-    assert base64.b64decode(json.loads(bodies.get("base64").file(0).read_bytes())["image"]) == chosen.encoded[0]
+def test_base64_for_the_peers(bodies: Bodies, samples: Samples) -> None:
+    assert base64.b64decode(json.loads(bodies.get("base64").file(0).read_bytes())["image"]) == samples.encoded[0]
 
 
 def test_large_inputs_make_small_batches() -> None:
@@ -116,12 +116,12 @@ def _v2(best: tuple[int, ...], **kwargs: object) -> dict[str, object]:
     ],
 )
 def test_every_form_of_answer_is_understood(answer: object, best: tuple[int, ...]) -> None:
-    assert best_classes(json.dumps(answer).encode(), None) == best
+    assert predicted_classes(json.dumps(answer).encode(), None) == best
 
 
 def test_a_binary_answer_is_understood() -> None:
     head = json.dumps(_v2((8, 0), parameters={"binary_data_size": 80})).encode()
-    assert best_classes(head + _rows(8, 0).tobytes(), str(len(head))) == (8, 0)
+    assert predicted_classes(head + _rows(8, 0).tobytes(), str(len(head))) == (8, 0)
 
 
 def test_a_binary_head_tells_its_size() -> None:

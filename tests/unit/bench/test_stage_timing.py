@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.bench.stage_timing.measure_stages import with_remainder
-from tests.bench.stage_timing.timers import BODY, COMPUTE, DECODE, HTTP, QUEUE, STAGES, WHERE, Clocks, timed
+from tests.bench.stage_timing.timers import (
+    BODY,
+    COMPUTE,
+    DECODE,
+    HTTP,
+    QUEUE,
+    STAGE_FUNCTIONS,
+    STAGES,
+    StageTimers,
+    timed,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -31,47 +41,47 @@ def now() -> Time:
 
 
 @pytest.fixture
-def clocks(now: Time) -> Clocks:
-    return Clocks(lambda: now.ns)
+def timers(now: Time) -> StageTimers:
+    return StageTimers(lambda: now.ns)
 
 
-def _used(clocks: Clocks) -> dict[str, int]:
-    return {stage: ns for stage, ns in clocks.totals_ns().items() if ns}
+def _used(timers: StageTimers) -> dict[str, int]:
+    return {stage: ns for stage, ns in timers.totals_ns().items() if ns}
 
 
-def test_an_inner_stage_is_not_counted_twice(clocks: Clocks, now: Time) -> None:
-    compute = timed(lambda: now.passes(7), COMPUTE, clocks)
+def test_an_inner_stage_is_not_counted_twice(timers: StageTimers, now: Time) -> None:
+    compute = timed(lambda: now.passes(7), COMPUTE, timers)
 
     def queue() -> None:
         now.passes(1)
         compute()
         now.passes(2)
 
-    timed(queue, QUEUE, clocks)()
+    timed(queue, QUEUE, timers)()
     now.passes(100)
-    assert _used(clocks) == {QUEUE: 3, COMPUTE: 7}
-    assert clocks.stretches()[QUEUE] == 2
+    assert _used(timers) == {QUEUE: 3, COMPUTE: 7}
+    assert timers.intervals()[QUEUE] == 2
 
 
-def test_a_stage_within_itself_goes_on(clocks: Clocks, now: Time) -> None:
-    inner = timed(lambda: now.passes(5), QUEUE, clocks)
-    timed(lambda: (now.passes(1), inner()), QUEUE, clocks)()
-    assert _used(clocks) == {QUEUE: 6}
-    assert clocks.stretches()[QUEUE] == 1
+def test_a_stage_within_itself_goes_on(timers: StageTimers, now: Time) -> None:
+    inner = timed(lambda: now.passes(5), QUEUE, timers)
+    timed(lambda: (now.passes(1), inner()), QUEUE, timers)()
+    assert _used(timers) == {QUEUE: 6}
+    assert timers.intervals()[QUEUE] == 1
 
 
-def test_a_failing_function_stops_its_clock(clocks: Clocks, now: Time) -> None:
+def test_a_failing_function_stops_its_clock(timers: StageTimers, now: Time) -> None:
     def fail() -> None:
         now.passes(4)
         raise ValueError("as it must")
 
     with pytest.raises(ValueError, match="as it must"):
-        timed(fail, DECODE, clocks)()
+        timed(fail, DECODE, timers)()
     now.passes(100)
-    assert _used(clocks) == {DECODE: 4}
+    assert _used(timers) == {DECODE: 4}
 
 
-def test_waiting_costs_nothing_and_others_work_meanwhile(clocks: Clocks, now: Time) -> None:
+def test_waiting_costs_nothing_and_others_work_meanwhile(timers: StageTimers, now: Time) -> None:
     async def read() -> str:
         now.passes(1)
         await asyncio.sleep(0)
@@ -82,13 +92,13 @@ def test_waiting_costs_nothing_and_others_work_meanwhile(clocks: Clocks, now: Ti
         async def other() -> None:
             now.passes(50)
 
-        return await asyncio.gather(timed(read, BODY, clocks)(), other())
+        return await asyncio.gather(timed(read, BODY, timers)(), other())
 
     assert asyncio.run(both())[0] == "body"
-    assert _used(clocks) == {BODY: 3}
+    assert _used(timers) == {BODY: 3}
 
 
-def test_a_cancellation_reaches_the_coroutine(clocks: Clocks, now: Time) -> None:
+def test_a_cancellation_reaches_the_coroutine(timers: StageTimers, now: Time) -> None:
     async def wait() -> str:
         try:
             await asyncio.sleep(60)
@@ -98,22 +108,22 @@ def test_a_cancellation_reaches_the_coroutine(clocks: Clocks, now: Time) -> None
         return "not cancelled"
 
     async def cancel() -> str:
-        task = asyncio.create_task(timed(wait, BODY, clocks)())
+        task = asyncio.create_task(timed(wait, BODY, timers)())
         await asyncio.sleep(0)
         task.cancel()
         return await task
 
     assert asyncio.run(cancel()) == "cancelled"
-    assert _used(clocks) == {BODY: 9}
+    assert _used(timers) == {BODY: 9}
 
 
-def test_an_error_comes_out_of_a_coroutine(clocks: Clocks) -> None:
+def test_an_error_comes_out_of_a_coroutine(timers: StageTimers) -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise LookupError("gone")
 
     with pytest.raises(LookupError, match="gone"):
-        asyncio.run(timed(fail, BODY, clocks)())
+        asyncio.run(timed(fail, BODY, timers)())
 
 
 def test_http_is_what_is_left_of_the_whole() -> None:
@@ -126,12 +136,12 @@ def test_every_stage_is_still_where_the_table_says() -> None:
     code = (
         "import json, service.app; from tests.bench.stage_timing.timers import *; print(json.dumps(install(Clocks())))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    names = json.loads(done.stdout)
-    for places in WHERE.values():
-        for place in places:
-            assert any(name.startswith(place) for name in names), place
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    names = json.loads(process.stdout)
+    for targets in STAGE_FUNCTIONS.values():
+        for target in targets:
+            assert any(name.startswith(target) for name in names), target
     assert {
         "service.inference.session:Session.run",
         "service.imaging.decode:open_image",
@@ -140,18 +150,18 @@ def test_every_stage_is_still_where_the_table_says() -> None:
 
 
 def test_a_stage_that_has_moved_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.bench.stage_timing import timers as clocks
+    from tests.bench.stage_timing import timers as timers
 
-    monkeypatch.setattr(clocks, "WHERE", {QUEUE: ("service.errors:no_such_function",)})
+    monkeypatch.setattr(timers, "STAGE_FUNCTIONS", {QUEUE: ("service.errors:no_such_function",)})
     with pytest.raises(LookupError, match=r"service\.errors:no_such_function is gone"):
-        clocks.install(Clocks())
+        timers.install(StageTimers())
 
 
-def test_clocks_of_all_threads_are_added(clocks: Clocks, now: Time) -> None:
+def test_clocks_of_all_threads_are_added(timers: StageTimers, now: Time) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    work: Callable[[], None] = timed(lambda: now.passes(3), COMPUTE, clocks)
+    work: Callable[[], None] = timed(lambda: now.passes(3), COMPUTE, timers)
     work()
     with ThreadPoolExecutor(1) as other:
         other.submit(work).result()
-    assert _used(clocks) == {COMPUTE: 6}
+    assert _used(timers) == {COMPUTE: 6}

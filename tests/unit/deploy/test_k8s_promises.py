@@ -20,11 +20,11 @@ from service.workers.supervisor import KILL_GRACE_S
 from service.workers.worker_status import WorkerStatusStore
 from tests.support.kubernetes_manifests import (
     COMBINATIONS,
+    COMPATIBLE_COMPONENTS,
     JOBS,
     K8S,
     OVERLAYS,
     ROOT,
-    TOGETHER,
     Manifest,
     container_of,
     environment,
@@ -32,7 +32,7 @@ from tests.support.kubernetes_manifests import (
     pod_of,
     render,
 )
-from tests.support.kubernetes_manifests import everything as all_rendered
+from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
 from training.cli.retrain import WORSE
 from training.errors import TrainingError
@@ -95,7 +95,7 @@ def test_ports_and_probes_are_the_services(monkeypatch: pytest.MonkeyPatch, path
 
 
 def test_every_object_that_names_a_port_names_the_containers() -> None:
-    manifests = render(K8S / "overlays/cpu", *TOGETHER)
+    manifests = render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS)
     assert [port["targetPort"] for port in of_kind(manifests, "Service")["spec"]["ports"]] == ["http"]
     monitor, ingress = of_kind(manifests, "ServiceMonitor"), of_kind(manifests, "Ingress")
     assert [endpoint["port"] for endpoint in monitor["spec"]["endpoints"]] == ["http"]
@@ -111,7 +111,7 @@ def test_the_pods_are_asked_by_their_neighbours_alone_and_ask_nobody() -> None:
 
 
 def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> None:
-    found = policies(render(K8S / "overlays/cpu", *TOGETHER))
+    found = policies(render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS))
     assert found.keys() == {"convoy", "convoy-ingress", "convoy-metrics", "convoy-bucket"}
     for name, spec in found.items():
         assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "convoy"}}, "and no other pod"
@@ -130,7 +130,7 @@ def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> Non
 
 
 def test_selectors_find_the_pods() -> None:
-    manifests = render(K8S / "overlays/cpu", *TOGETHER)
+    manifests = render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS)
     labels = of_kind(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert of_kind(manifests, "Service")["spec"]["selector"].items() <= labels.items()
     assert of_kind(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -169,7 +169,7 @@ def test_threads_are_whole_cores_that_nobody_else_was_promised(monkeypatch: pyte
 
 
 def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
-    manifests = render(K8S / "overlays/cpu", *TOGETHER)
+    manifests = render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS)
     ingress, settings = of_kind(manifests, "Ingress"), settings_of(manifests, monkeypatch)
     rules = [(rule["path"], rule["pathType"]) for rule in ingress["spec"]["rules"][0]["http"]["paths"]]
     offered = {path for path in paths if any(_lets_in(rule, kind, path) for rule, kind in rules)}
@@ -188,7 +188,7 @@ def _lets_in(rule: str, kind: str, path: str) -> bool:
 
 
 def test_the_autoscalers_agree_and_their_metrics_exist(metrics: set[str]) -> None:
-    with_keda = render(K8S / "overlays/cpu", *TOGETHER)
+    with_keda = render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS)
     assert not [one for one in with_keda if one["kind"] == "HorizontalPodAutoscaler"], "two would fight"
     scaled = of_kind(with_keda, "ScaledObject")["spec"]
     own = of_kind(render(K8S / "overlays/cpu"), "HorizontalPodAutoscaler")["spec"]

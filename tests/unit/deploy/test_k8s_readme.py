@@ -9,7 +9,7 @@ import click
 import yaml
 
 from service.cli import cli as convoy
-from tests.support.kubernetes_manifests import K8S, ROOT, container_of, environment, everything, pod_of, render
+from tests.support.kubernetes_manifests import K8S, ROOT, all_kustomizations, container_of, environment, pod_of, render
 
 README = (K8S / "README.md").read_text()
 
@@ -49,7 +49,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_commands_name_files_objects_and_images_that_are_there() -> None:
-    rendered = [one for _, manifests in everything() for one in manifests]
+    rendered = [one for _, manifests in all_kustomizations() for one in manifests]
     objects = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in rendered}
     images = {pod["containers"][0]["image"] for one in rendered if (pod := pod_of(one))}
     seen = set()

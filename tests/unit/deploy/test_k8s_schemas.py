@@ -7,13 +7,13 @@ import yaml
 
 from tests.support.kubernetes_manifests import (
     COMBINATIONS,
+    COMPATIBLE_COMPONENTS,
     JOBS,
     K8S,
     OVERLAYS,
     ROOT,
-    TOGETHER,
     Manifest,
-    everything,
+    all_kustomizations,
     of_kind,
     pod_of,
     render,
@@ -37,7 +37,7 @@ def test_every_folder_is_rendered_here() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_strictly_what_kubernetes_accepts(version: str) -> None:
-    different = {str(manifest): manifest for _, manifests in everything() for manifest in manifests}
+    different = {str(manifest): manifest for _, manifests in all_kustomizations() for manifest in manifests}
     for manifest in different.values():
         if group(manifest) not in CUSTOM:
             kubernetes_validate.validate(manifest, version, strict=True)
@@ -55,7 +55,7 @@ def test_what_operators_accept(file: str) -> None:
         pytest.skip(f"{file} is not at hand")
     definition = yaml.safe_load((SCHEMAS / file).read_text())
     kind = definition["spec"]["names"]["kind"]
-    (manifest,) = [one for one in render(K8S / "overlays/cpu", *TOGETHER) if one["kind"] == kind]
+    (manifest,) = [one for one in render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS) if one["kind"] == kind]
     versions = {version["name"]: version["schema"]["openAPIV3Schema"] for version in definition["spec"]["versions"]}
     schema = closed(versions[manifest["apiVersion"].rpartition("/")[2]])
     schema["properties"]["metadata"] = {"type": "object"}

@@ -76,9 +76,9 @@ def test_what_a_step_found_outlives_it(
 ) -> None:
     script = plan.work / "step.py"
     script.write_text(STEP.format(then=then))
-    start = check.running
+    start = check.run_process
     replaced = [sys.executable, script, plan.work / "facts.rows"]
-    monkeypatch.setattr(check, "running", lambda command, environment, log: start(replaced, environment, log))
+    monkeypatch.setattr(check, "run_process", lambda command, environment, log: start(replaced, environment, log))
     monkeypatch.setenv("PYTHONPATH", str(check.ROOT))
     first, own = check._run(plan, "facts", limit_s)
     assert first == Row("first", "1")

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.readme import README, renewed
+from tests.readme import README, regenerated
 
 DATA = Path(__file__).parents[2] / "data"
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
     text = README.read_text()
-    assert text == renewed(text), "run: make readme"
+    assert text == regenerated(text), "run: make readme"
 
 
 def test_seven_png_is_what_its_script_draws() -> None:

@@ -24,7 +24,7 @@ from service.inference.session import (
 )
 from service.model_store.manifest import Input
 from tests.support.model_versions import linear_graph
-from tests.support.onnx_graphs import blank_graph, brittle_graph, endless_graph, hungry_graph, short_graph
+from tests.support.onnx_graphs import brittle_graph, endless_graph, missing_class_graph, nan_graph, out_of_memory_graph
 
 SHAPE = (8, 6, 1)
 CLASSES = 4
@@ -193,7 +193,7 @@ def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
         session(bad, tmp_path).warm_up([1])
 
 
-@pytest.mark.parametrize(("graph", "problem"), [(blank_graph, "no numbers"), (short_graph, r"shape \(2, 3\)")])
+@pytest.mark.parametrize(("graph", "problem"), [(nan_graph, "no numbers"), (missing_class_graph, r"shape \(2, 3\)")])
 def test_what_goes_wrong_after_a_sound_warm_up_is_the_models(
     graph: Callable[..., onnx.ModelProto], problem: str, tmp_path: Path
 ) -> None:
@@ -245,7 +245,7 @@ def test_a_failure_while_running_is_the_models(tmp_path: Path) -> None:
 
 
 def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
-    hungry = session(hungry_graph(SHAPE, CLASSES), tmp_path)
+    hungry = session(out_of_memory_graph(SHAPE, CLASSES), tmp_path)
     with pytest.raises(OutOfMemory, match=r"The model failed on a batch of 3: .*allocate"):
         hungry.run(np.full((3, *SHAPE), 255, np.uint8))
     assert hungry.run(np.zeros((3, *SHAPE), np.uint8)).shape == (3, CLASSES)

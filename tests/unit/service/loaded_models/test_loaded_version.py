@@ -15,7 +15,7 @@ from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.support.model_versions import write_version
-from tests.support.onnx_graphs import blank_graph, endless_graph
+from tests.support.onnx_graphs import endless_graph, nan_graph
 
 SHAPE = (8, 8, 1)
 CLASSES = 4
@@ -46,7 +46,7 @@ def test_a_version_that_never_answers_is_broken(tmp_path: Path, graph: Callable[
 
 
 def test_a_version_that_fails_while_it_is_measured_is_broken(tmp_path: Path) -> None:
-    write_version(tmp_path, "any", 1, graph=blank_graph(SHAPE, CLASSES, level=0))
+    write_version(tmp_path, "any", 1, graph=nan_graph(SHAPE, CLASSES, level=0))
     with pytest.raises(
         BrokenVersion, match=r"failed its warm-up: .* values that are no numbers\. The images were black\.$"
     ):

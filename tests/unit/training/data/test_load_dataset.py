@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.images import fill
+from tests.support.images import write_image_folder
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
 from training.data.splits import split_indices
@@ -39,7 +39,7 @@ def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, s
 
 
 def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
-    damage(fill(tmp_path, "red", "blue", count=20))
+    damage(write_image_folder(tmp_path, "red", "blue", count=20))
     with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-unreadable") as caught:
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     lines = str(caught.value).splitlines()[1:]
@@ -47,7 +47,7 @@ def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
 
 
 def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue", count=20)
+    write_image_folder(tmp_path, "red", "blue", count=20)
     whole = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     before = split_indices(whole, RECIPE)
     (tmp_path / "red" / "000.jpg").write_bytes(b"\xff\xd8\xff")
@@ -62,21 +62,21 @@ def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
 
 
 def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
-    for path in fill(tmp_path, "red", "blue", count=4).rglob("*.*"):
+    for path in write_image_folder(tmp_path, "red", "blue", count=4).rglob("*.*"):
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="No image is left to train on: 8 cannot be read, such as"):
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_unreadable=True))
 
 
 def test_one_image_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue", count=1)
+    write_image_folder(tmp_path, "red", "blue", count=1)
     with pytest.raises(TrainingError, match="No image is left for the test: a class needs two or more, of which"):
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
 
 
 def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "limit": 2})
-    fill(tmp_path, "red", "blue", count=20)
+    write_image_folder(tmp_path, "red", "blue", count=20)
     dataset = load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
     used = split_indices(dataset, recipe).test[0]
     spare = next(index for index in range(len(dataset.test)) if index not in split_indices(dataset, recipe).test)
@@ -95,7 +95,7 @@ def record(folder: Path, runs_dir: Path, skip_unreadable: bool = False):
 
 
 def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
-    damage(fill(tmp_path / "photos", "red", "blue", count=20))
+    damage(write_image_folder(tmp_path / "photos", "red", "blue", count=20))
     dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_unreadable=True)
     again = load_dataset.for_resuming(run, DataOptions())
     assert (again.origin, again.note) == (dataset.origin, "from my phone")
@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
     """Also where they were drawn in another way, as by an earlier release."""
-    photos = fill(tmp_path / "photos", "red", "blue", count=20)
+    photos = write_image_folder(tmp_path / "photos", "red", "blue", count=20)
     began = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
     drawn = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
     assert set(began.origin["test_files"]) != set(drawn)
@@ -122,9 +122,9 @@ def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -
 
 
 def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
-    fill(tmp_path / "photos", "red", "blue", count=20)
+    write_image_folder(tmp_path / "photos", "red", "blue", count=20)
     dataset, run = record(tmp_path / "photos", tmp_path / "runs")
-    fill(tmp_path / "more", "green", count=1)
+    write_image_folder(tmp_path / "more", "green", count=1)
     (tmp_path / "more" / "green" / "000.jpg").rename(tmp_path / "photos" / "blue" / "aaa.jpg")
     again = load_dataset.for_evaluation(run, DataOptions())
     indices = np.arange(len(dataset.test))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.images import fill
+from tests.support.images import write_image_folder
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
 from training.fit import trainer
@@ -51,7 +51,9 @@ def test_a_run_with_another_note_is_another(tmp_path: Path) -> None:
 
 
 def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = (fill(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other")))
+    ours, other = (
+        write_image_folder(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other"))
+    )
     run = start_new(tmp_path, OWN, DataOptions(folder=ours))
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=other)) is None
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours, skip_unreadable=True)) is None
@@ -62,7 +64,7 @@ def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_run_from_other_weights_is_another(tmp_path: Path) -> None:
-    data_options = DataOptions(folder=fill(tmp_path / "images", "red", "blue"))
+    data_options = DataOptions(folder=write_image_folder(tmp_path / "images", "red", "blue"))
     run = start_new(tmp_path, FINE_TUNED, data_options, initial_weights="theirs.h5")
     assert last_run(tmp_path, NAME, FINE_TUNED, data_options) is None
     assert last_run(tmp_path, NAME, FINE_TUNED, data_options, Path("weights/theirs.h5")) == run

@@ -9,7 +9,7 @@ from PIL import Image
 from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
-from tests.support.images import fill
+from tests.support.images import write_image_folder
 from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import FolderListing, LabeledFiles, list_images
 from training.data.datasets.image_files import InputSpec
@@ -36,7 +36,7 @@ def split_of(folder: Path, cache_bytes: int = 0) -> FolderSplit:
 
 
 def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
-    split = split_of(fill(tmp_path, "red", "blue"))
+    split = split_of(write_image_folder(tmp_path, "red", "blue"))
     indices = np.arange(len(split))
     images = split.read_images(indices)
     assert images.shape == (12, 24, 32, 3)
@@ -48,7 +48,7 @@ def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
 
 
 def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue", count=1)
+    write_image_folder(tmp_path, "red", "blue", count=1)
     tall = Image.new("RGB", (40, 80), "white")
     tall.paste("black", (0, 0, 40, 40))
     exif = Image.Exif()
@@ -62,7 +62,7 @@ def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
 
 
 def test_parts_are_cut_from_the_whole_image(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue", count=1)
+    write_image_folder(tmp_path, "red", "blue", count=1)
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[12:36, 16:48] = 255
     Image.fromarray(pixels).save(tmp_path / "blue" / "000.png")
@@ -73,7 +73,7 @@ def test_parts_are_cut_from_the_whole_image(tmp_path: Path) -> None:
 
 
 def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue", count=1)
+    write_image_folder(tmp_path, "red", "blue", count=1)
     Image.new("RGB", (900, 600)).save(tmp_path / "blue" / "000.jpg")
     seen: list[tuple[int, int]] = []
 
@@ -87,7 +87,7 @@ def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
 
 
 def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue")
+    write_image_folder(tmp_path, "red", "blue")
     indices = np.array([3, 11, 0, 3])
     without, some, whole = (split_of(tmp_path, room) for room in (0, 20_000, 10**9))
     for _ in range(2):
@@ -98,7 +98,7 @@ def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue")
+    write_image_folder(tmp_path, "red", "blue")
     whole = (tmp_path / "blue" / "000.jpg").read_bytes()
     (tmp_path / "blue" / "000.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "red" / "notes.txt").write_text("nothing to see")
@@ -170,7 +170,7 @@ def open_folder(folder: Path, folder_options: FolderOptions = FOLDER_OPTIONS):
 
 
 def test_a_recorded_test_set_stays_when_images_are_added(tmp_path: Path) -> None:
-    fill(tmp_path, "red", "blue", count=8)
+    write_image_folder(tmp_path, "red", "blue", count=8)
     first = open_folder(tmp_path)
     recorded = first.origin["test_files"]
     assert len(recorded) == len(first.test) == 4
@@ -185,15 +185,15 @@ def test_a_recorded_test_set_stays_when_images_are_added(tmp_path: Path) -> None
 
 
 def test_imagenets_val_is_the_test_set(tmp_path: Path) -> None:
-    fill(tmp_path / "train", "red", "blue", count=3)
-    fill(tmp_path / "val", "red", count=2)
+    write_image_folder(tmp_path / "train", "red", "blue", count=3)
+    write_image_folder(tmp_path / "val", "red", count=2)
     dataset = open_folder(tmp_path)
     assert (len(dataset.train), dataset.test.labels.tolist()) == (6, [1, 1])
     assert "test_files" not in dataset.origin
 
 
 def test_a_network_is_measured_by_the_names_of_its_classes(tmp_path: Path) -> None:
-    listing = list_images(fill(tmp_path, "red", "blue", count=1))
+    listing = list_images(write_image_folder(tmp_path, "red", "blue", count=1))
     dataset = evaluation_dataset("folder", "Mine", listing, ("red", "green", "blue"), FOLDER_OPTIONS.input_spec)
     assert dataset.test.labels.tolist() == [2, 0]
     assert "also those that it may have been trained on" in dataset.note

@@ -8,7 +8,7 @@ import pytest
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository, VersionFolder
-from tests.support.images import COLOURS, fill
+from tests.support.images import COLOURS, write_image_folder
 from tests.support.model_versions import write_version
 from training.data import datasets
 from training.data.datasets.base import Dataset
@@ -55,7 +55,7 @@ def recipe(**settings: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fill(tmp_path_factory.mktemp("own") / "photos", *COLOURS, count=500)
+    return write_image_folder(tmp_path_factory.mktemp("own") / "photos", *COLOURS, count=500)
 
 
 def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos:
 
 
 def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
-    photos = fill(tmp_path / "photos", *COLOURS, count=500)
+    photos = write_image_folder(tmp_path / "photos", *COLOURS, count=500)
     version = of_folder(tmp_path / "models")
     whole = load_calibration_data(version, None, DataOptions(folder=photos), 100)
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
