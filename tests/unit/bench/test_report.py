@@ -21,7 +21,7 @@ def _load_result(requests_per_s: float, failed: int = 0) -> LoadResult:
 
 
 @pytest.fixture
-def throughput() -> ThroughputResults:
+def throughput_results() -> ThroughputResults:
     results = ThroughputResults({"CPU": "a processor"}, batch=64)
     results.images |= {"image": 1, "v2 json x64": 64}
     results.unsupported = ["v2 binary x64"]
