@@ -1,4 +1,7 @@
-"""convoy-train, one file a command: parses, calls one function, prints. Nothing heavy is imported before it must."""
+"""The `convoy-train` command, one module per subcommand: each parses its options, calls one function and prints.
+
+No training logic belongs here, and no import of Keras or ONNX before a subcommand needs it.
+"""
 
 import click
 

@@ -68,7 +68,7 @@ def export(
     skip_unreadable: bool,
     data_dir: Path | None,
     data_note: str | None,
-    **choices: Any,
+    **options: Any,
 ) -> None:
     """Publish a finished run, any Keras image classifier, or one of Keras' applications as a model's next version.
 
@@ -88,9 +88,9 @@ def export(
     from training.export import exporter, sources
 
     if application is not None:
-        opened = sources.open_application(application, weights, choices["labels"])
-        choices |= {"labels": None, "outputs": "probabilities"}
-        click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))
+        network_source = sources.open_application(application, weights, options["labels"])
+        options |= {"labels": None, "outputs": "probabilities"}
+        click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
         return
-    opened = sources.open_source(source, dataset, DataOptions(data_dir, data, data_note, skip_unreadable))
-    click.echo(exporter.export(opened, exporter.options_for(opened, **choices), click.echo))
+    network_source = sources.open_source(source, dataset, DataOptions(data_dir, data, data_note, skip_unreadable))
+    click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))

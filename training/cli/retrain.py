@@ -9,7 +9,7 @@ import click
 from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_UNREADABLE, example, import_keras
 from training.errors import AccuracyRegression
 
-WORSE = 3
+EXIT_WORSE = 3
 """Exit code where the published version stays because it is better."""
 
 
@@ -56,8 +56,8 @@ def retrain(
     from training.recipes.base import with_settings
 
     changes = {"epochs": epochs, "seed": seed, "dataset": data and "folder"}
-    given = {key: str(value) for key, value in changes.items() if value is not None}
-    chosen = with_settings(find_recipe(recipe), given)
+    settings = {key: str(value) for key, value in changes.items() if value is not None}
+    configured_recipe = with_settings(find_recipe(recipe), settings)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs it; Keras reads it when it is first imported
     import_keras()
     from training.data.load_dataset import DataOptions
@@ -65,7 +65,7 @@ def retrain(
 
     data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
     try:
-        click.echo(retrain.retrain(chosen, name, models_dir, runs_dir, data_options, max_drop, click.echo))
+        click.echo(retrain.retrain(configured_recipe, name, models_dir, runs_dir, data_options, max_drop, click.echo))
     except AccuracyRegression as error:
         click.echo(f"The published version stays: {error}", err=True)
-        sys.exit(WORSE)
+        sys.exit(EXIT_WORSE)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from training.recipes.base import Recipe
     from training.runs.run_folder import Run
 
-STOPPED = 130
+EXIT_STOPPED = 130
 """Exit code after Ctrl-C, as shells have it."""
 FINE_TUNE = "fine-tune"
 LATEST = "latest"
@@ -72,7 +72,6 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @click.option("--tensorboard", is_flag=True, help="Log every epoch for TensorBoard, in the run's folder.")
 @click.option(
     "--distributed",
-    "together",
     is_flag=True,
     help="Train on JAX with all devices here, and with the other processes that CONVOY_COORDINATOR=HOST:PORT, "
     "CONVOY_NUM_PROCESSES and CONVOY_PROCESS_ID (or JOB_COMPLETION_INDEX) name.",
@@ -101,7 +100,7 @@ def run(
     data_note: str | None,
     runs_dir: Path,
     tensorboard: bool,
-    together: bool,
+    distributed: bool,
     resume: str | None,
     auto_resume: bool,
 ) -> None:
@@ -115,16 +114,16 @@ def run(
     if recipe is None and application is None:
         raise click.UsageError("Missing argument 'RECIPE'.")
     recipe = recipe or FINE_TUNE
-    changes = changes_of(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
     if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_unreadable or weights):
         raise TrainingError(
             "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, "
             "--skip-unreadable, --weights."
         )
-    chosen = _chosen(recipe, application, changes)
+    configured_recipe = _configure_recipe(recipe, application, changes)
     from training.fit.distributed import data_parallel
 
-    context = data_parallel.join(os.environ) if together else data_parallel.SINGLE_PROCESS
+    context = data_parallel.join(os.environ) if distributed else data_parallel.SINGLE_PROCESS
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.fit import trainer
@@ -135,35 +134,35 @@ def run(
     try:
         with context.fail_together():
             if resume is not None:
-                interrupted = context.run_and_compare(
-                    partial(_run_to_resume, resume, runs_dir, name or recipe), lambda run: {"run": run.folder.name}
+                run_to_resume = context.run_and_compare(
+                    partial(_find_run, resume, runs_dir, name or recipe), lambda run: {"run": run.folder.name}
                 )
-                trainer.resume(interrupted, log, data_options, tensorboard, context)
+                trainer.resume(run_to_resume, log, data_options, tensorboard, context)
             else:
                 start = resume_or_train if auto_resume else trainer.train
-                start(chosen, runs_dir, log, data_options, name, weights, tensorboard, context)
+                start(configured_recipe, runs_dir, log, data_options, name, weights, tensorboard, context)
     except KeyboardInterrupt:
-        named = f" --name {name}" if name else ""
-        click.echo(f"Stopped. Go on with: convoy-train run {recipe}{named} --resume", err=True)
-        sys.exit(STOPPED)
+        name_option = f" --name {name}" if name else ""
+        click.echo(f"Stopped. Go on with: convoy-train run {recipe}{name_option} --resume", err=True)
+        sys.exit(EXIT_STOPPED)
 
 
-def _chosen(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
+def _configure_recipe(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
     from training.recipes import find_recipe
     from training.recipes.base import with_application, with_settings
 
-    published = find_recipe(recipe)
-    return with_settings(published if application is None else with_application(application, published), changes)
+    base = find_recipe(recipe)
+    return with_settings(base if application is None else with_application(application, base), changes)
 
 
-def _run_to_resume(resume: str, runs_dir: Path, name: str) -> "Run":
+def _find_run(resume: str, runs_dir: Path, name: str) -> "Run":
     from training.runs import run_folder
 
     return run_folder.latest_unfinished(runs_dir, name) if resume == LATEST else run_folder.open_run(Path(resume))
 
 
-def changes_of(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
-    """What the user wants different from the recipe, as text by field."""
+def parse_changes(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
+    """Changes of the recipe by field, as text, from --set and from the options that stand for a field."""
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:
         if not equals:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_UNREADABLE, example, import_keras
-from training.cli.run import STOPPED, changes_of
+from training.cli.run import EXIT_STOPPED, parse_changes
 from training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -69,29 +69,31 @@ def sweep(
     from training.recipes import find_recipe, sweep_grid
     from training.recipes.base import with_settings
 
-    changes = changes_of(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
     combinations = sweep_grid.combinations(grids)
     recipes = sweep_grid.recipes(with_settings(find_recipe(recipe), changes), combinations)
     name = name or f"{recipe}-sweep"
-    for number, combination in enumerate(combinations):
-        click.echo(f"{number}  {sweep_grid.words(combination)}")
+    for run_index, combination in enumerate(combinations):
+        click.echo(f"{run_index}  {sweep_grid.words(combination)}")
     if only_list:
         return
-    chosen = range(len(recipes)) if (one := _index(index, len(recipes))) is None else [one]
+    only_index = _run_index(index, len(recipes))
+    indices = range(len(recipes)) if only_index is None else [only_index]
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.fit.resume import resume_or_train
 
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     try:
-        for number in chosen:
-            click.echo(f"\nrun {number}: {sweep_grid.words(combinations[number])}")
+        for run_index in indices:
+            click.echo(f"\nrun {run_index}: {sweep_grid.words(combinations[run_index])}")
+            run_name = f"{name}-{run_index}"
             resume_or_train(
-                recipes[number], runs_dir, click.echo, data_options, f"{name}-{number}", reuse_reason=_reuse_reason
+                recipes[run_index], runs_dir, click.echo, data_options, run_name, reuse_reason=_reuse_reason
             )
     except KeyboardInterrupt:
         click.echo("Stopped. The same command goes on.", err=True)
-        sys.exit(STOPPED)
+        sys.exit(EXIT_STOPPED)
     click.echo(f"\nside by side: convoy-train compare {runs_dir / name}-*/*")
 
 
@@ -100,14 +102,14 @@ def _reuse_reason(run: "Run") -> str:
     return "has finished already"
 
 
-def _index(given: int | None, count: int) -> int | None:
-    """Which run: what was given, or what Kubernetes calls this process; None for all."""
+def _run_index(option: int | None, count: int) -> int | None:
+    """The index of the only run to train, from --index or from Kubernetes; None for all runs."""
     text = os.environ.get(JOB_INDEX, "")
-    if given is None and not text:
+    if option is None and not text:
         return None
-    if given is None and not text.isdigit():
+    if option is None and not text.isdigit():
         raise TrainingError(f"{JOB_INDEX} is {text!r}: a whole number from 0 was expected.")
-    index = int(text) if given is None else given
+    index = int(text) if option is None else option
     if index >= count:
         raise TrainingError(f"There is no run {index}: the grid makes {count}, 0 to {count - 1}.")
     return index

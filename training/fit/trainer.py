@@ -67,9 +67,8 @@ def train(
         return str(start_run(runs_dir, recipe, info, name, save_initial_weights).folder)
 
     run = Run(Path(distributed.broadcast(start)))
-    _fit_and_save(
-        TrainingContext(run, recipe, dataset, split_indices(dataset, recipe), log, tensorboard, distributed), model
-    )
+    splits = split_indices(dataset, recipe)
+    _fit_and_save(TrainingContext(run, recipe, dataset, splits, log, tensorboard, distributed), model)
     return run
 
 
@@ -91,9 +90,8 @@ def resume(
         lambda: load_dataset.for_resuming(run, data_options), lambda dataset: run_invariants(recipe, dataset, run)
     )
     model = _build_for_training(recipe, dataset, distributed)
-    _fit_and_save(
-        TrainingContext(run, recipe, dataset, split_indices(dataset, recipe), log, tensorboard, distributed), model
-    )
+    splits = split_indices(dataset, recipe)
+    _fit_and_save(TrainingContext(run, recipe, dataset, splits, log, tensorboard, distributed), model)
     return run
 
 

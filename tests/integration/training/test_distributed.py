@@ -36,7 +36,7 @@ main()
 ROOT = Path(__file__).parents[3]
 EPOCHS = 3
 SETTINGS = ("architecture=batchnorm", "batch_size=16", "validation=32", "keep=best")
-END_S = 300
+EXIT_TIMEOUT_S = 300
 
 Process = subprocess.Popen[str]
 STARTED: list[Process] = []
@@ -52,7 +52,7 @@ def batchnorm_network(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def none_left() -> Iterator[None]:
+def kill_leftovers() -> Iterator[None]:
     yield
     for process in STARTED:
         process.kill()
@@ -82,10 +82,10 @@ def start_two(*lines: list[str]) -> list[Process]:
     ]
 
 
-def ended(process: Process) -> tuple[int, str]:
+def wait_for_exit(process: Process) -> tuple[int, str]:
     """The exit code and the last line of the errors."""
     try:
-        _, errors = process.communicate(timeout=END_S)
+        _, errors = process.communicate(timeout=EXIT_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
@@ -97,20 +97,20 @@ def only_run(runs_dir: Path) -> Run:
     return Run(folder)
 
 
-def figures(run: Run) -> np.ndarray:
+def losses(run: Run) -> np.ndarray:
     return np.array([[row[name] for name in ("loss", "val_loss")] for row in run.history()])
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run of one process, which the others are held to."""
     runs_dir = tmp_path_factory.mktemp("alone")
-    assert ended(start(command(runs_dir)))[0] == 0
+    assert wait_for_exit(start(command(runs_dir)))[0] == 0
     return only_run(runs_dir)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def two_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run of two, both killed after the first epoch, then resumed by two."""
     runs_dir = tmp_path_factory.mktemp("shared")
     two = start_two(*[command(runs_dir)] * 2)
@@ -119,27 +119,27 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Run:
             break
     for process in two:
         process.send_signal(signal.SIGKILL)
-    assert [ended(process)[0] for process in two] == [-signal.SIGKILL] * 2
+    assert [wait_for_exit(process)[0] for process in two] == [-signal.SIGKILL] * 2
     assert len(only_run(runs_dir).history()) < EPOCHS
-    assert [ended(process)[0] for process in start_two(*[command(runs_dir, "--resume")] * 2)] == [0, 0]
+    assert [wait_for_exit(process)[0] for process in start_two(*[command(runs_dir, "--resume")] * 2)] == [0, 0]
     return only_run(runs_dir)
 
 
-def test_two_processes_come_to_the_losses_of_one(alone: Run, shared: Run) -> None:
+def test_two_processes_come_to_the_losses_of_one(single_process_run: Run, two_process_run: Run) -> None:
     """Batch normalisation included: its statistics are those of the whole batch, not of each process's half."""
-    np.testing.assert_allclose(figures(shared), figures(alone), rtol=1e-5)
-    assert shared.info()["distributed"] == {"processes": 2, "devices": 2, "device": "cpu"}
-    assert shared.metrics()["test"]["accuracy"] == alone.metrics()["test"]["accuracy"]
-    assert shared.metrics()["test"]["images"] == 64
+    np.testing.assert_allclose(losses(two_process_run), losses(single_process_run), rtol=1e-5)
+    assert two_process_run.info()["distributed"] == {"processes": 2, "devices": 2, "device": "cpu"}
+    assert two_process_run.metrics()["test"]["accuracy"] == single_process_run.metrics()["test"]["accuracy"]
+    assert two_process_run.metrics()["test"]["images"] == 64
 
 
 def test_what_jax_has_trained_is_exported_by_tensorflow(
-    shared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_process_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ARCHITECTURES, "batchnorm", batchnorm_network)
     words = [
         "export",
-        str(shared.folder),
+        str(two_process_run.folder),
         "--name",
         "shared",
         "--models-dir",
@@ -157,7 +157,7 @@ def test_what_jax_has_trained_is_exported_by_tensorflow(
 
 def test_processes_with_other_numbers_of_steps_are_refused_before_they_train(tmp_path: Path) -> None:
     two = start_two(command(tmp_path), command(tmp_path, "--limit", "48"))
-    for code, last in map(ended, two):
+    for code, last in map(wait_for_exit, two):
         assert code == 2
         assert "number of steps an epoch is 4 in process 0, 3 in process 1" in last
     assert not list(tmp_path.iterdir())
@@ -169,8 +169,8 @@ def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path)
         if line.startswith("epoch 1/"):
             break
     second.kill()
-    code, last = ended(first)
-    assert ended(second)[0] == -signal.SIGKILL
+    code, last = wait_for_exit(first)
+    assert wait_for_exit(second)[0] == -signal.SIGKILL
     assert code == PeerLost.exit_code == 4, "so that a Job knows it from a mistake"
     assert last.startswith("Error: ")
     assert "Process 1 of 2 has gone" in last or "Another process has gone" in last

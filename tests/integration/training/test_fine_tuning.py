@@ -72,11 +72,13 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_base: Path, folder: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list]:
+def uninterrupted_run(
+    tiny_base: Path, folder: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, list]:
     lines: list[str] = []
-    place = DataOptions(folder=folder)
+    data_options = DataOptions(folder=folder)
     run = trainer.train(
-        recipe, tmp_path_factory.mktemp("runs"), lines.append, place, weights=tiny_base, tensorboard=True
+        recipe, tmp_path_factory.mktemp("runs"), lines.append, data_options, weights=tiny_base, tensorboard=True
     )
     return run, lines
 
@@ -85,8 +87,8 @@ def weights(run: Run) -> dict[str, np.ndarray]:
     return {w.path: np.array(w) for w in keras.models.load_model(run.model_path).weights}
 
 
-def test_the_phases_are_said_and_have_their_rates(whole: tuple[Run, list]) -> None:
-    run, lines = whole
+def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, list]) -> None:
+    run, lines = uninterrupted_run
     _, first, one, second, averages, *others = lines
     assert (first, second) == ("epochs 1 to 1: the last layer learns", "epochs 2 to 3: all layers learn")
     assert one.startswith("epoch 1/3")
@@ -98,9 +100,9 @@ def test_the_phases_are_said_and_have_their_rates(whole: tuple[Run, list]) -> No
 
 
 def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
-    whole: tuple[Run, list], tiny_base: Path
+    uninterrupted_run: tuple[Run, list], tiny_base: Path
 ) -> None:
-    kept = weights(whole[0])
+    kept = weights(uninterrupted_run[0])
     np.testing.assert_allclose(kept["norm/moving_mean"], [0.1, 0.2, 0.3, 0.4])
     image = keras.Input((32, 32, 3))
     base = tiny(False, None, "avg", image, image.shape[1:])
@@ -113,7 +115,7 @@ def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
     [pytest.param("run ", marks=pytest.mark.slow), "epoch 1/3", pytest.param("epoch 2/3", marks=pytest.mark.slow)],
 )
 def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
-    whole: tuple[Run, list], tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, stop_after: str
+    uninterrupted_run: tuple[Run, list], tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, stop_after: str
 ) -> None:
     """Going on needs no weights from anywhere, the first checkpoint holds them."""
 
@@ -125,7 +127,7 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base, tensorboard=True)
     interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
     trainer.resume(interrupted, lambda line: None, tensorboard=True)
-    expected = weights(whole[0])
+    expected = weights(uninterrupted_run[0])
     for path, array in weights(interrupted).items():
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
     [events] = interrupted.tensorboard_path.iterdir()

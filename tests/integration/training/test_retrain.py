@@ -19,7 +19,7 @@ from training.runs.run_folder import start_run
 pytestmark = pytest.mark.slow
 
 XO = find_recipe("xo")
-OFFICIAL = {"dataset": {"data_note": None, "origin": {}}}
+RECORDED_INFO = {"dataset": {"data_note": None, "origin": {}}}
 """What a run records of a data set that is no folder, as far as going on needs it."""
 
 
@@ -71,7 +71,7 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     tmp_path: Path, other: tuple[str, str], expected: tuple[int, float, str | None]
 ) -> None:
     command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
-    killed = start_run(tmp_path / "runs", with_settings(XO, {"limit": "300", "epochs": "2"}), OFFICIAL)
+    killed = start_run(tmp_path / "runs", with_settings(XO, {"limit": "300", "epochs": "2"}), RECORDED_INFO)
     done = convoy_train(tmp_path, *command, *other)
     assert done.exit_code == 0, done.output
     assert not killed.finished
@@ -85,7 +85,7 @@ def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
     """An interrupted LeNet is never published as what another recipe, or the same for other epochs, has made."""
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
     others = [find_recipe("mnist-lenet5"), with_settings(XO, {"epochs": "2"}), with_settings(XO, {"seed": "7"})]
-    killed = [start_run(tmp_path / "runs", recipe, OFFICIAL, "toy-retrained") for recipe in others]
+    killed = [start_run(tmp_path / "runs", recipe, RECORDED_INFO, "toy-retrained") for recipe in others]
     done = convoy_train(tmp_path, *command)
     assert done.exit_code == 0, done.output
     assert not any(run.finished for run in killed)
@@ -93,7 +93,7 @@ def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
     assert "of epoch 1 of 1" in card
 
 
-class Killed:
+class KilledOnce:
     """An export that a lost node ends the first time."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Killed:
 def test_a_retraining_killed_while_it_exports_is_published_and_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.export.retrain.export", Killed())
+    monkeypatch.setattr("training.export.retrain.export", KilledOnce())
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
     assert convoy_train(tmp_path, *command).exit_code != 0
     again = convoy_train(tmp_path, *command)

@@ -16,17 +16,17 @@ def sweep(*more: str) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
     return tmp_path
 
 
-def finished() -> dict[str, Run]:
+def finished_runs() -> dict[str, Run]:
     return {path.parent.parent.name: Run(path.parent) for path in Path("runs").glob("*/*/metrics.json")}
 
 
-LISTED = """\
+GRID_LISTING = """\
 0  learning_rate=0.05 architecture.filters=2,
 1  learning_rate=0.05 architecture.filters=3,
 2  learning_rate=0.1 architecture.filters=2,
@@ -36,7 +36,7 @@ LISTED = """\
 
 def test_the_list_is_printed_and_nothing_else_happens() -> None:
     result = sweep("--list")
-    assert (result.exit_code, result.output) == (0, LISTED)
+    assert (result.exit_code, result.output) == (0, GRID_LISTING)
     assert not Path("runs").exists()
 
 
@@ -45,7 +45,7 @@ def test_one_by_number_then_all_others_then_compare(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
     assert sweep().exit_code == 0
     assert sweep("--index", "1").exit_code == 0
-    runs = finished()
+    runs = finished_runs()
     assert sorted(runs) == ["xo-sweep-1", "xo-sweep-2"]
     recipe = runs["xo-sweep-2"].recipe()
     assert (recipe.learning_rate, recipe.architecture_options["filters"]) == (0.1, (2,))
@@ -56,7 +56,7 @@ def test_one_by_number_then_all_others_then_compare(monkeypatch: pytest.MonkeyPa
     assert again.output.count("has finished already") == 2
     assert again.output.count("test accuracy") == 2
     assert "convoy-train compare runs/xo-sweep-*/*" in again.output
-    runs = finished()
+    runs = finished_runs()
     assert sorted(runs) == [f"xo-sweep-{number}" for number in range(4)]
 
     compared = CliRunner().invoke(main, ["compare", *(str(run.folder) for run in runs.values())])
@@ -72,7 +72,7 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
     with monkeypatch.context() as patched:
         patched.setattr("training.fit.trainer._finalize_run", interrupted)
         stopped = sweep("--index", "0")
-    assert (stopped.exit_code, finished()) == (130, {})
+    assert (stopped.exit_code, finished_runs()) == (130, {})
     assert "The same command goes on." in stopped.output
 
     other = sweep("--index", "0", "--seed", "7")

@@ -15,16 +15,16 @@ from training.recipes import find_recipe
 from training.recipes.base import with_settings
 
 
-def silent(line: str) -> None:
+def ignore(line: str) -> None:
     """The user who does not look."""
 
 
 def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) -> float:
     """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
     recipe = with_settings(find_recipe("mnist-lenet5"), settings)
-    run = trainer.train(recipe, folder / "runs", silent, DataOptions(data_dir))
+    run = trainer.train(recipe, folder / "runs", ignore, DataOptions(data_dir))
     source = open_source(run.folder, None, DataOptions(data_dir))
-    version = export(source, options_for(source, name="digits", models_dir=folder / "models"), silent)
+    version = export(source, options_for(source, name="digits", models_dir=folder / "models"), ignore)
     manifest = read_manifest(version)
     [variant] = manifest.variants
     assert manifest.parameters == 61_706

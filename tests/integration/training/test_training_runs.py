@@ -49,14 +49,14 @@ OPTIONS = [
 ] + ["--epochs", str(EPOCHS), "--set", "architecture.hidden=32,", "--set", "architecture.dropout=0.3"]
 
 
-def silent(line: str) -> None:
+def ignore(line: str) -> None:
     """The user who does not look."""
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run that nothing interrupted."""
-    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), silent, DataOptions(note="drawn by the project"))
+    return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), ignore, DataOptions(note="drawn by the project"))
 
 
 def weights(run: Run) -> list[np.ndarray]:
@@ -74,23 +74,23 @@ def assert_same_run(one: Run, other: Run) -> None:
 TIMES = ("seconds", "images_per_s", "waiting")
 
 
-def test_a_run_leaves_all_its_files_and_no_other(whole: Run) -> None:
-    assert {path.name for path in whole.folder.iterdir()} == {
+def test_a_run_leaves_all_its_files_and_no_other(uninterrupted_run: Run) -> None:
+    assert {path.name for path in uninterrupted_run.folder.iterdir()} == {
         *(".lock", "recipe.json", "run.json", "history.csv", "metrics.json"),
         *("model.keras", "curves.png", "confusion.png"),
     }
-    assert whole.recipe() == RECIPE
-    info = whole.info()
+    assert uninterrupted_run.recipe() == RECIPE
+    info = uninterrupted_run.info()
     assert info["dataset"]["note"] == "drawn by the project"
     assert (info["seed"], info["labels"], info["input_shape"]) == (1, ["X", "O"], [24, 24, 1])
     assert info["libraries"]["keras"] == keras.__version__
-    assert [row["epoch"] for row in whole.history()] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in uninterrupted_run.history()] == [1, 2, 3, 4]
     for name in ("curves.png", "confusion.png"):
-        Image.open(whole.folder / name).verify()
+        Image.open(uninterrupted_run.folder / name).verify()
 
 
-def test_its_figures_agree_with_each_other(whole: Run) -> None:
-    metrics, history = whole.metrics(), whole.history()
+def test_its_figures_agree_with_each_other(uninterrupted_run: Run) -> None:
+    metrics, history = uninterrupted_run.metrics(), uninterrupted_run.history()
     test = metrics["test"]
     confusion = np.array(test["confusion"])
     assert confusion.sum() == test["images"] == 1000
@@ -102,16 +102,18 @@ def test_its_figures_agree_with_each_other(whole: Run) -> None:
     assert metrics["validation"]["images"] == 500
 
 
-def test_the_seed_decides_everything(whole: Run, tmp_path: Path) -> None:
-    assert_same_run(trainer.train(RECIPE, tmp_path, silent), whole)
-    other = trainer.train(with_settings(RECIPE, {"seed": "2"}), tmp_path, silent)
-    assert any((ours != theirs).any() for ours, theirs in zip(weights(other), weights(whole), strict=True))
+def test_the_seed_decides_everything(uninterrupted_run: Run, tmp_path: Path) -> None:
+    assert_same_run(trainer.train(RECIPE, tmp_path, ignore), uninterrupted_run)
+    other = trainer.train(with_settings(RECIPE, {"seed": "2"}), tmp_path, ignore)
+    assert any((ours != theirs).any() for ours, theirs in zip(weights(other), weights(uninterrupted_run), strict=True))
 
 
-@pytest.mark.parametrize("last_words", ["epoch 1/4", "epoch 3/4"])
-def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(whole: Run, tmp_path: Path, last_words: str) -> None:
+@pytest.mark.parametrize("stop_line", ["epoch 1/4", "epoch 3/4"])
+def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(
+    uninterrupted_run: Run, tmp_path: Path, stop_line: str
+) -> None:
     def stop(line: str) -> None:
-        if line.startswith(last_words):
+        if line.startswith(stop_line):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -119,13 +121,13 @@ def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(whole: Run, tmp_path
     interrupted = run_folder.latest_unfinished(tmp_path, RECIPE.name)
     lines: list[str] = []
     trainer.resume(interrupted, lines.append)
-    assert f"resumed after {last_words.removesuffix('/4')}" in lines
-    assert_same_run(interrupted, whole)
+    assert f"resumed after {stop_line.removesuffix('/4')}" in lines
+    assert_same_run(interrupted, uninterrupted_run)
 
 
-def test_a_finished_run_is_not_resumed(whole: Run) -> None:
+def test_a_finished_run_is_not_resumed(uninterrupted_run: Run) -> None:
     with pytest.raises(TrainingError, match="has finished: there is nothing to resume"):
-        trainer.resume(whole, silent)
+        trainer.resume(uninterrupted_run, ignore)
 
 
 def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
@@ -155,7 +157,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_p
     with pytest.raises(
         TrainingError, match=r"The loss became (nan|inf) in epoch 1, batch \d+, at learning rate 1e\+30"
     ):
-        trainer.train(recipe, tmp_path, silent)
+        trainer.train(recipe, tmp_path, ignore)
     run = run_folder.latest_unfinished(tmp_path, RECIPE.name)
     assert not run.checkpoint_path.exists()
     assert not run.model_path.exists()
@@ -163,14 +165,14 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_p
 
 def test_without_validation_images_the_last_weights_are_kept(tmp_path: Path) -> None:
     recipe = with_settings(RECIPE, {"validation": "0", "keep": "last", "epochs": "1", "limit": "200"})
-    run = trainer.train(recipe, tmp_path, silent)
+    run = trainer.train(recipe, tmp_path, ignore)
     assert "validation" not in run.metrics()
     assert "val_loss" not in run.history()[0]
     assert run.metrics()["weights_of_epoch"] == 1
 
 
 @contextmanager
-def files_of_at_most(limit_bytes: int) -> Iterator[None]:
+def limit_file_size(limit_bytes: int) -> Iterator[None]:
     """What a full disk does to a file that is being written: it ends after so many bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
@@ -180,8 +182,8 @@ def files_of_at_most(limit_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_up_loses_no_finished_epoch(whole: Run, tmp_path: Path) -> None:
-    full = files_of_at_most(100_000)
+def test_a_disk_that_fills_up_loses_no_finished_epoch(uninterrupted_run: Run, tmp_path: Path) -> None:
+    full = limit_file_size(100_000)
 
     def fill(line: str) -> None:
         if line.startswith("epoch 2/4"):
@@ -197,14 +199,14 @@ def test_a_disk_that_fills_up_loses_no_finished_epoch(whole: Run, tmp_path: Path
     lines: list[str] = []
     trainer.resume(interrupted, lines.append)
     assert "resumed after epoch 2" in lines
-    assert_same_run(interrupted, whole)
+    assert_same_run(interrupted, uninterrupted_run)
 
 
-def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(whole: Run, tmp_path: Path) -> None:
-    network = keras.models.load_model(whole.model_path)
+def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(uninterrupted_run: Run, tmp_path: Path) -> None:
+    network = keras.models.load_model(uninterrupted_run.model_path)
     path = tmp_path / "model.keras"
     path.write_bytes(b"what was there before")
-    with files_of_at_most(10_000), pytest.raises(TrainingError, match=r"model\.keras could not be written"):
+    with limit_file_size(10_000), pytest.raises(TrainingError, match=r"model\.keras could not be written"):
         atomic_write(path, network.save)
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
     assert path.read_bytes() == b"what was there before"
@@ -228,11 +230,11 @@ PROGRAM = "from training.cli import main; main()"
 def start(runs_dir: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, "run", "xo", "--runs-dir", str(runs_dir), *more]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_ctrl_c
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore_sigint
     )
 
 
-def listen_to_ctrl_c() -> None:
+def restore_sigint() -> None:
     """What a terminal's shell starts does; what a script starts in the background is told to ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -246,7 +248,9 @@ def lines_until(process: subprocess.Popen[str], start_of_line: str) -> Iterator[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
-def test_a_stopped_process_is_resumed_to_the_same_weights(whole: Run, tmp_path: Path, kill: signal.Signals) -> None:
+def test_a_stopped_process_is_resumed_to_the_same_weights(
+    uninterrupted_run: Run, tmp_path: Path, kill: signal.Signals
+) -> None:
     """The whole run and the resumed one also differ in process, and so in every seed that is not the recipe's."""
     process = start(tmp_path, *OPTIONS)
     seen = list(lines_until(process, "epoch 2/4"))
@@ -261,7 +265,7 @@ def test_a_stopped_process_is_resumed_to_the_same_weights(whole: Run, tmp_path: 
     assert resumed.returncode == 0, errors
     assert "resumed after epoch" in output
     [folder] = (tmp_path / "xo").iterdir()
-    assert_same_run(Run(folder), whole)
+    assert_same_run(Run(folder), uninterrupted_run)
 
 
 @pytest.mark.slow

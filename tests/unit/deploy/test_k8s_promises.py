@@ -34,7 +34,7 @@ from tests.support.kubernetes_manifests import (
 )
 from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
-from training.cli.retrain import WORSE
+from training.cli.retrain import EXIT_WORSE
 from training.errors import TrainingError
 from training.fit.distributed.rendezvous import PeerLost
 
@@ -306,7 +306,7 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         ignored, mistakes, *more = spec["podFailurePolicy"]["rules"]
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert mistakes["action"] == "FailJob"
-        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, WORSE]
+        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, EXIT_WORSE]
         gone = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
         others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [EXIT_BROKEN_IMAGES]}}}
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})

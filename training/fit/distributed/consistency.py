@@ -1,4 +1,7 @@
-"""What the processes of one run must have in common: recipe, images, steps, checkpoint, libraries; and its check."""
+"""What the processes of one run must have in common: recipe, images, steps, checkpoint, libraries; and its check.
+
+Importing this module does not import Keras, whose backend `data_parallel.join` has yet to choose.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +12,6 @@ import numpy as np
 from training.data.datasets.base import Dataset
 from training.data.splits import split_indices
 from training.errors import TrainingError
-from training.keras_setup import library_versions
 from training.recipes.base import Recipe, spelled
 from training.runs.run_folder import Run
 
@@ -28,6 +30,8 @@ def run_invariants(recipe: Recipe, dataset: Dataset, resumed: Run | None = None)
     Images are compared by number, labels and shape, those of a folder also by file name. A checkpoint is compared
     whole, which finds a folder that is not shared between machines.
     """
+    from training.keras_setup import library_versions
+
     splits = split_indices(dataset, recipe)
     labels = [split.labels.astype(np.int64).tobytes() for split in (dataset.train, dataset.test)]
     images = [*labels, repr(dataset.train.shape).encode()]

@@ -122,7 +122,7 @@ def test_the_command_of_a_recipe_gives_that_recipe(settings: dict[str, str]) -> 
     words = shlex.split(training_command(recipe))
     assert words[:3] == ["convoy-train", "run", "mnist-lenet5"]
     parsed = cli.run.run.make_context("run", words[2:]).params
-    changes = cli.run.changes_of(parsed["settings"], {"seed": parsed["seed"]})
+    changes = cli.run.parse_changes(parsed["settings"], {"seed": parsed["seed"]})
     assert with_settings(RECIPES[parsed["recipe"]], changes) == recipe
 
 

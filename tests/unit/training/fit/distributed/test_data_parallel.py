@@ -1,6 +1,8 @@
 """Distributed training without JAX: ranks from the environment, failures that end all, differences that are named."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,11 @@ from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedCo
 from training.fit.distributed.rendezvous import ProcessInfo, rendezvous
 
 ENVIRONMENT = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
+
+
+def test_importing_it_leaves_the_choice_of_the_backend_to_join() -> None:
+    program = "import sys, training.fit.distributed.data_parallel; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_the_environment_says_who_sits_where() -> None:
