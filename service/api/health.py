@@ -27,7 +27,7 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
     async def ready(request: Request) -> Response | Health:
         if shutdown_state.is_draining:
             return error_response(request.scope, Draining("The service is shutting down."))
-        reasons = worker_group.not_ready_because()
+        reasons = worker_group.not_ready_reasons()
         if not reasons:
             return Health(status="ready")
         error = NotReady("The service is not ready.")

@@ -42,7 +42,7 @@ async def classify_files(
     registry = Registry(repository, offline_settings, metrics)
     with closing(DecodePool(usable_cores())) as decode_pool:
         spec = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
-        await registry.reconcile(DesiredState(models={model: spec}), only=model)
+        await registry.reconcile(DesiredState(models={model: spec}), only_model=model)
         classifier = Classifier(
             registry, metrics, decode_pool, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
         )

@@ -78,8 +78,8 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
         only = None if version is None else [_resolve_version(repository, settings, name, version)]
         for number in only or repository.versions(name):
             for finding in verify_version(repository, name, number):
-                all_ok &= finding.fine
-                click.echo(f"{name} {number} {finding.about}: {'' if finding.fine else 'WRONG: '}{finding.text}")
+                all_ok &= finding.is_ok
+                click.echo(f"{name} {number} {finding.subject}: {'' if finding.is_ok else 'WRONG: '}{finding.text}")
     sys.exit(not all_ok)
 
 

@@ -1,58 +1,62 @@
-"""What is wrong with models that could not be read or loaded, and whether to try again would be of use."""
+"""Why models could not be read or versions could not be loaded, and whether a new attempt makes sense."""
 
 from service.model_store.repository import VersionFingerprint
 
-THE_FOLDER = 0  # in place of a version's number
+MODEL_FOLDER = 0  # in place of a version number: the folder of the model itself
 
 
 class LoadFailures:
-    """Reasons by model and version."""
+    """Reasons by model and version number."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, dict[int, str]] = {}
-        self._tried: dict[tuple[str, int], VersionFingerprint] = {}
+        self._failed_fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
 
-    def of(self, model: str) -> str:
-        """Why versions of the model could not be loaded; empty where none failed."""
+    def reason_for(self, model: str) -> str:
+        """Why versions of the model could not be loaded; empty if none failed."""
         return " ".join(self._reasons.get(model, {}).values())
 
-    def all(self) -> dict[str, str]:
-        """The same of all models where some failed."""
-        return {model: why for model in list(self._reasons) if (why := self.of(model))}
+    def reasons(self) -> dict[str, str]:
+        """`reason_for` of all models with failures."""
+        return {model: reason for model in list(self._reasons) if (reason := self.reason_for(model))}
 
-    def of_version(self, model: str, version: int) -> str:
-        """Why that one could not be loaded; empty where it has not failed."""
+    def reason_for_version(self, model: str, version: int) -> str:
+        """Why the version could not be loaded; empty if it has not failed."""
         return self._reasons.get(model, {}).get(version, "")
 
-    def note(self, model: str, version: int, fingerprint: VersionFingerprint, why: str) -> None:
-        """The version failed, with its files as `fingerprint` has them."""
-        self._tried[model, version] = fingerprint
-        self._reasons.setdefault(model, {})[version] = why
+    def record(self, model: str, version: int, fingerprint: VersionFingerprint, reason: str) -> None:
+        """Records that the version failed with the files of `fingerprint`."""
+        self._failed_fingerprints[model, version] = fingerprint
+        self._reasons.setdefault(model, {})[version] = reason
 
-    def note_folder(self, model: str, why: str) -> bool:
-        """The model's folder cannot be read; whether that is new."""
-        is_new = self._reasons.get(model) != {THE_FOLDER: why}
-        self._reasons[model] = {THE_FOLDER: why}
+    def record_unreadable_folder(self, model: str, reason: str) -> bool:
+        """Records that the model's folder cannot be read. Returns whether that is new."""
+        is_new = self._reasons.get(model) != {MODEL_FOLDER: reason}
+        self._reasons[model] = {MODEL_FOLDER: reason}
         return is_new
 
-    def would_fail_again(self, model: str, version: int, fingerprint: VersionFingerprint) -> bool:
-        """Whether it failed with these very files."""
-        return self._tried.get((model, version)) == fingerprint
+    def has_failed_with(self, model: str, version: int, fingerprint: VersionFingerprint) -> bool:
+        """Whether the version failed with exactly these files."""
+        return self._failed_fingerprints.get((model, version)) == fingerprint
 
     def clear(self, model: str, version: int) -> None:
-        """The version is loaded."""
+        """Removes the failure of a version that is loaded now."""
         self._reasons.get(model, {}).pop(version, None)
 
-    def retry(self) -> None:
-        """What failed may be tried again as it is."""
-        self._tried.clear()
+    def allow_retries(self) -> None:
+        """Lets every failed version be tried again with unchanged files."""
+        self._failed_fingerprints.clear()
 
     def keep_versions(self, model: str, versions: list[int]) -> None:
-        """The model's folder was read: of what is not in it nothing is wrong any more."""
+        """Removes the failures of versions, and of a folder, that are not among `versions`."""
         reasons = self._reasons.get(model, {})
-        self._reasons[model] = {version: why for version, why in reasons.items() if version in versions}
+        self._reasons[model] = {version: reason for version, reason in reasons.items() if version in versions}
 
     def keep_models(self, models: set[str]) -> None:
-        """What was wrong with models that are not wanted any more, or gone, is forgotten."""
+        """Removes the failures of models that are not among `models`."""
         self._reasons = {model: reasons for model, reasons in self._reasons.items() if model in models}
-        self._tried = {which: fingerprint for which, fingerprint in self._tried.items() if which[0] in models}
+        self._failed_fingerprints = {
+            (model, version): fingerprint
+            for (model, version), fingerprint in self._failed_fingerprints.items()
+            if model in models
+        }

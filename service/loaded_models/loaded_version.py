@@ -1,4 +1,4 @@
-"""One loaded version of a model: its graph, warm and measured, behind its own queue and threads."""
+"""One loaded version of a model: its graph, warmed up and measured, with its own queue and threads."""
 
 import math
 import os
@@ -23,14 +23,16 @@ from service.observability.metrics import Metrics
 from service.observability.version_stats import VersionStats
 from service.settings import Settings
 
-MAX_INLINE_RUN_S = 0.0003  # the event loop is kept from everything else for no longer than that,
-MAX_INLINE_RUN_ONE_CORE_S = 0.0025  # or that where another thread would take its core: 10 % more images, 2 % x64
-NICE_FACTOR = 1.25  # what one step of niceness is worth to Linux' scheduler
+# Runs shorter than this execute on the event loop. With a single core the limit is higher, because a thread would
+# compete for that core anyway: 10 % more throughput for single images, 2 % for 64 at once.
+MAX_INLINE_RUN_S = 0.0003
+MAX_INLINE_RUN_ONE_CORE_S = 0.0025
+NICE_STEP_WEIGHT = 1.25  # ratio of the CPU shares that Linux' scheduler gives to two neighboring nice values
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that can answer. `batch_ms` are measured milliseconds by batch size."""
+    """A version that is ready to serve. `batch_ms` are measured milliseconds of a run by batch size."""
 
     folder: VersionFolder
     variant: Variant
@@ -62,7 +64,7 @@ class LoadedVersion:
         return self.folder.labels
 
     async def close(self) -> None:
-        """Answers what is queued, then lets the graph go."""
+        """Waits for the queued requests, then releases the threads."""
         await self.batcher.drain()
         self.executor.shutdown(wait=False)
         self.inline_session.close()
@@ -70,23 +72,25 @@ class LoadedVersion:
 
 def load(
     folder: VersionFolder,
-    wish: ModelSpec,
+    spec: ModelSpec,
     settings: Settings,
     metrics: Metrics,
     warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
 ) -> LoadedVersion:
-    """Loads, warms and measures one version; blocks for as long as that takes.
+    """Loads, warms up and measures one version; blocks meanwhile.
 
     Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
     """
-    instances, cores = wish.instances, usable_cores() // settings.workers
+    instances, cores = spec.instances, usable_cores() // settings.workers
     threads = settings.threads or max(1, cores // instances)
     executor = ThreadPoolExecutor(
-        instances, f"run-{folder.model}-{folder.version}", initializer=partial(_yield_to_others, wish.weight)
+        instances, f"run-{folder.model}-{folder.version}", initializer=partial(_lower_priority, spec.weight)
     )
     try:
         # On the model's own thread: onnxruntime's threads inherit its niceness.
-        variant, session, batch_ms = executor.submit(_warm, folder, settings, threads, warm_up_timeout_s).result()
+        variant, session, batch_ms = executor.submit(
+            _load_session, folder, settings, threads, warm_up_timeout_s
+        ).result()
     except BaseException:
         executor.shutdown(wait=False)
         raise
@@ -101,8 +105,8 @@ def load(
         max_queue_images=settings.max_queue_images,
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
-        on_batch=_recorder(folder, metrics, statistics, settings.metrics_labels),
-        run_inline=inline_session.run if wish.weight == 1 else None,  # the loop's own thread yields to nobody
+        on_batch=_batch_recorder(folder, metrics, statistics, settings.metrics_labels),
+        run_inline=inline_session.run if spec.weight == 1 else None,  # the event loop's thread cannot be niced
         max_inline_run_s=_max_inline_run_s(session, cores),
     )
     return LoadedVersion(
@@ -122,7 +126,7 @@ def load(
 
 
 def select_variant_and_placement(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
-    """Which graph of the version `load` takes here, and where it runs. Raises BrokenVersion."""
+    """The graph of the version that `load` chooses on this machine, and its device. Raises BrokenVersion."""
     placement = select_placement(
         settings.device,
         settings.providers,
@@ -134,7 +138,7 @@ def select_variant_and_placement(folder: VersionFolder, settings: Settings) -> t
     return select_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
 
 
-def _warm(
+def _load_session(
     folder: VersionFolder, settings: Settings, threads: int, timeout_s: float
 ) -> tuple[Variant, Session, dict[int, float]]:
     variant, placement = select_variant_and_placement(folder, settings)
@@ -150,18 +154,18 @@ def _warm(
 
 
 def _max_inline_run_s(session: Session, cores: int) -> float:
-    """What a run may be expected to take, in seconds, to run on the event loop's own thread."""
+    """The expected seconds up to which a run executes on the event loop's thread."""
     return MAX_INLINE_RUN_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else MAX_INLINE_RUN_S
 
 
-def _yield_to_others(weight: float) -> None:
-    """Gives this thread, and those it starts, `weight` of the share that a thread of weight 1 gets."""
-    steps = round(-math.log(weight) / math.log(NICE_FACTOR))
-    if steps:
-        os.nice(steps)
+def _lower_priority(weight: float) -> None:
+    """Gives this thread, and those that it starts, `weight` times the CPU share of a thread of weight 1."""
+    nice_steps = round(-math.log(weight) / math.log(NICE_STEP_WEIGHT))
+    if nice_steps:
+        os.nice(nice_steps)
 
 
-def _recorder(
+def _batch_recorder(
     folder: VersionFolder, metrics: Metrics, statistics: VersionStats, labels: int
 ) -> Callable[[NDArray[np.float32], float], None]:
     images, seconds = metrics.batch_images.labels(folder.model), metrics.compute_s.labels(folder.model)

@@ -1,6 +1,7 @@
-"""What is loaded: which models, which versions, which one answers by default, and under which labels.
+"""The registry of loaded models: their versions, the default version of each, and the labels of versions.
 
-`reconcile` makes it what is wanted and on disk: it loads the new before it lets the old go, beside the traffic.
+`reconcile` brings it in line with the desired state and the disk, during traffic: it loads new versions before it
+unloads old ones.
 """
 
 import asyncio
@@ -20,23 +21,23 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 
-class IndexEntry(NamedTuple):
-    """One version on disk, and whether it is served; if not, why."""
+class RepositoryEntry(NamedTuple):
+    """One version on disk, and whether it is ready to serve; if not, the reason."""
 
     model: str
     version: str
-    ready: bool
+    is_ready: bool
     reason: str
 
 
-class Model:
-    """What is loaded of one model. `by_name` finds a version by its number or a label."""
+class LoadedModel:
+    """The loaded versions of one model. `by_name` maps version numbers and labels to them."""
 
     def __init__(self, versions: dict[int, LoadedVersion], default: int, labels: dict[str, int]) -> None:
         self.versions = versions
         self.default = versions[default]
         self.labels = {label: str(version) for label, version in labels.items() if version in versions}
-        self.by_name = {str(number): one for number, one in versions.items()}
+        self.by_name = {str(number): version for number, version in versions.items()}
         self.by_name |= {label: self.by_name[number] for label, number in self.labels.items()}
 
     def newest_first(self) -> list[LoadedVersion]:
@@ -50,68 +51,70 @@ class Registry:
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
-        self._models: dict[str, Model] = {}
-        self._required: set[str] | None = None
-        self._root: tuple[int, int] | None = None
-        self._root_problem = ""
+        self._models: dict[str, LoadedModel] = {}
+        self._required_models: set[str] | None = None
+        self._root_inode: tuple[int, int] | None = None
+        self._root_error = ""
         self.failures = LoadFailures()
         self._closing: set[asyncio.Task[None]] = set()
-        self._changing = asyncio.Lock()
-        self._loader = ThreadPoolExecutor(1, "load")  # the event loop's end would wait for its own
-        self.being_loaded = ""
-        """The version that is being loaded now, as `<model>/<version>`, past `close` too; empty where none is."""
+        self._reconcile_lock = asyncio.Lock()
+        # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
+        self._loader = ThreadPoolExecutor(1, "load")
+        self.loading_version = ""
+        """The version that is being loaded, as `<model>/<version>`, even after `close`; empty if there is none."""
 
     def get(self, model: str, version: str | None = None) -> LoadedVersion:
-        """The version, by number or label, that answers. Raises UnknownModel, UnknownVersion, or NotReady."""
+        """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, or NotReady."""
         try:
-            found = self._models[model]
-            return found.default if version is None else found.by_name[version]
+            loaded = self._models[model]
+            return loaded.default if version is None else loaded.by_name[version]
         except KeyError:
-            raise self._why_not(model, version) from None
+            raise self._lookup_error(model, version) from None
 
-    def model(self, name: str) -> Model:
-        """All that is loaded of one model. Raises UnknownModel or NotReady."""
+    def model(self, name: str) -> LoadedModel:
+        """One loaded model. Raises UnknownModel or NotReady."""
         try:
             return self._models[name]
         except KeyError:
-            raise self._why_not(name) from None
+            raise self._lookup_error(name) from None
 
-    def models(self) -> list[Model]:
-        """All that is loaded, by name; from any thread, since models come and go."""
+    def models(self) -> list[LoadedModel]:
+        """All loaded models, sorted by name. Thread-safe."""
         return [model for _, model in sorted(self._models.copy().items())]
 
-    def all(self) -> list[list[LoadedVersion]]:
-        """Per model, by name: its loaded versions, newest first."""
+    def versions_by_model(self) -> list[list[LoadedVersion]]:
+        """The loaded versions of each model, newest first; models sorted by name."""
         return [model.newest_first() for model in self.models()]
 
-    def index(self) -> list[IndexEntry]:
-        """Every version on disk. Reads the disk: not for the event loop's thread. Raises OSError without a root."""
+    def index(self) -> list[RepositoryEntry]:
+        """Every version on disk. Blocks, because it reads the disk. Raises OSError without a root."""
         entries = []
         for model in self._repository.models():
-            loaded = self._loaded(model)
-            for version in self._numbers(model):
-                reason = "" if version in loaded else self._why_unloaded(model, version)
-                entries.append(IndexEntry(model, str(version), version in loaded, reason))
+            loaded = self._loaded_versions(model)
+            for version in self._version_numbers(model):
+                reason = "" if version in loaded else self._unloaded_reason(model, version)
+                entries.append(RepositoryEntry(model, str(version), version in loaded, reason))
         return entries
 
     def is_loading(self) -> bool:
-        """Whether what was there at the start is still being loaded, so that nothing can be answered yet."""
-        return self._required is None
+        """Whether the models found at the start are still being loaded."""
+        return self._required_models is None
 
-    def not_ready_because(self) -> dict[str, str]:
-        """Empty when ready; otherwise what is missing, by model name, or under 'service'.
+    def not_ready_reasons(self) -> dict[str, str]:
+        """Empty when ready; otherwise the reasons by model name, or under 'service'.
 
-        Only what was there at the start is waited for: a broken new model does not fail a service at work.
+        Only the models found at the start are required: a broken new model does not make a running service unready.
         """
-        if self._required is None:
-            now = self.being_loaded and f", now {self.being_loaded}"
-            return {"service": self._root_problem or f"Models are loading{now}."}
-        if not self._required and not self._models:
+        if self._required_models is None:
+            now = self.loading_version and f", now {self.loading_version}"
+            return {"service": self._root_error or f"Models are loading{now}."}
+        if not self._required_models and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
-        return {model: self.failures.of(model) for model in self._required - self._models.keys()} | self.hanging()
+        missing = self._required_models - self._models.keys()
+        return {model: self.failures.reason_for(model) for model in missing} | self.hung_models()
 
-    def hanging(self) -> dict[str, str]:
-        """Models with a batch that takes longer than any request waits, so that it answers nobody, and why so."""
+    def hung_models(self) -> dict[str, str]:
+        """Reasons by model, for models with a batch that has run for longer than any request waits."""
         limit_s = self._settings.request_timeout_ms / 1000
         return {
             name: f"Version {one.version} has been at one batch for more than {limit_s:g} s; no request waits longer."
@@ -120,177 +123,177 @@ class Registry:
             if one.batcher.longest_run_s() > limit_s
         }
 
-    async def reconcile(self, wanted: DesiredState, only: str | None = None, retry: bool = False) -> None:
-        """Loads and unloads until what is wanted and on disk is served, of all models or of one.
+    async def reconcile(self, desired: DesiredState, only_model: str | None = None, retry: bool = False) -> None:
+        """Loads and unloads versions until the desired ones on disk are loaded, of all models or only of one.
 
         A version that failed is tried again when its files have changed, or with `retry`. A root that cannot be read
         changes nothing.
         """
-        async with self._changing:
+        async with self._reconcile_lock:
             if retry:
-                self.failures.retry()
-            found = await asyncio.to_thread(self._on_disk)
-            if found is None:
+                self.failures.allow_retries()
+            on_disk = await asyncio.to_thread(self._models_on_disk)
+            if on_disk is None:
                 return
-            here = {name for name in found if wanted.spec_of(name).loaded and only in (None, name)}
-            for name in sorted(here):
-                await self._renew(name, wanted.spec_of(name))
-            if self._required is None:
-                self._required = here
-            for name in self._models.keys() - here:
+            to_load = {name for name in on_disk if desired.spec_of(name).loaded and only_model in (None, name)}
+            for name in sorted(to_load):
+                await self._reconcile_model(name, desired.spec_of(name))
+            if self._required_models is None:
+                self._required_models = to_load
+            for name in self._models.keys() - to_load:
                 self._unload(name)
-            self.failures.keep_models(here)
-            self._required &= here
+            self.failures.keep_models(to_load)
+            self._required_models &= to_load
 
     async def close(self) -> None:
-        """Answers everything queued, then unloads. What is being loaded is not waited for."""
+        """Unloads everything once its queued requests are done. Does not wait for a version that is being loaded."""
         for name in list(self._models):
             self._unload(name)
         await asyncio.gather(*self._closing)
 
-    def _on_disk(self) -> set[str] | None:
-        """Names of the models; None when the root cannot be read, or is gone while there are models at work."""
+    def _models_on_disk(self) -> set[str] | None:
+        """Names of the models; None when the root cannot be read, or is gone while models are loaded."""
         try:
-            self._root = self._repository.root_inode()
-            found = set(self._repository.models())
-            if self._models and self._is_another_root():  # it may have gone in the midst of being read
-                self._note_root(f"{self._repository.root} is gone; what is loaded stays.")
+            self._root_inode = self._repository.root_inode()
+            models = set(self._repository.models())
+            if self._models and self._is_root_replaced():  # it may have vanished while it was read
+                self._set_root_error(f"{self._repository.root} is gone; what is loaded stays.")
                 return None
         except OSError as error:
-            self._note_root(f"{self._repository.root} cannot be read: {error.strerror}.")
+            self._set_root_error(f"{self._repository.root} cannot be read: {error.strerror}.")
             return None
-        self._note_root("")
-        return found
+        self._set_root_error("")
+        return models
 
-    def _is_another_root(self) -> bool:
-        """Whether the root is not the one that was read last, or gone."""
-        now = self._repository.root_inode()
-        return now is None or now != self._root
+    def _is_root_replaced(self) -> bool:
+        """Whether the root is gone, or not the one that was read last."""
+        inode = self._repository.root_inode()
+        return inode is None or inode != self._root_inode
 
-    def _note_root(self, problem: str) -> None:
-        if problem and problem != self._root_problem:
-            logs.event(logging.ERROR, "models cannot be read", reason=problem)
-        elif self._root_problem and not problem:
+    def _set_root_error(self, error: str) -> None:
+        if error and error != self._root_error:
+            logs.event(logging.ERROR, "models cannot be read", reason=error)
+        elif self._root_error and not error:
             logs.event(logging.INFO, "models can be read again")
-        self._root_problem = problem
+        self._root_error = error
 
-    def _numbers(self, name: str) -> list[int]:
-        """Versions on disk, or those that are loaded where the folder cannot be read."""
+    def _version_numbers(self, name: str) -> list[int]:
+        """Versions on disk, or the loaded ones if the folder cannot be read."""
         try:
             return self._repository.versions(name)
         except OSError:
-            return sorted(self._loaded(name))
+            return sorted(self._loaded_versions(name))
 
-    def _loaded(self, name: str) -> dict[int, LoadedVersion]:
+    def _loaded_versions(self, name: str) -> dict[int, LoadedVersion]:
         return self._models[name].versions if name in self._models else {}
 
-    async def _renew(self, name: str, wish: ModelSpec) -> None:
+    async def _reconcile_model(self, name: str, spec: ModelSpec) -> None:
         try:
             numbers = await asyncio.to_thread(self._repository.versions, name)
         except OSError as error:
-            why = f"Its folder cannot be read: {error.strerror}."
-            if self.failures.note_folder(name, why):
-                logs.event(logging.ERROR, "model cannot be read", model=name, reason=why)
-            return  # what is loaded of it stays
-        loaded = self._loaded(name)
+            reason = f"Its folder cannot be read: {error.strerror}."
+            if self.failures.record_unreadable_folder(name, reason):
+                logs.event(logging.ERROR, "model cannot be read", model=name, reason=reason)
+            return  # its loaded versions stay
+        loaded = self._loaded_versions(name)
         self.failures.keep_versions(name, numbers)
         kept: dict[int, LoadedVersion] = {}
-        for number in wish.select_versions(numbers):
-            if wish.is_satisfied_by(len(kept), self._settings.latest_versions):
+        for number in spec.select_versions(numbers):
+            if spec.is_satisfied_by(len(kept), self._settings.latest_versions):
                 break
-            await self._keep(name, number, wish, loaded, kept)
+            await self._keep_or_load(name, number, spec, loaded, kept)
         if kept:
             default = max(kept)
-            for number in set(wish.labels.values()) & set(numbers) - kept.keys():
-                await self._keep(name, number, wish, loaded, kept)
-            self._swap(name, Model(kept, default, wish.labels))
-        elif not numbers and not self._is_another_root():
+            for number in set(spec.labels.values()) & set(numbers) - kept.keys():
+                await self._keep_or_load(name, number, spec, loaded, kept)
+            self._replace(name, LoadedModel(kept, default, spec.labels))
+        elif not numbers and not self._is_root_replaced():
             self._unload(name)
 
-    async def _keep(
-        self, name: str, number: int, wish: ModelSpec, loaded: dict[int, LoadedVersion], kept: dict[int, LoadedVersion]
+    async def _keep_or_load(
+        self, name: str, number: int, spec: ModelSpec, loaded: dict[int, LoadedVersion], kept: dict[int, LoadedVersion]
     ) -> None:
-        """Puts the version among the kept ones: as it is, or freshly loaded; a broken one is noted instead."""
+        """Adds the version to `kept`: as it is loaded, or after loading it. Records the failure of a broken one."""
         fingerprint = await asyncio.to_thread(self._repository.fingerprint, name, number)
         if number in loaded:
             kept[number] = loaded[number]
             self.failures.clear(name, number)
-        elif not self.failures.would_fail_again(name, number, fingerprint):
+        elif not self.failures.has_failed_with(name, number, fingerprint):
             try:
                 loop = asyncio.get_running_loop()
-                kept[number] = await loop.run_in_executor(self._loader, self._open, name, number, wish)
+                kept[number] = await loop.run_in_executor(self._loader, self._load_version, name, number, spec)
                 self.failures.clear(name, number)
-            except Exception as error:  # whatever it does to those who load it, the others have their turn
-                why = str(error) or type(error).__name__
-                self.failures.note(name, number, fingerprint, why)
+            except Exception as error:  # whatever it is, the other versions must still be loaded
+                reason = str(error) or type(error).__name__
+                self.failures.record(name, number, fingerprint, reason)
                 self._metrics.broken_versions.labels(name).inc()
-                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=why)
+                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=reason)
 
-    def _open(self, name: str, number: int, wish: ModelSpec) -> LoadedVersion:
-        self.being_loaded = f"{name}/{number}"
+    def _load_version(self, name: str, number: int, spec: ModelSpec) -> LoadedVersion:
+        self.loading_version = f"{name}/{number}"
         try:
-            return loaded_version.load(self._repository.open(name, number), wish, self._settings, self._metrics)
+            return loaded_version.load(self._repository.open(name, number), spec, self._settings, self._metrics)
         finally:
-            self.being_loaded = ""
+            self.loading_version = ""
 
-    def _swap(self, name: str, model: Model) -> None:
-        before = self._loaded(name)
+    def _replace(self, name: str, model: LoadedModel) -> None:
+        previous = self._loaded_versions(name)
         self._models[name] = model
         self._metrics.loaded_versions.labels(name).set(len(model.versions))
-        self._metrics.bind_queue_gauges(  # by name: what they hold would never go
+        self._metrics.bind_queue_gauges(  # looked up by name: a reference to the versions would keep them in memory
             name,
-            lambda: sum(one.batcher.queued_images for one in self._loaded(name).values()),
-            lambda: sum(one.batcher.running_batches for one in self._loaded(name).values()),
+            lambda: sum(version.batcher.queued_images for version in self._loaded_versions(name).values()),
+            lambda: sum(version.batcher.running_batches for version in self._loaded_versions(name).values()),
         )
-        for number in sorted(model.versions.keys() - before.keys()):
+        for number in sorted(model.versions.keys() - previous.keys()):
             _log_loaded(model.versions[number])
-        for number in before.keys() - model.versions.keys():
-            self._let_go(before[number])
+        for number in previous.keys() - model.versions.keys():
+            self._close_later(previous[number])
 
     def _unload(self, name: str) -> None:
         model = self._models.pop(name, None)
         if model is not None:
             self._metrics.loaded_versions.labels(name).set(0)
-            for one in model.versions.values():
-                self._let_go(one)
+            for version in model.versions.values():
+                self._close_later(version)
 
-    def _let_go(self, one: LoadedVersion) -> None:
-        """No new request finds it any more; it ends when its last one is answered."""
-        logs.event(logging.INFO, "version is unloaded", model=one.model, version=one.version)
-        closing = asyncio.get_running_loop().create_task(_end(one))
+    def _close_later(self, loaded: LoadedVersion) -> None:
+        """Closes a version that no new request can find, once its last request is done."""
+        logs.event(logging.INFO, "version is unloaded", model=loaded.model, version=loaded.version)
+        closing = asyncio.get_running_loop().create_task(_close_and_trim(loaded))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    def _why_unloaded(self, model: str, version: int) -> str:
-        if self.being_loaded == f"{model}/{version}":
+    def _unloaded_reason(self, model: str, version: int) -> str:
+        if self.loading_version == f"{model}/{version}":
             return "loading"
-        return self.failures.of_version(model, version) or "unloaded"
+        return self.failures.reason_for_version(model, version) or "unloaded"
 
-    def _why_not(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
+    def _lookup_error(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
         if model in self._models:
             return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
-        if self._required is None:
+        if self._required_models is None:
             return NotReady("Models are loading.")
-        if problem := self.failures.of(model):
-            return NotReady(f"Model '{model}' is broken: {problem}")
+        if reason := self.failures.reason_for(model):
+            return NotReady(f"Model '{model}' is broken: {reason}")
         return UnknownModel(f"There is no model '{model}'.")
 
 
-async def _end(one: LoadedVersion) -> None:
-    await one.close()
-    del one  # the last that held it
+async def _close_and_trim(loaded: LoadedVersion) -> None:
+    await loaded.close()
+    del loaded  # the last reference
     await asyncio.to_thread(malloc.trim)
 
 
-def _log_loaded(one: LoadedVersion) -> None:
+def _log_loaded(loaded: LoadedVersion) -> None:
     logs.event(
         logging.INFO,
         "version is loaded",
-        model=one.model,
-        version=one.version,
-        provider=one.session.provider,
-        threads=one.threads,
-        instances=one.instances,
-        max_batch_size=one.max_batch_size,
-        batch_ms=one.batch_ms,
+        model=loaded.model,
+        version=loaded.version,
+        provider=loaded.session.provider,
+        threads=loaded.threads,
+        instances=loaded.instances,
+        max_batch_size=loaded.max_batch_size,
+        batch_ms=loaded.batch_ms,
     )

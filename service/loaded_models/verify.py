@@ -1,4 +1,4 @@
-"""Is a version on disk what was published, and does it work here? Checksums, loading, and the answers it once gave."""
+"""Verifies that a version on disk is what was published and works here: checksums, loading, and stored samples."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,12 +16,12 @@ WARM_UP_SIZES = [1, 3]
 
 
 class Finding(NamedTuple):
-    """What was found of one graph, or of the version as a whole."""
+    """The result for one graph, or for the version as a whole. `subject` names which."""
 
     model: str
     version: int
-    about: str
-    fine: bool
+    subject: str
+    is_ok: bool
     text: str
 
 
@@ -29,36 +29,36 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
     """One finding for each graph of the version; a single one where manifest, labels or samples are wrong."""
     try:
         folder = repository.open(model, version)
-        samples = _samples(folder)
+        samples = _read_samples(folder)
     except BrokenVersion as error:
         yield Finding(model, version, "version", False, error.message)
         return
     for variant in folder.manifest.variants:
         try:
-            yield Finding(model, version, variant.precision, True, _tried(folder, variant, samples))
+            yield Finding(model, version, variant.precision, True, _verify_graph(folder, variant, samples))
         except (BrokenVersion, ModelFailed) as error:
             yield Finding(model, version, variant.precision, False, error.message)
     for name in folder.manifest.extra_graphs:
         try:
-            yield Finding(model, version, name, True, _extra_tried(folder, name))
+            yield Finding(model, version, name, True, _verify_extra_graph(folder, name))
         except (BrokenVersion, ModelFailed) as error:
             yield Finding(model, version, name, False, error.message)
 
 
-def _extra_tried(folder: VersionFolder, name: str) -> str:
+def _verify_extra_graph(folder: VersionFolder, name: str) -> str:
     path, expected_input = folder.extra_graph_path(name), folder.manifest.input
     if path is not None:
         FeatureSession(path, expected_input).run(np.zeros((1, *expected_input.shape), np.uint8))
     return "sha256 fits, loads and runs"
 
 
-def _samples(folder: VersionFolder) -> GoldenSamples | None:
+def _read_samples(folder: VersionFolder) -> GoldenSamples | None:
     path = folder.samples_path()
     return None if path is None else read_golden_samples(path, folder.manifest.input, folder.manifest.classes)
 
 
-def _tried(folder: VersionFolder, variant: Variant, samples: GoldenSamples | None) -> str:
-    """What to say of a graph that is in order. Raises BrokenVersion or ModelFailed for one that is not."""
+def _verify_graph(folder: VersionFolder, variant: Variant, samples: GoldenSamples | None) -> str:
+    """Returns the report for a valid graph. Raises BrokenVersion or ModelFailed for an invalid one."""
     manifest = folder.manifest
     session = Session(folder.graph_path(variant), manifest.input, manifest.classes, usable_cores())
     session.warm_up(WARM_UP_SIZES)

@@ -107,7 +107,7 @@ class HangLog:
 
     def update(self) -> None:
         """Compares the models that hang now with those of the last call. To be called regularly."""
-        hanging = self._registry.hanging()
+        hanging = self._registry.hung_models()
         for model in sorted(hanging.keys() - self._logged):
             logs.event(logging.ERROR, "model hangs", model=model, reason=hanging[model])
         for model in sorted(self._logged - hanging.keys()):

@@ -159,7 +159,7 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     force_exit = partial(_force_exit, folder if parent_pid == os.getpid() else None)
     if app.state.shutdown_state.has_timed_out:
         force_exit(1, "a model is still at work; it is cut off")
-    if version := app.state.registry.being_loaded:
+    if version := app.state.registry.loading_version:
         force_exit(0, "a version is still being loaded; it is cut off", version=version)
     if app.state.explainer.is_busy:
         force_exit(0, "an explanation is still being made; it is cut off")

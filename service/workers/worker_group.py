@@ -7,7 +7,7 @@ import asyncio
 import time
 
 from service.errors import BrokenVersion, NotEverywhere, NotReady, UnknownModel
-from service.loaded_models.registry import IndexEntry, Registry
+from service.loaded_models.registry import Registry, RepositoryEntry
 from service.model_store.desired_state import StateFile
 from service.model_store.mirror import BucketMirror
 from service.model_store.repository import Repository
@@ -56,7 +56,7 @@ class WorkerGroup:
         try:
             self._registry.get(model)
         except (UnknownModel, NotReady):
-            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.failures.of(model)}") from None
+            raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.failures.reason_for(model)}") from None
         if others := self._failures_elsewhere(model):
             raise NotEverywhere(f"'{model}' cannot be loaded by {', '.join(others)}.")
 
@@ -65,7 +65,7 @@ class WorkerGroup:
         self._registry.get(model)
         await self._apply_change(model, loaded=False)
 
-    def not_ready_because(self) -> dict[str, str]:
+    def not_ready_reasons(self) -> dict[str, str]:
         """The reasons why a worker is not ready, this one or another; empty when all are."""
         reasons = self._reasons()
         if self._status_store.workers == 1:
@@ -89,23 +89,23 @@ class WorkerGroup:
     def publish_status(self, generation: int) -> None:
         """Publishes the totals of this worker, then its status: a fresh status implies fresh totals."""
         self._status_store.publish_totals(self._own_totals())
-        self._status_store.publish_status(generation, self._reasons(), self._registry.failures.all())
+        self._status_store.publish_status(generation, self._reasons(), self._registry.failures.reasons())
 
     def refresh_request(self) -> int:
         """A value that changes when another worker requests a fresh status."""
         return self._status_store.refresh_request()
 
-    def index(self) -> list[IndexEntry]:
+    def index(self) -> list[RepositoryEntry]:
         """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
         entries = self._registry.index()
         here = {f"{entry.model}/{entry.version}" for entry in entries}
         elsewhere = {} if self._mirror is None else self._mirror.failures
         missing = ((name.rpartition("/"), why) for name, why in elsewhere.items() if name not in here)
-        return entries + [IndexEntry(model, version, False, why) for (model, _, version), why in missing]
+        return entries + [RepositoryEntry(model, version, False, why) for (model, _, version), why in missing]
 
     def _reasons(self) -> dict[str, str]:
         """Why this worker is not ready; a bucket that cannot be reached matters only then."""
-        reasons = self._registry.not_ready_because()
+        reasons = self._registry.not_ready_reasons()
         if reasons and self._mirror is not None and self._mirror.error:
             return reasons | {"bucket": self._mirror.error}
         return reasons
@@ -130,7 +130,7 @@ class WorkerGroup:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _own_totals(self) -> WorkerTotals:
-        loaded = (one for versions in self._registry.all() for one in versions)
+        loaded = (one for versions in self._registry.versions_by_model() for one in versions)
         return WorkerTotals(
             self._metrics.families(), {version_key(one.model, one.version): one.statistics for one in loaded}
         )
@@ -152,7 +152,7 @@ class WorkerGroup:
 
     def _failures_elsewhere(self, model: str) -> list[str]:
         """Other workers that could not load versions of the model for a reason that this worker does not have."""
-        own = self._registry.failures.of(model)
+        own = self._registry.failures.reason_for(model)
         failures = (
             (worker_id, status.failures.get(model, ""))
             for worker_id, status in enumerate(self._status_store.statuses())

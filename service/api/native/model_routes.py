@@ -6,7 +6,7 @@ from service.api.native.explain_schemas import METHODS
 from service.api.native.model_files import available_files
 from service.api.schemas import ErrorReply, ModelDetails, ModelInput, ModelList, ModelSummary, ModelVersion
 from service.loaded_models.loaded_version import LoadedVersion
-from service.loaded_models.registry import Model, Registry
+from service.loaded_models.registry import LoadedModel, Registry
 from service.model_store.manifest import Manifest
 
 
@@ -31,7 +31,7 @@ def model_routes(registry: Registry) -> APIRouter:
     return router
 
 
-def _summary(model: Model) -> ModelSummary:
+def _summary(model: LoadedModel) -> ModelSummary:
     default = model.default
     return ModelSummary(
         name=default.model,

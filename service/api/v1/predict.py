@@ -70,7 +70,7 @@ def model_status_routes(registry: Registry) -> APIRouter:
 
     @router.get("/models", summary="Names of the models")
     async def names() -> ModelNames:
-        return ModelNames(models=[versions[0].model for versions in registry.all()])
+        return ModelNames(models=[versions[0].model for versions in registry.versions_by_model()])
 
     @router.get("/models/{model:noun}", summary="Status of a model's versions", responses=NO_MODEL)
     @router.get("/models/{model}/versions/{version:noun}", summary="Status of one version", responses=NO_MODEL)

@@ -12,7 +12,7 @@ from service.api.openapi.error_responses import fastapi_responses, json_content
 from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
-from service.loaded_models.registry import IndexEntry as RepositoryEntry
+from service.loaded_models.registry import RepositoryEntry
 from service.workers.worker_group import WorkerGroup
 
 MAX_BODY_BYTES = 65536
@@ -64,7 +64,7 @@ def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, csrf: Cs
 
 
 def _to_schema(entry: RepositoryEntry) -> IndexEntry:
-    state: Literal["READY", "UNAVAILABLE"] = "READY" if entry.ready else "UNAVAILABLE"
+    state: Literal["READY", "UNAVAILABLE"] = "READY" if entry.is_ready else "UNAVAILABLE"
     return IndexEntry(name=entry.model, version=entry.version, state=state, reason=entry.reason)
 
 

@@ -66,7 +66,7 @@ def _add_health(
     async def server_ready() -> Ready:
         if shutdown_state.is_draining:
             raise Draining("The service is shutting down.")
-        if reasons := worker_group.not_ready_because():
+        if reasons := worker_group.not_ready_reasons():
             raise NotReady(f"Not ready: {'; '.join(f'{name}: {reason}' for name, reason in reasons.items())}")
         return Ready(ready=True)
 
@@ -98,7 +98,7 @@ def _add_statistics(router: APIRouter, registry: Registry, worker_group: WorkerG
     @router.get("/models/stats", summary="Statistics of all models")
     async def all_statistics() -> ModelStatistics:
         totals = await worker_group.statistics()
-        versions = itertools.chain.from_iterable(registry.all())
+        versions = itertools.chain.from_iterable(registry.versions_by_model())
         return ModelStatistics(model_stats=[_version_statistics(version, totals) for version in versions])
 
     @router.get(MODEL + "/stats", summary="Statistics of a model", responses=NO_MODEL)

@@ -76,7 +76,7 @@ def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) ->
     manifest = Repository(root).open("together", 1).manifest
     assert f"together: test accuracy {manifest.variants[0].test_accuracy:.4f} over 1000 images" in output
     assert manifest.provenance.source == "the mean of net/1, net/2, net/3"
-    assert all(found.fine for found in verify(Repository(root), "together", 1))
+    assert all(found.is_ok for found in verify(Repository(root), "together", 1))
     card = (root / "together/1/card.md").read_text()
     assert "convoy-train ensemble models/net/1 models/net/2 models/net/3 --name together" in card
 

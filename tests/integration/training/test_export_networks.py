@@ -113,8 +113,8 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     extra = manifest.extra_graphs["features"]
     assert version.extra_graph_path("features") == version.path / "features.onnx"
     float32, features = verify(Repository(tmp_path), version.model, version.version)
-    assert float32.fine
-    assert features.fine
+    assert float32.is_ok
+    assert features.is_ok
     assert "answers 8 samples as published" in float32.text
     assert extra.parity.images == 1000
     assert extra.parity.max_abs_difference <= 1e-5

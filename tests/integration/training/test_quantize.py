@@ -91,7 +91,11 @@ def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> Non
 
 def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
     findings = list(verify(Repository(published.parents[1]), "xo", 2))
-    assert [(found.about, found.fine) for found in findings] == [("float32", True), ("int8", True), ("float16", True)]
+    assert [(found.subject, found.is_ok) for found in findings] == [
+        ("float32", True),
+        ("int8", True),
+        ("float16", True),
+    ]
     assert all("answers 8 samples" in found.text for found in findings)
     assert manifest_of(published.with_name("1")).samples is None  # what was published stays as it was
 

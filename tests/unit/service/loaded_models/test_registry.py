@@ -31,18 +31,23 @@ def registry_of(root: Path, **settings: float) -> Registry:
     return Registry(Repository(root), Settings(models=str(root), **settings), Metrics())  # type: ignore[arg-type]
 
 
-def loaded(root: Path, wanted: DesiredState | None = None, only: str | None = None, **settings: float) -> Registry:
+def loaded(
+    root: Path, desired: DesiredState | None = None, only_model: str | None = None, **settings: float
+) -> Registry:
     registry = registry_of(root, **settings)
-    asyncio.run(registry.reconcile(wanted or DesiredState(), only))
+    asyncio.run(registry.reconcile(desired or DesiredState(), only_model))
     return registry
 
 
-def wish(model: str = "a", **fields: object) -> DesiredState:
+def state_with(model: str = "a", **fields: object) -> DesiredState:
     return DesiredState().with_change(model, **fields)
 
 
 def versions(registry: Registry) -> dict[str, list[str]]:
-    return {served[0].model: [one.version for one in served] for served in registry.all()}
+    return {
+        loaded_versions[0].model: [one.version for one in loaded_versions]
+        for loaded_versions in registry.versions_by_model()
+    }
 
 
 def test_the_newest_version_is_loaded_and_answers(tmp_path: Path) -> None:
@@ -53,7 +58,7 @@ def test_the_newest_version_is_loaded_and_answers(tmp_path: Path) -> None:
     assert versions(registry) == {"a": ["10"], "b": ["3"]}
     assert registry.get("a").version == "10"
     assert registry.get("a", "10") is registry.get("a")
-    assert registry.not_ready_because() == {}
+    assert registry.not_ready_reasons() == {}
 
 
 def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
@@ -69,7 +74,7 @@ def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
 def test_one_model_alone(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1)
     write_version(tmp_path, "b", 1)
-    assert versions(loaded(tmp_path, only="a")) == {"a": ["1"]}
+    assert versions(loaded(tmp_path, only_model="a")) == {"a": ["1"]}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_one_model_alone(tmp_path: Path) -> None:
 def test_policies(tmp_path: Path, policy: object, kept: list[str]) -> None:
     for version in (1, 2, 10):
         write_version(tmp_path, "a", version)
-    registry = loaded(tmp_path, wish(versions=policy))
+    registry = loaded(tmp_path, state_with(versions=policy))
     assert versions(registry) == {"a": kept}
     assert registry.get("a").version == kept[0]
 
@@ -87,7 +92,7 @@ def test_policies(tmp_path: Path, policy: object, kept: list[str]) -> None:
 def test_labels_name_versions_and_load_them_without_making_them_the_default(tmp_path: Path) -> None:
     for version in (1, 2, 3):
         write_version(tmp_path, "a", version)
-    registry = loaded(tmp_path, wish(versions={"specific": [2]}, labels={"stable": 2, "canary": 3, "lost": 9}))
+    registry = loaded(tmp_path, state_with(versions={"specific": [2]}, labels={"stable": 2, "canary": 3, "lost": 9}))
     assert registry.get("a").version == "2"
     assert registry.get("a", "canary").version == registry.get("a", "3").version == "3"
     assert registry.model("a").labels == {"stable": "2", "canary": "3"}
@@ -105,8 +110,8 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
         write_version(tmp_path, "a", 2)
         await registry.reconcile(DesiredState())
         assert registry.get("a").version == "2"
-        answer = await old.batcher.infer(np.zeros((1, 8, 8, 1), np.uint8))
-        assert answer.outputs.shape == (1, 4)
+        result = await old.batcher.infer(np.zeros((1, 8, 8, 1), np.uint8))
+        assert result.outputs.shape == (1, 4)
         shutil.rmtree(tmp_path / "a" / "2")
         await registry.reconcile(DesiredState())
         assert registry.get("a").version == "1"
@@ -119,28 +124,28 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("look", ["models", "versions"])
-@pytest.mark.parametrize("back", [False, True], ids=["gone", "another one in its place"])
+@pytest.mark.parametrize("method", ["models", "versions"])
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["gone", "another one in its place"])
 def test_a_root_that_goes_while_it_is_read_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, back: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, is_replaced: bool
 ) -> None:
     root = tmp_path / "models"
     write_version(root, "a", 1)
-    read = getattr(Repository, look)
+    read = getattr(Repository, method)
 
-    def read_in_the_gap(repository: Repository, *about: str) -> list[Any]:
+    def replace_root_after_read(repository: Repository, *about: str) -> list[Any]:
         if (tmp_path / "elsewhere").exists():
             return list(read(repository, *about))
         root.rename(tmp_path / "elsewhere")
-        found = list(read(repository, *about))
-        if back:
+        names = list(read(repository, *about))
+        if is_replaced:
             write_version(root, "a", 1)
-        return found
+        return names
 
     async def test() -> None:
         registry = registry_of(root)
         await registry.reconcile(DesiredState())
-        monkeypatch.setattr(Repository, look, read_in_the_gap)
+        monkeypatch.setattr(Repository, method, replace_root_after_read)
         await registry.reconcile(DesiredState())
         assert registry.get("a").version == "1"
         await registry.close()
@@ -153,8 +158,8 @@ def replace(root: Path) -> DesiredState:
     return DesiredState()
 
 
-def take_out(root: Path) -> DesiredState:
-    return wish(loaded=False)
+def unload(root: Path) -> DesiredState:
+    return state_with(loaded=False)
 
 
 def delete(root: Path) -> DesiredState:
@@ -162,20 +167,20 @@ def delete(root: Path) -> DesiredState:
     return DesiredState()
 
 
-@pytest.mark.parametrize("change", [replace, take_out, delete])
+@pytest.mark.parametrize("change", [replace, unload, delete])
 def test_a_version_that_went_leaves_nothing_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], DesiredState]
 ) -> None:
     """Without the garbage collector, which comes seldom; and what was freed goes back to the system."""
     sessions: list[weakref.ref[Session]] = []
-    left: list[bool] = []
-    ended = threading.Event()
+    is_alive: list[bool] = []
+    closed = threading.Event()
 
-    def look() -> None:
-        left.append(sessions[0]() is not None)
-        ended.set()
+    def record_liveness() -> None:
+        is_alive.append(sessions[0]() is not None)
+        closed.set()
 
-    monkeypatch.setattr("service.malloc.trim", look)
+    monkeypatch.setattr("service.malloc.trim", record_liveness)
 
     async def test() -> None:
         write_version(tmp_path, "a", 1)
@@ -183,7 +188,7 @@ def test_a_version_that_went_leaves_nothing_in_memory(
         await registry.reconcile(DesiredState())
         sessions.append(weakref.ref(registry.get("a").session))
         await registry.reconcile(change(tmp_path))
-        assert await asyncio.to_thread(ended.wait, 20)
+        assert await asyncio.to_thread(closed.wait, 20)
         await registry.close()
 
     gc.disable()
@@ -191,13 +196,13 @@ def test_a_version_that_went_leaves_nothing_in_memory(
         asyncio.run(asyncio.wait_for(test(), 30))
     finally:
         gc.enable()
-    assert left[0] is False
+    assert is_alive[0] is False
 
 
 def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Flaky(Repository):
+    class UnreadableRepository(Repository):
         unreadable = ""
 
         def versions(self, model: str) -> list[int]:
@@ -206,7 +211,7 @@ def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
             return super().versions(model)
 
     async def test() -> None:
-        repository = Flaky(tmp_path)
+        repository = UnreadableRepository(tmp_path)
         registry = Registry(repository, Settings(models=str(tmp_path)), Metrics())
         write_version(tmp_path, "a", 1)
         write_version(tmp_path, "b", 1)
@@ -217,13 +222,13 @@ def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
         await registry.reconcile(DesiredState())
         assert versions(registry) == {"a": ["1"], "b": ["2"]}
         assert caplog.messages.count("model cannot be read") == 1
-        assert [(entry.model, entry.version, entry.ready) for entry in registry.index()] == [
+        assert [(entry.model, entry.version, entry.is_ready) for entry in registry.index()] == [
             *(("a", "1", True), ("b", "1", False), ("b", "2", True))
         ]
-        assert registry.failures.of("a") == "Its folder cannot be read: Permission denied."
+        assert registry.failures.reason_for("a") == "Its folder cannot be read: Permission denied."
         repository.unreadable = ""
         await registry.reconcile(DesiredState())
-        assert registry.failures.of("a") == ""
+        assert registry.failures.reason_for("a") == ""
         await registry.close()
 
     asyncio.run(test())
@@ -238,7 +243,7 @@ def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_other
     write_version(tmp_path, "c", 1)
     registry = loaded(tmp_path)
     assert versions(registry) == {"a": ["1"], "c": ["1"]}
-    assert "labels.txt" in registry.failures.of("b")
+    assert "labels.txt" in registry.failures.reason_for("b")
 
 
 def test_whatever_loading_one_version_raises_the_others_are_loaded(
@@ -254,7 +259,7 @@ def test_whatever_loading_one_version_raises_the_others_are_loaded(
     write_version(tmp_path, "b", 1)
     registry = loaded(tmp_path)
     assert versions(registry) == {"b": ["1"]}
-    assert registry.failures.of("a") == "MemoryError"
+    assert registry.failures.reason_for("a") == "MemoryError"
 
 
 def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
@@ -262,12 +267,12 @@ def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 2)
     metrics = Metrics()
     registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
-    asyncio.run(registry.reconcile(wish(versions={"specific": [1]}, labels={"canary": 2})))
+    asyncio.run(registry.reconcile(state_with(versions={"specific": [1]}, labels={"canary": 2})))
     assert versions(registry) == {}
     assert metrics.registry.get_sample_value("convoy_compute_seconds_count", {"model": "a"}) is None
 
 
-@pytest.mark.parametrize("change", [take_out, delete])
+@pytest.mark.parametrize("change", [unload, delete])
 def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(
     tmp_path: Path, change: Callable[[Path], DesiredState]
 ) -> None:
@@ -298,11 +303,11 @@ def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Repository) -> list[str]:
+    def deny(_: Repository) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Repository, "models", refuse)  # as root in a test, no folder is unreadable
-    assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_because()["service"]
+    monkeypatch.setattr(Repository, "models", deny)  # as root in a test, no folder is unreadable
+    assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_reasons()["service"]
 
 
 def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_path: Path) -> None:
@@ -314,19 +319,19 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_
         metrics = Metrics()
         registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
 
-        def tries() -> float:
+        def load_failures_total() -> float:
             return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
 
         for _ in range(3):
             await registry.reconcile(DesiredState())
-        assert (registry.get("a").version, tries()) == ("1", 1)
-        assert [(e.version, e.ready) for e in registry.index()] == [("1", True), ("2", False)]
+        assert (registry.get("a").version, load_failures_total()) == ("1", 1)
+        assert [(e.version, e.is_ready) for e in registry.index()] == [("1", True), ("2", False)]
         await registry.reconcile(DesiredState(), retry=True)
-        assert tries() == 2
+        assert load_failures_total() == 2
         (folder / "labels.txt").write_bytes(good)
         await registry.reconcile(DesiredState())
-        assert (registry.get("a").version, tries()) == ("2", 2)
-        assert registry.failures.of("a") == ""
+        assert (registry.get("a").version, load_failures_total()) == ("2", 2)
+        assert registry.failures.reason_for("a") == ""
         await registry.close()
 
     asyncio.run(test())
@@ -339,7 +344,7 @@ def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_pat
         await registry.reconcile(DesiredState())
         (write_version(tmp_path, "b", 1) / "model.onnx").write_bytes(b"")
         await registry.reconcile(DesiredState())
-        assert registry.not_ready_because() == {}
+        assert registry.not_ready_reasons() == {}
         with pytest.raises(NotReady, match="broken"):
             registry.get("b")
         await registry.close()
@@ -363,7 +368,7 @@ def test_a_quick_model_takes_larger_batches(tmp_path: Path) -> None:
 
 def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1)
-    one = loaded(tmp_path, wish(weight=0.5, instances=2)).get("a")
+    one = loaded(tmp_path, state_with(weight=0.5, instances=2)).get("a")
     assert one.instances == 2
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     inside = one.executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
@@ -375,38 +380,38 @@ def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
     (write_version(tmp_path, "a", 2) / "labels.txt").write_text("other\n")
     registry = loaded(tmp_path)
     assert registry.get("a").version == "1"
-    assert registry.not_ready_because() == {}
+    assert registry.not_ready_reasons() == {}
 
 
 def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
     (write_version(tmp_path, "a", 1) / "model.onnx").unlink()
     registry = loaded(tmp_path)
-    assert "model.onnx cannot be read" in registry.not_ready_because()["a"]
+    assert "model.onnx cannot be read" in registry.not_ready_reasons()["a"]
     with pytest.raises(NotReady, match=r"model\.onnx cannot be read"):
         registry.get("a")
 
 
-class Impatient(Registry):
+class ImpatientRegistry(Registry):
     """Waits for a run of a graph that it loads no longer than a tenth of a second."""
 
-    def _open(self, name: str, number: int, wish: ModelSpec) -> LoadedVersion:
+    def _load_version(self, name: str, number: int, spec: ModelSpec) -> LoadedVersion:
         folder = self._repository.open(name, number)
-        return loaded_version.load(folder, wish, self._settings, self._metrics, warm_up_timeout_s=0.1)
+        return loaded_version.load(folder, spec, self._settings, self._metrics, warm_up_timeout_s=0.1)
 
 
 def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
     write_version(tmp_path, "b", 1)
     write_version(tmp_path, "b", 2, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
-    registry = Impatient(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
+    registry = ImpatientRegistry(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
     asyncio.run(registry.reconcile(DesiredState()))
     assert versions(registry) == {"b": ["1"]}
-    assert "has not ended its warm-up" in registry.not_ready_because()["a"]
+    assert "has not ended its warm-up" in registry.not_ready_reasons()["a"]
 
 
 def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:
     registry = registry_of(tmp_path)
-    assert registry.not_ready_because() == {"service": "Models are loading."}
+    assert registry.not_ready_reasons() == {"service": "Models are loading."}
     with pytest.raises(NotReady):
         registry.get("a")
 
@@ -418,4 +423,4 @@ def test_an_unknown_model_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_not_ready(tmp_path: Path) -> None:
-    assert "put one there" in loaded(tmp_path / "missing").not_ready_because()["service"]
+    assert "put one there" in loaded(tmp_path / "missing").not_ready_reasons()["service"]

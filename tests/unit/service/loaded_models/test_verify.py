@@ -31,28 +31,28 @@ def store(folder: Path, samples: GoldenSamples) -> None:
     write_manifest(read_manifest(folder).model_copy(update={"samples": file}), folder)
 
 
-def found(folder: Path) -> Finding:
+def verify_one(folder: Path) -> Finding:
     [finding] = verify(Repository(folder.parents[1]), "linear", int(folder.name))
     return finding
 
 
 def test_a_version_that_is_as_it_was(folder: Path) -> None:
-    finding = found(folder)
-    assert finding.fine
+    finding = verify_one(folder)
+    assert finding.is_ok
     assert finding.text.startswith("sha256 fits, loads and runs, answers 5 samples as published (to ")
 
 
 def test_a_version_without_samples_says_so(tmp_path: Path) -> None:
-    finding = found(write_version(tmp_path, "linear", 1))
-    assert finding.fine
+    finding = verify_one(write_version(tmp_path, "linear", 1))
+    assert finding.is_ok
     assert "no stored samples" in finding.text
 
 
 def test_other_bytes_are_found(folder: Path) -> None:
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
-    finding = found(folder)
-    assert (finding.fine, finding.about) == (False, "float32")
+    finding = verify_one(folder)
+    assert (finding.is_ok, finding.subject) == (False, "float32")
     assert "sha256" in finding.text
 
 
@@ -62,21 +62,21 @@ def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> No
     manifest = read_manifest(folder)
     variant = manifest.variants[0].model_copy(update={"sha256": sha256_of(folder / "model.onnx")})
     write_manifest(manifest.model_copy(update={"variants": [variant]}), folder)
-    finding = found(folder)
-    assert not finding.fine
+    finding = verify_one(folder)
+    assert not finding.is_ok
     assert "gives other answers than when it was published: a probability differs by 0." in finding.text
 
 
 def test_answers_that_are_no_numbers_are_not_as_published(folder: Path) -> None:
     store(folder, GoldenSamples(np.zeros((5, 8, 8, 1), np.uint8), {"float32": np.full((5, 4), np.nan, np.float32)}))
-    assert not found(folder).fine
+    assert not verify_one(folder).is_ok
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "samples.npz", "manifest.json"])
 def test_a_damaged_file_beside_the_graph_is_found(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"changed")
-    finding = found(folder)
-    assert (finding.fine, finding.about) == (False, "version")
+    finding = verify_one(folder)
+    assert (finding.is_ok, finding.subject) == (False, "version")
     assert name in finding.text
 
 
@@ -85,9 +85,9 @@ def test_extra_graphs_are_tried_too(folder: Path) -> None:
     (folder / "features.onnx").write_bytes(graph)
     extra = ExtraGraph(file="features.onnx", sha256=sha256_of(folder / "features.onnx"))
     write_manifest(read_manifest(folder).model_copy(update={"extra_graphs": {"features": extra}}), folder)
-    assert [(f.about, f.fine) for f in verify(Repository(folder.parents[1]), "linear", 3)] == [
+    assert [(f.subject, f.is_ok) for f in verify(Repository(folder.parents[1]), "linear", 3)] == [
         ("float32", True),
         ("features", True),
     ]
     (folder / "features.onnx").write_bytes(graph + b"x")
-    assert [f.fine for f in verify(Repository(folder.parents[1]), "linear", 3)] == [True, False]
+    assert [f.is_ok for f in verify(Repository(folder.parents[1]), "linear", 3)] == [True, False]
