@@ -9,7 +9,7 @@ from typing import Any
 
 from training.errors import TrainingError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
@@ -24,13 +24,15 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise TrainingError(f"{path} could not be written: {error.strerror or error}.{_advice(error)}") from error
+        raise TrainingError(
+            f"{path} could not be written: {error.strerror or error}.{_recovery_hint(error)}"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _advice(error: OSError) -> str:
-    if error.errno not in FULL:
+def _recovery_hint(error: OSError) -> str:
+    if error.errno not in DISK_FULL_ERRNOS:
         return ""
     return " What was there before is whole; make room and try again: an interrupted run goes on with --resume."
 

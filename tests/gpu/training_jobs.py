@@ -30,9 +30,15 @@ JOBS = (
         "cifar10-resnet20",
         (1, 2, 3),
         "all",
-        ("on_device=true", "epochs=120", "warm_up_epochs=20", "batch_size=256", "learning_rate=0.3"),
+        ("augment_on_device=true", "epochs=120", "warm_up_epochs=20", "batch_size=256", "learning_rate=0.3"),
     ),
-    Job("mnist-lenet5", "mnist-lenet5", tuple(range(1, 8)), "all", ("on_device=true", "epochs=40", "batch_size=256")),
+    Job(
+        "mnist-lenet5",
+        "mnist-lenet5",
+        tuple(range(1, 8)),
+        "all",
+        ("augment_on_device=true", "epochs=40", "batch_size=256"),
+    ),
     Job("imagenette-resnet18", "imagenette-resnet18", (1,), "all", ("epochs=100", "batch_size=128")),
     *(
         Job(f"history-{network}", network, (1,), "none", BUDGET, "imagenette2-160")

@@ -51,7 +51,7 @@ def main() -> None:
     from training.export.graph.keras_to_onnx import to_onnx
     from training.export.serving_model import Scaling, to_serving_model
 
-    keras_setup.make_repeatable(1)
+    keras_setup.make_deterministic(1)
     for name, network in NETWORKS.items():
         model = build(network, normalization=Normalization(*IMAGENET))
         images = np.zeros((1, 224, 224, 3), np.uint8)

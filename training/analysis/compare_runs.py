@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from training.errors import TrainingError
-from training.recipes.base import Recipe, spelled
+from training.recipes.base import Recipe, format_value
 from training.runs.plots import plot_comparison
 from training.runs.run_folder import Run, open_run
 
@@ -21,7 +21,7 @@ def compare(folders: Sequence[Path], plot: Path) -> str:
     if len(runs) < 2:
         raise TrainingError("A comparison needs two runs or more.")
     for run in runs:
-        if not run.finished:
+        if not run.is_finished:
             raise TrainingError(f"{run.folder} has not finished: there is nothing to compare yet.")
     plot_comparison({_run_name(run): run.history() for run in runs}, plot)
     tables = [
@@ -54,10 +54,10 @@ def _differences_table(runs: Sequence[Run]) -> str:
     rows = [
         (
             "recipe" if field.name == "name" else field.name,
-            *(spelled(getattr(recipe, field.name)) for recipe in recipes),
+            *(format_value(getattr(recipe, field.name)) for recipe in recipes),
         )
         for field in fields(Recipe)
-        if field.name != "about" and len({spelled(getattr(recipe, field.name)) for recipe in recipes}) > 1
+        if field.name != "about" and len({format_value(getattr(recipe, field.name)) for recipe in recipes}) > 1
     ]
     return _markdown_table(("what differs", *map(_run_name, runs)), rows) if rows else "The recipes are alike."
 

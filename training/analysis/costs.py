@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.errors import TrainingError
-from training.recipes.published_results import Published
+from training.recipes.published_results import PublishedResult
 
 RoundingRule = Literal["whole", "floor", "ceil"]
 
@@ -111,7 +111,7 @@ class NetworkDescription:
     """False for an exported graph, which has no memory for training."""
     running_statistics: int = 0
     """Number of values that training measures and does not learn: batch normalisation's means and variances."""
-    published: Published | None = None
+    published: PublishedResult | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -12,7 +12,7 @@ from service.model_store.manifest import read_manifest
 from training.analysis.costs import FLOAT32_BYTES, NetworkDescription
 from training.analysis.onnx_costs import graph_costs
 from training.errors import TrainingError
-from training.recipes.published_results import PUBLISHED
+from training.recipes.published_results import PUBLISHED_RESULTS
 
 if TYPE_CHECKING:
     import keras
@@ -86,7 +86,7 @@ def describe_network(name: str, model: "keras.Model") -> NetworkDescription:
         parameter_bytes=FLOAT32_BYTES * sum(row.weights + row.biases for row in rows),
         is_trainable=True,
         running_statistics=count_running_statistics(model),
-        published=PUBLISHED.get(name),
+        published=PUBLISHED_RESULTS.get(name),
     )
 
 
@@ -110,7 +110,7 @@ def _describe_version(folder: Path) -> NetworkDescription:
         for other in manifest.variants
     ]
     name = f"{folder.resolve().parent.name}/{folder.resolve().name}"
-    published = PUBLISHED.get(manifest.provenance.architecture or "")
+    published = PUBLISHED_RESULTS.get(manifest.provenance.architecture or "")
     return NetworkDescription(
         name, costs.input, costs.classes, costs.rows, costs.parameter_bytes, False, 0, published, tuple(notes)
     )
@@ -176,7 +176,7 @@ def _totals(description: NetworkDescription, batch: int) -> list[str]:
 def _published_result(description: NetworkDescription) -> str:
     published = description.published
     error = published.top5_error_percent
-    return f"{published.year}" + ("" if error is None else f", top-5 error {error} % ({published.measured})")
+    return f"{published.year}" + ("" if error is None else f", top-5 error {error} % ({published.evaluation})")
 
 
 def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> str:
@@ -186,7 +186,7 @@ def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> 
     for description in descriptions:
         year, error, measured = ("", "", "")
         if (published := description.published) is not None:
-            year, measured = str(published.year), published.measured
+            year, measured = str(published.year), published.evaluation
             error = "" if published.top5_error_percent is None else f"{published.top5_error_percent} %"
         training = _format_bytes(description.training_bytes(batch)) if description.is_trainable else ""
         costs = (

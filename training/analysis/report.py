@@ -20,7 +20,7 @@ from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.export.sources import open_source
 from training.fit.scores import BATCH_SIZE, Scores, score, softmax
-from training.recipes.base import Recipe, spelled
+from training.recipes.base import Recipe, format_value
 from training.runs.run_folder import Run
 
 FILE_NAME = "report.html"
@@ -157,6 +157,6 @@ def _layers_section(tested: _TestedRun) -> str:
 
 def _recipe_section(run: Run) -> str:
     recipe, info = run.recipe(), run.info()
-    rows = [(field.name, spelled(getattr(recipe, field.name))) for field in fields(Recipe)]
+    rows = [(field.name, format_value(getattr(recipe, field.name))) for field in fields(Recipe)]
     libraries = ", ".join(f"{name} {version}" for name, version in info["libraries"].items())
     return html.section("Recipe", html.table(("field", "value"), rows), html.paragraph(f"Made with {libraries}."))

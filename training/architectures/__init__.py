@@ -53,7 +53,8 @@ ARCHITECTURES: dict[str, Builder] = {
     "cifar-resnet110": partial(cifar_resnet, 110),
 }
 
-LARGEST_MINIMUM = 256  # every network here takes images of this many pixels a side
+MAX_MIN_SIDE_PX = 256
+"""No network here needs larger images than this."""
 
 
 def build(name: str, **options) -> keras.Model:
@@ -62,9 +63,9 @@ def build(name: str, **options) -> keras.Model:
     try:
         return builder(**options)
     except ValueError as error:
-        if not _nothing_left(error):
+        if not _is_size_error(error):
             raise
-        raise _too_small(name, builder, options) from None
+        raise _too_small_error(name, builder, options) from None
 
 
 def build_without_weights(name: str, **options) -> keras.Model:
@@ -72,15 +73,15 @@ def build_without_weights(name: str, **options) -> keras.Model:
 
     Raises TrainingError as `build` does.
     """
-    return _without_weights(build, name, **options)
+    return _build_in_thread(build, name, **options)
 
 
-def own_input(name: str) -> tuple[int, int, int]:
+def default_input_shape(name: str) -> tuple[int, int, int]:
     """Height, width and channels that a network takes where nothing else is said. Raises TrainingError."""
     return inspect.signature(_builder(name)).parameters["input_shape"].default
 
 
-def main_tower(model: keras.Model) -> keras.Model:
+def without_auxiliary_classifiers(model: keras.Model) -> keras.Model:
     """The network to evaluate and export: without the auxiliary classifiers that only training has. Same weights."""
     if not isinstance(model.output, dict):
         return model
@@ -95,33 +96,33 @@ def _builder(name: str) -> Builder:
     return ARCHITECTURES[name]
 
 
-def _without_weights(builder: Builder, *args, **options) -> keras.Model:
+def _build_in_thread(builder: Builder, *args, **options) -> keras.Model:
     # In a thread of its own: Keras lists variables without values per thread, and would make the values after all
     # when the next scope of that thread ends.
-    with ThreadPoolExecutor(max_workers=1) as alone:
-        return alone.submit(_stateless, builder, *args, **options).result()
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(_build_stateless, builder, *args, **options).result()
 
 
-def _stateless(builder: Builder, *args, **options) -> keras.Model:
+def _build_stateless(builder: Builder, *args, **options) -> keras.Model:
     with keras.StatelessScope(initialize_variables=False):
         return builder(*args, **options)
 
 
-def _too_small(name: str, builder: Builder, options: dict) -> TrainingError:
+def _too_small_error(name: str, builder: Builder, options: dict) -> TrainingError:
     height, width, channels = options["input_shape"]
-    sides = (side for side in range(1, LARGEST_MINIMUM) if _fits(builder, options, (side, side, channels)))
+    sides = (side for side in range(1, MAX_MIN_SIDE_PX) if _fits(builder, options, (side, side, channels)))
     return TrainingError(f"{name} needs images of at least {next(sides)} pixels a side; {height}x{width} is too small.")
 
 
 def _fits(builder: Builder, options: dict, input_shape: tuple[int, int, int]) -> bool:
     try:
-        _without_weights(builder, **{**options, "input_shape": input_shape})
+        _build_in_thread(builder, **{**options, "input_shape": input_shape})
     except ValueError as error:
-        if _nothing_left(error):
+        if _is_size_error(error):
             return False
         raise
     return True
 
 
-def _nothing_left(error: ValueError) -> bool:
+def _is_size_error(error: ValueError) -> bool:
     return "output size would be zero or negative" in str(error)

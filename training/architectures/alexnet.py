@@ -3,13 +3,20 @@
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, hidden, logits, pixels
+from training.architectures.layers import (
+    UNIT_RANGE,
+    LocalResponseNormalization,
+    Normalization,
+    hidden_layer,
+    logits_layer,
+    normalized_input,
+)
 
 
 def alexnet(
     input_shape: tuple[int, int, int] = (227, 227, 3),
     classes: int = 1000,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     dropout: float = 0.5,
     units: int = 4096,
 ) -> keras.Model:
@@ -19,7 +26,7 @@ def alexnet(
     arithmetic needs 227x227. Pooling comes before normalisation, as in the lectures; the paper has it after. Weights
     start as in section 5: deviation 0.01, biases 1 in conv2, conv4, conv5 and the hidden layers. Output: logits.
     """
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = _conv(x, 96, 11, "conv1", strides=4, padding="valid")
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
     x = LocalResponseNormalization(name="norm1")(x)
@@ -32,16 +39,16 @@ def alexnet(
     x = layers.MaxPooling2D(3, 2, name="pool3")(x)
     x = layers.Flatten(name="flatten")(x)
     for number in (6, 7):
-        x = hidden(x, units, dropout, number, kernel_initializer=_small(), bias_initializer="ones")
-    return keras.Model(image, logits(x, classes, kernel_initializer=_small()), name="alexnet")
+        x = hidden_layer(x, units, dropout, number, kernel_initializer=_initializer(), bias_initializer="ones")
+    return keras.Model(image, logits_layer(x, classes, kernel_initializer=_initializer()), name="alexnet")
 
 
 def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):
     convolution = layers.Conv2D(
-        filters, size, padding=padding, activation="relu", kernel_initializer=_small(), name=name, **options
+        filters, size, padding=padding, activation="relu", kernel_initializer=_initializer(), name=name, **options
     )
     return convolution(x)
 
 
-def _small() -> keras.initializers.Initializer:
+def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)

@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from training.architectures.layers import UNIT, Normalization, conv_norm, logits, pixels, relu
+from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
 
 WIDTHS = (16, 32, 64)
 
@@ -12,7 +12,7 @@ def cifar_resnet(
     depth: int,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     width: float = 1.0,
     zero_init_last_gamma: bool = False,
 ) -> keras.Model:
@@ -21,18 +21,18 @@ def cifar_resnet(
     Shortcuts have no parameters (the paper's option A). `width` multiplies the filters; `zero_init_last_gamma` starts
     every block as its shortcut (Goyal et al. 2017). Output: logits. Raises ValueError for a depth that is not 6n + 2.
     """
-    blocks, rest = divmod(depth - 2, 6)
-    if rest or blocks < 1:
+    blocks, remainder = divmod(depth - 2, 6)
+    if remainder or blocks < 1:
         raise ValueError(f"A CIFAR ResNet has 6n + 2 layers (8, 14, 20, ...), not {depth}.")
     last_gamma = "zeros" if zero_init_last_gamma else "ones"
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, round(WIDTHS[0] * width), 3, 1, "stem"), "stem")
     for stage, filters in enumerate(WIDTHS, start=2):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 2 and block == 1 else 1
             x = _block(x, round(filters * width), stride, last_gamma, f"conv{stage}_{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(image, logits(x, classes), name=f"cifar_resnet{depth}")
+    return keras.Model(image, logits_layer(x, classes), name=f"cifar_resnet{depth}")
 
 
 def _block(x: keras.KerasTensor, filters: int, stride: int, last_gamma: str, name: str) -> keras.KerasTensor:

@@ -3,7 +3,13 @@
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, logits, pixels
+from training.architectures.layers import (
+    UNIT_RANGE,
+    LocalResponseNormalization,
+    Normalization,
+    logits_layer,
+    normalized_input,
+)
 
 # Filters of each inception block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection; None halves the image.
 INCEPTION = {
@@ -28,17 +34,18 @@ LOSS_WEIGHTS = {"logits": 1.0, "auxiliary1": 0.3, "auxiliary2": 0.3}
 def googlenet(
     input_shape: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     dropout: float = 0.4,
     auxiliary: bool = False,
 ) -> keras.Model:
     """Nine inception blocks, global average pooling and one fully connected layer. Output: logits.
 
     With `auxiliary`, for training: a `WithAuxiliary` network, whose outputs are a dict of the three logits "logits",
-    "auxiliary1" and "auxiliary2". It is compiled and fitted like any other; `training.architectures.main_tower` then
-    gives the network without the two, on the same weights, to evaluate and export.
+    "auxiliary1" and "auxiliary2". It is compiled and fitted like any other;
+    `training.architectures.without_auxiliary_classifiers` then returns the network without the two, on the same
+    weights, to evaluate and export.
     """
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     outputs = {}
     x = _stem(x)
     for name, filters in INCEPTION.items():
@@ -47,7 +54,7 @@ def googlenet(
             outputs[AUXILIARY[name]] = _auxiliary(x, classes, AUXILIARY[name])
     x = layers.GlobalAveragePooling2D(name="pool5")(x)
     x = layers.Dropout(dropout, name="drop5")(x)
-    main = logits(x, classes)
+    main = logits_layer(x, classes)
     if not auxiliary:
         return keras.Model(image, main, name="googlenet")
     return WithAuxiliary(image, {"logits": main, **outputs}, name="googlenet")
@@ -61,10 +68,10 @@ class WithAuxiliary(keras.Model):
     """
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        counted = LOSS_WEIGHTS if training else {"logits": 1.0}
+        loss_weights = LOSS_WEIGHTS if training else {"logits": 1.0}
         losses = [
             weight * super(WithAuxiliary, self).compute_loss(x, y, y_pred[name], sample_weight, training)
-            for name, weight in counted.items()
+            for name, weight in loss_weights.items()
         ]
         return sum(losses)
 
@@ -98,7 +105,7 @@ def _auxiliary(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTens
     x = layers.AveragePooling2D(window, 3, name=f"{name}_pool")(x)
     x = layers.Flatten(name=f"{name}_flatten")(_conv(x, 128, 1, f"{name}_conv"))
     x = layers.Dense(1024, activation="relu", name=f"{name}_fc")(x)
-    return logits(layers.Dropout(0.7, name=f"{name}_drop")(x), classes, name=name)
+    return logits_layer(layers.Dropout(0.7, name=f"{name}_drop")(x), classes, name=name)
 
 
 def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):

@@ -13,16 +13,16 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from training.architectures.layers import logits
+from training.architectures.layers import logits_layer
 from training.errors import TrainingError
-from training.recipes.base import APPLICATION, nearest
+from training.recipes.base import APPLICATION_PREFIX, suggestion
 
-DOWNLOADED = "imagenet"
-HEAD = ("head_dropout", "logits")
+IMAGENET_WEIGHTS = "imagenet"
+HEAD_LAYERS = ("head_dropout", "logits")
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelPreprocessing:
     """What an application's own `preprocess_input` does to RGB pixels: pixel * scale + offset, and BGR in some."""
 
     scale: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -30,23 +30,23 @@ class Pixels:
     bgr: bool = False
 
 
-INSIDE = Pixels()
+BUILT_IN = PixelPreprocessing()
 """The application scales its pixels itself."""
-CAFFE = Pixels(offset=(-123.68, -116.779, -103.939), bgr=True)
-SIGNED = Pixels(scale=(1 / 127.5,) * 3, offset=(-1.0,) * 3)
-TORCH = Pixels(
+CAFFE = PixelPreprocessing(offset=(-123.68, -116.779, -103.939), bgr=True)
+TF = PixelPreprocessing(scale=(1 / 127.5,) * 3, offset=(-1.0,) * 3)
+TORCH = PixelPreprocessing(
     scale=tuple(1 / (255 * std) for std in (0.229, 0.224, 0.225)),
     offset=tuple(-mean / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)),
 )
 
 # Left out: EfficientNet of 2019, which is another network without its downloaded weights, and NASNet, whose weights
 # are for one size of image.
-APPLICATIONS: dict[str, Pixels] = {
-    **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), INSIDE),
-    **dict.fromkeys((f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")), INSIDE),
+APPLICATIONS: dict[str, PixelPreprocessing] = {
+    **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), BUILT_IN),
+    **dict.fromkeys((f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")), BUILT_IN),
     **dict.fromkeys(("ResNet50", "ResNet101", "ResNet152", "VGG16", "VGG19"), CAFFE),
-    **dict.fromkeys(("ResNet50V2", "ResNet101V2", "ResNet152V2", "MobileNet", "MobileNetV2"), SIGNED),
-    **dict.fromkeys(("InceptionV3", "InceptionResNetV2", "Xception"), SIGNED),
+    **dict.fromkeys(("ResNet50V2", "ResNet101V2", "ResNet152V2", "MobileNet", "MobileNetV2"), TF),
+    **dict.fromkeys(("InceptionV3", "InceptionResNetV2", "Xception"), TF),
     **dict.fromkeys(("DenseNet121", "DenseNet169", "DenseNet201"), TORCH),
 }
 
@@ -63,19 +63,19 @@ def build(
     `weights` is "imagenet" for those that Keras downloads (or has in its cache), a file of them, or None for fresh
     ones. Raises TrainingError when there is no such application, or its weights cannot be had, or do not fit.
     """
-    name = architecture.removeprefix(APPLICATION)
+    name = architecture.removeprefix(APPLICATION_PREFIX)
     if name not in APPLICATIONS:
-        raise TrainingError(f"There is no application {name!r} to start from: {nearest(name, APPLICATIONS)}")
+        raise TrainingError(f"There is no application {name!r} to start from: {suggestion(name, APPLICATIONS)}")
     if input_shape[-1] != 3:
         raise TrainingError(f"{architecture} knows colour images; these have {input_shape[-1]} channel.")
-    if weights not in (None, DOWNLOADED):
-        _check(Path(weights), name)
+    if weights not in (None, IMAGENET_WEIGHTS):
+        _check_weights_file(Path(weights), name)
     image = keras.Input(input_shape, name="image")
-    base = _base(name, image, weights)
+    base = _build_base(name, image, weights)
     if weights is not None and APPLICATIONS[name].bgr:
         swap_red_and_blue(base)
     x = layers.Dropout(dropout, name="head_dropout")(base.output)
-    return keras.Model(image, logits(x, classes), name=name.lower())
+    return keras.Model(image, logits_layer(x, classes), name=name.lower())
 
 
 def freeze(model: keras.Model, frozen: bool) -> None:
@@ -84,29 +84,31 @@ def freeze(model: keras.Model, frozen: bool) -> None:
     Its means and variances are of ImageNet's millions of images, a few new ones would spoil them.
     """
     for layer in model.layers:
-        if layer.name not in HEAD:
+        if layer.name not in HEAD_LAYERS:
             layer.trainable = not frozen and not isinstance(layer, layers.BatchNormalization)
 
 
-def _base(name: str, image: keras.KerasTensor, weights: str | Path | None) -> keras.Model:
+def _build_base(name: str, image: keras.KerasTensor, weights: str | Path | None) -> keras.Model:
     application: Callable[..., keras.Model] = getattr(keras.applications, name)
     x = preprocess(name, image)
     options = {"include_top": False, "pooling": "avg", "input_tensor": x, "input_shape": image.shape[1:]}
-    if weights == DOWNLOADED:
+    if weights == IMAGENET_WEIGHTS:
         # A ValueError says what is wrong with the size of the images.
-        return with_downloaded_weights(name, lambda: application(weights=DOWNLOADED, **options), reraise=ValueError)
+        return with_downloaded_weights(
+            name, lambda: application(weights=IMAGENET_WEIGHTS, **options), reraise=ValueError
+        )
     base = application(weights=None, **options)
     if weights is not None:
-        _load(base, name, Path(weights))
+        _load_weights(base, name, Path(weights))
     return base
 
 
 def preprocess(name: str, image: keras.KerasTensor) -> keras.KerasTensor:
     """The pixels 0..255 as the application `name` expects them, with red and blue in their own order."""
-    how = APPLICATIONS[name]
-    if how == INSIDE:
+    preprocessing = APPLICATIONS[name]
+    if preprocessing == BUILT_IN:
         return image
-    return layers.Rescaling(list(how.scale), list(how.offset), name="preprocess")(image)
+    return layers.Rescaling(list(preprocessing.scale), list(preprocessing.offset), name="preprocess")(image)
 
 
 def with_downloaded_weights(
@@ -128,14 +130,14 @@ def with_downloaded_weights(
         ) from error
 
 
-def _check(path: Path, name: str) -> None:
+def _check_weights_file(path: Path, name: str) -> None:
     if not path.is_file():
         raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights.")
     if path.suffix != ".h5":
         raise TrainingError(f"{path} is no .h5 file, which Keras keeps an application's weights in.")
 
 
-def _load(base: keras.Model, name: str, path: Path) -> None:
+def _load_weights(base: keras.Model, name: str, path: Path) -> None:
     try:
         base.load_weights(path)
     except Exception as error:  # Keras raises whatever the file's contents run into

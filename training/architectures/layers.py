@@ -15,10 +15,10 @@ class Normalization:
     std: tuple[float, ...] = (1.0,)
 
 
-UNIT = Normalization()
+UNIT_RANGE = Normalization()
 
 
-def pixels(
+def normalized_input(
     input_shape: tuple[int, int, int], normalization: Normalization
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """The network's input, pixels 0..255 of shape (height, width, channels), and its normalised form.
@@ -28,12 +28,14 @@ def pixels(
     image = keras.Input(input_shape, name="image")
     scale = [1 / (255 * std) for std in normalization.std]
     offset = [-mean / std for mean, std in zip(normalization.mean, normalization.std, strict=True)]
-    one = len(scale) == 1
-    rescale = keras.layers.Rescaling(scale[0] if one else scale, offset[0] if one else offset, name="normalize")
+    is_uniform = len(scale) == 1
+    rescale = keras.layers.Rescaling(
+        scale[0] if is_uniform else scale, offset[0] if is_uniform else offset, name="normalize"
+    )
     return image, rescale(image)
 
 
-def logits(x: keras.KerasTensor, classes: int, **options) -> keras.KerasTensor:
+def logits_layer(x: keras.KerasTensor, classes: int, **options) -> keras.KerasTensor:
     """The last layer: one score a class, without softmax (the loss and the export add it), in float32 always."""
     return keras.layers.Dense(classes, dtype="float32", **{"name": "logits", **options})(x)
 
@@ -64,7 +66,7 @@ def batch_normalization(x: keras.KerasTensor, name: str, gamma: str = "ones") ->
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)
 
 
-def hidden(x: keras.KerasTensor, units: int, dropout: float, number: int, **options) -> keras.KerasTensor:
+def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, **options) -> keras.KerasTensor:
     """A fully connected layer as AlexNet, ZFNet and VGG end with: "fc6", ReLU, dropout."""
     x = keras.layers.Dense(units, activation="relu", name=f"fc{number}", **options)(x)
     return keras.layers.Dropout(dropout, name=f"drop{number}")(x)
@@ -85,7 +87,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, x):
         squares = ops.square(x * self.alpha**0.5)  # alpha first: half precision could not hold a^2
-        band = ops.convert_to_tensor(_band(x.shape[-1], self.n), dtype=squares.dtype)
+        band = ops.convert_to_tensor(_band_kernel(x.shape[-1], self.n), dtype=squares.dtype)
         total = self.k + ops.conv(squares, band, padding="valid", data_format="channels_last")
         return x / _power(total, self.beta)
 
@@ -96,11 +98,11 @@ class LocalResponseNormalization(keras.layers.Layer):
         return {**super().get_config(), "k": self.k, "n": self.n, "alpha": self.alpha, "beta": self.beta}
 
 
-def _band(channels: int, n: int) -> np.ndarray:
+def _band_kernel(channels: int, n: int) -> np.ndarray:
     """A 1x1 kernel, (1, 1, channels, channels), of ones where two channels are at most n // 2 apart."""
     index = np.arange(channels)
-    near = np.abs(index[:, None] - index) <= n // 2
-    return near[None, None].astype("float32")
+    is_neighbor = np.abs(index[:, None] - index) <= n // 2
+    return is_neighbor[None, None].astype("float32")
 
 
 def _power(x: keras.KerasTensor, exponent: float) -> keras.KerasTensor:

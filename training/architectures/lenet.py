@@ -3,13 +3,13 @@
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, Normalization, logits, pixels
+from training.architectures.layers import UNIT_RANGE, Normalization, logits_layer, normalized_input
 
 
 def lenet5(
     input_shape: tuple[int, int, int] = (28, 28, 1),
     classes: int = 10,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     activation: str = "tanh",
 ) -> keras.Model:
     """CONV-POOL-CONV-POOL-CONV-FC in its modern form: 5x5 filters, 2x2 pooling, C3 connected to all of S2.
@@ -17,7 +17,7 @@ def lenet5(
     With the defaults 61,706 parameters. The padding of C1 stands for the paper's 32x32 canvas; C5 is the paper's
     convolution over all that is left of the image, which is a dense layer. Output: logits.
     """
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = layers.Conv2D(6, 5, padding="same", activation=activation, name="c1")(x)
     x = layers.MaxPooling2D(2, name="s2")(x)
     x = layers.Conv2D(16, 5, activation=activation, name="c3")(x)
@@ -25,4 +25,4 @@ def lenet5(
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(120, activation=activation, name="c5")(x)
     x = layers.Dense(84, activation=activation, name="f6")(x)
-    return keras.Model(image, logits(x, classes), name="lenet5")
+    return keras.Model(image, logits_layer(x, classes), name="lenet5")

@@ -3,13 +3,13 @@
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, Normalization, logits, pixels
+from training.architectures.layers import UNIT_RANGE, Normalization, logits_layer, normalized_input
 
 
 def mlp(
     input_shape: tuple[int, int, int] = (28, 28, 1),
     classes: int = 10,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     hidden: tuple[int, ...] = (500, 500),
     activation: str = "sigmoid",
     dropout: float = 0.0,
@@ -18,9 +18,9 @@ def mlp(
 
     `dropout` is the share of hidden units that is dropped after each layer while training. Output: logits.
     """
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = layers.Flatten(name="flatten")(x)
     for number, units in enumerate(hidden, start=1):
         x = layers.Dense(units, activation=activation, name=f"fc{number}")(x)
         x = layers.Dropout(dropout, name=f"drop{number}")(x)
-    return keras.Model(image, logits(x, classes), name="mlp")
+    return keras.Model(image, logits_layer(x, classes), name="mlp")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, Normalization, conv_norm, logits, pixels, relu
+from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
 
 # depth: (bottleneck blocks?, blocks in conv2 to conv5)
 DEPTHS = {
@@ -18,7 +18,7 @@ DEPTHS = {
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _BlockOptions:
     """What all blocks of one network share."""
 
     bottleneck: bool
@@ -30,7 +30,7 @@ def resnet(
     depth: int,
     input_shape: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     stride_in_3x3: bool = False,
     width: float = 1.0,
     zero_init_last_gamma: bool = False,
@@ -42,8 +42,8 @@ def resnet(
     layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). Output: logits.
     """
     bottleneck, blocks = DEPTHS[depth]
-    kind = _Kind(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")
-    image, x = pixels(input_shape, normalization)
+    block_options = _BlockOptions(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")
+    image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, round(64 * width), 7, 2, "conv1"), "conv1")
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)  # zeros lose every maximum here: no value is below them
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
@@ -51,27 +51,33 @@ def resnet(
         filters = round(64 * 2 ** (stage - 2) * width)
         for block in range(1, count + 1):
             stride = 2 if stage > 2 and block == 1 else 1
-            x = _block(x, filters, stride, kind, f"conv{stage}_{block}")
+            x = _block(x, filters, stride, block_options, f"conv{stage}_{block}")
     x = layers.GlobalAveragePooling2D(name="pool5")(x)
-    return keras.Model(image, logits(x, classes), name=f"resnet{depth}")
+    return keras.Model(image, logits_layer(x, classes), name=f"resnet{depth}")
 
 
-def _block(x: keras.KerasTensor, filters: int, stride: int, kind: _Kind, name: str) -> keras.KerasTensor:
-    channels = 4 * filters if kind.bottleneck else filters
+def _block(
+    x: keras.KerasTensor, filters: int, stride: int, block_options: _BlockOptions, name: str
+) -> keras.KerasTensor:
+    channels = 4 * filters if block_options.bottleneck else filters
     shortcut = x
     if stride > 1 or x.shape[-1] != channels:
         shortcut = conv_norm(x, channels, 1, stride, f"{name}_shortcut")
-    x = (_bottleneck if kind.bottleneck else _basic)(x, filters, stride, kind, name)
+    x = (_bottleneck if block_options.bottleneck else _basic)(x, filters, stride, block_options, name)
     return relu(layers.Add(name=f"{name}_add")([shortcut, x]), name)
 
 
-def _basic(x: keras.KerasTensor, filters: int, stride: int, kind: _Kind, name: str) -> keras.KerasTensor:
+def _basic(
+    x: keras.KerasTensor, filters: int, stride: int, block_options: _BlockOptions, name: str
+) -> keras.KerasTensor:
     x = relu(conv_norm(x, filters, 3, stride, f"{name}_1"), f"{name}_1")
-    return conv_norm(x, filters, 3, 1, f"{name}_2", kind.last_gamma)
+    return conv_norm(x, filters, 3, 1, f"{name}_2", block_options.last_gamma)
 
 
-def _bottleneck(x: keras.KerasTensor, filters: int, stride: int, kind: _Kind, name: str) -> keras.KerasTensor:
-    first, second = (1, stride) if kind.stride_in_3x3 else (stride, 1)
-    x = relu(conv_norm(x, filters, 1, first, f"{name}_1"), f"{name}_1")
-    x = relu(conv_norm(x, filters, 3, second, f"{name}_2"), f"{name}_2")
-    return conv_norm(x, 4 * filters, 1, 1, f"{name}_3", kind.last_gamma)
+def _bottleneck(
+    x: keras.KerasTensor, filters: int, stride: int, block_options: _BlockOptions, name: str
+) -> keras.KerasTensor:
+    first_stride, stride_of_3x3 = (1, stride) if block_options.stride_in_3x3 else (stride, 1)
+    x = relu(conv_norm(x, filters, 1, first_stride, f"{name}_1"), f"{name}_1")
+    x = relu(conv_norm(x, filters, 3, stride_of_3x3, f"{name}_2"), f"{name}_2")
+    return conv_norm(x, 4 * filters, 1, 1, f"{name}_3", block_options.last_gamma)

@@ -6,7 +6,7 @@ He trained it in 24 epochs to 94.08 % on CIFAR-10, in 79 seconds on one V100.
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, Normalization, conv_norm, logits, pixels, relu
+from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
 
 WIDTHS = (64, 128, 256, 512)
 LOGIT_SCALE = 0.125
@@ -15,7 +15,7 @@ LOGIT_SCALE = 0.125
 def resnet9(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     width: float = 1.0,
 ) -> keras.Model:
     """A 3x3 convolution, three that double the filters and halve the image, two residual blocks, and one FC.
@@ -25,7 +25,7 @@ def resnet9(
     multiplies the filters. Output: logits.
     """
     filters = [round(number * width) for number in WIDTHS]
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = _conv(x, filters[0], "stem")
     for stage, number in enumerate(filters[1:], start=1):
         x = layers.MaxPooling2D(2, name=f"pool{stage}")(_conv(x, number, f"conv{stage}"))
@@ -33,7 +33,7 @@ def resnet9(
             x = _residual(x, number, f"block{stage}")
     x = layers.Flatten(name="flatten")(layers.MaxPooling2D(x.shape[1:3], name="pool")(x))
     x = layers.Rescaling(LOGIT_SCALE, name="scale")(x)
-    return keras.Model(image, logits(x, classes, use_bias=False), name="resnet9")
+    return keras.Model(image, logits_layer(x, classes, use_bias=False), name="resnet9")
 
 
 def _conv(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:

@@ -4,13 +4,13 @@ import keras
 from keras import layers
 
 from training.architectures.layers import (
-    UNIT,
+    UNIT_RANGE,
     LocalResponseNormalization,
     Normalization,
     batch_normalization,
-    hidden,
-    logits,
-    pixels,
+    hidden_layer,
+    logits_layer,
+    normalized_input,
     relu,
 )
 
@@ -29,7 +29,7 @@ def vgg(
     configuration: str,
     input_shape: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     batch_norm: bool = False,
     dropout: float = 0.5,
     units: int = 4096,
@@ -42,21 +42,21 @@ def vgg(
     multiplies the filters. Weights start as in Glorot & Bengio 2010, which the paper names as enough (section 3.1).
     Output: logits.
     """
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     stages = CONFIGURATIONS[configuration].removesuffix(" M").split(" M ")
-    for stage, words in enumerate(stages, start=1):
-        for number, word in enumerate(words.split(), start=1):
-            x = _layer(x, word, f"{stage}_{number}", batch_norm, width)
+    for stage, tokens in enumerate(stages, start=1):
+        for number, token in enumerate(tokens.split(), start=1):
+            x = _layer(x, token, f"{stage}_{number}", batch_norm, width)
         x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = hidden(hidden(x, units, dropout, 6), units, dropout, 7)
-    return keras.Model(image, logits(x, classes), name=f"vgg_{configuration.replace('-', '_')}")
+    x = hidden_layer(hidden_layer(x, units, dropout, 6), units, dropout, 7)
+    return keras.Model(image, logits_layer(x, classes), name=f"vgg_{configuration.replace('-', '_')}")
 
 
-def _layer(x: keras.KerasTensor, word: str, name: str, batch_norm: bool, width: float) -> keras.KerasTensor:
-    if word == "LRN":
+def _layer(x: keras.KerasTensor, token: str, name: str, batch_norm: bool, width: float) -> keras.KerasTensor:
+    if token == "LRN":
         return LocalResponseNormalization(name=f"norm{name}")(x)
-    filters, _, size = word.partition("/")
+    filters, _, size = token.partition("/")
     count = round(int(filters) * width)
     x = layers.Conv2D(count, int(size or 3), padding="same", use_bias=not batch_norm, name=f"conv{name}")(x)
     return relu(batch_normalization(x, f"bn{name}") if batch_norm else x, f"conv{name}")

@@ -4,11 +4,11 @@ import keras
 from keras import layers
 
 from training.architectures.kernels import NamedKernels
-from training.architectures.layers import Normalization, logits, pixels
+from training.architectures.layers import Normalization, logits_layer, normalized_input
 
 INK_AND_PAPER = Normalization(mean=(0.5,), std=(0.5,))  # ink (255) becomes 1, paper (0) becomes -1
 FEATURES = ("stroke_down", "crossing", "stroke_up")
-PIXELS_OF_A_FEATURE = 9
+FEATURE_PIXELS = 9
 
 
 def xo(
@@ -24,13 +24,13 @@ def xo(
     perfect match gives 1.00; training may change them. `filters` adds a layer of convolution and pooling each.
     Pooling is 2x2, stride 2, and keeps the partial windows at the right and bottom edge (7 -> 4).
     """
-    image, x = pixels(input_shape, normalization)
-    first = NamedKernels(features, scale=1 / PIXELS_OF_A_FEATURE)
-    x = _conv_pool(x, len(features), 1, kernel_initializer=first)
+    image, x = normalized_input(input_shape, normalization)
+    kernels = NamedKernels(features, scale=1 / FEATURE_PIXELS)
+    x = _conv_pool(x, len(features), 1, kernel_initializer=kernels)
     for number, count in enumerate(filters, start=2):
         x = _conv_pool(x, count, number, kernel_initializer="he_normal")
     x = layers.Flatten(name="flatten")(x)
-    return keras.Model(image, logits(x, classes), name="xo")
+    return keras.Model(image, logits_layer(x, classes), name="xo")
 
 
 def _conv_pool(x: keras.KerasTensor, filters: int, number: int, **options) -> keras.KerasTensor:

@@ -3,13 +3,20 @@
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT, LocalResponseNormalization, Normalization, hidden, logits, pixels
+from training.architectures.layers import (
+    UNIT_RANGE,
+    LocalResponseNormalization,
+    Normalization,
+    hidden_layer,
+    logits_layer,
+    normalized_input,
+)
 
 
 def zfnet(
     input_shape: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,
-    normalization: Normalization = UNIT,
+    normalization: Normalization = UNIT_RANGE,
     filters: tuple[int, int, int] = (512, 1024, 512),
     dropout: float = 0.5,
     units: int = 4096,
@@ -20,7 +27,7 @@ def zfnet(
     lectures show; (384, 384, 256) is figure 3. The pools after conv1 and conv2 keep partial windows (110 -> 55,
     26 -> 13), as the figure's sizes ask. "Contrast norm" is local response normalisation here. Output: logits.
     """
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = layers.ZeroPadding2D(1, name="conv1_pad")(x)
     x = _conv(x, 96, 7, "conv1", strides=2)
     x = layers.MaxPooling2D(3, 2, padding="same", name="pool1")(x)
@@ -33,13 +40,13 @@ def zfnet(
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     x = layers.Flatten(name="flatten")(x)
     for number in (6, 7):
-        x = hidden(x, units, dropout, number, kernel_initializer=_small())
-    return keras.Model(image, logits(x, classes, kernel_initializer=_small()), name="zfnet")
+        x = hidden_layer(x, units, dropout, number, kernel_initializer=_initializer())
+    return keras.Model(image, logits_layer(x, classes, kernel_initializer=_initializer()), name="zfnet")
 
 
 def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, **options) -> keras.KerasTensor:
-    return layers.Conv2D(filters, size, activation="relu", kernel_initializer=_small(), name=name, **options)(x)
+    return layers.Conv2D(filters, size, activation="relu", kernel_initializer=_initializer(), name=name, **options)(x)
 
 
-def _small() -> keras.initializers.Initializer:
+def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)

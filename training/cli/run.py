@@ -158,7 +158,7 @@ def _configure_recipe(recipe: str, application: str | None, changes: dict[str, s
 def _find_run(resume: str, runs_dir: Path, name: str) -> "Run":
     from training.runs import run_folder
 
-    return run_folder.latest_unfinished(runs_dir, name) if resume == LATEST else run_folder.open_run(Path(resume))
+    return run_folder.latest_unfinished_run(runs_dir, name) if resume == LATEST else run_folder.open_run(Path(resume))
 
 
 def parse_changes(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:

@@ -71,10 +71,10 @@ def sweep(
 
     changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
     combinations = sweep_grid.combinations(grids)
-    recipes = sweep_grid.recipes(with_settings(find_recipe(recipe), changes), combinations)
+    recipes = sweep_grid.recipes_for(with_settings(find_recipe(recipe), changes), combinations)
     name = name or f"{recipe}-sweep"
     for run_index, combination in enumerate(combinations):
-        click.echo(f"{run_index}  {sweep_grid.words(combination)}")
+        click.echo(f"{run_index}  {sweep_grid.format_settings(combination)}")
     if only_list:
         return
     only_index = _run_index(index, len(recipes))
@@ -86,7 +86,7 @@ def sweep(
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     try:
         for run_index in indices:
-            click.echo(f"\nrun {run_index}: {sweep_grid.words(combinations[run_index])}")
+            click.echo(f"\nrun {run_index}: {sweep_grid.format_settings(combinations[run_index])}")
             run_name = f"{name}-{run_index}"
             resume_or_train(
                 recipes[run_index], runs_dir, click.echo, data_options, run_name, reuse_reason=_reuse_reason

@@ -43,9 +43,11 @@ class DeviceDataset(NamedTuple):
 def copy_to_device(split: Split, recipe: Recipe) -> DeviceDataset:
     """Copies a split to the device. Raises TrainingError where its images are files, and without JAX."""
     if keras.backend.backend() != "jax":
-        raise TrainingError("on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
+        raise TrainingError("augment_on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
     if not isinstance(split, ArraySplit):
-        raise TrainingError("on_device=true is for data sets that fit into memory whole: leave it out for folders.")
+        raise TrainingError(
+            "augment_on_device=true is for data sets that fit into memory whole: leave it out for folders."
+        )
     return DeviceDataset(ops.convert_to_tensor(split.images, "uint8"), recipe)
 
 

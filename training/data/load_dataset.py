@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from service.model_store.manifest import Input, Preprocessing
-from training.architectures import own_input
+from training.architectures import default_input_shape
 from training.data import datasets
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
 from training.data.datasets.image_folder import FolderOptions, HeldOutSplit
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
-from training.recipes.base import APPLICATION, Recipe
+from training.recipes.base import APPLICATION_PREFIX, Recipe
 from training.runs.run_folder import Run
 
 APPLICATION_INPUT = (224, 224, 3)
@@ -124,8 +124,8 @@ def for_network(
 
 def input_spec_for(recipe: Recipe) -> InputSpec:
     """What a folder's images become for the recipe's network. Raises TrainingError for an unknown network."""
-    is_application = recipe.architecture.startswith(APPLICATION)
-    height, width, channels = APPLICATION_INPUT if is_application else own_input(recipe.architecture)
+    is_application = recipe.architecture.startswith(APPLICATION_PREFIX)
+    height, width, channels = APPLICATION_INPUT if is_application else default_input_shape(recipe.architecture)
     size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
     if recipe.resize == "squash":
         return InputSpec(size, Preprocessing())

@@ -15,7 +15,7 @@ from training.data.datasets import FOLDER
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.recipes import find_recipe, is_recipe
-from training.recipes.base import Recipe, spelled
+from training.recipes.base import Recipe, format_value
 
 FILE_NAME = "card.md"
 MAX_CONFUSIONS = 5
@@ -62,9 +62,9 @@ def training_command(recipe: Recipe) -> str:
             continue
         if field.name == "architecture_options":
             for option, setting in value.items():
-                arguments += ["--set", f"architecture.{option}={spelled(setting)}"]
+                arguments += ["--set", f"architecture.{option}={format_value(setting)}"]
         else:
-            arguments += ["--set", f"{field.name}={spelled(value)}"]
+            arguments += ["--set", f"{field.name}={format_value(value)}"]
     return shlex.join([*arguments, *(["--data", "FOLDER"] if recipe.dataset == FOLDER else [])])
 
 
@@ -150,12 +150,12 @@ def _training_section(card: CardData, folder: Path) -> str:
         return ""
     defaults = {field.name: field.default for field in fields(Recipe)}
     rows = [
-        f"| {name} | {spelled(getattr(recipe, name))} |"
+        f"| {name} | {format_value(getattr(recipe, name))} |"
         for name, default in defaults.items()
         if name not in ("name", "about", "limit") and (getattr(recipe, name) != default or name in _ALWAYS_LISTED)
     ]
     metrics, info = run.metrics(), run.info()
-    averages = f" averages ({recipe.weight_average:g} of themselves a step)" if recipe.weight_average else ""
+    averages = f" averages ({recipe.ema_decay:g} of themselves a step)" if recipe.ema_decay else ""
     ending = f"The weights are those{averages} of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
     if "validation" in metrics:
         ending += f", with {metrics['validation']['accuracy']:.2%} on the validation images"

@@ -13,7 +13,7 @@ import numpy as np
 from service.model_store.manifest import Preprocessing
 from training.architectures.keras_applications import (
     APPLICATIONS,
-    DOWNLOADED,
+    IMAGENET_WEIGHTS,
     preprocess,
     swap_red_and_blue,
     with_downloaded_weights,
@@ -24,7 +24,7 @@ from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError
 from training.export.labels import read_class_labels, read_labels
 from training.export.serving_model import input_of
-from training.recipes.base import Recipe, nearest
+from training.recipes.base import Recipe, suggestion
 from training.runs.run_folder import Run, open_run
 
 DEFAULT_SIDE_PX = 224
@@ -97,7 +97,7 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
 
 
 def _from_run(run: Run, data_options: DataOptions) -> Source:
-    if not run.finished:
+    if not run.is_finished:
         command = f"convoy-train run {run.recipe().name} --resume {run.folder}"
         raise TrainingError(f"{run.folder} has not finished: go on with {command}.")
     info = run.info()
@@ -112,11 +112,11 @@ def open_application(name: str, weights: Path | None, labels_file: Path | None) 
     Keras takes its own from its cache (~/.keras) or downloads them. Raises TrainingError when they cannot be had.
     """
     if name not in APPLICATIONS:
-        raise TrainingError(f"Keras has no application {name!r} that is known here: {nearest(name, APPLICATIONS)}")
+        raise TrainingError(f"Keras has no application {name!r} that is known here: {suggestion(name, APPLICATIONS)}")
     labels = _imagenet_labels() if labels_file is None else read_class_labels(labels_file).labels
     if len(labels) != IMAGENET_CLASSES:
         raise TrainingError(f"{labels_file} has {len(labels)} labels; {name} has {IMAGENET_CLASSES} classes.")
-    model = build_application(name, weights or DOWNLOADED)
+    model = build_application(name, weights or IMAGENET_WEIGHTS)
     cli_argument = f"--from-keras-applications {name}"
     return Source(f"keras.applications.{name}", model, labels, cli_argument=cli_argument)
 
@@ -130,11 +130,11 @@ def build_application(name: str, weights: Path | str | None) -> keras.Model:
     image = keras.Input((side_px, side_px, 3), name="image")
     x = preprocess(name, image)
     application = getattr(keras.applications, name)
-    if weights == DOWNLOADED:
-        model = with_downloaded_weights(name, lambda: application(weights=DOWNLOADED, input_tensor=x))
+    if weights == IMAGENET_WEIGHTS:
+        model = with_downloaded_weights(name, lambda: application(weights=IMAGENET_WEIGHTS, input_tensor=x))
     else:
         model = application(weights=None, input_tensor=x)
-    if weights not in (None, DOWNLOADED):
+    if weights not in (None, IMAGENET_WEIGHTS):
         _load_weights(model, name, Path(weights))
     if APPLICATIONS[name].bgr:
         swap_red_and_blue(model)

@@ -21,8 +21,8 @@ from training.fit.ema import ema_weights
 from training.fit.lr_schedules import Schedule
 from training.recipes.base import Recipe
 from training.runs import checkpoint
-from training.runs.checkpoint import Progress
-from training.runs.run_folder import Row, Run
+from training.runs.checkpoint import TrainingProgress
+from training.runs.run_folder import HistoryRow, Run
 from training.runs.tensorboard import EventFile
 
 Log = Callable[[str], None]
@@ -122,7 +122,7 @@ class RecordEpoch(keras.callbacks.Callback):
     def __init__(
         self,
         run: Run,
-        progress: Progress,
+        progress: TrainingProgress,
         images: int,
         recipe: Recipe,
         schedule: Schedule,
@@ -157,7 +157,7 @@ class RecordEpoch(keras.callbacks.Callback):
             self._run.write_history(self._progress.history)
             self._log(format_epoch(row, self._recipe.epochs))
 
-    def _row(self, epoch: int, logs: Mapping[str, Any]) -> Row:
+    def _row(self, epoch: int, logs: Mapping[str, Any]) -> HistoryRow:
         now_s = time.monotonic()
         metrics = {name: float(value) for name, value in logs.items()}
         return {
@@ -183,7 +183,7 @@ class ValidateEMA(keras.callbacks.Callback):
 class ReduceLROnPlateau(keras.callbacks.Callback):
     """Sets the number of plateaus so far in the schedule, before every epoch."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, schedule: Schedule) -> None:
+    def __init__(self, recipe: Recipe, progress: TrainingProgress, schedule: Schedule) -> None:
         super().__init__()
         self._recipe = recipe
         self._progress = progress
@@ -196,7 +196,7 @@ class ReduceLROnPlateau(keras.callbacks.Callback):
 class EarlyStopping(keras.callbacks.Callback):
     """Stops the training when the recipe's patience is used up. Runs after `RecordEpoch`."""
 
-    def __init__(self, recipe: Recipe, progress: Progress, log: Log) -> None:
+    def __init__(self, recipe: Recipe, progress: TrainingProgress, log: Log) -> None:
         super().__init__()
         self._recipe = recipe
         self._progress = progress
@@ -204,14 +204,14 @@ class EarlyStopping(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if early_stopping.is_out_of_patience(self._recipe, self._progress.history):
-            self._log(f"stopped early: no better validation {self._recipe.watch} for {self._recipe.patience} epochs")
+            self._log(f"stopped early: no better validation {self._recipe.monitor} for {self._recipe.patience} epochs")
             self.model.stop_training = True
 
 
 class TensorBoard(keras.callbacks.Callback):
     """Adds every epoch to TensorBoard's log. Runs after `RecordEpoch`."""
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: TrainingProgress) -> None:
         super().__init__()
         self._folder = folder
         self._progress = progress
@@ -223,7 +223,7 @@ class TensorBoard(keras.callbacks.Callback):
         self._events.append(self._progress.history[-1])
 
 
-def format_epoch(row: Row, epochs: int) -> str:
+def format_epoch(row: HistoryRow, epochs: int) -> str:
     """One line that summarizes an epoch."""
     parts = [f"epoch {row['epoch']:.0f}/{epochs}", f"loss {row['loss']:.4f}", f"accuracy {row['accuracy']:.4f}"]
     if "val_accuracy" in row:

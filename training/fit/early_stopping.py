@@ -7,23 +7,23 @@ import math
 from collections.abc import Iterator, Sequence
 
 from training.recipes.base import Recipe
-from training.runs.run_folder import Row
+from training.runs.run_folder import HistoryRow
 
 
-def best_epoch(recipe: Recipe, history: Sequence[Row]) -> int | None:
+def best_epoch(recipe: Recipe, history: Sequence[HistoryRow]) -> int | None:
     """Index of the epoch with the best validation metric, the first of equals; None where nothing was validated."""
     improvements = [index for index, is_better in enumerate(_improvements(recipe, history)) if is_better]
     return improvements[-1] if improvements else None
 
 
-def is_out_of_patience(recipe: Recipe, history: Sequence[Row]) -> bool:
+def is_out_of_patience(recipe: Recipe, history: Sequence[HistoryRow]) -> bool:
     """Whether the recipe's `patience` is used up. Epochs with a frozen base do not count."""
     best = best_epoch(recipe, history)
     last_improvement = max(-1 if best is None else best, recipe.frozen_epochs - 1)
     return bool(recipe.patience) and len(history) - 1 - last_improvement >= recipe.patience
 
 
-def count_plateaus(recipe: Recipe, history: Sequence[Row]) -> int:
+def count_plateaus(recipe: Recipe, history: Sequence[HistoryRow]) -> int:
     """Number of times that `plateau_epochs` epochs in a row brought no improvement; the count restarts each time.
 
     Epochs with a frozen base do not count.
@@ -36,9 +36,9 @@ def count_plateaus(recipe: Recipe, history: Sequence[Row]) -> int:
     return plateaus
 
 
-def _improvements(recipe: Recipe, history: Sequence[Row]) -> Iterator[bool]:
+def _improvements(recipe: Recipe, history: Sequence[HistoryRow]) -> Iterator[bool]:
     """Yields for every epoch whether it was better than all before it. NaN never is."""
-    column, sign = f"val_{recipe.watch}", -1 if recipe.watch == "loss" else 1
+    column, sign = f"val_{recipe.monitor}", -1 if recipe.monitor == "loss" else 1
     best = -math.inf
     for row in history:
         score = sign * row.get(column, math.nan)

@@ -26,9 +26,9 @@ from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedCo
 from training.fit.early_stopping import is_out_of_patience
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_loss, make_optimizer
-from training.recipes.base import APPLICATION, Recipe
+from training.recipes.base import APPLICATION_PREFIX, Recipe
 from training.runs import checkpoint
-from training.runs.checkpoint import Progress
+from training.runs.checkpoint import TrainingProgress
 from training.runs.run_folder import Run
 
 
@@ -45,14 +45,14 @@ class TrainingContext:
     distributed: DistributedContext = SINGLE_PROCESS
 
 
-def fit(context: TrainingContext, model: keras.Model) -> Progress:
+def fit(context: TrainingContext, model: keras.Model) -> TrainingProgress:
     """Trains from the run's checkpoint, or from the beginning, until the last epoch or until patience is used up.
 
     The model ends compiled, with the optimiser of the last phase.
     """
     recipe, classes = context.recipe, len(context.dataset.labels)
     train, workers, shard = context.dataset.train, context.dataset.workers, context.distributed.shard
-    device_data = device_augment.copy_to_device(train, recipe) if recipe.on_device else None
+    device_data = device_augment.copy_to_device(train, recipe) if recipe.augment_on_device else None
     batches = TrainingBatches(train, context.splits.train, classes, recipe, workers, shard, device_data)
     validation = EvaluationBatches(
         train, context.splits.validation, classes, recipe.batch_size, workers, shard, device_data
@@ -90,22 +90,24 @@ def phases(recipe: Recipe) -> list[range]:
 def _compile(context: TrainingContext, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:
     """Compiles the model for a phase. Only the last phase averages weights, as two optimisers must not be mixed."""
     recipe = context.recipe
-    if recipe.architecture.startswith(APPLICATION):
+    if recipe.architecture.startswith(APPLICATION_PREFIX):
         is_frozen = phase.start < recipe.frozen_epochs
         keras_applications.freeze(model, is_frozen)
         context.log(
             f"epochs {phase.start + 1} to {phase.stop}: {'the last layer learns' if is_frozen else 'all layers learn'}"
         )
     if phase.stop < recipe.epochs:
-        recipe = replace(recipe, weight_average=0.0)
-    elif recipe.weight_average:
-        context.log(f"validated and kept are averages of the weights, {recipe.weight_average:g} of themselves a step")
+        recipe = replace(recipe, ema_decay=0.0)
+    elif recipe.ema_decay:
+        context.log(f"validated and kept are averages of the weights, {recipe.ema_decay:g} of themselves a step")
     schedule = Schedule(recipe, steps_per_epoch, phase.start)
     model.compile(make_optimizer(recipe, model, schedule), make_loss(recipe), metrics=["accuracy"])
     return schedule
 
 
-def _callbacks(context: TrainingContext, batches: TrainingBatches, schedule: Schedule, progress: Progress) -> list:
+def _callbacks(
+    context: TrainingContext, batches: TrainingBatches, schedule: Schedule, progress: TrainingProgress
+) -> list:
     recipe, is_main = context.recipe, context.distributed.is_main
     return [
         SetEpoch(batches),

@@ -64,7 +64,7 @@ def _adamw(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.opti
 
 
 def _ema_options(recipe: Recipe) -> dict[str, Any]:
-    return {"use_ema": bool(recipe.weight_average), "ema_momentum": recipe.weight_average}
+    return {"use_ema": bool(recipe.ema_decay), "ema_momentum": recipe.ema_decay}
 
 
 OPTIMIZERS: dict[str, Callable[[Recipe, keras.Model, Schedule], keras.optimizers.Optimizer]] = {

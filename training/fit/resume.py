@@ -44,12 +44,12 @@ def resume_or_train(
 
     def find() -> Run | None:
         run = last_run(runs_dir, name or recipe.name, recipe, data_options, weights)
-        return None if run is None or (run.finished and reuse_reason(run) is None) else run
+        return None if run is None or (run.is_finished and reuse_reason(run) is None) else run
 
     run = distributed.run_and_compare(find, lambda run: {"run": "a new one" if run is None else run.folder.name})
     if run is None:
         return trainer.train(recipe, runs_dir, log, data_options, name, weights, tensorboard, distributed)
-    if run.finished:
+    if run.is_finished:
         log(f"{run.folder} {reuse_reason(run)}")
         return run
     return trainer.resume(run, log, data_options, tensorboard, distributed)
@@ -63,7 +63,7 @@ def last_run(
     Images in a folder count as others once a file has come, gone, or another size. Raises TrainingError when they
     are not there.
     """
-    candidates = [run for run in reversed(run_folder.all_of(runs_dir, name)) if _has_recipe(run, recipe)]
+    candidates = [run for run in reversed(run_folder.all_runs(runs_dir, name)) if _has_recipe(run, recipe)]
     if not candidates:
         return None
     requested = _requested_inputs(recipe, data_options, weights)

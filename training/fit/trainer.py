@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from training import keras_setup
-from training.architectures import ARCHITECTURES, build, keras_applications, main_tower
+from training.architectures import ARCHITECTURES, build, keras_applications, without_auxiliary_classifiers
 from training.architectures.layers import Normalization
 from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
@@ -26,10 +26,10 @@ from training.fit.ema import ema_weights
 from training.fit.fused_batchnorm import fuse_batchnorm
 from training.fit.loop import TrainingContext, fit
 from training.fit.scores import evaluate_network
-from training.recipes.base import APPLICATION, Recipe, nearest
+from training.recipes.base import APPLICATION_PREFIX, Recipe, suggestion
 from training.runs import checkpoint, plots
-from training.runs.checkpoint import Arrays, Progress
-from training.runs.run_folder import Run, check_name, lock_run, start_run
+from training.runs.checkpoint import Arrays, TrainingProgress
+from training.runs.run_folder import Run, check_run_name, lock_run, start_run
 
 RESERVED_PARAMETERS = {"architecture", "input_shape", "classes", "normalization", "weights"}
 """Parameters of builders that the data set and the rest of the recipe decide."""
@@ -52,16 +52,16 @@ def train(
     TrainingError.
     """
     weights_info = initial_weights_info(recipe, weights)
-    check_name(name or recipe.name)
+    check_run_name(name or recipe.name)
     dataset = distributed.run_and_compare(
         lambda: load_dataset.for_training(recipe, data_options), lambda dataset: run_invariants(recipe, dataset)
     )
-    model = _build_for_training(recipe, dataset, distributed, weights or keras_applications.DOWNLOADED)
+    model = _build_for_training(recipe, dataset, distributed, weights or keras_applications.IMAGENET_WEIGHTS)
     info = _run_info(recipe, dataset, model, data_options.note) | weights_info | {"distributed": distributed.describe()}
 
     def save_initial_weights(run: Run) -> None:
         if weights_info:  # so that resuming needs neither the file nor the download again
-            checkpoint.save(run.checkpoint_path, model, Progress())
+            checkpoint.save(run.checkpoint_path, model, TrainingProgress())
 
     def start() -> str:
         return str(start_run(runs_dir, recipe, info, name, save_initial_weights).folder)
@@ -106,7 +106,7 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
     if len(recipe.mean) not in (1, channels):
         raise TrainingError(f"mean and std have {len(recipe.mean)} values; {dataset.name} has {channels} channels.")
     try:
-        if recipe.architecture.startswith(APPLICATION):
+        if recipe.architecture.startswith(APPLICATION_PREFIX):
             classes = len(dataset.labels)
             options = recipe.architecture_options
             return keras_applications.build(recipe.architecture, dataset.train.shape, classes, weights, **options)
@@ -124,28 +124,30 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
 def _build_for_training(
     recipe: Recipe, dataset: Dataset, distributed: DistributedContext, weights: str | Path | None = None
 ) -> keras.Model:
-    keras_setup.make_repeatable(recipe.seed)
+    keras_setup.make_deterministic(recipe.seed)
     distributed.initialize()
-    if recipe.on_device and distributed.describe():
-        raise TrainingError("on_device=true is for one device: set on_device=false, or leave --distributed out.")
+    if recipe.augment_on_device and distributed.describe():
+        raise TrainingError(
+            "augment_on_device=true is for one device: set augment_on_device=false, or leave --distributed out."
+        )
     splits = split_indices(dataset, recipe)
     distributed.shard.check(recipe.batch_size, training=len(splits.train), validation=len(splits.validation))
-    with distributed.scope(), keras_setup.computing_in(recipe.precision):
+    with distributed.scope(), keras_setup.dtype_policy(recipe.precision):
         network = fuse_batchnorm(build_network(recipe, dataset, weights))
-        return with_device_augmentation(network, recipe) if recipe.on_device else network
+        return with_device_augmentation(network, recipe) if recipe.augment_on_device else network
 
 
 def initial_weights_info(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
     """The entry of run.json for pretrained weights, without their folder; empty for a network that starts at random."""
-    if not recipe.architecture.startswith(APPLICATION):
+    if not recipe.architecture.startswith(APPLICATION_PREFIX):
         if weights is not None:
             raise TrainingError(f"--weights is for networks of Keras' applications; {recipe.name} starts from nothing.")
         return {}
-    return {"initial_weights": keras_applications.DOWNLOADED if weights is None else weights.name}
+    return {"initial_weights": keras_applications.IMAGENET_WEIGHTS if weights is None else weights.name}
 
 
 def _check_options(recipe: Recipe) -> None:
-    if recipe.architecture.startswith(APPLICATION):
+    if recipe.architecture.startswith(APPLICATION_PREFIX):
         builder = keras_applications.build
     elif recipe.architecture in ARCHITECTURES:
         builder = ARCHITECTURES[recipe.architecture]
@@ -154,7 +156,7 @@ def _check_options(recipe: Recipe) -> None:
     known = set(inspect.signature(builder).parameters) - RESERVED_PARAMETERS
     for option in recipe.architecture_options:
         if option not in known:
-            raise TrainingError(f"{recipe.architecture} has no option {option!r}: {nearest(option, known)}")
+            raise TrainingError(f"{recipe.architecture} has no option {option!r}: {suggestion(option, known)}")
 
 
 def _fit_and_save(context: TrainingContext, model: keras.Model) -> None:
@@ -178,7 +180,7 @@ def _lock_unfinished(run: Run) -> Iterator[None]:
 
 def _check_unfinished(run: Run) -> None:
     has_lost_weights = "initial_weights" in run.info() and not run.checkpoint_path.exists()
-    if run.finished:  # checked second: the end of a run deletes its checkpoint
+    if run.is_finished:  # checked second: the end of a run deletes its checkpoint
         raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
     if has_lost_weights:
         raise TrainingError(
@@ -196,7 +198,7 @@ def _log_start(context: TrainingContext) -> None:
             context.log(f"images left out of each epoch, other ones every time, to share the rest evenly: {dropped}")
 
 
-def _final_weights(model: keras.Model, progress: Progress) -> Arrays:
+def _final_weights(model: keras.Model, progress: TrainingProgress) -> Arrays:
     """The weights that the run ends with."""
     if progress.best:
         return progress.best
@@ -204,16 +206,18 @@ def _final_weights(model: keras.Model, progress: Progress) -> Arrays:
         return model.get_weights()
 
 
-def _finalize_run(context: TrainingContext, weights: Arrays, progress: Progress) -> None:
+def _finalize_run(context: TrainingContext, weights: Arrays, progress: TrainingProgress) -> None:
     """Writes the network without optimiser, so that loading it needs no code of ours, and the run's results."""
     network = build_network(context.recipe, context.dataset)
     network.set_weights(weights)
-    _write_results(context.run, context.dataset, context.splits, main_tower(network), progress)
+    _write_results(context.run, context.dataset, context.splits, without_auxiliary_classifiers(network), progress)
     context.run.checkpoint_path.unlink(missing_ok=True)
     context.log(f"test accuracy {context.run.metrics()['test']['accuracy']:.4f}")
 
 
-def _write_results(run: Run, dataset: Dataset, splits: SplitIndices, network: keras.Model, progress: Progress) -> None:
+def _write_results(
+    run: Run, dataset: Dataset, splits: SplitIndices, network: keras.Model, progress: TrainingProgress
+) -> None:
     """Scores the network and writes the run's results; `metrics.json` is written last and marks the run as finished."""
     classes = len(dataset.labels)
     test = evaluate_network(network, dataset.test, splits.test, classes)
@@ -228,7 +232,7 @@ def _write_results(run: Run, dataset: Dataset, splits: SplitIndices, network: ke
     write_json(run.metrics_path, metrics)
 
 
-def _weights_of_epoch(progress: Progress) -> int:
+def _weights_of_epoch(progress: TrainingProgress) -> int:
     return progress.epochs if progress.best_epoch is None else progress.best_epoch + 1
 
 

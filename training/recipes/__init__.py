@@ -13,7 +13,7 @@ from training.recipes import (
     own_images,
     xo,
 )
-from training.recipes.base import Recipe, nearest
+from training.recipes.base import Recipe, suggestion
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -36,11 +36,13 @@ def find_recipe(name: str) -> Recipe:
     """The recipe called `name`, or the one for a network of that name. Raises TrainingError naming the nearest one."""
     if name in RECIPES:
         return RECIPES[name]
-    if name in own_images.NETWORKS:
+    if name in own_images.ARCHITECTURE_NAMES:
         return own_images.recipe_for(name)
-    raise TrainingError(f"There is no recipe called {name!r}: {nearest(name, [*RECIPES, *own_images.NETWORKS])}")
+    raise TrainingError(
+        f"There is no recipe called {name!r}: {suggestion(name, [*RECIPES, *own_images.ARCHITECTURE_NAMES])}"
+    )
 
 
 def is_recipe(name: str) -> bool:
     """Whether `find_recipe` knows it."""
-    return name in RECIPES or name in own_images.NETWORKS
+    return name in RECIPES or name in own_images.ARCHITECTURE_NAMES

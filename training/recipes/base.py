@@ -13,9 +13,9 @@ from typing import Any, Literal
 from training.errors import TrainingError
 
 ARCHITECTURE_PREFIX = "architecture."
-APPLICATION = "keras:"
+APPLICATION_PREFIX = "keras:"
 """What stands before the name of a network that Keras has weights for: `architecture=keras:ResNet50`."""
-Option = int | float | bool | str | tuple[int | float | bool | str, ...]
+OptionValue = int | float | bool | str | tuple[int | float | bool | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Recipe:
     about: str = ""
     dataset: str
     architecture: str
-    architecture_options: Mapping[str, Option] = field(default_factory=dict)
+    architecture_options: Mapping[str, OptionValue] = field(default_factory=dict)
     """The builder's own options; `--set architecture.width=0.5` or `architecture.hidden=300,100` changes one."""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -68,9 +68,9 @@ class Recipe:
     """For a network of Keras' applications: in the first so many epochs only its new last layer learns."""
     unfrozen_rate: float = 1e-4
     """The highest rate of the schedule after `frozen_epochs`; before, the rate is `learning_rate` throughout."""
-    weight_average: float = 0.0
-    """What an exponential moving average of the weights keeps of itself a step, 0.999 for example. Then the averages
-    are what is validated and kept. 0: none is kept."""
+    ema_decay: float = 0.0
+    """The decay per step of an exponential moving average (EMA) of the weights, 0.999 for example. The average is
+    validated and kept in place of the weights. 0: no average."""
 
     shift_px: int = 0
     """Images move by up to so many pixels on both axes: the same as a random crop of the padded image."""
@@ -92,7 +92,7 @@ class Recipe:
     mixup: float = 0.0
     """Images and labels are mixed in pairs, with shares from Beta(mixup, mixup); 0.2 is usual."""
 
-    on_device: bool = False
+    augment_on_device: bool = False
     """With JAX: the training images lie in the device's memory and are shifted, flipped and cut out there, with the
     same result. For data sets that are no folders; the other changes of images are made on the host only."""
 
@@ -103,8 +103,8 @@ class Recipe:
     validation: int | float = 5000
     """Images split off the training set, drawn by `seed`, to choose and to stop by; below 1, their share of it.
     0: none, keep the last."""
-    watch: Literal["accuracy", "loss"] = "accuracy"
-    """The validation figure that says what an improvement is: for `keep`, `patience` and `plateau_epochs`."""
+    monitor: Literal["accuracy", "loss"] = "accuracy"
+    """The validation metric that decides what an improvement is: for `keep`, `patience` and `plateau_epochs`."""
     keep: Literal["best", "last"] = "last"
     """Which weights the run ends with: of the epoch with the best validation figure, or of the last one."""
     patience: int = 0
@@ -114,29 +114,29 @@ class Recipe:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in _AT_LEAST.items():
-            if (value := getattr(self, name)) is not None and value < low:
-                raise TrainingError(f"{name} is {value}; it must be at least {low}.")
+        for name, minimum in _MIN_VALUES.items():
+            if (value := getattr(self, name)) is not None and value < minimum:
+                raise TrainingError(f"{name} is {value}; it must be at least {minimum}.")
         for name in ("learning_rate", "unfrozen_rate", "decay"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be positive.")
-        for name in ("label_smoothing", "momentum", "weight_average"):
+        for name in ("label_smoothing", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1).")
         if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
             raise TrainingError("mean and std need the same number of values, and every std must be positive.")
-        if not self.validation and (needing := self._needs_validation()):
-            raise TrainingError(f"{needing} needs validation images: set validation, or leave it out.")
+        if not self.validation and (dependent_field := self._field_that_needs_validation()):
+            raise TrainingError(f"{dependent_field} needs validation images: set validation, or leave it out.")
         self._check_images()
         if self.schedule == "step" and not self.milestones:
             raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
-        if self.frozen_epochs and not self.architecture.startswith(APPLICATION):
+        if self.frozen_epochs and not self.architecture.startswith(APPLICATION_PREFIX):
             raise TrainingError(
                 f"frozen_epochs={self.frozen_epochs} is for networks that others have trained: "
                 "give one with --from, or set frozen_epochs=0."
             )
 
-    def _needs_validation(self) -> str:
+    def _field_that_needs_validation(self) -> str:
         if self.keep == "best":
             return "keep=best"
         if self.patience:
@@ -156,15 +156,17 @@ class Recipe:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
         if self.crop_area and self.crop_area[1] > 1:
             raise TrainingError("crop_area is a share of the image: at most 1.")
-        if self.on_device and (other := self._made_on_the_host()):
-            raise TrainingError(f"{other} is made on the host only: leave it out, or set on_device=false.")
+        if self.augment_on_device and (host_only_field := self._host_only_field()):
+            raise TrainingError(
+                f"{host_only_field} is made on the host only: leave it out, or set augment_on_device=false."
+            )
 
-    def _made_on_the_host(self) -> str:
+    def _host_only_field(self) -> str:
         names = ("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup")
         return next((name for name in names if getattr(self, name)), "")
 
 
-_AT_LEAST = {
+_MIN_VALUES = {
     "side_px": 1,
     "shorter_px": 1,
     "weight_decay": 0,
@@ -181,7 +183,7 @@ _AT_LEAST = {
     "limit": 1,
     "seed": 0,
 }
-_FIXED = ("name", "about", "architecture_options")
+_UNSETTABLE_FIELDS = ("name", "about", "architecture_options")
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
@@ -193,9 +195,9 @@ def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     options = dict(recipe.architecture_options)
     for key, text in settings.items():
         if key.startswith(ARCHITECTURE_PREFIX):
-            options[key.removeprefix(ARCHITECTURE_PREFIX)] = _guess(text)
+            options[key.removeprefix(ARCHITECTURE_PREFIX)] = _parse_option(text)
         else:
-            changes[key] = _typed(key, text, _field_type(key))
+            changes[key] = _parse_value(key, text, _field_type(key))
     return dataclasses.replace(recipe, architecture_options=options, **changes)
 
 
@@ -204,10 +206,10 @@ def with_application(application: str, recipe: Recipe) -> Recipe:
 
     Raises TrainingError for what is no such name.
     """
-    if not application.startswith(APPLICATION):
-        raise TrainingError(f"--from {application}: write --from {APPLICATION}NAME, for example keras:ResNet50.")
-    own = {"architecture_options": {}, "mean": (0.0,), "std": (1.0,)}
-    return dataclasses.replace(recipe, architecture=application, **own)
+    if not application.startswith(APPLICATION_PREFIX):
+        raise TrainingError(f"--from {application}: write --from {APPLICATION_PREFIX}NAME, for example keras:ResNet50.")
+    neutral_fields = {"architecture_options": {}, "mean": (0.0,), "std": (1.0,)}
+    return dataclasses.replace(recipe, architecture=application, **neutral_fields)
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
@@ -218,28 +220,28 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Recipe:
     """The recipe that `to_json` wrote. Raises TrainingError for fields that this version of Convoy doesn't have."""
     known = {f.name for f in dataclasses.fields(Recipe)}
-    if strange := set(values) - known:
-        raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(strange))}.")
-    options = {key: _as_tuple(value) for key, value in values.get("architecture_options", {}).items()}
-    plain = {key: _as_tuple(value) for key, value in values.items()}
+    if unknown := set(values) - known:
+        raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(unknown))}.")
+    options = {key: _list_to_tuple(value) for key, value in values.get("architecture_options", {}).items()}
+    plain = {key: _list_to_tuple(value) for key, value in values.items()}
     try:
         return Recipe(**{**plain, "architecture_options": options})
     except TypeError as error:
         raise TrainingError(f"The recipe is incomplete: {error}.") from error
 
 
-def spelled(value: object) -> str:
+def format_value(value: object) -> str:
     """A value as `--set` takes it."""
     if isinstance(value, tuple):
         return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={spelled(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key}={format_value(item)}" for key, item in value.items()) or "none"
     return "none" if value is None else str(value)
 
 
-def nearest(word: str, words: typing.Iterable[str]) -> str:
+def suggestion(word: str, words: typing.Iterable[str]) -> str:
     """A hint for a mistyped word: the nearest known one, or all of them."""
     words = sorted(words)
     close = difflib.get_close_matches(word, words, n=1)
@@ -247,13 +249,13 @@ def nearest(word: str, words: typing.Iterable[str]) -> str:
 
 
 def _field_type(key: str) -> Any:
-    types = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in _FIXED}
+    types = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in _UNSETTABLE_FIELDS}
     if key not in types:
-        raise TrainingError(f"A recipe has no {key!r}: {nearest(key, types)}")
+        raise TrainingError(f"A recipe has no {key!r}: {suggestion(key, types)}")
     return types[key]
 
 
-def _typed(key: str, text: str, kind: Any) -> Any:
+def _parse_value(key: str, text: str, kind: Any) -> Any:
     choices = typing.get_args(kind)
     try:
         if typing.get_origin(kind) is tuple:
@@ -264,12 +266,12 @@ def _typed(key: str, text: str, kind: Any) -> Any:
             return int(text) if text.strip().isdigit() else float(text)
         if type(None) in choices:
             return None if text.lower() == "none" else choices[0](text)
-        return _TRUTH[text.lower()] if kind is bool else kind(text)
+        return _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        raise TrainingError(f"{key}={text}: {_expectation(kind, choices)} was expected.") from None
+        raise TrainingError(f"{key}={text}: {_expected_text(kind, choices)} was expected.") from None
 
 
-def _expectation(kind: Any, choices: tuple[Any, ...]) -> str:
+def _expected_text(kind: Any, choices: tuple[Any, ...]) -> str:
     if typing.get_origin(kind) is tuple:
         return "numbers with commas between them"
     if typing.get_origin(kind) is Literal:
@@ -281,17 +283,17 @@ def _expectation(kind: Any, choices: tuple[Any, ...]) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a text")
 
 
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def _as_tuple(value: Any) -> Any:
+def _list_to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _guess(text: str) -> Option:
+def _parse_option(text: str) -> OptionValue:
     """The value of a builder's option, whose type only the builder knows; "100,50" and "100," are tuples."""
     if "," in text:
-        return tuple(_guess(part) for part in text.split(",") if part.strip())
+        return tuple(_parse_option(part) for part in text.split(",") if part.strip())
     for kind in (int, float):
         try:
             return kind(text)

@@ -8,15 +8,15 @@ image is tested once, by its middle.
 
 from training.recipes.base import Recipe
 
-MEAN, PIXELS = (0.485, 0.456, 0.406), (1 / 255,) * 3
+MEAN, STD = (0.485, 0.456, 0.406), (1 / 255,) * 3
 SQUARE = (1.0, 1.0)
 CROP_PX = 224
 
 
-def _shares(*shorter_px: int) -> tuple[float, float]:
+def _crop_area(*shorter_px: int) -> tuple[float, float]:
     """The share of a crop of 224x224 in an image of 4:3, scaled to the largest and smallest of these shorter sides."""
-    shares = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
-    return round(min(shares), 3), round(max(shares), 3)
+    crop_areas = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
+    return round(min(crop_areas), 3), round(max(crop_areas), 3)
 
 
 # Krizhevsky, Sutskever, Hinton 2012. Section 5: batch 128, momentum 0.9, weight decay 0.0005, rate 0.01 divided by 10
@@ -29,8 +29,8 @@ ALEXNET = Recipe(
     architecture="alexnet",
     architecture_options={"dropout": 0.5},
     mean=MEAN,
-    std=PIXELS,
-    crop_area=_shares(256),
+    std=STD,
+    crop_area=_crop_area(256),
     crop_aspect=SQUARE,
     flip=True,
     lighting=0.1,
@@ -54,8 +54,8 @@ VGG16 = Recipe(
     architecture="vgg-d",
     architecture_options={"dropout": 0.5},
     mean=MEAN,
-    std=PIXELS,
-    crop_area=_shares(256, 512),
+    std=STD,
+    crop_area=_crop_area(256, 512),
     crop_aspect=SQUARE,
     flip=True,
     lighting=0.1,
@@ -81,7 +81,7 @@ GOOGLENET = Recipe(
     architecture="googlenet",
     architecture_options={"auxiliary": True, "dropout": 0.4},
     mean=MEAN,
-    std=PIXELS,
+    std=STD,
     crop_area=(0.08, 1.0),
     crop_aspect=(3 / 4, 4 / 3),
     flip=True,
@@ -94,7 +94,7 @@ GOOGLENET = Recipe(
     schedule="step",
     milestones=tuple(float(epoch) for epoch in range(8, GOOGLENET_EPOCHS, 8)),
     decay=0.96,
-    weight_average=0.9999,  # the paper averages and does not say over how many steps
+    ema_decay=0.9999,  # the paper averages and does not say over how many steps
     epochs=GOOGLENET_EPOCHS,  # BVLC
     batch_size=32,  # BVLC
 )
@@ -108,8 +108,8 @@ RESNET50 = Recipe(
     dataset="folder",
     architecture="resnet50",
     mean=MEAN,
-    std=PIXELS,
-    crop_area=_shares(256, 480),
+    std=STD,
+    crop_area=_crop_area(256, 480),
     crop_aspect=SQUARE,
     flip=True,
     lighting=0.1,

@@ -5,26 +5,26 @@ seen ImageNet already (`fine-tune`) needs far fewer images.
 """
 
 from training.recipes.base import Recipe
-from training.recipes.published_results import PUBLISHED
+from training.recipes.published_results import PUBLISHED_RESULTS
 
-NETWORKS = ("mlp", *PUBLISHED)
+ARCHITECTURE_NAMES = ("mlp", *PUBLISHED_RESULTS)
 GREY = ("mlp", "lenet5")
-OWN_SIZE = (*GREY, "convnetjs", "cifar-resnet", "resnet9")
+NATIVE_SIZE = (*GREY, "convnetjs", "cifar-resnet", "resnet9")
 """Made for smaller images than these."""
 SIDE_PX = 128
 
 
-def recipe_for(network: str) -> Recipe:
-    """Trains one of `NETWORKS` on the images of `--data`; its name is the network's."""
-    values = _GREY_VALUES if network in GREY else _COLOUR_VALUES
+def recipe_for(architecture: str) -> Recipe:
+    """Trains one of `ARCHITECTURE_NAMES` on the images of `--data`; its name is the network's."""
+    values = _GREY_VALUES if architecture in GREY else _COLOUR_VALUES
     return Recipe(
-        name=network,
-        about=f"{network} on images of your own",
+        name=architecture,
+        about=f"{architecture} on images of your own",
         dataset="folder",
-        architecture=network,
-        side_px=None if network.startswith(OWN_SIZE) else SIDE_PX,
+        architecture=architecture,
+        side_px=None if architecture.startswith(NATIVE_SIZE) else SIDE_PX,
         optimizer="adamw",
-        learning_rate=1e-3 if "resnet" in network else 2e-4,
+        learning_rate=1e-3 if "resnet" in architecture else 2e-4,
         weight_decay=0.02,
         schedule="one_cycle",
         warm_up_epochs=3,

@@ -4,40 +4,40 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Published:
-    """`measured` says of what the error is: entries to the contest (ILSVRC) are ensembles, no match for one network."""
+class PublishedResult:
+    """What a paper reports. `evaluation` names the networks and images of the error: contest entries are ensembles."""
 
     year: int
     top5_error_percent: float | None = None
-    measured: str = ""
+    evaluation: str = ""
     note: str = ""
     """What to know of the printed figures, with {values_millions} for the sum of the rows at the published size."""
 
 
-_LECTURE = (
+_LECTURE_NOTE = (
     "The slides that this table is known from print 24M values (93 MB) of memory for the forward pass; their rows, "
     "like the ones above, add up to {values_millions:.1f}M."
 )
-_ONE_SCALE = "1 network at one scale, validation set"
-_SCALES = "1 network at several scales, validation set"
+_SINGLE_SCALE = "1 network at one scale, validation set"
+_MULTI_SCALE = "1 network at several scales, validation set"
 
-PUBLISHED = {
-    "lenet5": Published(1998),
-    "convnetjs": Published(2014),
-    "alexnet": Published(2012, 15.4, "7 networks, validation set; one alone 18.2"),
-    "zfnet": Published(2013, 14.8, "6 networks, test set"),
-    "vgg-a": Published(2014, 10.4, _ONE_SCALE),
-    "vgg-a-lrn": Published(2014, 10.5, _ONE_SCALE),
-    "vgg-b": Published(2014, 9.9, _ONE_SCALE),
-    "vgg-c": Published(2014, 9.4, _ONE_SCALE),
-    "vgg-d": Published(2014, 7.3, "ILSVRC entry, 7 networks", _LECTURE),
-    "vgg-e": Published(2014, 7.3, "ILSVRC entry, 7 networks"),
-    "googlenet": Published(2014, 6.67, "ILSVRC entry, 7 networks"),
-    "resnet18": Published(2015),
-    "resnet34": Published(2015, 5.71, _SCALES),
-    "resnet50": Published(2015, 5.25, _SCALES),
-    "resnet101": Published(2015, 4.60, _SCALES),
-    "resnet152": Published(2015, 3.57, "ILSVRC entry, 6 networks; one alone 4.49"),
-    "resnet9": Published(2018),
-    **{f"cifar-resnet{depth}": Published(2015) for depth in (20, 32, 44, 56, 110)},
+PUBLISHED_RESULTS = {
+    "lenet5": PublishedResult(1998),
+    "convnetjs": PublishedResult(2014),
+    "alexnet": PublishedResult(2012, 15.4, "7 networks, validation set; one alone 18.2"),
+    "zfnet": PublishedResult(2013, 14.8, "6 networks, test set"),
+    "vgg-a": PublishedResult(2014, 10.4, _SINGLE_SCALE),
+    "vgg-a-lrn": PublishedResult(2014, 10.5, _SINGLE_SCALE),
+    "vgg-b": PublishedResult(2014, 9.9, _SINGLE_SCALE),
+    "vgg-c": PublishedResult(2014, 9.4, _SINGLE_SCALE),
+    "vgg-d": PublishedResult(2014, 7.3, "ILSVRC entry, 7 networks", _LECTURE_NOTE),
+    "vgg-e": PublishedResult(2014, 7.3, "ILSVRC entry, 7 networks"),
+    "googlenet": PublishedResult(2014, 6.67, "ILSVRC entry, 7 networks"),
+    "resnet18": PublishedResult(2015),
+    "resnet34": PublishedResult(2015, 5.71, _MULTI_SCALE),
+    "resnet50": PublishedResult(2015, 5.25, _MULTI_SCALE),
+    "resnet101": PublishedResult(2015, 4.60, _MULTI_SCALE),
+    "resnet152": PublishedResult(2015, 3.57, "ILSVRC entry, 6 networks; one alone 4.49"),
+    "resnet9": PublishedResult(2018),
+    **{f"cifar-resnet{depth}": PublishedResult(2015) for depth in (20, 32, 44, 56, 110)},
 }

@@ -7,7 +7,7 @@ from dataclasses import fields
 from training.errors import TrainingError
 from training.recipes.base import ARCHITECTURE_PREFIX, Recipe, with_settings
 
-SHORT = {"lr": "learning_rate"}
+ALIASES = {"lr": "learning_rate"}
 Settings = Mapping[str, str]
 
 
@@ -23,27 +23,27 @@ def combinations(grids: Sequence[str]) -> list[Settings]:
         values = [value.strip() for value in text.split(";" if ";" in text else ",") if value.strip()]
         if not equals or not values:
             raise TrainingError(f"--grid {grid}: write --grid KEY=VALUE,VALUE.")
-        name = _full(key.strip())
+        name = _full_name(key.strip())
         if name in axes:
             raise TrainingError(f"--grid names {name} twice: write all of its values in one.")
         if len(set(values)) < len(values):
             raise TrainingError(f"--grid {grid} has a value twice.")
         axes[name] = values
-    return [dict(zip(axes, chosen, strict=True)) for chosen in itertools.product(*axes.values())]
+    return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values())]
 
 
-def recipes(recipe: Recipe, settings: Sequence[Settings]) -> list[Recipe]:
+def recipes_for(recipe: Recipe, settings: Sequence[Settings]) -> list[Recipe]:
     """The recipe once with each of the settings. Raises TrainingError for values that are out of range."""
     return [with_settings(recipe, each) for each in settings]
 
 
-def words(settings: Settings) -> str:
+def format_settings(settings: Settings) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _full(key: str) -> str:
+def _full_name(key: str) -> str:
     """The key as `--set` has it; one of the network's own options is known by not looking like a field."""
     names = {field.name for field in fields(Recipe)}
-    if key in SHORT or key in names or key.startswith(ARCHITECTURE_PREFIX):
-        return SHORT.get(key, key)
+    if key in ALIASES or key in names or key.startswith(ARCHITECTURE_PREFIX):
+        return ALIASES.get(key, key)
     return ARCHITECTURE_PREFIX + key

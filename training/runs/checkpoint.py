@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from training.atomic_files import atomic_write
 from training.errors import TrainingError
-from training.runs.run_folder import Row
+from training.runs.run_folder import HistoryRow
 
 Arrays = list[NDArray]
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """What a run has behind it: one row of history an epoch, and the best weights where the recipe keeps them."""
 
-    history: list[Row] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
     best: Arrays = field(default_factory=list)
     best_epoch: int | None = None
 
@@ -31,50 +31,50 @@ class Progress:
         return len(self.history)
 
 
-def save(path: Path, model: keras.Model, progress: Progress) -> None:
+def save(path: Path, model: keras.Model, progress: TrainingProgress) -> None:
     """Writes the model's variables (the state of its random layers too), its optimiser's and the progress."""
     optimizer = model.optimizer.variables if model.compiled else []
-    groups = {"model": _values(model.variables), "optimizer": _values(optimizer), "best": progress.best}
+    groups = {"model": _to_arrays(model.variables), "optimizer": _to_arrays(optimizer), "best": progress.best}
     arrays = {f"{group}/{index}": array for group, values in groups.items() for index, array in enumerate(values)}
     state = json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})
     atomic_write(path, lambda to: np.savez(to, state=np.array(state), **arrays))
 
 
-def restore(path: Path, model: keras.Model) -> Progress:
+def restore(path: Path, model: keras.Model) -> TrainingProgress:
     """Puts the saved state into a model and gives its progress; a run that saved nothing yet starts anew.
 
     Raises TrainingError when the file is damaged, or was written for another network.
     """
     if not path.exists():
-        return Progress()
-    with _opened(path) as saved:
-        _assign(model.variables, _group(saved, "model"))
-        state = json.loads(str(saved["state"]))
-        return Progress(state["history"], _group(saved, "best"), state["best_epoch"])
+        return TrainingProgress()
+    with _open_npz(path) as archive:
+        _assign(model.variables, _read_group(archive, "model"))
+        state = json.loads(str(archive["state"]))
+        return TrainingProgress(state["history"], _read_group(archive, "best"), state["best_epoch"])
 
 
 def restore_optimizer(path: Path, model: keras.Model) -> None:
     """Puts the saved state of the optimiser into that of a compiled model. Raises TrainingError as `restore` does."""
-    with _opened(path) as saved:
-        _assign(model.optimizer.variables, _group(saved, "optimizer"))
+    with _open_npz(path) as archive:
+        _assign(model.optimizer.variables, _read_group(archive, "optimizer"))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+def _open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
-        with path.open("rb") as file, np.load(file) as saved:
-            yield saved
+        with path.open("rb") as file, np.load(file) as archive:
+            yield archive
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path} cannot be resumed from: {error}. Start a new run.") from error
 
 
-def _values(variables: list[keras.Variable]) -> Arrays:
+def _to_arrays(variables: list[keras.Variable]) -> Arrays:
     return [keras.ops.convert_to_numpy(variable.value) for variable in variables]
 
 
-def _group(saved: np.lib.npyio.NpzFile, name: str) -> Arrays:
-    count = sum(key.startswith(f"{name}/") for key in saved.files)
-    return [saved[f"{name}/{index}"] for index in range(count)]
+def _read_group(archive: np.lib.npyio.NpzFile, name: str) -> Arrays:
+    count = sum(key.startswith(f"{name}/") for key in archive.files)
+    return [archive[f"{name}/{index}"] for index in range(count)]
 
 
 def _assign(variables: list[keras.Variable], arrays: Arrays) -> None:

@@ -8,12 +8,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.atomic_files import atomic_write
-from training.runs.run_folder import Row
+from training.runs.run_folder import HistoryRow
 
-CELLS_WITH_NUMBERS = 20
+MAX_CLASSES_WITH_COUNTS = 20
 
 
-def plot_curves(history: Sequence[Row], path: Path) -> None:
+def plot_curves(history: Sequence[HistoryRow], path: Path) -> None:
     """Loss and accuracy over the epochs, training and (where there is any) validation."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -26,7 +26,7 @@ def plot_curves(history: Sequence[Row], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_comparison(histories: Mapping[str, Sequence[Row]], path: Path) -> None:
+def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -> None:
     """Loss and accuracy of several runs by name: of the validation images, or the training ones where there are none.
 
     The losses of runs that were trained for different ones are drawn all the same; the accuracies tell more.
@@ -52,12 +52,12 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="right class")
-    if len(labels) <= CELLS_WITH_NUMBERS:
+    if len(labels) <= MAX_CLASSES_WITH_COUNTS:
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels)
         for (row, column), count in np.ndenumerate(counts):
-            ink = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=8)
+            text_color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=text_color, fontsize=8)
     save_figure(figure, path)
 
 

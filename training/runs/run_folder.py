@@ -14,7 +14,7 @@ from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
 from training.recipes.base import Recipe, from_json, to_json
 
-Row = dict[str, float]
+HistoryRow = dict[str, float]
 """One epoch of a run's history: column -> value."""
 
 
@@ -54,7 +54,7 @@ class Run:
         return self.folder / "confusion.png"
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return self.metrics_path.is_file()
 
     def recipe(self) -> Recipe:
@@ -67,15 +67,15 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         return read_json(self.metrics_path)
 
-    def write_history(self, rows: Sequence[Row]) -> None:
+    def write_history(self, rows: Sequence[HistoryRow]) -> None:
         atomic_write(self.folder / "history.csv", lambda path: _write_csv(path, rows))
 
-    def history(self) -> list[Row]:
+    def history(self) -> list[HistoryRow]:
         with (self.folder / "history.csv").open(newline="") as file:
             return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
 
 
-def check_name(name: str) -> None:
+def check_run_name(name: str) -> None:
     """Raises TrainingError for what cannot be a run's name; a model's may be the same ones."""
     if not MODEL_NAME.fullmatch(name):
         raise TrainingError(f"{name!r} can't be the name of a run: use letters, digits, '.', '_' and '-', up to 64.")
@@ -86,15 +86,15 @@ def start_run(
     recipe: Recipe,
     info: dict[str, Any],
     name: str | None = None,
-    write_more: Callable[[Run], None] = lambda run: None,
+    write_extra: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Makes the folder of a new run, below `name` or else the recipe's, and writes what is known so far into it.
 
-    `write_more` adds what the run cannot go on without; `recipe.json` comes last and makes the folder a run.
+    `write_extra` adds what the run cannot go on without; `recipe.json` comes last and makes the folder a run.
     """
     run = Run(_new_folder(runs_dir / (name or recipe.name)))
     write_json(run.folder / "run.json", info)
-    write_more(run)
+    write_extra(run)
     write_json(run.folder / "recipe.json", to_json(recipe))
     return run
 
@@ -106,20 +106,20 @@ def open_run(folder: Path) -> Run:
     return Run(folder)
 
 
-def latest_unfinished(runs_dir: Path, name: str) -> Run:
+def latest_unfinished_run(runs_dir: Path, name: str) -> Run:
     """The last run of that name, or of that recipe, that was interrupted. Raises TrainingError when there is none."""
-    unfinished = all_unfinished(runs_dir, name)
+    unfinished = unfinished_runs(runs_dir, name)
     if not unfinished:
         raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
     return unfinished[-1]
 
 
-def all_unfinished(runs_dir: Path, name: str) -> list[Run]:
+def unfinished_runs(runs_dir: Path, name: str) -> list[Run]:
     """The runs of that name, or of that recipe, that were interrupted, the oldest first."""
-    return [run for run in all_of(runs_dir, name) if not run.finished]
+    return [run for run in all_runs(runs_dir, name) if not run.is_finished]
 
 
-def all_of(runs_dir: Path, name: str) -> list[Run]:
+def all_runs(runs_dir: Path, name: str) -> list[Run]:
     """The runs of that name, or of that recipe, the oldest first."""
     return [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
 
@@ -148,7 +148,7 @@ def _new_folder(parent: Path) -> Path:
     raise TrainingError(f"{parent} has a thousand runs of this second; wait a little.")
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def _write_csv(path: Path, rows: Sequence[HistoryRow]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from training.atomic_files import atomic_write
 from training.errors import TrainingError
-from training.runs.run_folder import Row
+from training.runs.run_folder import HistoryRow
 
-VERSION = "brain.Event:2"
+FILE_VERSION = "brain.Event:2"
 TAGS = {
     "loss": "loss/training",
     "val_loss": "loss/validation",
@@ -25,37 +25,37 @@ TAGS = {
 class EventFile:
     """The event file of one run in `folder`, one step an epoch."""
 
-    def __init__(self, folder: Path, history: Sequence[Row]) -> None:
+    def __init__(self, folder: Path, history: Sequence[HistoryRow]) -> None:
         """Starts anew with the epochs that are behind the run, in place of what was written before it was resumed."""
         folder.mkdir(exist_ok=True)
-        earlier = list(folder.glob("events.out.tfevents.*"))
+        previous_files = list(folder.glob("events.out.tfevents.*"))
         self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard goes on to the last in this order
-        data = record(_version()) + b"".join(record(_scalars(row)) for row in history)
+        data = tfrecord(_version_event()) + b"".join(tfrecord(_scalar_event(row)) for row in history)
         atomic_write(self._path, lambda path: path.write_bytes(data))
-        for path in earlier:
+        for path in previous_files:
             if path != self._path:
                 path.unlink(missing_ok=True)
 
-    def append(self, row: Row) -> None:
+    def append(self, row: HistoryRow) -> None:
         """Adds an epoch. TensorBoard follows files that grow, so this one is not replaced."""
         try:
             with self._path.open("ab") as file:
-                file.write(record(_scalars(row)))
+                file.write(tfrecord(_scalar_event(row)))
         except OSError as error:
             raise TrainingError(f"{self._path} could not be written: {error.strerror or error}.") from error
 
 
-def record(data: bytes) -> bytes:
+def tfrecord(data: bytes) -> bytes:
     """A TFRecord: length, its checksum, the data, their checksum."""
     length = struct.pack("<Q", len(data))
     return length + _masked_crc(length) + data + _masked_crc(data)
 
 
-def _version() -> bytes:
-    return _event(0) + _bytes_field(3, VERSION.encode())
+def _version_event() -> bytes:
+    return _event(0) + _bytes_field(3, FILE_VERSION.encode())
 
 
-def _scalars(row: Row) -> bytes:
+def _scalar_event(row: HistoryRow) -> bytes:
     scalars = {TAGS.get(column, column): value for column, value in row.items() if column != "epoch"}
     values = [_bytes_field(1, tag.encode()) + _fixed32(2, value) for tag, value in scalars.items()]
     return _event(int(row["epoch"])) + _bytes_field(5, b"".join(_bytes_field(1, value) for value in values))

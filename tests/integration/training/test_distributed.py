@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from service.model_store.manifest import read_manifest
 from training.architectures import ARCHITECTURES
-from training.architectures.layers import UNIT, Normalization, conv_norm, logits, pixels, relu
+from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
 from training.cli import main
 from training.fit.distributed.rendezvous import PeerLost
 from training.runs.run_folder import Run
@@ -43,12 +43,12 @@ STARTED: list[Process] = []
 
 
 def batchnorm_network(
-    input_shape: tuple[int, int, int] = (24, 24, 1), classes: int = 2, normalization: Normalization = UNIT
+    input_shape: tuple[int, int, int] = (24, 24, 1), classes: int = 2, normalization: Normalization = UNIT_RANGE
 ) -> keras.Model:
     """A network with batch normalization that compiles in a second; none of the zoo is as small."""
-    image, x = pixels(input_shape, normalization)
+    image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, 4, 3, 2, "only"), "only")
-    return keras.Model(image, logits(keras.layers.Flatten()(x), classes))
+    return keras.Model(image, logits_layer(keras.layers.Flatten()(x), classes))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from keras import layers
 
 from tests.support.images import image_bytes
 from tests.unit.training.architectures.test_keras_applications import base_of, cached
-from training.architectures.keras_applications import APPLICATIONS, SIGNED
+from training.architectures.keras_applications import APPLICATIONS, TF
 from training.data.load_dataset import DataOptions, for_resuming
 from training.errors import TrainingError
 from training.export.exporter import export, options_for
@@ -47,7 +47,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The tiny application in Keras' table and ours, and a file of its weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "Tiny", tiny, raising=False)
-        patch.setitem(APPLICATIONS, "Tiny", SIGNED)
+        patch.setitem(APPLICATIONS, "Tiny", TF)
         image = keras.Input((32, 32, 3))
         base = tiny(False, None, "avg", image, image.shape[1:])
         base.get_layer("norm").moving_mean.assign([0.1, 0.2, 0.3, 0.4])
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    extras = {"weight_average": "0.5", "schedule": "plateau", "plateau_epochs": "1", "keep": "last", "patience": "9"}
+    extras = {"ema_decay": "0.5", "schedule": "plateau", "plateau_epochs": "1", "keep": "last", "patience": "9"}
     return with_settings(with_application("keras:Tiny", find_recipe("fine-tune")), SETTINGS | extras)
 
 
@@ -125,7 +125,7 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base, tensorboard=True)
-    interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
+    interrupted = run_folder.latest_unfinished_run(tmp_path, recipe.name)
     trainer.resume(interrupted, lambda line: None, tensorboard=True)
     expected = weights(uninterrupted_run[0])
     for path, array in weights(interrupted).items():
@@ -142,11 +142,11 @@ def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_oth
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base)
-    interrupted = run_folder.latest_unfinished(tmp_path, recipe.name)
+    interrupted = run_folder.latest_unfinished_run(tmp_path, recipe.name)
     interrupted.checkpoint_path.unlink()
     with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
         trainer.resume(interrupted, lambda line: None)
-    assert not interrupted.finished
+    assert not interrupted.is_finished
 
 
 def test_a_run_whose_first_weights_could_not_be_written_is_none(
@@ -158,7 +158,7 @@ def test_a_run_whose_first_weights_could_not_be_written_is_none(
     monkeypatch.setattr("training.runs.checkpoint.save", full)
     with pytest.raises(TrainingError, match="No space left"):
         trainer.train(recipe, tmp_path, lambda line: None, DataOptions(folder=folder), weights=tiny_base)
-    assert run_folder.all_of(tmp_path, recipe.name) == []
+    assert run_folder.all_runs(tmp_path, recipe.name) == []
 
 
 def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path) -> None:

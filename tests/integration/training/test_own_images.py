@@ -16,9 +16,9 @@ from training.data.load_dataset import DataOptions
 from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
-from training.runs.run_folder import Run, latest_unfinished
+from training.runs.run_folder import Run, latest_unfinished_run
 
-TINY = ("--epochs", "40", "--set", "batch_size=8", "--set", "architecture.hidden=16,", "--set", "watch=loss")
+TINY = ("--epochs", "40", "--set", "batch_size=8", "--set", "architecture.hidden=16,", "--set", "monitor=loss")
 
 
 def convoy_train(*words: object, code: int = 0) -> str:
@@ -109,7 +109,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=root / "photos", skip_unreadable=True), "mixed")
-    runs.append(trainer.resume(latest_unfinished(tmp_path, "mixed"), lambda line: None))
+    runs.append(trainer.resume(latest_unfinished_run(tmp_path, "mixed"), lambda line: None))
     first, *others = [keras.models.load_model(run.model_path).get_weights() for run in runs]
     for other in others:
         for ours, theirs in zip(first, other, strict=True):

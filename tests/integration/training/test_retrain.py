@@ -44,7 +44,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
     assert accuracies[1] is not None
     assert accuracies[0] > accuracies[1]
     assert f"{accuracies[0]:.4f} of the published" in worse.output
-    outcomes = [read_json(run.outcome_path) for run in run_folder.all_of(tmp_path / "runs", "toy-retrained")]
+    outcomes = [read_json(run.outcome_path) for run in run_folder.all_runs(tmp_path / "runs", "toy-retrained")]
     assert [list(outcome) for outcome in outcomes] == [["published"], ["worse"], ["published"]]
 
 
@@ -74,9 +74,9 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     killed = start_run(tmp_path / "runs", with_settings(XO, {"limit": "300", "epochs": "2"}), RECORDED_INFO)
     done = convoy_train(tmp_path, *command, *other)
     assert done.exit_code == 0, done.output
-    assert not killed.finished
-    (run,) = (run for run in run_folder.all_of(tmp_path / "runs", "xo") if run != killed)
-    assert run.finished
+    assert not killed.is_finished
+    (run,) = (run for run in run_folder.all_runs(tmp_path / "runs", "xo") if run != killed)
+    assert run.is_finished
     recipe, note = run.recipe(), run.info()["dataset"]["data_note"]
     assert (recipe.epochs, recipe.learning_rate, note) == expected
 
@@ -88,7 +88,7 @@ def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
     killed = [start_run(tmp_path / "runs", recipe, RECORDED_INFO, "toy-retrained") for recipe in others]
     done = convoy_train(tmp_path, *command)
     assert done.exit_code == 0, done.output
-    assert not any(run.finished for run in killed)
+    assert not any(run.is_finished for run in killed)
     card = (tmp_path / "models/toy/1/card.md").read_text()
     assert "of epoch 1 of 1" in card
 
@@ -116,7 +116,7 @@ def test_a_retraining_killed_while_it_exports_is_published_and_not_trained_again
     assert again.exit_code == 0, again.output
     assert "epoch 1/1" not in again.output
     assert [path.name for path in (tmp_path / "models/toy").iterdir()] == ["1"]
-    (run,) = run_folder.all_of(tmp_path / "runs", "toy-retrained")
+    (run,) = run_folder.all_runs(tmp_path / "runs", "toy-retrained")
     assert read_json(run.outcome_path) == {"published": "toy/1"}
 
     anew = convoy_train(tmp_path, *command, "--max-drop", "1")

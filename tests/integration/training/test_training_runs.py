@@ -118,7 +118,7 @@ def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(RECIPE, tmp_path, stop)
-    interrupted = run_folder.latest_unfinished(tmp_path, RECIPE.name)
+    interrupted = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
     lines: list[str] = []
     trainer.resume(interrupted, lines.append)
     assert f"resumed after {stop_line.removesuffix('/4')}" in lines
@@ -158,7 +158,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_no_broken_checkpoint(tmp_p
         TrainingError, match=r"The loss became (nan|inf) in epoch 1, batch \d+, at learning rate 1e\+30"
     ):
         trainer.train(recipe, tmp_path, ignore)
-    run = run_folder.latest_unfinished(tmp_path, RECIPE.name)
+    run = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
     assert not run.checkpoint_path.exists()
     assert not run.model_path.exists()
 
@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_loses_no_finished_epoch(uninterrupted_run: Run, tm
             trainer.train(RECIPE, tmp_path, fill)
     finally:
         full.__exit__(None, None, None)
-    interrupted = run_folder.latest_unfinished(tmp_path, RECIPE.name)
+    interrupted = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
     assert not list(interrupted.folder.glob("*partial*"))
     lines: list[str] = []
     trainer.resume(interrupted, lines.append)

@@ -18,7 +18,7 @@ from service.model_store.manifest import IMAGE, PROBABILITIES
 from training.analysis.costs import LayerCosts
 from training.analysis.keras_costs import layer_costs
 from training.analysis.onnx_costs import graph_costs
-from training.architectures import ARCHITECTURES, build, main_tower
+from training.architectures import ARCHITECTURES, build, without_auxiliary_classifiers
 from training.architectures.layers import Normalization
 from training.export.graph.keras_to_onnx import optimize_in_place, to_onnx
 
@@ -69,7 +69,9 @@ def test_at_224(name: str, tmp_path: Path) -> None:
 
 def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options) -> None:
     keras.utils.set_random_seed(1)
-    network = main_tower(build(name, input_shape=input_shape, classes=CLASSES, normalization=COLOURS, **options))
+    network = without_auxiliary_classifiers(
+        build(name, input_shape=input_shape, classes=CLASSES, normalization=COLOURS, **options)
+    )
     images = random_images(8, input_shape)
     rescale(network, images)
     path = folder / "model.onnx"

@@ -12,7 +12,7 @@ import numpy as np
 from training.data.datasets.base import Dataset
 from training.data.splits import split_indices
 from training.errors import TrainingError
-from training.recipes.base import Recipe, spelled
+from training.recipes.base import Recipe, format_value
 from training.runs.run_folder import Run
 
 LIBRARIES = ("keras", "jax", "numpy")
@@ -38,7 +38,7 @@ def run_invariants(recipe: Recipe, dataset: Dataset, resumed: Run | None = None)
     indices = [part.astype(np.int64).tobytes() for part in (splits.train, splits.validation, splits.test)]
     versions = library_versions()
     return {
-        **{field.name: spelled(getattr(recipe, field.name)) for field in fields(Recipe)},
+        **{field.name: format_value(getattr(recipe, field.name)) for field in fields(Recipe)},
         "number of steps an epoch": str(-(-len(splits.train) // recipe.batch_size)),
         "number of images": f"{len(dataset.train):,} + {len(dataset.test):,}",
         "labels": digest(*(label.encode() for label in dataset.labels)),

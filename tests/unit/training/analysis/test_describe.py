@@ -8,7 +8,7 @@ import pytest
 from tests.support.model_versions import write_version
 from training.analysis.describe import as_json, as_table, describe, parse_shape, report, side_by_side
 from training.errors import TrainingError
-from training.recipes.published_results import PUBLISHED
+from training.recipes.published_results import PUBLISHED_RESULTS
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 
@@ -99,8 +99,8 @@ def test_published_errors_are_the_contests() -> None:
         "googlenet": source["googlenet_2014"],
         "resnet152": source["resnet_2015"],
     }
-    assert {name: PUBLISHED[name].top5_error_percent for name in expected} == expected
-    assert str(source["alexnet_single"]) in PUBLISHED["alexnet"].measured
+    assert {name: PUBLISHED_RESULTS[name].top5_error_percent for name in expected} == expected
+    assert str(source["alexnet_single"]) in PUBLISHED_RESULTS["alexnet"].evaluation
 
 
 def test_side_by_side() -> None:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.architectures import ARCHITECTURES, build, build_without_weights, main_tower
+from training.architectures import ARCHITECTURES, build, build_without_weights, without_auxiliary_classifiers
 from training.architectures.layers import Normalization
 from training.errors import TrainingError
 
@@ -81,4 +81,4 @@ def test_other_mistakes_keep_their_own_error() -> None:
 
 def test_the_main_tower_of_an_ordinary_network_is_itself() -> None:
     model = build("lenet5")
-    assert main_tower(model) is model
+    assert without_auxiliary_classifiers(model) is model

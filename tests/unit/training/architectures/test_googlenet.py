@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.architectures import ARCHITECTURES, build_without_weights, main_tower
+from training.architectures import ARCHITECTURES, build_without_weights, without_auxiliary_classifiers
 from training.architectures.googlenet import AUXILIARY, INCEPTION, LOSS_WEIGHTS
 
 COLUMNS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
@@ -82,7 +82,7 @@ def test_their_losses_count_three_tenths_while_training_only(trained_together: k
 
 def test_training_with_them_trains_the_main_tower(trained_together: keras.Model) -> None:
     model = trained_together
-    tower = main_tower(model)
+    tower = without_auxiliary_classifiers(model)
     assert not any(layer.name.startswith("auxiliary") for layer in tower.layers)
     assert tower.output.shape == (None, 4)
 
@@ -96,7 +96,7 @@ def test_training_with_them_trains_the_main_tower(trained_together: keras.Model)
 
 
 def test_evaluation_is_of_the_main_tower(trained_together: keras.Model) -> None:
-    tower = main_tower(trained_together)
+    tower = without_auxiliary_classifiers(trained_together)
     tower.compile(loss=trained_together.loss, metrics=["accuracy"])
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
     labels = np.arange(8) % 4
@@ -107,4 +107,8 @@ def test_evaluation_is_of_the_main_tower(trained_together: keras.Model) -> None:
 
 def test_the_main_tower_has_the_parameters_of_the_network_without(trainable) -> None:
     with_them = build_without_weights("googlenet", auxiliary=True)
-    assert trainable(main_tower(with_them)) == trainable(build_without_weights("googlenet")) < trainable(with_them)
+    assert (
+        trainable(without_auxiliary_classifiers(with_them))
+        == trainable(build_without_weights("googlenet"))
+        < trainable(with_them)
+    )

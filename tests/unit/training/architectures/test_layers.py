@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.architectures.layers import LocalResponseNormalization, Normalization, conv_norm, pixels
+from training.architectures.layers import LocalResponseNormalization, Normalization, conv_norm, normalized_input
 
 
 def by_the_formula(a: np.ndarray, k: float, n: int, alpha: float, beta: float) -> np.ndarray:
@@ -46,6 +46,6 @@ def test_a_strided_convolution_is_centred_on_the_pixels_that_a_shortcut_takes() 
 
 
 def test_pixels_are_normalised_per_channel() -> None:
-    image, x = pixels((1, 1, 3), Normalization((0.5, 0.25, 0.0), (0.5, 0.25, 1.0)))
+    image, x = normalized_input((1, 1, 3), Normalization((0.5, 0.25, 0.0), (0.5, 0.25, 1.0)))
     out = keras.Model(image, x)(np.full((1, 1, 1, 3), 255.0, "float32"))
     np.testing.assert_allclose(np.asarray(out)[0, 0, 0], [1, 3, 1], rtol=1e-6)

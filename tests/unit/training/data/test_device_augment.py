@@ -59,7 +59,7 @@ def test_a_batch_brings_no_pixels_of_its_own() -> None:
 @pytest.mark.parametrize("setting", [{"crop_area": (0.5, 1.0)}, {"mixup": 0.2}, {"lighting": 0.1}])
 def test_what_only_the_host_makes_is_refused(setting: dict) -> None:
     with pytest.raises(TrainingError, match=f"{next(iter(setting))} is made on the host only"):
-        replace(PLAIN, on_device=True, **setting)
+        replace(PLAIN, augment_on_device=True, **setting)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="needs another backend than JAX")
@@ -79,8 +79,8 @@ class Spread(DistributedContext):
 def test_several_devices_are_refused() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
-    with pytest.raises(TrainingError, match="on_device=true is for one device"):
-        trainer._build_for_training(replace(PLAIN, on_device=True, validation=0), dataset, Spread())
+    with pytest.raises(TrainingError, match="augment_on_device=true is for one device"):
+        trainer._build_for_training(replace(PLAIN, augment_on_device=True, validation=0), dataset, Spread())
 
 
 TRAIN = """
@@ -106,8 +106,8 @@ small = {"architecture_options": {"width": 0.0625}, "precision": "float32", "bat
 recipe = replace(RECIPES["cifar10-fast"], **small, warm_up_epochs=1, learning_rate=0.05, validation=16)
 found = []
 for here in (True, False, True):
-    chosen = replace(recipe, on_device=here)
-    keras_setup.make_repeatable(1)
+    chosen = replace(recipe, augment_on_device=here)
+    keras_setup.make_deterministic(1)
     model = build_network(chosen, dataset)
     model = with_device_augmentation(model, chosen) if here else model
     run = start_run(Path(sys.argv[1]), chosen, {}, "made")

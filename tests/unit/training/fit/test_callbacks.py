@@ -14,7 +14,7 @@ from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
 from training.runs import checkpoint
-from training.runs.checkpoint import Progress
+from training.runs.checkpoint import TrainingProgress
 from training.runs.run_folder import Run
 
 RECIPE = Recipe(
@@ -53,8 +53,8 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
         )
 
 
-def record_epoch(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, Progress]:
-    progress = Progress()
+def record_epoch(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, TrainingProgress]:
+    progress = TrainingProgress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
     callback = RecordEpoch(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, log=lines.append)
     callback.set_model(network())

@@ -7,7 +7,7 @@ import pytest
 from training.errors import TrainingError
 from training.fit.early_stopping import best_epoch, count_plateaus, is_out_of_patience
 from training.recipes.base import Recipe
-from training.runs.run_folder import Row
+from training.runs.run_folder import HistoryRow
 
 FIELDS = {"name": "any", "dataset": "xo", "architecture": "keras:VGG16", "schedule": "plateau", "plateau_epochs": 2}
 
@@ -16,20 +16,20 @@ def recipe(**fields: object) -> Recipe:
     return Recipe(**FIELDS | fields)
 
 
-def history(*accuracies: float) -> list[Row]:
+def history(*accuracies: float) -> list[HistoryRow]:
     """The loss is the opposite of the accuracy: best where that is best."""
     return [{"epoch": i, "val_accuracy": a, "val_loss": -a} for i, a in enumerate(accuracies, start=1)]
 
 
-@pytest.mark.parametrize("watch", ["accuracy", "loss"])
-def test_the_best_epoch_is_the_first_of_equals(watch: str) -> None:
-    assert best_epoch(recipe(watch=watch), history(0.1, 0.3, 0.2, 0.3)) == 1
-    assert best_epoch(recipe(watch=watch), []) is None
+@pytest.mark.parametrize("monitor", ["accuracy", "loss"])
+def test_the_best_epoch_is_the_first_of_equals(monitor: str) -> None:
+    assert best_epoch(recipe(monitor=monitor), history(0.1, 0.3, 0.2, 0.3)) == 1
+    assert best_epoch(recipe(monitor=monitor), []) is None
 
 
 def test_what_is_no_number_is_never_best() -> None:
-    assert best_epoch(recipe(watch="loss"), [{"val_loss": math.nan}, {"val_loss": 3.0}, {"val_loss": math.nan}]) == 1
-    assert best_epoch(recipe(watch="loss"), [{"val_loss": math.nan}]) is None
+    assert best_epoch(recipe(monitor="loss"), [{"val_loss": math.nan}, {"val_loss": 3.0}, {"val_loss": math.nan}]) == 1
+    assert best_epoch(recipe(monitor="loss"), [{"val_loss": math.nan}]) is None
 
 
 def test_a_run_without_validation_has_no_best_epoch() -> None:

@@ -13,7 +13,7 @@ from training.recipes.base import Recipe
 EMA_MOMENTUM = 0.75
 
 
-def network(optimizer: str = "sgd", weight_average: float = EMA_MOMENTUM) -> keras.Model:
+def network(optimizer: str = "sgd", ema_decay: float = EMA_MOMENTUM) -> keras.Model:
     """One weight that begins at 4."""
     recipe = Recipe(
         name="any",
@@ -22,7 +22,7 @@ def network(optimizer: str = "sgd", weight_average: float = EMA_MOMENTUM) -> ker
         learning_rate=1.0,
         momentum=0.0,
         optimizer=optimizer,
-        weight_average=weight_average,
+        ema_decay=ema_decay,
     )
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     model.set_weights([np.array([[4.0]], np.float32)])
@@ -84,7 +84,7 @@ def test_the_own_weights_come_back() -> None:
 
 
 def test_where_none_are_kept_the_weights_are_their_own() -> None:
-    model = network(weight_average=0.0)
+    model = network(ema_decay=0.0)
     recorder = fit(model, steps=3)
     assert recorder.validated == recorder.after_steps[-1:]
     with ema_weights(model):

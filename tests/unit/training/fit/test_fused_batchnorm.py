@@ -59,7 +59,7 @@ def test_a_frozen_layer_keeps_its_statistics() -> None:
 
 
 def test_bfloat16_computes_so_and_keeps_float32() -> None:
-    with keras_setup.computing_in("bfloat16"):
+    with keras_setup.dtype_policy("bfloat16"):
         model = fuse_batchnorm(network())
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in model.layers[1:]} == {"bfloat16"}

@@ -54,7 +54,7 @@ def test_settings_leave_the_recipe_itself_alone() -> None:
     [
         ("epoch", "3", "no 'epoch': did you mean 'epochs'?"),
         ("name", "x", "no 'name'"),
-        ("zzz", "3", "there are architecture, batch_size"),
+        ("zzz", "3", "there are architecture, augment_on_device, batch_size"),
         ("epochs", "many", "epochs=many: a whole number was expected"),
         ("epochs", "2.5", "a whole number was expected"),
         ("learning_rate", "fast", "a number was expected"),

@@ -5,12 +5,12 @@ import pytest
 from training.architectures import ARCHITECTURES, build_without_weights
 from training.data.load_dataset import input_spec_for
 from training.recipes import RECIPES, find_recipe, is_recipe
-from training.recipes.own_images import NETWORKS
+from training.recipes.own_images import ARCHITECTURE_NAMES
 
 
 def test_the_names_are_those_of_the_zoo() -> None:
-    assert set(NETWORKS) == ARCHITECTURES.keys() - {"xo"}  # which is a recipe of its own
-    assert not set(NETWORKS) & RECIPES.keys()
+    assert set(ARCHITECTURE_NAMES) == ARCHITECTURES.keys() - {"xo"}  # which is a recipe of its own
+    assert not set(ARCHITECTURE_NAMES) & RECIPES.keys()
     assert is_recipe("resnet18")
     assert not is_recipe("resnet19")
 

@@ -10,7 +10,7 @@ from training.architectures import ARCHITECTURES, build_without_weights
 from training.architectures.googlenet import LOSS_WEIGHTS
 from training.fit.lr_schedules import Schedule
 from training.recipes import RECIPES
-from training.recipes.base import APPLICATION, Recipe, from_json, to_json
+from training.recipes.base import APPLICATION_PREFIX, Recipe, from_json, to_json
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 
@@ -33,13 +33,13 @@ def test_alexnet_is_trained_as_its_golden_file_says() -> None:
     assert recipe.learning_rate == expected["learning_rate"]
     assert recipe.weight_decay == expected["weight_decay_l2"]
     assert expected["schedule"] == "divided by 10 when validation accuracy plateaus"
-    assert (recipe.schedule, recipe.watch, recipe.decay) == ("plateau", "accuracy", 0.1)
+    assert (recipe.schedule, recipe.monitor, recipe.decay) == ("plateau", "accuracy", 0.1)
 
 
 def test_vgg_and_resnet_divide_by_ten_on_a_plateau() -> None:
     for name, rate, decay in (("imagenet-vgg16", 0.01, 5e-4), ("imagenet-resnet50", 0.1, 1e-4)):
         recipe = RECIPES[name]
-        assert (recipe.schedule, recipe.watch, recipe.decay) == ("plateau", "accuracy", 0.1)
+        assert (recipe.schedule, recipe.monitor, recipe.decay) == ("plateau", "accuracy", 0.1)
         assert (recipe.batch_size, recipe.momentum, recipe.learning_rate, recipe.weight_decay) == (
             256,
             0.9,
@@ -89,6 +89,6 @@ def test_the_first_network_is_the_one_of_the_lecture() -> None:
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_recipe_names_a_network_and_comes_back_from_json(recipe: Recipe) -> None:
     assert from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
-    if not recipe.architecture.startswith(APPLICATION):
+    if not recipe.architecture.startswith(APPLICATION_PREFIX):
         assert recipe.architecture in ARCHITECTURES
         build_without_weights(recipe.architecture, **recipe.architecture_options)

@@ -13,13 +13,13 @@ def test_the_last_key_varies_fastest() -> None:
 
 
 def test_values_with_commas_have_semicolons_between_them() -> None:
-    first, second = sweep_grid.recipes(find_recipe("xo"), sweep_grid.combinations(["milestones=3,5;4"]))
+    first, second = sweep_grid.recipes_for(find_recipe("xo"), sweep_grid.combinations(["milestones=3,5;4"]))
     assert (first.milestones, second.milestones) == ((3.0, 5.0), (4.0,))
 
 
 def test_recipes_differ_in_what_the_grid_names_only() -> None:
     base = find_recipe("mnist-mlp-xent")
-    made = sweep_grid.recipes(
+    made = sweep_grid.recipes_for(
         base, sweep_grid.combinations(["seed=1,2", "architecture.dropout=0.5", "loss=squared_error"])
     )
     assert [(recipe.seed, recipe.loss, recipe.architecture_options["dropout"]) for recipe in made] == [
@@ -45,6 +45,6 @@ def test_what_is_no_grid_is_refused(grids: list[str], says: str) -> None:
 
 def test_a_value_out_of_range_is_found_before_anything_is_trained() -> None:
     with pytest.raises(TrainingError, match="learning_rate is -1"):
-        sweep_grid.recipes(find_recipe("xo"), sweep_grid.combinations(["lr=0.1,-1"]))
+        sweep_grid.recipes_for(find_recipe("xo"), sweep_grid.combinations(["lr=0.1,-1"]))
     with pytest.raises(TrainingError, match="a whole number was expected"):
-        sweep_grid.recipes(find_recipe("xo"), sweep_grid.combinations(["epochs=2,many"]))
+        sweep_grid.recipes_for(find_recipe("xo"), sweep_grid.combinations(["epochs=2,many"]))

@@ -11,7 +11,7 @@ from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
 from training.runs import checkpoint
-from training.runs.checkpoint import Progress
+from training.runs.checkpoint import TrainingProgress
 
 RECIPE = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.1)
 
@@ -36,7 +36,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     original = network()
     train(original)
-    progress = Progress([{"epoch": 1.0, "loss": 0.25}], original.get_weights(), best_epoch=0)
+    progress = TrainingProgress([{"epoch": 1.0, "loss": 0.25}], original.get_weights(), best_epoch=0)
     checkpoint.save(path, original, progress)
     expected = train(original, epochs=2)
 
@@ -59,7 +59,7 @@ def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
-    checkpoint.save(path, network(units=4), Progress())
+    checkpoint.save(path, network(units=4), TrainingProgress())
     with pytest.raises(TrainingError, match="cannot be resumed from"):
         checkpoint.restore(path, network(units=5))
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "checkpoint.npz"
-    checkpoint.save(path, network(), Progress())
+    checkpoint.save(path, network(), TrainingProgress())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep)])
     with pytest.raises(TrainingError, match="Start a new run"):

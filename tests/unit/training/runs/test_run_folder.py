@@ -8,7 +8,7 @@ import pytest
 
 from training.errors import TrainingError
 from training.recipes import RECIPES
-from training.runs.run_folder import Run, latest_unfinished, lock_run, open_run, start_run
+from training.runs.run_folder import Run, latest_unfinished_run, lock_run, open_run, start_run
 
 RECIPE = RECIPES["mnist-lenet5"]
 
@@ -18,23 +18,23 @@ def test_a_run_knows_its_recipe_and_facts(tmp_path: Path) -> None:
     assert run.folder.parent == tmp_path / "mnist-lenet5"
     assert open_run(run.folder).recipe() == RECIPE
     assert run.info() == {"seed": 1}
-    assert not run.finished
+    assert not run.is_finished
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own_in_order(tmp_path: Path) -> None:
     runs = [start_run(tmp_path, RECIPE, {}) for _ in range(4)]
     assert len({run.folder for run in runs}) == 4
-    assert latest_unfinished(tmp_path, RECIPE.name).folder == runs[-1].folder
+    assert latest_unfinished_run(tmp_path, RECIPE.name).folder == runs[-1].folder
 
 
 def test_the_last_unfinished_run_is_found(tmp_path: Path) -> None:
     first, second, third = (start_run(tmp_path, RECIPE, {}) for _ in range(3))
     third.metrics_path.write_text("{}")
-    assert latest_unfinished(tmp_path, RECIPE.name).folder == second.folder
+    assert latest_unfinished_run(tmp_path, RECIPE.name).folder == second.folder
     for run in (first, second):
         run.metrics_path.write_text("{}")
     with pytest.raises(TrainingError, match="no interrupted run"):
-        latest_unfinished(tmp_path, RECIPE.name)
+        latest_unfinished_run(tmp_path, RECIPE.name)
 
 
 def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import pytest
 import tensorflow
 
 from training.errors import TrainingError
-from training.runs.run_folder import Row
+from training.runs.run_folder import HistoryRow
 from training.runs.tensorboard import EventFile
 
 
-def row(epoch: int) -> Row:
+def row(epoch: int) -> HistoryRow:
     return {"epoch": float(epoch), "loss": 1 / epoch, "val_accuracy": 0.125 * epoch, "learning_rate": 0.1}
 
 
