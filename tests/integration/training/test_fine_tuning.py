@@ -96,7 +96,7 @@ def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, 
     assert [line[:9] for line in others] == ["epoch 2/3", "epoch 3/3", "test accu"]
     rates = [row["learning_rate"] for row in run.history()]
     assert rates[:2] == pytest.approx([1e-3, 1e-2])
-    assert run.info()["with_application"] == "weights_no_top.h5"
+    assert run.info()["initial_weights"] == "weights_no_top.h5"
 
 
 def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
