@@ -137,7 +137,7 @@ Encode = Callable[[list[bytes], NDArray[np.uint8]], bytes]
 # Kind: content type ("": the image's own), whether it holds many images, and how it is made of images and tensors.
 KINDS: dict[str, tuple[str, bool, Encode]] = {
     "image": ("", False, lambda images, _: images[0]),
-    "images form": (traffic.FORM, True, lambda images, _: traffic.form("files", images)),
+    "images form": (traffic.FORM, True, lambda images, _: traffic.multipart_form("files", images)),
     "images json": (JSON, True, lambda images, _: traffic.json_batch(images)),
     "v2 json": (JSON, False, lambda _, tensors: tensor_json(tensors)),
     "v2 json batch": (JSON, True, lambda _, tensors: tensor_json(tensors)),

@@ -13,8 +13,8 @@ from service.settings import Settings
 from tests.bench.convoy_process import run_convoy
 from tests.bench.errors import CannotMeasure
 from tests.load import digit_images, load_results
-from tests.load.load_profile import Orders
-from tests.load.run_locust import locust, run_locust
+from tests.load.load_profile import LoadProfile
+from tests.load.run_locust import locust_command, run_locust
 
 DIGITS = 200
 PEAK_SEARCH_S = 10
@@ -27,10 +27,10 @@ def main() -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         digits = args.out / "digits.json"
-        digit_images.save(digit_images.known_digits(DIGITS, args.models, args.model), digits)
+        digit_images.save_digits(digit_images.known_digits(DIGITS, args.models, args.model), digits)
         with run_convoy(args.models, args.out / "service.log") as service:
-            orders = Orders(args.model, digits, args.out / "figures.json", args.users, args.seconds)
-            return _show_page(service.url, orders, args) if args.ui else _load(service.url, orders, args)
+            profile = LoadProfile(args.model, digits, args.out / "figures.json", args.users, args.seconds)
+            return _show_page(service.url, profile, args) if args.ui else _load(service.url, profile, args)
     except CannotMeasure as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
@@ -38,37 +38,38 @@ def main() -> int:
         return 130
 
 
-def _load(url: str, orders: Orders, args: argparse.Namespace) -> int:
+def _load(url: str, profile: LoadProfile, args: argparse.Namespace) -> int:
     if args.of_peak:
-        orders = _paced(url, orders, args)
-    how = "ramp, plateau, spike, plateau" if args.shape else "constant"
-    print(f"{orders.users} users for {orders.seconds} s ({how}), {digit_images.source()}:", flush=True)
-    measured = run_locust(url, orders, args.out / "load", args.classes, shaped=args.shape)
-    print("\n".join(["", load_results.table(measured.rows), *measured.errors[:ERRORS_SHOWN], ""]))
-    print(f"report: {args.out / 'load.html'}; figures: {orders.figures}, {args.out / 'load_stats.csv'} and others")
-    found = load_results.problems(measured, load_results.Bounds(args.p99_ms, args.p99_over_p50))
-    for problem in found:
+        profile = _at_constant_rate(url, profile, args)
+    shape_name = "ramp, plateau, spike, plateau" if args.shape else "constant"
+    print(f"{profile.users} users for {profile.seconds} s ({shape_name}), {digit_images.source()}:", flush=True)
+    results = run_locust(url, profile, args.out / "load", args.classes, shaped=args.shape)
+    print("\n".join(["", load_results.table(results.rows), *results.errors[:ERRORS_SHOWN], ""]))
+    print(f"report: {args.out / 'load.html'}; figures: {profile.figures}, {args.out / 'load_stats.csv'} and others")
+    problems = load_results.problems(results, load_results.Bounds(args.p99_ms, args.p99_over_p50))
+    for problem in problems:
         print(f"FAILED: {problem}")
-    if not found:
+    if not problems:
         print(f"PASSED: no request failed, every answer was right, every p99 is within {args.p99_ms:g} ms.")
-    return int(bool(found))
+    return int(bool(problems))
 
 
-def _paced(url: str, orders: Orders, args: argparse.Namespace) -> Orders:
+def _at_constant_rate(url: str, profile: LoadProfile, args: argparse.Namespace) -> LoadProfile:
     """The same orders at a constant rate: that part of the peak, which is searched first."""
     print("looking for the peak:", flush=True)
-    search = replace(orders, seconds=PEAK_SEARCH_S)
+    search = replace(profile, seconds=PEAK_SEARCH_S)
     peak = run_locust(url, search, args.out / "peak", args.classes, shaped=False).rows[-1].requests_per_s
-    pace = args.of_peak * peak / orders.users
-    print(f"peak {peak:.0f} requests/s; now {args.of_peak:.0%} of it, {pace:.2f} requests/s of each user")
-    return replace(orders, requests_per_s_of_user=pace)
+    requests_per_s_of_user = args.of_peak * peak / profile.users
+    rate = f"{requests_per_s_of_user:.2f} requests/s of each user"
+    print(f"peak {peak:.0f} requests/s; now {args.of_peak:.0%} of it, {rate}")
+    return replace(profile, requests_per_s_of_user=requests_per_s_of_user)
 
 
-def _show_page(url: str, orders: Orders, args: argparse.Namespace) -> int:
+def _show_page(url: str, profile: LoadProfile, args: argparse.Namespace) -> int:
     print(f"locust's page: {WEB_PAGE} (end with Ctrl-C)", flush=True)
-    options = [f"--users={orders.users}", "--web-host=127.0.0.1", f"--web-port={WEB_PAGE.rpartition(':')[2]}"]
+    options = [f"--users={profile.users}", "--web-host=127.0.0.1", f"--web-port={WEB_PAGE.rpartition(':')[2]}"]
     return subprocess.run(
-        **locust(url, orders, [*options, "--class-picker", *args.classes], shaped=args.shape)
+        **locust_command(url, profile, [*options, "--class-picker", *args.classes], shaped=args.shape)
     ).returncode
 
 

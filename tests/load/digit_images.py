@@ -20,7 +20,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.local_model import LocalModel
 from tests.load.draw_digits import draw_digit
 
-LEAST_KNOWN = 0.9  # of the digits; a model that knows fewer is not one for digits
+MIN_KNOWN_FRACTION = 0.9  # of the digits; a model that knows fewer is not one for digits
 
 
 class Digit(NamedTuple):
@@ -37,13 +37,13 @@ def source() -> str:
 
 def digits(count: int) -> tuple[NDArray[np.uint8], list[str]]:
     """Pixels, uint8 (count, 28, 28, 1), and labels: MNIST's test digits from the first one on, or drawn ones."""
-    where = os.environ.get("CONVOY_DATA")
-    if not where:
+    data_folder = os.environ.get("CONVOY_DATA")
+    if not data_folder:
         kinds = [number % 10 for number in range(count)]
         return np.stack([draw_digit(kind, number // 10) for number, kind in enumerate(kinds)]), list(map(str, kinds))
     from training.data.datasets import mnist
 
-    test = mnist.load(Path(where)).test
+    test = mnist.load(Path(data_folder)).test
     return test.images[:count], [str(label) for label in test.labels[:count]]
 
 
@@ -57,10 +57,10 @@ def as_png(pixels: NDArray[np.uint8]) -> bytes:
 def known_digits(count: int, models: Path, model: str) -> list[Digit]:
     """Those of `count` digits that the model gets right. Raises CannotMeasure when they are too few."""
     pixels, labels = digits(count)
-    asked = [Digit(as_png(p), label) for p, label in zip(pixels, labels, strict=True)]
-    answered = LocalModel(models, model).predict_labels([digit.png for digit in asked])
-    known = [digit for digit, label in zip(asked, answered, strict=True) if digit.label == label]
-    if len(known) < LEAST_KNOWN * count:
+    candidates = [Digit(as_png(p), label) for p, label in zip(pixels, labels, strict=True)]
+    predicted = LocalModel(models, model).predict_labels([digit.png for digit in candidates])
+    known = [digit for digit, label in zip(candidates, predicted, strict=True) if digit.label == label]
+    if len(known) < MIN_KNOWN_FRACTION * count:
         raise CannotMeasure(
             f"{model} in {models} knows {len(known)} of {count} {source()}, so that wrong answers could not be told "
             "from right ones. Name a model trained on digits with --model and --models."
@@ -68,9 +68,9 @@ def known_digits(count: int, models: Path, model: str) -> list[Digit]:
     return known
 
 
-def save(known: Sequence[Digit], file: Path) -> None:
+def save_digits(known: Sequence[Digit], file: Path) -> None:
     file.write_text(json.dumps([[base64.b64encode(digit.png).decode(), digit.label] for digit in known]))
 
 
-def read(file: Path) -> list[Digit]:
+def read_digits(file: Path) -> list[Digit]:
     return [Digit(base64.b64decode(png), label) for png, label in json.loads(file.read_text())]

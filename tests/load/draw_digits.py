@@ -42,12 +42,12 @@ STROKES: dict[int, list[Stroke]] = {
 def draw_digit(digit: int, seed: int) -> NDArray[np.uint8]:
     """One drawing of `digit`, uint8 (28, 28, 1); the same seed gives the same hand."""
     random = np.random.default_rng([digit, seed])
-    hand = _hand(random)
-    strokes = [(np.array(stroke) - 0.5) @ hand.T for stroke in STROKES[digit]]
-    return _centred(_ink(strokes, thickness_px=random.uniform(2.0, 3.0)))[..., np.newaxis]
+    transform = _handwriting_transform(random)
+    strokes = [(np.array(stroke) - 0.5) @ transform.T for stroke in STROKES[digit]]
+    return _centred_on_canvas(_ink(strokes, thickness_px=random.uniform(2.0, 3.0)))[..., np.newaxis]
 
 
-def _hand(random: np.random.Generator) -> NDArray[np.float64]:
+def _handwriting_transform(random: np.random.Generator) -> NDArray[np.float64]:
     """Slant, width and tilt as one matrix."""
     tilt = math.radians(random.uniform(-6, 6))
     turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
@@ -59,21 +59,21 @@ def _ink(strokes: list[NDArray[np.float64]], thickness_px: float) -> Image.Image
     """The strokes, in proportion, as large as the box of ink allows: mode L, 20 pixels at the longer side."""
     points = np.concatenate(strokes)
     low, size = points.min(0), np.ptp(points, 0)
-    room_px = (INK_PX - thickness_px) * OVERSAMPLING
-    scale, pen = room_px / size.max(), thickness_px * OVERSAMPLING
+    drawable_px = (INK_PX - thickness_px) * OVERSAMPLING
+    scale, pen = drawable_px / size.max(), thickness_px * OVERSAMPLING
     width, height = np.ceil(size * scale + pen).astype(int)
     canvas = Image.new("L", (int(width), int(height)))
     draw = ImageDraw.Draw(canvas)
     for stroke in strokes:
-        placed = [tuple(point) for point in (stroke - low) * scale + pen / 2]
-        draw.line(placed, fill=255, width=round(pen), joint="curve")
-        for x, y in (placed[0], placed[-1]):
+        points_px = [tuple(point) for point in (stroke - low) * scale + pen / 2]
+        draw.line(points_px, fill=255, width=round(pen), joint="curve")
+        for x, y in (points_px[0], points_px[-1]):
             draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
     small = (max(1, round(width / OVERSAMPLING)), max(1, round(height / OVERSAMPLING)))
     return canvas.resize(small, Image.Resampling.BOX)
 
 
-def _centred(ink: Image.Image) -> NDArray[np.uint8]:
+def _centred_on_canvas(ink: Image.Image) -> NDArray[np.uint8]:
     """The ink on a black square, its centre of mass in the middle, as far as it stays inside."""
     pixels = np.asarray(ink)
     canvas = np.zeros((SIDE_PX, SIDE_PX), np.uint8)

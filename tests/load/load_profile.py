@@ -9,7 +9,7 @@ PREFIX = "CONVOY_LOAD_"
 
 
 @dataclass(frozen=True)
-class Orders:
+class LoadProfile:
     """One run of locust."""
 
     model: str
@@ -26,7 +26,7 @@ class Orders:
         return {PREFIX + name.upper(): str(value) for name, value in vars(self).items()}
 
     @classmethod
-    def from_environment(cls) -> "Orders":
+    def from_environment(cls) -> "LoadProfile":
         """Ends the process with a sentence when locust was started by hand."""
         try:
             return cls(
@@ -50,15 +50,15 @@ class Phase(NamedTuple):
 
 
 RAMP = Phase("ramp", 0.25, 1.0)
-RUSH = 5.0  # times the usual users may come or go within a second: a spike is up at once
+SPAWN_FACTOR = 5.0  # times the usual users may come or go within a second: a spike is up at once
 PHASES = (RAMP, Phase("plateau", 0.55, 1.0), Phase("spike", 0.70, 3.0), Phase("plateau", 1.0, 1.0))
 
 
 def users_at(elapsed_s: float, total_s: int, users: int) -> tuple[int, float] | None:
     """How many users there should be, and how many may start a second; None when the time is over."""
-    part = elapsed_s / total_s
+    fraction = elapsed_s / total_s
     for phase in PHASES:
-        if part < phase.until:
-            wanted = phase.users * (part / RAMP.until if phase is RAMP else 1.0)
-            return max(1, round(users * wanted)), RUSH * users
+        if fraction < phase.until:
+            user_factor = phase.users * (fraction / RAMP.until if phase is RAMP else 1.0)
+            return max(1, round(users * user_factor)), SPAWN_FACTOR * users
     return None

@@ -19,7 +19,7 @@ class Row(NamedTuple):
     p99_ms: float
 
 
-class Measured(NamedTuple):
+class LocustResults(NamedTuple):
     """One run of locust: a row for each name, ALL last, and what went wrong, as sentences."""
 
     rows: list[Row]
@@ -35,32 +35,32 @@ class Bounds(NamedTuple):
     """For all requests together; None: not asked."""
 
 
-def read(figures: Path) -> Measured:
+def read_results(figures: Path) -> LocustResults:
     content = json.loads(figures.read_text())
-    return Measured([Row(**row) for row in content["rows"]], content["errors"])
+    return LocustResults([Row(**row) for row in content["rows"]], content["errors"])
 
 
-def problems(measured: Measured, bounds: Bounds) -> list[str]:
+def problems(results: LocustResults, bounds: Bounds) -> list[str]:
     """Every bound that was not kept, as a sentence; empty when the load is passed."""
-    *rows, total = measured.rows
+    *rows, total = results.rows
     if not total.requests:
         return ["No request was made."]
-    found = [
+    problems = [
         f"{row.failures} of {row.requests} requests '{row.name}' failed or had a wrong answer."
         for row in rows
         if row.failures
     ]
-    found += [
+    problems += [
         f"p99 of '{row.name}' is {row.p99_ms:.0f} ms; the bound is {bounds.p99_ms:.0f} ms."
         for row in rows
         if row.p99_ms > bounds.p99_ms
     ]
     if bounds.p99_over_p50 is not None and total.p99_ms > bounds.p99_over_p50 * total.p50_ms:
-        found.append(
+        problems.append(
             f"p99 of all requests is {total.p99_ms:.0f} ms, p50 {total.p50_ms:.0f} ms; "
             f"the bound is {bounds.p99_over_p50:g} times."
         )
-    return found
+    return problems
 
 
 def table(rows: Sequence[Row]) -> str:

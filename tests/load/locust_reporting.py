@@ -11,10 +11,10 @@ from typing import Any
 import gevent
 from locust import events
 
-from tests.load.load_profile import Orders
+from tests.load.load_profile import LoadProfile
 from tests.load.load_results import ALL
 
-EVERY_S = 2.0
+REPORT_INTERVAL_S = 2.0
 
 
 @events.test_start.add_listener
@@ -30,12 +30,12 @@ def write_figures(environment: Any, **_: Any) -> None:
     stats = environment.stats
     rows = [_row(entry.name, entry) for _, entry in sorted(stats.entries.items())] + [_row(ALL, stats.total)]
     errors = [f"{error.occurrences} x {error.name}: {error.error}" for error in stats.errors.values()]
-    Orders.from_environment().figures.write_text(json.dumps({"rows": rows, "errors": errors}, indent=1))
+    LoadProfile.from_environment().figures.write_text(json.dumps({"rows": rows, "errors": errors}, indent=1))
 
 
 def _report(environment: Any, started_s: float) -> None:
     while True:
-        gevent.sleep(EVERY_S)
+        gevent.sleep(REPORT_INTERVAL_S)
         total, users = environment.stats.total, environment.runner.user_count
         p99_ms = total.get_response_time_percentile(0.99) or 0
         print(

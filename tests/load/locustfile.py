@@ -10,37 +10,44 @@ from typing import Any
 from locust import FastHttpUser, constant, constant_throughput, task
 
 from tests.load import locust_reporting  # noqa: F401  (its listeners print the progress and write the figures)
-from tests.load.digit_images import read
-from tests.load.load_profile import Orders
-from tests.load.traffic import Ask, Traffic
+from tests.load.digit_images import read_digits
+from tests.load.load_profile import LoadProfile
+from tests.load.traffic import CheckedRequest, Traffic
 
-ORDERS = Orders.from_environment()
-TRAFFIC = Traffic(ORDERS.model, read(ORDERS.digits))
+PROFILE = LoadProfile.from_environment()
+TRAFFIC = Traffic(PROFILE.model, read_digits(PROFILE.digits))
 
 
-class Visitor(FastHttpUser):
+class CheckedUser(FastHttpUser):
     """Sends asks and checks what comes back."""
 
     abstract = True
-    wait_time = constant_throughput(ORDERS.requests_per_s_of_user) if ORDERS.requests_per_s_of_user else constant(0)
+    wait_time = constant_throughput(PROFILE.requests_per_s_of_user) if PROFILE.requests_per_s_of_user else constant(0)
 
-    def send(self, asks: list[Ask]) -> None:
-        ask = random.choice(asks)
+    def send(self, requests: list[CheckedRequest]) -> None:
+        request = random.choice(requests)
         with self.client.post(
-            ask.path, name=ask.name, data=ask.body, headers={"Content-Type": ask.content_type}, catch_response=True
+            request.path,
+            name=request.name,
+            data=request.body,
+            headers={"Content-Type": request.content_type},
+            catch_response=True,
         ) as reply:
-            settle(reply, f"no answer: {reply.error}" if not reply.status_code else ask.problem_with(*seen(reply)))
+            report_outcome(
+                reply,
+                f"no answer: {reply.error}" if not reply.status_code else request.check_answer(*status_and_body(reply)),
+            )
 
-    def look_up(self, path: str, name: str) -> None:
+    def get_checked(self, path: str, name: str) -> None:
         with self.client.get(path, name=name, catch_response=True) as reply:
-            settle(reply, None if reply.status_code == 200 else f"status {reply.status_code}: {reply.error}")
+            report_outcome(reply, None if reply.status_code == 200 else f"status {reply.status_code}: {reply.error}")
 
 
-def seen(reply: Any) -> tuple[int, bytes]:
+def status_and_body(reply: Any) -> tuple[int, bytes]:
     return reply.status_code, reply.content or b""
 
 
-def settle(reply: Any, problem: str | None) -> None:
+def report_outcome(reply: Any, problem: str | None) -> None:
     # locust itself would count an expected 4xx as a failure, and a wrong label as a success.
     if problem:
         reply.failure(problem)
@@ -48,7 +55,7 @@ def settle(reply: Any, problem: str | None) -> None:
         reply.success()
 
 
-class SingleImages(Visitor):
+class SingleImages(CheckedUser):
     """One image after another."""
 
     weight = 4
@@ -58,7 +65,7 @@ class SingleImages(Visitor):
         self.send(TRAFFIC.singles)
 
 
-class ImageBatches(Visitor):
+class ImageBatches(CheckedUser):
     """Many images a request, as form and as JSON."""
 
     weight = 1
@@ -68,7 +75,7 @@ class ImageBatches(Visitor):
         self.send(TRAFFIC.batches)
 
 
-class MixedTraffic(Visitor):
+class MixedTraffic(CheckedUser):
     """What a service sees on a usual day."""
 
     weight = 4
@@ -87,14 +94,14 @@ class MixedTraffic(Visitor):
 
     @task(1)
     def models(self) -> None:
-        self.look_up("/api/v1/models", "GET models")
+        self.get_checked("/api/v1/models", "GET models")
 
     @task(1)
     def ready(self) -> None:
-        self.look_up("/health/ready", "GET ready")
+        self.get_checked("/health/ready", "GET ready")
 
 
-class BadAmongGood(Visitor):
+class BadAmongGood(CheckedUser):
     """Mistakes of all kinds, each refused with its own code, and good images between them that nobody disturbs."""
 
     weight = 1

@@ -2,13 +2,13 @@
 
 from locust import LoadTestShape
 
-from tests.load.load_profile import Orders, users_at
+from tests.load.load_profile import LoadProfile, users_at
 
-ORDERS = Orders.from_environment()
+PROFILE = LoadProfile.from_environment()
 
 
 class RampSpikePlateau(LoadTestShape):
     """Users come gradually, stay, come in a rush of three times as many, and stay again."""
 
     def tick(self) -> tuple[int, float] | None:
-        return users_at(self.get_run_time(), ORDERS.seconds, ORDERS.users)
+        return users_at(self.get_run_time(), PROFILE.seconds, PROFILE.users)

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from service.settings import Settings
 from tests.bench.errors import CannotMeasure
 from tests.load import digit_images
-from tests.load.load_profile import Orders
-from tests.load.run_locust import locust
+from tests.load.load_profile import LoadProfile
+from tests.load.run_locust import locust_command
 
 DIGITS = 200
 
@@ -23,13 +23,13 @@ def main() -> int:
     with TemporaryDirectory(prefix="convoy-load-") as folder:
         digits = Path(folder, "digits.json")
         try:
-            digit_images.save(digit_images.known_digits(DIGITS, args.models, args.model), digits)
+            digit_images.save_digits(digit_images.known_digits(DIGITS, args.models, args.model), digits)
         except CannotMeasure as error:
             print(f"Error: {error}", file=sys.stderr)
             return 2
-        orders = Orders(args.model, digits, Path(folder, "figures.json"), args.users, seconds=0)
+        profile = LoadProfile(args.model, digits, Path(folder, "figures.json"), args.users, seconds=0)
         options = [f"--users={args.users}", "--spawn-rate=1", f"--web-port={args.web_port}", "--class-picker"]
-        return subprocess.run(**locust(args.url, orders, options, shaped=False)).returncode
+        return subprocess.run(**locust_command(args.url, profile, options, shaped=False)).returncode
 
 
 def _arguments() -> argparse.Namespace:

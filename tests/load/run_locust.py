@@ -9,34 +9,34 @@ from typing import Any
 
 from tests.bench.errors import CannotMeasure
 from tests.bench.processes import last_lines
-from tests.load.load_profile import Orders
-from tests.load.load_results import Measured, read
+from tests.load.load_profile import LoadProfile
+from tests.load.load_results import LocustResults, read_results
 
 HERE = Path(__file__).parent
 
 
-def run_locust(url: str, orders: Orders, prefix: Path, classes: Sequence[str], *, shaped: bool) -> Measured:
-    """Loads `url` as ordered, printing progress; the reports are `prefix`.html, `prefix`_stats.csv and others.
+def run_locust(url: str, profile: LoadProfile, prefix: Path, classes: Sequence[str], *, shaped: bool) -> LocustResults:
+    """Loads `url` by the profile, printing progress; the reports are `prefix`.html, `prefix`_stats.csv and others.
 
     Raises CannotMeasure when locust itself fails.
     """
-    orders.figures.unlink(missing_ok=True)
+    profile.figures.unlink(missing_ok=True)
     log = Path(f"{prefix}.log")
     options = [
         *("--headless", "--only-summary", "--exit-code-on-error=0", "--stop-timeout=10"),
         *(f"--csv={prefix}", f"--html={prefix}.html", f"--logfile={log}", "--loglevel=WARNING"),
     ]
     if not shaped:
-        options += [f"--users={orders.users}", f"--spawn-rate={orders.users}", f"--run-time={orders.seconds}s"]
-    done = subprocess.run(**locust(url, orders, [*options, *classes], shaped=shaped))
-    if done.returncode or not orders.figures.exists():
+        options += [f"--users={profile.users}", f"--spawn-rate={profile.users}", f"--run-time={profile.seconds}s"]
+    process = subprocess.run(**locust_command(url, profile, [*options, *classes], shaped=shaped))
+    if process.returncode or not profile.figures.exists():
         why = last_lines(log, 1) if log.exists() else "see above"
-        raise CannotMeasure(f"locust ended with {done.returncode} and no figures: {why}")
-    return read(orders.figures)
+        raise CannotMeasure(f"locust ended with {process.returncode} and no figures: {why}")
+    return read_results(profile.figures)
 
 
-def locust(url: str, orders: Orders, options: Sequence[str], *, shaped: bool) -> dict[str, Any]:
+def locust_command(url: str, profile: LoadProfile, options: Sequence[str], *, shaped: bool) -> dict[str, Any]:
     """The arguments of `subprocess.run` for that locust."""
     files = [HERE / "locustfile.py", *([HERE / "ramp_shape.py"] if shaped else [])]
     command = [sys.executable, "-m", "locust", "-f", ",".join(map(str, files)), f"--host={url}", *options]
-    return {"args": command, "env": os.environ | orders.to_environment()}
+    return {"args": command, "env": os.environ | profile.to_environment()}

@@ -21,7 +21,7 @@ TIFF = b"II*\0" + bytes(64)
 
 
 @dataclass(frozen=True)
-class Ask:
+class CheckedRequest:
     """A POST, and the outcome of each of its images: the best label, or the error's code."""
 
     name: str
@@ -31,15 +31,19 @@ class Ask:
     expected: tuple[str, ...]
     status: int = 200
 
-    def problem_with(self, status: int, body: bytes) -> str | None:
+    def check_answer(self, status: int, body: bytes) -> str | None:
         """What is wrong with this answer; None when nothing is."""
         if status != self.status:
             return f"status {status} instead of {self.status}: {body[:200]!r}"
         try:
-            got = tuple(outcomes(json.loads(body)))
+            outcome_codes = tuple(outcomes(json.loads(body)))
         except (ValueError, LookupError, TypeError, AttributeError):
             return f"an answer that cannot be read: {body[:200]!r}"
-        return None if got == self.expected else f"{', '.join(got)} instead of {', '.join(self.expected)}"
+        return (
+            None
+            if outcome_codes == self.expected
+            else f"{', '.join(outcome_codes)} instead of {', '.join(self.expected)}"
+        )
 
 
 def outcomes(answer: dict[str, Any]) -> list[str]:
@@ -55,47 +59,54 @@ class Traffic:
     """All requests that the users draw from, encoded once."""
 
     def __init__(self, model: str, digits: Sequence[Digit]) -> None:
-        one = f"/api/v1/models/{model}/classify"
-        many = f"{one}/batch"
-        self.singles = [Ask("one image", one, d.png, PNG, (d.label,)) for d in digits]
-        self.singles_as_form = [Ask("one image (form)", one, form("file", [d.png]), FORM, (d.label,)) for d in digits]
-        self.batches = [ask for size in BATCH_SIZES for ask in _batches(many, digits, size)]
-        self.bad = _bad(one, many, digits[0])
-        self.partly_bad = [_partly_bad(many, digit) for digit in digits]
+        single_path = f"/api/v1/models/{model}/classify"
+        batch_path = f"{single_path}/batch"
+        self.singles = [CheckedRequest("one image", single_path, d.png, PNG, (d.label,)) for d in digits]
+        self.singles_as_form = [
+            CheckedRequest("one image (form)", single_path, multipart_form("file", [d.png]), FORM, (d.label,))
+            for d in digits
+        ]
+        self.batches = [request for size in BATCH_SIZES for request in _batches(batch_path, digits, size)]
+        self.bad = _bad(single_path, batch_path, digits[0])
+        self.partly_bad = [_partly_bad(batch_path, digit) for digit in digits]
 
 
-def _batches(path: str, digits: Sequence[Digit], size: int) -> list[Ask]:
-    chosen = random.Random(size)
-    asks = []
+def _batches(path: str, digits: Sequence[Digit], size: int) -> list[CheckedRequest]:
+    generator = random.Random(size)
+    requests = []
     for _ in range(BATCHES_OF_EACH_SIZE):
-        batch = chosen.choices(digits, k=size)
+        batch = generator.choices(digits, k=size)
         pngs, labels = [d.png for d in batch], tuple(d.label for d in batch)
-        asks.append(Ask(f"{size} images (form)", path, form("files", pngs), FORM, labels))
-        asks.append(Ask(f"{size} images (JSON)", path, json_batch(pngs), JSON, labels))
-    return asks
+        requests.append(CheckedRequest(f"{size} images (form)", path, multipart_form("files", pngs), FORM, labels))
+        requests.append(CheckedRequest(f"{size} images (JSON)", path, json_batch(pngs), JSON, labels))
+    return requests
 
 
-def _bad(one: str, many: str, digit: Digit) -> list[Ask]:
-    elsewhere = one.replace("/models/", "/models/no-such-")
+def _bad(single_path: str, batch_path: str, digit: Digit) -> list[CheckedRequest]:
+    unknown_model_path = single_path.replace("/models/", "/models/no-such-")
     return [
-        Ask("bad: no bytes", one, b"", PNG, ("bad_image",), 400),
-        Ask("bad: text", one, b"This is no image.", PNG, ("bad_image",), 400),
-        Ask("bad: half an image", one, digit.png[: len(digit.png) // 2], PNG, ("bad_image",), 400),
-        Ask("bad: TIFF", one, TIFF, PNG, ("unsupported_image",), 415),
-        Ask("bad: 3.6 gigapixels", one, huge_png(60_000, 60_000), PNG, ("image_too_large",), 413),
-        Ask("bad: unknown model", elsewhere, digit.png, PNG, ("unknown_model",), 404),
-        Ask("bad: unknown version", f"{one}?version=99999", digit.png, PNG, ("unknown_version",), 404),
-        Ask("bad: top_k of 0", f"{one}?top_k=0", digit.png, PNG, ("bad_parameter",), 422),
-        Ask("bad: form without a file", one, form("other", [digit.png]), FORM, ("bad_request",), 400),
-        Ask("bad: broken JSON", many, b'{"images": [', JSON, ("bad_request",), 400),
-        Ask("bad: batch as text", many, b"a, b, c", "text/plain", ("unsupported_media_type",), 415),
+        CheckedRequest("bad: no bytes", single_path, b"", PNG, ("bad_image",), 400),
+        CheckedRequest("bad: text", single_path, b"This is no image.", PNG, ("bad_image",), 400),
+        CheckedRequest("bad: half an image", single_path, digit.png[: len(digit.png) // 2], PNG, ("bad_image",), 400),
+        CheckedRequest("bad: TIFF", single_path, TIFF, PNG, ("unsupported_image",), 415),
+        CheckedRequest("bad: 3.6 gigapixels", single_path, huge_png(60_000, 60_000), PNG, ("image_too_large",), 413),
+        CheckedRequest("bad: unknown model", unknown_model_path, digit.png, PNG, ("unknown_model",), 404),
+        CheckedRequest(
+            "bad: unknown version", f"{single_path}?version=99999", digit.png, PNG, ("unknown_version",), 404
+        ),
+        CheckedRequest("bad: top_k of 0", f"{single_path}?top_k=0", digit.png, PNG, ("bad_parameter",), 422),
+        CheckedRequest(
+            "bad: form without a file", single_path, multipart_form("other", [digit.png]), FORM, ("bad_request",), 400
+        ),
+        CheckedRequest("bad: broken JSON", batch_path, b'{"images": [', JSON, ("bad_request",), 400),
+        CheckedRequest("bad: batch as text", batch_path, b"a, b, c", "text/plain", ("unsupported_media_type",), 415),
     ]
 
 
-def _partly_bad(path: str, digit: Digit) -> Ask:
+def _partly_bad(path: str, digit: Digit) -> CheckedRequest:
     images = [digit.png, b"This is no image.", digit.png]
-    outcome = (digit.label, "bad_image", digit.label)
-    return Ask("3 images, one broken", path, json_batch(images), JSON, outcome)
+    expected = (digit.label, "bad_image", digit.label)
+    return CheckedRequest("3 images, one broken", path, json_batch(images), JSON, expected)
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -111,7 +122,7 @@ def huge_png(width: int, height: int) -> bytes:
     )
 
 
-def form(field: str, images: Sequence[bytes]) -> bytes:
+def multipart_form(field: str, images: Sequence[bytes]) -> bytes:
     """The body of a form (content type FORM) that holds each image as a file of `field`."""
     parts = []
     for number, image in enumerate(images):

@@ -91,7 +91,7 @@ async def _send(url: str, bodies: list[Asked], requests: int, seed: int, found: 
         connection = await Connection.open(url)
         for _ in tickets:
             asked = chosen.choice(bodies)
-            if problem := asked.problem_with(await connection.ask(asked.raw)):
+            if problem := asked.check_answer(await connection.ask(asked.raw)):
                 found.wrong.append(problem)
             found.images += len(asked.classes)
         connection.close()

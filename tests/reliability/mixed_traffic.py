@@ -35,7 +35,7 @@ class Asked:
     outcomes: tuple[str, ...] = ()
     classes: tuple[int, ...] = ()
 
-    def problem_with(self, reply: Reply) -> str | None:
+    def check_answer(self, reply: Reply) -> str | None:
         """What is wrong with this answer; None when nothing is."""
         if reply.status != self.status:
             return f"{self.kind}: status {reply.status} instead of {self.status}: {reply.body[:200]!r}"
@@ -96,7 +96,7 @@ class Offered:
         for size in FORM_SIZES:
             for _ in range(BODIES):
                 chosen = self._random.choices(range(len(jpegs)), k=size)
-                body = traffic.form("files", [jpegs[i] for i in chosen])
+                body = traffic.multipart_form("files", [jpegs[i] for i in chosen])
                 yield Asked("form of JPEG", request("POST", path, body, traffic.FORM), outcomes=_at(labels, chosen))
 
     def _tensor(self, kind: str, size: int) -> Asked:

@@ -65,7 +65,7 @@ class Driver:
             self._driven.complain(f"{asked.kind}: {error}")
         else:
             self._driven.add(due_s - began_s, time.monotonic() - due_s, asked.kind)
-            if problem := asked.problem_with(reply):
+            if problem := asked.check_answer(reply):
                 self._driven.complain(problem)
         if connection.unasked:
             self._driven.complain(f"{asked.kind}: bytes that nobody asked for: {connection.unasked[:100]!r}")

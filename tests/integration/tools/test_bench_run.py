@@ -53,8 +53,8 @@ def _number(cell: str) -> float:
 
 
 def test_convoy_alone(report: Path) -> None:
-    done = _bench("run", report, "--connections", "1", "8")
-    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    process = _bench("run", report, "--connections", "1", "8")
+    assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     text = report.read_text()
     loads = _rows(text, "### Most that it answers")
     for name in ("image", "images x64 (form)", "images x64 (JSON)", "v2 json", "v2 json x64", "v2 binary x64"):
@@ -77,8 +77,8 @@ def _stage_row(text: str, load: str) -> list[float]:
 
 @pytest.mark.skipif(not (environments.home() / "litserve/ready").exists(), reason="LitServe is not set up")
 def test_convoy_beside_a_peer(report: Path) -> None:
-    done = _bench("peers", report, "--peers", "litserve", "--only", "image", "--workers", "1")
-    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    process = _bench("peers", report, "--peers", "litserve", "--only", "image", "--workers", "1")
+    assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     text = report.read_text()
     loads = _rows(text, "### Most that each answers")
     ours, theirs = loads["image", "**Convoy**"], loads["image", "LitServe"]
@@ -90,37 +90,37 @@ def test_convoy_beside_a_peer(report: Path) -> None:
 
 def test_a_checkout_beside_itself(report: Path) -> None:
     options = ["--models", report.with_name("models"), "--only", "image", "--workers", "1"]
-    done = _run("pair", ROOT, ROOT, *options, "--rounds", "2", "--seconds", "1")
-    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
-    *_, first, second = [line.split("|")[1:-1] for line in done.stdout.splitlines()]
+    process = _run("pair", ROOT, ROOT, *options, "--rounds", "2", "--seconds", "1")
+    assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
+    *_, first, second = [line.split("|")[1:-1] for line in process.stdout.splitlines()]
     assert [cell.strip() for cell in first[:2]] == [cell.strip() for cell in second[:2]] == ["image", str(ROOT)]
-    if done.returncode == 0:
+    if process.returncode == 0:
         assert min(_number(cell) for cell in (*second[2:4], *second[5:])) > 0
 
 
 def test_a_load_that_is_none_is_a_sentence(report: Path) -> None:
-    done = _run("pair", ROOT, "--models", report.with_name("models"), "--only", "v2_json", "--workers", "1")
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: There is no load 'v2_json'; there are image, ")
+    process = _run("pair", ROOT, "--models", report.with_name("models"), "--only", "v2_json", "--workers", "1")
+    assert process.returncode == 2
+    assert process.stderr.startswith("Error: There is no load 'v2_json'; there are image, ")
 
 
 def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    done = _bench("run", report)
-    assert done.returncode == 2
-    assert done.stderr == "Error: wrk is missing. Install it: on Debian or Ubuntu `apt-get install wrk`.\n"
+    process = _bench("run", report)
+    assert process.returncode == 2
+    assert process.stderr == "Error: wrk is missing. Install it: on Debian or Ubuntu `apt-get install wrk`.\n"
 
 
 def test_a_missing_model_is_a_sentence(report: Path) -> None:
-    done = _bench("run", report, "--model", "nothing")
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: There is no ")
-    assert "Traceback" not in done.stderr
+    process = _bench("run", report, "--model", "nothing")
+    assert process.returncode == 2
+    assert process.stderr.startswith("Error: There is no ")
+    assert "Traceback" not in process.stderr
 
 
 def test_convoy_under_overload(report: Path) -> None:
-    done = _bench("overload", report, "--connections", "64", "--workers", "1", "--only", "image")
-    assert done.returncode in VOID_OR_DONE, done.stdout + done.stderr
+    process = _bench("overload", report, "--connections", "64", "--workers", "1", "--only", "image")
+    assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     loads = _rows(report.read_text(), "| load | offered |")
     assert loads.keys() == {("image", "1x"), ("image", "2x"), ("image", "4x")}
     peak, sent, good, refused, kept, p50_ms, p99_ms, *_ = loads["image", "4x"]

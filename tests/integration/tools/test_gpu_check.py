@@ -15,11 +15,11 @@ SPEED = ("tensors", "jpegs")
 def test_every_step_of_the_check_finishes(tmp_path: Path) -> None:
     report = tmp_path / "gpu.md"
     command = [sys.executable, "-m", "tests.gpu", "--provider", "cpu", "--quick", "--report", report]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = [line.split(" | ") for line in report.read_text().splitlines() if line.startswith("| ")]
     rows = [[cell.strip("| ") for cell in line] for line in lines[2:]]
-    assert {row[0] for row in rows} == set(STEPS), done.stderr
-    assert not [row for row in rows if row[2].startswith("failed")], done.stderr
+    assert {row[0] for row in rows} == set(STEPS), process.stderr
+    assert not [row for row in rows if row[2].startswith("failed")], process.stderr
     assert not [row for row in rows if row[4] == "**no**" and row[0] not in SPEED]
     found = {(row[0], row[1]): row[2] for row in rows}
     assert found["placement", "nodes of resnet50, float32"].endswith(" on CPUExecutionProvider")

@@ -14,8 +14,10 @@ def test_the_service_answers_all_of_it_as_expected(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("CONVOY_DATA", raising=False)
     write_digit_model(tmp_path)
     traffic = Traffic("mnist-lenet5", digit_images.known_digits(20, tmp_path, "mnist-lenet5"))
-    asks = [*traffic.singles, *traffic.singles_as_form, *traffic.batches, *traffic.bad, *traffic.partly_bad]
+    requests = [*traffic.singles, *traffic.singles_as_form, *traffic.batches, *traffic.bad, *traffic.partly_bad]
     with RunningService(tmp_path) as service:
-        for ask in asks:
-            reply = service.client.post(ask.path, content=ask.body, headers={"content-type": ask.content_type})
-            assert ask.problem_with(reply.status_code, reply.content) is None, ask.name
+        for request in requests:
+            reply = service.client.post(
+                request.path, content=request.body, headers={"content-type": request.content_type}
+            )
+            assert request.check_answer(reply.status_code, reply.content) is None, request.name

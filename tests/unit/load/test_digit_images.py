@@ -40,5 +40,5 @@ def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
 
 def test_saved_digits_are_read_back(tmp_path: Path) -> None:
     digits = [digit_images.Digit(b"\x89PNG\0", "7"), digit_images.Digit(b"", "0")]
-    digit_images.save(digits, tmp_path / "digits.json")
-    assert digit_images.read(tmp_path / "digits.json") == digits
+    digit_images.save_digits(digits, tmp_path / "digits.json")
+    assert digit_images.read_digits(tmp_path / "digits.json") == digits

@@ -9,23 +9,23 @@ from tests.load.digit_images import digits, known_digits
 from tests.load.draw_digits import INK_PX, SIDE_PX, draw_digit
 
 SHIPPED = Path("models")
-HANDS = 30
+SEEDS = 30
 
 
 @pytest.mark.parametrize("digit", range(10))
 def test_a_digit_is_white_ink_on_black_inside_its_box(digit: int) -> None:
-    drawn = draw_digit(digit, seed=3)
-    assert drawn.shape == (SIDE_PX, SIDE_PX, 1)
-    assert drawn.dtype == np.uint8
-    rows, columns = np.nonzero(drawn[..., 0])
+    digit_pixels = draw_digit(digit, seed=3)
+    assert digit_pixels.shape == (SIDE_PX, SIDE_PX, 1)
+    assert digit_pixels.dtype == np.uint8
+    rows, columns = np.nonzero(digit_pixels[..., 0])
     assert max(np.ptp(rows), np.ptp(columns)) + 1 in range(INK_PX - 2, INK_PX + 1)
-    assert drawn.max() > 200
-    assert 0.03 < (drawn > 127).mean() < 0.3
+    assert digit_pixels.max() > 200
+    assert 0.03 < (digit_pixels > 127).mean() < 0.3
 
 
 def test_every_hand_is_another_and_keeps_to_itself() -> None:
-    drawings = {draw_digit(digit, seed).tobytes() for digit in range(10) for seed in range(HANDS)}
-    assert len(drawings) == 10 * HANDS
+    drawings = {draw_digit(digit, seed).tobytes() for digit in range(10) for seed in range(SEEDS)}
+    assert len(drawings) == 10 * SEEDS
     assert np.array_equal(draw_digit(7, 1), draw_digit(7, 1))
 
 
@@ -35,9 +35,11 @@ def test_mnist_takes_the_drawings_for_what_they_are(data_dir: Path) -> None:
 
     real = mnist.load(data_dir).test
     pixels = real.images.reshape(len(real.images), -1).astype(np.float32)
-    drawn = np.stack([draw_digit(d, hand).ravel() for d in range(10) for hand in range(HANDS)]).astype(np.float32)
-    distance = (pixels**2).sum(1) - 2 * drawn @ pixels.T
-    nearest = real.labels[distance.argmin(1)].reshape(10, HANDS)
+    digit_pixels = np.stack([draw_digit(d, seed).ravel() for d in range(10) for seed in range(SEEDS)]).astype(
+        np.float32
+    )
+    distance = (pixels**2).sum(1) - 2 * digit_pixels @ pixels.T
+    nearest = real.labels[distance.argmin(1)].reshape(10, SEEDS)
     right = (nearest == np.arange(10)[:, np.newaxis]).mean(1)
     assert right.min() >= 0.5, right
     assert right.mean() >= 0.9, right

@@ -7,14 +7,14 @@ import pytest
 
 from tests.load import load_results
 from tests.load.load_profile import users_at
-from tests.load.load_results import ALL, Bounds, Measured, Row
+from tests.load.load_results import ALL, Bounds, LocustResults, Row
 
 GOOD = Row("one", 100, 0, 50.0, 10.0, 40.0)
 
 
-def _measured(*rows: Row, p50_ms: float = 10.0, p99_ms: float = 40.0) -> Measured:
+def _measured(*rows: Row, p50_ms: float = 10.0, p99_ms: float = 40.0) -> LocustResults:
     total = Row(ALL, sum(r.requests for r in rows), sum(r.failures for r in rows), 50.0, p50_ms, p99_ms)
-    return Measured([*rows, total], [])
+    return LocustResults([*rows, total], [])
 
 
 def test_a_good_load_passes() -> None:
@@ -45,7 +45,7 @@ def test_a_load_without_requests_is_no_pass() -> None:
 def test_figures_are_read_as_written(tmp_path: Path) -> None:
     content = {"rows": [GOOD._asdict()], "errors": ["1 x one: wrong"]}
     (tmp_path / "figures.json").write_text(json.dumps(content))
-    assert load_results.read(tmp_path / "figures.json") == Measured([GOOD], ["1 x one: wrong"])
+    assert load_results.read_results(tmp_path / "figures.json") == LocustResults([GOOD], ["1 x one: wrong"])
 
 
 def test_the_table_has_a_line_for_every_row() -> None:
@@ -57,9 +57,9 @@ def test_the_table_has_a_line_for_every_row() -> None:
     ("second", "users"), [(0, 1), (10, 16), (20, 32), (40, 32), (44, 96), (55, 96), (56, 32), (79.9, 32)]
 )
 def test_users_ramp_stay_rush_and_stay(second: float, users: int) -> None:
-    wanted = users_at(second, 80, 32)
-    assert wanted is not None
-    assert wanted[0] == users
+    users_and_rate = users_at(second, 80, 32)
+    assert users_and_rate is not None
+    assert users_and_rate[0] == users
 
 
 def test_the_shape_ends() -> None:

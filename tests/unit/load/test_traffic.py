@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tests.load.digit_images import Digit
-from tests.load.traffic import Ask, Traffic
+from tests.load.traffic import CheckedRequest, Traffic
 
-ONE = Ask("one", "/path", b"", "image/png", ("7",))
-TWO = Ask("two", "/path", b"", "image/png", ("7", "bad_image"))
+ONE = CheckedRequest("one", "/path", b"", "image/png", ("7",))
+TWO = CheckedRequest("two", "/path", b"", "image/png", ("7", "bad_image"))
 
 
 def _prediction(label: str) -> dict[str, object]:
@@ -17,23 +17,23 @@ def _prediction(label: str) -> dict[str, object]:
 
 def test_batches_come_in_every_size_and_form() -> None:
     batches = Traffic("m", [Digit(b"a", "1"), Digit(b"b", "2")]).batches
-    assert {ask.name for ask in batches} == {
+    assert {checked_request.name for checked_request in batches} == {
         "8 images (form)",
         "8 images (JSON)",
         "32 images (form)",
         "32 images (JSON)",
     }
-    assert {len(ask.expected) for ask in batches} == {8, 32}
+    assert {len(checked_request.expected) for checked_request in batches} == {8, 32}
 
 
 def test_a_right_answer_is_no_problem() -> None:
-    assert ONE.problem_with(200, json.dumps(_prediction("7")).encode()) is None
+    assert ONE.check_answer(200, json.dumps(_prediction("7")).encode()) is None
     both = {"results": [_prediction("7"), {"error": {"code": "bad_image"}}]}
-    assert TWO.problem_with(200, json.dumps(both).encode()) is None
+    assert TWO.check_answer(200, json.dumps(both).encode()) is None
 
 
 @pytest.mark.parametrize(
-    ("ask", "status", "body", "problem"),
+    ("checked_request", "status", "body", "problem"),
     [
         (ONE, 200, _prediction("1"), "1 instead of 7"),
         (ONE, 429, {"error": {"code": "overloaded"}}, "status 429 instead of 200"),
@@ -44,9 +44,9 @@ def test_a_right_answer_is_no_problem() -> None:
         (TWO, 200, {"results": [_prediction("7"), _prediction("7")]}, "7, 7 instead of 7, bad_image"),
     ],
 )
-def test_a_wrong_answer_is_noticed(ask: Ask, status: int, body: object, problem: str) -> None:
-    assert problem in (ask.problem_with(status, json.dumps(body).encode()) or "")
+def test_a_wrong_answer_is_noticed(checked_request: CheckedRequest, status: int, body: object, problem: str) -> None:
+    assert problem in (checked_request.check_answer(status, json.dumps(body).encode()) or "")
 
 
 def test_an_answer_that_is_no_json_is_noticed() -> None:
-    assert "cannot be read" in (ONE.problem_with(200, b"<html>") or "")
+    assert "cannot be read" in (ONE.check_answer(200, b"<html>") or "")
