@@ -101,7 +101,7 @@ def assert_pixels_or_our_own_error(file: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tail", [bytes(50), b"PK\3\4 an archive", b"<script>", KINDS["png animated"]])
-def test_what_follows_a_image_changes_nothing(kind: str, tail: bytes) -> None:
+def test_what_follows_an_image_changes_nothing(kind: str, tail: bytes) -> None:
     np.testing.assert_array_equal(
         decode(KINDS[kind] + tail, 3, BLACK, MAX_PIXELS), decode(KINDS[kind], 3, BLACK, MAX_PIXELS)
     )

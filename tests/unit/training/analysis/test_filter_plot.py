@@ -14,7 +14,7 @@ def test_a_convolution_shows_its_kernels() -> None:
     np.testing.assert_array_equal(kernels[7], model.layers[0].get_weights()[0][..., 7])
 
 
-def test_a_dense_layer_shows_a_image_for_every_unit() -> None:
+def test_a_dense_layer_shows_an_image_for_every_unit() -> None:
     model = keras.Sequential([keras.Input((4, 6, 1)), layers.Flatten(), layers.Dense(5)])
     kernels = first_layer_filters(model)
     assert kernels.shape == (5, 4, 6, 1)

@@ -136,7 +136,7 @@ def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.999])
-def test_each_part_has_a_image_of_every_class_that_has_two(share: float) -> None:
+def test_each_part_has_an_image_of_every_class_that_has_two(share: float) -> None:
     files = images_of(*range(2, 40))
     for part in split_test_files(files, share, seed=1):
         assert (np.bincount(part.classes, minlength=38) > 0).all()
