@@ -61,7 +61,7 @@ class Classifier:
         """
         loaded = self._registry.get(model, version)
         try:
-            loaded.batcher.check_capacity(count)
+            loaded.batcher.admission.check_capacity(count)
         except Overloaded:
             self._metrics.refused_requests.labels(loaded.model).inc()
             raise

@@ -66,9 +66,10 @@ class Batcher:
         self._batches_formed = 0
         self._run_starts_s: list[float] = []  # of the batches that run now
         self._wakeup: asyncio.Handle | None = None
-        self._admission = Admission(
+        self.admission = Admission(
             max_queue_images=max_queue_images, max_batch_size=max_batch_size, instances=instances
         )
+        """Callers may check it; slots are reserved and released with the batcher's own methods."""
         self._drained = asyncio.Event()  # set once admission is closed, and no image is queued or runs
 
     @property
@@ -83,22 +84,18 @@ class Batcher:
     @property
     def queued_images(self) -> int:
         """Images that wait for a batch, including those that are still being decoded."""
-        return self._admission.queued_images
-
-    def check_capacity(self, count: int = 1) -> None:
-        """Raises Overloaded when `count` images could not be reserved now, though an empty queue would accept them."""
-        self._admission.check_capacity(count)
+        return self.admission.queued_images
 
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
         """Reserves queue slots for images that are still being decoded; `infer` or `release` frees them.
 
         Raises TooManyImages, Draining, or Overloaded.
         """
-        self._admission.reserve(count, timeout_s, background)
+        self.admission.reserve(count, timeout_s, background)
 
     def release(self, count: int) -> None:
         """Frees reserved slots whose images will not be queued."""
-        self._admission.release(count)
+        self.admission.release(count)
         self._update_drained()
 
     async def infer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> BatchResult:
@@ -122,7 +119,7 @@ class Batcher:
         request = QueuedRequest(images, loop.create_future(), time.perf_counter(), background=background)
         if background:
             self._background.append(request)
-            self._admission.enqueue_background(len(images))
+            self.admission.enqueue_background(len(images))
         else:
             self._interactive.append(request)
         self._schedule(loop)
@@ -130,7 +127,7 @@ class Batcher:
 
     async def drain(self) -> None:
         """Rejects new requests, and returns when all that were accepted are done."""
-        self._admission.close()
+        self.admission.close()
         self._update_drained()
         await self._drained.wait()
 
@@ -139,7 +136,7 @@ class Batcher:
         self._deadlines.discard(request)
         waiting = len(request.images) - request.batched
         if waiting:
-            self._admission.release(waiting, request.background)
+            self.admission.release(waiting, request.background)
             request.batched = len(request.images)
             self._update_drained()
 
@@ -147,7 +144,7 @@ class Batcher:
         # Not before the next iteration of the event loop: all requests of one iteration share a batch.
         if len(self._run_starts_s) >= self._instances:
             return
-        is_full = self._admission.queued_images >= self._normal_batch_size
+        is_full = self.admission.queued_images >= self._normal_batch_size
         if self._wakeup is None and self._max_delay_s and not is_full:
             self._wakeup = loop.call_later(self._max_delay_s, self._start_batches)
         elif self._wakeup is None:
@@ -170,7 +167,7 @@ class Batcher:
         queues = [self._interactive, self._background]
         if (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
-        is_deep = self._admission.queued_images >= DEEP_QUEUE_BATCHES * self._max_batch_size
+        is_deep = self.admission.queued_images >= DEEP_QUEUE_BATCHES * self._max_batch_size
         free_rows = self._max_batch_size if is_deep else self._normal_batch_size
         for queue in queues:
             free_rows = self._fill_batch(queue, free_rows, batch)
@@ -187,7 +184,7 @@ class Batcher:
             request.batched += len(images)
             if request.batched == len(request.images):
                 queue.popleft()
-            self._admission.release(len(images), request.background)
+            self.admission.release(len(images), request.background)
             if len(images) and not request.future.done():
                 free_rows -= len(images)
                 batch.append(BatchSlice(request, images))
@@ -203,7 +200,7 @@ class Batcher:
             self._run_in_executor(loop, batch)
 
     def _is_short_run(self, batch: Batch) -> bool:
-        expected_s = self._admission.seconds_per_image * sum(len(part.images) for part in batch.slices)
+        expected_s = self.admission.seconds_per_image * sum(len(part.images) for part in batch.slices)
         return 0 < expected_s < self._max_inline_run_s
 
     def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
@@ -244,7 +241,7 @@ class Batcher:
     def _finish(self, batch: Batch, outputs: Array, compute_s: float) -> None:
         self._run_starts_s.remove(batch.started_s)
         self._start_batches()  # before the results are distributed: the other order costs 3 to 5 % throughput
-        self._admission.record_run(len(outputs), compute_s)
+        self.admission.record_run(len(outputs), compute_s)
         self._on_batch(outputs, compute_s)
         batch.complete(outputs, compute_s)
         self._update_drained()
@@ -256,5 +253,5 @@ class Batcher:
         self._update_drained()
 
     def _update_drained(self) -> None:
-        if self._admission.is_closed and not self._run_starts_s and not self._admission.queued_images:
+        if self.admission.is_closed and not self._run_starts_s and not self.admission.queued_images:
             self._drained.set()

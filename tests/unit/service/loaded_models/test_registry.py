@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,38 +15,14 @@ import pytest
 
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.inference.session import Session
-from service.loaded_models import loaded_version
-from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import DesiredState, ModelSpec
-from service.model_store.repository import Repository, VersionFolder
+from service.model_store.desired_state import DesiredState
+from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.support.model_versions import write_version
-from tests.support.onnx_graphs import endless_graph, slow_graph
-
-
-def registry_of(root: Path, **settings: float) -> Registry:
-    return Registry(Repository(root), Settings(models=str(root), **settings), Metrics())  # type: ignore[arg-type]
-
-
-def loaded(
-    root: Path, desired: DesiredState | None = None, only_model: str | None = None, **settings: float
-) -> Registry:
-    registry = registry_of(root, **settings)
-    asyncio.run(registry.reconcile(desired or DesiredState(), only_model))
-    return registry
-
-
-def state_with(model: str = "a", **fields: object) -> DesiredState:
-    return DesiredState().with_change(model, **fields)
-
-
-def versions(registry: Registry) -> dict[str, list[str]]:
-    return {
-        loaded_versions[0].model: [one.version for one in loaded_versions]
-        for loaded_versions in registry.versions_by_model()
-    }
+from tests.support.onnx_graphs import slow_graph
+from tests.unit.service.loaded_models.registries import loaded, registry_of, state_with, versions
 
 
 def test_the_newest_version_is_loaded_and_answers(tmp_path: Path) -> None:
@@ -199,69 +174,6 @@ def test_a_version_that_went_leaves_nothing_in_memory(
     assert is_alive[0] is False
 
 
-def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    class UnreadableRepository(Repository):
-        unreadable = ""
-
-        def versions(self, model: str) -> list[int]:
-            if model == self.unreadable:
-                raise PermissionError(13, "Permission denied")
-            return super().versions(model)
-
-    async def test() -> None:
-        repository = UnreadableRepository(tmp_path)
-        registry = Registry(repository, Settings(models=str(tmp_path)), Metrics())
-        write_version(tmp_path, "a", 1)
-        write_version(tmp_path, "b", 1)
-        await registry.reconcile(DesiredState())
-        repository.unreadable = "a"
-        write_version(tmp_path, "b", 2)
-        await registry.reconcile(DesiredState())
-        await registry.reconcile(DesiredState())
-        assert versions(registry) == {"a": ["1"], "b": ["2"]}
-        assert caplog.messages.count("model cannot be read") == 1
-        assert [(entry.model, entry.version, entry.is_ready) for entry in registry.index()] == [
-            *(("a", "1", True), ("b", "1", False), ("b", "2", True))
-        ]
-        assert registry.failures.reason_for("a") == "Its folder cannot be read: Permission denied."
-        repository.unreadable = ""
-        await registry.reconcile(DesiredState())
-        assert registry.failures.reason_for("a") == ""
-        await registry.close()
-
-    asyncio.run(test())
-
-
-def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_others_from_loading(tmp_path: Path) -> None:
-    circle = write_version(tmp_path, "a", 1) / "circle"
-    circle.symlink_to(circle)
-    broken = write_version(tmp_path, "b", 1) / "labels.txt"
-    broken.unlink()
-    broken.symlink_to(broken)
-    write_version(tmp_path, "c", 1)
-    registry = loaded(tmp_path)
-    assert versions(registry) == {"a": ["1"], "c": ["1"]}
-    assert "labels.txt" in registry.failures.reason_for("b")
-
-
-def test_whatever_loading_one_version_raises_the_others_are_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load(folder: VersionFolder, *rest: Any) -> LoadedVersion:
-        if folder.model == "a":
-            raise MemoryError
-        return loaded_version.load(folder, *rest)
-
-    monkeypatch.setattr("service.loaded_models.registry.loaded_version", SimpleNamespace(load=load))
-    write_version(tmp_path, "a", 1)
-    write_version(tmp_path, "b", 1)
-    registry = loaded(tmp_path)
-    assert versions(registry) == {"b": ["1"]}
-    assert registry.failures.reason_for("a") == "MemoryError"
-
-
 def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
     """It would be loaded again and again, since nothing answers by default, and so nothing at all."""
     write_version(tmp_path, "a", 2)
@@ -302,56 +214,6 @@ def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
-def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deny(_: Repository) -> list[str]:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Repository, "models", deny)  # as root in a test, no folder is unreadable
-    assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_reasons()["service"]
-
-
-def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_path: Path) -> None:
-    async def test() -> None:
-        write_version(tmp_path, "a", 1)
-        folder = write_version(tmp_path, "a", 2)
-        good = (folder / "labels.txt").read_bytes()
-        (folder / "labels.txt").write_bytes(b"other\n")
-        metrics = Metrics()
-        registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
-
-        def load_failures_total() -> float:
-            return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
-
-        for _ in range(3):
-            await registry.reconcile(DesiredState())
-        assert (registry.get("a").version, load_failures_total()) == ("1", 1)
-        assert [(e.version, e.is_ready) for e in registry.index()] == [("1", True), ("2", False)]
-        await registry.reconcile(DesiredState(), retry=True)
-        assert load_failures_total() == 2
-        (folder / "labels.txt").write_bytes(good)
-        await registry.reconcile(DesiredState())
-        assert (registry.get("a").version, load_failures_total()) == ("2", 2)
-        assert registry.failures.reason_for("a") == ""
-        await registry.close()
-
-    asyncio.run(test())
-
-
-def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_path: Path) -> None:
-    async def test() -> None:
-        write_version(tmp_path, "a", 1)
-        registry = registry_of(tmp_path)
-        await registry.reconcile(DesiredState())
-        (write_version(tmp_path, "b", 1) / "model.onnx").write_bytes(b"")
-        await registry.reconcile(DesiredState())
-        assert registry.not_ready_reasons() == {}
-        with pytest.raises(NotReady, match="broken"):
-            registry.get("b")
-        await registry.close()
-
-    asyncio.run(test())
-
-
 def test_the_batch_size_follows_the_latency_budget(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1, graph=slow_graph((8, 8, 1), 4, rounds=20))
     free, tight = loaded(tmp_path).get("a"), loaded(tmp_path, latency_budget_ms=0.001).get("a")
@@ -373,40 +235,6 @@ def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     inside = one.executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
     assert inside == min(before + 3, 19), "the least that there is"
-
-
-def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    write_version(tmp_path, "a", 1)
-    (write_version(tmp_path, "a", 2) / "labels.txt").write_text("other\n")
-    registry = loaded(tmp_path)
-    assert registry.get("a").version == "1"
-    assert registry.not_ready_reasons() == {}
-
-
-def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
-    (write_version(tmp_path, "a", 1) / "model.onnx").unlink()
-    registry = loaded(tmp_path)
-    assert "model.onnx cannot be read" in registry.not_ready_reasons()["a"]
-    with pytest.raises(NotReady, match=r"model\.onnx cannot be read"):
-        registry.get("a")
-
-
-class ImpatientRegistry(Registry):
-    """Waits for a run of a graph that it loads no longer than a tenth of a second."""
-
-    def _load_version(self, name: str, number: int, spec: ModelSpec) -> LoadedVersion:
-        folder = self._repository.open(name, number)
-        return loaded_version.load(folder, spec, self._settings, self._metrics, warm_up_timeout_s=0.1)
-
-
-def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
-    write_version(tmp_path, "a", 1, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
-    write_version(tmp_path, "b", 1)
-    write_version(tmp_path, "b", 2, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
-    registry = ImpatientRegistry(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
-    asyncio.run(registry.reconcile(DesiredState()))
-    assert versions(registry) == {"b": ["1"]}
-    assert "has not ended its warm-up" in registry.not_ready_reasons()["a"]
 
 
 def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:
