@@ -131,7 +131,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         inner, metrics, shutdown_state, LogRateLimiter(settings.log_requests_per_s), tracer
     )
     _add_routes(app, registry, worker_group, shutdown_state, settings)
-    _install_errors(app)
+    _add_error_handlers(app)
     install_openapi(app, with_keys=requires_api_key(settings))
     return app
 
@@ -181,7 +181,7 @@ def _add_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
     return app
 
 
-def _install_errors(app: FastAPI) -> None:
+def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, api_errors.on_unexpected_error)
     app.add_exception_handler(ConvoyError, api_errors.on_convoy_error)
     app.add_exception_handler(HTTPException, api_errors.on_http_exception)

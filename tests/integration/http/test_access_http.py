@@ -13,7 +13,7 @@ from tests.support.service_process import RunningService
 INFERENCE, REPOSITORY, METRICS = (f"{name}-key-long-enough" for name in ("inference", "repository", "metrics"))
 CLASSIFY = "/api/v1/models/linear/classify"
 LOAD = "/v2/repository/models/linear/load"
-PAGE = "https://shop.example"
+PAGE_ORIGIN = "https://shop.example"
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(zoo: Path, keys_file: Path) -> Iterator[RunningService]:
+def secured(zoo: Path, keys_file: Path) -> Iterator[RunningService]:
     with RunningService(
         zoo,
         keys=f"prometheus metrics {METRICS}",
         keys_file=keys_file,
         repository_changes="true",
-        cors_origins=f"{PAGE}, https://other.example",
+        cors_origins=f"{PAGE_ORIGIN}, https://other.example",
         root_path="/convoy",
         trusted_proxies="127.0.0.0/8",
     ) as running:
@@ -73,76 +73,76 @@ def bearer(key: str) -> dict[str, str]:
 )
 @pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["cut off by the ingress", "with the root path"])
 def test_a_key_opens_what_its_scopes_say(
-    guarded: RunningService, method: str, path: str, key: str, status: int, prefix: str
+    secured: RunningService, method: str, path: str, key: str, status: int, prefix: str
 ) -> None:
     content = image_bytes() if path == CLASSIFY else b""
     headers = bearer(key) if key else {}
-    reply = httpx.request(method, guarded.url + prefix + path, content=content, headers=headers)
+    reply = httpx.request(method, secured.url + prefix + path, content=content, headers=headers)
     assert reply.status_code == status, reply.text
 
 
-def test_a_refusal_says_how_to_come_in(guarded: RunningService) -> None:
-    client = guarded.client
+def test_a_refusal_says_how_to_come_in(secured: RunningService) -> None:
+    client = secured.client
     missing, wrong = client.post(CLASSIFY), client.post(CLASSIFY, headers=bearer("wrong"))
     assert missing.json()["error"]["code"] == wrong.json()["error"]["code"] == "unauthenticated"
     assert "Authorization: Bearer" in missing.json()["error"]["hint"]
     assert missing.headers["www-authenticate"] == 'Bearer realm="convoy"'
     assert wrong.headers["www-authenticate"] == 'Bearer realm="convoy", error="invalid_token"'
-    foreign = client.post("/v2/models/linear/infer", headers=bearer(METRICS))
-    assert (foreign.status_code, list(foreign.json())) == (403, ["error"])
-    assert "'prometheus' is not for 'inference'" in foreign.json()["error"]
+    v2_reply = client.post("/v2/models/linear/infer", headers=bearer(METRICS))
+    assert (v2_reply.status_code, list(v2_reply.json())) == (403, ["error"])
+    assert "'prometheus' is not for 'inference'" in v2_reply.json()["error"]
     expected = 'Bearer realm="convoy", error="insufficient_scope", scope="inference"'
-    assert foreign.headers["www-authenticate"] == expected
+    assert v2_reply.headers["www-authenticate"] == expected
 
 
-def test_the_log_names_the_key_and_never_shows_it(guarded: RunningService) -> None:
-    guarded.client.post(CLASSIFY, content=image_bytes(), headers=bearer(INFERENCE) | {"x-request-id": "who-was-it"})
-    assert guarded.wait_for_line(request_id="who-was-it")["key"] == "shop"
-    guarded.client.get("/metrics", headers=bearer("a-wrong-key-of-somebody") | {"x-request-id": "a-stranger"})
-    assert guarded.wait_for_line(request_id="a-stranger")["error"] == "unauthenticated"
-    written = str(guarded.lines)
-    assert not any(key in written for key in (INFERENCE, REPOSITORY, METRICS, "a-wrong-key-of-somebody"))
+def test_the_log_names_the_key_and_never_shows_it(secured: RunningService) -> None:
+    secured.client.post(CLASSIFY, content=image_bytes(), headers=bearer(INFERENCE) | {"x-request-id": "who-was-it"})
+    assert secured.wait_for_line(request_id="who-was-it")["key"] == "shop"
+    secured.client.get("/metrics", headers=bearer("a-wrong-key-of-somebody") | {"x-request-id": "a-stranger"})
+    assert secured.wait_for_line(request_id="a-stranger")["error"] == "unauthenticated"
+    log_text = str(secured.lines)
+    assert not any(key in log_text for key in (INFERENCE, REPOSITORY, METRICS, "a-wrong-key-of-somebody"))
 
 
-def test_a_changed_file_holds_from_then_on(guarded: RunningService, keys_file: Path) -> None:
+def test_a_changed_file_holds_from_then_on(secured: RunningService, keys_file: Path) -> None:
     before = keys_file.read_text()
     new = "a-new-key-for-inference"
     keys_file.write_text(f"{before}new inference {new}\n")
-    guarded.wait_until(lambda: guarded.client.get("/v1/models", headers=bearer(new)).status_code == 200)
+    secured.wait_until(lambda: secured.client.get("/v1/models", headers=bearer(new)).status_code == 200)
     keys_file.write_text("no key at all")
-    guarded.wait_until(lambda: guarded.client.get("/v1/models", headers=bearer("x")) and told_bad(guarded))
-    assert guarded.client.get("/v1/models", headers=bearer(new)).status_code == 200
+    secured.wait_until(lambda: secured.client.get("/v1/models", headers=bearer("x")) and logged_bad_keys(secured))
+    assert secured.client.get("/v1/models", headers=bearer(new)).status_code == 200
     keys_file.write_text(before)
-    guarded.wait_until(lambda: guarded.client.get("/v1/models", headers=bearer(new)).status_code == 401)
+    secured.wait_until(lambda: secured.client.get("/v1/models", headers=bearer(new)).status_code == 401)
 
 
-def told_bad(service: RunningService) -> bool:
+def logged_bad_keys(service: RunningService) -> bool:
     return any(line["event"] == "keys are bad" for line in list(service.lines))
 
 
-def test_openapi_tells_where_a_key_is_needed(guarded: RunningService, service: RunningService) -> None:
-    paths = guarded.client.get("/openapi.json").json()["paths"]
+def test_openapi_tells_where_a_key_is_needed(secured: RunningService, service: RunningService) -> None:
+    paths = secured.client.get("/openapi.json").json()["paths"]
     assert paths["/api/v1/models/{model}/classify"]["post"]["security"] == [{"key": []}]
     assert {"401", "403"} <= paths["/metrics"]["get"]["responses"].keys()
     assert "security" not in paths["/health/live"]["get"]
     assert "securitySchemes" not in service.client.get("/openapi.json").json()["components"]
 
 
-def test_pages_of_the_allowed_origins_may_call(guarded: RunningService) -> None:
-    asking = {
-        "origin": PAGE,
+def test_pages_of_the_allowed_origins_may_call(secured: RunningService) -> None:
+    preflight_headers = {
+        "origin": PAGE_ORIGIN,
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization",
     }
-    allowed = guarded.client.options(CLASSIFY, headers=asking)
+    allowed = secured.client.options(CLASSIFY, headers=preflight_headers)
     assert allowed.status_code == 200
-    assert allowed.headers["access-control-allow-origin"] == PAGE
+    assert allowed.headers["access-control-allow-origin"] == PAGE_ORIGIN
     assert "Authorization" in allowed.headers["access-control-allow-headers"]
-    refused = guarded.client.post(CLASSIFY, headers={"origin": PAGE})
+    refused = secured.client.post(CLASSIFY, headers={"origin": PAGE_ORIGIN})
     assert refused.status_code == 401
-    assert refused.headers["access-control-allow-origin"] == PAGE, "the page must see that it needs a key"
-    stranger = guarded.client.options(CLASSIFY, headers=asking | {"origin": "https://evil.example"})
-    assert "access-control-allow-origin" not in stranger.headers
+    assert refused.headers["access-control-allow-origin"] == PAGE_ORIGIN, "the page must see that it needs a key"
+    other_origin = secured.client.options(CLASSIFY, headers=preflight_headers | {"origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other_origin.headers
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_pages_of_the_allowed_origins_may_call(guarded: RunningService) -> None:
         ({}, 200),
         ({"origin": "http://HERE"}, 200),
         ({"origin": "http://HERE", "sec-fetch-site": "same-origin"}, 200),
-        ({"origin": PAGE, "sec-fetch-site": "cross-site"}, 200),
+        ({"origin": PAGE_ORIGIN, "sec-fetch-site": "cross-site"}, 200),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
         ({"origin": "http://127.0.0.1:1", "sec-fetch-site": "same-site"}, 403),
@@ -163,28 +163,28 @@ def test_pages_of_the_allowed_origins_may_call(guarded: RunningService) -> None:
         ({"sec-fetch-site": "none"}, 200),
     ],
 )
-def test_pages_of_other_origins_change_no_models(guarded: RunningService, headers: dict[str, str], status: int) -> None:
+def test_pages_of_other_origins_change_no_models(secured: RunningService, headers: dict[str, str], status: int) -> None:
     """A browser would send it without a question to whom the service trusts, only keep the page from the answer."""
-    here = guarded.url.partition("://")[2]
-    sent = {name: value.replace("HERE", here) for name, value in headers.items()} | bearer(REPOSITORY)
-    reply = guarded.client.post(LOAD, headers=sent)
+    own_host = secured.url.partition("://")[2]
+    sent_headers = {name: value.replace("HERE", own_host) for name, value in headers.items()} | bearer(REPOSITORY)
+    reply = secured.client.post(LOAD, headers=sent_headers)
     assert reply.status_code == status, reply.text
     if status == 403:
         assert "A web page of another origin may not" in reply.json()["error"]
-        assert guarded.client.post("/v2/repository/index", headers=sent | bearer(INFERENCE)).status_code == 200
+        assert secured.client.post("/v2/repository/index", headers=sent_headers | bearer(INFERENCE)).status_code == 200
 
 
 def test_without_settings_there_are_neither_keys_nor_cors(service: RunningService) -> None:
-    reply = service.client.post(CLASSIFY, content=image_bytes(), headers={"origin": PAGE})
+    reply = service.client.post(CLASSIFY, content=image_bytes(), headers={"origin": PAGE_ORIGIN})
     assert reply.status_code == 200
     assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
-PAGES = ["/", "/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js"]
-PAGES += [f"/playground/{file.name}" for file in sorted((ROOT / "service/api/pages/static").iterdir())]
+PAGE_PATHS = ["/", "/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js"]
+PAGE_PATHS += [f"/playground/{file.name}" for file in sorted((ROOT / "service/api/pages/static").iterdir())]
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGE_PATHS)
 def test_pages_have_security_headers_and_answers_for_programs_do_not(service: RunningService, path: str) -> None:
     headers = service.client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
@@ -196,18 +196,18 @@ def test_pages_have_security_headers_and_answers_for_programs_do_not(service: Ru
 
 
 def test_forwarded_headers_are_believed_from_trusted_proxies_only(
-    guarded: RunningService, service: RunningService
+    secured: RunningService, service: RunningService
 ) -> None:
-    for running, client in ((guarded, "203.0.113.7"), (service, "127.0.0.1")):
+    for running, client in ((secured, "203.0.113.7"), (service, "127.0.0.1")):
         headers = {"x-forwarded-for": "203.0.113.7", "x-request-id": f"for-{client}"}
         running.client.get("/health/live", headers=headers)
         assert running.wait_for_line(request_id=f"for-{client}")["client"] == client
 
 
-def test_a_client_cannot_choose_the_address_that_its_proxy_adds_to(guarded: RunningService) -> None:
+def test_a_client_cannot_choose_the_address_that_its_proxy_adds_to(secured: RunningService) -> None:
     headers = {"x-forwarded-for": "198.51.100.9, 203.0.113.7", "x-request-id": "forged"}
-    guarded.client.get("/health/live", headers=headers)
-    assert guarded.wait_for_line(request_id="forged")["client"] == "203.0.113.7"
+    secured.client.get("/health/live", headers=headers)
+    assert secured.wait_for_line(request_id="forged")["client"] == "203.0.113.7"
 
 
 def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Pat
 
     from tests.support.service_process import CONVOY
 
-    done = subprocess.run([CONVOY, "serve", "--keys", "shop all x"], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Error: CONVOY_KEYS, line 1 has a scope that there is not; there are inference, ")
-    assert "Traceback" not in done.stderr
+    result = subprocess.run([CONVOY, "serve", "--keys", "shop all x"], capture_output=True, text=True, timeout=20)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: CONVOY_KEYS, line 1 has a scope that there is not; there are inference, ")
+    assert "Traceback" not in result.stderr

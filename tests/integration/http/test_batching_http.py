@@ -16,10 +16,10 @@ from tests.support.service_process import RunningService
 
 
 def test_64_clients_at_once_share_batches(service: RunningService) -> None:
-    before = batches(service, "slow")
+    before = batch_counts(service, "slow")
     with ThreadPoolExecutor(64) as clients:
-        codes = list(clients.map(lambda seed: ask(service.url, "slow", seed), range(64)))
-    after = batches(service, "slow")
+        codes = list(clients.map(lambda seed: classify_status(service.url, "slow", seed), range(64)))
+    after = batch_counts(service, "slow")
     assert codes == [200] * 64
     runs, images = after[0] - before[0], after[1] - before[1]
     assert images == 64
@@ -30,23 +30,23 @@ def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path
     # A run takes half a second: time enough to notice who has left before the next batch forms.
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=2400))
     with RunningService(tmp_path, max_batch_size=2) as service, ThreadPoolExecutor(12) as clients:
-        first = clients.submit(ask, service.url, "slow", 0)
+        first = clients.submit(classify_status, service.url, "slow", 0)
         service.wait_until(lambda: service.metric("convoy_running_batches", model="slow") == 1)
         for _ in range(4):
             leave(service.url, "slow").close()
-        stayers = [clients.submit(ask, service.url, "slow", seed) for seed in range(4)]
-        assert [f.result() for f in (first, *stayers)] == [200] * 5
-        assert batches(service, "slow")[1] == 1 + 4, "the images of clients that left were computed all the same"
+        others = [clients.submit(classify_status, service.url, "slow", seed) for seed in range(4)]
+        assert [f.result() for f in (first, *others)] == [200] * 5
+        assert batch_counts(service, "slow")[1] == 1 + 4, "the images of clients that left were computed all the same"
         assert service.metric("convoy_queue_images", model="slow") == 0
 
 
-def batches(service: RunningService, model: str) -> tuple[float, float]:
+def batch_counts(service: RunningService, model: str) -> tuple[float, float]:
     """Runs of the model and images in them, so far."""
     runs = service.metric("convoy_batch_images_count", model=model)
     return runs, service.metric("convoy_batch_images_sum", model=model)
 
 
-def ask(url: str, model: str, seed: int) -> int:
+def classify_status(url: str, model: str, seed: int) -> int:
     return httpx.post(f"{url}/api/v1/models/{model}/classify", content=image_bytes(seed=seed), timeout=60).status_code
 
 

@@ -70,8 +70,8 @@ def test_exif_orientation_is_applied(service: RunningService) -> None:
     pixels = random_pixels(8, 8, seed=9)
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
-    turned = encode(pixels[::-1, ::-1], "PNG", exif=exif)
-    answers = [service.client.post(CLASSIFY, content=data).json() for data in (encode(pixels), turned)]
+    rotated = encode(pixels[::-1, ::-1], "PNG", exif=exif)
+    answers = [service.client.post(CLASSIFY, content=data).json() for data in (encode(pixels), rotated)]
     assert answers[0] == answers[1]
 
 
@@ -126,12 +126,12 @@ def test_transparency_is_laid_over_the_manifests_background(service: RunningServ
 
 
 def test_a_request_id_is_made_or_kept_and_logged_with_what_the_request_cost(service: RunningService) -> None:
-    made = service.client.post(CLASSIFY, content=image_bytes()).headers["x-request-id"]
-    kept = service.client.post(CLASSIFY, content=image_bytes(), headers={"x-request-id": "abc-1"}).headers[
+    generated_id = service.client.post(CLASSIFY, content=image_bytes()).headers["x-request-id"]
+    sent_id = service.client.post(CLASSIFY, content=image_bytes(), headers={"x-request-id": "abc-1"}).headers[
         "x-request-id"
     ]
-    assert len(made) == 32
-    assert kept == "abc-1"
+    assert len(generated_id) == 32
+    assert sent_id == "abc-1"
     line = service.wait_for_line(request_id="abc-1")
     assert {"model": "linear", "version": "2", "batch_size": 1, "status": 200}.items() <= line.items()
     assert all(line[name] >= 0 for name in ("decode_ms", "queue_ms", "compute_ms", "ms"))

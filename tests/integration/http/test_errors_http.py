@@ -106,9 +106,9 @@ CASES: list[tuple[str, str, int, Request]] = [
     ("no such path", "not_found", 404, lambda client: client.get("/nowhere")),
     ("wrong method", "method_not_allowed", 405, lambda client: client.get(LINEAR)),
 ]
-PROVOKED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory", "internal"}
-PROVOKED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
-PROVOKED_ELSEWHERE = {
+CODES_TESTED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory", "internal"}
+CODES_TESTED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
+CODES_TESTED_ELSEWHERE = {
     "bad_http": "test_wire_http.py::test_what_is_no_http_ends_with_400",
     "slow_request": "test_wire_http.py::test_headers_that_come_too_slowly_end_with_408",
     "headers_too_large": "test_wire_http.py::test_too_large_headers_end_with_431",
@@ -120,7 +120,7 @@ PROVOKED_ELSEWHERE = {
 ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
 
 
-def check(reply: httpx.Response, code: str, status: int) -> None:
+def check_error(reply: httpx.Response, code: str, status: int) -> None:
     assert reply.status_code == status, reply.text
     error = reply.json()["error"]
     assert error["code"] == code
@@ -129,35 +129,35 @@ def check(reply: httpx.Response, code: str, status: int) -> None:
     assert "x-request-id" in reply.headers
 
 
-@pytest.mark.parametrize(("code", "status", "request_it"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_error(service: RunningService, code: str, status: int, request_it: Request) -> None:
-    check(request_it(service.client), code, status)
+@pytest.mark.parametrize(("code", "status", "send_request"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_error(service: RunningService, code: str, status: int, send_request: Request) -> None:
+    check_error(send_request(service.client), code, status)
     assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 
 def test_every_code_of_the_readme_is_provoked() -> None:
     table = {code: int(status) for status, code in ROW.findall((ROOT / "README.md").read_text())}
     assert {kind.code for kind in STATUS} < table.keys()
-    assert table.keys() == {case[1] for case in CASES} | PROVOKED_BELOW | PROVOKED_ELSEWHERE.keys()
+    assert table.keys() == {case[1] for case in CASES} | CODES_TESTED_BELOW | CODES_TESTED_ELSEWHERE.keys()
     assert {case[1]: case[2] for case in CASES}.items() <= table.items()
 
 
-@pytest.mark.parametrize("where", sorted(set(PROVOKED_ELSEWHERE.values())))
+@pytest.mark.parametrize("where", sorted(set(CODES_TESTED_ELSEWHERE.values())))
 def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
     file, _, name = where.partition("::")
     assert f"def {name}(" in next(Path(__file__).parents[1].rglob(file)).read_text()
 
 
 def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mistake = "import service.api.native.model_files\nservice.api.native.model_files._read = lambda *given: 1 / 0\n"
-    mistake += "from starlette.staticfiles import StaticFiles\n"
-    mistake += "def not_allowed(*given): raise PermissionError\nStaticFiles.lookup_path = not_allowed\n"
-    (tmp_path / "sitecustomize.py").write_text(mistake)
+    site_patch = "import service.api.native.model_files\nservice.api.native.model_files._read = lambda *given: 1 / 0\n"
+    site_patch += "from starlette.staticfiles import StaticFiles\n"
+    site_patch += "def not_allowed(*given): raise PermissionError\nStaticFiles.lookup_path = not_allowed\n"
+    (tmp_path / "sitecustomize.py").write_text(site_patch)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with RunningService(zoo) as service:
         for path in ("/api/v1/models/linear/versions/2/card.md", "/playground/app.js"):
             reply = service.client.get(path)
-            check(reply, "internal", 500)
+            check_error(reply, "internal", 500)
             assert "division" not in reply.text
             request_id = reply.headers["x-request-id"]
             service.wait_for_line(event="unforeseen error", request_id=request_id)
@@ -185,7 +185,7 @@ def test_a_key_that_is_not_for_this_is_told_what_it_lacks(zoo: Path) -> None:
     key = "a-key-long-enough"
     with RunningService(zoo, keys=f"prometheus metrics {key}") as service:
         reply = service.client.post(LINEAR, content=image_bytes(), headers={"authorization": f"Bearer {key}"})
-        check(reply, "forbidden", 403)
+        check_error(reply, "forbidden", 403)
         service.wait_for_line(request_id=reply.headers["x-request-id"], error="forbidden")
 
 
@@ -223,30 +223,30 @@ def test_a_change_that_not_every_worker_carried_out_in_time_is_told(tmp_path: Pa
 
 
 def test_overload_is_refused_with_a_time_and_recovers(service: RunningService) -> None:
-    def ask(seed: int) -> httpx.Response:
+    def classify(seed: int) -> httpx.Response:
         files = [("files", image_bytes(seed=seed))] * 16
         return httpx.post(f"{service.url}/api/v1/models/slow/classify/batch", files=files, timeout=60)
 
     with ThreadPoolExecutor(16) as clients:
-        replies = list(clients.map(ask, range(16)))
+        replies = list(clients.map(classify, range(16)))
     refused = [reply for reply in replies if reply.status_code != 200]
     assert 0 < len(refused) < 16
     for reply in refused:
-        check(reply, "overloaded", 429)
+        check_error(reply, "overloaded", 429)
         assert 1 <= int(reply.headers["retry-after"]) <= 60
     assert service.metric("convoy_refused_total", model="slow") >= len(refused)
-    assert ask(0).status_code == 200
+    assert classify(0).status_code == 200
 
 
 def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) -> None:
-    def ask(pixels: np.ndarray) -> int:
+    def classify(pixels: np.ndarray) -> int:
         return httpx.post(f"{service.url}/api/v1/models/brittle/classify", content=encode(pixels)).status_code
 
     with ThreadPoolExecutor(8) as clients:
-        codes = list(clients.map(ask, [WHITE if i % 2 else random_pixels(*SHAPE, seed=i) for i in range(40)]))
+        codes = list(clients.map(classify, [WHITE if i % 2 else random_pixels(*SHAPE, seed=i) for i in range(40)]))
     assert codes[1::2] == [500] * 20  # good ones may share the batch of a bad one; nobody goes unanswered
     assert set(codes[0::2]) <= {200, 500}
-    assert ask(random_pixels(*SHAPE)) == 200
+    assert classify(random_pixels(*SHAPE)) == 200
     assert [line for line in service.lines if line["event"] == "no json"] == [], "a library wrote into the log"
 
 
@@ -256,7 +256,7 @@ def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(
     with RunningService(tmp_path) as service:
         for _ in range(2):
             refused = service.client.post(path, content=encode(WHITE))
-            check(refused, "out_of_memory", 503)
+            check_error(refused, "out_of_memory", 503)
             assert refused.headers["retry-after"] == "1"
             line = service.wait_for_line(event="model failed", request_id=refused.headers["x-request-id"])
             assert "allocate" in line["reason"]
@@ -265,12 +265,14 @@ def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(
 
 def test_a_deadline_answers_in_time(zoo: Path) -> None:
     with RunningService(zoo, request_timeout_ms=20) as service:
-        check(service.client.post("/api/v1/models/slow/classify", content=image_bytes()), "deadline_exceeded", 504)
+        check_error(
+            service.client.post("/api/v1/models/slow/classify", content=image_bytes()), "deadline_exceeded", 504
+        )
 
 
 def test_a_request_may_set_its_own_deadline(service: RunningService) -> None:
     slow = "/api/v1/models/slow/classify"
-    check(
+    check_error(
         service.client.post(slow, content=image_bytes(), headers={"x-request-timeout-ms": "5"}),
         "deadline_exceeded",
         504,
@@ -288,10 +290,10 @@ def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -
         assert "sha256" in service.wait_for("version is broken")["reason"]
         service.wait_for("version is loaded")
         ready = service.client.get("/health/ready")
-        check(ready, "not_ready", 503)
+        check_error(ready, "not_ready", 503)
         assert "sha256" in ready.json()["error"]["reasons"]["broken"]
         refused = service.client.post("/api/v1/models/broken/classify", content=image_bytes())
-        check(refused, "not_ready", 503)
+        check_error(refused, "not_ready", 503)
         assert refused.headers["retry-after"] == "1"
         assert service.client.post("/api/v1/models/good/classify", content=image_bytes()).status_code == 200
 
@@ -309,14 +311,14 @@ def test_asked_for_a_gpu_that_is_not_there_it_is_not_ready_and_says_why(tmp_path
     with RunningService(tmp_path, wait_ready=False, device="cuda") as service:
         assert "CUDAExecutionProvider" in service.wait_for("version is broken")["reason"]
         reply = service.client.get("/health/ready")
-        check(reply, "not_ready", 503)
+        check_error(reply, "not_ready", 503)
         assert "CUDAExecutionProvider" in reply.json()["error"]["reasons"]["linear"]
 
 
 def test_without_any_model_it_lives_and_says_why_it_is_not_ready(tmp_path: Path) -> None:
     with RunningService(tmp_path / "nothing", wait_ready=False) as service:
         assert service.client.get("/health/live").status_code == 200
-        check(service.client.get("/health/ready"), "not_ready", 503)
+        check_error(service.client.get("/health/ready"), "not_ready", 503)
         service.wait_until(lambda: "put one there" in service.client.get("/health/ready").text)
 
 
@@ -326,7 +328,7 @@ def test_a_taken_port_is_told_without_a_traceback(service: RunningService, zoo: 
     from tests.support.service_process import CONVOY
 
     command = [CONVOY, "serve", "--models", zoo, "--port", service.url.rsplit(":", 1)[1]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 2
-    assert "choose another port with --port or CONVOY_PORT" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert result.returncode == 2
+    assert "choose another port with --port or CONVOY_PORT" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -35,23 +35,23 @@ def explain(service: RunningService, content: bytes = SEVEN, accept: str = "*/*"
     return reply
 
 
-def pixels_of(png: str | bytes) -> np.ndarray:
+def decode_png(png: str | bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(png) if isinstance(png, str) else png)))
 
 
-def near_ink(digit: np.ndarray, x: int, y: int) -> bool:
+def is_near_ink(digit: np.ndarray, x: int, y: int) -> bool:
     part = digit[max(0, y - NEAR_PX) : y + NEAR_PX + 1, max(0, x - NEAR_PX) : x + NEAR_PX + 1]
     return bool((part >= INK).any())
 
 
 def test_the_heat_of_a_seven_peaks_on_its_ink(shipped: RunningService) -> None:
     reply = OcclusionReply.model_validate_json(explain(shipped).content, strict=True, extra="forbid")
-    digit = pixels_of(reply.input.png)
-    np.testing.assert_array_equal(digit, pixels_of(SEVEN))
+    digit = decode_png(reply.input.png)
+    np.testing.assert_array_equal(digit, decode_png(SEVEN))
     assert (reply.explained.label, reply.method) == ("7", "occlusion")
     assert digit[reply.peak.y, reply.peak.x] >= INK
     assert reply.peak_log_odds > 1
-    heat = pixels_of(reply.heat)
+    heat = decode_png(reply.heat)
     assert heat.shape == (28, 28, 3)
     assert heat[reply.peak.y, reply.peak.x].tolist() == [255, 122, 26]
 
@@ -60,19 +60,19 @@ def test_the_heat_of_real_digits_peaks_on_their_ink(shipped: RunningService, dat
     images, labels = mnist(data_dir)
     for digit, label in zip(images[:30], labels[:30], strict=True):
         reply = explain(shipped, encode(digit), **{"class": str(label)}).json()
-        assert near_ink(digit[..., 0], reply["peak"]["x"], reply["peak"]["y"]), (label, reply["peak"])
+        assert is_near_ink(digit[..., 0], reply["peak"]["x"], reply["peak"]["y"]), (label, reply["peak"])
 
 
 def test_another_class_may_be_asked_for(shipped: RunningService) -> None:
     reply = explain(shipped, **{"class": "1"}).json()
     assert reply["explained"]["label"] == "1"
     assert reply["explained"]["probability"] < 0.01
-    assert pixels_of(reply["heat"]).tolist() != pixels_of(explain(shipped).json()["heat"]).tolist()
+    assert decode_png(reply["heat"]).tolist() != decode_png(explain(shipped).json()["heat"]).tolist()
 
 
-@pytest.mark.parametrize("wanted", ["10", "00000000010", "9" * 5000, "-1", "1.0", "²", ""])
-def test_a_class_that_is_none_is_told(shipped: RunningService, wanted: str) -> None:
-    reply = shipped.client.post(f"{LENET}/explain", params={"class": wanted}, content=SEVEN)
+@pytest.mark.parametrize("class_name", ["10", "00000000010", "9" * 5000, "-1", "1.0", "²", ""])
+def test_a_class_that_is_none_is_told(shipped: RunningService, class_name: str) -> None:
+    reply = shipped.client.post(f"{LENET}/explain", params={"class": class_name}, content=SEVEN)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_parameter")
 
 
@@ -83,7 +83,7 @@ def test_the_layers_are_shown_in_order(shipped: RunningService) -> None:
     ]
     assert reply.filters is not None
     assert (reply.filters.layer, reply.filters.count, reply.filters.width) == ("c1", 6, 5)
-    assert pixels_of(reply.layers[2].png).shape == (2 * 11 - 1, 8 * 11 - 1, 2)
+    assert decode_png(reply.layers[2].png).shape == (2 * 11 - 1, 8 * 11 - 1, 2)
     other = explain(shipped, image_bytes(28, 28), method="features").json()
     assert other["filters"] == reply.filters.model_dump()
     assert other["layers"][0]["png"] != reply.layers[0].png
@@ -93,14 +93,14 @@ def test_the_input_is_what_the_network_sees(shipped: RunningService) -> None:
     large = image_bytes(60, 90, 3, image_format="JPEG")
     reply = ExplainReply.model_validate_json(explain(shipped, large, method="input").content, extra="forbid")
     assert (reply.input.height, reply.input.width, reply.input.channels) == (28, 28, 1)
-    assert pixels_of(reply.input.png).shape == (28, 28)
+    assert decode_png(reply.input.png).shape == (28, 28)
 
 
 @pytest.mark.parametrize("method", ["occlusion", "features", "input"])
 def test_each_comes_as_one_png_too(shipped: RunningService, method: str) -> None:
     reply = explain(shipped, accept="image/png", method=method)
     assert reply.headers["content-type"] == "image/png"
-    assert 400 <= pixels_of(reply.content).shape[1] <= 560
+    assert 400 <= decode_png(reply.content).shape[1] <= 560
 
 
 def test_it_runs_in_the_background_and_says_so(shipped: RunningService) -> None:
@@ -116,16 +116,16 @@ def test_its_cost_is_bounded_by_the_queue(service: RunningService) -> None:
 
 
 def test_more_than_a_few_at_once_are_refused(service: RunningService) -> None:
-    def ask(seed: int) -> httpx.Response:
+    def explain_slow(seed: int) -> httpx.Response:
         return httpx.post(f"{service.url}/api/v1/models/slow/explain", content=image_bytes(seed=seed), timeout=60)
 
     with ThreadPoolExecutor(6) as clients:
-        replies = list(clients.map(ask, range(6)))
+        replies = list(clients.map(explain_slow, range(6)))
     refused = [reply for reply in replies if reply.status_code == 429]
     assert 0 < len(refused) < 6
     assert {reply.status_code for reply in replies} == {200, 429}
     assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
-    assert ask(0).status_code == 200
+    assert explain_slow(0).status_code == 200
 
 
 def test_a_version_tells_what_can_be_read_and_explained(shipped: RunningService, service: RunningService) -> None:
@@ -134,6 +134,6 @@ def test_a_version_tells_what_can_be_read_and_explained(shipped: RunningService,
     assert described["documents"] == ["card.md", "confusion.png", "curves.png"]
     folder = f"{LENET}/versions/{described['version']}"
     assert shipped.client.get(f"{folder}/card.md").text.startswith("# mnist-lenet5, version")
-    assert pixels_of(shipped.client.get(f"{folder}/confusion.png").content).shape[0] > 100
+    assert decode_png(shipped.client.get(f"{folder}/confusion.png").content).shape[0] > 100
     plain = service.client.get("/api/v1/models/linear").json()["versions"][0]
     assert (plain["explanations"], plain["documents"]) == (["input", "occlusion"], [])

@@ -15,14 +15,14 @@ from tests.support.service_process import RunningService
 
 CLASSIFY = "/api/v1/models/linear/classify"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-LOGGED_A_SECOND = 5
+LOG_LINES_PER_S = 5
 
 
 class Collector(ThreadingHTTPServer):
     """Takes OTLP over HTTP, and keeps the spans."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Receiver)
+        super().__init__(("127.0.0.1", 0), _CollectorHandler)
         self.spans: list[object] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -31,7 +31,7 @@ class Collector(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class _Receiver(BaseHTTPRequestHandler):
+class _CollectorHandler(BaseHTTPRequestHandler):
     server: Collector
 
     def do_POST(self) -> None:
@@ -69,15 +69,17 @@ def test_a_stop_hands_over_the_spans_of_every_request(
         service.client.post("/api/v1/models/nobody/classify", content=b"", headers={"x-request-id": "lost"})
         service.terminate()
         assert service.exit_code() == 0
-    ours = [span for span in collector.spans if span.trace_id.hex() == TRACE]  # type: ignore[attr-defined]
-    by_name = {span.name: span for span in ours}
+    trace_spans = [span for span in collector.spans if span.trace_id.hex() == TRACE]  # type: ignore[attr-defined]
+    spans_by_name = {span.name: span for span in trace_spans}
     route = "POST /api/v1/models/{model}/classify"
-    assert by_name.keys() == {route, "decode", "queue", "compute"}
-    assert by_name[route].parent_span_id.hex() == PARENT
-    assert {span.parent_span_id for name, span in by_name.items() if name != route} == {by_name[route].span_id}
-    told = {attribute.key: attribute.value for attribute in by_name[route].attributes}
-    assert told["convoy.model"].string_value == "linear"
-    assert told["http.response.status_code"].int_value == 200
+    assert spans_by_name.keys() == {route, "decode", "queue", "compute"}
+    assert spans_by_name[route].parent_span_id.hex() == PARENT
+    assert {span.parent_span_id for name, span in spans_by_name.items() if name != route} == {
+        spans_by_name[route].span_id
+    }
+    attributes = {attribute.key: attribute.value for attribute in spans_by_name[route].attributes}
+    assert attributes["convoy.model"].string_value == "linear"
+    assert attributes["http.response.status_code"].int_value == 200
     request_ids = [a.value.string_value for s in collector.spans for a in s.attributes if a.key == "convoy.request_id"]  # type: ignore[attr-defined]
     assert "lost" in request_ids
 
@@ -90,7 +92,7 @@ def test_a_collector_that_is_away_costs_no_request_and_no_clean_stop(zoo: Path) 
 
 
 def test_under_load_the_log_is_sampled_and_errors_are_all_there(zoo: Path) -> None:
-    with RunningService(zoo, log_requests_per_s=LOGGED_A_SECOND) as service:
+    with RunningService(zoo, log_requests_per_s=LOG_LINES_PER_S) as service:
         with httpx.Client(base_url=service.url) as client:
             for _ in range(100):
                 client.post(CLASSIFY, content=image_bytes())

@@ -17,7 +17,7 @@ from tests.support.images import image_bytes, random_pixels
 from tests.support.service_process import RunningService
 
 Json = dict[str, Any]
-REPLIES = {"row": schemas_v1.RowsReply, "column": schemas_v1.ColumnReply, "labels": schemas_v1.RowsReply}
+REPLY_SCHEMAS = {"row": schemas_v1.RowsReply, "column": schemas_v1.ColumnReply, "labels": schemas_v1.RowsReply}
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def openapi(service: RunningService) -> Json:
     return service.client.get("/openapi.json").json()  # type: ignore[no-any-return]
 
 
-def check(reply: httpx.Response, shape: type[BaseModel]) -> None:
+def check_schema(reply: httpx.Response, shape: type[BaseModel]) -> None:
     """Answered, and with not a field more or less than the schema says."""
     assert reply.status_code == 200, reply.text
     shape.model_validate_json(reply.content, strict=True, extra="forbid")
 
 
-def url_of(path: str) -> str:
+def example_url(path: str) -> str:
     return path.format(model="linear", version="1")
 
 
@@ -41,7 +41,7 @@ def examples(openapi: Json, name: str) -> Iterator[tuple[str, Any]]:
         for operation in methods.values():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             if name in content.get("examples", {}):
-                yield url_of(path), content["examples"][name]["value"]
+                yield example_url(path), content["examples"][name]["value"]
 
 
 @pytest.mark.parametrize("name", INFER_EXAMPLES)
@@ -49,36 +49,36 @@ def test_the_examples_of_infer_work(service: RunningService, openapi: Json, name
     shown = [(path, value) for path, value in examples(openapi, name) if path.startswith("/v2/")]
     assert len(shown) == 2
     for path, value in shown:
-        check(service.client.post(path, json=value), schemas_v2.InferReply)
+        check_schema(service.client.post(path, json=value), schemas_v2.InferReply)
 
 
 @pytest.mark.parametrize("name", PREDICT_EXAMPLES)
 def test_the_examples_of_predict_work(service: RunningService, openapi: Json, name: str) -> None:
     shown = {path: value for path, value in examples(openapi, name) if path.startswith("/v1/")}
-    without_label = shown.keys() - {url_of(Predict.path_with_label)}
+    without_label = shown.keys() - {example_url(Predict.path_with_label)}
     assert len(without_label) == len(shown) - 1 == 2
     for path in without_label:
-        check(service.client.post(path, json=shown[path]), REPLIES[name])
+        check_schema(service.client.post(path, json=shown[path]), REPLY_SCHEMAS[name])
 
 
 def test_pixels_are_answered_in_the_promised_shapes(service: RunningService) -> None:
     pixels = random_pixels(*SHAPE).tolist()
-    given = {"name": "image", "shape": [1, *SHAPE], "datatype": "UINT8", "data": [pixels]}
-    check(service.client.post("/v2/models/linear/infer", json={"inputs": [given]}), schemas_v2.InferReply)
-    check(service.client.post("/v1/models/linear:predict", json={"inputs": [pixels]}), schemas_v1.ColumnReply)
+    tensor = {"name": "image", "shape": [1, *SHAPE], "datatype": "UINT8", "data": [pixels]}
+    check_schema(service.client.post("/v2/models/linear/infer", json={"inputs": [tensor]}), schemas_v2.InferReply)
+    check_schema(service.client.post("/v1/models/linear:predict", json={"inputs": [pixels]}), schemas_v1.ColumnReply)
 
 
 def test_own_answers_have_the_promised_shapes(service: RunningService) -> None:
-    own = "/api/v1/models/linear/classify"
-    check(service.client.post(own, content=image_bytes()), schemas.ClassifyReply)
+    classify_path = "/api/v1/models/linear/classify"
+    check_schema(service.client.post(classify_path, content=image_bytes()), schemas.ClassifyReply)
     files = [("files", image_bytes()), ("files", b"none")]
-    check(service.client.post(f"{own}/batch", files=files), schemas.BatchReply)
+    check_schema(service.client.post(f"{classify_path}/batch", files=files), schemas.BatchReply)
 
 
 def test_everything_that_is_referred_to_is_there_and_nothing_else(openapi: Json) -> None:
     prefix = "#/components/schemas/"
-    wanted = {text.removeprefix(prefix) for text in texts(openapi) if text.startswith(prefix)}
-    assert wanted == openapi["components"]["schemas"].keys()
+    referenced = {text.removeprefix(prefix) for text in texts(openapi) if text.startswith(prefix)}
+    assert referenced == openapi["components"]["schemas"].keys()
 
 
 def texts(value: object) -> Iterator[str]:
@@ -96,8 +96,8 @@ def test_no_error_is_promised_in_fastapis_own_shape(openapi: Json) -> None:
     for path, methods in openapi["paths"].items():
         for operation in methods.values():
             shape = "ErrorText" if path.startswith(("/v1/", "/v2")) else "ErrorReply"
-            promised = {text for text in texts(operation["responses"]) if "/Error" in text or "Validation" in text}
-            assert promised <= {f"#/components/schemas/{shape}"}, path
+            schema_refs = {text for text in texts(operation["responses"]) if "/Error" in text or "Validation" in text}
+            assert schema_refs <= {f"#/components/schemas/{shape}"}, path
 
 
 def test_every_operation_is_named_once_and_said_what_for(openapi: Json) -> None:

@@ -18,7 +18,7 @@ from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
 MODEL, LABEL = "mnist-lenet5", "stable"  # the names of the examples
-HOT = (Classify.path, Infer.path, Infer.path_with_version, Predict.path, Predict.path_with_label)
+FAST_PATHS = (Classify.path, Infer.path, Infer.path_with_version, Predict.path, Predict.path_with_label)
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 LIMIT_S = 300  # it takes ten seconds when nothing else runs
 # So that every operation finds its model; a label is as good as a number in every path.
@@ -30,7 +30,7 @@ CONFIG = f"""
 
 
 @pytest.fixture
-def labelled(tmp_path: Path) -> Iterator[RunningService]:
+def labelled_service(tmp_path: Path) -> Iterator[RunningService]:
     """A service with the names of the examples, whose repository clients may change: one for each test."""
     models, state = tmp_path / "models", tmp_path / "state.json"
     for version in (1, 2):  # of a size that no JSON has by chance: it could pass for a raw tensor
@@ -40,31 +40,31 @@ def labelled(tmp_path: Path) -> Iterator[RunningService]:
         yield running
 
 
-def fuzz(service: RunningService, folder: Path, *options: str) -> str:
+def run_schemathesis(service: RunningService, folder: Path, *options: str) -> str:
     """What schemathesis printed; fails with it where it found something."""
     config = folder / "schemathesis.toml"
     config.write_text(CONFIG)
     command = [SCHEMATHESIS, "--config-file", config, "run", f"{service.url}/openapi.json"]
     fixed = ["--seed", "1", "--generation-database", "none", "--no-color"]
-    unfair = ["--exclude-checks", "positive_data_acceptance"]
-    done = subprocess.run(
-        [*command, *fixed, *unfair, *options], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S
+    excluded_checks = ["--exclude-checks", "positive_data_acceptance"]
+    result = subprocess.run(
+        [*command, *fixed, *excluded_checks, *options], cwd=folder, capture_output=True, text=True, timeout=LIMIT_S
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
-def test_every_operation_keeps_to_its_description(labelled: RunningService, tmp_path: Path) -> None:
+def test_every_operation_keeps_to_its_description(labelled_service: RunningService, tmp_path: Path) -> None:
     changes = ["--exclude-path-regex", "/(un)?load$"]
-    printed = fuzz(labelled, tmp_path, "--max-examples", "10", *changes)
-    paths = labelled.client.get("/openapi.json").json()["paths"]
+    output = run_schemathesis(labelled_service, tmp_path, "--max-examples", "10", *changes)
+    paths = labelled_service.client.get("/openapi.json").json()["paths"]
     operations = sum(len(methods) for methods in paths.values())
-    assert f"Selected: {operations - 2}/{operations}" in printed
-    answered = {line["path"] for line in list(labelled.lines) if line.get("status") == 200}
-    assert {path.format(model=MODEL, version=LABEL) for path in HOT} <= answered
-    assert not [line for line in labelled.lines if line["event"] == "unforeseen error"]
+    assert f"Selected: {operations - 2}/{operations}" in output
+    answered_paths = {line["path"] for line in list(labelled_service.lines) if line.get("status") == 200}
+    assert {path.format(model=MODEL, version=LABEL) for path in FAST_PATHS} <= answered_paths
+    assert not [line for line in labelled_service.lines if line["event"] == "unforeseen error"]
 
 
-def test_loading_and_unloading_keep_to_their_description(labelled: RunningService, tmp_path: Path) -> None:
-    printed = fuzz(labelled, tmp_path, "--max-examples", "5", "--include-path-regex", "/(un)?load$")
-    assert "Tested: 2" in printed
+def test_loading_and_unloading_keep_to_their_description(labelled_service: RunningService, tmp_path: Path) -> None:
+    output = run_schemathesis(labelled_service, tmp_path, "--max-examples", "5", "--include-path-regex", "/(un)?load$")
+    assert "Tested: 2" in output

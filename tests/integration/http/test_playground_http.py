@@ -10,43 +10,43 @@ from tests.readme import ROOT
 from tests.support.service_process import RunningService
 
 STATIC = ROOT / "service/api/pages/static"
-NAMED = re.compile(r"""(?:src|href)="([^"#]+)"|from "\./([\w.]+)";""")
+REFERENCES = re.compile(r"""(?:src|href)="([^"#]+)"|from "\./([\w.]+)";""")
 
 
 @pytest.fixture(scope="module")
-def behind_a_proxy(zoo: Path) -> Iterator[RunningService]:
+def proxied_service(zoo: Path) -> Iterator[RunningService]:
     with RunningService(zoo, root_path="/convoy") as running:
         yield running
 
 
 @pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["stripped", "kept"])
 def test_every_file_is_there_whether_the_proxy_keeps_the_root_path_or_not(
-    behind_a_proxy: RunningService, prefix: str
+    proxied_service: RunningService, prefix: str
 ) -> None:
-    page = behind_a_proxy.client.get(f"{prefix}/")
+    page = proxied_service.client.get(f"{prefix}/")
     assert page.headers["content-type"].startswith("text/html")
     for file in STATIC.iterdir():
-        reply = behind_a_proxy.client.get(f"{prefix}/playground/{file.name}")
+        reply = proxied_service.client.get(f"{prefix}/playground/{file.name}")
         assert (reply.status_code, reply.content) == (200, file.read_bytes()), file.name
-        again = behind_a_proxy.client.get(
+        again = proxied_service.client.get(
             f"{prefix}/playground/{file.name}", headers={"if-none-match": reply.headers["etag"]}
         )
         assert (again.status_code, reply.headers["cache-control"]) == (304, "no-cache")
 
 
 @pytest.mark.parametrize("name", ["", "nothing.js", "..%2fapp.py", "%2e%2e/app.py", "../app.py"])
-def test_nothing_else_is(behind_a_proxy: RunningService, name: str) -> None:
-    assert behind_a_proxy.client.get(f"/playground/{name}").status_code == 404
+def test_nothing_else_is(proxied_service: RunningService, name: str) -> None:
+    assert proxied_service.client.get(f"/playground/{name}").status_code == 404
 
 
 def test_what_is_named_is_ours_and_there() -> None:
-    named = {
+    referenced = {
         page or f"playground/{module}"
         for file in STATIC.iterdir()
-        for page, module in NAMED.findall(file.read_text(encoding="utf-8"))
+        for page, module in REFERENCES.findall(file.read_text(encoding="utf-8"))
     }
-    assert {f"playground/{name}" for name in ("app.js", "style.css", "mnist.js")} <= named
-    for name in named - {"docs"}:
+    assert {f"playground/{name}" for name in ("app.js", "style.css", "mnist.js")} <= referenced
+    for name in referenced - {"docs"}:
         assert (STATIC / name.removeprefix("playground/")).is_file(), name
 
 

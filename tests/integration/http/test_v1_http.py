@@ -26,24 +26,24 @@ ENCODED_IMAGES = [{"b64": base64.b64encode(encode(image)).decode()} for image in
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def labelled_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Versions 1 and 2 of `linear`, of which 1 is called `stable`."""
     root = tmp_path_factory.mktemp("labelled")
     write_version(root / "models", "linear", 1, seed=1)
     write_version(root / "models", "linear", 2, seed=2)
-    wanted = {"models": {"linear": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
-    (root / "state.json").write_text(json.dumps(wanted))
+    desired_state = {"models": {"linear": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
+    (root / "state.json").write_text(json.dumps(desired_state))
     with RunningService(root / "models", state=root / "state.json") as running:
         yield running
 
 
-def own(service: RunningService, version: str = "2") -> np.ndarray:
+def classify_probabilities(service: RunningService, version: str = "2") -> np.ndarray:
     """Probabilities through Convoy's own endpoint."""
     rows = []
     for image in IMAGES:
         path = "/api/v1/models/linear/classify"
-        found = service.client.post(path, params={"version": version}, content=encode(image)).json()["predictions"]
-        rows.append([p["probability"] for p in sorted(found, key=lambda p: p["index"])])
+        reply = service.client.post(path, params={"version": version}, content=encode(image)).json()
+        rows.append([p["probability"] for p in sorted(reply["predictions"], key=lambda p: p["index"])])
     return np.array(rows, np.float32)
 
 
@@ -65,12 +65,12 @@ def test_every_form_is_answered_in_its_own(service: RunningService, request_body
     reply = service.client.post(PREDICT, json=request_body)
     assert reply.status_code == 200, reply.text
     assert reply.json().keys() == {field}
-    np.testing.assert_allclose(reply.json()[field], own(service), atol=1e-6)
+    np.testing.assert_allclose(reply.json()[field], classify_probabilities(service), atol=1e-6)
 
 
 def test_the_best_labels_can_be_asked_for(service: RunningService) -> None:
     reply = service.client.post(PREDICT, json={"instances": PIXELS, "parameters": {"top_k": 2}}).json()
-    for best, row in zip(reply["predictions"], own(service), strict=True):
+    for best, row in zip(reply["predictions"], classify_probabilities(service), strict=True):
         order = np.argsort(-row, kind="stable")[:2].tolist()
         assert [p["index"] for p in best] == order
         assert [p["label"] for p in best] == [f"class-{i}" for i in order]
@@ -80,20 +80,20 @@ def test_the_best_labels_can_be_asked_for(service: RunningService) -> None:
 @pytest.mark.parametrize(
     ("where", "version"), [("", "2"), ("/versions/1", "1"), ("/versions/2", "2"), ("/labels/stable", "1")]
 )
-def test_versions_and_labels(labelled: RunningService, where: str, version: str) -> None:
-    reply = labelled.client.post(f"{MODEL}{where}:predict", json={"instances": PIXELS}).json()
-    np.testing.assert_allclose(reply["predictions"], own(labelled, version), atol=1e-6)
+def test_versions_and_labels(labelled_service: RunningService, where: str, version: str) -> None:
+    reply = labelled_service.client.post(f"{MODEL}{where}:predict", json={"instances": PIXELS}).json()
+    np.testing.assert_allclose(reply["predictions"], classify_probabilities(labelled_service, version), atol=1e-6)
 
 
-def status_of(*versions: str) -> Json:
-    fine = {"error_code": "OK", "error_message": ""}
-    return {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": fine} for v in versions]}
+def status_json(*versions: str) -> Json:
+    ok_status = {"error_code": "OK", "error_message": ""}
+    return {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok_status} for v in versions]}
 
 
-def test_status_in_tensorflow_servings_form(labelled: RunningService) -> None:
-    assert labelled.client.get(MODEL).json() == status_of("2", "1")
-    assert labelled.client.get(f"{MODEL}/versions/1").json() == status_of("1")
-    assert labelled.client.get(f"{MODEL}/labels/stable").json() == status_of("1")
+def test_status_in_tensorflow_servings_form(labelled_service: RunningService) -> None:
+    assert labelled_service.client.get(MODEL).json() == status_json("2", "1")
+    assert labelled_service.client.get(f"{MODEL}/versions/1").json() == status_json("1")
+    assert labelled_service.client.get(f"{MODEL}/labels/stable").json() == status_json("1")
 
 
 def test_the_list_in_kserves_form(service: RunningService) -> None:
@@ -117,7 +117,7 @@ def get(path: str) -> Request:
 
 
 WHITE = np.full(SHAPE, 255, np.uint8).tolist()
-REFUSED: dict[str, tuple[int, str, Request]] = {
+BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "no JSON": (400, "not JSON", post(content=b"{")),
     "no instances": (400, "either `instances` or `inputs`", post(json={})),
     "another shape": (400, "nested in the shape [8, 8, 1]", post(json={"instances": [[1, 2]]})),
@@ -147,10 +147,10 @@ REFUSED: dict[str, tuple[int, str, Request]] = {
 }
 
 
-@pytest.mark.parametrize(("status", "says", "ask"), REFUSED.values(), ids=REFUSED)
-def test_every_error_is_a_text(service: RunningService, status: int, says: str, ask: Request) -> None:
-    reply = ask(service.client)
+@pytest.mark.parametrize(("status", "pattern", "send_request"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_every_error_is_a_text(service: RunningService, status: int, pattern: str, send_request: Request) -> None:
+    reply = send_request(service.client)
     assert reply.status_code == status, reply.text
     assert reply.json().keys() == {"error"}
-    assert says in reply.json()["error"]
+    assert pattern in reply.json()["error"]
     assert service.client.post(PREDICT, json={"instances": PIXELS}).status_code == 200

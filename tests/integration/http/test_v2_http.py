@@ -28,8 +28,8 @@ Request = Callable[[httpx.Client], httpx.Response]
 
 def request(values: np.ndarray | None = None, **fields: Any) -> Json:
     values = random_pixels(*SHAPE)[np.newaxis] if values is None else values
-    given = {"name": "image", "shape": list(values.shape), "datatype": "UINT8", "data": values.ravel().tolist()}
-    return {"inputs": [given]} | fields
+    tensor = {"name": "image", "shape": list(values.shape), "datatype": "UINT8", "data": values.ravel().tolist()}
+    return {"inputs": [tensor]} | fields
 
 
 def post(path: str = INFER, **kwargs: Any) -> Request:
@@ -102,21 +102,23 @@ def test_a_raw_request_is_answered_raw(service: RunningService) -> None:
 
 def test_the_body_may_come_in_pieces(service: RunningService) -> None:
     text = json.dumps(request()).encode()
-    pieces = (text[at : at + 100] for at in range(0, len(text), 100))
-    assert service.client.post(INFER, content=pieces).status_code == 200
+    chunks = (text[at : at + 100] for at in range(0, len(text), 100))
+    assert service.client.post(INFER, content=chunks).status_code == 200
 
 
-@pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_compression_each_way_alone(service: RunningService, name: str, pack: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(("name", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compression_each_way_alone(service: RunningService, name: str, compress: Callable[[bytes], bytes]) -> None:
     values = np.stack([random_pixels(*SHAPE, seed=seed) for seed in range(60)])
     text = json.dumps(request(values)).encode()
-    plain = {"accept-encoding": "identity"}
-    packed_in = service.client.post(INFER, content=pack(text), headers=plain | {"content-encoding": name})
-    packed_out = service.client.post(INFER, content=text, headers={"accept-encoding": name})
-    assert "content-encoding" not in packed_in.headers
-    assert packed_out.headers["content-encoding"] == name
-    assert packed_in.json() == packed_out.json()
-    assert len(packed_in.json()["outputs"][0]["data"]) == 60 * 4
+    uncompressed = {"accept-encoding": "identity"}
+    compressed_request = service.client.post(
+        INFER, content=compress(text), headers=uncompressed | {"content-encoding": name}
+    )
+    compressed_response = service.client.post(INFER, content=text, headers={"accept-encoding": name})
+    assert "content-encoding" not in compressed_request.headers
+    assert compressed_response.headers["content-encoding"] == name
+    assert compressed_request.json() == compressed_response.json()
+    assert len(compressed_request.json()["outputs"][0]["data"]) == 60 * 4
 
 
 def test_a_small_answer_is_not_compressed(service: RunningService) -> None:
@@ -124,17 +126,17 @@ def test_a_small_answer_is_not_compressed(service: RunningService) -> None:
     assert "content-encoding" not in reply.headers
 
 
-def of_kind(datatype: str, **fields: Any) -> Json:
-    (given,) = request()["inputs"]
-    return {"inputs": [given | {"datatype": datatype} | fields]}
+def with_datatype(datatype: str, **fields: Any) -> Json:
+    (tensor,) = request()["inputs"]
+    return {"inputs": [tensor | {"datatype": datatype} | fields]}
 
 
 WHITE = np.full((1, *SHAPE), 255, np.uint8)
 GZIP = {"content-encoding": "gzip"}
-REFUSED: dict[str, tuple[int, str, Request]] = {
+BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "no JSON": (400, "not JSON", post(content=b"{")),
     "no body": (400, "not JSON", post()),
-    "another datatype": (400, "datatype FP32; it must be UINT8", post(json=of_kind("FP32"))),
+    "another datatype": (400, "datatype FP32; it must be UINT8", post(json=with_datatype("FP32"))),
     "no model": (404, "no model 'nope'", post("/v2/models/nope/infer", json=request())),
     "no version": (404, "version or label '9'", post(f"{MODEL}/versions/9/infer", json=request())),
     "no model to describe": (404, "no model 'nope'", get("/v2/models/nope")),
@@ -154,7 +156,7 @@ REFUSED: dict[str, tuple[int, str, Request]] = {
     "no gzip": (400, "not valid gzip", post(content=b"x" * 20, headers=GZIP)),
     "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),
     "no time": (504, "time limit", post("/v2/models/slow/infer", json=request(parameters={"timeout": 1}))),
-    "a broken image": (400, "Image 0: The bytes are not", post(json=of_kind("BYTES", shape=[1], data=["AAAA"]))),
+    "a broken image": (400, "Image 0: The bytes are not", post(json=with_datatype("BYTES", shape=[1], data=["AAAA"]))),
     "index of a word": (400, "ready: Input should be a valid bool", post(INDEX, json={"ready": 1})),
     "index of no JSON": (400, "Invalid JSON", post(INDEX, content=b"{")),
     "large index": (413, "larger than", post(INDEX, content=bytes(70_000))),
@@ -163,22 +165,22 @@ REFUSED: dict[str, tuple[int, str, Request]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "says", "ask"), REFUSED.values(), ids=REFUSED)
-def test_every_error_is_a_text(service: RunningService, status: int, says: str, ask: Request) -> None:
-    reply = ask(service.client)
+@pytest.mark.parametrize(("status", "pattern", "send_request"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_every_error_is_a_text(service: RunningService, status: int, pattern: str, send_request: Request) -> None:
+    reply = send_request(service.client)
     assert reply.status_code == status, reply.text
     body = reply.json()
     assert body.keys() == {"error"}
-    assert says in body["error"]
+    assert pattern in body["error"]
     assert body["error"].endswith(".")
 
 
 def test_a_full_queue_is_told_with_a_time(service: RunningService) -> None:
-    def ask(images: int) -> httpx.Response:
+    def send_request(images: int) -> httpx.Response:
         return service.client.post("/v2/models/slow/infer", content=bytes(64 * images), headers={LENGTH: "0"})
 
     with ThreadPoolExecutor(2) as clients:
-        replies = clients.map(ask, [MAX_QUEUE_IMAGES] * 2)
+        replies = clients.map(send_request, [MAX_QUEUE_IMAGES] * 2)
         good, refused = sorted(replies, key=lambda reply: reply.status_code)
     assert (good.status_code, refused.status_code) == (200, 429)
     assert int(refused.headers["retry-after"]) >= 1
@@ -189,17 +191,17 @@ def raw(text: bytes, **headers: str) -> Request:
     return post(content=text, headers=headers)
 
 
-GOOD = json.dumps(request())
-HOSTILE: dict[str, Request] = {
+VALID_REQUEST = json.dumps(request())
+MALICIOUS_REQUESTS: dict[str, Request] = {
     "a deep list": raw(b'{"inputs":' + b"[" * 90_000),
     "a deep list that ends": raw(b'{"inputs":' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
     "a list of depth 1000": raw(b'{"inputs":' + b"[" * 1000 + b"]" * 1000 + b"}"),
-    "a deep shape": raw(GOOD.replace("[1, 8, 8, 1]", "[" * 900 + "]" * 900).encode()),
-    "a huge number": raw(GOOD.replace("[1, 8, 8, 1]", "[" + "9" * 5000 + "]").encode()),
-    "a huge side": raw(GOOD.replace("[1, 8, 8, 1]", "[18446744073709551615, 8, 8, 1]").encode()),
-    "sides whose product overflows": raw(GOOD.replace("[1, 8, 8, 1]", "[4294967296, 4294967296]").encode()),
-    "NaN": raw(GOOD.replace("[1, 8, 8, 1]", "[NaN, 8, 8, 1]").encode()),
-    "infinity": raw(GOOD.replace("[1, 8, 8, 1]", "[1e999, 8, 8, 1]").encode()),
+    "a deep shape": raw(VALID_REQUEST.replace("[1, 8, 8, 1]", "[" * 900 + "]" * 900).encode()),
+    "a huge number": raw(VALID_REQUEST.replace("[1, 8, 8, 1]", "[" + "9" * 5000 + "]").encode()),
+    "a huge side": raw(VALID_REQUEST.replace("[1, 8, 8, 1]", "[18446744073709551615, 8, 8, 1]").encode()),
+    "sides whose product overflows": raw(VALID_REQUEST.replace("[1, 8, 8, 1]", "[4294967296, 4294967296]").encode()),
+    "NaN": raw(VALID_REQUEST.replace("[1, 8, 8, 1]", "[NaN, 8, 8, 1]").encode()),
+    "infinity": raw(VALID_REQUEST.replace("[1, 8, 8, 1]", "[1e999, 8, 8, 1]").encode()),
     "half a surrogate in the id": raw(b'{"id": "\\ud800", "inputs": []}'),
     "an id of control characters": raw(json.dumps(request(id="a\r\nx: y")).replace("UINT8", "FP64").encode()),
     "no UTF-8": raw(b'{"id": "\xff\xfe"}'),
@@ -229,9 +231,9 @@ HOSTILE: dict[str, Request] = {
 }
 
 
-@pytest.mark.parametrize("ask", HOSTILE.values(), ids=HOSTILE)
-def test_an_enemy_is_told_no_and_nobody_suffers(service: RunningService, ask: Request) -> None:
-    reply = ask(service.client)
+@pytest.mark.parametrize("send_request", MALICIOUS_REQUESTS.values(), ids=MALICIOUS_REQUESTS)
+def test_an_enemy_is_told_no_and_nobody_suffers(service: RunningService, send_request: Request) -> None:
+    reply = send_request(service.client)
     assert reply.status_code in (400, 404, 413), reply.text
     assert reply.json().keys() == {"error"}
     assert "x" not in reply.headers
@@ -270,8 +272,8 @@ def test_not_ready_is_told_with_the_reason(tmp_path: Path) -> None:
 def test_a_image_and_its_pixels_are_answered_alike(service: RunningService) -> None:
     pixels = random_pixels(*SHAPE, seed=4)
     body = service.client.post("/api/v1/models/linear/classify", content=encode(pixels)).json()
-    by_index = [p["probability"] for p in sorted(body["predictions"], key=lambda p: p["index"])]
-    assert probabilities(service, pixels[np.newaxis]) == pytest.approx(by_index, abs=1e-6)
+    class_probabilities = [p["probability"] for p in sorted(body["predictions"], key=lambda p: p["index"])]
+    assert probabilities(service, pixels[np.newaxis]) == pytest.approx(class_probabilities, abs=1e-6)
 
 
 def test_what_a_request_cost_is_told_and_logged(service: RunningService) -> None:

@@ -23,33 +23,33 @@ def tensors_v2(client: httpx.Client) -> httpx.Response:
 
 
 def image_v2(client: httpx.Client) -> httpx.Response:
-    given = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(image_bytes()).decode()]}
-    return client.post("/v2/models/linear/infer", json={"inputs": [given]})
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(image_bytes()).decode()]}
+    return client.post("/v2/models/linear/infer", json={"inputs": [tensor]})
 
 
 def tensors_v1(client: httpx.Client) -> httpx.Response:
     return client.post("/v1/models/linear:predict", json={"instances": [random_pixels(*SHAPE).tolist()] * 2})
 
 
-def image_own(client: httpx.Client) -> httpx.Response:
+def image_native(client: httpx.Client) -> httpx.Response:
     return client.post("/api/v1/models/linear/classify", content=image_bytes())
 
 
-ASK: list[Callable[[httpx.Client], httpx.Response]] = [tensors_v2, image_v2, tensors_v1, image_own]
+REQUESTS: list[Callable[[httpx.Client], httpx.Response]] = [tensors_v2, image_v2, tensors_v1, image_native]
 IMAGES = 3 + 1 + 2 + 1
 
 
 def test_all_endpoints_share_a_batch(zoo: Path) -> None:
-    with RunningService(zoo, max_delay_ms=FILL_MS) as service, ThreadPoolExecutor(len(ASK)) as clients:
-        replies = list(clients.map(lambda ask: ask(service.client), ASK))
-        assert [reply.status_code for reply in replies] == [200] * len(ASK)
-        assert [batch_size(reply) for reply in replies] == [IMAGES] * len(ASK)
+    with RunningService(zoo, max_delay_ms=FILL_MS) as service, ThreadPoolExecutor(len(REQUESTS)) as clients:
+        replies = list(clients.map(lambda send_request: send_request(service.client), REQUESTS))
+        assert [reply.status_code for reply in replies] == [200] * len(REQUESTS)
+        assert [batch_size(reply) for reply in replies] == [IMAGES] * len(REQUESTS)
         assert service.metric("convoy_batch_images_count", model="linear") == 1
         config = service.client.get("/v2/models/linear/config").json()
         assert config["dynamic_batching"] == {"max_queue_delay_microseconds": FILL_MS * 1000}
 
 
 def batch_size(reply: httpx.Response) -> int:
-    found = re.search(r"batch;desc=(\d+)", reply.headers["server-timing"])
-    assert found
-    return int(found[1])
+    match = re.search(r"batch;desc=(\d+)", reply.headers["server-timing"])
+    assert match
+    return int(match[1])

@@ -17,7 +17,7 @@ MODEL = "linear"
 
 
 @pytest.fixture(scope="module")
-def changeable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, Path]]:
+def writable_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, Path]]:
     """A service of its own whose repository clients may change, and its folder of models."""
     root = tmp_path_factory.mktemp("changeable")
     write_version(root, MODEL, 1, seed=1)
@@ -37,21 +37,21 @@ def batch(n: int = 3) -> np.ndarray:
 
 
 def tensor(values: np.ndarray, binary: bool = True) -> list[triton.InferInput]:
-    given = triton.InferInput("image", list(values.shape), "UINT8")
-    given.set_data_from_numpy(values, binary_data=binary)
-    return [given]
+    input_tensor = triton.InferInput("image", list(values.shape), "UINT8")
+    input_tensor.set_data_from_numpy(values, binary_data=binary)
+    return [input_tensor]
 
 
-def wanted(binary: bool = True, class_count: int = 0) -> list[triton.InferRequestedOutput]:
+def requested_outputs(binary: bool = True, class_count: int = 0) -> list[triton.InferRequestedOutput]:
     return [triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=class_count)]
 
 
-def offline(service: RunningService, values: np.ndarray) -> np.ndarray:
+def classify_probabilities(service: RunningService, values: np.ndarray) -> np.ndarray:
     """Probabilities of each image through Convoy's own endpoint, as images."""
     rows = []
     for pixels in values:
-        found = service.client.post(f"/api/v1/models/{MODEL}/classify", content=encode(pixels)).json()["predictions"]
-        rows.append([p["probability"] for p in sorted(found, key=lambda p: p["index"])])
+        reply = service.client.post(f"/api/v1/models/{MODEL}/classify", content=encode(pixels)).json()
+        rows.append([p["probability"] for p in sorted(reply["predictions"], key=lambda p: p["index"])])
     return np.array(rows, np.float32)
 
 
@@ -76,8 +76,8 @@ def test_infer_in_both_forms_each_way(
     service: RunningService, client: triton.InferenceServerClient, binary_in: bool, binary_out: bool
 ) -> None:
     values = batch()
-    result = client.infer(MODEL, tensor(values, binary_in), outputs=wanted(binary_out), request_id="r-1")
-    np.testing.assert_allclose(result.as_numpy("probabilities"), offline(service, values), atol=1e-6)
+    result = client.infer(MODEL, tensor(values, binary_in), outputs=requested_outputs(binary_out), request_id="r-1")
+    np.testing.assert_allclose(result.as_numpy("probabilities"), classify_probabilities(service, values), atol=1e-6)
     head = result.get_response()
     assert (head["model_name"], head["model_version"], head["id"]) == (MODEL, "2", "r-1")
 
@@ -93,10 +93,11 @@ def test_class_count_names_the_best(
     service: RunningService, client: triton.InferenceServerClient, binary: bool
 ) -> None:
     values = batch(2)
-    named = client.infer(MODEL, tensor(values), outputs=wanted(binary, class_count=2)).as_numpy("probabilities")
-    assert named.shape == (2, 2)
-    texts = [text.decode() if isinstance(text, bytes) else text for text in named[:, 0]]
-    for text, row in zip(texts, offline(service, values), strict=True):
+    result = client.infer(MODEL, tensor(values), outputs=requested_outputs(binary, class_count=2))
+    class_texts = result.as_numpy("probabilities")
+    assert class_texts.shape == (2, 2)
+    texts = [text.decode() if isinstance(text, bytes) else text for text in class_texts[:, 0]]
+    for text, row in zip(texts, classify_probabilities(service, values), strict=True):
         probability, index, label = text.split(":")
         assert (int(index), label) == (row.argmax(), f"class-{row.argmax()}")
         assert float(probability) == pytest.approx(row.max(), abs=1e-5)
@@ -104,24 +105,24 @@ def test_class_count_names_the_best(
 
 def test_encoded_images_as_bytes(service: RunningService, client: triton.InferenceServerClient) -> None:
     values = batch(2)
-    given = triton.InferInput("image", [2], "BYTES")
-    given.set_data_from_numpy(np.array([encode(pixels) for pixels in values], object))
-    rows = client.infer(MODEL, [given]).as_numpy("probabilities")
-    np.testing.assert_allclose(rows, offline(service, values), atol=1e-6)
+    input_tensor = triton.InferInput("image", [2], "BYTES")
+    input_tensor.set_data_from_numpy(np.array([encode(pixels) for pixels in values], object))
+    rows = client.infer(MODEL, [input_tensor]).as_numpy("probabilities")
+    np.testing.assert_allclose(rows, classify_probabilities(service, values), atol=1e-6)
 
 
 def test_a_broken_image_as_bytes_is_told(client: triton.InferenceServerClient) -> None:
-    given = triton.InferInput("image", [2], "BYTES")
-    given.set_data_from_numpy(np.array([image_bytes(), b"none"], object))
+    input_tensor = triton.InferInput("image", [2], "BYTES")
+    input_tensor.set_data_from_numpy(np.array([image_bytes(), b"none"], object))
     with pytest.raises(InferenceServerException, match="not an image"):
-        client.infer(MODEL, [given])
+        client.infer(MODEL, [input_tensor])
 
 
 def test_async_infer(service: RunningService, client: triton.InferenceServerClient) -> None:
     values = batch(8)
     pending = [client.async_infer(MODEL, tensor(pixels[np.newaxis])) for pixels in values]
     rows = np.concatenate([request.get_result().as_numpy("probabilities") for request in pending])
-    np.testing.assert_allclose(rows, offline(service, values), atol=1e-6)
+    np.testing.assert_allclose(rows, classify_probabilities(service, values), atol=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
@@ -130,26 +131,29 @@ def test_compression_both_ways(service: RunningService, client: triton.Inference
     result = client.infer(
         MODEL,
         tensor(values, binary=False),
-        outputs=wanted(binary=False),
+        outputs=requested_outputs(binary=False),
         request_compression_algorithm=algorithm,
         response_compression_algorithm=algorithm,
     )
-    np.testing.assert_allclose(result.as_numpy("probabilities"), offline(service, values), atol=1e-6)
+    np.testing.assert_allclose(result.as_numpy("probabilities"), classify_probabilities(service, values), atol=1e-6)
 
 
 def test_statistics_count_what_was_done(client: triton.InferenceServerClient) -> None:
-    def of_version_1() -> dict[str, int]:
-        (found,) = client.get_inference_statistics(MODEL, "1")["model_stats"]
+    def version_1_counts() -> dict[str, int]:
+        (stats,) = client.get_inference_statistics(MODEL, "1")["model_stats"]
         assert (
-            sum(b["batch_size"] * b["compute_infer"]["count"] for b in found["batch_stats"]) == found["inference_count"]
+            sum(b["batch_size"] * b["compute_infer"]["count"] for b in stats["batch_stats"]) == stats["inference_count"]
         )
-        return {"images": found["inference_count"], **{k: v["count"] for k, v in found["inference_stats"].items()}}
+        return {
+            "images": stats["inference_count"],
+            **{k: v["count"] for k, v in stats["inference_stats"].items()},
+        }
 
-    before = of_version_1()
+    before = version_1_counts()
     client.infer(MODEL, tensor(batch(5)), model_version="1")
     with pytest.raises(InferenceServerException):
         client.infer(MODEL, tensor(batch(5)[:, :4]), model_version="1")
-    after = of_version_1()
+    after = version_1_counts()
     assert after["images"] - before["images"] == 5
     assert after["success"] - before["success"] == 1
     assert after["queue"] - before["queue"] == 1
@@ -161,7 +165,7 @@ def test_statistics_of_every_model(client: triton.InferenceServerClient) -> None
     assert names == {"linear", "brittle", "slow"}
 
 
-WRONG: dict[str, tuple[str, str, list[triton.InferInput], str]] = {
+BAD_REQUESTS: dict[str, tuple[str, str, list[triton.InferInput], str]] = {
     "shape": (MODEL, "", tensor(batch(1)[:, :7]), r"has shape \[1, 7, 8, 1\]; it must be \[-1, 8, 8, 1\]"),
     "rank": (MODEL, "", tensor(batch(1)[0]), "it must be"),
     "model": ("nope", "", tensor(batch(1)), "no model 'nope'"),
@@ -170,36 +174,36 @@ WRONG: dict[str, tuple[str, str, list[triton.InferInput], str]] = {
 }
 
 
-@pytest.mark.parametrize(("model", "version", "inputs", "says"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("model", "version", "inputs", "pattern"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_mistakes_are_told(
-    client: triton.InferenceServerClient, model: str, version: str, inputs: list[triton.InferInput], says: str
+    client: triton.InferenceServerClient, model: str, version: str, inputs: list[triton.InferInput], pattern: str
 ) -> None:
-    with pytest.raises(InferenceServerException, match=says):
+    with pytest.raises(InferenceServerException, match=pattern):
         client.infer(model, inputs, model_version=version)
 
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_wrong_datatype_is_told(client: triton.InferenceServerClient, binary: bool) -> None:
-    given = triton.InferInput("image", [1, *SHAPE], "FP32")
-    given.set_data_from_numpy(np.zeros((1, *SHAPE), np.float32), binary_data=binary)
+    input_tensor = triton.InferInput("image", [1, *SHAPE], "FP32")
+    input_tensor.set_data_from_numpy(np.zeros((1, *SHAPE), np.float32), binary_data=binary)
     with pytest.raises(InferenceServerException, match="datatype FP32; it must be UINT8 or BYTES"):
-        client.infer(MODEL, [given])
+        client.infer(MODEL, [input_tensor])
 
 
 def test_a_wrong_name_is_told(client: triton.InferenceServerClient) -> None:
-    given = triton.InferInput("pixels", [1, *SHAPE], "UINT8")
-    given.set_data_from_numpy(batch(1))
+    input_tensor = triton.InferInput("pixels", [1, *SHAPE], "UINT8")
+    input_tensor.set_data_from_numpy(batch(1))
     with pytest.raises(InferenceServerException, match="no input 'pixels'; the model takes 'image'"):
-        client.infer(MODEL, [given])
+        client.infer(MODEL, [input_tensor])
     with pytest.raises(InferenceServerException, match="Only the output 'probabilities'"):
         client.infer(MODEL, tensor(batch(1)), outputs=[triton.InferRequestedOutput("logits")])
 
 
 def test_shared_memory_is_refused_not_ignored(client: triton.InferenceServerClient) -> None:
-    given = triton.InferInput("image", [1, *SHAPE], "UINT8")
-    given.set_shared_memory("region", 64)
+    input_tensor = triton.InferInput("image", [1, *SHAPE], "UINT8")
+    input_tensor.set_shared_memory("region", 64)
     with pytest.raises(InferenceServerException, match="shared memory"):
-        client.infer(MODEL, [given])
+        client.infer(MODEL, [input_tensor])
     answer = triton.InferRequestedOutput("probabilities")
     answer.set_shared_memory("region", 16)
     with pytest.raises(InferenceServerException, match="shared memory"):
@@ -213,14 +217,14 @@ def test_a_client_timeout_is_a_deadline(client: triton.InferenceServerClient) ->
 
 def test_the_repository_is_not_changed_unless_allowed(client: triton.InferenceServerClient) -> None:
     assert {entry["name"] for entry in client.get_model_repository_index()} == {"linear", "brittle", "slow"}
-    for change in (client.load_model, client.unload_model):
+    for change_model in (client.load_model, client.unload_model):
         with pytest.raises(InferenceServerException, match="may not load or unload"):
-            change(MODEL)
+            change_model(MODEL)
     assert client.is_model_ready(MODEL)
 
 
-def test_load_and_unload(changeable: tuple[RunningService, Path]) -> None:
-    service, root = changeable
+def test_load_and_unload(writable_service: tuple[RunningService, Path]) -> None:
+    service, root = writable_service
     with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
         client.unload_model("other")
         assert not client.is_model_ready("other")

@@ -18,14 +18,14 @@ from tests.support.service_process import RunningService
 MAX_HEADER_BYTES = 4096
 MAX_BODY_BYTES = 100_000
 HEADER_S, BODY_S, BYTES_PER_S, KEEP_ALIVE_S, REQUESTS = 0.5, 0.6, 20_000, 1, 5
-PATIENCE_S = 30
+TIMEOUT_S = 30
 BUNDLE = "/docs/swagger-ui-bundle.js"
 BUNDLE_BYTES = 1_500_000  # more than the kernel takes at once over a narrow connection
-CHECK_AGAIN_S = 1.0  # how often the service looks at who is slow
+SLOW_READER_CHECK_S = 1.0  # how often the service looks at who is slow
 
 
 @pytest.fixture(scope="module")
-def strict(zoo: Path) -> Iterator[RunningService]:
+def limited(zoo: Path) -> Iterator[RunningService]:
     with RunningService(
         zoo,
         max_header_bytes=MAX_HEADER_BYTES,
@@ -39,21 +39,21 @@ def strict(zoo: Path) -> Iterator[RunningService]:
         yield running
 
 
-class Wire:
+class RawConnection:
     """A bare connection."""
 
-    def __init__(self, service: RunningService, narrow: bool = False) -> None:
+    def __init__(self, service: RunningService, small_buffers: bool = False) -> None:
         """One that is narrow takes little before it is read."""
         parsed = urlparse(service.url)
         self._socket = socket.socket()
-        self._socket.settimeout(PATIENCE_S)
-        if narrow:
+        self._socket.settimeout(TIMEOUT_S)
+        if small_buffers:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
         self._socket.connect((parsed.hostname, parsed.port))
-        self._left = b""
+        self._buffer = b""
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> "RawConnection":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -62,52 +62,52 @@ class Wire:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
+    def read_response(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body. Raises ConnectionError when the connection ends before."""
         head = self._until(b"\r\n\r\n")
         status = int(head.split()[1])
         headers = dict(re.findall(r"^([^:\r\n]+): (.*)\r$", head.decode(), re.MULTILINE))
         length = int(headers["content-length"])
-        while len(self._left) < length:
+        while len(self._buffer) < length:
             self._receive()
-        body, self._left = self._left[:length], self._left[length:]
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
         return status, headers, body
 
     def statuses(self) -> list[int]:
         """Of all answers until the connection ends."""
-        found = []
+        status_codes = []
         with contextlib.suppress(ConnectionError):
             while True:
-                found.append(self.answer()[0])
-        return found
+                status_codes.append(self.read_response()[0])
+        return status_codes
 
     def ended_after_s(self) -> float:
         """Seconds until the other side has closed; nothing must come before."""
         started_s = time.monotonic()
         with pytest.raises(ConnectionError):
             self._until(b"never")
-        assert self._left == b""
+        assert self._buffer == b""
         return time.monotonic() - started_s
 
-    def take(self, most: int) -> int:
+    def read(self, max_bytes: int) -> int:
         """How many bytes came, up to so many; 0 at an orderly end. Raises ConnectionResetError."""
-        return len(self._socket.recv(most))
+        return len(self._socket.recv(max_bytes))
 
-    def take_all(self) -> int:
+    def read_all(self) -> int:
         """How many bytes come until the orderly end. Raises ConnectionResetError."""
-        return sum(iter(lambda: self.take(65536), 0))
+        return sum(iter(lambda: self.read(65536), 0))
 
-    def _until(self, mark: bytes) -> bytes:
-        while mark not in self._left:
+    def _until(self, delimiter: bytes) -> bytes:
+        while delimiter not in self._buffer:
             self._receive()
-        head, _, self._left = self._left.partition(mark)
-        return head + mark
+        head, _, self._buffer = self._buffer.partition(delimiter)
+        return head + delimiter
 
     def _receive(self) -> None:
         data = self._socket.recv(65536)
         if not data:
             raise ConnectionError("it was closed")
-        self._left += data
+        self._buffer += data
 
 
 def post(body: bytes, *more: str, model: str = "linear", length: int | None = None) -> bytes:
@@ -120,89 +120,89 @@ def get(path: str, *more: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *more, "\r\n"]).encode()
 
 
-def check(answer: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
+def check_error(answer: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
     assert answer[0] == status, answer
     assert json.loads(answer[2])["error"]["code"] == code
     assert answer[1]["connection"] == "close"
 
 
-def test_headers_that_come_too_slowly_end_with_408(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(b"GET /health/live HTTP/1.1\r\n")
+def test_headers_that_come_too_slowly_end_with_408(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.1\r\n")
         for number in range(3):
             time.sleep(HEADER_S / 6)
-            wire.send(f"x-{number}: 1\r\n".encode())
-        check(wire.answer(), 408, "slow_request")
-        wire.ended_after_s()
-    strict.wait_for_line(event="request", status=408, error="slow_request")
-    assert strict.metric("convoy_requests_total", route="other", code="408") >= 1
+            connection.send(f"x-{number}: 1\r\n".encode())
+        check_error(connection.read_response(), 408, "slow_request")
+        connection.ended_after_s()
+    limited.wait_for_line(event="request", status=408, error="slow_request")
+    assert limited.metric("convoy_requests_total", route="other", code="408") >= 1
 
 
-def test_headers_in_pieces_are_read(strict: RunningService) -> None:
-    with Wire(strict) as wire:
+def test_headers_in_pieces_are_read(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
         for piece in (b"GET /heal", b"th/live HT", b"TP/1.1\r\nho", b"st: x\r\n", b"\r", b"\n"):
-            wire.send(piece)
+            connection.send(piece)
             time.sleep(0.01)
-        assert wire.answer()[0] == 200
+        assert connection.read_response()[0] == 200
 
 
-def test_a_connection_that_asks_nothing_is_closed_without_a_word(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        assert HEADER_S / 2 < wire.ended_after_s() < HEADER_S * 20
-    with Wire(strict) as wire:
-        wire.send(b"\r\n")  # which some clients send between requests
-        assert wire.ended_after_s() < PATIENCE_S / 2
+def test_a_connection_that_asks_nothing_is_closed_without_a_word(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        assert HEADER_S / 2 < connection.ended_after_s() < HEADER_S * 20
+    with RawConnection(limited) as connection:
+        connection.send(b"\r\n")  # which some clients send between requests
+        assert connection.ended_after_s() < TIMEOUT_S / 2
 
 
-def test_an_idle_connection_is_closed_after_its_time(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(post(image_bytes()))
-        assert wire.answer()[0] == 200
-        assert KEEP_ALIVE_S / 2 < wire.ended_after_s() < KEEP_ALIVE_S * 10
+def test_an_idle_connection_is_closed_after_its_time(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(post(image_bytes()))
+        assert connection.read_response()[0] == 200
+        assert KEEP_ALIVE_S / 2 < connection.ended_after_s() < KEEP_ALIVE_S * 10
 
 
-def test_a_body_that_comes_too_slowly_ends_with_408(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(post(b"", length=5000))
+def test_a_body_that_comes_too_slowly_ends_with_408(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(post(b"", length=5000))
         started_s = time.monotonic()
         for _ in range(4):
-            wire.send(b"x")
+            connection.send(b"x")
             time.sleep(BODY_S / 8)
-        answer = wire.answer()
-        check(answer, 408, "slow_request")
-        strict.wait_for_line(event="request", request_id=answer[1]["x-request-id"], error="slow_request")
+        answer = connection.read_response()
+        check_error(answer, 408, "slow_request")
+        limited.wait_for_line(event="request", request_id=answer[1]["x-request-id"], error="slow_request")
         assert time.monotonic() - started_s < BODY_S * 20
-        wire.ended_after_s()
+        connection.ended_after_s()
     route = "/api/v1/models/{model}/classify"
-    assert strict.metric("convoy_requests_total", route=route, code="408") >= 1
+    assert limited.metric("convoy_requests_total", route=route, code="408") >= 1
 
 
-def test_a_slow_body_that_brings_enough_is_waited_for(strict: RunningService) -> None:
+def test_a_slow_body_that_brings_enough_is_waited_for(limited: RunningService) -> None:
     body = image_bytes(150, 150)
     assert len(body) > BYTES_PER_S * BODY_S
-    with Wire(strict) as wire:
-        wire.send(post(b"", length=len(body)))
+    with RawConnection(limited) as connection:
+        connection.send(post(b"", length=len(body)))
         step = len(body) // 10
         for at in range(0, len(body), step):
             time.sleep(BODY_S / 16)
-            wire.send(body[at : at + step])
-        assert wire.answer()[0] == 200
+            connection.send(body[at : at + step])
+        assert connection.read_response()[0] == 200
 
 
-def test_what_was_refused_may_send_its_body_to_the_end_and_ask_again(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(post(b"", model="nobody", length=2000))
+def test_what_was_refused_may_send_its_body_to_the_end_and_ask_again(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(post(b"", model="nobody", length=2000))
         time.sleep(0.05)
-        wire.send(b"x" * 2000 + post(image_bytes()))
-        assert wire.answer()[0] == 404
-        assert wire.answer()[0] == 200
+        connection.send(b"x" * 2000 + post(image_bytes()))
+        assert connection.read_response()[0] == 404
+        assert connection.read_response()[0] == 200
 
 
-def test_a_body_that_nobody_waits_for_any_more_is_cut_off(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
-        assert wire.answer()[0] == 200
-        assert wire.ended_after_s() < BODY_S * 20
+def test_a_body_that_nobody_waits_for_any_more_is_cut_off(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
+        assert connection.read_response()[0] == 200
+        assert connection.ended_after_s() < BODY_S * 20
 
 
 @pytest.mark.parametrize(
@@ -214,44 +214,44 @@ def test_a_body_that_nobody_waits_for_any_more_is_cut_off(strict: RunningService
     ],
     ids=["a long value", "a long name", "many"],
 )
-@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
-def test_too_large_headers_end_with_431(strict: RunningService, headers: bytes, whole: bool) -> None:
-    with Wire(strict) as wire:
-        wire.send(b"GET /health/live HTTP/1.1\r\n")
-        wire.send(headers if whole else headers[:-1])
-        time.sleep(0 if whole else 0.02)
-        wire.send((b"" if whole else headers[-1:]) + b"\r\n\r\n")
-        check(wire.answer(), 431, "headers_too_large")
+@pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
+def test_too_large_headers_end_with_431(limited: RunningService, headers: bytes, in_one_write: bool) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.1\r\n")
+        connection.send(headers if in_one_write else headers[:-1])
+        time.sleep(0 if in_one_write else 0.02)
+        connection.send((b"" if in_one_write else headers[-1:]) + b"\r\n\r\n")
+        check_error(connection.read_response(), 431, "headers_too_large")
 
 
-def test_headers_without_end_are_cut_off_early(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(b"GET /" + b"a" * MAX_HEADER_BYTES)
-        check(wire.answer(), 431, "headers_too_large")
+def test_headers_without_end_are_cut_off_early(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /" + b"a" * MAX_HEADER_BYTES)
+        check_error(connection.read_response(), 431, "headers_too_large")
 
 
-def test_a_large_body_behind_small_headers_is_no_large_header(strict: RunningService) -> None:
+def test_a_large_body_behind_small_headers_is_no_large_header(limited: RunningService) -> None:
     body = image_bytes(120, 120)
     assert len(body) > MAX_HEADER_BYTES
-    with Wire(strict) as wire:
-        wire.send(post(body))
-        assert wire.answer()[0] == 200
+    with RawConnection(limited) as connection:
+        connection.send(post(body))
+        assert connection.read_response()[0] == 200
 
 
-def test_chunks_and_trailers_without_end_are_cut_off(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
-        assert wire.answer()[0] == 200
+def test_chunks_and_trailers_without_end_are_cut_off(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+        assert connection.read_response()[0] == 200
         with contextlib.suppress(ConnectionError):
             for _ in range(1000):
-                wire.send(b"x-trailer: " + b"y" * 1000 + b"\r\n")
-        assert wire.statuses() in ([413], [])
+                connection.send(b"x-trailer: " + b"y" * 1000 + b"\r\n")
+        assert connection.statuses() in ([413], [])
 
 
-def test_what_is_no_http_ends_with_400(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello, TLS?\r\n\r\n")
-        check(wire.answer(), 400, "bad_http")
+def test_what_is_no_http_ends_with_400(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello, TLS?\r\n\r\n")
+        check_error(connection.read_response(), 400, "bad_http")
 
 
 HIDDEN = get("/health/live")
@@ -300,117 +300,121 @@ def head(*lines: str, version: str = "1.1") -> bytes:
 
 
 @pytest.mark.parametrize(("lines", "body"), AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
-@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
 def test_a_request_whose_end_is_ambiguous_hides_no_other(
-    strict: RunningService, lines: list[str], body: bytes, whole: bool
+    limited: RunningService, lines: list[str], body: bytes, in_one_write: bool
 ) -> None:
-    check_refused(strict, head(*lines), body + HIDDEN, whole)
+    check_only_one_response(limited, head(*lines), body + HIDDEN, in_one_write)
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
-def test_chunks_from_before_there_were_any_hide_no_request(strict: RunningService, whole: bool) -> None:
-    check_refused(strict, head(CHUNKED, "connection: keep-alive", version="1.0"), LAST + HIDDEN, whole)
+@pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
+def test_chunks_from_before_there_were_any_hide_no_request(limited: RunningService, in_one_write: bool) -> None:
+    check_only_one_response(
+        limited, head(CHUNKED, "connection: keep-alive", version="1.0"), LAST + HIDDEN, in_one_write
+    )
 
 
-def check_refused(service: RunningService, first: bytes, rest: bytes, whole: bool) -> None:
-    with Wire(service) as wire:
-        wire.send(first + rest if whole else first)
-        if not whole:
+def check_only_one_response(service: RunningService, first: bytes, rest: bytes, in_one_write: bool) -> None:
+    with RawConnection(service) as connection:
+        connection.send(first + rest if in_one_write else first)
+        if not in_one_write:
             time.sleep(0.02)
             with contextlib.suppress(ConnectionError):  # it may have ended already
-                wire.send(rest)
-        check(wire.answer(), 400, "bad_http")
-        assert wire.statuses() == []
+                connection.send(rest)
+        check_error(connection.read_response(), 400, "bad_http")
+        assert connection.statuses() == []
 
 
-def test_chunks_and_their_extensions_are_read(strict: RunningService) -> None:
+def test_chunks_and_their_extensions_are_read(limited: RunningService) -> None:
     body = image_bytes()
-    with Wire(strict) as wire:
+    with RawConnection(limited) as connection:
         for coding in (CHUNKED, "Transfer-Encoding: CHUNKED"):
-            wire.send(head(coding) + b"1;a=b\r\n%b\r\n%x\r\n%b\r\n" % (body[:1], len(body) - 1, body[1:]) + LAST)
-            assert wire.answer()[0] == 200
-        wire.send(HIDDEN)
-        assert wire.answer()[0] == 200
+            connection.send(head(coding) + b"1;a=b\r\n%b\r\n%x\r\n%b\r\n" % (body[:1], len(body) - 1, body[1:]) + LAST)
+            assert connection.read_response()[0] == 200
+        connection.send(HIDDEN)
+        assert connection.read_response()[0] == 200
 
 
-def test_a_trailer_is_no_header(strict: RunningService) -> None:
+def test_a_trailer_is_no_header(limited: RunningService) -> None:
     body = image_bytes()
-    with Wire(strict) as wire:
-        wire.send(head(CHUNKED) + b"%x\r\n%b\r\n0\r\nx-request-id: trailer\r\n\r\n" % (len(body), body))
-        status, headers, _ = wire.answer()
+    with RawConnection(limited) as connection:
+        connection.send(head(CHUNKED) + b"%x\r\n%b\r\n0\r\nx-request-id: trailer\r\n\r\n" % (len(body), body))
+        status, headers, _ = connection.read_response()
         assert status == 200
         assert headers["x-request-id"] != "trailer"
 
 
 def test_who_asks_for_another_protocol_is_answered_in_this_one_and_then_the_connection_ends(
-    strict: RunningService,
+    limited: RunningService,
 ) -> None:
-    with Wire(strict) as wire:
-        wire.send(get("/health/live", "connection: upgrade, http2-settings", "upgrade: h2c") + HIDDEN[:9])
-        status, headers, _ = wire.answer()
+    with RawConnection(limited) as connection:
+        connection.send(get("/health/live", "connection: upgrade, http2-settings", "upgrade: h2c") + HIDDEN[:9])
+        status, headers, _ = connection.read_response()
         assert (status, headers["connection"]) == (200, "close")
         with contextlib.suppress(ConnectionError):
-            wire.send(HIDDEN)
-        assert wire.statuses() == []
+            connection.send(HIDDEN)
+        assert connection.statuses() == []
 
 
-def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(post(image_bytes(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
-        assert wire.answer()[0] == 200
-        check(wire.answer(), 400, "bad_http")
-        assert wire.statuses() == []
+def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(post(image_bytes(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
+        assert connection.read_response()[0] == 200
+        check_error(connection.read_response(), 400, "bad_http")
+        assert connection.statuses() == []
 
 
-def test_an_answer_that_is_due_comes_before_the_end(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(post(image_bytes(), model="slow"))
-        wire.send(b"nonsense\r\n\r\n")
-        assert wire.statuses() in ([200], []), "a 400 would be taken for the answer"
+def test_an_answer_that_is_due_comes_before_the_end(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(post(image_bytes(), model="slow"))
+        connection.send(b"nonsense\r\n\r\n")
+        assert connection.statuses() in ([200], []), "a 400 would be taken for the answer"
 
 
-def test_a_connection_is_renewed_after_its_requests(strict: RunningService) -> None:
-    with Wire(strict) as wire:
+def test_a_connection_is_renewed_after_its_requests(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
         for number in range(REQUESTS):
-            wire.send(post(image_bytes()))
-            status, headers, _ = wire.answer()
+            connection.send(post(image_bytes()))
+            status, headers, _ = connection.read_response()
             assert status == 200
             assert (headers.get("connection") == "close") == (number == REQUESTS - 1)
-        wire.ended_after_s()
+        connection.ended_after_s()
 
 
-def test_pipelined_requests_are_answered_in_order(strict: RunningService) -> None:
-    with Wire(strict) as wire:
-        wire.send(post(image_bytes(), "x-request-id: one", model="slow") + post(image_bytes(), "x-request-id: two"))
-        assert [wire.answer()[1]["x-request-id"] for _ in range(2)] == ["one", "two"]
+def test_pipelined_requests_are_answered_in_order(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(
+            post(image_bytes(), "x-request-id: one", model="slow") + post(image_bytes(), "x-request-id: two")
+        )
+        assert [connection.read_response()[1]["x-request-id"] for _ in range(2)] == ["one", "two"]
 
 
 @pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
-def test_who_takes_nothing_of_an_answer_is_cut_off(strict: RunningService, more: list[str]) -> None:
-    pid, seen = strict.process.pid, len(strict.lines)
+def test_who_takes_nothing_of_an_answer_is_cut_off(limited: RunningService, more: list[str]) -> None:
+    pid, line_count = limited.process.pid, len(limited.lines)
     before = holding(pid).descriptors
-    with Wire(strict, narrow=True) as wire:
-        wire.send(get(BUNDLE, *more))
-        strict.wait_until(lambda: any(line["event"] == "client does not read" for line in strict.lines[seen:]))
-        strict.wait_until(lambda: holding(pid).descriptors <= before)
+    with RawConnection(limited, small_buffers=True) as connection:
+        connection.send(get(BUNDLE, *more))
+        limited.wait_until(lambda: any(line["event"] == "client does not read" for line in limited.lines[line_count:]))
+        limited.wait_until(lambda: holding(pid).descriptors <= before)
         with pytest.raises(ConnectionResetError):
-            wire.take_all()
-    (line,) = (line for line in strict.lines[seen:] if line["event"] == "client does not read")
+            connection.read_all()
+    (line,) = (line for line in limited.lines[line_count:] if line["event"] == "client does not read")
     assert line["client"] == "127.0.0.1"
     assert line["bytes"] > BUNDLE_BYTES
-    assert strict.client.get("/health/live").status_code == 200
+    assert limited.client.get("/health/live").status_code == 200
 
 
 @pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
-def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(strict: RunningService, more: list[str]) -> None:
-    seen = len(strict.lines)
-    with Wire(strict, narrow=True) as wire:
-        wire.send(get(BUNDLE, *more))
-        started_s, taken = time.monotonic(), 0
-        while (seconds := time.monotonic() - started_s) < 6 * CHECK_AGAIN_S:
-            if taken < 1.5 * BYTES_PER_S * seconds:
-                taken += wire.take(1000)
+def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(limited: RunningService, more: list[str]) -> None:
+    line_count = len(limited.lines)
+    with RawConnection(limited, small_buffers=True) as connection:
+        connection.send(get(BUNDLE, *more))
+        started_s, read_bytes = time.monotonic(), 0
+        while (seconds := time.monotonic() - started_s) < 6 * SLOW_READER_CHECK_S:
+            if read_bytes < 1.5 * BYTES_PER_S * seconds:
+                read_bytes += connection.read(1000)
             time.sleep(0.005)
-        assert seconds > BODY_S + 2 * CHECK_AGAIN_S
-        assert taken + wire.take_all() > BUNDLE_BYTES
-    assert not [line for line in strict.lines[seen:] if line["event"] == "client does not read"]
+        assert seconds > BODY_S + 2 * SLOW_READER_CHECK_S
+        assert read_bytes + connection.read_all() > BUNDLE_BYTES
+    assert not [line for line in limited.lines[line_count:] if line["event"] == "client does not read"]
