@@ -91,9 +91,9 @@ class StateFile:
         except OSError as error:
             raise BadState(f"{self.path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise BadState(f"{self.path} is not a valid state: {where}: {first['msg']}.") from error
+            first_error = error.errors()[0]
+            location = ".".join(map(str, first_error["loc"])) or "the file"
+            raise BadState(f"{self.path} is not a valid state: {location}: {first_error['msg']}.") from error
 
     def fingerprint(self) -> FileFingerprint:
         """Differs after every change; all zeros where there is no file. Costs one stat."""

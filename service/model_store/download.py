@@ -51,20 +51,22 @@ def fetch_version(bucket: Bucket, version_path: str, listing: ObjectListing, fol
     version = _VersionDownload(bucket, version_path, listing, folder)
     version.download(MANIFEST_FILE, MAX_MANIFEST_BYTES)
     manifest = version.manifest()
-    for named in _named_files(manifest):
-        version.download_named(named)
+    for named_file in _named_files(manifest):
+        version.download_named(named_file)
     for name in _extras(listing):
         version.download(name, MAX_TEXT_BYTES)
-    _write_fetched(folder, version.fetched)
-    return sum(info.bytes for info in version.fetched.values())
+    _write_fetched(folder, version.fetched_objects)
+    return sum(info.bytes for info in version.fetched_objects.values())
 
 
 def is_fetched(folder: Path, listing: ObjectListing) -> bool:
     """Whether `folder` holds what `fetch_version` would fetch now."""
-    fetched = _read_fetched(folder)
+    fetched_objects = _read_fetched(folder)
     extras = set(_extras(listing))
-    current = {name: info for name, info in listing.items() if name in fetched or name in extras}
-    return bool(fetched) and current == fetched and all(_size(folder / name) == f.bytes for name, f in fetched.items())
+    current = {name: info for name, info in listing.items() if name in fetched_objects or name in extras}
+    if not fetched_objects or current != fetched_objects:
+        return False
+    return all(_size(folder / name) == info.bytes for name, info in fetched_objects.items())
 
 
 class _VersionDownload:
@@ -75,7 +77,7 @@ class _VersionDownload:
         self._version_path = version_path
         self._listing = listing
         self._folder = folder
-        self.fetched: dict[str, ObjectInfo] = {}
+        self.fetched_objects: dict[str, ObjectInfo] = {}
 
     def download(self, name: str, limit_bytes: int) -> str:
         """Copies one object and returns its sha256. Stops after as many bytes as were listed."""
@@ -94,18 +96,18 @@ class _VersionDownload:
             raise self._broken(
                 f"{name} had {listed_bytes} bytes when it was listed, and another number when it was read"
             )
-        self.fetched[name] = self._listing[name]
+        self.fetched_objects[name] = self._listing[name]
         return digest.hexdigest()
 
-    def download_named(self, named: _NamedFile) -> None:
-        if named.file not in self._listing:
-            raise self._broken(f"{named.file}, which the manifest names, is not there")
-        listed_bytes = self._listed_bytes(named.file)
-        if named.bytes not in (None, listed_bytes):
-            raise self._broken(f"{named.file} has {listed_bytes} bytes; the manifest says {named.bytes}")
-        sha256 = self.download(named.file, named.limit_bytes)
-        if sha256 != named.sha256:
-            raise self._broken(f"{named.file} has sha256 {sha256}; the manifest says {named.sha256}")
+    def download_named(self, named_file: _NamedFile) -> None:
+        if named_file.file not in self._listing:
+            raise self._broken(f"{named_file.file}, which the manifest names, is not there")
+        listed_bytes = self._listed_bytes(named_file.file)
+        if named_file.bytes not in (None, listed_bytes):
+            raise self._broken(f"{named_file.file} has {listed_bytes} bytes; the manifest says {named_file.bytes}")
+        sha256 = self.download(named_file.file, named_file.limit_bytes)
+        if sha256 != named_file.sha256:
+            raise self._broken(f"{named_file.file} has sha256 {sha256}; the manifest says {named_file.sha256}")
 
     def manifest(self) -> Manifest:
         try:
@@ -136,19 +138,19 @@ def _named_files(manifest: Manifest) -> Iterator[_NamedFile]:
 
 def _extras(listing: ObjectListing) -> list[str]:
     """The model card and images that are regular files within the limits; a version is complete without them."""
-    small = sorted(name for name, info in listing.items() if info.is_regular_file and info.bytes <= MAX_TEXT_BYTES)
-    return [name for name in small if name == CARD_FILE or name.endswith(".png")][:MAX_EXTRAS]
+    candidates = sorted(name for name, info in listing.items() if info.is_regular_file and info.bytes <= MAX_TEXT_BYTES)
+    return [name for name in candidates if name == CARD_FILE or name.endswith(".png")][:MAX_EXTRAS]
 
 
-def _write_fetched(folder: Path, fetched: Mapping[str, ObjectInfo]) -> None:
-    (folder / FETCHED_FILE).write_text(json.dumps(fetched), encoding="utf-8")
+def _write_fetched(folder: Path, fetched_objects: Mapping[str, ObjectInfo]) -> None:
+    (folder / FETCHED_FILE).write_text(json.dumps(fetched_objects), encoding="utf-8")
 
 
 def _read_fetched(folder: Path) -> dict[str, ObjectInfo]:
     """The objects that were fetched into the folder; empty where that is not recorded."""
     try:
-        fetched = json.loads((folder / FETCHED_FILE).read_text(encoding="utf-8"))
-        return {name: ObjectInfo(*info) for name, info in fetched.items()}
+        fetched_objects = json.loads((folder / FETCHED_FILE).read_text(encoding="utf-8"))
+        return {name: ObjectInfo(*info) for name, info in fetched_objects.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

@@ -191,9 +191,9 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BrokenVersion(f"{path} is not a valid manifest: {where}: {first['msg']}.") from error
+        first_error = error.errors()[0]
+        location = ".".join(map(str, first_error["loc"])) or "the file"
+        raise BrokenVersion(f"{path} is not a valid manifest: {location}: {first_error['msg']}.") from error
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -246,5 +246,5 @@ def _version_number(version_path: str) -> int:
 
 
 def _folder_name(url: str) -> str:
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", url)[:60].strip("-")
-    return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", url)[:60].strip("-")
+    return f"{slug}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

@@ -51,8 +51,8 @@ def add_families(one: Families, other: Families) -> Families:
     for name, family in other.items():
         samples = dict(one[name]["samples"]) if name in one else {}
         for key, value in family["samples"].items():
-            before = samples.get(key, 0.0)
-            samples[key] = max(before, value) if family["max_aggregated"] else before + value
+            previous = samples.get(key, 0.0)
+            samples[key] = max(previous, value) if family["max_aggregated"] else previous + value
         total[name] = {**family, "samples": samples}
     return total
 

@@ -44,10 +44,10 @@ def create_tracer(endpoint: str) -> "Tracer | None":
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
-        cannot_trace = CannotTrace(f"Traces need a library that is not installed: {error.name}.")
+        missing_library = CannotTrace(f"Traces need a library that is not installed: {error.name}.")
         if endpoint:
-            raise cannot_trace from error
-        logs.event(logging.WARNING, "no traces", reason=cannot_trace.message, hint=cannot_trace.hint)
+            raise missing_library from error
+        logs.event(logging.WARNING, "no traces", reason=missing_library.message, hint=missing_library.hint)
         return None
     return Tracer(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + TRACES_PATH if endpoint else None))
 

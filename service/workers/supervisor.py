@@ -44,8 +44,8 @@ class Supervisor:
 
     def run(self) -> bool:
         """Runs until SIGTERM or SIGINT and the end of all workers. Returns whether all of them ended well."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, self._on_signal)
         while not self._is_stopping:
             self._start_missing_workers()
             self._wait_for_event()
@@ -54,7 +54,7 @@ class Supervisor:
 
     _is_stopping = False
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
         self._is_stopping = True
         os.write(self._wake_writer, b"!")
 

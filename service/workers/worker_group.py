@@ -74,7 +74,9 @@ class WorkerGroup:
             if status is None:
                 reasons[f"worker {worker_id}"] = "It is starting, or does not answer."
             elif status.reasons:
-                reasons[f"worker {worker_id}"] = " ".join(f"{what}: {why}" for what, why in status.reasons.items())
+                reasons[f"worker {worker_id}"] = " ".join(
+                    f"{name}: {reason}" for name, reason in status.reasons.items()
+                )
         return reasons
 
     async def metrics_text(self) -> bytes:
@@ -98,10 +100,10 @@ class WorkerGroup:
     def index(self) -> list[RepositoryEntry]:
         """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
         entries = self._registry.index()
-        here = {f"{entry.model}/{entry.version}" for entry in entries}
-        elsewhere = {} if self._mirror is None else self._mirror.failures
-        missing = ((name.rpartition("/"), why) for name, why in elsewhere.items() if name not in here)
-        return entries + [RepositoryEntry(model, version, False, why) for (model, _, version), why in missing]
+        on_disk = {f"{entry.model}/{entry.version}" for entry in entries}
+        failures = {} if self._mirror is None else self._mirror.failures
+        missing = ((path.rpartition("/"), reason) for path, reason in failures.items() if path not in on_disk)
+        return entries + [RepositoryEntry(model, version, False, reason) for (model, _, version), reason in missing]
 
     def _reasons(self) -> dict[str, str]:
         """Why this worker is not ready; a bucket that cannot be reached matters only then."""
@@ -152,10 +154,14 @@ class WorkerGroup:
 
     def _failures_elsewhere(self, model: str) -> list[str]:
         """Other workers that could not load versions of the model for a reason that this worker does not have."""
-        own = self._registry.failures.reason_for(model)
+        own_failure = self._registry.failures.reason_for(model)
         failures = (
             (worker_id, status.failures.get(model, ""))
             for worker_id, status in enumerate(self._status_store.statuses())
             if status
         )
-        return [f"worker {worker_id} ({why.removesuffix('.')})" for worker_id, why in failures if why not in ("", own)]
+        return [
+            f"worker {worker_id} ({reason.removesuffix('.')})"
+            for worker_id, reason in failures
+            if reason not in ("", own_failure)
+        ]

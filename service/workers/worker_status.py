@@ -85,8 +85,8 @@ class WorkerStatusStore:
 
     def totals_of_others(self) -> WorkerTotals:
         """The totals of all other workers, including dead ones; gauges only of live workers."""
-        own = _totals_file(self._worker_id, os.getpid())
-        living_files = {_totals_file(n.worker_id, n.pid) for n in self.statuses() if n is not None}
+        own_file = _totals_file(self._worker_id, os.getpid())
+        live_files = {_totals_file(n.worker_id, n.pid) for n in self.statuses() if n is not None}
         totals_by_file = {
             path.name: totals
             for path in self._folder.glob("totals-*.json")
@@ -95,8 +95,8 @@ class WorkerStatusStore:
         # Read after the other files: a file that vanished in between is already included here.
         total = _read_totals(self._folder / "absorbed.json") or WorkerTotals()
         for name, totals in totals_by_file.items():
-            if name != own and name not in total.absorbed_files:
-                total = total.plus(totals if name in living_files else _without_gauges(totals))
+            if name != own_file and name not in total.absorbed_files:
+                total = total.plus(totals if name in live_files else _without_gauges(totals))
         return total
 
     def absorb_dead_worker(self, worker_id: int, pid: int) -> None:

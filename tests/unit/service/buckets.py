@@ -1,4 +1,4 @@
-"""A bucket that can be watched and disturbed, and what a mirror of it has made of it."""
+"""A bucket with injected faults, and the versions that a mirror of it holds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +8,12 @@ from service.model_store.object_store import Bucket, BucketUnreachable, ObjectIn
 from service.model_store.repository import Repository
 
 REMOTE_VERSIONS = {"a": [1, 2], "b": [1]}
-"""What the fixture `remote` holds."""
+"""The versions in the fixture `remote`."""
 
 
 class WatchedBucket(Bucket):
-    """A bucket that remembers what was read, is silent while `down`, forbids `refused`, and breaks off at `cut`."""
+    """A bucket that records the paths read. It fails while `is_down`, rejects `forbidden_path` and truncates
+    `truncated_path`."""
 
     def __init__(self, root: Path) -> None:
         self._bucket = open_bucket(f"file://{root}")

@@ -27,7 +27,7 @@ def test_a_system_that_does_not_tell_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "visible", "found"),
+    ("device", "visible_devices", "found"),
     [
         ("nvidia0", None, True),
         ("nvidia12", "1", True),
@@ -38,9 +38,9 @@ def test_a_system_that_does_not_tell_has_none(tmp_path: Path) -> None:
         ("null", None, False),
     ],
 )
-def test_a_gpu_shows_as_a_device(tmp_path: Path, device: str, visible: str | None, found: bool) -> None:
+def test_a_gpu_shows_as_a_device(tmp_path: Path, device: str, visible_devices: str | None, found: bool) -> None:
     (tmp_path / device).touch()
-    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    environ = {} if visible_devices is None else {"CUDA_VISIBLE_DEVICES": visible_devices}
     assert has_nvidia_gpu(tmp_path, environ) is found
 
 

@@ -8,10 +8,10 @@ import weakref
 
 from service import malloc
 
-FAULTS_OF_LARGE_REQUESTS = """
+COUNT_PAGE_FAULTS = """
 import resource
 from service import malloc
-{keep}
+{setup}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(50):
@@ -22,18 +22,18 @@ print(faults())
 """
 
 
-def faults(keep: str) -> int:
-    script = FAULTS_OF_LARGE_REQUESTS.format(keep=keep)
+def page_faults(setup: str) -> int:
+    script = COUNT_PAGE_FAULTS.format(setup=setup)
     return int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout)
 
 
 def test_freed_memory_is_kept_for_the_next_request() -> None:
     pages = 50 * 4 * 2**20 // resource.getpagesize()
-    assert faults("pass") > pages / 2, "else there is nothing to keep"
-    assert faults("malloc.configure()") < pages / 50
+    assert page_faults("pass") > pages / 2, "else there is nothing to keep"
+    assert page_faults("malloc.configure()") < pages / 50
 
 
-HELD_AFTER_A_BUSY_MOMENT = """
+TRIM_AFTER_PEAK = """
 import asyncio, os
 from service import malloc
 malloc.configure()
@@ -41,23 +41,23 @@ malloc.TRIM_INTERVAL_S = 0.01
 def resident_mib():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 async def main():
-    moment = [bytearray(os.urandom(2**20)) for _ in range(100)]
-    kept = moment[::10]  # lies between, so that the heap cannot just end sooner
-    del moment
-    held = resident_mib()
+    peak = [bytearray(os.urandom(2**20)) for _ in range(100)]
+    kept = peak[::10]  # scattered, so that the end of the heap cannot simply be trimmed
+    del peak
+    peak_mib = resident_mib()
     task = asyncio.create_task(malloc.trim_regularly())
     async with asyncio.timeout(30):
-        while resident_mib() > held - 60:
+        while resident_mib() > peak_mib - 60:
             await asyncio.sleep(0.01)
 asyncio.run(main())
 """
 
 
 def test_what_a_busy_moment_needed_is_given_back_in_time() -> None:
-    subprocess.run([sys.executable, "-c", HELD_AFTER_A_BUSY_MOMENT], check=True)
+    subprocess.run([sys.executable, "-c", TRIM_AFTER_PEAK], check=True)
 
 
-class Held:
+class ReferenceCycle:
     """Something that only holds itself, as an exception and the frame that keeps it do."""
 
     def __init__(self) -> None:
@@ -66,21 +66,21 @@ class Held:
 
 def test_what_only_holds_itself_is_given_back() -> None:
     """Python alone would hardly ever look for it: see `worker.GC_THRESHOLDS`."""
-    held = Held()
-    gone = weakref.ref(held)
-    was_on = gc.isenabled()
+    cycle = ReferenceCycle()
+    reference = weakref.ref(cycle)
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        del held
-        assert gone() is not None, "else there is nothing to give back"
+        del cycle
+        assert reference() is not None, "else there is nothing to give back"
         malloc.trim()
     finally:
-        if was_on:
+        if was_enabled:
             gc.enable()
-    assert gone() is None
+    assert reference() is None
 
 
-GARBAGE_OF_GIVING_BACK = """
+GARBAGE_OF_TRIM = """
 import gc
 from service import malloc
 malloc.trim()
@@ -92,5 +92,5 @@ print(gc.collect())
 
 
 def test_giving_back_leaves_no_garbage_itself() -> None:
-    script = [sys.executable, "-c", GARBAGE_OF_GIVING_BACK]
+    script = [sys.executable, "-c", GARBAGE_OF_TRIM]
     assert int(subprocess.run(script, capture_output=True, check=True, text=True).stdout) == 0

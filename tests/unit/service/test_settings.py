@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from service.settings import PREFIX, Settings, misspelled_variables
 
 FIELDS = Settings.model_fields
-OF_A_FORM = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8"}  # not any text will do
+FORMATTED_VALUES = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8"}  # not any text will do
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def another_value(name: str) -> Any:
         return not field.default
     if isinstance(field.default, int | float):
         return field.default + 1 if bound(field, Le, "le") != field.default else field.default - 1
-    return OF_A_FORM.get(name, "elsewhere")
+    return FORMATTED_VALUES.get(name, "elsewhere")
 
 
 def test_settings_have_defaults_that_serve_on_this_machine_only() -> None:
@@ -70,10 +70,10 @@ def test_a_flag_goes_before_its_variable(name: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if type(field.default) in (int, float)])
 def test_a_number_has_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     field = FIELDS[name]
-    least, above, most = bound(field, Ge, "ge"), bound(field, Gt, "gt"), bound(field, Le, "le")
-    assert least is not None or above is not None, "every number of the service has a least value"
-    bad = [least - 1 if least is not None else above, "many", ""]
-    for value in bad + ([most + 1] if most is not None else []):
+    minimum, exclusive_minimum, maximum = bound(field, Ge, "ge"), bound(field, Gt, "gt"), bound(field, Le, "le")
+    assert minimum is not None or exclusive_minimum is not None, "every number of the service has a least value"
+    invalid = [minimum - 1 if minimum is not None else exclusive_minimum, "many", ""]
+    for value in invalid + ([maximum + 1] if maximum is not None else []):
         monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
         with pytest.raises(ValidationError) as raised:
             Settings()
@@ -99,7 +99,7 @@ def test_a_setting_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "meant"),
+    ("variable", "suggestion"),
     [
         ("CONVOY_PROT", "CONVOY_PORT"),
         ("CONVOY_MODEL", "CONVOY_MODELS"),
@@ -109,8 +109,8 @@ def test_a_setting_that_is_not_there_is_refused() -> None:
         ("convoy_hots", "CONVOY_HOST"),
     ],
 )
-def test_a_misspelt_variable_is_told_from_its_neighbour(variable: str, meant: str) -> None:
-    assert misspelled_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: meant}
+def test_a_misspelt_variable_is_told_from_its_neighbour(variable: str, suggestion: str) -> None:
+    assert misspelled_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: suggestion}
 
 
 def test_variables_of_others_are_left_alone() -> None:

@@ -21,7 +21,7 @@ def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMir
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "says"),
+    ("file", "content", "message"),
     [
         ("model.onnx", b"", "has 0 bytes; the manifest says"),
         ("labels.txt", b"other\n", "labels.txt has sha256"),
@@ -32,7 +32,7 @@ def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMir
     ],
 )
 def test_a_broken_version_is_left_out_and_the_rest_comes(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, file: str, content: bytes | None, says: str
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, file: str, content: bytes | None, message: str
 ) -> None:
     good = (remote / "a" / "2" / file).read_bytes()
     (remote / "a" / "2" / file).unlink()
@@ -40,7 +40,7 @@ def test_a_broken_version_is_left_out_and_the_rest_comes(
         (remote / "a" / "2" / file).write_bytes(content)
     mirror.sync()
     assert local_versions(mirror) == {"a": [1], "b": [1]}
-    assert says in mirror.failures["a/2"]
+    assert message in mirror.failures["a/2"]
     assert f"file://{remote}/a/2" in mirror.failures["a/2"]
     assert str(mirror.folder) not in mirror.failures["a/2"]
     bucket.read.clear()

@@ -143,7 +143,7 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (lambda m: m["preprocessing"].update(shorter=223), "preprocessing.shorter is 223, too little"),
         (lambda m: m["preprocessing"].update(resize="squash"), "`shorter`"),
@@ -151,9 +151,9 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], complaint: str
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    with pytest.raises(BrokenVersion, match=complaint):
+    with pytest.raises(BrokenVersion, match=message):
         read_manifest(written(tmp_path, changed(change)))
 
 

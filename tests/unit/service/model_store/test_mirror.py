@@ -162,31 +162,31 @@ def test_what_another_process_did_is_taken_over(
 
 
 def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None:
-    class Gated(WatchedBucket):
-        inside = 0
-        max_inside = 0
-        opened = threading.Event()
+    class BlockingBucket(WatchedBucket):
+        concurrent = 0
+        max_concurrent = 0
+        released = threading.Event()
         entered = threading.Event()
 
         def listing(self) -> dict[str, ObjectInfo]:
-            Gated.inside += 1
-            Gated.max_inside = max(Gated.inside, Gated.max_inside)
+            BlockingBucket.concurrent += 1
+            BlockingBucket.max_concurrent = max(BlockingBucket.concurrent, BlockingBucket.max_concurrent)
             self.entered.set()
-            assert self.opened.wait(10)
-            Gated.inside -= 1
+            assert self.released.wait(10)
+            BlockingBucket.concurrent -= 1
             return super().listing()
 
-    mirrors = [BucketMirror(Gated(remote), tmp_path / "cache") for _ in range(3)]
+    mirrors = [BucketMirror(BlockingBucket(remote), tmp_path / "cache") for _ in range(3)]
     threads = [threading.Thread(target=mirror.sync) for mirror in mirrors]
     for thread in threads:
         thread.start()
-    assert Gated.entered.wait(10)
+    assert BlockingBucket.entered.wait(10)
     threads[0].join(0.1)
     assert [thread.is_alive() for thread in threads] == [True] * 3
-    Gated.opened.set()
+    BlockingBucket.released.set()
     for thread in threads:
         thread.join(10)
-    assert Gated.max_inside == 1
+    assert BlockingBucket.max_concurrent == 1
     assert local_versions(mirrors[0]) == REMOTE_VERSIONS
 
 
@@ -229,10 +229,10 @@ def test_a_folder_that_cannot_be_written_says_so(bucket: WatchedBucket, tmp_path
 def test_a_full_disk_leaves_nothing_half(
     mirror: BucketMirror, bucket: WatchedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: str) -> Iterator[bytes]:
+    def raise_disk_full(path: str) -> Iterator[bytes]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bucket, "chunks", full)
+    monkeypatch.setattr(bucket, "chunks", raise_disk_full)
     with pytest.raises(CannotMirror, match="No space left on device"):
         mirror.sync()
     assert local_versions(mirror) == {}

@@ -15,7 +15,7 @@ class FakeMirror:
 
     def __init__(self, *failures: Exception | None) -> None:
         self.syncs = 0
-        self.enough = threading.Event()
+        self.is_done = threading.Event()
         self._failures = failures
         self.has_no_version = True
 
@@ -25,7 +25,7 @@ class FakeMirror:
     def sync(self) -> None:
         self.syncs += 1
         if self.syncs > len(self._failures):
-            self.enough.set()
+            self.is_done.set()
         elif failure := self._failures[self.syncs - 1]:
             raise failure
 
@@ -42,7 +42,7 @@ def test_it_goes_on_after_failures_of_any_kind(caplog: pytest.LogCaptureFixture)
     mirror = FakeMirror(None, BucketUnreachable("down"), RuntimeError("a mistake"))
     mirror_thread = MirrorThread(mirror, interval_s=0.001)  # type: ignore[arg-type]
     asyncio.run(mirror_thread.start())
-    assert mirror.enough.wait(30)
+    assert mirror.is_done.wait(30)
     mirror_thread.stop()
     assert [record.exc_text is not None for record in caplog.records if record.name == "convoy"] == [True]
 
@@ -64,7 +64,7 @@ class HangingMirror(FakeMirror):
     """Its syncs do not end before the test says so."""
 
     def sync(self) -> None:
-        assert self.enough.wait(30)
+        assert self.is_done.wait(30)
 
 
 def test_the_loop_goes_on_while_a_sync_blocks() -> None:
@@ -74,7 +74,7 @@ def test_the_loop_goes_on_while_a_sync_blocks() -> None:
         starting = asyncio.create_task(mirror_thread.start())
         await asyncio.sleep(0.05)
         assert not starting.done(), "there is nothing to serve yet"
-        mirror.enough.set()
+        mirror.is_done.set()
         await asyncio.wait_for(starting, 30)
         mirror_thread.stop()
 
@@ -86,6 +86,6 @@ def test_what_is_cached_does_not_wait_for_a_bucket_that_hangs() -> None:
     mirror.has_no_version = False
     mirror_thread = MirrorThread(mirror, interval_s=60, first_sync_timeout_s=0.01)  # type: ignore[arg-type]
     asyncio.run(asyncio.wait_for(mirror_thread.start(), 10))
-    assert not mirror.enough.is_set()
-    mirror.enough.set()
+    assert not mirror.is_done.is_set()
+    mirror.is_done.set()
     mirror_thread.stop()

@@ -27,7 +27,7 @@ def test_urls_are_told_from_folders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("ftp://host/models", "'ftp://' cannot be read"),
         ("s3://", "names no bucket"),
@@ -39,10 +39,10 @@ def test_urls_are_told_from_folders() -> None:
         ("gs://bucket/models#1", "'#'"),
     ],
 )
-def test_urls_that_cannot_be_meant(url: str, says: str) -> None:
+def test_urls_that_cannot_be_meant(url: str, message: str) -> None:
     with pytest.raises(CannotOpenBucket) as raised:
         open_bucket(url)
-    assert says in raised.value.message
+    assert message in raised.value.message
     assert "secret" not in raised.value.message + raised.value.hint
 
 

@@ -88,14 +88,14 @@ def test_a_value_that_json_does_not_know_is_written_as_text(value: object, writt
     assert (line["event"], line["model"]) == ("it happened", "mnist")
 
 
-ANYTHING = st.recursive(
+JSON_LIKE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary() | st.datetimes(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()) | st.integers(), inner) | st.tuples(inner),
     max_leaves=10,
 )
 
 
-@given(message=st.text(st.characters()), fields=st.dictionaries(st.text(st.characters()), ANYTHING))
+@given(message=st.text(st.characters()), fields=st.dictionaries(st.text(st.characters()), JSON_LIKE))
 @settings(max_examples=50, deadline=None)
 def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
     fields = {name: value for name, value in fields.items() if name not in ("time", "level", "event")}
@@ -121,7 +121,7 @@ def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
     assert {unlimited.try_acquire(1.0) for _ in range(1000)} == {0}
 
 
-EVERYBODY = """
+LOG_FROM_ALL = """
 import asyncio, logging, sys, warnings
 from service.observability import logs
 
@@ -140,20 +140,20 @@ logging.getLogger("PIL").debug("chunk")
 logging.getLogger("somebody").info("chatter")
 warnings.warn("this is old", DeprecationWarning)
 """
-ALWAYS = ["model failed", "unforeseen error", "Task exception was never retrieved"]
+ERROR_EVENTS = ["model failed", "unforeseen error", "Task exception was never retrieved"]
 
 
 @pytest.mark.parametrize(
     ("level", "events"),
     [
-        ("debug", ["detail", "request", *ALWAYS[:2], "started", ALWAYS[2], "this is old"]),
-        ("info", ["request", *ALWAYS[:2], "started", ALWAYS[2], "this is old"]),
-        ("warning", [*ALWAYS, "this is old"]),
-        ("error", ALWAYS),
+        ("debug", ["detail", "request", *ERROR_EVENTS[:2], "started", ERROR_EVENTS[2], "this is old"]),
+        ("info", ["request", *ERROR_EVENTS[:2], "started", ERROR_EVENTS[2], "this is old"]),
+        ("warning", [*ERROR_EVENTS, "this is old"]),
+        ("error", ERROR_EVENTS),
     ],
 )
 def test_all_that_is_written_is_json_from_the_level_up(level: str, events: list[str]) -> None:
-    command = [sys.executable, "-W", "always", "-c", EVERYBODY, level]
+    command = [sys.executable, "-W", "always", "-c", LOG_FROM_ALL, level]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == ""
     lines = [json.loads(line) for line in done.stderr.splitlines()]

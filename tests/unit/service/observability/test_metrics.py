@@ -15,11 +15,11 @@ from service.observability.multiprocess import version_key
 from service.observability.version_stats import VersionStats
 
 HISTOGRAMS = Histogram | DurationHistogramCollector
-Own = MetricWrapperBase | DurationHistogramCollector
+OwnMetric = MetricWrapperBase | DurationHistogramCollector
 
 
-def own(metrics: Metrics) -> list[Own]:
-    return [value for value in vars(metrics).values() if isinstance(value, Own)]
+def own_metrics(metrics: Metrics) -> list[OwnMetric]:
+    return [value for value in vars(metrics).values() if isinstance(value, OwnMetric)]
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -28,8 +28,8 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
-@pytest.mark.parametrize("metric", own(Metrics()), ids=lambda metric: metric.describe()[0].name)
-def test_a_metric_is_named_by_custom_and_described(metric: Own) -> None:
+@pytest.mark.parametrize("metric", own_metrics(Metrics()), ids=lambda metric: metric.describe()[0].name)
+def test_a_metric_is_named_by_custom_and_described(metric: OwnMetric) -> None:
     (family,) = metric.describe()
     assert family.name.startswith("convoy_")
     assert family.documentation.endswith(".")
@@ -39,12 +39,12 @@ def test_a_metric_is_named_by_custom_and_described(metric: Own) -> None:
 
 
 def test_a_name_is_used_once() -> None:
-    names = [metric.describe()[0].name for metric in own(Metrics())]
+    names = [metric.describe()[0].name for metric in own_metrics(Metrics())]
     assert len(names) > 5
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("metric", [m for m in own(Metrics()) if isinstance(m, HISTOGRAMS)])
+@pytest.mark.parametrize("metric", [m for m in own_metrics(Metrics()) if isinstance(m, HISTOGRAMS)])
 def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram | DurationHistogramCollector) -> None:
     metric.labels("x").observe(0)
     (family,) = metric.collect()

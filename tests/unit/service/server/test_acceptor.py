@@ -63,7 +63,7 @@ def connect(sock: socket.socket, count: int) -> list[socket.socket]:
     return [socket.create_connection(sock.getsockname()) for _ in range(count)]
 
 
-def leave(clients: list[socket.socket]) -> None:
+def close_all(clients: list[socket.socket]) -> None:
     for client in clients:
         client.close()
 
@@ -93,12 +93,12 @@ def test_one_more_of_many_is_not_uneven(tmp_path: Path) -> None:
 def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
-        with sock.dup() as same:  # a loop watches a descriptor for one reader only
-            workers = (Worker(sock, one), Worker(same, two))
+        with sock.dup() as duplicate:  # a loop watches a descriptor for one reader only
+            workers = (Worker(sock, one), Worker(duplicate, two))
             clients = connect(sock, 20)
             for worker in workers:
                 await worker.until_at_least(8)
-            leave(clients)
+            close_all(clients)
             for worker in workers:
                 await worker.end()
 
@@ -118,7 +118,7 @@ def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
             await asyncio.sleep(0)
         assert two.has_more_than_others(2), "more are told than there are"
         assert not two.has_more_than_others(1)
-        leave(clients)
+        close_all(clients)
         await worker.end()
 
     run(scenario)
@@ -131,7 +131,7 @@ def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> Non
         worker = Worker(sock, one)
         clients = connect(sock, 20)
         await worker.until(20)
-        leave(clients)
+        close_all(clients)
         await worker.end()
 
     run(scenario)
@@ -140,12 +140,12 @@ def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> Non
 def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
-        with sock.dup() as same:
-            new, old = Worker(sock, one, is_loading=True), Worker(same, two)
+        with sock.dup() as duplicate:
+            new, old = Worker(sock, one, is_loading=True), Worker(duplicate, two)
             clients = connect(sock, 20)
             await old.until(20)
             assert not new.connections
-            leave(clients)
+            close_all(clients)
             for worker in (new, old):
                 await worker.end()
 
@@ -157,7 +157,7 @@ def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) ->
         worker = Worker(sock, connection_counts_of(tmp_path, 2)[0], is_loading=True)
         clients = connect(sock, 3)
         await worker.until(3)
-        leave(clients)
+        close_all(clients)
         await worker.end()
 
     run(scenario)
@@ -166,15 +166,15 @@ def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) ->
 def test_a_closed_one_takes_no_more_and_is_not_waited_for(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
-        gone = Worker(sock, one)
-        gone.acceptor.close()
-        stays = Worker(sock, two)
+        closed_worker = Worker(sock, one)
+        closed_worker.acceptor.close()
+        open_worker = Worker(sock, two)
         assert not two.has_more_than_others(9)
         clients = connect(sock, 3)
-        await stays.until(3)
-        assert not gone.connections
-        leave(clients)
-        await stays.end()
+        await open_worker.until(3)
+        assert not closed_worker.connections
+        close_all(clients)
+        await open_worker.end()
 
     run(scenario)
 
@@ -201,7 +201,7 @@ def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: py
         worker = Worker(Exhausted(sock), connection_counts_of(tmp_path, 2)[0])  # type: ignore[arg-type]
         clients = connect(sock, 2)
         await worker.until(2)
-        leave(clients)
+        close_all(clients)
         await worker.end()
 
     run(scenario)

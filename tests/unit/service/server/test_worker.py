@@ -45,7 +45,7 @@ class RecordingCounts(ConnectionCounts):
                 await self._changed.wait()
 
 
-async def connect_and_leave(sock: socket.socket, connection_counts: RecordingCounts) -> None:
+async def connect_and_disconnect(sock: socket.socket, connection_counts: RecordingCounts) -> None:
     protocol = partial(LimitedProtocol, ConnectionLimits.from_settings(Settings()), lambda status: None)
     config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
     config.load()
@@ -54,9 +54,9 @@ async def connect_and_leave(sock: socket.socket, connection_counts: RecordingCou
     await server.startup([sock])  # its main loop, which tells ten times a second, does not run
     clients = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3)]
     await connection_counts.until(3)
-    for left, (_, writer) in enumerate(clients):
+    for closed_count, (_, writer) in enumerate(clients):
         writer.close()
-        await connection_counts.until(2 - left)
+        await connection_counts.until(2 - closed_count)
     await server.shutdown([sock])
     assert connection_counts.connections == NOT_ACCEPTING
 
@@ -64,4 +64,4 @@ async def connect_and_leave(sock: socket.socket, connection_counts: RecordingCou
 def test_the_end_of_a_connection_is_told_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
-        asyncio.run(connect_and_leave(sock, RecordingCounts(tmp_path / "connections", 0, 2)))
+        asyncio.run(connect_and_disconnect(sock, RecordingCounts(tmp_path / "connections", 0, 2)))

@@ -16,15 +16,15 @@ TIMEOUT_S, BYTES_PER_S = 20.0, 1000
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+def socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     pair = socket.socketpair()
     with pair[0], pair[1]:
         yield pair
 
 
 @pytest.fixture
-def transport(ends: tuple[socket.socket, socket.socket]) -> FullTransport:
-    return FullTransport(ends[0], 100_000)
+def transport(socket_pair: tuple[socket.socket, socket.socket]) -> FullTransport:
+    return FullTransport(socket_pair[0], 100_000)
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def loop() -> ManualLoop:
 
 @pytest.fixture
 def guard(transport: FullTransport, loop: ManualLoop) -> SlowReaderGuard:
-    real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
-    return SlowReaderGuard(*real, TIMEOUT_S, BYTES_PER_S)
+    typed_arguments = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
+    return SlowReaderGuard(*typed_arguments, TIMEOUT_S, BYTES_PER_S)
 
 
 def test_who_takes_nothing_is_reset_when_patience_ends(
@@ -74,15 +74,15 @@ def test_who_takes_too_little_is_reset(guard: SlowReaderGuard, transport: FullTr
 
 
 def test_bytes_that_the_kernel_still_holds_count_too(
-    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, ends: tuple[socket.socket, socket.socket]
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, socket_pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    ours, theirs = ends
-    transport.waiting, taken = 0, 10 * BYTES_PER_S
-    ours.sendall(bytes(taken))
+    server_end, client_end = socket_pair
+    transport.waiting, sent_bytes = 0, 10 * BYTES_PER_S
+    server_end.sendall(bytes(sent_bytes))
     guard.watch()
     loop.run_for(TIMEOUT_S - 1)
-    assert len(theirs.recv(taken)) == taken
-    loop.run_for(taken / BYTES_PER_S)
+    assert len(client_end.recv(sent_bytes)) == sent_bytes
+    loop.run_for(sent_bytes / BYTES_PER_S)
     assert not transport.aborted
 
 
@@ -100,16 +100,16 @@ def test_what_was_taken_is_forgotten(guard: SlowReaderGuard, transport: FullTran
     assert transport.aborted
 
 
-@pytest.mark.parametrize(("waiting", "watched"), [(10, True), (0, False)])
+@pytest.mark.parametrize(("waiting", "is_watched"), [(10, True), (0, False)])
 def test_a_connection_that_closes_is_watched_while_bytes_wait(
-    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, waiting: int, watched: bool
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, waiting: int, is_watched: bool
 ) -> None:
-    real = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
+    typed_arguments = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
     transport.waiting = waiting
-    coalescing = CoalescingTransport(*real, guard.watch)
+    coalescing = CoalescingTransport(*typed_arguments, guard.watch)
     coalescing.close()
     assert transport.closed
     loop.run_for(TIMEOUT_S)
-    assert transport.aborted == watched
+    assert transport.aborted == is_watched
     coalescing.close()
     assert not loop.timers, "what is gone is not watched"

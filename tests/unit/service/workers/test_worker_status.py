@@ -61,8 +61,8 @@ def test_a_notice_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, mon
     status_store = WorkerStatusStore(tmp_path, 0, 2)
     assert status_store.statuses() == [None, None]
     status_store.publish_status(3, {"m": "It is loading."})
-    (status, nobody) = status_store.statuses()
-    assert nobody is None
+    (status, missing) = status_store.statuses()
+    assert missing is None
     assert status is not None
     assert (status.generation, status.reasons, status.pid) == (3, {"m": "It is loading."}, os.getpid())
     monkeypatch.setattr("service.workers.worker_status.MAX_SILENCE_S", 0.0)
@@ -144,12 +144,12 @@ def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
     status_store, pid = WorkerStatusStore(tmp_path, 0, 2), dead_pid()
     publish_as(status_store, tmp_path, 1, pid, totals_with(10))
 
-    def full(path: Path, data: bytes) -> int:
+    def raise_disk_full(path: Path, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with caplog.at_level(logging.INFO, logger="convoy"):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_bytes", full)
+            patch.setattr(Path, "write_bytes", raise_disk_full)
             status_store.publish_status(0, {})
             status_store.publish_totals(totals_with(1))
             status_store.absorb_dead_worker(1, pid)
