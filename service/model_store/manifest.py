@@ -134,6 +134,7 @@ class SplitSpec(_FrozenModel):
     """
 
     validation: int | float = Field(ge=0)
+    holdout: int | float = Field(default=0, ge=0)
     limit: int | None = Field(default=None, ge=1)
     test_share: float | None = Field(default=None, gt=0, lt=1)
     digest: Sha256 | None = None

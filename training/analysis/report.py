@@ -85,7 +85,8 @@ def _summary_section(tested: _TestedRun, scores: Scores) -> str:
     lines = [
         f"{scores.accuracy:.2%} of {scores.images:,} test images right, cross entropy {scores.loss:.4f}.",
         f"{counts['title']}: trained on {counts['training_images']:,} images, "
-        f"{counts['validation_images']:,} for validation. The weights are of epoch {metrics['weights_of_epoch']}; "
+        f"{counts['validation_images']:,} for validation, {counts['holdout_images']:,} held out. "
+        f"The weights are of epoch {metrics['weights_of_epoch']}; "
         f"training took {metrics['training_seconds']:,.0f} s.",
     ]
     if counts["note"]:

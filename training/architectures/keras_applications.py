@@ -108,7 +108,9 @@ def preprocess(name: str, image: keras.KerasTensor) -> keras.KerasTensor:
     preprocessing = APPLICATIONS[name]
     if preprocessing == BUILT_IN:
         return image
-    return layers.Rescaling(list(preprocessing.scale), list(preprocessing.offset), name="preprocess")(image)
+    return layers.Rescaling(list(preprocessing.scale), list(preprocessing.offset), dtype="float32", name="preprocess")(
+        image
+    )
 
 
 def with_downloaded_weights(

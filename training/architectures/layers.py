@@ -30,7 +30,10 @@ def normalized_input(
     offset = [-mean / std for mean, std in zip(normalization.mean, normalization.std, strict=True)]
     is_uniform = len(scale) == 1
     rescale = keras.layers.Rescaling(
-        scale[0] if is_uniform else scale, offset[0] if is_uniform else offset, name="normalize"
+        scale[0] if is_uniform else scale,
+        offset[0] if is_uniform else offset,
+        dtype="float32",  # in bfloat16 a pixel moves by up to 1.8 of its 255 levels
+        name="normalize",
     )
     return image, rescale(image)
 

@@ -83,6 +83,11 @@ class ImageBatches(keras.utils.PyDataset):
     def _labels(self, indices: Indices) -> NDArray[np.float32]:
         return self._one_hot[self._split.labels[indices]]
 
+    @property
+    def images_per_epoch(self) -> int:
+        """Images in all batches of an epoch together."""
+        return min(self._shard.divisible_count(len(self._indices)), len(self) * self._batch_size)
+
 
 @contextmanager
 def reraise_batch_errors(*batches: ImageBatches) -> Iterator[None]:
@@ -107,7 +112,11 @@ class EvaluationBatches(ImageBatches):
 
 
 class TrainingBatches(ImageBatches):
-    """The images at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0)."""
+    """The images at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0).
+
+    A last batch that would be smaller than the others is left out, other images each epoch: batch normalization
+    would take the statistics of a few images, or of a single one, for those of all.
+    """
 
     def __init__(
         self,
@@ -121,7 +130,12 @@ class TrainingBatches(ImageBatches):
     ) -> None:
         super().__init__(split, indices, classes, recipe.batch_size, workers, shard, device_data)
         self._recipe = recipe
+        smoothing = recipe.label_smoothing
+        self._one_hot = self._one_hot * np.float32(1 - smoothing) + np.float32(smoothing / classes)
         self.epoch = 0
+
+    def __len__(self) -> int:
+        return max(1, self._shard.divisible_count(len(self._indices)) // self._batch_size)
 
     @property
     def epoch(self) -> int:

@@ -11,9 +11,10 @@ Images = NDArray[np.uint8]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Of red, green and blue in grey: ITU-R 601-2, as in the decoder."""
 
-# Of the colours of ImageNet's pixels, 0..1: standard deviations along the principal axes, and these axes in columns.
-PCA_STD = np.array([0.2175, 0.0188, 0.0045])
-PCA_AXES = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+# Of the colours of ImageNet's pixels, 0..1: the eigenvalues of their covariance, by which the paper multiplies its
+# draws (not by their square roots, the standard deviations), and the eigenvectors in columns. As in fb.resnet.torch.
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
 
 def changes_color(recipe: Recipe) -> bool:
@@ -30,8 +31,8 @@ def color_jitter(images: Images, recipe: Recipe, random: RandomGenerator) -> Ima
     """
     strengths = (recipe.saturation, recipe.contrast, recipe.brightness)
     factors = (1 + random.uniform(-1, 1, (len(images), 3)) * strengths).astype(np.float32)
-    pca_weights = random.normal(0, recipe.lighting, (len(images), 3)) * PCA_STD
-    shifts = (255 * pca_weights @ PCA_AXES.T).astype(np.float32)
+    pca_weights = random.normal(0, recipe.lighting, (len(images), 3)) * EIGENVALUES
+    shifts = (255 * pca_weights @ EIGENVECTORS.T).astype(np.float32)
     # One at a time: all of them would not stay in the processor's caches.
     return np.stack([_jitter_image(*each) for each in zip(images, factors, shifts, strict=True)])
 

@@ -56,7 +56,7 @@ def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence
     )
     _check_channels(recipe, dataset)
     splits = split_indices(dataset, recipe)
-    train = dataset.train.find_unreadable(np.concatenate([splits.train, splits.validation]))
+    train = dataset.train.find_unreadable(np.concatenate([splits.train, splits.validation, splits.holdout]))
     test = dataset.test.find_unreadable(splits.test)
     unreadable = [*train.values(), *test.values()]
     check_readable(unreadable, data_options.skip_unreadable)
@@ -151,9 +151,14 @@ def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _check_not_empty(splits: SplitIndices, recipe: Recipe, unreadable: list[str]) -> None:
-    folder_options = {"train": "to train on", "validation": "to validate on", "test": "for the test"}
-    for part, purpose in folder_options.items():
-        if not len(getattr(splits, part)) and (part != "validation" or recipe.validation):
+    purposes = {
+        "train": "to train on",
+        "validation": "to validate on",
+        "holdout": "to hold out",
+        "test": "for the test",
+    }
+    for part, purpose in purposes.items():
+        if not len(getattr(splits, part)) and getattr(recipe, part, True):
             raise TrainingError(f"No image is left {purpose}: {_why_empty(unreadable)}")
 
 
@@ -164,7 +169,8 @@ def _why_empty(unreadable: list[str]) -> str:
 
 
 def folder_options_for(recipe: Recipe, test_files: Sequence[str] | None) -> FolderOptions:
-    return FolderOptions(input_spec_for(recipe), recipe.test_share, recipe.seed, test_files)
+    min_crop_area = recipe.crop_area[0] if recipe.crop_area else 1.0
+    return FolderOptions(input_spec_for(recipe), recipe.test_share, recipe.seed, test_files, min_crop_area)
 
 
 def _with_recorded_folder(run: Run, data_options: DataOptions) -> DataOptions:

@@ -17,36 +17,40 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SplitIndices:
-    """Indices into the data set: `train` and `validation` into its training split, `test` into its test split."""
+    """Indices into the data set: `test` into its test split, the others into its training split, without overlap.
+
+    `validation` chooses the epoch and stops the run. `holdout` decides afterwards: whether a graph of less precision is
+    accepted, and whether a retrained network is published. `test` decides nothing.
+    """
 
     train: Indices
     validation: Indices
+    holdout: Indices
     test: Indices
 
 
 def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
-    """Splits the validation images off the training set and applies the recipe's `limit`.
+    """Splits the images for validation and the held-out ones off the training set and applies the recipe's `limit`.
 
     Images that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
     when that leaves nothing to train on.
     """
     shuffled = np.random.default_rng((recipe.seed, SPLIT_STREAM)).permutation(len(dataset.train))
-    cut = _validation_count(recipe, len(shuffled))
-    if cut >= len(shuffled):
-        raise TrainingError(f"validation={cut} leaves nothing of {dataset.name}'s {len(shuffled):,} training images.")
-    test = _evenly_spaced(len(dataset.test), recipe.limit)
-    train = _without(shuffled[cut:][: recipe.limit], dataset.unreadable_train)
-    return SplitIndices(
-        train, _without(shuffled[:cut], dataset.unreadable_train), _without(test, dataset.unreadable_test)
-    )
+    counts = [_count(share, recipe.limit, len(shuffled)) for share in (recipe.validation, recipe.holdout)]
+    if sum(counts) >= len(shuffled):
+        raise TrainingError(
+            f"validation={counts[0]} and holdout={counts[1]} leave nothing of {dataset.name}'s {len(shuffled):,} "
+            "training images."
+        )
+    validation, holdout, train = np.split(shuffled, np.cumsum(counts))
+    parts = (_without(part, dataset.unreadable_train) for part in (train[: recipe.limit], validation, holdout))
+    return SplitIndices(*parts, _without(_evenly_spaced(len(dataset.test), recipe.limit), dataset.unreadable_test))
 
 
-def _validation_count(recipe: Recipe, count: int) -> int:
-    """How many of so many training images; a share, however small, is at least one."""
-    desired_count = int(recipe.validation)
-    if 0 < recipe.validation < 1:
-        desired_count = max(1, round(recipe.validation * count))
-    return desired_count if recipe.limit is None else min(desired_count, recipe.limit)
+def _count(share: int | float, limit: int | None, images: int) -> int:
+    """Images of a part: `share` itself, or below 1 that share of all, at least one; at most `limit`."""
+    count = max(1, round(share * images)) if 0 < share < 1 else int(share)
+    return count if limit is None else min(count, limit)
 
 
 def _evenly_spaced(count: int, limit: int | None) -> Indices:

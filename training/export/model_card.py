@@ -92,7 +92,7 @@ def _data_section(card: CardData) -> str:
         counts = card.source.run.info()["dataset"]
         lines.append(
             f"Trained on {counts['training_images']:,} images; {counts['validation_images']:,} others of the "
-            f"training set, drawn by the seed, were for validation."
+            f"training set were for validation, and {counts['holdout_images']:,} held out, drawn by the seed."
         )
     return "## Data\n\n" + " ".join(lines)
 

@@ -145,6 +145,7 @@ def _split_spec(run: Run) -> SplitSpec:
     recipe, origin = run.recipe(), run.info()["dataset"].get("origin", {})
     return SplitSpec(
         validation=recipe.validation,
+        holdout=recipe.holdout,
         limit=recipe.limit,
         test_share=origin.get("test_share"),
         digest=split_digest(origin),

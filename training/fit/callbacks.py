@@ -17,7 +17,7 @@ from training.data.batches import TrainingBatches
 from training.data.input_stall import STALL_COLUMN as WAITING
 from training.errors import TrainingError
 from training.fit import early_stopping
-from training.fit.ema import ema_weights
+from training.fit.ema import AveragedWeights
 from training.fit.lr_schedules import Schedule
 from training.recipes.base import Recipe
 from training.runs import checkpoint
@@ -126,10 +126,12 @@ class RecordEpoch(keras.callbacks.Callback):
         images: int,
         recipe: Recipe,
         schedule: Schedule,
+        averages: AveragedWeights,
         log: Log,
         is_main: bool = True,
     ) -> None:
         super().__init__()
+        self._averages = averages
         self._is_main = is_main
         self._run = run
         self._progress = progress
@@ -149,7 +151,7 @@ class RecordEpoch(keras.callbacks.Callback):
         row = self._row(epoch, logs or {})
         self._progress.history.append(row)
         if self._recipe.keep == "best" and early_stopping.best_epoch(self._recipe, self._progress.history) == epoch:
-            with ema_weights(self.model):
+            with self._averages.applied(self.model):
                 self._progress.best = [np.array(variable) for variable in self.model.weights]
             self._progress.best_epoch = epoch
         if self._is_main:
@@ -172,9 +174,13 @@ class RecordEpoch(keras.callbacks.Callback):
 class ValidateEMA(keras.callbacks.Callback):
     """Validates the moving averages of the weights, where the optimiser keeps them."""
 
+    def __init__(self, averages: AveragedWeights) -> None:
+        super().__init__()
+        self._averages = averages
+
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._exit_stack = ExitStack()
-        self._exit_stack.enter_context(ema_weights(self.model))
+        self._exit_stack.enter_context(self._averages.applied(self.model))
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._exit_stack.close()

@@ -37,7 +37,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow
 
-        is_training = bool(training) and self.trainable
+        if training and not self.trainable:
+            # A frozen layer in a network that learns: TensorFlow has no deterministic gradient for it on a GPU.
+            return super().call(inputs, training=training, mask=mask)
+        is_training = bool(training)
         mean, variance = (keras.ops.convert_to_tensor(v) for v in (self.moving_mean, self.moving_variance))
         output, batch_mean, batch_variance, *_ = tensorflow.raw_ops.FusedBatchNormV3(
             x=inputs,

@@ -24,6 +24,7 @@ from training.fit.callbacks import (
 )
 from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
 from training.fit.early_stopping import is_out_of_patience
+from training.fit.ema import AveragedWeights
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_loss, make_optimizer
 from training.recipes.base import APPLICATION_PREFIX, Recipe
@@ -45,7 +46,7 @@ class TrainingContext:
     distributed: DistributedContext = SINGLE_PROCESS
 
 
-def fit(context: TrainingContext, model: keras.Model) -> TrainingProgress:
+def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights) -> TrainingProgress:
     """Trains from the run's checkpoint, or from the beginning, until the last epoch or until patience is used up.
 
     The model ends compiled, with the optimiser of the last phase.
@@ -76,7 +77,7 @@ def fit(context: TrainingContext, model: keras.Model) -> TrainingProgress:
                 epochs=phase.stop,
                 shuffle=False,  # the batches shuffle themselves, repeatably
                 verbose=0,
-                callbacks=_callbacks(context, batches, schedule, progress),
+                callbacks=_callbacks(context, batches, schedule, progress, averages),
             )
     return progress
 
@@ -106,7 +107,11 @@ def _compile(context: TrainingContext, model: keras.Model, phase: range, steps_p
 
 
 def _callbacks(
-    context: TrainingContext, batches: TrainingBatches, schedule: Schedule, progress: TrainingProgress
+    context: TrainingContext,
+    batches: TrainingBatches,
+    schedule: Schedule,
+    progress: TrainingProgress,
+    averages: AveragedWeights,
 ) -> list:
     recipe, is_main = context.recipe, context.distributed.is_main
     return [
@@ -114,9 +119,9 @@ def _callbacks(
         DataStallCallback(batches.timings),
         *([ReduceLROnPlateau(recipe, progress, schedule)] if recipe.schedule == "plateau" else []),
         StopOnDivergence(schedule),
-        ValidateEMA(),
+        ValidateEMA(averages),
         *([ProgressBar(len(batches), recipe.epochs, sys.stderr)] if is_main and sys.stderr.isatty() else []),
-        RecordEpoch(context.run, progress, len(context.splits.train), recipe, schedule, context.log, is_main),
+        RecordEpoch(context.run, progress, batches.images_per_epoch, recipe, schedule, averages, context.log, is_main),
         *([TensorBoard(context.run.tensorboard_path, progress)] if is_main and context.tensorboard else []),
         EarlyStopping(recipe, progress, context.log),
     ]

@@ -20,7 +20,8 @@ WARM_UP_START = 1 / 25
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The recipe's learning rate: warm-up, then the named curve from 1 down over the rest of the run.
 
-    The optimiser's steps are counted from `first_epoch` on. While a base is frozen the rate is the recipe's own.
+    The optimiser's steps are counted from `first_epoch` on. While a base is frozen the rate is the recipe's own;
+    milestones and warm-up count from its unfreezing.
     """
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int, first_epoch: int = 0) -> None:
@@ -32,11 +33,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         factor = self._plateau_factor if self._variable is None else ops.convert_to_tensor(self._variable)
-        return self._rate(self._first_epoch + ops.cast(step, "float32") / self._steps_per_epoch, factor)
+        return self._rate(self._first_epoch * self._steps_per_epoch + ops.cast(step, "int32"), factor)
 
     def rate_at(self, epoch: int, batch: int) -> float:
         """The rate of one batch of an epoch, both from 0, for use outside the training step."""
-        return float(self._rate(ops.cast(epoch + batch / self._steps_per_epoch, "float32"), self._plateau_factor))
+        step = ops.convert_to_tensor(epoch * self._steps_per_epoch + batch, "int32")
+        return float(self._rate(step, self._plateau_factor))
 
     def rate_at_end_of(self, epoch: int) -> float:
         """The rate of the last batch of an epoch, from 0."""
@@ -52,10 +54,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self._variable is not None:
             self._variable.assign(self._plateau_factor)
 
-    def _rate(self, epoch: Any, plateau_factor: Any) -> Any:
+    def _rate(self, step: Any, plateau_factor: Any) -> Any:
+        """The rate of a step of the run, int32 from 0. Whole steps, because float32 would round some epochs down."""
         recipe = self._recipe
-        epochs_unfrozen = epoch - recipe.frozen_epochs
-        curve = CURVES[recipe.schedule](recipe, epochs_unfrozen) * plateau_factor
+        step = step - recipe.frozen_epochs * self._steps_per_epoch
+        epochs_unfrozen = ops.cast(step, "float32") / self._steps_per_epoch
+        curve = self._curve(step, epochs_unfrozen) * plateau_factor
         if recipe.warm_up_epochs:
             warm_up = WARM_UP_START + (1 - WARM_UP_START) * epochs_unfrozen / recipe.warm_up_epochs
             curve = ops.where(epochs_unfrozen < recipe.warm_up_epochs, warm_up, curve)
@@ -63,17 +67,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             return recipe.learning_rate * curve
         return ops.where(epochs_unfrozen < 0, recipe.learning_rate, recipe.unfrozen_rate * curve)
 
+    def _curve(self, step: Any, epochs_unfrozen: Any) -> Any:
+        if self._recipe.schedule != "step":
+            return CURVES[self._recipe.schedule](self._recipe, epochs_unfrozen)
+        borders = (math.ceil(milestone * self._steps_per_epoch - 1e-6) for milestone in self._recipe.milestones)
+        return self._recipe.decay ** sum(ops.cast(step >= border, "float32") for border in borders)
+
     def get_config(self) -> dict[str, Any]:
         raise NotImplementedError("A schedule is made from its recipe; models are saved without their optimiser.")
 
 
 def _constant(recipe: Recipe, epoch: Any) -> Any:
     return ops.ones_like(epoch)
-
-
-def _step(recipe: Recipe, epoch: Any) -> Any:
-    milestones_passed = sum(ops.cast(epoch >= milestone, "float32") for milestone in recipe.milestones)
-    return recipe.decay**milestones_passed
 
 
 def _cosine(recipe: Recipe, epoch: Any) -> Any:
@@ -94,7 +99,6 @@ def _progress(recipe: Recipe, epoch: Any) -> Any:
 
 CURVES: dict[str, Callable[[Recipe, Any], Any]] = {
     "constant": _constant,
-    "step": _step,
     "plateau": _constant,
     "cosine": _cosine,
     "one_cycle": _one_cycle,

@@ -6,12 +6,16 @@ from typing import Any
 import keras
 from keras import ops
 
+from training.fit.ema import EmaWarmUp
 from training.fit.lr_schedules import Schedule
 from training.recipes.base import Recipe
 
 
-class CoupledWeightDecaySGD(keras.optimizers.SGD):
+class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
     """SGD whose weight decay is part of the gradient and so of the momentum, for kernels only.
+
+    The learning rate is inside the momentum, as in Caffe and Keras; PyTorch multiplies by it outside, which is equal at
+    a constant rate only.
 
     That is the L2 penalty of the papers (AlexNet, VGG, ResNet) without its share in the reported loss; Keras' own
     `weight_decay` shrinks the weights beside the momentum, which at momentum 0.9 acts ten times weaker.
@@ -31,6 +35,10 @@ class CoupledWeightDecaySGD(keras.optimizers.SGD):
         if not self._kernel_decay or not is_kernel(variable):
             return gradient
         return ops.add(gradient, ops.multiply(variable, self._kernel_decay))
+
+
+class AdamW(EmaWarmUp, keras.optimizers.AdamW):
+    """Keras' AdamW; an average of the weights warms up."""
 
 
 def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
@@ -58,7 +66,7 @@ def _sgd(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimi
 
 
 def _adamw(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay, **_ema_options(recipe))
+    optimizer = AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay, **_ema_options(recipe))
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if not is_kernel(v)])
     return optimizer
 
@@ -74,10 +82,14 @@ OPTIMIZERS: dict[str, Callable[[Recipe, keras.Model, Schedule], keras.optimizers
 
 
 def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
-    """The recipe's loss of (one-hot labels, logits), both float32 (n, classes)."""
+    """The recipe's loss of (labels, logits), both float32 (n, classes).
+
+    Label smoothing is not in it: the training batches have smoothed labels, so that the validation loss is the plain
+    one, which `monitor=loss` follows and `metrics.json` has.
+    """
     if recipe.loss == "squared_error":
         return _squared_error
-    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    return keras.losses.CategoricalCrossentropy(from_logits=True)
 
 
 def _squared_error(labels: Any, logits: Any) -> Any:

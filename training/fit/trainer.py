@@ -1,6 +1,8 @@
 """One training run from start to end: data, network, epochs, the single evaluation on the test set, the run's files."""
 
+import functools
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -8,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from training import keras_setup
 from training.architectures import ARCHITECTURES, build, keras_applications, without_auxiliary_classifiers
 from training.architectures.layers import Normalization
 from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
+from training.data.batches import TrainingBatches
 from training.data.datasets.base import Dataset
 from training.data.device_augment import with_device_augmentation
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
@@ -22,7 +26,7 @@ from training.errors import TrainingError
 from training.fit.callbacks import Log
 from training.fit.distributed.consistency import run_invariants
 from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
-from training.fit.ema import ema_weights
+from training.fit.ema import AveragedWeights, estimate_statistics
 from training.fit.fused_batchnorm import fuse_batchnorm
 from training.fit.loop import TrainingContext, fit
 from training.fit.scores import evaluate_network
@@ -163,8 +167,9 @@ def _fit_and_save(context: TrainingContext, model: keras.Model) -> None:
     with _lock_unfinished(context.run) if context.distributed.is_main else nullcontext():
         _log_start(context)
         with context.distributed.scope():
-            progress = fit(context, model)
-            weights = _final_weights(model, progress)
+            averages = _averages(context)
+            progress = fit(context, model, averages)
+            weights = _final_weights(model, progress, averages)
         if context.distributed.is_main:
             _finalize_run(context, weights, progress)
         context.distributed.barrier()  # no process exits before the run is complete
@@ -198,11 +203,32 @@ def _log_start(context: TrainingContext) -> None:
             context.log(f"images left out of each epoch, other ones every time, to share the rest evenly: {dropped}")
 
 
-def _final_weights(model: keras.Model, progress: TrainingProgress) -> Arrays:
+def _averages(context: TrainingContext) -> AveragedWeights:
+    """The average of the weights; the main process estimates its batch statistics, on whole batches, for all."""
+    recipe, dataset = context.recipe, context.dataset
+
+    @functools.cache
+    def network_and_batches() -> tuple[keras.Model, TrainingBatches]:
+        batches = TrainingBatches(dataset.train, context.splits.train, len(dataset.labels), recipe, dataset.workers)
+        return fuse_batchnorm(build_network(recipe, dataset)), batches
+
+    def estimate(weights: Arrays) -> str:
+        with context.distributed.local(), keras_setup.computing_in(recipe.precision):
+            network, batches = network_and_batches()
+            return json.dumps([array.tolist() for array in estimate_statistics(network, weights, batches)])
+
+    def estimate_for_all(weights: Arrays) -> Arrays:
+        text = context.distributed.broadcast(lambda: estimate(weights))
+        return [np.array(values, np.float32) for values in json.loads(text)]
+
+    return AveragedWeights(estimate_for_all)
+
+
+def _final_weights(model: keras.Model, progress: TrainingProgress, averages: AveragedWeights) -> Arrays:
     """The weights that the run ends with."""
     if progress.best:
         return progress.best
-    with ema_weights(model):
+    with averages.applied(model):
         return model.get_weights()
 
 
@@ -247,6 +273,7 @@ def _run_info(recipe: Recipe, dataset: Dataset, model: keras.Model, data_note: s
             "data_note": data_note,
             "training_images": len(splits.train),
             "validation_images": len(splits.validation),
+            "holdout_images": len(splits.holdout),
             "test_images": len(splits.test),
             "origin": dict(dataset.origin),
         },

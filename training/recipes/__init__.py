@@ -4,6 +4,7 @@ from training.errors import TrainingError
 from training.recipes import (
     cifar10_convnetjs,
     cifar10_fast,
+    cifar10_resnet9,
     cifar10_resnet20,
     fine_tune,
     imagenet,
@@ -22,6 +23,7 @@ RECIPES: dict[str, Recipe] = {
         mnist_lenet5.RECIPE,
         cifar10_convnetjs.RECIPE,
         cifar10_resnet20.RECIPE,
+        cifar10_resnet9.RECIPE,
         cifar10_fast.RECIPE,
         imagenette.RESNET18,
         imagenette.GOOGLENET,

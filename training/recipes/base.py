@@ -58,9 +58,10 @@ class Recipe:
     """The highest rate of the schedule."""
     schedule: Literal["constant", "step", "plateau", "cosine", "one_cycle"] = "constant"
     warm_up_epochs: float = 0.0
-    """Epochs, or a part of one, in which the rate rises from nearly nothing."""
+    """Epochs, or a part of one, after `frozen_epochs`, in which the rate rises from nearly nothing."""
     milestones: tuple[float, ...] = ()
-    """For `step`: after each of these epochs the rate is multiplied by `decay`."""
+    """For `step`: after each of these epochs, counted from the end of `frozen_epochs`, the rate is multiplied by
+    `decay`."""
     decay: float = 0.1
     plateau_epochs: int = 10
     """For `plateau`: after so many epochs without an improvement the rate is multiplied by `decay`."""
@@ -103,6 +104,9 @@ class Recipe:
     validation: int | float = 5000
     """Images split off the training set, drawn by `seed`, to choose and to stop by; below 1, their share of it.
     0: none, keep the last."""
+    holdout: int | float = 0
+    """Images split off the training set beside those: by these a graph of less precision is accepted, and a retrained
+    network published. Below 1, their share of the training set; 600 or more are needed to accept a graph."""
     monitor: Literal["accuracy", "loss"] = "accuracy"
     """The validation metric that decides what an improvement is: for `keep`, `patience` and `plateau_epochs`."""
     keep: Literal["best", "last"] = "last"
@@ -180,6 +184,7 @@ _MIN_VALUES = {
     "epochs": 1,
     "batch_size": 1,
     "validation": 0,
+    "holdout": 0,
     "limit": 1,
     "seed": 0,
 }

@@ -22,4 +22,5 @@ RECIPE = Recipe(
     flip=True,
     epochs=20,
     batch_size=32,
+    holdout=1500,
 )

@@ -1,7 +1,8 @@
 """CIFAR-10 in a minute or two of one GPU: after David Page, "How to train your ResNet", 2018, at twice his epochs.
 
 Network, batch, momentum, weight decay, the peak of the rate after a fifth of the run, mirroring, crops out of padded
-images and cutout are his, and so is label smoothing (his part 8). He trained for 24 epochs in float16.
+images and the size of the hole are his, and so is label smoothing (his part 8). His hole lies wholly inside the image;
+this one may reach over its edge (DeVries and Taylor 2017). He trained for 24 epochs in float16.
 """
 
 from training.recipes.base import Recipe
@@ -28,4 +29,5 @@ RECIPE = Recipe(
     epochs=50,
     batch_size=512,
     validation=1000,
+    holdout=1500,
 )

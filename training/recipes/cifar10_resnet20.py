@@ -26,4 +26,5 @@ RECIPE = Recipe(
     epochs=60,
     batch_size=128,
     validation=2000,
+    holdout=1500,
 )

@@ -20,5 +20,6 @@ RECIPE = Recipe(
     epochs=15,
     batch_size=32,
     validation=100,
+    holdout=0.1,
     keep="best",
 )

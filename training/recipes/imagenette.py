@@ -26,6 +26,7 @@ RESNET18 = Recipe(
     epochs=40,
     batch_size=64,
     validation=500,
+    holdout=1500,
 )
 
 GOOGLENET = Recipe(
@@ -48,4 +49,5 @@ GOOGLENET = Recipe(
     epochs=40,
     batch_size=64,
     validation=500,
+    holdout=1500,
 )

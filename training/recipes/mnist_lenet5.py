@@ -16,4 +16,5 @@ RECIPE = Recipe(
     shift_px=2,
     epochs=16,
     batch_size=128,
+    holdout=1500,
 )

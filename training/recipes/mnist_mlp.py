@@ -18,6 +18,7 @@ XENT = Recipe(
     learning_rate=0.1,
     epochs=20,
     batch_size=100,
+    holdout=1500,
 )
 MSE = replace(
     XENT,

@@ -32,6 +32,7 @@ def recipe_for(architecture: str) -> Recipe:
         epochs=30,
         batch_size=32,
         validation=0.1,
+        holdout=0.1,
         keep="best",
         **values,
     )

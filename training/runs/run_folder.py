@@ -72,7 +72,7 @@ class Run:
 
     def history(self) -> list[HistoryRow]:
         with (self.folder / "history.csv").open(newline="") as file:
-            return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def check_run_name(name: str) -> None:
@@ -150,6 +150,7 @@ def _new_folder(parent: Path) -> Path:
 
 def _write_csv(path: Path, rows: Sequence[HistoryRow]) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
+        columns = dict.fromkeys(name for row in rows for name in row)  # a resumed run may record more than before
+        writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -8,7 +8,7 @@ from training.runs.run_folder import Run, start_run
 
 
 def finished_run(runs_dir: Path, recipe: Recipe) -> Run:
-    counts = {"training_images": 500, "validation_images": 100, "test_images": 250}
+    counts = {"training_images": 500, "validation_images": 100, "holdout_images": 50, "test_images": 250}
     info = {
         "dataset": {"name": recipe.dataset, "title": "Pets", "note": None, "data_note": None, **counts},
         "labels": ["cat", "dog", "ox"],

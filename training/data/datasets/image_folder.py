@@ -5,6 +5,7 @@ parts is cut from the same decoded images, first scaled down where they are far 
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,9 @@ from training.data.datasets.image_files import (
 )
 from training.errors import TrainingError
 
-MAX_CACHED_SCALE = 2
-"""Random parts are cut from images of at most so many times the input's longer side (on their shorter one)."""
+CACHED_SCALE = 2
+"""Random parts are cut from images reduced to so many times the input's longer side (on their shorter one), or more
+where the smallest parts need more: a part of a hundredth of the area has a tenth of the side."""
 FUTURES_CHUNK = 1000
 
 Indices = NDArray[np.int64]
@@ -52,6 +54,8 @@ class FolderOptions:
     test_share: float
     seed: int
     test_files: Sequence[str] | None = None
+    min_crop_area: float = 1.0
+    """Share of the area of the smallest random parts that will be cut from the images."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,19 @@ class HeldOutSplit:
 class FolderSplit:
     """Image files with their classes. The cache changes nothing but how long a second look takes."""
 
-    def __init__(self, folder: Path, files: LabeledFiles, input_spec: InputSpec, cache: ImageCache) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: LabeledFiles,
+        input_spec: InputSpec,
+        cache: ImageCache,
+        min_crop_area: float = 1.0,
+    ) -> None:
         self._folder = folder
         self._files = files
         self._input_spec = input_spec
         self._cache = cache
+        self._min_crop_area = min_crop_area
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,7 +120,7 @@ class FolderSplit:
     def without(self, indices: Sequence[int]) -> "FolderSplit":
         """The split without these images."""
         remaining = self._files.select(np.setdiff1d(np.arange(len(self)), indices))
-        return FolderSplit(self._folder, remaining, self._input_spec, self._cache)
+        return FolderSplit(self._folder, remaining, self._input_spec, self._cache, self._min_crop_area)
 
     def _read_error(self, index: int) -> str | None:
         try:
@@ -122,7 +134,8 @@ class FolderSplit:
         return self._cache.get_or_make(("whole", path), lambda: prepared(self._decode(path)))
 
     def _downscaled_image(self, path: str) -> Pixels:
-        shorter = MAX_CACHED_SCALE * max(self.shape[:2])
+        scale = max(CACHED_SCALE, 1 / math.sqrt(self._min_crop_area))
+        shorter = math.ceil(scale * max(self.shape[:2]))
         return self._cache.get_or_make(("kept", path), lambda: shrink_to_shorter_side(self._decode(path), shorter))
 
     def _decode(self, path: str) -> Pixels:
@@ -175,7 +188,10 @@ def training_dataset(
     if test is None:
         train, test = _split_train_test(listing, folder_options)
         origin |= {"test_files": list(test.paths), "test_share": folder_options.test_share}
-    splits = [FolderSplit(listing.folder, files, folder_options.input_spec, cache) for files in (train, test)]
+    splits = [
+        FolderSplit(listing.folder, files, folder_options.input_spec, cache, folder_options.min_crop_area)
+        for files in (train, test)
+    ]
     return Dataset(
         name, title, listing.labels, *splits, preprocessing=folder_options.input_spec.preprocessing, origin=origin
     )

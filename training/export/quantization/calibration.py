@@ -98,8 +98,10 @@ def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, 
     """The held-out images, the others, and whether the split is that of the version's run instead of a random one."""
     if recipe := _split_recipe(dataset, provenance):
         splits = split_indices(dataset, recipe)
-        if len(splits.validation) >= MIN_HELD_OUT:
-            return splits.validation, splits.train, True
+        # Versions of before there was a holdout: the validation images, by which their epoch may have been chosen.
+        held_out = splits.holdout if recipe.holdout else splits.validation
+        if len(held_out) >= MIN_HELD_OUT:
+            return held_out, splits.train, True
     shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
     cut = min(MAX_HELD_OUT, int(HELD_OUT_SHARE * len(shuffled)))
     return shuffled[:cut], shuffled[cut:], False
@@ -114,7 +116,8 @@ def _split_recipe(dataset: Dataset, provenance: Provenance) -> Recipe | None:
     split_spec = provenance.division or (published if published and published.dataset == dataset.name else None)
     if split_spec is None or not _is_same_data(dataset, provenance):
         return None
-    settings = {"validation": split_spec.validation, "limit": split_spec.limit, "seed": provenance.seed or 0}
+    settings = {name: getattr(split_spec, name) for name in ("validation", "holdout", "limit")}
+    settings["seed"] = provenance.seed or 0
     return Recipe(name=dataset.name, dataset=dataset.name, architecture=provenance.architecture or "", **settings)
 
 

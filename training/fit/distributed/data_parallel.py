@@ -156,6 +156,20 @@ class DistributedContext:
                 yield
 
     @contextmanager
+    def local(self) -> Iterator[None]:
+        """Within it, networks are built and run by this process alone, on its own device."""
+        if self._distribution is None:
+            yield
+            return
+        import keras
+
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self._distribution)
+
+    @contextmanager
     def fail_together(self) -> Iterator[None]:
         """Within the context, an exception in one process is sent to the others, and ends them as well."""
         if self._group is None:

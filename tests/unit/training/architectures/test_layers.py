@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from training import keras_setup
 from training.architectures.layers import LocalResponseNormalization, Normalization, conv_norm, normalized_input
 
 
@@ -49,3 +50,13 @@ def test_pixels_are_normalised_per_channel() -> None:
     image, x = normalized_input((1, 1, 3), Normalization((0.5, 0.25, 0.0), (0.5, 0.25, 1.0)))
     out = keras.Model(image, x)(np.full((1, 1, 1, 3), 255.0, "float32"))
     np.testing.assert_allclose(np.asarray(out)[0, 0, 0], [1, 3, 1], rtol=1e-6)
+
+
+def test_pixels_are_normalised_in_float32_whatever_the_network_computes_in() -> None:
+    """bfloat16 has 8 bits for a pixel, which then moves by up to 1.8 of its 255 levels."""
+    with keras_setup.computing_in("bfloat16"):
+        image, x = normalized_input((1, 256, 1), Normalization((0.4822,), (0.2435,)))
+        model = keras.Model(image, x)
+    levels = np.arange(256, dtype="float32")
+    found = np.asarray(model(levels.reshape(1, 1, 256, 1)), "float64").ravel()
+    np.testing.assert_allclose(255 * (found * 0.2435 + 0.4822), levels, atol=1e-3)

@@ -30,15 +30,40 @@ def shown(batches: keras.utils.PyDataset) -> list[int]:
 
 
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None:
-    batches = TrainingBatches(split(50), np.arange(5, 50), CLASSES, recipe())
+    batches = TrainingBatches(split(50), np.arange(2, 50), CLASSES, recipe())
     first = shown(batches)
     batches.epoch = 1
     second = shown(batches)
-    assert sorted(first) == sorted(second) == list(range(5, 50))
+    assert sorted(first) == sorted(second) == list(range(2, 50))
     assert first != second
     assert len(batches) == 6
     batches.epoch = 0
     assert shown(batches) == first
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(17, [8, 8]), (23, [8, 8]), (5, [5])])
+def test_no_last_batch_is_smaller_than_the_others(images: int, sizes: list[int]) -> None:
+    """Batch normalization would take the statistics of one image for those of all."""
+    batches = TrainingBatches(split(images), np.arange(images), CLASSES, recipe())
+    assert [len(batches[index][0]) for index in range(len(batches))] == sizes
+    assert batches.images_per_epoch == sum(sizes)
+
+
+def test_images_that_fill_no_batch_are_others_each_epoch() -> None:
+    batches = TrainingBatches(split(20), np.arange(20), CLASSES, recipe())
+    left_out = []
+    for epoch in range(5):
+        batches.epoch = epoch
+        left_out.append(frozenset(range(20)) - set(shown(batches)))
+    assert {len(left) for left in left_out} == {4}
+    assert len(set(left_out)) > 1
+
+
+def test_labels_are_smoothed_for_training_only() -> None:
+    """As Keras' `label_smoothing` does it: y (1 - s) + s / classes."""
+    labels = TrainingBatches(split(8), np.arange(8), CLASSES, recipe(label_smoothing=0.3))[0][1]
+    assert {round(float(value), 6) for value in labels.ravel()} == {0.8, 0.1}
+    assert EvaluationBatches(split(8), np.arange(8), CLASSES, 8)[0][1].max() == 1.0
 
 
 def test_labels_are_one_hot_and_stay_with_their_images() -> None:

@@ -95,6 +95,7 @@ from training.data.splits import split_indices
 from training.data.device_augment import with_device_augmentation
 from training.recipes import RECIPES
 from training.runs.run_folder import start_run
+from training.fit.ema import AveragedWeights
 from training.fit.trainer import build_network
 
 random = np.random.default_rng(0)
@@ -111,7 +112,8 @@ for here in (True, False, True):
     model = build_network(chosen, dataset)
     model = with_device_augmentation(model, chosen) if here else model
     run = start_run(Path(sys.argv[1]), chosen, {}, "made")
-    progress = fit(TrainingContext(run, chosen, dataset, split_indices(dataset, chosen), print), model)
+    context = TrainingContext(run, chosen, dataset, split_indices(dataset, chosen), print)
+    progress = fit(context, model, AveragedWeights(list))
     found.append((model.get_weights(), [(row["loss"], row["val_loss"]) for row in progress.history]))
 for one, other in zip(found[0][0], found[2][0], strict=True):
     np.testing.assert_array_equal(one, other)

@@ -8,6 +8,7 @@ import pytest
 from training.data.datasets.base import ArraySplit, Dataset
 from training.data.splits import split_indices
 from training.errors import TrainingError
+from training.recipes import RECIPES
 from training.recipes.base import Recipe
 
 CLASSES = 3
@@ -60,8 +61,23 @@ def test_a_limit_holds_for_every_portion() -> None:
     assert not set(splits.train) & set(splits.validation)
 
 
-def test_validation_must_leave_something_to_train_on() -> None:
+def test_validation_and_holdout_must_leave_something_to_train_on() -> None:
     dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
-    with pytest.raises(TrainingError, match="validation=10 leaves nothing of small's 10 training images"):
-        split_indices(dataset, recipe(validation=10))
-    assert len(split_indices(dataset, recipe(validation=9)).train) == 1
+    for parts in ({"validation": 10}, {"validation": 5, "holdout": 0.5}):
+        with pytest.raises(TrainingError, match=r"validation=\d+ and holdout=\d+ leave nothing of small's 10 training"):
+            split_indices(dataset, recipe(**parts))
+    assert len(split_indices(dataset, recipe(validation=5, holdout=4)).train) == 1
+
+
+def test_no_image_is_in_two_parts_and_a_holdout_moves_no_validation_image() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    before = split_indices(dataset, recipe(validation=20))
+    after = split_indices(dataset, recipe(validation=20, holdout=0.25))
+    assert after.validation.tolist() == before.validation.tolist()
+    assert len(after.holdout) == 25
+    assert sorted([*after.train, *after.validation, *after.holdout]) == list(range(100))
+
+
+@pytest.mark.parametrize("name", ["mnist-lenet5", "cifar10-resnet20", "cifar10-resnet9", "imagenette-resnet18"])
+def test_what_ships_holds_out_enough_images_to_accept_a_graph(name: str) -> None:
+    assert RECIPES[name].holdout >= 1500

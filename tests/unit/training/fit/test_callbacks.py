@@ -10,6 +10,7 @@ import pytest
 
 from training.errors import TrainingError
 from training.fit.callbacks import ProgressBar, RecordEpoch, StopOnDivergence, format_epoch
+from training.fit.ema import AveragedWeights
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
@@ -56,7 +57,8 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
 def record_epoch(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, TrainingProgress]:
     progress = TrainingProgress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
-    callback = RecordEpoch(Run(folder), progress, images=100, recipe=recipe, schedule=SCHEDULE, log=lines.append)
+    averages = AveragedWeights(lambda weights: weights)  # none are kept here
+    callback = RecordEpoch(Run(folder), progress, 100, recipe, SCHEDULE, averages, lines.append)
     callback.set_model(network())
     return callback, progress
 

@@ -1,19 +1,29 @@
-"""Moving averages of the weights: by the formula, validated in place of the weights, and removed afterwards."""
+"""Averages of the weights: by the formula, validated and kept in place of the weights, and gone again afterwards."""
+
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.fit.callbacks import ValidateEMA
-from training.fit.ema import ema_weights
+from training.fit.ema import AveragedWeights, estimate_statistics
 from training.fit.lr_schedules import Schedule
 from training.fit.optimizers import make_optimizer
 from training.recipes.base import Recipe
 
-EMA_MOMENTUM = 0.75
+DECAY = 0.75
 
 
-def network(optimizer: str = "sgd", ema_decay: float = EMA_MOMENTUM) -> keras.Model:
+def never(weights: list[NDArray]) -> list[NDArray]:
+    """The estimate for networks without batch normalization."""
+    raise AssertionError("there are no batch statistics to estimate")
+
+
+def network(optimizer: str = "sgd", ema_decay: float = DECAY) -> keras.Model:
     """One weight that begins at 4."""
     recipe = Recipe(
         name="any",
@@ -34,58 +44,142 @@ def weight(model: keras.Model) -> float:
     return float(model.get_weights()[0][0, 0])
 
 
-class WeightRecorder(keras.callbacks.Callback):
-    """Records the weight after every step, and the one that is validated."""
+class Watch(keras.callbacks.Callback):
+    """The weight after every step, and the one that is validated."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.after_steps: list[float] = []
+        self.stepped: list[float] = []
         self.validated: list[float] = []
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        self.after_steps.append(weight(self.model))
+        self.stepped.append(weight(self.model))
 
     def on_test_batch_end(self, batch: int, logs: object = None) -> None:
         self.validated.append(weight(self.model))
 
 
-def fit(model: keras.Model, steps: int) -> WeightRecorder:
+def fit(model: keras.Model, steps: int) -> Watch:
     """Every step takes its input, 0.5 more than the one before, off the weight."""
-    recorder = WeightRecorder()
+    watch = Watch()
     inputs = np.arange(1, steps + 1, dtype=np.float32)[:, None] / 2
-    callbacks = [ValidateEMA(), recorder]
+    callbacks = [ValidateEMA(AveragedWeights(never)), watch]
     data = (inputs[:1], np.zeros((1, 1)))
     model.fit(
         inputs, np.zeros((steps, 1)), batch_size=1, shuffle=False, validation_data=data, callbacks=callbacks, verbose=0
     )
-    return recorder
+    return watch
+
+
+def average(values: list[float], decay: float) -> float:
+    """By hand: step t keeps min(decay, (1 + t) / (10 + t)) of the average, and the first value is the first average."""
+    kept = values[0]
+    for step, value in enumerate(values[1:], start=1):
+        share = min(decay, (1 + step) / (10 + step))
+        kept = share * kept + (1 - share) * value
+    return kept
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_the_average_follows_its_formula_and_is_what_is_validated(optimizer: str) -> None:
-    recorder = fit(network(optimizer), steps=4)
-    expected = recorder.after_steps[0]
-    for value in recorder.after_steps[1:]:
-        expected = EMA_MOMENTUM * expected + (1 - EMA_MOMENTUM) * value
-    assert recorder.validated == [pytest.approx(expected, rel=1e-6)]
-    assert recorder.after_steps[-1] != pytest.approx(expected, rel=0.01)
+@pytest.mark.parametrize(("decay", "steps"), [(0.25, 4), (0.999, 12)])
+def test_the_average_warms_up_and_is_what_is_validated(optimizer: str, decay: float, steps: int) -> None:
+    watch = fit(network(optimizer, decay), steps)
+    assert watch.validated == [pytest.approx(average(watch.stepped, decay), rel=1e-5)]
+    assert watch.stepped[-1] != pytest.approx(watch.validated[0], rel=0.01)
 
 
 def test_the_own_weights_come_back() -> None:
     model = network()
     fit(model, steps=2)
+    averages = AveragedWeights(never)
     model.set_weights([np.array([[9.0]], np.float32)])
-    with ema_weights(model):
+    with averages.applied(model):
         assert weight(model) != 9.0
     assert weight(model) == 9.0
-    with pytest.raises(RuntimeError), ema_weights(model):
+    with pytest.raises(RuntimeError), averages.applied(model):
         raise RuntimeError
     assert weight(model) == 9.0
 
 
 def test_where_none_are_kept_the_weights_are_their_own() -> None:
     model = network(ema_decay=0.0)
-    recorder = fit(model, steps=3)
-    assert recorder.validated == recorder.after_steps[-1:]
-    with ema_weights(model):
-        assert weight(model) == recorder.after_steps[-1]
+    watch = fit(model, steps=3)
+    assert watch.validated == watch.stepped[-1:]
+    with AveragedWeights(never).applied(model):
+        assert weight(model) == watch.stepped[-1]
+
+
+def normalized(trainable: bool = True) -> keras.Model:
+    """Inputs times a weight, then batch normalization with running statistics of its own."""
+    layers = [keras.layers.Dense(2, use_bias=False), keras.layers.BatchNormalization(momentum=0.9, trainable=trainable)]
+    model = keras.Sequential([keras.Input((2,)), keras.Sequential(layers)])
+    model.set_weights([np.diag([2.0, 3.0]), np.ones(2), np.zeros(2), np.full(2, 7.0), np.full(2, 7.0)])
+    return model
+
+
+def batches(count: int) -> list[tuple[NDArray, None]]:
+    random = np.random.default_rng(1)
+    return [(random.normal(size=(16, 2)).astype(np.float32), None) for _ in range(count)]
+
+
+def test_statistics_are_the_mean_over_the_first_batches_for_the_weights_at_hand() -> None:
+    images = batches(5)
+    model = normalized()
+    mean, variance = estimate_statistics(normalized(), model.get_weights(), images, count=3)
+    seen = [batch @ np.diag([2.0, 3.0]) for batch, _ in images[:3]]
+    np.testing.assert_allclose(mean, np.mean([batch.mean(axis=0) for batch in seen], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(variance, np.mean([batch.var(axis=0) for batch in seen], axis=0), rtol=1e-5)
+
+
+def test_frozen_layers_keep_their_statistics() -> None:
+    model = normalized(trainable=False)
+    mean, variance = estimate_statistics(model, model.get_weights(), batches(2))
+    assert mean.tolist() == variance.tolist() == [7.0, 7.0]
+
+
+def test_averaged_weights_come_with_statistics_of_their_own_estimated_once_a_step() -> None:
+    recipe = Recipe(name="any", dataset="xo", architecture="xo", learning_rate=0.1, ema_decay=0.5)
+    model = normalized()
+    model.compile(make_optimizer(recipe, model, Schedule(recipe, 10)), "mse")
+    images = np.random.default_rng(2).normal(size=(32, 2)).astype(np.float32)
+    model.fit(images, np.zeros((32, 2)), batch_size=8, verbose=0)
+    given: list[list[NDArray]] = []
+
+    def estimate(weights: list[NDArray]) -> list[NDArray]:
+        given.append(weights)
+        return [np.full(2, 5.0, np.float32), np.full(2, 6.0, np.float32)]
+
+    averages = AveragedWeights(estimate)
+    for variable in model.trainable_variables:  # at the end of `fit` Keras has assigned the averages itself
+        variable.assign(variable + 1)
+    own = model.get_weights()
+    for _ in range(2):
+        with averages.applied(model):
+            kernel, _, _, mean, variance = model.get_weights()
+            assert (mean.tolist(), variance.tolist()) == ([5.0, 5.0], [6.0, 6.0])
+            assert not np.array_equal(kernel, own[0])
+    assert len(given) == 1
+    np.testing.assert_array_equal(given[0][0], kernel)
+    for before, after in zip(own, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+VALIDATE_ON_JAX = """
+import numpy as np
+from tests.unit.training.fit.test_ema import fit, network, weight
+from training.fit.ema import AveragedWeights
+model = network()
+for epoch in range(3):  # each step donates the buffers of the one before
+    watch = fit(model, steps=4)
+print(watch.validated[0], watch.stepped[-1])
+"""
+
+
+def test_with_jax_training_goes_on_after_a_validation() -> None:
+    pytest.importorskip("jax")
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", VALIDATE_ON_JAX], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    validated, stepped = map(float, done.stdout.split())
+    assert np.isfinite(validated)
+    assert validated != stepped

@@ -68,3 +68,21 @@ def test_bfloat16_computes_so_and_keeps_float32() -> None:
     plain = train(network())
     for new, old in zip(model.trainable_weights, plain.trainable_weights, strict=True):
         np.testing.assert_allclose(new, old, atol=0.1)
+
+
+def test_a_frozen_layer_in_a_network_that_learns_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the fused operation has no deterministic gradient for a layer that does not learn."""
+    model = fuse_batchnorm(network())
+    kept = network()
+    for layers in (model.layers, kept.layers):
+        layers[2].trainable = False
+
+    def fail(**options: object) -> None:
+        raise AssertionError("the fused operation was used")
+
+    expected = kept(IMAGES, training=True)
+    monkeypatch.setattr("tensorflow.raw_ops.FusedBatchNormV3", fail)
+    np.testing.assert_allclose(model(IMAGES, training=True), expected, rtol=1e-4, atol=1e-5)
+    model.layers[2].trainable = True
+    with pytest.raises(AssertionError, match="was used"):
+        model(IMAGES, training=True)

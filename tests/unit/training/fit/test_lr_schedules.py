@@ -1,5 +1,7 @@
 """Learning rates: every schedule at points where its value is known, on whole runs and across epochs."""
 
+from dataclasses import replace
+
 import keras
 import pytest
 
@@ -108,3 +110,16 @@ def test_the_warm_up_is_of_what_was_frozen(epoch: float, expected: float) -> Non
 def test_an_optimiser_of_a_later_phase_begins_where_that_begins() -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.2, schedule="cosine")
     assert float(Schedule(recipe, STEPS_PER_EPOCH, first_epoch=5)(0)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [3, 7, 49, 352, 390, 391, 704])
+def test_the_rate_falls_with_the_first_step_after_a_milestone(steps_per_epoch: int) -> None:
+    """Of 2,424 borders 134 fell one step late when the epoch was a float32: steps / steps_per_epoch."""
+    milestones = tuple(range(1, 121))
+    recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", schedule="step", milestones=milestones)
+    recipe = replace(recipe, learning_rate=1.0, decay=0.99, epochs=130)
+    schedule = Schedule(recipe, steps_per_epoch)
+    for passed, milestone in enumerate(milestones, start=1):
+        border = milestone * steps_per_epoch
+        assert float(schedule(border - 1)) == pytest.approx(0.99 ** (passed - 1), rel=1e-5)
+        assert float(schedule(border)) == pytest.approx(0.99**passed, rel=1e-5)
