@@ -109,7 +109,7 @@ def test_a_setting_that_is_not_there_is_refused() -> None:
         ("convoy_hots", "CONVOY_HOST"),
     ],
 )
-def test_a_misspelt_variable_is_told_from_its_neighbour(variable: str, suggestion: str) -> None:
+def test_a_misspelled_variable_gets_a_suggestion(variable: str, suggestion: str) -> None:
     assert misspelled_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: suggestion}
 
 

@@ -1,4 +1,4 @@
-"""The follower: what is cached can be served after the first try, and no failure ends the trying."""
+"""The mirror thread: cached models can be served after the first sync, and no failure ends the syncing."""
 
 import asyncio
 import threading

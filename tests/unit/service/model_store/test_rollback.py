@@ -36,7 +36,7 @@ def test_without_a_state_newer_folders_are_hidden_and_come_back(repository: Repo
         undo_rollback(repository, None, "linear")
 
 
-def test_with_a_state_the_folders_stay_and_the_wish_changes(repository: Repository, state: StateFile) -> None:
+def test_with_a_state_the_folders_stay_and_the_spec_changes(repository: Repository, state: StateFile) -> None:
     state.update(lambda desired: desired.with_change("linear", labels={"canary": 4}, weight=0.5))
     assert roll_back(repository, state, "linear", None).startswith("linear is wanted in version 2 (")
     assert state.read().spec_of("linear") == ModelSpec(

@@ -68,7 +68,7 @@ def close_all(clients: list[socket.socket]) -> None:
         client.close()
 
 
-def test_a_crowd_knows_who_has_fewer(tmp_path: Path) -> None:
+def test_connection_counts_show_which_worker_has_fewer(tmp_path: Path) -> None:
     one, two, three = connection_counts_of(tmp_path, 3)
     assert not one.has_more_than_others(5), "nobody else is there yet"
     two.publish(5)

@@ -1,4 +1,4 @@
-"""The fleet: what is asked of all workers has not been done before each has done it."""
+"""The worker group: a change of all workers is complete only when each has applied it."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.model_versions import write_version
 
 
 class TwoWorkers:
-    """This worker, and another whose notices the test writes."""
+    """This worker, and another whose status the test writes."""
 
     def __init__(self, folder: Path) -> None:
         models = folder / "models"

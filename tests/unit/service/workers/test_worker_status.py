@@ -1,4 +1,4 @@
-"""The workers' board: who is alive and fresh, and sums that neither lose the dead nor count them twice."""
+"""Worker status: which workers are alive and fresh, and totals that neither lose dead workers nor count them twice."""
 
 import errno
 import logging
@@ -57,7 +57,7 @@ def publish_as(status_store: WorkerStatusStore, folder: Path, worker_id: int, pi
     (folder / f"totals-0-{os.getpid()}.json").rename(folder / f"totals-{worker_id}-{pid}.json")
 
 
-def test_a_notice_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status_store = WorkerStatusStore(tmp_path, 0, 2)
     assert status_store.statuses() == [None, None]
     status_store.publish_status(3, {"m": "It is loading."})
@@ -69,7 +69,7 @@ def test_a_notice_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, mon
     assert status_store.statuses() == [None, None]
 
 
-def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp_path: Path) -> None:
+def test_totals_of_live_and_dead_workers_are_added_gauges_of_live_ones_only(tmp_path: Path) -> None:
     own_store, other_store = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
     publish_as(own_store, tmp_path, 1, dead_pid(), totals_with(5, queued=7))
     other_store.publish_status(0, {})
@@ -81,7 +81,7 @@ def test_sums_of_the_living_and_the_dead_are_added_gauges_of_the_living_only(tmp
     assert total.stats[version_key("m", "1")].batches == {2: DurationTotal(7, pytest.approx(1.75))}
 
 
-def test_burying_changes_no_sum(tmp_path: Path) -> None:
+def test_absorbing_dead_workers_changes_no_total(tmp_path: Path) -> None:
     status_store = WorkerStatusStore(tmp_path, 0, 2)
     pids = [dead_pid() for _ in range(3)]
     for pid in pids:
@@ -94,7 +94,7 @@ def test_burying_changes_no_sum(tmp_path: Path) -> None:
     assert requests_in(status_store.totals_of_others()) == 30
 
 
-def test_a_worker_buried_between_two_looks_is_not_counted_twice(tmp_path: Path) -> None:
+def test_a_worker_absorbed_between_two_reads_is_not_counted_twice(tmp_path: Path) -> None:
     status_store, pid = WorkerStatusStore(tmp_path, 0, 2), dead_pid()
     publish_as(status_store, tmp_path, 1, pid, totals_with(10))
     kept = (tmp_path / f"totals-1-{pid}.json").read_bytes()
@@ -103,7 +103,7 @@ def test_a_worker_buried_between_two_looks_is_not_counted_twice(tmp_path: Path) 
     assert requests_in(status_store.totals_of_others()) == 10
 
 
-def test_a_lone_worker_writes_no_sums(tmp_path: Path) -> None:
+def test_a_single_worker_writes_no_totals(tmp_path: Path) -> None:
     WorkerStatusStore(tmp_path).publish_totals(totals_with(1))
     assert list(tmp_path.iterdir()) == []
 
