@@ -55,8 +55,8 @@ def _rows(path: Path) -> Iterator[str]:
     from training.runs.run_folder import Run
 
     network = load_network(Run(path).model_path if path.is_dir() else path)
-    expects, classes = input_of(network), classes_of(network)
-    images = np.random.default_rng(0).integers(0, 256, (64, *expects.shape), np.uint8)
+    model_input, classes = input_of(network), classes_of(network)
+    images = np.random.default_rng(0).integers(0, 256, (64, *model_input.shape), np.uint8)
     serving_model = to_serving_model(network, Scaling(), "detect", images)
     with TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
@@ -67,7 +67,7 @@ def _rows(path: Path) -> Iterator[str]:
             model = to_onnx(serving_model, _optimize_with(count))
             nodes[name] = len(model.graph.node)
             onnx.save(model, graphs[name])
-        latencies = microseconds_per_image(graphs, expects, classes, usable_cores())
+        latencies = microseconds_per_image(graphs, model_input, classes, usable_cores())
     for name, times in latencies.items():
         yield f"| {network.name} | {name} | {nodes[name]} | " + " | ".join(f"{us:.1f}" for us in times.values()) + " |"
 

@@ -67,8 +67,8 @@ def _test_set_warning(runs: Sequence[Run]) -> str:
     tests = {(run.info()["dataset"]["name"], run.metrics()["test"]["images"]) for run in runs}
     if len(tests) == 1:
         return ""
-    listed = ", ".join(f"{images:,} of {name}" for name, images in sorted(tests))
-    return f"The runs were tested on different images ({listed}): their figures cannot be compared."
+    descriptions = ", ".join(f"{images:,} of {name}" for name, images in sorted(tests))
+    return f"The runs were tested on different images ({descriptions}): their figures cannot be compared."
 
 
 def _run_name(run: Run) -> str:

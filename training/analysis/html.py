@@ -60,9 +60,11 @@ def image(png: bytes, alt_text: str, is_pixelated: bool = False) -> str:
     return f'<img{class_attribute} alt="{html.escape(alt_text)}" src="data:image/png;base64,{encoded}">'
 
 
-def tiles(captioned: Iterable[tuple[str, str]]) -> str:
+def tiles(images_with_captions: Iterable[tuple[str, str]]) -> str:
     """Images (HTML) beside each other, each over its caption (plain text)."""
-    figures = (f"<figure>{image}<figcaption>{html.escape(text)}</figcaption></figure>" for image, text in captioned)
+    figures = (
+        f"<figure>{image}<figcaption>{html.escape(text)}</figcaption></figure>" for image, text in images_with_captions
+    )
     return f'<div class="tiles">{"".join(figures)}</div>'
 
 

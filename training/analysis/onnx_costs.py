@@ -68,8 +68,8 @@ class _CostGraph:
                 self._consumers.setdefault(name, []).append(node)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in self._constants]
-        typed = [*inputs, *model.graph.value_info, *model.graph.output]
-        self._types = {value.name: value.type.tensor_type for value in typed}
+        value_infos = [*inputs, *model.graph.value_info, *model.graph.output]
+        self._types = {value.name: value.type.tensor_type for value in value_infos}
         if len(inputs) != 1 or len(self.shape(inputs[0].name)) != 4:
             raise TrainingError(f"{path} does not take one batch of images: only image classifiers are described.")
 

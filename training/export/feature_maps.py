@@ -54,10 +54,10 @@ def write_feature_maps(
         log("no feature maps: no layer of the network gives images")
         return None
     network = feature_map_network(model, scaling, map_layers)
-    converted = to_onnx(network)
+    graph = to_onnx(network)
     for name, kernels in first_convolution_kernels(model).items():
-        editor.add_constant_output(converted, f"{FILTERS_PREFIX}{name}", kernels)
-    onnx.save(converted, folder / FEATURES_FILE)
+        editor.add_constant_output(graph, f"{FILTERS_PREFIX}{name}", kernels)
+    onnx.save(graph, folder / FEATURES_FILE)
     parity = check_feature_maps(network, FeatureSession(folder / FEATURES_FILE, model_input), sample)
     log(f"feature maps of {', '.join(layer.name for layer in map_layers)}: parity over {parity.images} images")
     return ExtraGraph(file=FEATURES_FILE, sha256=sha256_of(folder / FEATURES_FILE), parity=parity)

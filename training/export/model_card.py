@@ -197,8 +197,10 @@ def _reproduction_section(card: CardData) -> str:
     elif run is not None and recipe is not None and is_recipe(recipe.name):
         libraries = ", ".join(f"{name} {version}" for name, version in run.info()["libraries"].items())
         folder = run.folder.parent.name
-        named = f" --name {shlex.quote(folder)}" if folder != recipe.name else ""
-        commands = f"{training_command(recipe)}{named}\nconvoy-train export runs/{folder}/UTC-TIME --name {card.name}"
+        name_flag = f" --name {shlex.quote(folder)}" if folder != recipe.name else ""
+        commands = (
+            f"{training_command(recipe)}{name_flag}\nconvoy-train export runs/{folder}/UTC-TIME --name {card.name}"
+        )
     else:
         commands = f"convoy-train export {card.source.cli_argument or card.source.name} --name {card.name}"
     return f"## How to reproduce\n\n```\n{commands}\n```\n\nMade with {libraries}."
@@ -254,11 +256,11 @@ def precisions_section(manifest: Manifest, command: str, calibration_images: int
 def _precision_row(variant: Variant) -> str:
     parity = variant.parity
     first = variant.precision == "float32" or parity is None
-    compared = "| | |" if first else f"| {parity.same_class:.1%} | {parity.max_abs_difference:.1g} |"
+    comparison = "| | |" if first else f"| {parity.same_class:.1%} | {parity.max_abs_difference:.1g} |"
     accuracies = " | ".join(
         "" if accuracy is None else f"{accuracy:.2%}" for accuracy in (variant.held_out_accuracy, variant.test_accuracy)
     )
-    return f"| `{variant.file}` {variant.precision} | {variant.bytes:,} | {accuracies} {compared}"
+    return f"| `{variant.file}` {variant.precision} | {variant.bytes:,} | {accuracies} {comparison}"
 
 
 def _precision_note(variant: Variant) -> str:

@@ -96,7 +96,7 @@ def open_version(folder: Path) -> VersionFolder:
 
 def _manifest(folder: Path, contents: VersionContents) -> Manifest:
     scores, network, graph = contents.scores, contents.source.model, folder / GRAPH_FILE
-    measured = {} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
+    test_metrics = {} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
     variant = Variant(
         file=GRAPH_FILE,
         sha256=sha256_of(graph),
@@ -114,7 +114,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
         variants=[variant],
         extra_graphs=contents.extra_graphs,
         samples=write_golden_samples(folder, contents.model_input, len(contents.labels), {"float32": GRAPH_FILE}),
-        metrics={**measured, **contents.metrics},
+        metrics={**test_metrics, **contents.metrics},
         provenance=_provenance(contents),
     )
 

@@ -48,15 +48,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-def of_photos(root: Path, provenance: dict[str, object] | None = None) -> None:
+def write_pets_versions(root: Path, provenance: dict[str, object] | None = None) -> None:
     """Two versions of `pets`, of chance, that say they were trained on a folder with the classes of COLOURS."""
     for number in (1, 2):
         folder = write_version(root, "pets", number, (8, 8, 3), 3, seed=number, preprocessing=CROPPED)
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLOURS))
         manifest = read_manifest(folder)
         labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
-        told = manifest.provenance.model_copy(update={"dataset": "folder", **(provenance or {})})
-        write_manifest(manifest.model_copy(update={"labels": labels, "provenance": told}), folder)
+        provenance_update = manifest.provenance.model_copy(update={"dataset": "folder", **(provenance or {})})
+        write_manifest(manifest.model_copy(update={"labels": labels, "provenance": provenance_update}), folder)
 
 
 def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) ->
     manifest = Repository(root).open("together", 1).manifest
     assert f"together: test accuracy {manifest.variants[0].test_accuracy:.4f} over 1000 images" in output
     assert manifest.provenance.source == "the mean of net/1, net/2, net/3"
-    assert all(found.is_ok for found in verify(Repository(root), "together", 1))
+    assert all(finding.is_ok for finding in verify(Repository(root), "together", 1))
     card = (root / "together/1/card.md").read_text()
     assert "convoy-train ensemble models/net/1 models/net/2 models/net/3 --name together" in card
 
@@ -90,7 +90,7 @@ def test_an_ensemble_can_be_a_member(root: Path) -> None:
 
 
 def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Path) -> None:
-    of_photos(root)
+    write_pets_versions(root)
     write_image_folder(tmp_path / "photos", *COLOURS, count=4)
     code, output = run(*PETS, "--data", "photos")
     assert code == 0, output
@@ -103,7 +103,7 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
 
 
 def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
-    of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
+    write_pets_versions(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
     photos = write_image_folder(tmp_path / "photos", *COLOURS, count=20)
     _, test = split_test_files(list_images(photos).train, 0.3, seed=3)
     for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
@@ -114,7 +114,7 @@ def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(ro
 
 
 def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
-    of_photos(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
+    write_pets_versions(root, {"seed": 3, "division": SplitSpec(validation=0.1, test_share=0.3)})
     second = root / "pets" / "2"
     manifest = read_manifest(second)
     provenance = manifest.provenance.model_copy(update={"seed": 4})
@@ -127,7 +127,7 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
 
 
 def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
-    of_photos(root)
+    write_pets_versions(root)
     write_image_folder(tmp_path / "photos" / "train", *COLOURS, count=4)
     write_image_folder(tmp_path / "photos" / "val", *COLOURS, count=2)
     code, output = run(*PETS, "--data", "photos")
@@ -136,7 +136,7 @@ def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> 
 
 
 def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
-    of_photos(root)
+    write_pets_versions(root)
     write_image_folder(tmp_path / "photos", *COLOURS, count=4)
     code, output = run(*PETS, "--images", "photos")
     assert code == 0, output
@@ -147,7 +147,7 @@ def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> N
 
 
 def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None:
-    of_photos(root)
+    write_pets_versions(root)
     write_image_folder(tmp_path / "photos", *COLOURS, count=4)
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
@@ -160,28 +160,28 @@ def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None
     assert (code, "over 12 images" in output) == (0, True), output
 
 
-def other_labels(folder: Path) -> None:
+def change_labels(folder: Path) -> None:
     (folder / "labels.txt").write_text("this\nthat\n")
     manifest = read_manifest(folder)
     labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
     write_manifest(manifest.model_copy(update={"labels": labels}), folder)
 
 
-def other_preprocessing(folder: Path) -> None:
-    how = Preprocessing(interpolation="nearest", background=0)
-    write_manifest(read_manifest(folder).model_copy(update={"preprocessing": how}), folder)
+def change_preprocessing(folder: Path) -> None:
+    preprocessing = Preprocessing(interpolation="nearest", background=0)
+    write_manifest(read_manifest(folder).model_copy(update={"preprocessing": preprocessing}), folder)
 
 
-def broken(folder: Path) -> None:
+def corrupt_graph(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"changed")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_labels, "net/2 has other labels than net/1: members must agree"),
-        (other_preprocessing, "net/2 brings images to its input in another way"),
-        (broken, "has sha256"),
+        (change_labels, "net/2 has other labels than net/1: members must agree"),
+        (change_preprocessing, "net/2 brings images to its input in another way"),
+        (corrupt_graph, "has sha256"),
     ],
 )
 def test_members_that_differ_are_refused(root: Path, change, message: str) -> None:

@@ -32,14 +32,14 @@ COLOURS = (24, 20, 3)
 CLASSES = 3
 
 
-def silent(line: str) -> None:
+def discard_log(line: str) -> None:
     """The user who does not look."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     recipe = with_settings(find_recipe("xo"), {"epochs": "2"})
-    return trainer.train(recipe, tmp_path_factory.mktemp("runs"), silent)
+    return trainer.train(recipe, tmp_path_factory.mktemp("runs"), discard_log)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def network(activation: str | None = "softmax", *extra: layers.Layer, shape: tup
     )
 
 
-def saved(model: keras.Model, folder: Path) -> Path:
+def save_model(model: keras.Model, folder: Path) -> Path:
     model.save(folder / "mine.keras")
     return folder / "mine.keras"
 
@@ -82,7 +82,7 @@ def saved(model: keras.Model, folder: Path) -> Path:
 def publish(path: Path, models: Path, dataset: str | None = None, **choices: object) -> VersionFolder:
     source = open_source(path, dataset)
     options = options_for(source, **{"name": "mine", "models_dir": models} | choices)
-    folder = export(source, options, silent)
+    folder = export(source, options, discard_log)
     return Repository(models).open(options.name, int(folder.name))
 
 
@@ -91,9 +91,9 @@ def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
     manifest = version.manifest
     path = version.graph_path(manifest.variants[0])
     session = Session(path, manifest.input, manifest.classes, usable_cores())
-    how = manifest.preprocessing
-    pixels = [decode(data, manifest.input.channels, how.background, max_pixels=10**6) for data in encoded]
-    return session.run(np.stack([preprocess(image, manifest.input, how) for image in pixels]))
+    preprocessing = manifest.preprocessing
+    pixels = [decode(data, manifest.input.channels, preprocessing.background, max_pixels=10**6) for data in encoded]
+    return session.run(np.stack([preprocess(image, manifest.input, preprocessing) for image in pixels]))
 
 
 def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, 
     source = open_source(run.folder, None)
     other = keras.models.clone_model(source.model)  # weights of chance
     with pytest.raises(TrainingError, match="is not the network"):
-        add_feature_maps(version.path, replace(source, model=other), silent)
+        add_feature_maps(version.path, replace(source, model=other), discard_log)
     assert {path.name: path.read_bytes() for path in version.path.iterdir()} == before
-    add_feature_maps(version.path, source, silent)
+    add_feature_maps(version.path, source, discard_log)
     manifest = Repository(tmp_path).open("mine", 1).manifest
     assert list(manifest.extra_graphs) == ["features"]
     assert manifest.variants == version.manifest.variants
@@ -167,14 +167,16 @@ def test_a_users_network_with_a_users_images(
 ) -> None:
     model = network(activation)
     scale = {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    version = publish(saved(model, tmp_path), tmp_path / "models", labels=labels, images=photos, shorter=30, **scale)
+    version = publish(
+        save_model(model, tmp_path), tmp_path / "models", labels=labels, images=photos, shorter=30, **scale
+    )
     assert version.manifest.preprocessing.shorter == 30
     assert version.manifest.variants[0].test_accuracy is None
     assert version.manifest.variants[0].parity.images == 1000
 
     encoded = [path.read_bytes() for path in sorted(photos.iterdir())]
-    how, size = version.manifest.preprocessing, version.manifest.input
-    seen = np.stack([preprocess(decode(data, 3, 255, 10**6), size, how) for data in encoded])
+    preprocessing, size = version.manifest.preprocessing, version.manifest.input
+    seen = np.stack([preprocess(decode(data, 3, 255, 10**6), size, preprocessing) for data in encoded])
     raw = model.predict((seen / 255 - scale["mean"]) / scale["std"], verbose=0)
     expected = raw if activation else np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(answers(version, encoded), expected, atol=1e-5)
@@ -184,25 +186,25 @@ def test_a_users_network_with_a_users_images(
 def test_a_users_network_measured_on_a_data_set(tmp_path: Path) -> None:
     keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((24, 24, 1)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2)])
-    version = publish(saved(model, tmp_path), tmp_path / "models", dataset="xo")
+    version = publish(save_model(model, tmp_path), tmp_path / "models", dataset="xo")
     assert version.labels == ("X", "O")
     assert 0 < version.manifest.variants[0].test_accuracy < 1
     assert version.manifest.provenance.dataset == "xo"
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Drifting(layers.Layer):
+class RetraceDependent(layers.Layer):
     """Computes something else each time it is traced, so that no export can be what was tried before."""
 
     traces = 0
 
     def call(self, x):
-        Drifting.traces += 1
-        return x * Drifting.traces
+        RetraceDependent.traces += 1
+        return x * RetraceDependent.traces
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Restless(layers.Layer):
+class AlwaysNoisy(layers.Layer):
     """Adds noise even when nothing is trained."""
 
     def call(self, x):
@@ -210,14 +212,14 @@ class Restless(layers.Layer):
 
 
 def test_a_network_that_fails_the_check_publishes_nothing(photos: Path, labels: Path, tmp_path: Path) -> None:
-    path = saved(network("softmax", Drifting()), tmp_path)
+    path = save_model(network("softmax", RetraceDependent()), tmp_path)
     with pytest.raises(TrainingError, match=r"is not the network: at batch 1.*(\.png|\.jpeg|\.webp)"):
         publish(path, tmp_path / "models", labels=labels, images=photos, scale=1 / 255)
     assert not (tmp_path / "models").exists()
 
 
 def test_what_onnx_cannot_express_is_named(photos: Path, labels: Path, tmp_path: Path) -> None:
-    path = saved(network("softmax", Restless()), tmp_path)
+    path = save_model(network("softmax", AlwaysNoisy()), tmp_path)
     with pytest.raises(TrainingError, match=r"computes StatelessRandomNormalV2, which ONNX cannot express"):
         publish(path, tmp_path / "models", labels=labels, images=photos)
     assert not (tmp_path / "models").exists()
@@ -226,7 +228,7 @@ def test_what_onnx_cannot_express_is_named(photos: Path, labels: Path, tmp_path:
 def test_nothing_is_published_without_images_labels_or_room(
     run: Run, photos: Path, labels: Path, tmp_path: Path
 ) -> None:
-    path, models = saved(network(), tmp_path), tmp_path / "models"
+    path, models = save_model(network(), tmp_path), tmp_path / "models"
     with pytest.raises(TrainingError, match="needs real images: give --images FOLDER, or --dataset NAME"):
         publish(path, models, labels=labels)
     with pytest.raises(TrainingError, match="have no names: give --labels FILE"):
@@ -240,7 +242,7 @@ def test_nothing_is_published_without_images_labels_or_room(
 
 def test_a_wrong_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels; the network has 3 classes"):
-        publish(saved(network(), tmp_path), tmp_path / "models", dataset="xo")
+        publish(save_model(network(), tmp_path), tmp_path / "models", dataset="xo")
 
 
 def gates_and_skips() -> keras.Model:
@@ -275,6 +277,6 @@ def test_layers_that_exports_break_on(
     make: Callable[[], keras.Model], photos: Path, labels: Path, tmp_path: Path
 ) -> None:
     keras.utils.set_random_seed(3)
-    path = saved(make(), tmp_path)
+    path = save_model(make(), tmp_path)
     version = publish(path, tmp_path / "models", labels=labels, images=photos, scale=1 / 255)
     assert version.manifest.variants[0].parity.max_abs_difference <= 1e-5

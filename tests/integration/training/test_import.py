@@ -18,7 +18,7 @@ from training.cli import main
 from training.data.datasets.image_files import prepare_image_file
 
 MOBILENET = "mobilenet_v1_0.25_128.onnx"
-RIGHT = ["--scale", "1/128", "--mean", "1", "--resize", "shorter:146", "--crop", "128", "--drop-first-class"]
+CORRECT_FLAGS = ["--scale", "1/128", "--mean", "1", "--resize", "shorter:146", "--crop", "128", "--drop-first-class"]
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -28,14 +28,14 @@ def run(*words: object) -> tuple[int, str]:
 
 
 @pytest.fixture
-def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with labels in it, where the commands are given."""
     monkeypatch.chdir(tmp_path)
     Path("labels.txt").write_text("".join(f"thing {index}\n" for index in range(CLASSES)))
     return tmp_path
 
 
-def imported(model: onnx.ModelProto, *words: object) -> VersionFolder:
+def import_version(model: onnx.ModelProto, *words: object) -> VersionFolder:
     """The graph, published with these flags as net/1."""
     onnx.save(model, "net.onnx")
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *words)
@@ -48,7 +48,7 @@ def answers(version: VersionFolder, images: NDArray[np.uint8]) -> NDArray[np.flo
     return Session(version.graph_path(manifest.variants[0]), manifest.input, manifest.classes, 1).run(images)
 
 
-def by_hand(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:
+def run_directly(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:
     """What the file gives, one image after the other, as rows."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = [session.run(None, {"data": image[np.newaxis]})[0].reshape(-1) for image in pixels]
@@ -66,14 +66,14 @@ def random_images(channels: int = 3) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("batch", ["N", 1])
-def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int | str) -> None:
+def test_scaling_order_and_softmax_are_added(working_dir: Path, layout: str, batch: int | str) -> None:
     model = third_party_graph(layout, batch=batch, output_kind="logits")
     flags = ["--scale", "1/255", "--mean", "0.4,0.45,0.5", "--std", "0.2,0.25,0.3", "--channels", "bgr"]
-    version = imported(model, *flags)
+    version = import_version(model, *flags)
     images = random_images()
     seen = (images[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / [0.2, 0.25, 0.3]
     seen = (seen.transpose(0, 3, 1, 2) if layout == "nchw" else seen).astype(np.float32)
-    expected = softmax(by_hand(model, np.ascontiguousarray(seen)))
+    expected = softmax(run_directly(model, np.ascontiguousarray(seen)))
     assert np.ptp(expected, axis=0).max() > 0.1
     command = "convoy-train import net.onnx --name net --labels labels.txt --channels bgr --scale 1/255"
     assert f"{command} --mean 2/5,9/20,1/2 --std 1/5,1/4,3/10\n" in (version.path / "card.md").read_text()
@@ -83,26 +83,26 @@ def test_scaling_order_and_softmax_are_added(user: Path, layout: str, batch: int
     assert "Mul" not in operators
 
 
-def test_half_precision_and_a_first_class_of_background(user: Path) -> None:
+def test_half_precision_and_a_first_class_of_background(working_dir: Path) -> None:
     model = third_party_graph(dtype="float16", classes=CLASSES + 1, gain=1)
-    version = imported(model, "--drop-first-class", "--scale", "1/255")
+    version = import_version(model, "--drop-first-class", "--scale", "1/255")
     images = random_images()
-    rows = by_hand(model, (images / np.float32(255)).transpose(0, 3, 1, 2).astype(np.float16))[:, 1:]
+    rows = run_directly(model, (images / np.float32(255)).transpose(0, 3, 1, 2).astype(np.float16))[:, 1:]
     assert np.ptp(rows, axis=0).max() > 0.05
     np.testing.assert_allclose(answers(version, images), rows / rows.sum(axis=1, keepdims=True), atol=2e-3)
 
 
-def test_whole_pixels_maps_and_any_size(user: Path) -> None:
+def test_whole_pixels_maps_and_any_size(working_dir: Path) -> None:
     model = third_party_graph("nhwc", "uint8", side="side", output_kind="maps", channels=1, gain=0.01)
-    version = imported(model, "--resize", "shorter:14", "--crop", SIDE)
+    version = import_version(model, "--resize", "shorter:14", "--crop", SIDE)
     assert version.manifest.preprocessing.shorter == 14
     images = random_images(channels=1)
-    np.testing.assert_allclose(answers(version, images), softmax(by_hand(model, images)), atol=1e-5)
+    np.testing.assert_allclose(answers(version, images), softmax(run_directly(model, images)), atol=1e-5)
 
 
-def test_a_graph_of_an_old_opset_and_weights_in_another_file(user: Path) -> None:
+def test_a_graph_of_an_old_opset_and_weights_in_another_file(working_dir: Path) -> None:
     old = third_party_graph(opset=9)
-    version = imported(old, "--scale", "1/255")
+    version = import_version(old, "--scale", "1/255")
     images = random_images()
     expected = answers(version, images)
     onnx.save(third_party_graph(), "apart.onnx", save_as_external_data=True, location="apart.bin", size_threshold=0)
@@ -127,32 +127,32 @@ def two_outputs() -> onnx.ModelProto:
     return model
 
 
-def custom() -> onnx.ModelProto:
+def custom_operator() -> onnx.ModelProto:
     model = third_party_graph()
     model.graph.node[1].domain, model.graph.node[1].op_type = "acme", "Sparkle"
     model.opset_import.append(helper.make_opsetid("acme", 1))
     return model
 
 
-def integers() -> onnx.ModelProto:
+def integer_input() -> onnx.ModelProto:
     model = third_party_graph()
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     return model
 
 
-def doomed() -> onnx.ModelProto:
+def wrong_dynamic_batch() -> onnx.ModelProto:
     """Says any batch, and works with one image only."""
     model = third_party_graph(batch=1)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     return model
 
 
-REFUSED = {
+REJECTED = {
     "two inputs": (two_inputs, [], "has 2 inputs (data, more)"),
     "two outputs": (two_outputs, [], "say with --output which of out, pool"),
-    "custom operator": (custom, [], "operators that onnxruntime does not have: acme.Sparkle"),
-    "integers": (integers, [], "takes int64 numbers; float32, float16, uint8 can be served"),
-    "batch of one": (doomed, [], "fails on images"),
+    "custom operator": (custom_operator, [], "operators that onnxruntime does not have: acme.Sparkle"),
+    "integers": (integer_input, [], "takes int64 numbers; float32, float16, uint8 can be served"),
+    "batch of one": (wrong_dynamic_batch, [], "fails on images"),
     "wrong type": (third_party_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype says uint8"),
     "wrong layout": (third_party_graph, ["--layout", "nhwc"], "takes ?x3x12x12, which is not nhwc"),
     "ambiguous": (lambda: third_party_graph(side=3), [], "could be either layout: say --layout"),
@@ -177,8 +177,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("make", "flags", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_served_is_told_in_a_sentence(user: Path, make, flags: list[str], message: str) -> None:
+@pytest.mark.parametrize(("make", "flags", "message"), REJECTED.values(), ids=REJECTED)
+def test_what_cannot_be_served_is_told_in_a_sentence(working_dir: Path, make, flags: list[str], message: str) -> None:
     onnx.save(make(), "net.onnx")
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *flags)
     assert code == 2
@@ -189,14 +189,14 @@ def test_what_cannot_be_served_is_told_in_a_sentence(user: Path, make, flags: li
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x07\x12\x00"])
-def test_what_is_no_onnx_file(user: Path, content: bytes) -> None:
+def test_what_is_no_onnx_file(working_dir: Path, content: bytes) -> None:
     Path("net.onnx").write_bytes(content)
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt")
     assert (code, "net.onnx is no ONNX file" in output) == (2, True)
     assert run("none.onnx", "--name", "net", "--labels", "labels.txt")[1].startswith("Error: none.onnx cannot be read")
 
 
-def reference(file: Path, photo: Path) -> list[int]:
+def reference_top_5(file: Path, photo: Path) -> list[int]:
     """The five most probable classes by Pillow and onnxruntime alone."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     image = Image.open(photo).convert("RGB")
@@ -204,29 +204,31 @@ def reference(file: Path, photo: Path) -> list[int]:
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = (image.width - 128) // 2, (image.height - 128) // 2
     pixels = np.asarray(image.crop((left, top, left + 128, top + 128)), np.float32)
-    given = session.run(None, {"input": ((pixels - 128) / 128).transpose(2, 0, 1)[np.newaxis]})[0]
-    return np.argsort(-given.reshape(-1)[1:])[:5].tolist()
+    outputs = session.run(None, {"input": ((pixels - 128) / 128).transpose(2, 0, 1)[np.newaxis]})[0]
+    return np.argsort(-outputs.reshape(-1)[1:])[:5].tolist()
 
 
-def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, user: Path) -> None:
+def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, working_dir: Path) -> None:
     file, photos = data_dir / "foreign" / MOBILENET, sorted((data_dir / "photos").iterdir())
     labels = data_dir / "foreign" / "imagenet_class_index.json"
     words = [file, "--name", "mobilenet", "--labels", labels, "--check", data_dir / "photos"]
-    code, output = run(*words, *RIGHT)
+    code, output = run(*words, *CORRECT_FLAGS)
     assert code == 0, output
     assert output.startswith("accuracy 42.5%, among the first 5 72.5%, over 40 images of known class\n")
     assert output.count("_") >= 5  # the most confident answers, with their files
     version = Repository(Path("models")).open("mobilenet", 1)
-    how = version.manifest.preprocessing
-    prepared = np.stack([prepare_image_file(photo.read_bytes(), version.manifest.input, how) for photo in photos])
-    found = np.argsort(-answers(version, prepared), axis=1)[:, :5].tolist()
-    assert sum(reference(file, photo) == top for photo, top in zip(photos, found, strict=True)) >= 38
+    preprocessing = version.manifest.preprocessing
+    prepared = np.stack(
+        [prepare_image_file(photo.read_bytes(), version.manifest.input, preprocessing) for photo in photos]
+    )
+    actual = np.argsort(-answers(version, prepared), axis=1)[:, :5].tolist()
+    assert sum(reference_top_5(file, photo) == top for photo, top in zip(photos, actual, strict=True)) >= 38
     assert version.labels[0] == "tench"
 
 
-def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, user: Path) -> None:
+def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, working_dir: Path) -> None:
     index = data_dir / "foreign" / "imagenet_class_index.json"
-    words = [data_dir / "foreign" / MOBILENET, "--name", "mobilenet", "--labels", index, *RIGHT]
+    words = [data_dir / "foreign" / MOBILENET, "--name", "mobilenet", "--labels", index, *CORRECT_FLAGS]
     for wrong in (["--scale", "1/255", "--mean", "0"], ["--channels", "bgr"]):
         code, output = run(*words, "--check", data_dir / "photos", *wrong)
         assert code == 2
@@ -234,9 +236,9 @@ def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, user: P
     assert not Path("models").exists()
 
 
-def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(user: Path) -> None:
+def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(working_dir: Path) -> None:
     onnx.save(third_party_graph(), "net.onnx")
-    version = imported(third_party_graph(), "--scale", "1/255")
+    version = import_version(third_party_graph(), "--scale", "1/255")
     images = np.random.default_rng(5).integers(0, 256, (20, SIDE, SIDE, 3), np.uint8)
     wrong = (answers(version, images).argmax(axis=1) + 1) % CLASSES
     for index, (image, answer) in enumerate(zip(images, wrong, strict=True)):

@@ -20,7 +20,7 @@ MODULES = {
 }
 
 
-def of_first_convolution(model: keras.Model) -> keras.Model:
+def up_to_first_convolution(model: keras.Model) -> keras.Model:
     first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     return keras.Model(model.inputs, first.output)
 
@@ -30,13 +30,13 @@ def of_first_convolution(model: keras.Model) -> keras.Model:
 def test_folding_is_the_applications_own_preprocessing(name: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, DEFAULT_SIDE_PX, DEFAULT_SIDE_PX, 3)).astype(np.float32)
     keras.utils.set_random_seed(3)
-    original = of_first_convolution(getattr(keras.applications, name)(weights=None))
+    original = up_to_first_convolution(getattr(keras.applications, name)(weights=None))
     keras.utils.set_random_seed(3)
-    ours = of_first_convolution(build_application(name, None))
+    built = up_to_first_convolution(build_application(name, None))
     expected = original.predict(MODULES[name].preprocess_input(images.copy()), verbose=0)
     largest = np.abs(expected).max()
     assert np.abs(expected - original.predict(images, verbose=0)).max() > 0.1 * largest
-    np.testing.assert_allclose(ours.predict(images, verbose=0), expected, atol=1e-5 * largest)
+    np.testing.assert_allclose(built.predict(images, verbose=0), expected, atol=1e-5 * largest)
 
 
 def test_every_size_is_that_of_an_application() -> None:
@@ -54,8 +54,8 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
     assert source.labels == tuple(f"class {index}" for index in range(IMAGENET_CLASSES))
     assert (source.name, source.cli_argument) == ("keras.applications.MobileNet", "--from-keras-applications MobileNet")
     assert input_of(source.model).shape == (DEFAULT_SIDE_PX, DEFAULT_SIDE_PX, 3)
-    kept = (values for values in source.model.get_weights())
-    assert all(np.array_equal(values, next(kept)) for values in model.get_weights())
+    actual_weights = (values for values in source.model.get_weights())
+    assert all(np.array_equal(values, next(actual_weights)) for values in model.get_weights())
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
         (["--from-keras-applications", "ResNet51"], "did you mean 'ResNet50'?"),
         (["--from-keras-applications", "ResNet50", "--labels", "few.txt"], "few.txt has 2 labels; ResNet50 has 1000"),
         ([], "Say what to export: the folder of a run, a .keras file, or --from-keras-applications NAME."),
-        (["my.keras", "--from-keras-applications", "ResNet50"], "Log what to export"),
+        (["my.keras", "--from-keras-applications", "ResNet50"], "Say what to export"),
         (["my.keras", "--weights", "w.h5"], "--weights goes with --from-keras-applications"),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "none.h5"],

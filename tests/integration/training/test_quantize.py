@@ -30,11 +30,11 @@ CORNER = 0
 """A pixel that is black in all but few of the X's and O's."""
 
 
-def silent(line: str) -> None:
+def discard_log(line: str) -> None:
     """The user who does not look."""
 
 
-def fitted(outlier: float = 0) -> np.ndarray:
+def least_squares_weights(outlier: float = 0) -> np.ndarray:
     """Weights (576, 2) that tell X from O by least squares, those of the corner's pixel changed."""
     train = xo.load(None).train
     pixels = train.read_images(np.arange(2000)).reshape(2000, -1) / 255
@@ -44,7 +44,7 @@ def fitted(outlier: float = 0) -> np.ndarray:
     return np.stack([weights, -weights], axis=1).astype(np.float32)
 
 
-def version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy: float | None = None) -> Path:
+def write_xo_version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy: float | None = None) -> Path:
     """xo/1 with these weights, trained and measured on that data set."""
     folder = write_version(root, "xo", 1, SHAPE, 2, graph=linear_graph(weights, SHAPE))
     (folder / "labels.txt").write_text("X\nO\n")
@@ -61,20 +61,20 @@ def version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """xo/2: float32, int8 and float16."""
-    folder = version(tmp_path_factory.mktemp("models"), fitted())
-    made = quantize.quantize(
-        folder, QuantizeOptions(("int8", "float16"), allow_slower=True, latency_duration_s=0.05), silent
+    folder = write_xo_version(tmp_path_factory.mktemp("models"), least_squares_weights())
+    quantized = quantize.quantize(
+        folder, QuantizeOptions(("int8", "float16"), allow_slower=True, latency_duration_s=0.05), discard_log
     )
-    assert made == folder.with_name("2")
-    return made
+    assert quantized == folder.with_name("2")
+    return quantized
 
 
-def manifest_of(folder: Path) -> Manifest:
+def open_manifest(folder: Path) -> Manifest:
     return Repository(folder.parents[1]).open("xo", int(folder.name)).manifest
 
 
 def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> None:
-    float32, int8, float16 = manifest_of(published).variants
+    float32, int8, float16 = open_manifest(published).variants
     assert [v.precision for v in (float32, int8, float16)] == ["float32", "int8", "float16"]
     assert float32.held_out_accuracy > 0.75
     for variant in (int8, float16):
@@ -91,13 +91,13 @@ def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> Non
 
 def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
     findings = list(verify(Repository(published.parents[1]), "xo", 2))
-    assert [(found.subject, found.is_ok) for found in findings] == [
+    assert [(finding.subject, finding.is_ok) for finding in findings] == [
         ("float32", True),
         ("int8", True),
         ("float16", True),
     ]
-    assert all("answers 8 samples" in found.text for found in findings)
-    assert manifest_of(published.with_name("1")).samples is None  # what was published stays as it was
+    assert all("answers 8 samples" in finding.text for finding in findings)
+    assert open_manifest(published.with_name("1")).samples is None  # what was published stays as it was
 
 
 def test_the_card_tells_of_the_graphs(published: Path) -> None:
@@ -111,8 +111,8 @@ def test_the_card_tells_of_the_graphs(published: Path) -> None:
 
 def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
     options = QuantizeOptions(allow_slower=True, method="percentile", reduce_range=True, latency_duration_s=0.05)
-    folder = quantize.quantize(published, options, silent)
-    precisions = [variant.precision for variant in manifest_of(folder).variants]
+    folder = quantize.quantize(published, options, discard_log)
+    precisions = [variant.precision for variant in open_manifest(folder).variants]
     assert sorted(precisions) == ["float16", "float32", "int8"]
     assert (folder / "card.md").read_text().count("## Precisions") == 1
     weights = next(t for t in onnx.load(folder / "model.int8.onnx").graph.initializer if t.name.startswith("weights_q"))
@@ -122,39 +122,42 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
 
 
 def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
-    folder = version(tmp_path, fitted(outlier=1e4))
+    folder = write_xo_version(tmp_path, least_squares_weights(outlier=1e4))
     with pytest.raises(TrainingError, match=r"int8 loses \d+\.\d\d points: \d\d\.\d\d% in place of \d\d\.\d\d% of 500"):
-        quantize.quantize(folder, QuantizeOptions(allow_slower=True), silent)
+        quantize.quantize(folder, QuantizeOptions(allow_slower=True), discard_log)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
 def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) -> None:
-    folder = version(tmp_path, fitted(), dataset="folder", test_accuracy=0.125)
-    said: list[str] = []
-    made = quantize.quantize(
-        folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05, dataset="xo"), said.append
+    folder = write_xo_version(tmp_path, least_squares_weights(), dataset="folder", test_accuracy=0.125)
+    log_lines: list[str] = []
+    quantized = quantize.quantize(
+        folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05, dataset="xo"), log_lines.append
     )
-    float32, int8 = manifest_of(made).variants
+    float32, int8 = open_manifest(quantized).variants
     assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
     assert float32.held_out_accuracy > 0.75
-    assert "these are not the images of the published test accuracy, which stays; the new graphs are given none" in said
-    assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in said)
-    card = (made / "card.md").read_text()
+    assert (
+        "these are not the images of the published test accuracy, which stays; the new graphs are given none"
+        in log_lines
+    )
+    assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in log_lines)
+    card = (quantized / "card.md").read_text()
     assert "Those held out are drawn by chance, and the network may have learnt them" in card
     assert "--even-if-slower --dataset xo`" in card
 
 
 def test_a_test_accuracy_is_measured_anew_on_the_same_images(tmp_path: Path) -> None:
-    folder = version(tmp_path, fitted(), test_accuracy=0.125)
-    said: list[str] = []
-    made = quantize.quantize(folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05), said.append)
-    assert all(variant.test_accuracy > 0.75 for variant in manifest_of(made).variants)
-    assert not any("chance" in line for line in said)
-    assert "by chance" not in (made / "card.md").read_text()
+    folder = write_xo_version(tmp_path, least_squares_weights(), test_accuracy=0.125)
+    log_lines: list[str] = []
+    quantized = quantize.quantize(folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05), log_lines.append)
+    assert all(variant.test_accuracy > 0.75 for variant in open_manifest(quantized).variants)
+    assert not any("chance" in line for line in log_lines)
+    assert "by chance" not in (quantized / "card.md").read_text()
 
 
 def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = version(tmp_path, fitted())
+    folder = write_xo_version(tmp_path, least_squares_weights())
     for number, label in enumerate(("O", "X")):
         (tmp_path / "photos" / label).mkdir(parents=True)
         for i in range(640):
@@ -171,15 +174,15 @@ def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest
     assert refused.exit_code == 2
     assert "cannot be read: 10. Mend them, or add --skip-unreadable:\n" in refused.output
     assert all(f"  O/{i}.png: " in refused.output for i in range(10))
-    done = CliRunner().invoke(main, [*words, "--skip-unreadable"])
-    assert done.exit_code == 0, done.output
+    completed = CliRunner().invoke(main, [*words, "--skip-unreadable"])
+    assert completed.exit_code == 0, completed.output
     assert "--even-if-slower --data FOLDER --skip-unreadable`" in (tmp_path / "xo/2/card.md").read_text()
 
 
 def speed(*ratios: float) -> Speed:
-    own = dict.fromkeys(LATENCY_BATCH_SIZES, 10.0)
-    original = {size: 10 * ratio for size, ratio in zip(LATENCY_BATCH_SIZES, ratios, strict=True)}
-    return Speed(processor="p", threads=1, us_per_image=own, float32_us_per_image=original)
+    us_per_image = dict.fromkeys(LATENCY_BATCH_SIZES, 10.0)
+    float32_us_per_image = {size: 10 * ratio for size, ratio in zip(LATENCY_BATCH_SIZES, ratios, strict=True)}
+    return Speed(processor="p", threads=1, us_per_image=us_per_image, float32_us_per_image=float32_us_per_image)
 
 
 def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
@@ -192,10 +195,10 @@ def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
 
 
 def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = version(tmp_path, fitted())
+    folder = write_xo_version(tmp_path, least_squares_weights())
     monkeypatch.setattr(quantize, "MIN_SPEEDUP", 1e9)
     with pytest.raises(TrainingError, match=r"int8 is not faster here: .* in place of .*--even-if-slower does it"):
-        quantize.quantize(folder, QuantizeOptions(latency_duration_s=0.05), silent)
+        quantize.quantize(folder, QuantizeOptions(latency_duration_s=0.05), discard_log)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
@@ -210,7 +213,7 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     ],
 )
 def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
-    version(tmp_path, fitted())
+    write_xo_version(tmp_path, least_squares_weights())
     write_version(tmp_path, "other", 1, SHAPE)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["quantize", *words])
@@ -226,19 +229,21 @@ def test_a_convolution_in_less_precision_still_takes_bytes_and_gives_float_proba
     images = np.random.default_rng(0).integers(0, 256, (64, SIDE, SIDE, 3), np.uint8)
     to_int8(tmp_path / "a.onnx", images, tmp_path / "8.onnx", reduce_range=False, method="minmax")
     to_float16(tmp_path / "a.onnx", tmp_path / "16.onnx")
-    expected, eight, sixteen = (
+    expected, int8, float16 = (
         Session(tmp_path / f"{name}.onnx", interface.input, 5, 1).run(images) for name in ("a", "8", "16")
     )
-    assert 0 < np.abs(sixteen - expected).max() < 0.005
-    assert 0 < np.abs(eight - expected).max() < 0.2
-    half = onnx.load(tmp_path / "16.onnx").graph
-    assert next(node for node in half.node if node.output[0] == "probabilities").op_type == "Softmax"
+    assert 0 < np.abs(float16 - expected).max() < 0.005
+    assert 0 < np.abs(int8 - expected).max() < 0.2
+    float16_graph = onnx.load(tmp_path / "16.onnx").graph
+    assert next(node for node in float16_graph.node if node.output[0] == "probabilities").op_type == "Softmax"
 
 
 def test_graphs_are_measured_in_turns(tmp_path: Path) -> None:
     onnx.save(slow_graph((8, 8, 1), 4, rounds=30), tmp_path / "slow.onnx")
     fast = write_version(tmp_path, "linear") / "model.onnx"
-    expects = read_manifest(fast.parent).input
-    found = microseconds_per_image({"slow": tmp_path / "slow.onnx", "fast": fast}, expects, 4, 1, duration_s=0.05)
-    assert list(found) == ["slow", "fast"]
-    assert all(found["slow"][size] > 2 * found["fast"][size] for size in LATENCY_BATCH_SIZES)
+    model_input = read_manifest(fast.parent).input
+    latencies = microseconds_per_image(
+        {"slow": tmp_path / "slow.onnx", "fast": fast}, model_input, 4, 1, duration_s=0.05
+    )
+    assert list(latencies) == ["slow", "fast"]
+    assert all(latencies["slow"][size] > 2 * latencies["fast"][size] for size in LATENCY_BATCH_SIZES)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.training.analysis.test_html import NASTY, Elements
+from tests.unit.training.analysis.test_html import MARKUP, Elements
 from training.analysis.report import write_report
 from training.atomic_files import write_json
 from training.errors import TrainingError
@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run so short that it makes mistakes, with a class of a nasty name."""
     recipe = with_settings(find_recipe("xo"), {"epochs": "1", "limit": "300", "learning_rate": "0.003"})
     run = trainer.train(recipe, tmp_path_factory.mktemp("runs"), lambda line: None)
-    write_json(run.folder / "run.json", run.info() | {"labels": ["X", NASTY]})
+    write_json(run.folder / "run.json", run.info() | {"labels": ["X", MARKUP]})
     return run
 
 
@@ -37,15 +37,15 @@ def page(run: Run) -> Elements:
 
 
 def test_nothing_comes_from_elsewhere_and_no_label_is_markup(page: Elements) -> None:
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.found}
-    addresses = [v for _, attrs in page.found for k, v in attrs.items() if k in ("src", "href")]
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    addresses = [v for _, attrs in page.tags for k, v in attrs.items() if k in ("src", "href")]
     assert addresses
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
-    assert NASTY in page.text
+    assert MARKUP in page.text
 
 
 def test_its_images_can_be_seen(page: Elements) -> None:
-    images = [attrs for tag, attrs in page.found if tag == "img"]
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
     for attrs in images:
         Image.open(io.BytesIO(base64.b64decode(attrs["src"].partition(",")[2]))).verify()
         assert attrs["alt"]
@@ -57,7 +57,7 @@ def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     confusion = np.array(test["confusion"])
     wrong = int(confusion.sum() - confusion.trace())
     assert wrong > 0
-    shown = [attrs for tag, attrs in page.found if attrs.get("alt") == "a test image"]
+    shown = [attrs for tag, attrs in page.tags if attrs.get("alt") == "a test image"]
     assert len(shown) == min(wrong, 24)
     assert f"{wrong} of 300 are wrong" in page.text
     assert re.search(r"called .* \(\d+\.\d%\)", page.text)

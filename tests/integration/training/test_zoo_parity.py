@@ -22,7 +22,7 @@ from training.architectures import ARCHITECTURES, build, without_auxiliary_class
 from training.architectures.layers import Normalization
 from training.export.graph.keras_to_onnx import optimize_in_place, to_onnx
 
-LARGEST_RELATIVE_ERROR = 1e-4
+MAX_RELATIVE_ERROR = 1e-4
 CLASSES = 7
 COLOURS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -84,15 +84,15 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
     for batch in (1, 5):
         (logits,) = session.run([PROBABILITIES], {IMAGE: images[:batch]})
         error = np.abs(logits - expected[:batch]).max() / np.abs(expected[:batch]).max()
-        assert error <= LARGEST_RELATIVE_ERROR
+        assert error <= MAX_RELATIVE_ERROR
     check_costs(network, path)
 
 
 def check_costs(network: keras.Model, path: Path) -> None:
     """A graph is described as the network it came from, but for what its conversion has folded away."""
-    of_network, of_graph = list(layer_costs(network)), graph_costs(path).rows
-    assert outputs(of_graph) == outputs(of_network)
-    assert sum(row.multiply_adds for row in of_graph) == sum(row.multiply_adds for row in of_network)
+    network_costs, onnx_costs = list(layer_costs(network)), graph_costs(path).rows
+    assert outputs(onnx_costs) == outputs(network_costs)
+    assert sum(row.multiply_adds for row in onnx_costs) == sum(row.multiply_adds for row in network_costs)
 
 
 def outputs(rows: Iterable[LayerCosts]) -> Counter:

@@ -51,8 +51,8 @@ def convolution(
         constants["fill"], last = np.array(pad_node, np.float32), "padded"
     inputs = [last, "kernel", "bias"] if bias else [last, "kernel"]
     nodes.append(helper.make_node("Conv", inputs, ["probabilities"], kernel_shape=[3, 3], pads=[pads] * 4))
-    grown = 2 * pads + (2 if pad_node is not None else 0) - 2
-    return model(nodes, constants, [FILTERS, HEIGHT + grown, WIDTH + grown], channels)
+    size_change = 2 * pads + (2 if pad_node is not None else 0) - 2
+    return model(nodes, constants, [FILTERS, HEIGHT + size_change, WIDTH + size_change], channels)
 
 
 def answers(graph: onnx.ModelProto) -> np.ndarray:
@@ -66,7 +66,7 @@ def operators(graph: onnx.ModelProto) -> list[str]:
     return [node.op_type for node in graph.graph.node]
 
 
-def pooling(negative: bool, value: list[np.ndarray]) -> onnx.ModelProto:
+def padding_and_pooling(negative: bool, value: list[np.ndarray]) -> onnx.ModelProto:
     """Images turned negative (or not), padded, and the largest of each window taken."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),

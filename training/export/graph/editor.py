@@ -135,11 +135,11 @@ def replace_erfc(graph: Graph) -> None:
     for node in graph.nodes:
         if node.op_type == "Erfc":
             one = graph.add_constant("one", np.array(1, np.float32))
-            error = f"{node.output[0]}__erf"
+            erf = f"{node.output[0]}__erf"
             graph.replace(
                 node,
-                helper.make_node("Erf", [node.input[0]], [error]),
-                helper.make_node("Sub", [one, error], list(node.output)),
+                helper.make_node("Erf", [node.input[0]], [erf]),
+                helper.make_node("Sub", [one, erf], list(node.output)),
             )
 
 

@@ -125,8 +125,8 @@ def _is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
     """Whether these are the images of the version's run, the same of them for the test."""
     if dataset.name != provenance.dataset:
         return False
-    recorded = provenance.division and provenance.division.digest
-    return dataset.name != FOLDER if recorded is None else recorded == split_digest(dataset.origin)
+    expected_digest = provenance.division and provenance.division.digest
+    return dataset.name != FOLDER if expected_digest is None else expected_digest == split_digest(dataset.origin)
 
 
 def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:

@@ -39,8 +39,8 @@ def microseconds_per_image(
         while time.perf_counter() < end_s or len(next(iter(turns.values()))) < MIN_TURNS:
             for name, session in sessions.items():
                 turns[name].append(_turn_s(session, batch, runs[name]))
-        for name, measured in turns.items():
-            latencies[name][size] = round(median(measured) / size * 1e6, 2)
+        for name, timings in turns.items():
+            latencies[name][size] = round(median(timings) / size * 1e6, 2)
     return latencies
 
 

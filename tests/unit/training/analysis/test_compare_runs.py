@@ -15,12 +15,14 @@ from training.runs.run_folder import Run, start_run
 MSE, XENT = RECIPES["mnist-mlp-mse"], RECIPES["mnist-mlp-xent"]
 
 
-def finished(runs_dir: Path, recipe=MSE, images: int = 10_000, accuracy: float = 0.5, validated: bool = True) -> Path:
+def write_finished_run(
+    runs_dir: Path, recipe=MSE, images: int = 10_000, accuracy: float = 0.5, has_validation: bool = True
+) -> Path:
     run: Run = start_run(runs_dir, recipe, {"dataset": {"name": recipe.dataset}, "parameters": 648_010})
-    columns = {"loss": 1.0, "accuracy": 0.5} | ({"val_loss": 1.0, "val_accuracy": 0.5} if validated else {})
+    columns = {"loss": 1.0, "accuracy": 0.5} | ({"val_loss": 1.0, "val_accuracy": 0.5} if has_validation else {})
     run.write_history([{"epoch": epoch, **columns, "images_per_s": 1000.0 * epoch} for epoch in (1, 2)])
     metrics = {"test": {"accuracy": accuracy, "loss": 0.25, "images": images}, "training_seconds": 61.4}
-    write_json(run.metrics_path, metrics | ({"validation": {"accuracy": 0.75}} if validated else {}))
+    write_json(run.metrics_path, metrics | ({"validation": {"accuracy": 0.75}} if has_validation else {}))
     return run.folder
 
 
@@ -29,7 +31,7 @@ def rows(table: str) -> list[list[str]]:
 
 
 def test_figures_and_differences(tmp_path: Path) -> None:
-    one, other = finished(tmp_path, MSE), finished(tmp_path, replace(XENT, seed=7), accuracy=0.975)
+    one, other = write_finished_run(tmp_path, MSE), write_finished_run(tmp_path, replace(XENT, seed=7), accuracy=0.975)
     results, differences = compare([one, other], tmp_path / "both.png").split("\n\n")
     header, _, first, second = rows(results)
     assert header == ["run", "epochs", "parameters", "validation", "test", "cross entropy", "images/s", "seconds"]
@@ -42,19 +44,19 @@ def test_figures_and_differences(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_recipe_are_alike_and_need_no_validation(tmp_path: Path) -> None:
-    folders = [finished(tmp_path, validated=False) for _ in range(3)]
+    folders = [write_finished_run(tmp_path, has_validation=False) for _ in range(3)]
     results, alike = compare(folders, tmp_path / "all.png").split("\n\n")
     assert len(results.splitlines()) == 5
     assert alike == "The recipes are alike."
 
 
 def test_figures_of_other_images_are_told_apart(tmp_path: Path) -> None:
-    text = compare([finished(tmp_path), finished(tmp_path, images=100)], tmp_path / "a.png")
+    text = compare([write_finished_run(tmp_path), write_finished_run(tmp_path, images=100)], tmp_path / "a.png")
     assert text.endswith("(100 of mnist, 10,000 of mnist): their figures cannot be compared.")
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
-    one = finished(tmp_path)
+    one = write_finished_run(tmp_path)
     with pytest.raises(TrainingError, match="needs two runs or more"):
         compare([one, one / ".." / one.name], tmp_path / "a.png")
     with pytest.raises(TrainingError, match=r"has no recipe\.json"):

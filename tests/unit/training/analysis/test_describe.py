@@ -114,12 +114,12 @@ def test_side_by_side() -> None:
 
 
 def test_json_says_all_that_the_table_says() -> None:
-    described = json.loads(report(["lenet5"], None, None, batch=4, json=True))
-    assert described == json.loads(json.dumps(as_json(describe("lenet5"), 4)))
-    assert described["totals"]["parameters"] == golden("lenet5")["parameters"]
-    assert described["totals"]["batch"] == 4
-    assert sum(row["multiply_adds"] for row in described["rows"]) == described["totals"]["multiply_adds"]
-    assert described["published"]["year"] == 1998
+    as_dict = json.loads(report(["lenet5"], None, None, batch=4, json=True))
+    assert as_dict == json.loads(json.dumps(as_json(describe("lenet5"), 4)))
+    assert as_dict["totals"]["parameters"] == golden("lenet5")["parameters"]
+    assert as_dict["totals"]["batch"] == 4
+    assert sum(row["multiply_adds"] for row in as_dict["rows"]) == as_dict["totals"]["multiply_adds"]
+    assert as_dict["published"]["year"] == 1998
     several = json.loads(report(["lenet5", "mlp"], None, None, batch=1, json=True))
     assert [network["name"] for network in several] == ["lenet5", "mlp"]
 

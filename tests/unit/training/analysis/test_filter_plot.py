@@ -31,10 +31,10 @@ def test_nothing_is_grey_and_each_kernel_has_its_own_scale() -> None:
     kernels = np.zeros((3, 1, 2, 1))
     kernels[0, 0] = [[1.0], [-0.5]]
     kernels[1, 0] = [[-0.001], [0.001]]
-    drawn = draw_filters(kernels)
+    image = draw_filters(kernels)
     factor = FILTER_SIDE_PX // 2
     width = 2 * factor + GAP_PX
-    assert drawn.shape == (2 * (factor + GAP_PX), 2 * width, 1)
-    assert [int(drawn[0, x, 0]) for x in (0, factor, width, width + factor)] == [255, 64, 0, 255]
-    assert drawn[factor + GAP_PX, 0, 0] == 128
-    assert (drawn[factor + GAP_PX :, width:] == 255).all()
+    assert image.shape == (2 * (factor + GAP_PX), 2 * width, 1)
+    assert [int(image[0, x, 0]) for x in (0, factor, width, width + factor)] == [255, 64, 0, 255]
+    assert image[factor + GAP_PX, 0, 0] == 128
+    assert (image[factor + GAP_PX :, width:] == 255).all()

@@ -6,7 +6,7 @@ import pytest
 
 from training.analysis import html as page
 
-NASTY = "<script>alert('x')</script> & \"friends\""
+MARKUP = "<script>alert('x')</script> & \"friends\""
 
 
 class Elements(HTMLParser):
@@ -14,12 +14,12 @@ class Elements(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -28,27 +28,27 @@ class Elements(HTMLParser):
 @pytest.mark.parametrize(
     "html",
     [
-        page.page(NASTY, []),
-        page.section(NASTY),
-        page.paragraph(NASTY),
-        page.preformatted(NASTY),
-        page.table((NASTY,), [(NASTY,)]),
-        page.image(b"png", NASTY),
-        page.tiles([("", NASTY)]),
+        page.page(MARKUP, []),
+        page.section(MARKUP),
+        page.paragraph(MARKUP),
+        page.preformatted(MARKUP),
+        page.table((MARKUP,), [(MARKUP,)]),
+        page.image(b"png", MARKUP),
+        page.tiles([("", MARKUP)]),
     ],
 )
 def test_text_stays_text(html: str) -> None:
     elements = Elements(html)
-    assert "script" not in [tag for tag, _ in elements.found]
-    attributes = [value for _, attrs in elements.found for value in attrs.values()]
-    assert NASTY in elements.text or NASTY in attributes
+    assert "script" not in [tag for tag, _ in elements.tags]
+    attributes = [value for _, attrs in elements.tags for value in attrs.values()]
+    assert MARKUP in elements.text or MARKUP in attributes
 
 
 def test_the_page_forbids_itself_to_load_anything() -> None:
     elements = Elements(page.page("Title", [page.image(b"\x89PNG", "an image", is_pixelated=True)]))
-    [policy] = [attrs["content"] for tag, attrs in elements.found if "http-equiv" in attrs]
+    [policy] = [attrs["content"] for tag, attrs in elements.tags if "http-equiv" in attrs]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    [image] = [attrs for tag, attrs in elements.found if tag == "img"]
+    [image] = [attrs for tag, attrs in elements.tags if tag == "img"]
     assert image["src"] == "data:image/png;base64,iVBORw=="
     assert image["class"] == "pixels"
 

@@ -20,7 +20,7 @@ from training.export.feature_maps import (
 from training.export.parity import ParitySample, check_feature_maps
 from training.export.serving_model import Scaling
 
-PLENTY = 10**9
+UNLIMITED_BYTES = 10**9
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), np.uint8)
 SAMPLE = ParitySample([str(number) for number in range(9)], IMAGES, IMAGES)
 EXPECTS = Input(height=12, width=10, channels=3)
@@ -43,11 +43,11 @@ def network() -> keras.Model:
     )
 
 
-def names(model: keras.Model, limit_bytes: int = PLENTY) -> list[str]:
+def names(model: keras.Model, limit_bytes: int = UNLIMITED_BYTES) -> list[str]:
     return [layer.name for layer in feature_map_layers(model, limit_bytes)]
 
 
-def silent(line: str) -> None:
+def discard_log(line: str) -> None:
     """The user who does not look."""
 
 
@@ -73,32 +73,32 @@ def test_what_needs_too_many_weights_is_left_out() -> None:
 
 def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
     model = network()
-    extra = write_feature_maps(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, silent)
+    extra = write_feature_maps(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, discard_log)
     assert extra is not None
     assert (extra.parity.images, extra.parity.batch_sizes) == (9, [1, 7, 64])
-    found = FeatureSession(tmp_path / extra.file, EXPECTS).run(IMAGES)
-    assert list(found) == ["maps.edges", "maps.shapes", "maps.objects", "filters.edges"]
-    through = keras.Model(model.inputs, [model.get_layer(name).output for name in ("edges", "shapes", "objects")])
-    for maps, expected in zip(list(found.values())[:3], through.predict(IMAGES / 255.0, verbose=0), strict=True):
+    actual = FeatureSession(tmp_path / extra.file, EXPECTS).run(IMAGES)
+    assert list(actual) == ["maps.edges", "maps.shapes", "maps.objects", "filters.edges"]
+    layer_model = keras.Model(model.inputs, [model.get_layer(name).output for name in ("edges", "shapes", "objects")])
+    for maps, expected in zip(list(actual.values())[:3], layer_model.predict(IMAGES / 255.0, verbose=0), strict=True):
         np.testing.assert_allclose(maps, expected, atol=1e-5)
     kernels = model.get_layer("edges").get_weights()[0]
-    np.testing.assert_array_equal(found["filters.edges"][2, :, :, 1], kernels[:, :, 1, 2])
+    np.testing.assert_array_equal(actual["filters.edges"][2, :, :, 1], kernels[:, :, 1, 2])
 
 
 def test_another_network_is_told_by_the_layer(tmp_path: Path) -> None:
     model = network()
-    write_feature_maps(tmp_path, model, Scaling(), EXPECTS, SAMPLE, silent)
+    write_feature_maps(tmp_path, model, Scaling(), EXPECTS, SAMPLE, discard_log)
     model.get_layer("objects").bias.assign(np.full(8, 1.0))
-    changed = feature_map_network(model, Scaling(), feature_map_layers(model, PLENTY))
+    changed_network = feature_map_network(model, Scaling(), feature_map_layers(model, UNLIMITED_BYTES))
     with pytest.raises(TrainingError, match=r"maps\.objects differs by"):
-        check_feature_maps(changed, FeatureSession(tmp_path / "features.onnx", EXPECTS), SAMPLE)
+        check_feature_maps(changed_network, FeatureSession(tmp_path / "features.onnx", EXPECTS), SAMPLE)
 
 
 def test_a_network_without_maps_has_no_such_graph(tmp_path: Path) -> None:
-    said: list[str] = []
+    log_lines: list[str] = []
     flat = keras.Sequential([keras.Input((12, 10, 3)), layers.Flatten(), layers.Dense(2)])
-    assert write_feature_maps(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, said.append) is None
-    assert said == ["no feature maps: no layer of the network gives images"]
+    assert write_feature_maps(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, log_lines.append) is None
+    assert log_lines == ["no feature maps: no layer of the network gives images"]
     assert list(tmp_path.iterdir()) == []
 
 

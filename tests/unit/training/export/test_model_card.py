@@ -50,7 +50,7 @@ def card(folder: Path, **changes: object) -> str:
 def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
     (tmp_path / "confusion.png").write_bytes(b"")
     text = card(tmp_path)
-    for told in (
+    for expected_text in (
         "# pets, version 3",
         "12,345 parameters, 1.25 MB",
         "RGB images of 48x32 pixels",
@@ -67,7 +67,7 @@ def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
         "convoy-train export pets.keras --name pets",
         "keras 3.15.1",
     ):
-        assert told in text
+        assert expected_text in text
     assert "curves.png" not in text
 
 
@@ -86,9 +86,9 @@ def test_many_classes_are_not_all_listed_in_the_first_sentence(tmp_path: Path) -
 
 
 def test_cropping_is_told(tmp_path: Path) -> None:
-    how = Preprocessing(resize="shorter", shorter=64, interpolation="bicubic")
+    preprocessing = Preprocessing(resize="shorter", shorter=64, interpolation="bicubic")
     assert "scaled to a shorter side of 64 and cropped to 48x32 (bicubic)" in card(
-        tmp_path, manifest=manifest(preprocessing=how)
+        tmp_path, manifest=manifest(preprocessing=preprocessing)
     )
 
 
@@ -96,7 +96,7 @@ def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> No
     recipe = with_settings(find_recipe("mnist-lenet5"), {"epochs": "2", "limit": "600"})
     (tmp_path / "curves.png").write_bytes(b"")
     text = card(tmp_path, source=Source("run x", None, LABELS, DATASET, finished_run(tmp_path / "runs", recipe)))
-    for told in (
+    for expected_text in (
         "Trained on 500 images; 100 others",
         "those of epoch 2 of 2, with 60.00% on the validation images. At most 600 images of each split",
         "| epochs | 2 |",
@@ -105,7 +105,7 @@ def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> No
         "convoy-train export runs/mnist-lenet5/UTC-TIME --name pets",
         "![loss and accuracy over the epochs](curves.png)",
     ):
-        assert told in text
+        assert expected_text in text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.serving_pipeline import ServingPipeline
 
-EXPECTS, HOW, CLASSES = Input(height=6, width=5, channels=3), Preprocessing(), 4
+EXPECTS, PREPROCESSING, CLASSES = Input(height=6, width=5, channels=3), Preprocessing(), 4
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def graph(network: keras.Model) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def sample() -> ParitySample:
     images = np.stack([random_pixels(*EXPECTS.shape, seed=seed) for seed in range(100)])
-    return sample_split(ArraySplit(images, np.zeros(100, np.int64)), EXPECTS, HOW)
+    return sample_split(ArraySplit(images, np.zeros(100, np.int64)), EXPECTS, PREPROCESSING)
 
 
 def path_of(graph: onnx.ModelProto, folder: Path) -> ServingPipeline:
     onnx.save(graph, folder / "model.onnx")
-    return ServingPipeline(folder / "model.onnx", EXPECTS, HOW, CLASSES)
+    return ServingPipeline(folder / "model.onnx", EXPECTS, PREPROCESSING, CLASSES)
 
 
 def with_weights(graph: onnx.ModelProto, rank: int, change) -> onnx.ModelProto:
@@ -78,15 +78,15 @@ def test_a_slightly_wrong_graph_fails_and_names_the_worst_images(
 def test_a_graph_that_ignores_its_input_fails(
     network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
-    blind = with_weights(graph, 2, np.zeros_like)
+    ignores_input = with_weights(graph, 2, np.zeros_like)
     with pytest.raises(TrainingError, match="not the network"):
-        check_parity(network, path_of(blind, tmp_path), sample)
+        check_parity(network, path_of(ignores_input, tmp_path), sample)
 
 
 def test_a_network_that_ignores_its_input_fails_though_its_graph_agrees(sample: ParitySample, tmp_path: Path) -> None:
     image = keras.Input(EXPECTS.shape, name="image")
-    dead = layers.Dense(CLASSES, activation="softmax", kernel_initializer="zeros")(layers.Flatten()(image))
-    network = keras.Model(image, dead)
+    constant = layers.Dense(CLASSES, activation="softmax", kernel_initializer="zeros")(layers.Flatten()(image))
+    network = keras.Model(image, constant)
     with pytest.raises(TrainingError, match="answers to 100 images differ by 0 at most: it ignores its input"):
         check_parity(network, path_of(to_onnx(network), tmp_path), sample)
 
@@ -110,7 +110,7 @@ def test_answers_that_are_no_numbers_fail(
 def test_a_sample_is_spread_over_the_split_and_decoded_by_the_service() -> None:
     images = np.stack([random_pixels(*EXPECTS.shape, seed=seed) for seed in range(10)])
     split = ArraySplit(images, np.zeros(10, np.int64))
-    sample = sample_split(split, EXPECTS, HOW, count=4)
+    sample = sample_split(split, EXPECTS, PREPROCESSING, count=4)
     assert sample.names == ["test image 0", "test image 3", "test image 6", "test image 9"]
     np.testing.assert_array_equal(sample.images, images[[0, 3, 6, 9]])
     np.testing.assert_array_equal(sample.prepared, images[[0, 3, 6, 9]])
@@ -118,7 +118,7 @@ def test_a_sample_is_spread_over_the_split_and_decoded_by_the_service() -> None:
 
 def test_images_of_another_size_are_prepared_for_both() -> None:
     split = ArraySplit(np.stack([random_pixels(20, 20, 3, seed=seed) for seed in range(3)]), np.zeros(3, np.int64))
-    sample = sample_split(split, EXPECTS, HOW)
+    sample = sample_split(split, EXPECTS, PREPROCESSING)
     assert sample.images.shape == (3, *EXPECTS.shape)
     np.testing.assert_array_equal(sample.images, sample.prepared)
 
@@ -128,17 +128,17 @@ def test_few_images_in_a_folder_give_many_different_parts(tmp_path: Path) -> Non
     (tmp_path / "a.png").write_bytes(image_bytes(30, 40, 3, seed=1))
     (tmp_path / "below" / "b.JPG").write_bytes(image_bytes(17, 9, 3, seed=2, image_format="JPEG"))
     (tmp_path / "notes.txt").write_text("no image")
-    sample = sample_folder(tmp_path, EXPECTS, HOW, count=50)
+    sample = sample_folder(tmp_path, EXPECTS, PREPROCESSING, count=50)
     assert sample.names[:4] == ["a.png", "b.JPG", "part 1 of a.png", "part 1 of b.JPG"]
     assert sample.images.shape == (50, *EXPECTS.shape)
     assert len({image.tobytes() for image in sample.images}) > 40
-    again = sample_folder(tmp_path, EXPECTS, HOW, count=50)
+    again = sample_folder(tmp_path, EXPECTS, PREPROCESSING, count=50)
     np.testing.assert_array_equal(sample.prepared, again.prepared)
 
 
 def test_a_folder_without_images_and_a_broken_image_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no images"):
-        sample_folder(tmp_path, EXPECTS, HOW)
+        sample_folder(tmp_path, EXPECTS, PREPROCESSING)
     (tmp_path / "torn.png").write_bytes(image_bytes(30, 40, 3)[:200])
     with pytest.raises(TrainingError, match=r"torn\.png is no usable image: The image is damaged or truncated"):
-        sample_folder(tmp_path, EXPECTS, HOW)
+        sample_folder(tmp_path, EXPECTS, PREPROCESSING)

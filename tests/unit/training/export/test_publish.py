@@ -16,7 +16,7 @@ def write(folder: Path, version: int) -> None:
     (folder / "card.md").write_text(f"version {version}")
 
 
-def everything(root: Path) -> list[str]:
+def all_paths(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
@@ -30,14 +30,16 @@ def test_the_first_version_is_1_and_the_next_follows_the_highest(tmp_path: Path)
 
 
 def test_the_folder_is_hidden_while_it_is_written(tmp_path: Path) -> None:
-    seen = []
+    observed = []
     publish(
-        tmp_path, "digits", lambda folder, version: seen.append((folder.name, folder.parent)) or write(folder, version)
+        tmp_path,
+        "digits",
+        lambda folder, version: observed.append((folder.name, folder.parent)) or write(folder, version),
     )
-    [(name, parent)] = seen
+    [(name, parent)] = observed
     assert name.startswith(".")
     assert parent == tmp_path / "digits"
-    assert everything(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
+    assert all_paths(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
 
 
 @pytest.mark.parametrize("error", [TrainingError("no parity"), KeyboardInterrupt(), RuntimeError("bug")])
@@ -48,12 +50,12 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
 
     with pytest.raises(type(error)):
         publish(tmp_path / "new" / "models", "digits", fail)
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
     publish(tmp_path, "digits", write)
-    before = everything(tmp_path)
+    before = all_paths(tmp_path)
     with pytest.raises(type(error)):
         publish(tmp_path, "digits", fail)
-    assert everything(tmp_path) == before
+    assert all_paths(tmp_path) == before
 
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match="digits/1 could not be written: No space left on device"):
         publish(tmp_path, "digits", fail)
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
 
 
 def test_of_two_exports_at_once_one_is_refused_and_harms_nothing(tmp_path: Path) -> None:
@@ -72,14 +74,14 @@ def test_of_two_exports_at_once_one_is_refused_and_harms_nothing(tmp_path: Path)
 
     with pytest.raises(TrainingError, match="digits/1 could not be written"):
         publish(tmp_path, "digits", slow)
-    assert everything(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
+    assert all_paths(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "x" * 65])
 def test_names_that_cannot_be_served_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrainingError, match="can't be a model's name"):
         publish(tmp_path, name, write)
-    assert everything(tmp_path) == []
+    assert all_paths(tmp_path) == []
 
 
 def test_a_number_that_a_rollback_has_hidden_is_not_given_again(tmp_path: Path) -> None:

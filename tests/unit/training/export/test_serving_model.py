@@ -58,8 +58,8 @@ def test_the_user_may_decide() -> None:
 )
 def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
     model = network("softmax")
-    found = answers(to_serving_model(model, scaling, "detect", IMAGES))
-    np.testing.assert_allclose(found, answers(model, expected), atol=2e-5)
+    actual = answers(to_serving_model(model, scaling, "detect", IMAGES))
+    np.testing.assert_allclose(actual, answers(model, expected), atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_scaling_that_does_not_fit_is_refused(scaling: Scaling, message: str) 
 
 def test_random_layers_rest() -> None:
     model = keras.Sequential([keras.Input((6, 5, 3)), layers.Flatten(), layers.Dropout(0.9), layers.Dense(4)])
-    form = to_serving_model(model, Scaling(), "detect", IMAGES)
-    np.testing.assert_array_equal(answers(form), answers(form))
-    np.testing.assert_allclose(answers(form), softmax(answers(model)), atol=1e-6)
+    serving_model = to_serving_model(model, Scaling(), "detect", IMAGES)
+    np.testing.assert_array_equal(answers(serving_model), answers(serving_model))
+    np.testing.assert_allclose(answers(serving_model), softmax(answers(model)), atol=1e-6)
 
 
 def test_the_input_is_one_image_of_a_fixed_size() -> None:

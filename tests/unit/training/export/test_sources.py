@@ -30,12 +30,12 @@ def test_a_file_with_a_data_set(tmp_path: Path) -> None:
 
 def test_a_compiled_network_is_opened_without_its_optimiser(tmp_path: Path) -> None:
     model = network()
-    model.compile("adam", loss_of_mine)
+    model.compile("adam", custom_loss)
     model.save(tmp_path / "mine.keras")
     assert open_source(tmp_path / "mine.keras", None).labels is None
 
 
-def loss_of_mine(labels: object, logits: object) -> float:
+def custom_loss(labels: object, logits: object) -> float:
     """No file can hold it, and whoever opens the file does not have it."""
     return 0.0
 

@@ -13,7 +13,7 @@ from tests.unit.training.small_graphs import (
     assert_same_answers,
     convolution,
     operators,
-    pooling,
+    padding_and_pooling,
 )
 from training.export.graph.editor import Graph, bind_inputs, fix_conversion, name_batch_dimension, unsupported_operators
 
@@ -21,19 +21,19 @@ from training.export.graph.editor import Graph, bind_inputs, fix_conversion, nam
 @pytest.mark.parametrize("value", [[], [np.array(0, np.float32)]], ids=["zero by default", "zero"])
 def test_a_padding_before_max_pooling_is_not_taken_for_nothing(value: list[np.ndarray]) -> None:
     """Negative values: with zeros around, the windows at the edge have 0 as their largest, and not a negative one."""
-    original = pooling(negative=True, value=value)
+    original = padding_and_pooling(negative=True, value=value)
     changed = onnx.ModelProto()
     changed.CopyFrom(original)
     fix_conversion(changed)
     onnx.checker.check_model(changed, full_check=True)
-    found = answers(changed)
-    assert (found[:, :, 0, :] >= 0).all()
-    assert (found[:, :, 0, :] < 1e-30).all()
-    assert (found[:, :, 1:, 1:] < -1).any()
+    actual = answers(changed)
+    assert (actual[:, :, 0, :] >= 0).all()
+    assert (actual[:, :, 0, :] < 1e-30).all()
+    assert (actual[:, :, 1:, 1:] < -1).any()
 
 
 def test_erfc_is_written_as_erf() -> None:
-    original = pooling(negative=True, value=[])
+    original = padding_and_pooling(negative=True, value=[])
     original.graph.node[2].op_type = "Erfc"
     changed = onnx.ModelProto()
     changed.CopyFrom(original)

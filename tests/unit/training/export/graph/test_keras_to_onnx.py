@@ -23,32 +23,32 @@ def convert(network: keras.Model) -> onnx.ModelProto:
 
 
 @pytest.fixture
-def writings(monkeypatch: pytest.MonkeyPatch) -> Counter:
+def write_counts(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """Counts how often each constant is written into its protobuf message."""
-    counted: Counter = Counter()
+    counts: Counter = Counter()
     write = tf2onnx.graph.Node.update_proto
 
-    def counting(node: tf2onnx.graph.Node, *arguments: object) -> None:
-        counted[node.name] += node.is_const()
+    def count_and_write(node: tf2onnx.graph.Node, *arguments: object) -> None:
+        counts[node.name] += node.is_const()
         write(node, *arguments)
 
-    monkeypatch.setattr(tf2onnx.graph.Node, "update_proto", counting)
-    return counted
+    monkeypatch.setattr(tf2onnx.graph.Node, "update_proto", count_and_write)
+    return counts
 
 
-def test_the_same_graph_from_fewer_copies(writings: Counter) -> None:
+def test_the_same_graph_from_fewer_copies(write_counts: Counter) -> None:
     network = build("cifar-resnet20", input_shape=(16, 16, 3))
     plain = convert(network)
-    usual = max(writings.values())
-    writings.clear()
+    max_writes = max(write_counts.values())
+    write_counts.clear()
     with optimize_in_place():
-        frugal = convert(network)
-    assert usual > 20
-    assert max(writings.values()) <= 3
-    assert [(node.op_type, node.attribute) for node in frugal.graph.node] == [
+        in_place = convert(network)
+    assert max_writes > 20
+    assert max(write_counts.values()) <= 3
+    assert [(node.op_type, node.attribute) for node in in_place.graph.node] == [
         (node.op_type, node.attribute) for node in plain.graph.node
     ]
-    assert sorted(tensor.raw_data for tensor in frugal.graph.initializer) == sorted(
+    assert sorted(tensor.raw_data for tensor in in_place.graph.initializer) == sorted(
         tensor.raw_data for tensor in plain.graph.initializer
     )
 

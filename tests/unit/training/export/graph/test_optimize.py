@@ -18,7 +18,7 @@ from tests.unit.training.small_graphs import (
     convolution,
     model,
     operators,
-    pooling,
+    padding_and_pooling,
     weights,
 )
 from training.export.graph.editor import Graph, count_parameters
@@ -164,11 +164,11 @@ def test_a_transpose_that_others_read_too_stays() -> None:
 
 
 def test_a_padding_after_a_relu_may_be_merged() -> None:
-    original = pooling(negative=False, value=[])
+    original = padding_and_pooling(negative=False, value=[])
     assert len(optimized(original).graph.initializer) == len(original.graph.initializer)
 
 
-def few_filters(
+def convolution_and_pooling(
     filters: int = 6, activation: str | None = "Relu", bias: bool = True, **changed: object
 ) -> onnx.ModelProto:
     """Images, a convolution of 3x3, maybe an activation, and a max pooling; `changed` are attributes, by operator."""
@@ -198,7 +198,7 @@ def few_filters(
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1], [2, 1, 0, 1]], ids=str)
 def test_few_filters_take_the_pooling_into_them(activation: str | None, bias: bool, pads: list[int]) -> None:
     """Even and odd sides: a pooling leaves the last row or column out, and so does a step of two."""
-    changed = optimized(few_filters(activation=activation, bias=bias, Conv={"pads": pads}))
+    changed = optimized(convolution_and_pooling(activation=activation, bias=bias, Conv={"pads": pads}))
     [conv] = [node for node in changed.graph.node if node.op_type == "Conv"]
     assert Graph(changed).constant(conv.input[1]).shape == (24, 3, 4, 4)
     between = [activation] if activation else []
@@ -208,37 +208,37 @@ def test_few_filters_take_the_pooling_into_them(activation: str | None, bias: bo
 @pytest.mark.parametrize("activation", [None, "Relu"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_pooling_in_filters_can_be_undone(activation: str | None, bias: bool) -> None:
-    original = few_filters(activation=activation, bias=bias)
-    undone = optimized(original)
-    unfold_max_pool(Graph(undone))
-    assert operators(undone) == operators(original)
-    assert count_parameters(undone) == 6 * 3 * 3 * 3 + 6 * bias
-    assert_same_answers(original, undone)
-    [before], [after] = ([node for node in g.graph.node if node.op_type == "Conv"] for g in (original, undone))
-    np.testing.assert_array_equal(Graph(undone).constant(after.input[1]), Graph(original).constant(before.input[1]))
+    original = convolution_and_pooling(activation=activation, bias=bias)
+    unfolded = optimized(original)
+    unfold_max_pool(Graph(unfolded))
+    assert operators(unfolded) == operators(original)
+    assert count_parameters(unfolded) == 6 * 3 * 3 * 3 + 6 * bias
+    assert_same_answers(original, unfolded)
+    [before], [after] = ([node for node in g.graph.node if node.op_type == "Conv"] for g in (original, unfolded))
+    np.testing.assert_array_equal(Graph(unfolded).constant(after.input[1]), Graph(original).constant(before.input[1]))
 
 
 def test_another_pooling_of_four_is_not_undone() -> None:
-    undone = optimized(few_filters())
-    [conv] = [node for node in undone.graph.node if node.op_type == "Conv"]
-    conv.input[1] = Graph(undone).add_constant("other", weights(24, 3, 4, 4))
-    before = operators(undone)
-    unfold_max_pool(Graph(undone))
-    assert operators(undone) == before
+    unfolded = optimized(convolution_and_pooling())
+    [conv] = [node for node in unfolded.graph.node if node.op_type == "Conv"]
+    conv.input[1] = Graph(unfolded).add_constant("other", weights(24, 3, 4, 4))
+    before = operators(unfolded)
+    unfold_max_pool(Graph(unfolded))
+    assert operators(unfolded) == before
 
 
 @pytest.mark.parametrize(
     "original",
     [
-        few_filters(filters=16),
-        few_filters(Conv={"strides": [2, 2]}),
-        few_filters(Conv={"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
-        few_filters(Conv={"group": 3}),
-        few_filters(MaxPool={"kernel_shape": [3, 3]}),
-        few_filters(MaxPool={"strides": [1, 1]}),
-        few_filters(MaxPool={"ceil_mode": 1}),
-        few_filters(MaxPool={"pads": [0, 0, 1, 1]}),
-        few_filters(activation="Softmax"),
+        convolution_and_pooling(filters=16),
+        convolution_and_pooling(Conv={"strides": [2, 2]}),
+        convolution_and_pooling(Conv={"dilations": [2, 2], "pads": [2, 2, 2, 2]}),
+        convolution_and_pooling(Conv={"group": 3}),
+        convolution_and_pooling(MaxPool={"kernel_shape": [3, 3]}),
+        convolution_and_pooling(MaxPool={"strides": [1, 1]}),
+        convolution_and_pooling(MaxPool={"ceil_mode": 1}),
+        convolution_and_pooling(MaxPool={"pads": [0, 0, 1, 1]}),
+        convolution_and_pooling(activation="Softmax"),
     ],
     ids=["many filters", "steps", "dilated", "grouped", "3x3", "overlapping", "ceil", "padded", "no activation"],
 )
@@ -247,4 +247,4 @@ def test_other_poolings_stay(original: onnx.ModelProto) -> None:
 
 
 def test_a_convolution_that_others_read_too_is_left_alone() -> None:
-    assert_left_alone_when_others_read("filtered", few_filters(), fold_max_pool)
+    assert_left_alone_when_others_read("filtered", convolution_and_pooling(), fold_max_pool)

@@ -24,26 +24,28 @@ SHARE = 0.3
 SEED = 3
 
 
-def version_of(root: Path, shape: tuple[int, int, int], labels: tuple[str, ...], **provenance: object) -> VersionFolder:
+def write_labelled_version(
+    root: Path, shape: tuple[int, int, int], labels: tuple[str, ...], **provenance: object
+) -> VersionFolder:
     """net/1 with these labels, that says this of where it came from."""
     folder = write_version(root, "net", 1, shape, len(labels), preprocessing=Preprocessing())
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
     manifest = read_manifest(folder)
-    told = manifest.provenance.model_copy(update={"seed": SEED, **provenance})
+    updated = manifest.provenance.model_copy(update={"seed": SEED, **provenance})
     file = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
-    write_manifest(manifest.model_copy(update={"labels": file, "provenance": told}), folder)
+    write_manifest(manifest.model_copy(update={"labels": file, "provenance": updated}), folder)
     return Repository(root).open("net", 1)
 
 
-def of_xo(root: Path, **provenance: object) -> VersionFolder:
-    return version_of(root, (24, 24, 1), ("X", "O"), dataset="xo", **provenance)
+def xo_version(root: Path, **provenance: object) -> VersionFolder:
+    return write_labelled_version(root, (24, 24, 1), ("X", "O"), dataset="xo", **provenance)
 
 
-def of_folder(root: Path, **provenance: object) -> VersionFolder:
-    return version_of(root, (8, 8, 3), tuple(COLOURS), dataset="folder", **provenance)
+def folder_version(root: Path, **provenance: object) -> VersionFolder:
+    return write_labelled_version(root, (8, 8, 3), tuple(COLOURS), dataset="folder", **provenance)
 
 
-def as_trained(version: VersionFolder, photos: Path) -> Dataset:
+def training_dataset(version: VersionFolder, photos: Path) -> Dataset:
     """The folder's images as a run with SHARE and SEED has them."""
     input_spec = InputSpec(version.manifest.input, version.manifest.preprocessing)
     return datasets.load("folder", folder=photos, folder_options=FolderOptions(input_spec, SHARE, SEED))
@@ -59,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
-    version = of_xo(tmp_path, recipe="xo", division=SplitSpec(validation=1000, limit=800))
+    version = xo_version(tmp_path, recipe="xo", division=SplitSpec(validation=1000, limit=800))
     images = load_calibration_data(version, None, DataOptions(), 100)
     run = split_indices(images.dataset, recipe(validation=1000, limit=800))
     assert images.held_out.tolist() == run.validation.tolist()
@@ -68,23 +70,27 @@ def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
 
 
 def test_a_version_that_names_its_recipe_only_is_taken_to_have_kept_to_it(tmp_path: Path) -> None:
-    images = load_calibration_data(of_xo(tmp_path, recipe="xo"), None, DataOptions(), 100)
+    images = load_calibration_data(xo_version(tmp_path, recipe="xo"), None, DataOptions(), 100)
     assert len(images.held_out) == 500
     assert (images.has_training_split, images.has_published_test) == (True, True)
 
 
 @pytest.mark.parametrize("validation", [0, 100])
 def test_too_few_held_out_by_the_run_are_not_passed_off_as_such(tmp_path: Path, validation: int) -> None:
-    images = load_calibration_data(of_xo(tmp_path, division=SplitSpec(validation=validation)), None, DataOptions(), 100)
+    images = load_calibration_data(
+        xo_version(tmp_path, division=SplitSpec(validation=validation)), None, DataOptions(), 100
+    )
     assert len(images.held_out) == 800
     assert not images.has_training_split
     assert images.has_published_test
 
 
 def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos: Path) -> None:
-    dataset = as_trained(of_folder(tmp_path / "a"), photos)
+    dataset = training_dataset(folder_version(tmp_path / "a"), photos)
     division = SplitSpec(validation=0.3, test_share=SHARE, digest=split_digest(dataset.origin))
-    images = load_calibration_data(of_folder(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100)
+    images = load_calibration_data(
+        folder_version(tmp_path / "b", division=division), None, DataOptions(folder=photos), 100
+    )
     assert images.dataset.origin == dataset.origin
     assert images.held_out.tolist() == split_indices(dataset, recipe(validation=0.3)).validation.tolist()
     assert (images.has_training_split, images.has_published_test) == (True, True)
@@ -92,31 +98,31 @@ def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos
 
 def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos: Path) -> None:
     division = SplitSpec(validation=0.3, test_share=SHARE, digest="0" * 64)
-    for number, told in enumerate((division, division.model_copy(update={"digest": None}), None)):
-        version = of_folder(tmp_path / str(number), division=told)
+    for number, split_spec in enumerate((division, division.model_copy(update={"digest": None}), None)):
+        version = folder_version(tmp_path / str(number), division=split_spec)
         images = load_calibration_data(version, None, DataOptions(folder=photos), 100)
         assert (images.has_training_split, images.has_published_test) == (False, False)
-        if told is not None:  # where images were added, those of the test are still no training images
-            assert images.dataset.origin == as_trained(version, photos).origin
+        if split_spec is not None:  # where images were added, those of the test are still no training images
+            assert images.dataset.origin == training_dataset(version, photos).origin
     assert not load_calibration_data(
-        of_folder(tmp_path / "c"), "folder", DataOptions(folder=photos), 1
+        folder_version(tmp_path / "c"), "folder", DataOptions(folder=photos), 1
     ).has_published_test
 
 
 def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     photos = write_image_folder(tmp_path / "photos", *COLOURS, count=500)
-    version = of_folder(tmp_path / "models")
+    version = folder_version(tmp_path / "models")
     whole = load_calibration_data(version, None, DataOptions(folder=photos), 100)
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
-    tested = whole.dataset.origin["test_files"]
-    learnt = [name for name in files if name not in tested]
-    bad = [learnt[whole.held_out[5]], learnt[whole.calibration[7]], tested[3]]
-    for name in bad:
+    test_files = whole.dataset.origin["test_files"]
+    training_files = [name for name in files if name not in test_files]
+    damaged = [training_files[whole.held_out[5]], training_files[whole.calibration[7]], test_files[3]]
+    for name in damaged:
         (photos / name).write_bytes(b"")
     with pytest.raises(TrainingError, match=r"cannot be read: 3\. Mend them, or add --skip-unreadable") as caught:
         load_calibration_data(version, None, DataOptions(folder=photos), 100)
-    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == bad
+    assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == damaged
     rest = load_calibration_data(version, None, DataOptions(folder=photos, skip_unreadable=True), 100)
     assert rest.held_out.tolist() == np.delete(whole.held_out, 5).tolist()
     assert rest.calibration.tolist() == np.delete(whole.calibration, 7).tolist()
-    assert len(rest.dataset.test) == len(tested) - 1
+    assert len(rest.dataset.test) == len(test_files) - 1
