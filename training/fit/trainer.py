@@ -213,7 +213,7 @@ def _averages(context: TrainingContext) -> AveragedWeights:
         return fuse_batchnorm(build_network(recipe, dataset)), batches
 
     def estimate(weights: Arrays) -> str:
-        with context.distributed.local(), keras_setup.computing_in(recipe.precision):
+        with context.distributed.local(), keras_setup.dtype_policy(recipe.precision):
             network, batches = network_and_batches()
             return json.dumps([array.tolist() for array in estimate_statistics(network, weights, batches)])
 
