@@ -1,10 +1,10 @@
 // About the model at hand: its figures, its card and its images, as the export wrote them.
 
-import { byId, el, milliseconds, notice, show } from "./dom.js";
-import { rendered } from "./markdown.js";
+import { byId, el, milliseconds, errorNotice, show } from "./dom.js";
+import { renderMarkdown } from "./markdown.js";
 
 /** Shows one version of a model; images are fetched as the card is, because an <img> could not send a key. */
-export async function showAbout(api, model, version) {
+export async function showModelInfo(api, model, version) {
   const container = byId("about");
   const parts = [facts(model, version)];
   const folder = `api/v1/models/${encodeURIComponent(model.name)}/versions/${encodeURIComponent(version.version)}`;
@@ -33,7 +33,7 @@ function confusion(api, path) {
   const figure = el("figure", { className: "confusion" });
   image(api, path, "Confusion matrix: the right class by row, the answer by column").then(
     (image) => show(figure, image, el("figcaption", {}, "Which classes it takes for which, on the test set")),
-    (error) => show(figure, notice(error)),
+    (error) => show(figure, errorNotice(error)),
   );
   return figure;
 }
@@ -48,9 +48,9 @@ function card(api, folder, has) {
 async function fill(api, folder, has, body) {
   try {
     const text = await api.text(`${folder}/card.md`);
-    show(body, rendered(text, (file, alt) => cardImage(api, folder, has, file, alt)));
+    show(body, renderMarkdown(text, (file, alt) => cardImage(api, folder, has, file, alt)));
   } catch (error) {
-    show(body, notice(error));
+    show(body, errorNotice(error));
   }
 }
 

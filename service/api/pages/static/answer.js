@@ -1,9 +1,9 @@
 // What the network says: bars of the top labels for one image, a list for many.
 
-import { byId, el, milliseconds, notice, percent, show } from "./dom.js";
+import { byId, el, milliseconds, errorNotice, percent, show } from "./dom.js";
 
 /** `images` are {name, url, predictions | error}; `onChoose(index)` is called when one of many is looked at. */
-export function showAnswers(images, chosen, onChoose) {
+export function showPredictions(images, chosen, onChoose) {
   const container = byId("answer");
   if (images.length === 1) return show(container, one(images[0]));
   const good = images.filter((image) => image.predictions).length;
@@ -21,18 +21,18 @@ export function showTiming(timing) {
   byId("timing").textContent = parts.join(" · ");
 }
 
-export function showNothing(text) {
+export function showPlaceholder(text) {
   show(byId("answer"), el("p", { className: "empty" }, text));
   byId("timing").textContent = "";
 }
 
-export function showTrouble(error) {
-  show(byId("answer"), notice(error));
+export function showError(error) {
+  show(byId("answer"), errorNotice(error));
   byId("timing").textContent = "";
 }
 
 function one(image) {
-  if (image.error) return el("div", { className: "one" }, head(image), notice(image.error));
+  if (image.error) return el("div", { className: "one" }, head(image), errorNotice(image.error));
   const [best] = image.predictions;
   return el(
     "div",
@@ -44,7 +44,7 @@ function one(image) {
 }
 
 function entry(image, isChosen, onChoose) {
-  if (image.error) return el("li", { className: "broken" }, head(image), notice(image.error));
+  if (image.error) return el("li", { className: "broken" }, head(image), errorNotice(image.error));
   const [best] = image.predictions;
   const label = `${image.name}: ${best.label}, ${percent(best.probability)}`;
   const button = el(

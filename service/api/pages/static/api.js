@@ -1,4 +1,4 @@
-// Talks to the service that the page came from, with a key where one is asked for. Knows nothing of the page.
+// Sends requests to the service that the page came from, with an API key where it needs one. Knows nothing of the page.
 
 const KEY = "convoy-key";
 
@@ -11,10 +11,10 @@ export class ApiError extends Error {
 }
 
 export class Api {
-  /** `askForKey(message)` gives a key that a person typed, or null. */
-  constructor(askForKey) {
-    this.askForKey = askForKey;
-    this.asking = null;
+  /** `promptForKey(message)` gives a key that a person typed, or null. */
+  constructor(promptForKey) {
+    this.promptForKey = promptForKey;
+    this.pendingPrompt = null;
   }
 
   get key() {
@@ -27,7 +27,7 @@ export class Api {
 
   async json(path, options) {
     const { reply, tookMs } = await this.request(path, options);
-    return { body: await reply.json(), timing: timingOf(reply, tookMs) };
+    return { body: await reply.json(), timing: parseServerTiming(reply, tookMs) };
   }
 
   async text(path) {
@@ -44,9 +44,9 @@ export class Api {
       const key = this.key;
       const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
       const startedMs = performance.now();
-      const reply = await fetchOrSay(path, { ...options, headers });
+      const reply = await fetchOrThrow(path, { ...options, headers });
       if (reply.ok) return { reply, tookMs: performance.now() - startedMs };
-      const error = await errorOf(reply);
+      const error = await toApiError(reply);
       if (reply.status !== 401 || !(await this.newKey(key, error))) throw error;
     }
   }
@@ -54,14 +54,14 @@ export class Api {
   /** Several requests may find out at once that a key is missing; people are asked once. */
   async newKey(rejected, error) {
     if (this.key !== rejected) return true;
-    this.asking ??= this.askForKey(rejected ? error.message : "").finally(() => (this.asking = null));
-    const key = await this.asking;
+    this.pendingPrompt ??= this.promptForKey(rejected ? error.message : "").finally(() => (this.pendingPrompt = null));
+    const key = await this.pendingPrompt;
     if (key) sessionStorage.setItem(KEY, key);
     return Boolean(key);
   }
 }
 
-async function fetchOrSay(path, options) {
+async function fetchOrThrow(path, options) {
   try {
     return await fetch(path, options);
   } catch (error) {
@@ -70,18 +70,18 @@ async function fetchOrSay(path, options) {
   }
 }
 
-async function errorOf(reply) {
-  const facts = { status: reply.status, retryAfterS: Number(reply.headers.get("retry-after")) || 0 };
+async function toApiError(reply) {
+  const details = { status: reply.status, retryAfterS: Number(reply.headers.get("retry-after")) || 0 };
   try {
     const { error } = await reply.json();
-    return new ApiError(error.message, error.hint, { ...facts, code: error.code });
+    return new ApiError(error.message, error.hint, { ...details, code: error.code });
   } catch {
-    return new ApiError(`The service answered with status ${reply.status}.`, "Try again in a moment.", facts);
+    return new ApiError(`The service answered with status ${reply.status}.`, "Try again in a moment.", details);
   }
 }
 
 /** Milliseconds of each stage and the batch's size, from the standard Server-Timing header. */
-function timingOf(reply, tookMs) {
+function parseServerTiming(reply, tookMs) {
   const timing = { tookMs };
   for (const entry of (reply.headers.get("server-timing") ?? "").split(",")) {
     const [name, ...parameters] = entry.trim().split(";");

@@ -2,20 +2,20 @@
 
 /** The element of that id; the page and its script are one, so a missing one is a mistake of ours. */
 export function byId(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no #${id}`);
-  return found;
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`the page has no #${id}`);
+  return element;
 }
 
 /** A new element: `props` are properties (`className`, `onclick`) or attributes (`aria-label`, `for`). */
 export function el(tag, props = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
-    if (name in made) made[name] = value;
-    else if (value !== undefined) made.setAttribute(name, value);
+    if (name in element) element[name] = value;
+    else if (value !== undefined) element.setAttribute(name, value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 export function show(container, ...children) {
@@ -23,7 +23,7 @@ export function show(container, ...children) {
 }
 
 /** What is wrong and what to do, as the service or we say it. */
-export function notice(error) {
+export function errorNotice(error) {
   const parts = [el("strong", {}, error.message || String(error))];
   if (error.hint) parts.push(" ", el("span", {}, error.hint));
   return el("div", { className: "notice" }, parts);

@@ -1,11 +1,11 @@
 // From the drawing's ink to the image that is sent: laid out like MNIST, in the model's size and colours.
 
 import { el } from "./dom.js";
-import { laidOut } from "./mnist.js";
+import { layOutLikeMnist } from "./mnist.js";
 
 /** A PNG of the model's size for what was drawn, as MNIST's digits are laid out; null for an empty drawing. */
-export async function pngOf({ grey, width, height }, { input, preprocessing }) {
-  const field = laidOut(grey, width, height, input.height);
+export async function toMnistPng({ grey, width, height }, { input, preprocessing }) {
+  const field = layOutLikeMnist(grey, width, height, input.height);
   if (!field) return null;
   const canvas = el("canvas", { width: input.height, height: input.height });
   const pen = canvas.getContext("2d");

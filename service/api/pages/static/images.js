@@ -3,7 +3,7 @@
 import { byId } from "./dom.js";
 
 /** Calls `onFiles` with an array of files. What is no image goes along: the service says best what is wrong. */
-export function listenForImages(onFiles) {
+export function onImageFiles(onFiles) {
   const input = byId("files");
   input.addEventListener("change", () => {
     if (input.files.length) onFiles([...input.files]);

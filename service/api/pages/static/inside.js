@@ -1,15 +1,14 @@
-// Inside the network: the input as it sees it, its filters and feature maps, and, on request, which pixels mattered.
+// The explanation panel: the network's input, its filters and feature maps, and an occlusion heatmap on request.
 
-import { byId, el, notice, pixelated, show } from "./dom.js";
+import { byId, el, errorNotice, pixelated, show } from "./dom.js";
 
-const TRIES = 3;
+const MAX_TRIES = 3;
 
-/** What is known of the layers' kinds is their order: the textbooks' edges, then shapes, then objects. */
-export class Inside {
-  /** `explain(method, blob, wanted, signal)` gives the service's answer; `onHeat(wanted)` hears that one was asked for. */
-  constructor(explain, onHeat) {
+export class ExplanationPanel {
+  /** `explain(method, blob, classIndex, signal)` returns the service's reply; `onHeatmap(classIndex)` is called on request. */
+  constructor(explain, onHeatmap) {
     this.explain = explain;
-    this.onHeat = onHeat;
+    this.onHeatmap = onHeatmap;
     this.container = byId("inside");
     this.abort = new AbortController();
   }
@@ -19,28 +18,28 @@ export class Inside {
     show(this.container, el("p", { className: "empty" }, text));
   }
 
-  /** Shows all that is cheap about an image; `labels` are the classes that heat can be asked for. */
-  async look(blob, { methods, labels, best }) {
+  /** Shows everything that is cheap to compute; `labels` are the classes that a heatmap can be requested for. */
+  async showImage(blob, { methods, labels, best }) {
     this.abort.abort();
     this.abort = new AbortController();
     const { signal } = this.abort;
     const method = methods.includes("features") ? "features" : "input";
     try {
-      const found = await patiently(() => this.explain(method, blob, null, signal), signal);
+      const reply = await retryWhenBusy(() => this.explain(method, blob, null, signal), signal);
       if (signal.aborted) return;
-      const heat = methods.includes("occlusion") ? this.heatPanel(blob, labels, best) : null;
-      show(this.container, el("div", { className: "seen" }, input(found.input), heat), layers(found, methods));
+      const heatmapPanel = methods.includes("occlusion") ? this.createHeatmapPanel(blob, labels, best) : null;
+      show(this.container, el("div", { className: "seen" }, input(reply.input), heatmapPanel), layers(reply, methods));
     } catch (error) {
-      if (!signal.aborted) show(this.container, notice(error));
+      if (!signal.aborted) show(this.container, errorNotice(error));
     }
   }
 
-  heatPanel(blob, labels, best) {
+  createHeatmapPanel(blob, labels, best) {
     const select = el("select", {}, labels.map((label, index) => el("option", { value: String(index) }, label)));
     select.value = String(best);
     const result = el("div", { className: "heat", "aria-live": "polite" });
     const button = el("button", { type: "button", className: "primary" }, "Show which pixels mattered");
-    button.addEventListener("click", () => this.askForHeat(blob, select.value, button, result));
+    button.addEventListener("click", () => this.requestHeatmap(blob, select.value, button, result));
     return el(
       "div",
       { className: "why" },
@@ -51,26 +50,26 @@ export class Inside {
     );
   }
 
-  async askForHeat(blob, wanted, button, result) {
+  async requestHeatmap(blob, classIndex, button, result) {
     const { signal } = this.abort;
     button.disabled = true;
-    this.onHeat(wanted);
+    this.onHeatmap(classIndex);
     try {
-      const found = await this.explain("occlusion", blob, wanted, signal);
-      show(result, heat(found));
+      const reply = await this.explain("occlusion", blob, classIndex, signal);
+      show(result, heatmap(reply));
     } catch (error) {
-      if (!signal.aborted) show(result, notice(error));
+      if (!signal.aborted) show(result, errorNotice(error));
     } finally {
       button.disabled = false;
     }
   }
 }
 
-/** Other people's explanations come first at times: waits as long as the service says, a few times. */
-async function patiently(ask, signal) {
-  for (let left = TRIES; ; left--) {
+/** Sends the request again after the time that the service asks for, while it is busy with other explanations. */
+async function retryWhenBusy(send, signal) {
+  for (let left = MAX_TRIES; ; left--) {
     try {
-      return await ask();
+      return await send();
     } catch (error) {
       if (error.status !== 429 || left <= 1 || signal.aborted) throw error;
       await new Promise((resolve) => setTimeout(resolve, (error.retryAfterS || 1) * 1000));
@@ -88,7 +87,7 @@ function input({ png, width, height, channels }) {
   );
 }
 
-function heat({ heat: png, explained, passes }) {
+function heatmap({ heat: png, explained, passes }) {
   return [
     pixelated(png, `Heat map: pixels that speak for ${explained.label} in orange, against it in blue`),
     el(
@@ -102,11 +101,11 @@ function heat({ heat: png, explained, passes }) {
   ];
 }
 
-function layers({ filters, layers: found }, methods) {
+function layers({ filters, layers: layerReplies }, methods) {
   if (!methods.includes("features")) {
     return el("p", { className: "hint" }, "This version was published without feature maps.");
   }
-  const rows = found.map((layer) => strip(layer, "Feature maps"));
+  const rows = layerReplies.map((layer) => strip(layer, "Feature maps"));
   if (filters) rows.unshift(strip(filters, "Filters"));
   return [
     el("h3", {}, "Layer by layer"),

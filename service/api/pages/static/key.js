@@ -3,7 +3,7 @@
 import { byId } from "./dom.js";
 
 /** The key that was typed, or null; `rejected` says why the last one was not taken. */
-export function askForKey(rejected) {
+export function promptForKey(rejected) {
   const dialog = byId("key-dialog");
   const message = byId("key-message");
   if (rejected) message.textContent = `${rejected} Try another one.`;

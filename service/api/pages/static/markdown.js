@@ -6,31 +6,31 @@ import { el } from "./dom.js";
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|!\[([^\]]*)\]\(([\w.-]+)\)/g;
 
 /** Elements for a card; `image(file, alt)` makes the element of an image that the card names. */
-export function rendered(text, image) {
+export function renderMarkdown(text, image) {
   const blocks = [];
   const lines = text.split("\n");
   while (lines.length) {
-    const block = takeBlock(lines);
-    if (block) blocks.push(asElement(block, image));
+    const block = takeNextBlock(lines);
+    if (block) blocks.push(toElement(block, image));
   }
   return blocks;
 }
 
 /** Takes the next block off the lines: a fence up to its end, otherwise all up to the next empty line. */
-function takeBlock(lines) {
+function takeNextBlock(lines) {
   if (lines[0].startsWith("```")) {
     const end = lines.indexOf("```", 1);
-    const taken = lines.splice(0, end < 0 ? lines.length : end + 1);
-    return { code: taken.slice(1, end < 0 ? undefined : -1).join("\n") };
+    const block = lines.splice(0, end < 0 ? lines.length : end + 1);
+    return { code: block.slice(1, end < 0 ? undefined : -1).join("\n") };
   }
   let end = lines.findIndex((line) => line.trim() === "");
   if (end < 0) end = lines.length;
-  const taken = lines.splice(0, end);
+  const block = lines.splice(0, end);
   if (!end) lines.shift();
-  return taken.length ? { lines: taken } : null;
+  return block.length ? { lines: block } : null;
 }
 
-function asElement({ code, lines }, image) {
+function toElement({ code, lines }, image) {
   if (code !== undefined) return el("pre", {}, el("code", {}, code));
   const [first] = lines;
   const heading = /^(#{1,4}) (.*)/.exec(first);

@@ -1,4 +1,4 @@
-// A drawing laid out the way MNIST's digits are. Pure: grey values in, grey values out.
+// Lays out a drawing the way MNIST's digits are. Pure: grey values in, grey values out.
 //
 // "The original black and white images from NIST were size normalized to fit in a 20x20 pixel box while preserving
 // their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used by the
@@ -6,15 +6,15 @@
 // translating the image so as to position this point at the center of the 28x28 field."
 // LeCun, Cortes, Burges: The MNIST database of handwritten digits, http://yann.lecun.com/exdb/mnist/
 
-const BOX = 20 / 28; // of the field's side
-const FAINT = 16;
+const BOX_FRACTION = 20 / 28; // of the field's side
+const MIN_INK = 16;
 
 /** The smallest box around the ink of `grey` (0 nothing, 255 ink), or null where there is none. */
 export function inkBox(grey, width, height) {
   let [left, top, right, bottom] = [width, height, -1, -1];
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      if (grey[y * width + x] < FAINT) continue;
+      if (grey[y * width + x] < MIN_INK) continue;
       left = Math.min(left, x);
       right = Math.max(right, x);
       top = Math.min(top, y);
@@ -25,20 +25,20 @@ export function inkBox(grey, width, height) {
 }
 
 /** Grey values of the field, side x side, for a drawing of width x height; null for an empty one. */
-export function laidOut(grey, width, height, side) {
+export function layOutLikeMnist(grey, width, height, side) {
   const box = inkBox(grey, width, height);
   if (!box) return null;
-  const scale = (side * BOX) / Math.max(box.width, box.height);
+  const scale = (side * BOX_FRACTION) / Math.max(box.width, box.height);
   const small = {
     width: Math.max(1, Math.round(box.width * scale)),
     height: Math.max(1, Math.round(box.height * scale)),
   };
-  small.grey = averaged(grey, width, box, small);
-  return centred(small, side);
+  small.grey = scaleDown(grey, width, box, small);
+  return centre(small, side);
 }
 
 /** Scales the box down to the small image; each pixel is the mean of the area that it covers. */
-function averaged(grey, stride, box, small) {
+function scaleDown(grey, stride, box, small) {
   const columns = spans(box.width, small.width);
   const rows = spans(box.height, small.height);
   const scaled = new Float64Array(small.width * small.height);
@@ -70,15 +70,15 @@ function spans(length, count) {
 }
 
 /** Puts the small image into the field with its centre of mass in the middle, but nothing of it outside. */
-function centred(small, side) {
+function centre(small, side) {
   let [mass, massX, massY] = [0, 0, 0];
   small.grey.forEach((value, at) => {
     mass += value;
     massX += value * ((at % small.width) + 0.5);
     massY += value * (Math.floor(at / small.width) + 0.5);
   });
-  const left = within(Math.round(side / 2 - massX / mass), side - small.width);
-  const top = within(Math.round(side / 2 - massY / mass), side - small.height);
+  const left = clamp(Math.round(side / 2 - massX / mass), side - small.width);
+  const top = clamp(Math.round(side / 2 - massY / mass), side - small.height);
   const field = new Uint8ClampedArray(side * side);
   small.grey.forEach((value, at) => {
     field[(top + Math.floor(at / small.width)) * side + left + (at % small.width)] = value;
@@ -86,6 +86,6 @@ function centred(small, side) {
   return field;
 }
 
-function within(value, most) {
-  return Math.min(Math.max(value, 0), Math.max(most, 0));
+function clamp(value, max) {
+  return Math.min(Math.max(value, 0), Math.max(max, 0));
 }

@@ -23,10 +23,10 @@ export class Pad {
 
   listen() {
     const { canvas } = this;
-    canvas.addEventListener("pointerdown", (event) => this.begin(event));
-    canvas.addEventListener("pointermove", (event) => this.goOn(event));
+    canvas.addEventListener("pointerdown", (event) => this.beginStroke(event));
+    canvas.addEventListener("pointermove", (event) => this.extendStroke(event));
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      canvas.addEventListener(end, () => this.end());
+      canvas.addEventListener(end, () => this.endStroke());
     }
     canvas.addEventListener("keydown", (event) => this.onKey(event));
     canvas.addEventListener("blur", () => this.liftPen());
@@ -53,35 +53,35 @@ export class Pad {
 
   /** The ink alone: grey values 0..255, SIZE x SIZE. */
   ink() {
-    const sheet = document.createElement("canvas");
-    sheet.width = sheet.height = SIZE;
-    const pen = sheet.getContext("2d", { willReadFrequently: true });
+    const offscreen = document.createElement("canvas");
+    offscreen.width = offscreen.height = SIZE;
+    const pen = offscreen.getContext("2d", { willReadFrequently: true });
     this.drawStrokes(pen, "#fff");
     const rgba = pen.getImageData(0, 0, SIZE, SIZE).data;
     const grey = Uint8ClampedArray.from({ length: SIZE * SIZE }, (_, at) => rgba[at * 4 + 3]);
     return { grey, width: SIZE, height: SIZE };
   }
 
-  begin(event) {
+  beginStroke(event) {
     if (event.button !== 0) return;
     event.preventDefault();
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
     this.cursor = null;
     this.penDown = false;
-    this.stroke = [this.at(event)];
+    this.stroke = [this.positionOf(event)];
     this.strokes.push(this.stroke);
     this.paint();
   }
 
-  goOn(event) {
+  extendStroke(event) {
     if (!this.stroke) return;
     const events = event.getCoalescedEvents?.() ?? [];
-    for (const each of events.length ? events : [event]) this.stroke.push(this.at(each));
+    for (const each of events.length ? events : [event]) this.stroke.push(this.positionOf(each));
     this.paint();
   }
 
-  end() {
+  endStroke() {
     if (!this.stroke) return;
     this.stroke = null;
     this.changed();
@@ -126,7 +126,7 @@ export class Pad {
     this.onChange();
   }
 
-  at(event) {
+  positionOf(event) {
     const box = this.canvas.getBoundingClientRect();
     return {
       x: ((event.clientX - box.left) / box.width) * SIZE,
