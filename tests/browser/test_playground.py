@@ -211,10 +211,10 @@ def test_axe_finds_nothing_serious_by_night(visit: Visit) -> None:
 def test_a_drawing_is_laid_out_as_mnist_digits_are(visit: Visit) -> None:
     found = visit.page.evaluate(
         """async () => {
-            const { layOutLikeMnist } = await import("./playground/mnist.js");
+            const { layOutLikeMnist: layOut } = await import("./playground/mnist.js");
             const grey = new Uint8ClampedArray(280 * 280);
             for (let y = 40; y < 240; y++) for (let x = 20; x < 70; x++) grey[y * 280 + x] = 255;
-            return { bar: [...layOutLikeMnist(grey, 280, 280, 28)], nothing: layOutLikeMnist(new Uint8ClampedArray(100), 10, 10, 28) };
+            return { bar: [...layOut(grey, 280, 280, 28)], nothing: layOut(new Uint8ClampedArray(100), 10, 10, 28) };
         }"""
     )
     assert found["nothing"] is None

@@ -41,10 +41,12 @@ def generate_key(name: str, scopes: str) -> tuple[str, str]:
     return secret, line
 
 
-def parse_keys(text: str, where: str) -> list[Key]:
+def parse_keys(text: str, source: str) -> list[Key]:
     """Parses lines of `NAME SCOPES KEY`; skips empty lines and those that begin with #. Raises BadKeys."""
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-    return [_parse_line(line, f"{where}, line {number}") for number, line in lines if line and not line.startswith("#")]
+    return [
+        _parse_line(line, f"{source}, line {number}") for number, line in lines if line and not line.startswith("#")
+    ]
 
 
 class Keyring:
@@ -94,24 +96,24 @@ class Keyring:
             logs.event(logging.ERROR, "keys are bad", reason=error.message)
 
 
-def _parse_line(line: str, where: str) -> Key:
+def _parse_line(line: str, source: str) -> Key:
     parts = line.split()
     if len(parts) != 3:
-        raise BadKeys(f"{where} has {len(parts)} words in place of three.")
+        raise BadKeys(f"{source} has {len(parts)} words in place of three.")
     name, scopes, secret = parts
     if not set(SCOPES).issuperset(scopes.split(",")):
         # The word itself is not shown: if the words are swapped, it is the key.
-        raise BadKeys(f"{where} has a scope that there is not; there are {', '.join(SCOPES)}.")
-    return Key(name, frozenset(scopes.split(",")), _parse_digest(secret, where))
+        raise BadKeys(f"{source} has a scope that there is not; there are {', '.join(SCOPES)}.")
+    return Key(name, frozenset(scopes.split(",")), _parse_digest(secret, source))
 
 
-def _parse_digest(secret: str, where: str) -> bytes:
+def _parse_digest(secret: str, source: str) -> bytes:
     if secret.startswith(HASH_PREFIX):
         if not re.fullmatch("[0-9a-f]{64}", secret[len(HASH_PREFIX) :]):
-            raise BadKeys(f"{where} has no SHA-256 of 64 hexadecimal digits.")
+            raise BadKeys(f"{source} has no SHA-256 of 64 hexadecimal digits.")
         return bytes.fromhex(secret[len(HASH_PREFIX) :])
     if len(secret) < MIN_KEY_LENGTH:
-        raise BadKeys(f"{where} has a key of {len(secret)} characters; at least {MIN_KEY_LENGTH} are needed.")
+        raise BadKeys(f"{source} has a key of {len(secret)} characters; at least {MIN_KEY_LENGTH} are needed.")
     return hashlib.sha256(secret.encode()).digest()
 
 

@@ -109,9 +109,9 @@ CASES: list[tuple[str, str, int, Request]] = [
 CODES_TESTED_BELOW = {"overloaded", "deadline_exceeded", "not_ready", "out_of_memory", "internal"}
 CODES_TESTED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
 CODES_TESTED_ELSEWHERE = {
-    "bad_http": "test_wire_http.py::test_what_is_no_http_ends_with_400",
-    "slow_request": "test_wire_http.py::test_headers_that_come_too_slowly_end_with_408",
-    "headers_too_large": "test_wire_http.py::test_too_large_headers_end_with_431",
+    "bad_http": "test_connection_limits_http.py::test_what_is_no_http_ends_with_400",
+    "slow_request": "test_connection_limits_http.py::test_headers_that_come_too_slowly_end_with_408",
+    "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
     "too_many_pixels": "test_client_service.py::test_images_that_are_too_many_pixels_for_one_request_go_in_several",

@@ -1,4 +1,4 @@
-"""What a connection does when its client reads slowly, without a client; over real ones see test_wire_http.py."""
+"""A connection whose client reads slowly, without a client. With real ones: test_connection_limits_http.py."""
 
 import asyncio
 import socket

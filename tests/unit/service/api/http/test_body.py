@@ -14,7 +14,7 @@ from tests.support.images import image_bytes
 SHAPE = (8, 8, 1)
 
 
-def form(count: int) -> tuple[bytes, bytes]:
+def multipart_form(count: int) -> tuple[bytes, bytes]:
     request = httpx.Request(
         "POST", "http://x", files=[("files", (f"{n}.png", image_bytes(seed=n))) for n in range(count)]
     )
@@ -23,7 +23,7 @@ def form(count: int) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("count", [1, 2, 64])
 def test_images_of_a_form_and_of_json_are_counted(count: int) -> None:
-    assert estimate_image_count(*form(count)) == count
+    assert estimate_image_count(*multipart_form(count)) == count
     images = [{"id": str(n), "data": base64.b64encode(image_bytes(seed=n)).decode()} for n in range(count)]
     assert estimate_image_count(b"application/json", json.dumps({"images": images}).encode()) == count
 

@@ -16,11 +16,11 @@ from service.api.http.compression import MAX_INLINE_BYTES, MIN_COMPRESSED_BYTES,
 from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
 
 LIMIT = 100_000
-PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
-UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 
 
-def unpack(body: bytes, encoding: str | None) -> bytes:
+def read_request(body: bytes, encoding: str | None) -> bytes:
     """What the service reads when a client sends `body` so encoded."""
 
     async def receive() -> dict[str, Any]:
@@ -30,43 +30,43 @@ def unpack(body: bytes, encoding: str | None) -> bytes:
     return asyncio.run(read_decompressed_body({"headers": headers}, receive, LIMIT))  # type: ignore[arg-type]
 
 
-def pack(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:
+def send_response(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:
     """What the service sends to a client that accepts that."""
     headers = [] if accepted is None else [(b"accept-encoding", accepted.encode("latin-1"))]
-    sent, told = asyncio.run(compress_body({"headers": headers}, body))
-    return sent, dict(told)
+    sent, headers_sent = asyncio.run(compress_body({"headers": headers}, body))
+    return sent, dict(headers_sent)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "GZIP", " deflate "])
 @pytest.mark.parametrize("body", [b"", b"x", bytes(LIMIT)], ids=len)
 def test_packed_bodies_are_read(encoding: str, body: bytes) -> None:
-    assert unpack(PACK[encoding.strip().lower()](body), encoding) == body
+    assert read_request(COMPRESS[encoding.strip().lower()](body), encoding) == body
 
 
 @pytest.mark.parametrize("encoding", [None, "identity", ""])
 def test_other_bodies_are_left_alone(encoding: str | None) -> None:
     body = gzip.compress(b"x")
-    assert unpack(body, encoding) == body
+    assert read_request(body, encoding) == body
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.binary(max_size=200), st.sampled_from(sorted(PACK)))
+@given(st.binary(max_size=200), st.sampled_from(sorted(COMPRESS)))
 def test_any_bytes_are_unpacked_or_refused(body: bytes, encoding: str) -> None:
-    assert unpack(PACK[encoding](body), encoding) == body
+    assert read_request(COMPRESS[encoding](body), encoding) == body
     with pytest.raises(BadRequest):
-        unpack(body, encoding)
+        read_request(body, encoding)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x" * 100])
 def test_other_encodings_are_refused(encoding: str) -> None:
-    with pytest.raises(UnsupportedBody, match="cannot be read; gzip and deflate can") as caught:
-        unpack(b"", encoding)
-    assert "gzip or deflate" in caught.value.hint
+    with pytest.raises(UnsupportedBody, match="cannot be read; gzip and deflate can") as raised:
+        read_request(b"", encoding)
+    assert "gzip or deflate" in raised.value.hint
 
 
-@pytest.mark.parametrize("encoding", PACK)
+@pytest.mark.parametrize("encoding", COMPRESS)
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("corrupt", "pattern"),
     [
         (lambda body: body[:-3], "is cut off"),
         (lambda body: b"", "is cut off"),
@@ -77,19 +77,19 @@ def test_other_encodings_are_refused(encoding: str) -> None:
     ],
     ids=["cut", "empty", "longer", "twice", "other", "checksum"],
 )
-def test_a_spoilt_body_is_refused(encoding: str, spoil: Callable[[bytes], bytes], says: str) -> None:
-    with pytest.raises(BadRequest, match=says):
-        unpack(spoil(PACK[encoding](b"some numbers")), encoding)
+def test_a_spoilt_body_is_refused(encoding: str, corrupt: Callable[[bytes], bytes], pattern: str) -> None:
+    with pytest.raises(BadRequest, match=pattern):
+        read_request(corrupt(COMPRESS[encoding](b"some numbers")), encoding)
 
 
-@pytest.mark.parametrize("encoding", PACK)
+@pytest.mark.parametrize("encoding", COMPRESS)
 def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
-    bomb = PACK[encoding](bytes(500 * LIMIT))
+    bomb = COMPRESS[encoding](bytes(500 * LIMIT))
     assert len(bomb) < LIMIT
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLarge, match=f"unpacked body is larger than {LIMIT} bytes"):
-            unpack(bomb, encoding)
+            read_request(bomb, encoding)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -98,10 +98,10 @@ def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
 
 def test_a_packed_body_over_the_limit_is_not_even_read() -> None:
     with pytest.raises(BodyTooLarge, match="The body is larger"):
-        unpack(bytes(LIMIT + 1), "gzip")
+        read_request(bytes(LIMIT + 1), "gzip")
 
 
-LONG = bytes(range(256)) * (MIN_COMPRESSED_BYTES // 256)
+LONG_BODY = bytes(range(256)) * (MIN_COMPRESSED_BYTES // 256)
 
 
 @pytest.mark.parametrize(
@@ -128,24 +128,26 @@ LONG = bytes(range(256)) * (MIN_COMPRESSED_BYTES // 256)
     ],
 )
 def test_accept_encoding_is_obeyed(accepted: str | None, sent: str | None) -> None:
-    body, told = pack(LONG, accepted)
+    body, headers_sent = send_response(LONG_BODY, accepted)
     if sent is None:
-        assert (body, told) == (LONG, {})
+        assert (body, headers_sent) == (LONG_BODY, {})
     else:
-        assert told == {b"content-encoding": sent.encode(), b"vary": b"accept-encoding"}
-        assert UNPACK[sent](body) == LONG
+        assert headers_sent == {b"content-encoding": sent.encode(), b"vary": b"accept-encoding"}
+        assert DECOMPRESS[sent](body) == LONG_BODY
 
 
 def test_small_answers_are_not_worth_it_and_large_ones_come_whole() -> None:
-    assert pack(LONG[:-1], "gzip") == (LONG[:-1], {})
-    large = LONG * (MAX_INLINE_BYTES // MIN_COMPRESSED_BYTES + 1)
-    assert gzip.decompress(pack(large, "gzip")[0]) == large
+    assert send_response(LONG_BODY[:-1], "gzip") == (LONG_BODY[:-1], {})
+    large = LONG_BODY * (MAX_INLINE_BYTES // MIN_COMPRESSED_BYTES + 1)
+    assert gzip.decompress(send_response(large, "gzip")[0]) == large
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(st.characters(max_codepoint=255), max_size=40))
 def test_no_header_of_a_client_breaks_it(text: str) -> None:
-    sent, told = pack(LONG, text)
-    assert UNPACK[told[b"content-encoding"].decode()](sent) == LONG if told else sent == LONG
+    sent, headers_sent = send_response(LONG_BODY, text)
+    assert (
+        DECOMPRESS[headers_sent[b"content-encoding"].decode()](sent) == LONG_BODY if headers_sent else sent == LONG_BODY
+    )
     with suppress(ConvoyError):
-        assert unpack(b"x", text) == b"x"
+        assert read_request(b"x", text) == b"x"
