@@ -151,6 +151,6 @@ def _load_weights(base: keras.Model, name: str, path: Path) -> None:
 
 def swap_red_and_blue(base: keras.Model) -> None:
     """Lets the first convolution, which has learnt BGR, take RGB: the same sums, and nothing to turn round."""
-    first = next(layer for layer in base.layers if isinstance(layer, layers.Conv2D))
-    kernel, *biases = first.get_weights()
-    first.set_weights([kernel[:, :, ::-1], *biases])
+    first_conv = next(layer for layer in base.layers if isinstance(layer, layers.Conv2D))
+    kernel, *biases = first_conv.get_weights()
+    first_conv.set_weights([kernel[:, :, ::-1], *biases])

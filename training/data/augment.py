@@ -75,10 +75,10 @@ def mixup(images: Images, labels: Labels, alpha: float, random: Generator) -> tu
     Zhang et al. 2017, "mixup". Labels are one-hot, float32 (n, classes).
     """
     partner = random.permutation(len(images))
-    share = random.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
-    other = share.reshape(-1, 1, 1, 1)
+    mix_weight = random.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
+    other = mix_weight.reshape(-1, 1, 1, 1)
     mixed = np.rint(images + other * (images[partner].astype(np.float32) - images))
-    return mixed.astype(np.uint8), labels + share * (labels[partner] - labels)
+    return mixed.astype(np.uint8), labels + mix_weight * (labels[partner] - labels)
 
 
 def random_crop_boxes(count: int, area: Range, aspect: Range, random: RandomGenerator) -> Boxes:
@@ -91,12 +91,12 @@ def _random_box(draws: NDArray[np.float64], area: Range, aspect: Range, index: i
     in the image; where ten tries fit no such part in, the largest in the middle that keeps the bounds of the aspect.
     """
     log_min, log_max = math.log(aspect[0]), math.log(aspect[1])
-    for share, shape, across, down in draws[index]:
-        pixels = width * height * (area[0] + share * (area[1] - area[0]))
-        ratio = math.exp(log_min + shape * (log_max - log_min))
+    for area_fraction, log_position, x_fraction, y_fraction in draws[index]:
+        pixels = width * height * (area[0] + area_fraction * (area[1] - area[0]))
+        ratio = math.exp(log_min + log_position * (log_max - log_min))
         crop_width, crop_height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < crop_width <= width and 0 < crop_height <= height:
-            left, top = int(across * (width - crop_width + 1)), int(down * (height - crop_height + 1))
+            left, top = int(x_fraction * (width - crop_width + 1)), int(y_fraction * (height - crop_height + 1))
             return left, top, left + crop_width, top + crop_height
     ratio = min(max(width / height, aspect[0]), aspect[1])
     crop_width, crop_height = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))

@@ -97,9 +97,9 @@ class AugmentOnDevice(keras.layers.Layer):
     def call(self, inputs: Mapping[str, Any]) -> Any:
         height, width, channels = self._shape
         rows = inputs["top"][:, None] + ops.arange(height, dtype="int32") - self._shift_px
-        columns_across = ops.arange(width, dtype="int32")
-        columns_across = ops.where(inputs["mirrored"][:, None] > 0, width - 1 - columns_across, columns_across)
-        columns = inputs["left"][:, None] + columns_across - self._shift_px
+        offsets = ops.arange(width, dtype="int32")
+        offsets = ops.where(inputs["mirrored"][:, None] > 0, width - 1 - offsets, offsets)
+        columns = inputs["left"][:, None] + offsets - self._shift_px
         positions = _reflect_into(rows, height)[:, :, None] * width + _reflect_into(columns, width)[:, None, :]
         positions = inputs["index"][:, None, None] * (height * width) + positions
         pixels = ops.take(ops.reshape(inputs[IMAGES], (-1, channels)), positions, axis=0)

@@ -73,12 +73,12 @@ def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence
 
 def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     """The data set as the run had it. Raises TrainingError when its images have changed since."""
-    recorded = run.info()["dataset"]
-    origin = recorded.get("origin", {})
+    dataset_info = run.info()["dataset"]
+    origin = dataset_info.get("origin", {})
     data_options = replace(
         _with_recorded_folder(run, data_options),
         skip_unreadable=origin.get("skip_unreadable", False),
-        note=recorded["data_note"],
+        note=dataset_info["data_note"],
     )
     dataset = for_training(run.recipe(), data_options, origin.get("test_files"))
     if origin and dataset.origin["digest"] != origin["digest"]:
@@ -89,11 +89,11 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
 
 def for_evaluation(run: Run, data_options: DataOptions) -> Dataset:
     """The data set of a run with the run's own test images. Raises TrainingError when they are gone or damaged."""
-    recorded = run.info()["dataset"]
-    origin = recorded.get("origin", {})
+    dataset_info = run.info()["dataset"]
+    origin = dataset_info.get("origin", {})
     recipe, data_options = run.recipe(), _with_recorded_folder(run, data_options)
     folder_options = folder_options_for(recipe, origin.get("test_files"))
-    note = data_options.note or recorded["data_note"]
+    note = data_options.note or dataset_info["data_note"]
     dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, folder_options)
     return _check_test_images(dataset, data_options.skip_unreadable or origin.get("skip_unreadable", False))
 

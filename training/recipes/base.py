@@ -224,13 +224,13 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Recipe:
     """The recipe that `to_json` wrote. Raises TrainingError for fields that this version of Convoy doesn't have."""
-    known = {f.name for f in dataclasses.fields(Recipe)}
-    if unknown := set(values) - known:
+    field_names = {f.name for f in dataclasses.fields(Recipe)}
+    if unknown := set(values) - field_names:
         raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(unknown))}.")
     options = {key: _list_to_tuple(value) for key, value in values.get("architecture_options", {}).items()}
-    plain = {key: _list_to_tuple(value) for key, value in values.items()}
+    fields = {key: _list_to_tuple(value) for key, value in values.items()}
     try:
-        return Recipe(**{**plain, "architecture_options": options})
+        return Recipe(**{**fields, "architecture_options": options})
     except TypeError as error:
         raise TrainingError(f"The recipe is incomplete: {error}.") from error
 

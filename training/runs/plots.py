@@ -46,17 +46,17 @@ def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
     """Right classes down, answers across, shaded by the share of their row; with counts while they can be read."""
     counts = np.asarray(confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    row_fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(4 + 0.35 * len(labels), 16)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(row_fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="right class")
     if len(labels) <= MAX_CLASSES_WITH_COUNTS:
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels)
         for (row, column), count in np.ndenumerate(counts):
-            text_color = "white" if shares[row, column] > 0.5 else "black"
+            text_color = "white" if row_fractions[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", color=text_color, fontsize=8)
     save_figure(figure, path)
 

@@ -108,10 +108,10 @@ def open_run(folder: Path) -> Run:
 
 def latest_unfinished_run(runs_dir: Path, name: str) -> Run:
     """The last run of that name, or of that recipe, that was interrupted. Raises TrainingError when there is none."""
-    unfinished = unfinished_runs(runs_dir, name)
-    if not unfinished:
+    runs = unfinished_runs(runs_dir, name)
+    if not runs:
         raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
-    return unfinished[-1]
+    return runs[-1]
 
 
 def unfinished_runs(runs_dir: Path, name: str) -> list[Run]:

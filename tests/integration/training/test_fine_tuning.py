@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from tests.support.images import image_bytes
-from tests.unit.training.architectures.test_keras_applications import base_of, cached
+from tests.unit.training.architectures.test_keras_applications import base_of, legacy_weights_file
 from training.architectures.keras_applications import APPLICATIONS, TF
 from training.data.load_dataset import DataOptions, for_resuming
 from training.errors import TrainingError
@@ -51,7 +51,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         image = keras.Input((32, 32, 3))
         base = tiny(False, None, "avg", image, image.shape[1:])
         base.get_layer("norm").moving_mean.assign([0.1, 0.2, 0.3, 0.4])
-        yield cached(base, tmp_path_factory.mktemp("weights"))
+        yield legacy_weights_file(base, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def photos(data_dir: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_small_application_goes_from_its_file_to_the_service(photos: Path, tmp_path: Path) -> None:
-    weights_file = cached(base_of("MobileNetV3Small"), tmp_path)
+    weights_file = legacy_weights_file(base_of("MobileNetV3Small"), tmp_path)
     settings = SETTINGS | {"epochs": "2"}
     recipe = with_settings(with_application("keras:MobileNetV3Small", find_recipe("fine-tune")), settings)
     run = trainer.train(recipe, tmp_path / "runs", lambda line: None, DataOptions(folder=photos), weights=weights_file)

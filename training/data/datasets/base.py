@@ -66,8 +66,8 @@ class ArraySplit:
 
     def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
         height, width, _ = self.shape
-        parts = [crop_and_resize(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
-        return np.stack(parts)
+        crops = [crop_and_resize(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
+        return np.stack(crops)
 
     def encoded_image(self, index: int) -> bytes:
         return encode_png(self.images[index])

@@ -88,13 +88,13 @@ def _list_test_files(folder: Path, test: str, labels: tuple[str, ...]) -> Labele
 def _list_classes(folder: Path, part: str, min_classes: int) -> tuple[tuple[str, ...], LabeledFiles]:
     names = _subfolder_names(folder / part)
     if len(names) < min_classes:
-        listed = f"only {names[0]!r}" if names else "none"
-        raise TrainingError(f"{folder / part} has {listed} of at least {min_classes} folders of images: {LAYOUT}.")
-    by_class = [sorted(_walk_files(folder, os.path.join(part, name))) for name in names]
-    if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
+        class_count = f"only {names[0]!r}" if names else "none"
+        raise TrainingError(f"{folder / part} has {class_count} of at least {min_classes} folders of images: {LAYOUT}.")
+    files_by_class = [sorted(_walk_files(folder, os.path.join(part, name))) for name in names]
+    if empty := [name for name, files in zip(names, files_by_class, strict=True) if not files]:
         raise TrainingError(f"{folder / part} has classes without images: {', '.join(empty)}.")
-    classes = np.repeat(np.arange(len(names)), [len(files) for files in by_class])
-    return tuple(names), LabeledFiles([path for files in by_class for path in files], classes)
+    classes = np.repeat(np.arange(len(names)), [len(files) for files in files_by_class])
+    return tuple(names), LabeledFiles([path for files in files_by_class for path in files], classes)
 
 
 def _subfolder_names(folder: Path) -> list[str]:
@@ -105,11 +105,11 @@ def _subfolder_names(folder: Path) -> list[str]:
 
 
 def _walk_files(folder: Path, part: str) -> Iterator[str]:
-    for where, _, names in os.walk(folder / part, followlinks=True):
-        inside = os.path.relpath(where, folder)
+    for directory, _, names in os.walk(folder / part, followlinks=True):
+        relative = os.path.relpath(directory, folder)
         for name in names:
             if not name.startswith(".") and name not in IGNORED_FILES:
-                yield os.path.join(inside, name)
+                yield os.path.join(relative, name)
 
 
 def _with_labels_file(listing: FolderListing) -> FolderListing:

@@ -34,10 +34,10 @@ from training.data.datasets.image_files import (
 )
 from training.errors import TrainingError
 
-CACHED_SCALE = 2
+MIN_CACHED_SCALE = 2
 """Random parts are cut from images reduced to so many times the input's longer side (on their shorter one), or more
 where the smallest parts need more: a part of a hundredth of the area has a tenth of the side."""
-FUTURES_CHUNK = 1000
+MAX_FUTURES = 1000
 
 Indices = NDArray[np.int64]
 
@@ -99,11 +99,11 @@ class FolderSplit:
 
     def read_crops(self, indices: Indices, boxes: Boxes) -> Pixels:
         height, width, _ = self.shape
-        parts = []
+        crops = []
         for i, index in enumerate(indices):
             pixels = self._downscaled_image(self._files.paths[index])
-            parts.append(crop_and_resize(pixels, boxes(i, pixels.shape[1], pixels.shape[0]), height, width))
-        return np.stack(parts)
+            crops.append(crop_and_resize(pixels, boxes(i, pixels.shape[1], pixels.shape[0]), height, width))
+        return np.stack(crops)
 
     def encoded_image(self, index: int) -> bytes:
         return self._read_bytes(self._files.paths[index])
@@ -111,8 +111,8 @@ class FolderSplit:
     def find_unreadable(self, indices: Indices) -> Mapping[int, str]:
         errors = {}
         with ThreadPoolExecutor(usable_cores()) as threads:
-            for start in range(0, len(indices), FUTURES_CHUNK):  # a million futures would take gigabytes
-                chunk = indices[start : start + FUTURES_CHUNK]
+            for start in range(0, len(indices), MAX_FUTURES):  # a million futures would take gigabytes
+                chunk = indices[start : start + MAX_FUTURES]
                 reasons = threads.map(self._read_error, chunk)
                 errors |= {int(index): reason for index, reason in zip(chunk, reasons, strict=True) if reason}
         return errors
@@ -131,12 +131,14 @@ class FolderSplit:
 
     def _prepared_image(self, path: str) -> Pixels:
         prepared = partial(preprocess, target=self._input_spec.input, preprocessing=self._input_spec.preprocessing)
-        return self._cache.get_or_make(("whole", path), lambda: prepared(self._decode(path)))
+        return self._cache.get_or_make(("prepared", path), lambda: prepared(self._decode(path)))
 
     def _downscaled_image(self, path: str) -> Pixels:
-        scale = max(CACHED_SCALE, 1 / math.sqrt(self._min_crop_area))
+        scale = max(MIN_CACHED_SCALE, 1 / math.sqrt(self._min_crop_area))
         shorter = math.ceil(scale * max(self.shape[:2]))
-        return self._cache.get_or_make(("kept", path), lambda: shrink_to_shorter_side(self._decode(path), shorter))
+        return self._cache.get_or_make(
+            ("downscaled", path), lambda: shrink_to_shorter_side(self._decode(path), shorter)
+        )
 
     def _decode(self, path: str) -> Pixels:
         try:
@@ -200,15 +202,14 @@ def training_dataset(
 def _split_train_test(listing: FolderListing, folder_options: FolderOptions) -> tuple[LabeledFiles, LabeledFiles]:
     if folder_options.test_files is None:
         return split_test_files(listing.train, folder_options.test_share, folder_options.seed)
-    index_of = {path: index for index, path in enumerate(listing.train.paths)}
-    if missing := [path for path in folder_options.test_files if path not in index_of]:
+    index_by_path = {path: index for index, path in enumerate(listing.train.paths)}
+    if missing := [path for path in folder_options.test_files if path not in index_by_path]:
         raise TrainingError(
             f"{listing.folder} lacks {len(missing):,} of the run's test images: {', '.join(missing[:5])}."
         )
-    test_indices = np.array([index_of[path] for path in folder_options.test_files], np.int64)
-    return listing.train.select(np.setdiff1d(np.arange(len(listing.train)), test_indices)), listing.train.select(
-        test_indices
-    )
+    test_indices = np.array([index_by_path[path] for path in folder_options.test_files], np.int64)
+    train_indices = np.setdiff1d(np.arange(len(listing.train)), test_indices)
+    return listing.train.select(train_indices), listing.train.select(test_indices)
 
 
 def split_digest(origin: Mapping[str, Any]) -> str | None:

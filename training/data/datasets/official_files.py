@@ -12,8 +12,8 @@ from training.errors import TrainingError
 
 def official_dir(data_dir: Path | None) -> Path | None:
     """The folder of official files that the user names: by option, or in CONVOY_DATA."""
-    named = os.environ.get("CONVOY_DATA")
-    return Path(named) if data_dir is None and named else data_dir
+    configured = os.environ.get("CONVOY_DATA")
+    return Path(configured) if data_dir is None and configured else data_dir
 
 
 def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:

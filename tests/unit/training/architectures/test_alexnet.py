@@ -26,11 +26,11 @@ def test_shapes_and_parameters(golden, trainable, shapes) -> None:
     source = golden("alexnet")
     model = build_without_weights("alexnet")
     assert list(model.input.shape[1:]) == source["input"]
-    for name, shape, what in source["layers"]:
+    for name, shape, description in source["layers"]:
         layer = model.get_layer(LAYERS[name])
         assert list(layer.output.shape[1:]) == shape, name
         if name.startswith("CONV"):
-            filters, size, _, stride = what.split()[:4]
+            filters, size, _, stride = description.split()[:4]
             assert layer.filters == int(filters)
             assert layer.kernel_size == (int(size.split("x")[0]),) * 2
             assert layer.strides == (int(stride),) * 2
@@ -47,10 +47,10 @@ def test_dropout_is_the_papers(golden) -> None:
 
 def test_weights_start_as_in_the_paper() -> None:
     model = ARCHITECTURES["alexnet"](input_shape=(67, 67, 3), classes=10, units=128)
-    ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
+    layers_with_ones = {"conv2", "conv4", "conv5", "fc6", "fc7"}
     for name in set(LAYERS.values()) - {"pool1", "pool2", "pool3", "norm1", "norm2"}:
         kernel, bias = (np.asarray(weight) for weight in model.get_layer(name).get_weights())
-        assert (bias == (name in ones)).all(), name
+        assert (bias == (name in layers_with_ones)).all(), name
         assert 0.009 < kernel.std() < 0.011, name
 
 

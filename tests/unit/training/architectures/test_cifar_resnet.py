@@ -27,9 +27,11 @@ def test_stages_halve_the_image_and_double_the_filters() -> None:
 
 def test_a_block_whose_last_gamma_is_zero_is_its_shortcut() -> None:
     model = cifar_resnet(8, zero_init_last_gamma=True)
-    through = keras.Model(model.input, [model.get_layer(f"{name}_relu").output for name in ("conv2_1", "conv3_1")])
+    block_outputs = keras.Model(
+        model.input, [model.get_layer(f"{name}_relu").output for name in ("conv2_1", "conv3_1")]
+    )
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
-    before, after = (np.asarray(tensor) for tensor in through(images, training=False))
+    before, after = (np.asarray(tensor) for tensor in block_outputs(images, training=False))
     np.testing.assert_array_equal(after[..., :16], before[:, ::2, ::2])
     assert not after[..., 16:].any()
 

@@ -58,7 +58,7 @@ def test_auxiliary_classifiers_look_at_4a_and_4d(shapes) -> None:
 
 
 @pytest.fixture
-def trained_together() -> keras.Model:
+def with_auxiliary() -> keras.Model:
     keras.utils.set_random_seed(0)
     model = ARCHITECTURES["googlenet"](input_shape=(32, 32, 3), classes=4, auxiliary=True)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -66,8 +66,8 @@ def trained_together() -> keras.Model:
     return model
 
 
-def test_their_losses_count_three_tenths_while_training_only(trained_together: keras.Model) -> None:
-    model = trained_together
+def test_their_losses_count_three_tenths_while_training_only(with_auxiliary: keras.Model) -> None:
+    model = with_auxiliary
     labels = np.arange(4)
     logits = {name: 3 * np.random.default_rng(1).normal(size=(4, 4)).astype("float32") for name in LOSS_WEIGHTS}
     logits["auxiliary1"] = -logits["logits"]
@@ -80,35 +80,35 @@ def test_their_losses_count_three_tenths_while_training_only(trained_together: k
     assert float(model.compute_loss(None, labels, logits, training=False)) == pytest.approx(losses["logits"], rel=1e-5)
 
 
-def test_training_with_them_trains_the_main_tower(trained_together: keras.Model) -> None:
-    model = trained_together
-    tower = without_auxiliary_classifiers(model)
-    assert not any(layer.name.startswith("auxiliary") for layer in tower.layers)
-    assert tower.output.shape == (None, 4)
+def test_training_with_them_trains_the_main_network(with_auxiliary: keras.Model) -> None:
+    model = with_auxiliary
+    network = without_auxiliary_classifiers(model)
+    assert not any(layer.name.startswith("auxiliary") for layer in network.layers)
+    assert network.output.shape == (None, 4)
 
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
-    before = np.asarray(tower(images))
+    before = np.asarray(network(images))
     stem = np.asarray(model.get_layer("auxiliary1_fc").kernel)
     model.fit(images, np.arange(4), epochs=1, verbose=0)
-    np.testing.assert_array_equal(np.asarray(model(images)["logits"]), np.asarray(tower(images)))
-    assert np.abs(np.asarray(tower(images)) - before).max() > 0
+    np.testing.assert_array_equal(np.asarray(model(images)["logits"]), np.asarray(network(images)))
+    assert np.abs(np.asarray(network(images)) - before).max() > 0
     assert np.abs(np.asarray(model.get_layer("auxiliary1_fc").kernel) - stem).max() > 0
 
 
-def test_evaluation_is_of_the_main_tower(trained_together: keras.Model) -> None:
-    tower = without_auxiliary_classifiers(trained_together)
-    tower.compile(loss=trained_together.loss, metrics=["accuracy"])
+def test_evaluation_is_of_the_main_network(with_auxiliary: keras.Model) -> None:
+    network = without_auxiliary_classifiers(with_auxiliary)
+    network.compile(loss=with_auxiliary.loss, metrics=["accuracy"])
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
     labels = np.arange(8) % 4
-    together = trained_together.evaluate(images, labels, verbose=0, return_dict=True)
-    assert together == pytest.approx(tower.evaluate(images, labels, verbose=0, return_dict=True))
-    assert set(together) == {"loss", "accuracy"}
+    scores = with_auxiliary.evaluate(images, labels, verbose=0, return_dict=True)
+    assert scores == pytest.approx(network.evaluate(images, labels, verbose=0, return_dict=True))
+    assert set(scores) == {"loss", "accuracy"}
 
 
 def test_the_main_tower_has_the_parameters_of_the_network_without(trainable) -> None:
-    with_them = build_without_weights("googlenet", auxiliary=True)
+    with_auxiliary = build_without_weights("googlenet", auxiliary=True)
     assert (
-        trainable(without_auxiliary_classifiers(with_them))
+        trainable(without_auxiliary_classifiers(with_auxiliary))
         == trainable(build_without_weights("googlenet"))
-        < trainable(with_them)
+        < trainable(with_auxiliary)
     )

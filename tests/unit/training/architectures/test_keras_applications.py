@@ -33,7 +33,7 @@ def base_of(name: str) -> keras.Model:
     return base
 
 
-def cached(base: keras.Model, folder: Path) -> Path:
+def legacy_weights_file(base: keras.Model, folder: Path) -> Path:
     """A file as Keras' cache holds them: the layout of `load_weights` before Keras 3, by layer."""
     path = folder / "weights_no_top.h5"
     with h5py.File(path, "w") as file:
@@ -43,17 +43,17 @@ def cached(base: keras.Model, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_pixels_become_what_the_application_expects(name: str) -> None:
-    how = APPLICATIONS[name]
-    ours = PIXELS * np.array(how.scale, np.float32) + np.array(how.offset, np.float32)
+    preprocessing = APPLICATIONS[name]
+    ours = PIXELS * np.array(preprocessing.scale, np.float32) + np.array(preprocessing.offset, np.float32)
     expected = preprocessing_of(name)(PIXELS.copy())
-    np.testing.assert_allclose(ours[..., ::-1] if how.bgr else ours, expected, atol=1e-4)
+    np.testing.assert_allclose(ours[..., ::-1] if preprocessing.bgr else ours, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "VGG16"])
 def test_a_file_of_weights_gives_the_application_for_rgb_pixels(name: str, tmp_path: Path) -> None:
     """VGG16 has learnt BGR, MobileNetV3 scales its pixels itself."""
     base = base_of(name)
-    network = build(f"keras:{name}", SHAPE, classes=5, weights=cached(base, tmp_path))
+    network = build(f"keras:{name}", SHAPE, classes=5, weights=legacy_weights_file(base, tmp_path))
     assert network.output_shape == (None, 5)
     pooled = keras.Model(network.input, network.get_layer("head_dropout").input)
     expected = np.asarray(base(preprocessing_of(name)(PIXELS.copy()), training=False))
@@ -98,7 +98,7 @@ def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(TrainingError, match=r"does not hold the weights of MobileNetV3Small without its last layer"):
-        build(SMALL, SHAPE, 5, cached(other, tmp_path))
+        build(SMALL, SHAPE, 5, legacy_weights_file(other, tmp_path))
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(TrainingError, match=r"text\.h5 does not hold the weights"):
         build(SMALL, SHAPE, 5, tmp_path / "text.h5")

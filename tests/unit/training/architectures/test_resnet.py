@@ -58,6 +58,6 @@ def test_width_multiplies_every_layers_filters() -> None:
 
 def test_zero_init_last_gamma_starts_blocks_as_their_shortcut() -> None:
     model = ARCHITECTURES["resnet18"](input_shape=(32, 32, 3), classes=10, width=0.25, zero_init_last_gamma=True)
-    through = keras.Model(model.input, [model.get_layer(name).output for name in ("pool1", "conv2_2_relu")])
-    before, after = through(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32"))
+    stage_outputs = keras.Model(model.input, [model.get_layer(name).output for name in ("pool1", "conv2_2_relu")])
+    before, after = stage_outputs(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32"))
     np.testing.assert_array_equal(np.asarray(before), np.asarray(after))

@@ -7,11 +7,14 @@ from training.architectures import build, build_without_weights
 
 
 def test_parameters_are_those_of_its_table(golden, trainable) -> None:
-    told = golden("resnet9")
+    source = golden("resnet9")
     model = build_without_weights("resnet9")
-    kernels = sum(9 * taken * given for taken, given in told["convolutions"]) + told["dense"][0] * told["dense"][1]
-    norms = sum(2 * given for _, given in told["convolutions"])
-    assert trainable(model) == kernels + norms == told["parameters"]
+    kernels = (
+        sum(9 * inputs * filters for inputs, filters in source["convolutions"])
+        + source["dense"][0] * source["dense"][1]
+    )
+    norms = sum(2 * filters for _, filters in source["convolutions"])
+    assert trainable(model) == kernels + norms == source["parameters"]
 
 
 def test_the_image_is_halved_behind_each_of_three_and_blocks_keep_it() -> None:

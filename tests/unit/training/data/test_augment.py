@@ -66,13 +66,13 @@ def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
 def test_mixed_images_and_labels_have_the_same_shares() -> None:
     greys = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
     labels = np.eye(COUNT, dtype=np.float32)
-    mixed, shares = mixup(greys, labels, 1.0, np.random.default_rng(1))
-    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
-    assert ((shares > 0).sum(axis=1) <= 2).all()
-    np.testing.assert_allclose(mixed[:, 0, 0, 0], shares @ greys[:, 0, 0, 0], atol=0.51)
-    assert 0.3 < np.diag(shares).mean() < 0.75
-    rarely = mixup(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
-    assert (rarely > 0.95).mean() > 0.6
+    mixed, fractions = mixup(greys, labels, 1.0, np.random.default_rng(1))
+    np.testing.assert_allclose(fractions.sum(axis=1), 1, atol=1e-6)
+    assert ((fractions > 0).sum(axis=1) <= 2).all()
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], fractions @ greys[:, 0, 0, 0], atol=0.51)
+    assert 0.3 < np.diag(fractions).mean() < 0.75
+    largest_fraction = mixup(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
+    assert (largest_fraction > 0.95).mean() > 0.6
 
 
 @settings(deadline=None)
@@ -89,8 +89,8 @@ def test_random_parts_lie_within_the_image_and_its_bounds(width: int, height: in
 def test_random_parts_are_spread_evenly() -> None:
     boxes = random_crop_boxes(4000, (0.25, 1.0), (1.0, 1.0), np.random.default_rng(1))
     found = np.array([boxes(index, 100, 100) for index in range(4000)])
-    shares = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]) / 1e4
-    assert shares.mean() == pytest.approx(0.625, abs=0.02)
+    fractions = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]) / 1e4
+    assert fractions.mean() == pytest.approx(0.625, abs=0.02)
     assert (found[:, 2] - found[:, 0] == found[:, 3] - found[:, 1]).all()
     middle = (found[:, 0] + found[:, 2]) / 2
     assert middle.mean() == pytest.approx(50, abs=1)
@@ -102,7 +102,7 @@ def test_where_no_part_fits_the_middle_is_taken() -> None:
     assert boxes(0, 10, 100) == (0, 40, 10, 60)
 
 
-ASKED = [
+AUGMENTATIONS = [
     {},
     {"shift_px": 2},
     {"flip": True},
@@ -114,7 +114,7 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("fields", ASKED)
+@pytest.mark.parametrize("fields", AUGMENTATIONS)
 def test_a_recipe_gets_what_it_asks_for_and_the_originals_stay(fields: dict) -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", **fields)
     originals, before = images(), images()

@@ -25,20 +25,20 @@ def recipe(**fields: object) -> Recipe:
     return Recipe(name="any", dataset="any", architecture="lenet5", **{"batch_size": 8, "validation": 10} | fields)
 
 
-def shown(batches: keras.utils.PyDataset) -> list[int]:
+def image_numbers(batches: keras.utils.PyDataset) -> list[int]:
     return np.concatenate([batches[index][0][:, 2, 2, 0] for index in range(len(batches))]).tolist()
 
 
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None:
     batches = TrainingBatches(split(50), np.arange(2, 50), CLASSES, recipe())
-    first = shown(batches)
+    first = image_numbers(batches)
     batches.epoch = 1
-    second = shown(batches)
+    second = image_numbers(batches)
     assert sorted(first) == sorted(second) == list(range(2, 50))
     assert first != second
     assert len(batches) == 6
     batches.epoch = 0
-    assert shown(batches) == first
+    assert image_numbers(batches) == first
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(17, [8, 8]), (23, [8, 8]), (5, [5])])
@@ -54,7 +54,7 @@ def test_images_that_fill_no_batch_are_others_each_epoch() -> None:
     left_out = []
     for epoch in range(5):
         batches.epoch = epoch
-        left_out.append(frozenset(range(20)) - set(shown(batches)))
+        left_out.append(frozenset(range(20)) - set(image_numbers(batches)))
     assert {len(left) for left in left_out} == {4}
     assert len(set(left_out)) > 1
 
@@ -77,7 +77,7 @@ def test_labels_are_one_hot_and_stay_with_their_images() -> None:
 
 def test_evaluation_keeps_order_and_images() -> None:
     batches = EvaluationBatches(split(20), np.array([4, 2, 9]), CLASSES, batch_size=2)
-    assert shown(batches) == [4, 2, 9]
+    assert image_numbers(batches) == [4, 2, 9]
     assert len(batches) == 2
 
 
@@ -94,33 +94,33 @@ def test_augmentation_differs_by_seed_epoch_and_index_only() -> None:
         assert not np.array_equal(draw(1, 2, 1), draw(*other))
 
 
-class Recorder(TrainingBatches):
+class RecordingBatches(TrainingBatches):
     """Writes down which epoch each batch that Keras asked for was drawn in."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
-        self.drawn: list[tuple[int, int]] = []
+        self.requests: list[tuple[int, int]] = []
 
     def __getitem__(self, index: int):
-        self.drawn.append((self.epoch, index))
+        self.requests.append((self.epoch, index))
         return super().__getitem__(index)
 
 
 def test_keras_draws_every_batch_of_the_right_epoch() -> None:
     """Keras prefetches, and could ask for batches before it says that the next epoch has begun."""
-    batches = Recorder(split(50), np.arange(50), CLASSES, recipe())
+    batches = RecordingBatches(split(50), np.arange(50), CLASSES, recipe())
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    batches.drawn.clear()
-    seen = Inputs()
-    model.fit(batches, epochs=4, initial_epoch=1, shuffle=False, verbose=0, callbacks=[SetEpoch(batches), seen])
-    wanted = {(epoch, index) for epoch in (1, 2, 3) for index in range(len(batches))}
-    assert wanted <= set(batches.drawn)
-    assert {epoch for epoch, _ in batches.drawn} <= {0, 1, 2, 3}
-    assert seen.batches == 3 * len(batches)
+    batches.requests.clear()
+    counter = BatchCounter()
+    model.fit(batches, epochs=4, initial_epoch=1, shuffle=False, verbose=0, callbacks=[SetEpoch(batches), counter])
+    expected = {(epoch, index) for epoch in (1, 2, 3) for index in range(len(batches))}
+    assert expected <= set(batches.requests)
+    assert {epoch for epoch, _ in batches.requests} <= {0, 1, 2, 3}
+    assert counter.batches == 3 * len(batches)
 
 
-class GoneSplit(ArraySplit):
+class FailingSplit(ArraySplit):
     """A disk that was unplugged."""
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
@@ -131,7 +131,7 @@ class GoneSplit(ArraySplit):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_image_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
-    batches = TrainingBatches(GoneSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
+    batches = TrainingBatches(FailingSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     with pytest.raises(TrainingError, match=r"^cat/17\.jpg: No such file"), reraise_batch_errors(batches):
@@ -140,7 +140,7 @@ def test_a_image_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers:
         1 / 0  # noqa: B018
 
 
-class Inputs(keras.callbacks.Callback):
+class BatchCounter(keras.callbacks.Callback):
     """Counts the batches that were trained on."""
 
     batches = 0
@@ -160,17 +160,17 @@ def test_batches_made_by_many_threads_at_once_are_the_same() -> None:
 
 
 def test_batches_are_the_same_for_any_number_of_workers() -> None:
-    asked = {"shift_px": 1, "crop_area": (0.3, 1.0), "brightness": 0.3, "mixup": 0.4, "cutout_px": 2}
+    augmentations = {"shift_px": 1, "crop_area": (0.3, 1.0), "brightness": 0.3, "mixup": 0.4, "cutout_px": 2}
     images = np.random.default_rng(7).integers(0, 255, (50, 8, 8, 3), np.uint8)
     same = ArraySplit(images, np.arange(50) % CLASSES)
-    drawn = []
+    batches_by_epoch = []
     for workers in (0, 1, 2, 7):
-        batches = TrainingBatches(same, np.arange(50), CLASSES, recipe(**asked), workers)
+        batches = TrainingBatches(same, np.arange(50), CLASSES, recipe(**augmentations), workers)
         for epoch in (0, 3):
             batches.epoch = epoch
-            drawn.append((epoch, [batches[index] for index in range(len(batches))]))
-    for epoch, batches in drawn:
-        for (batch, labels), (others, other_labels) in zip(dict(drawn)[epoch], batches, strict=True):
+            batches_by_epoch.append((epoch, [batches[index] for index in range(len(batches))]))
+    for epoch, batches in batches_by_epoch:
+        for (batch, labels), (others, other_labels) in zip(dict(batches_by_epoch)[epoch], batches, strict=True):
             np.testing.assert_array_equal(batch, others)
             np.testing.assert_array_equal(labels, other_labels)
     assert labels.max(axis=1).min() < 1  # mixed

@@ -25,12 +25,12 @@ ROOT = Path(__file__).parents[4]
 PLAIN = Recipe(name="any", dataset="cifar10", architecture="xo", mean=(0.4, 0.5, 0.6), std=(1.0,) * 3)
 SHAPE = (10, 8, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, *SHAPE), np.uint8)
-CHOSEN = np.array([3, 19, 0, 7, 7, 12])
+INDICES = np.array([3, 19, 0, 7, 7, 12])
 
 
-def made(recipe: Recipe, drawn: dict[str, np.ndarray]) -> np.ndarray:
+def augment_on_device(recipe: Recipe, draws: dict[str, np.ndarray]) -> np.ndarray:
     layer = AugmentOnDevice(recipe.shift_px, recipe.shift_fill, recipe.cutout_px, recipe.mean, SHAPE)
-    return np.asarray(layer({"images": IMAGES, "index": CHOSEN.astype(np.int32), **drawn}))
+    return np.asarray(layer({"images": IMAGES, "index": INDICES.astype(np.int32), **draws}))
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,25 @@ def made(recipe: Recipe, drawn: dict[str, np.ndarray]) -> np.ndarray:
 def test_the_device_makes_what_the_host_makes(shift_px: int, fill: str, flip: bool, cutout_px: int) -> None:
     recipe = replace(PLAIN, shift_px=shift_px, shift_fill=fill, flip=flip, cutout_px=cutout_px)
     for seed in range(5):
-        expected = augment(IMAGES[CHOSEN], recipe, np.random.default_rng(seed))
-        found = made(recipe, draw_augmentation(recipe, SHAPE, len(CHOSEN), np.random.default_rng(seed)))
-        np.testing.assert_array_equal(found, expected)
+        expected = augment(IMAGES[INDICES], recipe, np.random.default_rng(seed))
+        augmented = augment_on_device(
+            recipe, draw_augmentation(recipe, SHAPE, len(INDICES), np.random.default_rng(seed))
+        )
+        np.testing.assert_array_equal(augmented, expected)
 
 
 def test_images_to_validate_on_stay_as_they_are() -> None:
     recipe = replace(PLAIN, shift_px=3, flip=True, cutout_px=20)
-    np.testing.assert_array_equal(made(recipe, no_augmentation(recipe, SHAPE, len(CHOSEN))), IMAGES[CHOSEN])
+    np.testing.assert_array_equal(
+        augment_on_device(recipe, no_augmentation(recipe, SHAPE, len(INDICES))), IMAGES[INDICES]
+    )
 
 
 def test_a_batch_brings_no_pixels_of_its_own() -> None:
-    placed = DeviceDataset(IMAGES, replace(PLAIN, shift_px=2))
-    batch = placed.batch(CHOSEN, np.random.default_rng(0))
+    device_data = DeviceDataset(IMAGES, replace(PLAIN, shift_px=2))
+    batch = device_data.batch(INDICES, np.random.default_rng(0))
     assert batch.pop("images") is IMAGES
-    assert sum(values.nbytes for values in batch.values()) == 4 * 6 * len(CHOSEN)
+    assert sum(values.nbytes for values in batch.values()) == 4 * 6 * len(INDICES)
 
 
 @pytest.mark.parametrize("setting", [{"crop_area": (0.5, 1.0)}, {"mixup": 0.2}, {"lighting": 0.1}])
@@ -69,7 +73,7 @@ def test_without_jax_it_says_what_to_set() -> None:
         device_augment.copy_to_device(split, PLAIN)
 
 
-class Spread(DistributedContext):
+class TwoDevices(DistributedContext):
     """Several devices, as far as anybody asks."""
 
     def describe(self) -> dict[str, int]:
@@ -80,7 +84,7 @@ def test_several_devices_are_refused() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
     with pytest.raises(TrainingError, match="augment_on_device=true is for one device"):
-        trainer._build_for_training(replace(PLAIN, augment_on_device=True, validation=0), dataset, Spread())
+        trainer._build_for_training(replace(PLAIN, augment_on_device=True, validation=0), dataset, TwoDevices())
 
 
 TRAIN = """

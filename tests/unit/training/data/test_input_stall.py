@@ -29,13 +29,13 @@ STEPS_S = ((10.0, 12.0), (12.0, 14.0))
 )
 def test_a_batch_is_waited_for_from_when_it_is_wanted(first: BatchTiming, second: BatchTiming, share: float) -> None:
     now_s = iter([10.0, *(moment for step in STEPS_S for moment in step)])
-    waiting = DataStallCallback({0: first, 1: second}, lambda: next(now_s))
-    waiting.on_epoch_begin(0)
+    callback = DataStallCallback({0: first, 1: second}, lambda: next(now_s))
+    callback.on_epoch_begin(0)
     for batch in range(2):
-        waiting.on_train_batch_begin(batch)
-        waiting.on_train_batch_end(batch)
+        callback.on_train_batch_begin(batch)
+        callback.on_train_batch_end(batch)
     logs: dict[str, float] = {}
-    waiting.on_epoch_end(0, logs)
+    callback.on_epoch_end(0, logs)
     assert logs == {STALL_COLUMN: share}
 
 

@@ -54,11 +54,11 @@ def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
     dataset = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path, skip_unreadable=True))
     assert dataset.origin["skipped"] == ["red/000.jpg: The bytes are not an image, or its header is damaged."]
     after = split_indices(dataset, RECIPE)
-    gone = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
-    assert sum(gone) == 1
+    removed = [len(set(getattr(before, part)) - set(getattr(after, part))) for part in ("train", "validation", "test")]
+    assert sum(removed) == 1
     for part in ("train", "validation", "test"):
-        kept = [index for index in getattr(before, part) if index in getattr(after, part)]
-        assert getattr(after, part).tolist() == kept
+        remaining = [index for index in getattr(before, part) if index in getattr(after, part)]
+        assert getattr(after, part).tolist() == remaining
 
 
 def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
@@ -79,16 +79,16 @@ def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue", count=20)
     dataset = load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
     used = split_indices(dataset, recipe).test[0]
-    spare = next(index for index in range(len(dataset.test)) if index not in split_indices(dataset, recipe).test)
+    unused = next(index for index in range(len(dataset.test)) if index not in split_indices(dataset, recipe).test)
     files = dataset.origin["test_files"]
-    (tmp_path / files[spare]).write_bytes(b"")
+    (tmp_path / files[unused]).write_bytes(b"")
     assert len(load_dataset.for_training(recipe, DataOptions(folder=tmp_path)).test) == len(files)
     (tmp_path / files[used]).write_bytes(b"")
     with pytest.raises(TrainingError, match=f"cannot be read: 1.*\n  {files[used]}"):
         load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
 
 
-def record(folder: Path, runs_dir: Path, skip_unreadable: bool = False):
+def start_recorded_run(folder: Path, runs_dir: Path, skip_unreadable: bool = False):
     dataset = load_dataset.for_training(RECIPE, DataOptions(folder=folder, skip_unreadable=skip_unreadable))
     info = {"dataset": {"data_note": "from my phone", "origin": dict(dataset.origin)}}
     return dataset, start_run(runs_dir, RECIPE, info)
@@ -96,7 +96,7 @@ def record(folder: Path, runs_dir: Path, skip_unreadable: bool = False):
 
 def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
     damage(write_image_folder(tmp_path / "photos", "red", "blue", count=20))
-    dataset, run = record(tmp_path / "photos", tmp_path / "runs", skip_unreadable=True)
+    dataset, run = start_recorded_run(tmp_path / "photos", tmp_path / "runs", skip_unreadable=True)
     again = load_dataset.for_resuming(run, DataOptions())
     assert (again.origin, again.note) == (dataset.origin, "from my phone")
     (tmp_path / "photos").rename(tmp_path / "moved")
@@ -111,19 +111,19 @@ def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
     """Also where they were drawn in another way, as by an earlier release."""
     photos = write_image_folder(tmp_path / "photos", "red", "blue", count=20)
-    began = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
-    drawn = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
-    assert set(began.origin["test_files"]) != set(drawn)
-    origin = {**began.origin, "test_files": drawn}
+    first_dataset = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
+    test_files = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
+    assert set(first_dataset.origin["test_files"]) != set(test_files)
+    origin = {**first_dataset.origin, "test_files": test_files}
     run = start_run(tmp_path / "runs", RECIPE, {"dataset": {"data_note": None, "origin": origin}})
     again = load_dataset.for_resuming(run, DataOptions())
-    assert again.origin["test_files"] == drawn
+    assert again.origin["test_files"] == test_files
     assert len(again.train) == 37
 
 
 def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "photos", "red", "blue", count=20)
-    dataset, run = record(tmp_path / "photos", tmp_path / "runs")
+    dataset, run = start_recorded_run(tmp_path / "photos", tmp_path / "runs")
     write_image_folder(tmp_path / "more", "green", count=1)
     (tmp_path / "more" / "green" / "000.jpg").rename(tmp_path / "photos" / "blue" / "aaa.jpg")
     again = load_dataset.for_evaluation(run, DataOptions())

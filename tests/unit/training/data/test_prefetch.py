@@ -20,20 +20,20 @@ def test_every_item_comes_once_and_in_order(workers: int) -> None:
 
 
 def test_items_are_made_before_they_are_asked_for_but_not_many() -> None:
-    made: set[int] = set()
-    items = Prefetcher(lambda index: made.add(index), 100, workers=2)
+    calls: set[int] = set()
+    items = Prefetcher(lambda index: calls.add(index), 100, workers=2)
     items(0)
-    wanted = set(range(2 + SPARE_ITEMS))
+    expected = set(range(2 + SPARE_ITEMS))
     end_s = time.monotonic() + 10
-    while made != wanted and time.monotonic() < end_s:
+    while calls != expected and time.monotonic() < end_s:
         time.sleep(0.001)
     time.sleep(0.02)
-    assert made == wanted
+    assert calls == expected
 
 
 def test_workers_work_at_the_same_time() -> None:
-    together = threading.Barrier(3, timeout=10)
-    items = Prefetcher(lambda index: together.wait() >= 0, 3, workers=3)
+    barrier = threading.Barrier(3, timeout=10)
+    items = Prefetcher(lambda index: barrier.wait() >= 0, 3, workers=3)
     assert all(items(index) for index in range(3))
 
 

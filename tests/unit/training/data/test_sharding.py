@@ -10,7 +10,7 @@ from training.errors import TrainingError
 from training.recipes.base import Recipe
 
 CLASSES = 5
-EVERYTHING = {
+ALL_AUGMENTATIONS = {
     "shift_px": 2,
     "flip": True,
     "crop_area": (0.3, 1.0),
@@ -22,25 +22,27 @@ EVERYTHING = {
 }
 
 
-class WatchedSplit(ArraySplit):
+class RecordingSplit(ArraySplit):
     """Knows which images were asked for."""
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
-        vars(self).setdefault("asked", []).extend(indices)
+        vars(self).setdefault("read_indices", []).extend(indices)
         return super().read_images(indices)
 
 
-def split(count: int) -> WatchedSplit:
+def split(count: int) -> RecordingSplit:
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (count, 12, 10, 3), dtype=np.uint8)
-    return WatchedSplit(images, random.integers(0, CLASSES, count))
+    return RecordingSplit(images, random.integers(0, CLASSES, count))
 
 
 def recipe(**settings) -> Recipe:
     return Recipe(name="r", dataset="d", architecture="a", batch_size=12, **settings)
 
 
-@pytest.mark.parametrize("settings", [{}, EVERYTHING, {"mixup": 0.2, "flip": True}], ids=["none", "all", "mixup"])
+@pytest.mark.parametrize(
+    "settings", [{}, ALL_AUGMENTATIONS, {"mixup": 0.2, "flip": True}], ids=["none", "all", "mixup"]
+)
 def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
     images, indices = split(40), np.arange(2, 38)
     whole = TrainingBatches(images, indices, CLASSES, recipe(**settings), workers=0)
@@ -53,9 +55,9 @@ def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
             batches.epoch = epoch
         assert {len(batches) for batches in (whole, *parts)} == {3}
         for index in range(3):
-            for one, shares in zip(whole[index], zip(*(part[index] for part in parts), strict=True), strict=True):
-                assert {len(share) for share in shares} == {4}
-                np.testing.assert_array_equal(one, np.concatenate(shares))
+            for one, shards in zip(whole[index], zip(*(part[index] for part in parts), strict=True), strict=True):
+                assert {len(shard) for shard in shards} == {4}
+                np.testing.assert_array_equal(one, np.concatenate(shards))
 
 
 def test_a_process_reads_only_its_own_images() -> None:
@@ -65,8 +67,8 @@ def test_a_process_reads_only_its_own_images() -> None:
         batches = TrainingBatches(images, np.arange(24), CLASSES, recipe(flip=True), 0, BatchShard(process, 2, 2))
         for index in range(len(batches)):
             batches[index]
-        read.append(images.asked)
-    assert [len(asked) for asked in read] == [12, 12]
+        read.append(images.read_indices)
+    assert [len(indices_of_process) for indices_of_process in read] == [12, 12]
     assert sorted(read[0] + read[1]) == list(range(24))
 
 
@@ -76,10 +78,10 @@ def test_what_does_not_divide_is_left_out_and_others_in_the_next_epoch() -> None
     for epoch in range(5):
         for part in parts:
             part.epoch = epoch
-        images.asked = []
+        images.read_indices = []
         sizes = [[len(part[index][0]) for part in parts] for index in range(len(parts[0]))]
         assert sizes == [[6, 6], [6, 6]]
-        left_out.append(frozenset(range(31)) - set(images.asked))
+        left_out.append(frozenset(range(31)) - set(images.read_indices))
     assert {len(left) for left in left_out} == {7}
     assert len(set(left_out)) > 1
 
@@ -98,12 +100,12 @@ def test_validation_images_are_shared_in_their_order() -> None:
 
 
 def test_what_cannot_be_shared_is_refused() -> None:
-    share = BatchShard(0, 2, 8)
-    share.check(128, training=8, validation=0)
+    shard = BatchShard(0, 2, 8)
+    shard.check(128, training=8, validation=0)
     with pytest.raises(TrainingError, match=r"batch_size is 100, .* multiple of 8, for example --set batch_size=104"):
-        share.check(100)
+        shard.check(100)
     with pytest.raises(TrainingError, match="7 validation images are too few for 8 devices"):
-        share.check(128, training=500, validation=7)
+        shard.check(128, training=500, validation=7)
 
 
 def test_a_draw_that_is_not_one_per_image_is_no_draw_of_rows() -> None:

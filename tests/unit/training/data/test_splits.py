@@ -42,8 +42,8 @@ def test_validation_may_be_a_share(share: float, count: int) -> None:
 def test_images_left_out_move_no_other() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
     splits = split_indices(dataset, recipe())
-    bad = (int(splits.train[5]), int(splits.validation[0]))
-    rest = split_indices(replace(dataset, unreadable_train=bad, unreadable_test=(2,)), recipe())
+    unreadable = (int(splits.train[5]), int(splits.validation[0]))
+    rest = split_indices(replace(dataset, unreadable_train=unreadable, unreadable_test=(2,)), recipe())
     np.testing.assert_array_equal(rest.train, np.delete(splits.train, 5))
     np.testing.assert_array_equal(rest.validation, splits.validation[1:])
     assert 2 not in rest.test

@@ -19,9 +19,9 @@ def golden(name: str) -> dict:
     return json.loads((GOLDEN / f"{name}.json").read_text())
 
 
-def differing(one: Recipe, other: Recipe) -> set[str]:
+def differing_fields(one: Recipe, other: Recipe) -> set[str]:
     pairs = zip(asdict(one).items(), asdict(other).values(), strict=True)
-    return {name for (name, value), theirs in pairs if value != theirs} - {"name", "about"}
+    return {name for (name, value), other_value in pairs if value != other_value} - {"name", "about"}
 
 
 def test_alexnet_is_trained_as_its_golden_file_says() -> None:
@@ -73,7 +73,7 @@ def test_crops_of_224_are_shares_of_the_area_and_colours_shift_as_alexnets() -> 
     ],
 )
 def test_what_is_compared_differs_in_one_thing(one: str, other: str, difference: set[str]) -> None:
-    assert differing(RECIPES[one], RECIPES[other]) == difference
+    assert differing_fields(RECIPES[one], RECIPES[other]) == difference
 
 
 def test_the_first_network_is_the_one_of_the_lecture() -> None:

@@ -19,18 +19,18 @@ def test_values_with_commas_have_semicolons_between_them() -> None:
 
 def test_recipes_differ_in_what_the_grid_names_only() -> None:
     base = find_recipe("mnist-mlp-xent")
-    made = sweep_grid.recipes_for(
+    recipes = sweep_grid.recipes_for(
         base, sweep_grid.combinations(["seed=1,2", "architecture.dropout=0.5", "loss=squared_error"])
     )
-    assert [(recipe.seed, recipe.loss, recipe.architecture_options["dropout"]) for recipe in made] == [
+    assert [(recipe.seed, recipe.loss, recipe.architecture_options["dropout"]) for recipe in recipes] == [
         (1, "squared_error", 0.5),
         (2, "squared_error", 0.5),
     ]
-    assert {recipe.learning_rate for recipe in made} == {base.learning_rate}
+    assert {recipe.learning_rate for recipe in recipes} == {base.learning_rate}
 
 
 @pytest.mark.parametrize(
-    ("grids", "says"),
+    ("grids", "message"),
     [
         (["lr"], "--grid lr: write --grid KEY=VALUE,VALUE"),
         (["lr="], "write --grid KEY=VALUE,VALUE"),
@@ -38,8 +38,8 @@ def test_recipes_differ_in_what_the_grid_names_only() -> None:
         (["lr=1,1"], "has a value twice"),
     ],
 )
-def test_what_is_no_grid_is_refused(grids: list[str], says: str) -> None:
-    with pytest.raises(TrainingError, match=says):
+def test_what_is_no_grid_is_refused(grids: list[str], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
         sweep_grid.combinations(grids)
 
 

@@ -11,10 +11,10 @@ from training.runs.plots import plot_confusion, plot_curves
 HISTORY = [
     {"epoch": float(e), "loss": 1 / e, "accuracy": 1 - 1 / e, "val_loss": 1.1 / e, "val_accuracy": 0.5} for e in (1, 2)
 ]
-MOST_BYTES = 100_000
+MAX_BYTES = 100_000
 
 
-def inked(path: Path) -> float:
+def ink_fraction(path: Path) -> float:
     """The share of pixels that are not white."""
     return float((np.asarray(Image.open(path).convert("L")) < 250).mean())
 
@@ -24,19 +24,19 @@ def test_curves(tmp_path: Path, validation: bool) -> None:
     history = [{k: v for k, v in row.items() if validation or not k.startswith("val")} for row in HISTORY]
     plot_curves(history, tmp_path / "a.png")
     plot_curves(history, tmp_path / "b.png")
-    assert 0.01 < inked(tmp_path / "a.png") < 0.5
+    assert 0.01 < ink_fraction(tmp_path / "a.png") < 0.5
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.png").stat().st_size < MOST_BYTES
+    assert (tmp_path / "a.png").stat().st_size < MAX_BYTES
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
 def test_confusion(tmp_path: Path, classes: int) -> None:
     confusion = (np.eye(classes, dtype=int) * 9 + 1).tolist()
     plot_confusion(confusion, [f"class {i}" for i in range(classes)], tmp_path / "a.png")
-    assert inked(tmp_path / "a.png") > 0.05
-    assert (tmp_path / "a.png").stat().st_size < MOST_BYTES
+    assert ink_fraction(tmp_path / "a.png") > 0.05
+    assert (tmp_path / "a.png").stat().st_size < MAX_BYTES
 
 
 def test_a_class_without_images_is_blank(tmp_path: Path) -> None:
     plot_confusion([[5, 0], [0, 0]], ["a", "b"], tmp_path / "a.png")
-    assert inked(tmp_path / "a.png") > 0.05
+    assert ink_fraction(tmp_path / "a.png") > 0.05

@@ -66,12 +66,12 @@ def test_a_place_that_cannot_hold_runs_is_named(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
-    hold = (
+    program = (
         "import sys; from pathlib import Path; from training.runs.run_folder import Run, lock_run\n"
         "with lock_run(Run(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(TrainingError, match="being trained by another process"), lock_run(Run(tmp_path)):

@@ -28,17 +28,17 @@ def test_every_epoch_is_a_step_with_its_scalars(tmp_path: Path) -> None:
     events = EventFile(tmp_path / "tensorboard", [])
     for epoch in (1, 2, 300):
         events.append(row(epoch))
-    found = read(tmp_path / "tensorboard")
-    assert list(found) == [1, 2, 300]
+    scalars_by_step = read(tmp_path / "tensorboard")
+    assert list(scalars_by_step) == [1, 2, 300]
     expected = {"loss/training": 1 / 300, "accuracy/validation": 37.5, "learning_rate": 0.1}
-    assert found[300] == pytest.approx(expected, rel=1e-6)
+    assert scalars_by_step[300] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_resumed_run_has_no_epoch_twice(tmp_path: Path) -> None:
     folder = tmp_path / "tensorboard"
-    for behind in (0, 2, 2, 1):
-        events = EventFile(folder, [row(epoch) for epoch in range(1, behind + 1)])
-        events.append(row(behind + 1))
+    for finished_epochs in (0, 2, 2, 1):
+        events = EventFile(folder, [row(epoch) for epoch in range(1, finished_epochs + 1)])
+        events.append(row(finished_epochs + 1))
     assert list(read(folder)) == [1, 2]
 
 

@@ -9,17 +9,17 @@ from training.data.datasets.cache import FALLBACK_FREE_BYTES, ImageCache, free_m
 
 
 def test_the_first_that_have_room_stay() -> None:
-    made: list[int] = []
+    calls: list[int] = []
 
     def make(number: int) -> np.ndarray:
-        made.append(number)
+        calls.append(number)
         return np.full((10, 10, 1), number, np.uint8)
 
     cache = ImageCache(limit_bytes=250)
     for _ in range(3):
         for number in range(4):
             assert (cache.get_or_make(number, lambda number=number: make(number)) == number).all()
-    assert made == [0, 1, 2, 3, 2, 3, 2, 3]
+    assert calls == [0, 1, 2, 3, 2, 3, 2, 3]
 
 
 def memory(folder: Path, available_kb: int | None, limit: str | None, used: int = 0) -> int:

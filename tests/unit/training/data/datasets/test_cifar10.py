@@ -96,7 +96,7 @@ def test_wrong_contents_are_named(copy: Path, change: dict[bytes, object], messa
         cifar10.load(copy)
 
 
-class Attack:
+class MaliciousPickle:
     """Unpickling this would make a folder."""
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class Attack:
 
 
 def test_a_pickle_runs_no_code(copy: Path, tmp_path: Path) -> None:
-    damage(copy, "data_batch_1", batch(0) | {b"extra": Attack(tmp_path / "made")})
+    damage(copy, "data_batch_1", batch(0) | {b"extra": MaliciousPickle(tmp_path / "made")})
     with pytest.raises(TrainingError, match=r"asks for (posix|nt)\.mkdir, which no data set needs"):
         cifar10.load(copy)
     assert not (tmp_path / "made").exists()

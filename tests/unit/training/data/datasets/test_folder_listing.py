@@ -8,7 +8,7 @@ from training.data.datasets.folder_listing import list_images
 from training.errors import TrainingError
 
 
-def touch(folder: Path, *paths: str) -> Path:
+def create_files(folder: Path, *paths: str) -> Path:
     """Empty files: nothing is opened here."""
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -17,7 +17,7 @@ def touch(folder: Path, *paths: str) -> Path:
 
 
 def test_class_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -> None:
-    listing = list_images(touch(tmp_path, "ox/2.jpg", "cat/b.PNG", "cat/a.webp", "ox/old/1.gif", "readme.txt"))
+    listing = list_images(create_files(tmp_path, "ox/2.jpg", "cat/b.PNG", "cat/a.webp", "ox/old/1.gif", "readme.txt"))
     assert listing.labels == ("cat", "ox")
     assert list(listing.train.paths) == ["cat/a.webp", "cat/b.PNG", "ox/2.jpg", "ox/old/1.gif"]
     assert listing.train.classes.tolist() == [0, 0, 1, 1]
@@ -25,15 +25,15 @@ def test_class_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -
 
 
 def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
-    litter = ("cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini", ".git/config", "cat/._a.jpg")
-    listing = list_images(touch(tmp_path, "cat/a.jpg", "ox/a.jpg", *litter))
+    ignored = ("cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini", ".git/config", "cat/._a.jpg")
+    listing = list_images(create_files(tmp_path, "cat/a.jpg", "ox/a.jpg", *ignored))
     assert list(listing.train.paths) == ["cat/a.jpg", "ox/a.jpg"]
 
 
 @pytest.mark.parametrize("test", ["val", "test"])
 def test_imagenets_layout_has_a_test_set(tmp_path: Path, test: str) -> None:
     listing = list_images(
-        touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", f"{test}/c/2.jpg", f"{test}/b/2.jpg")
+        create_files(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/c/1.jpg", f"{test}/c/2.jpg", f"{test}/b/2.jpg")
     )
     assert listing.labels == ("a", "b", "c")
     assert list(listing.test.paths) == [f"{test}/b/2.jpg", f"{test}/c/2.jpg"]
@@ -41,19 +41,19 @@ def test_imagenets_layout_has_a_test_set(tmp_path: Path, test: str) -> None:
 
 
 def test_train_alone_is_a_folder_of_classes(tmp_path: Path) -> None:
-    listing = list_images(touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg"))
+    listing = list_images(create_files(tmp_path, "train/a/1.jpg", "train/b/1.jpg"))
     assert listing.labels == ("a", "b")
     assert listing.test is None
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    listing = list_images(touch(tmp_path, "train/1.jpg", "plane/1.jpg"))
+    listing = list_images(create_files(tmp_path, "train/1.jpg", "plane/1.jpg"))
     assert listing.labels == ("plane", "train")
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "LOC_synset_mapping.txt"])
 def test_a_file_of_labels_names_the_classes(tmp_path: Path, name: str) -> None:
-    touch(tmp_path, "n01/1.jpg", "n02/1.jpg")
+    create_files(tmp_path, "n01/1.jpg", "n02/1.jpg")
     (tmp_path / name).write_text("n02 house finch, linnet\nn01\ttench\n\n")
     assert list_images(tmp_path).labels == ("tench", "house finch, linnet")
     (tmp_path / name).write_text("n02 linnet\n")
@@ -75,7 +75,7 @@ def test_a_file_of_labels_names_the_classes(tmp_path: Path, name: str) -> None:
 )
 def test_other_folders_are_refused_with_what_is_wrong(tmp_path: Path, paths: list[str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        list_images(touch(tmp_path, *paths))
+        list_images(create_files(tmp_path, *paths))
 
 
 def test_a_folder_that_is_not_there_says_what_was_expected(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_a_folder_that_is_not_there_says_what_was_expected(tmp_path: Path) -> No
 
 
 def test_the_digest_tells_other_images_from_the_same(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    create_files(tmp_path, "a/1.jpg", "b/1.jpg")
     before = list_images(tmp_path).digest()
     assert list_images(tmp_path).digest() == before
     (tmp_path / "a/1.jpg").write_bytes(b"1")
     assert list_images(tmp_path).digest() != before
     (tmp_path / "a/1.jpg").write_bytes(b"")
-    touch(tmp_path, "b/2.jpg")
+    create_files(tmp_path, "b/2.jpg")
     assert list_images(tmp_path).digest() != before

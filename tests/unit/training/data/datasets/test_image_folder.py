@@ -32,20 +32,20 @@ def middle(index: int, width: int, height: int) -> tuple[float, float, float, fl
     return width / 4, height / 4, width * 3 / 4, height * 3 / 4
 
 
-def split_of(folder: Path, cache_bytes: int = 0) -> FolderSplit:
+def open_split(folder: Path, cache_bytes: int = 0) -> FolderSplit:
     return FolderSplit(folder, list_images(folder).train, FOLDER_OPTIONS.input_spec, ImageCache(cache_bytes))
 
 
 def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
-    split = split_of(write_image_folder(tmp_path, "red", "blue"))
+    split = open_split(write_image_folder(tmp_path, "red", "blue"))
     indices = np.arange(len(split))
     images = split.read_images(indices)
     assert images.shape == (12, 24, 32, 3)
     for index in indices:
-        served = preprocess(
+        preprocessed = preprocess(
             decode(split.encoded_image(index), 3, PREPROCESSING.background, 10**6), MODEL_INPUT, PREPROCESSING
         )
-        np.testing.assert_array_equal(images[index], served)
+        np.testing.assert_array_equal(images[index], preprocessed)
 
 
 def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
     tall.save(tmp_path / "red" / "000.jpg", exif=exif)
     listing = list_images(tmp_path)
     [index] = [i for i, path in enumerate(listing.train.paths) if path.startswith("red")]
-    image = split_of(tmp_path).read_images(np.array([index]))[0]
+    image = open_split(tmp_path).read_images(np.array([index]))[0]
     assert image[:, :8].min() > 200
     assert image[:, -8:].max() < 50
 
@@ -68,7 +68,7 @@ def test_parts_are_cut_from_the_whole_image(tmp_path: Path) -> None:
     pixels[12:36, 16:48] = 255
     Image.fromarray(pixels).save(tmp_path / "blue" / "000.png")
     (tmp_path / "blue" / "000.jpg").unlink()
-    part = split_of(tmp_path).read_crops(np.array([0]), middle)
+    part = open_split(tmp_path).read_crops(np.array([0]), middle)
     assert part.shape == (1, 24, 32, 3)
     assert (part == 255).all()
 
@@ -76,15 +76,15 @@ def test_parts_are_cut_from_the_whole_image(tmp_path: Path) -> None:
 def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue", count=1)
     Image.new("RGB", (900, 600)).save(tmp_path / "blue" / "000.jpg")
-    seen: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
 
-    def note(index: int, width: int, height: int) -> tuple[float, float, float, float]:
-        seen.append((width, height))
+    def record_size(index: int, width: int, height: int) -> tuple[float, float, float, float]:
+        sizes.append((width, height))
         return middle(index, width, height)
 
-    split_of(tmp_path).read_crops(np.array([0, 1]), note)
-    assert seen[0] == (96, 64)  # 2 x 32 on the shorter side
-    assert min(seen[1]) >= 40  # and no small one is enlarged
+    open_split(tmp_path).read_crops(np.array([0, 1]), record_size)
+    assert sizes[0] == (96, 64)  # 2 x 32 on the shorter side
+    assert min(sizes[1]) >= 40  # and no small one is enlarged
 
 
 def test_the_smallest_parts_are_cut_from_images_large_enough_for_them(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_smallest_parts_are_cut_from_images_large_enough_for_them(tmp_path: 
 def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue")
     indices = np.array([3, 11, 0, 3])
-    without, some, whole = (split_of(tmp_path, room) for room in (0, 20_000, 10**9))
+    without, some, whole = (open_split(tmp_path, cache_bytes) for cache_bytes in (0, 20_000, 10**9))
     for _ in range(2):
         np.testing.assert_array_equal(without.read_images(indices), some.read_images(indices))
         np.testing.assert_array_equal(without.read_images(indices), whole.read_images(indices))
@@ -125,25 +125,25 @@ def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "red" / "notes.txt").write_text("nothing to see")
     (tmp_path / "red" / "000.jpg").unlink()
     (tmp_path / "red" / "000.jpg").symlink_to("gone.jpg")
-    split = split_of(tmp_path)
-    complaints = sorted(split.find_unreadable(np.arange(len(split))).values())
-    assert [line.split(":")[0] for line in complaints] == ["blue/000.jpg", "red/000.jpg", "red/notes.txt"]
-    assert "truncated" in complaints[0]
-    assert "No such file" in complaints[1]
-    assert "not an image" in complaints[2]
+    split = open_split(tmp_path)
+    reasons = sorted(split.find_unreadable(np.arange(len(split))).values())
+    assert [line.split(":")[0] for line in reasons] == ["blue/000.jpg", "red/000.jpg", "red/notes.txt"]
+    assert "truncated" in reasons[0]
+    assert "No such file" in reasons[1]
+    assert "not an image" in reasons[2]
     rest = split.without(list(split.find_unreadable(np.arange(len(split)))))
     assert len(rest) == len(split) - 3
     assert not rest.find_unreadable(np.arange(len(rest)))
 
 
-def images_of(*counts: int) -> LabeledFiles:
+def files_per_class(*counts: int) -> LabeledFiles:
     """So many files of each class, in folders as a listing has them."""
     paths = [f"{number}/{i:04}.jpg" for number, count in enumerate(counts) for i in range(count)]
     return LabeledFiles(paths, np.repeat(np.arange(len(counts)), counts))
 
 
 def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
-    files = images_of(4000, 400, 3, 2, 1)
+    files = files_per_class(4000, 400, 3, 2, 1)
     train, test = split_test_files(files, 0.25, seed=1)
     large, medium, *small = np.bincount(test.classes, minlength=5).tolist()
     assert large == pytest.approx(1000, abs=4 * 27.4)  # four deviations of the binomial distribution
@@ -158,7 +158,7 @@ def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.999])
 def test_each_part_has_an_image_of_every_class_that_has_two(share: float) -> None:
-    files = images_of(*range(2, 40))
+    files = files_per_class(*range(2, 40))
     for part in split_test_files(files, share, seed=1):
         assert (np.bincount(part.classes, minlength=38) > 0).all()
 
@@ -166,11 +166,11 @@ def test_each_part_has_an_image_of_every_class_that_has_two(share: float) -> Non
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_images_that_are_added_move_no_other(share: float) -> None:
     """What a published version was trained on must not be what the next one is compared with it on."""
-    files = images_of(*[200] * 5)
+    files = files_per_class(*[200] * 5)
     more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
-    grown = LabeledFiles([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
+    larger = LabeledFiles([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
     for seed in range(5):
-        before, after = (split_test_files(some, share, seed) for some in (files, grown))
+        before, after = (split_test_files(some, share, seed) for some in (files, larger))
         assert set(before[0].paths) <= set(after[0].paths)
         assert set(before[1].paths) <= set(after[1].paths)
         assert len(after[1]) > len(before[1])
@@ -178,12 +178,12 @@ def test_images_that_are_added_move_no_other(share: float) -> None:
 
 def test_of_few_images_none_that_was_learnt_becomes_a_test_image() -> None:
     """The only test image of a small class may be relieved by a new one, and is learnt from then: that is fair."""
-    relieved = 0
+    moved_to_training = 0
     for seed in range(400):
-        before, after = (split_test_files(images_of(count), 0.2, seed) for count in (5, 9))
+        before, after = (split_test_files(files_per_class(count), 0.2, seed) for count in (5, 9))
         assert not set(before[0].paths) & set(after[1].paths)
-        relieved += len(set(before[1].paths) & set(after[0].paths))
-    assert 0 < relieved < 100
+        moved_to_training += len(set(before[1].paths) & set(after[0].paths))
+    assert 0 < moved_to_training < 100
 
 
 def open_folder(folder: Path, folder_options: FolderOptions = FOLDER_OPTIONS):

@@ -9,7 +9,7 @@ from training.data.datasets import imagenette
 from training.errors import TrainingError
 
 
-def lay_out(folder: Path, *parts: str) -> None:
+def create_class_folders(folder: Path, *parts: str) -> None:
     for part in parts:
         for name in imagenette.LABELS:
             (folder / part / name).mkdir(parents=True)
@@ -18,14 +18,14 @@ def lay_out(folder: Path, *parts: str) -> None:
 
 @pytest.mark.parametrize("name", [".", "imagenette2-160", "imagenette2"])
 def test_it_is_found_and_its_labels_are_words(tmp_path: Path, name: str) -> None:
-    lay_out(tmp_path / name, "train", "val")
+    create_class_folders(tmp_path / name, "train", "val")
     listing = imagenette.list_files(tmp_path)
     assert listing.labels[:2] == ("tench", "English springer")
     assert len(listing.test) == 10
 
 
 def test_it_is_not_found_in_something_else(tmp_path: Path) -> None:
-    lay_out(tmp_path, "train")
+    create_class_folders(tmp_path, "train")
     with pytest.raises(TrainingError, match=r"is not Imagenette: train/ and val/ with n01440764"):
         imagenette.list_files(tmp_path)
     with pytest.raises(TrainingError, match="Imagenette is not downloaded by itself"):

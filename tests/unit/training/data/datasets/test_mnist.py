@@ -44,9 +44,9 @@ def damage(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
-@pytest.mark.parametrize("place", ["mnist", "."])
-def test_both_places_are_read(official: Path, tmp_path: Path, place: str) -> None:
-    shutil.copytree(official, tmp_path / place, dirs_exist_ok=True)
+@pytest.mark.parametrize("subfolder", ["mnist", "."])
+def test_both_places_are_read(official: Path, tmp_path: Path, subfolder: str) -> None:
+    shutil.copytree(official, tmp_path / subfolder, dirs_exist_ok=True)
     dataset = mnist.load(tmp_path)
     assert (dataset.train.shape, len(dataset.train), len(dataset.test)) == ((28, 28, 1), 60_000, 10_000)
     assert dataset.labels == tuple("0123456789")

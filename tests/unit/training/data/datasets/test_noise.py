@@ -14,18 +14,18 @@ GREY = ArraySplit(np.full((40, 16, 16, 3), 128, np.uint8), np.zeros(40, np.int64
 DATASET = Dataset("grey", "Grey", ("a",), GREY, GREY)
 
 
-def all_of(dataset: Dataset) -> np.ndarray:
+def read_all(dataset: Dataset) -> np.ndarray:
     return dataset.test.read_images(np.arange(len(dataset.test)))
 
 
 def test_the_noise_has_its_deviation_and_no_drift() -> None:
-    noisy = all_of(with_noise(DATASET, 0.1)).astype(float) - 128
+    noisy = read_all(with_noise(DATASET, 0.1)).astype(float) - 128
     assert noisy.std() / 255 == pytest.approx(0.1, rel=0.02)
     assert abs(noisy.mean()) < 1
 
 
 def test_pixels_stay_pixels() -> None:
-    noisy = all_of(with_noise(DATASET, 0.5))
+    noisy = read_all(with_noise(DATASET, 0.5))
     assert (noisy.min(), noisy.max()) == (0, 255)
     assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # of a Gaussian below -1 sigma, 128 / 255 / 0.5
 
@@ -35,8 +35,8 @@ def test_a_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
     alone, together = split.read_images(np.array([7])), split.read_images(np.array([3, 7]))
     np.testing.assert_array_equal(alone[0], together[1])
     assert (together[0] != together[1]).any()
-    sent = np.asarray(Image.open(io.BytesIO(split.encoded_image(7))))
-    np.testing.assert_array_equal(sent, alone[0])
+    decoded = np.asarray(Image.open(io.BytesIO(split.encoded_image(7))))
+    np.testing.assert_array_equal(decoded, alone[0])
 
 
 def test_training_images_and_labels_are_as_they_were() -> None:
