@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, then renamed into it."""
+"""Writes files atomically: to a temporary file in the same folder, which is then renamed."""
 
 import errno
 import json
@@ -13,9 +13,9 @@ DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a file at a temporary path and moves it to `path`, durably.
+    """Calls `write` with a temporary path, syncs the file that it wrote, and renames it to `path`.
 
-    Raises TrainingError when that fails, on a full disk for example; nothing half-written is left.
+    Raises TrainingError when that fails, on a full disk for example. No partial file is left.
     """
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")  # libraries go by the suffix
     try:

@@ -1,8 +1,8 @@
-"""The one error that training raises for a user's mistake; the command line prints it without a traceback."""
+"""The error that training raises for a user's mistake; the command line prints it without a traceback."""
 
 
 class TrainingError(Exception):
-    """Something that the user can mend: the message says what is wrong and what to do."""
+    """A mistake that the user can fix. The message says what is wrong and what to do."""
 
     exit_code = 2
 

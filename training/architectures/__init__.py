@@ -1,6 +1,7 @@
-"""Name -> builder, one explicit table, and what all networks share: building by name, with or without weights.
+"""Networks: a builder for each, found by name in `ARCHITECTURES`, and building by name with or without weights.
 
-A builder takes input_shape, classes, normalization and its own options, and gives logits for pixels 0..255.
+Recipes, data sets and training do not belong here. A builder takes input_shape, classes, normalization and its own
+options, and gives logits for pixels 0..255.
 """
 
 import difflib

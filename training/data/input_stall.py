@@ -1,4 +1,4 @@
-"""For how long a training network waits for its images: an input that cannot keep up is seen, not guessed."""
+"""Measures the share of training time in which a step waited for its batch."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,21 +12,24 @@ STALL_COLUMN = "waiting"
 
 @dataclass(frozen=True)
 class BatchTiming:
-    """When a batch was asked for and when it was there, on the monotonic clock."""
+    """When a batch was requested and when it was ready, on the monotonic clock."""
 
     requested_s: float
     ready_s: float
 
     def stall_s(self, step_began_s: float) -> float:
-        """What a step that wanted it from then on had to wait; not for the backend, which may ask late or ahead."""
+        """Seconds that a step which began then was stalled on this batch.
+
+        A batch that was ready before its step began counts as zero, because backends prefetch. Time before the
+        request does not count either: in the first step the backend compiles before it requests.
+        """
         return max(0.0, self.ready_s - max(self.requested_s, step_began_s))
 
 
 class DataStallCallback(keras.callbacks.Callback):
-    """Adds to an epoch's figures the share of its training time in which a step had to wait for its batch, 0 to 1.
+    """Adds to an epoch's metrics the share of its training time in which steps waited for their batches, 0 to 1.
 
-    `timings` tells of every batch by its index when it was. Backends draw batches ahead, so one that comes before its
-    step begins is none that was waited for; and in the first step they compile before they ask.
+    `timings` maps the index of every batch to its times.
     """
 
     def __init__(self, timings: Mapping[int, BatchTiming], clock_s: Callable[[], float] = time.monotonic) -> None:

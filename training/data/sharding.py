@@ -1,7 +1,7 @@
-"""The shard of every batch that one process makes, where several processes train one network.
+"""Shards of batches: the rows that one process makes where several processes train one network.
 
-The shards of all processes fit together to the batch that one process would have made: also their random numbers,
-which are those that the whole batch would have received. Knows no image and no network.
+The shards of all processes join to the batch that one process would have made, random numbers included. Knows no
+image and no network.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which images of a data set are trained on, validated on and tested on. Follows from the recipe; reads no image."""
+"""Selects the images to train on, to validate on and to test on, as the recipe says. Reads no image."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,7 @@
-"""Name -> recipe, one explicit table."""
+"""Recipes: all settings of a training run as data, found by name in `RECIPES`.
+
+Code that builds, loads or trains does not belong here: a recipe knows no Keras, no file and no data set.
+"""
 
 from training.errors import TrainingError
 from training.recipes import (

@@ -1,4 +1,7 @@
-"""Name -> loader, one explicit table: official files, and folders of images in whatever form is asked for."""
+"""Data sets: a loader for each, found by name in `DATASETS`, and folders of images.
+
+Shuffling, augmenting and batching do not belong here (`training.data`): a data set gives its images by index.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
