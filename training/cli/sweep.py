@@ -34,7 +34,7 @@ JOB_INDEX = "JOB_COMPLETION_INDEX"
     "commas themselves stands a semicolon. Repeatable.",
 )
 @click.option("--index", type=click.IntRange(min=0), help="Only this run, from 0; default: JOB_COMPLETION_INDEX.")
-@click.option("--list", "only_list", is_flag=True, help="Only print the list of runs.")
+@click.option("--list", "list_only", is_flag=True, help="Only print the list of runs.")
 @EPOCHS
 @SEED
 @LIMIT
@@ -49,7 +49,7 @@ def sweep(
     recipe: str,
     grids: tuple[str, ...],
     index: int | None,
-    only_list: bool,
+    list_only: bool,
     epochs: int | None,
     seed: int | None,
     limit: int | None,
@@ -75,7 +75,7 @@ def sweep(
     name = name or f"{recipe}-sweep"
     for run_index, combination in enumerate(combinations):
         click.echo(f"{run_index}  {sweep_grid.format_settings(combination)}")
-    if only_list:
+    if list_only:
         return
     only_index = _run_index(index, len(recipes))
     indices = range(len(recipes)) if only_index is None else [only_index]

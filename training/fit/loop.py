@@ -84,8 +84,8 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
 
 def phases(recipe: Recipe) -> list[range]:
     """The epochs, from 0, with a frozen base and those without; most recipes have only the latter."""
-    frozen = min(recipe.frozen_epochs, recipe.epochs)
-    return [phase for phase in (range(frozen), range(frozen, recipe.epochs)) if phase]
+    frozen_epochs = min(recipe.frozen_epochs, recipe.epochs)
+    return [phase for phase in (range(frozen_epochs), range(frozen_epochs, recipe.epochs)) if phase]
 
 
 def _compile(context: TrainingContext, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:

@@ -93,8 +93,8 @@ def _one_cycle(recipe: Recipe, epoch: Any) -> Any:
 
 def _progress(recipe: Recipe, epoch: Any) -> Any:
     """Fraction of the run after the warm-up, 0 to 1."""
-    length = max(recipe.epochs - recipe.frozen_epochs - recipe.warm_up_epochs, 1e-6)
-    return ops.clip((epoch - recipe.warm_up_epochs) / length, 0.0, 1.0)
+    decay_epochs = max(recipe.epochs - recipe.frozen_epochs - recipe.warm_up_epochs, 1e-6)
+    return ops.clip((epoch - recipe.warm_up_epochs) / decay_epochs, 0.0, 1.0)
 
 
 CURVES: dict[str, Callable[[Recipe, Any], Any]] = {

@@ -21,7 +21,7 @@ ORIGIN_KEYS = ("folder", "digest", "skip_unreadable")
 """Keys of the recorded origin that identify a folder's images."""
 
 
-def never(run: Run) -> None:
+def never_reuse(run: Run) -> None:
     """The `reuse_reason` that reuses no finished run."""
 
 
@@ -34,7 +34,7 @@ def resume_or_train(
     weights: Path | None = None,
     tensorboard: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
-    reuse_reason: Callable[[Run], str | None] = never,
+    reuse_reason: Callable[[Run], str | None] = never_reuse,
 ) -> Run:
     """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
 

@@ -157,10 +157,10 @@ def _check_options(recipe: Recipe) -> None:
         builder = ARCHITECTURES[recipe.architecture]
     else:
         return  # the builder has the better message
-    known = set(inspect.signature(builder).parameters) - RESERVED_PARAMETERS
+    known_options = set(inspect.signature(builder).parameters) - RESERVED_PARAMETERS
     for option in recipe.architecture_options:
-        if option not in known:
-            raise TrainingError(f"{recipe.architecture} has no option {option!r}: {suggestion(option, known)}")
+        if option not in known_options:
+            raise TrainingError(f"{recipe.architecture} has no option {option!r}: {suggestion(option, known_options)}")
 
 
 def _fit_and_save(context: TrainingContext, model: keras.Model) -> None:

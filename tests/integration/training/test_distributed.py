@@ -39,7 +39,7 @@ SETTINGS = ("architecture=batchnorm", "batch_size=16", "validation=32", "keep=be
 EXIT_TIMEOUT_S = 300
 
 Process = subprocess.Popen[str]
-STARTED: list[Process] = []
+PROCESSES: list[Process] = []
 
 
 def batchnorm_network(
@@ -54,7 +54,7 @@ def batchnorm_network(
 @pytest.fixture(scope="module", autouse=True)
 def kill_leftovers() -> Iterator[None]:
     yield
-    for process in STARTED:
+    for process in PROCESSES:
         process.kill()
         process.communicate()
 
@@ -69,8 +69,8 @@ def start(line: list[str], **environment: str) -> Process:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CONVOY_", "JOB_"))}
     env = inherited | {"KERAS_BACKEND": "jax"} | environment
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    STARTED.append(subprocess.Popen(line, env=env, cwd=ROOT, text=True, **pipes))
-    return STARTED[-1]
+    PROCESSES.append(subprocess.Popen(line, env=env, cwd=ROOT, text=True, **pipes))
+    return PROCESSES[-1]
 
 
 def start_two(*lines: list[str]) -> list[Process]:

@@ -125,12 +125,12 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base, tensorboard=True)
-    interrupted = run_folder.latest_unfinished_run(tmp_path, recipe.name)
-    trainer.resume(interrupted, lambda line: None, tensorboard=True)
+    interrupted_run = run_folder.latest_unfinished_run(tmp_path, recipe.name)
+    trainer.resume(interrupted_run, lambda line: None, tensorboard=True)
     expected = weights(uninterrupted_run[0])
-    for path, array in weights(interrupted).items():
+    for path, array in weights(interrupted_run).items():
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
-    [events] = interrupted.tensorboard_path.iterdir()
+    [events] = interrupted_run.tensorboard_path.iterdir()
     assert events.stat().st_size > 0
 
 
@@ -142,11 +142,11 @@ def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_oth
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base)
-    interrupted = run_folder.latest_unfinished_run(tmp_path, recipe.name)
-    interrupted.checkpoint_path.unlink()
+    interrupted_run = run_folder.latest_unfinished_run(tmp_path, recipe.name)
+    interrupted_run.checkpoint_path.unlink()
     with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
-        trainer.resume(interrupted, lambda line: None)
-    assert not interrupted.is_finished
+        trainer.resume(interrupted_run, lambda line: None)
+    assert not interrupted_run.is_finished
 
 
 def test_a_run_whose_first_weights_could_not_be_written_is_none(

@@ -66,11 +66,11 @@ def test_one_by_number_then_all_others_then_compare(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("training.fit.trainer._finalize_run", interrupted)
+        patched.setattr("training.fit.trainer._finalize_run", interrupt)
         stopped = sweep("--index", "0")
     assert (stopped.exit_code, finished_runs()) == (130, {})
     assert "The same command goes on." in stopped.output

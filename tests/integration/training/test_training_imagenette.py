@@ -12,13 +12,13 @@ from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 
-FEW = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "architecture.width": "0.125"}
+SMALL_SETTINGS = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "architecture.width": "0.125"}
 
 
 @pytest.mark.slow
 def test_few_epochs_on_few_photos_learn_and_are_published_as_measured(data_dir: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    recipe = with_settings(find_recipe("imagenette-resnet18"), FEW)
+    recipe = with_settings(find_recipe("imagenette-resnet18"), SMALL_SETTINGS)
     run = trainer.train(recipe, tmp_path / "runs", lines.append, DataOptions(data_dir))
     assert run.info()["labels"][0] == "tench"
     assert run.history()[-1]["loss"] < run.history()[0]["loss"]

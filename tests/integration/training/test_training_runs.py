@@ -118,11 +118,11 @@ def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(
 
     with pytest.raises(KeyboardInterrupt):
         trainer.train(RECIPE, tmp_path, stop)
-    interrupted = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
+    interrupted_run = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
     lines: list[str] = []
-    trainer.resume(interrupted, lines.append)
+    trainer.resume(interrupted_run, lines.append)
     assert f"resumed after {stop_line.removesuffix('/4')}" in lines
-    assert_same_run(interrupted, uninterrupted_run)
+    assert_same_run(interrupted_run, uninterrupted_run)
 
 
 def test_a_finished_run_is_not_resumed(uninterrupted_run: Run) -> None:
@@ -194,12 +194,12 @@ def test_a_disk_that_fills_up_loses_no_finished_epoch(uninterrupted_run: Run, tm
             trainer.train(RECIPE, tmp_path, fill)
     finally:
         full.__exit__(None, None, None)
-    interrupted = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
-    assert not list(interrupted.folder.glob("*partial*"))
+    interrupted_run = run_folder.latest_unfinished_run(tmp_path, RECIPE.name)
+    assert not list(interrupted_run.folder.glob("*partial*"))
     lines: list[str] = []
-    trainer.resume(interrupted, lines.append)
+    trainer.resume(interrupted_run, lines.append)
     assert "resumed after epoch 2" in lines
-    assert_same_run(interrupted, uninterrupted_run)
+    assert_same_run(interrupted_run, uninterrupted_run)
 
 
 def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(uninterrupted_run: Run, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ Invariants = Mapping[str, str]
 """Values by name that must be equal in all processes."""
 
 
-def run_invariants(recipe: Recipe, dataset: Dataset, resumed: Run | None = None) -> dict[str, str]:
+def run_invariants(recipe: Recipe, dataset: Dataset, resumed_run: Run | None = None) -> dict[str, str]:
     """The invariants of a run.
 
     Images are compared by number, labels and shape, those of a folder also by file name. A checkpoint is compared
@@ -44,16 +44,16 @@ def run_invariants(recipe: Recipe, dataset: Dataset, resumed: Run | None = None)
         "labels": digest(*(label.encode() for label in dataset.labels)),
         "listing of images": digest(*images, str(dataset.origin.get("digest")).encode()),
         "choice of images": digest(*indices),
-        "checkpoint": _checkpoint_digest(resumed),
+        "checkpoint": _checkpoint_digest(resumed_run),
         **{f"version of {name}": versions.get(name, "missing") for name in LIBRARIES},
     }
 
 
-def _checkpoint_digest(resumed: Run | None) -> str:
-    if resumed is None:
+def _checkpoint_digest(resumed_run: Run | None) -> str:
+    if resumed_run is None:
         return "none, a new run"
-    path = resumed.checkpoint_path
-    return digest(path.read_bytes()) if path.exists() else f"missing in {resumed.folder.name}"
+    path = resumed_run.checkpoint_path
+    return digest(path.read_bytes()) if path.exists() else f"missing in {resumed_run.folder.name}"
 
 
 def check_consistent(invariants: list[Invariants]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: typed values arrive as they were meant, mistakes end with one sentence, help needs no Keras."""
+"""The command line: mistakes end with one sentence, and help needs no Keras."""
 
 import subprocess
 import sys
@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from training.cli import main
-from training.cli.options import FRACTION, FRACTIONS
 from training.recipes import RECIPES
 
 
@@ -66,19 +65,3 @@ def test_mistakes_end_with_a_sentence_and_exit_code_2(
     assert message in output
     assert output.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "numbers"), [("1/255", (1 / 255,)), ("0.5, 1/4,3", (0.5, 0.25, 3.0)), ("1e-2", (0.01,))]
-)
-def test_fractions_are_numbers(text: str, numbers: tuple[float, ...]) -> None:
-    assert FRACTIONS.convert(text, None, None) == numbers
-    if len(numbers) == 1:
-        assert FRACTION.convert(text, None, None) == numbers[0]
-
-
-@pytest.mark.parametrize(("option", "text"), [("--scale", "1/0"), ("--scale", "1,2"), ("--mean", "a"), ("--std", "")])
-def test_what_is_no_number_is_refused(option: str, text: str) -> None:
-    code, output = run("export", "x.keras", "--name", "n", option, text)
-    assert code == 2
-    assert f"Invalid value for '{option}'" in output

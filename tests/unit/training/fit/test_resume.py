@@ -10,7 +10,7 @@ from tests.support.images import write_image_folder
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
 from training.fit import trainer
-from training.fit.resume import last_run, never, resume_or_train
+from training.fit.resume import last_run, never_reuse, resume_or_train
 from training.recipes import find_recipe
 from training.recipes.base import Recipe, with_settings
 from training.runs.run_folder import Run, start_run
@@ -119,7 +119,7 @@ def test_the_last_run_is_resumed_reused_or_replaced(
     if last and state == "finished":
         last.metrics_path.write_text("{}")
     lines: list[str] = []
-    reuse_reason = never if reason is None else lambda run: reason
+    reuse_reason = never_reuse if reason is None else lambda run: reason
     run = resume_or_train(XO, tmp_path, lines.append, DataOptions(), NAME, reuse_reason=reuse_reason)
     assert run == (new if call == "train" else last)
     assert fake.calls == ([call] if call else [])

@@ -20,7 +20,7 @@ def test_importing_it_leaves_the_choice_of_the_backend_to_join() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_the_environment_says_who_sits_where() -> None:
+def test_the_environment_gives_rank_and_world_size() -> None:
     assert process_info_from(ENVIRONMENT) == ProcessInfo("trainer-0.trainer", 29500, 4, 3, 300.0)
     assert process_info_from(ENVIRONMENT | {"CONVOY_JOIN_TIMEOUT_S": "20"}).timeout_s == 20
     assert process_info_from(ENVIRONMENT | {"CONVOY_COORDINATOR": "[::1]:29500"}).host == "::1"
@@ -50,12 +50,12 @@ def test_an_indexed_job_numbers_its_processes() -> None:
         ({"CONVOY_JOIN_TIMEOUT_S": "soon"}, "CONVOY_JOIN_TIMEOUT_S is 'soon'"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(changed: dict[str, str], says: str) -> None:
+def test_an_impossible_rank_or_address_is_refused(changed: dict[str, str], says: str) -> None:
     with pytest.raises(TrainingError, match=says):
         process_info_from(ENVIRONMENT | changed)
 
 
-def test_an_indexed_job_without_a_meeting_place_does_not_train_alone() -> None:
+def test_an_indexed_job_without_a_coordinator_does_not_train_alone() -> None:
     with pytest.raises(TrainingError, match="without CONVOY_COORDINATOR and CONVOY_NUM_PROCESSES"):
         process_info_from({"JOB_COMPLETION_INDEX": "0"})
 

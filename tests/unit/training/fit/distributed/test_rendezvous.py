@@ -46,7 +46,7 @@ def test_what_each_says_all_hear_by_number_as_often_as_they_like(port: int) -> N
     assert texts == [[[f"{n}: {word}" for n in range(3)] for word in ("ä\n", "x" * 100_000)]] * 3
 
 
-def test_the_port_is_free_again_while_they_are_run_processes(port: int) -> None:
+def test_the_port_is_free_again_while_they_are_connected(port: int) -> None:
     def reopen(group: ProcessGroup) -> bool:
         group.all_gather("here")
         if group.process.rank == 0:  # as JAX's coordinator does
@@ -83,7 +83,7 @@ def test_a_failure_reaches_who_waits_with_its_own_words(port: int) -> None:
     assert str(error) == "Process 1 of 2 has ended: no room."
 
 
-def test_one_that_goes_without_a_word_raises_the_alarm_of_those_that_compute(port: int) -> None:
+def test_one_that_goes_without_a_word_is_reported_to_those_that_compute(port: int) -> None:
     reasons: list[str] = []
     was_called = threading.Event()
 
@@ -96,7 +96,7 @@ def test_one_that_goes_without_a_word_raises_the_alarm_of_those_that_compute(por
     assert reasons == ["Process 1 of 2 has gone; what it said last tells why."]
 
 
-def test_one_that_went_before_anybody_listened_raises_the_alarm_too(port: int) -> None:
+def test_one_that_went_before_anybody_watched_is_reported_too(port: int) -> None:
     was_called = threading.Event()
 
     def compute(group: ProcessGroup) -> bool:
