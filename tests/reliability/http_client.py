@@ -18,7 +18,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection ended before the answer was whole. `port` is the client's, `received` what came of the answer."""
 
     def __init__(self, port: int, received: bytes) -> None:
@@ -32,31 +32,31 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._slot: asyncio.Future[Reply] | None = None
+        self._future: asyncio.Future[Reply] | None = None
         self._head: tuple[int, dict[bytes, bytes], int] | None = None  # status, headers, where the answer ends
         self._transport: asyncio.Transport
         self.closed = False
-        self.unasked = b""
+        self.unrequested = b""
         """Bytes that came without a request: an answer given twice."""
         self.port = 0
         """The client's."""
 
     @classmethod
     async def open(cls, url: str) -> "Connection":
-        where = urlsplit(url)
-        _, made = await asyncio.get_running_loop().create_connection(cls, where.hostname, where.port)
-        return made
+        address = urlsplit(url)
+        _, connection = await asyncio.get_running_loop().create_connection(cls, address.hostname, address.port)
+        return connection
 
-    async def ask(self, request: bytes) -> Reply:
+    async def send(self, request: bytes) -> Reply:
         """Raises Cut."""
         if self.closed:
-            raise Cut(self.port, b"")
-        self._slot = asyncio.get_running_loop().create_future()
+            raise ConnectionCut(self.port, b"")
+        self._future = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         try:
-            return await self._slot
+            return await self._future
         finally:
-            self._slot = None
+            self._future = None
 
     def close(self) -> None:
         self._transport.close()
@@ -67,30 +67,32 @@ class Connection(asyncio.Protocol):
         self.port = transport.get_extra_info("sockname")[1]
 
     def data_received(self, data: bytes) -> None:
-        if self._slot is None or self._slot.done():
-            self.unasked += data
+        if self._future is None or self._future.done():
+            self.unrequested += data
             return
         self._buffer += data
         if self._head is None and HEAD_END in self._buffer:
             self._head = _head(bytes(self._buffer))
         if self._head is not None and len(self._buffer) >= self._head[2]:
-            self._answer(*self._head)
+            self._finish(*self._head)
 
-    def _answer(self, status: int, headers: dict[bytes, bytes], end: int) -> None:
-        assert self._slot is not None
-        whole = bytes(self._buffer)
+    def _finish(self, status: int, headers: dict[bytes, bytes], end: int) -> None:
+        assert self._future is not None
+        answer_bytes = bytes(self._buffer)
         self._buffer.clear()
         self._head = None
-        self.unasked += whole[end:]
-        self._slot.set_result(Reply(status, headers, whole[whole.index(HEAD_END) + len(HEAD_END) : end]))
+        self.unrequested += answer_bytes[end:]
+        self._future.set_result(
+            Reply(status, headers, answer_bytes[answer_bytes.index(HEAD_END) + len(HEAD_END) : end])
+        )
         if headers.get(b"connection") == b"close":
             self.closed = True
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        if self._slot is not None and not self._slot.done():
-            self._slot.set_exception(Cut(self.port, bytes(self._buffer)))
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(ConnectionCut(self.port, bytes(self._buffer)))
 
 
 def request(

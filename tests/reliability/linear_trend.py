@@ -32,9 +32,9 @@ def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
     if len(values) < BLOCKS:
         raise ValueError(f"a trend needs {BLOCKS} samples, not {len(values)}")
     at_h = np.array([np.mean(part) for part in np.array_split(np.asarray(times_s, float), BLOCKS)]) / 3600
-    level = np.array([np.mean(part) for part in np.array_split(np.asarray(values, float), BLOCKS)])
-    away = at_h - at_h.mean()
-    slope = float(away @ level / (away @ away))
-    left = level - level.mean() - slope * away
-    error = float(np.sqrt(left @ left / (BLOCKS - 2) / (away @ away)))
+    means = np.array([np.mean(part) for part in np.array_split(np.asarray(values, float), BLOCKS)])
+    centred_h = at_h - at_h.mean()
+    slope = float(centred_h @ means / (centred_h @ centred_h))
+    residuals = means - means.mean() - slope * centred_h
+    error = float(np.sqrt(residuals @ residuals / (BLOCKS - 2) / (centred_h @ centred_h)))
     return Trend(slope, T_95 * error)

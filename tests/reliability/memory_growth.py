@@ -15,20 +15,20 @@ from tests.bench import convoy_process
 from tests.bench.report import markdown
 from tests.reliability import report
 from tests.reliability.http_client import Connection
-from tests.reliability.mixed_traffic import Asked, Offered
-from tests.reliability.process_resources import holdings
+from tests.reliability.mixed_traffic import EncodedRequest, MixedTraffic
+from tests.reliability.process_resources import worker_usage
 
 WORKERS = 2
 MODEL = "mnist-lenet5"
 SIZES = range(1, 65)
 CONNECTIONS = 32
 QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # so that nothing is refused, however the workers share them
-PARTS = 10
-GROWTH = 0.02  # of what a worker holds, from the middle to the end: more than the allocator's own unrest
+STEPS = 10
+MAX_GROWTH = 0.02  # of what a worker holds, from the middle to the end: more than the allocator's own unrest
 
 
 @dataclass
-class Grown:
+class MemoryResults:
     """Resident bytes of each worker, in the order of their numbers, after so many requests."""
 
     resident_bytes: list[tuple[int, list[int]]] = field(default_factory=list)
@@ -43,9 +43,9 @@ class Grown:
 
     def problems(self) -> list[str]:
         """Every promise that was not kept, as a sentence."""
-        found = [f"{len(self.wrong)} answers were wrong, as {problem}." for problem in self.wrong[:1]]
-        found += [f"A worker grew by {part:.1%} in the second half." for part in self.growth() if part > GROWTH]
-        return found
+        problems = [f"{len(self.wrong)} answers were wrong, as {problem}." for problem in self.wrong[:1]]
+        problems += [f"A worker grew by {part:.1%} in the second half." for part in self.growth() if part > MAX_GROWTH]
+        return problems
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,44 +56,44 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    found = measure(args.requests)
-    report.write(args.report, "memory", section(found))
-    return int(bool(found.problems()))
+    results = measure(args.requests)
+    report.write(args.report, "memory", section(results))
+    return int(bool(results.problems()))
 
 
-def measure(requests: int) -> Grown:
+def measure(requests: int) -> MemoryResults:
     """Raises CannotMeasure."""
     with tempfile.TemporaryDirectory(prefix="convoy-memory-") as name:
         models = Path(name, "models")
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL), models / MODEL)
-        bodies = Offered(models, MODEL).binary(list(SIZES))
-        found = Grown()
+        bodies = MixedTraffic(models, MODEL).binary(list(SIZES))
+        results = MemoryResults()
         settings = {"CONVOY_WORKERS": str(WORKERS), "CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
         with convoy_process.run_convoy(models, Path(name, "log"), settings) as service:
-            began_s = time.monotonic()
-            for part in range(PARTS + 1):
-                found.resident_bytes.append((part * requests // PARTS, _resident(service.pid)))
-                if part < PARTS:
-                    asyncio.run(_send(service.url, bodies, requests // PARTS, part, found))
-            found.seconds = time.monotonic() - began_s
-    return found
+            started_s = time.monotonic()
+            for part in range(STEPS + 1):
+                results.resident_bytes.append((part * requests // STEPS, _resident(service.pid)))
+                if part < STEPS:
+                    asyncio.run(_send(service.url, bodies, requests // STEPS, part, results))
+            results.seconds = time.monotonic() - started_s
+    return results
 
 
 def _resident(pid: int) -> list[int]:
-    return [held.resident_bytes for _, held in sorted(holdings(pid).items())]
+    return [usage.resident_bytes for _, usage in sorted(worker_usage(pid).items())]
 
 
-async def _send(url: str, bodies: list[Asked], requests: int, seed: int, found: Grown) -> None:
-    chosen = random.Random(seed)
+async def _send(url: str, bodies: list[EncodedRequest], requests: int, seed: int, results: MemoryResults) -> None:
+    generator = random.Random(seed)
     tickets = itertools.islice(itertools.count(), requests)
 
     async def client() -> None:
         connection = await Connection.open(url)
         for _ in tickets:
-            asked = chosen.choice(bodies)
-            if problem := asked.check_answer(await connection.ask(asked.raw)):
-                found.wrong.append(problem)
-            found.images += len(asked.classes)
+            request = generator.choice(bodies)
+            if problem := request.check_answer(await connection.send(request.request_bytes)):
+                results.wrong.append(problem)
+            results.images += len(request.classes)
         connection.close()
 
     async with asyncio.TaskGroup() as tasks:
@@ -101,20 +101,20 @@ async def _send(url: str, bodies: list[Asked], requests: int, seed: int, found: 
             tasks.create_task(client())
 
 
-def section(found: Grown) -> str:
+def section(results: MemoryResults) -> str:
     """The figures as Markdown."""
     rows = [
         [f"{requests:,}", *(f"{resident / 1e6:.1f}" for resident in workers)]
-        for requests, workers in found.resident_bytes
+        for requests, workers in results.resident_bytes
     ]
-    requests, growth = found.resident_bytes[-1][0], ", ".join(f"{part:+.2%}" for part in found.growth())
-    verdict = " ".join(found.problems()) or "Memory is flat."
+    requests, growth = results.resident_bytes[-1][0], ", ".join(f"{part:+.2%}" for part in results.growth())
+    outcome = " ".join(results.problems()) or "Memory is flat."
     head = ["requests answered", *(f"worker {number}, MB" for number in range(WORKERS))]
     return "\n\n".join(
         [
-            f"**{verdict}** {requests:,} requests (V2 binary) with {found.images:,} images, batches of {SIZES[0]} to "
-            f"{SIZES[-1]} mixed, {CONNECTIONS} connections, {found.seconds:.0f} s, {len(found.wrong)} wrong. From the "
-            f"middle to the end the workers grew by {growth}.",
+            f"**{outcome}** {requests:,} requests (V2 binary) with {results.images:,} images, batches of {SIZES[0]} to "
+            f"{SIZES[-1]} mixed, {CONNECTIONS} connections, {results.seconds:.0f} s, {len(results.wrong)} wrong. "
+            f"From the middle to the end the workers grew by {growth}.",
             markdown.table(head, rows),
         ]
     )

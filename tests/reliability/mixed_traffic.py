@@ -21,16 +21,16 @@ FORM_SIZES = (1, 2, 4, 8)
 JSON_SIZES = (1, 2, 4)
 BINARY_SIZES = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64)
 
-SHARES = {"image": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, "bad": 10, "question": 5}
+PERCENTAGES = {"image": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, "bad": 10, "question": 5}
 """Of a hundred requests."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class EncodedRequest:
     """A request as bytes, and what its answer must be: a status, and outcomes or classes where there are any."""
 
     kind: str
-    raw: bytes
+    request_bytes: bytes
     status: int = 200
     outcomes: tuple[str, ...] = ()
     classes: tuple[int, ...] = ()
@@ -46,16 +46,16 @@ class Asked:
 
     def _difference(self, reply: Reply) -> str | None:
         if self.outcomes:
-            got: tuple[Any, ...] = tuple(traffic.outcomes(json.loads(reply.body)))
-            return None if got == self.outcomes else f"{self.kind}: {got} instead of {self.outcomes}"
+            actual: tuple[Any, ...] = tuple(traffic.outcomes(json.loads(reply.body)))
+            return None if actual == self.outcomes else f"{self.kind}: {actual} instead of {self.outcomes}"
         if self.classes:
             length = reply.headers.get(JSON_LENGTH.lower().encode())
-            got = predicted_classes(reply.body, length and length.decode())
-            return None if got == self.classes else f"{self.kind}: {got} instead of {self.classes}"
+            actual = predicted_classes(reply.body, length and length.decode())
+            return None if actual == self.classes else f"{self.kind}: {actual} instead of {self.classes}"
         return None
 
 
-class Offered:
+class MixedTraffic:
     """All requests that the load draws from, encoded once."""
 
     def __init__(self, models: Path, model: str) -> None:
@@ -72,46 +72,53 @@ class Offered:
             "v2 json": [self._tensor("v2 json", size) for size in JSON_SIZES for _ in range(BODIES)],
             "v2 binary": self.binary(BINARY_SIZES),
             "bad": list(self._bad()),
-            "question": [Asked("question", request("GET", path)) for path in self._questions()],
+            "question": [EncodedRequest("question", request("GET", path)) for path in self._questions()],
         }
 
-    def draw(self) -> Asked:
+    def draw(self) -> EncodedRequest:
         """The next request, as likely as its share; the same ones in every run."""
-        (kind,) = self._random.choices(list(SHARES), list(SHARES.values()))
+        (kind,) = self._random.choices(list(PERCENTAGES), list(PERCENTAGES.values()))
         return self._random.choice(self._by_kind[kind])
 
-    def binary(self, sizes: Sequence[int]) -> list[Asked]:
+    def binary(self, sizes: Sequence[int]) -> list[EncodedRequest]:
         """V2 binary requests of these batch sizes, BODIES of each."""
         return [self._tensor("v2 binary", size) for size in sizes for _ in range(BODIES)]
 
-    def _images(self) -> Iterator[Asked]:
+    def _images(self) -> Iterator[EncodedRequest]:
         path = f"/api/v1/models/{self._model}/classify"
         for digit in self._digits:
-            yield Asked("image", request("POST", path, digit.png, traffic.PNG), outcomes=(digit.label,))
+            yield EncodedRequest("image", request("POST", path, digit.png, traffic.PNG), outcomes=(digit.label,))
 
-    def _forms(self) -> Iterator[Asked]:
+    def _forms(self) -> Iterator[EncodedRequest]:
         path = f"/api/v1/models/{self._model}/classify/batch"
         jpegs = [encode(tensor, "JPEG", quality=95) for tensor in self._tensors]
         labels = self._local.predict_labels(jpegs)
         for size in FORM_SIZES:
             for _ in range(BODIES):
-                chosen = self._random.choices(range(len(jpegs)), k=size)
-                body = traffic.multipart_form("files", [jpegs[i] for i in chosen])
-                yield Asked("form of JPEG", request("POST", path, body, traffic.FORM), outcomes=_at(labels, chosen))
+                indices = self._random.choices(range(len(jpegs)), k=size)
+                body = traffic.multipart_form("files", [jpegs[i] for i in indices])
+                yield EncodedRequest(
+                    "form of JPEG", request("POST", path, body, traffic.FORM), outcomes=_select(labels, indices)
+                )
 
-    def _tensor(self, kind: str, size: int) -> Asked:
+    def _tensor(self, kind: str, size: int) -> EncodedRequest:
         path = f"/v2/models/{self._model}/infer"
-        chosen = self._random.choices(range(len(self._tensors)), k=size)
-        batch, classes = self._tensors[chosen], _at(self._classes, chosen)
+        indices = self._random.choices(range(len(self._tensors)), k=size)
+        batch, classes = self._tensors[indices], _select(self._classes, indices)
         if kind == "v2 json":
-            return Asked(kind, request("POST", path, tensor_json(batch), JSON), classes=classes)
+            return EncodedRequest(kind, request("POST", path, tensor_json(batch), JSON), classes=classes)
         head = {JSON_LENGTH: str(len(binary_head(batch.shape)))}
-        raw = request("POST", path, tensor_binary(batch), "application/octet-stream", head)
-        return Asked(kind, raw, classes=classes)
+        request_bytes = request("POST", path, tensor_binary(batch), "application/octet-stream", head)
+        return EncodedRequest(kind, request_bytes, classes=classes)
 
-    def _bad(self) -> Iterator[Asked]:
-        for ask in traffic.Traffic(self._model, self._digits[:1]).bad:
-            yield Asked(ask.name, request("POST", ask.path, ask.body, ask.content_type), ask.status, ask.expected)
+    def _bad(self) -> Iterator[EncodedRequest]:
+        for bad_request in traffic.Traffic(self._model, self._digits[:1]).bad:
+            yield EncodedRequest(
+                bad_request.name,
+                request("POST", bad_request.path, bad_request.body, bad_request.content_type),
+                bad_request.status,
+                bad_request.expected,
+            )
 
     def _questions(self) -> list[str]:
         return [
@@ -123,5 +130,5 @@ class Offered:
         ]
 
 
-def _at(values: Sequence[Any], chosen: Sequence[int]) -> tuple[Any, ...]:
-    return tuple(values[i] for i in chosen)
+def _select(values: Sequence[Any], indices: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(values[i] for i in indices)

@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.reliability.http_client import Connection, Cut
-from tests.reliability.mixed_traffic import Asked
+from tests.reliability.http_client import Connection, ConnectionCut
+from tests.reliability.mixed_traffic import EncodedRequest
 
 CONNECTIONS = 32
-RENEWED_AFTER = 500  # requests of one connection: opening and closing must not leak either
-PROBLEMS_KEPT = 20
+REQUESTS_PER_CONNECTION = 500  # requests of one connection: opening and closing must not leak either
+MAX_PROBLEMS = 20
 
 
 @dataclass
-class Driven:
+class LoadStatistics:
     """What came of the load. Latencies in milliseconds, from when a request was due, of each window."""
 
     window_s: float
@@ -24,52 +24,54 @@ class Driven:
     problems: list[str] = field(default_factory=list)
     wrong: int = 0
 
-    def add(self, at_s: float, took_s: float, kind: str) -> None:
+    def add(self, at_s: float, latency_s: float, kind: str) -> None:
         window = int(at_s / self.window_s)
         while len(self.latencies_ms) <= window:
             self.latencies_ms.append([])
-        self.latencies_ms[window].append(took_s * 1000)
+        self.latencies_ms[window].append(latency_s * 1000)
         self.by_kind[kind] += 1
 
-    def complain(self, problem: str) -> None:
+    def add_problem(self, problem: str) -> None:
         self.wrong += 1
-        if len(self.problems) < PROBLEMS_KEPT:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
 
 
-class Driver:
+class OpenLoopLoad:
     """A fixed number of connections to one service."""
 
-    def __init__(self, url: str, driven: Driven) -> None:
+    def __init__(self, url: str, statistics: LoadStatistics) -> None:
         self._url = url
-        self._driven = driven
+        self._statistics = statistics
         self._free: asyncio.Queue[tuple[Connection, int]] = asyncio.Queue()
 
-    async def drive(self, draw: Callable[[], Asked], requests_per_s: float, seconds: float) -> None:
+    async def run(self, draw: Callable[[], EncodedRequest], requests_per_s: float, seconds: float) -> None:
         for _ in range(CONNECTIONS):
-            self._free.put_nowait((await Connection.open(self._url), RENEWED_AFTER))
-        began_s = time.monotonic()
+            self._free.put_nowait((await Connection.open(self._url), REQUESTS_PER_CONNECTION))
+        started_s = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             for number in range(round(requests_per_s * seconds)):
-                due_s = began_s + number / requests_per_s
+                due_s = started_s + number / requests_per_s
                 await asyncio.sleep(due_s - time.monotonic())
-                tasks.create_task(self._one(draw(), due_s, began_s))
+                tasks.create_task(self._one(draw(), due_s, started_s))
         while not self._free.empty():
             self._free.get_nowait()[0].close()
 
-    async def _one(self, asked: Asked, due_s: float, began_s: float) -> None:
-        connection, left = await self._free.get()
+    async def _one(self, request: EncodedRequest, due_s: float, started_s: float) -> None:
+        connection, uses_left = await self._free.get()
         try:
-            reply = await connection.ask(asked.raw)
-        except Cut as error:
-            self._driven.complain(f"{asked.kind}: {error}")
+            reply = await connection.send(request.request_bytes)
+        except ConnectionCut as error:
+            self._statistics.add_problem(f"{request.kind}: {error}")
         else:
-            self._driven.add(due_s - began_s, time.monotonic() - due_s, asked.kind)
-            if problem := asked.check_answer(reply):
-                self._driven.complain(problem)
-        if connection.unasked:
-            self._driven.complain(f"{asked.kind}: bytes that nobody asked for: {connection.unasked[:100]!r}")
-        if connection.closed or left == 1:
+            self._statistics.add(due_s - started_s, time.monotonic() - due_s, request.kind)
+            if problem := request.check_answer(reply):
+                self._statistics.add_problem(problem)
+        if connection.unrequested:
+            self._statistics.add_problem(
+                f"{request.kind}: bytes that nobody asked for: {connection.unrequested[:100]!r}"
+            )
+        if connection.closed or uses_left == 1:
             connection.close()
-            connection, left = await Connection.open(self._url), RENEWED_AFTER + 1
-        self._free.put_nowait((connection, left - 1))
+            connection, uses_left = await Connection.open(self._url), REQUESTS_PER_CONNECTION + 1
+        self._free.put_nowait((connection, uses_left - 1))

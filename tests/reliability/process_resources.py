@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.bench.processes import process_tree
 
 
-class Holding(NamedTuple):
+class ResourceUsage(NamedTuple):
     """One process: resident bytes, open descriptors, threads."""
 
     resident_bytes: int
@@ -23,21 +23,21 @@ def workers_of(pid: int) -> list[int]:
     return [child for child in process_tree(pid)[1:] if _is_worker(child)] or [pid]
 
 
-def holding(pid: int) -> Holding:
+def resource_usage(pid: int) -> ResourceUsage:
     """Raises OSError for a process that has ended."""
     process = Path("/proc", str(pid))
     pages = int((process / "statm").read_text().split()[1])
     threads = len(os.listdir(process / "task"))
-    return Holding(pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(process / "fd")), threads)
+    return ResourceUsage(pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(process / "fd")), threads)
 
 
-def holdings(pid: int) -> dict[int, Holding]:
+def worker_usage(pid: int) -> dict[int, ResourceUsage]:
     """Of every worker that lives, by process number."""
-    found = {}
+    usage = {}
     for worker in workers_of(pid):
         with contextlib.suppress(OSError):
-            found[worker] = holding(worker)
-    return found
+            usage[worker] = resource_usage(worker)
+    return usage
 
 
 def _is_worker(pid: int) -> bool:
@@ -52,7 +52,7 @@ RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
 PROCESS_CLOCK = 2  # clock_getcpuclockid(3) as Linux makes it: the inverted number of the process, and the kind
 
 
-class Meter:
+class ResourceMeter:
     """Peak memory and processor time of a process since `start`."""
 
     def __init__(self, pid: int) -> None:
@@ -77,6 +77,6 @@ class Meter:
         return self._read("VmRSS")
 
     def _read(self, name: str) -> float:
-        found = re.search(rf"^{name}:\s*(\d+) kB", self._status.read_text(), re.MULTILINE)
-        assert found is not None
-        return int(found[1]) * 1024
+        usage = re.search(rf"^{name}:\s*(\d+) kB", self._status.read_text(), re.MULTILINE)
+        assert usage is not None
+        return int(usage[1]) * 1024

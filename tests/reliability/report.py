@@ -10,7 +10,7 @@ from tests.bench import machine_info
 from tests.bench.report import markdown
 
 if TYPE_CHECKING:
-    from tests.reliability.soak import Soaked
+    from tests.reliability.soak import SoakResults
 
 REPORT = Path("tests/reliability/README.md")
 ABOUT = ("CPU", "cores", "system", "date", "convoy")
@@ -33,7 +33,7 @@ def command_line() -> str:
     return shlex.join(["python", "-m", "tests.reliability", *sys.argv[1:]])
 
 
-def plot_soak(found: "Soaked", file: Path) -> None:
+def plot_soak(results: "SoakResults", file: Path) -> None:
     """Plots the memory of each worker above, the latency below, over the minutes."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -43,13 +43,13 @@ def plot_soak(found: "Soaked", file: Path) -> None:
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         memory, latency = figure.subplots(2, 1, sharex=True)
-        for number, worker in enumerate(found.workers()):
-            held = [(at_s / 60, one[worker].resident_bytes / 1e6) for at_s, one in found.samples if worker in one]
-            memory.plot(*zip(*held, strict=True), label=f"worker {number}")
+        for number, worker in enumerate(results.workers()):
+            usage = [(at_s / 60, one[worker].resident_bytes / 1e6) for at_s, one in results.samples if worker in one]
+            memory.plot(*zip(*usage, strict=True), label=f"worker {number}")
         memory.set(ylabel="resident MB", ylim=(0, None))
-        windows = [sorted(window) for window in found.driven.latencies_ms]
+        windows = [sorted(window) for window in results.statistics.latencies_ms]
         for part, name in ((0.5, "p50"), (0.99, "p99")):
-            at = [number * found.driven.window_s / 60 for number, window in enumerate(windows) if window]
+            at = [number * results.statistics.window_s / 60 for number, window in enumerate(windows) if window]
             latency.plot(at, [window[int(part * (len(window) - 1))] for window in windows if window], label=name)
         latency.set(xlabel="minutes", ylabel="ms", yscale="log")
         for axes in (memory, latency):

@@ -19,10 +19,10 @@ from tests.bench.report import markdown
 from tests.reliability import report
 
 TRAIN = Path(sys.executable).with_name("convoy-train")
-SAME = 0.001  # of test accuracy
+ACCURACY_TOLERANCE = 0.001  # of test accuracy
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """One run on so many cores: what it reached on the test set, and all its weights in one row."""
 
     cores: int
@@ -41,29 +41,29 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(args: argparse.Namespace) -> int:
     cores = sorted(os.sched_getaffinity(0))
-    trained = [train(args.recipe, args.set, which) for which in (cores, cores, cores[:1])]
-    report.write(args.report, "repeat", section(args.recipe, trained))
-    return int(not is_same(*trained[:2]))
+    results = [train(args.recipe, args.set, which) for which in (cores, cores, cores[:1])]
+    report.write(args.report, "repeat", section(args.recipe, results))
+    return int(not has_same_accuracy(*results[:2]))
 
 
-def train(recipe: str, changes: Sequence[str], cores: Sequence[int]) -> Trained:
+def train(recipe: str, changes: Sequence[str], cores: Sequence[int]) -> TrainingResult:
     """One run in a process of its own, on these cores. Raises CannotMeasure."""
     with tempfile.TemporaryDirectory(prefix="convoy-repeat-") as folder:
         settings = [part for change in changes for part in ("--set", change)]
         command = [TRAIN, "run", recipe, "--runs-dir", folder, *settings]
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         pinned = partial(os.sched_setaffinity, 0, cores)
-        done = subprocess.run(command, preexec_fn=pinned, capture_output=True, text=True)
-        seconds = time.monotonic() - began_s
-        if done.returncode:
-            raise CannotMeasure(f"`{' '.join(map(str, command))}` failed: {done.stderr.strip()}")
+        process = subprocess.run(command, preexec_fn=pinned, capture_output=True, text=True)
+        seconds = time.monotonic() - started_s
+        if process.returncode:
+            raise CannotMeasure(f"`{' '.join(map(str, command))}` failed: {process.stderr.strip()}")
         (metrics,) = Path(folder).rglob("metrics.json")
         accuracy = json.loads(metrics.read_text())["test"]["accuracy"]
-        return Trained(len(cores), accuracy, _weights(metrics.with_name("model.keras")), seconds)
+        return TrainingResult(len(cores), accuracy, _weights(metrics.with_name("model.keras")), seconds)
 
 
-def is_same(one: Trained, other: Trained) -> bool:
-    return abs(one.accuracy - other.accuracy) < SAME
+def has_same_accuracy(result: TrainingResult, other: TrainingResult) -> bool:
+    return abs(result.accuracy - other.accuracy) < ACCURACY_TOLERANCE
 
 
 def _weights(network: Path) -> np.ndarray:
@@ -72,18 +72,18 @@ def _weights(network: Path) -> np.ndarray:
     return np.concatenate([np.ravel(array) for array in keras.saving.load_model(network, compile=False).get_weights()])
 
 
-def section(recipe: str, trained: Sequence[Trained]) -> str:
+def section(recipe: str, results: Sequence[TrainingResult]) -> str:
     """The figures as Markdown."""
-    first = trained[0]
+    first = results[0]
     rows = []
-    for number, one in enumerate(trained, 1):
-        apart = np.abs(one.weights - first.weights).max()
-        weights = "" if one is first else "the same bits" if apart == 0 else f"up to {apart:.1g} apart"
-        rows.append([f"run {number}", str(one.cores), f"{one.accuracy:.2%}", weights, f"{one.seconds:.0f} s"])
-    verdict = "The same" if is_same(*trained[:2]) else "NOT the same"
+    for number, result in enumerate(results, 1):
+        difference = np.abs(result.weights - first.weights).max()
+        weights = "" if result is first else "the same bits" if difference == 0 else f"up to {difference:.1g} apart"
+        rows.append([f"run {number}", str(result.cores), f"{result.accuracy:.2%}", weights, f"{result.seconds:.0f} s"])
+    outcome = "The same" if has_same_accuracy(*results[:2]) else "NOT the same"
     return "\n\n".join(
         [
-            f"**{verdict} test accuracy to 0.1 %** by `{recipe}` and its seed, each run in a process of its own.",
+            f"**{outcome} test accuracy to 0.1 %** by `{recipe}` and its seed, each run in a process of its own.",
             markdown.table(["", "cores", "test accuracy", "weights, against the first run", "time"], rows),
         ]
     )

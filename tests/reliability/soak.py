@@ -15,9 +15,9 @@ from tests.bench import convoy_process
 from tests.bench.report import markdown
 from tests.reliability import report
 from tests.reliability.linear_trend import BLOCKS, Trend, trend
-from tests.reliability.mixed_traffic import SHARES, Offered
-from tests.reliability.open_loop_load import Driven, Driver
-from tests.reliability.process_resources import Holding, holdings
+from tests.reliability.mixed_traffic import PERCENTAGES, MixedTraffic
+from tests.reliability.open_loop_load import LoadStatistics, OpenLoopLoad
+from tests.reliability.process_resources import ResourceUsage, worker_usage
 
 WORKERS = 2
 MODEL = "mnist-lenet5"
@@ -28,41 +28,41 @@ KEPT_VERSIONS = 3
 
 
 @dataclass
-class Soaked:
+class SoakResults:
     """One run. `samples` are (seconds since the start, what each worker holds)."""
 
-    driven: Driven
-    samples: list[tuple[float, dict[int, Holding]]] = field(default_factory=list)
+    statistics: LoadStatistics
+    samples: list[tuple[float, dict[int, ResourceUsage]]] = field(default_factory=list)
     published: int = 0
 
-    def warm(self) -> list[tuple[float, dict[int, Holding]]]:
+    def warm(self) -> list[tuple[float, dict[int, ResourceUsage]]]:
         """The samples after the warm-up."""
         return [sample for sample in self.samples if sample[0] >= WARM_UP * self.samples[-1][0]]
 
     def workers(self) -> list[int]:
-        return sorted({pid for _, held in self.samples for pid in held})
+        return sorted({pid for _, usage in self.samples for pid in usage})
 
     def memory(self, worker: int) -> Trend:
         """Bytes an hour."""
-        kept = [(at_s, held[worker].resident_bytes) for at_s, held in self.warm() if worker in held]
-        return trend([at_s for at_s, _ in kept], [resident for _, resident in kept])
+        samples = [(at_s, usage[worker].resident_bytes) for at_s, usage in self.warm() if worker in usage]
+        return trend([at_s for at_s, _ in samples], [resident for _, resident in samples])
 
-    def thirds(self, value: Callable[[dict[int, Holding]], int]) -> tuple[int, int]:
+    def thirds(self, value: Callable[[dict[int, ResourceUsage]], int]) -> tuple[int, int]:
         """Of all workers together in the first and in the last third: what was held half of the time or more.
 
         For a moment there are more, while one version takes the place of another.
         """
-        values = [value(held) for _, held in self.warm()]
+        values = [value(usage) for _, usage in self.warm()]
         third = max(1, len(values) // 3)
         return median_low(values[:third]), median_low(values[-third:])
 
     def p99_ms(self) -> list[float]:
         """Of each window after the warm-up."""
-        windows = [sorted(window) for window in self.driven.latencies_ms if window]
+        windows = [sorted(window) for window in self.statistics.latencies_ms if window]
         return [window[int(0.99 * (len(window) - 1))] for window in windows[int(WARM_UP * len(windows)) :]]
 
     def p50_ms(self) -> list[float]:
-        windows = [window for window in self.driven.latencies_ms if window]
+        windows = [window for window in self.statistics.latencies_ms if window]
         return [median(window) for window in windows[int(WARM_UP * len(windows)) :]]
 
 
@@ -78,56 +78,56 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    found = soak(args.minutes * 60, args.rate, args.publish_every)
-    problems = problems_of(found)
+    results = soak(args.minutes * 60, args.rate, args.publish_every)
+    problems = problems_of(results)
     image = args.report.with_name("soak.svg")
-    report.plot_soak(found, image)
-    report.write(args.report, "soak", section(found, problems, image.name))
+    report.plot_soak(results, image)
+    report.write(args.report, "soak", section(results, problems, image.name))
     return int(bool(problems))
 
 
-def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> Soaked:
+def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> SoakResults:
     """Raises CannotMeasure."""
     shipped = Path(Settings.model_fields["models"].default)
     with tempfile.TemporaryDirectory(prefix="convoy-soak-") as name:
         models = Path(name, "models")
         shutil.copytree(shipped / MODEL, models / MODEL)
-        offered = Offered(models, MODEL)
-        found = Soaked(Driven(window_s=min(10.0, seconds / (2 * BLOCKS))))
+        traffic = MixedTraffic(models, MODEL)
+        results = SoakResults(LoadStatistics(window_s=min(10.0, seconds / (2 * BLOCKS))))
         with convoy_process.run_convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
-            asyncio.run(_all(found, service, offered, models, seconds, requests_per_s, publish_every_s))
-    return found
+            asyncio.run(_all(results, service, traffic, models, seconds, requests_per_s, publish_every_s))
+    return results
 
 
 async def _all(
-    found: Soaked,
+    results: SoakResults,
     service: convoy_process.Service,
-    offered: Offered,
+    traffic: MixedTraffic,
     models: Path,
     seconds: float,
     requests_per_s: float,
     publish_every_s: float,
 ) -> None:
-    beside = [
-        asyncio.create_task(_sample(found, service.pid)),
-        asyncio.create_task(_publish(found, models, publish_every_s)),
+    background = [
+        asyncio.create_task(_sample(results, service.pid)),
+        asyncio.create_task(_publish(results, models, publish_every_s)),
     ]
-    await Driver(service.url, found.driven).drive(offered.draw, requests_per_s, seconds)
-    for task in beside:
+    await OpenLoopLoad(service.url, results.statistics).run(traffic.draw, requests_per_s, seconds)
+    for task in background:
         task.cancel()
-    for outcome in await asyncio.gather(*beside, return_exceptions=True):
+    for outcome in await asyncio.gather(*background, return_exceptions=True):
         if not isinstance(outcome, asyncio.CancelledError):
             raise RuntimeError("the watch over the service ended early") from outcome
 
 
-async def _sample(found: Soaked, pid: int) -> None:
-    began_s = time.monotonic()
+async def _sample(results: SoakResults, pid: int) -> None:
+    started_s = time.monotonic()
     while True:
-        found.samples.append((time.monotonic() - began_s, holdings(pid)))
-        await asyncio.sleep(found.driven.window_s / 2)
+        results.samples.append((time.monotonic() - started_s, worker_usage(pid)))
+        await asyncio.sleep(results.statistics.window_s / 2)
 
 
-async def _publish(found: Soaked, models: Path, every_s: float) -> None:
+async def _publish(results: SoakResults, models: Path, every_s: float) -> None:
     """A new version of the same network now and then; the old ones go."""
     newest = 1
     while True:
@@ -137,63 +137,63 @@ async def _publish(found: Soaked, models: Path, every_s: float) -> None:
         shutil.copytree(folder / str(newest), part)
         newest += 1
         part.rename(folder / str(newest))
-        found.published += 1
+        results.published += 1
         if (old := folder / str(newest - KEPT_VERSIONS)).exists():
-            gone = old.rename(folder / f".{old.name}.gone")
-            shutil.rmtree(gone)
+            hidden_folder = old.rename(folder / f".{old.name}.gone")
+            shutil.rmtree(hidden_folder)
 
 
-def problems_of(found: Soaked) -> list[str]:
+def problems_of(results: SoakResults) -> list[str]:
     """Every promise that was not kept, as a sentence."""
-    problems = [f"{found.driven.wrong} answers were wrong: {'; '.join(found.driven.problems)}"] * bool(
-        found.driven.wrong
+    problems = [f"{results.statistics.wrong} answers were wrong: {'; '.join(results.statistics.problems)}"] * bool(
+        results.statistics.wrong
     )
-    if len(found.workers()) != WORKERS:
-        problems.append(f"{len(found.workers())} workers were seen instead of {WORKERS}.")
-    for worker in found.workers():
-        slope = found.memory(worker)
+    if len(results.workers()) != WORKERS:
+        problems.append(f"{len(results.workers())} workers were seen instead of {WORKERS}.")
+    for worker in results.workers():
+        slope = results.memory(worker)
         if slope.low > 0 and slope.high > NEGLIGIBLE_PER_HOUR:
             problems.append(f"Memory of worker {worker} grows by {_mb(slope.low)} to {_mb(slope.high)} MB an hour.")
-    for what, value in TOGETHER.items():
-        first, last = found.thirds(value)
+    for name, value in TOTALS.items():
+        first, last = results.thirds(value)
         if last > first:
-            problems.append(f"{what.capitalize()} grew from {first} to {last}.")
-    first_ms, last_ms = _ends(found.p99_ms())
+            problems.append(f"{name.capitalize()} grew from {first} to {last}.")
+    first_ms, last_ms = _ends(results.p99_ms())
     if last_ms > P99_DRIFT * first_ms:
         problems.append(f"p99 rose from {first_ms:.1f} to {last_ms:.1f} ms.")
     return problems
 
 
-TOGETHER: dict[str, Callable[[dict[int, Holding]], int]] = {
-    "descriptors": lambda held: sum(one.descriptors for one in held.values()),
-    "threads": lambda held: sum(one.threads for one in held.values()),
+TOTALS: dict[str, Callable[[dict[int, ResourceUsage]], int]] = {
+    "descriptors": lambda usage: sum(one.descriptors for one in usage.values()),
+    "threads": lambda usage: sum(one.threads for one in usage.values()),
 }
 
 
-def section(found: Soaked, problems: list[str], image: str) -> str:
+def section(results: SoakResults, problems: list[str], image: str) -> str:
     """The figures as Markdown."""
     rows = []
-    for number, worker in enumerate(found.workers()):
-        held = [held[worker].resident_bytes for _, held in found.warm() if worker in held]
-        slope = found.memory(worker)
-        first, last = _ends(held)
+    for number, worker in enumerate(results.workers()):
+        usage = [usage[worker].resident_bytes for _, usage in results.warm() if worker in usage]
+        slope = results.memory(worker)
+        first, last = _ends(usage)
         change = f"{_mb(slope.per_hour)} ± {_mb(slope.noise_per_hour)} MB an hour"
         rows.append([f"resident memory of worker {number}", f"{_mb(first)} MB", f"{_mb(last)} MB", change])
-    for what, value in TOGETHER.items():
-        first, last = found.thirds(value)
-        rows.append([f"{what}, both workers", str(first), str(last), f"{last - first:+d}"])
-    for name, windows in (("p50", found.p50_ms()), ("p99", found.p99_ms())):
+    for name, value in TOTALS.items():
+        first, last = results.thirds(value)
+        rows.append([f"{name}, both workers", str(first), str(last), f"{last - first:+d}"])
+    for name, windows in (("p50", results.p50_ms()), ("p99", results.p99_ms())):
         first_ms, last_ms = _ends(windows)
         rows.append(
             [f"{name}, median of windows", f"{first_ms:.1f} ms", f"{last_ms:.1f} ms", f"{last_ms / first_ms:.2f} times"]
         )
-    verdict = " ".join(problems) or "Nothing grew, every answer was right."
-    total, minutes = sum(found.driven.by_kind.values()), found.samples[-1][0] / 60
-    kinds = ", ".join(f"{share} % {kind}" for kind, share in SHARES.items())
+    outcome = " ".join(problems) or "Nothing grew, every answer was right."
+    total, minutes = sum(results.statistics.by_kind.values()), results.samples[-1][0] / 60
+    kinds = ", ".join(f"{share} % {kind}" for kind, share in PERCENTAGES.items())
     return "\n\n".join(
         [
-            f"**{verdict}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {found.driven.wrong} wrong; "
-            f"{found.published} versions published. The first {WARM_UP:.0%} of the time is warm-up and counts for "
+            f"**{outcome}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {results.statistics.wrong} wrong; "
+            f"{results.published} versions published. The first {WARM_UP:.0%} of the time is warm-up and counts for "
             "nothing below but the plot.",
             markdown.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",

@@ -10,30 +10,30 @@ pytestmark = pytest.mark.slow
 
 
 def test_nothing_is_lost_while_a_worker_is_killed_and_versions_come_and_go() -> None:
-    found = find_lost_requests.measure(4000, (16, 48), least_events=4)
-    assert find_lost_requests.problems_of(found) == []
-    assert found.ledger.right.total() > 2000
-    assert len(found.ledger.right) == 2, "two versions answered"
+    results = find_lost_requests.measure(4000, (16, 48), min_events=4)
+    assert find_lost_requests.problems_of(results) == []
+    assert results.request_log.right.total() > 2000
+    assert len(results.request_log.right) == 2, "two versions answered"
     events = {"version published", "worker killed", "version rolled back", "worker restarted"}
-    assert events <= found.trouble.happened.keys()
-    assert found.ledger.cut <= 48, "no more than one request of each connection"
+    assert events <= results.fault_injector.events.keys()
+    assert results.request_log.cut <= 48, "no more than one request of each connection"
 
 
 def test_a_soak_of_some_seconds_is_answered_rightly_and_opens_nothing_for_ever() -> None:
-    found = soak.soak(seconds=10, requests_per_s=100, publish_every_s=3)
-    assert found.driven.problems == []
-    assert sum(found.driven.by_kind.values()) == 1000
-    assert found.driven.by_kind.keys() > {"image", "form of JPEG", "v2 json", "v2 binary", "question"}
-    assert found.published >= 1
-    assert len(found.workers()) == soak.WORKERS
-    assert soak.section(found, [], "soak.svg").startswith("**Nothing grew")
-    first, last = found.thirds(soak.TOGETHER["descriptors"])
+    results = soak.soak(seconds=10, requests_per_s=100, publish_every_s=3)
+    assert results.statistics.problems == []
+    assert sum(results.statistics.by_kind.values()) == 1000
+    assert results.statistics.by_kind.keys() > {"image", "form of JPEG", "v2 json", "v2 binary", "question"}
+    assert results.published >= 1
+    assert len(results.workers()) == soak.WORKERS
+    assert soak.section(results, [], "soak.svg").startswith("**Nothing grew")
+    first, last = results.thirds(soak.TOTALS["descriptors"])
     assert abs(last - first) <= CONNECTIONS // 4
 
 
 def test_memory_is_read_after_every_part() -> None:
-    found = memory_growth.measure(400)
-    assert memory_growth.section(found).startswith("**")
-    assert found.wrong == []
-    assert [requests for requests, _ in found.resident_bytes] == list(range(0, 401, 40))
-    assert all(len(workers) == memory_growth.WORKERS and min(workers) > 30e6 for _, workers in found.resident_bytes)
+    results = memory_growth.measure(400)
+    assert memory_growth.section(results).startswith("**")
+    assert results.wrong == []
+    assert [requests for requests, _ in results.resident_bytes] == list(range(0, 401, 40))
+    assert all(len(workers) == memory_growth.WORKERS and min(workers) > 30e6 for _, workers in results.resident_bytes)

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.reliability.process_resources import holding, workers_of
+from tests.reliability.process_resources import resource_usage, workers_of
 from tests.support.images import encode, image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import brittle_graph, endless_graph, missing_class_graph, nan_graph
@@ -59,11 +59,11 @@ def count(service: RunningService, event: str, **fields: object) -> int:
 
 def times_of(service: RunningService, event: str) -> dict[int, list[datetime]]:
     """When each worker logged it, by number."""
-    found: dict[int, list[datetime]] = {}
+    times: dict[int, list[datetime]] = {}
     for line in list(service.lines):
         if line["event"] == event:
-            found.setdefault(line.get("worker", 0), []).append(datetime.fromisoformat(line["time"]))
-    return found
+            times.setdefault(line.get("worker", 0), []).append(datetime.fromisoformat(line["time"]))
+    return times
 
 
 @pytest.mark.parametrize(
@@ -85,28 +85,28 @@ def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
 
 
 def test_models_that_vanish_are_told_and_stay_loaded(service: RunningService, models: Path) -> None:
-    elsewhere = models.rename(models.with_name("elsewhere"))
+    moved = models.rename(models.with_name("elsewhere"))
     try:
         assert "is gone; what is loaded stays" in service.wait_for("models cannot be read")["reason"]
         time.sleep(0.5)  # some looks at the folder later
         assert classify(service, "linear").status_code == 200
         assert service.client.get("/health/ready").status_code == 200
     finally:
-        elsewhere.rename(models)
+        moved.rename(models)
     service.wait_for("models can be read again")
     assert count(service, "models cannot be read") == 1
 
 
 def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: RunningService) -> None:
     head = b"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: 1000\r\n\r\n"
-    before = holding(service.process.pid).descriptors
+    before = resource_usage(service.process.pid).descriptors
     for number in range(100):
-        with connected(service) as client:
+        with open_socket(service) as client:
             client.sendall(head + bytes(number))
             if number % 2:  # a reset in place of an orderly end
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the question itself
-    service.wait_until(lambda: holding(service.process.pid).descriptors <= before + 1)
+    service.wait_until(lambda: resource_usage(service.process.pid).descriptors <= before + 1)
     service.wait_until(lambda: count(service, "request", status=499) == 100)
     assert service.metric("convoy_queue_images", model="linear") == 0
     assert classify(service, "linear").status_code == 200
@@ -117,16 +117,16 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: Runnin
     body = image_bytes()
     head = f"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: {len(body)}\r\n\r\n"
     before = len(service.lines)
-    with connected(service) as client:
+    with open_socket(service) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        resident_bytes = holding(service.process.pid).resident_bytes
+        resident_bytes = resource_usage(service.process.pid).resident_bytes
         flood = (head.encode() + body) * 100_000
         with pytest.raises((ConnectionResetError, BrokenPipeError)):  # and no TimeoutError of our own
             client.sendall(flood)
         started_s = time.monotonic()
         assert classify(service, "linear").status_code == 200
         assert time.monotonic() - started_s < 15
-        assert holding(service.process.pid).resident_bytes - resident_bytes < 20e6
+        assert resource_usage(service.process.pid).resident_bytes - resident_bytes < 20e6
     service.wait_for_line(event="request", status=400, error="bad_http")
     assert not [line for line in service.lines[before:] if line["level"] == "error"]
 
@@ -153,28 +153,28 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
 
 
 @contextmanager
-def connected(service: RunningService) -> Iterator[socket.socket]:
+def open_socket(service: RunningService) -> Iterator[socket.socket]:
     where = urlsplit(service.url)
     with socket.create_connection((where.hostname, where.port), timeout=30) as client:
         yield client
 
 
 @contextmanager
-def limited(pids: list[int], what: int, limit: int) -> Iterator[None]:
+def resource_limit(pids: list[int], resource_id: int, limit: int) -> Iterator[None]:
     """The processes may have no more than `limit` of that while the context lasts."""
-    before = {pid: resource.prlimit(pid, what) for pid in pids}
+    before = {pid: resource.prlimit(pid, resource_id) for pid in pids}
     for pid, (_, hard) in before.items():
-        resource.prlimit(pid, what, (limit, hard))
+        resource.prlimit(pid, resource_id, (limit, hard))
     try:
         yield
     finally:
         for pid, limits in before.items():
             if Path(f"/proc/{pid}").exists():
-                resource.prlimit(pid, what, limits)
+                resource.prlimit(pid, resource_id, limits)
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[RunningService]:
+def two_workers(tmp_path: Path) -> Iterator[RunningService]:
     """Two workers."""
     write_version(tmp_path / "models", "linear", 1)
     state = tmp_path / "state.json"
@@ -183,23 +183,25 @@ def pair(tmp_path: Path) -> Iterator[RunningService]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_workers(pair: RunningService) -> None:
-    workers = workers_of(pair.process.pid)
-    with limited([pair.process.pid, *workers], resource.RLIMIT_FSIZE, 0):
-        assert "File too large" in pair.wait_for("workers cannot tell each other anything")["reason"]
-        assert classify(pair, "linear").status_code == 200
-        assert httpx.get(f"{pair.url}/metrics", timeout=30).status_code == 200
-        refused = httpx.post(f"{pair.url}/v2/repository/models/linear/unload", timeout=30)
+def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_workers(
+    two_workers: RunningService,
+) -> None:
+    workers = workers_of(two_workers.process.pid)
+    with resource_limit([two_workers.process.pid, *workers], resource.RLIMIT_FSIZE, 0):
+        assert "File too large" in two_workers.wait_for("workers cannot tell each other anything")["reason"]
+        assert classify(two_workers, "linear").status_code == 200
+        assert httpx.get(f"{two_workers.url}/metrics", timeout=30).status_code == 200
+        refused = httpx.post(f"{two_workers.url}/v2/repository/models/linear/unload", timeout=30)
         assert refused.status_code == 500
         assert "cannot be written: File too large" in refused.json()["error"]
-        pair.wait_for_line(event="request", request_id=refused.headers["x-request-id"], error="bad_state")
+        two_workers.wait_for_line(event="request", request_id=refused.headers["x-request-id"], error="bad_state")
         os.kill(workers[0], signal.SIGKILL)
-        pair.wait_until(lambda: count(pair, "worker is started") == 3)
-        assert classify(pair, "linear").status_code in (200, 503)
-    (new,) = set(workers_of(pair.process.pid)) - set(workers)
+        two_workers.wait_until(lambda: count(two_workers, "worker is started") == 3)
+        assert classify(two_workers, "linear").status_code in (200, 503)
+    (new,) = set(workers_of(two_workers.process.pid)) - set(workers)
     resource.prlimit(new, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    pair.wait_for("workers can tell each other again")
-    pair.wait_until(lambda: httpx.get(f"{pair.url}/health/ready").status_code == 200)
+    two_workers.wait_for("workers can tell each other again")
+    two_workers.wait_until(lambda: httpx.get(f"{two_workers.url}/health/ready").status_code == 200)
 
 
 @pytest.mark.slow
@@ -207,19 +209,19 @@ def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_work
 def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: Path, workers: int) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with RunningService(tmp_path / "models", workers=workers) as service, ExitStack() as stack:
-        kept = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(8)]
-        assert {client.get("/health/live").status_code for client in kept} == {200}
+        clients = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(8)]
+        assert {client.get("/health/live").status_code for client in clients} == {200}
         serving = workers_of(service.process.pid)
-        most = max(holding(pid).descriptors for pid in serving)
-        with limited(serving, resource.RLIMIT_NOFILE, most + 4):
-            with ExitStack() as crowd:
+        max_descriptors = max(resource_usage(pid).descriptors for pid in serving)
+        with resource_limit(serving, resource.RLIMIT_NOFILE, max_descriptors + 4):
+            with ExitStack() as sockets:
                 for _ in range(20):
-                    crowd.enter_context(connected(service))
+                    sockets.enter_context(open_socket(service))
                 service.wait_until(lambda: count(service, "connections cannot be taken") >= 3 * workers)
-                for client in kept:
+                for client in clients:
                     reply = client.post("/api/v1/models/linear/classify", content=image_bytes())
                     assert reply.status_code == 200
-            service.wait_until(lambda: max(holding(pid).descriptors for pid in serving) <= most + 2)
+            service.wait_until(lambda: max(resource_usage(pid).descriptors for pid in serving) <= max_descriptors + 2)
             assert classify(service, "linear").status_code == 200
         for times in times_of(service, "connections cannot be taken").values():
             assert all(b - a > timedelta(seconds=0.9) for a, b in pairwise(times)), times
@@ -233,7 +235,7 @@ def test_missing_memory_is_an_error_of_its_own_request(tmp_path: Path) -> None:
     with RunningService(tmp_path / "models", decode_threads=1) as service:
         assert classify(service, "linear", large).status_code == 200
         mapped = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-        with limited([service.process.pid], resource.RLIMIT_AS, mapped + (30 << 20)):
+        with resource_limit([service.process.pid], resource.RLIMIT_AS, mapped + (30 << 20)):
             refused = classify(service, "linear", large)
             assert refused.status_code == 503, refused.text
             assert refused.json()["error"]["code"] == "out_of_memory"

@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from tests.reliability.process_resources import holding
+from tests.reliability.process_resources import resource_usage
 from tests.support.images import image_bytes
 from tests.support.service_process import RunningService
 
@@ -392,11 +392,11 @@ def test_pipelined_requests_are_answered_in_order(limited: RunningService) -> No
 @pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
 def test_who_takes_nothing_of_an_answer_is_cut_off(limited: RunningService, more: list[str]) -> None:
     pid, line_count = limited.process.pid, len(limited.lines)
-    before = holding(pid).descriptors
+    before = resource_usage(pid).descriptors
     with RawConnection(limited, small_buffers=True) as connection:
         connection.send(get(BUNDLE, *more))
         limited.wait_until(lambda: any(line["event"] == "client does not read" for line in limited.lines[line_count:]))
-        limited.wait_until(lambda: holding(pid).descriptors <= before)
+        limited.wait_until(lambda: resource_usage(pid).descriptors <= before)
         with pytest.raises(ConnectionResetError):
             connection.read_all()
     (line,) = (line for line in limited.lines[line_count:] if line["event"] == "client does not read")

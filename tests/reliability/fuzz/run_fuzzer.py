@@ -19,12 +19,12 @@ from tests.reliability.report import add_report, write
 
 REGRESSIONS = Path(__file__).parents[1] / "regressions"
 TARGETS = ("decode", "infer", "predict")
-SECONDS_OF_ONE = 10
-MEGABYTES = 2048
+MAX_INPUT_S = 10
+MAX_RSS_MB = 2048
 MAX_BYTES = 8192
 
 
-class Fuzzed(NamedTuple):
+class FuzzResult(NamedTuple):
     """What libFuzzer said of one target."""
 
     target: str
@@ -48,23 +48,23 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("atheris") is None:
         raise CannotMeasure(f"atheris is not there. Install it: {sys.executable} -m pip install atheris")
     seconds = max(1, round(args.minutes * 60 / len(args.targets)))
-    found = [fuzz(target, seconds) for target in args.targets]
-    write(args.report, "fuzz", _content(found))
-    return int(any(one.findings for one in found))
+    results = [fuzz(target, seconds) for target in args.targets]
+    write(args.report, "fuzz", _content(results))
+    return int(any(one.findings for one in results))
 
 
-def fuzz(target: str, seconds: int) -> Fuzzed:
+def fuzz(target: str, seconds: int) -> FuzzResult:
     """Runs one target for that long in a process of its own, from the sound inputs and what was found before."""
-    kept = {file.name for file in regressions(target)}
+    known = {file.name for file in regressions(target)}
     with tempfile.TemporaryDirectory() as folder:
-        _fill(Path(folder), target)
+        _write_corpus(Path(folder), target)
         command = [sys.executable, "-m", "tests.reliability.fuzz.harness", target, folder]
-        done = subprocess.run([*command, *_options(target, seconds)], stderr=subprocess.PIPE, text=True)
-    print(done.stderr[-1500:], flush=True)
-    new = [file for file in regressions(target) if file.name not in kept]
-    if done.returncode and not new:
-        raise CannotMeasure(f"The fuzzer of '{target}' ended with {done.returncode}; its last words are above.")
-    return Fuzzed(target, *_figures(done.stderr), findings=len(new))
+        process = subprocess.run([*command, *_options(target, seconds)], stderr=subprocess.PIPE, text=True)
+    print(process.stderr[-1500:], flush=True)
+    new = [file for file in regressions(target) if file.name not in known]
+    if process.returncode and not new:
+        raise CannotMeasure(f"The fuzzer of '{target}' ended with {process.returncode}; its last words are above.")
+    return FuzzResult(target, *_figures(process.stderr), findings=len(new))
 
 
 def regressions(target: str) -> list[Path]:
@@ -72,7 +72,7 @@ def regressions(target: str) -> list[Path]:
     return sorted(REGRESSIONS.glob(f"{target}-*"))
 
 
-def _fill(folder: Path, target: str) -> None:
+def _write_corpus(folder: Path, target: str) -> None:
     from tests.reliability.fuzz.targets import corpus
 
     for number, data in enumerate([*corpus(target), *(file.read_bytes() for file in regressions(target))]):
@@ -82,8 +82,8 @@ def _fill(folder: Path, target: str) -> None:
 def _options(target: str, seconds: int) -> Iterator[str]:
     yield f"-max_total_time={seconds}"
     yield f"-max_len={MAX_BYTES}"
-    yield f"-timeout={SECONDS_OF_ONE}"
-    yield f"-rss_limit_mb={MEGABYTES}"
+    yield f"-timeout={MAX_INPUT_S}"
+    yield f"-rss_limit_mb={MAX_RSS_MB}"
     yield "-print_final_stats=1"
     yield f"-artifact_prefix={REGRESSIONS / target}-"
 
@@ -98,10 +98,10 @@ def _figures(printed: str) -> tuple[int, int, int, int, int]:
 
 
 def _last(pattern: str, text: str) -> str:
-    found = re.findall(pattern, text)
-    return found[-1] if found else "0"
+    results = re.findall(pattern, text)
+    return results[-1] if results else "0"
 
 
-def _content(found: list[Fuzzed]) -> str:
+def _content(results: list[FuzzResult]) -> str:
     head = ["target", "inputs tried", "seconds", "edges covered", "inputs kept", "peak MB", "findings"]
-    return table(head, ([one.target, *(f"{value:,}" for value in one[1:])] for one in found))
+    return table(head, ([one.target, *(f"{value:,}" for value in one[1:])] for one in results))

@@ -9,8 +9,8 @@ import numpy as np
 
 from service.api.http import errors
 from service.api.http.responses import json_bytes
-from service.api.v1 import request_parser as instances_v1
-from service.api.v2 import request_parser as tensors_v2
+from service.api.v1 import request_parser as v1_parser
+from service.api.v2 import request_parser as v2_parser
 from service.api.v2 import response_encoder
 from service.errors import ConvoyError
 from service.imaging.decode import decode
@@ -23,15 +23,15 @@ MAX_MESSAGE = 1000
 INPUT = Input(height=valid_inputs.SHAPE[0], width=valid_inputs.SHAPE[1], channels=1)
 CLASSES = 4
 LENGTH = struct.Struct("<I")
-WHOLE = 2**32 - 1
+WHOLE_BODY = 2**32 - 1
 """As the length of the JSON: the request has no Inference-Header-Content-Length."""
 
 T = TypeVar("T")
 
 
-def decoded(data: bytes) -> None:
+def fuzz_decode(data: bytes) -> None:
     """An image: pixels within the limit, the same for one channel as for three, or one of our own errors."""
-    shapes = {channels: _tried(lambda c=channels: decode(data, c, 255, MAX_PIXELS)) for channels in (1, 3)}
+    shapes = {channels: _call_or_error(lambda c=channels: decode(data, c, 255, MAX_PIXELS)) for channels in (1, 3)}
     for channels, pixels in shapes.items():
         if pixels is not None:
             assert pixels.dtype == np.uint8
@@ -40,31 +40,31 @@ def decoded(data: bytes) -> None:
     assert (shapes[1] is None) == (shapes[3] is None)
 
 
-def inferred(data: bytes) -> None:
+def fuzz_infer(data: bytes) -> None:
     """A V2 request behind four bytes, the length of its JSON: a request that fits the model, or one of our errors."""
     if len(data) < LENGTH.size:
         return
     length = LENGTH.unpack_from(data)[0]
     body = data[LENGTH.size :]
-    request = _tried(lambda: tensors_v2.parse(body, None if length == WHOLE else length, INPUT, MAX_IMAGES))
+    request = _call_or_error(lambda: v2_parser.parse(body, None if length == WHOLE_BODY else length, INPUT, MAX_IMAGES))
     if request is not None:
-        count = _checked(request.tensor, request.images)
-        assert request.id is None or len(request.id) <= tensors_v2.MAX_REQUEST_ID_LENGTH
+        count = _check_images(request.tensor, request.images)
+        assert request.id is None or len(request.id) <= v2_parser.MAX_REQUEST_ID_LENGTH
         assert request.timeout_s is None or 0 < request.timeout_s < math.inf
         rows = np.zeros((count, CLASSES), np.float32)
         response_encoder.encode("model", "1", request, rows, [f"class {n}" for n in range(CLASSES)])
 
 
-def predicted(data: bytes) -> None:
+def fuzz_predict(data: bytes) -> None:
     """A V1 request: one that fits the model, or one of our errors."""
-    request = _tried(lambda: instances_v1.parse(data, INPUT, MAX_IMAGES))
+    request = _call_or_error(lambda: v1_parser.parse(data, INPUT, MAX_IMAGES))
     if request is not None:
-        count = _checked(request.tensor, request.images)
+        count = _check_images(request.tensor, request.images)
         rows = np.zeros((count, CLASSES), np.float32)
-        instances_v1.encode(request, rows, [f"class {n}" for n in range(CLASSES)])
+        v1_parser.encode(request, rows, [f"class {n}" for n in range(CLASSES)])
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"decode": decoded, "infer": inferred, "predict": predicted}
+TARGETS: dict[str, Callable[[bytes], None]] = {"decode": fuzz_decode, "infer": fuzz_infer, "predict": fuzz_predict}
 
 
 def corpus(target: str) -> list[bytes]:
@@ -74,11 +74,11 @@ def corpus(target: str) -> list[bytes]:
     if target == "predict":
         return valid_inputs.v1_json()
     raw = np.zeros((2, *valid_inputs.SHAPE), np.uint8).tobytes()
-    bodies = [(body, WHOLE) for body in valid_inputs.v2_json()] + valid_inputs.v2_binary() + [(raw, 0)]
+    bodies = [(body, WHOLE_BODY) for body in valid_inputs.v2_json()] + valid_inputs.v2_binary() + [(raw, 0)]
     return [LENGTH.pack(length) + body for body, length in bodies]
 
 
-def _checked(tensor: np.ndarray | None, images: list[bytes] | None) -> int:
+def _check_images(tensor: np.ndarray | None, images: list[bytes] | None) -> int:
     assert (tensor is None) != (images is None)
     if images is not None:
         assert all(isinstance(image, bytes) for image in images)
@@ -91,13 +91,13 @@ def _checked(tensor: np.ndarray | None, images: list[bytes] | None) -> int:
     return count
 
 
-def _tried(call: Callable[[], T]) -> T | None:
+def _call_or_error(call: Callable[[], T]) -> T | None:
     """What it gives; None for one of our own errors that clients cause, which must be fit to be told."""
     try:
         return call()
     except ConvoyError as error:
-        refusal = error
-    assert 400 <= errors.STATUS[type(refusal)] < 500
-    assert len(refusal.message) <= MAX_MESSAGE
-    json_bytes({"error": errors.error_json(refusal)})
+        convoy_error = error
+    assert 400 <= errors.STATUS[type(convoy_error)] < 500
+    assert len(convoy_error.message) <= MAX_MESSAGE
+    json_bytes({"error": errors.error_json(convoy_error)})
     return None

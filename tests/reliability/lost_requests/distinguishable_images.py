@@ -11,10 +11,12 @@ from tests.bench.local_model import LocalModel
 from tests.load.digit_images import as_png
 from tests.load.draw_digits import draw_digit
 
-APART = 0.01  # in the probability of some class; what batches of other sizes change is a ten-thousandth of that
+MIN_DIFFERENCE = (
+    0.01  # in the probability of some class; what batches of other sizes change is a ten-thousandth of that
+)
 
 
-class Distinct(NamedTuple):
+class DistinguishableImages(NamedTuple):
     """Encoded images, the same as tensors, (n, height, width, 1), and probabilities by version 1, (n, classes)."""
 
     pngs: list[bytes]
@@ -22,14 +24,14 @@ class Distinct(NamedTuple):
     probabilities: NDArray[np.float32]
 
     @classmethod
-    def of(cls, models: Path, model: str, count: int) -> "Distinct":
+    def of(cls, models: Path, model: str, count: int) -> "DistinguishableImages":
         """Two digits drawn over each other: the model is of two minds, each time in another way."""
         local = LocalModel(models, model, threads=1)
         pixels: list[NDArray[np.uint8]] = []
         answers = np.empty((0, len(local.labels)), np.float32)
         for candidate in _blends():
             answer = local.run(candidate[np.newaxis])
-            if np.abs(answers - answer).max(-1, initial=0).min(initial=1) > APART:
+            if np.abs(answers - answer).max(-1, initial=0).min(initial=1) > MIN_DIFFERENCE:
                 pixels.append(candidate)
                 answers = np.concatenate([answers, answer])
             if len(pixels) == count:

@@ -13,32 +13,37 @@ from urllib.parse import urlsplit
 
 from tests.bench import convoy_process
 from tests.bench.errors import CannotMeasure
-from tests.reliability.lost_requests.closed_loop_clients import Crowd
+from tests.reliability.lost_requests.closed_loop_clients import ClosedLoopClients
 from tests.reliability.lost_requests.permuted_versions import delete, publish
-from tests.reliability.lost_requests.request_log import Ledger
+from tests.reliability.lost_requests.request_log import RequestLog
 from tests.reliability.process_resources import workers_of
 
-PATIENCE_S = 60.0
+RECOVERY_TIMEOUT_S = 60.0
 RELOAD_INTERVAL_S = 0.02
 PAUSE_S = 0.5  # of undisturbed work after each event
 
 
-class Trouble:
+class FaultInjector:
     """Each event waits until the service is whole again: all workers there, one version answering."""
 
     def __init__(
-        self, service: convoy_process.Service, models: Path, ledger: Ledger, crowd: Crowd, workers: int
+        self,
+        service: convoy_process.Service,
+        models: Path,
+        request_log: RequestLog,
+        clients: ClosedLoopClients,
+        workers: int,
     ) -> None:
         self._service = service
         self._port = urlsplit(service.url).port or 0
         self._models = models
-        self._ledger = ledger
-        self._crowd = crowd
+        self._request_log = request_log
+        self._clients = clients
         self._workers = workers
         self._versions = [1]  # those that may answer, the newest last
-        self.happened: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
 
-    async def go_on(self) -> None:
+    async def run(self) -> None:
         """One event after the other until cancelled."""
         events: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("version published", self.publish),
@@ -52,58 +57,58 @@ class Trouble:
         ]
         while True:
             for name, event in events:
-                self._ledger.event = f"at the event '{name}'"
+                self._request_log.event = f"at the event '{name}'"
                 await event()
-                self._ledger.event = f"after the event '{name}'"
-                self.happened[name] += 1
+                self._request_log.event = f"after the event '{name}'"
+                self.events[name] += 1
                 await asyncio.sleep(PAUSE_S)
 
     async def publish(self) -> None:
-        number = max(self._ledger.published) + 1
-        self._ledger.published.add(number)
+        number = max(self._request_log.published) + 1
+        self._request_log.published.add(number)
         self._versions.append(number)
-        self._crowd.only = None
-        await asyncio.to_thread(publish, self._models, self._ledger.model, number)
-        await self._settle()
+        self._clients.required_version = None
+        await asyncio.to_thread(publish, self._models, self._request_log.model, number)
+        await self._wait_until_consistent()
 
     async def delete(self) -> None:
         """The newest one, so that the one before answers again."""
-        self._crowd.only = None
-        await asyncio.to_thread(delete, self._models, self._ledger.model, self._versions.pop())
-        await self._settle()
+        self._clients.required_version = None
+        await asyncio.to_thread(delete, self._models, self._request_log.model, self._versions.pop())
+        await self._wait_until_consistent()
 
     async def roll_back(self) -> None:
-        self._crowd.only = None
-        await self._command("rollback", self._ledger.model)
+        self._clients.required_version = None
+        await self._command("rollback", self._request_log.model)
         self._hidden = self._versions.pop()
-        await self._settle()
+        await self._wait_until_consistent()
 
     async def undo(self) -> None:
-        self._crowd.only = None
-        await self._command("rollback", self._ledger.model, "--undo")
+        self._clients.required_version = None
+        await self._command("rollback", self._request_log.model, "--undo")
         self._versions.append(self._hidden)
-        await self._settle()
+        await self._wait_until_consistent()
 
     async def restart(self) -> None:
-        await self._end(signal.SIGTERM)
+        await self._end_worker(signal.SIGTERM)
 
     async def kill(self) -> None:
-        await self._end(signal.SIGKILL)
+        await self._end_worker(signal.SIGKILL)
 
     async def kill_and_publish(self) -> None:
         await asyncio.gather(self.publish(), self.kill())
 
-    async def _end(self, number: signal.Signals) -> None:
+    async def _end_worker(self, number: signal.Signals) -> None:
         """Ends the longest-serving worker, and waits for another in its place."""
         before = self._serving()
         if number == signal.SIGKILL:
-            await self._stop(before[0])
-            self._ledger.killed_ports |= client_ports(before[0], self._port)
+            await self._suspend(before[0])
+            self._request_log.killed_ports |= client_ports(before[0], self._port)
         os.kill(before[0], number)
         await self._until(lambda: before[0] not in (now := self._serving()) and len(now) == self._workers)
         await self._until_ready()
 
-    async def _stop(self, worker: int) -> None:
+    async def _suspend(self, worker: int) -> None:
         """Halts a worker, so that its connections are known to the last."""
         os.kill(worker, signal.SIGSTOP)
         await self._until(lambda: Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T")
@@ -115,42 +120,44 @@ class Trouble:
     def _serving(self) -> list[int]:
         return [pid for pid in workers_of(self._service.pid) if pid != self._service.pid]
 
-    async def _settle(self) -> None:
+    async def _wait_until_consistent(self) -> None:
         """Until every client was answered by the version that now has to, and some of them by each worker.
 
         From then on no other version may answer.
         """
-        self._crowd.mark()
-        await self._until(lambda: self._crowd.all_at(self._versions[-1], self._ports()))
-        self._crowd.only = self._versions[-1]
+        self._clients.mark()
+        await self._until(lambda: self._clients.all_answered_by(self._versions[-1], self._ports()))
+        self._clients.required_version = self._versions[-1]
 
     async def _until_ready(self) -> None:
-        end_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + RECOVERY_TIMEOUT_S
         while await asyncio.to_thread(convoy_process.status_of, f"{self._service.url}/health/ready") != 200:
-            self._check_patience(end_s)
+            self._check_deadline(deadline_s)
             await asyncio.sleep(RELOAD_INTERVAL_S)
 
-    async def _until(self, happened: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while not happened():
-            self._check_patience(end_s)
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + RECOVERY_TIMEOUT_S
+        while not condition():
+            self._check_deadline(deadline_s)
             await asyncio.sleep(RELOAD_INTERVAL_S)
 
-    def _check_patience(self, end_s: float) -> None:
-        if time.monotonic() > end_s:
-            raise CannotMeasure(f"The service was not whole again {PATIENCE_S:g} s after an event: {self.happened}.")
+    def _check_deadline(self, deadline_s: float) -> None:
+        if time.monotonic() > deadline_s:
+            raise CannotMeasure(
+                f"The service was not whole again {RECOVERY_TIMEOUT_S:g} s after an event: {self.events}."
+            )
 
     async def _command(self, *arguments: str) -> None:
         command = [convoy_process.CONVOY, "models", *arguments, "--models", self._models]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-        if done.returncode:
-            raise CannotMeasure(f"`convoy models {' '.join(arguments)}` failed: {done.stderr}")
+        process = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+        if process.returncode:
+            raise CannotMeasure(f"`convoy models {' '.join(arguments)}` failed: {process.stderr}")
 
 
 def client_ports(pid: int, port: int) -> set[int]:
     """The clients' ports of all connections that a process has to its port `port`, as the kernel tells."""
     inodes = set(_sockets(pid))
-    found = set()
+    ports = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         (
             _,
@@ -159,8 +166,8 @@ def client_ports(pid: int, port: int) -> set[int]:
             *_,
         ) = fields = line.split()
         if int(local.rpartition(":")[2], 16) == port and fields[9] in inodes:
-            found.add(int(remote.rpartition(":")[2], 16))
-    return found
+            ports.add(int(remote.rpartition(":")[2], 16))
+    return ports
 
 
 def _sockets(pid: int) -> Iterator[str]:

@@ -13,24 +13,24 @@ from service.settings import Settings
 from tests.bench import convoy_process
 from tests.bench.report import markdown
 from tests.reliability import report
-from tests.reliability.lost_requests.closed_loop_clients import Crowd
-from tests.reliability.lost_requests.distinguishable_images import Distinct
-from tests.reliability.lost_requests.fault_injection import Trouble
-from tests.reliability.lost_requests.request_log import Ledger
+from tests.reliability.lost_requests.closed_loop_clients import ClosedLoopClients
+from tests.reliability.lost_requests.distinguishable_images import DistinguishableImages
+from tests.reliability.lost_requests.fault_injection import FaultInjector
+from tests.reliability.lost_requests.request_log import RequestLog
 
 WORKERS = 2
 MODEL = "mnist-lenet5"
 IMAGES = 400
 CONNECTIONS = (32, 64, 128, 256)
-LARGEST_BATCH = 64
+MAX_BATCH = 64
 
 
 @dataclass
-class Found:
+class LostRequestResults:
     """One run, and how long it took."""
 
-    ledger: Ledger
-    trouble: Trouble
+    request_log: RequestLog
+    fault_injector: FaultInjector
     seconds: float
     connections: Sequence[int]
 
@@ -44,12 +44,12 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    found = measure(args.requests, args.connections)
-    report.write(args.report, "lost", section(found))
-    return int(bool(problems_of(found)))
+    results = measure(args.requests, args.connections)
+    report.write(args.report, "lost", section(results))
+    return int(bool(problems_of(results)))
 
 
-def measure(requests: int, connections: Sequence[int], least_events: int = 0) -> Found:
+def measure(requests: int, connections: Sequence[int], min_events: int = 0) -> LostRequestResults:
     """So many requests, an equal part at each number of connections; more where too little has happened by then.
 
     Raises CannotMeasure.
@@ -57,53 +57,64 @@ def measure(requests: int, connections: Sequence[int], least_events: int = 0) ->
     with tempfile.TemporaryDirectory(prefix="convoy-lost-") as name:
         models = Path(name, "models")
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL, "1"), models / MODEL / "1")
-        ledger = Ledger(Distinct.of(models, MODEL, IMAGES), MODEL)
+        request_log = RequestLog(DistinguishableImages.of(models, MODEL, IMAGES), MODEL)
         with convoy_process.run_convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
-            crowd = Crowd(service.url, ledger, LARGEST_BATCH)
-            trouble = Trouble(service, models, ledger, crowd, WORKERS)
-            began_s = time.monotonic()
-            asyncio.run(_all(crowd, trouble, requests, connections, least_events))
-            return Found(ledger, trouble, time.monotonic() - began_s, connections)
+            clients = ClosedLoopClients(service.url, request_log, MAX_BATCH)
+            fault_injector = FaultInjector(service, models, request_log, clients, WORKERS)
+            started_s = time.monotonic()
+            asyncio.run(_all(clients, fault_injector, requests, connections, min_events))
+            return LostRequestResults(request_log, fault_injector, time.monotonic() - started_s, connections)
 
 
-async def _all(crowd: Crowd, trouble: Trouble, requests: int, connections: Sequence[int], least_events: int) -> None:
-    troubled = asyncio.create_task(trouble.go_on())
+async def _all(
+    clients: ClosedLoopClients,
+    fault_injector: FaultInjector,
+    requests: int,
+    connections: Sequence[int],
+    min_events: int,
+) -> None:
+    injection = asyncio.create_task(fault_injector.run())
     for count in connections:
-        await crowd.send(requests // len(connections), count)
-    while trouble.happened.total() < least_events and not troubled.done():
-        await crowd.send(1000, connections[-1])
-    if troubled.done():
-        troubled.result()
-    troubled.cancel()
-    await asyncio.wait([troubled])
+        await clients.send(requests // len(connections), count)
+    while fault_injector.events.total() < min_events and not injection.done():
+        await clients.send(1000, connections[-1])
+    if injection.done():
+        injection.result()
+    injection.cancel()
+    await asyncio.wait([injection])
 
 
-def problems_of(found: Found) -> list[str]:
+def problems_of(results: LostRequestResults) -> list[str]:
     """Every promise that was not kept, as a sentence."""
-    ledger = found.ledger
-    problems = [f"{ledger.wrong} answers were wrong or missing: {'; '.join(ledger.problems)}."] * bool(ledger.wrong)
-    problems += [f"{ledger.missing()} requests are not accounted for."] * bool(ledger.missing())
+    request_log = results.request_log
+    problems = [f"{request_log.wrong} answers were wrong or missing: {'; '.join(request_log.problems)}."] * bool(
+        request_log.wrong
+    )
+    problems += [f"{request_log.missing()} requests are not accounted for."] * bool(request_log.missing())
     return problems
 
 
-def section(found: Found) -> str:
+def section(results: LostRequestResults) -> str:
     """The figures as Markdown."""
-    ledger = found.ledger
-    verdict = " ".join(problems_of(found)) or "Nothing was lost, nothing answered twice or wrongly."
+    request_log = results.request_log
+    outcome = " ".join(problems_of(results)) or "Nothing was lost, nothing answered twice or wrongly."
     rows = [
-        ["sent", f"{ledger.sent:,}"],
-        ["answered once and rightly", f"{ledger.right.total():,}"],
-        *([f"refused with {status} and Retry-After", f"{count:,}"] for status, count in sorted(ledger.refused.items())),
-        ["cut, on a connection to a worker that was killed at that moment", f"{ledger.cut:,}"],
-        ["wrong, answered twice, or cut for no reason", f"{ledger.wrong:,}"],
-        ["not accounted for", f"{ledger.missing():,}"],
+        ["sent", f"{request_log.sent:,}"],
+        ["answered once and rightly", f"{request_log.right.total():,}"],
+        *(
+            [f"refused with {status} and Retry-After", f"{count:,}"]
+            for status, count in sorted(request_log.refused.items())
+        ),
+        ["cut, on a connection to a worker that was killed at that moment", f"{request_log.cut:,}"],
+        ["wrong, answered twice, or cut for no reason", f"{request_log.wrong:,}"],
+        ["not accounted for", f"{request_log.missing():,}"],
     ]
-    events = ", ".join(f"{count} x {name}" for name, count in found.trouble.happened.items())
-    each = ", ".join(map(str, found.connections))
+    events = ", ".join(f"{count} x {name}" for name, count in results.fault_injector.events.items())
+    each = ", ".join(map(str, results.connections))
     return "\n\n".join(
         [
-            f"**{verdict}** {len(ledger.known.pngs)} different images, {each} connections one after the other, "
-            f"{found.seconds:.0f} s. Meanwhile: {events}. {len(ledger.right)} versions answered.",
+            f"**{outcome}** {len(request_log.images.pngs)} different images, {each} connections one after the other, "
+            f"{results.seconds:.0f} s. Meanwhile: {events}. {len(request_log.right)} versions answered.",
             markdown.table(["requests", "count"], rows),
         ]
     )

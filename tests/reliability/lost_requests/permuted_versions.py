@@ -12,7 +12,7 @@ from service.model_store.checksums import sha256_of
 from service.model_store.manifest import PROBABILITIES, read_manifest, write_manifest
 
 
-def turned(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:
+def permute_classes(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:
     """What `version` answers where version 1 gives these, (n, classes): every class is another one."""
     return np.roll(probabilities, version - 1, axis=-1)
 
@@ -20,27 +20,29 @@ def turned(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float
 def publish(models: Path, model: str, version: int) -> None:
     """Makes `version` out of version 1, whose graph it holds with the classes turned, and lets it appear at once."""
     folder = models / model
-    part = folder / f".{version}.part"
-    part.mkdir()
-    shutil.copy(folder / "1" / "labels.txt", part)
+    hidden_folder = folder / f".{version}.part"
+    hidden_folder.mkdir()
+    shutil.copy(folder / "1" / "labels.txt", hidden_folder)
     manifest = read_manifest(folder / "1")
     (variant,) = [one for one in manifest.variants if one.precision == "float32"]
-    graph = part / variant.file
-    onnx.save(_with_turned_classes(onnx.load(folder / "1" / variant.file), manifest.classes, version), graph)
-    ours = variant.model_copy(update={"sha256": sha256_of(graph), "bytes": graph.stat().st_size})
-    write_manifest(manifest.model_copy(update={"variants": [ours], "extra_graphs": {}, "samples": None}), part)
-    part.rename(folder / str(version))
+    graph = hidden_folder / variant.file
+    onnx.save(_with_permuted_classes(onnx.load(folder / "1" / variant.file), manifest.classes, version), graph)
+    new_variant = variant.model_copy(update={"sha256": sha256_of(graph), "bytes": graph.stat().st_size})
+    write_manifest(
+        manifest.model_copy(update={"variants": [new_variant], "extra_graphs": {}, "samples": None}), hidden_folder
+    )
+    hidden_folder.rename(folder / str(version))
 
 
 def delete(models: Path, model: str, version: int) -> None:
     """Hides a version in one step, then removes it."""
     folder = models / model / str(version)
-    gone = folder.rename(folder.with_name(f".{version}.gone"))
-    shutil.rmtree(gone)
+    hidden_folder = folder.rename(folder.with_name(f".{version}.gone"))
+    shutil.rmtree(hidden_folder)
 
 
-def _with_turned_classes(network: onnx.ModelProto, classes: int, version: int) -> onnx.ModelProto:
-    order = turned(np.arange(classes), version)  # type: ignore[arg-type]
+def _with_permuted_classes(network: onnx.ModelProto, classes: int, version: int) -> onnx.ModelProto:
+    order = permute_classes(np.arange(classes), version)  # type: ignore[arg-type]
     for node in network.graph.node:
         node.output[:] = ["straight" if name == PROBABILITIES else name for name in node.output]
     network.graph.initializer.append(numpy_helper.from_array(order.astype(np.int64), "order"))

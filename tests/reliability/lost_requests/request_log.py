@@ -9,29 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.model_store.manifest import PROBABILITIES
-from tests.reliability.http_client import Cut, Reply
-from tests.reliability.lost_requests.distinguishable_images import Distinct
-from tests.reliability.lost_requests.permuted_versions import turned
+from tests.reliability.http_client import ConnectionCut, Reply
+from tests.reliability.lost_requests.distinguishable_images import DistinguishableImages
+from tests.reliability.lost_requests.permuted_versions import permute_classes
 
-CLOSE = 1e-4  # to a probability known beforehand: batches of other sizes sum in another order
-REFUSED = (429, 503)
-PROBLEMS_KEPT = 20
+TOLERANCE = 1e-4  # to a probability known beforehand: batches of other sizes sum in another order
+REFUSED_STATUSES = (429, 503)
+MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
-class Sent:
-    """One request: its id, and which of the images it holds. `only` is the version that must answer, if one must."""
+class SentRequest:
+    """One request: its id, the indices of its images, and the version that must answer (None: any published one)."""
 
     id: bytes
     images: list[int]
-    only: int | None
+    required_version: int | None
 
 
 @dataclass
-class Ledger:
+class RequestLog:
     """All requests of one run. `published` holds every version that there has ever been."""
 
-    known: Distinct
+    images: DistinguishableImages
     model: str
     published: set[int] = field(default_factory=lambda: {1})
     killed_ports: set[int] = field(default_factory=set)
@@ -45,57 +45,59 @@ class Ledger:
     wrong: int = 0
     problems: list[str] = field(default_factory=list)
 
-    def answered(self, sent: Sent, reply: Reply) -> int | None:
+    def record_answer(self, request: SentRequest, reply: Reply) -> int | None:
         """The version that answered; None where there is none, or the answer is wrong."""
-        if reply.headers.get(b"x-request-id") != sent.id:
-            return self._complain(f"the answer to {sent.id!r} has the id {reply.headers.get(b'x-request-id')!r}")
-        if reply.status in REFUSED:
+        if reply.headers.get(b"x-request-id") != request.id:
+            return self._add_problem(f"the answer to {request.id!r} has the id {reply.headers.get(b'x-request-id')!r}")
+        if reply.status in REFUSED_STATUSES:
             if not reply.headers.get(b"retry-after", b"").isdigit():
-                return self._complain(f"{reply.status} without Retry-After")
+                return self._add_problem(f"{reply.status} without Retry-After")
             self.refused[reply.status] += 1
             return None
         if reply.status != 200:
-            return self._complain(f"status {reply.status}: {reply.body[:200]!r}")
-        return self._judge(sent, reply)
+            return self._add_problem(f"status {reply.status}: {reply.body[:200]!r}")
+        return self._check(request, reply)
 
-    def was_cut(self, error: Cut) -> None:
+    def record_cut(self, error: ConnectionCut) -> None:
         """A request without an answer: in order only when its worker was killed."""
         if error.port in self.killed_ports:
             self.cut += 1
         else:
-            self._complain(f"{error}, though nobody killed its worker, {self.event}")
+            self._add_problem(f"{error}, though nobody killed its worker, {self.event}")
 
-    def said_twice(self, unasked: bytes) -> None:
-        self._complain(f"bytes that nobody asked for: {unasked[:100]!r}")
+    def record_unrequested(self, unrequested: bytes) -> None:
+        self._add_problem(f"bytes that nobody asked for: {unrequested[:100]!r}")
 
     def missing(self) -> int:
         """Requests that nothing is known of; must be none."""
         return self.sent - self.right.total() - self.refused.total() - self.cut - self.wrong
 
-    def _judge(self, sent: Sent, reply: Reply) -> int | None:
+    def _check(self, request: SentRequest, reply: Reply) -> int | None:
         try:
-            version, probabilities = _read(reply, self.known.probabilities.shape[1])
+            version, probabilities = _parse_answer(reply, self.images.probabilities.shape[1])
         except (ValueError, LookupError, TypeError) as error:
-            return self._complain(f"an answer that cannot be read ({error}): {reply.body[:200]!r}")
-        if version not in _allowed(self.published, sent.only):
-            return self._complain(f"version {version} answered instead of {sent.only or self.published}")
-        expected = turned(self.known.probabilities[sent.images], version)
-        if probabilities.shape != expected.shape or not _agree(probabilities, expected):
-            return self._complain(f"a wrong answer by version {version} to images {sent.images}")
+            return self._add_problem(f"an answer that cannot be read ({error}): {reply.body[:200]!r}")
+        if version not in _allowed(self.published, request.required_version):
+            return self._add_problem(
+                f"version {version} answered instead of {request.required_version or self.published}"
+            )
+        expected = permute_classes(self.images.probabilities[request.images], version)
+        if probabilities.shape != expected.shape or not _matches(probabilities, expected):
+            return self._add_problem(f"a wrong answer by version {version} to images {request.images}")
         self.right[version] += 1
         return version
 
-    def _complain(self, problem: str) -> None:
+    def _add_problem(self, problem: str) -> None:
         self.wrong += 1
-        if len(self.problems) < PROBLEMS_KEPT:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
 
 
-def _allowed(published: Set[int], only: int | None) -> Set[int]:
-    return published if only is None else {only}
+def _allowed(published: Set[int], required_version: int | None) -> Set[int]:
+    return published if required_version is None else {required_version}
 
 
-def _read(reply: Reply, classes: int) -> tuple[int, NDArray[np.float32]]:
+def _parse_answer(reply: Reply, classes: int) -> tuple[int, NDArray[np.float32]]:
     """Version and probabilities (n, classes); NaN for classes that the answer does not name."""
     length = reply.headers.get(b"inference-header-content-length")
     if length is None:
@@ -109,8 +111,8 @@ def _read(reply: Reply, classes: int) -> tuple[int, NDArray[np.float32]]:
     return int(answer["model_version"]), np.frombuffer(reply.body[int(length) :], np.float32).reshape(output["shape"])
 
 
-def _agree(got: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+def _matches(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
     """Whether all that was named is right, and at least the best class was named."""
-    named = ~np.isnan(got)
-    best = named[np.arange(len(expected)), expected.argmax(1)]
-    return bool(best.all() and (np.abs(got - expected)[named] < CLOSE).all())
+    was_named = ~np.isnan(actual)
+    names_top_class = was_named[np.arange(len(expected)), expected.argmax(1)]
+    return bool(names_top_class.all() and (np.abs(actual - expected)[was_named] < TOLERANCE).all())

@@ -14,70 +14,70 @@ from tests.reliability.malformed_requests.request_cases import Case
 
 Images = dict[str, bytes]
 REAL_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-REAL_SIDE = 256  # of real images that are encoded anew; large ones are sent as they are
+REAL_SIDE_PX = 256  # of real images that are encoded anew; large ones are sent as they are
 
-OF_IMAGES: dict[Callable[[Generator, Images], Case], int] = {
-    malformed_images.spoilt: 55,
+IMAGE_GENERATORS: dict[Callable[[Generator, Images], Case], int] = {
+    malformed_images.mutated_image: 55,
     malformed_images.polyglot: 5,
-    malformed_images.nonsense: 4,
-    malformed_images.odd_png: 4,
+    malformed_images.format_prefix_only: 4,
+    malformed_images.invalid_png_header: 4,
 }
-OF_BODIES: dict[Callable[[Generator], Case], int] = {
-    malformed_bodies.spoilt_v2: 4,
-    malformed_bodies.spoilt_binary: 4,
-    malformed_bodies.spoilt_v1: 4,
+REQUEST_GENERATORS: dict[Callable[[Generator], Case], int] = {
+    malformed_bodies.mutated_v2_json: 4,
+    malformed_bodies.mutated_v2_binary: 4,
+    malformed_bodies.mutated_v1_json: 4,
     malformed_bodies.wrong_sizes: 3,
-    malformed_bodies.odd_v2: 4,
-    malformed_bodies.odd_v1: 3,
-    malformed_bodies.odd_batch: 3,
-    malformed_bodies.odd_form: 3,
-    malformed_http.spoilt: 1,
-    malformed_http.odd_length: 1,
-    malformed_http.odd_chunks: 1,
-    malformed_http.injected: 1,
-    malformed_http.odd_paths: 1,
-    malformed_http.odd_queries: 2,
-    malformed_http.nonsense: 1,
+    malformed_bodies.invalid_v2_values: 4,
+    malformed_bodies.invalid_v1_values: 3,
+    malformed_bodies.invalid_batch_values: 3,
+    malformed_bodies.invalid_form: 3,
+    malformed_http.mutated_request: 1,
+    malformed_http.invalid_content_length: 1,
+    malformed_http.invalid_chunks: 1,
+    malformed_http.header_injection: 1,
+    malformed_http.invalid_paths: 1,
+    malformed_http.invalid_queries: 2,
+    malformed_http.not_http: 1,
 }
-"""Each maker's share of what is drawn."""
+"""Weight of each generator among the random cases."""
 
 
-def drawn(count: int, seed: int, sound: Images) -> Iterator[Case]:
+def random_cases(count: int, seed: int, valid: Images) -> Iterator[Case]:
     """`count` cases, spoilt from sound images and bodies."""
-    makers = OF_IMAGES | OF_BODIES
-    shares = np.array([*makers.values()]) / sum(makers.values())
-    order = np.random.default_rng(seed).choice(len(makers), count, p=shares)
-    randoms = {make: np.random.default_rng([seed, crc32(_name(make))]) for make in makers}
+    generators = IMAGE_GENERATORS | REQUEST_GENERATORS
+    probabilities = np.array([*generators.values()]) / sum(generators.values())
+    order = np.random.default_rng(seed).choice(len(generators), count, p=probabilities)
+    randoms = {generate: np.random.default_rng([seed, crc32(_name(generate))]) for generate in generators}
     for number in order:
-        make = [*makers][number]
-        yield make(randoms[make], sound) if make in OF_IMAGES else make(randoms[make])  # type: ignore[call-arg]
+        generate = [*generators][number]
+        yield generate(randoms[generate], valid) if generate in IMAGE_GENERATORS else generate(randoms[generate])  # type: ignore[call-arg]
 
 
-def crafted() -> Iterator[Case]:
+def crafted_cases() -> Iterator[Case]:
     """What was thought out to cost much, each once; some hundreds, up to 100 MB."""
-    yield from malformed_http.crafted()
-    yield from malformed_bodies.crafted()
-    yield from malformed_images.crafted()
+    yield from malformed_http.crafted_cases()
+    yield from malformed_bodies.crafted_cases()
+    yield from malformed_images.crafted_cases()
 
 
-def sound_images(data: Path | None) -> Images:
+def valid_images(data: Path | None) -> Images:
     """Drawn ones; where there is real data, photographs of it too, as they are and in every other format."""
-    found = valid_inputs.images()
+    images = valid_inputs.images()
     for number, file in enumerate(sorted((data / "photos").glob("*.JPEG")) if data else ()):
-        found[f"jpeg real {number}"] = file.read_bytes()
+        images[f"jpeg real {number}"] = file.read_bytes()
         image_format = REAL_FORMATS[number % len(REAL_FORMATS)]
-        found[f"{image_format.lower()} real {number}"] = _encoded(file, image_format)
-    return found
+        images[f"{image_format.lower()} real {number}"] = _encode(file, image_format)
+    return images
 
 
-def _encoded(file: Path, image_format: str) -> bytes:
+def _encode(file: Path, image_format: str) -> bytes:
     with Image.open(file) as opened:
         photo = opened.convert("RGB")
-    photo.thumbnail((REAL_SIDE, REAL_SIDE))
+    photo.thumbnail((REAL_SIDE_PX, REAL_SIDE_PX))
     encoded = io.BytesIO()
     photo.save(encoded, image_format)
     return encoded.getvalue()
 
 
-def _name(make: Callable[..., Case]) -> bytes:
-    return f"{make.__module__}.{make.__name__}".encode()
+def _name(generate: Callable[..., Case]) -> bytes:
+    return f"{generate.__module__}.{generate.__name__}".encode()

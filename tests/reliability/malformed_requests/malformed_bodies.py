@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from tests.reliability.malformed_requests import mutations, valid_inputs
-from tests.reliability.malformed_requests.request_cases import Case, post, v1, v2
+from tests.reliability.malformed_requests.request_cases import Case, http_post, v1, v2
 from tests.support.images import encode, random_pixels
 
 BODY_BYTES = 16 * 1024 * 1024
@@ -20,8 +20,27 @@ BATCH, CLASSIFY = "/api/v1/models/small/classify/batch", "/api/v1/models/small/c
 JSON, FORM = "application/json", "multipart/form-data; boundary=x"
 CODECS = ["undefined", "unicode_escape", "utf-7", "idna", "punycode", "rot13", "zlib", "utf-16", "none", ""]
 
-ODD = [None, True, False, "", "NaN", "a" * 300, -1, 0, 1, 255, 256, 2**31, 2**53, 2**63, 2**64, 10**400, 1.5, 1e308]
-ODD += [
+INVALID_VALUES = [
+    None,
+    True,
+    False,
+    "",
+    "NaN",
+    "a" * 300,
+    -1,
+    0,
+    1,
+    255,
+    256,
+    2**31,
+    2**53,
+    2**63,
+    2**64,
+    10**400,
+    1.5,
+    1e308,
+]
+INVALID_VALUES += [
     float("nan"),
     float("inf"),
     [],
@@ -39,26 +58,28 @@ ODD += [
 """Values that may stand where another belongs."""
 
 
-def spoilt_v2(random: Generator) -> Case:
-    body = mutations.one_of(random, valid_inputs.v2_json())
-    how = mutations.one_of(random, list(mutations.WAYS))
-    return v2(f"V2 JSON, {how}", mutations.WAYS[how](random, body))
+def mutated_v2_json(random: Generator) -> Case:
+    body = mutations.pick(random, valid_inputs.v2_json())
+    mutation = mutations.pick(random, list(mutations.MUTATIONS))
+    return v2(f"V2 JSON, {mutation}", mutations.MUTATIONS[mutation](random, body))
 
 
-def spoilt_binary(random: Generator) -> Case:
-    body, length = mutations.one_of(random, valid_inputs.v2_binary())
-    how = mutations.one_of(random, list(mutations.WAYS))
-    return v2(f"V2 binary, {how}", mutations.WAYS[how](random, body), length)
+def mutated_v2_binary(random: Generator) -> Case:
+    body, length = mutations.pick(random, valid_inputs.v2_binary())
+    mutation = mutations.pick(random, list(mutations.MUTATIONS))
+    return v2(f"V2 binary, {mutation}", mutations.MUTATIONS[mutation](random, body), length)
 
 
-def spoilt_v1(random: Generator) -> Case:
-    how = mutations.one_of(random, list(mutations.WAYS))
-    return v1(f"V1 JSON, {how}", mutations.WAYS[how](random, mutations.one_of(random, valid_inputs.v1_json())))
+def mutated_v1_json(random: Generator) -> Case:
+    mutation = mutations.pick(random, list(mutations.MUTATIONS))
+    return v1(
+        f"V1 JSON, {mutation}", mutations.MUTATIONS[mutation](random, mutations.pick(random, valid_inputs.v1_json()))
+    )
 
 
 def wrong_sizes(random: Generator) -> Case:
     """The binary extension with sizes that do not fit: of the JSON, of the tensor, of its elements."""
-    body, length = mutations.one_of(random, valid_inputs.v2_binary())
+    body, length = mutations.pick(random, valid_inputs.v2_binary())
     lengths = [
         0,
         1,
@@ -76,25 +97,23 @@ def wrong_sizes(random: Generator) -> Case:
         "",
     ]
     if random.random() < 0.5:
-        return v2("V2 binary, wrong sizes", body, mutations.one_of(random, lengths))
-    size = mutations.one_of(random, [-1, 0, 1, 63, 65, 2**31, 2**64, 1.5, "64", None, True, [], 10**400])
-    given = valid_inputs.tensor() | {
+        return v2("V2 binary, wrong sizes", body, mutations.pick(random, lengths))
+    size = mutations.pick(random, [-1, 0, 1, 63, 65, 2**31, 2**64, 1.5, "64", None, True, [], 10**400])
+    tensor = valid_inputs.tensor() | {
         "parameters": {"binary_data_size": size},
-        "datatype": mutations.one_of(random, ["UINT8", "BYTES"]),
+        "datatype": mutations.pick(random, ["UINT8", "BYTES"]),
     }
-    del given["data"]
-    text = json.dumps({"inputs": [given]}).encode()
-    tail = mutations.one_of(
-        random, [bytes(64), b"", struct.pack("<I", 2**32 - 1) + bytes(60), struct.pack("<I", 0) * 16]
-    )
+    del tensor["data"]
+    text = json.dumps({"inputs": [tensor]}).encode()
+    tail = mutations.pick(random, [bytes(64), b"", struct.pack("<I", 2**32 - 1) + bytes(60), struct.pack("<I", 0) * 16])
     return v2("V2 binary, wrong sizes", text + tail, len(text))
 
 
-def odd_v2(random: Generator) -> Case:
+def invalid_v2_values(random: Generator) -> Case:
     """A sound request in which one value is another: a wrong name, datatype, shape, number, NaN, id, parameter."""
     request: dict[str, Any] = {"id": "a", "inputs": [valid_inputs.tensor()], "parameters": {}, "outputs": []}
     tensor = request["inputs"][0]
-    holder, name = mutations.one_of(
+    holder, name = mutations.pick(
         random,
         [(request, key) for key in ("id", "inputs", "outputs", "parameters")]
         + [(tensor, key) for key in ("name", "datatype", "shape", "data", "parameters")]
@@ -104,87 +123,104 @@ def odd_v2(random: Generator) -> Case:
         ]
         + [(tensor["data"], 3), (tensor["shape"], 0), (tensor["shape"], 1)],
     )
-    holder[name] = mutations.one_of(random, ODD)
+    holder[name] = mutations.pick(random, INVALID_VALUES)
     if random.random() < 0.2:
-        tensor["datatype"] = mutations.one_of(random, ["FP32", "INT64", "BOOL", "uint8", "BYTES", "FP16"])
-    return v2("V2 JSON, wrong values", _text(request))
+        tensor["datatype"] = mutations.pick(random, ["FP32", "INT64", "BOOL", "uint8", "BYTES", "FP16"])
+    return v2("V2 JSON, wrong values", _to_json(request))
 
 
-def odd_v1(random: Generator) -> Case:
+def invalid_v1_values(random: Generator) -> Case:
     pixels = random_pixels(*valid_inputs.SHAPE).tolist()
-    pixels[3][2] = [mutations.one_of(random, ODD)]
-    odd = mutations.one_of(
-        random, [*ODD, pixels, {"b64": mutations.one_of(random, ODD)}, {"image": mutations.one_of(random, ODD)}]
+    pixels[3][2] = [mutations.pick(random, INVALID_VALUES)]
+    instance = mutations.pick(
+        random,
+        [
+            *INVALID_VALUES,
+            pixels,
+            {"b64": mutations.pick(random, INVALID_VALUES)},
+            {"image": mutations.pick(random, INVALID_VALUES)},
+        ],
     )
-    request = {mutations.one_of(random, ["instances", "inputs", "both", ""]): [odd] * int(random.integers(1, 4))}
-    request |= {"parameters": {"top_k": mutations.one_of(random, ODD)}} if random.random() < 0.3 else {}
-    request |= {"signature_name": mutations.one_of(random, ODD)} if random.random() < 0.3 else {}
-    return v1("V1 JSON, wrong values", _text(request))
+    request = {mutations.pick(random, ["instances", "inputs", "both", ""]): [instance] * int(random.integers(1, 4))}
+    request |= {"parameters": {"top_k": mutations.pick(random, INVALID_VALUES)}} if random.random() < 0.3 else {}
+    request |= {"signature_name": mutations.pick(random, INVALID_VALUES)} if random.random() < 0.3 else {}
+    return v1("V1 JSON, wrong values", _to_json(request))
 
 
-def odd_batch(random: Generator) -> Case:
+def invalid_batch_values(random: Generator) -> Case:
     """Convoy's own batch, whose images and ids may be anything."""
-    good = {"data": base64.b64encode(encode(random_pixels(*valid_inputs.SHAPE))).decode(), "id": "a"}
-    image = good | {mutations.one_of(random, ["data", "id", "more"]): mutations.one_of(random, ODD)}
-    request = mutations.one_of(
-        random, [{"images": [good, image]}, {"images": mutations.one_of(random, ODD)}, [image], image, {"image": good}]
+    valid_image = {"data": base64.b64encode(encode(random_pixels(*valid_inputs.SHAPE))).decode(), "id": "a"}
+    image = valid_image | {mutations.pick(random, ["data", "id", "more"]): mutations.pick(random, INVALID_VALUES)}
+    request = mutations.pick(
+        random,
+        [
+            {"images": [valid_image, image]},
+            {"images": mutations.pick(random, INVALID_VALUES)},
+            [image],
+            image,
+            {"image": valid_image},
+        ],
     )
-    kind = mutations.one_of(random, [JSON, JSON, "application/json; charset=utf-16", "text/plain", ""])
-    return Case("batch JSON, wrong values", post(BATCH, _text(request), kind))
+    kind = mutations.pick(random, [JSON, JSON, "application/json; charset=utf-16", "text/plain", ""])
+    return Case("batch JSON, wrong values", http_post(BATCH, _to_json(request), kind))
 
 
-def odd_form(random: Generator) -> Case:
+def invalid_form(random: Generator) -> Case:
     """Multipart forms with parts, names and marks that are wrong or missing."""
-    mark = b"--x"
+    boundary = b"--x"
     names = ["file", "files", "", 'fi"le', "a" * 5000, "file\r\nx: y", "\0", "file; filename=../../etc/passwd", "é"]
     names += [r"\ud800", "+2AA-", "xn--a"]
-    name = mutations.one_of(random, names).encode()
+    name = mutations.pick(random, names).encode()
     heads = [
-        b'content-disposition: form-data; name="%s"; filename="%s"' % (name, mutations.one_of(random, names).encode())
+        b'content-disposition: form-data; name="%s"; filename="%s"' % (name, mutations.pick(random, names).encode())
     ]
     heads += [b"content-disposition: form-data", b"content-disposition", b"", b"a" * 9000, b"content-type: image/png"]
     part = (
-        mark
+        boundary
         + b"\r\n"
-        + mutations.one_of(random, heads)
+        + mutations.pick(random, heads)
         + b"\r\n\r\n"
         + encode(random_pixels(*valid_inputs.SHAPE))
         + b"\r\n"
     )
-    body = part * int(random.integers(0, 4)) + mutations.one_of(random, [mark + b"--\r\n", b"", mark, b"--y--\r\n"])
+    body = part * int(random.integers(0, 4)) + mutations.pick(
+        random, [boundary + b"--\r\n", b"", boundary, b"--y--\r\n"]
+    )
     if random.random() < 0.4:
-        body = mutations.WAYS[mutations.one_of(random, list(mutations.WAYS))](random, body + b"x")
+        body = mutations.MUTATIONS[mutations.pick(random, list(mutations.MUTATIONS))](random, body + b"x")
     kinds = ["multipart/form-data", "multipart/form-data; boundary=" + "x" * 300, 'multipart/form-data; boundary="\\""']
-    kind = mutations.one_of(random, [FORM, FORM, f"{FORM}; charset={mutations.one_of(random, CODECS)}", *kinds])
-    return Case("multipart form, wrong", post(mutations.one_of(random, [CLASSIFY, BATCH]), body, kind))
+    kind = mutations.pick(random, [FORM, FORM, f"{FORM}; charset={mutations.pick(random, CODECS)}", *kinds])
+    return Case("multipart form, wrong", http_post(mutations.pick(random, [CLASSIFY, BATCH]), body, kind))
 
 
-def crafted() -> Iterator[Case]:
+def crafted_cases() -> Iterator[Case]:
     """Bodies made to cost as much as one can."""
-    yield from _deep()
+    yield from _nested_json()
     yield from _huge_json()
     yield from _huge_forms()
-    yield from _packed()
-    yield v2("raw tensor of 100 MB", b"", None)._replace(wire=_announced(100_000_000), silent=True)
+    yield from _compressed()
+    yield v2("raw tensor of 100 MB", b"", None)._replace(
+        request_bytes=_long_content_length(100_000_000), may_be_silent=True
+    )
     for body in (bytes(BODY_BYTES), bytes(BODY_BYTES + 1), bytes(17_000_000)):
         yield v2("raw tensor of 16 MB", body, 0)
-        yield Case("raw body of 16 MB", post(CLASSIFY, body))
+        yield Case("raw body of 16 MB", http_post(CLASSIFY, body))
 
 
-def _deep() -> Iterator[Case]:
+def _nested_json() -> Iterator[Case]:
     for depth in (100, 1000, 1024, 1025, 100_000, BODY_BYTES // 2 - 100):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             text = opening * min(depth, BODY_BYTES // 7) + b"1" + closing * min(depth, BODY_BYTES // 7)
             yield v2("deep JSON", text)
             yield v2("deep JSON", b'{"inputs":' + text + b"}")
             yield v1("deep JSON", b'{"instances":' + text + b"}")
-            yield Case("deep JSON", post(BATCH, b'{"images":' + text + b"}", JSON))
-            yield Case("deep JSON", post(BATCH, text, JSON))
+            yield Case("deep JSON", http_post(BATCH, b'{"images":' + text + b"}", JSON))
+            yield Case("deep JSON", http_post(BATCH, text, JSON))
 
 
 def _huge_json() -> Iterator[Case]:
     kind = "JSON of 16 MB"
-    many: dict[str, Callable[[int], bytes]] = {
+    fillers: dict[str, Callable[[int], bytes]] = {
         "numbers": lambda n: b"1," * n + b"1",
         "long numbers": lambda n: b"255," * n + b"1",
         "lists": lambda n: b"[]," * n + b"[]",
@@ -199,8 +235,8 @@ def _huge_json() -> Iterator[Case]:
         "images": lambda n: b'{"b64":"AAAA"},' * n + b"{}",
     }
     head = b'{"inputs":[{"name":"image","datatype":"%s","shape":[1,8,8,1],"data":['
-    for make in many.values():
-        inner = make((BODY_BYTES - 1000) // len(make(2).split(b",")[0] + b","))[: BODY_BYTES - 1000]
+    for filler in fillers.values():
+        inner = filler((BODY_BYTES - 1000) // len(filler(2).split(b",")[0] + b","))[: BODY_BYTES - 1000]
         inner = inner.rpartition(b",")[0] + b",1" if b"," in inner else inner
         for datatype in (b"UINT8", b"BYTES"):
             yield v2(kind, head % datatype + inner + b"]}]}")
@@ -209,21 +245,21 @@ def _huge_json() -> Iterator[Case]:
         yield v1(kind, b'{"instances":[' + inner + b"]}")
         yield v1(kind, b'{"instances":[[' + inner + b"]]}")
         yield v1(kind, b'{"inputs":[[[' + inner + b"]]]}")
-        yield Case(kind, post(BATCH, b'{"images":[' + inner + b"]}", JSON))
+        yield Case(kind, http_post(BATCH, b'{"images":[' + inner + b"]}", JSON))
     keys = b",".join(b'"%d":0' % number for number in range(1_200_000))
     for text in (b"{" + keys + b"}", b'{"inputs":[{' + keys + b"}]}", b'{"instances":[{' + keys + b"}]}"):
         yield v2(kind, text)
         yield v1(kind, text)
-        yield Case(kind, post(BATCH, text.replace(b"instances", b"images"), JSON))
-    yield v2("overlong ids", _text({"id": "a" * 15_000_000, "inputs": [valid_inputs.tensor()]}))
-    yield Case("overlong ids", post(BATCH, _text({"images": [{"data": "", "id": "é" * 2_000_000}]}), JSON))
+        yield Case(kind, http_post(BATCH, text.replace(b"instances", b"images"), JSON))
+    yield v2("overlong ids", _to_json({"id": "a" * 15_000_000, "inputs": [valid_inputs.tensor()]}))
+    yield Case("overlong ids", http_post(BATCH, _to_json({"images": [{"data": "", "id": "é" * 2_000_000}]}), JSON))
 
 
 def _huge_forms() -> Iterator[Case]:
     kind = "form of 16 MB"
     part = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n\r\na\r\n'
     head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a"\r\n'
-    fills = {
+    pieces = {
         "parts": (b"", part),
         "fields": (b"", b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\na\r\n'),
         "headers": (b"--x\r\n", b"a:b\r\n"),
@@ -237,13 +273,13 @@ def _huge_forms() -> Iterator[Case]:
         "after the last": (b"--x--\r\n", b"\r\n"),
         "dashes": (head + b"\r\n", b"-"),
     }
-    for before, piece in fills.values():
+    for before, piece in pieces.values():
         body = before + piece * ((BODY_BYTES - len(before) - 20) // len(piece)) + b"\r\n--x--\r\n"
         for path in (CLASSIFY, BATCH):
-            yield Case(kind, post(path, body, FORM))
+            yield Case(kind, http_post(path, body, FORM))
 
 
-def _packed() -> Iterator[Case]:
+def _compressed() -> Iterator[Case]:
     kind = "Content-Encoding"
     zeros = gzip.compress(bytes(200_000_000), 9)
     tensors = [zeros, gzip.compress(valid_inputs.v2_json()[0]), zeros[:1000], gzip.compress(zeros), b"", b"\x1f\x8b"]
@@ -254,12 +290,12 @@ def _packed() -> Iterator[Case]:
     yield v2(kind, deflated, 0, "small", "content-encoding: deflate")
 
 
-def _announced(size: int) -> bytes:
+def _long_content_length(size: int) -> bytes:
     """A request that announces so many bytes, and brings some of them."""
     head = f"POST /v2/models/small/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
     return head.encode() + bytes(1_000_000)
 
 
-def _text(value: object) -> bytes:
+def _to_json(value: object) -> bytes:
     """JSON as Python writes it, with NaN and Infinity, and lone surrogates as escapes."""
     return json.dumps(value).encode()

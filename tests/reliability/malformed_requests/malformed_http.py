@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from numpy.random import Generator
 
 from tests.reliability.malformed_requests import mutations, valid_inputs
-from tests.reliability.malformed_requests.request_cases import ANY, FOREIGN, OWN, Case, post
+from tests.reliability.malformed_requests.request_cases import ANY_ERROR, CONVOY_ERROR, TEXT_ERROR, Case, http_post
 from tests.support.images import encode, random_pixels
 
 PATHS = ("/api/v1/models/small/classify", "/v2/models/small/infer", "/v1/models/small:predict", "/api/v1/models")
 CLASSIFY = PATHS[0]
 IMAGE = encode(random_pixels(*valid_inputs.SHAPE))
-INJECTED = [
+HEADER_VALUES = [
     "a\r\nx-injected: 1",
     "a\nset-cookie: b=c",
     "a\0b",
@@ -23,7 +23,22 @@ INJECTED = [
     "",
     " ",
 ]
-NUMBERS = ["-1", "+5", "0x10", "1e3", "1 2", "5, 5", "", " ", "9" * 30, "18446744073709551616", "٣", "5;5", "nan", "05"]
+CONTENT_LENGTHS = [
+    "-1",
+    "+5",
+    "0x10",
+    "1e3",
+    "1 2",
+    "5, 5",
+    "",
+    " ",
+    "9" * 30,
+    "18446744073709551616",
+    "٣",
+    "5;5",
+    "nan",
+    "05",
+]
 CHUNKS = [
     b"5\r\nhello\r\n0\r\n\r\n",
     b"ffffffffffffffff\r\nx",
@@ -44,31 +59,34 @@ CHUNKS += [
 ]
 
 
-def spoilt(random: Generator) -> Case:
+def mutated_request(random: Generator) -> Case:
     """A sound request, head and all, spoilt in one way."""
-    how = mutations.one_of(random, list(mutations.WAYS))
-    path = mutations.one_of(random, PATHS)
-    body = IMAGE if "classify" in path else mutations.one_of(random, valid_inputs.v2_json())
-    wire = post(path, body, "application/json")
+    mutation = mutations.pick(random, list(mutations.MUTATIONS))
+    path = mutations.pick(random, PATHS)
+    body = IMAGE if "classify" in path else mutations.pick(random, valid_inputs.v2_json())
+    request_bytes = http_post(path, body, "application/json")
     if random.random() < 0.7:  # only the head, where the body would hide it
-        head, end, rest = wire.partition(b"\r\n\r\n")
-        wire = mutations.WAYS[how](random, head) + end + rest
+        head, end, rest = request_bytes.partition(b"\r\n\r\n")
+        request_bytes = mutations.MUTATIONS[mutation](random, head) + end + rest
     else:
-        wire = mutations.WAYS[how](random, wire)
-    return Case(f"HTTP, {how}", wire, ANY, silent=True)
+        request_bytes = mutations.MUTATIONS[mutation](random, request_bytes)
+    return Case(f"HTTP, {mutation}", request_bytes, ANY_ERROR, may_be_silent=True)
 
 
-def odd_length(random: Generator) -> Case:
+def invalid_content_length(random: Generator) -> Case:
     """A Content-Length that is none, or two that differ, or one that is too short or too long."""
-    given = [f"content-length: {mutations.one_of(random, NUMBERS)}"]
+    header_lines = [f"content-length: {mutations.pick(random, CONTENT_LENGTHS)}"]
     if random.random() < 0.3:
-        given = [f"content-length: {len(IMAGE)}", f"content-length: {mutations.one_of(random, [*NUMBERS, '1'])}"]
+        header_lines = [
+            f"content-length: {len(IMAGE)}",
+            f"content-length: {mutations.pick(random, [*CONTENT_LENGTHS, '1'])}",
+        ]
     elif random.random() < 0.4:
-        given = [f"content-length: {max(0, len(IMAGE) + int(random.integers(-60, 60)))}"]
-    return _unsure("wrong Content-Length", _head("POST", CLASSIFY, *given) + IMAGE)
+        header_lines = [f"content-length: {max(0, len(IMAGE) + int(random.integers(-60, 60)))}"]
+    return _maybe_unanswered("wrong Content-Length", _head("POST", CLASSIFY, *header_lines) + IMAGE)
 
 
-def odd_chunks(random: Generator) -> Case:
+def invalid_chunks(random: Generator) -> Case:
     codings = [
         "chunked",
         "chunked",
@@ -79,15 +97,15 @@ def odd_chunks(random: Generator) -> Case:
         " chunked",
         "\tchunked",
     ]
-    lines = [f"transfer-encoding: {mutations.one_of(random, codings)}"]
-    lines += [f"content-length: {mutations.one_of(random, NUMBERS)}"] * int(random.random() < 0.3)
-    body = mutations.one_of(random, CHUNKS)
+    lines = [f"transfer-encoding: {mutations.pick(random, codings)}"]
+    lines += [f"content-length: {mutations.pick(random, CONTENT_LENGTHS)}"] * int(random.random() < 0.3)
+    body = mutations.pick(random, CHUNKS)
     if random.random() < 0.5:
-        body = mutations.WAYS[mutations.one_of(random, list(mutations.WAYS))](random, body)
-    return _unsure("chunked nonsense", _head("POST", mutations.one_of(random, PATHS[:3]), *lines) + body)
+        body = mutations.MUTATIONS[mutations.pick(random, list(mutations.MUTATIONS))](random, body)
+    return _maybe_unanswered("chunked nonsense", _head("POST", mutations.pick(random, PATHS[:3]), *lines) + body)
 
 
-def injected(random: Generator) -> Case:
+def header_injection(random: Generator) -> Case:
     """Headers that would be others, and that come back in answers or logs."""
     names = ["x-request-id", "x-request-timeout-ms", "priority", "content-type", "accept-encoding", "traceparent"]
     names += [
@@ -99,18 +117,19 @@ def injected(random: Generator) -> Case:
         "expect",
     ]
     lines = [
-        f"{mutations.one_of(random, names)}: {mutations.one_of(random, INJECTED)}" for _ in range(random.integers(1, 4))
+        f"{mutations.pick(random, names)}: {mutations.pick(random, HEADER_VALUES)}"
+        for _ in range(random.integers(1, 4))
     ]
-    path = mutations.one_of(random, PATHS[:3])
+    path = mutations.pick(random, PATHS[:3])
     body = (
         IMAGE
         if path == CLASSIFY
-        else mutations.one_of(random, valid_inputs.v2_json() if "v2" in path else valid_inputs.v1_json())
+        else mutations.pick(random, valid_inputs.v2_json() if "v2" in path else valid_inputs.v1_json())
     )
-    return _unsure("header injection", _head("POST", path, f"content-length: {len(body)}", *lines) + body)
+    return _maybe_unanswered("header injection", _head("POST", path, f"content-length: {len(body)}", *lines) + body)
 
 
-def odd_paths(random: Generator) -> Case:
+def invalid_paths(random: Generator) -> Case:
     """Names of models and versions that lead elsewhere, queries that are none, methods that there are not."""
     names = [
         "../../etc/passwd",
@@ -133,31 +152,31 @@ def odd_paths(random: Generator) -> Case:
         "?" + "a&" * 2000,
         "?%",
     ]
-    ours = ["/classify", "", "/versions/1/card.md", "/explain"]
-    foreign = ["/infer", "", "/versions/1", "/config", "/stats"]
-    path = f"/api/v1/models/{mutations.one_of(random, names)}{mutations.one_of(random, ours)}"
+    suffixes = ["/classify", "", "/versions/1/card.md", "/explain"]
+    v2_suffixes = ["/infer", "", "/versions/1", "/config", "/stats"]
+    path = f"/api/v1/models/{mutations.pick(random, names)}{mutations.pick(random, suffixes)}"
     if random.random() < 0.5:
-        path = f"/v2/models/{mutations.one_of(random, names)}{mutations.one_of(random, foreign)}"
-    method = mutations.one_of(
+        path = f"/v2/models/{mutations.pick(random, names)}{mutations.pick(random, v2_suffixes)}"
+    method = mutations.pick(
         random, ["POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "TRACE", "PATCH", "FOO", "CONNECT", "PRI"]
     )
-    wire = _head(method, path + mutations.one_of(random, queries), f"content-length: {len(IMAGE)}") + IMAGE
-    return _unsure("odd paths and methods", wire)
+    request_bytes = _head(method, path + mutations.pick(random, queries), f"content-length: {len(IMAGE)}") + IMAGE
+    return _maybe_unanswered("odd paths and methods", request_bytes)
 
 
-def odd_queries(random: Generator) -> Case:
+def invalid_queries(random: Generator) -> Case:
     """A sound image for a model that is there, and parameters that are wrong, overlong or many."""
     names = ["top_k", "version", "class", "method", "model", ""]
     values = ["", "-1", "0", "00000000009", "9" * 400, "9" * 5000, "1.5", "nan", "a" * 300, "+"]
     values += ["%00", "%ff", "%ed%a0%80"]
-    path = mutations.one_of(random, [CLASSIFY, f"{CLASSIFY}/batch", "/api/v1/models/small/explain"])
-    given = [
-        f"{mutations.one_of(random, names)}={mutations.one_of(random, values)}" for _ in range(random.integers(1, 3))
+    path = mutations.pick(random, [CLASSIFY, f"{CLASSIFY}/batch", "/api/v1/models/small/explain"])
+    parameters = [
+        f"{mutations.pick(random, names)}={mutations.pick(random, values)}" for _ in range(random.integers(1, 3))
     ]
-    return Case("query, wrong values", post(f"{path}?{'&'.join(given)}", IMAGE))
+    return Case("query, wrong values", http_post(f"{path}?{'&'.join(parameters)}", IMAGE))
 
 
-def nonsense(random: Generator) -> Case:
+def not_http(random: Generator) -> Case:
     """No HTTP at all: other protocols, or noise."""
     starts = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -173,34 +192,34 @@ def nonsense(random: Generator) -> Case:
         b"GET / HTTP/1.1\r\n: \r\n\r\n",
         b"\0" * 100,
     ]
-    return _unsure("no HTTP", mutations.one_of(random, starts) + random.bytes(int(random.integers(2000))))
+    return _maybe_unanswered("no HTTP", mutations.pick(random, starts) + random.bytes(int(random.integers(2000))))
 
 
-def crafted() -> Iterator[Case]:
+def crafted_cases() -> Iterator[Case]:
     """What takes long or much, each once."""
     for path in PATHS[:3]:
-        shape = FOREIGN if path.startswith("/v") else OWN
-        announced = _head("POST", path, "content-length: 100000000")
-        yield Case("100 MB, announced", announced + bytes(500_000), shape, silent=True)
+        shape = TEXT_ERROR if path.startswith("/v") else CONVOY_ERROR
+        declared = _head("POST", path, "content-length: 100000000")
+        yield Case("100 MB, announced", declared + bytes(500_000), shape, may_be_silent=True)
         chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
-        whole = _head("POST", path, "transfer-encoding: chunked") + chunk * 100 + b"0\r\n\r\n"
-        yield Case("100 MB, in chunks", whole, ANY, silent=True)
-        small = _head("POST", path, "transfer-encoding: chunked") + b"1\r\na\r\n" * 1_000_000 + b"0\r\n\r\n"
-        yield Case("a body of a million chunks", small, ANY, silent=True)
+        in_chunks = _head("POST", path, "transfer-encoding: chunked") + chunk * 100 + b"0\r\n\r\n"
+        yield Case("100 MB, in chunks", in_chunks, ANY_ERROR, may_be_silent=True)
+        tiny_chunks = _head("POST", path, "transfer-encoding: chunked") + b"1\r\na\r\n" * 1_000_000 + b"0\r\n\r\n"
+        yield Case("a body of a million chunks", tiny_chunks, ANY_ERROR, may_be_silent=True)
         yield Case("a body that never comes", _head("POST", path, "content-length: 1000") + b"a", shape)
         yield Case("a body that never comes", _head("POST", path, "transfer-encoding: chunked") + b"5\r\nab", shape)
     for count, size in ((129, 10), (10_000, 10), (100, 5000), (1, 100_000), (1, 10_000_000), (100_000, 1)):
         lines = [f"x-{number}: {'a' * size}" for number in range(count)]
-        yield Case("headers too large", _head("GET", "/api/v1/models", *lines), ANY, silent=True)
-    yield Case("headers too large", b"GET /" + b"a" * 10_000_000 + b" HTTP/1.1\r\n\r\n", ANY, silent=True)
-    yield Case("headers that never end", b"GET /api/v1/models HTTP/1.1\r\nhost: x\r\n", ANY, silent=True)
+        yield Case("headers too large", _head("GET", "/api/v1/models", *lines), ANY_ERROR, may_be_silent=True)
+    yield Case("headers too large", b"GET /" + b"a" * 10_000_000 + b" HTTP/1.1\r\n\r\n", ANY_ERROR, may_be_silent=True)
+    yield Case("headers that never end", b"GET /api/v1/models HTTP/1.1\r\nhost: x\r\n", ANY_ERROR, may_be_silent=True)
     pipelined = _head("GET", "/api/v1/models") * 5000
-    yield Case("five thousand requests at once", pipelined, ANY, silent=True)
+    yield Case("five thousand requests at once", pipelined, ANY_ERROR, may_be_silent=True)
 
 
-def _unsure(kind: str, wire: bytes) -> Case:
+def _maybe_unanswered(kind: str, request_bytes: bytes) -> Case:
     """It may be half a request, which nobody answers."""
-    return Case(kind, wire, ANY, silent=True)
+    return Case(kind, request_bytes, ANY_ERROR, may_be_silent=True)
 
 
 def _head(method: str, path: str, *lines: str) -> bytes:

@@ -5,57 +5,57 @@ from typing import Any
 
 from numpy.random import Generator
 
-NASTY = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-MOST_FLIPS = 16
+BOUNDARY_VALUES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+MAX_FLIPS = 16
 
 
-def one_of(random: Generator, choices: Sequence[Any]) -> Any:
+def pick(random: Generator, choices: Sequence[Any]) -> Any:
     return choices[random.integers(len(choices))]
 
 
-def flipped(random: Generator, data: bytes) -> bytes:
+def flip_bits(random: Generator, data: bytes) -> bytes:
     """Some bits are the other way round."""
-    spoilt = bytearray(data)
-    for _ in range(random.integers(1, MOST_FLIPS)):
-        spoilt[random.integers(len(spoilt))] ^= 1 << random.integers(8)
-    return bytes(spoilt)
+    mutated = bytearray(data)
+    for _ in range(random.integers(1, MAX_FLIPS)):
+        mutated[random.integers(len(mutated))] ^= 1 << random.integers(8)
+    return bytes(mutated)
 
 
-def cut(random: Generator, data: bytes) -> bytes:
+def truncate(random: Generator, data: bytes) -> bytes:
     return data[: random.integers(len(data))]
 
 
-def overwritten(random: Generator, data: bytes) -> bytes:
+def overwrite_number(random: Generator, data: bytes) -> bytes:
     """A number of one to four bytes is one at the edge of what numbers can be, in either byte order."""
     width = int(random.choice((1, 2, 4)))
     at = int(random.integers(max(1, len(data) - width)))
-    value = int(random.choice(NASTY)) & (256**width - 1)
+    value = int(random.choice(BOUNDARY_VALUES)) & (256**width - 1)
     return data[:at] + value.to_bytes(width, random.choice(("little", "big"))) + data[at + width :]
 
 
-def doubled(random: Generator, data: bytes) -> bytes:
+def repeat_piece(random: Generator, data: bytes) -> bytes:
     """A piece of it comes several times."""
     start = int(random.integers(len(data)))
     piece = data[start : start + int(random.integers(1, 200))]
     return data[:start] + piece * int(random.integers(2, 40)) + data[start:]
 
 
-def shortened(random: Generator, data: bytes) -> bytes:
+def remove_piece(random: Generator, data: bytes) -> bytes:
     """A piece of it is missing."""
     start = int(random.integers(len(data)))
     return data[:start] + data[start + int(random.integers(1, 200)) :]
 
 
-def joined(random: Generator, data: bytes, others: Sequence[bytes]) -> bytes:
+def splice(random: Generator, data: bytes, others: Sequence[bytes]) -> bytes:
     """The start of one and the end of another."""
     other = others[random.integers(len(others))]
-    return cut(random, data) + other[random.integers(len(other)) :]
+    return truncate(random, data) + other[random.integers(len(other)) :]
 
 
-WAYS: dict[str, Callable[[Generator, bytes], bytes]] = {
-    "bits flipped": flipped,
-    "cut off": cut,
-    "numbers overwritten": overwritten,
-    "pieces repeated": doubled,
-    "pieces missing": shortened,
+MUTATIONS: dict[str, Callable[[Generator, bytes], bytes]] = {
+    "bits flipped": flip_bits,
+    "cut off": truncate,
+    "numbers overwritten": overwrite_number,
+    "pieces repeated": repeat_piece,
+    "pieces missing": remove_piece,
 }

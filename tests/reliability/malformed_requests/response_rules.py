@@ -4,13 +4,13 @@ import json
 
 from service.api.http.errors import ROUTING_ERRORS, STATUS
 from tests.reliability.malformed_requests.raw_http_client import Answer
-from tests.reliability.malformed_requests.request_cases import FOREIGN, OWN, Case
+from tests.reliability.malformed_requests.request_cases import CONVOY_ERROR, TEXT_ERROR, Case
 
-EXTRA_BYTES = 300e6
-CPU_S = 2.0
-BUSY, LATE = 503, 504
-CODES = {kind.code for kind in STATUS} | {code for code, _, _ in ROUTING_ERRORS.values()}
-HEADERS = {
+MAX_EXTRA_BYTES = 300e6
+MAX_CPU_S = 2.0
+SERVICE_UNAVAILABLE, GATEWAY_TIMEOUT = 503, 504
+ERROR_CODES = {kind.code for kind in STATUS} | {code for code, _, _ in ROUTING_ERRORS.values()}
+EXPECTED_HEADERS = {
     "allow",
     "cache-control",
     "connection",
@@ -20,38 +20,54 @@ HEADERS = {
     "date",
     "location",
 }
-HEADERS |= {"inference-header-content-length", "retry-after", "server-timing", "vary", "www-authenticate"}
-HEADERS |= {"x-request-id", "content-security-policy", "referrer-policy", "x-content-type-options", "x-frame-options"}
-HEADERS |= {"cross-origin-opener-policy", "cross-origin-resource-policy", "permissions-policy"}
+EXPECTED_HEADERS |= {"inference-header-content-length", "retry-after", "server-timing", "vary", "www-authenticate"}
+EXPECTED_HEADERS |= {
+    "x-request-id",
+    "content-security-policy",
+    "referrer-policy",
+    "x-content-type-options",
+    "x-frame-options",
+}
+EXPECTED_HEADERS |= {"cross-origin-opener-policy", "cross-origin-resource-policy", "permissions-policy"}
 
 
-def broken(case: Case, answer: Answer | None, extra_bytes: float, cpu_s: float) -> str:
+def violated_rule(case: Case, answer: Answer | None, extra_bytes: float, cpu_s: float) -> str:
     """The rule that was broken, in words; empty where none was."""
-    if extra_bytes > EXTRA_BYTES:
+    if extra_bytes > MAX_EXTRA_BYTES:
         return f"it took {extra_bytes / 1e6:.0f} MB"
-    if cpu_s > CPU_S:
+    if cpu_s > MAX_CPU_S:
         return f"it took {cpu_s:.1f} s of processor time"
     if answer is None:
-        return "" if case.silent else "there was no answer"
-    if strange := sorted(answer.headers.keys() - HEADERS):
-        return f"the answer has headers {strange}"
-    if answer.status >= 500 and answer.status != BUSY and not (answer.status == LATE and _sets_its_time(case)):
+        return "" if case.may_be_silent else "there was no answer"
+    if unexpected := sorted(answer.headers.keys() - EXPECTED_HEADERS):
+        return f"the answer has headers {unexpected}"
+    if (
+        answer.status >= 500
+        and answer.status != SERVICE_UNAVAILABLE
+        and not (answer.status == GATEWAY_TIMEOUT and _has_own_deadline(case))
+    ):
         return f"the answer was {answer.status}: {answer.body[:200]!r}"
-    return "" if answer.status < 400 or case.headless else _malformed(case, answer)
+    return "" if answer.status < 400 or case.is_head else _violated_error_format(case, answer)
 
 
-def _sets_its_time(case: Case) -> bool:
+def _has_own_deadline(case: Case) -> bool:
     """Whether the request has a deadline of its own, which may be a microsecond."""
-    return b"timeout" in case.wire.lower()
+    return b"timeout" in case.request_bytes.lower()
 
 
-def _malformed(case: Case, answer: Answer) -> str:
+def _violated_error_format(case: Case, answer: Answer) -> str:
     try:
         error = json.loads(answer.body)["error"]
     except (ValueError, KeyError, TypeError):
         return f"the error {answer.status} is {answer.body[:200]!r}"
     if answer.headers.get("content-type") != "application/json":
         return f"the error has content type {answer.headers.get('content-type')}"
-    own = isinstance(error, dict) and error.get("code") in CODES and error.get("message") and error.get("hint")
-    fits = {OWN: own, FOREIGN: error and isinstance(error, str)}
-    return "" if fits.get(case.shape, any(fits.values())) else f"the error {answer.status} is not {case.shape}: {error}"
+    is_convoy_error = (
+        isinstance(error, dict) and error.get("code") in ERROR_CODES and error.get("message") and error.get("hint")
+    )
+    matches = {CONVOY_ERROR: is_convoy_error, TEXT_ERROR: error and isinstance(error, str)}
+    return (
+        ""
+        if matches.get(case.error_format, any(matches.values()))
+        else f"the error {answer.status} is not {case.error_format}: {error}"
+    )

@@ -17,10 +17,10 @@ from service.model_store.manifest import Preprocessing
 from tests.bench.errors import CannotMeasure
 from tests.bench.report.markdown import table
 from tests.reliability.malformed_requests import generate_cases, valid_inputs
-from tests.reliability.malformed_requests.raw_http_client import Client
+from tests.reliability.malformed_requests.raw_http_client import RawHttpClient
 from tests.reliability.malformed_requests.request_cases import Case
-from tests.reliability.malformed_requests.response_rules import broken
-from tests.reliability.process_resources import Meter
+from tests.reliability.malformed_requests.response_rules import violated_rule
+from tests.reliability.process_resources import ResourceMeter
 from tests.reliability.report import add_report, write
 from tests.support.images import encode, random_pixels
 from tests.support.model_versions import write_version
@@ -28,15 +28,18 @@ from tests.support.service_process import RunningService
 
 CLASSES = 4
 SEED = 17
-PATIENCE_S = 120.0
-SILENCE_S = 0.1
-TIMES_S = {"header_timeout_s": 3, "body_timeout_s": 3}  # shorter than usual: who sends half a request is waited for
+ANSWER_TIMEOUT_S = 120.0
+SILENT_TIMEOUT_S = 0.1
+SERVICE_TIMEOUTS = {
+    "header_timeout_s": 3,
+    "body_timeout_s": 3,
+}  # shorter than usual: who sends half a request is waited for
 PROBE_EVERY = 500
-SHOWN = 200
+SHOWN_BYTES = 200
 
 
 @dataclass
-class Kind:
+class KindResults:
     """What came of all cases of one kind. `outcomes` counts statuses, and `none` where no answer came."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -45,11 +48,11 @@ class Kind:
 
 
 @dataclass
-class Found:
+class MalformedResults:
     """What came of all: by kind, what was broken, and the resident bytes before the first and after the last."""
 
-    kinds: dict[str, Kind] = field(default_factory=lambda: defaultdict(Kind))
-    broken: list[str] = field(default_factory=list)
+    kinds: dict[str, KindResults] = field(default_factory=lambda: defaultdict(KindResults))
+    violations: list[str] = field(default_factory=list)
     resident_bytes: tuple[float, float] = (0.0, 0.0)
     seconds: float = 0.0
 
@@ -70,44 +73,44 @@ def run(args: argparse.Namespace) -> int:
     if not Path("/proc/self/clear_refs").exists():
         raise CannotMeasure("There is no /proc/PID/clear_refs here, which tells peak memory: run it on Linux.")
     data = os.environ.get("CONVOY_DATA")
-    sound = generate_cases.sound_images(Path(data) if data else None)
-    with serving() as service:
-        found = send(service, generate_cases.drawn(args.count, args.seed, sound))
-        found = send(service, generate_cases.crafted(), found)
-    write(args.report, "bad-input", _content(found, real=data is not None))
-    return int(bool(found.broken))
+    valid = generate_cases.valid_images(Path(data) if data else None)
+    with run_service() as service:
+        results = send(service, generate_cases.random_cases(args.count, args.seed, valid))
+        results = send(service, generate_cases.crafted_cases(), results)
+    write(args.report, "bad-input", _content(results, real=data is not None))
+    return int(bool(results.violations))
 
 
 @contextmanager
-def serving() -> Iterator[RunningService]:
+def run_service() -> Iterator[RunningService]:
     """A service with the two models of tests/reliability/malformed_requests/request_cases.py."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_version(root, "small", shape=valid_inputs.SHAPE, classes=CLASSES)
         cropped = Preprocessing(resize="shorter", shorter=36, interpolation="lanczos")
         write_version(root, "large", shape=(32, 32, 3), classes=CLASSES, preprocessing=cropped)
-        with RunningService(root, **TIMES_S) as service:
+        with RunningService(root, **SERVICE_TIMEOUTS) as service:
             check_answers(service)
             yield service
 
 
-def send(service: RunningService, cases: Iterable[Case], found: Found | None = None) -> Found:
+def send(service: RunningService, cases: Iterable[Case], results: MalformedResults | None = None) -> MalformedResults:
     """Each case alone, one after the other; every now and then, and at the end, a sound request must be answered."""
-    found = found or Found()
-    meter, where = Meter(service.process.pid), urlsplit(service.url)
-    client = Client(str(where.hostname), int(where.port or 0))
-    started_s, before_bytes = time.monotonic(), found.resident_bytes[0] or meter.resident_bytes()
+    results = results or MalformedResults()
+    meter, address = ResourceMeter(service.process.pid), urlsplit(service.url)
+    client = RawHttpClient(str(address.hostname), int(address.port or 0))
+    started_s, before_bytes = time.monotonic(), results.resident_bytes[0] or meter.resident_bytes()
     for number, case in enumerate(cases):
-        _try(client, meter, case, found)
+        _send_one(client, meter, case, results)
         if service.process.poll() is not None:
-            raise CannotMeasure(f"The service ended at case {number}, {case.kind}: {case.wire[:300]!r}")
+            raise CannotMeasure(f"The service ended at case {number}, {case.kind}: {case.request_bytes[:300]!r}")
         if number % PROBE_EVERY == 0:
             check_answers(service)
     client.close()
     check_answers(service)
-    found.resident_bytes = before_bytes, meter.resident_bytes()
-    found.seconds += time.monotonic() - started_s
-    return found
+    results.resident_bytes = before_bytes, meter.resident_bytes()
+    results.seconds += time.monotonic() - started_s
+    return results
 
 
 def check_answers(service: RunningService) -> None:
@@ -129,37 +132,45 @@ def _expected(pixels: np.ndarray) -> np.ndarray:
     return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 
 
-def _try(client: Client, meter: Meter, case: Case, found: Found) -> None:
+def _send_one(client: RawHttpClient, meter: ResourceMeter, case: Case, results: MalformedResults) -> None:
     meter.start()
-    patience_s = SILENCE_S if case.silent else PATIENCE_S
-    answer = client.ask(case.wire, patience_s=patience_s, headless=case.headless, last=case.silent)
+    timeout_s = SILENT_TIMEOUT_S if case.may_be_silent else ANSWER_TIMEOUT_S
+    answer = client.send(case.request_bytes, timeout_s=timeout_s, is_head=case.is_head, is_last=case.may_be_silent)
     extra_bytes, cpu_s = meter.extra_bytes(), meter.cpu_s()
-    kind = found.kinds[case.kind]
+    kind = results.kinds[case.kind]
     kind.outcomes[str(answer.status) if answer else "none"] += 1
     kind.extra_bytes, kind.cpu_s = max(kind.extra_bytes, extra_bytes), max(kind.cpu_s, cpu_s)
-    if rule := broken(case, answer, extra_bytes, cpu_s):
-        found.broken.append(f"{case.kind}: {rule}; sent {len(case.wire)} bytes, {case.wire[:SHOWN]!r}")
-        print(f"BROKEN: {found.broken[-1]}", flush=True)
+    if rule := violated_rule(case, answer, extra_bytes, cpu_s):
+        results.violations.append(
+            f"{case.kind}: {rule}; sent {len(case.request_bytes)} bytes, {case.request_bytes[:SHOWN_BYTES]!r}"
+        )
+        print(f"BROKEN: {results.violations[-1]}", flush=True)
 
 
-def _content(found: Found, real: bool) -> str:
-    before, after = (value / 1e6 for value in found.resident_bytes)
-    outcomes = sum((kind.outcomes for kind in found.kinds.values()), Counter())
-    told = [
-        f"{found.count:,} requests in {found.seconds:,.0f} s, images "
+def _content(results: MalformedResults, real: bool) -> str:
+    before, after = (value / 1e6 for value in results.resident_bytes)
+    outcomes = sum((kind.outcomes for kind in results.kinds.values()), Counter())
+    paragraphs = [
+        f"{results.count:,} requests in {results.seconds:,.0f} s, images "
         + ("drawn in code and real photographs." if real else "drawn in code."),
-        f"Answers: {_told(outcomes)}. Rules broken: {len(found.broken)}.",
-        f"Worst of one request: {max(kind.extra_bytes for kind in found.kinds.values()) / 1e6:.0f} MB above before, "
-        f"{max(kind.cpu_s for kind in found.kinds.values()):.2f} s of a core. Resident before the first "
+        f"Answers: {_format_counts(outcomes)}. Rules broken: {len(results.violations)}.",
+        f"Worst of one request: {max(kind.extra_bytes for kind in results.kinds.values()) / 1e6:.0f} MB above before, "
+        f"{max(kind.cpu_s for kind in results.kinds.values()):.2f} s of a core. Resident before the first "
         f"{before:.0f} MB, after the last {after:.0f} MB. Sound requests between and after them were answered rightly.",
     ]
     rows = [
-        [name, f"{kind.outcomes.total():,}", _told(kind.outcomes), f"{kind.extra_bytes / 1e6:.0f}", f"{kind.cpu_s:.2f}"]
-        for name, kind in sorted(found.kinds.items())
+        [
+            name,
+            f"{kind.outcomes.total():,}",
+            _format_counts(kind.outcomes),
+            f"{kind.extra_bytes / 1e6:.0f}",
+            f"{kind.cpu_s:.2f}",
+        ]
+        for name, kind in sorted(results.kinds.items())
     ]
     head = ["kind", "sent", "answers, by status", "worst MB above before", "worst s of a core"]
-    return "\n\n".join([*told, table(head, rows), *(f"- {rule}" for rule in found.broken)])
+    return "\n\n".join([*paragraphs, table(head, rows), *(f"- {rule}" for rule in results.violations)])
 
 
-def _told(outcomes: Counter[str]) -> str:
+def _format_counts(outcomes: Counter[str]) -> str:
     return ", ".join(f"{status}: {count:,}" for status, count in sorted(outcomes.items()))

@@ -15,7 +15,7 @@ SHAPE = (8, 8, 1)
 """Of the model's input that the bodies are made for."""
 
 
-def photo(height: int = 48, width: int = 64) -> Image.Image:
+def draw_photo(height: int = 48, width: int = 64) -> Image.Image:
     """Colours that run into each other, and some noise: what lossy formats are made for."""
     y, x = np.mgrid[0:height, 0:width]
     ramps = np.stack([x * 255 // width, 255 - y * 255 // height, (x + y) % 256], -1)
@@ -30,7 +30,7 @@ def images() -> dict[str, bytes]:
 def _pngs() -> dict[str, bytes]:
     values = {depth: np.random.default_rng(depth).integers(0, 2**depth, (11, 13, 4)) for depth in (1, 2, 4, 8, 16)}
     palette = random_pixels(16, 1, 3)[:, 0]
-    frames = [photo(24, 32).rotate(n * 30) for n in range(3)]
+    frames = [draw_photo(24, 32).rotate(n * 30) for n in range(3)]
     return {
         "png grey": png(values[8][..., :1], 8, GREY),
         "png 1 bit": png(values[1][..., :1], 1, GREY),
@@ -41,45 +41,45 @@ def _pngs() -> dict[str, bytes]:
         "png rgb 16 bits": png(values[16][..., :3], 16, RGB),
         "png rgba interlaced": png(values[8], 8, RGB_ALPHA, interlaced=True),
         "png palette": png(values[4][..., :1], 4, PALETTE, palette=palette, transparent=b"\0\x80"),
-        "png animated": _saved(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "png animated": _encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "png model input": encode(random_pixels(*SHAPE)),
     }
 
 
 def _jpegs() -> dict[str, bytes]:
     return {
-        "jpeg": _saved(photo(), "JPEG"),
-        "jpeg grey": _saved(photo().convert("L"), "JPEG"),
-        "jpeg cmyk": _saved(photo().convert("CMYK"), "JPEG"),
-        "jpeg progressive turned": _saved(photo(), "JPEG", progressive=True, exif=turned(6)),
-        "jpeg 4:4:4 with restarts": _saved(photo(), "JPEG", subsampling=0, restart_marker_rows=1),
+        "jpeg": _encode(draw_photo(), "JPEG"),
+        "jpeg grey": _encode(draw_photo().convert("L"), "JPEG"),
+        "jpeg cmyk": _encode(draw_photo().convert("CMYK"), "JPEG"),
+        "jpeg progressive turned": _encode(draw_photo(), "JPEG", progressive=True, exif=exif_orientation(6)),
+        "jpeg 4:4:4 with restarts": _encode(draw_photo(), "JPEG", subsampling=0, restart_marker_rows=1),
     }
 
 
 def _others() -> dict[str, bytes]:
-    frames = [photo(24, 32).rotate(n * 30) for n in range(3)]
-    rgba = photo().convert("RGBA")
+    frames = [draw_photo(24, 32).rotate(n * 30) for n in range(3)]
+    rgba = draw_photo().convert("RGBA")
     rgba.putalpha(Image.linear_gradient("L").resize(rgba.size))
-    more = {"save_all": True, "append_images": frames[1:]}
+    animation_options = {"save_all": True, "append_images": frames[1:]}
     return {
-        "webp": _saved(photo(), "WEBP"),
-        "webp lossless": _saved(photo(), "WEBP", lossless=True),
-        "webp alpha": _saved(rgba, "WEBP", exif=turned(8)),
-        "webp animated": _saved(frames[0], "WEBP", **more),
-        "bmp": _saved(photo(), "BMP"),
-        "bmp palette": _saved(photo().convert("P"), "BMP"),
-        "bmp 1 bit": _saved(photo().convert("1"), "BMP"),
-        "gif": _saved(photo().convert("P"), "GIF", transparency=3),
-        "gif animated": _saved(frames[0], "GIF", **more),
+        "webp": _encode(draw_photo(), "WEBP"),
+        "webp lossless": _encode(draw_photo(), "WEBP", lossless=True),
+        "webp alpha": _encode(rgba, "WEBP", exif=exif_orientation(8)),
+        "webp animated": _encode(frames[0], "WEBP", **animation_options),
+        "bmp": _encode(draw_photo(), "BMP"),
+        "bmp palette": _encode(draw_photo().convert("P"), "BMP"),
+        "bmp 1 bit": _encode(draw_photo().convert("1"), "BMP"),
+        "gif": _encode(draw_photo().convert("P"), "GIF", transparency=3),
+        "gif animated": _encode(frames[0], "GIF", **animation_options),
     }
 
 
-def turned(orientation: int) -> bytes:
+def exif_orientation(orientation: int) -> bytes:
     """EXIF that says how the image is to be turned."""
     return b"Exif\0\0II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
-def _saved(image: Image.Image, image_format: str, **options: object) -> bytes:
+def _encode(image: Image.Image, image_format: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, image_format, **options)
     return file.getvalue()
@@ -99,8 +99,8 @@ def v2_json() -> list[bytes]:
     """Sound V2 requests in JSON alone."""
     image = b64encode(encode(random_pixels(*SHAPE))).decode()
     images = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [image, image]}
-    wanted = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": False}}]
-    full = {"id": "a", "inputs": [tensor()], "outputs": wanted, "parameters": {"timeout": 10**7, "priority": 2}}
+    outputs = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": False}}]
+    full = {"id": "a", "inputs": [tensor()], "outputs": outputs, "parameters": {"timeout": 10**7, "priority": 2}}
     nested = tensor() | {"data": random_pixels(1, 8 * 8).reshape(1, *SHAPE).tolist()}
     return [json.dumps(request).encode() for request in (full, {"inputs": [images]}, {"inputs": [nested]})]
 
@@ -112,7 +112,7 @@ def v2_binary() -> list[tuple[bytes, int]]:
     elements = (struct.pack("<I", len(image)) + image) * 2
     raw = {"name": "image", "datatype": "UINT8", "shape": [1, *SHAPE], "parameters": {"binary_data_size": len(pixels)}}
     bytes_ = {"name": "image", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(elements)}}
-    heads = [json.dumps({"inputs": [given]}).encode() for given in (raw, bytes_)]
+    heads = [json.dumps({"inputs": [tensor_fields]}).encode() for tensor_fields in (raw, bytes_)]
     return [(heads[0] + pixels, len(heads[0])), (heads[1] + elements, len(heads[1]))]
 
 

@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from tests.reliability.http_client import Connection, Cut, Reply, request
+from tests.reliability.http_client import Connection, ConnectionCut, Reply, request
 from tests.reliability.linear_trend import trend
-from tests.reliability.lost_requests.distinguishable_images import Distinct
-from tests.reliability.lost_requests.permuted_versions import turned
-from tests.reliability.lost_requests.request_log import Ledger, Sent
+from tests.reliability.lost_requests.distinguishable_images import DistinguishableImages
+from tests.reliability.lost_requests.permuted_versions import permute_classes
+from tests.reliability.lost_requests.request_log import RequestLog, SentRequest
 
 HOUR_S = 3600
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], np.float32)
 
 
-def noisy(per_hour: float, seed: int) -> tuple[list[float], list[float]]:
+def noisy_samples(per_hour: float, seed: int) -> tuple[list[float], list[float]]:
     """Half an hour of samples that wander, as memory does, and grow by so much."""
     random = np.random.default_rng(seed)
     times_s = np.arange(0, HOUR_S / 2, 5)
@@ -26,18 +26,18 @@ def noisy(per_hour: float, seed: int) -> tuple[list[float], list[float]]:
 
 def test_growth_is_told_from_noise() -> None:
     """Of a hundred series without growth about five may look as if they had some."""
-    flat = [trend(*noisy(0.0, seed)) for seed in range(100)]
+    flat = [trend(*noisy_samples(0.0, seed)) for seed in range(100)]
     assert sum(found.low <= 0 <= found.high for found in flat) >= 85
-    growing = [trend(*noisy(4.0, seed)) for seed in range(100)]
+    growing = [trend(*noisy_samples(4.0, seed)) for seed in range(100)]
     assert sum(found.low > 0 for found in growing) >= 95
     assert sum(found.low <= 4 <= found.high for found in growing) >= 85
     with pytest.raises(ValueError, match="12 samples"):
         trend([1.0], [1.0])
 
 
-def ledger() -> Ledger:
-    known = Distinct([b"", b""], np.zeros((2, 1, 1, 1), np.uint8), PROBABILITIES)
-    return Ledger(known, "m", published={1, 2}, sent=1)
+def new_log() -> RequestLog:
+    images = DistinguishableImages([b"", b""], np.zeros((2, 1, 1, 1), np.uint8), PROBABILITIES)
+    return RequestLog(images, "m", published={1, 2}, sent=1)
 
 
 def reply(row: np.ndarray, version: int = 1, status: int = 200, **headers: str) -> Reply:
@@ -47,21 +47,21 @@ def reply(row: np.ndarray, version: int = 1, status: int = 200, **headers: str) 
     return Reply(status, {name.encode(): value.encode() for name, value in given.items()}, body)
 
 
-def sent(only: int | None = None) -> Sent:
-    return Sent(b"a", [0], only)
+def sent(required_version: int | None = None) -> SentRequest:
+    return SentRequest(b"a", [0], required_version)
 
 
 def test_right_answers_of_every_version_are_right() -> None:
-    one = ledger()
-    assert one.answered(sent(), reply(PROBABILITIES[0])) == 1
-    two = ledger()
-    assert two.answered(sent(only=2), reply(turned(PROBABILITIES, 2)[0], version=2)) == 2
+    one = new_log()
+    assert one.record_answer(sent(), reply(PROBABILITIES[0])) == 1
+    two = new_log()
+    assert two.record_answer(sent(required_version=2), reply(permute_classes(PROBABILITIES, 2)[0], version=2)) == 2
     assert one.problems == two.problems == []
     assert one.missing() == two.missing() == 0
 
 
 @pytest.mark.parametrize(
-    ("answer", "only", "problem"),
+    ("answer", "required_version", "problem"),
     [
         (reply(PROBABILITIES[1]), None, "a wrong answer by version 1"),
         (reply(PROBABILITIES[0], version=2), None, "a wrong answer by version 2"),
@@ -73,28 +73,28 @@ def test_right_answers_of_every_version_are_right() -> None:
         (Reply(200, {b"x-request-id": b"a"}, b"{"), None, "cannot be read"),
     ],
 )
-def test_what_is_wrong_is_told(answer: Reply, only: int | None, problem: str) -> None:
-    book = ledger()
-    assert book.answered(sent(only), answer) is None
-    assert problem in book.problems[0]
-    assert (book.wrong, book.missing()) == (1, 0)
+def test_what_is_wrong_is_told(answer: Reply, required_version: int | None, problem: str) -> None:
+    request_log = new_log()
+    assert request_log.record_answer(sent(required_version), answer) is None
+    assert problem in request_log.problems[0]
+    assert (request_log.wrong, request_log.missing()) == (1, 0)
 
 
 def test_a_cut_is_in_order_only_on_a_killed_workers_connection() -> None:
-    book = ledger()
-    book.killed_ports.add(1)
-    book.was_cut(Cut(1, b""))
-    assert (book.cut, book.wrong, book.missing()) == (1, 0, 0)
-    book.sent += 1
-    book.was_cut(Cut(2, b""))
-    assert (book.cut, book.wrong, book.missing()) == (1, 1, 0)
+    request_log = new_log()
+    request_log.killed_ports.add(1)
+    request_log.record_cut(ConnectionCut(1, b""))
+    assert (request_log.cut, request_log.wrong, request_log.missing()) == (1, 0, 0)
+    request_log.sent += 1
+    request_log.record_cut(ConnectionCut(2, b""))
+    assert (request_log.cut, request_log.wrong, request_log.missing()) == (1, 1, 0)
 
 
 def test_an_answer_that_is_missing_is_missed_and_a_refusal_is_none() -> None:
-    book = ledger()
-    assert book.missing() == 1
-    assert book.answered(sent(), reply(PROBABILITIES[0], status=503, retry_after="1")) is None
-    assert (book.missing(), book.wrong, book.refused[503]) == (0, 0, 1)
+    request_log = new_log()
+    assert request_log.missing() == 1
+    assert request_log.record_answer(sent(), reply(PROBABILITIES[0], status=503, retry_after="1")) is None
+    assert (request_log.missing(), request_log.wrong, request_log.refused[503]) == (0, 0, 1)
 
 
 def test_the_client_sees_cut_answers_and_answers_given_twice() -> None:
@@ -107,14 +107,14 @@ def test_the_client_sees_cut_answers_and_answers_given_twice() -> None:
         await writer.drain()
         writer.close()
 
-    async def ask(path: str) -> tuple[Reply, bytes]:
+    async def send(path: str) -> tuple[Reply, bytes]:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with server:
             connection = await Connection.open(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            answer = await asyncio.wait_for(connection.ask(request("GET", path)), 10)
-            return answer, connection.unasked
+            answer = await asyncio.wait_for(connection.send(request("GET", path)), 10)
+            return answer, connection.unrequested
 
-    assert asyncio.run(ask("/whole")) == (Reply(200, {b"content-length": b"2"}, b"ok"), b"")
-    assert asyncio.run(ask("/twice"))[1] == whole
-    with pytest.raises(Cut, match="cut after 39 bytes"):
-        asyncio.run(ask("/cut"))
+    assert asyncio.run(send("/whole")) == (Reply(200, {b"content-length": b"2"}, b"ok"), b"")
+    assert asyncio.run(send("/twice"))[1] == whole
+    with pytest.raises(ConnectionCut, match="cut after 39 bytes"):
+        asyncio.run(send("/cut"))
