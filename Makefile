@@ -21,6 +21,7 @@ test-long: $(DEV) $(SERVE)  ## a shipped recipe in full, and the largest convers
 lint: $(DEV)
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/lint-imports
 
 types: $(DEV)
 	.venv-dev/bin/mypy

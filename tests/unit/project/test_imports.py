@@ -1,0 +1,110 @@
+"""Which libraries are imported where, and that no package uses another's private names.
+
+The order of the packages is import-linter's, in pyproject.toml (`make lint`).
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for half in ("service", "training")
+    for path in sorted((ROOT / half).rglob("*.py"))
+}
+
+# Library -> the packages and modules that may import it.
+LIBRARIES = {
+    "click": {"service.cli", "service.command_group", "training.cli"},
+    "fastapi": {"service.api", "service.app"},
+    "httpx": {"service.client"},
+    "jax": {"training.fit.distributed"},
+    "keras": {"training"},
+    "matplotlib": {"training"},
+    "onnx": {"training"},
+    "onnxruntime": {
+        "service.inference.session",
+        "training.export.quantization.precision",
+        "training.onnx_import.reference_model",
+    },
+    "opentelemetry": {"service.observability.tracing"},
+    "prometheus_client": {"service.observability"},
+    "pydantic_settings": {"service.settings"},
+    "pyspng": {"service.imaging.fast_png"},
+    "starlette": {"service.api", "service.app", "service.server.worker"},
+    "tensorflow": {"training.export.graph.keras_to_onnx", "training.fit.fused_batchnorm", "training.keras_setup"},
+    "tf2onnx": {"training.export.graph.keras_to_onnx"},
+    "uvicorn": {"service.server"},
+}
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of every import in a file, wherever it stands; the name is None for `import module`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def package_of(module: str) -> str:
+    """The package below `service` or `training` that a module belongs to; a leaf module belongs to itself."""
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
+    places = tuple(LIBRARIES[library])
+    importing = {
+        module
+        for module, path in MODULES.items()
+        if any(imported.split(".")[0] == library for imported, _ in imports_of(path))
+    }
+    assert importing
+    assert sorted(module for module in importing if not f"{module}.".startswith(tuple(f"{p}." for p in places))) == []
+
+
+def test_no_package_imports_a_private_name_of_another() -> None:
+    private = [
+        f"{module} imports {imported}.{name}"
+        for module, path in MODULES.items()
+        for imported, name in imports_of(path)
+        if name is not None and name.startswith("_") and package_of(imported) != package_of(module)
+    ]
+    assert private == []
+
+
+def test_no_module_uses_a_private_attribute_of_a_module_of_another_package() -> None:
+    private = []
+    for module, path in MODULES.items():
+        modules = {name: f"{imported}.{name}" for imported, name in imports_of(path) if f"{imported}.{name}" in MODULES}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and isinstance(node.value, ast.Name):
+                owner = modules.get(node.value.id)
+                if owner is not None and package_of(owner) != package_of(module):
+                    private.append(f"{module} uses {owner}.{node.attr}")
+    assert private == []
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+def test_a_running_service_has_nothing_of_training_in_memory() -> None:
+    program = (
+        "import sys, service.cli, service.app, service.batch_jobs.classify_files;"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert not set(loaded.stdout.split()) & {"training", "keras", "tensorflow", "onnx", "tf2onnx", "matplotlib"}
