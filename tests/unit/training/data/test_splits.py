@@ -54,7 +54,7 @@ def test_a_limited_test_set_is_spread_over_the_whole() -> None:
     assert split_indices(dataset, recipe(limit=3)).test.tolist() == [0, 14, 29]
 
 
-def test_a_limit_holds_for_every_portion() -> None:
+def test_a_limit_holds_for_every_split() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
     splits = split_indices(dataset, recipe(limit=5))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (5, 5, 5)
