@@ -24,7 +24,7 @@ from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import Bodies, Sizes
 from tests.bench.sample_images import Samples, load_samples
 from tests.bench.workloads import convoy_workloads
-from tests.gpu.weightless_graphs import GRAPHS, fill
+from tests.gpu.weightless_graphs import GRAPHS, fill_weights
 from tests.support.model_versions import write_version
 from training.export.quantization.precision import to_int8
 
@@ -85,7 +85,7 @@ def measure(plan: Plan, progress: Progress) -> PhotographResults:
 def _write_models(root: Path, images: Path | None) -> Samples:
     """Each model in a folder of models of its own; returns the images."""
     graph = onnx.load(GRAPHS / "resnet50.onnx")
-    fill(graph)
+    fill_weights(graph)
     preprocessing = Preprocessing(resize="shorter", shorter=256)
     folder = write_version(
         root / FLOAT32, FLOAT32, shape=SHAPE, classes=CLASSES, graph=graph, preprocessing=preprocessing

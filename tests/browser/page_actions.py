@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SEVEN = (((60, 62), (120, 58), (205, 52)), ((205, 52), (180, 110), (150, 170), (128, 238)))
-PAD = 280
+PAD_SIZE = 280
 """The strokes' coordinates go from 0 to this, whatever the size on the screen."""
 
 
@@ -34,13 +34,13 @@ def draw_seven(page: "Page") -> None:
     assert box is not None
     for stroke in SEVEN:
         for at, (x, y) in enumerate(stroke):
-            page.mouse.move(box["x"] + x / PAD * box["width"], box["y"] + y / PAD * box["height"], steps=6)
+            page.mouse.move(box["x"] + x / PAD_SIZE * box["width"], box["y"] + y / PAD_SIZE * box["height"], steps=6)
             if not at:
                 page.mouse.down()
         page.mouse.up()
-    settled(page)
+    wait_until_idle(page)
 
 
-def settled(page: "Page") -> None:
+def wait_until_idle(page: "Page") -> None:
     """Waits until the answer, and what the layers see, belong to the last thing done."""
     page.locator("main[aria-busy='false']").wait_for()

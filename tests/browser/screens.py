@@ -14,7 +14,7 @@ SCREENS = {"playground.png": (1280, 1010), "playground-phone.png": (390, 844)}
 LIMIT_BYTES = 200_000
 
 
-def take() -> None:
+def take_screenshots() -> None:
     """Draws a 7 at each width, asks which pixels mattered, and keeps what is seen without scrolling."""
     with RunningService(ROOT / "models") as service, chromium() as browser:
         for name, (width, height) in SCREENS.items():
@@ -26,10 +26,10 @@ def take() -> None:
             page.locator(".heat img").wait_for()
             page.mouse.move(0, 0)
             page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
-            keep(HERE / name, page.screenshot())
+            save_png(HERE / name, page.screenshot())
 
 
-def keep(path: Path, screenshot: bytes) -> None:
+def save_png(path: Path, screenshot: bytes) -> None:
     """Packed as small as it goes without loss. Raises ValueError where that is too large for a repository."""
     Image.open(io.BytesIO(screenshot)).convert("RGB").save(path, optimize=True)
     if path.stat().st_size > LIMIT_BYTES:
@@ -37,4 +37,4 @@ def keep(path: Path, screenshot: bytes) -> None:
 
 
 if __name__ == "__main__":
-    take()
+    take_screenshots()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.page_actions import CHROMIUM, chromium, draw_seven, settled
+from tests.browser.page_actions import CHROMIUM, chromium, draw_seven, wait_until_idle
 from tests.readme import ROOT
 from tests.support.service_process import RunningService
 
@@ -39,36 +39,36 @@ def service() -> Iterator[RunningService]:
         yield running
 
 
-class Visit:
+class PageSession:
     """One visitor: a browser's context at the page, what it asked for, and what it complained about."""
 
     def __init__(self, browser: "Browser", url: str, **options: Any) -> None:
         self.context: BrowserContext = browser.new_context(**{"viewport": DESKTOP, "accept_downloads": True} | options)
         self.context.set_default_timeout(15_000)
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
-        self.context.on("request", lambda request: self.asked.append(request.url))
-        self.context.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
-        self.context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+        self.requests: list[str] = []
+        self.errors: list[str] = []
+        self.context.on("request", lambda request: self.requests.append(request.url))
+        self.context.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
         self.page: Page = self.context.new_page()
         self.url = url
         self.page.goto(url)
 
     def drop(self, files: dict[str, bytes]) -> None:
         """As dragging these files onto the page does."""
-        given = [[name, list(data)] for name, data in files.items()]
+        file_bytes = [[name, list(data)] for name, data in files.items()]
         transfer = self.page.evaluate_handle(
             """given => {
                 const transfer = new DataTransfer();
                 for (const [name, data] of given) transfer.items.add(new File([new Uint8Array(data)], name));
                 return transfer;
             }""",
-            given,
+            file_bytes,
         )
         self.page.dispatch_event("#answer", "drop", {"dataTransfer": transfer})
-        settled(self.page)
+        wait_until_idle(self.page)
 
-    def serious(self) -> list[str]:
+    def accessibility_violations(self) -> list[str]:
         """What axe-core finds serious or critical on the page as it is now."""
         axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
         self.page.evaluate(axe)
@@ -77,25 +77,25 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: "Browser", service: RunningService, request: pytest.FixtureRequest) -> Iterator[Visit]:
+def session(browser: "Browser", service: RunningService, request: pytest.FixtureRequest) -> Iterator[PageSession]:
     """A visitor who must not have asked anything of anybody else, nor met an error of the page's own."""
-    visitor = Visit(browser, service.url, **getattr(request, "param", {}))
-    settled(visitor.page)
-    yield visitor
-    visitor.context.close()
-    strangers = [url for url in visitor.asked if not url.startswith((service.url, "blob:", "data:"))]
-    assert strangers == []
-    assert [text for text in visitor.complaints if "status of 4" not in text] == []
+    session = PageSession(browser, service.url, **getattr(request, "param", {}))
+    wait_until_idle(session.page)
+    yield session
+    session.context.close()
+    foreign_urls = [url for url in session.requests if not url.startswith((service.url, "blob:", "data:"))]
+    assert foreign_urls == []
+    assert [text for text in session.errors if "status of 4" not in text] == []
 
 
-def verdict(page: "Page") -> str:
+def top_label(page: "Page") -> str:
     return page.locator(".verdict strong").inner_text()
 
 
-def test_a_drawn_seven_is_read_and_explained(visit: Visit, service: RunningService) -> None:
-    page = visit.page
+def test_a_drawn_seven_is_read_and_explained(session: PageSession, service: RunningService) -> None:
+    page = session.page
     draw_seven(page)
-    assert verdict(page) == "7"
+    assert top_label(page) == "7"
     assert page.locator(".bars li").count() == 5
     assert re.search(
         r"answered in .* ms · decoding .* computing .* ms · alone in its batch", page.inner_text("#timing")
@@ -110,24 +110,24 @@ def test_a_drawn_seven_is_read_and_explained(visit: Visit, service: RunningServi
     assert f"{accuracy * 100:.2f} %" in page.inner_text(".facts")
 
 
-def test_the_lines_to_copy_give_the_same_answer(visit: Visit, tmp_path: Path) -> None:
-    page = visit.page
+def test_the_lines_to_copy_give_the_same_answer(session: PageSession, tmp_path: Path) -> None:
+    page = session.page
     draw_seven(page)
     with page.expect_download() as download:
         page.click("text=Save the drawing")
     download.value.save_as(tmp_path / "drawing.png")
     curl, python = (page.locator("pre code").nth(at).inner_text() for at in (0, 1))
     for command in (["sh", "-c", curl], [sys.executable, "-c", python]):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
-        if command[0] == "sh" and done.returncode == 127:
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+        if command[0] == "sh" and process.returncode == 127:
             continue  # no curl here
-        assert re.search(r"""['"]label['"]: ?['"]7['"]""", done.stdout), done.stderr
+        assert re.search(r"""['"]label['"]: ?['"]7['"]""", process.stdout), process.stderr
 
 
-def test_three_dropped_images_have_three_results_one_of_them_broken(visit: Visit) -> None:
+def test_three_dropped_images_have_three_results_one_of_them_broken(session: PageSession) -> None:
     seven = SEVEN.read_bytes()
-    visit.drop({"first.png": seven, "broken.png": seven[:90], "last.png": seven})
-    page = visit.page
+    session.drop({"first.png": seven, "broken.png": seven[:90], "last.png": seven})
+    page = session.page
     results = page.locator(".many > li")
     assert results.count() == 3
     assert page.inner_text(".summary") == "2 of 3 images have an answer."
@@ -140,18 +140,18 @@ def test_three_dropped_images_have_three_results_one_of_them_broken(visit: Visit
     assert '["first.png","broken.png","last.png"]' in python
 
 
-def test_a_text_file_gets_a_clear_message(visit: Visit) -> None:
-    visit.drop({"notes.txt": b"not an image at all"})
-    assert WRONG in visit.page.inner_text("#answer")
-    assert "PNG, JPEG, WebP, BMP or GIF" in visit.page.inner_text("#answer")
+def test_a_text_file_gets_a_clear_message(session: PageSession) -> None:
+    session.drop({"notes.txt": b"not an image at all"})
+    assert WRONG in session.page.inner_text("#answer")
+    assert "PNG, JPEG, WebP, BMP or GIF" in session.page.inner_text("#answer")
 
 
-def test_images_are_chosen_and_pasted_too(visit: Visit) -> None:
-    page = visit.page
+def test_images_are_chosen_and_pasted_too(session: PageSession) -> None:
+    page = session.page
     page.click("#tab-files")
     page.set_input_files("#files", SEVEN)
-    settled(page)
-    assert verdict(page) == "7"
+    wait_until_idle(page)
+    assert top_label(page) == "7"
     page.evaluate(
         """data => {
             const clipboardData = new DataTransfer();
@@ -163,8 +163,8 @@ def test_images_are_chosen_and_pasted_too(visit: Visit) -> None:
     page.locator(".name", has_text="pasted.png").wait_for()
 
 
-def test_a_digit_is_drawn_by_keyboard_alone(visit: Visit) -> None:
-    page = visit.page
+def test_a_digit_is_drawn_by_keyboard_alone(session: PageSession) -> None:
+    page = session.page
     for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "pad":
@@ -172,44 +172,44 @@ def test_a_digit_is_drawn_by_keyboard_alone(visit: Visit) -> None:
     for keys in (["ArrowUp"] * 11, [" "], ["ArrowDown"] * 22, [" "]):
         for key in keys:
             page.keyboard.press(key)
-    settled(page)
-    assert verdict(page) == "1"
+    wait_until_idle(page)
+    assert top_label(page) == "1"
     page.keyboard.press("Backspace")
     assert "Draw something" in page.inner_text("#answer")
 
 
-@pytest.mark.parametrize("visit", [{"viewport": PHONE, "has_touch": True}], indirect=True)
-def test_a_finger_draws_on_a_phone_and_nothing_is_wider_than_it(visit: Visit) -> None:
-    page = visit.page
+@pytest.mark.parametrize("session", [{"viewport": PHONE, "has_touch": True}], indirect=True)
+def test_a_finger_draws_on_a_phone_and_nothing_is_wider_than_it(session: PageSession) -> None:
+    page = session.page
     page.locator("#pad").scroll_into_view_if_needed()
     box = page.locator("#pad").bounding_box()
-    touch = visit.context.new_cdp_session(page)
+    touch = session.context.new_cdp_session(page)
     middle, top, bottom = (box["x"] + box["width"] / 2, box["y"] + 30, box["y"] + box["height"] - 30)
     for kind, y in [("touchStart", top), *(("touchMove", top + (bottom - top) * i / 8) for i in range(1, 9))]:
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": middle, "y": y}]})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    settled(page)
-    assert verdict(page) == "1"
+    wait_until_idle(page)
+    assert top_label(page) == "1"
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-def test_axe_finds_nothing_serious_by_day(visit: Visit) -> None:
-    draw_seven(visit.page)
-    visit.page.click("text=Show which pixels mattered")
-    visit.page.locator(".heat img").wait_for()
-    visit.page.click("summary")
-    visit.page.locator(".card-text h3").first.wait_for()
-    assert visit.serious() == []
+def test_axe_finds_nothing_serious_by_day(session: PageSession) -> None:
+    draw_seven(session.page)
+    session.page.click("text=Show which pixels mattered")
+    session.page.locator(".heat img").wait_for()
+    session.page.click("summary")
+    session.page.locator(".card-text h3").first.wait_for()
+    assert session.accessibility_violations() == []
 
 
-@pytest.mark.parametrize("visit", [{"color_scheme": "dark"}], indirect=True)
-def test_axe_finds_nothing_serious_by_night(visit: Visit) -> None:
-    visit.drop({"seven.png": SEVEN.read_bytes(), "notes.txt": b"no image"})
-    assert visit.serious() == []
+@pytest.mark.parametrize("session", [{"color_scheme": "dark"}], indirect=True)
+def test_axe_finds_nothing_serious_by_night(session: PageSession) -> None:
+    session.drop({"seven.png": SEVEN.read_bytes(), "notes.txt": b"no image"})
+    assert session.accessibility_violations() == []
 
 
-def test_a_drawing_is_laid_out_as_mnist_digits_are(visit: Visit) -> None:
-    found = visit.page.evaluate(
+def test_a_drawing_is_laid_out_as_mnist_digits_are(session: PageSession) -> None:
+    found = session.page.evaluate(
         """async () => {
             const { layOutLikeMnist: layOut } = await import("./playground/mnist.js");
             const grey = new Uint8ClampedArray(280 * 280);
@@ -224,30 +224,30 @@ def test_a_drawing_is_laid_out_as_mnist_digits_are(visit: Visit) -> None:
     assert (len(columns), min(columns) + max(columns)) == (5, 28)  # five wide: the aspect is kept
 
 
-def test_a_service_that_went_away_is_said(visit: Visit) -> None:
-    visit.page.route("**/classify*", lambda route: route.abort())
-    draw_seven(visit.page)
-    assert "The service cannot be reached." in visit.page.inner_text("#answer")
-    visit.complaints.clear()  # the browser's own
+def test_a_service_that_went_away_is_said(session: PageSession) -> None:
+    session.page.route("**/classify*", lambda route: route.abort())
+    draw_seven(session.page)
+    assert "The service cannot be reached." in session.page.inner_text("#answer")
+    session.errors.clear()  # the browser's own
 
 
 def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser: "Browser") -> None:
-    with RunningService(ROOT / "models", keys=f"page inference {KEY}") as locked:
-        visitor = Visit(browser, locked.url)
-        page = visitor.page
+    with RunningService(ROOT / "models", keys=f"page inference {KEY}") as protected_service:
+        session = PageSession(browser, protected_service.url)
+        page = session.page
         page.fill("#key", "a-wrong-key-of-some-length")
         page.click("text=Use this key")
         page.locator("#key-message", has_text="Try another one").wait_for()
-        assert visitor.serious() == []
+        assert session.accessibility_violations() == []
         page.fill("#key", KEY)
         page.keyboard.press("Enter")
         page.locator(".facts").wait_for()
         draw_seven(page)
-        assert verdict(page) == "7"
+        assert top_label(page) == "7"
         assert "Bearer $CONVOY_KEY" in page.locator("pre code").first.inner_text()
         assert KEY not in page.content()
         assert page.evaluate("[Object.values(localStorage), document.cookie]") == [[], ""]
         page.locator(".confusion img").wait_for()
         page.click("#forget-key")
         page.locator("#key-dialog").wait_for()
-        visitor.context.close()
+        session.context.close()

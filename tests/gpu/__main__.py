@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from tests.bench.processes import last_lines, run_process
 from tests.gpu import nvidia
-from tests.gpu.check_plan import Plan, load
-from tests.gpu.check_results import PROVIDER, Kept, Row, broken, failed, table
+from tests.gpu.check_plan import Plan, load_plan
+from tests.gpu.check_results import PROVIDER, Row, RowFile, count_failed, failed_step, table
 
 
 class Step(NamedTuple):
@@ -37,7 +37,7 @@ STEPS = {
     "peer": Step("litserve_comparison", 60),
 }
 BUDGET_S = 520.0
-STOPPING_S = 15.0
+STOP_MARGIN_S = 15.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,48 +45,50 @@ def main() -> int:
     args = _arguments()
     if args.step:
         module = importlib.import_module(f"tests.gpu.steps.{STEPS[args.step].module}")
-        module.measure(load(args.plan), Kept(args.plan.with_name(f"{args.step}.rows")).add)
+        module.measure(load_plan(args.plan), RowFile(args.plan.with_name(f"{args.step}.rows")).add)
         return 0
     end_s = time.monotonic() + args.budget_s
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         work = Path(name)
         plan = Plan(args.provider, args.quick, work, args.images and args.images.resolve())
-        found = check(plan, args.only or list(STEPS), end_s)
-    text = f"{table(found)}\n"
+        rows_by_step = check(plan, args.only or list(STEPS), end_s)
+    text = f"{table(rows_by_step)}\n"
     print(text)
     if args.report:
         args.report.write_text(f"# On a GPU\n\n{text}")
-    return int(broken(found) > 0)
+    return int(count_failed(rows_by_step) > 0)
 
 
 def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
     """The rows of every step, in order; a step for which no time is left says so."""
     plan.save(plan.work / "plan.json")
-    found: dict[str, list[Row]] = {}
+    rows_by_step: dict[str, list[Row]] = {}
     for step in steps:
         started_s = time.monotonic()
-        limit_s = min(STEPS[step].limit_s, end_s - started_s - STOPPING_S)
-        if any(row.what == PROVIDER and row.holds is False for row in found.get("facts", [])):
-            found[step] = [failed("the provider cannot be used")]
+        limit_s = min(STEPS[step].limit_s, end_s - started_s - STOP_MARGIN_S)
+        if any(row.name == PROVIDER and row.holds is False for row in rows_by_step.get("facts", [])):
+            rows_by_step[step] = [failed_step("the provider cannot be used")]
         else:
-            found[step] = _run(plan, step, limit_s) if limit_s > 1 else [failed("no time was left")]
-        print(f"{step}: {len(found[step])} rows, {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True)
-    return found
+            rows_by_step[step] = _run(plan, step, limit_s) if limit_s > 1 else [failed_step("no time was left")]
+        print(
+            f"{step}: {len(rows_by_step[step])} rows, {time.monotonic() - started_s:.0f} s", file=sys.stderr, flush=True
+        )
+    return rows_by_step
 
 
 def _run(plan: Plan, step: str, limit_s: float) -> list[Row]:
-    kept, log = Kept(plan.work / f"{step}.rows"), plan.work / f"{step}.log"
+    rows_file, log = RowFile(plan.work / f"{step}.rows"), plan.work / f"{step}.log"
     command = [sys.executable, "-m", "tests.gpu", "--step", step, "--plan", plan.work / "plan.json"]
     end_s = time.monotonic() + limit_s
     with run_process(command, nvidia.environment(), log) as process:
         while process.poll() is None and time.monotonic() < end_s:
             time.sleep(0.05)
         code = process.poll()
-    rows = kept.rows()
+    rows = rows_file.rows()
     if code is None:
-        rows.append(failed(f"not finished in {limit_s:.0f} s"))
+        rows.append(failed_step(f"not finished in {limit_s:.0f} s"))
     elif code:
-        rows.append(failed(last_lines(log, 1)[-300:]))
+        rows.append(failed_step(last_lines(log, 1)[-300:]))
     return rows
 
 

@@ -14,10 +14,10 @@ Provider = Literal["cuda", "cpu"]
 class Sizes(NamedTuple):
     """How much is measured. `batches` are of raw onnxruntime, `tensors` the images of a V2 request."""
 
-    random: tuple[str, ...]
+    random_weights: tuple[str, ...]
     network: str
     """What raw speed and the service's are measured on."""
-    flat: str
+    memory_model: str
     """What memory is watched on."""
     batches: tuple[int, ...]
     tensors: tuple[int, ...]
@@ -32,9 +32,9 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
-    random=("resnet50", "vgg16"),
+    random_weights=("resnet50", "vgg16"),
     network="resnet50",
-    flat="cifar10-resnet20",
+    memory_model="cifar10-resnet20",
     batches=(1, 8, 32, 128),
     tensors=(32, 64),
     rounds=3,
@@ -46,9 +46,9 @@ FULL = Sizes(
     images=10_000,
 )
 QUICK = Sizes(
-    random=("resnet50",),
+    random_weights=("resnet50",),
     network="cifar10-resnet20",
-    flat="mnist-lenet5",
+    memory_model="mnist-lenet5",
     batches=(1, 2),
     tensors=(2,),
     rounds=1,
@@ -97,7 +97,7 @@ class Plan:
         file.write_text(json.dumps(asdict(self), default=str))
 
 
-def load(file: Path) -> Plan:
-    told = json.loads(file.read_text())
-    images = told["images"] and Path(told["images"])
-    return Plan(told["provider"], told["quick"], Path(told["work"]), images)
+def load_plan(file: Path) -> Plan:
+    fields = json.loads(file.read_text())
+    images = fields["images"] and Path(fields["images"])
+    return Plan(fields["provider"], fields["quick"], Path(fields["work"]), images)

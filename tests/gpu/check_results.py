@@ -6,34 +6,34 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-HEAD = ("step", "what", "found", "wanted", "holds")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLUMNS = ("step", "what", "found", "wanted", "holds")
+ANSI_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PROVIDER = "provider"
 """The row that says whether there is anything to measure."""
-VERDICTS = {True: "yes", False: "**no**", None: ""}
+HOLDS_TEXT = {True: "yes", False: "**no**", None: ""}
 
 
 class Row(NamedTuple):
-    """`wanted` is what was promised, empty for a mere figure; `holds` whether it is so, None where nothing was."""
+    """`required` is empty for a mere figure; `holds` says whether the requirement is met, None where there is none."""
 
-    what: str
-    found: str
-    wanted: str = ""
+    name: str
+    measured: str
+    required: str = ""
     holds: bool | None = None
 
 
 Add = Callable[[Row], None]
 
 
-def failed(why: str) -> Row:
+def failed_step(why: str) -> Row:
     return Row("the step itself", f"failed: {why}", "finished", False)
 
 
-def at_least(what: str, value: float, least: float, found: str) -> Row:
-    return Row(what, found, f"at least {least:g}", value >= least)
+def row_at_least(name: str, value: float, minimum: float, measured: str) -> Row:
+    return Row(name, measured, f"at least {minimum:g}", value >= minimum)
 
 
-class Kept:
+class RowFile:
     """Rows in a file, each written at once."""
 
     def __init__(self, file: Path) -> None:
@@ -49,18 +49,18 @@ class Kept:
         return [Row(*json.loads(line)) for line in self._file.read_text(encoding="utf-8").splitlines()]
 
 
-def table(found: dict[str, list[Row]]) -> str:
+def table(rows_by_step: dict[str, list[Row]]) -> str:
     """Markdown, one line a row; the rows of each step together."""
-    lines = [("---",) * len(HEAD)]
-    lines += [(step, *_cells(row)) for step, rows in found.items() for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [HEAD, *lines])
+    lines = [("---",) * len(COLUMNS)]
+    lines += [(step, *_cells(row)) for step, rows in rows_by_step.items() for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [COLUMNS, *lines])
 
 
-def broken(found: dict[str, list[Row]]) -> int:
+def count_failed(rows_by_step: dict[str, list[Row]]) -> int:
     """How many promises do not hold."""
-    return sum(row.holds is False for rows in found.values() for row in rows)
+    return sum(row.holds is False for rows in rows_by_step.values() for row in rows)
 
 
 def _cells(row: Row) -> Iterable[str]:
-    texts = (row.what, row.found, row.wanted, VERDICTS[row.holds])
-    return (" ".join(COLOURS.sub("", text).split()).replace("|", "\\|") for text in texts)
+    texts = (row.name, row.measured, row.required, HOLDS_TEXT[row.holds])
+    return (" ".join(ANSI_COLOURS.sub("", text).split()).replace("|", "\\|") for text in texts)

@@ -20,10 +20,12 @@ COMMAND = (sys.executable, "-c", "from service.cli import main; main()", "serve"
 
 
 @contextlib.contextmanager
-def serving(plan: Plan, models: Path, **settings: object) -> Iterator[Service]:
+def run_service(plan: Plan, models: Path, **settings: object) -> Iterator[Service]:
     """Ready with all of `models`. Raises CannotMeasure, with the end of its log, where it does not get so."""
-    told = {"device": plan.provider, "max_queue_images": QUEUE_IMAGES, "log_level": "warning"} | settings
-    environment = nvidia.environment() | {f"CONVOY_{name.upper()}": str(value) for name, value in told.items()}
+    service_settings = {"device": plan.provider, "max_queue_images": QUEUE_IMAGES, "log_level": "warning"} | settings
+    environment = nvidia.environment() | {
+        f"CONVOY_{name.upper()}": str(value) for name, value in service_settings.items()
+    }
     with run_convoy(models, plan.work / "service.log", environment, COMMAND) as service:
         yield service
 
@@ -56,13 +58,13 @@ def metrics(service: Service) -> dict[str, float]:
     """Sums and counts of all models together, by name."""
     with urllib.request.urlopen(f"{service.url}/metrics", timeout=30) as reply:
         lines = reply.read().decode().splitlines()
-    found: dict[str, float] = {}
+    totals: dict[str, float] = {}
     for line in lines:
         name, _, value = line.rpartition(" ")
         name = name.partition("{")[0]
         if name.endswith(("_sum", "_count")) and not line.startswith("#"):
-            found[name] = found.get(name, 0.0) + float(value)
-    return found
+            totals[name] = totals.get(name, 0.0) + float(value)
+    return totals
 
 
 def infer_url(service: Service, model: str) -> str:

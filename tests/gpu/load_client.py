@@ -19,10 +19,11 @@ TIMEOUT_S = 30.0
 
 
 def main() -> None:
-    told = json.loads(sys.argv[1])
-    requests = [_request(told["url"], told["headers"], Path(file).read_bytes()) for file in told["files"]]
+    settings = json.loads(sys.argv[1])
+    requests = [_request(settings["url"], settings["headers"], Path(file).read_bytes()) for file in settings["files"]]
     clients = [
-        _Client(told, requests[i % len(requests) :] + requests[: i % len(requests)]) for i in range(told["connections"])
+        _Client(settings, requests[i % len(requests) :] + requests[: i % len(requests)])
+        for i in range(settings["connections"])
     ]
     print("ready", flush=True)
     begin_s = float(sys.stdin.readline())
@@ -31,24 +32,24 @@ def main() -> None:
         client.begin(begin_s)
     for client in clients:
         client.join()
-    took_ms = [ms for client in clients for ms in client.took_ms]
-    print(json.dumps({"took_ms": took_ms, "failed": sum(client.failed for client in clients)}))
+    latencies_ms = [ms for client in clients for ms in client.latencies_ms]
+    print(json.dumps({"latencies_ms": latencies_ms, "failed": sum(client.failed for client in clients)}))
 
 
 class _Client(threading.Thread):
     """One connection."""
 
-    def __init__(self, told: dict[str, Any], requests: list[bytes]) -> None:
+    def __init__(self, settings: dict[str, Any], requests: list[bytes]) -> None:
         super().__init__(daemon=True)
-        self.took_ms: list[float] = []
+        self.latencies_ms: list[float] = []
         self.failed = 0
-        self._address = urlsplit(told["url"])
+        self._address = urlsplit(settings["url"])
         self._requests = requests
-        self._seconds = told["seconds"]
+        self._seconds = settings["seconds"]
 
     def begin(self, begin_s: float) -> None:
         """Starts the thread."""
-        self._counts_from_s = begin_s + WARM_UP * self._seconds
+        self._counted_from_s = begin_s + WARM_UP * self._seconds
         self._end_s = begin_s + self._seconds
         self.start()
 
@@ -56,20 +57,20 @@ class _Client(threading.Thread):
         try:
             with socket.create_connection((self._address.hostname, self._address.port), TIMEOUT_S) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._ask(connection)
+                self._send_requests(connection)
         except OSError:
             self.failed += 1
 
-    def _ask(self, connection: socket.socket) -> None:
+    def _send_requests(self, connection: socket.socket) -> None:
         number = 0
         while (sent_s := time.monotonic()) < self._end_s:
             connection.sendall(self._requests[number % len(self._requests)])
             number += 1
-            status = read_answer(connection)
+            status = read_status(connection)
             done_s = time.monotonic()
-            if self._counts_from_s <= done_s <= self._end_s:
+            if self._counted_from_s <= done_s <= self._end_s:
                 self.failed += status != 200
-                self.took_ms.append((done_s - sent_s) * 1000)
+                self.latencies_ms.append((done_s - sent_s) * 1000)
 
 
 def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
@@ -79,31 +80,31 @@ def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def read_answer(connection: socket.socket) -> int:
+def read_status(connection: socket.socket) -> int:
     """The status of one answer, read to its end. Raises OSError where it is cut off or has no length."""
-    head, _, rest = _head(connection).partition(b"\r\n\r\n")
+    head, _, rest = _receive_head(connection).partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
     if "content-length" not in fields:
         raise OSError("an answer without its length")
-    missing = int(fields["content-length"]) - len(rest)
-    while missing > 0:
-        missing -= len(_more(connection))
+    remaining = int(fields["content-length"]) - len(rest)
+    while remaining > 0:
+        remaining -= len(_receive(connection))
     return int(first.split(" ")[1])
 
 
-def _head(connection: socket.socket) -> bytes:
-    got = b""
-    while b"\r\n\r\n" not in got:
-        got += _more(connection)
-    return got
+def _receive_head(connection: socket.socket) -> bytes:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _receive(connection)
+    return received
 
 
-def _more(connection: socket.socket) -> bytes:
-    got = connection.recv(65536)
-    if not got:
+def _receive(connection: socket.socket) -> bytes:
+    received = connection.recv(65536)
+    if not received:
         raise OSError("the connection was closed")
-    return got
+    return received
 
 
 if __name__ == "__main__":

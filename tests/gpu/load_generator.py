@@ -15,58 +15,63 @@ from tests.bench.request_bodies import Body
 from tests.gpu.load_client import TIMEOUT_S, WARM_UP
 
 PROCESSES = 8
-STARTING_S = 0.05
+START_DELAY_S = 0.05
 
 
-def fire(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
+def run_load(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
     """As many requests as get answered in `seconds`, a quarter of which is warm-up. Raises CannotMeasure."""
-    processes = min(PROCESSES, connections)
-    shares = [connections * (n + 1) // processes - connections * n // processes for n in range(processes)]
-    told = {"url": url, "headers": body.headers(), "seconds": seconds}
-    running = [_start(told | {"files": _files(body, number), "connections": n}) for number, n in enumerate(shares)]
+    process_count = min(PROCESSES, connections)
+    connections_per_process = [
+        connections * (n + 1) // process_count - connections * n // process_count for n in range(process_count)
+    ]
+    settings = {"url": url, "headers": body.headers(), "seconds": seconds}
+    processes = [
+        _start(settings | {"files": _rotated_files(body, number), "connections": n})
+        for number, n in enumerate(connections_per_process)
+    ]
     try:
-        _begin(running)
-        answers = [_read(process, seconds) for process in running]
+        _start_together(processes)
+        answers = [_read(process, seconds) for process in processes]
     finally:
-        for process in running:
+        for process in processes:
             process.kill()
             process.wait()
     counted_s = seconds * (1 - WARM_UP)
     return _summarize(
-        [ms for one in answers for ms in one["took_ms"]], sum(one["failed"] for one in answers), counted_s
+        [ms for one in answers for ms in one["latencies_ms"]], sum(one["failed"] for one in answers), counted_s
     )
 
 
-def _summarize(took_ms: Sequence[float], failed: int, seconds: float) -> LoadResult:
-    ordered = sorted(took_ms) or [0.0]
+def _summarize(latencies_ms: Sequence[float], failed: int, seconds: float) -> LoadResult:
+    ordered = sorted(latencies_ms) or [0.0]
     p99_ms = ordered[int(0.99 * (len(ordered) - 1))]
-    return LoadResult(len(took_ms) / seconds, median(ordered), p99_ms, len(took_ms), failed)
+    return LoadResult(len(latencies_ms) / seconds, median(ordered), p99_ms, len(latencies_ms), failed)
 
 
-def _files(body: Body, number: int) -> list[str]:
+def _rotated_files(body: Body, number: int) -> list[str]:
     """Every process begins with another file."""
     return [str(body.file(number + i)) for i in range(body.count)]
 
 
-def _start(told: dict[str, Any]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.gpu.load_client", json.dumps(told)]
+def _start(settings: dict[str, Any]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.gpu.load_client", json.dumps(settings)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
 
 
-def _begin(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Once all are ready, tells all the same moment."""
-    for process in running:
+def _start_together(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Once all are ready, sends all of them the same start time."""
+    for process in processes:
         if process.stdout.readline() != b"ready\n":  # type: ignore[union-attr]
             raise CannotMeasure("A load generator did not start; see above.")
-    begin_s = time.monotonic() + STARTING_S
-    for process in running:
+    begin_s = time.monotonic() + START_DELAY_S
+    for process in processes:
         process.stdin.write(f"{begin_s}\n".encode())  # type: ignore[union-attr]
         process.stdin.flush()  # type: ignore[union-attr]
 
 
 def _read(process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
     try:
-        output, _ = process.communicate(timeout=STARTING_S + seconds + TIMEOUT_S)
+        output, _ = process.communicate(timeout=START_DELAY_S + seconds + TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise CannotMeasure("The service did not answer in time.") from None
     if process.returncode:

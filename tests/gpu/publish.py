@@ -19,56 +19,64 @@ from tests.gpu.train import validation_accuracy
 from tests.gpu.training_jobs import JOBS
 
 TRAIN = (sys.executable, "-c", "from training.cli import main; main()")
-TOGETHER = "mnist-lenet5"
+ENSEMBLE_JOB = "mnist-lenet5"
 
 
 def main() -> None:
     args = _arguments()
     runs = sorted({run for out in args.out for run in unpack(out, args.runs_dir)})
-    print(spread(runs))
+    print(accuracy_table(runs))
     if args.only_figures:
         return
     for job in JOBS:
-        kept = [run for run in runs if run.parent.name == job.name and (run / WEIGHTS).exists()]
-        if not kept:
+        job_runs = [run for run in runs if run.parent.name == job.name and (run / WEIGHTS).exists()]
+        if not job_runs:
             continue
-        version = export(max(kept, key=validation_accuracy), job.name, args.models_dir)
+        version = export(max(job_runs, key=validation_accuracy), job.name, args.models_dir)
         train("quantize", str(version))
-        if job.name == TOGETHER and len(kept) > 1:
-            join(kept, args.models_dir)
+        if job.name == ENSEMBLE_JOB and len(job_runs) > 1:
+            publish_ensemble(job_runs, args.models_dir)
 
 
-def spread(runs: Sequence[Path]) -> str:
+def accuracy_table(runs: Sequence[Path]) -> str:
     """Mean and deviation of the test accuracies of each job's runs."""
     rows = []
     for name in dict.fromkeys(run.parent.name for run in runs):
-        found = [_test_accuracy(run) for run in runs if run.parent.name == name]
-        deviation = f"{100 * stdev(found):.2f}" if len(found) > 1 else ""
-        rows.append([name, str(len(found)), f"{mean(found):.2%}", deviation, f"{min(found):.2%} to {max(found):.2%}"])
+        accuracies = [_test_accuracy(run) for run in runs if run.parent.name == name]
+        deviation = f"{100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        rows.append(
+            [
+                name,
+                str(len(accuracies)),
+                f"{mean(accuracies):.2%}",
+                deviation,
+                f"{min(accuracies):.2%} to {max(accuracies):.2%}",
+            ]
+        )
     return table(["job", "runs", "mean test accuracy", "deviation, points", "from, to"], rows)
 
 
 def export(run: Path, name: str, models: Path) -> Path:
     """The version's folder."""
-    told = train("export", str(run), "--name", name, "--models-dir", str(models))
-    return Path(told.strip().splitlines()[-1])
+    output = train("export", str(run), "--name", name, "--models-dir", str(models))
+    return Path(output.strip().splitlines()[-1])
 
 
-def join(runs: Sequence[Path], models: Path) -> None:
+def publish_ensemble(runs: Sequence[Path], models: Path) -> None:
     """Publishes all of a job's runs as one; its members are versions only for a moment."""
     with tempfile.TemporaryDirectory() as folder:
-        members = [str(export(run, TOGETHER, Path(folder))) for run in runs]
-        train("ensemble", *members, "--name", f"{TOGETHER}-ensemble", "--models-dir", str(models))
+        members = [str(export(run, ENSEMBLE_JOB, Path(folder))) for run in runs]
+        train("ensemble", *members, "--name", f"{ENSEMBLE_JOB}-ensemble", "--models-dir", str(models))
 
 
 def train(*arguments: str) -> str:
     """What a command of convoy-train prints. Raises SystemExit where it fails."""
     print(f"convoy-train {' '.join(arguments)}", flush=True)
-    done = subprocess.run([*TRAIN, *arguments], stdout=subprocess.PIPE, text=True)
-    print(done.stdout, flush=True)
-    if done.returncode:
+    process = subprocess.run([*TRAIN, *arguments], stdout=subprocess.PIPE, text=True)
+    print(process.stdout, flush=True)
+    if process.returncode:
         raise SystemExit(f"convoy-train {arguments[0]} failed; see above.")
-    return done.stdout
+    return process.stdout
 
 
 def _test_accuracy(run: Path) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PART_BYTES = 15 * 2**20
 WEIGHTS = "model.keras"
-PASSING = {"checkpoint.npz", ".lock", "tensorboard"}
+TEMPORARY_FILES = {"checkpoint.npz", ".lock", "tensorboard"}
 """What only a run in progress, or its watcher, needs."""
 
 
@@ -17,14 +17,14 @@ def pack(folders: Iterable[Path], without_weights: Collection[Path], out: Path) 
     for old in out.glob("runs.part-*"):
         old.unlink()
     parts = []
-    with tempfile.TemporaryFile() as joined:
-        with tarfile.open(fileobj=joined, mode="w:gz") as archive:
+    with tempfile.TemporaryFile() as joined_parts:
+        with tarfile.open(fileobj=joined_parts, mode="w:gz") as archive:
             for folder in folders:
                 for file in sorted(folder.iterdir()):
-                    if file.name not in PASSING and not (file.name == WEIGHTS and folder in without_weights):
+                    if file.name not in TEMPORARY_FILES and not (file.name == WEIGHTS and folder in without_weights):
                         archive.add(file, f"{folder.parent.name}/{folder.name}/{file.name}")
-        joined.seek(0)
-        for number, chunk in enumerate(iter(lambda: joined.read(PART_BYTES), b"")):
+        joined_parts.seek(0)
+        for number, chunk in enumerate(iter(lambda: joined_parts.read(PART_BYTES), b"")):
             parts.append(out / f"runs.part-{number:02}")
             parts[-1].write_bytes(chunk)
     return parts
@@ -35,7 +35,7 @@ def unpack(out: Path, runs: Path) -> list[Path]:
     parts = sorted(out.glob("runs.part-*"))
     if not parts:
         raise FileNotFoundError(f"{out} has no runs.part-*: give the folder that tests.gpu.train has written")
-    joined = io.BytesIO(b"".join(part.read_bytes() for part in parts))
-    with tarfile.open(fileobj=joined, mode="r:gz") as archive:
+    joined_parts = io.BytesIO(b"".join(part.read_bytes() for part in parts))
+    with tarfile.open(fileobj=joined_parts, mode="r:gz") as archive:
         archive.extractall(runs, filter="data")
         return sorted({runs / Path(member.name).parent for member in archive.getmembers()})

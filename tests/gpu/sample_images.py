@@ -20,21 +20,21 @@ PHOTO = (500, 375)
 PHOTOS = 64
 
 
-def real(folder: Path | None, model: str, manifest: Manifest, most: int) -> NDArray[np.uint8] | None:
+def load_images(folder: Path | None, model: str, manifest: Manifest, max_count: int) -> NDArray[np.uint8] | None:
     """At most so many images of `folder`/<model>.zip as the model's input; None where there is no such file."""
-    encoded = _encoded(folder, model, most)
-    return np.stack([prepared(image, manifest) for image in encoded]) if encoded else None
+    encoded = _read_zip(folder, model, max_count)
+    return np.stack([preprocess_encoded(image, manifest) for image in encoded]) if encoded else None
 
 
-def prepared(image: bytes, manifest: Manifest) -> NDArray[np.uint8]:
+def preprocess_encoded(image: bytes, manifest: Manifest) -> NDArray[np.uint8]:
     """One image as the model's input, by the service's own code."""
     pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
     return preprocess(pixels, manifest.input, manifest.preprocessing)
 
 
-def photos(folder: Path | None) -> tuple[list[bytes], str]:
+def load_photos(folder: Path | None) -> tuple[list[bytes], str]:
     """JPEGs of 500x375, and what they are: real photos brought to that size where there are any, smooth noise else."""
-    encoded = _encoded(folder, "imagenette-resnet18", PHOTOS)
+    encoded = _read_zip(folder, "imagenette-resnet18", PHOTOS)
     if encoded:
         images = [Image.open(io.BytesIO(photo)).convert("RGB").resize(PHOTO) for photo in encoded]
         return [_jpeg(image) for image in images], f"{len(images)} real photos, scaled to 500x375"
@@ -50,11 +50,11 @@ def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
 
     recipe = find_recipe(model)
     test = datasets.load(dataset, folder_options=load_dataset.folder_options_for(recipe, None)).test
-    chosen = np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).astype(int))
+    indices = np.unique(np.linspace(0, len(test) - 1, min(count, len(test))).astype(int))
     file = folder / f"{model}.zip"
-    with zipfile.ZipFile(file, "w") as packed:
-        for index in chosen:
-            packed.writestr(f"{index:05}", test.encoded_image(int(index)))
+    with zipfile.ZipFile(file, "w") as archive:
+        for index in indices:
+            archive.writestr(f"{index:05}", test.encoded_image(int(index)))
     return file
 
 
@@ -69,11 +69,11 @@ def main() -> None:
         print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
 
 
-def _encoded(folder: Path | None, model: str, most: int) -> list[bytes]:
+def _read_zip(folder: Path | None, model: str, max_count: int) -> list[bytes]:
     if folder is None or not (folder / f"{model}.zip").exists():
         return []
-    with zipfile.ZipFile(folder / f"{model}.zip") as packed:
-        return [packed.read(name) for name in sorted(packed.namelist())[:most]]
+    with zipfile.ZipFile(folder / f"{model}.zip") as archive:
+        return [archive.read(name) for name in sorted(archive.namelist())[:max_count]]
 
 
 def _jpeg(image: Image.Image) -> bytes:

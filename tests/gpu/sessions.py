@@ -25,9 +25,9 @@ def open_session(
     profile: Path | None = None,
     on_cpu: bool = False,
     cuda_graph: bool = False,
-    nothing_on_cpu: bool = False,
+    forbid_cpu_fallback: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """The graph where the plan says, or `on_cpu`. With `nothing_on_cpu` a node that CUDA does not take is an error.
+    """The graph where the plan says, or `on_cpu`. With `forbid_cpu_fallback` a node that CUDA cannot run is an error.
 
     Raises CannotMeasure where the provider cannot be used, which onnxruntime itself would keep to itself.
     """
@@ -35,14 +35,14 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    if nothing_on_cpu:
+    if forbid_cpu_fallback:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     providers: list[Any] = [CPU_PROVIDER]
     if plan.provider == "cuda" and not on_cpu:
         preload_cuda()
         placement = plan.placement(largest_batch=1)
-        chosen = dict(placement.options[0]) | ({"enable_cuda_graph": "1"} if cuda_graph else {})
-        providers = [(placement.preferred_provider, chosen), *([] if nothing_on_cpu else [CPU_PROVIDER])]
+        options_for_cuda = dict(placement.options[0]) | ({"enable_cuda_graph": "1"} if cuda_graph else {})
+        providers = [(placement.preferred_provider, options_for_cuda), *([] if forbid_cpu_fallback else [CPU_PROVIDER])]
     source = graph if isinstance(graph, bytes) else str(graph)
     session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     if not on_cpu and session.get_providers()[0] != plan.provider_name:  # it falls back without a word
@@ -51,27 +51,27 @@ def open_session(
     return session
 
 
-def plain(session: onnxruntime.InferenceSession, images: Images) -> Callable[[], Any]:
+def run_plain(session: onnxruntime.InferenceSession, images: Images) -> Callable[[], Any]:
     """A run as the service makes it: from an array to an array."""
     return lambda: session.run([PROBABILITIES], {IMAGE: images})[0]
 
 
-def bound(plan: Plan, session: onnxruntime.InferenceSession, images: Images, classes: int) -> Callable[[], Any]:
+def run_bound(plan: Plan, session: onnxruntime.InferenceSession, images: Images, classes: int) -> Callable[[], Any]:
     """A run on tensors that stay on the device; images are copied in and probabilities out every time, as is honest."""
     device = plan.provider
-    taken = onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0)
-    given = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, device, 0)
+    device_input = onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0)
+    device_output = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, device, 0)
     binding = session.io_binding()
-    binding.bind_ortvalue_input(IMAGE, taken)
-    binding.bind_ortvalue_output(PROBABILITIES, given)
+    binding.bind_ortvalue_input(IMAGE, device_input)
+    binding.bind_ortvalue_output(PROBABILITIES, device_output)
 
     def run() -> NDArray[np.float32]:
-        taken.update_inplace(images)
+        device_input.update_inplace(images)
         session.run_with_iobinding(binding)
-        return given.numpy()  # type: ignore[no-any-return]
+        return device_output.numpy()  # type: ignore[no-any-return]
 
     return run
 
 
-def noise(shape: tuple[int, int, int], count: int) -> Images:
+def random_images(shape: tuple[int, int, int], count: int) -> Images:
     return np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)

@@ -20,20 +20,20 @@ from typing import NamedTuple
 from tests.bench.report.markdown import table
 from tests.gpu import nvidia
 from tests.gpu.run_archive import pack
-from tests.gpu.training_jobs import JOBS, Job
+from tests.gpu.training_jobs import JOBS, TrainingJob
 
 ROOT = Path(__file__).parents[2]
 TRAIN = (sys.executable, "-c", "from training.cli import main; main()", "run")
 BUDGET_S = 540.0
-LEAST_S = 20.0
+MIN_RUN_S = 20.0
 """Of what is left of the budget: with less no run is begun."""
 HEAD = ("job", "seed", "test accuracy", "validation", "epochs", "minutes", "images/s", "waiting for data", "device")
 
 
-class Done(NamedTuple):
+class RunResult(NamedTuple):
     """A run that has ended; its folder, or why there is no result."""
 
-    job: Job
+    job: TrainingJob
     seed: int
     folder: Path | None
     problem: str = ""
@@ -44,48 +44,50 @@ def main() -> int:
     end_s = time.monotonic() + args.budget_s
     jobs = [job for job in JOBS if not args.only or job.name in args.only]
     args.out.mkdir(parents=True, exist_ok=True)
-    done: list[Done] = []
+    results: list[RunResult] = []
     with tempfile.TemporaryDirectory() as name:
         for job in jobs:
             for seed in args.seeds or job.seeds:
-                done.append(train(job, seed, Path(name), end_s, args.set))
-                kept = [one.folder for one in done if one.folder]
-                pack(kept, without_weights(done), args.out)
-                (args.out / "summary.md").write_text(f"{summary(done)}\n")
-                print(f"{job.name}, seed {seed}: {done[-1].problem or 'done'}", flush=True)
+                results.append(train(job, seed, Path(name), end_s, args.set))
+                folders = [result.folder for result in results if result.folder]
+                pack(folders, without_weights(results), args.out)
+                (args.out / "summary.md").write_text(f"{summary(results)}\n")
+                print(f"{job.name}, seed {seed}: {results[-1].problem or 'done'}", flush=True)
     print((args.out / "summary.md").read_text())
-    return int(any(one.problem for one in done))
+    return int(any(result.problem for result in results))
 
 
-def train(job: Job, seed: int, runs: Path, end_s: float, changes: Sequence[str] = ()) -> Done:
+def train(job: TrainingJob, seed: int, runs: Path, end_s: float, changes: Sequence[str] = ()) -> RunResult:
     """One run, ended by force when the time is up."""
-    left_s = end_s - time.monotonic()
-    if left_s < LEAST_S:
-        return Done(job, seed, None, "no time was left")
+    remaining_s = end_s - time.monotonic()
+    if remaining_s < MIN_RUN_S:
+        return RunResult(job, seed, None, "no time was left")
     settings = [part for setting in (*job.settings, *changes) for part in ("--set", setting)]
     data = ["--data", str(Path(os.environ["CONVOY_DATA"]) / job.images)] if job.images else []
     command = [*TRAIN, job.recipe, "--name", job.name, "--seed", str(seed), "--runs-dir", str(runs), *settings, *data]
     environment = nvidia.environment() | {"KERAS_BACKEND": "jax"}
     before = set(runs.glob(f"{job.name}/*"))
     try:
-        finished = subprocess.run(command, cwd=ROOT, env=environment, timeout=left_s, capture_output=True, text=True)
+        process = subprocess.run(
+            command, cwd=ROOT, env=environment, timeout=remaining_s, capture_output=True, text=True
+        )
     except subprocess.TimeoutExpired:
-        return Done(job, seed, None, f"not finished in {left_s:.0f} s")
-    print(finished.stdout, flush=True)
-    if finished.returncode:
-        return Done(job, seed, None, finished.stderr.strip().splitlines()[-1][:300])
+        return RunResult(job, seed, None, f"not finished in {remaining_s:.0f} s")
+    print(process.stdout, flush=True)
+    if process.returncode:
+        return RunResult(job, seed, None, process.stderr.strip().splitlines()[-1][:300])
     (folder,) = set(runs.glob(f"{job.name}/*")) - before
-    return Done(job, seed, folder)
+    return RunResult(job, seed, folder)
 
 
-def without_weights(done: Sequence[Done]) -> list[Path]:
+def without_weights(results: Sequence[RunResult]) -> list[Path]:
     """The folders of which only the figures are kept."""
-    unwanted = []
-    for job in {one.job.name: one.job for one in done}.values():
-        folders = [one.folder for one in done if one.job == job and one.folder]
+    without = []
+    for job in {result.job.name: result.job for result in results}.values():
+        folders = [result.folder for result in results if result.job == job and result.folder]
         best = max(folders, key=validation_accuracy, default=None)
-        unwanted += [f for f in folders if job.weights == "none" or (job.weights == "best" and f != best)]
-    return unwanted
+        without += [f for f in folders if job.weights == "none" or (job.weights == "best" and f != best)]
+    return without
 
 
 def validation_accuracy(folder: Path) -> float:
@@ -94,26 +96,26 @@ def validation_accuracy(folder: Path) -> float:
     return float(metrics.get("validation", {}).get("accuracy", 0.0))
 
 
-def summary(done: Sequence[Done]) -> str:
-    return table(HEAD, [_row(one) for one in done])
+def summary(results: Sequence[RunResult]) -> str:
+    return table(HEAD, [_row(result) for result in results])
 
 
-def _row(one: Done) -> list[str]:
-    if one.folder is None:
-        return [one.job.name, str(one.seed), one.problem, *[""] * 6]
-    metrics = json.loads((one.folder / "metrics.json").read_text())
-    with (one.folder / "history.csv").open(newline="") as file:
+def _row(result: RunResult) -> list[str]:
+    if result.folder is None:
+        return [result.job.name, str(result.seed), result.problem, *[""] * 6]
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    with (result.folder / "history.csv").open(newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    steady = history[1:] or history  # the first epoch compiles
+    after_first_epoch = history[1:] or history  # the first epoch compiles
     return [
-        one.job.name,
-        str(one.seed),
+        result.job.name,
+        str(result.seed),
         f"{metrics['test']['accuracy']:.2%}",
-        f"{validation_accuracy(one.folder):.2%}",
+        f"{validation_accuracy(result.folder):.2%}",
         str(len(history)),
         f"{metrics['training_seconds'] / 60:.1f}",
-        f"{median(row['images_per_s'] for row in steady):,.0f}",
-        f"{mean(row.get('waiting', 0.0) for row in steady):.1%}",
+        f"{median(row['images_per_s'] for row in after_first_epoch):,.0f}",
+        f"{mean(row.get('waiting', 0.0) for row in after_first_epoch):.1%}",
         nvidia.name_and_driver()[0],
     ]
 

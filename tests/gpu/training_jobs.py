@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 Weights = Literal["all", "best", "none"]
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """One recipe, trained once for each seed.
 
     `weights` says of which runs they are kept: of all, of the one that is best on the validation images, or of none,
@@ -24,24 +24,24 @@ BUDGET = ("epochs=20", "batch_size=128", "precision=bfloat16")
 """Of the networks of the past, each the same: so many looks at the same images, by the recipe of their names."""
 
 JOBS = (
-    Job("cifar10-fast", "cifar10-fast", (1, 2, 3), "best"),
-    Job(
+    TrainingJob("cifar10-fast", "cifar10-fast", (1, 2, 3), "best"),
+    TrainingJob(
         "cifar10-resnet20",
         "cifar10-resnet20",
         (1, 2, 3),
         "all",
         ("augment_on_device=true", "epochs=120", "warm_up_epochs=20", "batch_size=256", "learning_rate=0.3"),
     ),
-    Job(
+    TrainingJob(
         "mnist-lenet5",
         "mnist-lenet5",
         tuple(range(1, 8)),
         "all",
         ("augment_on_device=true", "epochs=40", "batch_size=256"),
     ),
-    Job("imagenette-resnet18", "imagenette-resnet18", (1,), "all", ("epochs=100", "batch_size=128")),
+    TrainingJob("imagenette-resnet18", "imagenette-resnet18", (1,), "all", ("epochs=100", "batch_size=128")),
     *(
-        Job(f"history-{network}", network, (1,), "none", BUDGET, "imagenette2-160")
+        TrainingJob(f"history-{network}", network, (1,), "none", BUDGET, "imagenette2-160")
         for network in ("alexnet", "vgg-a", "googlenet", "resnet18")
     ),
 )

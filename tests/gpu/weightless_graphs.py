@@ -16,15 +16,15 @@ GRAPHS = Path(__file__).parent / "graphs"
 NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation per channel."""
-LARGE = 1024
+MIN_STRIPPED_VALUES = 1024
 """Values; smaller tensors (shapes, biases) are kept as they are."""
 SEED = 18
 
 
-def strip(model: onnx.ModelProto) -> None:
+def strip_weights(model: onnx.ModelProto) -> None:
     """Takes the values out of all large float tensors, in place."""
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < LARGE:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < MIN_STRIPPED_VALUES:
             continue
         values = numpy_helper.to_array(tensor).astype(np.float64)
         tensor.doc_string = json.dumps({"mean": values.mean(), "std": values.std()})
@@ -32,15 +32,15 @@ def strip(model: onnx.ModelProto) -> None:
             tensor.ClearField(field)
 
 
-def fill(model: onnx.ModelProto) -> None:
+def fill_weights(model: onnx.ModelProto) -> None:
     """Gives a stripped model values, in place: the same ones everywhere, drawn by each tensor's name."""
     for tensor in model.graph.initializer:
         if not tensor.doc_string:
             continue
-        told = json.loads(tensor.doc_string)
+        statistics = json.loads(tensor.doc_string)
         random = np.random.default_rng([SEED, *hashlib.sha256(tensor.name.encode()).digest()[:8]])
-        values = random.standard_normal(tuple(tensor.dims), np.float32) * np.float32(told["std"])
-        tensor.CopyFrom(numpy_helper.from_array(values + np.float32(told["mean"]), tensor.name))
+        values = random.standard_normal(tuple(tensor.dims), np.float32) * np.float32(statistics["std"])
+        tensor.CopyFrom(numpy_helper.from_array(values + np.float32(statistics["mean"]), tensor.name))
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
         model = build(network, normalization=Normalization(*IMAGENET))
         images = np.zeros((1, 224, 224, 3), np.uint8)
         graph = to_onnx(to_serving_model(model, Scaling(), "logits", images))
-        strip(graph)
+        strip_weights(graph)
         onnx.save(graph, GRAPHS / f"{name}.onnx")
         print(f"{name}: {(GRAPHS / f'{name}.onnx').stat().st_size:,} bytes")
 

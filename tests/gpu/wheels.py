@@ -39,64 +39,66 @@ cat "$here"/part-* | tar -x -f - -C "$wheels"
 def main() -> None:
     args = _arguments()
     args.folder.mkdir(parents=True, exist_ok=True)
-    chosen = [one for one in pinned(REQUIREMENTS.read_text(), args.python) if not _is_any(one.name, args.without)]
+    requirements = [
+        one for one in pinned(REQUIREMENTS.read_text(), args.python) if not _matches_any(one.name, args.without)
+    ]
     with tempfile.TemporaryDirectory() as name:
         wheels = Path(name)
-        _download(wheels, args.python, [str(requirement) for requirement in chosen], ["--no-deps"])
+        _download(wheels, args.python, [str(requirement) for requirement in requirements], ["--no-deps"])
         if args.also:
             constraints = wheels / "constraints.txt"
             constraints.write_text("\n".join(map(str, pinned(REQUIREMENTS.read_text(), args.python))))
             _download(wheels, args.python, args.also, ["--constraint", str(constraints)])
         _build(wheels)
-        parts = split(chosen_of(wheels, args.without), args.folder, args.part_mib * MIB)
+        parts = split(select_wheels(wheels, args.without), args.folder, args.part_mib * MIB)
     for part in parts:
         print(f"{part}: {part.stat().st_size / MIB:.1f} MiB")
 
 
-def pinned(listed: str, python: str) -> list[Requirement]:
+def pinned(requirements_text: str, python: str) -> list[Requirement]:
     """The lines `name==version` of a compiled list that hold for Linux and this Python, without their hashes."""
-    there = {"python_full_version": f"{python}.0", "python_version": python, "sys_platform": "linux"}
-    lines = (line.removesuffix("\\").strip() for line in listed.splitlines() if line[:1].isalnum())
-    found = [Requirement(line) for line in lines]
-    kept = [one for one in found if one.marker is None or one.marker.evaluate(there)]
-    return [Requirement(f"{one.name}{one.specifier}") for one in kept]
+    environment = {"python_full_version": f"{python}.0", "python_version": python, "sys_platform": "linux"}
+    lines = (line.removesuffix("\\").strip() for line in requirements_text.splitlines() if line[:1].isalnum())
+    requirements = [Requirement(line) for line in lines]
+    applicable = [one for one in requirements if one.marker is None or one.marker.evaluate(environment)]
+    return [Requirement(f"{one.name}{one.specifier}") for one in applicable]
 
 
-def split(wheels: Iterable[Path], folder: Path, most_bytes: int) -> list[Path]:
+def split(wheels: Iterable[Path], folder: Path, max_bytes: int) -> list[Path]:
     """Writes parts of at most so many bytes, their checksums and install.sh into the folder; gives the parts."""
     for old in folder.glob("part-*"):
         old.unlink()
     parts = []
-    with tempfile.TemporaryFile() as joined:
-        with tarfile.open(fileobj=joined, mode="w") as packed:
+    with tempfile.TemporaryFile() as joined_parts:
+        with tarfile.open(fileobj=joined_parts, mode="w") as packed:
             for wheel in wheels:
                 packed.add(wheel, wheel.name)
-        joined.seek(0)
-        for number, chunk in enumerate(iter(lambda: joined.read(most_bytes), b"")):
+        joined_parts.seek(0)
+        for number, chunk in enumerate(iter(lambda: joined_parts.read(max_bytes), b"")):
             parts.append(folder / f"part-{number:03}")
             parts[-1].write_bytes(chunk)
-    (folder / "parts.sha256").write_text("".join(_sums(parts)))
+    (folder / "parts.sha256").write_text("".join(_checksum_lines(parts)))
     (folder / "install.sh").write_text(INSTALL)
     return parts
 
 
-def _sums(parts: Sequence[Path]) -> Iterator[str]:
+def _checksum_lines(parts: Sequence[Path]) -> Iterator[str]:
     for part in parts:
         yield f"{hashlib.sha256(part.read_bytes()).hexdigest()}  {part.name}\n"
 
 
-def chosen_of(wheels: Path, without: Sequence[str]) -> list[Path]:
+def select_wheels(wheels: Path, without: Sequence[str]) -> list[Path]:
     """The wheels in a folder but those of packages that the machine has: what `--also` needs may be among them."""
-    return [wheel for wheel in sorted(wheels.glob("*.whl")) if not _is_any(wheel.name.partition("-")[0], without)]
+    return [wheel for wheel in sorted(wheels.glob("*.whl")) if not _matches_any(wheel.name.partition("-")[0], without)]
 
 
-def _is_any(name: str, patterns: Sequence[str]) -> bool:
+def _matches_any(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name.replace("_", "-").lower(), pattern) for pattern in patterns)
 
 
 def _download(to: Path, python: str, what: Sequence[str], options: Sequence[str]) -> None:
-    where = [option for name in PLATFORMS for option in ("--platform", f"{name}_x86_64")]
-    target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *where]
+    platform_options = [option for name in PLATFORMS for option in ("--platform", f"{name}_x86_64")]
+    target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platform_options]
     _pip("download", "--dest", str(to), *target, *options, *what)
 
 

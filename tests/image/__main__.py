@@ -23,13 +23,13 @@ import yaml
 
 from tests.bench.processes import free_ports
 from tests.image import builder
-from tests.image.checks import PATIENCE_S, Wrong, answers, built, require, tell, until
+from tests.image.checks import TIMEOUT_S, CheckFailed, build_image, is_answering, require, transcript, wait_until
 from tests.image.container import Container
 
 TOOLS = ("buildah", "debootstrap", "runc")
 SEVEN = builder.ROOT / "tests/data/seven.png"
 DISTRIBUTED = builder.ROOT / "k8s/jobs/distributed/job.yaml"
-LIMIT_MB = 300
+MAX_LAYERS_MB = 300
 NO_CUDA = "CUDAExecutionProvider cannot be used"
 FORBIDDEN = (
     *("usr/bin/gcc", "usr/bin/cc", "usr/bin/g++", "opt/convoy/bin/convoy-train"),
@@ -48,48 +48,48 @@ def main() -> int:
         print(f"SKIPPED: there is no {', '.join(missing)} here (Debian's packages of that name).", file=sys.stderr)
         return 2
     base = args.base or builder.base()
-    tell(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB")
+    transcript(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB")
     try:
-        for target in args.targets or USUAL:
+        for target in args.targets or DEFAULT_TARGETS:
             started_s = time.monotonic()
             TARGETS[target](base)
-            tell(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s")
-    except (Wrong, subprocess.CalledProcessError, httpx.HTTPError, TimeoutError) as error:
+            transcript(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s")
+    except (CheckFailed, subprocess.CalledProcessError, httpx.HTTPError, TimeoutError) as error:
         print(f"FAILED: {error}")
         return 1
     print("PASSED")
     if args.report:
-        tell.write(args.report, "images", shlex.join(["python", "-m", "tests.image", *sys.argv[1:]]))
+        transcript.write(args.report, "images", shlex.join(["python", "-m", "tests.image", *sys.argv[1:]]))
     return 0
 
 
 def _cpu(base: str) -> None:
-    image, config = built("service/Dockerfile", "cpu", base, LIMIT_MB)
+    image, config = build_image("service/Dockerfile", "cpu", base, MAX_LAYERS_MB)
     require(config.get("Healthcheck"), "it has no HEALTHCHECK")
     with builder.mounted(image) as tree:
-        _lean(tree)
+        _check_no_build_tools(tree)
         for workers in (1, 2):
             _serve_and_stop(tree, config, workers)
 
 
-def _lean(tree: Path) -> None:
-    found = [str(file.relative_to(tree)) for pattern in FORBIDDEN for file in tree.glob(pattern)]
-    require(not found, f"it holds {', '.join(found)}")
+def _check_no_build_tools(tree: Path) -> None:
+    forbidden_files = [str(file.relative_to(tree)) for pattern in FORBIDDEN for file in tree.glob(pattern)]
+    require(not forbidden_files, f"it holds {', '.join(forbidden_files)}")
 
 
 def _gpu(base: str) -> None:
     """Its containers are given no GPU here: it serves from the processor, but not where CUDA was asked for."""
-    image, config = built("service/Dockerfile", "gpu", base)
+    image, config = build_image("service/Dockerfile", "gpu", base)
     with builder.mounted(image) as tree:
-        _lean(tree)
+        _check_no_build_tools(tree)
         _serve_and_stop(tree, config, workers=1)
         (port,) = free_ports()
         settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_DEVICE": "cuda"}
         with Container(tree, config, environment=settings) as container:
-            until(lambda: NO_CUDA in container.log(), "asked for CUDA", container)
+            wait_until(lambda: NO_CUDA in container.log(), "asked for CUDA", container)
             require(not _healthy(container, config), "it is healthy without the GPU that it was told to use")
-            told = next(json.loads(line) for line in container.log().splitlines() if NO_CUDA in line)
-            tell(f"  CONVOY_DEVICE=cuda without a GPU: not healthy; {told['reason']}")
+            error_line = next(json.loads(line) for line in container.log().splitlines() if NO_CUDA in line)
+            transcript(f"  CONVOY_DEVICE=cuda without a GPU: not healthy; {error_line['reason']}")
 
 
 def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
@@ -97,24 +97,26 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
     settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_WORKERS": str(workers)}
     started_s = time.monotonic()
     with Container(tree, config, environment=settings) as container:
-        until(lambda: _healthy(container, config), "healthy", container)
+        wait_until(lambda: _healthy(container, config), "healthy", container)
         healthy_s = time.monotonic() - started_s
         url = f"http://127.0.0.1:{port}/api/v1/models/mnist-lenet5/classify?top_k=1"
         answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
         require(answer["predictions"][0]["label"] == "7", f"it takes a 7 for something else: {answer}")
         _classifies_what_is_piped(container)
-        _without_pip(container)
-        _confined(container)
+        _check_no_pip(container)
+        _check_confined(container)
         container.send(signal.SIGTERM)
         stopped_s = time.monotonic()
         code = container.exit_code()
         require(code == 0, f"it ended with {code} after SIGTERM")
     stop_s = time.monotonic() - stopped_s
     seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
-    tell(f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s")
+    transcript(
+        f"  {workers} worker(s): healthy after {healthy_s:.1f} s; {SEVEN.name}: {seven}; stopped in {stop_s:.1f} s"
+    )
 
 
-def _without_pip(container: Container) -> None:
+def _check_no_pip(container: Container) -> None:
     """Neither Convoy's environment nor the Python that it is made from would import it, wherever that looks."""
     for python in ("python", container.exec("python", "-c", BASE_PYTHON).stdout.strip()):
         answer = container.exec(python, "-c", HAS_PIP)
@@ -132,7 +134,7 @@ def _healthy(container: Container, config: dict[str, Any]) -> bool:
     return container.exec(*config["Healthcheck"]["Test"][1:]).returncode == 0
 
 
-def _confined(container: Container) -> None:
+def _check_confined(container: Container) -> None:
     """Process 1 is Convoy, nobody's but its own, and can write nothing but /tmp."""
     require("convoy\0serve" in container.exec("cat", "/proc/1/cmdline").stdout, "process 1 is not Convoy")
     status = dict(line.split(":\t", 1) for line in container.exec("cat", "/proc/1/status").stdout.splitlines())
@@ -144,23 +146,23 @@ def _confined(container: Container) -> None:
 
 def _load(base: str) -> None:
     (port, page) = free_ports(2)
-    cpu, cpu_config = built("service/Dockerfile", "cpu", base)
-    load, load_config = built("service/Dockerfile", "load", base)
+    cpu, cpu_config = build_image("service/Dockerfile", "cpu", base)
+    load, load_config = build_image("service/Dockerfile", "load", base)
     with ExitStack() as stack:
-        served, loading = (stack.enter_context(builder.mounted(image)) for image in (cpu, load))
+        service_tree, locust_tree = (stack.enter_context(builder.mounted(image)) for image in (cpu, load))
         settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port)}
-        service = stack.enter_context(Container(served, cpu_config, environment=settings))
-        until(lambda: _healthy(service, cpu_config), "healthy", service)
+        service = stack.enter_context(Container(service_tree, cpu_config, environment=settings))
+        wait_until(lambda: _healthy(service, cpu_config), "healthy", service)
         command = [f"http://127.0.0.1:{port}", f"--web-port={page}"]
-        locust = stack.enter_context(Container(loading, load_config, command=command))
+        locust = stack.enter_context(Container(locust_tree, load_config, command=command))
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{page}"))
-        until(lambda: answers(client, "/"), "shown", locust)
+        wait_until(lambda: is_answering(client, "/"), "shown", locust)
         client.post("/swarm", data={"user_count": 2, "spawn_rate": 2}).raise_for_status()
-        until(lambda: _total(client)["num_requests"] > 100, "loading", locust)
+        wait_until(lambda: _total(client)["num_requests"] > 100, "loading", locust)
         client.post("/stop").raise_for_status()
         total = _total(client)
         require(total["num_failures"] == 0, f"{total['num_failures']} of {total['num_requests']} requests failed")
-        tell(f"  locust's page: {total['num_requests']} requests, none failed")
+        transcript(f"  locust's page: {total['num_requests']} requests, none failed")
 
 
 def _total(client: httpx.Client) -> dict[str, Any]:
@@ -169,8 +171,8 @@ def _total(client: httpx.Client) -> dict[str, Any]:
 
 
 def _train(base: str) -> None:
-    train, train_config = built("training/Dockerfile", "train", base)
-    board, board_config = built("training/Dockerfile", "tensorboard", base)
+    train, train_config = build_image("training/Dockerfile", "train", base)
+    board, board_config = build_image("training/Dockerfile", "tensorboard", base)
     with TemporaryDirectory(prefix="convoy-train-") as name, builder.mounted(train) as tree:
         binds = {f"/work/{part}": Path(name, part) for part in ("runs", "models")}
         for folder in binds.values():
@@ -178,15 +180,15 @@ def _train(base: str) -> None:
             folder.chmod(0o777)
         Path(name).chmod(0o755)
         run = ["run", "xo", "--epochs=2", "--limit=64", "--tensorboard"]
-        _finish(tree, train_config, run, binds)
-        (trained,) = binds["/work/runs"].glob("xo/*")
-        _finish(tree, train_config, ["export", f"runs/xo/{trained.name}", "--name=xo"], binds)
+        _run_to_end(tree, train_config, run, binds)
+        (run_folder,) = binds["/work/runs"].glob("xo/*")
+        _run_to_end(tree, train_config, ["export", f"runs/xo/{run_folder.name}", "--name=xo"], binds)
         require((binds["/work/models"] / "xo/1/model.onnx").exists(), "nothing was exported")
-        _together(tree, train_config, binds)
-        _show(board, board_config, binds["/work/runs"])
+        _train_distributed(tree, train_config, binds)
+        _show_tensorboard(board, board_config, binds["/work/runs"])
 
 
-def _together(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> None:
+def _train_distributed(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> None:
     """One run by as many containers as the distributed Job has pods, each in the environment that it names."""
     spec = yaml.safe_load(DISTRIBUTED.read_text())["spec"]
     environment = {entry["name"]: entry["value"] for entry in spec["template"]["spec"]["containers"][0]["env"]}
@@ -196,25 +198,27 @@ def _together(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> Non
     with ExitStack() as stack:
         pods = []
         for index in range(spec["completions"]):
-            own = environment | {"JOB_COMPLETION_INDEX": str(index)}
-            pods.append(stack.enter_context(Container(tree, config, command=command, environment=own, binds=binds)))
+            pod_environment = environment | {"JOB_COMPLETION_INDEX": str(index)}
+            pods.append(
+                stack.enter_context(Container(tree, config, command=command, environment=pod_environment, binds=binds))
+            )
         for pod in pods:
-            require(pod.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{pod.log()}")
-        tell(f"  {len(pods)} containers on {environment['KERAS_BACKEND']}: {_last_line(pods[0])}")
+            require(pod.exit_code(TIMEOUT_S) == 0, f"{' '.join(command)} failed:\n{pod.log()}")
+        transcript(f"  {len(pods)} containers on {environment['KERAS_BACKEND']}: {_last_line(pods[0])}")
 
 
-def _finish(tree: Path, config: dict[str, Any], command: list[str], binds: dict[str, Path]) -> None:
+def _run_to_end(tree: Path, config: dict[str, Any], command: list[str], binds: dict[str, Path]) -> None:
     """Runs the command to its end, and shows its last line."""
     with Container(tree, config, command=command, binds=binds) as container:
-        require(container.exit_code(PATIENCE_S) == 0, f"{' '.join(command)} failed:\n{container.log()}")
-        tell(f"  {_last_line(container)}")
+        require(container.exit_code(TIMEOUT_S) == 0, f"{' '.join(command)} failed:\n{container.log()}")
+        transcript(f"  {_last_line(container)}")
 
 
 def _last_line(container: Container) -> str:
     return container.log().strip().rpartition("\n")[2]
 
 
-def _show(image: str, config: dict[str, Any], runs: Path) -> None:
+def _show_tensorboard(image: str, config: dict[str, Any], runs: Path) -> None:
     (port,) = free_ports()
     command = ["--logdir=/work/runs", f"--port={port}"]
     with (
@@ -223,17 +227,19 @@ def _show(image: str, config: dict[str, Any], runs: Path) -> None:
         Container(tree, config, command=command, binds={"/work/runs": runs}) as container,
     ):
         tags = "/data/plugin/scalars/tags"
-        until(lambda: answers(client, tags) and client.get(tags).json(), "shown", container)
-        tell(f"  TensorBoard shows {', '.join(sorted(next(iter(client.get(tags).json().values()))))}")
+        wait_until(lambda: is_answering(client, tags) and client.get(tags).json(), "shown", container)
+        transcript(f"  TensorBoard shows {', '.join(sorted(next(iter(client.get(tags).json().values()))))}")
 
 
 TARGETS: dict[str, Callable[[str], None]] = {"cpu": _cpu, "load": _load, "train": _train, "gpu": _gpu}
-USUAL = ("cpu", "load", "train")
+DEFAULT_TARGETS = ("cpu", "load", "train")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.image", description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], help=f"which; default: {' '.join(USUAL)}")
+    parser.add_argument(
+        "targets", nargs="*", choices=[*TARGETS, []], help=f"which; default: {' '.join(DEFAULT_TARGETS)}"
+    )
     parser.add_argument("--report", type=Path, help="Markdown file whose section `images` shows what is said")
     parser.add_argument("--base", help="an image with python3 and venv; default: made of Debian's packages")
     return parser.parse_args()

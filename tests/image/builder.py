@@ -24,8 +24,8 @@ def run(*command: str | Path) -> str:
 
 def base() -> str:
     """The name of an image with nothing but Debian and Python, made on the first call."""
-    known = run("buildah", "images", "--quiet", "--filter", f"reference={BASE}")
-    if not known:
+    existing = run("buildah", "images", "--quiet", "--filter", f"reference={BASE}")
+    if not existing:
         with TemporaryDirectory(prefix="convoy-base-") as tree:
             run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "trixie", tree)
             _commit(Path(tree))
@@ -46,17 +46,17 @@ def _commit(tree: Path) -> None:
 def build(dockerfile: str, target: str, base: str) -> str:
     """The name of the built image; the builder's own output goes to standard error."""
     name = f"localhost/convoy-test-{target}"
-    how = ["--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"]
-    how += ["-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if os.path.isdir(CERTIFICATES) else []
-    command = ["buildah", "build", *how, "--build-arg", f"BASE={base}", "--target", target, "-t", name]
+    options = ["--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"]
+    options += ["-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if os.path.isdir(CERTIFICATES) else []
+    command = ["buildah", "build", *options, "--build-arg", f"BASE={base}", "--target", target, "-t", name]
     subprocess.run([*command, "-f", ROOT / dockerfile, ROOT], check=True, stdout=subprocess.DEVNULL)
     return name
 
 
 def config(image: str) -> dict[str, Any]:
     """What the image says about how it is run, as Docker has it."""
-    described: dict[str, Any] = json.loads(run("buildah", "inspect", "--type", "image", image))
-    found: dict[str, Any] = described["Docker"]["config"]
+    description: dict[str, Any] = json.loads(run("buildah", "inspect", "--type", "image", image))
+    found: dict[str, Any] = description["Docker"]["config"]
     return found
 
 

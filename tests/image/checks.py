@@ -10,44 +10,44 @@ from tests.bench.report.markdown import Transcript
 from tests.image import builder
 from tests.image.container import Container
 
-PATIENCE_S = 120
+TIMEOUT_S = 120
 
-tell = Transcript()
+transcript = Transcript()
 
 
-class Wrong(Exception):
+class CheckFailed(Exception):
     """An image is not as it must be."""
 
 
-def require(holds: Any, otherwise: str) -> None:
-    if not holds:
-        raise Wrong(otherwise)
+def require(condition: Any, otherwise: str) -> None:
+    if not condition:
+        raise CheckFailed(otherwise)
 
 
-def built(dockerfile: str, target: str, base: str, limit_mb: float = float("inf")) -> tuple[str, dict[str, Any]]:
+def build_image(dockerfile: str, target: str, base: str, limit_mb: float = float("inf")) -> tuple[str, dict[str, Any]]:
     """The image and its configuration; prints its size, which over the base's must be under `limit_mb`."""
     image = builder.build(dockerfile, target, base)
     config = builder.config(image)
     user = config["User"].partition(":")[0]
     require(user.isdigit() and int(user), f"its user is {config['User']!r}: not a number, or root")
     size_mb, base_mb = (builder.bytes_in(name) / 1e6 for name in (image, base))
-    tell(f"  {dockerfile} {target}: {size_mb:.0f} MB, {size_mb - base_mb:.0f} MB of it over the base")
+    transcript(f"  {dockerfile} {target}: {size_mb:.0f} MB, {size_mb - base_mb:.0f} MB of it over the base")
     require(size_mb - base_mb < limit_mb, f"its layers have more than {limit_mb} MB")
     return image, config
 
 
-def answers(client: httpx.Client, path: str) -> bool:
+def is_answering(client: httpx.Client, path: str) -> bool:
     try:
         return client.get(path).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
 
-def until(happened: Callable[[], Any], what: str, container: Container) -> None:
+def wait_until(condition: Callable[[], Any], what: str, container: Container) -> None:
     """Raises Wrong when the container ends first, TimeoutError when neither happens; both with its log."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not happened():
-        require(container.running(), f"it ended before it was {what}; its log:\n{container.log()}")
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        require(container.is_running(), f"it ended before it was {what}; its log:\n{container.log()}")
         if time.monotonic() > end_s:
-            raise TimeoutError(f"not {what} within {PATIENCE_S} s; its log:\n{container.log()}")
+            raise TimeoutError(f"not {what} within {TIMEOUT_S} s; its log:\n{container.log()}")
         time.sleep(0.1)

@@ -75,7 +75,7 @@ class Container:
         """Raises TimeoutExpired."""
         return self._process.wait(timeout_s)
 
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return self._process.poll() is None
 
     def _spec(self, folder: Path) -> dict[str, Any]:
@@ -98,11 +98,11 @@ class Container:
                 {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "mode=1777"]},
                 {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
                 _bind("/etc/hosts", folder / "hosts", "ro"),
-                *(_bind(inside, here, "rw") for inside, here in self._binds.items()),
+                *(_bind(inside, host_folder, "rw") for inside, host_folder in self._binds.items()),
             ],
             "linux": {"namespaces": PRIVATE},
         }
 
 
-def _bind(inside: str, here: Path, access: str) -> dict[str, Any]:
-    return {"destination": inside, "type": "bind", "source": str(here), "options": ["bind", access]}
+def _bind(inside: str, host_folder: Path, access: str) -> dict[str, Any]:
+    return {"destination": inside, "type": "bind", "source": str(host_folder), "options": ["bind", access]}

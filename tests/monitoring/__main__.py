@@ -19,16 +19,16 @@ import httpx
 from tests.bench.processes import free_ports, run_process
 from tests.bench.report.markdown import Transcript
 from tests.monitoring import shipped_config
-from tests.monitoring.load_clients import Crowd
+from tests.monitoring.load_clients import LoadClients
 from tests.support.service_process import RunningService
 
 ROOT = Path(__file__).parents[2]
 OVERLOADED = "ConvoyOverloaded"
-START_S, SCRAPED_S, CALM_S, PATIENCE_S = 30, 40, 75, 240
+START_S, SCRAPED_S, NORMAL_LOAD_S, ALERT_TIMEOUT_S = 30, 40, 75, 240
 QUEUE_IMAGES = 64
 POLL_S = 1.0
 
-tell = Transcript()
+transcript = Transcript()
 
 
 class Prometheus:
@@ -75,14 +75,14 @@ def main() -> int:
         with run_process([*command, f"--web.listen-address={listen}"], {}, folder / "log"):
             prometheus = Prometheus(f"http://{listen}")
             prometheus.wait_ready()
-            problems = [*_calm(prometheus, service), *_overload(prometheus, service)]
+            problems = [*_normal_load(prometheus, service), *_overload(prometheus, service)]
     for problem in problems:
         print(f"FAILED: {problem}")
     if problems:
         return 1
-    tell("PASSED: every query of the dashboard returned numbers, and only the overload fired its alert.")
+    transcript("PASSED: every query of the dashboard returned numbers, and only the overload fired its alert.")
     if report:
-        tell.write(report, "monitoring", shlex.join(["python", "-m", "tests.monitoring", *sys.argv[1:]]))
+        transcript.write(report, "monitoring", shlex.join(["python", "-m", "tests.monitoring", *sys.argv[1:]]))
     return 0
 
 
@@ -90,18 +90,18 @@ def _service() -> RunningService:
     return RunningService(ROOT / "models", max_queue_images=QUEUE_IMAGES)
 
 
-def _calm(prometheus: Prometheus, service: RunningService) -> list[str]:
+def _normal_load(prometheus: Prometheus, service: RunningService) -> list[str]:
     """Problems under a load that the service can take."""
-    print(f"calm load for {CALM_S} s", flush=True)
-    with Crowd(service.url, clients=2, images=1, pause_s=0.05):
+    print(f"calm load for {NORMAL_LOAD_S} s", flush=True)
+    with LoadClients(service.url, clients=2, images=1, pause_s=0.05):
         time.sleep(SCRAPED_S)
-        empty = _show(prometheus)
-        time.sleep(CALM_S - SCRAPED_S)
-        fired = prometheus.firing()
-    return [*(f"no data: {query.title}: {query.expr}" for query in empty), *(f"{name} fired" for name in fired)]
+        empty = _print_queries(prometheus)
+        time.sleep(NORMAL_LOAD_S - SCRAPED_S)
+        firing = prometheus.firing()
+    return [*(f"no data: {query.title}: {query.expr}" for query in empty), *(f"{name} fired" for name in firing)]
 
 
-def _show(prometheus: Prometheus) -> list[shipped_config.Query]:
+def _print_queries(prometheus: Prometheus) -> list[shipped_config.Query]:
     """Prints what every query of the dashboard returns, and returns those that return nothing."""
     empty = []
     for query in shipped_config.queries():
@@ -114,16 +114,18 @@ def _show(prometheus: Prometheus) -> list[shipped_config.Query]:
 
 def _overload(prometheus: Prometheus, service: RunningService) -> list[str]:
     """Problems under a load that the service cannot take."""
-    print(f"overload for up to {PATIENCE_S} s", flush=True)
+    print(f"overload for up to {ALERT_TIMEOUT_S} s", flush=True)
     started_s = time.monotonic()
-    with Crowd(service.url, clients=12, images=16) as crowd:
-        while OVERLOADED not in (fired := prometheus.firing()):
-            if time.monotonic() - started_s > PATIENCE_S:
-                return [f"{OVERLOADED} did not fire within {PATIENCE_S} s; answers by status: {crowd.answers}"]
+    with LoadClients(service.url, clients=12, images=16) as clients:
+        while OVERLOADED not in (firing := prometheus.firing()):
+            if time.monotonic() - started_s > ALERT_TIMEOUT_S:
+                return [f"{OVERLOADED} did not fire within {ALERT_TIMEOUT_S} s; answers by status: {clients.answers}"]
             time.sleep(POLL_S)
-    tell(f"{OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; answers by status: {dict(crowd.answers)}")
-    others = [f"{name} fired" for name in fired - {OVERLOADED}]
-    return others + [f"answers with status {status}" for status in crowd.answers.keys() - {200, 429}]
+    transcript(
+        f"{OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; answers by status: {dict(clients.answers)}"
+    )
+    others = [f"{name} fired" for name in firing - {OVERLOADED}]
+    return others + [f"answers with status {status}" for status in clients.answers.keys() - {200, 429}]
 
 
 if __name__ == "__main__":

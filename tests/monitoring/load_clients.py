@@ -10,10 +10,10 @@ import httpx
 
 IMAGE = Path(__file__).parents[1] / "data/seven.png"
 MODELS = ("mnist-lenet5", "cifar10-resnet20")
-REFUSED_PAUSE_S = 0.02  # no client is so impatient that it does nothing but ask
+REFUSAL_PAUSE_S = 0.02  # no client is so impatient that it does nothing but ask
 
 
-class Crowd:
+class LoadClients:
     """`clients` threads while the context lasts; `answers` counts them by status."""
 
     def __init__(self, url: str, *, clients: int, images: int, pause_s: float = 0.0) -> None:
@@ -24,7 +24,7 @@ class Crowd:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(MODELS[i % len(MODELS)],)) for i in range(clients)]
 
-    def __enter__(self) -> "Crowd":
+    def __enter__(self) -> "LoadClients":
         for thread in self._threads:
             thread.start()
         return self
@@ -41,4 +41,4 @@ class Crowd:
             while not self._stop.is_set():
                 status = client.send(request).status_code
                 self.answers[status] += 1
-                time.sleep(max(self._pause_s, REFUSED_PAUSE_S if status == httpx.codes.TOO_MANY_REQUESTS else 0.0))
+                time.sleep(max(self._pause_s, REFUSAL_PAUSE_S if status == httpx.codes.TOO_MANY_REQUESTS else 0.0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.monitoring import shipped_config
 
-WRITTEN = shipped_config.FOLDER.parent / "components/monitoring/prometheusrule.yaml"
+MANIFEST = shipped_config.FOLDER.parent / "components/monitoring/prometheusrule.yaml"
 HEAD = """\
 # Written by `python -m tests.monitoring.prometheus_rule` from ../../monitoring/rules.yml.
 apiVersion: monitoring.coreos.com/v1
@@ -20,10 +20,10 @@ spec:
 """
 
 
-def written(rules: Path = shipped_config.FOLDER / "rules.yml") -> str:
+def manifest_text(rules: Path = shipped_config.FOLDER / "rules.yml") -> str:
     """The object as text, comments of the rules included."""
     return HEAD + textwrap.indent(rules.read_text(), "  ")
 
 
 if __name__ == "__main__":
-    WRITTEN.write_text(written())
+    MANIFEST.write_text(manifest_text())

@@ -9,7 +9,7 @@ import yaml
 
 FOLDER = Path(__file__).parents[2] / "k8s/monitoring"
 # What Grafana puts in for its variables when everything is chosen.
-CHOSEN = {"$__rate_interval": "20s", "$model": ".*", "$instance": ".*"}
+VARIABLE_VALUES = {"$__rate_interval": "20s", "$model": ".*", "$instance": ".*"}
 
 
 class Query(NamedTuple):
@@ -25,11 +25,13 @@ def panels() -> list[dict[str, Any]]:
 
 def queries() -> list[Query]:
     """Every query of the dashboard, and the ones behind its variables as the series that they list."""
-    return [Query(panel["title"], plain(target["expr"])) for panel in panels() for target in panel["targets"]]
+    return [
+        Query(panel["title"], substitute_variables(target["expr"])) for panel in panels() for target in panel["targets"]
+    ]
 
 
-def plain(expr: str) -> str:
-    for variable, value in CHOSEN.items():
+def substitute_variables(expr: str) -> str:
+    for variable, value in VARIABLE_VALUES.items():
         expr = expr.replace(variable, value)
     return expr
 

@@ -28,23 +28,23 @@ def measure(plan: Plan, add: Add) -> None:
     add(Row("date", datetime.now(UTC).strftime("%Y-%m-%d")))
     add(Row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"))
     add(Row("onnxruntime", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}"))
-    add(Row("versions", ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))))
+    add(Row("versions", ", ".join(f"{name} {version_text}" for name in PACKAGES if (version_text := _version(name)))))
     add(_provider(plan))
-    add(Row("command", f"`{' '.join(['python', '-m', 'tests.gpu', *_shown(plan)])}`"))
+    add(Row("command", f"`{' '.join(['python', '-m', 'tests.gpu', *_shown_options(plan)])}`"))
 
 
 def _provider(plan: Plan) -> Row:
     """Whether it can be used at all, on the smallest graph."""
     graph = linear_graph(np.ones((4, 2), np.float32), (2, 2, 1)).SerializeToString()
     try:
-        sessions.plain(sessions.open_session(plan, graph), sessions.noise((2, 2, 1), 1))()
+        sessions.run_plain(sessions.open_session(plan, graph), sessions.random_images((2, 2, 1), 1))()
     except Exception as error:  # whatever it is, nothing else can be measured then
         hint = getattr(error, "hint", "")
         return Row(PROVIDER, f"failed: {error} {hint}".strip(), plan.provider_name, False)
     return Row(PROVIDER, plan.provider_name, plan.provider_name, True)
 
 
-def _shown(plan: Plan) -> list[str]:
+def _shown_options(plan: Plan) -> list[str]:
     return ["--provider", plan.provider, *(["--quick"] if plan.quick else [])]
 
 

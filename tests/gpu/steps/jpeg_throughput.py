@@ -12,19 +12,19 @@ from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.request_bodies import Body
 from tests.gpu import sample_images, sessions
 from tests.gpu.check_plan import Plan
-from tests.gpu.check_results import Add, Row, at_least
-from tests.gpu.gpu_service import bodies, metrics, serving
-from tests.gpu.load_generator import fire
+from tests.gpu.check_results import Add, Row, row_at_least
+from tests.gpu.gpu_service import bodies, metrics, run_service
+from tests.gpu.load_generator import run_load
 from tests.gpu.steps import model_zoo, session_throughput
 
-PART_OF_LIMIT = 0.8
+MIN_FRACTION_OF_LIMIT = 0.8
 BATCH = 32
 
 
 def measure(plan: Plan, add: Add) -> None:
-    photos, source = sample_images.photos(plan.images)
+    photos, source = sample_images.load_photos(plan.images)
     add(Row("JPEGs", f"{source}, from {plan.sizes.clients} clients"))
-    decode_s = decoded_per_s(
+    decode_s = measure_decoding(
         photos, model_zoo.manifest(plan, plan.sizes.network), usable_cores(), plan.sizes.load_s / 2
     )
     add(Row("decode limit", f"{decode_s:,.0f} images/s on {usable_cores()} cores that do nothing else"))
@@ -35,12 +35,12 @@ def measure(plan: Plan, add: Add) -> None:
     body = bodies(plan.work, "photo", "image/jpeg", photos)
     best = _best_of_workers(plan, body, add)
     limit = min(decode_s, gpu_s)
-    name = "decoding" if decode_s < gpu_s else "the provider"
-    found = f"{best:,.0f} images/s, {best / limit:.2f} of {name}'s {limit:,.0f}"
-    add(at_least("best, of the slower limit", best / limit, PART_OF_LIMIT, found))
+    limiting_part = "decoding" if decode_s < gpu_s else "the provider"
+    measured = f"{best:,.0f} images/s, {best / limit:.2f} of {limiting_part}'s {limit:,.0f}"
+    add(row_at_least("best, of the slower limit", best / limit, MIN_FRACTION_OF_LIMIT, measured))
 
 
-def decoded_per_s(photos: list[bytes], manifest: Manifest, processes: int, seconds: float) -> float:
+def measure_decoding(photos: list[bytes], manifest: Manifest, processes: int, seconds: float) -> float:
     """Images a second that so many processes make the model's input of, all at once."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn) as pool:
@@ -49,20 +49,20 @@ def decoded_per_s(photos: list[bytes], manifest: Manifest, processes: int, secon
 
 
 def _decode(photos: list[bytes], manifest: Manifest, seconds: float) -> float:
-    sample_images.prepared(photos[0], manifest)
-    done, started_s = 0, time.perf_counter()
-    while (took_s := time.perf_counter() - started_s) < seconds:
-        sample_images.prepared(photos[done % len(photos)], manifest)
-        done += 1
-    return done / took_s
+    sample_images.preprocess_encoded(photos[0], manifest)
+    decoded, started_s = 0, time.perf_counter()
+    while (elapsed_s := time.perf_counter() - started_s) < seconds:
+        sample_images.preprocess_encoded(photos[decoded % len(photos)], manifest)
+        decoded += 1
+    return decoded / elapsed_s
 
 
 def _raw(plan: Plan) -> float:
     """The faster of the two graphs at the service's largest batch."""
     batch = min(BATCH, plan.sizes.batches[-1])
     graphs = [model_zoo.graph(plan, plan.sizes.network, precision) for precision in ("float32", "float16")]
-    images = sessions.noise(model_zoo.manifest(plan, plan.sizes.network).input.shape, batch)
-    runs = {str(graph): sessions.plain(sessions.open_session(plan, graph), images) for graph in graphs}
+    images = sessions.random_images(model_zoo.manifest(plan, plan.sizes.network).input.shape, batch)
+    runs = {str(graph): sessions.run_plain(sessions.open_session(plan, graph), images) for graph in graphs}
     return max(session_throughput.images_per_s(runs, batch, plan.sizes.rounds, plan.sizes.round_s).values())
 
 
@@ -70,15 +70,16 @@ def _best_of_workers(plan: Plan, body: Body, add: Add) -> float:
     """Images/s with the best number of workers; a row for each number."""
     best, best_count = 0.0, 0
     for count in (count for count in plan.sizes.workers if count <= usable_cores()):
-        what = f"{count} worker{'s' * (count > 1)}"
+        name = f"{count} worker{'s' * (count > 1)}"
         try:
-            got, about = _load(plan, body, count)
+            result, stages = _load(plan, body, count)
         except CannotMeasure as error:
-            add(Row(what, f"failed: {error}"))
+            add(Row(name, f"failed: {error}"))
             continue
-        add(Row(what, f"{got.requests_per_s:,.0f} images/s, p50 {got.p50_ms:.1f} ms, p99 {got.p99_ms:.1f} ms; {about}"))
-        if got.requests_per_s > best:
-            best, best_count = got.requests_per_s, count
+        latencies = f"p50 {result.p50_ms:.1f} ms, p99 {result.p99_ms:.1f} ms"
+        add(Row(name, f"{result.requests_per_s:,.0f} images/s, {latencies}; {stages}"))
+        if result.requests_per_s > best:
+            best, best_count = result.requests_per_s, count
     if not best:
         raise CannotMeasure("no number of workers could be measured")
     add(Row("best number of workers", str(best_count)))
@@ -86,27 +87,29 @@ def _best_of_workers(plan: Plan, body: Body, add: Add) -> float:
 
 
 def _load(plan: Plan, body: Body, workers: int) -> tuple[LoadResult, str]:
-    with serving(plan, model_zoo.alone(plan, plan.sizes.network), workers=workers, max_batch_size=BATCH) as service:
+    with run_service(
+        plan, model_zoo.folder_with_only(plan, plan.sizes.network), workers=workers, max_batch_size=BATCH
+    ) as service:
         url = f"{service.url}/api/v1/models/{plan.sizes.network}/classify"
         before = metrics(service)
-        got = fire(url, body, plan.sizes.clients, plan.sizes.load_s)
+        result = run_load(url, body, plan.sizes.clients, plan.sizes.load_s)
         after = metrics(service)
-    if got.failed or not got.requests:
-        raise CannotMeasure(f"{got.failed} of {got.requests} requests failed")
-    return got, shares({name: value - before.get(name, 0.0) for name, value in after.items()})
+    if result.failed or not result.requests:
+        raise CannotMeasure(f"{result.failed} of {result.requests} requests failed")
+    return result, stage_fractions({name: value - before.get(name, 0.0) for name, value in after.items()})
 
 
-def shares(gained: Mapping[str, float]) -> str:
+def stage_fractions(increase: Mapping[str, float]) -> str:
     """Mean batch, and what part of a request's time each stage took.
 
     A request waits for the whole run of its batch, so the seconds of a run count once for each of its images.
     """
-    batch = gained["convoy_batch_images_sum"] / max(1.0, gained["convoy_batch_images_count"])
-    whole_s = max(1e-9, gained["convoy_request_seconds_sum"])
+    batch = increase["convoy_batch_images_sum"] / max(1.0, increase["convoy_batch_images_count"])
+    whole_s = max(1e-9, increase["convoy_request_seconds_sum"])
     parts = {
-        "decode": gained["convoy_decode_seconds_sum"] / whole_s,
-        "queue": gained["convoy_queue_seconds_sum"] / whole_s,
-        "compute": gained["convoy_compute_seconds_sum"] * batch / whole_s,
+        "decode": increase["convoy_decode_seconds_sum"] / whole_s,
+        "queue": increase["convoy_queue_seconds_sum"] / whole_s,
+        "compute": increase["convoy_compute_seconds_sum"] * batch / whole_s,
     }
     parts["rest"] = 1 - sum(parts.values())
     return f"mean batch {batch:.1f}; " + ", ".join(f"{stage} {part:.0%}" for stage, part in parts.items())

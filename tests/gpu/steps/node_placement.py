@@ -17,30 +17,30 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def _row(plan: Plan, name: str, precision: str) -> Row:
-    what, wanted = f"nodes of {name}, {precision}", f"all on {plan.provider_name}"
+    row_name, required = f"nodes of {name}, {precision}", f"all on {plan.provider_name}"
     try:
-        nodes = _profiled(plan, name, precision)
-        found = ", ".join(f"{count} on {provider}" for provider, count in nodes.most_common())
+        nodes = _profile_nodes(plan, name, precision)
+        measured = ", ".join(f"{count} on {provider}" for provider, count in nodes.most_common())
         if plan.provider == "cuda":  # onnxruntime's own word, beside what was seen
-            sessions.open_session(plan, model_zoo.graph(plan, name, precision), nothing_on_cpu=True)
+            sessions.open_session(plan, model_zoo.graph(plan, name, precision), forbid_cpu_fallback=True)
     except Exception as error:  # onnxruntime's own classes share no public base
-        return Row(what, f"failed: {str(error)[:300]}", wanted, False)
-    return Row(what, found, wanted, set(nodes) == {plan.provider_name})
+        return Row(row_name, f"failed: {str(error)[:300]}", required, False)
+    return Row(row_name, measured, required, set(nodes) == {plan.provider_name})
 
 
-def _profiled(plan: Plan, name: str, precision: str) -> Counter[str]:
+def _profile_nodes(plan: Plan, name: str, precision: str) -> Counter[str]:
     profile = plan.work / f"profile-{name}-{precision}"
     session = sessions.open_session(plan, model_zoo.graph(plan, name, precision), profile=profile)
-    sessions.plain(session, sessions.noise(model_zoo.manifest(plan, name).input.shape, 1))()
+    sessions.run_plain(session, sessions.random_images(model_zoo.manifest(plan, name).input.shape, 1))()
     return providers_of(Path(session.end_profiling()))
 
 
 def providers_of(profile: Path) -> Counter[str]:
     """How many different nodes each provider ran; copies between devices count as nodes."""
     events = json.loads(profile.read_text())
-    ran = {
+    nodes = {
         (event["name"], provider)
         for event in events
         if event.get("cat") == "Node" and (provider := event.get("args", {}).get("provider"))
     }
-    return Counter(provider for _, provider in ran)
+    return Counter(provider for _, provider in nodes)

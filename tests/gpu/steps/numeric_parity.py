@@ -15,28 +15,32 @@ from tests.gpu.steps import model_zoo
 
 BATCH = 32
 NOISE = 32
-LARGEST_DIFFERENCE = 1e-3
-SAME_CLASS = 0.999
+MAX_DIFFERENCE = 1e-3
+MIN_SAME_CLASS = 0.999
 LOGITS = "logits_of_the_check"
 
 
 def measure(plan: Plan, add: Add) -> None:
     for name in model_zoo.networks(plan):
         manifest = model_zoo.manifest(plan, name)
-        real = sample_images.real(plan.images, name, manifest, plan.sizes.images)
-        some = NOISE if not plan.quick else 2
-        images = sessions.noise(manifest.input.shape, some) if real is None else real
-        seen = f"{len(images):,} {'images of noise' if real is None else 'real images'}"
+        real_images = sample_images.load_images(plan.images, name, manifest, plan.sizes.images)
+        noise_count = NOISE if not plan.quick else 2
+        images = sessions.random_images(manifest.input.shape, noise_count) if real_images is None else real_images
+        image_description = f"{len(images):,} {'images of noise' if real_images is None else 'real images'}"
         exact = _logits(plan, model_zoo.graph(plan, name, "float32"), images, on_cpu=True)
-        add(_float32(name, exact, _logits(plan, model_zoo.graph(plan, name, "float32"), images), seen))
+        add(_float32(name, exact, _logits(plan, model_zoo.graph(plan, name, "float32"), images), image_description))
         add(
             _float16(
-                name, exact, _probabilities(plan, model_zoo.graph(plan, name, "float16"), images), seen, real is None
+                name,
+                exact,
+                _probabilities(plan, model_zoo.graph(plan, name, "float16"), images),
+                image_description,
+                real_images is None,
             )
         )
 
 
-def with_logits(graph: Path) -> bytes:
+def add_logits_output(graph: Path) -> bytes:
     """The graph with what goes into its softmax as an output of its own. Raises ValueError where it ends in none."""
     model = onnx.load(graph)
     ends = [node for node in model.graph.node if node.op_type == "Softmax"]
@@ -47,31 +51,36 @@ def with_logits(graph: Path) -> bytes:
     return model.SerializeToString()  # type: ignore[no-any-return]
 
 
-def relative(exact: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+def relative_difference(exact: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
     """The largest difference of a logit, over the largest logit of its image."""
-    return float((np.abs(found - exact).max(1) / np.abs(exact).max(1)).max())
+    return float((np.abs(actual - exact).max(1) / np.abs(exact).max(1)).max())
 
 
-def _float32(name: str, exact: NDArray[np.float32], found: NDArray[np.float32], seen: str) -> Row:
-    difference, same = relative(exact, found), float((exact.argmax(1) == found.argmax(1)).mean())
+def _float32(name: str, exact: NDArray[np.float32], actual: NDArray[np.float32], image_description: str) -> Row:
+    difference, same = relative_difference(exact, actual), float((exact.argmax(1) == actual.argmax(1)).mean())
     return Row(
         f"{name}, float32",
-        f"logits differ by {difference:.1e} at most, {same:.2%} the same class, over {seen}",
-        f"at most {LARGEST_DIFFERENCE:g}, 100 %",
-        difference <= LARGEST_DIFFERENCE and same == 1,
+        f"logits differ by {difference:.1e} at most, {same:.2%} the same class, over {image_description}",
+        f"at most {MAX_DIFFERENCE:g}, 100 %",
+        difference <= MAX_DIFFERENCE and same == 1,
     )
 
 
-def _float16(name: str, exact: NDArray[np.float32], found: NDArray[np.float32], seen: str, is_noise: bool) -> Row:
-    same = float((exact.argmax(1) == found.argmax(1)).mean())
-    wanted = "" if is_noise else f"{SAME_CLASS:.1%}"
+def _float16(
+    name: str, exact: NDArray[np.float32], actual: NDArray[np.float32], image_description: str, is_noise: bool
+) -> Row:
+    same = float((exact.argmax(1) == actual.argmax(1)).mean())
+    required = "" if is_noise else f"{MIN_SAME_CLASS:.1%}"
     return Row(
-        f"{name}, float16", f"{same:.2%} the same class, over {seen}", wanted, None if is_noise else same >= SAME_CLASS
+        f"{name}, float16",
+        f"{same:.2%} the same class, over {image_description}",
+        required,
+        None if is_noise else same >= MIN_SAME_CLASS,
     )
 
 
 def _logits(plan: Plan, graph: Path, images: NDArray[np.uint8], on_cpu: bool = False) -> NDArray[np.float32]:
-    session = sessions.open_session(plan, with_logits(graph), on_cpu=on_cpu)
+    session = sessions.open_session(plan, add_logits_output(graph), on_cpu=on_cpu)
     return _run(session, LOGITS, images)
 
 

@@ -78,7 +78,7 @@ def test_every_alert_is_tested_by_its_rules() -> None:
 
 
 def test_the_operator_is_given_the_same_rules() -> None:
-    assert prometheus_rule.WRITTEN.read_text() == prometheus_rule.written(), (
+    assert prometheus_rule.MANIFEST.read_text() == prometheus_rule.manifest_text(), (
         "python -m tests.monitoring.prometheus_rule writes it anew"
     )
 

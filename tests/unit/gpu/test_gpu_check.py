@@ -20,14 +20,14 @@ from tests.bench.errors import CannotMeasure
 from tests.gpu import __main__ as check
 from tests.gpu import check_plan as plan_module
 from tests.gpu import nvidia, sessions, wheels
-from tests.gpu.check_plan import Plan, load
-from tests.gpu.check_results import PROVIDER, Kept, Row, broken, table
+from tests.gpu.check_plan import Plan, load_plan
+from tests.gpu.check_results import PROVIDER, Row, RowFile, count_failed, table
 from tests.gpu.gpu_service import HEAD_BYTES, binary_bodies
-from tests.gpu.load_generator import fire
-from tests.gpu.steps.jpeg_throughput import shares
+from tests.gpu.load_generator import run_load
+from tests.gpu.steps.jpeg_throughput import stage_fractions
 from tests.gpu.steps.node_placement import providers_of
-from tests.gpu.steps.numeric_parity import LOGITS, relative, with_logits
-from tests.gpu.weightless_graphs import fill, strip
+from tests.gpu.steps.numeric_parity import LOGITS, add_logits_output, relative_difference
+from tests.gpu.weightless_graphs import fill_weights, strip_weights
 from tests.support.model_versions import linear_graph
 
 
@@ -37,13 +37,13 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def test_rows_come_back_as_they_were_kept(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "rows")
-    assert kept.rows() == []
+    rows_file = RowFile(tmp_path / "rows")
+    assert rows_file.rows() == []
     rows = [Row("speed", "7 images/s"), Row("nodes", "3 | 4", "all", False)]
     for row in rows:
-        kept.add(row)
-    assert kept.rows() == rows
-    assert broken({"step": rows}) == 1
+        rows_file.add(row)
+    assert rows_file.rows() == rows
+    assert count_failed({"step": rows}) == 1
     assert table({"step": rows}).splitlines()[2:] == [
         "| step | speed | 7 images/s |  |  |",
         "| step | nodes | 3 \\| 4 | all | **no** |",
@@ -52,14 +52,14 @@ def test_rows_come_back_as_they_were_kept(tmp_path: Path) -> None:
 
 def test_a_plan_is_read_as_it_was_written(plan: Plan) -> None:
     plan.save(plan.work / "plan.json")
-    assert load(plan.work / "plan.json") == plan
+    assert load_plan(plan.work / "plan.json") == plan
 
 
 STEP = """
 import sys, time
 from pathlib import Path
-from tests.gpu.check_results import Kept, Row
-Kept(Path(sys.argv[1])).add(Row("first", "1"))
+from tests.gpu.check_results import Row, RowFile
+RowFile(Path(sys.argv[1])).add(Row("first", "1"))
 {then}
 """
 
@@ -76,41 +76,41 @@ def test_what_a_step_found_outlives_it(
 ) -> None:
     script = plan.work / "step.py"
     script.write_text(STEP.format(then=then))
-    start = check.run_process
+    run_real = check.run_process
     replaced = [sys.executable, script, plan.work / "facts.rows"]
-    monkeypatch.setattr(check, "run_process", lambda command, environment, log: start(replaced, environment, log))
+    monkeypatch.setattr(check, "run_process", lambda command, environment, log: run_real(replaced, environment, log))
     monkeypatch.setenv("PYTHONPATH", str(check.ROOT))
     first, own = check._run(plan, "facts", limit_s)
     assert first == Row("first", "1")
-    assert own.found.startswith(why)
+    assert own.measured.startswith(why)
     assert own.holds is False
 
 
 def test_a_step_without_time_says_so(plan: Plan) -> None:
     (row,) = check.check(plan, ["facts"], end_s=0.0)["facts"]
-    assert row.found == "failed: no time was left"
+    assert row.measured == "failed: no time was left"
 
 
 def test_a_provider_that_cannot_be_used_is_never_replaced_by_the_processor(plan: Plan) -> None:
     graph = linear_graph(np.ones((64, 4), np.float32), (8, 8, 1)).SerializeToString()
-    there = replace(plan, provider="cuda")
-    if there.provider_name in sessions.onnxruntime.get_available_providers():
+    cuda_plan = replace(plan, provider="cuda")
+    if cuda_plan.provider_name in sessions.onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(BrokenVersion, match="This onnxruntime has no 'CUDAExecutionProvider'"):
-        sessions.open_session(there, graph)
-    found = check.check(there, ["facts", "zoo"], time.monotonic() + 60)
-    (provider,) = [row for row in found["facts"] if row.what == PROVIDER]
+        sessions.open_session(cuda_plan, graph)
+    actual = check.check(cuda_plan, ["facts", "zoo"], time.monotonic() + 60)
+    (provider,) = [row for row in actual["facts"] if row.name == PROVIDER]
     assert provider.holds is False
-    assert "Install onnxruntime-gpu" in provider.found
-    assert [row.found for row in found["zoo"]] == ["failed: the provider cannot be used"]
+    assert "Install onnxruntime-gpu" in provider.measured
+    assert [row.measured for row in actual["zoo"]] == ["failed: the provider cannot be used"]
 
 
 def test_a_session_that_fell_back_is_an_error(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """As onnxruntime does it where it has CUDA and finds no GPU."""
     graph = linear_graph(np.ones((64, 4), np.float32), (8, 8, 1)).SerializeToString()
-    fallen = sessions.onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    cpu_session = sessions.onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     monkeypatch.setattr(plan_module, "available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(sessions.onnxruntime, "InferenceSession", lambda *args, **options: fallen)
+    monkeypatch.setattr(sessions.onnxruntime, "InferenceSession", lambda *args, **options: cpu_session)
     with pytest.raises(CannotMeasure, match="CUDAExecutionProvider cannot be used"):
         sessions.open_session(replace(plan, provider="cuda"), graph)
 
@@ -119,9 +119,9 @@ def test_a_stripped_graph_is_small_and_filled_alike_everywhere() -> None:
     weights = np.random.default_rng(0).normal(0.5, 2.0, (192, 100)).astype(np.float32) * 255
     graphs = [linear_graph(weights, (8, 8, 3)) for _ in range(2)]
     for graph in graphs:
-        strip(graph)
+        strip_weights(graph)
         assert len(graph.SerializeToString()) < 1000
-        fill(graph)
+        fill_weights(graph)
         onnx.checker.check_model(graph)
     assert graphs[0] == graphs[1]
     values = numpy_helper.to_array(graphs[0].graph.initializer[0])
@@ -133,8 +133,8 @@ def test_a_stripped_graph_is_small_and_filled_alike_everywhere() -> None:
 def test_small_tensors_keep_their_values() -> None:
     weights = np.arange(32, dtype=np.float32).reshape(8, 4)
     graph = linear_graph(weights, (2, 4, 1))
-    strip(graph)
-    fill(graph)
+    strip_weights(graph)
+    fill_weights(graph)
     np.testing.assert_allclose(numpy_helper.to_array(graph.graph.initializer[0]) * 255, weights, rtol=1e-6)
 
 
@@ -145,12 +145,12 @@ def test_parity_is_of_logits(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     onnx.save(linear_graph(weights, (8, 8, 1)), file)
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), np.uint8)
-    (found,) = InferenceSession(with_logits(file)).run([LOGITS], {"image": images})
+    (actual,) = InferenceSession(add_logits_output(file)).run([LOGITS], {"image": images})
     exact = (images.reshape(5, -1) / 255.0 @ weights).astype(np.float32)
-    assert relative(exact, found) < 1e-5
+    assert relative_difference(exact, actual) < 1e-5
     worse = exact.copy()
     worse[3, 2] += 0.01 * np.abs(exact[3]).max()
-    assert relative(exact, worse) == pytest.approx(0.01, rel=1e-3)
+    assert relative_difference(exact, worse) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_a_graph_without_softmax_has_no_logits(tmp_path: Path) -> None:
@@ -159,21 +159,21 @@ def test_a_graph_without_softmax_has_no_logits(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["out"])], "none", [value], [out])
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="ends in no softmax"):
-        with_logits(tmp_path / "model.onnx")
+        add_logits_output(tmp_path / "model.onnx")
 
 
 def test_nodes_are_counted_once_by_where_they_ran(tmp_path: Path) -> None:
-    ran = [("conv", "CUDA"), ("conv", "CUDA"), ("cast", "CPU"), ("softmax", "CUDA")]
-    events = [{"cat": "Node", "name": f"{name}_kernel_time", "args": {"provider": where}} for name, where in ran]
+    kernels = [("conv", "CUDA"), ("conv", "CUDA"), ("cast", "CPU"), ("softmax", "CUDA")]
+    events = [{"cat": "Node", "name": f"{name}_kernel_time", "args": {"provider": where}} for name, where in kernels]
     events.append({"cat": "Session", "name": "model_run", "args": {}})
     (tmp_path / "profile.json").write_text(json.dumps(events))
     assert providers_of(tmp_path / "profile.json") == {"CUDA": 2, "CPU": 1}
 
 
 def test_a_run_counts_for_every_image_of_its_batch() -> None:
-    gained = {"convoy_batch_images_sum": 40.0, "convoy_batch_images_count": 10.0, "convoy_request_seconds_sum": 4.0}
-    gained |= {"convoy_decode_seconds_sum": 1.0, "convoy_queue_seconds_sum": 0.4, "convoy_compute_seconds_sum": 0.5}
-    assert shares(gained) == "mean batch 4.0; decode 25%, queue 10%, compute 50%, rest 15%"
+    increase = {"convoy_batch_images_sum": 40.0, "convoy_batch_images_count": 10.0, "convoy_request_seconds_sum": 4.0}
+    increase |= {"convoy_decode_seconds_sum": 1.0, "convoy_queue_seconds_sum": 0.4, "convoy_compute_seconds_sum": 0.5}
+    assert stage_fractions(increase) == "mean batch 4.0; decode 25%, queue 10%, compute 50%, rest 15%"
 
 
 def test_bodies_of_all_sizes_have_heads_of_one_length(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_the_generator_counts_answers_and_failures(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear")
     body = binary_bodies(tmp_path, [np.zeros((size, *SHAPE), np.uint8) for size in (1, 3)])
     with RunningService(tmp_path / "models") as service:
-        good = fire(f"{service.url}/v2/models/linear/infer", body, 3, 4.0)
-        bad = fire(f"{service.url}/v2/models/nope/infer", body, 3, 3.0)
+        good = run_load(f"{service.url}/v2/models/linear/infer", body, 3, 4.0)
+        bad = run_load(f"{service.url}/v2/models/nope/infer", body, 3, 3.0)
         answered = service.metric("convoy_batch_images_sum", model="linear")
     assert good.requests > 10
     assert good.failed == 0
@@ -212,7 +212,7 @@ def test_cuda_libraries_are_found_wherever_python_imports_from(tmp_path: Path, m
     assert {str(tmp_path / "nvidia" / package / "lib") for package in ("cu13", "cudnn")} <= set(paths)
 
 
-LISTED = """\
+REQUIREMENTS_TEXT = """\
 numpy==2.4.6 ; python_full_version < '3.12' \\
     --hash=sha256:0000
 numpy==2.5.5 ; python_full_version >= '3.12' \\
@@ -223,14 +223,14 @@ uvloop==0.23.0 ; sys_platform != 'win32' \\
 
 
 def test_wheels_are_those_of_the_other_machines_python() -> None:
-    assert [str(one) for one in wheels.pinned(LISTED, "3.12")] == ["numpy==2.5.5", "uvloop==0.23.0"]
-    assert [str(one) for one in wheels.pinned(LISTED, "3.11")] == ["numpy==2.4.6", "uvloop==0.23.0"]
+    assert [str(one) for one in wheels.pinned(REQUIREMENTS_TEXT, "3.12")] == ["numpy==2.5.5", "uvloop==0.23.0"]
+    assert [str(one) for one in wheels.pinned(REQUIREMENTS_TEXT, "3.11")] == ["numpy==2.4.6", "uvloop==0.23.0"]
 
 
 def test_what_the_machine_has_is_not_carried_whoever_needs_it(tmp_path: Path) -> None:
     for name in ("numpy-2.5.5-cp312", "nvidia_cublas-13-py3", "litserve-0.2-py3"):
         (tmp_path / f"{name}-any.whl").touch()
-    assert [one.name for one in wheels.chosen_of(tmp_path, ("numpy", "nvidia-*"))] == ["litserve-0.2-py3-any.whl"]
+    assert [one.name for one in wheels.select_wheels(tmp_path, ("numpy", "nvidia-*"))] == ["litserve-0.2-py3-any.whl"]
 
 
 def write_wheel(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.gpu import publish, run_archive, train
-from tests.gpu.training_jobs import JOBS, Job
+from tests.gpu.training_jobs import JOBS, TrainingJob, Weights
 from training.recipes import find_recipe
 from training.recipes.base import with_settings
 
@@ -54,19 +54,21 @@ def test_a_folder_without_parts_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("weights", "left_out"), [("all", set()), ("best", {1, 3}), ("none", {1, 2, 3})])
-def test_weights_are_kept_by_validation(tmp_path: Path, weights: train.Job, left_out: set[int]) -> None:
-    job = Job("made", "xo", (1, 2, 3), weights)
+def test_weights_are_kept_by_validation(tmp_path: Path, weights: Weights, left_out: set[int]) -> None:
+    job = TrainingJob("made", "xo", (1, 2, 3), weights)
     figures = {1: (0.5, 0.99), 2: (0.7, 0.60), 3: (0.6, 0.98)}
     folders = {number: write_run(tmp_path, "made", number, *figures[number]) for number in figures}
-    done = [train.Done(job, number, folder) for number, folder in folders.items()]
-    assert set(train.without_weights([*done, train.Done(job, 4, None, "no time")])) == {folders[n] for n in left_out}
+    done = [train.RunResult(job, number, folder) for number, folder in folders.items()]
+    assert set(train.without_weights([*done, train.RunResult(job, 4, None, "no time")])) == {
+        folders[n] for n in left_out
+    }
 
 
 def test_a_summary_has_figures_past_the_first_epoch_and_what_failed(tmp_path: Path) -> None:
-    job = Job("made", "xo", (1, 2), "all")
+    job = TrainingJob("made", "xo", (1, 2), "all")
     done = [
-        train.Done(job, 1, write_run(tmp_path, "made", 1, 0.5, 0.9312)),
-        train.Done(job, 2, None, "no time was left"),
+        train.RunResult(job, 1, write_run(tmp_path, "made", 1, 0.5, 0.9312)),
+        train.RunResult(job, 2, None, "no time was left"),
     ]
     _, _, good, bad = train.summary(done).splitlines()
     assert good.startswith("| made | 1 | 93.12% | 50.00% | 3 | 1.5 | 25,000 | 2.0% |")
@@ -75,7 +77,7 @@ def test_a_summary_has_figures_past_the_first_epoch_and_what_failed(tmp_path: Pa
 
 def test_the_spread_is_of_the_test_accuracies(tmp_path: Path) -> None:
     folders = [write_run(tmp_path, "made", number, 0.5, test) for number, test in ((1, 0.93), (2, 0.95))]
-    assert publish.spread(folders).splitlines()[2] == "| made | 2 | 94.00% | 1.41 | 93.00% to 95.00% |"
+    assert publish.accuracy_table(folders).splitlines()[2] == "| made | 2 | 94.00% | 1.41 | 93.00% to 95.00% |"
 
 
 def test_without_time_nothing_is_begun(tmp_path: Path) -> None:
@@ -87,12 +89,12 @@ def test_without_time_nothing_is_begun(tmp_path: Path) -> None:
 def test_a_run_that_fails_leaves_the_others_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fake(job: Job, seed: int, root: Path, end_s: float, changes: tuple[str, ...]) -> train.Done:
+    def fake_train(job: TrainingJob, seed: int, root: Path, end_s: float, changes: tuple[str, ...]) -> train.RunResult:
         if seed == 2:
-            return train.Done(job, seed, None, "no memory")
-        return train.Done(job, seed, write_run(root, job.name, seed, 0.5, 0.9))
+            return train.RunResult(job, seed, None, "no memory")
+        return train.RunResult(job, seed, write_run(root, job.name, seed, 0.5, 0.9))
 
-    monkeypatch.setattr(train, "train", fake)
+    monkeypatch.setattr(train, "train", fake_train)
     monkeypatch.setattr("sys.argv", ["train", str(tmp_path / "out"), "--only", "cifar10-resnet20"])
     assert train.main() == 1
     written = (tmp_path / "out/summary.md").read_text()
@@ -104,7 +106,7 @@ def test_a_run_that_fails_leaves_the_others_their_place(
 @pytest.mark.slow
 def test_a_run_with_jax_is_exported_with_tensorflow_after_its_journey(tmp_path: Path) -> None:
     pytest.importorskip("jax")
-    job = Job("made", "xo", (1,), "all", TINY)
+    job = TrainingJob("made", "xo", (1,), "all", TINY)
     end_s = time.monotonic() + 600
     done = [train.train(job, 1, tmp_path / "there", end_s)]
     done.append(train.train(job._replace(settings=("epochs=none",)), 2, tmp_path / "there", end_s))
