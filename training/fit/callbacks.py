@@ -151,7 +151,7 @@ class RecordEpoch(keras.callbacks.Callback):
         row = self._row(epoch, logs or {})
         self._progress.history.append(row)
         if self._recipe.keep == "best" and early_stopping.best_epoch(self._recipe, self._progress.history) == epoch:
-            with self._averages.applied(self.model):
+            with self._averages.apply_to(self.model):
                 self._progress.best = [np.array(variable) for variable in self.model.weights]
             self._progress.best_epoch = epoch
         if self._is_main:
@@ -180,7 +180,7 @@ class ValidateEMA(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._exit_stack = ExitStack()
-        self._exit_stack.enter_context(self._averages.applied(self.model))
+        self._exit_stack.enter_context(self._averages.apply_to(self.model))
 
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._exit_stack.close()

@@ -62,29 +62,29 @@ class AveragedWeights:
 
     def __init__(self, estimate: Callable[[Arrays], Arrays]) -> None:
         self._estimate_statistics = estimate
-        self._estimated: tuple[int, Arrays] | None = None
+        self._cached_statistics: tuple[int, Arrays] | None = None
 
     @contextmanager
-    def applied(self, model: keras.Model) -> Iterator[None]:
+    def apply_to(self, model: keras.Model) -> Iterator[None]:
         """Within the context `model` has the averaged weights; with an optimizer that keeps none, its own."""
         if not model.optimizer.use_ema:
             yield
             return
-        own = [np.array(variable) for variable in model.weights]
+        raw_weights = [np.array(variable) for variable in model.weights]
         model.optimizer.finalize_variable_values(model.trainable_variables)
         if _normalization_layers(model):
-            _assign(_statistics(model), self._estimate(model))
+            _assign(_statistics(model), self._statistics_for(model))
         try:
             yield
         finally:
-            _assign(model.weights, own)
+            _assign(model.weights, raw_weights)
 
-    def _estimate(self, model: keras.Model) -> Arrays:
+    def _statistics_for(self, model: keras.Model) -> Arrays:
         """The batch statistics for the weights that `model` has now; computed once per optimizer step."""
         step = int(model.optimizer.iterations)
-        if self._estimated is None or self._estimated[0] != step:
-            self._estimated = step, self._estimate_statistics(model.get_weights())
-        return self._estimated[1]
+        if self._cached_statistics is None or self._cached_statistics[0] != step:
+            self._cached_statistics = step, self._estimate_statistics(model.get_weights())
+        return self._cached_statistics[1]
 
 
 def estimate_statistics(
@@ -114,13 +114,13 @@ def _statistics(model: keras.Model) -> list[keras.Variable]:
 
 
 def _normalization_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    found = []
+    layers = []
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            found.append(layer)
+            layers.append(layer)
         elif hasattr(layer, "layers"):
-            found += _normalization_layers(layer)
-    return found
+            layers += _normalization_layers(layer)
+    return layers
 
 
 def _assign(variables: Sequence[keras.Variable], arrays: Arrays) -> None:

@@ -213,7 +213,7 @@ def _averages(context: TrainingContext) -> AveragedWeights:
         return fuse_batchnorm(build_network(recipe, dataset)), batches
 
     def estimate(weights: Arrays) -> str:
-        with context.distributed.local(), keras_setup.dtype_policy(recipe.precision):
+        with context.distributed.local_scope(), keras_setup.dtype_policy(recipe.precision):
             network, batches = network_and_batches()
             return json.dumps([array.tolist() for array in estimate_statistics(network, weights, batches)])
 
@@ -228,7 +228,7 @@ def _final_weights(model: keras.Model, progress: TrainingProgress, averages: Ave
     """The weights that the run ends with."""
     if progress.best:
         return progress.best
-    with averages.applied(model):
+    with averages.apply_to(model):
         return model.get_weights()
 
 

@@ -156,7 +156,7 @@ class DistributedContext:
                 yield
 
     @contextmanager
-    def local(self) -> Iterator[None]:
+    def local_scope(self) -> Iterator[None]:
         """Within it, networks are built and run by this process alone, on its own device."""
         if self._distribution is None:
             yield

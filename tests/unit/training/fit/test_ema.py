@@ -93,10 +93,10 @@ def test_the_own_weights_come_back() -> None:
     fit(model, steps=2)
     averages = AveragedWeights(never)
     model.set_weights([np.array([[9.0]], np.float32)])
-    with averages.applied(model):
+    with averages.apply_to(model):
         assert weight(model) != 9.0
     assert weight(model) == 9.0
-    with pytest.raises(RuntimeError), averages.applied(model):
+    with pytest.raises(RuntimeError), averages.apply_to(model):
         raise RuntimeError
     assert weight(model) == 9.0
 
@@ -105,7 +105,7 @@ def test_where_none_are_kept_the_weights_are_their_own() -> None:
     model = network(ema_decay=0.0)
     watch = fit(model, steps=3)
     assert watch.validated == watch.stepped[-1:]
-    with AveragedWeights(never).applied(model):
+    with AveragedWeights(never).apply_to(model):
         assert weight(model) == watch.stepped[-1]
 
 
@@ -154,7 +154,7 @@ def test_averaged_weights_come_with_statistics_of_their_own_estimated_once_a_ste
         variable.assign(variable + 1)
     own = model.get_weights()
     for _ in range(2):
-        with averages.applied(model):
+        with averages.apply_to(model):
             kernel, _, _, mean, variance = model.get_weights()
             assert (mean.tolist(), variance.tolist()) == ([5.0, 5.0], [6.0, 6.0])
             assert not np.array_equal(kernel, own[0])
