@@ -16,10 +16,10 @@ settings.load_profile("steady")
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets, laid out as their official downloads are; skips where there is none."""
-    where = os.environ.get("CONVOY_DATA")
-    if not where:
+    data_folder = os.environ.get("CONVOY_DATA")
+    if not data_folder:
         pytest.skip("CONVOY_DATA is not set: no real data")
-    return Path(where)
+    return Path(data_folder)
 
 
 @pytest.fixture(scope="module", autouse=True)

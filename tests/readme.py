@@ -86,8 +86,8 @@ def regenerated(text: str) -> str:
     """The README with its generated parts as the code has them now."""
     for name, part in GENERATED_TABLES.items():
         begin, end = f"<!-- {name}: written by make readme -->", f"<!-- /{name} -->"
-        before, found, rest = text.partition(begin)
-        if not found or end not in rest:
+        before, separator, rest = text.partition(begin)
+        if not separator or end not in rest:
             raise ValueError(f"README.md has lost its marks '{begin}' ... '{end}'")
         text = f"{before}{begin}\n{part()}\n{end}{rest.partition(end)[2]}"
     return text

@@ -9,7 +9,7 @@ from tests.browser.page_actions import chromium, draw_seven
 from tests.readme import ROOT
 from tests.support.service_process import RunningService
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 SCREENS = {"playground.png": (1280, 1010), "playground-phone.png": (390, 844)}
 LIMIT_BYTES = 200_000
 
@@ -26,7 +26,7 @@ def take_screenshots() -> None:
             page.locator(".heat img").wait_for()
             page.mouse.move(0, 0)
             page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
-            save_png(HERE / name, page.screenshot())
+            save_png(FOLDER / name, page.screenshot())
 
 
 def save_png(path: Path, screenshot: bytes) -> None:

@@ -72,8 +72,8 @@ class PageSession:
         """What axe-core finds serious or critical on the page as it is now."""
         axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
         self.page.evaluate(axe)
-        found = self.page.evaluate("axe.run()")["violations"]
-        return [f"{v['id']}: {v['nodes'][0]['html']}" for v in found if v["impact"] in ("serious", "critical")]
+        violations = self.page.evaluate("axe.run()")["violations"]
+        return [f"{v['id']}: {v['nodes'][0]['html']}" for v in violations if v["impact"] in ("serious", "critical")]
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_axe_finds_nothing_serious_by_night(session: PageSession) -> None:
 
 
 def test_a_drawing_is_laid_out_as_mnist_digits_are(session: PageSession) -> None:
-    found = session.page.evaluate(
+    layout = session.page.evaluate(
         """async () => {
             const { layOutLikeMnist: layOut } = await import("./playground/mnist.js");
             const grey = new Uint8ClampedArray(280 * 280);
@@ -217,8 +217,8 @@ def test_a_drawing_is_laid_out_as_mnist_digits_are(session: PageSession) -> None
             return { bar: [...layOut(grey, 280, 280, 28)], nothing: layOut(new Uint8ClampedArray(100), 10, 10, 28) };
         }"""
     )
-    assert found["nothing"] is None
-    inked = [divmod(at, 28) for at, value in enumerate(found["bar"]) if value]
+    assert layout["nothing"] is None
+    inked = [divmod(at, 28) for at, value in enumerate(layout["bar"]) if value]
     rows, columns = {row for row, _ in inked}, {column for _, column in inked}
     assert (min(rows), max(rows)) == (4, 23)  # twenty high, in the middle
     assert (len(columns), min(columns) + max(columns)) == (5, 28)  # five wide: the aspect is kept

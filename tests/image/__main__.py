@@ -172,7 +172,7 @@ def _total(client: httpx.Client) -> dict[str, Any]:
 
 def _train(base: str) -> None:
     train, train_config = build_image("training/Dockerfile", "train", base)
-    board, board_config = build_image("training/Dockerfile", "tensorboard", base)
+    tensorboard_image, board_config = build_image("training/Dockerfile", "tensorboard", base)
     with TemporaryDirectory(prefix="convoy-train-") as name, builder.mounted(train) as tree:
         binds = {f"/work/{part}": Path(name, part) for part in ("runs", "models")}
         for folder in binds.values():
@@ -185,7 +185,7 @@ def _train(base: str) -> None:
         _run_to_end(tree, train_config, ["export", f"runs/xo/{run_folder.name}", "--name=xo"], binds)
         require((binds["/work/models"] / "xo/1/model.onnx").exists(), "nothing was exported")
         _train_distributed(tree, train_config, binds)
-        _show_tensorboard(board, board_config, binds["/work/runs"])
+        _show_tensorboard(tensorboard_image, board_config, binds["/work/runs"])
 
 
 def _train_distributed(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> None:

@@ -56,8 +56,8 @@ def build(dockerfile: str, target: str, base: str) -> str:
 def config(image: str) -> dict[str, Any]:
     """What the image says about how it is run, as Docker has it."""
     description: dict[str, Any] = json.loads(run("buildah", "inspect", "--type", "image", image))
-    found: dict[str, Any] = description["Docker"]["config"]
-    return found
+    config: dict[str, Any] = description["Docker"]["config"]
+    return config
 
 
 @contextlib.contextmanager

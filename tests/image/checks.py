@@ -19,9 +19,9 @@ class CheckFailed(Exception):
     """An image is not as it must be."""
 
 
-def require(condition: Any, otherwise: str) -> None:
+def require(condition: Any, message: str) -> None:
     if not condition:
-        raise CheckFailed(otherwise)
+        raise CheckFailed(message)
 
 
 def build_image(dockerfile: str, target: str, base: str, limit_mb: float = float("inf")) -> tuple[str, dict[str, Any]]:
@@ -43,11 +43,11 @@ def is_answering(client: httpx.Client, path: str) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], Any], what: str, container: Container) -> None:
+def wait_until(condition: Callable[[], Any], event_name: str, container: Container) -> None:
     """Raises Wrong when the container ends first, TimeoutError when neither happens; both with its log."""
     end_s = time.monotonic() + TIMEOUT_S
     while not condition():
-        require(container.is_running(), f"it ended before it was {what}; its log:\n{container.log()}")
+        require(container.is_running(), f"it ended before it was {event_name}; its log:\n{container.log()}")
         if time.monotonic() > end_s:
-            raise TimeoutError(f"not {what} within {TIMEOUT_S} s; its log:\n{container.log()}")
+            raise TimeoutError(f"not {event_name} within {TIMEOUT_S} s; its log:\n{container.log()}")
         time.sleep(0.1)

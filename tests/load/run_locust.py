@@ -12,7 +12,7 @@ from tests.bench.processes import last_lines
 from tests.load.load_profile import LoadProfile
 from tests.load.load_results import LocustResults, read_results
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 def run_locust(url: str, profile: LoadProfile, prefix: Path, classes: Sequence[str], *, shaped: bool) -> LocustResults:
@@ -37,6 +37,6 @@ def run_locust(url: str, profile: LoadProfile, prefix: Path, classes: Sequence[s
 
 def locust_command(url: str, profile: LoadProfile, options: Sequence[str], *, shaped: bool) -> dict[str, Any]:
     """The arguments of `subprocess.run` for that locust."""
-    files = [HERE / "locustfile.py", *([HERE / "ramp_shape.py"] if shaped else [])]
+    files = [FOLDER / "locustfile.py", *([FOLDER / "ramp_shape.py"] if shaped else [])]
     command = [sys.executable, "-m", "locust", "-f", ",".join(map(str, files)), f"--host={url}", *options]
     return {"args": command, "env": os.environ | profile.to_environment()}

@@ -17,8 +17,8 @@ ABOUT = ("CPU", "cores", "system", "date", "convoy")
 
 
 def add_report(command: argparse.ArgumentParser) -> None:
-    shown = "Markdown file for the results (default: %(default)s)"
-    command.add_argument("--report", type=Path, default=REPORT, help=shown)
+    help_text = "Markdown file for the results (default: %(default)s)"
+    command.add_argument("--report", type=Path, default=REPORT, help=help_text)
 
 
 def write(file: Path, section: str, content: str) -> None:

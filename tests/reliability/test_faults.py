@@ -120,9 +120,9 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: Runnin
     with open_socket(service) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         resident_bytes = resource_usage(service.process.pid).resident_bytes
-        flood = (head.encode() + body) * 100_000
+        requests = (head.encode() + body) * 100_000
         with pytest.raises((ConnectionResetError, BrokenPipeError)):  # and no TimeoutError of our own
-            client.sendall(flood)
+            client.sendall(requests)
         started_s = time.monotonic()
         assert classify(service, "linear").status_code == 200
         assert time.monotonic() - started_s < 15
@@ -154,8 +154,8 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
 
 @contextmanager
 def open_socket(service: RunningService) -> Iterator[socket.socket]:
-    where = urlsplit(service.url)
-    with socket.create_connection((where.hostname, where.port), timeout=30) as client:
+    address = urlsplit(service.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as client:
         yield client
 
 

@@ -30,17 +30,19 @@ def render(folder: Path, *components: str) -> tuple[Manifest, ...]:
     if not components:
         return _kustomize(folder)
     with tempfile.TemporaryDirectory() as name:
-        here = Path(name).resolve()
-        added = [os.path.relpath(K8S / "components" / component, here) for component in components]
-        lines = {"resources": [os.path.relpath(folder, here)], "components": added}
-        (here / "kustomization.yaml").write_text(yaml.safe_dump(lines))
-        return _kustomize(here)
+        temporary_folder = Path(name).resolve()
+        component_paths = [
+            os.path.relpath(K8S / "components" / component, temporary_folder) for component in components
+        ]
+        lines = {"resources": [os.path.relpath(folder, temporary_folder)], "components": component_paths}
+        (temporary_folder / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+        return _kustomize(temporary_folder)
 
 
 def _kustomize(folder: Path) -> tuple[Manifest, ...]:
-    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
+    process = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return tuple(yaml.safe_load_all(process.stdout))
 
 
 def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
@@ -55,8 +57,8 @@ def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
 
 def of_kind(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
     """The only object of that kind."""
-    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
-    return found
+    (match,) = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return match
 
 
 def pod_of(manifest: Manifest) -> Manifest | None:
@@ -80,7 +82,7 @@ def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
     """What the container of the one workload finds in its environment."""
     maps = {manifest["metadata"]["name"]: manifest["data"] for manifest in manifests if manifest["kind"] == "ConfigMap"}
     container = container_of(manifests)
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= maps[source["configMapRef"]["name"]] if "configMapRef" in source else {}
-    return found | {entry["name"]: entry["value"] for entry in container.get("env", [])}
+        variables |= maps[source["configMapRef"]["name"]] if "configMapRef" in source else {}
+    return variables | {entry["name"]: entry["value"] for entry in container.get("env", [])}

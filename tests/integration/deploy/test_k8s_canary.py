@@ -24,9 +24,9 @@ from tests.support.service_process import RunningService
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 MODEL = "mnist-lenet5"
 REQUESTS = 400
-FEWEST, MOST = 12, 80
+MIN_CANARY_ANSWERS, MAX_CANARY_ANSWERS = 12, 80
 """Of them that go to the canary: 40 are expected; by chance it is fewer or more in one of ten million runs."""
-PATIENCE_S = 60
+TIMEOUT_S = 60
 PROMOTED = {"models": {MODEL: {"versions": {"specific": [2]}, "labels": {"stable": 2, "canary": 2}}}}
 CONFIG = """
 daemon off;
@@ -52,7 +52,7 @@ http {{
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
-def shown(language: str, part: str) -> str:
+def readme_block(language: str, part: str) -> str:
     """The only block of that language in the README that has this in it."""
     blocks = re.findall(rf"```{language}\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
     (block,) = [block for block in blocks if part in block]
@@ -64,7 +64,7 @@ def gateway(folder: Path, service: str) -> Iterator[str]:
     """Nginx as the README configures it, but for the service's address; its own address."""
     folder.mkdir()
     (port,) = free_ports()
-    block = shown("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
+    block = readme_block("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
     upstream, split, location = re.findall(r"^\w.*?^}$", block, re.DOTALL | re.MULTILINE)
     text = CONFIG.format(folder=folder, upstream=upstream, split=split, location=location, port=port)
     (folder / "nginx.conf").write_text(text)
@@ -86,14 +86,14 @@ def _listens(port: int) -> bool:
     return True
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not happened():
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
         assert time.monotonic() < end_s
         time.sleep(0.05)
 
 
-def answered(client: httpx.Client, requests: int) -> Counter[str]:
+def versions_answering(client: httpx.Client, requests: int) -> Counter[str]:
     """How many of so many requests each version answered."""
     pixels = [0] * 28 * 28
     body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": pixels}]}
@@ -106,21 +106,21 @@ def test_a_tenth_goes_to_the_canary_until_it_is_promoted(tmp_path: Path) -> None
     for version in (1, 2):
         write_version(tmp_path / "models", MODEL, version, shape=(28, 28, 1), seed=version)
     state = tmp_path / "state.json"
-    state.write_text(shown("json", "canary"))
+    state.write_text(readme_block("json", "canary"))
     with (
         RunningService(tmp_path / "models", state=state) as service,
         gateway(tmp_path / "nginx", service.url) as url,
         httpx.Client(base_url=url) as client,
     ):
-        assert answered(service.client, 20) == {"1": 20}, "without the gateway nobody meets the canary"
-        before = answered(client, REQUESTS)
+        assert versions_answering(service.client, 20) == {"1": 20}, "without the gateway nobody meets the canary"
+        before = versions_answering(client, REQUESTS)
         assert set(before) == {"1", "2"}
-        assert FEWEST < before["2"] < MOST
+        assert MIN_CANARY_ANSWERS < before["2"] < MAX_CANARY_ANSWERS
         stats = service.client.get(f"/v2/models/{MODEL}/versions/canary/stats").json()["model_stats"]
         assert [(one["version"], one["inference_count"]) for one in stats] == [("2", before["2"])]
 
         part = tmp_path / "part"
         part.write_text(json.dumps(PROMOTED))
         part.replace(state)
-        wait_until(lambda: set(answered(client, 20)) == {"2"})
-        assert set(answered(service.client, 1)) == {"2"}
+        wait_until(lambda: set(versions_answering(client, 20)) == {"2"})
+        assert set(versions_answering(service.client, 1)) == {"2"}

@@ -20,7 +20,7 @@ from training.runs.run_folder import Run
 pytestmark = pytest.mark.slow
 
 IMAGES = 43
-PATIENCE_S = 300
+TIMEOUT_S = 300
 EXIT_BROKEN_IMAGES = 1
 
 
@@ -30,24 +30,24 @@ def pods(
     instead: dict[str, str] | None = None,
     *more: str,
     only: Sequence[int] | None = None,
-    **changed: str,
+    **overrides: str,
 ) -> Iterator[subprocess.CompletedProcess[str]]:
     """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder.
 
-    `instead` has words of the command replaced, `more` are added to it, `changed` stands in the environment; `only`
+    `instead` has words of the command replaced, `more` are added to it, `overrides` stands in the environment; `only`
     are the numbers of the pods that are run.
     """
     manifests = render(K8S / "jobs" / job)
     spec: Manifest = of_kind(manifests, "Job")["spec"]
     program, *words = spec["template"]["spec"]["containers"][0]["command"]
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
-    given = {key: value.replace("/work", str(folder)) for key, value in environment(manifests).items()}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("CONVOY_", "JOB_"))}
+    from_manifest = {key: value.replace("/work", str(folder)) for key, value in environment(manifests).items()}
 
     def run(index: int) -> subprocess.CompletedProcess[str]:
-        environ = {**ours, **given, **changed, "JOB_COMPLETION_INDEX": str(index)}
+        environ = {**inherited, **from_manifest, **overrides, "JOB_COMPLETION_INDEX": str(index)}
         arguments = [(instead or {}).get(word, word) for word in words]
         command = [Path(sys.executable).with_name(program), *arguments, *more]
-        return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
+        return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S)
 
     with ThreadPoolExecutor(spec["parallelism"]) as pool:
         yield from pool.map(run, range(spec["completions"]) if only is None else only)
@@ -60,8 +60,10 @@ def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
     for number in range(IMAGES):
         (photos / f"{number}.png").write_bytes(image_bytes())
     (photos / "broken.png").write_bytes(b"nothing of the kind")
-    done = list(pods("batch", tmp_path))
-    assert sorted(one.returncode for one in done) == [0] * 7 + [EXIT_BROKEN_IMAGES], [one.stderr for one in done]
+    processes = list(pods("batch", tmp_path))
+    assert sorted(one.returncode for one in processes) == [0] * 7 + [EXIT_BROKEN_IMAGES], [
+        one.stderr for one in processes
+    ]
     files = sorted((tmp_path / "results").glob("*.jsonl"))
     answers = [file for file in files if not file.name.endswith(".errors.jsonl")]
     assert len(answers) == 8
@@ -74,16 +76,16 @@ def test_the_pods_of_the_distributed_job_train_one_run(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     tiny = {"cifar10-resnet20": "xo"}, "--limit", "64", "--epochs", "1"
-    done = list(pods("distributed", tmp_path, *tiny, CONVOY_COORDINATOR=coordinator))
-    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    processes = list(pods("distributed", tmp_path, *tiny, CONVOY_COORDINATOR=coordinator))
+    assert [one.returncode for one in processes] == [0, 0], [one.stderr for one in processes]
     (run,) = (tmp_path / "runs/xo").iterdir()
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] >= 0
 
 
 def test_a_pod_of_the_sweep_job_trains_the_combination_of_its_number_and_goes_on(tmp_path: Path) -> None:
     tiny = {"mnist-lenet5": "xo"}, "--limit", "256", "--epochs", "1"
-    done = list(pods("sweep", tmp_path, *tiny, only=[0, 5]))
-    assert [one.returncode for one in done] == [0, 0], [one.stderr for one in done]
+    processes = list(pods("sweep", tmp_path, *tiny, only=[0, 5]))
+    assert [one.returncode for one in processes] == [0, 0], [one.stderr for one in processes]
     runs = [Run(next((tmp_path / f"runs/xo-sweep-{index}").iterdir())).recipe() for index in (0, 5)]
     assert [(recipe.learning_rate, recipe.batch_size) for recipe in runs] == [(0.01, 64), (0.05, 128)]
     (again,) = pods("sweep", tmp_path, *tiny, only=[5])

@@ -71,11 +71,11 @@ def test_a_command_gives_its_answer(address: str, language: str, text: str, answ
     words, program = (shlex.split(text), None) if language == "sh" else (PROGRAMS[language], text)
     if not shutil.which(words[0]):
         pytest.skip(f"{words[0]} is not installed: its example is not run")
-    done = subprocess.run(words, cwd=ROOT, input=program, capture_output=True, text=True, timeout=60, check=True)
+    process = subprocess.run(words, cwd=ROOT, input=program, capture_output=True, text=True, timeout=60, check=True)
     if answer.startswith("{"):
-        assert _rounded(json.loads(done.stdout)) == _rounded(json.loads(answer))
+        assert _rounded(json.loads(process.stdout)) == _rounded(json.loads(answer))
     else:
-        assert _short(done.stdout.strip()) == _short(answer)
+        assert _short(process.stdout.strip()) == _short(answer)
 
 
 def _short(text: str) -> str:

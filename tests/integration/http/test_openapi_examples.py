@@ -46,19 +46,19 @@ def examples(openapi: Json, name: str) -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.parametrize("name", INFER_EXAMPLES)
 def test_the_examples_of_infer_work(service: RunningService, openapi: Json, name: str) -> None:
-    shown = [(path, value) for path, value in examples(openapi, name) if path.startswith("/v2/")]
-    assert len(shown) == 2
-    for path, value in shown:
+    v2_examples = [(path, value) for path, value in examples(openapi, name) if path.startswith("/v2/")]
+    assert len(v2_examples) == 2
+    for path, value in v2_examples:
         check_schema(service.client.post(path, json=value), schemas_v2.InferReply)
 
 
 @pytest.mark.parametrize("name", PREDICT_EXAMPLES)
 def test_the_examples_of_predict_work(service: RunningService, openapi: Json, name: str) -> None:
-    shown = {path: value for path, value in examples(openapi, name) if path.startswith("/v1/")}
-    without_label = shown.keys() - {example_url(Predict.path_with_label)}
-    assert len(without_label) == len(shown) - 1 == 2
+    v1_examples = {path: value for path, value in examples(openapi, name) if path.startswith("/v1/")}
+    without_label = v1_examples.keys() - {example_url(Predict.path_with_label)}
+    assert len(without_label) == len(v1_examples) - 1 == 2
     for path in without_label:
-        check_schema(service.client.post(path, json=shown[path]), REPLY_SCHEMAS[name])
+        check_schema(service.client.post(path, json=v1_examples[path]), REPLY_SCHEMAS[name])
 
 
 def test_pixels_are_answered_in_the_promised_shapes(service: RunningService) -> None:

@@ -98,14 +98,14 @@ def versions(mirror: BucketMirror) -> list[int]:
 def test_versions_come_change_and_go(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
     mirror.sync()
     assert versions(mirror) == [1, 2]
-    kept = (mirror.folder / "linear" / "2" / "model.onnx").stat()
+    stat_before = (mirror.folder / "linear" / "2" / "model.onnx").stat()
     s3.upload(write_version(tmp_path / "made", "linear", 3))
     edited = write_version(tmp_path / "edited", "linear", 1, seed=9)
     s3.upload(edited)
     mirror.sync()
     assert versions(mirror) == [1, 2, 3]
     assert (mirror.folder / "linear" / "1" / "model.onnx").read_bytes() == (edited / "model.onnx").read_bytes()
-    assert (mirror.folder / "linear" / "2" / "model.onnx").stat() == kept
+    assert (mirror.folder / "linear" / "2" / "model.onnx").stat() == stat_before
     s3.remove(*(f"linear/1/{name}" for name in ("model.onnx", "labels.txt", "manifest.json")))
     mirror.sync()
     assert versions(mirror) == [2, 3]
@@ -220,8 +220,8 @@ def test_a_batch_job_reads_its_images_and_its_model_from_the_bucket(s3: S3, tmp_
     url = f"s3://{BUCKET}/{PREFIX}"
     words = ["batch", f"{url}/photos", "-m", "linear", "--models", url, "-o", "r.jsonl", "--decode-threads", "2"]
     env = {**os.environ, "CONVOY_BUCKET_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([CONVOY, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 1, done.stderr
-    assert done.stdout.startswith("linear version 2: 19 classified, 1 broken.")
+    process = subprocess.run([CONVOY, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
+    assert process.returncode == 1, process.stderr
+    assert process.stdout.startswith("linear version 2: 19 classified, 1 broken.")
     files = [json.loads(line)["file"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert files == sorted(f"{url}/photos/class-{at % 4}/{at:02}.png" for at in range(20) if at != 7)

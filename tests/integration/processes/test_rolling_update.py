@@ -32,7 +32,7 @@ REQUESTS = 20_000
 CLIENTS = 24
 PROPAGATION_S = 1.0
 """How much later than the pod itself the balancer learns that it is leaving."""
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 PATH = "/api/v1/models/linear/classify"
 CONFIG = """
 global
@@ -64,14 +64,16 @@ class Balancer:
         """Sends new connections there too; gives the slot's name."""
         self._used += 1
         slot = f"pods/pod{self._used}"
-        self._say(f"set server {slot} addr 127.0.0.1 port {urlsplit(url).port}; set server {slot} state ready")
+        self._send_commands(
+            f"set server {slot} addr 127.0.0.1 port {urlsplit(url).port}; set server {slot} state ready"
+        )
         return slot
 
     def leave(self, slot: str) -> None:
         """No new connections; those that are there stay."""
-        self._say(f"set server {slot} state drain")
+        self._send_commands(f"set server {slot} state drain")
 
-    def _say(self, commands: str) -> None:
+    def _send_commands(self, commands: str) -> None:
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(self._admin))
             admin.sendall(f"{commands}\n".encode())
@@ -157,8 +159,8 @@ class Deployment:
         (container,) = spec["template"]["spec"]["containers"]
         self._pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
         self.grace_s = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-        given = environment(manifests)
-        drain_timeout_s = given["CONVOY_DRAIN_TIMEOUT_S"]
+        variables = environment(manifests)
+        drain_timeout_s = variables["CONVOY_DRAIN_TIMEOUT_S"]
         self._settings = {"drain_timeout_s": drain_timeout_s, "log_requests_per_s": 1}
         self._models, self._balancer, self._pods = models, balancer, pods
         self.exits: list[tuple[int, float]] = []
@@ -199,7 +201,7 @@ def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
             leaving.append(deployment.stop(pod, slot))
         for thread in leaving:
             thread.join()
-        end_s = time.monotonic() + PATIENCE_S
+        end_s = time.monotonic() + TIMEOUT_S
         while load.answered < REQUESTS and not load.lost and time.monotonic() < end_s:
             time.sleep(0.1)
         load.stopping = True

@@ -52,7 +52,7 @@ def test_every_shipped_version_is_whole() -> None:
                 folder.extra_graph_path(name)
 
 
-def served(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+def predictions_of(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """The best class of each of 10,000 images, sent in 100 forms by four clients; what is said of the version."""
     with RunningService(MODELS) as service, httpx.Client(base_url=service.url, timeout=60) as client:
 
@@ -62,22 +62,24 @@ def served(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
             return [result["predictions"][0]["index"] for result in reply.json()["results"]]
 
         with ThreadPoolExecutor(4) as threads:
-            found = [index for part in threads.map(ask, np.split(images, 100)) for index in part]
-        return np.array(found), service.client.get(f"/api/v1/models/{model}").json()["versions"][0]
+            predictions = [index for part in threads.map(ask, np.split(images, 100)) for index in part]
+        return np.array(predictions), service.client.get(f"/api/v1/models/{model}").json()["versions"][0]
 
 
 def test_all_10_000_digits_over_rest_are_those_of_the_offline_evaluation(data_dir: Path) -> None:
     images, labels = mnist(data_dir)
-    found, version = served("mnist-lenet5", images)
-    assert (found == offline("mnist-lenet5", images).argmax(axis=1)).all()
-    assert float((found == labels).mean()) == pytest.approx(version["test_accuracy"], abs=1e-9)
+    predictions, version = predictions_of("mnist-lenet5", images)
+    assert (predictions == offline("mnist-lenet5", images).argmax(axis=1)).all()
+    assert float((predictions == labels).mean()) == pytest.approx(version["test_accuracy"], abs=1e-9)
     assert version["test_accuracy"] >= 0.992
 
 
 def test_all_10_000_photos_over_rest_have_the_accuracy_of_the_card(data_dir: Path) -> None:
     batch = pickle.loads((data_dir / "cifar-10-batches-py" / "test_batch").read_bytes(), encoding="bytes")
-    found, version = served("cifar10-resnet20", batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    accuracy = float((found == batch[b"labels"]).mean())
+    predictions, version = predictions_of(
+        "cifar10-resnet20", batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    )
+    accuracy = float((predictions == batch[b"labels"]).mean())
     assert accuracy == pytest.approx(version["test_accuracy"], abs=served_tolerance(version["precision"]))
     assert accuracy >= 0.88
 

@@ -84,9 +84,9 @@ def test_load_unload_and_statistics_mean_all_workers(service: RunningService, ro
         versions = ask_until_each_answered(service)
         assert set(versions) == {"2"}
         service.wait_until(lambda: inferences(client) == len(versions))
-        given = triton.InferInput("image", [2, 8, 8, 1], "UINT8")
-        given.set_data_from_numpy(np.stack([random_pixels(8, 8, seed=seed) for seed in range(2)]))
-        client.infer("linear", [given])
+        infer_input = triton.InferInput("image", [2, 8, 8, 1], "UINT8")
+        infer_input.set_data_from_numpy(np.stack([random_pixels(8, 8, seed=seed) for seed in range(2)]))
+        client.infer("linear", [infer_input])
         service.wait_until(lambda: inferences(client) == len(versions) + 2)
     service.terminate()
     assert service.exit_code() == 0
@@ -103,11 +103,11 @@ def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningServic
     service.wait_until(lambda: requests_counted(service) == 40)
     os.kill(pids(service)[0], signal.SIGKILL)
     service.wait_for("worker died")
-    seen = [requests_counted(service) for _ in range(5)]
+    counts = [requests_counted(service) for _ in range(5)]
     service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
     service.wait_until(lambda: httpx.get(service.url + "/health/ready").status_code == 200)
-    seen += [requests_counted(service) for _ in range(20)]
-    assert set(seen) == {40.0}
+    counts += [requests_counted(service) for _ in range(20)]
+    assert set(counts) == {40.0}
     assert classify(service).status_code == 200
     service.wait_until(lambda: requests_counted(service) == 41)
     service.terminate()
@@ -130,11 +130,11 @@ def test_a_worker_that_is_stopped_alone_shuts_nobody_out(service: RunningService
 def requests_counted(service: RunningService) -> float:
     """On a connection of its own: any worker may answer."""
     with httpx.Client(base_url=service.url) as client:
-        kept, service.client = service.client, client
+        usual_client, service.client = service.client, client
         try:
             return service.metric("convoy_requests_total", route="/api/v1/models/{model}/classify", code="200")
         finally:
-            service.client = kept
+            service.client = usual_client
 
 
 def test_a_worker_that_does_not_answer_fails_readiness_and_is_named(service: RunningService) -> None:
@@ -239,9 +239,9 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
         for _ in range(2):
             write_version(root, "linear", 2, seed=2)  # published
             wait_for_version("2")
-            made = write_version(root.parent / "made", "linear", 3, seed=3)
-            (made / "model.onnx").write_bytes((made / "model.onnx").read_bytes()[:100])
-            broken = made.rename(root / "linear" / "3")
+            staged_version = write_version(root.parent / "made", "linear", 3, seed=3)
+            (staged_version / "model.onnx").write_bytes((staged_version / "model.onnx").read_bytes()[:100])
+            broken = staged_version.rename(root / "linear" / "3")
             service.wait_for("version is broken")
             shutil.rmtree(broken)
             shutil.rmtree(root / "linear" / "2")  # deleted, which here is a roll back

@@ -35,9 +35,9 @@ def _bench(command: str, report: Path, *options: str) -> subprocess.CompletedPro
 
 
 def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    whole = [sys.executable, "-m", "tests.bench", *arguments]
+    command = [sys.executable, "-m", "tests.bench", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "CONVOY_DATA"}
-    return subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def _rows(text: str, title: str) -> dict[tuple[str, str], list[str]]:
@@ -62,10 +62,10 @@ def test_convoy_alone(report: Path) -> None:
         assert images_per_s >= requests_per_s > 0
         assert 0 < p50_ms <= p99_ms
     stages = text[text.index("### Processor time of a request") :]
-    http, body, decode, queue, compute, encode, whole = _stage_row(stages, "v2 json x64")
+    http, body, decode, queue, compute, encode, total = _stage_row(stages, "v2 json x64")
     assert decode == 0
     assert min(body, queue, compute, encode) > 0
-    assert abs(http + body + queue + compute + encode - whole) <= 3
+    assert abs(http + body + queue + compute + encode - total) <= 3
     assert report.with_name("throughput.svg").stat().st_size > 10_000
     assert "digits drawn in code" in text
 
@@ -81,9 +81,9 @@ def test_convoy_beside_a_peer(report: Path) -> None:
     assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     text = report.read_text()
     loads = _rows(text, "### Most that each answers")
-    ours, theirs = loads["image", "**Convoy**"], loads["image", "LitServe"]
+    convoy_row, litserve_row = loads["image", "**Convoy**"], loads["image", "LitServe"]
     (ratio,) = _rows(text, "### Convoy over the peer")["image", "LitServe"]
-    assert _number(ratio) == pytest.approx(_number(ours[0]) / _number(theirs[0]), rel=0.02)
+    assert _number(ratio) == pytest.approx(_number(convoy_row[0]) / _number(litserve_row[0]), rel=0.02)
     assert "LitServe: litserve " in text
     assert report.with_name("peers.svg").exists()
 
@@ -123,8 +123,8 @@ def test_convoy_under_overload(report: Path) -> None:
     assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     loads = _rows(report.read_text(), "| load | offered |")
     assert loads.keys() == {("image", "1x"), ("image", "2x"), ("image", "4x")}
-    peak, sent, good, refused, kept, p50_ms, p99_ms, *_ = loads["image", "4x"]
+    peak, sent_per_s, good, refused, goodput_ratio, p50_ms, p99_ms, *_ = loads["image", "4x"]
     assert _number(peak) > 0
-    assert _number(sent) + _number(good) + _number(refused) > 0
-    assert kept.endswith("%")
+    assert _number(sent_per_s) + _number(good) + _number(refused) > 0
+    assert goodput_ratio.endswith("%")
     assert _number(p50_ms) <= _number(p99_ms)

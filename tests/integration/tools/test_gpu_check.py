@@ -21,6 +21,6 @@ def test_every_step_of_the_check_finishes(tmp_path: Path) -> None:
     assert {row[0] for row in rows} == set(STEPS), process.stderr
     assert not [row for row in rows if row[2].startswith("failed")], process.stderr
     assert not [row for row in rows if row[4] == "**no**" and row[0] not in SPEED]
-    found = {(row[0], row[1]): row[2] for row in rows}
-    assert found["placement", "nodes of resnet50, float32"].endswith(" on CPUExecutionProvider")
-    assert found["memory", "good and too large batches in turns"] == "200, 503, 200, 503, 200"
+    cells = {(row[0], row[1]): row[2] for row in rows}
+    assert cells["placement", "nodes of resnet50, float32"].endswith(" on CPUExecutionProvider")
+    assert cells["memory", "good and too large batches in turns"] == "200, 503, 200, 503, 200"

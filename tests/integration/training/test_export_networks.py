@@ -176,8 +176,8 @@ def test_a_users_network_with_a_users_images(
 
     encoded = [path.read_bytes() for path in sorted(photos.iterdir())]
     preprocessing, size = version.manifest.preprocessing, version.manifest.input
-    seen = np.stack([preprocess(decode(data, 3, 255, 10**6), size, preprocessing) for data in encoded])
-    raw = model.predict((seen / 255 - scale["mean"]) / scale["std"], verbose=0)
+    model_inputs = np.stack([preprocess(decode(data, 3, 255, 10**6), size, preprocessing) for data in encoded])
+    raw = model.predict((model_inputs / 255 - scale["mean"]) / scale["std"], verbose=0)
     expected = raw if activation else np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(answers(version, encoded), expected, atol=1e-5)
     assert "Not measured" in (version.path / "card.md").read_text()

@@ -102,12 +102,12 @@ def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, 
 def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
     uninterrupted_run: tuple[Run, list], tiny_base: Path
 ) -> None:
-    kept = weights(uninterrupted_run[0])
-    np.testing.assert_allclose(kept["norm/moving_mean"], [0.1, 0.2, 0.3, 0.4])
+    weights_before = weights(uninterrupted_run[0])
+    np.testing.assert_allclose(weights_before["norm/moving_mean"], [0.1, 0.2, 0.3, 0.4])
     image = keras.Input((32, 32, 3))
     base = tiny(False, None, "avg", image, image.shape[1:])
     base.load_weights(tiny_base)
-    assert (kept["conv/kernel"] != np.array(base.get_layer("conv").kernel)).any()
+    assert (weights_before["conv/kernel"] != np.array(base.get_layer("conv").kernel)).any()
 
 
 @pytest.mark.parametrize(

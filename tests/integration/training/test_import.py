@@ -71,9 +71,9 @@ def test_scaling_order_and_softmax_are_added(working_dir: Path, layout: str, bat
     flags = ["--scale", "1/255", "--mean", "0.4,0.45,0.5", "--std", "0.2,0.25,0.3", "--channels", "bgr"]
     version = import_version(model, *flags)
     images = random_images()
-    seen = (images[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / [0.2, 0.25, 0.3]
-    seen = (seen.transpose(0, 3, 1, 2) if layout == "nchw" else seen).astype(np.float32)
-    expected = softmax(run_directly(model, np.ascontiguousarray(seen)))
+    model_inputs = (images[..., ::-1] / 255 - [0.4, 0.45, 0.5]) / [0.2, 0.25, 0.3]
+    model_inputs = (model_inputs.transpose(0, 3, 1, 2) if layout == "nchw" else model_inputs).astype(np.float32)
+    expected = softmax(run_directly(model, np.ascontiguousarray(model_inputs)))
     assert np.ptp(expected, axis=0).max() > 0.1
     command = "convoy-train import net.onnx --name net --labels labels.txt --channels bgr --scale 1/255"
     assert f"{command} --mean 2/5,9/20,1/2 --std 1/5,1/4,3/10\n" in (version.path / "card.md").read_text()

@@ -34,9 +34,9 @@ def test_folding_is_the_applications_own_preprocessing(name: str) -> None:
     keras.utils.set_random_seed(3)
     built = up_to_first_convolution(build_application(name, None))
     expected = original.predict(MODULES[name].preprocess_input(images.copy()), verbose=0)
-    largest = np.abs(expected).max()
-    assert np.abs(expected - original.predict(images, verbose=0)).max() > 0.1 * largest
-    np.testing.assert_allclose(built.predict(images, verbose=0), expected, atol=1e-5 * largest)
+    max_abs = np.abs(expected).max()
+    assert np.abs(expected - original.predict(images, verbose=0)).max() > 0.1 * max_abs
+    np.testing.assert_allclose(built.predict(images, verbose=0), expected, atol=1e-5 * max_abs)
 
 
 def test_every_size_is_that_of_an_application() -> None:

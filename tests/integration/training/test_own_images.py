@@ -100,8 +100,8 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
     recipe = with_settings(find_recipe("mlp"), dict(word.split("=", 1) for word in CROPPED[3::2]) | {"epochs": "3"})
     runs = []
     for workers in (0, 2):
-        place = DataOptions(folder=root / "photos", skip_unreadable=True, workers=workers)
-        runs.append(trainer.train(recipe, tmp_path, lambda line: None, place, "mixed"))
+        data_options = DataOptions(folder=root / "photos", skip_unreadable=True, workers=workers)
+        runs.append(trainer.train(recipe, tmp_path, lambda line: None, data_options, "mixed"))
 
     def stop(line: str) -> None:
         if line.startswith("epoch 2/3"):
@@ -112,8 +112,8 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
     runs.append(trainer.resume(latest_unfinished_run(tmp_path, "mixed"), lambda line: None))
     first, *others = [keras.models.load_model(run.model_path).get_weights() for run in runs]
     for other in others:
-        for ours, theirs in zip(first, other, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+        for array, other_array in zip(first, other, strict=True):
+            np.testing.assert_array_equal(array, other_array)
     assert runs[0].metrics()["test"] == runs[1].metrics()["test"] == runs[2].metrics()["test"]
 
 

@@ -57,8 +57,8 @@ def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     confusion = np.array(test["confusion"])
     wrong = int(confusion.sum() - confusion.trace())
     assert wrong > 0
-    shown = [attrs for tag, attrs in page.tags if attrs.get("alt") == "a test image"]
-    assert len(shown) == min(wrong, 24)
+    images = [attrs for tag, attrs in page.tags if attrs.get("alt") == "a test image"]
+    assert len(images) == min(wrong, 24)
     assert f"{wrong} of 300 are wrong" in page.text
     assert re.search(r"called .* \(\d+\.\d%\)", page.text)
     assert "3 kernels of 3x3 pixels" in page.text

@@ -72,8 +72,8 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
 ) -> None:
     command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
     killed = start_run(tmp_path / "runs", with_settings(XO, {"limit": "300", "epochs": "2"}), RECORDED_INFO)
-    done = convoy_train(tmp_path, *command, *other)
-    assert done.exit_code == 0, done.output
+    result = convoy_train(tmp_path, *command, *other)
+    assert result.exit_code == 0, result.output
     assert not killed.is_finished
     (run,) = (run for run in run_folder.all_runs(tmp_path / "runs", "xo") if run != killed)
     assert run.is_finished
@@ -86,8 +86,8 @@ def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
     others = [find_recipe("mnist-lenet5"), with_settings(XO, {"epochs": "2"}), with_settings(XO, {"seed": "7"})]
     killed = [start_run(tmp_path / "runs", recipe, RECORDED_INFO, "toy-retrained") for recipe in others]
-    done = convoy_train(tmp_path, *command)
-    assert done.exit_code == 0, done.output
+    result = convoy_train(tmp_path, *command)
+    assert result.exit_code == 0, result.output
     assert not any(run.is_finished for run in killed)
     card = (tmp_path / "models/toy/1/card.md").read_text()
     assert "of epoch 1 of 1" in card

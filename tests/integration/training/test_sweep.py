@@ -88,26 +88,26 @@ def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
     words = ["sweep", "cifar-resnet20", "--grid", "lr=0.1", "--epochs", "1", "--set", "side_px=8", "--data"]
     for seed, folder in enumerate(("ours", "others")):
         write_image_folder(Path(folder), "red", "blue", count=20, seed=seed)
-        done = CliRunner().invoke(main, [*words, folder])
-        assert done.exit_code == 0, done.output
-        assert "has finished already" not in done.output
+        result = CliRunner().invoke(main, [*words, folder])
+        assert result.exit_code == 0, result.output
+        assert "has finished already" not in result.output
     again = CliRunner().invoke(main, [*words, "ours"])
     assert "has finished already" in again.output
     assert len(list(Path("runs/cifar-resnet20-sweep-0").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["--index", "4"], "There is no run 4: the grid makes 4, 0 to 3."),
         (["--grid", "epochs=2,0"], "epochs is 0; it must be at least 1"),
         (["--grid", "lr=0.2"], "--grid names learning_rate twice"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(words: list[str], says: str) -> None:
+def test_mistakes_are_told_before_anything_is_trained(words: list[str], message: str) -> None:
     result = sweep(*words)
     assert result.exit_code == 2
-    assert says in result.output
+    assert message in result.output
     assert not Path("runs").exists()
 
 

@@ -64,8 +64,8 @@ def weights(run: Run) -> list[np.ndarray]:
 
 
 def assert_same_run(one: Run, other: Run) -> None:
-    for ours, theirs in zip(weights(one), weights(other), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for array, other_array in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(array, other_array)
     assert one.metrics()["test"] == other.metrics()["test"]
     timeless = [[{k: v for k, v in row.items() if k not in TIMES} for row in run.history()] for run in (one, other)]
     assert timeless[0] == timeless[1]
@@ -105,7 +105,10 @@ def test_its_figures_agree_with_each_other(uninterrupted_run: Run) -> None:
 def test_the_seed_decides_everything(uninterrupted_run: Run, tmp_path: Path) -> None:
     assert_same_run(trainer.train(RECIPE, tmp_path, ignore), uninterrupted_run)
     other = trainer.train(with_settings(RECIPE, {"seed": "2"}), tmp_path, ignore)
-    assert any((ours != theirs).any() for ours, theirs in zip(weights(other), weights(uninterrupted_run), strict=True))
+    assert any(
+        (array != other_array).any()
+        for array, other_array in zip(weights(other), weights(uninterrupted_run), strict=True)
+    )
 
 
 @pytest.mark.parametrize("stop_line", ["epoch 1/4", "epoch 3/4"])
@@ -253,11 +256,11 @@ def test_a_stopped_process_is_resumed_to_the_same_weights(
 ) -> None:
     """The whole run and the resumed one also differ in process, and so in every seed that is not the recipe's."""
     process = start(tmp_path, *OPTIONS)
-    seen = list(lines_until(process, "epoch 2/4"))
+    lines = list(lines_until(process, "epoch 2/4"))
     process.send_signal(kill)
     _, errors = process.communicate()
     assert process.returncode == (130 if kill == signal.SIGINT else -kill)
-    assert seen[-1].startswith("epoch 2/4"), errors
+    assert lines[-1].startswith("epoch 2/4"), errors
     if kill == signal.SIGINT:
         assert "Stopped. Go on with: convoy-train run xo --resume" in errors
 

@@ -51,8 +51,8 @@ class ClosedLoopClients:
         by each of the workers, whose clients' ports are given."""
         if not all(one.number > self._mark and one.version == version for one in self._last_answers.values()):
             return False
-        answered = {one.port for one in self._last_answers.values()}
-        return all(answered & worker_ports for worker_ports in ports)
+        ports_answering = {one.port for one in self._last_answers.values()}
+        return all(ports_answering & worker_ports for worker_ports in ports)
 
     def mark(self) -> None:
         """What was sent until now counts no more for `all_answered_by`."""

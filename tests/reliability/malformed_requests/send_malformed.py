@@ -120,8 +120,11 @@ def check_answers(service: RunningService) -> None:
     image = service.client.post("/api/v1/models/small/classify?top_k=4", content=encode(pixels)).json()
     tensor = service.client.post("/v2/models/small/infer", json={"inputs": inputs}).json()
     by_class = {one["index"]: one["probability"] for one in image.get("predictions", ())}
-    for got in ([by_class.get(index, -1) for index in range(CLASSES)], tensor.get("outputs", [{}])[0].get("data", [])):
-        if not np.allclose(got, _expected(pixels), atol=1e-5):
+    for probabilities in (
+        [by_class.get(index, -1) for index in range(CLASSES)],
+        tensor.get("outputs", [{}])[0].get("data", []),
+    ):
+        if not np.allclose(probabilities, _expected(pixels), atol=1e-5):
             raise CannotMeasure(f"The service answers wrongly: {image} and {tensor}")
 
 

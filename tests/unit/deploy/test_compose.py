@@ -23,8 +23,8 @@ Service = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Service]:
-    found: dict[str, Service] = yaml.safe_load(COMPOSE.read_text())["services"]
-    return found
+    services_by_name: dict[str, Service] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return services_by_name
 
 
 def test_every_image_is_pinned_by_a_full_version(services: dict[str, Service]) -> None:
@@ -101,7 +101,7 @@ def test_prometheus_looks_for_every_service(name: str) -> None:
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="there is no docker-compose to ask")
 def test_it_is_compose_as_specified() -> None:
     profiles = [option for name in PROFILES for option in ("--profile", name)]
-    asked = subprocess.run(
+    process = subprocess.run(
         ["docker-compose", "--file", COMPOSE, *profiles, "config", "--quiet"], capture_output=True, text=True
     )
-    assert asked.returncode == 0, asked.stderr
+    assert process.returncode == 0, process.stderr

@@ -111,21 +111,25 @@ def test_the_pods_are_asked_by_their_neighbours_alone_and_ask_nobody() -> None:
 
 
 def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> None:
-    found = policies(render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS))
-    assert found.keys() == {"convoy", "convoy-ingress", "convoy-metrics", "convoy-bucket"}
-    for name, spec in found.items():
+    network_policies = policies(render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS))
+    assert network_policies.keys() == {"convoy", "convoy-ingress", "convoy-metrics", "convoy-bucket"}
+    for name, spec in network_policies.items():
         assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "convoy"}}, "and no other pod"
         for rule in spec.get("ingress", []):
             assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
             assert rule["from"], f"{name} lets in everybody"
             assert all(one.keys() & {"podSelector", "namespaceSelector"} for one in rule["from"])
-    namespaces = {name: found[name]["ingress"][0]["from"] for name in ("convoy-ingress", "convoy-metrics")}
+    namespaces = {name: network_policies[name]["ingress"][0]["from"] for name in ("convoy-ingress", "convoy-metrics")}
     assert namespaces == {
         "convoy-ingress": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}],
         "convoy-metrics": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
     }
-    assert [name for name, spec in found.items() if "egress" in spec] == ["convoy-bucket"]
-    ports = {(port["port"], port["protocol"]) for rule in found["convoy-bucket"]["egress"] for port in rule["ports"]}
+    assert [name for name, spec in network_policies.items() if "egress" in spec] == ["convoy-bucket"]
+    ports = {
+        (port["port"], port["protocol"])
+        for rule in network_policies["convoy-bucket"]["egress"]
+        for port in rule["ports"]
+    }
     assert ports == {(53, "UDP"), (53, "TCP"), (443, "TCP")}
 
 
@@ -139,11 +143,11 @@ def test_selectors_find_the_pods() -> None:
 
 
 def test_the_environment_is_settings_that_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OF_TRAINING
+    setting_names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OF_TRAINING
     for name, manifests in all_rendered():
         if any(pod_of(manifest) for manifest in manifests):
-            given = {key for key in environment(manifests) if key.startswith(PREFIX)}
-            assert given <= known, name
+            variables = {key for key in environment(manifests) if key.startswith(PREFIX)}
+            assert variables <= setting_names, name
     for manifests in services():
         settings_of(manifests, monkeypatch)
 
@@ -173,8 +177,8 @@ def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest
     ingress, settings = of_kind(manifests, "Ingress"), settings_of(manifests, monkeypatch)
     rules = [(rule["path"], rule["pathType"]) for rule in ingress["spec"]["rules"][0]["http"]["paths"]]
     offered = {path for path in paths if any(_lets_in(rule, kind, path) for rule, kind in rules)}
-    kept = {path for path in paths - offered if not path.startswith("/health/")}
-    assert kept == {"/metrics", *(path for path in paths if path.startswith("/v2/repository/"))}
+    internal_paths = {path for path in paths - offered if not path.startswith("/health/")}
+    assert internal_paths == {"/metrics", *(path for path in paths if path.startswith("/v2/repository/"))}
     for rule, kind in rules:
         assert any(_lets_in(rule, kind, path) for path in paths), f"nothing is at {rule}"
     annotations = {key.partition("/")[2]: value for key, value in ingress["metadata"]["annotations"].items()}
@@ -215,8 +219,10 @@ def test_the_operator_and_grafana_are_given_the_alerts_and_the_dashboard() -> No
     assert of_kind(manifests, "PrometheusRule")["spec"] == rules
     job = of_kind(manifests, "Service")["metadata"]["name"]
     assert all(f'job="{job}"' in rule["expr"] for group in rules["groups"] for rule in group["rules"])
-    (shown,) = [one for one in manifests if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
-    assert shown["data"] == {"convoy.json": (K8S / "monitoring/dashboard.json").read_text()}
+    (dashboard_config,) = [
+        one for one in manifests if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"
+    ]
+    assert dashboard_config["data"] == {"convoy.json": (K8S / "monitoring/dashboard.json").read_text()}
 
 
 def _queries(path: Path) -> list[str]:
@@ -276,20 +282,22 @@ def test_the_commands_of_jobs_are_commands(job: str) -> None:
 
 
 def test_jobs_give_every_pod_its_part() -> None:
-    batch, together = render(K8S / "jobs/batch"), render(K8S / "jobs/distributed")
+    batch, distributed_job = render(K8S / "jobs/batch"), render(K8S / "jobs/distributed")
     spec = of_kind(batch, "Job")["spec"]
     assert environment(batch)["JOB_COMPLETIONS"] == str(spec["completions"])
-    given, spec = environment(together), of_kind(together, "Job")["spec"]
-    assert given["CONVOY_NUM_PROCESSES"] == str(spec["completions"]) == str(spec["parallelism"])
-    service, pod = of_kind(together, "Service"), spec["template"]["spec"]
-    name = of_kind(together, "Job")["metadata"]["name"]
+    variables, spec = environment(distributed_job), of_kind(distributed_job, "Job")["spec"]
+    assert variables["CONVOY_NUM_PROCESSES"] == str(spec["completions"]) == str(spec["parallelism"])
+    service, pod = of_kind(distributed_job, "Service"), spec["template"]["spec"]
+    name = of_kind(distributed_job, "Job")["metadata"]["name"]
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"]
     assert service["spec"]["selector"] == {"job-name": name}
-    host, _, port = given["CONVOY_COORDINATOR"].partition(":")
+    host, _, port = variables["CONVOY_COORDINATOR"].partition(":")
     assert host == f"{name}-0.{pod['subdomain']}"
     assert pod["subdomain"] == service["metadata"]["name"]
-    assert int(port) == service["spec"]["ports"][0]["port"] == container_of(together)["ports"][0]["containerPort"]
+    assert (
+        int(port) == service["spec"]["ports"][0]["port"] == container_of(distributed_job)["ports"][0]["containerPort"]
+    )
 
 
 def test_the_sweep_has_a_pod_for_each_combination() -> None:
@@ -307,8 +315,11 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert mistakes["action"] == "FailJob"
         assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, EXIT_WORSE]
-        gone = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
-        others = {"distributed": {"Ignore": gone}, "batch": {"FailIndex": {**gone, "values": [EXIT_BROKEN_IMAGES]}}}
+        peer_lost_rule = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
+        others = {
+            "distributed": {"Ignore": peer_lost_rule},
+            "batch": {"FailIndex": {**peer_lost_rule, "values": [EXIT_BROKEN_IMAGES]}},
+        }
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
 

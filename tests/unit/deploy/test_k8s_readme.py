@@ -20,8 +20,8 @@ def blocks(language: str) -> list[str]:
 
 def test_its_overlays_render(tmp_path: Path) -> None:
     """The installation of one's own with what the canary adds to it, in a folder beside Convoy's."""
-    shown = [yaml.safe_load(block) for block in blocks("yaml")]
-    own, canary = (next(block for block in shown if key in block) for key in ("namespace", "patches"))
+    yaml_blocks = [yaml.safe_load(block) for block in blocks("yaml")]
+    own, canary = (next(block for block in yaml_blocks if key in block) for key in ("namespace", "patches"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "convoy").symlink_to(ROOT)
     together = own | canary | {"configMapGenerator": own["configMapGenerator"] + canary["configMapGenerator"]}
@@ -31,30 +31,30 @@ def test_its_overlays_render(tmp_path: Path) -> None:
     container = container_of(manifests)
     assert {one["metadata"]["namespace"] for one in manifests} == {"images"}
     assert container["image"] == "registry.example.com/convoy:0.1.0"
-    given = environment(manifests)
-    assert given["CONVOY_MAX_DELAY_MS"] == "2"
+    variables = environment(manifests)
+    assert variables["CONVOY_MAX_DELAY_MS"] == "2"
     (file,) = [one for one in manifests if one["metadata"]["name"] == "convoy-versions"]
     (mount,) = [one for one in container["volumeMounts"] if one["name"] == "versions"]
-    assert given["CONVOY_STATE"] == f"{mount['mountPath']}/{next(iter(file['data']))}"
+    assert variables["CONVOY_STATE"] == f"{mount['mountPath']}/{next(iter(file['data']))}"
 
 
 def commands() -> list[list[str]]:
     """Of all console blocks, and those of kubectl in the text, each as its words."""
     lines = [line[2:] for block in blocks("console") for line in block.splitlines()]
-    found = []
+    commands = []
     for line in [*lines, *re.findall(r"`(kubectl .+?)`", README)]:
         words = shlex.split(line, comments=True)
-        found += [list(part) for is_and, part in itertools.groupby(words, "&&".__eq__) if not is_and]
-    return found
+        commands += [list(part) for is_and, part in itertools.groupby(words, "&&".__eq__) if not is_and]
+    return commands
 
 
 def test_the_commands_name_files_objects_and_images_that_are_there() -> None:
     rendered = [one for _, manifests in all_kustomizations() for one in manifests]
     objects = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in rendered}
     images = {pod["containers"][0]["image"] for one in rendered if (pod := pod_of(one))}
-    seen = set()
+    programs = set()
     for program, *words in commands():
-        seen.add(" ".join([program, *words[:1]]))
+        programs.add(" ".join([program, *words[:1]]))
         options = dict(itertools.pairwise(words))
         if program == "docker":
             assert f" AS {options['--target']}\n" in (ROOT / options["-f"]).read_text()
@@ -65,14 +65,14 @@ def test_the_commands_name_files_objects_and_images_that_are_there() -> None:
             assert (ROOT / options["-k"] / "kustomization.yaml").is_file()
         elif program == "kubectl" and words[0] != "wait":
             assert objects & set(words), words
-    assert seen >= {"docker build", "kind load", "kubectl apply", "kubectl exec", "kubectl rollout", "kubectl logs"}
+    assert programs >= {"docker build", "kind load", "kubectl apply", "kubectl exec", "kubectl rollout", "kubectl logs"}
 
 
 def test_what_is_run_in_pods_are_commands_of_ours() -> None:
     inside = [words[words.index("--") + 1 :] for words in commands() if "--" in words]
-    ours = [words[1:] for words in inside if words[0] == "convoy"]
-    assert len(ours) > 1
-    for words in ours:
+    convoy_commands = [words[1:] for words in inside if words[0] == "convoy"]
+    assert len(convoy_commands) > 1
+    for words in convoy_commands:
         assert parsed(convoy, list(itertools.takewhile("<".__ne__, words)))
 
 

@@ -15,61 +15,61 @@ from tests.readme import metrics_table
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool (Debian's prometheus)")
 QUERIES = [query.expr for query in shipped_config.queries()]
 ALERTS = shipped_config.alerts()
-ASKED = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
+METRIC = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
 LABEL = re.compile(r"([a-z]+)\s*(?:=~|!~|!=|=)")
-OF_THE_SCRAPE = {"job", "instance", "le"}
+SCRAPE_LABELS = {"job", "instance", "le"}
 ROW = re.compile(r"^\| `(\w+)` \((\w+)\) \| (.*?) \|", re.MULTILINE)
 
 
 COMPOSE = shipped_config.FOLDER.parents[1] / "docker-compose.yml"
 
 
-def counted() -> dict[str, set[str]]:
+def documented_metrics() -> dict[str, set[str]]:
     """Every series that a service can show, with the labels that it has: as the README's table tells them."""
     series: dict[str, set[str]] = {}
     for name, kind, labels in ROW.findall(metrics_table()):
         ends = ["_bucket", "_sum", "_count"] if kind == "histogram" else [""]
-        series |= {name + end: set(re.findall(r"\w+", labels)) | OF_THE_SCRAPE for end in ends}
+        series |= {name + end: set(re.findall(r"\w+", labels)) | SCRAPE_LABELS for end in ends}
     return series
 
 
 @pytest.mark.parametrize("expr", [*QUERIES, *ALERTS.values()])
 def test_only_what_the_service_counts_is_asked_for(expr: str) -> None:
-    known = counted()
-    for name, selector in ASKED.findall(expr):
-        assert name in known
-        assert set(LABEL.findall(selector)) <= known[name]
+    metrics = documented_metrics()
+    for name, selector in METRIC.findall(expr):
+        assert name in metrics
+        assert set(LABEL.findall(selector)) <= metrics[name]
 
 
 def test_the_dashboard_shows_everything_that_is_counted() -> None:
-    shown = {name for expr in QUERIES for name, _ in ASKED.findall(expr)}
+    queried = {name for expr in QUERIES for name, _ in METRIC.findall(expr)}
     families = {name for name, _, _ in ROW.findall(metrics_table())}
-    assert [family for family in families if not any(name.startswith(family) for name in shown)] == []
+    assert [family for family in families if not any(name.startswith(family) for name in queried)] == []
 
 
 def test_no_two_panels_lie_over_one_another() -> None:
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for at in (panel["gridPos"] for panel in shipped_config.panels()):
-        places = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert max(x for x, _ in places) < 24
-        assert not places & taken
-        taken |= places
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert max(x for x, _ in cells) < 24
+        assert not cells & occupied
+        occupied |= cells
 
 
 @needs_promtool
 def test_promtool_accepts_configuration_and_rules() -> None:
-    asked = subprocess.run(
+    process = subprocess.run(
         ["promtool", "check", "config", shipped_config.FOLDER / "prometheus.yml"], capture_output=True, text=True
     )
-    assert asked.returncode == 0, asked.stderr
+    assert process.returncode == 0, process.stderr
 
 
 @needs_promtool
 def test_the_alerts_fire_when_they_should_and_not_before() -> None:
-    asked = subprocess.run(
+    process = subprocess.run(
         ["promtool", "test", "rules", shipped_config.FOLDER / "rules_test.yml"], capture_output=True, text=True
     )
-    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_every_alert_is_tested_by_its_rules() -> None:
@@ -85,9 +85,9 @@ def test_the_operator_is_given_the_same_rules() -> None:
 
 def test_every_panel_and_variable_asks_the_chosen_source() -> None:
     dashboard = json.loads((shipped_config.FOLDER / "dashboard.json").read_text())
-    chosen, *variables = dashboard["templating"]["list"]
-    assert (chosen["type"], chosen["name"]) == ("datasource", "datasource")
-    source = {"type": chosen["query"], "uid": f"${{{chosen['name']}}}"}
+    datasource, *variables = dashboard["templating"]["list"]
+    assert (datasource["type"], datasource["name"]) == ("datasource", "datasource")
+    source = {"type": datasource["query"], "uid": f"${{{datasource['name']}}}"}
     assert [one["name"] for one in (*variables, *_named(shipped_config.panels())) if one["datasource"] != source] == []
     targets = [target for panel in shipped_config.panels() for target in panel["targets"]]
     assert [target for target in targets if target.get("datasource", source) != source] == []
@@ -100,9 +100,9 @@ def _named(panels: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_grafana_is_provisioned_with_the_source_and_the_dashboard() -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     mounts = dict(mount.split(":")[:2] for mount in services["grafana"]["volumes"])
-    places = {source.removeprefix("./k8s/monitoring/"): place for source, place in mounts.items()}
-    assert places["grafana/datasource.yml"].startswith("/etc/grafana/provisioning/datasources/")
-    assert places["grafana/dashboards.yml"].startswith("/etc/grafana/provisioning/dashboards/")
+    targets = {source.removeprefix("./k8s/monitoring/"): target for source, target in mounts.items()}
+    assert targets["grafana/datasource.yml"].startswith("/etc/grafana/provisioning/datasources/")
+    assert targets["grafana/dashboards.yml"].startswith("/etc/grafana/provisioning/dashboards/")
     (source,) = yaml.safe_load((shipped_config.FOLDER / "grafana/datasource.yml").read_text())["datasources"]
     variable = json.loads((shipped_config.FOLDER / "dashboard.json").read_text())["templating"]["list"][0]
     assert source["type"] == variable["query"]
@@ -110,5 +110,5 @@ def test_grafana_is_provisioned_with_the_source_and_the_dashboard() -> None:
     host, port = source["url"].removeprefix("http://").split(":")
     assert any(mapping.endswith(f":{port}") for mapping in services[host]["ports"])
     (provider,) = yaml.safe_load((shipped_config.FOLDER / "grafana/dashboards.yml").read_text())["providers"]
-    assert places["dashboard.json"].startswith(provider["options"]["path"] + "/")
-    assert services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == places["dashboard.json"]
+    assert targets["dashboard.json"].startswith(provider["options"]["path"] + "/")
+    assert services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == targets["dashboard.json"]

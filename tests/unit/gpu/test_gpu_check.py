@@ -164,7 +164,9 @@ def test_a_graph_without_softmax_has_no_logits(tmp_path: Path) -> None:
 
 def test_nodes_are_counted_once_by_where_they_ran(tmp_path: Path) -> None:
     kernels = [("conv", "CUDA"), ("conv", "CUDA"), ("cast", "CPU"), ("softmax", "CUDA")]
-    events = [{"cat": "Node", "name": f"{name}_kernel_time", "args": {"provider": where}} for name, where in kernels]
+    events = [
+        {"cat": "Node", "name": f"{name}_kernel_time", "args": {"provider": provider}} for name, provider in kernels
+    ]
     events.append({"cat": "Session", "name": "model_run", "args": {}})
     (tmp_path / "profile.json").write_text(json.dumps(events))
     assert providers_of(tmp_path / "profile.json") == {"CUDA": 2, "CPU": 1}
@@ -194,11 +196,11 @@ def test_the_generator_counts_answers_and_failures(tmp_path: Path) -> None:
     with RunningService(tmp_path / "models") as service:
         good = run_load(f"{service.url}/v2/models/linear/infer", body, 3, 4.0)
         bad = run_load(f"{service.url}/v2/models/nope/infer", body, 3, 3.0)
-        answered = service.metric("convoy_batch_images_sum", model="linear")
+        image_count = service.metric("convoy_batch_images_sum", model="linear")
     assert good.requests > 10
     assert good.failed == 0
     assert 0 < good.p50_ms <= good.p99_ms
-    assert answered >= 2 * good.requests * 0.9  # 1 and 3 images in turns
+    assert image_count >= 2 * good.requests * 0.9  # 1 and 3 images in turns
     assert bad.failed == bad.requests > 0
 
 
@@ -258,8 +260,8 @@ def test_parts_are_joined_and_installed_without_a_network(tmp_path: Path) -> Non
     assert all(part.stat().st_size <= 4096 for part in parts)
     install = ["sh", folder / "install.sh", target]
     environment = dict(os.environ) | {"PYTHON": sys.executable}
-    done = subprocess.run(install, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(install, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     with zipfile.ZipFile(wheel) as packed:
         assert (target / "carried.py").read_bytes() == packed.read("carried.py")
     parts[1].write_bytes(hashlib.sha256(b"damaged").digest())

@@ -58,19 +58,19 @@ def test_weights_are_kept_by_validation(tmp_path: Path, weights: Weights, left_o
     job = TrainingJob("made", "xo", (1, 2, 3), weights)
     figures = {1: (0.5, 0.99), 2: (0.7, 0.60), 3: (0.6, 0.98)}
     folders = {number: write_run(tmp_path, "made", number, *figures[number]) for number in figures}
-    done = [train.RunResult(job, number, folder) for number, folder in folders.items()]
-    assert set(train.without_weights([*done, train.RunResult(job, 4, None, "no time")])) == {
+    results = [train.RunResult(job, number, folder) for number, folder in folders.items()]
+    assert set(train.without_weights([*results, train.RunResult(job, 4, None, "no time")])) == {
         folders[n] for n in left_out
     }
 
 
 def test_a_summary_has_figures_past_the_first_epoch_and_what_failed(tmp_path: Path) -> None:
     job = TrainingJob("made", "xo", (1, 2), "all")
-    done = [
+    results = [
         train.RunResult(job, 1, write_run(tmp_path, "made", 1, 0.5, 0.9312)),
         train.RunResult(job, 2, None, "no time was left"),
     ]
-    _, _, good, bad = train.summary(done).splitlines()
+    _, _, good, bad = train.summary(results).splitlines()
     assert good.startswith("| made | 1 | 93.12% | 50.00% | 3 | 1.5 | 25,000 | 2.0% |")
     assert bad.startswith("| made | 2 | no time was left |")
 
@@ -81,8 +81,8 @@ def test_the_spread_is_of_the_test_accuracies(tmp_path: Path) -> None:
 
 
 def test_without_time_nothing_is_begun(tmp_path: Path) -> None:
-    found = train.train(JOBS[0], 1, tmp_path, time.monotonic() + 1)
-    assert found.problem == "no time was left"
+    result = train.train(JOBS[0], 1, tmp_path, time.monotonic() + 1)
+    assert result.problem == "no time was left"
     assert not list(tmp_path.iterdir())
 
 
@@ -97,9 +97,9 @@ def test_a_run_that_fails_leaves_the_others_their_place(
     monkeypatch.setattr(train, "train", fake_train)
     monkeypatch.setattr("sys.argv", ["train", str(tmp_path / "out"), "--only", "cifar10-resnet20"])
     assert train.main() == 1
-    written = (tmp_path / "out/summary.md").read_text()
-    assert written in capsys.readouterr().out
-    assert [line.split(" | ")[2] for line in written.splitlines()[2:]] == ["90.00%", "no memory", "90.00%"]
+    summary = (tmp_path / "out/summary.md").read_text()
+    assert summary in capsys.readouterr().out
+    assert [line.split(" | ")[2] for line in summary.splitlines()[2:]] == ["90.00%", "no memory", "90.00%"]
     assert len(run_archive.unpack(tmp_path / "out", tmp_path / "here")) == 2
 
 
@@ -108,11 +108,11 @@ def test_a_run_with_jax_is_exported_with_tensorflow_after_its_journey(tmp_path: 
     pytest.importorskip("jax")
     job = TrainingJob("made", "xo", (1,), "all", TINY)
     end_s = time.monotonic() + 600
-    done = [train.train(job, 1, tmp_path / "there", end_s)]
-    done.append(train.train(job._replace(settings=("epochs=none",)), 2, tmp_path / "there", end_s))
-    assert done[0].folder, done[0].problem
-    assert "a whole number was expected" in done[1].problem
-    run_archive.pack([done[0].folder], [], tmp_path)
+    results = [train.train(job, 1, tmp_path / "there", end_s)]
+    results.append(train.train(job._replace(settings=("epochs=none",)), 2, tmp_path / "there", end_s))
+    assert results[0].folder, results[0].problem
+    assert "a whole number was expected" in results[1].problem
+    run_archive.pack([results[0].folder], [], tmp_path)
     (back,) = run_archive.unpack(tmp_path, tmp_path / "here")
     version = publish.export(back, "made", tmp_path / "models")
     assert json.loads((version / "manifest.json").read_text())["provenance"]["libraries"]["backend"] == "tensorflow"

@@ -10,7 +10,7 @@ from tests.support.model_versions import write_digit_model, write_version
 
 
 @pytest.fixture(autouse=True)
-def _drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CONVOY_DATA", raising=False)
 
 

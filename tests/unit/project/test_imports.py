@@ -59,14 +59,14 @@ def package_of(module: str) -> str:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
-    places = tuple(LIBRARIES[library])
+    packages = tuple(LIBRARIES[library])
     importing = {
         module
         for module, path in MODULES.items()
         if any(imported.split(".")[0] == library for imported, _ in imports_of(path))
     }
     assert importing
-    assert sorted(module for module in importing if not f"{module}.".startswith(tuple(f"{p}." for p in places))) == []
+    assert sorted(module for module in importing if not f"{module}.".startswith(tuple(f"{p}." for p in packages))) == []
 
 
 def test_no_package_imports_a_private_name_of_another() -> None:

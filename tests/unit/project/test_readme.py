@@ -17,10 +17,10 @@ def test_the_generated_parts_are_up_to_date() -> None:
 
 
 def test_seven_png_is_what_its_script_draws() -> None:
-    drawn = runpy.run_path(str(DATA / "draw_seven.py"))["seven"]()
-    with Image.open(DATA / "seven.png") as kept:
-        assert (kept.mode, kept.size) == ("L", (28, 28))
-        np.testing.assert_array_equal(np.asarray(kept), np.asarray(drawn))
+    generated = runpy.run_path(str(DATA / "draw_seven.py"))["seven"]()
+    with Image.open(DATA / "seven.png") as committed:
+        assert (committed.mode, committed.size) == ("L", (28, 28))
+        np.testing.assert_array_equal(np.asarray(committed), np.asarray(generated))
 
 
 def test_the_seven_is_laid_out_like_a_digit_of_mnist() -> None:

@@ -14,21 +14,21 @@ HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 def requirements(file: Path) -> list[list[str]]:
     """Each requirement with the options that follow it, comments left out."""
     text = file.read_text().replace(" \\\n", "\n")
-    found: list[list[str]] = []
+    lines: list[list[str]] = []
     for line in text.splitlines():
         stripped = line.partition("#")[0].strip()
         if line.startswith((" ", "\t")) and stripped:
-            found[-1].append(stripped)
+            lines[-1].append(stripped)
         elif stripped:
-            found.append([stripped])
-    return found
+            lines.append([stripped])
+    return lines
 
 
 @pytest.mark.parametrize("file", LISTS, ids=lambda file: file.name)
 def test_every_requirement_is_pinned_and_hashed(file: Path) -> None:
-    found = requirements(file)
-    assert found
-    for requirement, *options in found:
+    lines = requirements(file)
+    assert lines
+    for requirement, *options in lines:
         assert PINNED.fullmatch(requirement), f"{requirement} is no pinned requirement (an index, a URL, a range?)"
         assert options, f"{requirement} has no hash"
         assert all(HASH.fullmatch(option) for option in options), f"{requirement} has other options: {options}"
@@ -41,15 +41,23 @@ def test_what_is_tested_is_what_is_served() -> None:
             match = PINNED.fullmatch(requirement)
             if match is not None:
                 versions.setdefault((match["name"], match["where"] or ""), {})[file.name] = match["version"]
-    differing = {name: wanted for (name, _), wanted in versions.items() if len(set(wanted.values())) > 1}
+    differing = {
+        name: version_by_file
+        for (name, _), version_by_file in versions.items()
+        if len(set(version_by_file.values())) > 1
+    }
     assert differing == {}
 
 
 @pytest.mark.parametrize(("environment", "listed"), [(".venv", "serve"), (".venv-dev", "dev")])
 def test_make_installs_from_hashed_lists_alone_what_builds_convoy_too(environment: str, listed: str) -> None:
     """Without --no-build-isolation pip would fetch the newest build backend, whatever it is, and run it."""
-    asked = f"\t{environment}/bin/python $(PIP_INSTALL) "
-    installs = [line.removeprefix(asked) for line in (ROOT / "Makefile").read_text().splitlines() if asked in line]
+    command_prefix = f"\t{environment}/bin/python $(PIP_INSTALL) "
+    installs = [
+        line.removeprefix(command_prefix)
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if command_prefix in line
+    ]
     assert installs == [
         f"--require-hashes -r requirements/{listed}.txt -r requirements/build.txt",
         "--no-deps --no-build-isolation --editable .",

@@ -22,8 +22,8 @@ RUNNING = {"eval", "exec", "compile", "__import__"}
 
 def calls(tree: ast.AST, name: str) -> list[ast.Call]:
     """Calls of a function or method of that name."""
-    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return [call for call in found if getattr(call.func, "attr", getattr(call.func, "id", None)) == name]
+    call_nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [call for call in call_nodes if getattr(call.func, "attr", getattr(call.func, "id", None)) == name]
 
 
 @pytest.mark.parametrize("path", NAMED)
@@ -33,10 +33,10 @@ def test_what_is_named_exists(path: str) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[2:40] for row in ROWS])
 def test_every_threat_has_a_line_of_defence_and_what_shows_it(row: str) -> None:
-    threat, defence, shown = row.strip("|").split(" | ")
+    threat, defence, evidence = row.strip("|").split(" | ")
     assert threat.strip()
     assert re.search(r"`(service|training|k8s|requirements)/", defence)
-    assert re.search(r"`tests/|`make`", shown)
+    assert re.search(r"`tests/|`make`", evidence)
 
 
 @pytest.mark.parametrize("file", SERVICE, ids=lambda file: str(file.relative_to(ROOT)))
@@ -46,8 +46,8 @@ def test_nothing_in_the_service_can_load_a_pickle(file: Path) -> None:
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name.split(".")[0] for name in imported} & UNPICKLING
     for call in calls(tree, "load"):
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
-        assert ast.unparse(given.get("allow_pickle", ast.Constant(False))) == "False"
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+        assert ast.unparse(keywords.get("allow_pickle", ast.Constant(False))) == "False"
     assert "allow_pickle=True" not in file.read_text(encoding="utf-8")
 
 

@@ -27,10 +27,10 @@ def noisy_samples(per_hour: float, seed: int) -> tuple[list[float], list[float]]
 def test_growth_is_told_from_noise() -> None:
     """Of a hundred series without growth about five may look as if they had some."""
     flat = [trend(*noisy_samples(0.0, seed)) for seed in range(100)]
-    assert sum(found.low <= 0 <= found.high for found in flat) >= 85
+    assert sum(slope.low <= 0 <= slope.high for slope in flat) >= 85
     growing = [trend(*noisy_samples(4.0, seed)) for seed in range(100)]
-    assert sum(found.low > 0 for found in growing) >= 95
-    assert sum(found.low <= 4 <= found.high for found in growing) >= 85
+    assert sum(slope.low > 0 for slope in growing) >= 95
+    assert sum(slope.low <= 4 <= slope.high for slope in growing) >= 85
     with pytest.raises(ValueError, match="12 samples"):
         trend([1.0], [1.0])
 
@@ -43,19 +43,21 @@ def new_log() -> RequestLog:
 def reply(row: np.ndarray, version: int = 1, status: int = 200, **headers: str) -> Reply:
     entries = [{"index": int(i), "probability": float(row[i])} for i in np.argsort(-row)[:2]]
     body = json.dumps({"version": str(version), "predictions": entries}).encode()
-    given = {"x-request-id": "a"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, {name.encode(): value.encode() for name, value in given.items()}, body)
+    all_headers = {"x-request-id": "a"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, {name.encode(): value.encode() for name, value in all_headers.items()}, body)
 
 
-def sent(required_version: int | None = None) -> SentRequest:
+def sent_request(required_version: int | None = None) -> SentRequest:
     return SentRequest(b"a", [0], required_version)
 
 
 def test_right_answers_of_every_version_are_right() -> None:
     one = new_log()
-    assert one.record_answer(sent(), reply(PROBABILITIES[0])) == 1
+    assert one.record_answer(sent_request(), reply(PROBABILITIES[0])) == 1
     two = new_log()
-    assert two.record_answer(sent(required_version=2), reply(permute_classes(PROBABILITIES, 2)[0], version=2)) == 2
+    assert (
+        two.record_answer(sent_request(required_version=2), reply(permute_classes(PROBABILITIES, 2)[0], version=2)) == 2
+    )
     assert one.problems == two.problems == []
     assert one.missing() == two.missing() == 0
 
@@ -75,7 +77,7 @@ def test_right_answers_of_every_version_are_right() -> None:
 )
 def test_what_is_wrong_is_told(answer: Reply, required_version: int | None, problem: str) -> None:
     request_log = new_log()
-    assert request_log.record_answer(sent(required_version), answer) is None
+    assert request_log.record_answer(sent_request(required_version), answer) is None
     assert problem in request_log.problems[0]
     assert (request_log.wrong, request_log.missing()) == (1, 0)
 
@@ -93,7 +95,7 @@ def test_a_cut_is_in_order_only_on_a_killed_workers_connection() -> None:
 def test_an_answer_that_is_missing_is_missed_and_a_refusal_is_none() -> None:
     request_log = new_log()
     assert request_log.missing() == 1
-    assert request_log.record_answer(sent(), reply(PROBABILITIES[0], status=503, retry_after="1")) is None
+    assert request_log.record_answer(sent_request(), reply(PROBABILITIES[0], status=503, retry_after="1")) is None
     assert (request_log.missing(), request_log.wrong, request_log.refused[503]) == (0, 0, 1)
 
 
