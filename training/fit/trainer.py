@@ -210,7 +210,10 @@ def _averages(context: TrainingContext) -> AveragedWeights:
     @functools.cache
     def network_and_batches() -> tuple[keras.Model, TrainingBatches]:
         batches = TrainingBatches(dataset.train, context.splits.train, len(dataset.labels), recipe, dataset.workers)
-        return fuse_batchnorm(build_network(recipe, dataset)), batches
+        network = fuse_batchnorm(build_network(recipe, dataset))
+        if recipe.architecture.startswith(APPLICATION_PREFIX):
+            keras_applications.freeze(network, frozen=False)  # ImageNet's statistics stay
+        return network, batches
 
     def estimate(weights: Arrays) -> str:
         with context.distributed.local_scope(), keras_setup.dtype_policy(recipe.precision):
