@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from service.errors import BrokenVersion
 from service.model_store.manifest import MANIFEST_FILE, Precision, read_manifest
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.noise import with_noise
 from training.data.load_dataset import DataOptions
-from training.errors import TrainingError
+from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.labels import read_labels
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import load_network
@@ -40,14 +39,12 @@ def report(
 def _measure_version(
     folder: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float
 ) -> tuple[Dataset, Scores]:
-    try:
+    with service_errors_as_training_errors():
         manifest = read_manifest(folder)
         variant = manifest.variant(precision)
         if variant is None:
             raise TrainingError(f"{folder} has no {precision} graph; it has {_precision_names(manifest.variants)}.")
         pipeline = ServingPipeline.from_manifest(folder / variant.file, manifest)
-    except BrokenVersion as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
     labels = read_labels(folder / manifest.labels.file)
     name = dataset_name or manifest.provenance.dataset
     dataset = load_dataset.for_network(name, data_options, manifest.input, manifest.preprocessing, labels)

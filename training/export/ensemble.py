@@ -11,13 +11,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from service.errors import ConvoyError
 from service.model_store.repository import VersionFolder
 from training.data import datasets, load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_folder import HeldOutSplit
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
-from training.errors import TrainingError
+from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph.merge import merge_average
 from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
@@ -64,15 +63,13 @@ def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: E
     """
     if len(folders) < 2:
         raise TrainingError("An ensemble has two members or more: name their version folders.")
-    try:
+    with service_errors_as_training_errors():
         members = _open_members(folders)
         _check_compatible(members.versions)
         dataset = _load_dataset(members, evaluation)
         return publish(
             models_dir, name, lambda to, number: _write_version(to, name, number, members, dataset, evaluation, log)
         )
-    except ConvoyError as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
 
 
 def _open_members(folders: Sequence[Path]) -> _Members:

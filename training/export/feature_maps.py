@@ -8,7 +8,6 @@ import onnx
 from keras import layers
 from numpy.typing import NDArray
 
-from service.errors import BrokenVersion
 from service.inference.session import FeatureSession
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
@@ -21,7 +20,7 @@ from service.model_store.manifest import (
     read_manifest,
     write_manifest,
 )
-from training.errors import TrainingError
+from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph import editor
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import ParitySample, check_feature_maps, check_parity, sample_split
@@ -120,10 +119,8 @@ def first_convolution_kernels(model: keras.Model) -> dict[str, NDArray[np.float3
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    try:
+    with service_errors_as_training_errors():
         return read_manifest(folder)
-    except BrokenVersion as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
 
 
 def _outputs_feature_maps(layer: keras.layers.Layer) -> bool:

@@ -18,7 +18,7 @@ from service.model_store.manifest import read_manifest
 from training.architectures import ARCHITECTURES
 from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
 from training.cli import main
-from training.fit.distributed.rendezvous import PeerLost
+from training.errors import PeerLost
 from training.runs.run_folder import Run
 
 pytestmark = [

@@ -35,8 +35,7 @@ from tests.support.kubernetes_manifests import (
 from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
 from training.cli.retrain import EXIT_WORSE
-from training.errors import TrainingError
-from training.fit.distributed.rendezvous import PeerLost
+from training.errors import PeerLost, TrainingError
 
 USER = 10001
 # What training reads from its environment.

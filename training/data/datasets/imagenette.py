@@ -20,6 +20,7 @@ LABELS = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+"""WordNet id of a folder -> class, in the order of the ids, which is that of ImageNet's classes."""
 
 
 def list_files(data_dir: Path | None) -> FolderListing:

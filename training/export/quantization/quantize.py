@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from service.errors import ConvoyError
 from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, select_placement
 from service.inference.session import available_providers
@@ -28,7 +27,7 @@ from service.model_store.manifest import (
 from service.model_store.repository import VersionFolder
 from training.data.datasets.image_files import InputSpec
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
-from training.errors import TrainingError
+from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.model_card import update_card
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
@@ -96,15 +95,13 @@ def quantize(folder: Path, options: QuantizeOptions, log: Log) -> Path:
     Returns the new folder. Raises TrainingError, with the figures, when a graph loses too much or is no faster; then
     nothing is published.
     """
-    try:
+    with service_errors_as_training_errors():
         version = open_version(folder)
         if "int8" in options.precisions and FAST_INT8_FLAGS.isdisjoint(cpu_flags()) and not options.reduce_range:
             log("this processor has no VNNI: where it serves int8 too, --reduce-range keeps its sums from overflowing")
         baseline = _measure_baseline(version, options, log)
         models_dir = version.path.parent.parent
         return publish(models_dir, version.model, lambda to, number: _write_version(to, number, baseline, options, log))
-    except ConvoyError as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
 
 
 def _measure_baseline(version: VersionFolder, options: QuantizeOptions, log: Log) -> _Baseline:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from training.data.sharding import UNSHARDED, BatchShard
-from training.errors import TrainingError
+from training.errors import PeerLost, TrainingError
 from training.fit.distributed.consistency import Invariants, check_consistent
-from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
+from training.fit.distributed.rendezvous import ProcessGroup, ProcessInfo, rendezvous
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES", "CONVOY_PROCESS_ID"
 JOB_INDEX = "JOB_COMPLETION_INDEX"

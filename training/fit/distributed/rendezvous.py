@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from training.errors import TrainingError
+from training.errors import PeerLost, TrainingError
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HELLO_TIMEOUT_S = 5.0
@@ -25,15 +25,6 @@ GRACE_PERIOD_S = 10.0
 
 Message = dict[str, Any]
 PeerLostCallback = Callable[[str], None]
-
-
-class PeerLost(TrainingError):
-    """Another process has failed or ended; the message is its own where it has sent one.
-
-    Not a mistake of the user: all processes can be started again and resume. A Job knows it by the exit code.
-    """
-
-    exit_code = 4
 
 
 @dataclass(frozen=True)

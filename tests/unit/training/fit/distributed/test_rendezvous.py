@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from training.errors import TrainingError
-from training.fit.distributed.rendezvous import PeerLost, ProcessGroup, ProcessInfo, rendezvous
+from training.errors import PeerLost, TrainingError
+from training.fit.distributed.rendezvous import ProcessGroup, ProcessInfo, rendezvous
 
 
 @pytest.fixture
