@@ -70,8 +70,10 @@ class Repository:
         if not MODEL_NAME.fullmatch(model):
             return []
         try:
-            found = (WITHDRAWN_NAME.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir())
-            return sorted(int(match[1]) for match in found if match)
+            matches = (
+                WITHDRAWN_NAME.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir()
+            )
+            return sorted(int(match[1]) for match in matches if match)
         except OSError:
             return []
 
@@ -79,17 +81,17 @@ class Repository:
         """Which folder the root is now, by device and inode; None while it cannot be read: file systems come and go."""
         try:
             next(self.root.iterdir(), None)
-            found = self.root.stat()
+            status = self.root.stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, found.st_ino
 
     def fingerprint(self, model: str, version: int) -> VersionFingerprint:
         """Differs when any file of the version has changed."""
         # Without inodes: file systems over a network may number the same file anew. A file that is gone meanwhile, or
         # a link that leads nowhere, is left out: opening it raises.
-        found = ((path.name, file_fingerprint(path)) for path in (self.root / model / str(version)).glob("*"))
-        return tuple(sorted((name, file.size_bytes, file.modified_ns) for name, file in found if file is not None))
+        files = ((path.name, file_fingerprint(path)) for path in (self.root / model / str(version)).glob("*"))
+        return tuple(sorted((name, file.size_bytes, file.modified_ns) for name, file in files if file is not None))
 
     def open(self, model: str, version: int) -> VersionFolder:
         """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""

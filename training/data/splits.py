@@ -36,7 +36,7 @@ def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
     when that leaves nothing to train on.
     """
     shuffled = np.random.default_rng((recipe.seed, SPLIT_STREAM)).permutation(len(dataset.train))
-    counts = [_count(share, recipe.limit, len(shuffled)) for share in (recipe.validation, recipe.holdout)]
+    counts = [_count(size, recipe.limit, len(shuffled)) for size in (recipe.validation, recipe.holdout)]
     if sum(counts) >= len(shuffled):
         raise TrainingError(
             f"validation={counts[0]} and holdout={counts[1]} leave nothing of {dataset.name}'s {len(shuffled):,} "
@@ -47,9 +47,9 @@ def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
     return SplitIndices(*parts, _without(_evenly_spaced(len(dataset.test), recipe.limit), dataset.unreadable_test))
 
 
-def _count(share: int | float, limit: int | None, images: int) -> int:
-    """Images of a part: `share` itself, or below 1 that share of all, at least one; at most `limit`."""
-    count = max(1, round(share * images)) if 0 < share < 1 else int(share)
+def _count(size: int | float, limit: int | None, images: int) -> int:
+    """Images of a part: `size` itself, or below 1 that share of all, at least one; at most `limit`."""
+    count = max(1, round(size * images)) if 0 < size < 1 else int(size)
     return count if limit is None else min(count, limit)
 
 

@@ -62,9 +62,9 @@ def options_for(
     if shorter is not None:
         overrides["resize"] = "shorter"
     defaults = Preprocessing() if source.dataset is None else source.dataset.preprocessing
-    given = {key: value for key, value in overrides.items() if value is not None}
+    changed = {key: value for key, value in overrides.items() if value is not None}
     try:
-        preprocessing = Preprocessing(**{**defaults.model_dump(), **given})
+        preprocessing = Preprocessing(**{**defaults.model_dump(), **changed})
     except ValidationError as error:
         raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
     return ExportOptions(

@@ -21,9 +21,9 @@ from training.fit.scores import Scores, score
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
 
-TEST_SHARE = 0.2
+DEFAULT_TEST_FRACTION = 0.2
 """Of a folder of images without a test set."""
-HELD_OUT_SHARE, MAX_HELD_OUT = 0.2, 5000
+HELD_OUT_FRACTION, MAX_HELD_OUT = 0.2, 5000
 """Of training images, where nothing tells which ones the run held out, or these are too few."""
 MIN_HELD_OUT = 200
 
@@ -90,7 +90,7 @@ def load_calibration_data(
 def _folder_options(manifest: Manifest) -> FolderOptions:
     """The images in the form in which the version takes them, and the test images of its run."""
     division = manifest.provenance.division
-    test_share = (division and division.test_share) or TEST_SHARE
+    test_share = (division and division.test_share) or DEFAULT_TEST_FRACTION
     return FolderOptions(InputSpec(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
 
 
@@ -103,7 +103,7 @@ def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, 
         if len(held_out) >= MIN_HELD_OUT:
             return held_out, splits.train, True
     shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
-    cut = min(MAX_HELD_OUT, int(HELD_OUT_SHARE * len(shuffled)))
+    cut = min(MAX_HELD_OUT, int(HELD_OUT_FRACTION * len(shuffled)))
     return shuffled[:cut], shuffled[cut:], False
 
 
