@@ -84,7 +84,7 @@ class Repository:
             status = self.root.stat()
         except OSError:
             return None
-        return status.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     def fingerprint(self, model: str, version: int) -> VersionFingerprint:
         """Differs when any file of the version has changed."""
