@@ -1,0 +1,2 @@
+"""Tests, benchmarks and the tools that check a release.
+Nothing here is part of the installed package."""

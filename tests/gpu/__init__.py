@@ -1,1 +1,2 @@
-"""`make gpu-check`: what is promised of GPUs, tried and measured on one; needs the checkout, Python and wheels."""
+"""`make gpu-check`: checks and measures on a GPU what the documentation promises; also trains models there.
+Benchmarks on CPUs belong in `tests.bench`."""

@@ -1,1 +1,2 @@
-"""What Prometheus and Grafana are given: checked against a real service by `make monitoring-test`."""
+"""Checks the Prometheus and Grafana configuration against a real service: `make monitoring-test`.
+Checks that need no Prometheus server are in `tests/unit/deploy`."""

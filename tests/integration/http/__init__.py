@@ -1,1 +1,2 @@
-"""HTTP protocols and their errors against a real service process."""
+"""The HTTP protocols and their errors against a real service process.
+Starting, stopping and updating services is tested in `tests/integration/processes`."""

@@ -1,1 +1,2 @@
-"""Processes of the service: workers, stop, updates, batch jobs, model stores."""
+"""Processes of the service: workers, shutdown, updates, batch jobs and model stores.
+What an endpoint answers is tested in `tests/integration/http`."""

@@ -1,1 +1,2 @@
-"""The tools tests.bench, tests.load and tests.gpu, executed."""
+"""Runs the commands of `tests.bench`, `tests.load` and `tests.gpu`.
+Their functions are tested in `tests/unit`."""

@@ -1,1 +1,2 @@
-"""Unit tests of `tests.bench`."""
+"""Unit tests of `tests.bench`.
+Whole benchmark runs are in `tests/integration/tools`."""

@@ -1,1 +1,2 @@
-"""Unit tests of `tests.gpu`."""
+"""Unit tests of `tests.gpu`.
+The whole check is run in `tests/integration/tools`."""

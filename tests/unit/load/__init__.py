@@ -1,1 +1,2 @@
-"""Unit tests of `tests.load`."""
+"""Unit tests of `tests.load`.
+Whole load tests are in `tests/integration/tools`."""

@@ -1,1 +1,2 @@
-"""Unit tests of `tests.reliability`."""
+"""Unit tests of `tests.reliability`.
+Its commands are run by `tests/reliability/test_commands.py`."""

@@ -1,0 +1,119 @@
+"""A request whose end is ambiguous hides no second request: it is refused, and the connection ends."""
+
+import contextlib
+import time
+
+import pytest
+
+from tests.integration.http.raw_connection import RawConnection, check_error, get, post
+from tests.support.images import image_bytes
+from tests.support.service_process import RunningService
+
+HIDDEN = get("/health/live")
+LENGTH, CHUNKED = f"content-length: {len(HIDDEN)}", "transfer-encoding: chunked"
+UPGRADE = ["connection: upgrade", "upgrade: websocket"]
+LAST = b"0\r\n\r\n"
+CHUNKS = {
+    "a chunk of letters": b"zz\r\n",
+    "a negative chunk": b"-1\r\nx\r\n0\r\n\r\n",
+    "a chunk with a sign": b"+5\r\nhello\r\n0\r\n\r\n",
+    "a chunk in C's notation": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "a chunk past 64 bits": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "a chunk shorter than it says": b"6\r\nhello\r\n0\r\n\r\n",
+    "a chunk longer than it says": b"3\r\nhello\r\n0\r\n\r\n",
+    "a chunk with a bare line feed": b"5\nhello\n0\n\n",
+    "an extension with a bare line feed": b"5;a\nhello\r\n0\r\n\r\n",
+    "a space behind a chunk's size": b"5 \r\nhello\r\n0\r\n\r\n",
+    "a length in a trailer": b"0\r\ncontent-length: 5\r\n\r\n",
+}
+AMBIGUOUS = {
+    "two lengths that differ": (["content-length: 0", LENGTH], b""),
+    "two equal lengths": ([LENGTH, LENGTH], b""),
+    "a list of lengths": ([f"{LENGTH}, {len(HIDDEN)}"], b""),
+    "a length with a sign": ([LENGTH.replace(": ", ": +")], b""),
+    "a length and chunks": ([LENGTH, CHUNKED], LAST),
+    "chunks and a length": ([CHUNKED, LENGTH], LAST),
+    "chunks in chunks": ([f"{CHUNKED}, chunked"], LAST),
+    "chunks, twice": ([CHUNKED, CHUNKED], LAST),
+    "another coding, then chunks": (["transfer-encoding: gzip, chunked"], LAST),
+    "no coding, then chunks": (["transfer-encoding: identity", CHUNKED], LAST),
+    "nothing, then chunks": (["transfer-encoding: , chunked"], LAST),
+    "chunks, then another coding": ([f"{CHUNKED}, identity"], LAST),
+    "no chunks": (["transfer-encoding: xchunked"], LAST),
+    "a space before the colon": (["transfer-encoding : chunked"], LAST),
+    "a folded line": (["x: y", f" {CHUNKED}"], LAST),
+    "a bare carriage return": ([f"x: y\r{CHUNKED}"], LAST),
+    "a body in another protocol": ([*UPGRADE, LENGTH], b""),
+    "chunks in another protocol": ([*UPGRADE, CHUNKED], LAST),
+    **{name: ([CHUNKED], chunks) for name, chunks in CHUNKS.items()},
+}
+"""Headers and body that one reader ends before HIDDEN and another behind it."""
+
+
+def head(*lines: str, version: str = "1.1") -> bytes:
+    return "\r\n".join([f"POST /api/v1/models/linear/classify HTTP/{version}", "host: x", *lines, "\r\n"]).encode()
+
+
+@pytest.mark.parametrize(("lines", "body"), AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+@pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
+def test_a_request_whose_end_is_ambiguous_hides_no_other(
+    limited: RunningService, lines: list[str], body: bytes, in_one_write: bool
+) -> None:
+    check_only_one_response(limited, head(*lines), body + HIDDEN, in_one_write)
+
+
+@pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
+def test_chunks_from_before_there_were_any_hide_no_request(limited: RunningService, in_one_write: bool) -> None:
+    check_only_one_response(
+        limited, head(CHUNKED, "connection: keep-alive", version="1.0"), LAST + HIDDEN, in_one_write
+    )
+
+
+def check_only_one_response(service: RunningService, first: bytes, rest: bytes, in_one_write: bool) -> None:
+    with RawConnection(service) as connection:
+        connection.send(first + rest if in_one_write else first)
+        if not in_one_write:
+            time.sleep(0.02)
+            with contextlib.suppress(ConnectionError):  # it may have ended already
+                connection.send(rest)
+        check_error(connection.read_response(), 400, "bad_http")
+        assert connection.statuses() == []
+
+
+def test_chunks_and_their_extensions_are_read(limited: RunningService) -> None:
+    body = image_bytes()
+    with RawConnection(limited) as connection:
+        for coding in (CHUNKED, "Transfer-Encoding: CHUNKED"):
+            connection.send(head(coding) + b"1;a=b\r\n%b\r\n%x\r\n%b\r\n" % (body[:1], len(body) - 1, body[1:]) + LAST)
+            assert connection.read_response()[0] == 200
+        connection.send(HIDDEN)
+        assert connection.read_response()[0] == 200
+
+
+def test_a_trailer_is_no_header(limited: RunningService) -> None:
+    body = image_bytes()
+    with RawConnection(limited) as connection:
+        connection.send(head(CHUNKED) + b"%x\r\n%b\r\n0\r\nx-request-id: trailer\r\n\r\n" % (len(body), body))
+        status, headers, _ = connection.read_response()
+        assert status == 200
+        assert headers["x-request-id"] != "trailer"
+
+
+def test_who_asks_for_another_protocol_is_answered_in_this_one_and_then_the_connection_ends(
+    limited: RunningService,
+) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(get("/health/live", "connection: upgrade, http2-settings", "upgrade: h2c") + HIDDEN[:9])
+        status, headers, _ = connection.read_response()
+        assert (status, headers["connection"]) == (200, "close")
+        with contextlib.suppress(ConnectionError):
+            connection.send(HIDDEN)
+        assert connection.statuses() == []
+
+
+def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(post(image_bytes(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
+        assert connection.read_response()[0] == 200
+        check_error(connection.read_response(), 400, "bad_http")
+        assert connection.statuses() == []
