@@ -12,7 +12,7 @@ from service.model_store.manifest import Manifest, Variant
 from service.model_store.mirror import local_models
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
-from service.model_store.rollback import prune_versions, roll_back, undo_rollback
+from service.model_store.rollback_and_prune import prune_versions, roll_back, undo_rollback
 from service.settings import Settings
 
 COMMANDS = ("list", "show", "verify", "rollback", "prune")
@@ -70,7 +70,7 @@ def show(settings: Settings, model: str, version: int | None, as_json: bool) -> 
 @click.option("--version", type=int, help="Only this one.")
 def verify(settings: Settings, model: str | None, version: int | None) -> None:
     """Check versions: checksums, loading, and the answers to their stored samples. Ends with 1 if anything is wrong."""
-    from service.loaded_models.verify import verify as verify_version
+    from service.loaded_models.verify_version import verify as verify_version
 
     repository = Repository(local_models(settings))
     all_ok = True

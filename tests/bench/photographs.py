@@ -26,7 +26,7 @@ from tests.bench.sample_images import Samples, load_samples
 from tests.bench.workloads import convoy_workloads
 from tests.gpu.weightless_graphs import GRAPHS, fill_weights
 from tests.support.model_versions import write_version
-from training.export.quantization.precision import to_int8
+from training.export.quantization.convert_precision import to_int8
 
 Progress = Callable[[str], None]
 

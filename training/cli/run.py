@@ -127,7 +127,7 @@ def run(
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.fit import trainer
-    from training.fit.resume import resume_or_train
+    from training.fit.resume_or_train import resume_or_train
 
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable, workers)
     log = click.echo if context.is_main else lambda line: None

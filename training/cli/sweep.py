@@ -81,7 +81,7 @@ def sweep(
     indices = range(len(recipes)) if only_index is None else [only_index]
     import_keras()
     from training.data.load_dataset import DataOptions
-    from training.fit.resume import resume_or_train
+    from training.fit.resume_or_train import resume_or_train
 
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     try:

@@ -14,7 +14,7 @@ from training.export.labels import read_labels
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, open_source
 from training.fit.callbacks import Log
-from training.fit.resume import resume_or_train
+from training.fit.resume_or_train import resume_or_train
 from training.recipes.base import Recipe
 from training.runs.run_folder import Run, lock_run
 

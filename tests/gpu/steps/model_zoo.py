@@ -22,7 +22,7 @@ from tests.gpu.check_results import Add, Row
 from tests.gpu.weightless_graphs import GRAPHS, fill_weights
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import out_of_memory_graph
-from training.export.quantization.precision import to_float16
+from training.export.quantization.convert_precision import to_float16
 
 SHIPPED = Path(__file__).parents[3] / "models"
 IMAGENET = Input(height=224, width=224, channels=3)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from onnx import version_converter
 
 from service.inference.session import Session
-from service.loaded_models.verify import verify
+from service.loaded_models.verify_version import verify
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository

@@ -14,7 +14,7 @@ from service.hardware import usable_cores
 from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from service.inference.session import Session
-from service.loaded_models.verify import verify
+from service.loaded_models.verify_version import verify
 from service.model_store.repository import Repository, VersionFolder
 from tests.support.images import image_bytes
 from training.analysis import evaluate

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from service.inference.session import Session
-from service.loaded_models.verify import verify
+from service.loaded_models.verify_version import verify
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Manifest, Speed, read_manifest, write_manifest
 from service.model_store.repository import Repository
@@ -19,8 +19,8 @@ from training.cli import main
 from training.data.datasets import xo
 from training.errors import TrainingError
 from training.export.quantization import quantize
+from training.export.quantization.convert_precision import to_float16, to_int8
 from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES, microseconds_per_image
-from training.export.quantization.precision import to_float16, to_int8
 from training.export.quantization.quantize import QuantizeOptions, is_automatic
 from training.onnx_import.reader import InputSignature
 from training.onnx_import.wrap import ModelInterface, wrap_graph

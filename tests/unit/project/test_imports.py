@@ -29,7 +29,7 @@ LIBRARIES = {
     "onnx": {"training"},
     "onnxruntime": {
         "service.inference.session",
-        "training.export.quantization.precision",
+        "training.export.quantization.convert_precision",
         "training.onnx_import.reference_model",
     },
     "opentelemetry": {"service.observability.tracing"},

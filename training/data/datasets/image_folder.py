@@ -22,7 +22,6 @@ from service.hardware import usable_cores
 from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from training.data.datasets.base import Dataset
-from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import FolderListing, LabeledFiles
 from training.data.datasets.image_files import (
     MAX_PIXELS,
@@ -32,6 +31,7 @@ from training.data.datasets.image_files import (
     crop_and_resize,
     shrink_to_shorter_side,
 )
+from training.data.datasets.memory_cache import ImageCache
 from training.errors import TrainingError
 
 MIN_CACHED_SCALE = 2

@@ -32,13 +32,13 @@ from training.export.model_card import update_card
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
 from training.export.quantization.calibration import CalibrationData, load_calibration_data
+from training.export.quantization.convert_precision import CalibrationMethod, to_float16, to_int8
 from training.export.quantization.measure_latency import (
     DEFAULT_DURATION_S,
     LATENCY_BATCH_SIZES,
     microseconds_per_image,
     processor_name,
 )
-from training.export.quantization.precision import CalibrationMethod, to_float16, to_int8
 from training.export.serving_pipeline import ServingPipeline
 from training.export.version_folder import open_version, write_golden_samples
 from training.fit.callbacks import Log

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.model_store.repository import Repository
-from service.model_store.rollback import roll_back
+from service.model_store.rollback_and_prune import roll_back
 from tests.support.model_versions import write_version
 from training.errors import TrainingError
 from training.export.publish import publish

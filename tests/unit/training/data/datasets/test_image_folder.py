@@ -11,7 +11,6 @@ from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
 from tests.support.images import write_image_folder
-from training.data.datasets.cache import ImageCache
 from training.data.datasets.folder_listing import FolderListing, LabeledFiles, list_images
 from training.data.datasets.image_files import InputSpec, crop_and_resize
 from training.data.datasets.image_folder import (
@@ -21,6 +20,7 @@ from training.data.datasets.image_folder import (
     split_test_files,
     training_dataset,
 )
+from training.data.datasets.memory_cache import ImageCache
 from training.errors import TrainingError
 
 MODEL_INPUT = Input(height=24, width=32, channels=3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.inference.session import Session
-from service.loaded_models.verify import Finding, verify
+from service.loaded_models.verify_version import Finding, verify
 from service.model_store.checksums import sha256_of
 from service.model_store.golden_samples import GoldenSamples
 from service.model_store.manifest import ExtraGraph, File, read_manifest, write_manifest

@@ -7,7 +7,7 @@ import pytest
 from service.errors import UnknownModel, UnknownVersion
 from service.model_store.desired_state import ModelSpec, Specific, StateFile
 from service.model_store.repository import Repository
-from service.model_store.rollback import prune_versions, roll_back, undo_rollback
+from service.model_store.rollback_and_prune import prune_versions, roll_back, undo_rollback
 from tests.support.model_versions import write_version
 
 

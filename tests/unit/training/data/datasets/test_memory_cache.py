@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.datasets.cache import FALLBACK_FREE_BYTES, ImageCache, free_memory_bytes
+from training.data.datasets.memory_cache import FALLBACK_FREE_BYTES, ImageCache, free_memory_bytes
 
 
 def test_the_first_that_have_room_stay() -> None:
