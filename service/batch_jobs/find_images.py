@@ -1,6 +1,6 @@
 """Finds the images of a job in folders, globs, lists, tars and buckets, each in an order that never changes.
 
-Reads names and tar headers, never an image. Leaves out the files that jobs write, whose names are defined here too.
+Also maps the name of an image's folder to a label. Reads names and tar headers, never an image. Leaves out the files that jobs write, whose names are defined here too.
 """
 
 import glob
@@ -48,6 +48,21 @@ class ImageListing(NamedTuple):
 
     images: list[ImageFile]
     skipped: int
+
+
+class FolderLabels:
+    """Maps the folder of an image to the label of the same name, ignoring case, `_` and `-`."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = {_normalize(label): label for label in labels}
+        self._label_by_folder: dict[str, str | None] = {}
+
+    def label_for(self, name: str) -> str | None:
+        path = name.rpartition(TAR_SEPARATOR)[2].rpartition("/")[0]
+        folder = path.rpartition("/")[2]
+        if folder not in self._label_by_folder:  # Images come folder by folder: most look-ups repeat the one before.
+            self._label_by_folder[folder] = self._labels.get(_normalize(folder))
+        return self._label_by_folder[folder]
 
 
 def find_images(inputs: Sequence[str]) -> ImageListing:
@@ -173,3 +188,7 @@ def _list_bucket(url: str) -> Iterator[ImageFile | None]:
     except BucketUnreachable as error:
         raise BucketUnreachable(error.message, "Check the URL, the credentials and the network.") from error
     return (ImageFile(f"{bucket.url}/{name}", name, bucket.url) if _is_image(name) else None for name in names)
+
+
+def _normalize(text: str) -> str:
+    return text.casefold().replace("_", " ").replace("-", " ")

@@ -11,11 +11,11 @@ import numpy as np
 
 from service.batch_jobs.decode_processes import decode_in_order, group_into_batches, start_decode_pool
 from service.batch_jobs.decode_worker import DecodeSpec
-from service.batch_jobs.find_images import ImageFile, ImageListing, find_images
+from service.batch_jobs.find_images import FolderLabels, ImageFile, ImageListing, find_images
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest
 from service.batch_jobs.output_files import OutputFiles
 from service.batch_jobs.progress import Progress
-from service.batch_jobs.records import FolderLabels, Record, make_records
+from service.batch_jobs.records import Record, make_records
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_output_format

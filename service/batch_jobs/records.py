@@ -1,4 +1,4 @@
-"""The record of an image, one JSON object per line, and the label that the name of its folder stands for."""
+"""The record of an image: one JSON object per line, with its predictions or its error."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,27 +6,12 @@ from typing import Any
 
 import orjson
 
-from service.batch_jobs.find_images import TAR_SEPARATOR, ImageFile
+from service.batch_jobs.find_images import FolderLabels, ImageFile
 from service.classification.top_k import Probabilities, top_k_rows
 from service.errors import ConvoyError
 
 Record = dict[str, Any]
 """`file` and `predictions` (best first), or `file` and `error`; `expected` where the folder's name is a label."""
-
-
-class FolderLabels:
-    """Maps the folder of an image to the label of the same name, ignoring case, `_` and `-`."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = {_normalize(label): label for label in labels}
-        self._label_by_folder: dict[str, str | None] = {}
-
-    def label_for(self, name: str) -> str | None:
-        path = name.rpartition(TAR_SEPARATOR)[2].rpartition("/")[0]
-        folder = path.rpartition("/")[2]
-        if folder not in self._label_by_folder:  # Images come folder by folder: most look-ups repeat the one before.
-            self._label_by_folder[folder] = self._labels.get(_normalize(folder))
-        return self._label_by_folder[folder]
 
 
 def make_records(
@@ -71,7 +56,3 @@ def _try_parse(parse: Callable[[bytes], Any], line: bytes) -> Any:
         return parse(line)
     except ValueError:
         return None
-
-
-def _normalize(text: str) -> str:
-    return text.casefold().replace("_", " ").replace("-", " ")

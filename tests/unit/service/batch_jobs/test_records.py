@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch_jobs.find_images import ImageFile
-from service.batch_jobs.records import FolderLabels, from_json_line, make_records, to_json_line
+from service.batch_jobs.find_images import FolderLabels, ImageFile
+from service.batch_jobs.records import from_json_line, make_records, to_json_line
 from service.classification.top_k import top_k
 from service.errors import BadImage
 
