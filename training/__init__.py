@@ -1,1 +1,4 @@
-"""Convoy's training half: datasets, architectures, recipes, and the export to what the service reads."""
+"""The training half: data sets, architectures, recipes, training, and the export to the version folders that are served.
+
+It imports from `service` only what must be identical on both sides, such as the manifest and the image decoding.
+"""

@@ -1,6 +1,7 @@
 """Finds the images of a job in folders, globs, lists, tars and buckets, each in an order that never changes.
 
-Also maps the name of an image's folder to a label. Reads names and tar headers, never an image. Leaves out the files that jobs write, whose names are defined here too.
+Also maps the name of an image's folder to a label. Reads names and tar headers, never an image. Leaves out the files
+that jobs write, whose names are defined here too.
 """
 
 import glob
