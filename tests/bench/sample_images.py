@@ -46,7 +46,7 @@ def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
 
 
 def _photo_folder(model: LocalModel) -> Path:
-    where = os.environ.get("CONVOY_DATA")
-    if not where:
+    data_folder = os.environ.get("CONVOY_DATA")
+    if not data_folder:
         raise CannotMeasure(f"{model.name} takes {model.shape}: give a folder of images with --images.")
-    return Path(where) / "photos"
+    return Path(data_folder) / "photos"

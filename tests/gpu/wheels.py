@@ -96,10 +96,10 @@ def _matches_any(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch(name.replace("_", "-").lower(), pattern) for pattern in patterns)
 
 
-def _download(to: Path, python: str, what: Sequence[str], options: Sequence[str]) -> None:
+def _download(to: Path, python: str, requirements: Sequence[str], options: Sequence[str]) -> None:
     platform_options = [option for name in PLATFORMS for option in ("--platform", f"{name}_x86_64")]
     target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platform_options]
-    _pip("download", "--dest", str(to), *target, *options, *what)
+    _pip("download", "--dest", str(to), *target, *options, *requirements)
 
 
 def _build(to: Path) -> None:

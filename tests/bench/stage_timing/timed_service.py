@@ -37,9 +37,9 @@ class TimingMiddleware:
 def timer_overhead_ns() -> float:
     """What the clock shows for a function that does nothing: the mean of many calls."""
     timers = StageTimers()
-    nothing = timed(lambda: None, HTTP, timers)
+    no_op = timed(lambda: None, HTTP, timers)
     for _ in range(CALLS):
-        nothing()
+        no_op()
     return timers.totals_ns()[HTTP] / CALLS
 
 

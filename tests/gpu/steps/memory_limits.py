@@ -54,10 +54,10 @@ def _memory_growth(plan: Plan, add: Add) -> None:
     measured = (
         f"{used_bytes[0] / MIB:,.0f} MiB after the first {window_s:g} s, {used_bytes[-1] / MIB:,.0f} MiB at the end"
     )
-    where = "GPU memory" if plan.provider == "cuda" else "resident memory"
+    memory_kind = "GPU memory" if plan.provider == "cuda" else "resident memory"
     add(
         Row(
-            where,
+            memory_kind,
             measured,
             f"grows by at most {MAX_GROWTH[plan.provider] // MIB} MiB",
             growth <= MAX_GROWTH[plan.provider],

@@ -48,9 +48,9 @@ def test_many_answers_are_those_of_each_alone(client: Client) -> None:
     images: list[bytes | np.ndarray] = [random_pixels(8, 8, seed=seed) for seed in range(70)]
     images[40] = b"no image"
     results = list(client.classify_many("linear", images, top_k=1, concurrency=1))
-    broken = results.pop(40)
-    assert isinstance(broken, BadImage)
-    assert (broken.code, broken.status) == ("bad_image", None)
+    damaged_image = results.pop(40)
+    assert isinstance(damaged_image, BadImage)
+    assert (damaged_image.code, damaged_image.status) == ("bad_image", None)
     labels = [result.best.label for result in results if isinstance(result, Classification)]
     single = [client.classify("linear", pixels).best.label for pixels in images if not isinstance(pixels, bytes)]
     assert labels == single

@@ -202,9 +202,9 @@ def test_a_change_that_cannot_be_written_down_is_not_made(zoo: Path) -> None:
 def test_a_version_that_cannot_be_loaded_is_told_to_who_wants_it(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with RunningService(tmp_path / "models", repository_changes="true") as service:
-        broken = write_version(tmp_path / "made", "other", 1)
-        (broken / "model.onnx").write_bytes(b"not what the manifest says")
-        broken.parent.rename(tmp_path / "models/other")
+        damaged_version = write_version(tmp_path / "made", "other", 1)
+        (damaged_version / "model.onnx").write_bytes(b"not what the manifest says")
+        damaged_version.parent.rename(tmp_path / "models/other")
         reply = service.client.post("/v2/repository/models/other/load")
         assert reply.status_code == 400
         service.wait_for_line(request_id=reply.headers["x-request-id"], error="broken_version")
@@ -284,8 +284,8 @@ def test_a_request_may_set_its_own_deadline(service: RunningService) -> None:
 
 def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
     write_version(tmp_path, "good", 1)
-    broken = write_version(tmp_path, "broken", 1)
-    (broken / "model.onnx").write_bytes(b"not what the manifest says")
+    damaged_version = write_version(tmp_path, "broken", 1)
+    (damaged_version / "model.onnx").write_bytes(b"not what the manifest says")
     with RunningService(tmp_path, wait_ready=False) as service:
         assert "sha256" in service.wait_for("version is broken")["reason"]
         service.wait_for("version is loaded")

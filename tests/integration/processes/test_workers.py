@@ -241,9 +241,9 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
             wait_for_version("2")
             staged_version = write_version(root.parent / "made", "linear", 3, seed=3)
             (staged_version / "model.onnx").write_bytes((staged_version / "model.onnx").read_bytes()[:100])
-            broken = staged_version.rename(root / "linear" / "3")
+            damaged_version = staged_version.rename(root / "linear" / "3")
             service.wait_for("version is broken")
-            shutil.rmtree(broken)
+            shutil.rmtree(damaged_version)
             shutil.rmtree(root / "linear" / "2")  # deleted, which here is a roll back
             wait_for_version("1")
         time.sleep(0.5)

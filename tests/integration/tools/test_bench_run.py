@@ -13,7 +13,7 @@ from tests.bench.peers import environments
 from tests.support.model_versions import write_digit_model
 
 ROOT = Path(__file__).parents[3]
-BRIEFLY = ("--rounds", "1", "--seconds", "1")
+SHORT_OPTIONS = ("--rounds", "1", "--seconds", "1")
 VOID_OR_DONE = (0, 1)  # 1 on a machine too busy to keep a constant rate
 
 pytestmark = [
@@ -31,7 +31,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def _bench(command: str, report: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return _run(command, "--models", report.with_name("models"), "--report", report, *BRIEFLY, *options)
+    return _run(command, "--models", report.with_name("models"), "--report", report, *SHORT_OPTIONS, *options)
 
 
 def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

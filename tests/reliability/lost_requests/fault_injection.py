@@ -19,7 +19,7 @@ from tests.reliability.lost_requests.request_log import RequestLog
 from tests.reliability.process_resources import workers_of
 
 RECOVERY_TIMEOUT_S = 60.0
-RELOAD_INTERVAL_S = 0.02
+POLL_INTERVAL_S = 0.02
 PAUSE_S = 0.5  # of undisturbed work after each event
 
 
@@ -133,13 +133,13 @@ class FaultInjector:
         deadline_s = time.monotonic() + RECOVERY_TIMEOUT_S
         while await asyncio.to_thread(convoy_process.status_of, f"{self._service.url}/health/ready") != 200:
             self._check_deadline(deadline_s)
-            await asyncio.sleep(RELOAD_INTERVAL_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         deadline_s = time.monotonic() + RECOVERY_TIMEOUT_S
         while not condition():
             self._check_deadline(deadline_s)
-            await asyncio.sleep(RELOAD_INTERVAL_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     def _check_deadline(self, deadline_s: float) -> None:
         if time.monotonic() > deadline_s:

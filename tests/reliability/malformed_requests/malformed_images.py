@@ -23,7 +23,7 @@ from tests.reliability.malformed_requests.request_cases import (
 )
 from tests.reliability.malformed_requests.valid_inputs import exif_orientation
 from tests.support.images import random_pixels
-from tests.support.png_writer import END, GREY, RGB, chunk, header, png
+from tests.support.png_writer import END, GREY, RGB, chunk, encode_png, header
 
 BODY_BYTES = 16 * 1024 * 1024
 LIMIT_SIDE = 5000  # squared, the most pixels that the service admits unless told otherwise
@@ -115,7 +115,7 @@ def _false_dimensions() -> Iterator[Case]:
 
 def _one_pixel_wide() -> Iterator[Case]:
     for height, width in ((1, 65535), (65535, 1), (2, 12_000_000), (12_000_000, 2), (1, 25_000_000), (1, 1)):
-        data = png(np.zeros((height, width, 1), np.uint8), 8, GREY)
+        data = encode_png(np.zeros((height, width, 1), np.uint8), 8, GREY)
         for model in MODELS:
             yield body_image("one pixel wide or high", data, model)
     for image_format in ("JPEG", "BMP", "GIF", "WEBP"):
@@ -133,7 +133,7 @@ def _animations() -> Iterator[Case]:
 
 def _many_small_pieces() -> Iterator[Case]:
     """Bodies full of the smallest pieces that a format knows, alone and in many images of one request."""
-    pixels = png(random_pixels(8, 8, 3), 8, RGB)
+    pixels = encode_png(random_pixels(8, 8, 3), 8, RGB)
     start, rest = pixels[:33], pixels[33 : -len(END)]
     jpeg, gif = valid_inputs.images()["jpeg"], valid_inputs.images()["gif"]
     kinds = {
@@ -165,7 +165,7 @@ def images_at_pixel_limit() -> dict[str, bytes]:
     webp_size = (LIMIT_SIDE, LIMIT_SIDE // 2)
     return {
         "png grey": _encode(photo.convert("L"), "PNG"),
-        "png 16 bits": png((x % 65536)[..., np.newaxis], 16, GREY),
+        "png 16 bits": encode_png((x % 65536)[..., np.newaxis], 16, GREY),
         "png rgba turned": _encode(alpha, "PNG", compress_level=1, exif=exif_orientation(6)),
         "png palette": _encode(photo.quantize(), "PNG", compress_level=1, transparency=1),
         "jpeg turned": _encode(photo, "JPEG", exif=exif_orientation(5), subsampling=0),

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support.images import encode, random_pixels
-from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
+from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
 
 SHAPE = (8, 8, 1)
 """Of the model's input that the bodies are made for."""
@@ -32,15 +32,15 @@ def _pngs() -> dict[str, bytes]:
     palette = random_pixels(16, 1, 3)[:, 0]
     frames = [draw_photo(24, 32).rotate(n * 30) for n in range(3)]
     return {
-        "png grey": png(values[8][..., :1], 8, GREY),
-        "png 1 bit": png(values[1][..., :1], 1, GREY),
-        "png 2 bits transparent": png(values[2][..., :1], 2, GREY, transparent=transparent_value(1)),
-        "png 16 bits": png(values[16][..., :1], 16, GREY),
-        "png grey alpha": png(values[8][..., :2], 8, GREY_ALPHA),
-        "png rgb": png(values[8][..., :3], 8, RGB),
-        "png rgb 16 bits": png(values[16][..., :3], 16, RGB),
-        "png rgba interlaced": png(values[8], 8, RGB_ALPHA, interlaced=True),
-        "png palette": png(values[4][..., :1], 4, PALETTE, palette=palette, transparent=b"\0\x80"),
+        "png grey": encode_png(values[8][..., :1], 8, GREY),
+        "png 1 bit": encode_png(values[1][..., :1], 1, GREY),
+        "png 2 bits transparent": encode_png(values[2][..., :1], 2, GREY, transparent=transparent_value(1)),
+        "png 16 bits": encode_png(values[16][..., :1], 16, GREY),
+        "png grey alpha": encode_png(values[8][..., :2], 8, GREY_ALPHA),
+        "png rgb": encode_png(values[8][..., :3], 8, RGB),
+        "png rgb 16 bits": encode_png(values[16][..., :3], 16, RGB),
+        "png rgba interlaced": encode_png(values[8], 8, RGB_ALPHA, interlaced=True),
+        "png palette": encode_png(values[4][..., :1], 4, PALETTE, palette=palette, transparent=b"\0\x80"),
         "png animated": _encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "png model input": encode(random_pixels(*SHAPE)),
     }

@@ -47,8 +47,8 @@ def test_connections_are_as_many_as_the_rate_needs(rate: float, max_connections:
 def overload_results(*, other: int = 0) -> OverloadResults:
     measured = OverloadResults({"CPU": "one"})
     for peak_per_s, good_per_s in ((100, 95), (10, 3), (200, 180)):  # in the second round something else was at work
-        peak, flood = Outcome(100, peak_per_s, 0, 0, 1, 2, 0), Outcome(400, good_per_s, 300, other, 10, 20, 1)
-        measured.steps["image", 4].append(Step(peak, flood, 250, 300, 0.25))
+        peak, overload = Outcome(100, peak_per_s, 0, 0, 1, 2, 0), Outcome(400, good_per_s, 300, other, 10, 20, 1)
+        measured.steps["image", 4].append(Step(peak, overload, 250, 300, 0.25))
     return measured
 
 

@@ -57,16 +57,16 @@ def test_what_operators_accept(file: str) -> None:
     kind = definition["spec"]["names"]["kind"]
     (manifest,) = [one for one in render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS) if one["kind"] == kind]
     versions = {version["name"]: version["schema"]["openAPIV3Schema"] for version in definition["spec"]["versions"]}
-    schema = closed(versions[manifest["apiVersion"].rpartition("/")[2]])
+    schema = with_closed_schemas(versions[manifest["apiVersion"].rpartition("/")[2]])
     schema["properties"]["metadata"] = {"type": "object"}
     jsonschema.validate(manifest, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**manifest, "spec": {**manifest["spec"], "speling": 1}}, schema)
 
 
-def closed(schema: Manifest) -> Manifest:
+def with_closed_schemas(schema: Manifest) -> Manifest:
     """The schema with unknown fields refused, as the API server drops them."""
-    schema = {key: closed(value) if isinstance(value, dict) else value for key, value in schema.items()}
+    schema = {key: with_closed_schemas(value) if isinstance(value, dict) else value for key, value in schema.items()}
     if schema.get("type") == "object" and "properties" in schema:
         schema.setdefault("additionalProperties", False)
     return schema

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import FORMATS, STRIP_PIXELS, decode, open_image
-from tests.support.png_writer import GREY, RGB, RGB_ALPHA, png
+from tests.support.png_writer import GREY, RGB, RGB_ALPHA, encode_png
 from tests.unit.service.pixels import (
     BLACK,
     HEIGHT,
@@ -152,7 +152,7 @@ def test_the_transparent_colour_of_a_gif_shows_the_background(background: int) -
 def test_one_channel_is_luma() -> None:
     pixels = noise_image()
     luma = pixels @ np.array([0.299, 0.587, 0.114])
-    assert_pixels_close(decode(png(pixels, 8, RGB), 1, BLACK, MAX_PIXELS), luma[..., np.newaxis])
+    assert_pixels_close(decode(encode_png(pixels, 8, RGB), 1, BLACK, MAX_PIXELS), luma[..., np.newaxis])
 
 
 @pytest.mark.parametrize(("depth", "colour", "count"), [(16, GREY, 1), (8, RGB, 3), (8, RGB_ALPHA, 4)])
@@ -163,7 +163,7 @@ def test_a_image_of_several_strips_is_whole(depth: int, colour: int, count: int)
     if count == 4:
         expected = composite(expected, values[..., 3:] / 255, WHITE)
     channels = min(count, 3)
-    assert_pixels_close(decode(png(values, depth, colour), channels, WHITE, MAX_PIXELS), expected)
+    assert_pixels_close(decode(encode_png(values, depth, colour), channels, WHITE, MAX_PIXELS), expected)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)

@@ -10,7 +10,17 @@ from PIL import Image, ImageCms
 
 from service.errors import BadImage, ConvoyError, UnsupportedImage
 from service.imaging.decode import decode
-from tests.support.png_writer import END, GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, header, png, transparent_value
+from tests.support.png_writer import (
+    END,
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    encode_png,
+    header,
+    transparent_value,
+)
 from tests.unit.service.pixels import (
     BLACK,
     HEIGHT,
@@ -30,12 +40,14 @@ PALETTED = [frame.convert("P") for frame in FRAMES]
 SMOOTH = Image.fromarray(gradient_image(24, 32))
 
 KINDS = {
-    "png grey 2 bit transparent": png(random_samples(2, 1), 2, GREY, transparent=transparent_value(1)),
-    "png grey 16 bit transparent": png(random_samples(16, 1), 16, GREY, transparent=transparent_value(1)),
-    "png grey alpha": png(random_samples(8, 2), 8, GREY_ALPHA),
-    "png rgb 16 bit": png(random_samples(16, 3), 16, RGB),
-    "png rgba interlaced": png(random_samples(8, 4), 8, RGB_ALPHA, interlaced=True),
-    "png palette": png(random_samples(4, 1), 4, PALETTE, palette=noise_image(16, 1)[:, 0], transparent=b"\0\x80"),
+    "png grey 2 bit transparent": encode_png(random_samples(2, 1), 2, GREY, transparent=transparent_value(1)),
+    "png grey 16 bit transparent": encode_png(random_samples(16, 1), 16, GREY, transparent=transparent_value(1)),
+    "png grey alpha": encode_png(random_samples(8, 2), 8, GREY_ALPHA),
+    "png rgb 16 bit": encode_png(random_samples(16, 3), 16, RGB),
+    "png rgba interlaced": encode_png(random_samples(8, 4), 8, RGB_ALPHA, interlaced=True),
+    "png palette": encode_png(
+        random_samples(4, 1), 4, PALETTE, palette=noise_image(16, 1)[:, 0], transparent=b"\0\x80"
+    ),
     "png animated": encode_image(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
     "jpeg": encode_image(SMOOTH, "JPEG"),
     "jpeg grey": encode_image(SMOOTH.convert("L"), "JPEG"),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.decode import decode
-from tests.support.png_writer import GREY, RGB, chunk, png, transparent_value
+from tests.support.png_writer import GREY, RGB, chunk, encode_png, transparent_value
 from tests.unit.service.pixels import (
     BLACK,
     MAX_PIXELS,
@@ -36,7 +36,7 @@ TO_UPRIGHT: dict[int, Callable[[Array], Array]] = {
 
 def with_exif(image_format: str, pixels: NDArray[np.uint8], data: bytes) -> bytes:
     if image_format == "PNG":
-        return png(pixels, 8, RGB, extra=chunk(b"eXIf", data))
+        return encode_png(pixels, 8, RGB, extra=chunk(b"eXIf", data))
     return encode_image(Image.fromarray(pixels), image_format, exif=b"Exif\0\0" + data, lossless=True)
 
 
@@ -53,7 +53,7 @@ def test_a_turned_image_is_set_upright(image_format: str, orientation: int, orde
 
 def test_a_turned_image_keeps_its_transparency() -> None:
     values = random_samples(2, 1)
-    file = png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif_bytes(6)))
+    file = encode_png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif_bytes(6)))
     assert_pixels_close(decode(file, 1, WHITE, MAX_PIXELS), np.rot90(np.where(values == 1, WHITE, values * 85), -1))
 
 

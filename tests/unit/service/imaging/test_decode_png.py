@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import decode
-from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png, transparent_value
+from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
 from tests.unit.service.pixels import (
     BLACK,
     MAX_PIXELS,
@@ -25,7 +25,7 @@ from tests.unit.service.pixels import (
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced: bool) -> None:
     values = random_samples(depth, 1)
-    file = png(values, depth, GREY, interlaced=interlaced)
+    file = encode_png(values, depth, GREY, interlaced=interlaced)
     assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values))
     assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values).repeat(3, axis=2))
 
@@ -35,7 +35,7 @@ def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced:
 def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, background: int) -> None:
     values = random_samples(depth, 1)
     transparent = int(values[0, 0, 0])
-    file = png(values, depth, GREY, transparent=transparent_value(transparent))
+    file = encode_png(values, depth, GREY, transparent=transparent_value(transparent))
     expected = np.where(values == transparent, background, scale_to_8_bit(depth, values))
     assert_pixels_close(decode(file, 1, background, MAX_PIXELS), expected)
     assert_pixels_close(decode(file, 3, background, MAX_PIXELS), expected.repeat(3, axis=2))
@@ -46,7 +46,8 @@ def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, backgrou
 def test_colour_png(depth: int, interlaced: bool) -> None:
     values = random_samples(depth, 3)
     assert_pixels_close(
-        decode(png(values, depth, RGB, interlaced=interlaced), 3, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values)
+        decode(encode_png(values, depth, RGB, interlaced=interlaced), 3, BLACK, MAX_PIXELS),
+        scale_to_8_bit(depth, values),
     )
 
 
@@ -54,7 +55,7 @@ def test_colour_png(depth: int, interlaced: bool) -> None:
 @pytest.mark.parametrize("depth", [8, 16])
 def test_the_transparent_colour_of_a_png_shows_the_background(depth: int, background: int) -> None:
     values = random_samples(depth, 3)
-    file = png(values, depth, RGB, transparent=transparent_value(*map(int, values[2, 3])))
+    file = encode_png(values, depth, RGB, transparent=transparent_value(*map(int, values[2, 3])))
     expected = scale_to_8_bit(depth, values)
     expected[2, 3] = background
     assert_pixels_close(decode(file, 3, background, MAX_PIXELS), expected)
@@ -67,7 +68,7 @@ def test_png_with_alpha_is_laid_over_the_background(depth: int, colour: int, cou
     values = random_samples(depth, count)
     alpha = values[..., -1:] / (2**depth - 1)
     expected = composite(scale_to_8_bit(depth, values[..., :-1]), alpha, background)
-    decoded = decode(png(values, depth, colour), 3, background, MAX_PIXELS)
+    decoded = decode(encode_png(values, depth, colour), 3, background, MAX_PIXELS)
     assert_pixels_close(
         decoded, expected if count == 4 else expected.repeat(3, axis=2), tolerance=1 if depth == 8 else 2.5
     )
@@ -86,7 +87,9 @@ def test_palette_png(depth: int, alpha_of: Callable[[int], bytes]) -> None:
     alpha = np.full(entries, 255)
     alpha[: len(table)] = list(table)
     values = random_samples(depth, 1)
-    decoded = decode(png(values, depth, PALETTE, palette=palette, transparent=table or None), 3, WHITE, MAX_PIXELS)
+    decoded = decode(
+        encode_png(values, depth, PALETTE, palette=palette, transparent=table or None), 3, WHITE, MAX_PIXELS
+    )
     index = values[..., 0]
     assert_pixels_close(decoded, composite(palette[index].astype(float), alpha[index][..., np.newaxis] / 255, WHITE))
 

@@ -15,7 +15,7 @@ from PIL import Image
 from service.errors import ConvoyError, ImageTooLarge
 from service.imaging.decode import decode, open_image
 from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE
-from tests.support.png_writer import END, chunk, header, png
+from tests.support.png_writer import END, chunk, encode_png, header
 from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
 
 PIXELS = 25_000_000  # what the service admits unless told otherwise
@@ -102,7 +102,7 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_the_limit_itself_is_allowed() -> None:
-    file = png(np.zeros((20, 30, 1), np.uint8), 8, 0)
+    file = encode_png(np.zeros((20, 30, 1), np.uint8), 8, 0)
     assert decode(file, 1, BLACK, max_pixels=600).shape == (20, 30, 1)
     with pytest.raises(ImageTooLarge, match="599"):
         decode(file, 1, BLACK, max_pixels=599)
@@ -156,7 +156,7 @@ def test_the_largest_images_take_at_most_250_mb(tmp_path: Path, kind: str) -> No
 
 @pytest.mark.parametrize("shape", [(1, MAX_SIDE), (MAX_SIDE, 1), (1, MAX_SIDE + 1), (MAX_SIDE + 1, 1)])
 def test_no_side_is_longer_than_the_limit(shape: tuple[int, int]) -> None:
-    file = png(np.zeros((*shape, 1), np.uint8), 8, 0)
+    file = encode_png(np.zeros((*shape, 1), np.uint8), 8, 0)
     if max(shape) <= MAX_SIDE:
         assert decode(file, 1, BLACK, PIXELS).shape == (*shape, 1)
     else:
@@ -171,7 +171,7 @@ def filled(before: bytes, chunk_bytes: bytes, after: bytes) -> bytes:
 
 def floods() -> dict[str, bytes]:
     """Bodies of 16 MB made of the smallest pieces that a format knows."""
-    png_file = png(noise_image(8, 8), 8, 2)
+    png_file = encode_png(noise_image(8, 8), 8, 2)
     start, pixels = png_file[:33], png_file[33 : -len(END)]
     jpeg = encode_image(Image.fromarray(noise_image()), "JPEG")
     gif = gif_of(8, 8)
