@@ -47,8 +47,8 @@ from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import create_tracer
 from service.settings import Settings, split_list
+from service.workers.group_operations import WorkerGroup
 from service.workers.shutdown import ShutdownState
-from service.workers.worker_group import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
 
 # After the drain timeout no request is left, but a model may still be running for requests that were given up.

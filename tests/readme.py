@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.api.http.errors import ROUTING_ERRORS, STATUS
+from service.api.http.status_codes import ROUTING_ERRORS, STATUS
 from service.errors import ConvoyError
 from service.model_store.manifest import Manifest
 from service.model_store.repository import Repository

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.http.errors import handle_error
+from service.api.http.status_codes import handle_error
 from service.errors import ConvoyError
 
 

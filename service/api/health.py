@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Request, Response
 
-from service.api.http.errors import ErrorResponse, error_headers, error_json, error_response
+from service.api.http.status_codes import ErrorResponse, error_headers, error_json, error_response
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, NotReady
+from service.workers.group_operations import WorkerGroup
 from service.workers.shutdown import ShutdownState
-from service.workers.worker_group import WorkerGroup
 
 PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 

@@ -6,9 +6,9 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.http.errors import LOG_FIELDS, ClientDisconnected, error_response
 from service.api.http.request_headers import REQUEST_CONTEXT, header
 from service.api.http.responses import missing_security_headers
+from service.api.http.status_codes import LOG_FIELDS, ClientDisconnected, error_response
 from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, OutOfMemory
 from service.observability import logs

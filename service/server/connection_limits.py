@@ -14,8 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.api.http.body import BODY_ERROR
 from service.api.http.disconnect import CONNECTION, Connection
-from service.api.http.errors import STATUS, error_json
 from service.api.http.responses import json_bytes
+from service.api.http.status_codes import STATUS, error_json
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
 from service.observability import logs
 from service.server.write_coalescing import CoalescingTransport

@@ -4,8 +4,8 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.auth.api_keys import INFERENCE, METRICS, REPOSITORY, Keyring
-from service.api.http.errors import LOG_FIELDS, error_response
 from service.api.http.request_headers import header
+from service.api.http.status_codes import LOG_FIELDS, error_response
 from service.errors import ConvoyError
 
 # Public: health, which orchestrators poll, and the pages, which hold no data and ask the user for the key.

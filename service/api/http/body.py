@@ -8,8 +8,8 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
 
-from service.api.http.errors import ClientDisconnected
 from service.api.http.request_headers import content_length, header
+from service.api.http.status_codes import ClientDisconnected
 from service.errors import BadRequest, BodyTooLarge
 
 MULTIPART = b"multipart/form-data"

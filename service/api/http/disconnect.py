@@ -6,7 +6,7 @@ from types import TracebackType
 
 from starlette.types import Scope
 
-from service.api.http.errors import ClientDisconnected
+from service.api.http.status_codes import ClientDisconnected
 
 CONNECTION = "convoy.connection"
 """Key of the scope under which the server stores the request's connection."""

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import MULTIPART, estimate_image_count, parse_form_files, read_body, read_image
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.errors import error_json
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
+from service.api.http.status_codes import error_json
 from service.api.native import batch_request
 from service.classification.classifier import Classifier
 from service.classification.top_k import Probabilities, top_k

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api.auth.require_api_key import required_scope
-from service.api.http.errors import FOREIGN_PROTOCOLS
+from service.api.http.status_codes import FOREIGN_PROTOCOLS
 from service.api.native.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
 from service.api.native.explain import DEFAULT_METHOD, Explain
 from service.api.native.explain_schemas import METHODS, ExplainReply, FeaturesReply, OcclusionReply

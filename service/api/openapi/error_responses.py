@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service import errors
-from service.api.http.errors import STATUS
+from service.api.http.status_codes import STATUS
 from service.api.schemas import ErrorText
 
 Json = dict[str, Any]

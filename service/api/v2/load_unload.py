@@ -13,7 +13,7 @@ from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
 from service.loaded_models.registry import RepositoryEntry
-from service.workers.worker_group import WorkerGroup
+from service.workers.group_operations import WorkerGroup
 
 MAX_BODY_BYTES = 65536
 HINT = "Send no body: models are taken as they lie on disk."

@@ -32,8 +32,8 @@ from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from service.observability.multiprocess import StatsByVersion, version_key
 from service.observability.version_stats import DurationTotal, VersionStats
+from service.workers.group_operations import WorkerGroup
 from service.workers.shutdown import ShutdownState
-from service.workers.worker_group import WorkerGroup
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
 MODEL = "/models/{model}"

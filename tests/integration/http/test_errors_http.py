@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.http.errors import STATUS
+from service.api.http.status_codes import STATUS
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
 from tests.support.images import encode, image_bytes, random_pixels
 from tests.support.model_versions import write_version

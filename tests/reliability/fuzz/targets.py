@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from service.api.http import errors
+from service.api.http import status_codes
 from service.api.http.responses import json_bytes
 from service.api.v1 import request_parser as v1_parser
 from service.api.v2 import request_parser as v2_parser
@@ -97,7 +97,7 @@ def _call_or_error(call: Callable[[], T]) -> T | None:
         return call()
     except ConvoyError as error:
         convoy_error = error
-    assert 400 <= errors.STATUS[type(convoy_error)] < 500
+    assert 400 <= status_codes.STATUS[type(convoy_error)] < 500
     assert len(convoy_error.message) <= MAX_MESSAGE
-    json_bytes({"error": errors.error_json(convoy_error)})
+    json_bytes({"error": status_codes.error_json(convoy_error)})
     return None

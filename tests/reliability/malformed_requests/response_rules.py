@@ -2,7 +2,7 @@
 
 import json
 
-from service.api.http.errors import ROUTING_ERRORS, STATUS
+from service.api.http.status_codes import ROUTING_ERRORS, STATUS
 from tests.reliability.malformed_requests.raw_http_client import Answer
 from tests.reliability.malformed_requests.request_cases import CONVOY_ERROR, TEXT_ERROR, Case
 

@@ -731,7 +731,7 @@ def test_every_error_is_a_client_error_and_prints_what_to_do() -> None:
 
 def test_the_codes_are_the_services() -> None:
     from service import errors
-    from service.api.http.errors import ROUTING_ERRORS
+    from service.api.http.status_codes import ROUTING_ERRORS
 
     types = (value for value in vars(errors).values() if isinstance(value, type))
     codes = {error_type.code for error_type in types if hasattr(error_type, "code")}

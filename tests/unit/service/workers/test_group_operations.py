@@ -11,7 +11,7 @@ from service.model_store.desired_state import DesiredState, StateFile
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from service.workers.worker_group import WorkerGroup
+from service.workers.group_operations import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
 from tests.support.model_versions import write_version
 
