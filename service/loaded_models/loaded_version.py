@@ -1,11 +1,8 @@
 """One loaded version of a model: its graph, warmed up and measured, with its own queue and threads."""
 
-import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +13,7 @@ from service.inference.batcher import Batcher
 from service.inference.feature_maps import FeatureGraph
 from service.inference.providers import CPU_PROVIDER, Placement, select_placement, select_variant
 from service.inference.session import WARM_UP_TIMEOUT_S, Session, TimeLimitedSession, available_providers
+from service.inference.threads_and_priority import start_model_threads, threads_per_run
 from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import VersionFolder
@@ -27,7 +25,6 @@ from service.settings import Settings
 # compete for that core anyway: 10 % more throughput for single images, 2 % for 64 at once.
 MAX_INLINE_RUN_S = 0.0003
 MAX_INLINE_RUN_ONE_CORE_S = 0.0025
-NICE_STEP_WEIGHT = 1.25  # ratio of the CPU shares that Linux' scheduler gives to two neighboring nice values
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,8 @@ def load(
     Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
     """
     instances, cores = spec.instances, usable_cores() // settings.workers
-    threads = settings.threads or max(1, cores // instances)
-    executor = ThreadPoolExecutor(
-        instances, f"run-{folder.model}-{folder.version}", initializer=partial(_lower_priority, spec.weight)
-    )
+    threads = threads_per_run(settings.threads, cores, instances)
+    executor = start_model_threads(f"{folder.model}-{folder.version}", instances, spec.weight)
     try:
         # On the model's own thread: onnxruntime's threads inherit its niceness.
         variant, session, batch_ms = executor.submit(
@@ -156,13 +151,6 @@ def _load_session(
 def _max_inline_run_s(session: Session, cores: int) -> float:
     """The expected seconds up to which a run executes on the event loop's thread."""
     return MAX_INLINE_RUN_ONE_CORE_S if cores <= 1 and session.provider == CPU_PROVIDER else MAX_INLINE_RUN_S
-
-
-def _lower_priority(weight: float) -> None:
-    """Gives this thread, and those that it starts, `weight` times the CPU share of a thread of weight 1."""
-    nice_steps = round(-math.log(weight) / math.log(NICE_STEP_WEIGHT))
-    if nice_steps:
-        os.nice(nice_steps)
 
 
 def _batch_recorder(

@@ -6,7 +6,6 @@ import math
 from functools import partial
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from training.data.color_jitter import changes_color, color_jitter
@@ -67,18 +66,6 @@ def _band_around(side: int, pixels: int, count: int, random: RandomGenerator) ->
     """For each image, (count, side), which places along a side lie within a stretch around one of them."""
     positions, centre = np.arange(side), random.integers(0, side, (count, 1))
     return (positions >= centre - pixels // 2) & (positions < centre - pixels // 2 + pixels)
-
-
-def mixup(images: Images, labels: Labels, alpha: float, random: Generator) -> tuple[Images, Labels]:
-    """Lays another image of the batch over each, and mixes their labels alike: shares drawn from Beta(alpha, alpha).
-
-    Zhang et al. 2017, "mixup". Labels are one-hot, float32 (n, classes).
-    """
-    partner = random.permutation(len(images))
-    mix_weight = random.beta(alpha, alpha, (len(images), 1)).astype(np.float32)
-    other = mix_weight.reshape(-1, 1, 1, 1)
-    mixed = np.rint(images + other * (images[partner].astype(np.float32) - images))
-    return mixed.astype(np.uint8), labels + mix_weight * (labels[partner] - labels)
 
 
 def random_crop_boxes(count: int, area: Range, aspect: Range, random: RandomGenerator) -> Boxes:

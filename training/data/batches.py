@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.hardware import usable_cores
-from training.data.augment import augment, mixup, random_crop_boxes
+from training.data.augment import augment, random_crop_boxes
 from training.data.datasets.base import Split
 from training.data.device_augment import DeviceDataset
 from training.data.input_stall import BatchTiming
 from training.data.prefetch import Prefetcher
 from training.data.sharding import UNSHARDED, BatchShard, RandomGenerator, ShardedGenerator
+from training.data.soft_labels import cutmix, label_rows, mixup
 from training.data.splits import AUGMENTATION_STREAM, ORDER_STREAM, Indices
 from training.recipes.base import Recipe
 
@@ -50,7 +51,7 @@ class ImageBatches(keras.utils.PyDataset):
         self._device_data = device_data
         self._split = split
         self._indices = indices
-        self._one_hot = np.eye(classes, dtype=np.float32)
+        self._label_rows = label_rows(classes)
         self._batch_size = batch_size
         self._shard = shard
         self._prefetcher = Prefetcher(self._make_batch, len(self), usable_cores() if workers is None else workers)
@@ -81,7 +82,7 @@ class ImageBatches(keras.utils.PyDataset):
         return divisible[index * self._batch_size : (index + 1) * self._batch_size]
 
     def _labels(self, indices: Indices) -> NDArray[np.float32]:
-        return self._one_hot[self._split.labels[indices]]
+        return self._label_rows[self._split.labels[indices]]
 
     @property
     def images_per_epoch(self) -> int:
@@ -130,8 +131,7 @@ class TrainingBatches(ImageBatches):
     ) -> None:
         super().__init__(split, indices, classes, recipe.batch_size, workers, shard, device_data)
         self._recipe = recipe
-        smoothing = recipe.label_smoothing
-        self._one_hot = self._one_hot * np.float32(1 - smoothing) + np.float32(smoothing / classes)
+        self._label_rows = label_rows(classes, recipe.label_smoothing)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -150,10 +150,12 @@ class TrainingBatches(ImageBatches):
     def _make_batch(self, index: int) -> Batch:
         indices = self._indices_of(self._order, index)
         rows, random = self._shard.rows(len(indices)), self._batch_generator(index)
-        if not self._recipe.mixup:
+        recipe = self._recipe
+        if not recipe.mixup and not recipe.cutmix:
             return self._augment(indices[rows], ShardedGenerator(random, rows, len(indices)))
         # Partners may lie in the rows of other processes: each makes the whole batch, and keeps its rows.
-        images, labels = mixup(*self._augment(indices, random), self._recipe.mixup, random)
+        mix, alpha = (mixup, recipe.mixup) if recipe.mixup else (cutmix, recipe.cutmix)
+        images, labels = mix(*self._augment(indices, random), alpha, random)
         return images[rows], labels[rows]
 
     def _batch_generator(self, index: int) -> np.random.Generator:

@@ -92,6 +92,9 @@ class Recipe:
     """Side of a square that is painted over, somewhere on each image."""
     mixup: float = 0.0
     """Images and labels are mixed in pairs, with shares from Beta(mixup, mixup); 0.2 is usual."""
+    cutmix: float = 0.0
+    """A box of another image is pasted into each, and the labels are mixed by its area, from Beta(cutmix, cutmix); 1.0
+    is the paper's. Not together with `mixup`."""
 
     augment_on_device: bool = False
     """With JAX: the training images lie in the device's memory and are shifted, flipped and cut out there, with the
@@ -158,6 +161,8 @@ class Recipe:
         for name in ("brightness", "contrast", "saturation", "lighting"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
+        if self.mixup and self.cutmix:
+            raise TrainingError("mixup and cutmix both mix every image: set one of them.")
         if self.crop_area and self.crop_area[1] > 1:
             raise TrainingError("crop_area is a share of the image: at most 1.")
         if self.augment_on_device and (host_only_field := self._host_only_field()):
@@ -166,7 +171,7 @@ class Recipe:
             )
 
     def _host_only_field(self) -> str:
-        names = ("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup")
+        names = ("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup", "cutmix")
         return next((name for name in names if getattr(self, name)), "")
 
 
@@ -181,6 +186,7 @@ _MIN_VALUES = {
     "shift_px": 0,
     "cutout_px": 0,
     "mixup": 0,
+    "cutmix": 0,
     "epochs": 1,
     "batch_size": 1,
     "validation": 0,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.images import random_pixels
-from training.data.augment import augment, cutout, flip, mixup, random_crop_boxes, shift
+from training.data.augment import augment, cutout, flip, random_crop_boxes, shift
 from training.recipes.base import Recipe
 
 COUNT = 40
@@ -61,18 +61,6 @@ def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
     kept = (result == originals).all(axis=3)
     assert (result[~kept] == 0).all()
     assert (~kept).sum(axis=(1, 2)).max() <= 16
-
-
-def test_mixed_images_and_labels_have_the_same_shares() -> None:
-    greys = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
-    labels = np.eye(COUNT, dtype=np.float32)
-    mixed, fractions = mixup(greys, labels, 1.0, np.random.default_rng(1))
-    np.testing.assert_allclose(fractions.sum(axis=1), 1, atol=1e-6)
-    assert ((fractions > 0).sum(axis=1) <= 2).all()
-    np.testing.assert_allclose(mixed[:, 0, 0, 0], fractions @ greys[:, 0, 0, 0], atol=0.51)
-    assert 0.3 < np.diag(fractions).mean() < 0.75
-    largest_fraction = mixup(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
-    assert (largest_fraction > 0.95).mean() > 0.6
 
 
 @settings(deadline=None)

@@ -41,7 +41,9 @@ def recipe(**settings) -> Recipe:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, ALL_AUGMENTATIONS, {"mixup": 0.2, "flip": True}], ids=["none", "all", "mixup"]
+    "settings",
+    [{}, ALL_AUGMENTATIONS, {"mixup": 0.2, "flip": True}, {"cutmix": 1.0}],
+    ids=["none", "all", "mixup", "cutmix"],
 )
 def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
     images, indices = split(40), np.arange(2, 38)

@@ -91,6 +91,7 @@ def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> Non
         ({"brightness": "1.5"}, r"brightness is 1.5; it must be in \[0, 1\]"),
         ({"lighting": "-0.1"}, "lighting"),
         ({"mixup": "-1"}, "mixup is -1.0; it must be at least 0"),
+        ({"mixup": "0.2", "cutmix": "1"}, "set one of them"),
         ({"cutout_px": "-1"}, "cutout_px"),
         ({"test_share": "1"}, "test_share is 1.0; it must be between 0 and 1"),
         ({"side_px": "64", "shorter_px": "60"}, "shorter_px is 60, too little to cut side_px=64 out of"),
