@@ -19,7 +19,7 @@ from service.api.auth.cross_origin import CsrfProtection, allow_cors
 from service.api.auth.require_api_key import RequireApiKey
 from service.api.fast_router import FastRouter
 from service.api.health import health_routes
-from service.api.http import errors as api_errors
+from service.api.http import status_codes
 from service.api.middleware import RequestMiddleware
 from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import Explain
@@ -182,7 +182,7 @@ def _add_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(Exception, api_errors.on_unexpected_error)
-    app.add_exception_handler(ConvoyError, api_errors.on_convoy_error)
-    app.add_exception_handler(HTTPException, api_errors.on_http_exception)
-    app.add_exception_handler(RequestValidationError, api_errors.on_invalid_parameters)
+    app.add_exception_handler(Exception, status_codes.on_unexpected_error)
+    app.add_exception_handler(ConvoyError, status_codes.on_convoy_error)
+    app.add_exception_handler(HTTPException, status_codes.on_http_exception)
+    app.add_exception_handler(RequestValidationError, status_codes.on_invalid_parameters)

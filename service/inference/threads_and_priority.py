@@ -29,7 +29,10 @@ def start_model_threads(name: str, instances: int, weight: float) -> ThreadPoolE
 
 
 def nice_steps(weight: float) -> int:
-    """How many steps the niceness must rise for `weight` times the CPU share; 0 for a weight of 1."""
+    """Returns by how many steps the niceness must rise for `weight` times the CPU share.
+
+    A weight of 1 needs none.
+    """
     return round(-math.log(weight) / math.log(NICE_STEP_WEIGHT))
 
 
