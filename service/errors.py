@@ -88,7 +88,7 @@ class UnknownVersion(ConvoyError):
 
 
 class UnknownDocument(ConvoyError):
-    """The version has no card or image of that name."""
+    """The version has no card or plot of that name."""
 
     code = "unknown_document"
     hint = "GET /api/v1/models/{model} lists each version's documents."

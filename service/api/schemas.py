@@ -1,4 +1,4 @@
-"""Convoy's own JSON, in and out. The hot endpoints write these shapes by hand; /docs and the tests hold them to it."""
+"""Convoy's own JSON, in and out. The fast router writes these shapes by hand; /docs shows them."""
 
 from typing import Any
 

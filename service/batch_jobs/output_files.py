@@ -1,4 +1,4 @@
-"""The names of the files that a job writes, and writing them from the journal when all images are done."""
+"""Paths of the files that a job writes, and writing them from the journal when all images are done."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

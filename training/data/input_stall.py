@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-STALL_COLUMN = "waiting"
+STALL_COLUMN = "input_stall"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from training.data.batches import TrainingBatches
-from training.data.input_stall import STALL_COLUMN as WAITING
+from training.data.input_stall import STALL_COLUMN
 from training.errors import TrainingError
 from training.fit import early_stopping
 from training.fit.ema import AveragedWeights
@@ -235,7 +235,7 @@ def format_epoch(row: HistoryRow, epochs: int) -> str:
     if "val_accuracy" in row:
         parts += [f"val loss {row['val_loss']:.4f}", f"val accuracy {row['val_accuracy']:.4f}"]
     parts += [f"rate {row['learning_rate']:.4g}", f"{row['images_per_s']:.0f} images/s"]
-    if WAITING in row:
-        parts += [f"{row[WAITING]:.0%} waiting for data"]
+    if STALL_COLUMN in row:
+        parts += [f"{row[STALL_COLUMN]:.0%} waiting for data"]
     parts += [f"{row['seconds']:.0f} s"]
     return "  ".join(parts)

@@ -1,7 +1,6 @@
 """The folder of a run: what its files are called, how one is found again, and that only one process writes to it."""
 
 import csv
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from service.atomic_files import lock_exclusively
 from service.model_store.repository import MODEL_NAME
 from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
@@ -129,7 +129,7 @@ def lock_run(run: Run) -> Iterator[None]:
     """Holds the run's lock, which the system releases even from a killed process. Raises TrainingError when taken."""
     with (run.folder / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_exclusively(lock, wait=False)
         except BlockingIOError:
             raise TrainingError(f"{run.folder} is being trained by another process; wait for it or stop it.") from None
         yield

@@ -32,7 +32,7 @@ def indices(entry: dict[str, list[dict[str, int]]]) -> list[int]:
     return [prediction["index"] for prediction in entry["predictions"]]
 
 
-def test_a_image_as_the_raw_body(service: RunningService, zoo: Path) -> None:
+def test_an_image_as_the_raw_body(service: RunningService, zoo: Path) -> None:
     reply = service.client.post(CLASSIFY, content=image_bytes(seed=5))
     assert reply.status_code == 200
     body = reply.json()
@@ -48,7 +48,7 @@ def test_what_curl_calls_the_body_does_not_matter(service: RunningService, zoo: 
         assert indices(reply.json()) == expected(zoo, 5)
 
 
-def test_a_image_in_a_form(service: RunningService, zoo: Path) -> None:
+def test_an_image_in_a_form(service: RunningService, zoo: Path) -> None:
     reply = service.client.post(CLASSIFY, files={"file": ("a.png", image_bytes(seed=6))})
     assert indices(reply.json()) == expected(zoo, 6)
 

@@ -269,7 +269,7 @@ def test_not_ready_is_told_with_the_reason(tmp_path: Path) -> None:
         assert service.client.post("/v2/repository/index", json={"ready": True}).json() == []
 
 
-def test_a_image_and_its_pixels_are_answered_alike(service: RunningService) -> None:
+def test_an_image_and_its_pixels_are_answered_alike(service: RunningService) -> None:
     pixels = random_pixels(*SHAPE, seed=4)
     body = service.client.post("/api/v1/models/linear/classify", content=encode(pixels)).json()
     class_probabilities = [p["probability"] for p in sorted(body["predictions"], key=lambda p: p["index"])]

@@ -63,7 +63,7 @@ def test_the_bodies_of_a_kind_differ(kind: str, bodies: Bodies) -> None:
     assert body.images in (1, BATCH)
 
 
-def test_a_image_is_sent_as_it_is(bodies: Bodies, samples: Samples) -> None:
+def test_an_image_is_sent_as_it_is(bodies: Bodies, samples: Samples) -> None:
     body = bodies.get("image")
     assert body.file(2).read_bytes() == samples.encoded[2]
     assert body.headers() == {"Content-Type": "image/png"}

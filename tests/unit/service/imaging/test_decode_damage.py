@@ -138,7 +138,7 @@ ZERO_SIZED = {
 
 
 @pytest.mark.parametrize("image_format", ZERO_SIZED)
-def test_a_image_without_pixels_is_refused(image_format: str) -> None:
+def test_an_image_without_pixels_is_refused(image_format: str) -> None:
     assert ZERO_SIZED[image_format] not in KINDS.values()
     with pytest.raises(BadImage):
         decode(ZERO_SIZED[image_format], 3, BLACK, MAX_PIXELS)

@@ -231,7 +231,7 @@ def test_a_large_run_length_encoded_bmp_is_refused() -> None:
         open_image(file, PIXELS)
 
 
-def test_a_image_with_a_thousand_frames_costs_its_first() -> None:
+def test_an_image_with_a_thousand_frames_costs_its_first() -> None:
     frames = [Image.fromarray(np.full((16, 16), number % 256, np.uint8)) for number in range(1000)]
     for image_format in ("GIF", "PNG", "WEBP"):
         file = encode_image(frames[0], image_format, save_all=True, append_images=frames[1:], duration=10)

@@ -114,12 +114,12 @@ def test_shorter_with_nearest_takes_pixels_at_most_one_beside_the_references(
 @pytest.mark.parametrize(
     "preprocessing", [Preprocessing(), shorter_side(28), *(Preprocessing(interpolation=i) for i in INTERPOLATIONS)]
 )
-def test_a_image_that_fits_is_not_touched(preprocessing: Preprocessing) -> None:
+def test_an_image_that_fits_is_not_touched(preprocessing: Preprocessing) -> None:
     pixels = noise_image(28, 28, 1)
     assert preprocess(pixels, input_of(28, 28, 1), preprocessing) is pixels
 
 
-def test_a_image_of_the_inputs_size_is_still_scaled_when_the_middle_is_wanted() -> None:
+def test_an_image_of_the_inputs_size_is_still_scaled_when_the_middle_is_wanted() -> None:
     pixels = gradient_image(28, 28)
     pixels = preprocess(pixels, input_of(28, 28), shorter_side(56))
     assert 60 <= pixels[..., 0].min() < pixels[..., 0].max() <= 195  # the middle half of 0 .. 255

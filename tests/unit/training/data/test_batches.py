@@ -130,7 +130,7 @@ class FailingSplit(ArraySplit):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_image_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
+def test_an_image_that_is_lost_on_the_way_ends_a_run_with_its_own_reason(workers: int) -> None:
     batches = TrainingBatches(FailingSplit(*vars(split(50)).values()), np.arange(50), CLASSES, recipe(), workers)
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))

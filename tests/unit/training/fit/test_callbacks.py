@@ -127,5 +127,5 @@ def test_the_bar_is_not_drawn_for_every_batch() -> None:
 
 def test_a_run_without_validation_says_nothing_of_it() -> None:
     row = {"epoch": 2, "loss": 0.5, "accuracy": 0.75, "learning_rate": 0.1, "seconds": 3.2, "images_per_s": 1234.5}
-    assert "1234 images/s  7% waiting for data  3 s" in format_epoch(row | {"waiting": 0.07}, 9)
+    assert "1234 images/s  7% waiting for data  3 s" in format_epoch(row | {"input_stall": 0.07}, 9)
     assert format_epoch(row, 9) == "epoch 2/9  loss 0.5000  accuracy 0.7500  rate 0.1  1234 images/s  3 s"

@@ -53,7 +53,7 @@ def test_history_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_history_takes_a_column_that_came_with_a_later_epoch(tmp_path: Path) -> None:
     """A run that a newer version of Convoy resumes records more than its first epochs did."""
     run = Run(tmp_path)
-    rows = [{"epoch": 1.0, "loss": 2.5}, {"epoch": 2.0, "loss": 1.5, "waiting": 0.25}]
+    rows = [{"epoch": 1.0, "loss": 2.5}, {"epoch": 2.0, "loss": 1.5, "input_stall": 0.25}]
     run.write_history(rows)
     assert run.history() == rows
     assert (tmp_path / "history.csv").read_text().splitlines() == ["epoch,loss,waiting", "1.0,2.5,", "2.0,1.5,0.25"]

@@ -30,7 +30,7 @@ def test_pixels_stay_pixels() -> None:
     assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # of a Gaussian below -1 sigma, 128 / 255 / 0.5
 
 
-def test_a_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
+def test_an_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
     split = with_noise(DATASET, 0.5).test
     alone, together = split.read_images(np.array([7])), split.read_images(np.array([3, 7]))
     np.testing.assert_array_equal(alone[0], together[1])
