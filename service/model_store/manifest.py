@@ -103,8 +103,9 @@ class Speed(_FrozenModel):
 class Variant(File):
     """One graph file of the network in one precision.
 
-    The accuracies are parts of 1: on the test set, and on images held out of the training set, on which a precision
-    below float32 was accepted. `automatic` is whether `precision=auto` may choose it; otherwise it must be asked for.
+    The accuracies are parts of 1: on the test set, and on images held out of the training set, on which a retrained
+    network or a precision below float32 was accepted. `automatic` is whether `precision=auto` may choose it; otherwise
+    it must be asked for.
     """
 
     precision: Precision
@@ -126,11 +127,13 @@ class ExtraGraph(File):
 
 
 class SplitSpec(_FrozenModel):
-    """How a training run divided its images, so that those which the network never learnt are found again by `seed`.
+    """How a training run divided its images, so that those which the network never learnt are found again.
 
-    `validation` of the training images (below 1: that share of them) were held out; `limit` is the most that were
-    used of each part. Of a folder of images, `test_share` was for the test where the folder did not say, and `digest`
-    is over all its files and which of them were for the test.
+    `validation` and `holdout` of the training images (below 1: that share of them) were kept from training, drawn by
+    `seed` (None: the one of the provenance); `limit` is the most that were used of each part. Of a folder of images,
+    `test_share` was for the test where the folder did not say, `digest` is over all its files and which of them were
+    for the test, `by_path` is whether validation and holdout were drawn by path, and `test_fingerprints` (base64, four
+    bytes per file) finds out whether all test files are still there.
     """
 
     validation: int | float = Field(ge=0)
@@ -138,6 +141,9 @@ class SplitSpec(_FrozenModel):
     limit: int | None = Field(default=None, ge=1)
     test_share: float | None = Field(default=None, gt=0, lt=1)
     digest: Sha256 | None = None
+    seed: int | None = Field(default=None, ge=0)
+    by_path: bool = False
+    test_fingerprints: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")] | None = None
 
 
 class Provenance(_FrozenModel):

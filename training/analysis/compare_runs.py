@@ -1,8 +1,11 @@
 """Compares runs: a table of their results, a table of the differing settings, and a plot of their curves."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 from training.errors import TrainingError
 from training.recipes.base import Recipe, format_value
@@ -11,9 +14,15 @@ from training.runs.run_folder import Run, open_run
 
 HEADER = ("run", "epochs", "parameters", "validation", "test", "cross entropy", "images/s", "seconds")
 
+TestSet = tuple[str, int, str | None]
+"""Name, number of images and digest; the digest is None for a run of an early release."""
+
 
 def compare(folders: Sequence[Path], plot: Path) -> str:
     """The tables of these finished runs as Markdown; their curves go into the PNG `plot`.
+
+    Runs that differ in nothing but their seed, on the same test images, get a row with the mean and the sample
+    standard deviation over the seeds; a seed that ran several times counts once, with the mean of its runs.
 
     Raises TrainingError for fewer than two runs, for one that has not finished, and for a folder that is none.
     """
@@ -25,7 +34,7 @@ def compare(folders: Sequence[Path], plot: Path) -> str:
             raise TrainingError(f"{run.folder} has not finished: there is nothing to compare yet.")
     plot_comparison({_run_name(run): run.history() for run in runs}, plot)
     tables = [
-        _markdown_table(HEADER, [_result_row(run) for run in runs]),
+        _markdown_table(HEADER, [*map(_result_row, runs), *_seed_mean_rows(runs)]),
         _differences_table(runs),
         _test_set_warning(runs),
     ]
@@ -48,6 +57,42 @@ def _result_row(run: Run) -> tuple[str, ...]:
     )
 
 
+def _seed_mean_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """One row for each group of runs with the same recipe and test images and two seeds or more."""
+    groups: dict[tuple[str, str, TestSet], list[Run]] = defaultdict(list)
+    for run in runs:
+        recipe = replace(run.recipe(), seed=0, split_seed=None)
+        groups[repr(recipe), str(run.info().get("initial_weights")), _test_set(run)].append(run)
+    rows = (_seed_mean_row(group) for group in groups.values())
+    return [row for row in rows if row is not None]
+
+
+def _seed_mean_row(runs: Sequence[Run]) -> tuple[str, ...] | None:
+    runs_by_seed: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        recipe = run.recipe()
+        runs_by_seed[recipe.seed, recipe.effective_split_seed].append(run.metrics())
+    if len(runs_by_seed) < 2:
+        return None
+
+    def spread(part: str, metric: str, number_format: str) -> str:
+        if not all(part in metrics for group in runs_by_seed.values() for metrics in group):
+            return ""
+        values = [mean(metrics[part][metric] for metrics in group) for group in runs_by_seed.values()]
+        return f"{mean(values):{number_format}} ± {stdev(values):{number_format}}"
+
+    return (
+        f"{runs[0].folder.parent.name}: mean of {len(runs_by_seed)} seeds",
+        "",
+        "",
+        spread("validation", "accuracy", ".2%"),
+        spread("test", "accuracy", ".2%"),
+        spread("test", "loss", ".4f"),
+        "",
+        "",
+    )
+
+
 def _differences_table(runs: Sequence[Run]) -> str:
     """Every field in which the recipes are not all alike."""
     recipes = [run.recipe() for run in runs]
@@ -63,12 +108,20 @@ def _differences_table(runs: Sequence[Run]) -> str:
 
 
 def _test_set_warning(runs: Sequence[Run]) -> str:
-    """Figures of different test images say nothing of the runs."""
-    tests = {(run.info()["dataset"]["name"], run.metrics()["test"]["images"]) for run in runs}
-    if len(tests) == 1:
+    """Figures of different test images say nothing of the runs. Runs without a digest are known by name and number."""
+    test_sets = set(map(_test_set, runs))
+    counts = {(name, images) for name, images, _ in test_sets}
+    digests = {digest for *_, digest in test_sets if digest is not None}
+    if len(counts) == 1 and len(digests) <= 1:
         return ""
-    descriptions = ", ".join(f"{images:,} of {name}" for name, images in sorted(tests))
+    descriptions = ", ".join(f"{images:,} of {name}" for name, images in sorted(counts))
+    descriptions += " each" * (len(counts) == 1)
     return f"The runs were tested on different images ({descriptions}): their figures cannot be compared."
+
+
+def _test_set(run: Run) -> TestSet:
+    dataset = run.info()["dataset"]
+    return dataset["name"], run.metrics()["test"]["images"], dataset.get("test_digest")
 
 
 def _run_name(run: Run) -> str:

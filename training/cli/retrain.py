@@ -26,10 +26,10 @@ EXIT_WORSE = 3
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="How much less accurate than the published version the new one may be; 0.005 is half a percent.",
+    help="How much less accurate than the published version the new one may be on them; 0.005 is half a percent.",
 )
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--seed", type=int, help="Instead of the recipe's; the division of the images stays.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
@@ -49,7 +49,8 @@ def retrain(
 ) -> None:
     """Train RECIPE anew and publish the outcome, unless the published version is better.
 
-    Both are measured on the same test images. Given again after a kill, the same command goes on from the last
+    Images are divided as for the published version, whatever the seed. Both are measured on the same images, which
+    neither has learnt and which are no test images. Given again after a kill, the same command goes on from the last
     finished epoch, or with the export. It ends with 3 where the published version stays.
     """
     from training.recipes import find_recipe

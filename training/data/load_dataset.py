@@ -3,9 +3,10 @@
 Images that cannot be read are found here, before anything is trained or measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,18 +42,21 @@ class DataOptions:
 DEFAULT_OPTIONS = DataOptions()
 
 
-def for_training(recipe: Recipe, data_options: DataOptions, test_files: Sequence[str] | None = None) -> Dataset:
+def for_training(
+    recipe: Recipe, data_options: DataOptions, recorded_origin: Mapping[str, Any] | None = None
+) -> Dataset:
     """The recipe's data set, every image that the recipe uses looked at.
 
-    `test_files` are a folder's test images where a run has recorded them. Raises TrainingError that lists those which
-    cannot be read; with `data_options.skip_unreadable` they are left out instead, and stand in `origin`.
+    `recorded_origin` is what an earlier run has recorded of a folder, whose division it keeps. Raises TrainingError
+    that lists those which cannot be read; with `data_options.skip_unreadable` they are left out instead, and stand in
+    `origin`.
     """
     dataset = datasets.load(
         recipe.dataset,
         data_options.data_dir,
         data_options.note,
         data_options.folder,
-        folder_options_for(recipe, test_files),
+        folder_options_for(recipe, recorded_origin),
     )
     _check_channels(recipe, dataset)
     splits = split_indices(dataset, recipe)
@@ -80,7 +84,7 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
         skip_unreadable=origin.get("skip_unreadable", False),
         note=dataset_info["data_note"],
     )
-    dataset = for_training(run.recipe(), data_options, origin.get("test_files"))
+    dataset = for_training(run.recipe(), data_options, origin)
     if origin and dataset.origin["digest"] != origin["digest"]:
         where = dataset.origin["folder"]
         raise TrainingError(f"The images in {where} have changed since {run.folder} began: start a new run.")
@@ -92,7 +96,7 @@ def for_evaluation(run: Run, data_options: DataOptions) -> Dataset:
     dataset_info = run.info()["dataset"]
     origin = dataset_info.get("origin", {})
     recipe, data_options = run.recipe(), _with_recorded_folder(run, data_options)
-    folder_options = folder_options_for(recipe, origin.get("test_files"))
+    folder_options = folder_options_for(recipe, origin)
     note = data_options.note or dataset_info["data_note"]
     dataset = datasets.load(recipe.dataset, data_options.data_dir, note, data_options.folder, folder_options)
     return _check_test_images(dataset, data_options.skip_unreadable or origin.get("skip_unreadable", False))
@@ -168,9 +172,17 @@ def _why_empty(unreadable: list[str]) -> str:
     return "a class needs two or more, of which one is for the test, or a val/ folder beside train/."
 
 
-def folder_options_for(recipe: Recipe, test_files: Sequence[str] | None) -> FolderOptions:
-    min_crop_area = recipe.crop_area[0] if recipe.crop_area else 1.0
-    return FolderOptions(input_spec_for(recipe), recipe.test_share, recipe.seed, test_files, min_crop_area)
+def folder_options_for(recipe: Recipe, recorded_origin: Mapping[str, Any] | None) -> FolderOptions:
+    """The options of a new run (`recorded_origin` None), or of one that has recorded how its images are divided."""
+    recorded = {"split_by_path": recipe.dataset == datasets.FOLDER} if recorded_origin is None else recorded_origin
+    return FolderOptions(
+        input_spec_for(recipe),
+        recipe.test_share,
+        recipe.effective_split_seed,
+        recorded.get("test_files"),
+        recipe.crop_area[0] if recipe.crop_area else 1.0,
+        recorded.get("split_by_path", False),
+    )
 
 
 def _with_recorded_folder(run: Run, data_options: DataOptions) -> DataOptions:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.datasets.base import Dataset
+from training.data.datasets.image_folder import path_fraction
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
@@ -32,19 +33,51 @@ class SplitIndices:
 def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
     """Splits the images for validation and the held-out ones off the training set and applies the recipe's `limit`.
 
-    Images that cannot be read are taken out at last, so that all others stay where they are. Raises TrainingError
-    when that leaves nothing to train on.
+    All follow from the recipe's split seed. Images that cannot be read are taken out at last, so that all others stay
+    where they are. Raises TrainingError when that leaves nothing to train on.
     """
-    shuffled = np.random.default_rng((recipe.seed, SPLIT_STREAM)).permutation(len(dataset.train))
-    counts = [_count(size, recipe.limit, len(shuffled)) for size in (recipe.validation, recipe.holdout)]
-    if sum(counts) >= len(shuffled):
-        raise TrainingError(
-            f"validation={counts[0]} and holdout={counts[1]} leave nothing of {dataset.name}'s {len(shuffled):,} "
-            "training images."
-        )
-    validation, holdout, train = np.split(shuffled, np.cumsum(counts))
-    parts = (_without(part, dataset.unreadable_train) for part in (train[: recipe.limit], validation, holdout))
+    split = _split_by_path if dataset.split_paths else _split_by_position
+    parts = (_without(part[: recipe.limit], dataset.unreadable_train) for part in split(dataset, recipe))
     return SplitIndices(*parts, _without(_evenly_spaced(len(dataset.test), recipe.limit), dataset.unreadable_test))
+
+
+def _split_by_position(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:
+    """The images for training, for validation and held out, drawn from a permutation of all."""
+    shuffled = np.random.default_rng((recipe.effective_split_seed, SPLIT_STREAM)).permutation(len(dataset.train))
+    counts = [_count(size, recipe.limit, len(shuffled)) for size in (recipe.validation, recipe.holdout)]
+    _check_rest(dataset, *counts)
+    validation, holdout, train = np.split(shuffled, np.cumsum(counts))
+    return train, validation, holdout
+
+
+def _split_by_path(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:
+    """The same parts, each image drawn by itself, by its path.
+
+    Validation images have the lowest draws, held-out ones the highest. A share (below 1) is met on average, and images
+    that are added or removed move no other: no image that a network has learnt is held out of the next one. Where a
+    part has a fixed number of images, added images may move some of it into the training set, and removed ones back.
+    """
+    stream = f"{recipe.effective_split_seed}\0training"
+    draws = np.array([path_fraction(path, stream) for path in dataset.split_paths])
+    order = np.argsort(draws, kind="stable")
+    validation_count = _count_below(recipe.validation, draws)
+    holdout_count = _count_below(recipe.holdout, 1 - draws)
+    _check_rest(dataset, validation_count, holdout_count)
+    train = order[validation_count : len(order) - holdout_count]
+    return train, order[:validation_count], order[::-1][:holdout_count]
+
+
+def _check_rest(dataset: Dataset, validation_count: int, holdout_count: int) -> None:
+    if validation_count + holdout_count >= len(dataset.train):
+        raise TrainingError(
+            f"validation={validation_count} and holdout={holdout_count} leave nothing of {dataset.name}'s "
+            f"{len(dataset.train):,} training images."
+        )
+
+
+def _count_below(size: int | float, draws: NDArray[np.float64]) -> int:
+    """Images of a part: `size` itself, or below 1 those with a lower draw, at least one."""
+    return max(1, int((draws < size).sum())) if 0 < size < 1 else int(size)
 
 
 def _count(size: int | float, limit: int | None, images: int) -> int:

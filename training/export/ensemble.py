@@ -20,6 +20,7 @@ from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph.merge import merge_average
 from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
 from training.export.publish import publish
+from training.export.published_split import split_seed_of
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.export.version_folder import GRAPH_FILE, VersionContents, open_version, write_version_files
@@ -116,7 +117,7 @@ def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | No
 def _common_split(members: _Members) -> HeldOutSplit | None:
     """What all members have kept for the test of a folder of images; None where that is not known, or not one."""
     provenances = [version.manifest.provenance for version in members.versions]
-    splits = {(p.division.test_share, p.seed) if p.division else (None, None) for p in provenances}
+    splits = {(p.division.test_share, split_seed_of(p)) if p.division else (None, None) for p in provenances}
     test_share, seed = splits.pop()
     return None if splits or test_share is None or seed is None else HeldOutSplit(test_share, seed)
 

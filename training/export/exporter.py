@@ -11,7 +11,8 @@ import onnx
 from pydantic import ValidationError
 
 from service.model_store.manifest import FEATURES_GRAPH, ExtraGraph, Input, Preprocessing
-from training.errors import AccuracyRegression, TrainingError
+from training.errors import TrainingError
+from training.export.acceptance import Comparison
 from training.export.feature_maps import write_feature_maps
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
@@ -37,8 +38,8 @@ class ExportOptions:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
     """Whether to write the graph of feature maps too."""
-    min_accuracy: float = 0.0
-    """Of the graph on the data set's test images: below it nothing is published."""
+    comparison: Comparison | None = None
+    """With a published version, which decides whether the graph is published."""
 
 
 def options_for(
@@ -86,8 +87,8 @@ class _ExportPlan:
 def export(source: Source, options: ExportOptions, log: Log) -> Path:
     """Publishes a source as the next version of `options.name`; gives the version's folder.
 
-    Raises TrainingError when the network does not fit, and when its graph fails the parity check: then nothing is
-    published.
+    Raises TrainingError when the network does not fit, and when its graph fails the parity check, and
+    AccuracyRegression when the comparison goes against it: then nothing is published.
     """
     if keras.backend.backend() != "tensorflow":
         raise TrainingError("The export needs KERAS_BACKEND=tensorflow, whichever backend the network was trained on.")
@@ -117,10 +118,9 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
     scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
         log(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
-        if scores.accuracy < options.min_accuracy:
-            raise AccuracyRegression(
-                f"{scores.accuracy:.4f} is less than {options.min_accuracy:.4f}: nothing is published."
-            )
+    decision = None if options.comparison is None else options.comparison.decide(pipeline)
+    if decision is not None:
+        log(f"accuracy {decision.accuracy:.4f} on the same {decision.images:,} images as the published version")
     contents = VersionContents(
         name=options.name,
         version=version,
@@ -131,6 +131,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
         architecture=source.model.name if source.recipe is None else source.recipe.architecture,
         source=source,
         scores=scores,
+        decision=decision,
         extra_graphs=_write_feature_maps(folder, plan, log) if options.features else {},
     )
     write_version_files(folder, contents)

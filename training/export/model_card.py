@@ -12,6 +12,7 @@ from pathlib import Path
 
 from service.model_store.manifest import Manifest, Variant
 from training.data.datasets import FOLDER
+from training.export.acceptance import Decision
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.recipes import find_recipe, is_recipe
@@ -35,6 +36,7 @@ class CardData:
     scores: Scores | None
     command: str | None = None
     """The command that created it, unless its source is a run or a Keras file."""
+    decision: Decision | None = None
 
 
 def write_card(folder: Path, card: CardData) -> None:
@@ -92,7 +94,8 @@ def _data_section(card: CardData) -> str:
         counts = card.source.run.info()["dataset"]
         lines.append(
             f"Trained on {counts['training_images']:,} images; {counts['validation_images']:,} others of the "
-            f"training set were for validation, and {counts['holdout_images']:,} held out, drawn by the seed."
+            f"training set were for validation, and {counts['holdout_images']:,} held out, drawn by seed "
+            f"{card.source.run.recipe().effective_split_seed}."
         )
     return "## Data\n\n" + " ".join(lines)
 
@@ -110,11 +113,12 @@ def _accuracy_section(card: CardData, folder: Path) -> str:
         return f"## Accuracy\n\nNot measured: no labelled images were given to the export. {exactness}"
     scores = card.scores
     wrong = scores.images - round(scores.accuracy * scores.images)
+    comparison = "" if card.decision is None else f" {card.decision.describe()}"
     plot = "\n\n![confusion matrix](confusion.png)" if (folder / "confusion.png").exists() else ""
     return (
         f"## Accuracy\n\n**{scores.accuracy:.2%}** of the {scores.images:,} test images ({wrong:,} wrong), cross "
         f"entropy {scores.loss:.4f}: measured on the exported graph through the service's own decoding and "
-        f"preprocessing. {exactness}\n\n{_per_class_table(card.labels, scores)}{plot}"
+        f"preprocessing. {exactness}{comparison}\n\n{_per_class_table(card.labels, scores)}{plot}"
     )
 
 

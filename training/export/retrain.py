@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.errors import BrokenVersion
-from service.model_store.manifest import read_manifest
+from service.model_store.manifest import Manifest, read_manifest
 from service.model_store.repository import Repository
 from training.atomic_files import write_json
 from training.data.load_dataset import DataOptions
 from training.errors import AccuracyRegression, TrainingError
+from training.export.acceptance import PART_NAMES, Comparison, select_images
 from training.export.exporter import export, options_for
 from training.export.labels import read_labels
+from training.export.published_split import split_seed_of, with_published_split
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, open_source
 from training.fit.callbacks import Log
@@ -27,21 +29,24 @@ def retrain(
 ) -> Path:
     """Trains, or resumes an interrupted run, and publishes the result as the next version of `name`.
 
-    The newest version and the new network are measured on the same test images, through the service's own path. Where
-    the accuracy drops by more than `max_drop` (of 1), AccuracyRegression is raised and nothing is published. Either
-    decision is recorded in the run's folder: a call that was killed before it resumes at the export.
+    Images are divided as for the newest version, whatever the recipe's seed: what that version has learnt is neither
+    held out nor tested on. Both are measured through the service's own path on the same images that neither has learnt
+    (`select_images`): those held out, which choose no epoch and are no test images. Where the accuracy on these drops
+    by more than `max_drop` (of 1), AccuracyRegression is raised and nothing is published. The test set only reports;
+    where it has to decide for want of other images, `log` and the model card say so.
+
+    Either decision is recorded in the run's folder: a call that was killed before it resumes at the export. Raises
+    TrainingError where the images of a folder cannot be divided as for the newest version.
     """
+    published = newest_version(models_dir, name)
+    if published is not None:
+        provenance = _read_manifest(published).provenance
+        recipe = with_published_split(recipe, _version_name(published), provenance, data_options, log)
     run = resume_or_train(recipe, runs_dir, log, data_options, RUN_NAME.format(name), reuse_reason=_reuse_reason)
     with lock_run(run):
         if run.outcome_path.exists():
             raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
-        try:
-            version = _publish(run, name, models_dir, data_options, max_drop, log)
-        except AccuracyRegression as error:
-            write_json(run.outcome_path, {"worse": str(error)})
-            raise
-        write_json(run.outcome_path, {"published": f"{name}/{version.name}"})
-    return version
+        return _decide(run, name, models_dir, data_options, max_drop, log)
 
 
 def _reuse_reason(run: Run) -> str | None:
@@ -49,15 +54,46 @@ def _reuse_reason(run: Run) -> str | None:
     return None if run.outcome_path.exists() else "has finished already, and is neither published nor judged"
 
 
-def _publish(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, log: Log) -> Path:
+def _decide(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, log: Log) -> Path:
     source = open_source(run.folder, None, data_options)
-    options = options_for(source, name=name, models_dir=models_dir)
     published = newest_version(models_dir, name)
-    if published is not None:
-        accuracy = measure_accuracy(published, source)
-        log(f"test accuracy {accuracy:.4f} of the published {published}, on the same images")
-        options = replace(options, min_accuracy=accuracy - max_drop)
-    return export(source, options, log)
+    comparison = None if published is None else _compare(source, published, data_options, max_drop, log)
+    options = replace(options_for(source, name=name, models_dir=models_dir), comparison=comparison)
+    try:
+        version = export(source, options, log)
+    except AccuracyRegression as error:
+        write_json(run.outcome_path, {"worse": str(error), **_decision_entry(comparison)})
+        raise
+    write_json(run.outcome_path, {"published": f"{name}/{version.name}", **_decision_entry(comparison)})
+    return version
+
+
+def _decision_entry(comparison: Comparison | None) -> dict[str, object]:
+    decision = comparison and comparison.decision
+    return {} if decision is None else {"decision": decision.as_json()}
+
+
+def _compare(source: Source, published: Path, data_options: DataOptions, max_drop: float, log: Log) -> Comparison:
+    """Measures the published version. Raises TrainingError where the images of `source` are not its kind."""
+    assert source.dataset is not None, "a run has its data set"
+    assert source.recipe is not None, "a run has its recipe"
+    manifest = _read_manifest(published)
+    _check_same_interface(published, manifest, source)
+    skip_unreadable = data_options.skip_unreadable or source.dataset.origin.get("skip_unreadable", False)
+    images = select_images(source.dataset, source.recipe, manifest.provenance, skip_unreadable)
+    try:
+        accuracy = images.accuracy(ServingPipeline.from_manifest(published / manifest.variants[0].file, manifest))
+    except BrokenVersion as error:
+        raise TrainingError(f"{error.message} {error.hint}") from error
+    log(f"accuracy {accuracy:.4f} of the published {published} on {len(images.indices):,} {PART_NAMES[images.part]}")
+    if images.part == "test":
+        log(
+            "these decide for want of others that are new to both networks: the test accuracy of what is published is "
+            "slightly too high on average"
+        )
+        if manifest.provenance.dataset != source.dataset.name or split_seed_of(manifest.provenance) is None:
+            log(f"{published} does not tell which images it has learnt: these may be among them")
+    return Comparison(images, _version_name(published), accuracy, max_drop)
 
 
 def newest_version(models_dir: Path, name: str) -> Path | None:
@@ -66,16 +102,19 @@ def newest_version(models_dir: Path, name: str) -> Path | None:
     return models_dir / name / str(max(versions)) if versions else None
 
 
-def measure_accuracy(version: Path, source: Source) -> float:
-    """A version's accuracy on the test images of `source`. Raises TrainingError where they are not its kind."""
-    assert source.dataset is not None, "a run has its data set"
+def _version_name(version: Path) -> str:
+    return f"{version.parent.name}/{version.name}"
+
+
+def _read_manifest(version: Path) -> Manifest:
     try:
-        manifest = read_manifest(version)
-        pipeline = ServingPipeline.from_manifest(version / manifest.variants[0].file, manifest)
+        return read_manifest(version)
     except BrokenVersion as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
+
+
+def _check_same_interface(version: Path, manifest: Manifest, source: Source) -> None:
     if read_labels(version / manifest.labels.file) != source.dataset.labels:
         raise TrainingError(f"{version} has other labels than {source.dataset.name}: publish by convoy-train export.")
     if manifest.input.shape != source.dataset.test.shape:
         raise TrainingError(f"{version} takes images of another size: publish by convoy-train export.")
-    return pipeline.score(source.dataset.test).accuracy

@@ -29,6 +29,7 @@ from service.model_store.repository import Repository, VersionFolder
 from training import keras_setup
 from training.data.datasets.image_folder import split_digest
 from training.errors import TrainingError
+from training.export.acceptance import Decision
 from training.export.graph.editor import Graph, count_parameters
 from training.export.graph.optimize import unfold_max_pool
 from training.export.model_card import CardData, write_card
@@ -59,6 +60,8 @@ class VersionContents:
     command: str | None = None
     """What made it, where that is not `convoy-train export`."""
     scores: Scores | None = None
+    decision: Decision | None = None
+    """The comparison with a published version that it was accepted by."""
     metrics: dict[str, float] = field(default_factory=dict)
     extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
 
@@ -82,6 +85,7 @@ def write_version_files(folder: Path, contents: VersionContents) -> None:
             contents.source,
             contents.scores,
             contents.command,
+            contents.decision,
         ),
     )
 
@@ -103,6 +107,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
         precision="float32",
         bytes=graph.stat().st_size,
         test_accuracy=None if scores is None else scores.accuracy,
+        held_out_accuracy=None if contents.decision is None else contents.decision.held_out_accuracy,
         parity=contents.parity,
     )
     return Manifest(
@@ -149,6 +154,9 @@ def _split_spec(run: Run) -> SplitSpec:
         limit=recipe.limit,
         test_share=origin.get("test_share"),
         digest=split_digest(origin),
+        seed=recipe.effective_split_seed,
+        by_path=origin.get("split_by_path", False),
+        test_fingerprints=origin.get("test_fingerprints"),
     )
 
 

@@ -278,11 +278,13 @@ def _run_info(recipe: Recipe, dataset: Dataset, model: keras.Model, data_note: s
             "validation_images": len(splits.validation),
             "holdout_images": len(splits.holdout),
             "test_images": len(splits.test),
+            "test_digest": dataset.test.digest(splits.test),
             "origin": dict(dataset.origin),
         },
         "labels": list(dataset.labels),
         "input_shape": list(dataset.train.shape),
         "parameters": model.count_params(),
         "seed": recipe.seed,
+        "split_seed": recipe.effective_split_seed,
         "libraries": keras_setup.library_versions(),
     }

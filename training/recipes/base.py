@@ -43,7 +43,8 @@ class Recipe:
     shorter_px: int | None = None
     """None: 8/7 of the network's side, as 256 for 224."""
     test_share: float = 0.2
-    """About so much of each class of a folder without `val/` is the test set, drawn image by image by `seed`."""
+    """About so much of each class of a folder without `val/` is the test set, drawn image by image by
+    `split_seed`."""
 
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
@@ -105,7 +106,7 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 128
     validation: int | float = 5000
-    """Images split off the training set, drawn by `seed`, to choose and to stop by; below 1, their share of it.
+    """Images split off the training set, drawn by `split_seed`, to choose and to stop by; below 1, their share of it.
     0: none, keep the last."""
     holdout: int | float = 0
     """Images split off the training set beside those: by these a graph of less precision is accepted, and a retrained
@@ -119,6 +120,17 @@ class Recipe:
     limit: int | None = None
     """At most so many images for training, for validation and for the test each: for trying things out."""
     seed: int = 1
+    split_seed: int | None = None
+    """Divides the images into those for training, for validation, held out and for the test. None: `seed`."""
+
+    @property
+    def effective_split_seed(self) -> int:
+        return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def uses_validation(self) -> bool:
+        """Whether the validation images choose the kept weights, the end of the run or its learning rates."""
+        return bool(self._field_that_needs_validation())
 
     def __post_init__(self) -> None:
         for name, minimum in _MIN_VALUES.items():
@@ -193,6 +205,7 @@ _MIN_VALUES = {
     "holdout": 0,
     "limit": 1,
     "seed": 0,
+    "split_seed": 0,
 }
 _UNSETTABLE_FIELDS = ("name", "about", "architecture_options")
 

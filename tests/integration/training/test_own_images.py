@@ -51,9 +51,9 @@ def test_a_run_records_which_images_it_had(root: Path, run: Run) -> None:
     dataset = run.info()["dataset"]
     assert run.info()["labels"] == ["blue", "green", "red"]
     assert dataset["title"] == "Images of the folder 'photos'"
-    counts = [dataset[f"{part}_images"] for part in ("training", "validation", "test")]
+    counts = [dataset[f"{part}_images"] for part in ("training", "validation", "holdout", "test")]
     assert sum(counts) == 90
-    assert counts[1:] == [8, 15]  # a tenth of what the test images leave
+    assert counts[1:] == [10, 6, 15]  # a tenth each of what the test images leave, drawn image by image
     assert dataset["origin"]["skipped"] == ["red/note.txt: The bytes are not an image, or its header is damaged."]
     test_files = dataset["origin"]["test_files"]
     assert all((root / "photos" / name).is_file() for name in test_files)
@@ -70,8 +70,16 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     manifest = read_manifest(version)
     assert (manifest.preprocessing.resize, manifest.preprocessing.shorter) == ("shorter", 32)
     assert manifest.input.shape == (28, 28, 1)
-    digest = split_digest(run.info()["dataset"]["origin"])
-    assert manifest.provenance.division == SplitSpec(validation=0.1, test_share=0.2, digest=digest)
+    origin = run.info()["dataset"]["origin"]
+    assert manifest.provenance.division == SplitSpec(
+        validation=0.1,
+        holdout=0.1,
+        test_share=0.2,
+        digest=split_digest(origin),
+        seed=1,
+        by_path=True,
+        test_fingerprints=origin["test_fingerprints"],
+    )
     assert manifest.variants[0].test_accuracy == run.metrics()["test"]["accuracy"]
     card = (version / "card.md").read_text()
     assert "convoy-train run mlp --seed 1" in card
@@ -131,7 +139,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
         (["run", "lenet5", "--data", "photos", "--skip-unreadable", "--set", "side_px=8"], "needs images of at least"),
         (
             ["run", "mlp", "--data", "photos", "--skip-unreadable", "--set", "validation=80"],
-            "leaves nothing of folder's 76",
+            "leave nothing of folder's 76",
         ),
         (["run", "mlp", "--data", "photos", "--skip-unreadable", "--name", "a/b"], "'a/b' can't be the name of a run"),
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded by itself"),

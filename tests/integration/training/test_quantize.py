@@ -16,9 +16,12 @@ from service.model_store.repository import Repository
 from tests.support.model_versions import linear_graph, write_version
 from tests.support.onnx_graphs import SIDE, slow_graph, third_party_graph
 from training.cli import main
+from training.data.batches import EvaluationBatches, ImageBatches, TrainingBatches
 from training.data.datasets import xo
+from training.data.datasets.base import ArraySplit
 from training.errors import TrainingError
 from training.export.quantization import quantize
+from training.export.quantization.calibration import CalibrationData
 from training.export.quantization.convert_precision import to_float16, to_int8
 from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES, microseconds_per_image
 from training.export.quantization.quantize import QuantizeOptions, is_automatic
@@ -247,3 +250,73 @@ def test_graphs_are_measured_in_turns(tmp_path: Path) -> None:
     )
     assert list(latencies) == ["slow", "fast"]
     assert all(latencies["slow"][size] > 2 * latencies["fast"][size] for size in LATENCY_BATCH_SIZES)
+
+
+class RecordedImages:
+    """Which images of X's and O's each step reads, by their pixels: "train", "evaluate", "accept", "calibrate"."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images: dict[str, set[bytes]] = {}
+        self._record(monkeypatch, TrainingBatches, "train")
+        self._record(monkeypatch, EvaluationBatches, "evaluate")
+        self._step = ""
+        encoded_image = ArraySplit.encoded_image
+
+        def record_encoded(split: ArraySplit, index: int) -> bytes:
+            self.images.setdefault(self._step, set()).add(split.images[index].tobytes())
+            return encoded_image(split, index)
+
+        monkeypatch.setattr(ArraySplit, "encoded_image", record_encoded)
+        for step, method in (("accept", "held_out_scores"), ("calibrate", "prepare_calibration")):
+            self._name_step(monkeypatch, step, method)
+
+    def _record(self, monkeypatch: pytest.MonkeyPatch, batches: type[ImageBatches], step: str) -> None:
+        original = batches.__init__
+
+        def record(
+            this: ImageBatches, split: ArraySplit, indices: np.ndarray, *others: object, **named: object
+        ) -> None:
+            self.images.setdefault(step, set()).update(split.images[index].tobytes() for index in indices)
+            original(this, split, indices, *others, **named)
+
+        monkeypatch.setattr(batches, "__init__", record)
+
+    def _name_step(self, monkeypatch: pytest.MonkeyPatch, step: str, method: str) -> None:
+        original = getattr(CalibrationData, method)
+
+        def named(data: CalibrationData, argument: object) -> object:
+            self._step = step
+            try:
+                return original(data, argument)
+            finally:
+                self._step = "test"
+
+        monkeypatch.setattr(CalibrationData, method, named)
+
+
+@pytest.mark.slow
+def test_images_that_accept_a_graph_neither_train_nor_validate_nor_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = RecordedImages(monkeypatch)
+    folders = ["--runs-dir", tmp_path / "runs", "--models-dir", tmp_path / "models"]
+    settings = ["--epochs", "2", "--set", "validation=300", "--set", "holdout=250", "--set", "keep=best"]
+    for words in (
+        ["run", "xo", *settings, *folders[:2]],
+        ["export", "RUN", "--name", "xo", *folders[2:]],
+        ["quantize", tmp_path / "models/xo/1", "--int8", "--even-if-slower"],
+    ):
+        [run] = (tmp_path / "runs/xo").iterdir() if "RUN" in words else [""]
+        result = CliRunner().invoke(main, [str(run if word == "RUN" else word) for word in words])
+        assert result.exit_code == 0, result.output
+    dataset = xo.load(None)
+    accepting, calibrating = recorded.images["accept"], recorded.images["calibrate"]
+    assert len(accepting) == 250
+    assert accepting <= {image.tobytes() for image in dataset.train.images}
+    test_images = {image.tobytes() for image in dataset.test.images}
+    assert len(recorded.images["train"]) == len(dataset.train) - 300 - 250
+    assert len(recorded.images["evaluate"] - test_images) == 300
+    for step in ("train", "evaluate", "calibrate", "test"):
+        assert not accepting & recorded.images[step], step
+    assert calibrating <= recorded.images["train"]
+    assert not accepting & test_images

@@ -1,17 +1,22 @@
 """Retraining publishes what is no worse, keeps what is better, resumes after a kill; and `run --auto-resume`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from service.model_store.manifest import read_manifest
+from tests.support.images import COLOURS, write_image_folder
 from training.atomic_files import read_json
 from training.cli import main
+from training.export import acceptance
 from training.export.exporter import ExportOptions, export
 from training.export.sources import Source
+from training.fit import trainer
 from training.fit.callbacks import Log
-from training.recipes import find_recipe
+from training.fit.loop import TrainingContext
+from training.recipes import RECIPES, find_recipe
 from training.recipes.base import with_settings
 from training.runs import run_folder
 from training.runs.run_folder import start_run
@@ -27,11 +32,12 @@ def convoy_train(folder: Path, *words: str) -> Result:
     return CliRunner().invoke(main, [*words, "--runs-dir", str(folder / "runs")], catch_exceptions=False)
 
 
-def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
+def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs")
     first = convoy_train(tmp_path, *command, "4")
     assert first.exit_code == 0, first.output
     assert first.output.splitlines()[-1].endswith("toy/1")
+    monkeypatch.setitem(RECIPES, "xo", with_settings(XO, {"learning_rate": "1e-6"}))
     worse = convoy_train(tmp_path, *command, "1")
     assert worse.exit_code == 3, worse.output
     assert "The published version stays" in worse.output
@@ -43,9 +49,71 @@ def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
     assert accuracies[0] is not None
     assert accuracies[1] is not None
     assert accuracies[0] > accuracies[1]
-    assert f"{accuracies[0]:.4f} of the published" in worse.output
     outcomes = [read_json(run.outcome_path) for run in run_folder.all_runs(tmp_path / "runs", "toy-retrained")]
-    assert [list(outcome) for outcome in outcomes] == [["published"], ["worse"], ["published"]]
+    assert [list(outcome) for outcome in outcomes] == [["published"], ["worse", "decision"], ["published", "decision"]]
+    rejected, allowed = (outcome["decision"] for outcome in outcomes[1:])
+    assert (rejected["part"], rejected["images"], rejected["published"]) == ("validation", XO.validation, "toy/1")
+    assert rejected["accuracy"] < rejected["published_accuracy"]
+    figure = f"accuracy {rejected['published_accuracy']:.4f} of the published {published[1]} on 500 validation images"
+    assert figure in worse.output
+    assert allowed["max_drop"] == 1
+    assert read_manifest(published[2]).variants[0].held_out_accuracy == allowed["accuracy"]
+    assert "of 500 validation images right, toy/1" in (published[2] / "card.md").read_text()
+
+
+class RecordedImages:
+    """The paths of a folder's images by what they were for: in each training run, and in each decision."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.runs: list[dict[str, set[str]]] = []
+        self.decisions: list[set[str]] = []
+        fit, accuracy = trainer.fit, acceptance.DecisionImages.accuracy
+
+        def record_run(context: TrainingContext, *arguments: Any) -> Any:
+            splits, paths = context.splits, context.dataset.split_paths
+            parts = {part: {paths[i] for i in getattr(splits, part)} for part in ("train", "validation", "holdout")}
+            self.runs.append(parts | {"test": set(context.dataset.origin["test_files"])})
+            return fit(context, *arguments)
+
+        def record_decision(images: acceptance.DecisionImages, pipeline: Any) -> float:
+            self.decisions.append({images.split._files.paths[index] for index in images.indices})
+            return accuracy(images, pipeline)
+
+        monkeypatch.setattr(trainer, "fit", record_run)
+        monkeypatch.setattr(acceptance.DecisionImages, "accuracy", record_decision)
+
+
+def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither_network_has_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new seed drew another test set, of which 77 % were training images of the published version."""
+    recorded = RecordedImages(monkeypatch)
+    photos = write_image_folder(tmp_path / "photos", *COLOURS, count=40)
+    command = ("retrain", "mlp", "--name", "colours", "--models-dir", str(tmp_path / "models"), "--epochs", "2")
+    command = (*command, "--data", str(photos), "--max-drop", "1", "--seed")
+    assert convoy_train(tmp_path, *command, "1").exit_code == 0
+    for path in write_image_folder(tmp_path / "more", *COLOURS, count=20, seed=1).rglob("*.*"):
+        path.rename(photos / path.parent.name / f"more-{path.name}")
+    done = convoy_train(tmp_path, *command, "9")
+    assert done.exit_code == 0, done.output
+
+    first, second = recorded.runs
+    assert first["test"] < second["test"]
+    assert recorded.decisions == [second["holdout"]] * 2, "of the published version, then of the new one"
+    for run in recorded.runs:
+        assert not run["train"] & (second["test"] | second["holdout"])
+    runs = run_folder.all_runs(tmp_path / "runs", "colours-retrained")
+    assert [(run.info()["seed"], run.info()["split_seed"]) for run in runs] == [(1, 1), (9, 1)]
+    assert read_json(runs[1].outcome_path)["decision"]["part"] == "holdout"
+    provenance = read_manifest(tmp_path / "models/colours/2").provenance
+    assert provenance.division is not None
+    assert (provenance.seed, provenance.division.seed) == (9, 1)
+
+    (photos / min(second["test"])).unlink()
+    refused = convoy_train(tmp_path, *command, "9")
+    assert refused.exit_code == 2
+    assert f"1 of the {len(second['test'])} test images of colours/2 are gone" in refused.output
+    assert len(recorded.runs) == 2, "before anything is trained"
 
 
 def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> None:

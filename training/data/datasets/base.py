@@ -1,6 +1,7 @@
 """What a data set is to the rest of training: labels, a training split and a test split. Knows no Keras."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,6 +47,10 @@ class Split(Protocol):
         """Those of these images that cannot be decoded: index -> file and reason, in one line."""
         ...
 
+    def digest(self, indices: NDArray[np.int64]) -> str:
+        """SHA-256 of these images and their labels: of their pixels, or of the names and sizes of their files."""
+        ...
+
 
 @dataclass(frozen=True)
 class ArraySplit:
@@ -75,6 +80,12 @@ class ArraySplit:
     def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
         return {}
 
+    def digest(self, indices: NDArray[np.int64]) -> str:
+        sha256 = hashlib.sha256(repr((len(indices), self.shape)).encode())
+        sha256.update(self.labels[indices].astype("<i8").tobytes())
+        sha256.update(self.images[indices].tobytes())
+        return sha256.hexdigest()
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -83,7 +94,8 @@ class Dataset:
     `note` is what a reader of a result must know about these files. `limitations` says in one sentence what a network
     trained on such images cannot do. `preprocessing` turns an image file into one of these images. `origin` is what a
     run records to find the same images again. `unreadable_train` and `unreadable_test` are the indices of images that
-    are left out because they cannot be read.
+    are left out because they cannot be read. `split_paths` names the training images where the validation and the
+    held-out ones are drawn by path, so that images which are added move no other; without, they are drawn by position.
     """
 
     name: str
@@ -97,6 +109,7 @@ class Dataset:
     origin: Mapping[str, Any] = field(default_factory=dict)
     unreadable_train: tuple[int, ...] = ()
     unreadable_test: tuple[int, ...] = ()
+    split_paths: Sequence[str] = ()
     workers: int | None = None
     """Threads that make its batches. None: one a core."""
 

@@ -4,10 +4,12 @@ What a network is evaluated on comes through the service's decoding and preproce
 parts is cut from the same decoded images, first scaled down where they are far larger than the network's input.
 """
 
+import base64
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +40,9 @@ MIN_CACHED_SCALE = 2
 """Random parts are cut from images reduced to so many times the input's longer side (on their shorter one), or more
 where the smallest parts need more: a part of a hundredth of the area has a tenth of the side."""
 MAX_FUTURES = 1000
+FINGERPRINT_BYTES = 4
+MAX_FINGERPRINTS = 100_000
+"""Test images of a folder that a manifest has room for."""
 
 Indices = NDArray[np.int64]
 
@@ -47,7 +52,7 @@ class FolderOptions:
     """The input that a folder's images become, and the test set of a folder that has none by itself.
 
     The test set is `test_files` where an earlier run has recorded them, else about `test_share` of each class, chosen
-    by `seed`.
+    by `seed`. `split_by_path` is whether the validation and held-out images are drawn by path.
     """
 
     input_spec: InputSpec
@@ -56,6 +61,7 @@ class FolderOptions:
     test_files: Sequence[str] | None = None
     min_crop_area: float = 1.0
     """Share of the area of the smallest random parts that will be cut from the images."""
+    split_by_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,10 @@ class FolderSplit:
                 errors |= {int(index): reason for index, reason in zip(chunk, reasons, strict=True) if reason}
         return errors
 
+    def digest(self, indices: Indices) -> str:
+        lines = (f"{_path_and_size(self._folder, self._files.paths[i])}\0{self._files.classes[i]}\0" for i in indices)
+        return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+
     def without(self, indices: Sequence[int]) -> "FolderSplit":
         """The split without these images."""
         remaining = self._files.select(np.setdiff1d(np.arange(len(self)), indices))
@@ -166,7 +176,7 @@ def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple
     images, 4 of 100 for a fifth. Of a class with several images the lowest draw is in the second part and the
     highest in the first, whatever the share (only there may a new image move another); a single one is in the first.
     """
-    fractions = np.array([_hash_fraction(path, seed) for path in files.paths])
+    fractions = np.array([path_fraction(path, f"{seed}") for path in files.paths])
     is_test = fractions < test_share
     for class_number in np.unique(files.classes):
         members = np.flatnonzero(files.classes == class_number)
@@ -175,10 +185,36 @@ def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple
     return files.select(np.flatnonzero(~is_test)), files.select(np.flatnonzero(is_test))
 
 
-def _hash_fraction(path: str, seed: int) -> float:
-    """A number in 0..1 that follows from path and seed alone, whatever other files there are."""
-    digest = hashlib.sha256(f"{seed}\0".encode() + os.fsencode(path)).digest()
+def path_fraction(path: str, stream: str) -> float:
+    """A number in 0..1 that follows from the path and the stream's name alone, whatever other files there are."""
+    digest = hashlib.sha256(f"{stream}\0".encode() + os.fsencode(path)).digest()
     return int.from_bytes(digest[:8]) / 2**64
+
+
+def fingerprints(folder: Path, paths: Sequence[str]) -> str | None:
+    """Base64 of a few bytes per file, from its path and size, sorted; None for more than MAX_FINGERPRINTS files.
+
+    They find out whether all of these files are still there, without their names.
+    """
+    if len(paths) > MAX_FINGERPRINTS:
+        return None
+    return base64.b64encode(b"".join(sorted(_fingerprints(folder, paths)))).decode()
+
+
+def count_missing(recorded: str, folder: Path, paths: Iterable[str]) -> tuple[int, int]:
+    """How many files of `fingerprints` are not among these, or with another size, and how many there were."""
+    joined = base64.b64decode(recorded)
+    expected = [joined[start : start + FINGERPRINT_BYTES] for start in range(0, len(joined), FINGERPRINT_BYTES)]
+    return (Counter(expected) - Counter(_fingerprints(folder, paths))).total(), len(expected)
+
+
+def _fingerprints(folder: Path, paths: Iterable[str]) -> list[bytes]:
+    names = (_path_and_size(folder, path) for path in paths)
+    return [hashlib.sha256(os.fsencode(name)).digest()[:FINGERPRINT_BYTES] for name in names]
+
+
+def _path_and_size(folder: Path, path: str) -> str:
+    return f"{path}\0{(folder / path).stat().st_size}"
 
 
 def training_dataset(
@@ -190,12 +226,21 @@ def training_dataset(
     if test is None:
         train, test = _split_train_test(listing, folder_options)
         origin |= {"test_files": list(test.paths), "test_share": folder_options.test_share}
+        origin |= {"test_fingerprints": fingerprints(listing.folder, test.paths)}
+    if folder_options.split_by_path:
+        origin |= {"split_by_path": True}
     splits = [
         FolderSplit(listing.folder, files, folder_options.input_spec, cache, folder_options.min_crop_area)
         for files in (train, test)
     ]
     return Dataset(
-        name, title, listing.labels, *splits, preprocessing=folder_options.input_spec.preprocessing, origin=origin
+        name,
+        title,
+        listing.labels,
+        *splits,
+        preprocessing=folder_options.input_spec.preprocessing,
+        origin=origin,
+        split_paths=train.paths if folder_options.split_by_path else (),
     )
 
 

@@ -1,5 +1,6 @@
 """Images with noise on them, for asking how much of it a network bears. Never trained on."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,9 @@ class NoisySplit:
 
     def encoded_image(self, index: int) -> bytes:
         return encode_png(self.read_images(np.array([index]))[0])
+
+    def digest(self, indices: NDArray[np.int64]) -> str:
+        return hashlib.sha256(f"{self.original.digest(indices)} {self.sigma}".encode()).hexdigest()
 
 
 def with_noise(dataset: Dataset, sigma: float) -> Dataset:

@@ -12,14 +12,12 @@ from training.data import datasets
 from training.data.datasets import FOLDER
 from training.data.datasets.base import Dataset, Split
 from training.data.datasets.image_files import InputSpec, prepare_image_file
-from training.data.datasets.image_folder import FolderOptions, split_digest
+from training.data.datasets.image_folder import FolderOptions
 from training.data.load_dataset import DataOptions, check_readable
-from training.data.splits import split_indices
 from training.errors import TrainingError
+from training.export.published_split import is_same_data, published_split, split_seed_of
 from training.export.serving_pipeline import ServingPipeline
 from training.fit.scores import Scores, score
-from training.recipes import RECIPES
-from training.recipes.base import Recipe
 
 DEFAULT_TEST_FRACTION = 0.2
 """Of a folder of images without a test set."""
@@ -80,7 +78,7 @@ def load_calibration_data(
             f"{dataset_name} has {len(dataset.train):,} training images; at least {5 * MIN_HELD_OUT:,} are needed to "
             "hold some out."
         )
-    has_published_test = _is_same_data(dataset, provenance)
+    has_published_test = is_same_data(dataset, provenance)
     return _without_unreadable(
         CalibrationData(dataset, remaining[:count], held_out, has_training_split, has_published_test),
         data_options.skip_unreadable,
@@ -91,42 +89,24 @@ def _folder_options(manifest: Manifest) -> FolderOptions:
     """The images in the form in which the version takes them, and the test images of its run."""
     division = manifest.provenance.division
     test_share = (division and division.test_share) or DEFAULT_TEST_FRACTION
-    return FolderOptions(InputSpec(manifest.input, manifest.preprocessing), test_share, manifest.provenance.seed or 0)
+    return FolderOptions(
+        InputSpec(manifest.input, manifest.preprocessing),
+        test_share,
+        split_seed_of(manifest.provenance) or 0,
+        split_by_path=division is not None and division.by_path,
+    )
 
 
 def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
     """The held-out images, the others, and whether the split is that of the version's run instead of a random one."""
-    if recipe := _split_recipe(dataset, provenance):
-        splits = split_indices(dataset, recipe)
+    if splits := published_split(dataset, provenance):
         # Versions of before there was a holdout: the validation images, by which their epoch may have been chosen.
-        held_out = splits.holdout if recipe.holdout else splits.validation
+        held_out = splits.holdout if len(splits.holdout) else splits.validation
         if len(held_out) >= MIN_HELD_OUT:
             return held_out, splits.train, True
     shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
     cut = min(MAX_HELD_OUT, int(HELD_OUT_FRACTION * len(shuffled)))
     return shuffled[:cut], shuffled[cut:], False
-
-
-def _split_recipe(dataset: Dataset, provenance: Provenance) -> Recipe | None:
-    """A recipe that splits the images as the version's run did; None if they are other images or the split is unknown.
-
-    A version without `division` was made by an earlier release: its run is taken to have changed nothing in its recipe.
-    """
-    published = RECIPES.get(provenance.recipe or "")
-    split_spec = provenance.division or (published if published and published.dataset == dataset.name else None)
-    if split_spec is None or not _is_same_data(dataset, provenance):
-        return None
-    settings = {name: getattr(split_spec, name) for name in ("validation", "holdout", "limit")}
-    settings["seed"] = provenance.seed or 0
-    return Recipe(name=dataset.name, dataset=dataset.name, architecture=provenance.architecture or "", **settings)
-
-
-def _is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
-    """Whether these are the images of the version's run, the same of them for the test."""
-    if dataset.name != provenance.dataset:
-        return False
-    expected_digest = provenance.division and provenance.division.digest
-    return dataset.name != FOLDER if expected_digest is None else expected_digest == split_digest(dataset.origin)
 
 
 def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:

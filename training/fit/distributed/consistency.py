@@ -35,7 +35,8 @@ def run_invariants(recipe: Recipe, dataset: Dataset, resumed_run: Run | None = N
     splits = split_indices(dataset, recipe)
     labels = [split.labels.astype(np.int64).tobytes() for split in (dataset.train, dataset.test)]
     images = [*labels, repr(dataset.train.shape).encode()]
-    indices = [part.astype(np.int64).tobytes() for part in (splits.train, splits.validation, splits.test)]
+    parts = (splits.train, splits.validation, splits.holdout, splits.test)
+    indices = [part.astype(np.int64).tobytes() for part in parts]
     versions = library_versions()
     return {
         **{field.name: format_value(getattr(recipe, field.name)) for field in fields(Recipe)},

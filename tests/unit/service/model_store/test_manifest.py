@@ -57,7 +57,16 @@ FULL: dict[str, Any] = {
         "dataset": "mnist",
         "dataset_note": "60,000 digits",
         "seed": 0,
-        "division": {"validation": 0.1, "limit": 300, "test_share": 0.2, "digest": SHA256},
+        "division": {
+            "validation": 0.1,
+            "holdout": 0.2,
+            "limit": 300,
+            "test_share": 0.2,
+            "digest": SHA256,
+            "seed": 3,
+            "by_path": True,
+            "test_fingerprints": "3q2+7w==",
+        },
         "libraries": {"keras": "3.15"},
     },
 }
@@ -129,6 +138,7 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "provenance.source": lambda m: m["provenance"].pop("source"),
     "provenance.author": lambda m: m["provenance"].update(author="me"),
     "provenance.division.limit": lambda m: m["provenance"]["division"].update(limit=0),
+    "provenance.division.seed": lambda m: m["provenance"]["division"].update(seed=-1),
     "provenance.division.test_share": lambda m: m["provenance"]["division"].update(test_share=1),
     "notes": lambda m: m.update(notes=""),
 }

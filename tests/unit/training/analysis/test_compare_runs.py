@@ -16,9 +16,15 @@ MSE, XENT = RECIPES["mnist-mlp-mse"], RECIPES["mnist-mlp-xent"]
 
 
 def write_finished_run(
-    runs_dir: Path, recipe=MSE, images: int = 10_000, accuracy: float = 0.5, has_validation: bool = True
+    runs_dir: Path,
+    recipe=MSE,
+    images: int = 10_000,
+    accuracy: float = 0.5,
+    has_validation: bool = True,
+    digest: str | None = "a" * 64,
 ) -> Path:
-    run: Run = start_run(runs_dir, recipe, {"dataset": {"name": recipe.dataset}, "parameters": 648_010})
+    dataset = {"name": recipe.dataset} | ({} if digest is None else {"test_digest": digest})
+    run: Run = start_run(runs_dir, recipe, {"dataset": dataset, "parameters": 648_010})
     columns = {"loss": 1.0, "accuracy": 0.5} | ({"val_loss": 1.0, "val_accuracy": 0.5} if has_validation else {})
     run.write_history([{"epoch": epoch, **columns, "images_per_s": 1000.0 * epoch} for epoch in (1, 2)])
     metrics = {"test": {"accuracy": accuracy, "loss": 0.25, "images": images}, "training_seconds": 61.4}
@@ -53,6 +59,33 @@ def test_runs_of_one_recipe_are_alike_and_need_no_validation(tmp_path: Path) -> 
 def test_figures_of_other_images_are_told_apart(tmp_path: Path) -> None:
     text = compare([write_finished_run(tmp_path), write_finished_run(tmp_path, images=100)], tmp_path / "a.png")
     assert text.endswith("(100 of mnist, 10,000 of mnist): their figures cannot be compared.")
+
+
+def test_as_many_other_images_are_told_apart_by_their_digest(tmp_path: Path) -> None:
+    one, other = write_finished_run(tmp_path), write_finished_run(tmp_path, digest="b" * 64)
+    warning = "(10,000 of mnist each): their figures cannot be compared."
+    assert compare([one, other], tmp_path / "a.png").endswith(warning)
+    early = write_finished_run(tmp_path, digest=None)
+    assert "cannot be compared" not in compare([one, early], tmp_path / "a.png")
+    assert compare([one, early, other], tmp_path / "a.png").endswith(warning)
+
+
+def test_runs_that_differ_in_their_seed_get_a_mean(tmp_path: Path) -> None:
+    seeds = {1: 0.97, 2: 0.98, 3: 0.99}
+    folders = [write_finished_run(tmp_path, replace(MSE, seed=seed), accuracy=right) for seed, right in seeds.items()]
+    folders.append(write_finished_run(tmp_path, replace(MSE, seed=3), accuracy=0.97))  # seed 3 again: 98 % on average
+    folders.append(write_finished_run(tmp_path, XENT, accuracy=0.5))
+    results = compare(folders, tmp_path / "all.png").split("\n\n")[0]
+    assert len(rows(results)) == 2 + 5 + 1
+    mean = ["mnist-mlp-mse: mean of 3 seeds", "", "", "75.00% ± 0.00%", "97.67% ± 0.58%", "0.2500 ± 0.0000", "", ""]
+    assert rows(results)[-1] == mean
+
+
+def test_seeds_with_other_test_images_have_no_mean(tmp_path: Path) -> None:
+    folders = [write_finished_run(tmp_path, replace(MSE, seed=seed), digest=f"{seed}" * 64) for seed in (1, 2)]
+    text = compare(folders, tmp_path / "all.png")
+    assert "mean of" not in text
+    assert "cannot be compared" in text
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The images that a recipe or a run asks for, in their form; damaged ones are listed, or left out and recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,32 @@ def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be read: 1"):
         load_dataset.for_evaluation(run, DataOptions())
     assert len(load_dataset.for_evaluation(run, DataOptions(skip_unreadable=True)).test) == len(indices) - 1
+
+
+def test_another_seed_moves_no_image_of_the_same_split_seed(tmp_path: Path) -> None:
+    """A new seed drew another test set: most of it were training images of the version that it was compared with."""
+    write_image_folder(tmp_path, "red", "blue", count=40)
+    other_seed = replace(RECIPE, seed=9, split_seed=RECIPE.seed)
+    first, again = (load_dataset.for_training(recipe, DataOptions(folder=tmp_path)) for recipe in (RECIPE, other_seed))
+    assert again.origin == first.origin
+    for part in ("train", "validation", "holdout", "test"):
+        indices = (
+            getattr(split_indices(dataset, each), part) for dataset, each in ((first, RECIPE), (again, other_seed))
+        )
+        np.testing.assert_array_equal(*indices)
+
+
+def test_a_run_of_an_early_release_keeps_its_division(tmp_path: Path) -> None:
+    """It drew validation images by their position, and goes on to do so."""
+    write_image_folder(tmp_path / "photos", "red", "blue", count=20)
+    dataset, run = start_recorded_run(tmp_path / "photos", tmp_path / "runs")
+    assert dataset.origin["split_by_path"]
+    assert len(load_dataset.for_resuming(run, DataOptions()).split_paths) == len(dataset.train)
+    origin = {key: value for key, value in dataset.origin.items() if key != "split_by_path"}
+    early = start_run(tmp_path / "runs", RECIPE, {"dataset": {"data_note": None, "origin": origin}})
+    for again in (load_dataset.for_resuming(early, DataOptions()), load_dataset.for_evaluation(early, DataOptions())):
+        assert not again.split_paths
+        assert again.origin["test_files"] == dataset.origin["test_files"]
 
 
 def test_nothing_to_measure_on_is_said() -> None:

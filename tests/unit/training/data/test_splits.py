@@ -78,6 +78,60 @@ def test_no_image_is_in_two_parts_and_a_holdout_moves_no_validation_image() -> N
     assert sorted([*after.train, *after.validation, *after.holdout]) == list(range(100))
 
 
+def test_the_split_seed_alone_divides_the_images() -> None:
+    dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
+    settings = {"validation": 20, "holdout": 10}
+    first = split_indices(dataset, recipe(seed=1, **settings))
+    retrained = split_indices(dataset, recipe(seed=2, split_seed=1, **settings))
+    for part in ("train", "validation", "holdout", "test"):
+        np.testing.assert_array_equal(getattr(first, part), getattr(retrained, part))
+    other = split_indices(dataset, recipe(seed=1, split_seed=2, **settings))
+    assert set(other.holdout) != set(first.holdout)
+
+
+def folder_dataset(*paths: str) -> Dataset:
+    """Images that are divided by their paths."""
+    return Dataset("folder", "Mine", tuple("abc"), split(len(paths)), split(30), split_paths=paths)
+
+
+def paths_of(dataset: Dataset, indices: np.ndarray) -> set[str]:
+    return {dataset.split_paths[index] for index in indices}
+
+
+def test_a_folders_shares_are_met_on_average_without_overlap() -> None:
+    dataset = folder_dataset(*(f"{number:04}.jpg" for number in range(2000)))
+    splits = split_indices(dataset, recipe(validation=0.1, holdout=0.2))
+    assert len(splits.validation) == pytest.approx(200, abs=4 * 13.4)  # four deviations of the binomial distribution
+    assert len(splits.holdout) == pytest.approx(400, abs=4 * 17.9)
+    assert sorted([*splits.train, *splits.validation, *splits.holdout]) == list(range(2000))
+    counted = split_indices(dataset, recipe(validation=100, holdout=300))
+    assert (len(counted.validation), len(counted.holdout), len(counted.train)) == (100, 300, 1600)
+    limited = split_indices(dataset, recipe(validation=0.1, holdout=0.2, limit=50))
+    assert (len(limited.validation), len(limited.holdout), len(limited.train)) == (50, 50, 50)
+    for part in ("train", "validation", "holdout"):
+        assert set(getattr(limited, part)) <= set(getattr(splits, part))
+
+
+@pytest.mark.parametrize("settings", [{"validation": 0.1, "holdout": 0.2}, {"validation": 30, "holdout": 0.2}])
+def test_images_added_to_a_folder_or_removed_from_it_move_no_other(settings: dict[str, float]) -> None:
+    """By position, one more image would shuffle all: most images held out would have been learnt before."""
+    paths = [f"{number:04}.jpg" for number in range(1000)]
+    before = folder_dataset(*paths)
+    after = folder_dataset(*(f"{number:04}-new.jpg" for number in range(300)), *paths[100:])
+    old, new = (split_indices(dataset, recipe(**settings)) for dataset in (before, after))
+    assert not paths_of(before, old.train) & paths_of(after, new.holdout)
+    kept = set(paths[100:])
+    for part in ("train", "validation", "holdout") if settings["validation"] < 1 else ("holdout",):
+        assert paths_of(before, getattr(old, part)) & kept == paths_of(after, getattr(new, part)) & kept
+
+
+def test_a_folder_of_few_images_has_one_at_least_in_each_part() -> None:
+    splits = split_indices(folder_dataset("a", "b", "c"), recipe(validation=0.01, holdout=0.01))
+    assert [len(part) for part in (splits.train, splits.validation, splits.holdout)] == [1, 1, 1]
+    with pytest.raises(TrainingError, match="leave nothing of folder's 2 training images"):
+        split_indices(folder_dataset("a", "b"), recipe(validation=0.01, holdout=0.01))
+
+
 @pytest.mark.parametrize("name", ["mnist-lenet5", "cifar10-resnet20", "cifar10-resnet9", "imagenette-resnet18"])
 def test_what_ships_holds_out_enough_images_to_accept_a_graph(name: str) -> None:
     assert RECIPES[name].holdout >= 1500

@@ -12,6 +12,7 @@ from service.model_store.manifest import File, Input, Manifest, Parity, Preproce
 from tests.unit.training.finished_runs import finished_run
 from training import cli
 from training.data.datasets.base import Dataset
+from training.export.acceptance import Decision
 from training.export.model_card import CardData, training_command, write_card
 from training.export.sources import Source
 from training.fit.scores import Scores
@@ -69,6 +70,17 @@ def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
     ):
         assert expected_text in text
     assert "curves.png" not in text
+
+
+def test_a_card_tells_on_which_images_a_retrained_network_was_accepted(tmp_path: Path) -> None:
+    decision = Decision("holdout", 1500, "pets/2", 0.75, 0.7475, 0.005)
+    text = card(tmp_path, decision=decision)
+    assert (
+        "after a comparison with pets/2, on images that neither network has learnt: 74.75% of 1,500 held-out images "
+        "right, pets/2 75.00%; a drop of 0.50% was allowed. The test images decided nothing."
+    ) in text
+    text = card(tmp_path, decision=replace(decision, part="test"))
+    assert "so the test images decided, and the accuracy on them is slightly too high on average." in text
 
 
 def test_a_card_does_not_claim_what_was_not_measured(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from training.data.datasets.image_files import InputSpec, crop_and_resize
 from training.data.datasets.image_folder import (
     FolderOptions,
     FolderSplit,
+    count_missing,
     evaluation_dataset,
+    fingerprints,
     split_test_files,
     training_dataset,
 )
@@ -184,6 +186,29 @@ def test_of_few_images_none_that_was_learnt_becomes_a_test_image() -> None:
         assert not set(before[0].paths) & set(after[1].paths)
         moved_to_training += len(set(before[1].paths) & set(after[0].paths))
     assert 0 < moved_to_training < 100
+
+
+def test_fingerprints_find_out_which_files_are_gone_or_have_changed(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, "red", "blue", count=5)
+    paths = list_images(tmp_path).train.paths
+    recorded = fingerprints(tmp_path, paths[:6])
+    assert count_missing(recorded, tmp_path, paths) == (0, 6)
+    assert count_missing(recorded, tmp_path, paths[2:]) == (2, 6)
+    (tmp_path / paths[5]).write_bytes(b"shorter")
+    assert count_missing(recorded, tmp_path, paths) == (1, 6)
+
+
+def test_a_digest_tells_images_from_others(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, "red", "blue", count=5)
+    split, indices = open_split(tmp_path), np.arange(4)
+    first = split.digest(indices)
+    assert open_split(tmp_path).digest(indices) == first
+    assert split.digest(indices[1:]) != first
+    Image.new("RGB", (50, 50)).save(tmp_path / "red" / "zzz.png")
+    assert open_split(tmp_path).digest(indices) == first, "an image beside them"
+    with (tmp_path / "blue" / "000.jpg").open("ab") as file:
+        file.write(b"\0")
+    assert open_split(tmp_path).digest(indices) != first
 
 
 def open_folder(folder: Path, folder_options: FolderOptions = FOLDER_OPTIONS):

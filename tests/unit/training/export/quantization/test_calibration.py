@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.model_store.checksums import sha256_of
-from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
+from service.model_store.manifest import Input, Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository, VersionFolder
 from tests.support.images import COLOURS, write_image_folder
 from tests.support.model_versions import write_version
@@ -93,6 +93,20 @@ def test_a_folders_images_are_divided_as_its_run_had_them(tmp_path: Path, photos
     )
     assert images.dataset.origin == dataset.origin
     assert images.held_out.tolist() == split_indices(dataset, recipe(validation=0.3)).validation.tolist()
+    assert (images.has_training_split, images.has_published_test) == (True, True)
+
+
+def test_images_held_out_by_path_with_a_split_seed_of_their_own_are_found_again(tmp_path: Path, photos: Path) -> None:
+    settings = {"validation": 0.1, "holdout": 0.3}
+    input_spec = InputSpec(Input(height=8, width=8, channels=3), Preprocessing())
+    options = FolderOptions(input_spec, SHARE, SEED, split_by_path=True)
+    dataset = datasets.load("folder", folder=photos, folder_options=options)
+    division = SplitSpec(**settings, test_share=SHARE, digest=split_digest(dataset.origin), seed=SEED, by_path=True)
+    version = folder_version(tmp_path, division=division, seed=SEED + 1)
+    images = load_calibration_data(version, None, DataOptions(folder=photos), 100)
+    run = split_indices(dataset, recipe(**settings))
+    assert images.held_out.tolist() == run.holdout.tolist()
+    assert images.calibration.tolist() == run.train[:100].tolist()
     assert (images.has_training_split, images.has_published_test) == (True, True)
 
 

@@ -1,0 +1,153 @@
+"""Decides whether a retrained network replaces the published version, on images that neither has learnt."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.model_store.manifest import Provenance
+from training.data.datasets.base import Dataset, Split
+from training.data.load_dataset import check_readable
+from training.data.splits import SplitIndices, split_indices
+from training.errors import AccuracyRegression
+from training.export.published_split import published_split, split_of_changed_folder
+from training.export.serving_pipeline import ServingPipeline
+from training.recipes.base import Recipe
+
+MIN_DECISION_IMAGES = 200
+"""Images that decide where they are not all that the new run has held out."""
+
+Indices = NDArray[np.int64]
+Part = Literal["holdout", "validation", "test"]
+PART_NAMES: dict[Part, str] = {"holdout": "held-out images", "validation": "validation images", "test": "test images"}
+
+
+@dataclass(frozen=True)
+class DecisionImages:
+    """The images of a split that a decision is made on; `part` says what they were to the new run."""
+
+    part: Part
+    split: Split
+    indices: Indices
+
+    def accuracy(self, pipeline: ServingPipeline) -> float:
+        encoded = (self.split.encoded_image(int(index)) for index in self.indices)
+        correct = pipeline.probabilities(encoded).argmax(axis=1) == self.split.labels[self.indices]
+        return float(correct.mean())
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Accuracies (of 1) of the published version and of the new network, on `images` images of `part`."""
+
+    part: Part
+    images: int
+    published: str
+    published_accuracy: float
+    accuracy: float
+    max_drop: float
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.accuracy >= self.published_accuracy - self.max_drop - 1e-12
+
+    @property
+    def held_out_accuracy(self) -> float | None:
+        """The new accuracy, unless it was measured on the test images."""
+        return None if self.part == "test" else self.accuracy
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def describe(self) -> str:
+        """Sentences for a model card."""
+        figures = (
+            f"{self.accuracy:.2%} of {self.images:,} {PART_NAMES[self.part]} right, {self.published} "
+            f"{self.published_accuracy:.2%}; a drop of {self.max_drop:.2%} was allowed"
+        )
+        if self.part == "test":
+            return (
+                f"It was published after a comparison with {self.published}: {figures}. No other images were known to "
+                "be new to both networks, so the test images decided, and the accuracy on them is slightly too high on "
+                "average."
+            )
+        return (
+            f"It was published after a comparison with {self.published}, on images that neither network has learnt: "
+            f"{figures}. The test images decided nothing."
+        )
+
+
+class Comparison:
+    """Compares a new graph with the accuracy of a published version. `decision` is None until `decide` is called."""
+
+    def __init__(self, images: DecisionImages, published: str, published_accuracy: float, max_drop: float) -> None:
+        self._images = images
+        self._published = published
+        self._published_accuracy = published_accuracy
+        self._max_drop = max_drop
+        self.decision: Decision | None = None
+
+    def decide(self, pipeline: ServingPipeline) -> Decision:
+        """Raises AccuracyRegression if the graph is less accurate than the published version by too much."""
+        self.decision = decision = Decision(
+            self._images.part,
+            len(self._images.indices),
+            self._published,
+            self._published_accuracy,
+            self._images.accuracy(pipeline),
+            self._max_drop,
+        )
+        if not decision.is_accepted:
+            allowed = f", and a drop of {decision.max_drop:g} is allowed" if decision.max_drop else ""
+            raise AccuracyRegression(
+                f"accuracy {decision.accuracy:.4f} on {decision.images:,} {PART_NAMES[decision.part]} is less than "
+                f"{decision.published_accuracy:.4f} of {decision.published}{allowed}: nothing is published."
+            )
+        return decision
+
+
+def select_images(
+    dataset: Dataset, recipe: Recipe, provenance: Provenance, skip_unreadable: bool = False
+) -> DecisionImages:
+    """The images to compare the network of `recipe` with a published version on. Raises TrainingError for damaged ones.
+
+    1. The new run's held-out images, as far as the version has not learnt them: all of them, or at least
+       MIN_DECISION_IMAGES. Some may have been validation images of the version: then it has an advantage, if any.
+    2. Else at least MIN_DECISION_IMAGES of the new run's held-out and validation images that the version has not
+       learnt, for versions of before there was a holdout and recipes without. Where validation chooses the new
+       network's epoch, this needs the same of the version: the same recipe's validation images, so that neither has
+       an advantage.
+    3. Else the test images, which neither has learnt if the data set is the same. The decision is fair then, but the
+       test accuracy of what is published is too high on average: whoever calls this says so.
+    """
+    new = split_indices(dataset, recipe)
+    published = published_split(dataset, provenance) or split_of_changed_folder(dataset, provenance)
+    part, indices = _unseen_by_both(new, published, recipe, provenance)
+    split = dataset.test if part == "test" else dataset.train
+    unreadable = split.find_unreadable(indices) if part != "test" else {}
+    check_readable(list(unreadable.values()), skip_unreadable)
+    return DecisionImages(part, split, indices[~np.isin(indices, list(unreadable))] if unreadable else indices)
+
+
+def _unseen_by_both(
+    new: SplitIndices, published: SplitIndices | None, recipe: Recipe, provenance: Provenance
+) -> tuple[Part, Indices]:
+    if published is None:
+        return "test", new.test
+    not_learnt = np.concatenate([published.holdout, published.validation])
+    holdout = _intersection(new.holdout, not_learnt)
+    if len(holdout) and (len(holdout) == len(new.holdout) or len(holdout) >= MIN_DECISION_IMAGES):
+        return "holdout", holdout
+    if not recipe.uses_validation:
+        validation = _intersection(new.validation, not_learnt)
+    elif provenance.recipe == recipe.name:
+        validation = _intersection(new.validation, published.validation)
+    else:
+        validation = new.validation[:0]
+    indices = np.concatenate([holdout, validation])
+    return ("validation", indices) if len(indices) >= MIN_DECISION_IMAGES else ("test", new.test)
+
+
+def _intersection(indices: Indices, others: Indices) -> Indices:
+    return indices[np.isin(indices, others)]

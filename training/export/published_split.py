@@ -1,0 +1,137 @@
+"""Finds out how the run of a published version divided its images, and divides those of a new run in the same way.
+
+Only manifests and lists of files are read here, no image.
+"""
+
+from dataclasses import replace
+
+from service.model_store.manifest import Provenance, SplitSpec
+from training.data import datasets
+from training.data.datasets.base import Dataset
+from training.data.datasets.folder_listing import FolderListing
+from training.data.datasets.image_folder import count_missing, split_digest, split_test_files
+from training.data.load_dataset import DataOptions
+from training.data.splits import SplitIndices, split_indices
+from training.errors import TrainingError
+from training.fit.callbacks import Log
+from training.recipes import RECIPES
+from training.recipes.base import Recipe
+
+UNRECORDED_TEST_FILES = (
+    "the published version does not tell which files its test images are: those of the same seed are taken, which "
+    "holds unless files were renamed or removed"
+)
+_START_OVER = "or publish without a comparison: with another --name, or by convoy-train run and export"
+
+
+def split_seed_of(provenance: Provenance) -> int | None:
+    """The seed that divided the images of a version's run; None where that is not known."""
+    recorded = provenance.division and provenance.division.seed
+    return provenance.seed if recorded is None else recorded
+
+
+def is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
+    """Whether these are the images of the version's run, the same of them for the test."""
+    if dataset.name != provenance.dataset:
+        return False
+    expected_digest = provenance.division and provenance.division.digest
+    return (
+        dataset.name != datasets.FOLDER if expected_digest is None else expected_digest == split_digest(dataset.origin)
+    )
+
+
+def published_split(dataset: Dataset, provenance: Provenance) -> SplitIndices | None:
+    """The division of the version's run; None if that run had other images or its division is unknown.
+
+    A version without `division` was made by an early release: its run is taken to have changed nothing in its recipe
+    and to have held nothing out beside the validation images.
+    """
+    split_spec = provenance.division or _early_split_spec(dataset, provenance)
+    if split_spec is None or not is_same_data(dataset, provenance):
+        return None
+    return _split(dataset, provenance, split_spec)
+
+
+def split_of_changed_folder(dataset: Dataset, provenance: Provenance) -> SplitIndices | None:
+    """The division of the version's run where files of its folder were added or removed since; None if unknown.
+
+    Only parts that are a share of the images stay where they are then; a part of a fixed number is given as empty.
+    Added images count as in the part that they would have been in: the version has learnt none of them. A training
+    image that was renamed is taken for another one.
+    """
+    split_spec = provenance.division
+    if split_spec is None or not split_spec.by_path or dataset.name != provenance.dataset:
+        return None
+    fractions = {name: size for name in ("validation", "holdout") if 0 < (size := getattr(split_spec, name)) < 1}
+    return _split(dataset, provenance, split_spec.model_copy(update={"validation": 0, "holdout": 0, **fractions}))
+
+
+def _early_split_spec(dataset: Dataset, provenance: Provenance) -> SplitSpec | None:
+    recipe = RECIPES.get(provenance.recipe or "")
+    if recipe is None or recipe.dataset != dataset.name:
+        return None
+    return SplitSpec(validation=recipe.validation, limit=recipe.limit)
+
+
+def _split(dataset: Dataset, provenance: Provenance, split_spec: SplitSpec) -> SplitIndices | None:
+    if split_spec.by_path and not dataset.split_paths:  # a run that an early release began
+        return None
+    settings = {name: getattr(split_spec, name) for name in ("validation", "holdout", "limit")}
+    settings["seed"] = split_seed_of(provenance) or 0
+    recipe = Recipe(name=dataset.name, dataset=dataset.name, architecture=provenance.architecture or "", **settings)
+    return split_indices(dataset if split_spec.by_path else replace(dataset, split_paths=()), recipe)
+
+
+def with_published_split(
+    recipe: Recipe, published: str, provenance: Provenance, data_options: DataOptions, log: Log
+) -> Recipe:
+    """The recipe with the split seed of a published version of the same data set, and its share of test images.
+
+    Raises TrainingError where a folder's test set cannot be the version's: test images are gone or have changed, or
+    the folder had a `val/` and has none any more, or the reverse. Images that were added move no other.
+    """
+    seed = split_seed_of(provenance)
+    if provenance.dataset != recipe.dataset or seed is None:
+        return recipe
+    recipe = replace(recipe, split_seed=None if seed == recipe.seed else seed)
+    if recipe.dataset != datasets.FOLDER:
+        return recipe
+    split_spec = provenance.division
+    if split_spec is not None and split_spec.test_share is not None:
+        recipe = replace(recipe, test_share=split_spec.test_share)
+    _, listing = datasets.list_dataset(recipe.dataset, data_options.data_dir, data_options.folder)
+    if split_spec is not None:
+        _check_layout(listing, published, split_spec)
+    if listing.test is None:
+        _check_test_files(listing, recipe, published, provenance, log)
+    return recipe
+
+
+def _check_layout(listing: FolderListing, published: str, split_spec: SplitSpec) -> None:
+    had_test_folder, has_test_folder = split_spec.test_share is None, listing.test is not None
+    if had_test_folder != has_test_folder:
+        change = "had a val/ folder and has none now" if had_test_folder else "had no val/ folder and has one now"
+        raise TrainingError(
+            f"{listing.folder} {change}: {published} may have learnt its test images. Restore the folder's layout, "
+            f"{_START_OVER}."
+        )
+
+
+def _check_test_files(listing: FolderListing, recipe: Recipe, published: str, provenance: Provenance, log: Log) -> None:
+    split_spec = provenance.division
+    if split_spec is None or split_spec.test_fingerprints is None:
+        if split_spec is None or split_spec.digest != _digest(listing, recipe):
+            log(UNRECORDED_TEST_FILES)
+        return
+    missing, total = count_missing(split_spec.test_fingerprints, listing.folder, listing.train.paths)
+    if missing:
+        raise TrainingError(
+            f"{missing:,} of the {total:,} test images of {published} are gone from {listing.folder} or have changed: "
+            f"a new network cannot be compared with it. Restore them (run.json of {provenance.source} names the test "
+            f"images), {_START_OVER}."
+        )
+
+
+def _digest(listing: FolderListing, recipe: Recipe) -> str | None:
+    _, test = split_test_files(listing.train, recipe.test_share, recipe.effective_split_seed)
+    return split_digest({"digest": listing.digest(), "test_files": test.paths})
