@@ -59,7 +59,7 @@ def test_a_run_records_which_images_it_had(root: Path, run: Run) -> None:
     assert all((root / "photos" / name).is_file() for name in test_files)
     assert [sum(name.startswith(label) for name in test_files) for label in run.info()["labels"]] == [3, 6, 6]
     for row in run.history():
-        assert 0 <= row["waiting"] <= 1
+        assert 0 <= row["input_stall"] <= 1
         assert row["images_per_s"] > 0
     assert run.metrics()["test"]["accuracy"] > 0.8
 

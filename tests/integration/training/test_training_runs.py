@@ -71,7 +71,7 @@ def assert_same_run(one: Run, other: Run) -> None:
     assert timeless[0] == timeless[1]
 
 
-TIMES = ("seconds", "images_per_s", "waiting")
+TIMES = ("seconds", "images_per_s", "input_stall")
 
 
 def test_a_run_leaves_all_its_files_and_no_other(uninterrupted_run: Run) -> None:

@@ -56,7 +56,7 @@ def test_history_takes_a_column_that_came_with_a_later_epoch(tmp_path: Path) -> 
     rows = [{"epoch": 1.0, "loss": 2.5}, {"epoch": 2.0, "loss": 1.5, "input_stall": 0.25}]
     run.write_history(rows)
     assert run.history() == rows
-    assert (tmp_path / "history.csv").read_text().splitlines() == ["epoch,loss,waiting", "1.0,2.5,", "2.0,1.5,0.25"]
+    assert (tmp_path / "history.csv").read_text().splitlines() == ["epoch,loss,input_stall", "1.0,2.5,", "2.0,1.5,0.25"]
 
 
 def test_a_place_that_cannot_hold_runs_is_named(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_failure_reaches_who_waits_with_its_own_words(port: int) -> None:
     def fail(group: ProcessGroup) -> None:
         group.close("Process 1 of 2 has ended: no room.")
 
-    [error, _] = run_processes(port, lambda group: group.all_gather("input_stall"), fail)
+    [error, _] = run_processes(port, lambda group: group.all_gather("waiting"), fail)
     assert isinstance(error, PeerLost)
     assert str(error) == "Process 1 of 2 has ended: no room."
 
