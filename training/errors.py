@@ -1,12 +1,19 @@
-"""The errors that training raises for a user: the command line prints them without a traceback, with their exit code.
+"""The errors that training raises for a user, and the exit codes of its commands.
 
-A mistake that is no `TrainingError` is Convoy's own, and ends with a traceback.
+The command line prints a `TrainingError` without a traceback. Any other exception is a bug of Convoy, and ends with a
+traceback. This module imports neither Keras nor any other large package.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import ConvoyError
+
+EXIT_CRASHED = 1
+EXIT_ACCURACY_REGRESSION = 3
+"""The published version stays, because it is more accurate than the new one."""
+EXIT_STOPPED = 130
+"""Stopped with Ctrl-C; the code is that of shells."""
 
 
 class TrainingError(Exception):
@@ -38,3 +45,8 @@ def service_errors_as_training_errors() -> Iterator[None]:
         yield
     except ConvoyError as error:
         raise TrainingError(f"{error.message} {error.hint}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or the name of its type when it has no message."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -7,10 +7,7 @@ from pathlib import Path
 import click
 
 from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_UNREADABLE, example, import_keras
-from training.errors import AccuracyRegression
-
-EXIT_WORSE = 3
-"""Exit code where the published version stays because it is better."""
+from training.errors import EXIT_ACCURACY_REGRESSION, AccuracyRegression
 
 
 @click.command(
@@ -69,4 +66,4 @@ def retrain(
         click.echo(retrain.retrain(configured_recipe, name, models_dir, runs_dir, data_options, max_drop, click.echo))
     except AccuracyRegression as error:
         click.echo(f"The published version stays: {error}", err=True)
-        sys.exit(EXIT_WORSE)
+        sys.exit(EXIT_ACCURACY_REGRESSION)

@@ -20,14 +20,12 @@ from training.cli.options import (
     example,
     import_keras,
 )
-from training.errors import TrainingError
+from training.errors import EXIT_STOPPED, TrainingError
 
 if TYPE_CHECKING:
     from training.recipes.base import Recipe
     from training.runs.run_folder import Run
 
-EXIT_STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 FINE_TUNE = "fine-tune"
 LATEST = "latest"
 

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_UNREADABLE, example, import_keras
-from training.cli.run import EXIT_STOPPED, parse_changes
-from training.errors import TrainingError
+from training.cli.run import parse_changes
+from training.errors import EXIT_STOPPED, TrainingError
 
 if TYPE_CHECKING:
     from training.runs.run_folder import Run
-
-JOB_INDEX = "JOB_COMPLETION_INDEX"
 
 
 @click.command(
@@ -104,6 +102,8 @@ def _reuse_reason(run: "Run") -> str:
 
 def _run_index(option: int | None, count: int) -> int | None:
     """The index of the only run to train, from --index or from Kubernetes; None for all runs."""
+    from training.fit.distributed.data_parallel import JOB_INDEX
+
     text = os.environ.get(JOB_INDEX, "")
     if option is None and not text:
         return None

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper, version_converter
 
 from service.model_store.manifest import Input
-from training.errors import TrainingError
+from training.errors import TrainingError, first_line
 
 Layout = Literal["nchw", "nhwc"]
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
@@ -56,7 +56,7 @@ def open_graph(path: Path) -> onnx.ModelProto:
     if model.ByteSize() > MAX_BYTES:
         raise TrainingError(f"{path} and its weights are larger than the 2 GB that one ONNX file can hold.")
     model.ir_version = max(model.ir_version, 8)
-    return _convert_opset(path, model)
+    return _raise_old_opset(path, model)
 
 
 def read_signature(path: Path, model: onnx.ModelProto, layout: Layout | None, dtype: str | None) -> InputSignature:
@@ -142,7 +142,7 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
         raise TrainingError(f"{path} needs operators that onnxruntime does not have: {', '.join(sorted(unsupported))}.")
 
 
-def _convert_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+def _raise_old_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), TARGET_OPSET)
     if version >= MIN_OPSET:
         return model
@@ -151,7 +151,7 @@ def _convert_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     except Exception as error:  # what a converter of one operator runs into
         raise TrainingError(
             f"{path} is of opset {version} and cannot be brought to {TARGET_OPSET}: export it again with {MIN_OPSET} "
-            f"or newer ({str(error).strip().partition(chr(10))[0]})."
+            f"or newer ({first_line(error)})."
         ) from error
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from training.errors import TrainingError
+from training.errors import TrainingError, first_line
 from training.fit.scores import softmax
 from training.onnx_import.reader import InputSignature
 from training.onnx_import.wrap import ModelInterface
@@ -29,7 +29,7 @@ class ReferenceSession:
             graph = model.SerializeToString()
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes share no public base
-            raise TrainingError(f"onnxruntime refuses {path}: {_first_line(error)}") from error
+            raise TrainingError(f"onnxruntime refuses {path}: {first_line(error).rstrip('.')}.") from error
 
     def run(self, images: NDArray, interface: ModelInterface) -> NDArray:
         """The raw output of the graph, for pixels scaled and ordered as the interface says."""
@@ -58,13 +58,9 @@ class ReferenceSession:
                 for start in range(0, len(padded), size)
             ]
         except Exception as error:
-            raise TrainingError(f"{self._path} fails on images: {_first_line(error)}") from error
+            raise TrainingError(f"{self._path} fails on images: {first_line(error).rstrip('.')}.") from error
         if any(len(part) != len(padded[i * size : (i + 1) * size]) for i, part in enumerate(parts)):
             raise TrainingError(
                 f"{self._path} does not give one answer an image; is {self._output!r} the right output?"
             )
         return np.concatenate(parts)[: len(pixels)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") + "."

@@ -34,8 +34,7 @@ from tests.support.kubernetes_manifests import (
 )
 from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
-from training.cli.retrain import EXIT_WORSE
-from training.errors import PeerLost, TrainingError
+from training.errors import EXIT_ACCURACY_REGRESSION, PeerLost, TrainingError
 
 USER = 10001
 # What training reads from its environment.
@@ -313,7 +312,7 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         ignored, mistakes, *more = spec["podFailurePolicy"]["rules"]
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert mistakes["action"] == "FailJob"
-        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, EXIT_WORSE]
+        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, EXIT_ACCURACY_REGRESSION]
         peer_lost_rule = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
         others = {
             "distributed": {"Ignore": peer_lost_rule},

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from training.data.sharding import UNSHARDED, BatchShard
-from training.errors import PeerLost, TrainingError
+from training.errors import EXIT_CRASHED, EXIT_STOPPED, PeerLost, TrainingError, first_line
 from training.fit.distributed.consistency import Invariants, check_consistent
 from training.fit.distributed.rendezvous import ProcessGroup, ProcessInfo, rendezvous
 
@@ -28,7 +28,6 @@ MAX_ERROR_CHARS = 4000
 """Of an error that is sent to the other processes."""
 PEER_LOSS_WAIT_S = 2.0
 """After an error of JAX, how long to wait for the news that another process is lost, which explains the error."""
-EXIT_CRASHED, EXIT_STOPPED = 1, 130
 RESUME_HINT = " Go on from the last finished epoch with --resume, in all processes."
 
 Result = TypeVar("Result")
@@ -185,10 +184,10 @@ class DistributedContext:
     def _report_failure(self, error: BaseException) -> None:
         is_expected = isinstance(error, (TrainingError, KeyboardInterrupt))
         if not is_expected and self._distribution is not None and self._group.wait_for_peer_loss(PEER_LOSS_WAIT_S):
-            error = PeerLost(f"Another process has gone, and with it what it computed ({_first_line(error)}).")
+            error = PeerLost(f"Another process has gone, and with it what it computed ({first_line(error)}).")
             is_expected = True
         is_peer_lost = isinstance(error, PeerLost)
-        message = str(error) if is_peer_lost else f"{self.process_name} has ended: {_first_line(error)}"
+        message = str(error) if is_peer_lost else f"{self.process_name} has ended: {first_line(error)}"
         self._group.close(message[:MAX_ERROR_CHARS])
         if self._distribution is None:
             return
@@ -227,10 +226,6 @@ def _local_devices() -> str:
 
     devices = jax.local_devices()
     return f"{len(devices)} x {devices[0].platform}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _exit_now(code: int, message: str) -> NoReturn:
