@@ -1,4 +1,4 @@
-"""Usable processor cores, instruction sets and GPUs, read from files of the system.
+"""Usable processor cores, free memory, instruction sets and GPUs, read from files of the system.
 
 Reports what there is; which engine or precision to use is decided elsewhere.
 """
@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
 DEVICES = Path("/dev")
 CGROUP = Path("/sys/fs/cgroup")
+FALLBACK_FREE_BYTES = 4 << 30
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
@@ -39,6 +41,23 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota_v2(cgroup) or _quota_v1(cgroup)
     return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
+    """Returns the memory that is free without swapping: the smaller of the machine's and the container's.
+
+    FALLBACK_FREE_BYTES when the system does not say.
+    """
+    try:
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        free = FALLBACK_FREE_BYTES
+    try:
+        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return free
+    return max(0, min(free, limit - used))
 
 
 def _quota_v2(cgroup: Path) -> float | None:

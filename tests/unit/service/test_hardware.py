@@ -1,11 +1,11 @@
-"""The usable cores are those that the container grants; CPU flags and GPUs are read from files as Linux writes them."""
+"""Cores and free memory are those of the container; CPU flags and GPUs are read from files as Linux writes them."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
+from service.hardware import FALLBACK_FREE_BYTES, cpu_flags, free_memory_bytes, has_nvidia_gpu, usable_cores
 
 X86 = (
     "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx512_vnni\nvmx flags\t: vnmi\n\nprocessor\t: 1\n"
@@ -121,3 +121,29 @@ def test_without_affinity_masks_the_hosts_cores_count(
 
 def test_this_machine_has_a_core() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def free_memory_with(folder: Path, available_kb: int | None, limit: str | None, used: int = 0) -> int:
+    if available_kb is not None:
+        (folder / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {available_kb} kB\n")
+    if limit is not None:
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+    return free_memory_bytes(folder / "meminfo", folder)
+
+
+@pytest.mark.parametrize(
+    ("available_kb", "limit", "used", "free"),
+    [
+        (1000, None, 0, 1_024_000),
+        (1000, "max", 5, 1_024_000),
+        (1000, "300000", 100_000, 200_000),
+        (1000, "300000", 400_000, 0),
+        (1, "300000", 0, 1024),
+        (None, None, 0, FALLBACK_FREE_BYTES),
+    ],
+)
+def test_the_smaller_of_machine_and_container_counts(
+    tmp_path: Path, available_kb: int | None, limit: str | None, used: int, free: int
+) -> None:
+    assert free_memory_with(tmp_path, available_kb, limit, used) == free

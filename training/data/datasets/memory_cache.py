@@ -2,16 +2,14 @@
 
 import threading
 from collections.abc import Callable, Hashable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.hardware import free_memory_bytes
+
 FREE_MEMORY_FRACTION = 0.25
 """Of the memory that is free when a data set is opened."""
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
-FALLBACK_FREE_BYTES = 4 << 30
 
 
 class ImageCache:
@@ -40,17 +38,3 @@ class ImageCache:
 def cache_limit_bytes() -> int:
     """A quarter of the memory that this machine, or this process's container, has free."""
     return int(FREE_MEMORY_FRACTION * free_memory_bytes())
-
-
-def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
-    """What can still be taken without swapping: the smaller of the machine's and the container's. 4 GiB if unknown."""
-    try:
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        free = FALLBACK_FREE_BYTES
-    try:
-        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
-        return free
-    return max(0, min(free, limit - used))
