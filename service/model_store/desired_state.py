@@ -9,32 +9,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from service.atomic_files import FileFingerprint, atomic_write, file_fingerprint, file_lock
 from service.errors import BadState
+from service.model_store.manifest import FrozenModel
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Version = Annotated[int, Field(ge=1)]
 
 
-class _FrozenModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Latest(_FrozenModel):
+class Latest(FrozenModel):
     """The newest `latest` versions."""
 
     latest: int = Field(ge=1)
 
 
-class Specific(_FrozenModel):
+class Specific(FrozenModel):
     """These versions and no others."""
 
     specific: list[Version] = Field(min_length=1)
 
 
-class ModelSpec(_FrozenModel):
+class ModelSpec(FrozenModel):
     """The desired state of one model. The highest loaded version of `versions` is the default.
 
     `labels` are names for versions, which are loaded too. `weight` is the share of the cores when several models
@@ -43,7 +40,7 @@ class ModelSpec(_FrozenModel):
 
     loaded: bool = True
     versions: Literal["all"] | Latest | Specific | None = None
-    labels: dict[Label, Version] = {}
+    labels: dict[Label, Version] = Field(default_factory=dict)
     weight: float = Field(default=1.0, gt=0.01, le=1)
     instances: int = Field(default=1, ge=1, le=64)
 
@@ -61,11 +58,11 @@ class ModelSpec(_FrozenModel):
         return isinstance(self.versions, Latest) and count >= self.versions.latest
 
 
-class DesiredState(_FrozenModel):
+class DesiredState(FrozenModel):
     """The whole file. `generation` grows with every change."""
 
     generation: int = Field(default=0, ge=0)
-    models: dict[str, ModelSpec] = {}
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
 
     def spec_of(self, model: str) -> ModelSpec:
         return self.models.get(model, ModelSpec())

@@ -33,18 +33,20 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["float32", "float16", "int8"]
 
 
-class _FrozenModel(BaseModel):
+class FrozenModel(BaseModel):
+    """An immutable object of a JSON file. Rejects unknown fields, infinity and NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class File(_FrozenModel):
+class File(FrozenModel):
     """A file of the version folder, named without any folder, with its checksum."""
 
     file: PlainFileName
     sha256: Sha256
 
 
-class Input(_FrozenModel):
+class Input(FrozenModel):
     """What the graph takes: tensor `image`, uint8, shape (batch, height, width, channels)."""
 
     height: int = Field(ge=1, le=4096)
@@ -56,7 +58,7 @@ class Input(_FrozenModel):
         return self.height, self.width, self.channels
 
 
-class Preprocessing(_FrozenModel):
+class Preprocessing(FrozenModel):
     """How an image of any size becomes the input.
 
     `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
@@ -75,7 +77,7 @@ class Preprocessing(_FrozenModel):
         return self
 
 
-class Parity(_FrozenModel):
+class Parity(FrozenModel):
     """How far the graph under onnxruntime is from the network that was exported, over real images.
 
     `max_abs_difference` is over probabilities; `same_class` is the part of the images with the same most probable
@@ -88,7 +90,7 @@ class Parity(_FrozenModel):
     same_class: float = Field(default=1.0, ge=0, le=1)
 
 
-class Speed(_FrozenModel):
+class Speed(FrozenModel):
     """Microseconds an image by batch size, of a graph and of its float32 original, measured in turns.
 
     `threads` cores of `processor` ran each batch, as in the service.
@@ -126,7 +128,7 @@ class ExtraGraph(File):
     parity: Parity | None = None
 
 
-class SplitSpec(_FrozenModel):
+class SplitSpec(FrozenModel):
     """How a training run divided its images, so that those which the network never learnt are found again.
 
     `validation` and `holdout` of the training images (below 1: that share of them) were kept from training, drawn by
@@ -146,7 +148,7 @@ class SplitSpec(_FrozenModel):
     test_fingerprints: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")] | None = None
 
 
-class Provenance(_FrozenModel):
+class Provenance(FrozenModel):
     """Where the weights came from."""
 
     source: str
@@ -160,7 +162,7 @@ class Provenance(_FrozenModel):
     libraries: dict[str, str] = {}
 
 
-class Manifest(_FrozenModel):
+class Manifest(FrozenModel):
     """The whole of `manifest.json`; name and version are the names of the folders it lies in."""
 
     format: Literal[1] = 1
