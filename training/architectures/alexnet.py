@@ -7,6 +7,7 @@ from training.architectures.layers import (
     UNIT_RANGE,
     LocalResponseNormalization,
     Normalization,
+    alexnet_initializer,
     hidden_layer,
     logits_layer,
     normalized_input,
@@ -39,16 +40,18 @@ def alexnet(
     x = layers.MaxPooling2D(3, 2, name="pool3")(x)
     x = layers.Flatten(name="flatten")(x)
     for number in (6, 7):
-        x = hidden_layer(x, units, dropout, number, kernel_initializer=_initializer(), bias_initializer="ones")
-    return keras.Model(image, logits_layer(x, classes, kernel_initializer=_initializer()), name="alexnet")
+        x = hidden_layer(x, units, dropout, number, kernel_initializer=alexnet_initializer(), bias_initializer="ones")
+    return keras.Model(image, logits_layer(x, classes, kernel_initializer=alexnet_initializer()), name="alexnet")
 
 
 def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):
     convolution = layers.Conv2D(
-        filters, size, padding=padding, activation="relu", kernel_initializer=_initializer(), name=name, **options
+        filters,
+        size,
+        padding=padding,
+        activation="relu",
+        kernel_initializer=alexnet_initializer(),
+        name=name,
+        **options,
     )
     return convolution(x)
-
-
-def _initializer() -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.01)

@@ -14,7 +14,7 @@ import keras
 from keras import layers
 
 from training.architectures.layers import logits_layer
-from training.errors import TrainingError
+from training.errors import TrainingError, first_line
 from training.recipes.base import APPLICATION_PREFIX, suggestion
 
 IMAGENET_WEIGHTS = "imagenet"
@@ -99,7 +99,7 @@ def _build_base(name: str, image: keras.KerasTensor, weights: str | Path | None)
         )
     base = application(weights=None, **options)
     if weights is not None:
-        _load_weights(base, name, Path(weights))
+        load_weights(base, name, Path(weights), "without its last layer (..._notop.h5)")
     return base
 
 
@@ -139,14 +139,15 @@ def _check_weights_file(path: Path, name: str) -> None:
         raise TrainingError(f"{path} is no .h5 file, which Keras keeps an application's weights in.")
 
 
-def _load_weights(base: keras.Model, name: str, path: Path) -> None:
+def load_weights(model: keras.Model, name: str, path: Path, extent: str) -> None:
+    """Loads the weights of the application `name` from a file.
+
+    Raises TrainingError when the file does not fit; the message says with `extent` which layers the file must hold.
+    """
     try:
-        base.load_weights(path)
+        model.load_weights(path)
     except Exception as error:  # Keras raises whatever the file's contents run into
-        reason = str(error).strip().partition("\n")[0]
-        raise TrainingError(
-            f"{path} does not hold the weights of {name} without its last layer (..._notop.h5): {reason}"
-        ) from error
+        raise TrainingError(f"{path} does not hold the weights of {name} {extent}: {first_line(error)}") from error
 
 
 def swap_red_and_blue(base: keras.Model) -> None:

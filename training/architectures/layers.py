@@ -69,6 +69,11 @@ def batch_normalization(x: keras.KerasTensor, name: str, gamma: str = "ones") ->
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)
 
 
+def alexnet_initializer() -> keras.initializers.Initializer:
+    """Returns the initial weights of AlexNet (section 5) and ZFNet: normally distributed, with a deviation of 0.01."""
+    return keras.initializers.RandomNormal(stddev=0.01)
+
+
 def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, **options) -> keras.KerasTensor:
     """A fully connected layer as AlexNet, ZFNet and VGG end with: "fc6", ReLU, dropout."""
     x = keras.layers.Dense(units, activation="relu", name=f"fc{number}", **options)(x)

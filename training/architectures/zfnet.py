@@ -7,6 +7,7 @@ from training.architectures.layers import (
     UNIT_RANGE,
     LocalResponseNormalization,
     Normalization,
+    alexnet_initializer,
     hidden_layer,
     logits_layer,
     normalized_input,
@@ -40,13 +41,11 @@ def zfnet(
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     x = layers.Flatten(name="flatten")(x)
     for number in (6, 7):
-        x = hidden_layer(x, units, dropout, number, kernel_initializer=_initializer())
-    return keras.Model(image, logits_layer(x, classes, kernel_initializer=_initializer()), name="zfnet")
+        x = hidden_layer(x, units, dropout, number, kernel_initializer=alexnet_initializer())
+    return keras.Model(image, logits_layer(x, classes, kernel_initializer=alexnet_initializer()), name="zfnet")
 
 
 def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, **options) -> keras.KerasTensor:
-    return layers.Conv2D(filters, size, activation="relu", kernel_initializer=_initializer(), name=name, **options)(x)
-
-
-def _initializer() -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.01)
+    return layers.Conv2D(
+        filters, size, activation="relu", kernel_initializer=alexnet_initializer(), name=name, **options
+    )(x)

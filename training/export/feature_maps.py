@@ -34,7 +34,6 @@ MIN_LIMIT_BYTES = 1_200_000
 LIMIT_DIVISOR = 4
 """The graph stores a second copy of the weights it needs. Their limit is MIN_LIMIT_BYTES, or for a large network its
 weights divided by LIMIT_DIVISOR."""
-FLOAT32_BYTES = 4
 
 _ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 _POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
@@ -48,7 +47,7 @@ def write_feature_maps(
 
     `model` is the network as it was trained. Raises TrainingError when the graph fails the parity check.
     """
-    map_layers = feature_map_layers(model, max(MIN_LIMIT_BYTES, model.count_params() * FLOAT32_BYTES // LIMIT_DIVISOR))
+    map_layers = feature_map_layers(model, max(MIN_LIMIT_BYTES, _weight_bytes(model) // LIMIT_DIVISOR))
     if not map_layers:
         log("no feature maps: no layer of the network gives images")
         return None
@@ -136,4 +135,8 @@ def _outputs_feature_maps(layer: keras.layers.Layer) -> bool:
 
 
 def _weight_bytes_up_to(model: keras.Model, layer: keras.layers.Layer) -> int:
-    return keras.Model(model.inputs, layer.output).count_params() * FLOAT32_BYTES
+    return _weight_bytes(keras.Model(model.inputs, layer.output))
+
+
+def _weight_bytes(model: keras.Model) -> int:
+    return model.count_params() * np.dtype(np.float32).itemsize

@@ -14,6 +14,7 @@ from service.model_store.manifest import Preprocessing
 from training.architectures.keras_applications import (
     APPLICATIONS,
     IMAGENET_WEIGHTS,
+    load_weights,
     preprocess,
     swap_red_and_blue,
     with_downloaded_weights,
@@ -21,7 +22,7 @@ from training.architectures.keras_applications import (
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
-from training.errors import TrainingError
+from training.errors import TrainingError, first_line
 from training.export.labels import read_class_labels, read_labels
 from training.export.serving_model import input_of
 from training.recipes.base import Recipe, suggestion
@@ -80,8 +81,7 @@ def load_network(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the file's contents run into
-        first_line = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"{path} cannot be loaded as a Keras model: {first_line}") from error
+        raise TrainingError(f"{path} cannot be loaded as a Keras model: {first_line(error)}") from error
 
 
 def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[str, ...]:
@@ -135,20 +135,15 @@ def build_application(name: str, weights: Path | str | None) -> keras.Model:
     else:
         model = application(weights=None, input_tensor=x)
     if weights not in (None, IMAGENET_WEIGHTS):
-        _load_weights(model, name, Path(weights))
+        weights_path = Path(weights)
+        if not weights_path.is_file():
+            raise TrainingError(
+                f"{weights_path} is not there: --weights needs a file of {name}'s weights, its last layer too."
+            )
+        load_weights(model, name, weights_path, "with its last layer")
     if APPLICATIONS[name].bgr:
         swap_red_and_blue(model)
     return model
-
-
-def _load_weights(model: keras.Model, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights, its last layer too.")
-    try:
-        model.load_weights(path)
-    except Exception as error:  # Keras raises whatever the file's contents run into
-        reason = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"{path} does not hold the weights of {name} with its last layer: {reason}") from error
 
 
 def _imagenet_labels() -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from training.atomic_files import atomic_write
 from training.runs.run_folder import HistoryRow
 
-MAX_CLASSES_WITH_COUNTS = 20
+MAX_CLASSES_WITH_TEXT = 20
 
 
 def plot_curves(history: Sequence[HistoryRow], path: Path) -> None:
@@ -52,7 +52,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
     axes = figure.subplots()
     axes.imshow(row_fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="answer", ylabel="right class")
-    if len(labels) <= MAX_CLASSES_WITH_COUNTS:
+    if len(labels) <= MAX_CLASSES_WITH_TEXT:
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels)
         for (row, column), count in np.ndenumerate(counts):

@@ -44,7 +44,7 @@ def merge_average(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int
 
 def _with_prefix(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
     """The member at the common opset, all its names its own but the input's."""
-    renamed = compose.add_prefix(_convert_opset(member, opset), prefix)
+    renamed = compose.add_prefix(_at_opset(member, opset), prefix)
     for node in renamed.graph.node:
         for index, tensor in enumerate(node.input):
             if tensor == prefix + IMAGE:
@@ -52,7 +52,7 @@ def _with_prefix(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.Model
     return renamed
 
 
-def _convert_opset(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _at_opset(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     if _opset(member) == opset:
         return member
     try:
