@@ -17,7 +17,7 @@ MAX_CLASSES = 2000
 MARGIN_PX = 12
 MIN_HEADER_PX = 110  # The corner holds the two lines of the legend.
 MAX_LABEL_LENGTH = 24
-WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (220, 220, 220)
+WHITE, BLACK, GRAY = (255, 255, 255), (0, 0, 0), (220, 220, 220)
 BLUE = (8, 48, 107)  # the color of a cell that holds its whole row
 
 
@@ -36,7 +36,7 @@ def plot_confusion(counts: Mapping[tuple[str, str], int], labels: Sequence[str],
     image = Image.new("RGB", (side_px, side_px), WHITE)
     draw = ImageDraw.Draw(image)
     _draw_cells(draw, counts, labels, (header_px, header_px), cell_px, font)
-    draw.rectangle((header_px - 1, header_px - 1, header_px + matrix_px, header_px + matrix_px), outline=GREY)
+    draw.rectangle((header_px - 1, header_px - 1, header_px + matrix_px, header_px + matrix_px), outline=GRAY)
     _draw_labels(image, shown_labels, header_px, cell_px, font)
     image.save(path, "PNG")
 

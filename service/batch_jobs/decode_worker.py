@@ -32,7 +32,7 @@ class UnreadableFile(ConvoyError):
 class DecodeSpec(NamedTuple):
     """How images become a model's input."""
 
-    input_spec: Input
+    model_input: Input
     preprocessing: Preprocessing
     max_pixels: int
 
@@ -46,7 +46,7 @@ class DecodedChunk(NamedTuple):
 
 def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
     """Raises JobInterrupted when a bucket stays unreachable; an error of one image is returned in its place."""
-    images = np.empty((len(files), *spec.input_spec.shape), np.uint8)
+    images = np.empty((len(files), *spec.model_input.shape), np.uint8)
     errors: list[ConvoyError | None] = []
     valid_count = 0
     for encoded in _read_all(files):
@@ -62,9 +62,9 @@ def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
 def _to_model_input(encoded: bytes | ConvoyError, spec: DecodeSpec) -> NDArray[np.uint8]:
     if isinstance(encoded, ConvoyError):
         raise encoded
-    input_spec, preprocessing, max_pixels = spec
-    pixels = decode(encoded, input_spec.channels, preprocessing.background, max_pixels)
-    return preprocess(pixels, input_spec, preprocessing)
+    model_input, preprocessing, max_pixels = spec
+    pixels = decode(encoded, model_input.channels, preprocessing.background, max_pixels)
+    return preprocess(pixels, model_input, preprocessing)
 
 
 def _read_all(images: Sequence[ImageFile]) -> Iterator[bytes | ConvoyError]:

@@ -25,8 +25,8 @@ from service.inference.feature_maps import LayerOutputs
 from service.loaded_models.loaded_version import LoadedVersion
 
 MAX_CONCURRENT_EXPLANATIONS = 2
-QUEUE_FRACTION = 4
-MAX_MODEL_MS = 2000.0
+QUEUE_DIVISOR = 4
+MAX_COMPUTE_MS = 2000.0
 MIN_PASSES = 10  # the image, and 3 x 3 patches: fewer would explain nothing
 NICENESS = 10
 MAX_INDEX_DIGITS = 9  # of a class index: Python raises an error for numbers of thousands of digits
@@ -63,7 +63,7 @@ class Explainer:
 
     def __init__(self, classifier: Classifier, max_queue_images: int) -> None:
         self._classifier = classifier
-        self._max_images = max_queue_images // QUEUE_FRACTION
+        self._max_images = max_queue_images // QUEUE_DIVISOR
         self._active_count = 0
         self._executor = ThreadPoolExecutor(1, "explain", initializer=_lower_thread_priority)
         self.is_busy = False
@@ -116,7 +116,7 @@ class Explainer:
         """Limits the concurrency, without waiting, and marks the request as background work. Raises Overloaded."""
         if self._active_count >= MAX_CONCURRENT_EXPLANATIONS:
             message = "Other explanations are being made already."
-            raise self._classifier.overloaded_error(context.loaded, message, MAX_MODEL_MS / 1000)
+            raise self._classifier.overloaded_error(context.loaded, message, MAX_COMPUTE_MS / 1000)
         self._active_count += 1
         context.background = True
         try:
@@ -127,7 +127,7 @@ class Explainer:
     def _max_passes(self, loaded: LoadedVersion) -> int:
         """The number of forward passes that one explanation may use."""
         image_ms = min(ms / size for size, ms in loaded.batch_ms.items())
-        return max(MIN_PASSES, min(self._max_images, int(MAX_MODEL_MS / max(image_ms, 0.001))))
+        return max(MIN_PASSES, min(self._max_images, int(MAX_COMPUTE_MS / max(image_ms, 0.001))))
 
     async def _run_on_thread(self, context: RequestContext, work: Callable[..., T], *args: Any) -> T:
         """Runs a function on a thread of low priority."""

@@ -9,8 +9,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_ACROSS = 14
-MIN_ACROSS = 3
+MAX_PATCHES_PER_SIDE = 14
+MIN_PATCHES_PER_SIDE = 3
 MIN_PROBABILITY = 1e-12
 
 Patch = tuple[slice, slice]
@@ -21,8 +21,8 @@ def patch_grid(height: int, width: int, max_patches: int) -> list[Patch]:
 
     Empty where not even 3 x 3 are allowed.
     """
-    across = min(MAX_ACROSS, height, width, math.isqrt(max(0, max_patches)))
-    if across < min(MIN_ACROSS, height, width):
+    across = min(MAX_PATCHES_PER_SIDE, height, width, math.isqrt(max(0, max_patches)))
+    if across < min(MIN_PATCHES_PER_SIDE, height, width):
         return []
     rows, columns = _spans(height, across), _spans(width, across)
     return [(row, column) for row in rows for column in columns]

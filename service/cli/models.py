@@ -75,8 +75,8 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
     repository = Repository(local_models(settings))
     all_ok = True
     for name in _model_names(repository, settings, model):
-        only = None if version is None else [_resolve_version(repository, settings, name, version)]
-        for number in only or repository.versions(name):
+        selected = None if version is None else [_resolve_version(repository, settings, name, version)]
+        for number in selected or repository.versions(name):
             for finding in verify_version(repository, name, number):
                 all_ok &= finding.is_ok
                 click.echo(f"{name} {number} {finding.subject}: {'' if finding.is_ok else 'WRONG: '}{finding.text}")
@@ -86,20 +86,23 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
 @models.command(epilog="Example: convoy models rollback mnist-lenet5")
 @settings_options("models", "state")
 @click.argument("model", shell_complete=complete_model_name)
-@click.option("--to", type=int, metavar="VERSION", help="Default: the version before the one that answers.")
+@click.option(
+    "--to", "target_version", type=int, metavar="VERSION", help="Default: the version before the one that answers."
+)
 @click.option("--undo", "is_undo", is_flag=True, help="Back to the newest version.")
-def rollback(settings: Settings, model: str, to: int | None, is_undo: bool) -> None:
+def rollback(settings: Settings, model: str, target_version: int | None, is_undo: bool) -> None:
     """Let an older version of MODEL answer, also in a service at work.
 
     With --state (CONVOY_STATE) it is written there; without, the newer folders are hidden until --undo.
     """
-    if is_undo and to is not None:
+    if is_undo and target_version is not None:
         raise click.UsageError("--undo goes to the newest version: leave out --to.")
     state = None if settings.state is None else StateFile(settings.state)
     if state is None:
         _reject_bucket(settings, "give --state, the file that the service watches")
     repository = Repository(local_models(settings))
-    click.echo(undo_rollback(repository, state, model) if is_undo else roll_back(repository, state, model, to))
+    report = undo_rollback(repository, state, model) if is_undo else roll_back(repository, state, model, target_version)
+    click.echo(report)
 
 
 @models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
@@ -137,9 +140,9 @@ def _resolve_version(repository: Repository, settings: Settings, model: str, ver
     return max(numbers) if version is None else version
 
 
-def _reject_bucket(settings: Settings, instead: str) -> None:
+def _reject_bucket(settings: Settings, hint: str) -> None:
     if is_url(settings.models):
-        raise click.UsageError(f"The versions lie in a bucket, {settings.models}: {instead}.")
+        raise click.UsageError(f"The versions lie in a bucket, {settings.models}: {hint}.")
 
 
 def _version_line(repository: Repository, name: str, version: int) -> str:
@@ -157,9 +160,9 @@ def _describe_manifest(manifest: Manifest) -> str:
 
 
 def _variant_line(variant: Variant) -> str:
-    facts = [f"{variant.precision}: {variant.file}, {variant.bytes:,} bytes, sha256 {variant.sha256[:12]}..."]
+    parts = [f"{variant.precision}: {variant.file}, {variant.bytes:,} bytes, sha256 {variant.sha256[:12]}..."]
     if variant.test_accuracy is not None:
-        facts.append(f"test accuracy {variant.test_accuracy:.2%}")
+        parts.append(f"test accuracy {variant.test_accuracy:.2%}")
     if variant.parity is not None:
-        facts.append(f"differs by {variant.parity.max_abs_difference:.1g} at most")
-    return ", ".join(facts) + ("" if variant.automatic else "; used only where it is asked for")
+        parts.append(f"differs by {variant.parity.max_abs_difference:.1g} at most")
+    return ", ".join(parts) + ("" if variant.automatic else "; used only where it is asked for")

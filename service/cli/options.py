@@ -37,8 +37,8 @@ def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def _setting_option(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    about = f"{field.description} Default: {field.default}. Variable: CONVOY_{name.upper()}."
-    return click.option(f"--{name.replace('_', '-')}", name, default=None, help=about, metavar="VALUE")
+    help_text = f"{field.description} Default: {field.default}. Variable: CONVOY_{name.upper()}."
+    return click.option(f"--{name.replace('_', '-')}", name, default=None, help=help_text, metavar="VALUE")
 
 
 def _build_settings(values: dict[str, Any]) -> Settings:

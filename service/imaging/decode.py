@@ -54,7 +54,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Reads the header of an encoded image; cheap, decodes no pixel.
 
     Raises BadImage, UnsupportedImage, or ImageTooLarge when its `decode_cost_pixels` are more than `max_pixels`, or a
-    side is longer than MAX_SIDE.
+    side is longer than MAX_SIDE_PX.
     """
     if not data:
         raise BadImage("The body is empty; an image was expected.")
@@ -159,10 +159,10 @@ def _to_array(image: Image.Image, channels: int, background: int) -> NDArray[np.
 def _to_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
     samples = np.asarray(image)
-    grey = Image.fromarray((samples >> 8).astype(np.uint8))
+    gray = Image.fromarray((samples >> 8).astype(np.uint8))
     if "transparency" in image.info:
-        grey.putalpha(Image.fromarray(np.where(samples == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return grey
+        gray.putalpha(Image.fromarray(np.where(samples == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return gray
 
 
 def _composite_over(image: Image.Image, background: int) -> Image.Image:

@@ -17,7 +17,7 @@ JOBS_PER_THREAD = 2  # the running one and the next, so that no thread ever wait
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class QueuedCall:
     """A call, and the future of its caller; a future that is done already was cancelled."""
 
     future: asyncio.Future[Any]
@@ -30,12 +30,12 @@ class DecodePool:
     def __init__(self, threads: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._free_jobs = threads * JOBS_PER_THREAD
-        self._queues: dict[Hashable, deque[_Job]] = {}
+        self._queues: dict[Hashable, deque[QueuedCall]] = {}
 
     def run(self, owner: Hashable, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """The future result of `function(*args)`; cancelling it withdraws a job that has not started."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(owner, deque()).append(_Job(future, partial(function, *args)))
+        self._queues.setdefault(owner, deque()).append(QueuedCall(future, partial(function, *args)))
         self._start_jobs()
         return future
 

@@ -22,7 +22,7 @@ MAX_SEGMENTS = 1_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
 MAX_RUN_LENGTH_PIXELS = 1_000_000
 # The longest side of a JPEG or GIF. Pillow keeps a pointer per row: 200 MB for an image that is one pixel wide.
-MAX_SIDE = 65_535
+MAX_SIDE_PX = 65_535
 
 # Pixels of these count double, because they take twice the memory or time of others: libwebp keeps two canvases beside
 # its output, and libjpeg keeps all coefficients of a progressive JPEG and passes over them repeatedly; CMYK has four
@@ -63,8 +63,8 @@ def check_limits(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> No
     """Raises ImageTooLarge or BadImage for an image, opened from `data`, that would cost too much memory or time."""
     if decode_cost_pixels(image) > max_pixels:
         raise too_many_pixels(max_pixels)
-    if max(image.size) > MAX_SIDE:
-        raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE} pixels, the limit.")
+    if max(image.size) > MAX_SIDE_PX:
+        raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE_PX} pixels, the limit.")
     if isinstance(image, JpegImagePlugin.JpegImageFile) and not _has_few_scans(data):
         raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
     is_run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH

@@ -24,20 +24,20 @@ _RESAMPLING = {
 }
 
 
-def preprocess(pixels: NDArray[np.uint8], target: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Scales and crops one image to the model's input.
 
-    `pixels` is uint8 (any height, any width, target.channels); returns uint8 (target.height, target.width,
-    target.channels). Downscaling is antialiased (Pillow's resampling).
+    `pixels` is uint8 (height, width, channels) of any height and width; returns uint8 of the shape
+    `model_input.shape`. Downscaling is antialiased (Pillow's resampling).
     """
     height, width, _ = pixels.shape
     shorter = preprocessing.shorter
-    size = (target.width, target.height) if shorter is None else _scaled_size(width, height, shorter)
-    if size == (width, height) == (target.width, target.height):
+    size = (model_input.width, model_input.height) if shorter is None else _scaled_size(width, height, shorter)
+    if size == (width, height) == (model_input.width, model_input.height):
         return pixels
-    image = Image.fromarray(pixels[..., 0] if target.channels == 1 else pixels)
+    image = Image.fromarray(pixels[..., 0] if model_input.channels == 1 else pixels)
     resampling = _RESAMPLING[preprocessing.interpolation]
-    return np.asarray(_resize_and_crop(image, size, target, resampling)).reshape(target.shape)
+    return np.asarray(_resize_and_crop(image, size, model_input, resampling)).reshape(model_input.shape)
 
 
 def _scaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
@@ -45,16 +45,16 @@ def _scaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
 
 
 def _resize_and_crop(
-    image: Image.Image, size: tuple[int, int], target: Input, resampling: Image.Resampling
+    image: Image.Image, size: tuple[int, int], model_input: Input, resampling: Image.Resampling
 ) -> Image.Image:
     """Resizes the image to `size` and crops its center. The manifest ensures that `size` covers the input."""
-    left, top = (size[0] - target.width) // 2, (size[1] - target.height) // 2
-    right, bottom = left + target.width, top + target.height
-    if size[0] * size[1] <= MAX_FULL_RESIZE_RATIO * target.width * target.height:
+    left, top = (size[0] - model_input.width) // 2, (size[1] - model_input.height) // 2
+    right, bottom = left + model_input.width, top + model_input.height
+    if size[0] * size[1] <= MAX_FULL_RESIZE_RATIO * model_input.width * model_input.height:
         resized = image.resize(size, resampling)
-        if resized.size == (target.width, target.height):
+        if resized.size == (model_input.width, model_input.height):
             return resized
         return resized.crop((left, top, right, bottom))
     scale_x, scale_y = image.width / size[0], image.height / size[1]
     box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
-    return image.resize((target.width, target.height), resampling, box=box)
+    return image.resize((model_input.width, model_input.height), resampling, box=box)

@@ -9,10 +9,10 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 
 GRID_COLUMNS = 8
-GRID_GAP = 1
-MAX_TILE_SIDE = 64
-STACK_WIDTH = 448
-STACK_GAP = 8
+GRID_GAP_PX = 1
+MAX_TILE_SIDE_PX = 64
+STACK_WIDTH_PX = 448
+STACK_GAP_PX = 8
 POSITIVE_COLOR, NEGATIVE_COLOR = (255, 122, 26), (64, 140, 255)  # orange and blue: distinct for most color-blind people
 FADED_BRIGHTNESS = 0.45
 MIN_SPAN = 1e-6
@@ -25,7 +25,7 @@ def encode_png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def upscale(pixels: Pixels, target_width: int = STACK_WIDTH) -> Pixels:
+def upscale(pixels: Pixels, target_width: int = STACK_WIDTH_PX) -> Pixels:
     """Repeats every pixel by the whole factor, at least 1, that brings the image closest to `target_width`."""
     factor = max(1, round(target_width / pixels.shape[1]))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -52,8 +52,8 @@ def grid(images: NDArray[np.float32]) -> Pixels:
     count, height, width, channels = images.shape
     columns = min(GRID_COLUMNS, count)
     rows = -(-count // columns)
-    stride_y, stride_x = height + GRID_GAP, width + GRID_GAP
-    canvas = np.zeros((rows * stride_y - GRID_GAP, columns * stride_x - GRID_GAP, channels + 1), np.uint8)
+    stride_y, stride_x = height + GRID_GAP_PX, width + GRID_GAP_PX
+    canvas = np.zeros((rows * stride_y - GRID_GAP_PX, columns * stride_x - GRID_GAP_PX, channels + 1), np.uint8)
     for index, image in enumerate(images):
         top, left = index // columns * stride_y, index % columns * stride_x
         canvas[top : top + height, left : left + width, :-1] = _stretch_contrast(image)
@@ -65,17 +65,17 @@ def stack_vertically(images: list[Pixels]) -> Pixels:
     """Images of any kind one below the other, RGBA, each upscaled to about the same width."""
     upscaled = [upscale(_to_rgba(image)) for image in images]
     width = max(image.shape[1] for image in upscaled)
-    canvas = np.zeros((sum(image.shape[0] + STACK_GAP for image in upscaled) - STACK_GAP, width, 4), np.uint8)
+    canvas = np.zeros((sum(image.shape[0] + STACK_GAP_PX for image in upscaled) - STACK_GAP_PX, width, 4), np.uint8)
     top = 0
     for image in upscaled:
         canvas[top : top + image.shape[0], : image.shape[1]] = image
-        top += image.shape[0] + STACK_GAP
+        top += image.shape[0] + STACK_GAP_PX
     return canvas
 
 
 def _shrink_to_tiles(images: NDArray[np.float32]) -> NDArray[np.float32]:
     count, height, width, channels = images.shape
-    factor = -(-max(height, width) // MAX_TILE_SIDE)
+    factor = -(-max(height, width) // MAX_TILE_SIDE_PX)
     rows, columns = height // factor, width // factor
     if factor == 1 or not rows or not columns:
         return images

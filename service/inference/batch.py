@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-class BatchResult(NamedTuple):
+class InferenceResult(NamedTuple):
     """The result of one request: its rows of the outputs, and the batch size and times that it saw."""
 
     outputs: Array
@@ -27,7 +27,7 @@ class QueuedRequest:
     """
 
     images: Array
-    future: asyncio.Future[BatchResult]
+    future: asyncio.Future[InferenceResult]
     queued_s: float
     batched: int = 0
     completed: int = 0
@@ -68,4 +68,4 @@ class Batch(NamedTuple):
             if request.completed == len(request.images) and not request.future.done():
                 merged = rows if len(request.outputs) == 1 else np.concatenate(request.outputs)
                 queue_s = request.started_s - request.queued_s
-                request.future.set_result(BatchResult(merged, len(outputs), queue_s, request.compute_s))
+                request.future.set_result(InferenceResult(merged, len(outputs), queue_s, request.compute_s))

@@ -15,7 +15,7 @@ import numpy as np
 
 from service.errors import ModelFailed
 from service.inference.admission import Admission
-from service.inference.batch import Array, Batch, BatchResult, BatchSlice, QueuedRequest
+from service.inference.batch import Array, Batch, BatchSlice, InferenceResult, QueuedRequest
 from service.inference.deadlines import Deadlines
 from service.inference.run_timeout import RunTimedOut
 
@@ -98,7 +98,7 @@ class Batcher:
         self.admission.release(count)
         self._update_drained()
 
-    async def infer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> BatchResult:
+    async def infer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> InferenceResult:
         """Queues images (n, ...), for which n >= 1 slots were reserved, and returns their rows of the outputs.
 
         Background requests fill the rows that the others leave free in a batch, and go first in every eighth batch.

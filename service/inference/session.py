@@ -30,14 +30,14 @@ class Session:
     """One loaded graph: uint8 images in, float32 probabilities out. `run` may be called from several threads."""
 
     def __init__(
-        self, path: Path, expected_input: Input, classes: int, threads: int, placement: Placement = ON_CPU
+        self, path: Path, model_input: Input, classes: int, threads: int, placement: Placement = ON_CPU
     ) -> None:
         """Loads the graph at `path`, with `threads` cores per run, on the device of `placement`.
 
         Raises BrokenVersion when onnxruntime rejects it, when its tensors are not those of the manifest, or when it
         would run on another device.
         """
-        self._expected_input = expected_input
+        self._model_input = model_input
         self._classes = classes
         self.path = path
         self._buckets = placement.buckets
@@ -91,15 +91,13 @@ class Session:
         noise = np.random.default_rng(0)
         with contextlib.closing(WarmUpSession(self, timeout_s)) as warm_up_session:
             for size in batch_sizes:
-                probabilities = warm_up_session.run(
-                    noise.integers(0, 255, (size, *self._expected_input.shape), np.uint8)
-                )
+                probabilities = warm_up_session.run(noise.integers(0, 255, (size, *self._model_input.shape), np.uint8))
                 if not ((probabilities >= 0) & (probabilities <= 1 + PROBABILITY_TOLERANCE)).all():
                     reason = "gives values that are no probabilities; does it end in a softmax?"
                     raise BrokenVersion(f"{self.path} {reason}")
 
     def _check_interface(self) -> None:
-        _check_input(self.path, self._session, self._expected_input)
+        _check_input(self.path, self._session, self._model_input)
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(PROBABILITIES) != ("tensor(float)", [self._classes]):
             raise BrokenVersion(f"{self.path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
@@ -151,11 +149,11 @@ class WarmUpSession:
 class FeatureSession:
     """One loaded extra graph: uint8 images in, named float32 tensors out. Runs on the CPU, with one core per run."""
 
-    def __init__(self, path: Path, expected_input: Input, timeout_s: float = FEATURES_TIMEOUT_S) -> None:
+    def __init__(self, path: Path, model_input: Input, timeout_s: float = FEATURES_TIMEOUT_S) -> None:
         """Raises BrokenVersion when onnxruntime rejects the graph, or its input is not that of the manifest."""
         self._timeout_s = timeout_s
         self._session = _create_session(path, 1, ON_CPU)
-        _check_input(path, self._session, expected_input)
+        _check_input(path, self._session, model_input)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Returns every output by its name, in the graph's order, for images (n, height, width, channels).
@@ -188,10 +186,10 @@ def _error_class(error: Exception) -> type[ModelFailed]:
     return OutOfMemory if OUT_OF_MEMORY.search(str(error)) else ModelFailed
 
 
-def _check_input(path: Path, session: onnxruntime.InferenceSession, expected_input: Input) -> None:
+def _check_input(path: Path, session: onnxruntime.InferenceSession, model_input: Input) -> None:
     inputs = {i.name: (i.type, i.shape[1:]) for i in session.get_inputs()}
-    if inputs != {IMAGE: ("tensor(uint8)", list(expected_input.shape))}:
-        raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {expected_input.shape}.")
+    if inputs != {IMAGE: ("tensor(uint8)", list(model_input.shape))}:
+        raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {model_input.shape}.")
 
 
 def _create_session(path: Path, threads: int, placement: Placement) -> onnxruntime.InferenceSession:

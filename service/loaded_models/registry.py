@@ -117,10 +117,11 @@ class Registry:
         """Reasons by model, for models with a batch that has run for longer than any request waits."""
         limit_s = self._settings.request_timeout_ms / 1000
         return {
-            name: f"Version {one.version} has been at one batch for more than {limit_s:g} s; no request waits longer."
+            name: f"Version {loaded.version} has been at one batch for more than {limit_s:g} s; "
+            "no request waits longer."
             for name, model in self._models.items()
-            for one in model.versions.values()
-            if one.batcher.longest_run_s() > limit_s
+            for loaded in model.versions.values()
+            if loaded.batcher.longest_run_s() > limit_s
         }
 
     async def reconcile(self, desired: DesiredState, only_model: str | None = None, retry: bool = False) -> None:

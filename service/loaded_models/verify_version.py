@@ -46,9 +46,9 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
 
 
 def _verify_extra_graph(folder: VersionFolder, name: str) -> str:
-    path, expected_input = folder.extra_graph_path(name), folder.manifest.input
+    path, model_input = folder.extra_graph_path(name), folder.manifest.input
     if path is not None:
-        FeatureSession(path, expected_input).run(np.zeros((1, *expected_input.shape), np.uint8))
+        FeatureSession(path, model_input).run(np.zeros((1, *model_input.shape), np.uint8))
     return "sha256 fits, loads and runs"
 
 

@@ -33,7 +33,7 @@ class GoldenSamples:
         np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def read_golden_samples(path: Path, input_spec: Input, classes: int) -> GoldenSamples:
+def read_golden_samples(path: Path, model_input: Input, classes: int) -> GoldenSamples:
     """Raises BrokenVersion for a file that is no such archive, or does not fit the model."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -42,9 +42,9 @@ def read_golden_samples(path: Path, input_spec: Input, classes: int) -> GoldenSa
         images = arrays.pop(IMAGES_ARRAY)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise BrokenVersion(f"{path} is no archive of samples: {error}.") from error
-    if images.dtype != np.uint8 or images.shape[1:] != input_spec.shape:
+    if images.dtype != np.uint8 or images.shape[1:] != model_input.shape:
         raise BrokenVersion(
-            f"{path} holds {images.dtype} images {images.shape[1:]}; the model takes {input_spec.shape}."
+            f"{path} holds {images.dtype} images {images.shape[1:]}; the model takes {model_input.shape}."
         )
     for precision, probabilities in arrays.items():
         if probabilities.shape != (len(images), classes):

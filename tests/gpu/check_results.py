@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 COLUMNS = ("step", "what", "found", "wanted", "holds")
-ANSI_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+ANSI_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 PROVIDER = "provider"
 """The row that says whether there is anything to measure."""
 HOLDS_TEXT = {True: "yes", False: "**no**", None: ""}
@@ -63,4 +63,4 @@ def count_failed(rows_by_step: dict[str, list[Row]]) -> int:
 
 def _cells(row: Row) -> Iterable[str]:
     texts = (row.name, row.measured, row.required, HOLDS_TEXT[row.holds])
-    return (" ".join(ANSI_COLOURS.sub("", text).split()).replace("|", "\\|") for text in texts)
+    return (" ".join(ANSI_COLORS.sub("", text).split()).replace("|", "\\|") for text in texts)

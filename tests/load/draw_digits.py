@@ -44,7 +44,7 @@ def draw_digit(digit: int, seed: int) -> NDArray[np.uint8]:
     random = np.random.default_rng([digit, seed])
     transform = _handwriting_transform(random)
     strokes = [(np.array(stroke) - 0.5) @ transform.T for stroke in STROKES[digit]]
-    return _centred_on_canvas(_ink(strokes, thickness_px=random.uniform(2.0, 3.0)))[..., np.newaxis]
+    return _centered_on_canvas(_ink(strokes, thickness_px=random.uniform(2.0, 3.0)))[..., np.newaxis]
 
 
 def _handwriting_transform(random: np.random.Generator) -> NDArray[np.float64]:
@@ -73,14 +73,14 @@ def _ink(strokes: list[NDArray[np.float64]], thickness_px: float) -> Image.Image
     return canvas.resize(small, Image.Resampling.BOX)
 
 
-def _centred_on_canvas(ink: Image.Image) -> NDArray[np.uint8]:
+def _centered_on_canvas(ink: Image.Image) -> NDArray[np.uint8]:
     """The ink on a black square, its centre of mass in the middle, as far as it stays inside."""
     pixels = np.asarray(ink)
     canvas = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     mass = pixels.astype(float)
     at = []
     for axis, length in enumerate(pixels.shape):
-        centre = mass.sum(1 - axis) @ np.arange(length) / mass.sum()
-        at.append(int(np.clip(round((SIDE_PX - 1) / 2 - centre), 0, SIDE_PX - length)))
+        center = mass.sum(1 - axis) @ np.arange(length) / mass.sum()
+        at.append(int(np.clip(round((SIDE_PX - 1) / 2 - center), 0, SIDE_PX - length)))
     canvas[at[0] : at[0] + pixels.shape[0], at[1] : at[1] + pixels.shape[1]] = pixels
     return canvas

@@ -33,8 +33,8 @@ def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
         raise ValueError(f"a trend needs {BLOCKS} samples, not {len(values)}")
     at_h = np.array([np.mean(part) for part in np.array_split(np.asarray(times_s, float), BLOCKS)]) / 3600
     means = np.array([np.mean(part) for part in np.array_split(np.asarray(values, float), BLOCKS)])
-    centred_h = at_h - at_h.mean()
-    slope = float(centred_h @ means / (centred_h @ centred_h))
-    residuals = means - means.mean() - slope * centred_h
-    error = float(np.sqrt(residuals @ residuals / (BLOCKS - 2) / (centred_h @ centred_h)))
+    centered_h = at_h - at_h.mean()
+    slope = float(centered_h @ means / (centered_h @ centered_h))
+    residuals = means - means.mean() - slope * centered_h
+    error = float(np.sqrt(residuals @ residuals / (BLOCKS - 2) / (centered_h @ centered_h)))
     return Trend(slope, T_95 * error)

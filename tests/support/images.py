@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-COLOURS = {"blue": (20, 30, 120), "green": (60, 150, 70), "red": (250, 190, 180)}
+COLORS = {"blue": (20, 30, 120), "green": (60, 150, 70), "red": (250, 190, 180)}
 FORMATS = (("jpg", "RGB"), ("png", "RGB"), ("webp", "RGB"), ("bmp", "RGB"), ("gif", "P"), ("png", "RGBA"))
 
 
@@ -34,11 +34,11 @@ def write_image_folder(folder: Path, *classes: str, count: int = 6, seed: int = 
         (folder / name).mkdir(parents=True)
         for number in range(count):
             suffix, mode = FORMATS[number % len(FORMATS)]
-            noisy_image(COLOURS[name], random).convert(mode).save(folder / name / f"{number:03}.{suffix}")
+            noisy_image(COLORS[name], random).convert(mode).save(folder / name / f"{number:03}.{suffix}")
     return folder
 
 
-def noisy_image(colour: tuple[int, int, int], random: np.random.Generator) -> Image.Image:
+def noisy_image(color: tuple[int, int, int], random: np.random.Generator) -> Image.Image:
     height, width = random.integers(40, 80, 2)
-    pixels = np.array(colour) + random.normal(0, 25, (height, width, 3))
+    pixels = np.array(color) + random.normal(0, 25, (height, width, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

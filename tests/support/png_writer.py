@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = struct.pack(">L", 0) + b"IEND" + struct.pack(">L", zlib.crc32(b"IEND"))
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -15,7 +15,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 def encode_png(
     samples: NDArray[np.integer],
     depth: int,
-    colour: int,
+    color: int,
     *,
     palette: NDArray[np.uint8] | None = None,
     transparent: bytes | None = None,
@@ -31,12 +31,12 @@ def encode_png(
         lines = _scan_lines(samples, depth)
     plte = b"" if palette is None else chunk(b"PLTE", palette.tobytes())
     trns = b"" if transparent is None else chunk(b"tRNS", transparent)
-    head = header(width, height, depth, colour, interlaced)
+    head = header(width, height, depth, color, interlaced)
     return head + plte + trns + extra + chunk(b"IDAT", zlib.compress(lines)) + END
 
 
-def header(width: int, height: int, depth: int = 8, colour: int = GREY, interlaced: bool = False) -> bytes:
-    return SIGNATURE + chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, depth, colour, 0, 0, interlaced))
+def header(width: int, height: int, depth: int = 8, color: int = GRAY, interlaced: bool = False) -> bytes:
+    return SIGNATURE + chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, depth, color, 0, 0, interlaced))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 
 
-def report(targets: Sequence[str], size: str | None, classes: int | None, batch: int, json: bool) -> str:
+def describe_targets(targets: Sequence[str], size: str | None, classes: int | None, batch: int, json: bool) -> str:
     """What `convoy-train describe` prints: one network's table, several networks side by side, or either as JSON.
 
     `size` is "HxWxC". Raises TrainingError.

@@ -18,7 +18,7 @@ from training.fit.scores import Scores, evaluate_network
 from training.runs.run_folder import open_run
 
 
-def report(
+def evaluate_source(
     source: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float = 0.0
 ) -> Iterator[str]:
     """Lines for the user about a version's folder or a run's; `noise` is added to the images. Raises TrainingError."""

@@ -116,8 +116,8 @@ def _mistakes_section(tested: _TestedRun) -> str:
         )
         for i, pixels in zip(mistakes, images, strict=True)
     ]
-    about = f"{len(incorrect):,} of {len(predicted):,} are wrong; these {len(mistakes)} the network was surest of."
-    return html.section("Worst mistakes", html.paragraph(about), html.tiles(tiles))
+    caption = f"{len(incorrect):,} of {len(predicted):,} are wrong; these {len(mistakes)} the network was surest of."
+    return html.section("Worst mistakes", html.paragraph(caption), html.tiles(tiles))
 
 
 def _classes_section(labels: tuple[str, ...], scores: Scores) -> str:
@@ -146,9 +146,9 @@ def _filters_section(network: keras.Model) -> str:
     if kernels is None:
         return ""
     count, height, width, _ = kernels.shape
-    about = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
+    caption = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
     image = html.image(encode_png(draw_filters(kernels)), "kernels of the first layer", is_pixelated=True)
-    return html.section("First layer", html.paragraph(about), image)
+    return html.section("First layer", html.paragraph(caption), image)
 
 
 def _layers_section(tested: _TestedRun) -> str:

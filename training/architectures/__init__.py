@@ -54,7 +54,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "cifar-resnet110": partial(cifar_resnet, 110),
 }
 
-MAX_MIN_SIDE_PX = 256
+MAX_TRIED_SIDE_PX = 256
 """No network here needs larger images than this."""
 
 
@@ -111,7 +111,7 @@ def _build_stateless(builder: Builder, *args, **options) -> keras.Model:
 
 def _too_small_error(name: str, builder: Builder, options: dict) -> TrainingError:
     height, width, channels = options["input_shape"]
-    sides = (side for side in range(1, MAX_MIN_SIDE_PX) if _fits(builder, options, (side, side, channels)))
+    sides = (side for side in range(1, MAX_TRIED_SIDE_PX) if _fits(builder, options, (side, side, channels)))
     return TrainingError(f"{name} needs images of at least {next(sides)} pixels a side; {height}x{width} is too small.")
 
 

@@ -34,13 +34,13 @@ def describe(
     NAME is a network (alexnet, resnet50, ...), a version folder (models/NAME/1) or an ONNX file. One gives its table,
     several stand side by side with their published error.
     """
-    from training.analysis.describe import report
+    from training.analysis.describe import describe_targets
 
     if maps is not None and names != ("xo",):
         raise TrainingError("--maps draws the lesson of the X/O network: write convoy-train describe xo --maps FILE.")
     if kernels is not None and maps is None:
         raise TrainingError("--kernels says what --maps draws: add --maps FILE.")
-    click.echo(report(names, size, classes, batch, as_json))
+    click.echo(describe_targets(names, size, classes, batch, as_json))
     if maps is not None:
         from training.analysis.xo_lesson import FEATURES, draw_maps
 

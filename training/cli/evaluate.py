@@ -42,5 +42,5 @@ def evaluate(
     from training.data.load_dataset import DataOptions
 
     data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
-    for line in evaluate.report(source, dataset, data_options, precision, noise):
+    for line in evaluate.evaluate_source(source, dataset, data_options, precision, noise):
         click.echo(line)

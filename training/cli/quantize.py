@@ -29,7 +29,12 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, exampl
     show_default=True,
 )
 @click.option("--reduce-range", is_flag=True, help="Weights of 7 bits, for processors without VNNI.")
-@click.option("--even-if-slower", is_flag=True, help="Publish it for CONVOY_PRECISION, though it is not faster here.")
+@click.option(
+    "--even-if-slower",
+    "allow_slower",
+    is_flag=True,
+    help="Publish it for CONVOY_PRECISION, though it is not faster here.",
+)
 def quantize(
     version: Path,
     int8: bool,
@@ -41,7 +46,7 @@ def quantize(
     count: int,
     method: str,
     reduce_range: bool,
-    even_if_slower: bool,
+    allow_slower: bool,
 ) -> None:
     """Add graphs of less precision to a version; the result is the model's next version.
 
@@ -58,7 +63,7 @@ def quantize(
         calibration_images=count,
         method=method,
         reduce_range=reduce_range,
-        allow_slower=even_if_slower,
+        allow_slower=allow_slower,
         dataset=dataset,
         data_options=DataOptions(data_dir, data, skip_unreadable=skip_unreadable),
     )

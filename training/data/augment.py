@@ -17,7 +17,7 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.float32]
 Range = tuple[float, ...]
 
-CROP_TRIES = 10
+MAX_CROP_TRIES = 10
 
 
 def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
@@ -64,13 +64,13 @@ def cutout(images: Images, pixels: int, mean: Range, random: RandomGenerator) ->
 
 def _band_around(side: int, pixels: int, count: int, random: RandomGenerator) -> NDArray[np.bool_]:
     """For each image, (count, side), which places along a side lie within a stretch around one of them."""
-    positions, centre = np.arange(side), random.integers(0, side, (count, 1))
-    return (positions >= centre - pixels // 2) & (positions < centre - pixels // 2 + pixels)
+    positions, center = np.arange(side), random.integers(0, side, (count, 1))
+    return (positions >= center - pixels // 2) & (positions < center - pixels // 2 + pixels)
 
 
 def random_crop_boxes(count: int, area: Range, aspect: Range, random: RandomGenerator) -> Boxes:
     """A random part of each of `count` images, as GoogLeNet's authors cut them: see `_random_box`."""
-    return partial(_random_box, random.random((count, CROP_TRIES, 4)), area, aspect)
+    return partial(_random_box, random.random((count, MAX_CROP_TRIES, 4)), area, aspect)
 
 
 def _random_box(draws: NDArray[np.float64], area: Range, aspect: Range, index: int, width: int, height: int) -> Box:

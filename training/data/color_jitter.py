@@ -34,17 +34,17 @@ def color_jitter(images: Images, recipe: Recipe, random: RandomGenerator) -> Ima
     pca_weights = random.normal(0, recipe.lighting, (len(images), 3)) * EIGENVALUES
     shifts = (255 * pca_weights @ EIGENVECTORS.T).astype(np.float32)
     # One at a time: all of them would not stay in the processor's caches.
-    return np.stack([_jitter_image(*each) for each in zip(images, factors, shifts, strict=True)])
+    return np.stack([_jitter_image(*arguments) for arguments in zip(images, factors, shifts, strict=True)])
 
 
 def _jitter_image(image: Images, factors: NDArray[np.float32], shift: NDArray[np.float32]) -> Images:
     saturation, contrast, brightness = factors
     values = image.astype(np.float32)
-    grey = values if image.shape[-1] == 1 else (values @ LUMA)[..., None]
-    mean = grey.mean()
+    gray = values if image.shape[-1] == 1 else (values @ LUMA)[..., None]
+    mean = gray.mean()
     if image.shape[-1] == 3:
         values *= saturation
-        values += (1 - saturation) * grey
+        values += (1 - saturation) * gray
     values *= contrast * brightness
     values += (1 - contrast) * brightness * mean + (shift if image.shape[-1] == 3 else 0)
     return np.clip(np.rint(values, out=values), 0, 255, out=values).astype(np.uint8)

@@ -112,8 +112,8 @@ class AugmentOnDevice(keras.layers.Layer):
         hole = self._hole(inputs["row"], height)[:, :, None] & self._hole(inputs["column"], width)[:, None, :]
         return ops.where(hole[..., None], self._fill_color, pixels)
 
-    def _hole(self, centre: Any, side: int) -> Any:
-        first = centre[:, None] - self._cutout_px // 2
+    def _hole(self, center: Any, side: int) -> Any:
+        first = center[:, None] - self._cutout_px // 2
         positions = ops.arange(side, dtype="int32")[None]
         return (positions >= first) & (positions < first + self._cutout_px)
 

@@ -15,7 +15,7 @@ from training.architectures import default_input_shape
 from training.data import datasets
 from training.data.datasets.base import Dataset
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import FolderOptions, HeldOutSplit
+from training.data.datasets.image_folder import FolderOptions, TestSplitSpec
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION_PREFIX, Recipe
@@ -86,8 +86,8 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
     )
     dataset = for_training(run.recipe(), data_options, origin)
     if origin and dataset.origin["digest"] != origin["digest"]:
-        where = dataset.origin["folder"]
-        raise TrainingError(f"The images in {where} have changed since {run.folder} began: start a new run.")
+        folder = dataset.origin["folder"]
+        raise TrainingError(f"The images in {folder} have changed since {run.folder} began: start a new run.")
     return dataset
 
 
@@ -108,11 +108,11 @@ def for_network(
     model_input: Input,
     preprocessing: Preprocessing,
     labels: Sequence[str] | None,
-    held_out_split: HeldOutSplit | None = None,
+    test_split: TestSplitSpec | None = None,
 ) -> Dataset:
     """A data set to measure any network on, or the images of `data_options.folder`; these fit its `labels` by name.
 
-    Of a folder without `val/` these are all images, or those of `held_out_split`. Raises TrainingError
+    Of a folder without `val/` these are all images, or those of `test_split`. Raises TrainingError
     when there is none, and for images that it cannot take.
     """
     name = datasets.FOLDER if data_options.folder else name
@@ -121,7 +121,7 @@ def for_network(
     if name in datasets.DATASETS:
         return datasets.load(name, data_options.data_dir, data_options.note)
     dataset = datasets.load_for_evaluation(
-        name, data_options.data_dir, data_options.folder, labels, InputSpec(model_input, preprocessing), held_out_split
+        name, data_options.data_dir, data_options.folder, labels, InputSpec(model_input, preprocessing), test_split
     )
     return _check_test_images(replace(dataset, note=data_options.note or dataset.note), data_options.skip_unreadable)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.model_store.repository import VersionFolder
 from training.data import datasets, load_dataset
 from training.data.datasets.base import Dataset
-from training.data.datasets.image_folder import HeldOutSplit
+from training.data.datasets.image_folder import TestSplitSpec
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph.merge import merge_average
@@ -114,12 +114,12 @@ def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | No
     return dataset
 
 
-def _common_split(members: _Members) -> HeldOutSplit | None:
+def _common_split(members: _Members) -> TestSplitSpec | None:
     """What all members have kept for the test of a folder of images; None where that is not known, or not one."""
     provenances = [version.manifest.provenance for version in members.versions]
     splits = {(p.division.test_share, split_seed_of(p)) if p.division else (None, None) for p in provenances}
     test_share, seed = splits.pop()
-    return None if splits or test_share is None or seed is None else HeldOutSplit(test_share, seed)
+    return None if splits or test_share is None or seed is None else TestSplitSpec(test_share, seed)
 
 
 def _dataset_name(members: _Members, evaluation: EvaluationData) -> str:

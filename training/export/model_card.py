@@ -72,12 +72,12 @@ def training_command(recipe: Recipe) -> str:
 
 def _heading(card: CardData) -> str:
     manifest, size = card.manifest, card.manifest.input
-    colour = "grey" if size.channels == 1 else "RGB"
+    color = "grey" if size.channels == 1 else "RGB"
     megabytes = sum(variant.bytes for variant in manifest.variants) / 1e6
     parameters = "" if manifest.parameters is None else f", {manifest.parameters:,} parameters"
     return (
         f"# {card.name}, version {card.version}\n\n"
-        f"Architecture `{manifest.provenance.architecture}`{parameters}, {megabytes:.2f} MB. It takes {colour} "
+        f"Architecture `{manifest.provenance.architecture}`{parameters}, {megabytes:.2f} MB. It takes {color} "
         f"images of {size.width}x{size.height} pixels and gives a probability to each of {manifest.classes} classes"
         f"{_label_list(card.labels)}. From {manifest.provenance.source}, exported {manifest.provenance.created_utc}."
     )

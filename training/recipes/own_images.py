@@ -8,15 +8,15 @@ from training.recipes.base import Recipe
 from training.recipes.published_results import PUBLISHED_RESULTS
 
 ARCHITECTURE_NAMES = ("mlp", *PUBLISHED_RESULTS)
-GREY = ("mlp", "lenet5")
-NATIVE_SIZE = (*GREY, "convnetjs", "cifar-resnet", "resnet9")
+GRAY_ARCHITECTURES = ("mlp", "lenet5")
+NATIVE_SIZE = (*GRAY_ARCHITECTURES, "convnetjs", "cifar-resnet", "resnet9")
 """Made for smaller images than these."""
 SIDE_PX = 128
 
 
 def recipe_for(architecture: str) -> Recipe:
     """Trains one of `ARCHITECTURE_NAMES` on the images of `--data`; its name is the network's."""
-    values = _GREY_VALUES if architecture in GREY else _COLOUR_VALUES
+    values = _GRAY_VALUES if architecture in GRAY_ARCHITECTURES else _COLOR_VALUES
     return Recipe(
         name=architecture,
         about=f"{architecture} on images of your own",
@@ -38,8 +38,8 @@ def recipe_for(architecture: str) -> Recipe:
     )
 
 
-_GREY_VALUES = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}
-_COLOUR_VALUES = {
+_GRAY_VALUES = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}
+_COLOR_VALUES = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
     "crop_area": (0.35, 1.0),

@@ -43,7 +43,7 @@ VALIDATION_RATES = (0.3, 0.6)
 RATE_CONNECTIONS = 32
 LOADS = (1_000, 10_000, 100_000)
 """Requests a second that the table answers for."""
-TARGET_UTILISATION = 0.6
+TARGET_UTILIZATION = 0.6
 """Of the processors, as the HorizontalPodAutoscaler of k8s/base has it."""
 POD_START_S = 10
 """From the autoscaler's decision to the first request: scheduling, the container, and what Convoy takes itself."""
@@ -220,7 +220,7 @@ def section(results: CapacityResults, command: str) -> str:
             "for the model in full batches). A replica of one core holds "
             f"{median(results.memory_bytes) / 2**20:.0f} MiB "
             f"and is ready {median(results.ready_s):.1f} s after its start.",
-            f"Replicas of one core at {TARGET_UTILISATION:.0%} use, simulated:",
+            f"Replicas of one core at {TARGET_UTILIZATION:.0%} use, simulated:",
             _replicas(replica),
             f"When the load grows {GROWTH}-fold at once (the autoscaler's look every 15 s, {POD_START_S} s until a pod "
             "works), simulated:",
@@ -234,7 +234,7 @@ def section(results: CapacityResults, command: str) -> str:
 
 def _replicas(replica: Replica) -> str:
     rows = []
-    per_replica = TARGET_UTILISATION * replica.peak_per_s()
+    per_replica = TARGET_UTILIZATION * replica.peak_per_s()
     for load in LOADS:
         count = math.ceil(load / per_replica)
         simulated = simulate_open_loop(replica, load / count, SIMULATED_S)
@@ -242,7 +242,7 @@ def _replicas(replica: Replica) -> str:
         row = [
             f"{load:,}",
             f"{count:,}",
-            f"{simulated.utilisation:.0%}",
+            f"{simulated.utilization:.0%}",
             f"{simulated.p50_ms:.1f}",
             f"{simulated.p99_ms:.1f}",
         ]
@@ -253,13 +253,13 @@ def _replicas(replica: Replica) -> str:
 def _growth(replica: Replica) -> str:
     rows = []
     for load in LOADS:
-        before = math.ceil(load / GROWTH / (TARGET_UTILISATION * replica.peak_per_s()))
+        before = math.ceil(load / GROWTH / (TARGET_UTILIZATION * replica.peak_per_s()))
         simulated = simulate_autoscaler(
             replica.peak_per_s(),
             before,
             lambda _, load=load: load,
             seconds=1800,
-            target=TARGET_UTILISATION,
+            target=TARGET_UTILIZATION,
             max_replicas=10**6,
             start_s=POD_START_S,
             queue=replica.max_queue_images,

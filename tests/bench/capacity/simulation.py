@@ -54,7 +54,7 @@ class SimulationResult(NamedTuple):
     """What one replica made of a load."""
 
     answered_per_s: float
-    utilisation: float
+    utilization: float
     """Of its cores."""
     p50_ms: float
     p99_ms: float
@@ -205,7 +205,7 @@ def simulate_autoscaler(
     """
     ready: Sequence[int] = [0] * replicas  # the second from which each works
     backlog = refused = total_requests = 0.0
-    utilisation_by_second: list[float] = []
+    utilization_by_second: list[float] = []
     settled_s = NEVER
     for second in range(seconds):
         ready_count = sum(ready_s <= second for ready_s in ready)
@@ -215,10 +215,10 @@ def simulate_autoscaler(
         backlog -= answered
         overflow = max(0.0, backlog - ready_count * queue)
         refused, backlog = refused + overflow, backlog - overflow
-        utilisation_by_second.append(answered / peak_per_s)
+        utilization_by_second.append(answered / peak_per_s)
         settled_s = NEVER if backlog else min(settled_s, second)
         if second % SYNC_S == 0:
-            desired = math.ceil(utilisation_by_second[max(0, second - SYNC_S)] / target)
+            desired = math.ceil(utilization_by_second[max(0, second - SYNC_S)] / target)
             limit = len(ready) + max(math.ceil(doubling * len(ready)), min_increase)
             ready = [*ready, *[second + start_s] * (min(desired, limit, max_replicas) - len(ready))]
     return AutoscalerResult(len(ready), settled_s, refused / total_requests)

@@ -66,8 +66,8 @@ def _bars(axes: Axes, load: str, results: PeerResults) -> None:
     }
     servers = [CONVOY, *sorted(per_s.keys() - {CONVOY}, key=lambda server: -per_s[server])] if CONVOY in per_s else []
     titles = ["Convoy" if server == CONVOY else PEERS[server].title for server in servers]
-    colours = ["tab:blue" if server == CONVOY else "silver" for server in servers]
-    bars = axes.barh(titles, [per_s[server] for server in servers], color=colours)
+    colors = ["tab:blue" if server == CONVOY else "silver" for server in servers]
+    bars = axes.barh(titles, [per_s[server] for server in servers], color=colors)
     axes.bar_label(bars, labels=[f"{per_s[server]:,.0f}" for server in servers], padding=3, fontsize=8)
     axes.set_title(load, loc="left", fontsize=9)
     axes.xaxis.set_major_formatter(THOUSANDS)

@@ -30,7 +30,7 @@ CONFIG = f"""
 
 
 @pytest.fixture
-def labelled_service(tmp_path: Path) -> Iterator[RunningService]:
+def labeled_service(tmp_path: Path) -> Iterator[RunningService]:
     """A service with the names of the examples, whose repository clients may change: one for each test."""
     models, state = tmp_path / "models", tmp_path / "state.json"
     for version in (1, 2):  # of a size that no JSON has by chance: it could pass for a raw tensor
@@ -54,17 +54,17 @@ def run_schemathesis(service: RunningService, folder: Path, *options: str) -> st
     return result.stdout
 
 
-def test_every_operation_keeps_to_its_description(labelled_service: RunningService, tmp_path: Path) -> None:
+def test_every_operation_keeps_to_its_description(labeled_service: RunningService, tmp_path: Path) -> None:
     changes = ["--exclude-path-regex", "/(un)?load$"]
-    output = run_schemathesis(labelled_service, tmp_path, "--max-examples", "10", *changes)
-    paths = labelled_service.client.get("/openapi.json").json()["paths"]
+    output = run_schemathesis(labeled_service, tmp_path, "--max-examples", "10", *changes)
+    paths = labeled_service.client.get("/openapi.json").json()["paths"]
     operations = sum(len(methods) for methods in paths.values())
     assert f"Selected: {operations - 2}/{operations}" in output
-    answered_paths = {line["path"] for line in list(labelled_service.lines) if line.get("status") == 200}
+    answered_paths = {line["path"] for line in list(labeled_service.lines) if line.get("status") == 200}
     assert {path.format(model=MODEL, version=LABEL) for path in FAST_PATHS} <= answered_paths
-    assert not [line for line in labelled_service.lines if line["event"] == "unforeseen error"]
+    assert not [line for line in labeled_service.lines if line["event"] == "unforeseen error"]
 
 
-def test_loading_and_unloading_keep_to_their_description(labelled_service: RunningService, tmp_path: Path) -> None:
-    output = run_schemathesis(labelled_service, tmp_path, "--max-examples", "5", "--include-path-regex", "/(un)?load$")
+def test_loading_and_unloading_keep_to_their_description(labeled_service: RunningService, tmp_path: Path) -> None:
+    output = run_schemathesis(labeled_service, tmp_path, "--max-examples", "5", "--include-path-regex", "/(un)?load$")
     assert "Tested: 2" in output

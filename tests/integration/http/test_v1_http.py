@@ -26,7 +26,7 @@ ENCODED_IMAGES = [{"b64": base64.b64encode(encode(image)).decode()} for image in
 
 
 @pytest.fixture(scope="module")
-def labelled_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def labeled_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Versions 1 and 2 of `linear`, of which 1 is called `stable`."""
     root = tmp_path_factory.mktemp("labelled")
     write_version(root / "models", "linear", 1, seed=1)
@@ -80,9 +80,9 @@ def test_the_best_labels_can_be_asked_for(service: RunningService) -> None:
 @pytest.mark.parametrize(
     ("where", "version"), [("", "2"), ("/versions/1", "1"), ("/versions/2", "2"), ("/labels/stable", "1")]
 )
-def test_versions_and_labels(labelled_service: RunningService, where: str, version: str) -> None:
-    reply = labelled_service.client.post(f"{MODEL}{where}:predict", json={"instances": PIXELS}).json()
-    np.testing.assert_allclose(reply["predictions"], classify_probabilities(labelled_service, version), atol=1e-6)
+def test_versions_and_labels(labeled_service: RunningService, where: str, version: str) -> None:
+    reply = labeled_service.client.post(f"{MODEL}{where}:predict", json={"instances": PIXELS}).json()
+    np.testing.assert_allclose(reply["predictions"], classify_probabilities(labeled_service, version), atol=1e-6)
 
 
 def status_json(*versions: str) -> Json:
@@ -90,10 +90,10 @@ def status_json(*versions: str) -> Json:
     return {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok_status} for v in versions]}
 
 
-def test_status_in_tensorflow_servings_form(labelled_service: RunningService) -> None:
-    assert labelled_service.client.get(MODEL).json() == status_json("2", "1")
-    assert labelled_service.client.get(f"{MODEL}/versions/1").json() == status_json("1")
-    assert labelled_service.client.get(f"{MODEL}/labels/stable").json() == status_json("1")
+def test_status_in_tensorflow_servings_form(labeled_service: RunningService) -> None:
+    assert labeled_service.client.get(MODEL).json() == status_json("2", "1")
+    assert labeled_service.client.get(f"{MODEL}/versions/1").json() == status_json("1")
+    assert labeled_service.client.get(f"{MODEL}/labels/stable").json() == status_json("1")
 
 
 def test_the_list_in_kserves_form(service: RunningService) -> None:

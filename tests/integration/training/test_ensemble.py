@@ -13,7 +13,7 @@ from service.loaded_models.verify_version import verify
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository
-from tests.support.images import COLOURS, write_image_folder
+from tests.support.images import COLORS, write_image_folder
 from tests.support.model_versions import write_version
 from training.cli import main
 from training.data.datasets.folder_listing import list_images
@@ -52,7 +52,7 @@ def write_pets_versions(root: Path, provenance: dict[str, object] | None = None)
     """Two versions of `pets`, of chance, that say they were trained on a folder with the classes of COLOURS."""
     for number in (1, 2):
         folder = write_version(root, "pets", number, (8, 8, 3), 3, seed=number, preprocessing=CROPPED)
-        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLOURS))
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLORS))
         manifest = read_manifest(folder)
         labels = manifest.labels.model_copy(update={"sha256": sha256_of(folder / "labels.txt")})
         provenance_update = manifest.provenance.model_copy(update={"dataset": "folder", **(provenance or {})})
@@ -91,7 +91,7 @@ def test_an_ensemble_can_be_a_member(root: Path) -> None:
 
 def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
-    write_image_folder(tmp_path / "photos", *COLOURS, count=4)
+    write_image_folder(tmp_path / "photos", *COLORS, count=4)
     code, output = run(*PETS, "--data", "photos")
     assert code == 0, output
     manifest = Repository(root).open("pets-together", 1).manifest
@@ -104,7 +104,7 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
 
 def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root, {"seed": 8, "division": SplitSpec(validation=0.1, test_share=0.3, seed=3)})
-    photos = write_image_folder(tmp_path / "photos", *COLOURS, count=20)
+    photos = write_image_folder(tmp_path / "photos", *COLORS, count=20)
     _, test = split_test_files(list_images(photos).train, 0.3, seed=3)
     for name in {path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test.paths):
         (photos / name).write_bytes(b"learnt: not looked at")
@@ -119,7 +119,7 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
     manifest = read_manifest(second)
     provenance = manifest.provenance.model_copy(update={"seed": 4})
     write_manifest(manifest.model_copy(update={"provenance": provenance}), second)
-    write_image_folder(tmp_path / "photos", *COLOURS, count=20)
+    write_image_folder(tmp_path / "photos", *COLORS, count=20)
     code, output = run(*PETS, "--data", "photos")
     assert (code, "over 60 images" in output) == (0, True), output
     note = Repository(root).open("pets-together", 1).manifest.provenance.dataset_note
@@ -128,8 +128,8 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
 
 def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
-    write_image_folder(tmp_path / "photos" / "train", *COLOURS, count=4)
-    write_image_folder(tmp_path / "photos" / "val", *COLOURS, count=2)
+    write_image_folder(tmp_path / "photos" / "train", *COLORS, count=4)
+    write_image_folder(tmp_path / "photos" / "val", *COLORS, count=2)
     code, output = run(*PETS, "--data", "photos")
     assert (code, "over 6 images" in output) == (0, True), output
     assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
@@ -137,7 +137,7 @@ def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> 
 
 def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
-    write_image_folder(tmp_path / "photos", *COLOURS, count=4)
+    write_image_folder(tmp_path / "photos", *COLORS, count=4)
     code, output = run(*PETS, "--images", "photos")
     assert code == 0, output
     assert "together: test accuracy" not in output
@@ -148,7 +148,7 @@ def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> N
 
 def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
-    write_image_folder(tmp_path / "photos", *COLOURS, count=4)
+    write_image_folder(tmp_path / "photos", *COLORS, count=4)
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
         ([], "The members were trained on a folder of images: name it with --data, or give --images FOLDER"),

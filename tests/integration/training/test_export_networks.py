@@ -28,7 +28,7 @@ from training.recipes import find_recipe
 from training.recipes.base import with_settings
 from training.runs.run_folder import Run
 
-COLOURS = (24, 20, 3)
+COLORS = (24, 20, 3)
 CLASSES = 3
 
 
@@ -59,7 +59,7 @@ def labels(tmp_path: Path) -> Path:
     return path
 
 
-def network(activation: str | None = "softmax", *extra: layers.Layer, shape: tuple = COLOURS) -> keras.Model:
+def network(activation: str | None = "softmax", *extra: layers.Layer, shape: tuple = COLORS) -> keras.Model:
     """A small convolutional classifier whose answers to different images differ."""
     keras.utils.set_random_seed(5)
     return keras.Sequential(
@@ -131,11 +131,11 @@ def test_evaluate_measures_the_version_and_the_run_alike(run: Run, tmp_path: Pat
     version = publish(run.folder, tmp_path)
     accuracy = run.metrics()["test"]["accuracy"]
     for source in (version.path, run.folder):
-        lines = list(evaluate.report(source, None, DataOptions(), "float32"))
+        lines = list(evaluate.evaluate_source(source, None, DataOptions(), "float32"))
         assert lines[0].startswith(f"accuracy {accuracy:.4f} over 1,000 test images")
         assert [line.split()[0] for line in lines[1:]] == ["X", "O"]
     with pytest.raises(TrainingError, match="has no int8 graph; it has float32"):
-        list(evaluate.report(version.path, None, DataOptions(), "int8"))
+        list(evaluate.evaluate_source(version.path, None, DataOptions(), "int8"))
 
 
 def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_wrong_data_set_is_refused(tmp_path: Path) -> None:
 
 
 def gates_and_skips() -> keras.Model:
-    image = keras.Input(COLOURS)
+    image = keras.Input(COLORS)
     skip = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same", use_bias=False)(image))
     x = layers.Activation("swish")(layers.DepthwiseConv2D(3, padding="same")(skip))
     gate = layers.Dense(8, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
@@ -259,20 +259,20 @@ def gates_and_skips() -> keras.Model:
 
 def padding_before_pooling() -> keras.Model:
     """Without a ReLU between, onnxruntime's Pad_Fusion once gave other results."""
-    image = keras.Input(COLOURS)
+    image = keras.Input(COLORS)
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(layers.Conv2D(8, 3)(image)))
     return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))
 
 
-def normalisations() -> keras.Model:
+def normalizations() -> keras.Model:
     return network(None, layers.Normalization(mean=[1.0] * 8, variance=[4.0] * 8), layers.GroupNormalization(4))
 
 
 def augmentation_inside() -> keras.Model:
-    return keras.Sequential([keras.Input(COLOURS), layers.RandomFlip(), layers.RandomTranslation(0.1, 0.1), network()])
+    return keras.Sequential([keras.Input(COLORS), layers.RandomFlip(), layers.RandomTranslation(0.1, 0.1), network()])
 
 
-@pytest.mark.parametrize("make", [gates_and_skips, padding_before_pooling, normalisations, augmentation_inside])
+@pytest.mark.parametrize("make", [gates_and_skips, padding_before_pooling, normalizations, augmentation_inside])
 def test_layers_that_exports_break_on(
     make: Callable[[], keras.Model], photos: Path, labels: Path, tmp_path: Path
 ) -> None:

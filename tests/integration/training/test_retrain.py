@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.model_store.manifest import read_manifest
-from tests.support.images import COLOURS, write_image_folder
+from tests.support.images import COLORS, write_image_folder
 from training.atomic_files import read_json
 from training.cli import main
 from training.export import acceptance
@@ -88,11 +88,11 @@ def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither
 ) -> None:
     """A new seed drew another test set, of which 77 % were training images of the published version."""
     recorded = RecordedImages(monkeypatch)
-    photos = write_image_folder(tmp_path / "photos", *COLOURS, count=40)
+    photos = write_image_folder(tmp_path / "photos", *COLORS, count=40)
     command = ("retrain", "mlp", "--name", "colours", "--models-dir", str(tmp_path / "models"), "--epochs", "2")
     command = (*command, "--data", str(photos), "--max-drop", "1", "--seed")
     assert convoy_train(tmp_path, *command, "1").exit_code == 0
-    for path in write_image_folder(tmp_path / "more", *COLOURS, count=20, seed=1).rglob("*.*"):
+    for path in write_image_folder(tmp_path / "more", *COLORS, count=20, seed=1).rglob("*.*"):
         path.rename(photos / path.parent.name / f"more-{path.name}")
     done = convoy_train(tmp_path, *command, "9")
     assert done.exit_code == 0, done.output

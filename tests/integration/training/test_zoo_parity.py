@@ -24,7 +24,7 @@ from training.export.graph.keras_to_onnx import optimize_in_place, to_onnx
 
 MAX_RELATIVE_ERROR = 1e-4
 CLASSES = 7
-COLOURS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+COLORS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # Sizes at which every layer still has something to do, and options that shrink only what is large and plain.
 SMALL = {
@@ -70,7 +70,7 @@ def test_at_224(name: str, tmp_path: Path) -> None:
 def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options) -> None:
     keras.utils.set_random_seed(1)
     network = without_auxiliary_classifiers(
-        build(name, input_shape=input_shape, classes=CLASSES, normalization=COLOURS, **options)
+        build(name, input_shape=input_shape, classes=CLASSES, normalization=COLORS, **options)
     )
     images = random_images(8, input_shape)
     rescale(network, images)

@@ -23,7 +23,7 @@ from tests.reliability.malformed_requests.request_cases import (
 )
 from tests.reliability.malformed_requests.valid_inputs import exif_orientation
 from tests.support.images import random_pixels
-from tests.support.png_writer import END, GREY, RGB, chunk, encode_png, header
+from tests.support.png_writer import END, GRAY, RGB, chunk, encode_png, header
 
 BODY_BYTES = 16 * 1024 * 1024
 LIMIT_SIDE = 5000  # squared, the most pixels that the service admits unless told otherwise
@@ -69,8 +69,8 @@ def invalid_png_header(random: Generator, valid: dict[str, bytes]) -> Case:
     """A header that says anything, the right checksum behind it."""
     side = (0, 1, 2, 8, 65535, 2**31 - 1, 2**31, 2**32 - 1)
     width, height = int(mutations.pick(random, side)), int(mutations.pick(random, side))
-    depth, colour = int(random.integers(18)), int(random.integers(8))
-    fields = struct.pack(">LLBBBBB", width, height, depth, colour, *random.integers(0, 3, 3).tolist())
+    depth, color = int(random.integers(18)), int(random.integers(8))
+    fields = struct.pack(">LLBBBBB", width, height, depth, color, *random.integers(0, 3, 3).tolist())
     lines = zlib.compress(bytes(int(random.integers(2000))))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", lines) + END
     return body_image("announces what is not there", data, mutations.pick(random, list(MODELS)))
@@ -115,7 +115,7 @@ def _false_dimensions() -> Iterator[Case]:
 
 def _one_pixel_wide() -> Iterator[Case]:
     for height, width in ((1, 65535), (65535, 1), (2, 12_000_000), (12_000_000, 2), (1, 25_000_000), (1, 1)):
-        data = encode_png(np.zeros((height, width, 1), np.uint8), 8, GREY)
+        data = encode_png(np.zeros((height, width, 1), np.uint8), 8, GRAY)
         for model in MODELS:
             yield body_image("one pixel wide or high", data, model)
     for image_format in ("JPEG", "BMP", "GIF", "WEBP"):
@@ -165,7 +165,7 @@ def images_at_pixel_limit() -> dict[str, bytes]:
     webp_size = (LIMIT_SIDE, LIMIT_SIDE // 2)
     return {
         "png grey": _encode(photo.convert("L"), "PNG"),
-        "png 16 bits": encode_png((x % 65536)[..., np.newaxis], 16, GREY),
+        "png 16 bits": encode_png((x % 65536)[..., np.newaxis], 16, GRAY),
         "png rgba turned": _encode(alpha, "PNG", compress_level=1, exif=exif_orientation(6)),
         "png palette": _encode(photo.quantize(), "PNG", compress_level=1, transparency=1),
         "jpeg turned": _encode(photo, "JPEG", exif=exif_orientation(5), subsampling=0),

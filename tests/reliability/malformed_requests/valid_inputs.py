@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support.images import encode, random_pixels
-from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
+from tests.support.png_writer import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
 
 SHAPE = (8, 8, 1)
 """Of the model's input that the bodies are made for."""
@@ -32,11 +32,11 @@ def _pngs() -> dict[str, bytes]:
     palette = random_pixels(16, 1, 3)[:, 0]
     frames = [draw_photo(24, 32).rotate(n * 30) for n in range(3)]
     return {
-        "png grey": encode_png(values[8][..., :1], 8, GREY),
-        "png 1 bit": encode_png(values[1][..., :1], 1, GREY),
-        "png 2 bits transparent": encode_png(values[2][..., :1], 2, GREY, transparent=transparent_value(1)),
-        "png 16 bits": encode_png(values[16][..., :1], 16, GREY),
-        "png grey alpha": encode_png(values[8][..., :2], 8, GREY_ALPHA),
+        "png grey": encode_png(values[8][..., :1], 8, GRAY),
+        "png 1 bit": encode_png(values[1][..., :1], 1, GRAY),
+        "png 2 bits transparent": encode_png(values[2][..., :1], 2, GRAY, transparent=transparent_value(1)),
+        "png 16 bits": encode_png(values[16][..., :1], 16, GRAY),
+        "png grey alpha": encode_png(values[8][..., :2], 8, GRAY_ALPHA),
         "png rgb": encode_png(values[8][..., :3], 8, RGB),
         "png rgb 16 bits": encode_png(values[16][..., :3], 16, RGB),
         "png rgba interlaced": encode_png(values[8], 8, RGB_ALPHA, interlaced=True),

@@ -13,7 +13,7 @@ def test_one_at_a_time_waits_as_pollaczek_and_khinchin_say() -> None:
     """M/D/1: at a use of u the mean number in the system is u + u^2 / (2 (1 - u)); its median here, by Little's law."""
     result = simulate_open_loop(SINGLE_IMAGE_REPLICA, 50, seconds=400)
     assert result.answered_per_s == pytest.approx(50, rel=0.03)
-    assert result.utilisation == pytest.approx(0.5, rel=0.03)
+    assert result.utilization == pytest.approx(0.5, rel=0.03)
     assert result.images_per_batch == 1
     # P(no wait) = 1 - u = 1/2: the median is one service time.
     assert result.p50_ms == pytest.approx(10, rel=0.1)
@@ -26,7 +26,7 @@ def test_the_peak_is_the_reciprocal_of_the_work() -> None:
     result = simulate_closed_loop(replica, connections=256, seconds=3)
     assert result.answered_per_s == pytest.approx(replica.peak_per_s(), rel=0.05)
     assert result.images_per_batch > 30
-    assert result.utilisation == pytest.approx(1, abs=0.01)
+    assert result.utilization == pytest.approx(1, abs=0.01)
 
 
 def test_a_second_core_helps_until_the_event_loop_is_full() -> None:

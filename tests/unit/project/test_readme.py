@@ -27,5 +27,5 @@ def test_the_seven_is_laid_out_like_a_digit_of_mnist() -> None:
     ink = np.asarray(Image.open(DATA / "seven.png")).astype(float)
     rows, columns = np.nonzero(ink)
     assert max(np.ptp(rows), np.ptp(columns)) + 1 <= 20
-    centre = [(ink * axis).sum() / ink.sum() for axis in np.mgrid[0:28, 0:28]]
-    np.testing.assert_allclose(centre, 13.5, atol=1)
+    center = [(ink * axis).sum() / ink.sum() for axis in np.mgrid[0:28, 0:28]]
+    np.testing.assert_allclose(center, 13.5, atol=1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.batch import BatchResult
+from service.inference.batch import InferenceResult
 from service.inference.batcher import Batcher
 from tests.unit.service.fakes import ManualExecutor, RecordingModel
 
@@ -23,14 +23,14 @@ class BatcherHarness:
 
     def enqueue(
         self, *values: float, timeout_s: float | None = None, background: bool = False
-    ) -> asyncio.Task[BatchResult]:
+    ) -> asyncio.Task[InferenceResult]:
         """Starts a request with one image per value; it is queued in the next iteration of the event loop."""
         self.batcher.reserve(len(values))
         return asyncio.create_task(self.batcher.infer(images(*values), timeout_s, background))
 
     async def submit(
         self, *values: float, timeout_s: float | None = None, background: bool = False
-    ) -> asyncio.Task[BatchResult]:
+    ) -> asyncio.Task[InferenceResult]:
         """The same, and runs the event loop so that an idle model starts."""
         task = self.enqueue(*values, timeout_s=timeout_s, background=background)
         await run_callbacks()
@@ -49,7 +49,7 @@ def images(*values: float) -> Any:
     return np.array(values, np.float32).reshape(-1, 1)
 
 
-def values(result: BatchResult) -> list[float]:
+def values(result: InferenceResult) -> list[float]:
     return result.outputs[:, 0].tolist()  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from training.data.datasets import cifar10, imagenette, mnist, xo
 from training.data.datasets.base import Dataset
 from training.data.datasets.folder_listing import FolderListing, list_images
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import FolderOptions, HeldOutSplit, evaluation_dataset, training_dataset
+from training.data.datasets.image_folder import FolderOptions, TestSplitSpec, evaluation_dataset, training_dataset
 from training.data.datasets.memory_cache import ImageCache, cache_limit_bytes
 from training.data.datasets.official_files import official_dir
 from training.errors import TrainingError
@@ -58,14 +58,14 @@ def load_for_evaluation(
     folder: Path | None,
     labels: Sequence[str] | None,
     input_spec: InputSpec,
-    held_out_split: HeldOutSplit | None = None,
+    test_split: TestSplitSpec | None = None,
 ) -> Dataset:
     """The test set of a folder of images, for a network with these labels; all of them where it has none.
 
-    `held_out_split` names the images that a run has held out where the folder has no test set. Raises TrainingError.
+    `test_split` names the images that a run has held out where the folder has no test set. Raises TrainingError.
     """
     title, listing = list_dataset(name, data_dir, folder, min_classes=1)
-    return evaluation_dataset(name, title, listing, labels or listing.labels, input_spec, held_out_split)
+    return evaluation_dataset(name, title, listing, labels or listing.labels, input_spec, test_split)
 
 
 def list_dataset(

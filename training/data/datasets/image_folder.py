@@ -65,8 +65,8 @@ class FolderOptions:
 
 
 @dataclass(frozen=True)
-class HeldOutSplit:
-    """The arguments of `split_test_files` by which a run has held out its test images."""
+class TestSplitSpec:
+    """The arguments of `split_test_files` with which a run drew its test images."""
 
     test_share: float
     seed: int
@@ -140,7 +140,7 @@ class FolderSplit:
         return None
 
     def _prepared_image(self, path: str) -> Pixels:
-        prepared = partial(preprocess, target=self._input_spec.input, preprocessing=self._input_spec.preprocessing)
+        prepared = partial(preprocess, model_input=self._input_spec.input, preprocessing=self._input_spec.preprocessing)
         return self._cache.get_or_make(("prepared", path), lambda: prepared(self._decode(path)))
 
     def _downscaled_image(self, path: str) -> Pixels:
@@ -271,15 +271,15 @@ def evaluation_dataset(
     listing: FolderListing,
     labels: Sequence[str],
     input_spec: InputSpec,
-    held_out_split: HeldOutSplit | None = None,
+    test_split: TestSplitSpec | None = None,
 ) -> Dataset:
-    """The images of a listing to evaluate a network on: its test set, or those of `held_out_split`, or else all.
+    """The images of a listing to evaluate a network on: its test set, or those of `test_split`, or else all.
 
     Classes go by their names. Raises TrainingError for one that is not among `labels`.
     """
     if unknown := sorted(set(listing.labels) - set(labels)):
         raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(unknown)}.")
-    files, note = _evaluation_files(listing, held_out_split)
+    files, note = _evaluation_files(listing, test_split)
     is_same_order = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
     class_numbers = np.array([i if is_same_order else labels.index(label) for i, label in enumerate(listing.labels)])
     split = FolderSplit(
@@ -288,10 +288,10 @@ def evaluation_dataset(
     return Dataset(name, title, tuple(labels), split, split, note, preprocessing=input_spec.preprocessing)
 
 
-def _evaluation_files(listing: FolderListing, held_out_split: HeldOutSplit | None) -> tuple[LabeledFiles, str | None]:
+def _evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -> tuple[LabeledFiles, str | None]:
     """The files, and what must be known of them."""
     if listing.test is not None:
         return listing.test, None
-    if held_out_split is not None:
-        return split_test_files(listing.train, held_out_split.test_share, held_out_split.seed)[1], None
+    if test_split is not None:
+        return split_test_files(listing.train, test_split.test_share, test_split.seed)[1], None
     return listing.train, "all of the folder's images, also those that it may have been trained on"

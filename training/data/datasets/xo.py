@@ -59,8 +59,8 @@ def _glyph_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float6
     """Where each pixel lies from its image's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
     shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
     angle = np.radians(random.uniform(*ROTATION_DEGREES, (count, 1, 1)))
-    centred = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2
-    x, y = centred[None, None, :] - shift[0], centred[None, :, None] - shift[1]
+    centered = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2
+    x, y = centered[None, None, :] - shift[0], centered[None, :, None] - shift[1]
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 

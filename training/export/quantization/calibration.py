@@ -105,8 +105,8 @@ def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, 
         if len(held_out) >= MIN_HELD_OUT:
             return held_out, splits.train, True
     shuffled = np.random.default_rng(provenance.seed or 0).permutation(len(dataset.train))
-    cut = min(MAX_HELD_OUT, int(HELD_OUT_FRACTION * len(shuffled)))
-    return shuffled[:cut], shuffled[cut:], False
+    held_out_count = min(MAX_HELD_OUT, int(HELD_OUT_FRACTION * len(shuffled)))
+    return shuffled[:held_out_count], shuffled[held_out_count:], False
 
 
 def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:
@@ -132,5 +132,5 @@ def _label_difference(dataset: Dataset, version: VersionFolder) -> str:
     if len(dataset.labels) != len(version.labels):
         return f"{len(dataset.labels)} in place of {len(version.labels)}"
     pairs = zip(dataset.labels, version.labels, strict=True)
-    theirs, ours = next(pair for pair in pairs if pair[0] != pair[1])
-    return f"{theirs!r} in place of {ours!r}"
+    actual, expected = next(pair for pair in pairs if pair[0] != pair[1])
+    return f"{actual!r} in place of {expected!r}"

@@ -129,19 +129,20 @@ def _write_version(folder: Path, number: int, baseline: _Baseline, options: Quan
         figures["test_accuracy"] = test.accuracy
     else:
         log("these are not the images of the published test accuracy, which stays; the new graphs are given none")
-    added = [_build_variant(folder, precision, baseline, options, log) for precision in options.precisions]
-    unchanged = [
+    new_variants = [_build_variant(folder, precision, baseline, options, log) for precision in options.precisions]
+    old_variants = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
         for variant in manifest.variants
         if variant.precision not in options.precisions
     ]
-    variants = [*unchanged, *added]
-    updated = manifest.model_copy(update={"variants": variants, "samples": _write_samples(folder, manifest, variants)})
-    write_manifest(updated, folder)
+    variants = [*old_variants, *new_variants]
+    samples = _write_samples(folder, manifest, variants)
+    new_manifest = manifest.model_copy(update={"variants": variants, "samples": samples})
+    write_manifest(new_manifest, folder)
     source = f"models/{baseline.version.model}/{baseline.version.version}"
     note = None if baseline.data.has_training_split else f"Those held out are {UNKNOWN_SPLIT_NOTE}."
     calibration = len(baseline.data.calibration)
-    update_card(folder, baseline.version.model, number, updated, _command(source, options), calibration, note)
+    update_card(folder, baseline.version.model, number, new_manifest, _command(source, options), calibration, note)
 
 
 def _build_variant(
@@ -227,16 +228,16 @@ def _compare_with_float32(pipeline: ServingPipeline, baseline: _Baseline) -> Par
     input_spec = baseline.input_spec
     sample = sample_split(baseline.data.dataset.test, input_spec.input, input_spec.preprocessing)
     expected = baseline.pipeline.run(sample.prepared, max(BATCH_SIZES))
-    differences, same = [], []
+    differences, same_class = [], []
     for size in BATCH_SIZES:
         actual = pipeline.run(sample.prepared, size)
         differences.append(float(np.abs(actual - expected).max()))
-        same.append(float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean()))
+        same_class.append(float((actual.argmax(axis=1) == expected.argmax(axis=1)).mean()))
     return Parity(
         images=len(expected),
         batch_sizes=list(BATCH_SIZES),
         max_abs_difference=max(differences),
-        same_class=min(same),
+        same_class=min(same_class),
     )
 
 

@@ -40,11 +40,11 @@ def test_it_comes_back_from_its_json() -> None:
 
 
 def test_without_labelled_folders_there_is_no_accuracy() -> None:
-    unlabelled = summary_of(record("cat"))
-    assert unlabelled.accuracy is None
-    assert not unlabelled.confusion_labels()
-    assert "accuracy" not in unlabelled.to_json()
-    assert not any("Accuracy" in line for line in unlabelled.lines())
+    unlabeled = summary_of(record("cat"))
+    assert unlabeled.accuracy is None
+    assert not unlabeled.confusion_labels()
+    assert "accuracy" not in unlabeled.to_json()
+    assert not any("Accuracy" in line for line in unlabeled.lines())
 
 
 def test_people_read_the_most_frequent_classes_and_how_many_more_there_are() -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import FORMATS, STRIP_PIXELS, decode, open_image
-from tests.support.png_writer import GREY, RGB, RGB_ALPHA, encode_png
+from tests.support.png_writer import GRAY, RGB, RGB_ALPHA, encode_png
 from tests.unit.service.pixels import (
     BLACK,
     HEIGHT,
@@ -33,10 +33,10 @@ def test_colour_jpeg(progressive: bool) -> None:
 
 
 def test_grey_jpeg() -> None:
-    grey = gradient_image()[..., :1]
-    file = encode_image(Image.fromarray(grey[..., 0]), "JPEG", quality=95)
-    assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), grey, tolerance=4)
-    assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), grey.repeat(3, axis=2), tolerance=4)
+    gray = gradient_image()[..., :1]
+    file = encode_image(Image.fromarray(gray[..., 0]), "JPEG", quality=95)
+    assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), gray, tolerance=4)
+    assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), gray.repeat(3, axis=2), tolerance=4)
 
 
 def test_cmyk_jpeg() -> None:
@@ -155,15 +155,15 @@ def test_one_channel_is_luma() -> None:
     assert_pixels_close(decode(encode_png(pixels, 8, RGB), 1, BLACK, MAX_PIXELS), luma[..., np.newaxis])
 
 
-@pytest.mark.parametrize(("depth", "colour", "count"), [(16, GREY, 1), (8, RGB, 3), (8, RGB_ALPHA, 4)])
-def test_an_image_of_several_strips_is_whole(depth: int, colour: int, count: int) -> None:
+@pytest.mark.parametrize(("depth", "color", "count"), [(16, GRAY, 1), (8, RGB, 3), (8, RGB_ALPHA, 4)])
+def test_an_image_of_several_strips_is_whole(depth: int, color: int, count: int) -> None:
     values = random_samples(depth, count, 1201, 1103)
     assert values[..., 0].size > STRIP_PIXELS
     expected = scale_to_8_bit(depth, values[..., :3])
     if count == 4:
         expected = composite(expected, values[..., 3:] / 255, WHITE)
     channels = min(count, 3)
-    assert_pixels_close(decode(encode_png(values, depth, colour), channels, WHITE, MAX_PIXELS), expected)
+    assert_pixels_close(decode(encode_png(values, depth, color), channels, WHITE, MAX_PIXELS), expected)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)

@@ -12,8 +12,8 @@ from service.errors import BadImage, ConvoyError, UnsupportedImage
 from service.imaging.decode import decode
 from tests.support.png_writer import (
     END,
-    GREY,
-    GREY_ALPHA,
+    GRAY,
+    GRAY_ALPHA,
     PALETTE,
     RGB,
     RGB_ALPHA,
@@ -40,9 +40,9 @@ PALETTED = [frame.convert("P") for frame in FRAMES]
 SMOOTH = Image.fromarray(gradient_image(24, 32))
 
 KINDS = {
-    "png grey 2 bit transparent": encode_png(random_samples(2, 1), 2, GREY, transparent=transparent_value(1)),
-    "png grey 16 bit transparent": encode_png(random_samples(16, 1), 16, GREY, transparent=transparent_value(1)),
-    "png grey alpha": encode_png(random_samples(8, 2), 8, GREY_ALPHA),
+    "png grey 2 bit transparent": encode_png(random_samples(2, 1), 2, GRAY, transparent=transparent_value(1)),
+    "png grey 16 bit transparent": encode_png(random_samples(16, 1), 16, GRAY, transparent=transparent_value(1)),
+    "png grey alpha": encode_png(random_samples(8, 2), 8, GRAY_ALPHA),
     "png rgb 16 bit": encode_png(random_samples(16, 3), 16, RGB),
     "png rgba interlaced": encode_png(random_samples(8, 4), 8, RGB_ALPHA, interlaced=True),
     "png palette": encode_png(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.decode import decode
-from tests.support.png_writer import GREY, RGB, chunk, encode_png, transparent_value
+from tests.support.png_writer import GRAY, RGB, chunk, encode_png, transparent_value
 from tests.unit.service.pixels import (
     BLACK,
     MAX_PIXELS,
@@ -53,7 +53,7 @@ def test_a_turned_image_is_set_upright(image_format: str, orientation: int, orde
 
 def test_a_turned_image_keeps_its_transparency() -> None:
     values = random_samples(2, 1)
-    file = encode_png(values, 2, GREY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif_bytes(6)))
+    file = encode_png(values, 2, GRAY, transparent=transparent_value(1), extra=chunk(b"eXIf", exif_bytes(6)))
     assert_pixels_close(decode(file, 1, WHITE, MAX_PIXELS), np.rot90(np.where(values == 1, WHITE, values * 85), -1))
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import decode
-from tests.support.png_writer import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
+from tests.support.png_writer import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
 from tests.unit.service.pixels import (
     BLACK,
     MAX_PIXELS,
@@ -25,7 +25,7 @@ from tests.unit.service.pixels import (
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced: bool) -> None:
     values = random_samples(depth, 1)
-    file = encode_png(values, depth, GREY, interlaced=interlaced)
+    file = encode_png(values, depth, GRAY, interlaced=interlaced)
     assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values))
     assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values).repeat(3, axis=2))
 
@@ -35,7 +35,7 @@ def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced:
 def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, background: int) -> None:
     values = random_samples(depth, 1)
     transparent = int(values[0, 0, 0])
-    file = encode_png(values, depth, GREY, transparent=transparent_value(transparent))
+    file = encode_png(values, depth, GRAY, transparent=transparent_value(transparent))
     expected = np.where(values == transparent, background, scale_to_8_bit(depth, values))
     assert_pixels_close(decode(file, 1, background, MAX_PIXELS), expected)
     assert_pixels_close(decode(file, 3, background, MAX_PIXELS), expected.repeat(3, axis=2))
@@ -62,13 +62,13 @@ def test_the_transparent_colour_of_a_png_shows_the_background(depth: int, backgr
 
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
-@pytest.mark.parametrize(("colour", "count"), [(GREY_ALPHA, 2), (RGB_ALPHA, 4)])
+@pytest.mark.parametrize(("color", "count"), [(GRAY_ALPHA, 2), (RGB_ALPHA, 4)])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_png_with_alpha_is_laid_over_the_background(depth: int, colour: int, count: int, background: int) -> None:
+def test_png_with_alpha_is_laid_over_the_background(depth: int, color: int, count: int, background: int) -> None:
     values = random_samples(depth, count)
     alpha = values[..., -1:] / (2**depth - 1)
     expected = composite(scale_to_8_bit(depth, values[..., :-1]), alpha, background)
-    decoded = decode(encode_png(values, depth, colour), 3, background, MAX_PIXELS)
+    decoded = decode(encode_png(values, depth, color), 3, background, MAX_PIXELS)
     assert_pixels_close(
         decoded, expected if count == 4 else expected.repeat(3, axis=2), tolerance=1 if depth == 8 else 2.5
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from service.errors import ConvoyError, ImageTooLarge
 from service.imaging.decode import decode, open_image
-from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE
+from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE_PX
 from tests.support.png_writer import END, chunk, encode_png, header
 from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
 
@@ -154,10 +154,10 @@ def test_the_largest_images_take_at_most_250_mb(tmp_path: Path, kind: str) -> No
     assert growth_kib < 250_000
 
 
-@pytest.mark.parametrize("shape", [(1, MAX_SIDE), (MAX_SIDE, 1), (1, MAX_SIDE + 1), (MAX_SIDE + 1, 1)])
+@pytest.mark.parametrize("shape", [(1, MAX_SIDE_PX), (MAX_SIDE_PX, 1), (1, MAX_SIDE_PX + 1), (MAX_SIDE_PX + 1, 1)])
 def test_no_side_is_longer_than_the_limit(shape: tuple[int, int]) -> None:
     file = encode_png(np.zeros((*shape, 1), np.uint8), 8, 0)
-    if max(shape) <= MAX_SIDE:
+    if max(shape) <= MAX_SIDE_PX:
         assert decode(file, 1, BLACK, PIXELS).shape == (*shape, 1)
     else:
         with pytest.raises(ImageTooLarge, match="a side of more than 65535 pixels"):

@@ -31,16 +31,18 @@ def shorter_side(length: int, interpolation: Interpolation = "bilinear") -> Prep
     return Preprocessing(resize="shorter", shorter=length, interpolation=interpolation)
 
 
-def reference(pixels: NDArray[np.uint8], target: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def reference(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Scales the whole image, then cuts out of the middle."""
-    image = Image.fromarray(pixels[..., 0] if target.channels == 1 else pixels)
+    image = Image.fromarray(pixels[..., 0] if model_input.channels == 1 else pixels)
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
     if preprocessing.shorter is None:
-        return np.asarray(image.resize((target.width, target.height), resampling)).reshape(target.shape)
+        return np.asarray(image.resize((model_input.width, model_input.height), resampling)).reshape(model_input.shape)
     scale = preprocessing.shorter / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), resampling)
-    left, top = (image.width - target.width) // 2, (image.height - target.height) // 2
-    return np.asarray(image.crop((left, top, left + target.width, top + target.height))).reshape(target.shape)
+    left, top = (image.width - model_input.width) // 2, (image.height - model_input.height) // 2
+    return np.asarray(image.crop((left, top, left + model_input.width, top + model_input.height))).reshape(
+        model_input.shape
+    )
 
 
 def gradient_image(height: int, width: int) -> NDArray[np.uint8]:
@@ -49,9 +51,9 @@ def gradient_image(height: int, width: int) -> NDArray[np.uint8]:
     return np.stack([x * 255, y * 255, (x + y) * 127], -1).round().astype(np.uint8)
 
 
-def difference_to_reference(pixels: NDArray[np.uint8], target: Input, preprocessing: Preprocessing) -> int:
+def difference_to_reference(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing) -> int:
     """The largest difference of a value between `preprocess` and the reference."""
-    actual, expected = preprocess(pixels, target, preprocessing), reference(pixels, target, preprocessing)
+    actual, expected = preprocess(pixels, model_input, preprocessing), reference(pixels, model_input, preprocessing)
     assert actual.shape == expected.shape
     return int(np.abs(actual.astype(int) - expected).max())
 
@@ -60,10 +62,10 @@ def difference_to_reference(pixels: NDArray[np.uint8], target: Input, preprocess
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("height", "width", "_"), TARGETS)
 def test_squash_is_pillows_resize(height: int, width: int, _: int, interpolation: Interpolation, channels: int) -> None:
-    target, preprocessing = input_of(height, width, channels), Preprocessing(interpolation=interpolation)
+    model_input, preprocessing = input_of(height, width, channels), Preprocessing(interpolation=interpolation)
     for size in SIZES:
         pixels = noise_image(*size, channels)
-        assert difference_to_reference(pixels, target, preprocessing) == 0, size
+        assert difference_to_reference(pixels, model_input, preprocessing) == 0, size
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
@@ -71,11 +73,11 @@ def test_squash_is_pillows_resize(height: int, width: int, _: int, interpolation
 def test_shorter_is_scaling_everything_then_cutting(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
-    target, preprocessing = input_of(height, width), shorter_side(length, interpolation)
+    model_input, preprocessing = input_of(height, width), shorter_side(length, interpolation)
     for size in SIZES:
         if max(size) <= 20 * min(size):  # beyond, the reference takes seconds
             pixels = gradient_image(*size)
-            assert difference_to_reference(pixels, target, preprocessing) <= 2, size
+            assert difference_to_reference(pixels, model_input, preprocessing) <= 2, size
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -83,32 +85,32 @@ def test_shorter_is_scaling_everything_then_cutting(
 def test_shorter_is_the_reference_to_the_bit_for_usual_images(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
-    target, preprocessing = input_of(height, width), shorter_side(length, interpolation)
+    model_input, preprocessing = input_of(height, width), shorter_side(length, interpolation)
     for size in [(99, 130), (375, 500), (500, 333), (281, 500), (28, 28)]:
         pixels = noise_image(*size)
         np.testing.assert_array_equal(
-            preprocess(pixels, target, preprocessing), reference(pixels, target, preprocessing)
+            preprocess(pixels, model_input, preprocessing), reference(pixels, model_input, preprocessing)
         )
 
 
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
 def test_shorter_keeps_the_detail_of_the_reference(height: int, width: int, length: int) -> None:
-    target, preprocessing = input_of(height, width), shorter_side(length)
+    model_input, preprocessing = input_of(height, width), shorter_side(length)
     for size in SIZES:
         if max(size) <= 20 * min(size):
             pixels = noise_image(*size)
-            assert difference_to_reference(pixels, target, preprocessing) <= 2, size
+            assert difference_to_reference(pixels, model_input, preprocessing) <= 2, size
 
 
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
 def test_shorter_with_nearest_takes_pixels_at_most_one_beside_the_references(
     height: int, width: int, length: int
 ) -> None:
-    target, preprocessing = input_of(height, width), shorter_side(length, "nearest")
+    model_input, preprocessing = input_of(height, width), shorter_side(length, "nearest")
     for size in [(27, 33), (99, 255), (255, 99), (200, 200)]:
         y, x = np.mgrid[0 : size[0], 0 : size[1]]
         coordinates = np.stack([y, x, x], -1).astype(np.uint8)
-        assert difference_to_reference(coordinates, target, preprocessing) <= 1, size
+        assert difference_to_reference(coordinates, model_input, preprocessing) <= 1, size
 
 
 @pytest.mark.parametrize(
@@ -152,14 +154,14 @@ def test_an_extreme_shape_stays_cheap(size: tuple[int, int], preprocessing: Prep
 def test_any_image_fits_any_input(
     size: tuple[int, int], target_size: tuple[int, int], channels: int, more: int | None, interpolation: Interpolation
 ) -> None:
-    target = input_of(*target_size, channels)
+    model_input = input_of(*target_size, channels)
     preprocessing = (
         Preprocessing(interpolation=interpolation)
         if more is None
         else shorter_side(max(target_size) + more, interpolation)
     )
-    grey = np.full((*size, channels), 77, np.uint8)
-    pixels = preprocess(grey, target, preprocessing)
+    gray = np.full((*size, channels), 77, np.uint8)
+    pixels = preprocess(gray, model_input, preprocessing)
     assert pixels.dtype == np.uint8
-    assert pixels.shape == target.shape
+    assert pixels.shape == model_input.shape
     assert (pixels == 77).all()  # nothing from outside the image

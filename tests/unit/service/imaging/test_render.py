@@ -49,9 +49,9 @@ def test_large_images_of_a_grid_are_averaged_down() -> None:
 
 def test_an_even_image_is_black_and_colours_stay() -> None:
     assert (grid(np.full((1, 2, 2, 1), 7, np.float32))[..., 0] == 0).all()
-    coloured = np.zeros((1, 1, 2, 3), np.float32)
-    coloured[0, 0, 1] = (1, 0, 0.5)
-    np.testing.assert_array_equal(grid(coloured)[0, 1], [255, 0, 128, 255])
+    colored = np.zeros((1, 1, 2, 3), np.float32)
+    colored[0, 0, 1] = (1, 0, 0.5)
+    np.testing.assert_array_equal(grid(colored)[0, 1], [255, 0, 128, 255])
 
 
 def test_heat_is_orange_for_and_blue_against() -> None:
@@ -64,8 +64,8 @@ def test_heat_is_orange_for_and_blue_against() -> None:
 
 
 def test_a_sheet_puts_kinds_below_each_other() -> None:
-    grey, color = np.full((2, 4, 1), 9, np.uint8), np.full((1, 2, 3), 5, np.uint8)
-    rendered = stack_vertically([grey, color])
+    gray, color = np.full((2, 4, 1), 9, np.uint8), np.full((1, 2, 3), 5, np.uint8)
+    rendered = stack_vertically([gray, color])
     assert rendered.shape == (2 * 112 + 8 + 224, 448, 4)
     assert rendered[0, 0].tolist() == [9, 9, 9, 255]
     assert rendered[-1, -1].tolist() == [5, 5, 5, 255]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
 from service.inference.admission import UNMEASURED_RETRY_S
-from service.inference.batch import BatchResult
+from service.inference.batch import InferenceResult
 from service.inference.batcher import DEEP_QUEUE_BATCHES, Batcher
 from tests.unit.service.batching import BatcherHarness, images, run_bounded, run_callbacks, values
 from tests.unit.service.fakes import ManualExecutor
@@ -343,7 +343,7 @@ def test_every_kept_request_gets_exactly_its_own_rows(
 ) -> None:
     async def test() -> None:
         harness = BatcherHarness(max_batch_size=max_batch_size, max_queue_images=1000, instances=instances)
-        kept: list[tuple[list[float], asyncio.Task[BatchResult]]] = []
+        kept: list[tuple[list[float], asyncio.Task[InferenceResult]]] = []
         next_value = 0
         for number, (size, outcome) in enumerate(requests):
             expected = [float(next_value + i) for i in range(size)]

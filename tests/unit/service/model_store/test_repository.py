@@ -20,7 +20,7 @@ from service.model_store.repository import Repository
 from tests.support.model_versions import write_version
 
 
-def relabelled(folder: Path, text: bytes) -> Path:
+def relabeled(folder: Path, text: bytes) -> Path:
     """Gives a version other labels, with their right checksum."""
     (folder / "labels.txt").write_bytes(text)
     labels = File(file="labels.txt", sha256=sha256_of(folder / "labels.txt"))
@@ -135,20 +135,20 @@ def test_a_graph_that_was_changed_is_refused_when_it_is_asked_for(tmp_path: Path
 
 @pytest.mark.parametrize("text", [b"a\nb\nc\n", b"a\nb\nc\nd\ne\n", b"", b"a b c d\n"])
 def test_every_class_needs_a_label(tmp_path: Path, text: bytes) -> None:
-    relabelled(write_version(tmp_path), text)
+    relabeled(write_version(tmp_path), text)
     with pytest.raises(BrokenVersion, match=r"labels\.txt has \d labels; the model has 4 classes\."):
         Repository(tmp_path).open("linear", 1)
 
 
 @pytest.mark.parametrize("text", [b"a\n\nc\nd\n", b"a\nb\nc\n \n", b"\n\n\n\n"])
 def test_an_empty_line_is_no_label(tmp_path: Path, text: bytes) -> None:
-    relabelled(write_version(tmp_path), text)
+    relabeled(write_version(tmp_path), text)
     with pytest.raises(BrokenVersion, match="empty line"):
         Repository(tmp_path).open("linear", 1)
 
 
 def test_labels_are_text(tmp_path: Path) -> None:
-    relabelled(write_version(tmp_path), b"\xff\xfe\na\nb\nc\n")
+    relabeled(write_version(tmp_path), b"\xff\xfe\na\nb\nc\n")
     with pytest.raises(BrokenVersion, match=r"labels\.txt is not UTF-8 text\."):
         Repository(tmp_path).open("linear", 1)
 
@@ -157,7 +157,7 @@ def test_labels_are_text(tmp_path: Path) -> None:
     "text", ["tench, Tinca tinca\nwater ouzel\n猫\nnight\u2028snake\n", "a\r\nb\r\nc\r\nd\r\n", "a\nb\nc\nd"]
 )
 def test_labels_are_kept_as_they_are(tmp_path: Path, text: str) -> None:
-    relabelled(write_version(tmp_path), text.encode())
+    relabeled(write_version(tmp_path), text.encode())
     assert Repository(tmp_path).open("linear", 1).labels == tuple(text.replace("\r", "").removesuffix("\n").split("\n"))
 
 

@@ -79,12 +79,12 @@ def test_padding_on_one_side_stands_for_a_partial_window() -> None:
 
 
 def test_the_fully_connected_blow_up() -> None:
-    small, large, colour = GOLDEN["fully_connected_blow_up"]
+    small, large, color = GOLDEN["fully_connected_blow_up"]
     assert LayerCosts("image", "INPUT", tuple(small["input"])).values == small["features"]
     assert LayerCosts("image", "INPUT", tuple(large["input"])).values == large["weights_per_unit"]
-    pixels = LayerCosts("image", "INPUT", tuple(colour["input"])).values
-    assert pixels == colour["weights_per_unit"]
-    assert pixels * colour["units"] == colour["weights"]
+    pixels = LayerCosts("image", "INPUT", tuple(color["input"])).values
+    assert pixels == color["weights_per_unit"]
+    assert pixels * color["units"] == color["weights"]
 
 
 def test_labels_are_the_lectures() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.model_versions import write_version
-from training.analysis.describe import as_json, as_table, describe, parse_shape, report, side_by_side
+from training.analysis.describe import as_json, as_table, describe, describe_targets, parse_shape, side_by_side
 from training.errors import TrainingError
 from training.recipes.published_results import PUBLISHED_RESULTS
 
@@ -114,13 +114,13 @@ def test_side_by_side() -> None:
 
 
 def test_json_says_all_that_the_table_says() -> None:
-    as_dict = json.loads(report(["lenet5"], None, None, batch=4, json=True))
+    as_dict = json.loads(describe_targets(["lenet5"], None, None, batch=4, json=True))
     assert as_dict == json.loads(json.dumps(as_json(describe("lenet5"), 4)))
     assert as_dict["totals"]["parameters"] == golden("lenet5")["parameters"]
     assert as_dict["totals"]["batch"] == 4
     assert sum(row["multiply_adds"] for row in as_dict["rows"]) == as_dict["totals"]["multiply_adds"]
     assert as_dict["published"]["year"] == 1998
-    several = json.loads(report(["lenet5", "mlp"], None, None, batch=1, json=True))
+    several = json.loads(describe_targets(["lenet5", "mlp"], None, None, batch=1, json=True))
     assert [network["name"] for network in several] == ["lenet5", "mlp"]
 
 

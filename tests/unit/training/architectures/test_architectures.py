@@ -23,8 +23,8 @@ def images(model: keras.Model, count: int = 2) -> np.ndarray:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_any_input_classes_and_normalization(name: str) -> None:
     side = SMALL.get(name, 32)
-    grey = Normalization((0.5,), (0.25,))
-    model = build_without_weights(name, input_shape=(side, side + 1, 1), classes=7, normalization=grey)
+    gray = Normalization((0.5,), (0.25,))
+    model = build_without_weights(name, input_shape=(side, side + 1, 1), classes=7, normalization=gray)
     assert model.input.shape == (None, side, side + 1, 1)
     assert model.output.shape == (None, 7)
     assert model.get_layer("normalize").scale == 1 / (255 * 0.25)

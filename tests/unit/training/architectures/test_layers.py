@@ -12,8 +12,8 @@ def by_the_formula(a: np.ndarray, k: float, n: int, alpha: float, beta: float) -
     channels = a.shape[-1]
     b = np.empty_like(a)
     for i in range(channels):
-        neighbours = a[..., max(0, i - n // 2) : min(channels - 1, i + n // 2) + 1]
-        b[..., i] = a[..., i] / (k + alpha * (neighbours**2).sum(axis=-1)) ** beta
+        neighbors = a[..., max(0, i - n // 2) : min(channels - 1, i + n // 2) + 1]
+        b[..., i] = a[..., i] / (k + alpha * (neighbors**2).sum(axis=-1)) ** beta
     return b
 
 

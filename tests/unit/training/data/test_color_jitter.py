@@ -42,8 +42,8 @@ def test_contrast_keeps_the_mean_and_scales_what_differs_from_it() -> None:
 
 
 def test_saturation_moves_colours_from_and_to_their_own_grey() -> None:
-    grey = float(LUMA @ [120, 100, 60])
-    distances = (changed(plain(120, 100, 60), saturation=1.0)[:, 0, 0] - grey) / (np.array([120, 100, 60]) - grey)
+    gray = float(LUMA @ [120, 100, 60])
+    distances = (changed(plain(120, 100, 60), saturation=1.0)[:, 0, 0] - gray) / (np.array([120, 100, 60]) - gray)
     assert distances.min() > -0.2
     assert distances[:, 2].min() < 0.2
     assert distances[:, 2].max() > 1.8

@@ -14,14 +14,14 @@ def test_rows_are_one_hot_or_smoothed() -> None:
 
 
 def test_mixed_images_and_labels_have_the_same_shares() -> None:
-    greys = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
+    grays = np.broadcast_to(np.arange(0, 240, 6, np.uint8)[:, None, None, None], (COUNT, 2, 2, 1))
     labels = np.eye(COUNT, dtype=np.float32)
-    mixed, fractions = mixup(greys, labels, 1.0, np.random.default_rng(1))
+    mixed, fractions = mixup(grays, labels, 1.0, np.random.default_rng(1))
     np.testing.assert_allclose(fractions.sum(axis=1), 1, atol=1e-6)
     assert ((fractions > 0).sum(axis=1) <= 2).all()
-    np.testing.assert_allclose(mixed[:, 0, 0, 0], fractions @ greys[:, 0, 0, 0], atol=0.51)
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], fractions @ grays[:, 0, 0, 0], atol=0.51)
     assert 0.3 < np.diag(fractions).mean() < 0.75
-    largest_fraction = mixup(greys, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
+    largest_fraction = mixup(grays, labels, 0.05, np.random.default_rng(1))[1].max(axis=1)
     assert (largest_fraction > 0.95).mean() > 0.6
 
 

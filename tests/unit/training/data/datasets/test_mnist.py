@@ -23,8 +23,8 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files laid out as the official ones; image i is a plain grey of i % 251 and shows the digit i % 10."""
     folder = tmp_path_factory.mktemp("mnist")
     for prefix, count in PARTS.items():
-        greys = (np.arange(count) % 251).astype(np.uint8)
-        images = np.repeat(greys, 28 * 28)
+        grays = (np.arange(count) % 251).astype(np.uint8)
+        images = np.repeat(grays, 28 * 28)
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(0x803, (count, 28, 28), images))
         labels = (np.arange(count) % 10).astype(np.uint8)
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(0x801, (count,), labels))

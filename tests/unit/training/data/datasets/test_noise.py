@@ -10,8 +10,8 @@ from training.data.datasets.base import ArraySplit, Dataset
 from training.data.datasets.noise import with_noise
 from training.errors import TrainingError
 
-GREY = ArraySplit(np.full((40, 16, 16, 3), 128, np.uint8), np.zeros(40, np.int64))
-DATASET = Dataset("grey", "Grey", ("a",), GREY, GREY)
+GRAY = ArraySplit(np.full((40, 16, 16, 3), 128, np.uint8), np.zeros(40, np.int64))
+DATASET = Dataset("grey", "Grey", ("a",), GRAY, GRAY)
 
 
 def read_all(dataset: Dataset) -> np.ndarray:
@@ -41,8 +41,8 @@ def test_an_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
 
 def test_training_images_and_labels_are_as_they_were() -> None:
     noisy = with_noise(DATASET, 0.5)
-    assert noisy.train is GREY
-    assert noisy.test.labels is GREY.labels
+    assert noisy.train is GRAY
+    assert noisy.test.labels is GRAY.labels
     assert (noisy.test.shape, len(noisy.test)) == ((16, 16, 3), 40)
 
 

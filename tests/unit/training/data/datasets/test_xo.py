@@ -32,12 +32,12 @@ def test_an_x_crosses_where_an_o_is_empty() -> None:
     mass = ink.sum(axis=(1, 2))
     row = np.rint((ink * rows).sum(axis=(1, 2)) / mass).astype(int)
     column = np.rint((ink * columns).sum(axis=(1, 2)) / mass).astype(int)
-    at_centre = np.array(
+    at_center = np.array(
         [image[r - 1 : r + 2, c - 1 : c + 2].max() for image, r, c in zip(ink, row, column, strict=True)]
     )
     is_x = test.labels == xo.LABELS.index("X")
-    assert (at_centre[is_x] > 0.5).mean() > 0.99
-    assert (at_centre[~is_x] < 0.5).mean() > 0.99
+    assert (at_center[is_x] > 0.5).mean() > 0.99
+    assert (at_center[~is_x] < 0.5).mean() > 0.99
 
 
 def test_they_are_moved_scaled_turned_and_thickened() -> None:

@@ -8,7 +8,7 @@ import pytest
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import Input, Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository, VersionFolder
-from tests.support.images import COLOURS, write_image_folder
+from tests.support.images import COLORS, write_image_folder
 from tests.support.model_versions import write_version
 from training.data import datasets
 from training.data.datasets.base import Dataset
@@ -24,7 +24,7 @@ SHARE = 0.3
 SEED = 3
 
 
-def write_labelled_version(
+def write_labeled_version(
     root: Path, shape: tuple[int, int, int], labels: tuple[str, ...], **provenance: object
 ) -> VersionFolder:
     """net/1 with these labels, that says this of where it came from."""
@@ -38,11 +38,11 @@ def write_labelled_version(
 
 
 def xo_version(root: Path, **provenance: object) -> VersionFolder:
-    return write_labelled_version(root, (24, 24, 1), ("X", "O"), dataset="xo", **provenance)
+    return write_labeled_version(root, (24, 24, 1), ("X", "O"), dataset="xo", **provenance)
 
 
 def folder_version(root: Path, **provenance: object) -> VersionFolder:
-    return write_labelled_version(root, (8, 8, 3), tuple(COLOURS), dataset="folder", **provenance)
+    return write_labeled_version(root, (8, 8, 3), tuple(COLORS), dataset="folder", **provenance)
 
 
 def training_dataset(version: VersionFolder, photos: Path) -> Dataset:
@@ -57,7 +57,7 @@ def recipe(**settings: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_image_folder(tmp_path_factory.mktemp("own") / "photos", *COLOURS, count=500)
+    return write_image_folder(tmp_path_factory.mktemp("own") / "photos", *COLORS, count=500)
 
 
 def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos:
 
 
 def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
-    photos = write_image_folder(tmp_path / "photos", *COLOURS, count=500)
+    photos = write_image_folder(tmp_path / "photos", *COLORS, count=500)
     version = folder_version(tmp_path / "models")
     whole = load_calibration_data(version, None, DataOptions(folder=photos), 100)
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
