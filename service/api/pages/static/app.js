@@ -1,11 +1,11 @@
 // The page's controller: sends what the user draws or drops to the service, and shows the replies.
 
 import { showModelInfo } from "./about.js";
-import { showPredictions, showPlaceholder, showTiming, showError } from "./answer.js";
+import { showPredictions, showPlaceholder, showTiming, showError } from "./predictions.js";
 import { Api } from "./api.js";
 import { byId, el, errorNotice, show } from "./dom.js";
 import { toMnistPng } from "./drawing.js";
-import { ExplanationPanel } from "./inside.js";
+import { ExplanationPanel } from "./explanations.js";
 import { promptForKey } from "./key.js";
 import { Pad } from "./pad.js";
 import { onImageFiles } from "./images.js";
