@@ -31,16 +31,18 @@ from training.cli.options import FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, 
 @click.option("--crop", type=click.IntRange(1, 4096), help="With shorter:N, the middle that is cut out.")
 @click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]), default="bilinear")
 @click.option("--background", type=click.IntRange(0, 255), default=255, help="Grey below transparent pixels.")
-@click.option("--logits", "outputs", flag_value="logits", help="It gives logits: add a softmax. Default: detected.")
-@click.option("--probabilities", "outputs", flag_value="probabilities", help="It gives probabilities already.")
-@click.option("--output", help="Which output gives the classes, where there are several.")
+@click.option("--logits", "output_kind", flag_value="logits", help="It gives logits: add a softmax. Default: detected.")
+@click.option("--probabilities", "output_kind", flag_value="probabilities", help="It gives probabilities already.")
+@click.option("--output", "output_name", help="Which output gives the classes, where there are several.")
 @click.option("--drop-first-class", "drop_first", is_flag=True, help="The first class is the background.")
 @click.option(
     "--images",
     type=FOLDER,
     help="On these the new graph must agree with the file. Default: those of --check, else generated ones.",
 )
-@click.option("--check", type=FOLDER, help="Judge by these images, whose folder or name is their class.")
+@click.option(
+    "--check", "labeled_images", type=FOLDER, help="Judge by these images, whose folder or name is their class."
+)
 @click.option("--force", is_flag=True, help="Publish although --check speaks against it.")
 @click.option("--dry-run", is_flag=True, help="Do all but publish.")
 def import_network(
@@ -48,12 +50,12 @@ def import_network(
     name: str,
     models_dir: Path,
     channels: str,
-    outputs: str | None,
+    output_kind: str | None,
     images: Path | None,
-    check: Path | None,
+    labeled_images: Path | None,
     force: bool,
     dry_run: bool,
-    **stated: Any,
+    **network_options: Any,
 ) -> None:
     """Publish a network made elsewhere, an ONNX file, as the next version of a model.
 
@@ -64,8 +66,8 @@ def import_network(
     import_keras()
     from training.onnx_import import importer
 
-    options = importer.ImportOptions(bgr=channels == "bgr", outputs=outputs or "detect", **stated)
-    check_options = importer.CheckOptions(check, images, force)
+    options = importer.ImportOptions(bgr=channels == "bgr", output_kind=output_kind or "detect", **network_options)
+    check_options = importer.CheckOptions(labeled_images, images, force)
     if dry_run:
         importer.check_network(file, name, options, check_options, click.echo)
     else:

@@ -41,6 +41,8 @@ from training.onnx_import.reference_model import ReferenceSession
 from training.onnx_import.wrap import ModelInterface, wrap_graph
 
 RESIZE_PATTERN = re.compile(r"(shorter|squash):([1-9][0-9]{0,3})")
+FLAG_NAMES = {"bgr": "channels", "output_name": "output", "drop_first": "drop-first-class"}
+"""Flags of the fields of ImportOptions that have another name."""
 NOISE_IMAGES = 56
 """Number of noise images in the generated sample, used where the user gives no images."""
 
@@ -58,8 +60,8 @@ class ImportOptions:
     std: tuple[float, ...] = (1.0,)
     resize: str | None = None
     crop: int | None = None
-    outputs: Outputs = "detect"
-    output: str | None = None
+    output_kind: Outputs = "detect"
+    output_name: str | None = None
     drop_first: bool = False
     interpolation: str = "bilinear"
     background: int = 255
@@ -67,9 +69,12 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Images to check the network on, of known class for its accuracy or any for parity; `force` publishes anyway."""
+    """Folders of images to check the network on: `labeled_images` for its accuracy, `images` of any class for parity.
 
-    check: Path | None = None
+    `force` publishes a network that the check speaks against.
+    """
+
+    labeled_images: Path | None = None
     images: Path | None = None
     force: bool = False
 
@@ -113,14 +118,14 @@ def import_command(path: Path, name: str, options: ImportOptions) -> str:
     arguments = ["convoy-train", "import", path.name, "--name", name, "--labels", options.labels.name]
     for field in fields(ImportOptions)[1:]:
         value = getattr(options, field.name)
-        if value == field.default or field.name == "outputs":
+        if value == field.default or field.name == "output_kind":
             continue
-        flag = {"bgr": "channels", "drop_first": "drop-first-class"}.get(field.name, field.name)
+        flag = FLAG_NAMES.get(field.name, field.name)
         value_text = ",".join(map(_format_number, value)) if isinstance(value, tuple) else _format_number(value)
         arguments += (
             [f"--{flag}"] if field.name == "drop_first" else [f"--{flag}", "bgr" if value is True else value_text]
         )
-    return shlex.join([*arguments, *([f"--{options.outputs}"] if options.outputs != "detect" else [])])
+    return shlex.join([*arguments, *([f"--{options.output_kind}"] if options.output_kind != "detect" else [])])
 
 
 def _format_number(value: object) -> str:
@@ -137,12 +142,12 @@ def _analyze(path: Path, options: ImportOptions) -> _ForeignNetwork:
     if signature.dtype == "float16":
         widen_to_float32(model)
         signature = replace(signature, dtype="float32")
-    output = select_output(path, model, options.output)
+    output_name = select_output(path, model, options.output_name)
     preprocessing, side = _preprocessing(options, signature)
     model_input = signature.input(side)
     _check_scaling(options, signature)
-    reference = ReferenceSession(path, model, signature, output)
-    interface = _detect_interface(options, signature, output, model_input, reference)
+    reference = ReferenceSession(path, model, signature, output_name)
+    interface = _detect_interface(options, signature, output_name, model_input, reference)
     classes = read_class_labels(options.labels)
     _check_labels(options, classes, interface)
     return _ForeignNetwork(path, options, model, reference, interface, preprocessing, classes)
@@ -155,8 +160,8 @@ def _write_version(
     onnx.save(wrap_graph(network.model, interface), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, interface.input, network.preprocessing, interface.classes)
     metrics: dict[str, float] = {}
-    if check_options.check is not None:
-        check_result = _run_check(check_options.check, network, pipeline)
+    if check_options.labeled_images is not None:
+        check_result = _run_check(check_options.labeled_images, network, pipeline)
         for line in check_result.report_lines(network.classes):
             log(line)
         if not check_options.force:
@@ -216,7 +221,7 @@ def _check_scaling(options: ImportOptions, signature: InputSignature) -> None:
 
 def _parity_sample(check_options: CheckOptions, model_input: Input, preprocessing: Preprocessing) -> ParitySample:
     """The images for the parity check: the user's, or generated ones."""
-    folder = check_options.images or check_options.check
+    folder = check_options.images or check_options.labeled_images
     if folder is not None:
         return sample_folder(folder, model_input, preprocessing)
     images = _generated_sample(model_input)
@@ -229,12 +234,12 @@ def _generated_sample(model_input: Input) -> NDArray[np.uint8]:
 
 
 def _detect_interface(
-    options: ImportOptions, signature: InputSignature, output: str, model_input: Input, reference: ReferenceSession
+    options: ImportOptions, signature: InputSignature, output_name: str, model_input: Input, reference: ReferenceSession
 ) -> ModelInterface:
     """Detects by running the network whether it gives logits or probabilities, and in which shape and type."""
     probe = ModelInterface(
         signature,
-        output,
+        output_name,
         model_input,
         2,
         False,
@@ -246,17 +251,17 @@ def _detect_interface(
     raw = reference.run(_generated_sample(model_input), probe)
     sides = [size for size in raw.shape[1:] if size != 1]
     if len(sides) != 1:
-        raise TrainingError(f"{output!r} gives {raw.shape[1:]}, not a number for each of 2 classes or more.")
+        raise TrainingError(f"{output_name!r} gives {raw.shape[1:]}, not a number for each of 2 classes or more.")
     rows = raw.reshape(len(raw), -1).astype(np.float32)
     if not np.isfinite(rows).all():
         raise TrainingError("The network answers with what is no number: are --scale, --mean and --std right?")
-    outputs = detect_outputs(rows) if options.outputs == "detect" else options.outputs
+    output_kind = detect_outputs(rows) if options.output_kind == "detect" else options.output_kind
     return ModelInterface(
         signature,
-        output,
+        output_name,
         model_input,
         output_count=sides[0],
-        is_logits=outputs == "logits",
+        is_logits=output_kind == "logits",
         needs_cast=raw.dtype != np.float32,
         needs_reshape=raw.ndim != 2,
         bgr=options.bgr,

@@ -18,13 +18,13 @@ DYNAMIC_BATCH_SIZE = 32
 class ReferenceSession:
     """The file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
-    def __init__(self, path: Path, model: onnx.ModelProto, signature: InputSignature, output: str) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto, signature: InputSignature, output_name: str) -> None:
         """Raises TrainingError when onnxruntime refuses the graph."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._path = path
         self._signature = signature
-        self._output = output
+        self._output_name = output_name
         try:
             graph = model.SerializeToString()
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -54,13 +54,13 @@ class ReferenceSession:
         padded = np.concatenate([pixels, np.repeat(pixels[-1:], padding, axis=0)]) if padding else pixels
         try:
             parts = [
-                self._session.run([self._output], {self._signature.name: padded[start : start + size]})[0]
+                self._session.run([self._output_name], {self._signature.name: padded[start : start + size]})[0]
                 for start in range(0, len(padded), size)
             ]
         except Exception as error:
             raise TrainingError(f"{self._path} fails on images: {first_line(error).rstrip('.')}.") from error
         if any(len(part) != len(padded[i * size : (i + 1) * size]) for i, part in enumerate(parts)):
             raise TrainingError(
-                f"{self._path} does not give one answer an image; is {self._output!r} the right output?"
+                f"{self._path} does not give one answer an image; is {self._output_name!r} the right output?"
             )
         return np.concatenate(parts)[: len(pixels)]

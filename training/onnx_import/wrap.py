@@ -28,7 +28,7 @@ class ModelInterface:
     """
 
     signature: InputSignature
-    output: str
+    output_name: str
     input: Input
     output_count: int
     is_logits: bool
@@ -65,7 +65,9 @@ def wrap_graph(model: onnx.ModelProto, interface: ModelInterface) -> onnx.ModelP
     input_nodes = _rename_last_output(
         NETWORK_PREFIX + interface.signature.name, IMAGE, list(_input_nodes(interface, is_kernel_reversed))
     )
-    output_nodes = _rename_last_output(PROBABILITIES, NETWORK_PREFIX + interface.output, list(_output_nodes(interface)))
+    output_nodes = _rename_last_output(
+        PROBABILITIES, NETWORK_PREFIX + interface.output_name, list(_output_nodes(interface))
+    )
     constants = [item for item in [*input_nodes, *output_nodes] if isinstance(item, TensorProto)]
     nodes = [item for item in [*input_nodes, *network.graph.node, *output_nodes] if isinstance(item, onnx.NodeProto)]
     graph = helper.make_graph(
@@ -108,7 +110,7 @@ def _input_nodes(interface: ModelInterface, is_kernel_reversed: bool) -> Iterato
 
 def _output_nodes(interface: ModelInterface) -> Iterator[onnx.NodeProto | TensorProto]:
     """From what the network gives to `probabilities`: one row an image, the first class gone, sums of 1."""
-    last = NETWORK_PREFIX + interface.output
+    last = NETWORK_PREFIX + interface.output_name
     if interface.needs_cast:
         yield helper.make_node("Cast", [last], ["given"], to=TensorProto.FLOAT)
         last = "given"
