@@ -1,4 +1,4 @@
-"""The one family of errors. It knows nothing of HTTP: api/http/errors.py holds the status codes.
+"""The one family of errors. It knows nothing of HTTP: api/http/status_codes.py holds the status codes.
 
 Errors of one module only, which never reach a client, stand in that module.
 """
