@@ -5,6 +5,7 @@ Knows no HTTP and no onnxruntime.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -61,7 +62,7 @@ class Classifier:
         """
         loaded = self._registry.get(model, version)
         try:
-            loaded.batcher.admission.check_capacity(count)
+            loaded.batcher.check_capacity(count, self._timeout_s)
         except Overloaded:
             self._metrics.refused_requests.labels(loaded.model).inc()
             raise
@@ -103,7 +104,8 @@ class Classifier:
                 self._decode_pool.run(key, self._try_decode_all, chunk, loaded, pixel_budget)
                 for chunk in split_into_chunks(images)
             ]
-            chunks = await context.within_deadline(asyncio.gather(*decoding))
+            with _decoding(loaded, len(images)):
+                chunks = await context.within_deadline(asyncio.gather(*decoding))
             decoded = list(itertools.chain.from_iterable(chunks))
         finally:
             inputs = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
@@ -180,9 +182,10 @@ class Classifier:
         image = decode.open_image(encoded, self._max_pixels)
         if image.width * image.height <= MAX_INLINE_PIXELS and len(encoded) <= MAX_INLINE_BYTES:
             return _to_model_input(image, context.loaded)
-        return await context.within_deadline(
-            self._decode_pool.run(_fairness_key(context), self._read_limited, image, context.loaded)
-        )
+        with _decoding(context.loaded, 1):
+            return await context.within_deadline(
+                self._decode_pool.run(_fairness_key(context), self._read_limited, image, context.loaded)
+            )
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
         pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._max_pixels)
@@ -223,6 +226,18 @@ def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequenc
             start, chunk_bytes = end, 0
         chunk_bytes += image_bytes
     yield images[start:]
+
+
+@contextmanager
+def _decoding(loaded: LoadedVersion, count: int) -> Iterator[None]:
+    """Reports to admission control how long images take until they are decoded, waiting for a thread included."""
+    admission = loaded.batcher.admission
+    started_s = time.perf_counter()
+    backlog = admission.start_decoding(count)
+    try:
+        yield
+    finally:
+        admission.end_decoding(count, backlog, time.perf_counter() - started_s)
 
 
 def _stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities:

@@ -4,36 +4,46 @@ Knows counts of images and durations, which the batcher passes in. Reads no cloc
 """
 
 from service.errors import Draining, Overloaded, TooManyImages
+from service.inference.run_times import SMOOTHING, RunTimes
 
-SPEED_SMOOTHING = 0.2  # weight of the newest run in the moving averages
 UNMEASURED_RETRY_S = 1.0
+SAFETY_FACTOR = 1.1
+"""On the estimate, which other work on the machine makes wrong by so much: a request that is late after its image was
+decoded costs more than one that is rejected."""
 
 
 class Admission:
-    """Slots of one queue, and the run times from which its wait is estimated. Runs on the event loop's thread."""
+    """Slots of one queue, and the estimate of when a new request would be done. Runs on the event loop's thread."""
 
-    def __init__(self, *, max_queue_images: int, max_batch_size: int, instances: int) -> None:
+    def __init__(self, run_times: RunTimes, *, max_queue_images: int, batch_size: int, instances: int) -> None:
+        self._run_times = run_times
         self._max_queue_images = max_queue_images
-        self._max_batch_size = max_batch_size
+        self._batch_size = batch_size
         self._instances = instances
         self._queued_background_images = 0
-        self._seconds_per_run = 0.0
+        self._decoding_images = 0
+        self._seconds_per_decoding = 0.0
         self.queued_images = 0
         """Images that wait for a batch, including those that are still being decoded."""
-        self.seconds_per_image = 0.0
-        """Moving average over the runs; 0 before the first one."""
         self.is_closed = False
 
-    def check_capacity(self, count: int = 1) -> None:
-        """Raises Overloaded when `count` images could not be reserved now, though an empty queue would accept them."""
+    def check_capacity(self, count: int = 1, timeout_s: float | None = None, busy_s: float = 0.0) -> None:
+        """Raises Overloaded when `count` images could not be reserved now, though an empty queue would accept them.
+
+        `count` may be a rough estimate: a request that is larger than the queue is left to `reserve`.
+        """
         if self.queued_images + min(count, self._max_queue_images) > self._max_queue_images:
             raise self._queue_full()
+        self._check_in_time(min(count, self._max_queue_images), timeout_s, busy_s, False)
 
-    def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
+    def reserve(
+        self, count: int, timeout_s: float | None = None, background: bool = False, busy_s: float = 0.0
+    ) -> None:
         """Reserves slots for `count` images; `release` frees them.
 
-        Raises Draining after `close`, TooManyImages when even an empty queue could not hold them, and Overloaded when
-        the queue is too full or when their wait would exceed `timeout_s`.
+        `busy_s` is the time until a run can start, 0 if one can start now. Raises Draining after `close`,
+        TooManyImages when even an empty queue could not hold them, and Overloaded when the queue is too full or when
+        they would not be done within `timeout_s`.
         """
         if self.is_closed:
             raise Draining("The model is being taken out of service.")
@@ -41,8 +51,7 @@ class Admission:
             raise TooManyImages(f"The request holds {count} images; at most {self._max_queue_images} may wait.")
         if self.queued_images + count > self._max_queue_images:
             raise self._queue_full()
-        if timeout_s is not None and 0 < timeout_s < (wait_s := self.expected_wait_s(background)):
-            raise Overloaded(f"The answer would take {wait_s:.1f} s, longer than the request may.", wait_s - timeout_s)
+        self._check_in_time(count, timeout_s, busy_s, background)
         self.queued_images += count
 
     def enqueue_background(self, count: int) -> None:
@@ -55,32 +64,57 @@ class Admission:
         if background:
             self._queued_background_images -= count
 
-    def record_run(self, images: int, compute_s: float) -> None:
-        """Updates the moving averages with one finished run."""
-        latest = compute_s / images
-        average = self.seconds_per_image or latest
-        self.seconds_per_image = average + SPEED_SMOOTHING * (latest - average)
-        average = self._seconds_per_run or compute_s
-        self._seconds_per_run = average + SPEED_SMOOTHING * (compute_s - average)
+    def start_decoding(self, count: int) -> int:
+        """Counts images that wait for a decoding thread; returns how many do now, for `end_decoding`."""
+        self._decoding_images += count
+        return self._decoding_images
 
-    def expected_wait_s(self, background: bool = False) -> float:
-        """Seconds that the full batches ahead of a new image will take; 0 before the first run.
+    def end_decoding(self, count: int, backlog: int, seconds: float) -> None:
+        """Learns from `count` images that left decoding after `seconds`. `backlog` is from `start_decoding`."""
+        self._decoding_images -= count
+        latest = seconds / backlog
+        average = self._seconds_per_decoding or latest
+        self._seconds_per_decoding = average + SMOOTHING * (latest - average)
 
-        Deliberately an underestimate: rejecting a request that would have succeeded is worse than queueing one that
-        times out.
+    def expected_done_s(self, count: int, background: bool = False, busy_s: float = 0.0) -> float:
+        """Seconds until a new request of `count` images is done; 0 before the first run.
+
+        Counts the run at work, the batches ahead, decoding and the request's own run. Images ahead that are still
+        being decoded are taken to be decoded in time.
         """
+        if not self._run_times.is_known:
+            return 0.0
         ahead = self.queued_images if background else self.queued_images - self._queued_background_images
-        return ahead // self._max_batch_size * self._seconds_per_run / self._instances
+        own_s = self._run_times.seconds(min(count, self._batch_size))
+        runs_s = self._run_times.seconds_in_batches(ahead + count, self._batch_size) / self._instances
+        decoding_s = (self._decoding_images + count) * self._seconds_per_decoding if self._decoding_images else 0.0
+        return max(busy_s + max(runs_s, own_s), decoding_s + own_s)
+
+    def is_surely_in_time(self, count: int, timeout_s: float) -> bool:
+        """Whether even a pessimistic estimate is below `timeout_s`; cheap, for the many requests that have ample time.
+
+        Every image costs as much as alone, and every instance has a full batch at work and one that is about to run.
+        """
+        images = self.queued_images + count + 2 * self._batch_size * self._instances
+        decoding_s = (self._decoding_images + count) * self._seconds_per_decoding
+        return images * self._run_times.seconds(1) + decoding_s < timeout_s
 
     def drain_s(self) -> float:
         """Seconds until the images queued now are processed; UNMEASURED_RETRY_S before the first run."""
-        if not self.seconds_per_image:
+        if not self._run_times.is_known:
             return UNMEASURED_RETRY_S
-        return self.queued_images * self.seconds_per_image / self._instances
+        return self._run_times.seconds_in_batches(self.queued_images, self._batch_size) / self._instances
 
     def close(self) -> None:
         """Rejects every later `reserve`."""
         self.is_closed = True
+
+    def _check_in_time(self, count: int, timeout_s: float | None, busy_s: float, background: bool) -> None:
+        if timeout_s is None or timeout_s <= 0:
+            return
+        done_s = SAFETY_FACTOR * self.expected_done_s(count, background, busy_s)
+        if done_s > timeout_s:
+            raise Overloaded(f"The answer would take {done_s:.1f} s, longer than the request may.", done_s - timeout_s)
 
     def _queue_full(self) -> Overloaded:
         return Overloaded(f"{self.queued_images} images are waiting already.", self.drain_s())

@@ -1,6 +1,7 @@
 """The requests in a queue, the parts of them that run together, and the distribution of the outputs to the requests."""
 
 import asyncio
+import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,12 +24,14 @@ class InferenceResult(NamedTuple):
 class QueuedRequest:
     """One request in the queue. `batched` of its images are in a batch already, `completed` ones have their outputs.
 
-    `queued_s` and `started_s` are times of `time.perf_counter`: when it came, and when its first batch was formed.
+    `queued_s`, `due_s` and `started_s` are times of the batcher's clock: when it came, when it must be done, and when
+    its first batch was formed.
     """
 
     images: Array
     future: asyncio.Future[InferenceResult]
     queued_s: float
+    due_s: float = float("inf")
     batched: int = 0
     completed: int = 0
     started_s: float = 0.0
@@ -44,17 +47,24 @@ class BatchSlice(NamedTuple):
     images: Array
 
 
-class Batch(NamedTuple):
-    """The slices that run together, and the time of `time.perf_counter` when the run started."""
+@dataclass(slots=True, eq=False)
+class Batch:
+    """The slices that run together, when the run started, and when it is expected to end, by the batcher's clock."""
 
     slices: list[BatchSlice]
     started_s: float
+    expected_end_s: float
+
+    @property
+    def size(self) -> int:
+        """Images of all slices together."""
+        return sum(len(part.images) for part in self.slices)
 
     def fail(self, error: BaseException) -> None:
-        """Sets the same error on every request that still waits."""
+        """Fails every request that still waits, each with an error of its own: raising one adds to its traceback."""
         for request, _ in self.slices:
             if not request.future.done():
-                request.future.set_exception(error)
+                request.future.set_exception(_copy(error))
 
     def complete(self, outputs: Array, compute_s: float) -> None:
         """Distributes the outputs, (images, ...) in the order of the slices, to their requests."""
@@ -69,3 +79,13 @@ class Batch(NamedTuple):
                 merged = rows if len(request.outputs) == 1 else np.concatenate(request.outputs)
                 queue_s = request.started_s - request.queued_s
                 request.future.set_result(InferenceResult(merged, len(outputs), queue_s, request.compute_s))
+
+
+def _copy(error: BaseException) -> BaseException:
+    """An equal error without the traceback; the cause is shared. An error that cannot be copied is shared too."""
+    try:
+        duplicate = copy.copy(error)
+    except Exception:  # an exception class may take other arguments than it keeps
+        return error
+    duplicate.__cause__ = error.__cause__
+    return duplicate.with_traceback(None)

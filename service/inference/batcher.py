@@ -1,14 +1,13 @@
 """Dynamic batching: the requests that arrive while one batch runs form the next.
 
 Knows arrays and a callable, nothing of models, HTTP or onnxruntime. Everything but the callable itself runs on the
-event loop's thread, so there are no locks. The future of a request travels with it, so there is no table of ids, and a
-request whose future is done is skipped when a batch forms.
+event loop's thread, so there are no locks. The future of a request travels with it, so there is no table of ids.
 """
 
 import asyncio
+import logging
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 
 import numpy as np
@@ -17,14 +16,19 @@ from service.errors import ModelFailed
 from service.inference.admission import Admission
 from service.inference.batch import Array, Batch, BatchSlice, InferenceResult, QueuedRequest
 from service.inference.deadlines import Deadlines
+from service.inference.request_queue import RequestQueue
 from service.inference.run_timeout import RunTimedOut
+from service.inference.run_times import RunTimes
+from service.observability import logs
 
 Run = Callable[[Array], Array]
 
-BACKGROUND_FIRST_EVERY = 8  # batches, so that the lower priority never starves
 # The largest batch size is used only when at least so many such batches are queued. Below that, larger batches only
 # delay the first requests.
 DEEP_QUEUE_BATCHES = 4
+PROBE_INTERVAL_S = 1.0
+"""An idle model runs a request that is expected to be late when its last run is longer ago than this: expectations that
+a single slow run has spoiled would otherwise never be corrected."""
 
 
 class Batcher:
@@ -43,6 +47,8 @@ class Batcher:
         on_batch: Callable[[Array, float], None] = lambda outputs, compute_s: None,
         run_inline: Run | None = None,
         max_inline_run_s: float = 0.0,
+        run_s_by_size: Mapping[int, float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` gets outputs and seconds of each run.
 
@@ -50,6 +56,9 @@ class Batcher:
 
         `run_inline` does the same as `run` on the event loop's thread, for batches that are expected to take less than
         `max_inline_run_s`. When it raises RunTimedOut, that batch and all later ones run on the executor.
+
+        `run_s_by_size` are measured seconds of runs by number of images, from which the times of requests are
+        estimated until the running model has shown its own.
         """
         self._run = run
         self._inline_run = run_inline
@@ -60,26 +69,27 @@ class Batcher:
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
         self._on_batch = on_batch
-        self._interactive: deque[QueuedRequest] = deque()
-        self._background: deque[QueuedRequest] = deque()
+        self._clock = clock
         self._deadlines = Deadlines()
-        self._batches_formed = 0
-        self._run_starts_s: list[float] = []  # of the batches that run now
+        self._running: list[Batch] = []
+        self._last_run_end_s = clock() - PROBE_INTERVAL_S
         self._wakeup: asyncio.Handle | None = None
+        self._run_times = RunTimes(max_batch_size, run_s_by_size)
         self.admission = Admission(
-            max_queue_images=max_queue_images, max_batch_size=max_batch_size, instances=instances
+            self._run_times, max_queue_images=max_queue_images, batch_size=self._normal_batch_size, instances=instances
         )
-        """Callers may check it; slots are reserved and released with the batcher's own methods."""
+        """Decoders report to it; slots are reserved and released with the batcher's own methods."""
+        self._queue = RequestQueue(self.admission, self._run_times)
         self._drained = asyncio.Event()  # set once admission is closed, and no image is queued or runs
 
     @property
     def running_batches(self) -> int:
         """Number of batches that run now."""
-        return len(self._run_starts_s)
+        return len(self._running)
 
     def longest_run_s(self) -> float:
         """Seconds since the oldest of the running batches started; 0 when none runs."""
-        return time.perf_counter() - min(self._run_starts_s) if self._run_starts_s else 0.0
+        return self._clock() - self._running[0].started_s if self._running else 0.0
 
     @property
     def queued_images(self) -> int:
@@ -91,7 +101,17 @@ class Batcher:
 
         Raises TooManyImages, Draining, or Overloaded.
         """
-        self.admission.reserve(count, timeout_s, background)
+        if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
+            self.admission.reserve(count, None, background)
+        else:
+            self.admission.reserve(count, timeout_s, background, self._busy_s())
+
+    def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
+        """Raises Overloaded when `reserve` would reject about `count` images now."""
+        if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
+            self.admission.check_capacity(count)
+        else:
+            self.admission.check_capacity(count, timeout_s, self._busy_s())
 
     def release(self, count: int) -> None:
         """Frees reserved slots whose images will not be queued."""
@@ -104,26 +124,21 @@ class Batcher:
         Background requests fill the rows that the others leave free in a batch, and go first in every eighth batch.
         Cancelling withdraws the images. Raises DeadlineExceeded after `timeout_s`, or whatever `run` raised.
         """
-        request = self._enqueue(images, background)
-        if timeout_s is not None:
-            self._deadlines.set(request, timeout_s)
-        try:
-            return await request.future
-        finally:
-            self._remove(request)
-
-    def _enqueue(self, images: Array, background: bool) -> QueuedRequest:
         if not len(images):
             raise ValueError("a request needs at least one image")
         loop = asyncio.get_running_loop()
-        request = QueuedRequest(images, loop.create_future(), time.perf_counter(), background=background)
-        if background:
-            self._background.append(request)
-            self.admission.enqueue_background(len(images))
-        else:
-            self._interactive.append(request)
+        request = QueuedRequest(images, loop.create_future(), self._clock(), background=background)
+        if timeout_s is not None:
+            request.due_s = request.queued_s + timeout_s
+            self._deadlines.set(request, timeout_s)
+        self._queue.append(request)
         self._schedule(loop)
-        return request
+        try:
+            return await request.future
+        finally:
+            self._deadlines.discard(request)
+            self._queue.discard(request)
+            self._update_drained()
 
     async def drain(self) -> None:
         """Rejects new requests, and returns when all that were accepted are done."""
@@ -131,18 +146,9 @@ class Batcher:
         self._update_drained()
         await self._drained.wait()
 
-    def _remove(self, request: QueuedRequest) -> None:
-        """Removes a request that completed, failed, expired or was cancelled. Frees the slots of its waiting images."""
-        self._deadlines.discard(request)
-        waiting = len(request.images) - request.batched
-        if waiting:
-            self.admission.release(waiting, request.background)
-            request.batched = len(request.images)
-            self._update_drained()
-
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not before the next iteration of the event loop: all requests of one iteration share a batch.
-        if len(self._run_starts_s) >= self._instances:
+        if len(self._running) >= self._instances:
             return
         is_full = self.admission.queued_images >= self._normal_batch_size
         if self._wakeup is None and self._max_delay_s and not is_full:
@@ -153,59 +159,55 @@ class Batcher:
             self._wakeup.cancel()
             self._wakeup = loop.call_soon(self._start_batches)
 
+    def _may_probe(self) -> bool:
+        """Whether the model is idle, and its last run long enough ago to doubt what is expected of it."""
+        return (
+            not self._running
+            and not self.admission.queued_images
+            and self._clock() - self._last_run_end_s >= PROBE_INTERVAL_S
+        )
+
+    def _busy_s(self) -> float:
+        """Seconds until the next run can start, as expected."""
+        if len(self._running) < self._instances:
+            return 0.0
+        now_s = self._clock()
+        return sum(max(0.0, batch.expected_end_s - now_s) for batch in self._running) / self._instances
+
     def _start_batches(self) -> None:
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
-        while len(self._run_starts_s) < self._instances and (batch := self._form_batch()):
-            self._dispatch(batch)
+        while len(self._running) < self._instances:
+            now_s = self._clock()
+            is_deep = self.admission.queued_images >= DEEP_QUEUE_BATCHES * self._max_batch_size
+            size = self._max_batch_size if is_deep else self._normal_batch_size
+            drop_late = bool(self._running) or now_s - self._last_run_end_s < PROBE_INTERVAL_S
+            slices = self._queue.form_batch(size, now_s, drop_late=drop_late)
+            if not slices:
+                break
+            self._dispatch(slices, now_s)
         self._update_drained()
 
-    def _form_batch(self) -> list[BatchSlice]:
-        """Moves images from the heads of the queues to a batch, up to the batch size."""
-        batch: list[BatchSlice] = []
-        queues = [self._interactive, self._background]
-        if (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0:
-            queues.reverse()
-        is_deep = self.admission.queued_images >= DEEP_QUEUE_BATCHES * self._max_batch_size
-        free_rows = self._max_batch_size if is_deep else self._normal_batch_size
-        for queue in queues:
-            free_rows = self._fill_batch(queue, free_rows, batch)
-        self._batches_formed += bool(batch)
-        return batch
-
-    def _fill_batch(self, queue: deque[QueuedRequest], free_rows: int, batch: list[BatchSlice]) -> int:
-        """Fills the batch from one queue and returns the rows still free; a large request is split over batches."""
-        while queue and free_rows:
-            request = queue[0]
-            images = request.images[request.batched : request.batched + free_rows]
-            if not request.batched:
-                request.started_s = time.perf_counter()
-            request.batched += len(images)
-            if request.batched == len(request.images):
-                queue.popleft()
-            self.admission.release(len(images), request.background)
-            if len(images) and not request.future.done():
-                free_rows -= len(images)
-                batch.append(BatchSlice(request, images))
-        return free_rows
-
-    def _dispatch(self, slices: list[BatchSlice]) -> None:
-        batch = Batch(slices, time.perf_counter())
-        self._run_starts_s.append(batch.started_s)
+    def _dispatch(self, slices: list[BatchSlice], now_s: float) -> None:
+        size = sum(len(part.images) for part in slices)
+        expected_s = self._run_times.seconds(size)
+        batch = Batch(slices, now_s, now_s + expected_s)
+        self._running.append(batch)
         loop = asyncio.get_running_loop()
-        if self._inline_run is not None and self._is_short_run(batch):
-            self._run_inline(loop, batch, self._inline_run)
-        else:
-            self._run_in_executor(loop, batch)
-
-    def _is_short_run(self, batch: Batch) -> bool:
-        expected_s = self.admission.seconds_per_image * sum(len(part.images) for part in batch.slices)
-        return 0 < expected_s < self._max_inline_run_s
+        try:
+            if self._inline_run is not None and 0 < expected_s < self._max_inline_run_s:
+                self._run_inline(loop, batch, self._inline_run)
+            else:
+                self._run_in_executor(loop, batch)
+        except BaseException as error:  # the executor takes no work, for example: nothing else would end this batch
+            self._running.remove(batch)
+            batch.fail(error)
+            raise
 
     def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
         """Saves two thread switches: 13 to 25 % less latency for one client, 27 to 35 % more throughput for eight."""
-        started_s = time.perf_counter()
+        started_s = self._clock()
         try:
             outputs = self._run_batch(run, batch)
         except RunTimedOut:
@@ -214,7 +216,7 @@ class Batcher:
         except Exception as error:
             loop.call_soon(self._finish_failed, batch, error)
         else:
-            loop.call_soon(self._finish, batch, outputs, time.perf_counter() - started_s)
+            loop.call_soon(self._finish, batch, outputs, self._clock() - started_s)
 
     def _run_in_executor(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         # Not loop.run_in_executor: the second future that it chains costs 5 % of a request of 64 digits.
@@ -222,13 +224,13 @@ class Batcher:
 
     def _run_and_report(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         """Runs the batch on the executor's thread, and passes the result or the error to the event loop."""
-        started_s = time.perf_counter()
+        started_s = self._clock()
         try:
             outputs = self._run_batch(self._run, batch)
         except BaseException as error:
             loop.call_soon_threadsafe(self._finish_failed, batch, error)
         else:
-            loop.call_soon_threadsafe(self._finish, batch, outputs, time.perf_counter() - started_s)
+            loop.call_soon_threadsafe(self._finish, batch, outputs, self._clock() - started_s)
 
     def _run_batch(self, run: Run, batch: Batch) -> Array:
         arrays = [part.images for part in batch.slices]
@@ -239,19 +241,30 @@ class Batcher:
         return outputs
 
     def _finish(self, batch: Batch, outputs: Array, compute_s: float) -> None:
-        self._run_starts_s.remove(batch.started_s)
-        self._start_batches()  # before the results are distributed: the other order costs 3 to 5 % throughput
-        self.admission.record_run(len(outputs), compute_s)
-        self._on_batch(outputs, compute_s)
-        batch.complete(outputs, compute_s)
+        self._end_run(batch)
+        try:
+            self._start_batches()  # before the results are distributed: the other order costs 3 to 5 % throughput
+        finally:
+            batch.complete(outputs, compute_s)
+        self._run_times.record(len(outputs), compute_s)
+        try:
+            self._on_batch(outputs, compute_s)
+        except Exception:  # metrics cost no answer
+            logs.logger.log(logging.ERROR, "a batch could not be counted", exc_info=True)
         self._update_drained()
 
     def _finish_failed(self, batch: Batch, error: BaseException) -> None:
-        self._run_starts_s.remove(batch.started_s)
-        self._start_batches()
-        batch.fail(error)
+        self._end_run(batch)
+        try:
+            self._start_batches()
+        finally:
+            batch.fail(error)
         self._update_drained()
 
+    def _end_run(self, batch: Batch) -> None:
+        self._running.remove(batch)
+        self._last_run_end_s = self._clock()
+
     def _update_drained(self) -> None:
-        if self.admission.is_closed and not self._run_starts_s and not self.admission.queued_images:
+        if self.admission.is_closed and not self._running and not self.admission.queued_images:
             self._drained.set()

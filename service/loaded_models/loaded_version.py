@@ -103,6 +103,7 @@ def load(
         on_batch=_batch_recorder(folder, metrics, statistics, settings.metrics_labels),
         run_inline=inline_session.run if spec.weight == 1 else None,  # the event loop's thread cannot be niced
         max_inline_run_s=_max_inline_run_s(session, cores),
+        run_s_by_size={size: run_ms / 1000 for size, run_ms in batch_ms.items()},
     )
     return LoadedVersion(
         folder=folder,

@@ -16,8 +16,8 @@ TIMEOUT_S = 30.0
 class BatcherHarness:
     """A batcher with a model whose runs wait for `run_next` or `run_all`."""
 
-    def __init__(self, poison: float | None = None, **options: Any) -> None:
-        self.model = RecordingModel(poison)
+    def __init__(self, poison: float | None = None, model: Any = None, **options: Any) -> None:
+        self.model = RecordingModel(poison) if model is None else model
         self.executor = ManualExecutor()
         self.batcher = Batcher(self.model, self.executor, **({"max_batch_size": 4, "max_queue_images": 100} | options))
 
@@ -25,7 +25,7 @@ class BatcherHarness:
         self, *values: float, timeout_s: float | None = None, background: bool = False
     ) -> asyncio.Task[InferenceResult]:
         """Starts a request with one image per value; it is queued in the next iteration of the event loop."""
-        self.batcher.reserve(len(values))
+        self.batcher.reserve(len(values), timeout_s, background)
         return asyncio.create_task(self.batcher.infer(images(*values), timeout_s, background))
 
     async def submit(

@@ -3,18 +3,20 @@
 import pytest
 
 from service.errors import Draining, Overloaded, TooManyImages
-from service.inference.admission import SPEED_SMOOTHING, UNMEASURED_RETRY_S, Admission
+from service.inference.admission import SAFETY_FACTOR, UNMEASURED_RETRY_S, Admission
+from service.inference.run_times import RunTimes
 
 
-def admission(max_queue_images: int = 100, max_batch_size: int = 4, instances: int = 1) -> Admission:
-    return Admission(max_queue_images=max_queue_images, max_batch_size=max_batch_size, instances=instances)
+def admission(
+    max_queue_images: int = 100, batch_size: int = 4, instances: int = 1, run_s_by_size: dict[int, float] | None = None
+) -> Admission:
+    run_times = RunTimes(batch_size, run_s_by_size)
+    return Admission(run_times, max_queue_images=max_queue_images, batch_size=batch_size, instances=instances)
 
 
 def measured(run_s: float, images: int = 4, **options: int) -> Admission:
-    """A queue whose model takes `run_s` for a batch of `images`."""
-    one = admission(**options)
-    one.record_run(images, run_s)
-    return one
+    """A queue whose model takes `run_s` for a batch of `images`, and fewer images in proportion."""
+    return admission(run_s_by_size={1: run_s / images, images: run_s}, **options)
 
 
 def test_a_queue_accepts_as_many_images_as_it_has_slots() -> None:
@@ -75,42 +77,81 @@ def test_before_the_first_run_the_retry_time_is_a_guess_and_nothing_is_late() ->
     queue = admission()
     queue.reserve(99)
     assert queue.drain_s() == UNMEASURED_RETRY_S
-    assert queue.expected_wait_s() == 0
-    queue.reserve(1, timeout_s=1e-9)
+    assert queue.expected_done_s(1) == 0
+    queue.reserve(1, timeout_s=0.001)
 
 
 @pytest.mark.parametrize(
-    ("queued", "instances", "expected_s"), [(3, 1, 0.0), (4, 1, 2.0), (7, 1, 2.0), (8, 1, 4.0), (8, 2, 2.0)]
+    ("queued", "count", "instances", "busy_s", "expected_s"),
+    [
+        (0, 1, 1, 0.0, 0.5),  # its own run
+        (0, 1, 1, 1.25, 1.75),  # and the one at work
+        (3, 1, 1, 0.0, 2.0),  # fills the batch
+        (4, 1, 1, 0.0, 2.5),
+        (8, 4, 1, 0.5, 6.5),
+        (8, 4, 2, 0.0, 3.0),
+        (0, 4, 2, 0.0, 2.0),  # no instance runs a part of a batch
+        (0, 10, 1, 0.0, 5.0),
+    ],
 )
-def test_the_expected_wait_is_that_of_the_full_batches_ahead(queued: int, instances: int, expected_s: float) -> None:
+def test_a_request_is_done_after_the_run_at_work_the_batches_ahead_and_its_own(
+    queued: int, count: int, instances: int, busy_s: float, expected_s: float
+) -> None:
     queue = measured(run_s=2.0, instances=instances)
     queue.reserve(queued)
-    assert queue.expected_wait_s() == expected_s
+    assert queue.expected_done_s(count, busy_s=busy_s) == pytest.approx(expected_s)
 
 
 def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() -> None:
     queue = measured(run_s=2.0)
     queue.reserve(8)
-    with pytest.raises(Overloaded, match=r"would take 4\.0 s, longer than the request may") as rejected:
+    expected_s = 4.5 * SAFETY_FACTOR
+    with pytest.raises(Overloaded, match=f"would take {expected_s:.1f} s, longer than the request may") as rejected:
         queue.reserve(1, timeout_s=1.5)
-    assert rejected.value.retry_after_s == 2.5
-    queue.reserve(1, timeout_s=4.0)
+    assert rejected.value.retry_after_s == pytest.approx(expected_s - 1.5)
+    with pytest.raises(Overloaded):
+        queue.check_capacity(1, timeout_s=expected_s - 0.01)
+    queue.check_capacity(1, timeout_s=expected_s + 0.01)
+    queue.reserve(1, timeout_s=expected_s + 0.01)
     queue.reserve(1, timeout_s=0.0)  # its deadline has passed: the batcher reports that
+
+
+def test_images_that_wait_for_decoding_delay_a_request_that_is_to_be_decoded() -> None:
+    """Ten images of 0.1 s are ahead at the decoders, and none in the queue."""
+    queue = measured(run_s=0.04)
+    backlog = queue.start_decoding(2)
+    assert backlog == 2
+    queue.end_decoding(2, backlog, 0.2)
+    assert queue.expected_done_s(1) == pytest.approx(0.01)  # the decoders are idle
+    queue.start_decoding(10)
+    assert queue.expected_done_s(1) == pytest.approx(11 * 0.1 + 0.01)
+    with pytest.raises(Overloaded):
+        queue.reserve(1, timeout_s=1.0)
 
 
 def test_interactive_images_do_not_wait_for_background_images() -> None:
     queue = measured(run_s=2.0)
     queue.reserve(8, background=True)
     queue.enqueue_background(8)
-    assert (queue.expected_wait_s(), queue.expected_wait_s(background=True)) == (0.0, 4.0)
+    assert (queue.expected_done_s(4), queue.expected_done_s(4, background=True)) == (2.0, 6.0)
     queue.release(4, background=True)
     queue.reserve(4)
-    assert (queue.expected_wait_s(), queue.expected_wait_s(background=True)) == (2.0, 4.0)
+    assert (queue.expected_done_s(4), queue.expected_done_s(4, background=True)) == (4.0, 6.0)
 
 
-def test_the_newest_run_counts_by_its_weight() -> None:
-    queue = measured(run_s=2.0, images=4)
-    queue.record_run(2, 3.0)
-    assert queue.seconds_per_image == pytest.approx(0.5 + SPEED_SMOOTHING * (1.5 - 0.5))
-    queue.reserve(4)
-    assert queue.expected_wait_s() == pytest.approx(2.0 + SPEED_SMOOTHING * (3.0 - 2.0))
+@pytest.mark.parametrize(("queued", "bound_s"), [(0, 0.45), (10, 0.95)])
+def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s: float) -> None:
+    """An image alone takes 50 ms: its own, those queued, and two full batches of four at work and about to run."""
+    queue = admission(run_s_by_size={1: 0.05, 4: 0.08})
+    queue.reserve(queued)
+    assert not queue.is_surely_in_time(1, bound_s - 0.001)
+    assert queue.is_surely_in_time(1, bound_s + 0.001)
+
+
+def test_a_request_that_is_surely_in_time_is_in_time_by_the_exact_estimate() -> None:
+    queue = admission(instances=2, run_s_by_size={1: 0.05, 4: 0.08})
+    for _ in range(60):
+        for count in (1, 3, 9):
+            bound_s = next(ms / 100 for ms in range(1000) if queue.is_surely_in_time(count, ms / 100))
+            assert queue.expected_done_s(count, busy_s=0.08) <= bound_s
+        queue.reserve(1)

@@ -365,3 +365,56 @@ def test_every_kept_request_gets_exactly_its_own_rows(
         await harness.batcher.drain()
 
     run_bounded(test)
+
+
+def test_requests_of_a_failed_batch_have_errors_of_their_own() -> None:
+    """One exception that is raised in several places collects the tracebacks of all of them."""
+
+    async def test() -> None:
+        harness = BatcherHarness(poison=1)
+        tasks = [await harness.submit(value) for value in (0, 1, 2)]
+        await harness.run_all()
+        errors = [(await asyncio.gather(task, return_exceptions=True))[0] for task in tasks[1:]]
+        assert [str(error) for error in errors] == ["poisoned", "poisoned"]
+        assert errors[0] is not errors[1]
+
+    run_bounded(test)
+
+
+def test_an_answer_is_given_though_counting_it_fails() -> None:
+    async def test() -> None:
+        def fail(outputs: object, compute_s: float) -> None:
+            raise RuntimeError("no metrics")
+
+        harness = BatcherHarness(on_batch=fail)
+        first, second = await harness.submit(1), await harness.submit(2)
+        await harness.run_all()
+        assert (values(await first), values(await second)) == ([2], [4])
+
+    run_bounded(test)
+
+
+def test_an_answer_is_given_though_the_next_batch_cannot_be_started() -> None:
+    """And what could not be started fails: the model runs whatever comes later."""
+
+    async def test() -> None:
+        harness = BatcherHarness()
+        first, second = await harness.submit(1), await harness.submit(2)
+        submit = harness.executor.submit
+
+        def refuse(*given: object) -> None:
+            harness.executor.submit = submit  # type: ignore[method-assign]
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+        harness.executor.submit = refuse  # type: ignore[assignment,method-assign]
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        await harness.run_next()
+        assert values(await first) == [2]
+        with pytest.raises(RuntimeError, match="cannot schedule"):
+            await second
+        third = await harness.submit(3)
+        await harness.run_all()
+        assert values(await third) == [6]
+        assert harness.batcher.running_batches == 0
+
+    run_bounded(test)

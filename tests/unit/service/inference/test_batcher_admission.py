@@ -1,12 +1,14 @@
 """The batcher's admission and priorities: early rejection, and background requests that neither hinder nor starve."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from service.errors import Overloaded
-from service.inference.batcher import BACKGROUND_FIRST_EVERY
-from tests.unit.service.batching import BatcherHarness, run_bounded, values
+from service.errors import DeadlineExceeded, Overloaded
+from service.inference.batcher import PROBE_INTERVAL_S
+from service.inference.request_queue import BACKGROUND_FIRST_EVERY
+from tests.unit.service.batching import BatcherHarness, images, run_bounded, run_callbacks, values
 
 
 def test_the_background_takes_the_room_that_is_left() -> None:
@@ -45,29 +47,143 @@ def test_the_background_does_not_starve() -> None:
     run_bounded(test)
 
 
+class ManualClock:
+    """A clock that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class TimedModel:
+    """Doubles its images, and takes 10 ms for each of them on the clock."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.batches: list[list[float]] = []
+        self._clock = clock
+
+    def __call__(self, images: Any) -> Any:
+        self.batches.append(images[:, 0].tolist())
+        self._clock.now_s += 0.01 * len(images)
+        return images * 2
+
+
+def timed_harness(**options: Any) -> tuple[BatcherHarness, ManualClock]:
+    """A batcher of 8 images a batch whose model takes 10 ms an image, as measured, and ran just now."""
+    clock = ManualClock()
+    harness = BatcherHarness(
+        **{"max_batch_size": 8, "run_s_by_size": {1: 0.01, 8: 0.08}, "clock": clock, "model": TimedModel(clock)}
+        | options
+    )
+    return harness, clock
+
+
 def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_for_itself() -> None:
     async def test() -> None:
-        harness = BatcherHarness()
-        harness.batcher.reserve(1, timeout_s=1e-9)  # before the first batch nothing is known: it is let in
-        harness.batcher.release(1)
-        first = await harness.submit(0)
-        await harness.run_next()
-        await first
-        running = await harness.submit(1)
-        waiting = await harness.submit(*range(50), background=True)
-        harness.batcher.reserve(1, timeout_s=1e-9)  # goes before all of these
+        harness, clock = timed_harness()
+        reserve = harness.batcher.reserve
+        running = await harness.submit(0)
+        clock.now_s += 0.004
+        reserve(1, timeout_s=0.0177)  # 6 ms of the run at work, and 10 of its own, and a tenth for safety
         harness.batcher.release(1)
         with pytest.raises(Overloaded, match="longer than the request may") as raised:
-            harness.batcher.reserve(1, timeout_s=1e-9, background=True)
-        assert raised.value.retry_after_s > 0
-        harness.batcher.reserve(1, timeout_s=60, background=True)
+            reserve(1, timeout_s=0.0166)
+        assert raised.value.retry_after_s == pytest.approx(0.001)
+        waiting = [await harness.submit(*range(8), background=True) for _ in range(2)]
+        reserve(1, timeout_s=0.0177)  # goes before all of these
         harness.batcher.release(1)
-        await harness.submit(*range(50))
         with pytest.raises(Overloaded):
-            harness.batcher.reserve(1, timeout_s=1e-9)
+            reserve(1, timeout_s=0.19, background=True)
+        reserve(1, timeout_s=0.2, background=True)
+        harness.batcher.release(1)
         await harness.run_all()
-        await asyncio.gather(running, waiting)
-        harness.batcher.reserve(1, timeout_s=1e-9, background=True)  # nobody waits any more
+        await asyncio.gather(running, *waiting)
+        reserve(1, timeout_s=0.0111, background=True)  # nothing waits any more
+
+    run_bounded(test)
+
+
+def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() -> None:
+    """Otherwise every request would be rejected for ever, and no run would show that the model is fast."""
+
+    async def test() -> None:
+        harness, clock = timed_harness(run_s_by_size={1: 5.0, 8: 40.0})
+        first = await harness.submit(1, timeout_s=0.5)  # its first run: it is admitted
+        await harness.run_all()
+        await first
+        with pytest.raises(Overloaded):
+            harness.batcher.reserve(1, timeout_s=0.5)
+        clock.now_s += PROBE_INTERVAL_S
+        second = await harness.submit(2, timeout_s=0.5)
+        await harness.run_all()
+        assert values(await second) == [4]
+
+    run_bounded(test)
+
+
+def test_a_batch_is_no_larger_than_lets_its_most_urgent_request_be_in_time() -> None:
+    """32 images of 10 ms each and 250 ms left: as one batch all of them would be late."""
+
+    async def test() -> None:
+        harness, _ = timed_harness(max_batch_size=32, run_s_by_size={1: 0.01, 32: 0.32})
+        running = await harness.submit(-1)
+        harness.batcher.reserve(32)  # as if nothing had been known of the model's speed
+        tasks = [asyncio.create_task(harness.batcher.infer(images(value), 0.26)) for value in range(32)]
+        await run_callbacks()
+        await harness.run_all()  # the first run takes 10 ms
+        results = await asyncio.gather(running, *tasks, return_exceptions=True)
+        assert [len(batch) for batch in harness.model.batches] == [1, 25]
+        assert [isinstance(result, DeadlineExceeded) for result in results[1:]] == [False] * 25 + [True] * 7
+        assert harness.batcher.queued_images == 0
+
+    run_bounded(test)
+
+
+def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_run() -> None:
+    async def test() -> None:
+        harness, clock = timed_harness()
+        running = await harness.submit(0)
+        late = await harness.submit(1, timeout_s=0.05)
+        good = await harness.submit(2, timeout_s=5.0)
+        clock.now_s += 0.045
+        await harness.run_next()
+        with pytest.raises(DeadlineExceeded, match="would not have been there"):
+            await late
+        await harness.run_all()
+        assert values(await good) == [4]
+        await running
+        assert harness.model.batches == [[0], [2]]
+        assert harness.batcher.queued_images == 0
+
+    run_bounded(test)
+
+
+@pytest.mark.parametrize("load", [1, 2, 4, 8])
+def test_under_overload_nearly_all_that_the_model_can_do_is_answered_in_time(load: int) -> None:
+    """100 images/s, batches of 8, a timeout of 0.5 s: a simulation in which only the clock of the batcher passes."""
+
+    async def test() -> None:
+        harness, clock = timed_harness(max_queue_images=10_000)
+        in_time = rejected = 0
+        tasks: list[tuple[float, asyncio.Task[Any]]] = []
+        arrivals_s = [100.0 + number / (100 * load) for number in range(1000 * load)]
+        for arrival_s in arrivals_s:
+            while clock.now_s < arrival_s and harness.executor.pending:
+                await harness.run_next()
+            clock.now_s = max(clock.now_s, arrival_s)
+            try:
+                tasks.append((clock.now_s + 0.5, await harness.submit(1, timeout_s=0.5)))
+            except Overloaded:
+                rejected += 1
+            for due_s, task in [entry for entry in tasks if entry[1].done()]:
+                tasks.remove((due_s, task))
+                in_time += task.exception() is None and clock.now_s <= due_s + 0.08
+        assert in_time >= 0.9 * 100 * (clock.now_s - 100)
+        assert rejected >= 0.8 * (1000 * load - 100 * (clock.now_s - 100) - 60)
+        await harness.run_all()
+        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
 
     run_bounded(test)
 
@@ -75,11 +191,11 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
 def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_queue_images=2)
-        harness.batcher.admission.check_capacity()
+        harness.batcher.check_capacity()
         harness.batcher.reserve(2)
         with pytest.raises(Overloaded):
-            harness.batcher.admission.check_capacity()
+            harness.batcher.check_capacity()
         harness.batcher.release(1)
-        harness.batcher.admission.check_capacity()
+        harness.batcher.check_capacity()
 
     run_bounded(test)

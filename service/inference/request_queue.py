@@ -1,0 +1,111 @@
+"""The queue of one model: interactive requests before background ones, and batches that their deadlines allow.
+
+Knows no model and no event loop. A request whose future is done is skipped, and keeps no pixels.
+"""
+
+from collections import deque
+
+from service.errors import DeadlineExceeded
+from service.inference.admission import Admission
+from service.inference.batch import BatchSlice, QueuedRequest
+from service.inference.run_times import RunTimes
+
+BACKGROUND_FIRST_EVERY = 8  # batches, so that the lower priority never starves
+MIN_PURGED = 64  # requests that are done but still in line, before they are removed from the middle of it
+
+
+class RequestQueue:
+    """Requests in the order of their arrival, by priority. The slots of `admission` follow what leaves the queue."""
+
+    def __init__(self, admission: Admission, run_times: RunTimes) -> None:
+        self._admission = admission
+        self._run_times = run_times
+        self._interactive: deque[QueuedRequest] = deque()
+        self._background: deque[QueuedRequest] = deque()
+        self._batches_formed = 0
+        self._done_in_line = 0
+
+    def append(self, request: QueuedRequest) -> None:
+        """Adds a request whose slots are reserved."""
+        if request.background:
+            self._background.append(request)
+            self._admission.enqueue_background(len(request.images))
+        else:
+            self._interactive.append(request)
+
+    def discard(self, request: QueuedRequest) -> None:
+        """Takes a request that is done out of line: frees the slots and the pixels of its images that still wait."""
+        waiting = len(request.images) - request.batched
+        if not waiting:
+            return
+        self._admission.release(waiting, request.background)
+        request.images = request.images[:0].copy()  # an empty slice would keep all pixels alive
+        request.batched = 0
+        self._done_in_line += 1
+        if self._done_in_line > max(MIN_PURGED, (len(self._interactive) + len(self._background)) // 2):
+            self._purge()
+
+    def form_batch(self, size: int, now_s: float, *, drop_late: bool) -> list[BatchSlice]:
+        """Moves images from the heads of the queues to a batch of at most `size`.
+
+        A batch is no larger than lets its most urgent request be done in time. With `drop_late`, a request that cannot
+        be done before its deadline fails with DeadlineExceeded instead of being run.
+        """
+        batch: list[BatchSlice] = []
+        queues = [self._interactive, self._background]
+        if (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0:
+            queues.reverse()
+        full_s = self._run_times.seconds(size)
+        limit, rows = size, 0
+        for queue in queues:
+            while queue and rows < limit:
+                request = queue[0]
+                if request.future.done():
+                    self._drop_head(queue)
+                    continue
+                waiting = len(request.images) - request.batched
+                left_s = request.due_s - now_s
+                if left_s < full_s or waiting > size:  # seldom: all others are done in time in any batch
+                    is_late = self._run_times.seconds_in_batches(waiting, size) > left_s
+                    if is_late and drop_late and not rows:
+                        self._fail_late(queue)
+                        continue
+                    if not is_late or rows:
+                        limit = min(limit, self._run_times.max_images_within(left_s, size))
+                    if rows >= limit:
+                        break
+                count = min(waiting, limit - rows)
+                batch.append(self._take(queue, request, count, now_s))
+                rows += count
+        self._batches_formed += bool(batch)
+        return batch
+
+    def _take(self, queue: deque[QueuedRequest], request: QueuedRequest, count: int, now_s: float) -> BatchSlice:
+        images = request.images[request.batched : request.batched + count]
+        if not request.batched:
+            request.started_s = now_s
+        request.batched += count
+        if request.batched == len(request.images):
+            queue.popleft()
+        self._admission.release(count, request.background)
+        return BatchSlice(request, images)
+
+    def _fail_late(self, queue: deque[QueuedRequest]) -> None:
+        request = queue[0]
+        request.future.set_exception(DeadlineExceeded("The answer would not have been there within the time limit."))
+        self.discard(request)
+        self._drop_head(queue)
+
+    def _drop_head(self, queue: deque[QueuedRequest]) -> None:
+        if queue and queue[0].future.done():
+            self.discard(queue[0])
+        if queue and queue[0].future.done():  # discarding may have purged it
+            queue.popleft()
+            self._done_in_line = max(0, self._done_in_line - 1)
+
+    def _purge(self) -> None:
+        for queue in (self._interactive, self._background):
+            waiting = [request for request in queue if not request.future.done()]
+            queue.clear()
+            queue.extend(waiting)
+        self._done_in_line = 0

@@ -1,0 +1,67 @@
+"""How long a run of a model takes, by the number of its images: measured at the start, and learned from the runs since.
+
+Knows numbers only. Neighbors and throttling change how fast a machine is, so the measured curve is scaled by what the
+latest runs took.
+"""
+
+from collections.abc import Mapping
+
+SMOOTHING = 0.2  # weight of the latest run in the moving average
+
+
+class RunTimes:
+    """Expected seconds of a run by its number of images, up to `max_images`."""
+
+    def __init__(self, max_images: int, measured_s: Mapping[int, float] | None = None) -> None:
+        """`measured_s` are seconds of runs by number of images; without it, nothing is expected before the first run,
+        and after it a time in proportion to the images."""
+        self._max_images = max_images
+        self._curve_s = _interpolate(measured_s, max_images) if measured_s else []
+        self._scale = 1.0
+
+    @property
+    def is_known(self) -> bool:
+        """False before the first run of a model that was not measured."""
+        return bool(self._curve_s)
+
+    def seconds(self, images: int) -> float:
+        """Expected duration of one run of `images` <= `max_images`; 0 before anything is known."""
+        return self._curve_s[images] * self._scale if self._curve_s else 0.0
+
+    def seconds_in_batches(self, images: int, batch_size: int) -> float:
+        """Expected duration of the runs of `images` in full batches, one after the other, and a smaller last one."""
+        full, rest = divmod(images, batch_size)
+        return full * self.seconds(batch_size) + self.seconds(rest)
+
+    def max_images_within(self, seconds: float, limit: int) -> int:
+        """The most images, at most `limit`, whose run is expected to take no longer than `seconds`; 0 for none."""
+        images = limit
+        while images and self.seconds(images) > seconds:
+            images -= 1
+        return images
+
+    def record(self, images: int, run_s: float) -> None:
+        """Updates the expectation with one finished run."""
+        if not self._curve_s:
+            self._curve_s = [run_s * count / images for count in range(self._max_images + 1)]
+        expected_s = self._curve_s[min(images, self._max_images)]
+        if expected_s > 0:
+            self._scale += SMOOTHING * (run_s / expected_s - self._scale)
+
+
+def _interpolate(measured_s: Mapping[int, float], max_images: int) -> list[float]:
+    """Seconds for 0 to `max_images` images: straight lines between the measured sizes, and proportional past them."""
+    sizes = sorted(measured_s)
+    curve_s = [0.0]
+    for images in range(1, max_images + 1):
+        above = next((size for size in sizes if size >= images), None)
+        below = next((size for size in reversed(sizes) if size <= images), None)
+        if above is None:
+            assert below is not None
+            curve_s.append(measured_s[below] * images / below)
+        elif below is None or above == below:
+            curve_s.append(measured_s[above])
+        else:
+            fraction = (images - below) / (above - below)
+            curve_s.append(measured_s[below] + fraction * (measured_s[above] - measured_s[below]))
+    return curve_s

@@ -1,0 +1,93 @@
+"""The queue keeps nothing of requests that are done, and a large request is in time as a whole or not run at all."""
+
+import asyncio
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from service.errors import DeadlineExceeded
+from service.inference.admission import Admission
+from service.inference.batch import QueuedRequest
+from service.inference.request_queue import MIN_PURGED, RequestQueue
+from service.inference.run_times import RunTimes
+from tests.unit.service.batching import run_bounded
+
+
+def queue_of(run_s_by_size: dict[int, float] | None = None) -> tuple[RequestQueue, Admission]:
+    run_times = RunTimes(4, run_s_by_size)
+    admission = Admission(run_times, max_queue_images=10_000, batch_size=4, instances=1)
+    return RequestQueue(admission, run_times), admission
+
+
+def request(count: int, due_s: float = float("inf"), background: bool = False) -> QueuedRequest:
+    future = asyncio.get_running_loop().create_future()
+    return QueuedRequest(np.zeros((count, 100)), future, 0.0, due_s=due_s, background=background)
+
+
+def test_requests_that_are_done_while_the_model_hangs_keep_no_pixels_and_no_place() -> None:
+    """Their pixels stayed in the queue although it said 0 images: memory grew for as long as the model hung."""
+
+    async def test() -> None:
+        queue, admission = queue_of()
+        pixels = []
+        for _ in range(2 * MIN_PURGED + 2):
+            one = request(2)
+            admission.reserve(2)
+            queue.append(one)
+            pixels.append(weakref.ref(one.images))
+            one.future.cancel()
+            queue.discard(one)
+        del one
+        gc.collect()
+        assert admission.queued_images == 0
+        assert not [reference for reference in pixels if reference() is not None]
+        assert len(queue._interactive) <= MIN_PURGED
+
+    run_bounded(test)
+
+
+def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots() -> None:
+    async def test() -> None:
+        queue, admission = queue_of()
+        large, small = request(6), request(1)
+        for one in (large, small):
+            admission.reserve(len(one.images))
+            queue.append(one)
+        assert [len(part.images) for part in queue.form_batch(4, 0.0, drop_late=True)] == [4]
+        large.future.cancel()
+        (part,) = queue.form_batch(4, 0.0, drop_late=True)
+        assert part.request is small
+        assert admission.queued_images == 0
+        assert queue.form_batch(4, 0.0, drop_late=True) == []
+
+    run_bounded(test)
+
+
+@pytest.mark.parametrize(("due_s", "is_run"), [(2.49, False), (2.51, True)])
+def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, is_run: bool) -> None:
+    """Ten images, batches of four: two full ones of 1 s and one of 0.5 s."""
+
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0})
+        large = request(10, due_s)
+        admission.reserve(10)
+        queue.append(large)
+        assert bool(queue.form_batch(4, 0.0, drop_late=True)) == is_run
+        assert large.future.done() != is_run
+        assert isinstance(large.future.exception() if not is_run else DeadlineExceeded(""), DeadlineExceeded)
+        assert admission.queued_images == (6 if is_run else 0)
+
+    run_bounded(test)
+
+
+def test_a_late_request_is_run_where_it_must_show_how_fast_the_model_is() -> None:
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0})
+        late = request(4, 0.5)
+        admission.reserve(4)
+        queue.append(late)
+        assert [len(part.images) for part in queue.form_batch(4, 0.0, drop_late=False)] == [4]
+
+    run_bounded(test)
