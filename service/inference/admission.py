@@ -3,7 +3,7 @@
 Knows counts of images and durations, which the batcher passes in. Reads no clock, and holds no request and no image.
 """
 
-from service.errors import Draining, Overloaded, TooManyImages
+from service.errors import DeadlineExceeded, Draining, Overloaded, TooManyImages
 from service.inference.run_times import SMOOTHING, RunTimes
 
 UNMEASURED_RETRY_S = 1.0
@@ -28,7 +28,7 @@ class Admission:
         self.is_closed = False
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None, busy_s: float = 0.0) -> None:
-        """Raises Overloaded when `count` images could not be reserved now, though an empty queue would accept them.
+        """Raises what `reserve` would raise for `count` images now, except where even an empty queue is too small.
 
         `count` may be a rough estimate: a request that is larger than the queue is left to `reserve`.
         """
@@ -42,8 +42,8 @@ class Admission:
         """Reserves slots for `count` images; `release` frees them.
 
         `busy_s` is the time until a run can start, 0 if one can start now. Raises Draining after `close`,
-        TooManyImages when even an empty queue could not hold them, and Overloaded when the queue is too full or when
-        they would not be done within `timeout_s`.
+        TooManyImages when even an empty queue could not hold them, Overloaded when the queue is too full or when they
+        would not be done within `timeout_s`, and DeadlineExceeded when an idle model would not do them in that time.
         """
         if self.is_closed:
             raise Draining("The model is being taken out of service.")
@@ -114,6 +114,9 @@ class Admission:
             return
         done_s = SAFETY_FACTOR * self.expected_done_s(count, background, busy_s)
         if done_s > timeout_s:
+            alone_s = self._run_times.seconds_in_batches(count, self._batch_size) / self._instances
+            if alone_s > timeout_s:
+                raise DeadlineExceeded(f"The model takes {alone_s:.3g} s for it, longer than the request may.")
             raise Overloaded(f"The answer would take {done_s:.1f} s, longer than the request may.", done_s - timeout_s)
 
     def _queue_full(self) -> Overloaded:

@@ -99,7 +99,7 @@ class Batcher:
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
         """Reserves queue slots for images that are still being decoded; `infer` or `release` frees them.
 
-        Raises TooManyImages, Draining, or Overloaded.
+        Raises TooManyImages, Draining, Overloaded, or DeadlineExceeded.
         """
         if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
             self.admission.reserve(count, None, background)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.errors import Draining, Overloaded, TooManyImages
+from service.errors import DeadlineExceeded, Draining, Overloaded, TooManyImages
 from service.inference.admission import SAFETY_FACTOR, UNMEASURED_RETRY_S, Admission
 from service.inference.run_times import RunTimes
 
@@ -114,6 +114,14 @@ def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() 
     queue.check_capacity(1, timeout_s=expected_s + 0.01)
     queue.reserve(1, timeout_s=expected_s + 0.01)
     queue.reserve(1, timeout_s=0.0)  # its deadline has passed: the batcher reports that
+
+
+def test_a_request_that_an_idle_model_cannot_do_in_time_is_not_told_to_come_again() -> None:
+    queue = measured(run_s=2.0)
+    for reject in (queue.reserve, queue.check_capacity):
+        with pytest.raises(DeadlineExceeded, match=r"takes 1\.5 s for it, longer than the request may"):
+            reject(3, timeout_s=1.4)
+    assert queue.queued_images == 0
 
 
 def test_images_that_wait_for_decoding_delay_a_request_that_is_to_be_decoded() -> None:

@@ -113,7 +113,7 @@ def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() ->
         first = await harness.submit(1, timeout_s=0.5)  # its first run: it is admitted
         await harness.run_all()
         await first
-        with pytest.raises(Overloaded):
+        with pytest.raises(DeadlineExceeded):
             harness.batcher.reserve(1, timeout_s=0.5)
         clock.now_s += PROBE_INTERVAL_S
         second = await harness.submit(2, timeout_s=0.5)
