@@ -3,12 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from service.errors import BrokenVersion
 from service.model_store.manifest import Manifest, read_manifest
 from service.model_store.repository import Repository
 from training.atomic_files import write_json
 from training.data.load_dataset import DataOptions
-from training.errors import AccuracyRegression, TrainingError
+from training.errors import AccuracyRegression, TrainingError, service_errors_as_training_errors
 from training.export.acceptance import PART_NAMES, Comparison, select_images
 from training.export.exporter import export, options_for
 from training.export.labels import read_labels
@@ -81,10 +80,8 @@ def _compare(source: Source, published: Path, data_options: DataOptions, max_dro
     _check_same_interface(published, manifest, source)
     skip_unreadable = data_options.skip_unreadable or source.dataset.origin.get("skip_unreadable", False)
     images = select_images(source.dataset, source.recipe, manifest.provenance, skip_unreadable)
-    try:
+    with service_errors_as_training_errors():
         accuracy = images.accuracy(ServingPipeline.from_manifest(published / manifest.variants[0].file, manifest))
-    except BrokenVersion as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
     log(f"accuracy {accuracy:.4f} of the published {published} on {len(images.indices):,} {PART_NAMES[images.part]}")
     if images.part == "test":
         log(
@@ -107,10 +104,8 @@ def _version_name(version: Path) -> str:
 
 
 def _read_manifest(version: Path) -> Manifest:
-    try:
+    with service_errors_as_training_errors():
         return read_manifest(version)
-    except BrokenVersion as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
 
 
 def _check_same_interface(version: Path, manifest: Manifest, source: Source) -> None:
