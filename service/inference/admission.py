@@ -8,8 +8,8 @@ from service.inference.run_times import SMOOTHING, RunTimes
 
 UNMEASURED_RETRY_S = 1.0
 SAFETY_FACTOR = 1.1
-"""On the estimate, which other work on the machine makes wrong by so much: a request that is late after its image was
-decoded costs more than one that is rejected."""
+"""Multiplies the estimate, because other work on the machine makes runs longer. A request that is late after its image
+was decoded costs more than one that is rejected."""
 
 
 class Admission:

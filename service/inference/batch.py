@@ -55,11 +55,6 @@ class Batch:
     started_s: float
     expected_end_s: float
 
-    @property
-    def size(self) -> int:
-        """Images of all slices together."""
-        return sum(len(part.images) for part in self.slices)
-
     def fail(self, error: BaseException) -> None:
         """Fails every request that still waits, each with an error of its own: raising one adds to its traceback."""
         for request, _ in self.slices:

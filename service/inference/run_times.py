@@ -6,6 +6,8 @@ latest runs took.
 
 from collections.abc import Mapping
 
+import numpy as np
+
 SMOOTHING = 0.2  # weight of the latest run in the moving average
 
 
@@ -52,16 +54,8 @@ class RunTimes:
 def _interpolate(measured_s: Mapping[int, float], max_images: int) -> list[float]:
     """Seconds for 0 to `max_images` images: straight lines between the measured sizes, and proportional past them."""
     sizes = sorted(measured_s)
-    curve_s = [0.0]
-    for images in range(1, max_images + 1):
-        above = next((size for size in sizes if size >= images), None)
-        below = next((size for size in reversed(sizes) if size <= images), None)
-        if above is None:
-            assert below is not None
-            curve_s.append(measured_s[below] * images / below)
-        elif below is None or above == below:
-            curve_s.append(measured_s[above])
-        else:
-            fraction = (images - below) / (above - below)
-            curve_s.append(measured_s[below] + fraction * (measured_s[above] - measured_s[below]))
-    return curve_s
+    images = np.arange(max_images + 1)
+    seconds = np.interp(images, sizes, [measured_s[size] for size in sizes])
+    curve_s = seconds * np.maximum(1.0, images / sizes[-1])
+    curve_s[0] = 0.0
+    return curve_s.tolist()  # type: ignore[no-any-return]
