@@ -40,6 +40,7 @@ class WorkerGroup:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._mirror = mirror
+        self._answered_request = 0
 
     async def load(self, model: str) -> None:
         """Makes every worker load the desired versions of the model, including those that failed before.
@@ -89,9 +90,15 @@ class WorkerGroup:
         return (await self._all_totals()).stats
 
     def publish_status(self, generation: int) -> None:
-        """Publishes the totals of this worker, then its status: a fresh status implies fresh totals."""
-        self._status_store.publish_totals(self._own_totals())
-        self._status_store.publish_status(generation, self._reasons(), self._registry.failures.reasons())
+        """Publishes the status of this worker, and before it the totals if another worker has requested them.
+
+        Collecting the totals of many models takes tens of milliseconds, so that is done on request only.
+        """
+        request = self._status_store.refresh_request()
+        if request != self._answered_request:
+            self._status_store.publish_totals(self._own_totals())
+            self._answered_request = request
+        self._status_store.publish_status(generation, self._reasons(), self._registry.failures.reasons(), request)
 
     def refresh_request(self) -> int:
         """A value that changes when another worker requests a fresh status."""
@@ -114,20 +121,22 @@ class WorkerGroup:
 
     def flush_totals(self) -> None:
         """Publishes the totals of this worker for the last time, when it ends."""
-        self._status_store.publish_totals(self._own_totals())
+        if self._status_store.workers > 1:
+            self._status_store.publish_totals(self._own_totals())
 
     async def _all_totals(self) -> WorkerTotals:
-        if self._status_store.workers > 1:
-            await self._refresh()
+        if self._status_store.workers == 1:
+            return self._own_totals()
+        await self._refresh()
         own = self._own_totals()
         self._status_store.publish_totals(own)  # before they are returned: if this worker dies, no counter decreases
-        return own if self._status_store.workers == 1 else own.plus(self._status_store.totals_of_others())
+        return own.plus(self._status_store.totals_of_others())
 
     async def _refresh(self) -> None:
         """Waits until every worker has published fresh totals. After REFRESH_TIMEOUT_S the last ones are used."""
-        requested_s = self._status_store.request_refresh()
-        while any(status is not None and status.written_s < requested_s for status in self._status_store.statuses()):
-            if time.monotonic() - requested_s > REFRESH_TIMEOUT_S:
+        started_s, request = time.monotonic(), self._status_store.request_refresh()
+        while any(status is not None and status.answered_request < request for status in self._status_store.statuses()):
+            if time.monotonic() - started_s > REFRESH_TIMEOUT_S:
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
 

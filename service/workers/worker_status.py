@@ -20,12 +20,13 @@ from service.observability.version_stats import VersionStats
 
 MAX_SILENCE_S = 5.0
 MAX_ABSORBED_FILES = 16
+REFRESH_REQUEST_FILE = "refresh-request"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """Status of one worker: the generation of the desired state that it has applied, reasons why it is not ready, and
-    failures by model."""
+    failures by model. `answered_request` is the last refresh request that its published totals answer."""
 
     worker_id: int
     pid: int
@@ -33,6 +34,7 @@ class WorkerStatus:
     reasons: dict[str, str]
     written_s: float
     failures: dict[str, str] = field(default_factory=dict)
+    answered_request: int = 0
 
 
 @dataclass(slots=True)
@@ -50,36 +52,48 @@ class WorkerTotals:
 
 
 class WorkerStatusStore:
-    """The shared files in `folder`, as seen by the worker `worker_id` of `workers`."""
+    """The shared files in `folder`, as seen by the worker `worker_id` of `workers`. A single worker writes no file."""
 
     def __init__(self, folder: Path, worker_id: int = 0, workers: int = 1) -> None:
         self._folder = folder
         self._worker_id = worker_id
         self.workers = workers
         self._is_failing = False
+        self._own_status: WorkerStatus | None = None
 
-    def publish_status(self, generation: int, reasons: dict[str, str], failures: dict[str, str] | None = None) -> None:
+    def publish_status(
+        self,
+        generation: int,
+        reasons: dict[str, str],
+        failures: dict[str, str] | None = None,
+        answered_request: int = 0,
+    ) -> None:
         """Publishes the current status of this worker."""
-        status = WorkerStatus(self._worker_id, os.getpid(), generation, reasons, time.monotonic(), failures or {})
-        self._write(f"worker-{self._worker_id}.json", status)
+        self._own_status = WorkerStatus(
+            self._worker_id, os.getpid(), generation, reasons, time.monotonic(), failures or {}, answered_request
+        )
+        if self.workers > 1:
+            self._write(f"worker-{self._worker_id}.json", self._own_status)
 
-    def request_refresh(self) -> float:
-        """Requests a fresh status and totals of every worker. Returns the time, to compare `written_s` with."""
-        now_s = time.monotonic()
-        self._attempt(lambda: (self._folder / "refresh-request").touch())
-        return now_s
+    def request_refresh(self) -> int:
+        """Requests fresh totals of every worker. Returns the request, to compare `answered_request` with."""
+        request = time.monotonic_ns()
+        self._attempt(lambda: self._write_request(request))
+        return request
 
     def refresh_request(self) -> int:
-        """A value that changes with every `request_refresh`. Costs one stat."""
-        request = file_fingerprint(self._folder / "refresh-request")
+        """The last refresh request; 0 before the first, and with a single worker. Costs one stat."""
+        request = file_fingerprint(self._folder / REFRESH_REQUEST_FILE) if self.workers > 1 else None
         return 0 if request is None else request.modified_ns
 
     def statuses(self) -> list[WorkerStatus | None]:
         """The last status of every worker, by id; None for one that never wrote, is dead, or has been silent."""
+        if self.workers == 1:
+            return [self._own_status]
         return [self._status(worker_id) for worker_id in range(self.workers)]
 
     def publish_totals(self, totals: WorkerTotals) -> None:
-        """Publishes the totals of this worker. With a single worker nothing is written."""
+        """Publishes the totals of this worker to the others."""
         if self.workers > 1:
             self._write(_totals_file(self._worker_id, os.getpid()), totals)
 
@@ -109,6 +123,14 @@ class WorkerStatusStore:
             total.absorbed_files = [*dead_totals.absorbed_files, path.name][-MAX_ABSORBED_FILES:]
             if self._write("absorbed.json", total):
                 path.unlink()
+
+    def _write_request(self, request: int) -> None:
+        """The request is the file's time of modification, because the file system's own clock advances in steps of
+        milliseconds. Several workers may write at once, each through its own temporary file."""
+        temporary = self._folder / f".refresh-request-{self._worker_id}.part"
+        temporary.touch()
+        os.utime(temporary, ns=(request, request))
+        temporary.replace(self._folder / REFRESH_REQUEST_FILE)
 
     def _status(self, worker_id: int) -> WorkerStatus | None:
         try:

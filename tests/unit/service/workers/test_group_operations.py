@@ -10,26 +10,38 @@ from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, StateFile
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
+from service.observability.multiprocess import Families
 from service.settings import Settings
 from service.workers.group_operations import WorkerGroup
-from service.workers.worker_status import WorkerStatusStore
+from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 from tests.support.model_versions import write_version
 
 
-class TwoWorkers:
-    """This worker, and another whose status the test writes."""
+class CountedMetrics(Metrics):
+    """Counts how often all metrics are collected, which takes milliseconds per model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.collected = 0
+
+    def families(self) -> Families:
+        self.collected += 1
+        return super().families()
+
+
+class Workers:
+    """This worker, and if there are two, another whose status the test writes."""
+
+    def __init__(self, folder: Path, workers: int = 2) -> None:
         models = folder / "models"
         self.version = write_version(models, "a")
         (folder / "status").mkdir()
         self.other = WorkerStatusStore(folder / "status", 1, 2)
         self.state = StateFile(folder / "state.json")
-        repository, metrics = Repository(models), Metrics()
-        self.registry = Registry(repository, Settings(), metrics)
-        self.worker_group = WorkerGroup(
-            self.state, WorkerStatusStore(folder / "status", 0, 2), self.registry, repository, metrics, timeout_s=5
-        )
+        repository, self.metrics = Repository(models), CountedMetrics()
+        self.registry = Registry(repository, Settings(), self.metrics)
+        status_store = WorkerStatusStore(folder / "status", 0, workers)
+        self.worker_group = WorkerGroup(self.state, status_store, self.registry, repository, self.metrics, timeout_s=5)
 
     async def load(self, **failures: str) -> None:
         """Has the model loaded, which both have carried out already, the other worker with these problems."""
@@ -41,16 +53,60 @@ class TwoWorkers:
 
 
 def test_a_model_that_all_have_loaded_is_loaded(tmp_path: Path) -> None:
-    asyncio.run(TwoWorkers(tmp_path).load(b="Another model's problem."))
+    asyncio.run(Workers(tmp_path).load(b="Another model's problem."))
 
 
 def test_a_worker_that_could_not_load_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotEverywhere, match=r"'a' cannot be loaded by worker 1 \(No memory\)\.$"):
-        asyncio.run(TwoWorkers(tmp_path).load(a="No memory."))
+        asyncio.run(Workers(tmp_path).load(a="No memory."))
 
 
 def test_what_none_could_load_is_broken(tmp_path: Path) -> None:
-    workers = TwoWorkers(tmp_path)
+    workers = Workers(tmp_path)
     (workers.version / "labels.txt").unlink()
     with pytest.raises(BrokenVersion, match=r"labels\.txt"):
         asyncio.run(workers.load(a="The same."))
+
+
+def test_a_single_worker_collects_its_metrics_when_they_are_asked_for_only(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, workers=1)
+    for _ in range(3):
+        workers.worker_group.publish_status(0)
+    workers.worker_group.flush_totals()
+    assert workers.metrics.collected == 0
+    workers.metrics.requests.labels("r", 200).inc()
+    assert b'convoy_requests_total{code="200",route="r"} 1.0' in asyncio.run(workers.worker_group.metrics_text())
+    assert workers.metrics.collected == 1
+    assert list((tmp_path / "status").iterdir()) == []
+
+
+def test_one_of_two_workers_publishes_its_totals_once_per_request_of_another(tmp_path: Path) -> None:
+    workers = Workers(tmp_path)
+    workers.worker_group.publish_status(0)
+    assert workers.metrics.collected == 0
+    workers.metrics.requests.labels("r", 200).inc()
+    request = workers.other.request_refresh()
+    for _ in range(2):
+        workers.worker_group.publish_status(0)
+    assert workers.metrics.collected == 1
+    (own_status, _) = workers.other.statuses()
+    assert own_status is not None
+    assert own_status.answered_request == request
+    counted = workers.other.totals_of_others().families["convoy_requests"]["samples"]
+    assert counted == {'["convoy_requests_total",{"code":"200","route":"r"}]': 1.0}
+
+
+def test_metrics_of_all_workers_wait_for_fresh_totals_of_the_others(tmp_path: Path) -> None:
+    workers, other_metrics = Workers(tmp_path), Metrics()
+    other_metrics.requests.labels("r", 200).inc(2)
+    workers.metrics.requests.labels("r", 200).inc()
+    workers.other.publish_status(0, {})
+
+    async def text() -> bytes:
+        task = asyncio.create_task(workers.worker_group.metrics_text())
+        await asyncio.sleep(0)  # it asks, and waits
+        workers.other.publish_totals(WorkerTotals(other_metrics.families()))
+        workers.other.publish_status(0, {}, answered_request=workers.other.refresh_request())
+        return await task
+
+    assert b'convoy_requests_total{code="200",route="r"} 3.0' in asyncio.run(text())

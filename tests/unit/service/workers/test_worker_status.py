@@ -103,8 +103,13 @@ def test_a_worker_absorbed_between_two_reads_is_not_counted_twice(tmp_path: Path
     assert requests_in(status_store.totals_of_others()) == 10
 
 
-def test_a_single_worker_writes_no_totals(tmp_path: Path) -> None:
-    WorkerStatusStore(tmp_path).publish_totals(totals_with(1))
+def test_a_single_worker_writes_no_file_and_knows_its_own_status(tmp_path: Path) -> None:
+    status_store = WorkerStatusStore(tmp_path)
+    status_store.publish_totals(totals_with(1))
+    status_store.publish_status(3, {"m": "It is loading."})
+    assert [status and (status.generation, status.reasons) for status in status_store.statuses()] == [
+        (3, {"m": "It is loading."})
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,15 +132,14 @@ def test_what_every_worker_has_loaded_is_not_added_up() -> None:
     assert "convoy_requests_in_flight 7.0" in text
 
 
-def test_asking_is_seen_by_all(tmp_path: Path) -> None:
+def test_every_refresh_request_is_seen_by_all_workers(tmp_path: Path) -> None:
     own_store, other_store = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
-    before = other_store.refresh_request()
-    requested_s = own_store.request_refresh()
-    assert other_store.refresh_request() != before
-    other_store.publish_status(0, {})
-    status = own_store.statuses()[1]
-    assert status is not None
-    assert status.written_s >= requested_s
+    assert other_store.refresh_request() == 0
+    requests = [own_store.request_refresh() for _ in range(3)]
+    assert other_store.refresh_request() == own_store.refresh_request() == requests[-1]
+    assert requests == sorted(set(requests))
+    other_store.publish_status(0, {}, answered_request=requests[-1])
+    assert [status and status.answered_request for status in own_store.statuses()] == [None, requests[-1]]
 
 
 def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
