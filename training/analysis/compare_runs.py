@@ -8,7 +8,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from training.errors import TrainingError
-from training.recipes.base import Recipe, format_value
+from training.recipes.base import Recipe
+from training.recipes.settings import format_value
 from training.runs.plots import plot_comparison
 from training.runs.run_folder import Run, open_run
 

@@ -20,7 +20,8 @@ from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.export.sources import open_source
 from training.fit.scores import BATCH_SIZE, Scores, score, softmax
-from training.recipes.base import Recipe, format_value
+from training.recipes.base import Recipe
+from training.recipes.settings import format_value
 from training.runs.run_folder import Run
 
 FILE_NAME = "report.html"

@@ -51,7 +51,7 @@ def retrain(
     finished epoch, or with the export. It ends with 3 where the published version stays.
     """
     from training.recipes import find_recipe
-    from training.recipes.base import with_settings
+    from training.recipes.settings import with_settings
 
     changes = {"epochs": epochs, "seed": seed, "dataset": data and "folder"}
     settings = {key: str(value) for key, value in changes.items() if value is not None}

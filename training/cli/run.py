@@ -147,7 +147,7 @@ def run(
 
 def _configure_recipe(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
     from training.recipes import find_recipe
-    from training.recipes.base import with_application, with_settings
+    from training.recipes.settings import with_application, with_settings
 
     base = find_recipe(recipe)
     return with_settings(base if application is None else with_application(application, base), changes)

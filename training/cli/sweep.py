@@ -65,7 +65,7 @@ def sweep(
     as they are and goes on with an interrupted one.
     """
     from training.recipes import find_recipe, sweep_grid
-    from training.recipes.base import with_settings
+    from training.recipes.settings import with_settings
 
     changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
     combinations = sweep_grid.combinations(grids)

@@ -16,7 +16,8 @@ from training.export.acceptance import Decision
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.recipes import find_recipe, is_recipe
-from training.recipes.base import Recipe, format_value
+from training.recipes.base import Recipe
+from training.recipes.settings import format_value
 
 FILE_NAME = "card.md"
 MAX_CONFUSIONS = 5

@@ -3,12 +3,10 @@
 Published results are small files beside this one that say only what differs from the defaults.
 """
 
-import dataclasses
 import difflib
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from training.errors import TrainingError
 
@@ -207,120 +205,10 @@ _MIN_VALUES = {
     "seed": 0,
     "split_seed": 0,
 }
-_UNSETTABLE_FIELDS = ("name", "about", "architecture_options")
 
 
-def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
-    """The recipe with values typed by a user, `{"epochs": "3", "architecture.activation": "relu"}`.
-
-    Raises TrainingError for an unknown key (naming the nearest), and for a value that is not of the field's type.
-    """
-    changes: dict[str, Any] = {}
-    options = dict(recipe.architecture_options)
-    for key, text in settings.items():
-        if key.startswith(ARCHITECTURE_PREFIX):
-            options[key.removeprefix(ARCHITECTURE_PREFIX)] = _parse_option(text)
-        else:
-            changes[key] = _parse_value(key, text, _field_type(key))
-    return dataclasses.replace(recipe, architecture_options=options, **changes)
-
-
-def with_application(application: str, recipe: Recipe) -> Recipe:
-    """The recipe with a network of Keras' applications, "keras:NAME", in place of its own and its pixels' form.
-
-    Raises TrainingError for what is no such name.
-    """
-    if not application.startswith(APPLICATION_PREFIX):
-        raise TrainingError(f"--from {application}: write --from {APPLICATION_PREFIX}NAME, for example keras:ResNet50.")
-    neutral_fields = {"architecture_options": {}, "mean": (0.0,), "std": (1.0,)}
-    return dataclasses.replace(recipe, architecture=application, **neutral_fields)
-
-
-def to_json(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, for `recipe.json`."""
-    return dataclasses.asdict(recipe)
-
-
-def from_json(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that `to_json` wrote. Raises TrainingError for fields that this version of Convoy doesn't have."""
-    field_names = {f.name for f in dataclasses.fields(Recipe)}
-    if unknown := set(values) - field_names:
-        raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(unknown))}.")
-    options = {key: _list_to_tuple(value) for key, value in values.get("architecture_options", {}).items()}
-    fields = {key: _list_to_tuple(value) for key, value in values.items()}
-    try:
-        return Recipe(**{**fields, "architecture_options": options})
-    except TypeError as error:
-        raise TrainingError(f"The recipe is incomplete: {error}.") from error
-
-
-def format_value(value: object) -> str:
-    """A value as `--set` takes it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={format_value(item)}" for key, item in value.items()) or "none"
-    return "none" if value is None else str(value)
-
-
-def suggestion(word: str, words: typing.Iterable[str]) -> str:
+def suggestion(word: str, words: Iterable[str]) -> str:
     """A hint for a mistyped word: the nearest known one, or all of them."""
     words = sorted(words)
     close = difflib.get_close_matches(word, words, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(words)}."
-
-
-def _field_type(key: str) -> Any:
-    types = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in _UNSETTABLE_FIELDS}
-    if key not in types:
-        raise TrainingError(f"A recipe has no {key!r}: {suggestion(key, types)}")
-    return types[key]
-
-
-def _parse_value(key: str, text: str, kind: Any) -> Any:
-    choices = typing.get_args(kind)
-    try:
-        if typing.get_origin(kind) is tuple:
-            return tuple(float(part) for part in text.split(",") if part.strip())
-        if typing.get_origin(kind) is Literal:
-            return choices[choices.index(text)]
-        if choices == (int, float):
-            return int(text) if text.strip().isdigit() else float(text)
-        if type(None) in choices:
-            return None if text.lower() == "none" else choices[0](text)
-        return _BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise TrainingError(f"{key}={text}: {_expected_text(kind, choices)} was expected.") from None
-
-
-def _expected_text(kind: Any, choices: tuple[Any, ...]) -> str:
-    if typing.get_origin(kind) is tuple:
-        return "numbers with commas between them"
-    if typing.get_origin(kind) is Literal:
-        return f"one of {', '.join(choices)}"
-    if type(None) in choices:
-        return "a whole number or none"
-    if choices == (int, float):
-        return "a number"
-    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a text")
-
-
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _list_to_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _parse_option(text: str) -> OptionValue:
-    """The value of a builder's option, whose type only the builder knows; "100,50" and "100," are tuples."""
-    if "," in text:
-        return tuple(_parse_option(part) for part in text.split(",") if part.strip())
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)

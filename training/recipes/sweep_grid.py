@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from training.errors import TrainingError
-from training.recipes.base import ARCHITECTURE_PREFIX, Recipe, with_settings
+from training.recipes.base import ARCHITECTURE_PREFIX, Recipe
+from training.recipes.settings import with_settings
 
 ALIASES = {"lr": "learning_rate"}
 Settings = Mapping[str, str]

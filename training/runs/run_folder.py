@@ -12,7 +12,8 @@ from service.atomic_files import lock_exclusively
 from service.model_store.repository import MODEL_NAME
 from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
-from training.recipes.base import Recipe, from_json, to_json
+from training.recipes.base import Recipe
+from training.recipes.settings import from_json, to_json
 
 HistoryRow = dict[str, float]
 """One epoch of a run's history: column -> value."""

@@ -25,7 +25,7 @@ from training.export.feature_maps import add_feature_maps
 from training.export.sources import open_source
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 from training.runs.run_folder import Run
 
 COLORS = (24, 20, 3)

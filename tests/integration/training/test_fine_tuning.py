@@ -18,7 +18,8 @@ from training.export.exporter import export, options_for
 from training.export.sources import Source, load_network
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import Recipe, with_application, with_settings
+from training.recipes.base import Recipe
+from training.recipes.settings import with_application, with_settings
 from training.runs import run_folder
 from training.runs.run_folder import Run
 

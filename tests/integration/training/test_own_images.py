@@ -15,7 +15,7 @@ from training.data.datasets.image_folder import split_digest
 from training.data.load_dataset import DataOptions
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 from training.runs.run_folder import Run, latest_unfinished_run
 
 TINY = ("--epochs", "40", "--set", "batch_size=8", "--set", "architecture.hidden=16,", "--set", "monitor=loss")

@@ -16,7 +16,7 @@ from training.atomic_files import write_json
 from training.errors import TrainingError
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 from training.runs.run_folder import Run, start_run
 
 

@@ -17,7 +17,7 @@ from training.fit import trainer
 from training.fit.callbacks import Log
 from training.fit.loop import TrainingContext
 from training.recipes import RECIPES, find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 from training.runs import run_folder
 from training.runs.run_folder import start_run
 

@@ -10,7 +10,7 @@ from training.export.exporter import export, options_for
 from training.export.sources import open_source
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 
 SMALL_SETTINGS = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "architecture.width": "0.125"}
 

@@ -12,7 +12,7 @@ from training.export.exporter import export, options_for
 from training.export.sources import open_source
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 
 
 def ignore(line: str) -> None:

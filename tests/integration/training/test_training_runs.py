@@ -20,7 +20,8 @@ from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
 from training.fit import trainer
 from training.recipes import find_recipe
-from training.recipes.base import Recipe, with_settings
+from training.recipes.base import Recipe
+from training.recipes.settings import with_settings
 from training.runs import run_folder
 from training.runs.run_folder import Run
 

@@ -10,7 +10,7 @@ import pytest
 from tests.gpu import publish, run_archive, train
 from tests.gpu.training_jobs import JOBS, TrainingJob, Weights
 from training.recipes import find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 
 TINY = ("limit=64", "validation=16", "epochs=2")
 

@@ -12,7 +12,8 @@ import numpy as np
 from training.data.datasets.base import Dataset
 from training.data.splits import split_indices
 from training.errors import TrainingError
-from training.recipes.base import Recipe, format_value
+from training.recipes.base import Recipe
+from training.recipes.settings import format_value
 from training.runs.run_folder import Run
 
 LIBRARIES = ("keras", "jax", "numpy")

@@ -17,7 +17,7 @@ from training.export.model_card import CardData, training_command, write_card
 from training.export.sources import Source
 from training.fit.scores import Scores
 from training.recipes import RECIPES, find_recipe
-from training.recipes.base import with_settings
+from training.recipes.settings import with_settings
 
 LABELS = ("cat", "dog", "ox")
 SCORES = Scores(250, 0.75, 0.625, [[60, 40, 0], [20, 70, 10], [0, 0, 50]], [0.6, 0.7, 1.0])

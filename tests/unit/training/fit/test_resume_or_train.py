@@ -12,7 +12,8 @@ from training.data.load_dataset import DataOptions
 from training.fit import trainer
 from training.fit.resume_or_train import last_run, never_reuse, resume_or_train
 from training.recipes import find_recipe
-from training.recipes.base import Recipe, with_settings
+from training.recipes.base import Recipe
+from training.recipes.settings import with_settings
 from training.runs.run_folder import Run, start_run
 
 NAME = "mine"

@@ -10,7 +10,8 @@ from training.architectures import ARCHITECTURES, build_without_weights
 from training.architectures.googlenet import LOSS_WEIGHTS
 from training.fit.lr_schedules import Schedule
 from training.recipes import RECIPES
-from training.recipes.base import APPLICATION_PREFIX, Recipe, from_json, to_json
+from training.recipes.base import APPLICATION_PREFIX, Recipe
+from training.recipes.settings import from_json, to_json
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 

@@ -6,7 +6,8 @@ import pytest
 
 from training.errors import TrainingError
 from training.recipes import RECIPES, find_recipe
-from training.recipes.base import Recipe, from_json, to_json, with_settings
+from training.recipes.base import Recipe
+from training.recipes.settings import from_json, to_json, with_settings
 
 BASE = Recipe(name="any", dataset="mnist", architecture="lenet5")
 
