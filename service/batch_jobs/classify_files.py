@@ -15,7 +15,7 @@ from service.errors import ConvoyError, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import DesiredState, ModelSpec, Specific
+from service.model_store.desired_state import ModelSpec, Specific
 from service.model_store.mirror import local_models
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
@@ -42,7 +42,7 @@ async def classify_files(
     registry = Registry(repository, offline_settings, metrics)
     with closing(DecodePool(usable_cores())) as decode_pool:
         spec = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
-        await registry.reconcile(DesiredState(models={model: spec}), only_model=model)
+        await registry.load_only(model, spec)
         classifier = Classifier(
             registry, metrics, decode_pool, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
         )

@@ -14,6 +14,7 @@ from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.loaded_models import loaded_version
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
+from service.loaded_models.model_root import ModelRoot
 from service.model_store.desired_state import DesiredState, ModelSpec
 from service.model_store.repository import Repository
 from service.observability import logs
@@ -53,8 +54,7 @@ class Registry:
         self._metrics = metrics
         self._models: dict[str, LoadedModel] = {}
         self._required_models: set[str] | None = None
-        self._root_inode: tuple[int, int] | None = None
-        self._root_error = ""
+        self._root = ModelRoot(repository)
         self.failures = LoadFailures()
         self._closing: set[asyncio.Task[None]] = set()
         self._reconcile_lock = asyncio.Lock()
@@ -107,7 +107,7 @@ class Registry:
         """
         if self._required_models is None:
             now = self.loading_version and f", now {self.loading_version}"
-            return {"service": self._root_error or f"Models are loading{now}."}
+            return {"service": self._root.error or f"Models are loading{now}."}
         if not self._required_models and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
         missing = self._required_models - self._models.keys()
@@ -124,8 +124,8 @@ class Registry:
             if loaded.batcher.longest_run_s() > limit_s
         }
 
-    async def reconcile(self, desired: DesiredState, only_model: str | None = None, retry: bool = False) -> None:
-        """Loads and unloads versions until the desired ones on disk are loaded, of all models or only of one.
+    async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
+        """Loads and unloads versions until those on disk that `desired` asks for are loaded, and no others.
 
         A version that failed is tried again when its files have changed, or with `retry`. A root that cannot be read
         changes nothing.
@@ -133,50 +133,36 @@ class Registry:
         async with self._reconcile_lock:
             if retry:
                 self.failures.allow_retries()
-            on_disk = await asyncio.to_thread(self._models_on_disk)
-            if on_disk is None:
-                return
-            to_load = {name for name in on_disk if desired.spec_of(name).loaded and only_model in (None, name)}
-            for name in sorted(to_load):
-                await self._reconcile_model(name, desired.spec_of(name))
-            if self._required_models is None:
-                self._required_models = to_load
-            for name in self._models.keys() - to_load:
-                self._unload(name)
-            self.failures.keep_models(to_load)
-            self._required_models &= to_load
+            on_disk = await self._read_root()
+            if on_disk is not None:
+                await self._load_only({name: desired.spec_of(name) for name in on_disk if desired.spec_of(name).loaded})
+
+    async def load_only(self, model: str, spec: ModelSpec) -> None:
+        """Loads the versions of `model` that `spec` asks for, and unloads all other models."""
+        async with self._reconcile_lock:
+            on_disk = await self._read_root()
+            if on_disk is not None:
+                await self._load_only({name: spec for name in on_disk if name == model})
+
+    async def _read_root(self) -> set[str] | None:
+        return await asyncio.to_thread(self._root.models, has_loaded_models=bool(self._models))
+
+    async def _load_only(self, specs: dict[str, ModelSpec]) -> None:
+        """Brings the models of `specs` in line with it, and unloads all others."""
+        for name in sorted(specs):
+            await self._reconcile_model(name, specs[name])
+        if self._required_models is None:
+            self._required_models = set(specs)
+        for name in self._models.keys() - specs.keys():
+            self._unload(name)
+        self.failures.keep_models(set(specs))
+        self._required_models &= specs.keys()
 
     async def close(self) -> None:
         """Unloads everything once its queued requests are done. Does not wait for a version that is being loaded."""
         for name in list(self._models):
             self._unload(name)
         await asyncio.gather(*self._closing)
-
-    def _models_on_disk(self) -> set[str] | None:
-        """Names of the models; None when the root cannot be read, or is gone while models are loaded."""
-        try:
-            self._root_inode = self._repository.root_inode()
-            models = set(self._repository.models())
-            if self._models and self._is_root_replaced():  # it may have vanished while it was read
-                self._set_root_error(f"{self._repository.root} is gone; what is loaded stays.")
-                return None
-        except OSError as error:
-            self._set_root_error(f"{self._repository.root} cannot be read: {error.strerror}.")
-            return None
-        self._set_root_error("")
-        return models
-
-    def _is_root_replaced(self) -> bool:
-        """Whether the root is gone, or not the one that was read last."""
-        inode = self._repository.root_inode()
-        return inode is None or inode != self._root_inode
-
-    def _set_root_error(self, error: str) -> None:
-        if error and error != self._root_error:
-            logs.event(logging.ERROR, "models cannot be read", reason=error)
-        elif self._root_error and not error:
-            logs.event(logging.INFO, "models can be read again")
-        self._root_error = error
 
     def _version_numbers(self, name: str) -> list[int]:
         """Versions on disk, or the loaded ones if the folder cannot be read."""
@@ -208,7 +194,7 @@ class Registry:
             for number in set(spec.labels.values()) & set(numbers) - kept.keys():
                 await self._keep_or_load(name, number, spec, loaded, kept)
             self._replace(name, LoadedModel(kept, default, spec.labels))
-        elif not numbers and not self._is_root_replaced():
+        elif not numbers and not self._root.is_replaced():
             self._unload(name)
 
     async def _keep_or_load(

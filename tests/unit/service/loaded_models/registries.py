@@ -14,11 +14,9 @@ def registry_of(root: Path, **settings: float) -> Registry:
     return Registry(Repository(root), Settings(models=str(root), **settings), Metrics())  # type: ignore[arg-type]
 
 
-def loaded(
-    root: Path, desired: DesiredState | None = None, only_model: str | None = None, **settings: float
-) -> Registry:
+def loaded(root: Path, desired: DesiredState | None = None, **settings: float) -> Registry:
     registry = registry_of(root, **settings)
-    asyncio.run(registry.reconcile(desired or DesiredState(), only_model))
+    asyncio.run(registry.reconcile(desired or DesiredState()))
     return registry
 
 

@@ -16,7 +16,7 @@ import pytest
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.inference.session import Session
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import DesiredState
+from service.model_store.desired_state import DesiredState, ModelSpec, Specific
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -46,10 +46,32 @@ def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
         registry.get("a", "1")
 
 
-def test_one_model_alone(tmp_path: Path) -> None:
-    write_version(tmp_path, "a", 1)
+def test_load_only_loads_one_model_as_specified_and_unloads_all_others(tmp_path: Path) -> None:
+    for model in ("a", "b"):
+        for version in (1, 2):
+            write_version(tmp_path, model, version)
+    registry = registry_of(tmp_path)
+
+    async def test() -> None:
+        await registry.reconcile(DesiredState())
+        assert versions(registry) == {"a": ["2"], "b": ["2"]}
+        await registry.load_only("a", ModelSpec(versions=Specific(specific=[1])))
+        assert versions(registry) == {"a": ["1"]}
+        assert registry.not_ready_reasons() == {}
+        await registry.reconcile(DesiredState())
+        assert versions(registry) == {"a": ["2"], "b": ["2"]}
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_load_only_of_a_model_that_is_not_there_loads_nothing(tmp_path: Path) -> None:
     write_version(tmp_path, "b", 1)
-    assert versions(loaded(tmp_path, only_model="a")) == {"a": ["1"]}
+    registry = registry_of(tmp_path)
+    asyncio.run(registry.load_only("a", ModelSpec()))
+    assert versions(registry) == {}
+    with pytest.raises(UnknownModel):
+        registry.get("a")
 
 
 @pytest.mark.parametrize(

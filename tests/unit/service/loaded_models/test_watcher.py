@@ -22,7 +22,7 @@ class FakeRegistry:
         self.hung: dict[str, str] = {}
         self.error: Exception | None = None
 
-    async def reconcile(self, desired: DesiredState, only_model: str | None = None, retry: bool = False) -> None:
+    async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
         self.reconciled.append(desired)
         if self.error is not None:
             raise self.error

@@ -1,0 +1,45 @@
+"""The root folder of all models: its models, and whether it is empty on purpose or gone.
+
+Logs when it becomes unreadable and when it can be read again. Does not know which models are loaded.
+"""
+
+import logging
+
+from service.model_store.repository import Repository
+from service.observability import logs
+
+
+class ModelRoot:
+    """The root of `repository` as it was read last. Its methods read the disk: they block."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._inode: tuple[int, int] | None = None
+        self.error = ""
+        """Why the root cannot be read; empty if it can."""
+
+    def models(self, *, has_loaded_models: bool) -> set[str] | None:
+        """Names of the models; None when the root cannot be read, or is gone while models are loaded."""
+        try:
+            self._inode = self._repository.root_inode()
+            models = set(self._repository.models())
+            if has_loaded_models and self.is_replaced():  # it may have vanished while it was read
+                self._set_error(f"{self._repository.root} is gone; what is loaded stays.")
+                return None
+        except OSError as error:
+            self._set_error(f"{self._repository.root} cannot be read: {error.strerror}.")
+            return None
+        self._set_error("")
+        return models
+
+    def is_replaced(self) -> bool:
+        """Whether the root is gone, or not the one that was read last."""
+        inode = self._repository.root_inode()
+        return inode is None or inode != self._inode
+
+    def _set_error(self, error: str) -> None:
+        if error and error != self.error:
+            logs.event(logging.ERROR, "models cannot be read", reason=error)
+        elif self.error and not error:
+            logs.event(logging.INFO, "models can be read again")
+        self.error = error
