@@ -10,11 +10,12 @@ from pathlib import Path
 
 from service.hardware import usable_cores
 from service.settings import Settings
-from tests.bench import compare_checkouts, compare_peers, overload, photographs, throughput
+from tests.bench import compare_checkouts, compare_peers, photographs, throughput
 from tests.bench.convoy_process import has_workers
 from tests.bench.errors import CannotMeasure
+from tests.bench.overload import run as overload_run
 from tests.bench.peers.environments import PACKAGES, set_up
-from tests.bench.report import markdown, sections
+from tests.bench.report import markdown, overload_section, sections
 
 REPORT = Path("tests/bench/README.md")
 CONNECTIONS = (1, 8, 32, 128)
@@ -75,18 +76,13 @@ def _compare_peers(args: argparse.Namespace) -> int:
 
 
 def _overload(args: argparse.Namespace) -> int:
-    plan = overload.Plan(
-        models=args.models,
-        model=args.model,
-        images=args.images,
-        workers=args.workers,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        connections=args.connections,
-        only=tuple(args.only),
+    results = overload_run.measure(
+        overload_run.Plan(args.models, args.images, args.workers, args.rounds, args.seconds, tuple(args.parts)),
+        _print_progress,
     )
-    results = overload.measure(plan, _print_progress)
-    content = sections.overload(results, _command())
+    content = overload_section.overload(
+        results.environment, results.excess, results.stops, results.interferences, _command()
+    )
     markdown.replace_section(args.report, "overload", content)
     return _finish(content, results.voids(), args.report)
 
@@ -163,10 +159,10 @@ def _arguments() -> argparse.Namespace:
     peers.set_defaults(run=_compare_peers)
     peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
-    over = commands.add_parser("overload", help="Convoy at one, two and four times its peak")
-    over.set_defaults(run=_overload)
-    over.add_argument("--connections", type=int, default=1024, help="that offer the overload (default: %(default)s)")
-    over.add_argument("--only", nargs="+", default=(), help="names of loads, as 'image'; default: three")
+    over = commands.add_parser("overload", help="Convoy with more requests than it can answer")
+    over.set_defaults(run=_overload, workers=1)
+    over.add_argument("--models", type=Path, default=Settings().models, help="folder with mnist-lenet5")
+    over.add_argument("--parts", nargs="+", choices=overload_run.PARTS, default=overload_run.PARTS, help="default: all")
     large = commands.add_parser("photographs", help="Convoy with ResNet-50, beside a loop without a service")
     large.set_defaults(run=_photographs)
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
@@ -182,7 +178,7 @@ def _arguments() -> argparse.Namespace:
     setup.add_argument("--python", default=sys.executable, help="for a peer that this Python is too new for")
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
-    for command in (run, peers, over, pair):
+    for command in (run, peers, pair):
         _add_model(command)
     for command in (run, peers, over, large, pair):
         _add_common(command)

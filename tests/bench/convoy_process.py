@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -29,6 +30,7 @@ class Service(NamedTuple):
     pid: int
     ready_s: float
     """From the start of the process to its first 200 of /health/ready."""
+    process: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
@@ -55,7 +57,7 @@ def run_convoy(
                     f"Convoy did not get ready (last status {status}); its log ends:\n{last_lines(log)}"
                 )
             time.sleep(POLL_S)
-        yield Service(url, process.pid, time.monotonic() - started_s)
+        yield Service(url, process.pid, time.monotonic() - started_s, process)
 
 
 def status_of(url: str) -> int | None:

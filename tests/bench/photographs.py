@@ -14,26 +14,18 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnx
 
 from service.hardware import usable_cores
-from service.model_store.manifest import Preprocessing
 from tests.bench import convoy_process, machine_info
 from tests.bench.load_generators.closed_loop import LoadResult, wrk
 from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import Bodies, Sizes
-from tests.bench.sample_images import Samples, load_samples
+from tests.bench.resnet50 import FLOAT32, INT8, SHAPE, write_float32, write_int8
+from tests.bench.sample_images import Samples
 from tests.bench.workloads import convoy_workloads
-from tests.gpu.weightless_graphs import GRAPHS, fill_weights
-from tests.support.model_versions import write_version
-from training.export.quantization.convert_precision import to_int8
 
 Progress = Callable[[str], None]
 
-FLOAT32, INT8 = "resnet50", "resnet50-int8"
-CLASSES = 1000
-SHAPE = (224, 224, 3)
-CALIBRATION_IMAGES = 16
 BATCHES = (1, 8)
 """Of the loop without a service, which takes the faster one."""
 
@@ -72,7 +64,8 @@ def measure(plan: Plan, progress: Progress) -> PhotographResults:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         progress("making the graphs")
-        samples = _write_models(work / "models", plan.images)
+        samples = write_float32(work / "models", plan.images)
+        write_int8(work / "models", samples)
         results = PhotographResults(_environment(plan, samples))
         bodies = Bodies(samples, work, Sizes.of(SHAPE))
         for number in range(plan.rounds):
@@ -80,21 +73,6 @@ def measure(plan: Plan, progress: Progress) -> PhotographResults:
             for model in (FLOAT32, INT8):
                 _round(plan, work / "models" / model, bodies, results, progress)
     return results
-
-
-def _write_models(root: Path, images: Path | None) -> Samples:
-    """Each model in a folder of models of its own; returns the images."""
-    graph = onnx.load(GRAPHS / "resnet50.onnx")
-    fill_weights(graph)
-    preprocessing = Preprocessing(resize="shorter", shorter=256)
-    folder = write_version(
-        root / FLOAT32, FLOAT32, shape=SHAPE, classes=CLASSES, graph=graph, preprocessing=preprocessing
-    )
-    samples = load_samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, images)
-    int8 = root / "int8.onnx"
-    to_int8(folder / "model.onnx", samples.tensors[:CALIBRATION_IMAGES], int8, reduce_range=False, method="minmax")
-    write_version(root / INT8, INT8, shape=SHAPE, classes=CLASSES, graph=onnx.load(int8), preprocessing=preprocessing)
-    return samples
 
 
 def _round(plan: Plan, root: Path, bodies: Bodies, results: PhotographResults, progress: Progress) -> None:

@@ -87,5 +87,11 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_resident_bytes(pid: int) -> int:
+    """The most resident memory that each process of the tree has had, added up."""
+    texts = (Path(f"/proc/{member}/status").read_text() for member in process_tree(pid))
+    return sum(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in texts)
+
+
 def last_lines(log: Path, count: int = 5) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-count:])

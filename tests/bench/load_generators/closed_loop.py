@@ -11,7 +11,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.request_bodies import Body
 
 SCRIPT = Path(__file__).parent / "post.lua"
-PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client"}
+PACKAGES = {"wrk": "wrk", "h2load": "nghttp2-client", "haproxy": "haproxy"}
 TIMEOUT_S = 30
 
 

@@ -6,25 +6,12 @@ from statistics import median
 from tests.bench.compare_peers import CONVOY, PeerResults
 from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.microbenchmark import SIZES
-from tests.bench.overload import OverloadResults
 from tests.bench.peers.servers import PEERS
 from tests.bench.photographs import PhotographResults
 from tests.bench.report.markdown import environment_table, table
 from tests.bench.stage_timing.timers import STAGES
 from tests.bench.throughput import ThroughputResults, is_void, median_result, void_reason
 
-OVERLOAD_COLUMNS = [
-    "load",
-    "offered",
-    "peak/s",
-    "sent/s",
-    "good/s",
-    "refused/s",
-    "good, of the peak",
-    "p50 ms",
-    "p99 ms",
-]
-OVERLOAD_COLUMNS += ["p99 ms of a refusal", "recovered after s", "us a good answer, peak", "us a good answer"]
 PHOTOGRAPHS_COLUMNS = ["model", "images/s", "images/s without a service", "part of it", "p50 ms", "p99 ms"]
 
 
@@ -62,22 +49,6 @@ def peers(results: PeerResults, command: str, plot: str) -> str:
         _same_rate(results),
     ]
     return "\n\n".join(parts)
-
-
-def overload(results: OverloadResults, command: str) -> str:
-    """The section about more load than can be answered."""
-    rows = []
-    for (load, factor), steps in results.steps.items():
-        overloads = [step.overload for step in steps]
-        rates = _medians([step.peak for step in steps], "goodput_per_s")
-        rates += _medians(overloads, "sent_per_s", "goodput_per_s", "refused_per_s")
-        latencies = _medians(overloads, "p50_ms", "p99_ms", "refused_p99_ms")
-        recovered_s = f"{median(step.recovery_s for step in steps):.2f}"
-        cpu_us = _medians(steps, "peak_cpu_us", "overload_cpu_us")
-        rows.append(
-            [load, f"{factor}x", *rates, f"{results.goodput_ratio(load, factor):.0%}", *latencies, recovered_s, *cpu_us]
-        )
-    return f"{environment_table(results.environment, command)}\n\n{table(OVERLOAD_COLUMNS, rows)}"
 
 
 def photographs(results: PhotographResults, command: str) -> str:

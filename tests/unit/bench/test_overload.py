@@ -1,76 +1,75 @@
-"""What became of each request of a flood is counted rightly: good, refused, lost; latencies of the accepted only."""
-
-from pathlib import Path
+"""What became of each request of an overload is counted correctly, and so is what a stop has lost."""
 
 import pytest
 
-from tests.bench import overload
-from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.saturation import Outcome, RequestRecord, parse_h2load_logs, summarize
-from tests.bench.overload import OverloadResults, Step, connections_for
-from tests.bench.report.sections import overload as section
+from tests.bench.load_generators.retrying_clients import LOST, RequestRecord
+from tests.bench.overload.excess import ExcessResults, Outcome, Step, client_count, summarize
+from tests.bench.overload.large_bodies import Interference
+from tests.bench.overload.run import OverloadResults
+from tests.bench.overload.stop import Stop, count
+from tests.bench.report.overload_section import overload as section
 
 
-def test_the_logs_of_several_generators_become_one_in_order_of_sending() -> None:
-    log = "2000000\t200\t500000\n1000000\t429\t1000\n1500000\t-1\t0\n"
-    assert parse_h2load_logs(log) == [
-        RequestRecord(0.0, 0.001, 429),
-        RequestRecord(0.5, 0.0, -1),
-        RequestRecord(1.0, 0.5, 200),
-    ]
-    with pytest.raises(CannotMeasure, match="no answer"):
-        parse_h2load_logs("")
+def test_answers_are_counted_in_the_window_in_which_they_arrive() -> None:
+    good = [RequestRecord(n / 10, 0.2, 200, True) for n in range(100)]
+    rejected = [RequestRecord(n / 5, 0.001, 429 if n % 2 else 503, True) for n in range(50)]
+    late = [RequestRecord(6.0, 0.5, 504, True)]
+    outcome = summarize([*good, *rejected, *late], 5, 10)
+    assert (outcome.good_per_s, outcome.rejected_per_s) == (pytest.approx(10, abs=0.3), 5)
+    assert outcome.late_per_s == 0.2
+    assert (outcome.accepted_p99_ms, outcome.rejected_p95_ms) == (pytest.approx(200), pytest.approx(1))
+    assert outcome.failed == 0
 
 
-def test_good_and_refused_are_counted_in_the_window_and_the_rest_is_no_figure() -> None:
-    good = [RequestRecord(n / 10, 0.2, 200) for n in range(100)]
-    refused = [RequestRecord(n / 5, 0.001, 429) for n in range(50)]
-    lost = [RequestRecord(1.0, 0.0, -1), RequestRecord(2.0, 0.1, 503)]
-    outcome = summarize([*good, *refused, *lost], 5, 10)
-    assert (outcome.goodput_per_s, outcome.refused_per_s) == (pytest.approx(10, abs=0.3), 5)
-    assert outcome.sent_per_s == 15
-    assert (outcome.p50_ms, outcome.p99_ms, outcome.refused_p99_ms) == (200, 200, 1)
-    assert outcome.other == 2
+def test_a_late_answer_is_the_slowest_of_the_accepted() -> None:
+    records = [RequestRecord(0, 2.5, 504, True), RequestRecord(0, 2.4, 504, True), RequestRecord(0, 0.1, 200, True)]
+    assert summarize(records, 0, 3).accepted_p99_ms == pytest.approx(2400)
 
 
-def test_what_was_answered_after_the_window_is_no_goodput() -> None:
-    assert summarize([RequestRecord(n / 10, 20.0, 200) for n in range(100)], 5, 10).goodput_per_s == 0
+def test_an_answer_after_the_window_is_not_good() -> None:
+    assert summarize([RequestRecord(n / 10, 20.0, 200, True) for n in range(100)], 5, 10).good_per_s == 0
+
+
+@pytest.mark.parametrize("status", [500, 502, LOST])
+def test_any_other_status_is_a_failure_even_outside_the_window(status: int) -> None:
+    assert summarize([RequestRecord(0, 0.1, status, True)], 5, 10).failed == 1
 
 
 @pytest.mark.parametrize(
-    ("rate", "max_connections", "expected"), [(40_000, 1024, 1024), (400, 1024, 100), (10, 1024, 64), (10, 8, 8)]
+    ("capacity_per_s", "timeout_s", "factor", "clients"), [(27, 2, 1, 54), (27, 2, 8, 432), (1000, 0.5, 8, 2000)]
 )
-def test_connections_are_as_many_as_the_rate_needs(rate: float, max_connections: int, expected: int) -> None:
-    assert connections_for(rate, max_connections) == expected
+def test_clients_are_capacity_times_timeout_up_to_the_maximum(
+    capacity_per_s: float, timeout_s: float, factor: int, clients: int
+) -> None:
+    assert client_count(capacity_per_s, timeout_s, factor) == clients
 
 
-def overload_results(*, other: int = 0) -> OverloadResults:
-    measured = OverloadResults({"CPU": "one"})
-    for peak_per_s, good_per_s in ((100, 95), (10, 3), (200, 180)):  # in the second round something else was at work
-        peak, overload = Outcome(100, peak_per_s, 0, 0, 1, 2, 0), Outcome(400, good_per_s, 300, other, 10, 20, 1)
-        measured.steps["image", 4].append(Step(peak, overload, 250, 300, 0.25))
-    return measured
+def test_a_stop_loses_what_is_neither_answered_nor_rejected() -> None:
+    statuses = (200, 200, 429, 503, 500, 502, LOST)
+    assert count([RequestRecord(0, 0, status, True) for status in statuses]) == (2, 2, 3)
 
 
-def test_the_section_tells_goodput_of_the_peak_and_recovery() -> None:
-    row = "| image | 4x | 100 | 400 | 95 | 300 | 90% | 10 | 20 | 1 | 0.25 | 250 | 300 |"
-    assert row in section(overload_results(), "make bench-overload")
+def excess_results(*, failed: int = 0) -> ExcessResults:
+    results = ExcessResults()
+    for capacity_per_s, good_per_s in ((100, 95), (10, 3), (200, 180)):  # the second round shared the machine
+        outcome = Outcome(good_per_s, 300, 1, failed, 480, 20)
+        results.steps["image", 4].append(Step(40, capacity_per_s, outcome, capacity_per_s * 0.97))
+    return results
 
 
-def test_an_answer_that_is_neither_good_nor_a_refusal_is_a_failure() -> None:
-    assert overload_results().voids() == []
-    assert overload_results(other=3).voids() == ["image at 4x: 9 failed"]
+def test_the_section_shows_medians_over_the_rounds() -> None:
+    stop = Stop(30, 2, True, 50, 7, 0, 0, 12.34)
+    interference = Interference("form", 2.5, (200,), 1.2, 9.8, 120_000_000)
+    text = section({"CPU": "one"}, excess_results(), [stop], [interference], "make bench-overload")
+    assert "| image | 4x | 40 | 100.0 | 95.0 | 90% | 300 | 1.0 | 480 | 20 | 97% |" in text
+    assert "| 30 | 2 | HAProxy | 50 | 7 | 0 | 0 | 12.3 |" in text
+    assert "| form | 2.5 | 200 | 1.2 | 9.8 | 120 |" in text
 
 
-def test_recovery_lasts_until_answers_are_as_fast_as_at_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    now_s = 0.0
-
-    def probe(url: str, body: object) -> float:
-        nonlocal now_s
-        took_s = 0.4 if now_s < 1 else 0.01
-        now_s += took_s
-        return took_s
-
-    monkeypatch.setattr(overload, "_probe", probe)
-    monkeypatch.setattr(overload.time, "monotonic", lambda: now_s)
-    assert overload.recovery("", None, idle_s=0.01) == pytest.approx(1.2)  # type: ignore[arg-type]
+def test_failed_and_lost_requests_make_a_run_void() -> None:
+    assert OverloadResults({}, excess_results()).voids() == []
+    stop = Stop(2, 1, False, 50, 7, 3, 0, 2.0)
+    assert OverloadResults({}, excess_results(failed=3), [stop]).voids() == [
+        "image at 4x: 9 failed",
+        "3 lost in a stop with a timeout of 2 s",
+    ]

@@ -1,0 +1,163 @@
+"""One, two, four and eight times as many closed-loop clients as a service can answer within its timeout.
+
+Capacity is measured right before, by the same clients, so that work that shares the machine hits both alike.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from tests.bench import convoy_process
+from tests.bench.load_generators import retrying_clients
+from tests.bench.load_generators.retrying_clients import REJECTED, Load, RequestRecord
+from tests.bench.overload.scenarios import Progress, Scenario
+
+FACTORS = (1, 2, 4, 8)
+MAX_CLIENTS = 2000
+CAPACITY_CLIENTS = 16
+CAPACITY_TIMEOUT_S = 30.0
+MAX_FREE_REJECTIONS_PER_S = 300
+"""Above this rate, rejections cost so much that capacity is measured beside as many answers with 404."""
+NOT_FOUND_CLIENTS = 64
+WARM_UP_TIMEOUTS = 2
+MIN_TIMEOUTS = 6
+
+
+class Outcome(NamedTuple):
+    """What became of the requests that were answered in a window. Latencies are measured at the client."""
+
+    good_per_s: float
+    """Answers with 200."""
+    rejected_per_s: float
+    """Answers with 429 or 503."""
+    late_per_s: float
+    """Answers with 504."""
+    failed: int
+    """Answers with any other status, and none at all."""
+    accepted_p99_ms: float
+    rejected_p95_ms: float
+
+
+class Step(NamedTuple):
+    """One factor in one round."""
+
+    clients: int
+    capacity_per_s: float
+    outcome: Outcome
+    recovered_per_s: float
+    """Good answers to 16 clients from one timeout after the load has dropped."""
+
+
+@dataclass
+class ExcessResults:
+    """Everything of one run."""
+
+    steps: dict[tuple[str, int], list[Step]] = field(default_factory=lambda: defaultdict(list))
+    """By scenario and factor, one per round."""
+
+    def good_ratio(self, scenario: str, factor: int) -> float:
+        """Good answers over the capacity right before: the median, because other work on the machine passes."""
+        return median(step.outcome.good_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
+
+    def recovered_ratio(self, scenario: str, factor: int) -> float:
+        """Good answers after the load has dropped over the capacity right before: the median."""
+        return median(step.recovered_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
+
+    def voids(self) -> list[str]:
+        """Requests that were neither answered, rejected nor late."""
+        return [
+            f"{scenario} at {factor}x: {failed} failed"
+            for (scenario, factor), steps in self.steps.items()
+            if (failed := sum(step.outcome.failed for step in steps))
+        ]
+
+
+def measure(
+    scenarios: Sequence[Scenario], workers: int, rounds: int, seconds: float, work: Path, progress: Progress
+) -> ExcessResults:
+    """Offers every factor of every scenario, for at least `seconds` each. Raises CannotMeasure."""
+    results = ExcessResults()
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}")
+        for scenario in scenarios:
+            _round(scenario, workers, seconds, work, results, progress)
+    return results
+
+
+def _round(
+    scenario: Scenario, workers: int, seconds: float, work: Path, results: ExcessResults, progress: Progress
+) -> None:
+    settings = service_settings(workers, scenario.timeout_s)
+    patient_settings = service_settings(workers, CAPACITY_TIMEOUT_S)
+    with (
+        convoy_process.run_convoy(scenario.models, work / "patient.log", patient_settings) as patient,
+        convoy_process.run_convoy(scenario.models, work / "service.log", settings) as service,
+    ):
+        for factor in FACTORS:
+            step = _step(scenario, patient.url, service.url, factor, seconds)
+            results.steps[scenario.name, factor].append(step)
+            progress(
+                f"  {scenario.name}, {factor}x, {step.clients} clients: {step.outcome.good_per_s:.1f}/s good of "
+                f"{step.capacity_per_s:.1f}, {step.outcome.rejected_per_s:.0f}/s rejected, "
+                f"{step.outcome.late_per_s:.1f}/s late, accepted p99 {step.outcome.accepted_p99_ms:.0f} ms, "
+                f"rejected p95 {step.outcome.rejected_p95_ms:.0f} ms, then {step.recovered_per_s:.1f}/s"
+            )
+
+
+def _step(scenario: Scenario, patient_url: str, service_url: str, factor: int, seconds: float) -> Step:
+    capacity_per_s = capacity(scenario, patient_url, seconds)
+    clients = client_count(capacity_per_s, scenario.timeout_s, factor)
+    url = service_url + scenario.workload.path
+    load_s = max(seconds, MIN_TIMEOUTS * scenario.timeout_s)
+    excess = Load(url, scenario.body, clients, load_s)
+    after = Load(url, scenario.body, CAPACITY_CLIENTS, scenario.timeout_s + seconds, begin_s=load_s)
+    excess_records, after_records = retrying_clients.run(excess, after)
+    outcome = summarize(excess_records, WARM_UP_TIMEOUTS * scenario.timeout_s, load_s)
+    recovered_s = load_s + scenario.timeout_s
+    recovered = summarize(after_records, recovered_s, recovered_s + seconds)
+    if outcome.rejected_per_s > MAX_FREE_REJECTIONS_PER_S:
+        capacity_per_s = capacity(scenario, patient_url, seconds, outcome.rejected_per_s)
+    return Step(clients, capacity_per_s, outcome, recovered.good_per_s)
+
+
+def capacity(scenario: Scenario, url: str, seconds: float, not_found_per_s: float = 0.0) -> float:
+    """Good answers/s of 16 closed-loop clients, beside that many answers with 404 to the same bodies."""
+    loads = [Load(url + scenario.workload.path, scenario.body, CAPACITY_CLIENTS, seconds)]
+    if not_found_per_s:
+        absent = url + scenario.absent_path
+        loads.append(Load(absent, scenario.body, NOT_FOUND_CLIENTS, seconds, requests_per_s=not_found_per_s))
+    records, *_ = retrying_clients.run(*loads)
+    return summarize(records, seconds / 4, seconds).good_per_s
+
+
+def client_count(capacity_per_s: float, timeout_s: float, factor: int) -> int:
+    """Closed-loop clients whose requests take `factor` timeouts to answer."""
+    return min(MAX_CLIENTS, max(1, round(factor * capacity_per_s * timeout_s)))
+
+
+def service_settings(workers: int, timeout_s: float) -> dict[str, str]:
+    """The settings of a service as shipped, apart from its workers and its timeout."""
+    return {"CONVOY_WORKERS": str(workers), "CONVOY_REQUEST_TIMEOUT_MS": str(round(timeout_s * 1000))}
+
+
+def summarize(records: Sequence[RequestRecord], begin_s: float, end_s: float) -> Outcome:
+    """Counts what was answered between these moments. Failures count whenever they happened."""
+    answered = [one for one in records if begin_s <= one.start_s + one.latency_s < end_s]
+    statuses = [one.status for one in answered]
+    seconds = end_s - begin_s
+    return Outcome(
+        good_per_s=statuses.count(200) / seconds,
+        rejected_per_s=sum(status in REJECTED for status in statuses) / seconds,
+        late_per_s=statuses.count(504) / seconds,
+        failed=sum(one.status not in (200, 504, *REJECTED) for one in records),
+        accepted_p99_ms=_quantile_ms([one for one in answered if one.status not in REJECTED], 0.99),
+        rejected_p95_ms=_quantile_ms([one for one in answered if one.status in REJECTED], 0.95),
+    )
+
+
+def _quantile_ms(records: Sequence[RequestRecord], fraction: float) -> float:
+    latencies_ms = sorted(one.latency_s * 1000 for one in records)
+    return latencies_ms[int(fraction * (len(latencies_ms) - 1))] if latencies_ms else 0.0

@@ -1,0 +1,112 @@
+"""SIGTERM under full load: every request that the service has accepted must be answered."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench import convoy_process
+from tests.bench.load_generators import retrying_clients
+from tests.bench.load_generators.closed_loop import require_tool
+from tests.bench.load_generators.retrying_clients import REJECTED, Load, RequestRecord
+from tests.bench.overload.excess import CAPACITY_TIMEOUT_S, capacity, client_count, service_settings
+from tests.bench.overload.scenarios import Progress, Scenario
+from tests.bench.processes import free_ports, run_process
+
+TIMEOUTS_S = (2.0, 30.0)
+WORKERS = (1, 2)
+LOAD_S = 6.0
+"""Seconds of load before the signal."""
+EXIT_MARGIN_S = 15.0
+HAPROXY_CONFIG = """
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend front
+  bind 127.0.0.1:{front}
+  default_backend convoy
+backend convoy
+  server one 127.0.0.1:{back}
+"""
+
+
+class Stop(NamedTuple):
+    """One stop, and what became of the requests that were answered after the signal."""
+
+    timeout_s: float
+    workers: int
+    is_behind_haproxy: bool
+    answered: int
+    rejected: int
+    """429, or 503 from Convoy as JSON, or from HAProxy because Convoy accepts no connections any more."""
+    lost: int
+    """Connections that ended without an answer, 502, 504 and any other status."""
+    exit_code: int | None
+    stop_s: float
+
+
+def measure(scenario: Scenario, work: Path, progress: Progress) -> list[Stop]:
+    """Stops a service of each kind once. Raises CannotMeasure."""
+    require_tool("haproxy")
+    with convoy_process.run_convoy(
+        scenario.models, work / "capacity.log", service_settings(1, CAPACITY_TIMEOUT_S)
+    ) as service:
+        capacity_per_s = capacity(scenario, service.url, LOAD_S)
+    stops = []
+    for timeout_s in TIMEOUTS_S:
+        for workers in WORKERS:
+            for is_behind_haproxy in (False, True):
+                stops.append(_stop(scenario, timeout_s, workers, is_behind_haproxy, capacity_per_s, work))
+                progress(f"  {stops[-1]}")
+    return stops
+
+
+def _stop(
+    scenario: Scenario, timeout_s: float, workers: int, is_behind_haproxy: bool, capacity_per_s: float, work: Path
+) -> Stop:
+    settings = service_settings(workers, timeout_s)
+    clients = client_count(capacity_per_s, timeout_s, 2)
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(convoy_process.run_convoy(scenario.models, work / "stop.log", settings))
+        url = stack.enter_context(_haproxy(service.url, work)) if is_behind_haproxy else service.url
+        load_s = LOAD_S + timeout_s + EXIT_MARGIN_S
+        load = retrying_clients.start([Load(url + scenario.workload.path, scenario.body, clients, load_s)])
+        time.sleep(LOAD_S)
+        signal_s = time.monotonic()
+        service.process.terminate()
+        exit_code = _exit_code(service.process, timeout_s + EXIT_MARGIN_S)
+        stop_s = time.monotonic() - signal_s
+        run = load.result()
+    after = [one for one in run.records[0] if run.epoch_s + one.start_s + one.latency_s >= signal_s]
+    return Stop(timeout_s, workers, is_behind_haproxy, *count(after), exit_code, stop_s)
+
+
+def count(records: Sequence[RequestRecord]) -> tuple[int, int, int]:
+    """Requests that were answered, rejected and lost."""
+    answered = sum(one.status == 200 for one in records)
+    rejected = sum(one.status in REJECTED for one in records)
+    return answered, rejected, len(records) - answered - rejected
+
+
+def _exit_code(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+@contextlib.contextmanager
+def _haproxy(service_url: str, work: Path) -> Iterator[str]:
+    """The address of an HAProxy with default settings in front of the service."""
+    (front,) = free_ports()
+    config = work / "haproxy.cfg"
+    config.write_text(HAPROXY_CONFIG.format(front=front, back=service_url.rpartition(":")[2]))
+    url = f"http://127.0.0.1:{front}"
+    with run_process(["haproxy", "-f", config], {}, work / "haproxy.log"):
+        while convoy_process.status_of(f"{url}/health/ready") != 200:
+            time.sleep(convoy_process.POLL_S)
+        yield url

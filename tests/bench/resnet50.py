@@ -1,0 +1,39 @@
+"""ResNet-50 with random weights, which costs as much as a trained one, made anew so that nobody must ship it."""
+
+from pathlib import Path
+
+import onnx
+
+from service.model_store.manifest import Preprocessing
+from tests.bench.local_model import LocalModel
+from tests.bench.request_bodies import Sizes
+from tests.bench.sample_images import Samples, load_samples
+from tests.gpu.weightless_graphs import GRAPHS, fill_weights
+from tests.support.model_versions import write_version
+from training.export.quantization.convert_precision import to_int8
+
+FLOAT32, INT8 = "resnet50", "resnet50-int8"
+CLASSES = 1000
+SHAPE = (224, 224, 3)
+CALIBRATION_IMAGES = 16
+
+
+def write_float32(root: Path, images: Path | None) -> Samples:
+    """Writes the model into a models folder `root`/resnet50 of its own; returns photographs and their classes."""
+    graph = onnx.load(GRAPHS / "resnet50.onnx")
+    fill_weights(graph)
+    _write(root / FLOAT32, FLOAT32, graph)
+    return load_samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, images)
+
+
+def write_int8(root: Path, samples: Samples) -> None:
+    """Writes the int8 form of the model of `write_float32` into a models folder of its own."""
+    graph = LocalModel(root / FLOAT32, FLOAT32).graph
+    int8 = root / "int8.onnx"
+    to_int8(graph, samples.tensors[:CALIBRATION_IMAGES], int8, reduce_range=False, method="minmax")
+    _write(root / INT8, INT8, onnx.load(int8))
+
+
+def _write(models: Path, name: str, graph: onnx.ModelProto) -> None:
+    preprocessing = Preprocessing(resize="shorter", shorter=256)
+    write_version(models, name, shape=SHAPE, classes=CLASSES, graph=graph, preprocessing=preprocessing)
