@@ -160,7 +160,7 @@ def _arguments() -> argparse.Namespace:
     peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
     over = commands.add_parser("overload", help="Convoy with more requests than it can answer")
-    over.set_defaults(run=_overload, workers=1)
+    over.set_defaults(run=_overload)
     over.add_argument("--models", type=Path, default=Settings().models, help="folder with mnist-lenet5")
     over.add_argument("--parts", nargs="+", choices=overload_run.PARTS, default=overload_run.PARTS, help="default: all")
     large = commands.add_parser("photographs", help="Convoy with ResNet-50, beside a loop without a service")
@@ -186,6 +186,7 @@ def _arguments() -> argparse.Namespace:
         command.add_argument(
             "--report", type=Path, default=REPORT, help="Markdown file for the results (default: %(default)s)"
         )
+    over.set_defaults(workers=1)
     return parser.parse_args()
 
 
