@@ -1,17 +1,18 @@
-"""Usable processor cores, free memory, instruction sets and GPUs, read from files of the system.
+"""Usable processor cores, memory, instruction sets and GPUs, read from files of the system.
 
 Reports what there is; which engine or precision to use is decided elsewhere.
 """
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
 DEVICES = Path("/dev")
 CGROUP = Path("/sys/fs/cgroup")
-FALLBACK_FREE_BYTES = 4 << 30
+FALLBACK_MEMORY_BYTES = 4 << 30
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
@@ -43,21 +44,35 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
-def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
-    """Returns the memory that is free without swapping: the smaller of the machine's and the container's.
+def memory_limit_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
+    """Returns the memory that this process may use: the smaller of the machine's and the container's limit."""
+    physical = _meminfo_bytes(meminfo, "MemTotal")
+    return min(physical, _first_int(cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes") or physical)
 
-    FALLBACK_FREE_BYTES when the system does not say.
-    """
+
+def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
+    """Returns the memory that is free without swapping: the smaller of the machine's and the container's."""
+    free = _meminfo_bytes(meminfo, "MemAvailable")
+    limit = _first_int(cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes")
+    used = _first_int(cgroup / "memory.current", cgroup / "memory/memory.usage_in_bytes")
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def _meminfo_bytes(meminfo: Path, key: str) -> int:
+    """FALLBACK_MEMORY_BYTES where the system does not report it."""
     try:
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines[key].split()[0]) * 1024
     except (OSError, ValueError, KeyError):
-        free = FALLBACK_FREE_BYTES
-    try:
-        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
-        return free
-    return max(0, min(free, limit - used))
+        return FALLBACK_MEMORY_BYTES
+
+
+def _first_int(*files: Path) -> int | None:
+    """The number in the first of the files that holds one, cgroup v2's before v1's; None for none ("max": no limit)."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            return int(file.read_text())
+    return None
 
 
 def _quota_v2(cgroup: Path) -> float | None:

@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=25_000_000, ge=1)
     """Width x height of an image, half of all of a request's; WebP, CMYK and progressive count twice. Else 413."""
 
+    max_decoded_bytes: int = Field(default=0, ge=0)
+    """Memory of the images that a worker decodes at once, 8 bytes a pixel; others wait. 0: a quarter of the limit."""
+
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
     """Bytes of a request's first line and headers at most, else 431."""
 

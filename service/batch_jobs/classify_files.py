@@ -14,6 +14,7 @@ from service.classification.top_k import Prediction, top_k
 from service.errors import ConvoyError, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
+from service.imaging.pixel_budget import default_decode_memory_bytes
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import ModelSpec, Specific
 from service.model_store.mirror import local_models
@@ -44,7 +45,12 @@ async def classify_files(
         spec = ModelSpec() if version is None else ModelSpec(versions=Specific(specific=[int(version)]))
         await registry.load_only(model, spec)
         classifier = Classifier(
-            registry, metrics, decode_pool, max_pixels=settings.max_pixels, request_timeout_s=TIMEOUT_S
+            registry,
+            metrics,
+            decode_pool,
+            max_pixels=settings.max_pixels,
+            max_decoded_bytes=settings.max_decoded_bytes or default_decode_memory_bytes(workers=1),
+            request_timeout_s=TIMEOUT_S,
         )
         try:
             return await _classify_each(classifier, model, version, files, k)

@@ -19,8 +19,8 @@ from service.errors import ConvoyError, Overloaded, TooManyPixels
 from service.imaging import decode
 from service.imaging.decode_pool import DecodePool
 from service.imaging.fast_png import decode_simple_png
-from service.imaging.limits import decode_cost_pixels
-from service.imaging.pixel_budget import PixelBudget, PixelSemaphore
+from service.imaging.limits import decode_cost_bytes, decode_cost_pixels
+from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
 from service.imaging.preprocess import preprocess
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
@@ -46,13 +46,15 @@ class Classifier:
         decode_pool: DecodePool,
         *,
         max_pixels: int,
+        max_decoded_bytes: int,
         request_timeout_s: float,
     ) -> None:
+        """`max_pixels` limits one image, `max_decoded_bytes` the memory of all that are decoded at a time."""
         self._registry = registry
         self._metrics = metrics
         self._decode_pool = decode_pool
         self._max_pixels = max_pixels
-        self._pixel_semaphore = PixelSemaphore(max_pixels)
+        self._decode_memory = MemorySemaphore(max_decoded_bytes)
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
@@ -192,7 +194,7 @@ class Classifier:
         return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
 
     def _read_limited(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        with self._pixel_semaphore.acquire(decode_cost_pixels(image)):
+        with self._decode_memory.acquire(decode_cost_bytes(image)):
             return _to_model_input(image, loaded)
 
     def _try_decode_all(

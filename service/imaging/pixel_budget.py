@@ -1,34 +1,60 @@
-"""Bounds on the pixels that are decoded at once and for one request: memory and time grow with pixels, not images.
+"""Bounds on what is decoded at once in this process, in bytes, and for one request, in pixels.
 
-Knows numbers of pixels only. Thread-safe.
+Knows no images: `limits` measures what each costs. Thread-safe.
 """
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.hardware import memory_limit_bytes
 
-class PixelSemaphore:
-    """A semaphore for `pixels` pixels in the whole process. Those who wait are served in the order of their arrival."""
+MEMORY_DIVISOR = 4
 
-    def __init__(self, pixels: int) -> None:
-        self._free = pixels
-        self._first_in_line = threading.Lock()
-        self._released = threading.Condition()
+
+def default_decode_memory_bytes(workers: int) -> int:
+    """A quarter of the container's memory limit, divided by the workers: models and bodies need the rest."""
+    return memory_limit_bytes() // (MEMORY_DIVISOR * workers)
+
+
+class MemorySemaphore:
+    """A semaphore for `limit_bytes` of memory. Threads that wait are served in the order of their arrival.
+
+    A large image is not overtaken by small ones for ever. One that needs more than `limit_bytes` is decoded alone.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._free_bytes = limit_bytes
+        self._tickets: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def free_bytes(self) -> int:
+        return self._free_bytes
+
+    @property
+    def waiting_count(self) -> int:
+        """Threads that wait for memory."""
+        return len(self._tickets)
 
     @contextmanager
-    def acquire(self, pixels: int) -> Iterator[None]:
-        """A context that holds `pixels`, which must not exceed the total; waits until they are free."""
-        # Only the first in line waits for the condition, so that small images cannot overtake a large one for ever.
-        with self._first_in_line, self._released:
-            self._released.wait_for(lambda: self._free >= pixels)
-            self._free -= pixels
+    def acquire(self, size_bytes: int) -> Iterator[None]:
+        """A context that holds `size_bytes`; waits until they are free."""
+        held_bytes, ticket = min(size_bytes, self._limit_bytes), object()
+        with self._changed:
+            self._tickets.append(ticket)
+            self._changed.wait_for(lambda: self._tickets[0] is ticket and held_bytes <= self._free_bytes)
+            self._tickets.popleft()
+            self._free_bytes -= held_bytes
+            self._changed.notify_all()
         try:
             yield
         finally:
-            with self._released:
-                self._free += pixels
-                self._released.notify()
+            with self._changed:
+                self._free_bytes += held_bytes
+                self._changed.notify_all()
 
 
 class PixelBudget:

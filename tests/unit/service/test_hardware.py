@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from service.hardware import FALLBACK_FREE_BYTES, cpu_flags, free_memory_bytes, has_nvidia_gpu, usable_cores
+from service.hardware import (
+    FALLBACK_MEMORY_BYTES,
+    cpu_flags,
+    free_memory_bytes,
+    has_nvidia_gpu,
+    memory_limit_bytes,
+    usable_cores,
+)
 
 X86 = (
     "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx512_vnni\nvmx flags\t: vnmi\n\nprocessor\t: 1\n"
@@ -123,27 +130,57 @@ def test_this_machine_has_a_core() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
-def free_memory_with(folder: Path, available_kb: int | None, limit: str | None, used: int = 0) -> int:
+MEMORY_FILES = {
+    2: ("memory.max", "memory.current"),
+    1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+}
+
+
+def write_memory(
+    folder: Path, available_kb: int | None, limit: str | None, used: int, version: int
+) -> tuple[Path, Path]:
+    """Writes what Linux reports of a machine of 2 MB, and of its container with that version of cgroups."""
     if available_kb is not None:
-        (folder / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable: {available_kb} kB\n")
+        (folder / "meminfo").write_text(f"MemTotal: 2000 kB\nMemAvailable: {available_kb} kB\n")
     if limit is not None:
-        (folder / "memory.max").write_text(f"{limit}\n")
-        (folder / "memory.current").write_text(f"{used}\n")
-    return free_memory_bytes(folder / "meminfo", folder)
+        for file, value in zip(MEMORY_FILES[version], (limit, used), strict=True):
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_text(f"{value}\n")
+    return folder / "meminfo", folder
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     ("available_kb", "limit", "used", "free"),
     [
         (1000, None, 0, 1_024_000),
         (1000, "max", 5, 1_024_000),
+        (1000, "9223372036854771712", 5, 1_024_000),  # no limit in cgroup v1
         (1000, "300000", 100_000, 200_000),
         (1000, "300000", 400_000, 0),
         (1, "300000", 0, 1024),
-        (None, None, 0, FALLBACK_FREE_BYTES),
+        (None, None, 0, FALLBACK_MEMORY_BYTES),
     ],
 )
-def test_the_smaller_of_machine_and_container_counts(
-    tmp_path: Path, available_kb: int | None, limit: str | None, used: int, free: int
+def test_free_memory_is_the_smaller_of_the_machines_and_the_containers(
+    tmp_path: Path, available_kb: int | None, limit: str | None, used: int, free: int, version: int
 ) -> None:
-    assert free_memory_with(tmp_path, available_kb, limit, used) == free
+    assert free_memory_bytes(*write_memory(tmp_path, available_kb, limit, used, version)) == free
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("available_kb", "limit", "total"),
+    [
+        (1000, None, 2_048_000),
+        (1000, "max", 2_048_000),
+        (1000, "9223372036854771712", 2_048_000),
+        (1, "300000", 300_000),
+        (None, "300000", 300_000),
+        (None, None, FALLBACK_MEMORY_BYTES),
+    ],
+)
+def test_the_memory_limit_is_the_containers_or_the_machines_memory(
+    tmp_path: Path, available_kb: int | None, limit: str | None, total: int, version: int
+) -> None:
+    assert memory_limit_bytes(*write_memory(tmp_path, available_kb, limit, 0, version)) == total

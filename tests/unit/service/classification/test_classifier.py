@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.imaging import decode
 from service.imaging.decode_pool import DecodePool
+from service.imaging.limits import DECODED_BYTES_PER_PIXEL
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
@@ -34,10 +35,17 @@ from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 
 MAX_QUEUE_IMAGES = 8
+MAX_PIXELS = 10_000
+MAX_DECODED_BYTES = DECODED_BYTES_PER_PIXEL * MAX_PIXELS
 Predict = Callable[[Classifier, bytes], Awaitable[Any]]
 
 
-def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable[None]], busy: int = 0) -> None:
+def with_classifier(
+    root: Path,
+    test: Callable[[Classifier, Registry], Awaitable[None]],
+    busy: int = 0,
+    max_decoded_bytes: int = MAX_DECODED_BYTES,
+) -> None:
     """Runs the test with a classifier over the models in `root`; `busy` jobs keep its decoders until the test ends."""
 
     async def run() -> None:
@@ -45,7 +53,14 @@ def with_classifier(root: Path, test: Callable[[Classifier, Registry], Awaitable
         registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
         await registry.reconcile(DesiredState())
         with closing(DecodePool(2)) as decode_pool:
-            classifier = Classifier(registry, metrics, decode_pool, max_pixels=10_000, request_timeout_s=10)
+            classifier = Classifier(
+                registry,
+                metrics,
+                decode_pool,
+                max_pixels=MAX_PIXELS,
+                max_decoded_bytes=max_decoded_bytes,
+                request_timeout_s=10,
+            )
             test_ended = threading.Event()
             jobs = [decode_pool.run("somebody else", test_ended.wait) for _ in range(busy)]
             try:
@@ -159,18 +174,26 @@ class OverlapDetector:
 
 
 @pytest.mark.parametrize("predict_one", [predict, lambda classifier, data: predict_many(classifier, [data])])
-@pytest.mark.parametrize(("side_px", "together", "wait_s"), [(70, True, 10), (99, False, 0.2)])
-def test_two_decoders_read_no_more_pixels_at_once_than_there_is_room_for(
-    root: Path, monkeypatch: pytest.MonkeyPatch, predict_one: Predict, side_px: int, together: bool, wait_s: float
+@pytest.mark.parametrize(
+    ("max_decoded_bytes", "together", "wait_s"),
+    [(2 * MAX_DECODED_BYTES, True, 10), (2 * MAX_DECODED_BYTES - 1, False, 0.2), (1, False, 0.2)],
+)
+def test_the_largest_images_are_decoded_together_where_their_bytes_fit(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    predict_one: Predict,
+    max_decoded_bytes: int,
+    together: bool,
+    wait_s: float,
 ) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         detector = OverlapDetector(wait_s)
         monkeypatch.setattr(decode, "read_pixels", detector.read)
-        data = image_bytes(side_px, side_px, image_format="JPEG")
+        data = image_bytes(100, 100, image_format="JPEG")
         await asyncio.gather(predict_one(classifier, data), predict_one(classifier, data))
         assert detector.overlapped == together
 
-    with_classifier(root, test)
+    with_classifier(root, test, max_decoded_bytes=max_decoded_bytes)
 
 
 def test_many_and_one_agree(root: Path) -> None:

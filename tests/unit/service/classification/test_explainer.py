@@ -27,7 +27,9 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
         await registry.reconcile(DesiredState())
         release = threading.Event()
         with closing(DecodePool(1)) as decode_pool:
-            classifier = Classifier(registry, metrics, decode_pool, max_pixels=PIXELS, request_timeout_s=30)
+            classifier = Classifier(
+                registry, metrics, decode_pool, max_pixels=PIXELS, max_decoded_bytes=10**6, request_timeout_s=30
+            )
             with (
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
                 explainer.context("linear", None) as context,

@@ -14,7 +14,13 @@ from PIL import Image
 
 from service.errors import ConvoyError, ImageTooLarge
 from service.imaging.decode import decode, open_image
-from service.imaging.limits import MAX_RUN_LENGTH_PIXELS, MAX_SCANS, MAX_SIDE_PX
+from service.imaging.limits import (
+    DECODED_BYTES_PER_PIXEL,
+    MAX_RUN_LENGTH_PIXELS,
+    MAX_SCANS,
+    MAX_SIDE_PX,
+    decode_cost_bytes,
+)
 from tests.support.png_writer import END, chunk, encode_png, header
 from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
 
@@ -115,6 +121,7 @@ def test_what_takes_twice_the_memory_counts_twice(kind: str) -> None:
         file = encode_image(photo, "WEBP", lossless="lossless" in kind)
     else:
         file = encode_image(photo, "JPEG", progressive=kind == "progressive")
+    assert decode_cost_bytes(open_image(file, 1200)) == 2 * 20 * 30 * DECODED_BYTES_PER_PIXEL
     assert decode(file, 3, BLACK, max_pixels=1200).shape == (20, 30, 3)
     with pytest.raises(
         ImageTooLarge, match="more than 1199 pixels, the limit, or half of that for WebP, CMYK and progressive"

@@ -1,71 +1,112 @@
-"""Room for pixels is never more than there is, and is given in the order of asking."""
+"""Memory for decoding never exceeds the limit and is granted in order; a request has a pixel budget."""
 
 import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from service.imaging.pixel_budget import PixelBudget, PixelSemaphore
+import pytest
 
+from service.hardware import memory_limit_bytes
+from service.imaging.pixel_budget import MemorySemaphore, PixelBudget, default_decode_memory_bytes
 
-def test_no_more_is_given_than_there_is() -> None:
-    semaphore, lock, used, max_used = PixelSemaphore(10), threading.Lock(), 0, 0
-
-    def use(pixels: int) -> None:
-        nonlocal used, max_used
-        for _ in range(200):
-            with semaphore.acquire(pixels):
-                with lock:
-                    used += pixels
-                    max_used = max(max_used, used)
-                with lock:
-                    used -= pixels
-
-    threads = [threading.Thread(target=use, args=(pixels,)) for pixels in (1, 3, 7, 10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert not any(thread.is_alive() for thread in threads)
-    assert max_used == 10
+TIMEOUT_S = 30.0
 
 
-def test_a_large_one_is_not_passed_by_small_ones() -> None:
-    semaphore, order = PixelSemaphore(10), []
-    large_started, small_started = threading.Event(), threading.Event()
+class Holder:
+    """A thread that acquires memory and holds it until `release`."""
 
-    def large() -> None:
-        large_started.set()
-        with semaphore.acquire(10):
-            order.append("large")
+    def __init__(self, semaphore: MemorySemaphore, size_bytes: int) -> None:
+        self._context: AbstractContextManager[None] = semaphore.acquire(size_bytes)
+        self._released = threading.Event()
+        self.has_acquired = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def small() -> None:
-        small_started.set()
-        with semaphore.acquire(1):
-            order.append("small")
+    def _run(self) -> None:
+        with self._context:
+            self.has_acquired.set()
+            self._released.wait(TIMEOUT_S)
 
-    with semaphore.acquire(5):
-        threads = [threading.Thread(target=large)]
-        threads[0].start()
-        large_started.wait(30)
-        while not semaphore._first_in_line.locked():
-            pass
-        threads.append(threading.Thread(target=small))
-        threads[1].start()
-        small_started.wait(30)
-    for thread in threads:
-        thread.join(30)
-    assert order == ["large", "small"]
+    def release(self) -> None:
+        self._released.set()
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
 
 
-def test_room_comes_back_after_an_error() -> None:
-    semaphore = PixelSemaphore(5)
-    try:
-        with semaphore.acquire(5):
-            raise ValueError
-    except ValueError:
-        pass
-    with semaphore.acquire(5):
-        pass
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Lets other threads run until the condition is true. Fails after TIMEOUT_S."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0)
 
 
-def test_an_allowance_is_used_up_by_what_fits() -> None:
+def test_no_more_is_held_at_once_than_the_limit() -> None:
+    semaphore = MemorySemaphore(10)
+    first, second = Holder(semaphore, 6), Holder(semaphore, 4)
+    assert first.has_acquired.wait(TIMEOUT_S)
+    assert second.has_acquired.wait(TIMEOUT_S)
+    assert semaphore.free_bytes == 0
+    third = Holder(semaphore, 5)
+    wait_until(lambda: semaphore.waiting_count == 1)
+    second.release()
+    assert (semaphore.free_bytes, third.has_acquired.is_set()) == (4, False)
+    first.release()
+    assert third.has_acquired.wait(TIMEOUT_S)
+    assert semaphore.free_bytes == 5
+    third.release()
+    assert semaphore.free_bytes == 10
+
+
+def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
+    semaphore = MemorySemaphore(10)
+    first = Holder(semaphore, 5)
+    assert first.has_acquired.wait(TIMEOUT_S)
+    large = Holder(semaphore, 10)
+    wait_until(lambda: semaphore.waiting_count == 1)
+    small = Holder(semaphore, 1)
+    wait_until(lambda: semaphore.waiting_count == 2)
+    assert (semaphore.free_bytes, small.has_acquired.is_set()) == (5, False)
+    first.release()
+    assert large.has_acquired.wait(TIMEOUT_S)
+    assert not small.has_acquired.is_set()
+    large.release()
+    assert small.has_acquired.wait(TIMEOUT_S)
+    small.release()
+
+
+def test_all_who_fit_are_served_when_one_releases() -> None:
+    semaphore = MemorySemaphore(10)
+    first = Holder(semaphore, 10)
+    assert first.has_acquired.wait(TIMEOUT_S)
+    others = [Holder(semaphore, 3) for _ in range(3)]
+    wait_until(lambda: semaphore.waiting_count == 3)
+    first.release()
+    assert all(other.has_acquired.wait(TIMEOUT_S) for other in others)
+    for other in others:
+        other.release()
+
+
+def test_an_image_larger_than_the_limit_is_decoded_alone() -> None:
+    semaphore = MemorySemaphore(10)
+    with semaphore.acquire(25):
+        assert semaphore.free_bytes == 0
+    assert semaphore.free_bytes == 10
+
+
+def test_memory_is_released_after_an_error() -> None:
+    semaphore = MemorySemaphore(5)
+    with pytest.raises(ZeroDivisionError), semaphore.acquire(5):
+        raise ZeroDivisionError
+    assert semaphore.free_bytes == 5
+
+
+def test_by_default_all_workers_decode_in_a_quarter_of_the_memory() -> None:
+    assert default_decode_memory_bytes(1) == memory_limit_bytes() // 4
+    assert default_decode_memory_bytes(3) == memory_limit_bytes() // 12
+
+
+def test_a_pixel_budget_is_consumed_by_the_images_that_fit() -> None:
     pixel_budget = PixelBudget(10)
     assert [pixel_budget.try_consume(pixels) for pixels in (4, 7, 6, 1)] == [True, False, True, False]
