@@ -20,6 +20,7 @@ from service.api.auth.require_api_key import RequireApiKey
 from service.api.fast_router import FastRouter
 from service.api.health import health_routes
 from service.api.http import status_codes
+from service.api.http.head_and_options import HeadAndOptions
 from service.api.middleware import RequestMiddleware
 from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import Explain
@@ -128,7 +129,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     fast_endpoints = _fast_endpoints(classifier, explainer, settings)
     for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
-    inner = _add_middleware(FastRouter(fast_endpoints, partial(FastAPI.__call__, app)), settings)
+    other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
+    inner = _add_middleware(FastRouter(fast_endpoints, other_methods), settings)
     app.entry_point = RequestMiddleware(
         inner, metrics, shutdown_state, LogRateLimiter(settings.log_requests_per_s), tracer
     )

@@ -49,14 +49,14 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         fields = {"request_id": request_id.decode()}
         scope[LOG_FIELDS] = fields
-        status, is_get = CLIENT_CLOSED_REQUEST, scope["method"] == "GET"
+        status, is_read = CLIENT_CLOSED_REQUEST, scope["method"] in ("GET", "HEAD")
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                if is_get:
+                if is_read:
                     message["headers"] += missing_security_headers(message["headers"])
                 if self._shutdown_state.is_closing:
                     message["headers"].append((b"connection", b"close"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.http.body import BODY_ERROR
@@ -27,8 +28,6 @@ MAX_PIPELINED = 256  # requests that wait on a connection for the answers before
 MIN_CHECK_INTERVAL_S = 1.0
 MAX_TRAILING_BYTES = 65536  # past twice the largest body: framing of chunks, and pipelined requests
 IDLE, HEAD, BODY = "idle", "head", "body"
-FRAMING_HEADERS = (b"content-length", b"transfer-encoding")
-UPGRADE_HINT = "Send it as HTTP/1.1, without the header Upgrade; some clients add one unless they are told not to."
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._connection = Connection()
         self._current_cycle: RequestResponseCycle | None = None  # the first of those that wait on this connection
         self._request_count = 0
+        self._is_upgrade = False  # the request asks for another protocol; it is answered in this one
         self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
         self._phase = IDLE  # what of a request is arriving
         self._received_bytes = self._segment_bytes = 0  # bytes of that request, at most, and of what came last
@@ -108,7 +108,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._segment_bytes = len(data)
         self._received_bytes += self._segment_bytes
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed_parser(data)
         if self._phase is IDLE:
             self._received_bytes = 0
             if not self._is_answer_due():
@@ -117,6 +118,28 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._cancel_timer()
         elif not self.transport.is_closing():
             self._check_progress()
+
+    def _feed_parser(self, data: bytes) -> None:
+        """As in uvicorn, without its log lines. A header Upgrade is ignored, as RFC 9110, 7.8, allows."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        except httptools.HttpParserUpgrade as upgrade:
+            (headers_end,) = upgrade.args
+            self._parse_without_upgrade(data[headers_end:])
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parses the request's headers again, without Upgrade, and with them `rest`, which follows them.
+
+        The parser takes what follows Upgrade for the other protocol, or for the next request. A new parser that never
+        sees that header ends the body where every other reader of HTTP/1.1 does.
+        """
+        first_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._feed_parser(b"\r\n".join([first_line, *headers, b"\r\n"]) + rest)
 
     def on_message_begin(self) -> None:
         self._phase, self._timer_phase, self._received_bytes = HEAD, IDLE, self._segment_bytes
@@ -129,13 +152,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self._error = BadHttp("Too many requests were sent without waiting for their answers.")
             raise self._error
-        is_upgrade = self.parser.should_upgrade()
-        if is_upgrade:
+        if self.parser.should_upgrade():
             self._check_upgrade()
+            return
         super().on_headers_complete()
         self._phase = BODY
         self._request_count += 1
-        if is_upgrade or self._request_count == self._limits.max_requests:
+        if self._is_upgrade or self._request_count == self._limits.max_requests:
+            # A proxy may take what follows Upgrade for the other protocol, and let it pass unseen: nothing may follow.
             self.cycle.keep_alive = False
 
     def on_chunk_header(self) -> None:
@@ -145,7 +169,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.headers = []  # trailers come here: no proxy has looked at them as it does at headers
 
     def on_message_complete(self) -> None:
-        self._phase = IDLE
+        if self.parser.should_upgrade():
+            return  # only the headers are complete, and come again
+        self._phase, self._is_upgrade = IDLE, False
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -171,10 +197,11 @@ class LimitedProtocol(HttpToolsProtocol):
             raise self._error
 
     def _check_upgrade(self) -> None:
-        """Raises BadHttp: the parser takes a body behind `Upgrade` for another protocol, or for the next request."""
-        if any(name in FRAMING_HEADERS and value != b"0" for name, value in self.headers):
-            self._error = BadHttp("A request that asks for another protocol can have no body.", UPGRADE_HINT)
+        """Raises BadHttp for CONNECT, which has no path, and where the headers ask for another protocol twice."""
+        if self._is_upgrade or self.parser.get_method() == b"CONNECT":
+            self._error = BadHttp("The request asks for a tunnel or another protocol, which there is not.")
             raise self._error
+        self._is_upgrade = True
 
     def _check_codings(self) -> None:
         """Raises BadHttp unless the body is in chunks and nothing else: proxies differ about where others end."""

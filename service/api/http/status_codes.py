@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Scope
 
 from service import errors
+from service.api.http.head_and_options import allowed_methods
 from service.api.http.responses import json_bytes
 from service.observability import logs
 
@@ -125,7 +126,8 @@ async def on_http_exception(request: Request, error: Exception) -> ErrorResponse
     code, message, hint = ROUTING_ERRORS[error.status_code]
     request.scope[LOG_FIELDS]["error"] = code
     body = _error_body(request.scope, {"code": code, "message": message, "hint": hint})
-    return ErrorResponse(body, error.status_code, dict(error.headers or {}))
+    headers = {"allow": allowed_methods(request.app.router.routes, request.scope)} if error.status_code == 405 else {}
+    return ErrorResponse(body, error.status_code, headers)
 
 
 async def on_invalid_parameters(request: Request, error: Exception) -> ErrorResponse:

@@ -37,11 +37,14 @@ class RawConnection:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def read_head(self) -> tuple[int, dict[str, str]]:
+        """Status and headers. Raises ConnectionError when the connection ends before."""
+        head = self._until(b"\r\n\r\n")
+        return int(head.split()[1]), dict(re.findall(r"^([^:\r\n]+): (.*)\r$", head.decode(), re.MULTILINE))
+
     def read_response(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body. Raises ConnectionError when the connection ends before."""
-        head = self._until(b"\r\n\r\n")
-        status = int(head.split()[1])
-        headers = dict(re.findall(r"^([^:\r\n]+): (.*)\r$", head.decode(), re.MULTILINE))
+        status, headers = self.read_head()
         length = int(headers["content-length"])
         while len(self._buffer) < length:
             self._receive()

@@ -43,8 +43,9 @@ AMBIGUOUS = {
     "a space before the colon": (["transfer-encoding : chunked"], LAST),
     "a folded line": (["x: y", f" {CHUNKED}"], LAST),
     "a bare carriage return": ([f"x: y\r{CHUNKED}"], LAST),
-    "a body in another protocol": ([*UPGRADE, LENGTH], b""),
-    "chunks in another protocol": ([*UPGRADE, CHUNKED], LAST),
+    "two lengths in another protocol": ([*UPGRADE, "content-length: 0", LENGTH], b""),
+    "a length and chunks in another protocol": ([*UPGRADE, LENGTH, CHUNKED], LAST),
+    "another coding in another protocol": ([*UPGRADE, "transfer-encoding: gzip, chunked"], LAST),
     **{name: ([CHUNKED], chunks) for name, chunks in CHUNKS.items()},
 }
 """Headers and body that one reader ends before HIDDEN and another behind it."""
@@ -108,6 +109,45 @@ def test_who_asks_for_another_protocol_is_answered_in_this_one_and_then_the_conn
         assert (status, headers["connection"]) == (200, "close")
         with contextlib.suppress(ConnectionError):
             connection.send(HIDDEN)
+        assert connection.statuses() == []
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "h2c, TLS/1.0"])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
+def test_a_body_behind_upgrade_is_read_by_its_own_framing_and_hides_no_request(
+    limited: RunningService, protocol: str, is_chunked: bool, in_one_write: bool
+) -> None:
+    image = image_bytes()
+    body = b"%x\r\n%b\r\n%b" % (len(image), image, LAST) if is_chunked else image
+    framing = CHUNKED if is_chunked else f"content-length: {len(image)}"
+    upgrade = ["Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAEAAEAAAAIAAAAB"]
+    with RawConnection(limited) as connection:
+        for piece in (
+            [head(*upgrade, framing), body[:9], body[9:] + HIDDEN]
+            if not in_one_write
+            else [head(*upgrade, framing) + body + HIDDEN]
+        ):
+            connection.send(piece)
+            time.sleep(0 if in_one_write else 0.02)
+        status, headers, reply = connection.read_response()
+        assert (status, headers["connection"]) == (200, "close"), reply
+        assert connection.statuses() == []
+    assert not [line for line in limited.lines if "WebSocket" in str(line) or "upgrade" in str(line)]
+
+
+def test_a_body_behind_upgrade_is_an_image_even_if_it_looks_like_a_request(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(head(*UPGRADE, LENGTH) + HIDDEN + HIDDEN)
+        check_error(connection.read_response(), 400, "bad_image")
+        assert connection.statuses() == []
+
+
+@pytest.mark.parametrize("target", ["x:80", "/health/live"])
+def test_there_is_no_tunnel(limited: RunningService, target: str) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(f"CONNECT {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode() + HIDDEN)
+        check_error(connection.read_response(), 400, "bad_http")
         assert connection.statuses() == []
 
 

@@ -1,0 +1,58 @@
+"""Real HTTP clients and proxies: what they send by default is answered."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.reliability.http_clients.clients import CLIENTS, missing_program
+from tests.reliability.http_clients.proxies import missing_proxy, run_haproxy, run_proxy
+from tests.support.images import image_bytes
+from tests.support.service_process import RunningService
+
+CLASSIFY = "/api/v1/models/linear/classify"
+
+
+def skip_without(program: str | None) -> None:
+    if program is not None:
+        pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "image.png"
+    file.write_bytes(image_bytes())
+    return file
+
+
+def address(service: RunningService) -> str:
+    return urlsplit(service.url).netloc
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_every_client_can_post_an_image(service: RunningService, image: Path, name: str) -> None:
+    skip_without(missing_program(name))
+    line_count = len(service.lines)
+    assert CLIENTS[name](service.url + CLASSIFY, image, {}, 3) == ["200"] * 3
+    assert {line["event"] for line in service.lines[line_count:]} <= {"request"}
+
+
+@pytest.mark.parametrize("name", ["curl --http2", "java"])
+def test_upgrade_that_a_proxy_forwards_is_ignored(
+    service: RunningService, image: Path, tmp_path: Path, name: str
+) -> None:
+    skip_without(missing_program(name) or missing_proxy("nginx"))
+    with run_proxy("nginx, forwards Upgrade", address(service), tmp_path) as url:
+        assert CLIENTS[name](url + CLASSIFY, image, {}, 3) == ["200"] * 3
+
+
+@pytest.mark.parametrize(
+    "check", ["option httpchk", "option httpchk HEAD /health/ready"], ids=["by default", "with HEAD"]
+)
+def test_the_health_checks_of_haproxy_pass(service: RunningService, tmp_path: Path, check: str) -> None:
+    skip_without(missing_proxy("haproxy"))
+    with run_haproxy(address(service), tmp_path, check) as (url, state_url):
+        checked = "L7OK,"  # passed a check, which HAProxy assumes until the first one has ended
+        service.wait_until(lambda: checked in httpx.get(state_url).text)
+        assert httpx.get(f"{url}/health/live").status_code == 200

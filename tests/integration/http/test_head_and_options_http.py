@@ -1,0 +1,89 @@
+"""HEAD is answered as GET without the body, and OPTIONS with the methods of the path."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.http.raw_connection import RawConnection
+from tests.support.service_process import RunningService
+
+PATHS = [
+    "/",
+    "/docs",
+    "/docs/swagger-ui.css",
+    "/openapi.json",
+    "/playground/app.js",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/api/v1/models",
+    "/api/v1/models/linear",
+    "/v1/models/linear",
+    "/v2",
+    "/v2/health/live",
+    "/v2/models/linear",
+    "/v2/models/linear/ready",
+    "/v2/models/nope",
+    "/nowhere",
+]
+CHANGING = ("x-request-id", "date")
+CHANGING_BODIES = ("/metrics",)
+
+
+@pytest.fixture(scope="module")
+def closed_service(zoo: Path) -> Iterator[RunningService]:
+    with RunningService(zoo, keys="probe metrics a-key-for-the-metrics") as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_is_answered_as_get_without_the_body(service: RunningService, path: str) -> None:
+    got, head = service.client.get(path), service.client.head(path)
+    expected = {name: value for name, value in got.headers.items() if name not in CHANGING}
+    headers = {name: value for name, value in head.headers.items() if name not in CHANGING}
+    if path in CHANGING_BODIES:
+        assert int(headers.pop("content-length")) > 1000
+        del expected["content-length"]
+    assert (head.status_code, headers, head.content) == (got.status_code, expected, b"")
+    service.wait_for_line(event="request", method="HEAD", path=path, status=head.status_code)
+
+
+def test_nothing_of_a_body_follows_head(service: RunningService) -> None:
+    with RawConnection(service) as connection:
+        connection.send(b"HEAD /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        head, rest = connection.read_head(), connection.read_response()
+    assert head[0] == rest[0] == 200
+    assert int(head[1]["content-length"]) == len(rest[2]) > 0
+
+
+def test_head_is_not_for_what_is_posted(service: RunningService) -> None:
+    reply = service.client.head("/api/v1/models/linear/classify")
+    assert (reply.status_code, reply.headers["allow"], reply.content) == (405, "POST, OPTIONS", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/", "GET, HEAD, OPTIONS"),
+        ("/health/ready", "GET, HEAD, OPTIONS"),
+        ("/api/v1/models/linear/classify", "POST, OPTIONS"),
+        ("/v2/repository/index", "POST, OPTIONS"),
+    ],
+)
+def test_options_names_the_methods_of_the_path(service: RunningService, path: str, methods: str) -> None:
+    reply = service.client.options(path)
+    assert (reply.status_code, reply.headers["allow"], reply.content) == (204, methods, b"")
+    assert "content-length" not in reply.headers
+    assert service.client.request("DELETE", path).headers["allow"] == methods
+
+
+def test_options_of_no_path_are_not_found(service: RunningService) -> None:
+    assert service.client.options("/nowhere").status_code == 404
+
+
+def test_keys_are_needed_for_head_and_options_as_for_get(closed_service: RunningService) -> None:
+    client = closed_service.client
+    assert [client.head(path).status_code for path in ("/health/ready", "/metrics")] == [200, 401]
+    assert [client.options(path).status_code for path in ("/", "/metrics")] == [204, 401]
+    assert client.head("/metrics", headers={"authorization": "Bearer a-key-for-the-metrics"}).status_code == 200

@@ -1,0 +1,1 @@
+"""What real HTTP clients make of Convoy's answers, directly and behind proxies."""
