@@ -6,7 +6,8 @@ Writes into a given folder only; the mirror publishes it.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,20 +43,29 @@ class _NamedFile(NamedTuple):
     limit_bytes: int
 
 
-def fetch_version(bucket: Bucket, version_path: str, listing: ObjectListing, folder: Path) -> int:
+def fetch_version(
+    bucket: Bucket,
+    version_path: str,
+    listing: ObjectListing,
+    folder: Path,
+    reserve: Callable[[int], AbstractContextManager[None]],
+) -> int:
     """Fetches `version_path` ("name/version") into the empty `folder`: the manifest, the files it names, card and PNGs.
 
-    Returns the number of bytes. Raises BrokenVersion where it is not whole, not what its manifest says, or too large;
-    ObjectRefused; BucketUnreachable; OSError when the disk refuses.
+    `reserve` holds space for a number of bytes while the version is fetched, or raises. Returns the number of bytes.
+    Raises BrokenVersion where the version is not whole, not what its manifest says, or too large; ObjectRefused;
+    BucketUnreachable; OSError when the disk refuses.
     """
     version = _VersionDownload(bucket, version_path, listing, folder)
     version.download(MANIFEST_FILE, MAX_MANIFEST_BYTES)
-    manifest = version.manifest()
-    for named_file in _named_files(manifest):
-        version.download_named(named_file)
-    for name in _extras(listing):
-        version.download(name, MAX_TEXT_BYTES)
-    _write_fetched(folder, version.fetched_objects)
+    named_files, extras = list(_named_files(version.manifest())), _extras(listing)
+    names = {named_file.file for named_file in named_files} | set(extras)
+    with reserve(sum(listing[name].bytes for name in names & listing.keys())):
+        for named_file in named_files:
+            version.download_named(named_file)
+        for name in extras:
+            version.download(name, MAX_TEXT_BYTES)
+        _write_fetched(folder, version.fetched_objects)
     return sum(info.bytes for info in version.fetched_objects.values())
 
 

@@ -1,28 +1,37 @@
 """A bucket's models in a local folder, laid out as the repository reads them. Knows nothing of what is loaded.
 
-A version is fetched into a hidden folder, checked, and published by a rename: none is ever seen half. Several
+A version is fetched into a hidden folder, checked, and published in one step: none is ever seen half. Several
 processes may keep one folder: they take turns, and those that waited take over the outcome.
 """
 
+import errno
 import hashlib
 import logging
 import os
 import re
-import shutil
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from service.atomic_files import atomic_write, file_lock
 from service.errors import BrokenVersion, ConvoyError
+from service.model_store.bucket_cache import BucketCache, CacheFull
 from service.model_store.download import OBJECT_NAME, ObjectListing, fetch_version, is_fetched
+from service.model_store.fetch_threads import run_in_threads
 from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, is_url, open_bucket
-from service.model_store.repository import MODEL_NAME, VERSION_NAME, Repository
+from service.model_store.repository import MODEL_NAME, VERSION_NAME
+from service.model_store.sync_state import FailureKind, FetchFailure, SyncState
 from service.observability import logs
 from service.settings import Settings
+
+FETCH_THREADS = 8
+MAX_UNREACHABLE_IN_A_ROW = 8
+"""So many versions that cannot be read, and none that can, are an outage of the bucket."""
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CannotMirror(ConvoyError):
@@ -32,31 +41,15 @@ class CannotMirror(ConvoyError):
     hint = "Name a folder that the service may write, with enough space, with CONVOY_BUCKET_CACHE."
 
 
-class _FetchFailure(BaseModel):
-    """Why a version was not fetched. It is not tried again while its objects equal `listing`."""
-
-    reason: str
-    hint: str
-    listing: dict[str, ObjectInfo] = {}
-
-
-class _SyncState(BaseModel):
-    """The outcome of the last sync of any process. `error` is why it was not complete."""
-
-    sync_count: int = 0
-    error: str = ""
-    failures: dict[str, _FetchFailure] = {}
-
-
 class BucketMirror:
     """Keeps `folder` equal to the bucket. The mirror owns everything in that folder."""
 
-    def __init__(self, bucket: Bucket, cache_root: Path) -> None:
+    def __init__(self, bucket: Bucket, cache_root: Path, clock: Callable[[], float] = time.time) -> None:
+        """`clock` is Unix time: the pauses before retries outlast the process."""
         self._bucket = bucket
+        self._clock = clock
         self.folder = cache_root / _folder_name(bucket.url)
-        self._repository = Repository(self.folder)
-        self._fetch_folder = self.folder / ".work" / "fetching"
-        self._trash_folder = self.folder / ".work" / "gone"
+        self._cache = BucketCache(self.folder)
         self._state_file = self.folder / ".state.json"
         self._sync_count: int | None = None
         self.error = ""
@@ -65,12 +58,12 @@ class BucketMirror:
         """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
 
     def sync(self) -> Path:
-        """Fetches what is new or changed, removes what is gone from the bucket, and returns `folder`. Blocks.
+        """Removes what is gone from the bucket, fetches what is new or changed, and returns `folder`. Blocks.
 
         Where another process has done it since this mirror's last sync, its outcome is taken over, so that many cost
-        the bucket one listing. A version that is broken or not whole yet is logged and in `failures`; the rest goes
-        on. Raises BucketUnreachable, after which `folder` is as before but for versions that were complete;
-        CannotMirror when the disk refuses.
+        the bucket one listing. A version that cannot be fetched is logged and in `failures`; the rest goes on, and the
+        version is retried with growing pauses. Raises BucketUnreachable, after which `folder` is as before but for
+        versions that were complete; CannotMirror when the disk refuses.
         """
         try:
             state = self._sync_under_lock()
@@ -88,9 +81,9 @@ class BucketMirror:
 
     def is_empty(self) -> bool:
         """Whether `folder` holds no version yet."""
-        return not self._repository.models()
+        return not self._cache.versions()
 
-    def _sync_under_lock(self) -> _SyncState:
+    def _sync_under_lock(self) -> SyncState:
         self.folder.mkdir(parents=True, exist_ok=True)
         known_count = self._read_state().sync_count if self._sync_count is None else self._sync_count
         with file_lock(self.folder / ".lock"):
@@ -101,31 +94,40 @@ class BucketMirror:
         self._sync_count = state.sync_count
         return state
 
-    def _next_state(self, previous: _SyncState) -> _SyncState:
-        state = _SyncState(sync_count=previous.sync_count + 1, failures=previous.failures)
-        self._remove_work_folder()  # of what a killed process has left
+    def _next_state(self, previous: SyncState) -> SyncState:
+        state = previous.model_copy(update={"sync_count": previous.sync_count + 1, "error": ""})
+        self._cache.remove_leftovers()
         try:
             bucket_versions = self._bucket_versions()
-            state.failures = {
-                version_path: failure
-                for version_path, failure in previous.failures.items()
-                if version_path in bucket_versions
-            }
-            for version_path, listing in bucket_versions.items():
-                if is_fetched(self.folder / version_path, listing):
-                    state.failures.pop(version_path, None)
-                else:
-                    self._fetch(version_path, listing, state.failures)
-            for version_path in self._local_versions() - bucket_versions.keys():
-                self._remove(version_path)
+            state.synced_at_s = self._clock()
+            self._bring_in_line(bucket_versions, state)
         except BucketUnreachable as error:
             state.error = error.message
-        finally:
-            self._remove_work_folder()
         return state
 
+    def _bring_in_line(self, bucket_versions: Mapping[str, ObjectListing], state: SyncState) -> None:
+        """Removes and fetches versions. Raises BucketUnreachable when no version at all can be read."""
+        to_fetch = {
+            version_path: listing
+            for version_path, listing in bucket_versions.items()
+            if not is_fetched(self.folder / version_path, listing)
+        }
+        state.failures = {path: failure for path, failure in state.failures.items() if path in to_fetch}
+        gone = self._cache.versions() - bucket_versions.keys()
+        # What a new version replaces goes after it has come: the model is served meanwhile.
+        replaced = {path for path in gone if any(_model(path) == _model(other) for other in to_fetch)}
+        self._remove(gone - replaced)
+        try:
+            self._fetch_all(to_fetch, state.failures)
+        finally:
+            self._remove(replaced)
+        without_room = [path for path, failure in state.failures.items() if failure.kind == "cache_full"]
+        if replaced and without_room:
+            self._fetch_all({path: to_fetch[path] for path in without_room}, state.failures)
+
     def _bucket_versions(self) -> dict[str, ObjectListing]:
-        """The bucket's versions as "name/version", newest first, with their files; nothing else of it is looked at."""
+        """The bucket's versions as "name/version" with their files, each model's newest first; other objects are
+        ignored."""
         versions: dict[str, dict[str, ObjectInfo]] = {}
         for path, info in self._bucket.listing().items():
             version_path, _, file = path.rpartition("/")
@@ -138,63 +140,66 @@ class BucketMirror:
             raise BucketUnreachable(f"{self._bucket.url} holds no model (<name>/<version>/manifest.json).")
         return dict(sorted(complete.items(), key=lambda item: -_version_number(item[0])))
 
-    def _local_versions(self) -> set[str]:
-        repository = self._repository
-        return {f"{model}/{version}" for model in repository.models() for version in repository.versions(model)}
+    def _fetch_all(self, to_fetch: Mapping[str, ObjectListing], failures: dict[str, FetchFailure]) -> None:
+        """Fetches versions in parallel, those that have not failed before first. Raises BucketUnreachable, OSError."""
+        now_s, free_bytes = self._clock(), self._cache.free_bytes()
+        due = [
+            version_path
+            for version_path, listing in to_fetch.items()
+            if version_path not in failures or failures[version_path].is_retry_due(listing, now_s, free_bytes)
+        ]
+        attempts = _FetchAttempts(failures)
 
-    def _fetch(self, version_path: str, listing: ObjectListing, failures: dict[str, _FetchFailure]) -> None:
-        if version_path in failures and failures[version_path].listing == listing:
-            return
-        folder = self._fetch_folder / version_path
-        folder.mkdir(parents=True)
+        def fetch(version_path: str) -> None:
+            if attempts.outage:
+                return
+            failure = self._fetch(version_path, to_fetch[version_path])
+            attempts.record(version_path, failure, self._clock())
+
+        run_in_threads(fetch, sorted(due, key=lambda version_path: version_path in failures), FETCH_THREADS)
+        if attempts.outage:
+            raise BucketUnreachable(attempts.outage)
+
+    def _fetch(self, version_path: str, listing: ObjectListing) -> FetchFailure | None:
+        """Fetches and publishes one version, or returns why it could not. Raises OSError unless the disk is full."""
         started_s = time.perf_counter()
+        needed_bytes = 0
         try:
-            fetched_bytes = fetch_version(self._bucket, version_path, listing, folder)
-        except BrokenVersion as error:
-            failures[version_path] = _FetchFailure(reason=error.message, hint=error.hint, listing=dict(listing))
-        except ObjectRefused as error:  # rights change without a trace in the listing: it is tried again
-            failures[version_path] = _FetchFailure(reason=error.message, hint=error.hint)
+            with self._cache.temporary_folder() as folder:
+                fetched_bytes = fetch_version(self._bucket, version_path, listing, folder, self._cache.reserve)
+                self._cache.publish(folder, version_path)
+        except (BrokenVersion, ObjectRefused, BucketUnreachable, CacheFull) as error:
+            kind, cause = FAILURE_KINDS[type(error)], error
+            needed_bytes = error.needed_bytes if isinstance(error, CacheFull) else 0
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRORS:
+                raise
+            needed_bytes = sum(info.bytes for info in listing.values())
+            reason = f"{self.folder} cannot be written: {error.strerror}."
+            kind, cause = "cache_full", CacheFull(reason, needed_bytes)
         else:
-            self._publish(folder, version_path)
-            failures.pop(version_path, None)
             seconds = round(time.perf_counter() - started_s, 3)
             _log(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
+            return None
+        return FetchFailure(
+            kind=kind, reason=cause.message, hint=cause.hint, listing=dict(listing), needed_bytes=needed_bytes
+        )
 
-    def _publish(self, folder: Path, version_path: str) -> None:
-        """One rename. Where it takes the place of an edited version there are two, and a moment without either."""
-        published = self.folder / version_path
-        published.parent.mkdir(exist_ok=True)
-        if published.exists():
-            self._move_to_trash(version_path)
-        folder.rename(published)
+    def _remove(self, version_paths: set[str]) -> None:
+        for version_path in sorted(version_paths):
+            self._cache.remove(version_path)
+            _log(logging.INFO, "version is gone from the bucket", version_path)
 
-    def _remove(self, version_path: str) -> None:
-        self._move_to_trash(version_path)
-        with suppress(OSError):  # other versions are left
-            (self.folder / version_path).parent.rmdir()
-        _log(logging.INFO, "version is gone from the bucket", version_path)
-
-    def _move_to_trash(self, version_path: str) -> None:
-        """Moves a version away in one step, to be deleted later: no reader sees half a version."""
-        trash = self._trash_folder / version_path
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / version_path).rename(trash)
-
-    def _remove_work_folder(self) -> None:
-        work_folder = self._fetch_folder.parent
-        if work_folder.exists():
-            shutil.rmtree(work_folder)
-
-    def _read_state(self) -> _SyncState:
+    def _read_state(self) -> SyncState:
         try:
-            return _SyncState.model_validate_json(self._state_file.read_bytes())
+            return SyncState.model_validate_json(self._state_file.read_bytes())
         except (FileNotFoundError, ValidationError):
-            return _SyncState()
+            return SyncState()
 
-    def _write_state(self, state: _SyncState) -> None:
+    def _write_state(self, state: SyncState) -> None:
         atomic_write(self._state_file, state.model_dump_json().encode())
 
-    def _log_failures(self, failures: dict[str, _FetchFailure]) -> None:
+    def _log_failures(self, failures: dict[str, FetchFailure]) -> None:
         for version_path, failure in failures.items():
             if self.failures.get(version_path) != failure.reason:
                 _log(logging.ERROR, "version cannot be fetched", version_path, reason=failure.reason, hint=failure.hint)
@@ -207,6 +212,36 @@ class BucketMirror:
             logs.event(logging.ERROR, "models cannot be fetched", url=url, reason=reason, hint=hint)
         self.error = error.message
         return error
+
+
+FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
+    BrokenVersion: "broken",
+    ObjectRefused: "refused",
+    BucketUnreachable: "unreachable",
+    CacheFull: "cache_full",
+}
+
+
+class _FetchAttempts:
+    """Collects the outcomes of one round of fetches in `failures`, and recognises an outage. Thread-safe."""
+
+    def __init__(self, failures: dict[str, FetchFailure]) -> None:
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._unreachable_in_a_row = 0
+        self.outage = ""
+        """Why the bucket seems to be unreachable altogether; empty where it does not."""
+
+    def record(self, version_path: str, failure: FetchFailure | None, now_s: float) -> None:
+        with self._lock:
+            is_unreachable = failure is not None and failure.kind == "unreachable"
+            self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if is_unreachable else 0
+            if failure is None:
+                self._failures.pop(version_path, None)
+                return
+            self._failures[version_path] = failure.after(self._failures.get(version_path), now_s)
+            if self._unreachable_in_a_row >= MAX_UNREACHABLE_IN_A_ROW:
+                self.outage = failure.reason
 
 
 def open_mirror(settings: Settings) -> BucketMirror | None:
@@ -239,6 +274,10 @@ def _is_version_path(version_path: str) -> bool:
 def _log(level: int, event: str, version_path: str, **fields: object) -> None:
     model, _, version = version_path.partition("/")
     logs.event(level, event, model=model, version=version, **fields)
+
+
+def _model(version_path: str) -> str:
+    return version_path.partition("/")[0]
 
 
 def _version_number(version_path: str) -> int:

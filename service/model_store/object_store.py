@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 
 from service.errors import ConvoyError
 
-CHUNK_BYTES = 8 * 1024 * 1024
+# A bucket that sends a few bytes now and then never times out by itself: a chunk that takes longer is given up.
+CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_TIMEOUT_S = 60
+LISTING_TIMEOUT_S = 120
 # Keys of the entry that changes when an object is rewritten, the most reliable first: S3, Google, a folder.
 TAG_KEYS = ("ETag", "generation", "etag", "mtime")
 
@@ -24,7 +27,7 @@ class CannotOpenBucket(ConvoyError):
 
 
 class BucketUnreachable(ConvoyError):
-    """The bucket cannot be read now: network, credentials, or it is not there."""
+    """The bucket, or an object in it, cannot be read now: network, credentials, or it is not there."""
 
     code = "bucket_unreachable"
     hint = (
@@ -52,7 +55,9 @@ class FileSystem(Protocol):
 
     def find(self, path: str, detail: bool, **options: Any) -> Mapping[str, Mapping[str, Any]]: ...
 
-    def open(self, path: str, mode: str, **options: Any) -> Any: ...
+    def info(self, path: str, **options: Any) -> Mapping[str, Any]: ...
+
+    def cat_file(self, path: str, start: int, end: int, **options: Any) -> bytes: ...
 
 
 class _Scheme(NamedTuple):
@@ -61,52 +66,60 @@ class _Scheme(NamedTuple):
     file_system: str
     options: dict[str, Any]
     find_options: dict[str, Any]
+    read_options: dict[str, Any]
 
 
 S3_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 2}}
+FIND_TIMEOUT, READ_TIMEOUT = {"timeout": LISTING_TIMEOUT_S}, {"timeout": CHUNK_TIMEOUT_S}
 SCHEMES = {
     # botocore's own five attempts of a minute each would hold a start up for minutes.
-    "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMEOUTS}, {}),
+    "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMEOUTS}, FIND_TIMEOUT, READ_TIMEOUT),
     # gcsfs' default kind asks Google over gRPC what kind of bucket it is, for minutes where gRPC is blocked.
-    "gs": _Scheme("gcsfs", "gcsfs.core", "GCSFileSystem", {"requests_timeout": 30}, {}),
+    "gs": _Scheme("gcsfs", "gcsfs.core", "GCSFileSystem", {"requests_timeout": 30}, FIND_TIMEOUT, READ_TIMEOUT),
     # fsspec passes over folders that it cannot read: they would look deleted.
-    "file": _Scheme("fsspec", "fsspec.implementations.local", "LocalFileSystem", {}, {"on_error": "raise"}),
+    "file": _Scheme("fsspec", "fsspec.implementations.local", "LocalFileSystem", {}, {"on_error": "raise"}, {}),
 }
 
 
 class Bucket:
     """All objects under one URL, by their path below it."""
 
-    def __init__(self, url: str, files: FileSystem, root: str, find_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        files: FileSystem,
+        root: str,
+        find_options: Mapping[str, Any] | None = None,
+        read_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.url = url
         self._files = files
         self._root = root
         self._find_options = find_options or {}
+        self._read_options = read_options or {}
 
     def listing(self) -> dict[str, ObjectInfo]:
         """Every object's path below the URL, its size and tag, from one listing. Raises BucketUnreachable."""
         try:
             entries = self._files.find(self._root, detail=True, **self._find_options)
         except Exception as error:  # each cloud's package has its own classes
-            raise self._unreachable(error) from error
+            raise BucketUnreachable(f"{self.url} cannot be read: {_reason(error)}.") from error
         prefix = f"{self._root}/"
         return {
             path.removeprefix(prefix): _object_info(info) for path, info in entries.items() if path.startswith(prefix)
         }
 
     def chunks(self, path: str) -> Iterator[bytes]:
-        """The bytes of one object, piece by piece. Raises ObjectRefused or BucketUnreachable."""
+        """The bytes of one object, chunk by chunk. Raises ObjectRefused or BucketUnreachable."""
+        full_path, options = f"{self._root}/{path}", self._read_options
         try:
-            with self._files.open(f"{self._root}/{path}", "rb", block_size=CHUNK_BYTES, cache_type="none") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    yield chunk
+            size = int(self._files.info(full_path, **options)["size"] or 0)
+            for start in range(0, size, CHUNK_BYTES):
+                yield self._files.cat_file(full_path, start=start, end=min(start + CHUNK_BYTES, size), **options)
         except (FileNotFoundError, PermissionError) as error:
             raise ObjectRefused(f"{self.url}/{path} cannot be read: {_reason(error)}.") from error
         except Exception as error:
-            raise self._unreachable(error) from error
-
-    def _unreachable(self, error: Exception) -> BucketUnreachable:
-        return BucketUnreachable(f"{self.url} cannot be read: {_reason(error)}.")
+            raise BucketUnreachable(f"{self.url}/{path} cannot be read: {_reason(error)}.") from error
 
 
 def is_url(models: str) -> bool:
@@ -126,7 +139,8 @@ def open_bucket(url: str) -> Bucket:
         raise CannotOpenBucket(f"The Python package that reads {url} is missing: {_reason(error)}.", hint) from error
     # No caches: a listing must show what is there now.
     files = file_system_class(skip_instance_cache=True, use_listings_cache=False, **scheme.options)
-    return Bucket(url.rstrip("/"), files, file_system_class._strip_protocol(url).rstrip("/"), scheme.find_options)
+    root = file_system_class._strip_protocol(url).rstrip("/")
+    return Bucket(url.rstrip("/"), files, root, scheme.find_options, scheme.read_options)
 
 
 def _parse_scheme(url: str) -> str:

@@ -12,8 +12,8 @@ REMOTE_VERSIONS = {"a": [1, 2], "b": [1]}
 
 
 class WatchedBucket(Bucket):
-    """A bucket that records the paths read. It fails while `is_down`, rejects `forbidden_path` and truncates
-    `truncated_path`."""
+    """A bucket that records the paths read. It fails while `is_down`, rejects `forbidden_path`, truncates
+    `truncated_path`, and cannot be reached for what begins with one of `lost_prefixes`."""
 
     def __init__(self, root: Path) -> None:
         self._bucket = open_bucket(f"file://{root}")
@@ -22,6 +22,7 @@ class WatchedBucket(Bucket):
         self.read: list[str] = []
         self.is_down = False
         self.truncated_path = self.forbidden_path = ""
+        self.lost_prefixes: tuple[str, ...] = ()
 
     def listing(self) -> dict[str, ObjectInfo]:
         self.listings += 1
@@ -33,11 +34,23 @@ class WatchedBucket(Bucket):
         self.read.append(path)
         if path == self.forbidden_path:
             raise ObjectRefused(f"{path} may not be read.")
+        if path.startswith(self.lost_prefixes):
+            raise BucketUnreachable(f"{path} does not answer.")
         for chunk in self._bucket.chunks(path):
             if path == self.truncated_path:
                 yield chunk[:10]
                 raise BucketUnreachable("the connection is lost.")
             yield chunk
+
+
+class FakeClock:
+    """Unix time, as the test sets it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def local_versions(mirror: BucketMirror) -> dict[str, list[int]]:

@@ -6,7 +6,7 @@ import pytest
 
 from service.model_store.mirror import BucketMirror
 from tests.support.model_versions import write_version
-from tests.unit.service.buckets import WatchedBucket
+from tests.unit.service.buckets import FakeClock, WatchedBucket
 
 
 @pytest.fixture
@@ -24,5 +24,10 @@ def bucket(remote: Path) -> WatchedBucket:
 
 
 @pytest.fixture
-def mirror(bucket: WatchedBucket, tmp_path: Path) -> BucketMirror:
-    return BucketMirror(bucket, tmp_path / "cache")
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def mirror(bucket: WatchedBucket, tmp_path: Path, clock: FakeClock) -> BucketMirror:
+    return BucketMirror(bucket, tmp_path / "cache", clock)

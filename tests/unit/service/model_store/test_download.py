@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.model_store.mirror import BucketMirror
-from tests.unit.service.buckets import REMOTE_VERSIONS, WatchedBucket, local_versions, replace_file
+from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
 
 
 def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMirror, remote: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_object_rewritten_while_it_is_read_is_not_published(
 
 
 def test_an_object_without_the_right_to_read_it_is_tried_again(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+    mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock
 ) -> None:
     """Rights come without a trace in the listing."""
     bucket.forbidden_path = "a/2/model.onnx"
@@ -85,6 +85,7 @@ def test_an_object_without_the_right_to_read_it_is_tried_again(
     assert mirror.failures == {"a/2": "a/2/model.onnx may not be read."}
     assert local_versions(mirror) == {"a": [1], "b": [1]}
     bucket.forbidden_path = ""
+    clock.now_s += 10
     mirror.sync()
     assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.model_store.object_store import (
+    CHUNK_BYTES,
+    SCHEMES,
     Bucket,
     BucketUnreachable,
     CannotOpenBucket,
@@ -101,14 +103,17 @@ class Forbidden:
     def find(self, path: str, detail: bool) -> dict[str, dict[str, object]]:
         return {f"{path}/a": {"size": 3, "ETag": '"1"'}, "elsewhere/b": {"size": 1}, f"{path}/c": {"size": None}}
 
-    def open(self, path: str, mode: str, **options: object) -> object:
+    def info(self, path: str) -> dict[str, object]:
+        return {"size": 3}
+
+    def cat_file(self, path: str, start: int, end: int) -> bytes:
         raise self._error
 
 
 def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> None:
     with pytest.raises(ObjectRefused, match="Access Denied"):
         content(Bucket("s3://b", Forbidden(PermissionError("Access\nDenied.")), "b"), "a")
-    with pytest.raises(BucketUnreachable, match=r"^s3://b cannot be read: TimeoutError\.$"):
+    with pytest.raises(BucketUnreachable, match=r"^s3://b/a cannot be read: TimeoutError\.$"):
         content(Bucket("s3://b", Forbidden(TimeoutError()), "b"), "a")
 
 
@@ -126,3 +131,34 @@ def test_links_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:
     os.mkfifo(root / "pipe")
     listing = open_bucket(f"file://{root}").listing()
     assert {name for name, found in listing.items() if found.is_regular_file} == {"file"}
+
+
+class Recorded:
+    """Files that record the options of every call; each has 5 bytes more than one chunk."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, object]]] = []
+
+    def find(self, path: str, detail: bool, **options: object) -> dict[str, dict[str, object]]:
+        self.calls.append(("find", options))
+        return {}
+
+    def info(self, path: str, **options: object) -> dict[str, object]:
+        self.calls.append(("info", options))
+        return {"size": CHUNK_BYTES + 5}
+
+    def cat_file(self, path: str, start: int, end: int, **options: object) -> bytes:
+        self.calls.append(("cat_file", options))
+        return b"x" * (end - start)
+
+
+def test_every_step_of_reading_a_cloud_has_a_time_limit() -> None:
+    """A bucket that sends a byte now and then never times out by itself."""
+    files = Recorded()
+    for scheme in ("s3", "gs"):
+        options = SCHEMES[scheme]
+        bucket = Bucket("s3://b", files, "b", options.find_options, options.read_options)
+        bucket.listing()
+        assert len(content(bucket, "a")) == CHUNK_BYTES + 5
+    limits = [(step, options["timeout"]) for step, options in files.calls]
+    assert limits == [("find", 120), ("info", 60), ("cat_file", 60), ("cat_file", 60)] * 2

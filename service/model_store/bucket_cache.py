@@ -1,0 +1,126 @@
+"""The folder that holds a bucket's fetched versions, laid out as the repository reads it, and its free space.
+
+`<name>/<version>` is a link to the version's content in a hidden folder. Publishing replaces the link, so that readers
+see the old content or the new one, and never neither. Knows nothing of the bucket.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+from service.errors import ConvoyError
+from service.model_store.repository import Repository
+
+MIN_FREE_BYTES = 16 * 1024**2
+"""Space that fetching leaves free: the state of the sync and other files of the service need some."""
+
+
+class CacheFull(ConvoyError):
+    """The disk has no room for a version."""
+
+    code = "cache_full"
+    hint = "Free space, or name a folder on a larger disk with CONVOY_BUCKET_CACHE; it is tried again by itself."
+
+    def __init__(self, message: str, needed_bytes: int) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+
+
+class BucketCache:
+    """The versions in `folder`, named "name/version". Thread-safe; processes take turns with the mirror's lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._repository = Repository(folder)
+        self._contents = folder / ".content"
+        self._fetching = folder / ".fetching"
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._reserved_bytes = 0
+
+    def versions(self) -> set[str]:
+        repository = self._repository
+        return {f"{model}/{version}" for model in repository.models() for version in repository.versions(model)}
+
+    @contextmanager
+    def temporary_folder(self) -> Iterator[Path]:
+        """An empty folder to fetch a version into. It is deleted after the block, unless it was published."""
+        folder = self._fetching / str(next(self._numbers))
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            _delete(folder)
+
+    def publish(self, fetched: Path, version_path: str) -> None:
+        """Makes the folder of `temporary_folder` the content of the version, in one step.
+
+        What was there before is deleted by the next `remove_leftovers`: a reader may be at it.
+        """
+        link = self.folder / version_path
+        link.parent.mkdir(exist_ok=True)
+        content = self._contents / f"{version_path.replace('/', '-')}-{os.urandom(8).hex()}"
+        content.parent.mkdir(exist_ok=True)
+        fetched.rename(content)
+        new_link = fetched.with_name(f"{fetched.name}.link")
+        new_link.symlink_to(os.path.relpath(content, link.parent))
+        if link.is_dir() and not link.is_symlink():  # fetched before versions were links
+            link.rename(fetched)
+        new_link.replace(link)
+
+    def remove(self, version_path: str) -> None:
+        """Removes a version: it vanishes in one step, then its space is freed."""
+        link = self.folder / version_path
+        if link.is_symlink():
+            content = self._content(link)
+            link.unlink()
+            _delete(content)
+        else:  # fetched before versions were links
+            with self.temporary_folder() as folder:
+                link.rename(folder / "gone")
+        with suppress(OSError):  # other versions are left
+            link.parent.rmdir()
+
+    def remove_leftovers(self) -> None:
+        """Removes folders that a killed process was fetching, and contents without a link."""
+        _delete(self._fetching)
+        if not self._contents.exists():
+            return
+        linked = {self._content(self.folder / version_path) for version_path in self.versions()}
+        for content in self._contents.iterdir():
+            if content not in linked:
+                _delete(content)
+
+    def free_bytes(self) -> int:
+        """The space that may be filled with versions."""
+        status = os.statvfs(self.folder)
+        return max(0, status.f_bavail * status.f_frsize - MIN_FREE_BYTES)
+
+    @contextmanager
+    def reserve(self, needed_bytes: int) -> Iterator[None]:
+        """Holds space for a version that is fetched in the block, beside what others hold. Raises CacheFull."""
+        with self._lock:
+            free_bytes = self.free_bytes() - self._reserved_bytes
+            if needed_bytes > free_bytes:
+                raise CacheFull(
+                    f"{self.folder} has room for {max(0, free_bytes)} bytes; {needed_bytes} are needed.", needed_bytes
+                )
+            self._reserved_bytes += needed_bytes
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved_bytes -= needed_bytes
+
+    def _content(self, link: Path) -> Path:
+        """The folder that the link of a version leads to, whether it is there or not."""
+        return self._contents / os.path.basename(os.readlink(link)) if link.is_symlink() else self._contents / "none"
+
+
+def _delete(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

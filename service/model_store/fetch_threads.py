@@ -1,0 +1,36 @@
+"""Runs one function over many items in daemon threads: a process that ends does not wait for a download."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+
+
+def run_in_threads(function: Callable[[str], None], items: Iterable[str], max_threads: int) -> None:
+    """Calls `function` with every item, in order, up to `max_threads` at once, and waits for all of them.
+
+    After an error the items that have not begun are left out, and the error is raised.
+    """
+    pending: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for item in items:
+        pending.put(item)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            try:
+                item = pending.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                function(item)
+            except BaseException as error:
+                errors.append(error)
+
+    count = min(max_threads, pending.qsize())
+    threads = [threading.Thread(target=work, name="fetch", daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,63 @@
+"""The outcome of a sync with a bucket, shared by all processes that keep one cache, and when a failure is retried.
+
+Knows neither the bucket nor the folder.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel
+
+from service.model_store.object_store import ObjectInfo
+
+FIRST_RETRY_PAUSE_S = 10.0
+MAX_RETRY_PAUSE_S = 300.0
+MAX_BROKEN_RETRY_PAUSE_S = 3600.0  # each attempt may download a whole graph for nothing
+
+FailureKind = Literal["broken", "refused", "unreachable", "cache_full"]
+
+
+class FetchFailure(BaseModel):
+    """Why a version was not fetched, how often that was tried, and when it is tried again.
+
+    `retry_at_s` is Unix time, because processes that start later read it. `needed_bytes` is the space that a version
+    needs for which the disk has no room.
+    """
+
+    kind: FailureKind
+    reason: str
+    hint: str
+    listing: dict[str, ObjectInfo] = {}
+    attempts: int = 1
+    retry_at_s: float = 0.0
+    needed_bytes: int = 0
+
+    @property
+    def max_pause_s(self) -> float:
+        return MAX_BROKEN_RETRY_PAUSE_S if self.kind == "broken" else MAX_RETRY_PAUSE_S
+
+    def after(self, previous: "FetchFailure | None", now_s: float) -> "FetchFailure":
+        """This failure as the one after `previous`: the pause doubles while the objects stay as they are."""
+        is_repeated = previous is not None and previous.listing == self.listing
+        attempts = previous.attempts + 1 if previous is not None and is_repeated else 1
+        pause_s = min(self.max_pause_s, FIRST_RETRY_PAUSE_S * 2 ** min(attempts - 1, 20))
+        return self.model_copy(update={"attempts": attempts, "retry_at_s": now_s + pause_s})
+
+    def is_retry_due(self, listing: Mapping[str, ObjectInfo], now_s: float, free_bytes: int) -> bool:
+        """Whether another attempt makes sense: the objects changed, there is room now, or the pause is over."""
+        if self.listing != dict(listing):
+            return True
+        if self.kind == "cache_full":
+            return free_bytes >= self.needed_bytes
+        is_clock_set_back = self.retry_at_s - now_s > self.max_pause_s
+        return now_s >= self.retry_at_s or is_clock_set_back
+
+
+class SyncState(BaseModel):
+    """The outcome of the last sync of any process. `error` is why it was not complete; `synced_at_s` is the Unix time
+    of the last sync that read the whole listing."""
+
+    sync_count: int = 0
+    error: str = ""
+    synced_at_s: float = 0.0
+    failures: dict[str, FetchFailure] = {}

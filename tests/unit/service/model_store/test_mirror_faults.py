@@ -1,0 +1,254 @@
+"""One version that cannot be fetched, or a disk without room, never keeps the rest of the bucket from coming or going.
+
+Afterwards everything heals by itself.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
+from service.model_store.mirror import MAX_UNREACHABLE_IN_A_ROW, BucketMirror, CannotMirror
+from service.model_store.object_store import BucketUnreachable
+from service.model_store.repository import Repository
+from tests.support.model_versions import write_version
+from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
+
+
+def test_a_version_that_cannot_be_reached_stops_no_other(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
+    """Neither new versions of its own model and of others, nor deletions."""
+    mirror.sync()
+    write_version(remote, "a", 3)
+    write_version(remote, "a", 4)
+    write_version(remote, "c", 1)
+    shutil.rmtree(remote / "b")
+    bucket.lost_prefixes = ("a/4/",)
+    mirror.sync()
+    assert local_versions(mirror) == {"a": [1, 2, 3], "c": [1]}
+    assert mirror.failures == {"a/4": "a/4/manifest.json does not answer."}
+    assert mirror.error == ""
+
+
+def test_the_pauses_before_retries_grow_and_outlast_a_restart(
+    mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock, tmp_path: Path
+) -> None:
+    start_s = clock.now_s
+    attempts_s = []
+    bucket.lost_prefixes = ("a/2/",)
+    for second in range(0, 1900, 10):
+        clock.now_s = start_s + second
+        if second == 50:
+            mirror = BucketMirror(bucket, tmp_path / "cache", clock)
+        bucket.read.clear()
+        mirror.sync()
+        if "a/2/manifest.json" in bucket.read:
+            attempts_s.append(second)
+    assert attempts_s == [0, 10, 30, 70, 150, 310, 610, 910, 1210, 1510, 1810]
+
+
+def test_a_changed_version_is_retried_at_once(mirror: BucketMirror, bucket: WatchedBucket, remote: Path) -> None:
+    bucket.lost_prefixes = ("a/2/model.onnx",)
+    mirror.sync()
+    bucket.lost_prefixes = ()
+    replace_file(remote / "a" / "2" / "card.md", b"# Uploaded again")
+    mirror.sync()
+    assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
+
+
+def test_a_wrong_checksum_is_retried_too(mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock) -> None:
+    """A proxy may have damaged the bytes: the listing does not change when that is over."""
+    sound, damaged = bucket.chunks, iter([b"x" * 32])
+    bucket.chunks = lambda path: damaged if path == "a/2/labels.txt" else sound(path)  # type: ignore[method-assign]
+    mirror.sync()
+    assert "labels.txt has sha256" in mirror.failures["a/2"]
+    bucket.chunks = sound  # type: ignore[method-assign]
+    mirror.sync()
+    assert "a/2" in mirror.failures
+    clock.now_s += 10
+    mirror.sync()
+    assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
+
+
+def test_a_clock_that_was_set_back_does_not_end_the_retries(
+    mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock
+) -> None:
+    bucket.lost_prefixes = ("a/2/",)
+    mirror.sync()
+    bucket.lost_prefixes = ()
+    clock.now_s -= 1_000_000
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS
+
+
+def test_a_bucket_whose_objects_all_hang_is_an_outage_and_not_tried_to_its_end(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock
+) -> None:
+    for version in range(1, 101):
+        write_version(remote, "many", version)
+    bucket.lost_prefixes = ("a/", "b/", "many/")
+    with pytest.raises(BucketUnreachable, match="does not answer"):
+        mirror.sync()
+    assert MAX_UNREACHABLE_IN_A_ROW <= len(bucket.read) < 3 * MAX_UNREACHABLE_IN_A_ROW
+    bucket.lost_prefixes = ()
+    clock.now_s += 10
+    mirror.sync()
+    assert len(local_versions(mirror)["many"]) == 100
+    assert mirror.error == ""
+
+
+class SmallDisk:
+    """Space for `total_bytes` of versions; what the cache holds takes from it."""
+
+    def __init__(self, cache: Path, total_bytes: int) -> None:
+        self._cache = cache
+        self.total_bytes = total_bytes
+
+    def statvfs(self, _: object) -> os.statvfs_result:
+        used_bytes = sum(path.stat().st_size for path in self._cache.rglob("*.onnx"))
+        free_bytes = self.total_bytes - used_bytes + MIN_FREE_BYTES
+        return os.statvfs_result((1, 1, 0, 0, free_bytes, 0, 0, 0, 0, 0))
+
+
+GRAPH_BYTES = 40_000
+
+
+@pytest.fixture
+def disk(mirror: BucketMirror, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
+    disk = SmallDisk(mirror.folder, 10 * GRAPH_BYTES)
+    monkeypatch.setattr("service.model_store.bucket_cache.os.statvfs", disk.statvfs)
+    return disk
+
+
+def write_large_version(root: Path, model: str, version: int) -> None:
+    folder = write_version(root, model, version, shape=(10, 10, 1), classes=100)
+    assert GRAPH_BYTES < (folder / "model.onnx").stat().st_size < 1.1 * GRAPH_BYTES
+
+
+def test_room_is_checked_before_a_download(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
+) -> None:
+    write_large_version(remote, "large", 1)
+    disk.total_bytes = GRAPH_BYTES
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS
+    assert "room for" in mirror.failures["large/1"]
+    assert "large/1/model.onnx" not in bucket.read
+    bucket.read.clear()
+    mirror.sync()
+    assert not bucket.read
+    disk.total_bytes = 2 * GRAPH_BYTES
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}, "there is room: no pause is waited for"
+
+
+def test_what_is_gone_makes_room_and_a_full_disk_does_not_block_a_rollback(
+    mirror: BucketMirror, remote: Path, disk: SmallDisk
+) -> None:
+    write_large_version(remote, "large", 1)
+    disk.total_bytes = round(1.5 * GRAPH_BYTES)
+    mirror.sync()
+    write_large_version(remote, "other", 1)
+    shutil.rmtree(remote / "a" / "2")
+    mirror.sync()
+    assert local_versions(mirror) == {"a": [1], "b": [1], "large": [1]}
+    assert mirror.failures.keys() == {"other/1"}
+    shutil.rmtree(remote / "large")
+    mirror.sync()
+    assert local_versions(mirror) == {"a": [1], "b": [1], "other": [1]}
+
+
+def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, remote: Path, disk: SmallDisk) -> None:
+    """Unless there is no room for both."""
+    mirror.sync()
+    shutil.rmtree(remote / "b" / "1")
+    write_large_version(remote, "b", 2)
+    seen: list[bool] = []
+    sound = BucketCache.publish
+
+    def publish(cache: BucketCache, fetched: Path, version_path: str) -> None:
+        seen.append((mirror.folder / "b" / "1").exists())
+        sound(cache, fetched, version_path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BucketCache, "publish", publish)
+        mirror.sync()
+        assert seen == [True]
+        assert local_versions(mirror)["b"] == [2]
+        shutil.rmtree(remote / "b" / "2")
+        write_large_version(remote, "b", 3)
+        disk.total_bytes = round(1.5 * GRAPH_BYTES)
+        mirror.sync()
+    assert local_versions(mirror)["b"] == [3]
+
+
+@pytest.mark.parametrize("number", [28, 122])
+def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
+    mirror: BucketMirror, bucket: WatchedBucket, number: int
+) -> None:
+    sound = bucket.chunks
+
+    def fill_disk(path: str) -> object:
+        if path == "a/2/model.onnx":
+            raise OSError(number, "No space left on device")
+        return sound(path)
+
+    bucket.chunks = fill_disk  # type: ignore[method-assign, assignment]
+    mirror.sync()
+    assert "No space left on device" in mirror.failures["a/2"]
+    assert local_versions(mirror) == {"a": [1], "b": [1]}
+    bucket.chunks = sound  # type: ignore[method-assign]
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS
+
+
+def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: WatchedBucket) -> None:
+    def fail(path: str) -> object:
+        raise OSError(5, "Input/output error")
+
+    bucket.chunks = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(CannotMirror, match="Input/output error"):
+        mirror.sync()
+    assert local_versions(mirror) == {}
+
+
+def during_every_file_system_call(mirror: BucketMirror, check: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    for name in ("rename", "replace", "unlink", "rmdir", "symlink_to", "mkdir"):
+        sound = getattr(Path, name)
+
+        def call(path: Path, *args: object, sound: Callable[..., object] = sound, **options: object) -> object:
+            check()
+            result = sound(path, *args, **options)
+            check()
+            return result
+
+        patch.setattr(Path, name, call)
+    mirror.sync()
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_an_edited_version_is_there_at_every_moment(
+    mirror: BucketMirror, remote: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
+) -> None:
+    """Between two steps of the file system a reader sees the old content or the new one."""
+    mirror.sync()
+    if not is_link:  # as earlier releases fetched it
+        content = (mirror.folder / "b" / "1").resolve()
+        (mirror.folder / "b" / "1").unlink()
+        content.rename(mirror.folder / "b" / "1")
+    shutil.rmtree(remote / "b" / "1")
+    write_version(remote, "b", 1, seed=9)
+    seen: list[list[int]] = []
+    during_every_file_system_call(mirror, lambda: seen.append(Repository(mirror.folder).versions("b")), monkeypatch)
+    monkeypatch.undo()
+    assert len(seen) > 4
+    if is_link:
+        assert seen == [[1]] * len(seen)
+    assert (mirror.folder / "b" / "1" / "model.onnx").read_bytes() == (remote / "b" / "1" / "model.onnx").read_bytes()
+    mirror.sync()
+    assert len(list((mirror.folder / ".content").iterdir())) == 3, "replaced content goes with the next sync"
+    assert local_versions(mirror) == REMOTE_VERSIONS
