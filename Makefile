@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow test-long lint types format readme requirements requirements-check audit clean
+.PHONY: serve test test-slow test-long lint types format docs requirements requirements-check audit clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
@@ -30,8 +30,8 @@ format: $(DEV)
 	.venv-dev/bin/ruff check --fix .
 	.venv-dev/bin/ruff format .
 
-readme: $(DEV)  ## write the README's tables anew from the code
-	.venv-dev/bin/python -m tests.readme
+docs: $(DEV)  ## write the tables of README.md and docs/ anew from the code
+	.venv-dev/bin/python -m tests.documentation
 
 requirements:  ## resolve the pinned, hashed lists anew (needs uv)
 	requirements/compile.sh

@@ -1,5 +1,5 @@
 # Containers and monitoring, for real. Options go into IMAGE and MONITORING: make image-test IMAGE="cpu --base BASE";
-# IMAGE="--report README.md" and MONITORING="--report README.md" renew what the README shows of them.
+# IMAGE="--report docs/docker.md" and MONITORING="--report docs/operations.md" renew what the documentation shows.
 .PHONY: image-test monitoring-test
 
 image-test: $(DEV)  ## build the images and use each (needs root, buildah, debootstrap, runc)

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from tests.browser.page_actions import chromium, draw_seven
-from tests.readme import ROOT
+from tests.documentation import ROOT
 from tests.support.service_process import RunningService
 
 FOLDER = Path(__file__).parent

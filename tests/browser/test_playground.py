@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.page_actions import CHROMIUM, chromium, draw_seven, wait_until_idle
-from tests.readme import ROOT
+from tests.documentation import ROOT
 from tests.support.service_process import RunningService
 
 if TYPE_CHECKING:

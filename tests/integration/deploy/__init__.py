@@ -1,2 +1,2 @@
-"""Runs the Kubernetes examples and the README's commands.
+"""Runs the Kubernetes examples and the documented commands.
 Static checks of the same files are in `tests/unit/deploy`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.readme import ROOT
+from tests.documentation import ROOT
 from tests.support.images import image_bytes
 from tests.support.service_process import RunningService
 

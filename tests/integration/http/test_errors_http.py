@@ -135,8 +135,8 @@ def test_error(service: RunningService, code: str, status: int, send_request: Re
     assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 
-def test_every_code_of_the_readme_is_provoked() -> None:
-    table = {code: int(status) for status, code in ROW.findall((ROOT / "README.md").read_text())}
+def test_every_documented_code_is_provoked() -> None:
+    table = {code: int(status) for status, code in ROW.findall((ROOT / "docs/http-api.md").read_text())}
     assert {kind.code for kind in STATUS} < table.keys()
     assert table.keys() == {case[1] for case in CASES} | CODES_TESTED_BELOW | CODES_TESTED_ELSEWHERE.keys()
     assert {case[1]: case[2] for case in CASES}.items() <= table.items()

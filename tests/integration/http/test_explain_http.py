@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from service.api.native.explain_schemas import ExplainReply, FeaturesReply, OcclusionReply
+from tests.documentation import ROOT
 from tests.integration.processes.test_shipped_models import mnist
-from tests.readme import ROOT
 from tests.support.images import encode, image_bytes
 from tests.support.service_process import RunningService
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import ROOT
+from tests.documentation import ROOT
 from tests.support.service_process import RunningService
 
 STATIC = ROOT / "service/api/pages/static"

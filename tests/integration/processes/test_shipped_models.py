@@ -13,7 +13,7 @@ import pytest
 
 from service.inference.session import Session
 from service.model_store.repository import Repository
-from tests.readme import ROOT
+from tests.documentation import ROOT
 from tests.support.images import encode
 from tests.support.service_process import RunningService
 

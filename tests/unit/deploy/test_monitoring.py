@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.documentation import metrics_table
 from tests.monitoring import prometheus_rule, shipped_config
-from tests.readme import metrics_table
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool (Debian's prometheus)")
 QUERIES = [query.expr for query in shipped_config.queries()]
@@ -25,7 +25,7 @@ COMPOSE = shipped_config.FOLDER.parents[1] / "docker-compose.yml"
 
 
 def documented_metrics() -> dict[str, set[str]]:
-    """Every series that a service can show, with the labels that it has: as the README's table tells them."""
+    """Every documented series, with its labels."""
     series: dict[str, set[str]] = {}
     for name, kind, labels in ROW.findall(metrics_table()):
         ends = ["_bucket", "_sum", "_count"] if kind == "histogram" else [""]

@@ -1,5 +1,6 @@
-"""The generated parts of README.md: `make readme` writes them from the code, a test holds the file to it."""
+"""The generated tables of README.md and docs/: `make docs` writes them from the code, and a test compares them."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from service.observability.metrics import Metrics, version_metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def settings_table() -> str:
@@ -80,18 +81,19 @@ GENERATED_TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
     "metrics": metrics_table,
 }
+TABLE = re.compile(r"(<!-- (\w+): generated -->\n).*?(\n<!-- /\2 -->)", re.DOTALL)
+
+
+def table_names(text: str) -> list[str]:
+    """Names of the generated tables of a page."""
+    return [match[2] for match in TABLE.finditer(text)]
 
 
 def regenerated(text: str) -> str:
-    """The README with its generated parts as the code has them now."""
-    for name, part in GENERATED_TABLES.items():
-        begin, end = f"<!-- {name}: written by make readme -->", f"<!-- /{name} -->"
-        before, separator, rest = text.partition(begin)
-        if not separator or end not in rest:
-            raise ValueError(f"README.md has lost its marks '{begin}' ... '{end}'")
-        text = f"{before}{begin}\n{part()}\n{end}{rest.partition(end)[2]}"
-    return text
+    """The page with its generated tables as the code has them now. Raises KeyError for a table of another name."""
+    return TABLE.sub(lambda match: match[1] + GENERATED_TABLES[match[2]]() + match[3], text)
 
 
 if __name__ == "__main__":
-    README.write_text(regenerated(README.read_text()))
+    for page in PAGES:
+        page.write_text(regenerated(page.read_text()))

@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there, give the answers that stand there."""
+"""The commands of README.md and docs/, run as they are written, give the answers that are written below them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.readme import README, ROOT
+from tests.documentation import PAGES, ROOT
 
 BLOCK = re.compile(r"```(sh|python|js)\n((?:(?!```).)*)```\s+```(?:json|text)\n((?:(?!```).)*)```", re.DOTALL)
 PROGRAMS = {"python": [sys.executable, "-"], "js": ["node", "--input-type=module", "-"]}
@@ -25,8 +25,9 @@ START_S = 120.0
 
 
 def answered_commands() -> list[tuple[str, str, str]]:
-    """Language, text and answer of every command and program of the README that is followed by its answer."""
-    return [(language, text.strip(), answer.strip()) for language, text, answer in BLOCK.findall(README.read_text())]
+    """Language, text and answer of every command and program of the pages that is followed by its answer."""
+    blocks = dict.fromkeys(block for page in PAGES for block in BLOCK.findall(page.read_text()))
+    return [(language, text.strip(), answer.strip()) for language, text, answer in blocks]
 
 
 @pytest.fixture(scope="module")
