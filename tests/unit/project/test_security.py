@@ -1,4 +1,4 @@
-"""SECURITY.md names files and tests that exist, and the service has no way to load a pickle or foreign operators."""
+"""The security page names files and tests that exist, and the service has no way to load a pickle or foreign operators."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SERVICE = sorted((ROOT / "service").rglob("*.py"))
-TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`((?:service|training|tests|k8s|requirements)/[\w./-]+)`", TEXT)))
 ROWS = [line for line in TEXT.partition("## Threats")[2].partition("\n## ")[0].splitlines() if line.startswith("| ")][
     1:
