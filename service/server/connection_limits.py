@@ -19,6 +19,7 @@ from service.api.http.responses import json_bytes
 from service.api.http.status_codes import STATUS, error_json
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
 from service.observability import logs
+from service.server.lingering_close import LingeringClose
 from service.server.write_coalescing import CoalescingTransport
 from service.server.write_timeout import SlowReaderGuard
 from service.settings import Settings
@@ -74,6 +75,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_upgrade = False  # the request asks for another protocol; it is answered in this one
         self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
         self._phase = IDLE  # what of a request is arriving
+        self._is_rejected = False
         self._received_bytes = self._segment_bytes = 0  # bytes of that request, at most, and of what came last
         self._timer: asyncio.TimerHandle | None = None
         self._timer_phase = IDLE  # the part that the timer waits for
@@ -82,7 +84,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
         self._slow_reader_guard = SlowReaderGuard(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)
-        self._coalescing_transport = CoalescingTransport(transport, self.loop, self._slow_reader_guard.watch)
+        self._lingering = LingeringClose(transport, self.loop)
+        self._coalescing_transport = CoalescingTransport(
+            transport, self.loop, self._slow_reader_guard.watch, self._lingering, self._may_send_more
+        )
         super().connection_made(self._coalescing_transport)  # type: ignore[arg-type]
         self._start_timer(HEAD)
 
@@ -92,6 +97,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._current_cycle.disconnected = True  # uvicorn tells the last one that came
         super().connection_lost(exc)
         self._slow_reader_guard.stop()
+        self._lingering.stop()
         self._coalescing_transport.mark_lost()
         self._connection.mark_disconnected()
         self._on_closed()
@@ -106,6 +112,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._slow_reader_guard.stop()
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering.is_active:
+            self._lingering.discard(len(data))
+            return
         self._segment_bytes = len(data)
         self._received_bytes += self._segment_bytes
         self._unset_keepalive_if_required()
@@ -189,6 +198,16 @@ class LimitedProtocol(HttpToolsProtocol):
         """Whether an answer is due."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _is_answered(self) -> bool:
+        """Whether the request whose body is arriving has its answer already."""
+        return self._phase is BODY and self.cycle.response_complete
+
+    def _may_send_more(self) -> bool:
+        """Whether the client may be sending although it has the last answer that there will be."""
+        if self._current_cycle is not None and not self._current_cycle.response_complete:
+            return False
+        return self._is_rejected or self._phase is not IDLE or bool(self.pipeline) or self.flow.read_paused
+
     def _check_headers(self) -> None:
         """Raises HeadersTooLarge; what arrived may be mostly body."""
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -263,8 +282,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def _reject(self, error: ConvoyError) -> None:
-        """Answers and closes. While another answer is due, the client would take this one for it: it only closes."""
+        """Answers and closes. While another answer is due, the client would take this one for it, and after an answer
+        that came before its body for that of the next request: it only closes."""
         self._cancel_timer()
+        self._is_rejected = True
+        if self._is_answered():
+            self.transport.close()
+            return
         status = STATUS[type(error)]
         self._on_rejected(status)
         client = self.client[0] if self.client else None

@@ -8,35 +8,53 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from service.server.lingering_close import LingeringClose
+
 
 class CoalescingTransport:
     """A transport that collects the writes of one turn of the event loop, and writes them together at its end.
 
-    Calls `on_unsent` when it is closed with bytes that are not sent yet, for which the connection stays open.
+    Calls `on_unsent` when it is closed with bytes that are not sent yet, for which the connection stays open. Closes
+    with `lingering` where the client `may_send_more`.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_unsent: Callable[[], None]
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        on_unsent: Callable[[], None],
+        lingering: LingeringClose,
+        may_send_more: Callable[[], bool],
     ) -> None:
         self._transport = transport
         self._loop = loop
         self._on_unsent = on_unsent
+        self._lingering = lingering
+        self._may_send_more = may_send_more
         self._pending: list[bytes] = []
         self._is_lost = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    def is_closing(self) -> bool:
+        return self._lingering.is_active or self._transport.is_closing()
+
     def write(self, data: bytes) -> None:
+        if self._lingering.is_active:
+            return
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
 
     def close(self) -> None:
-        if self._transport.is_closing():
+        if self.is_closing():
             return
         self._flush()
-        self._transport.close()
+        if self._may_send_more():
+            self._lingering.start()
+        else:
+            self._transport.close()
         if self._transport.get_write_buffer_size():
             self._on_unsent()
 

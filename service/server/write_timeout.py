@@ -49,6 +49,9 @@ class SlowReaderGuard:
 
     def _check(self) -> None:
         unacknowledged_bytes = self._unacknowledged_bytes()
+        if not unacknowledged_bytes:  # the connection is still open for what the client sends
+            self._timer = None
+            return
         allowed_s = self._timeout_s + max(0, self._initial_bytes - unacknowledged_bytes) / self._bytes_per_s
         remaining_s = allowed_s - (self._loop.time() - self._started_s)
         if remaining_s > 0:

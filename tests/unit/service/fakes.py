@@ -88,7 +88,7 @@ class FullTransport:
     def __init__(self, sock: socket.socket, waiting: int) -> None:
         self.waiting = waiting
         self.written: list[bytes] = []
-        self.aborted = self.closed = False
+        self.aborted = self.closed = self.is_half_closed = False
         self._extra = {"socket": sock, "peername": ("192.0.2.1", 1234)}
 
     def get_write_buffer_size(self) -> int:
@@ -102,6 +102,12 @@ class FullTransport:
 
     def is_closing(self) -> bool:
         return self.closed or self.aborted
+
+    def write_eof(self) -> None:
+        self.is_half_closed = True
+
+    def resume_reading(self) -> None:
+        """What it does not do: nothing arrives."""
 
     def close(self) -> None:
         self.closed = True

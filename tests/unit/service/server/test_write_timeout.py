@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from service.server.lingering_close import LingeringClose
 from service.server.write_coalescing import CoalescingTransport
 from service.server.write_timeout import MIN_CHECK_INTERVAL_S, SlowReaderGuard
 from tests.unit.service.fakes import FullTransport, ManualLoop
@@ -101,15 +102,33 @@ def test_what_was_taken_is_forgotten(guard: SlowReaderGuard, transport: FullTran
 
 
 @pytest.mark.parametrize(("waiting", "is_watched"), [(10, True), (0, False)])
+@pytest.mark.parametrize("is_sending", [False, True], ids=["done", "sending on"])
 def test_a_connection_that_closes_is_watched_while_bytes_wait(
-    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, waiting: int, is_watched: bool
+    guard: SlowReaderGuard,
+    transport: FullTransport,
+    loop: ManualLoop,
+    waiting: int,
+    is_watched: bool,
+    is_sending: bool,
 ) -> None:
     typed_arguments = cast("asyncio.Transport", transport), cast("asyncio.AbstractEventLoop", loop)
     transport.waiting = waiting
-    coalescing = CoalescingTransport(*typed_arguments, guard.watch)
+    lingering = LingeringClose(*typed_arguments)
+    coalescing = CoalescingTransport(*typed_arguments, guard.watch, lingering, lambda: is_sending)
     coalescing.close()
-    assert transport.closed
+    assert (transport.closed, transport.is_half_closed) == (not is_sending, is_sending)
     loop.run_for(TIMEOUT_S)
     assert transport.aborted == is_watched
     coalescing.close()
     assert not loop.timers, "what is gone is not watched"
+
+
+def test_a_connection_that_is_read_to_the_end_while_it_stays_open_is_watched_no_more(
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
+) -> None:
+    guard.watch()
+    loop.run_for(TIMEOUT_S - 1)
+    transport.waiting = 0
+    loop.run_for(100_000 / BYTES_PER_S + TIMEOUT_S)
+    assert not transport.aborted
+    assert not loop.timers

@@ -1,0 +1,73 @@
+"""An answer that is given before the body was read reaches its client: the connection is not reset under it."""
+
+import contextlib
+
+import pytest
+
+from tests.integration.http.conftest import MAX_BODY_BYTES
+from tests.integration.http.raw_connection import RawConnection, post
+from tests.reliability.process_resources import resource_usage
+from tests.support.service_process import RunningService
+
+LARGE = 8_000_000  # far more than sockets buffer
+CLOSE = "connection: close"
+
+
+def send_all_then_read(connection: RawConnection, request: bytes) -> tuple[int, str]:
+    """As most clients do: not a byte of the answer is read before the whole body is sent."""
+    connection.send(request)
+    status, headers, _ = connection.read_response()
+    assert connection.read_all() == 0, "an orderly end, and no second answer"
+    return status, headers["connection"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (post(bytes(LARGE)), 413),
+        (post(bytes(LARGE), CLOSE, model="nobody"), 404),
+        (post(bytes(MAX_BODY_BYTES), CLOSE, model="nobody"), 404),
+        (post(bytes(LARGE), CLOSE).replace(b"linear/classify", b"linear"), 405),
+        (post(bytes(LARGE), CLOSE).replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"linear/classify", b"linear"), 405),
+        (post(bytes(LARGE), CLOSE).replace(b"/classify", b"/classify?top_k=0"), 422),
+        (post(b"zz\r\n" + bytes(LARGE), "transfer-encoding: chunked").replace(b"content-length", b"x-length"), 400),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x: " + bytes(b"y" * LARGE) + b"\r\n\r\n", 431),
+        (b"nonsense" * (LARGE // 8), 400),
+    ],
+    ids=[
+        "413",
+        "404",
+        "404 to a body that would be taken",
+        "405",
+        "405 in HTTP/1.0",
+        "422",
+        "bad chunk",
+        "431",
+        "no HTTP",
+    ],
+)
+def test_an_answer_reaches_a_client_that_is_still_sending(
+    limited: RunningService, request_bytes: bytes, status: int
+) -> None:
+    with RawConnection(limited) as connection:
+        assert send_all_then_read(connection, request_bytes) == (status, "close")
+
+
+def test_an_answer_that_came_before_the_body_is_the_only_one(limited: RunningService) -> None:
+    """The connection stays open for the next request, unless the body is larger than any may be."""
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n" + bytes(LARGE))
+        assert connection.read_response()[0] == 200
+        assert connection.read_all() == 0
+
+
+def test_what_is_discarded_fills_no_memory_and_connections_end(limited: RunningService) -> None:
+    pid = limited.process.pid
+    before = resource_usage(pid)
+    connections = [RawConnection(limited) for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        for connection in connections:
+            stack.enter_context(connection)
+            connection.send(post(bytes(LARGE)))
+        assert resource_usage(pid).resident_bytes - before.resident_bytes < 2 * LARGE
+    limited.wait_until(lambda: resource_usage(pid).descriptors <= before.descriptors)
