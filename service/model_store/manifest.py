@@ -23,6 +23,11 @@ and the layer."""
 MAPS_PREFIX = "maps."
 FILTERS_PREFIX = "filters."
 
+FORMAT: Literal[2] = 2
+"""The format that this version writes; it reads this one and all before."""
+REQUIRED_CONVOY = "0.1.0"
+"""The lowest version of Convoy that reads FORMAT. A manifest carries it, for the error of versions that cannot."""
+
 # What is larger is not read: the version was made by somebody.
 MAX_MANIFEST_BYTES = 1024**2
 MAX_TEXT_BYTES = 16 * 1024**2  # labels and samples; the card and its images
@@ -81,13 +86,16 @@ class Parity(FrozenModel):
     """How far the graph under onnxruntime is from the network that was exported, over real images.
 
     `max_abs_difference` is over probabilities; `same_class` is the part of the images with the same most probable
-    class. A float32 graph has all of them, or nothing was published; one of less precision is compared with it.
+    class. A float32 graph of a Keras network is judged by the same network in float64: `graph_error` is its largest
+    difference from that, `float32_error` that of Keras' own float32. One of less precision is compared with float32.
     """
 
     images: int = Field(ge=1)
     batch_sizes: list[int]
     max_abs_difference: float = Field(ge=0)
     same_class: float = Field(default=1.0, ge=0, le=1)
+    graph_error: float | None = Field(default=None, ge=0)
+    float32_error: float | None = Field(default=None, ge=0)
 
 
 class Speed(FrozenModel):
@@ -165,7 +173,9 @@ class Provenance(FrozenModel):
 class Manifest(FrozenModel):
     """The whole of `manifest.json`; name and version are the names of the folders it lies in."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = FORMAT
+    requires: str = Field(default=REQUIRED_CONVOY, max_length=32)
+    """The lowest version of Convoy that can serve it."""
     input: Input
     preprocessing: Preprocessing = Preprocessing()
     classes: int = Field(ge=1)
@@ -196,7 +206,9 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
     path = safe_path(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
+        _check_format(path, text)
+        return Manifest.model_validate_json(text)
     except OSError as error:
         raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
@@ -205,7 +217,32 @@ def read_manifest(folder: Path) -> Manifest:
         raise BrokenVersion(f"{path} is not a valid manifest: {location}: {first_error['msg']}.") from error
 
 
+class _Header(BaseModel):
+    """The fields of a manifest of any format, later ones included."""
+
+    format: int = 1
+    requires: str | None = Field(default=None, max_length=32)
+
+
+def _check_format(path: Path, text: bytes) -> None:
+    """Raises BrokenVersion for a later format. What is no manifest at all is left to its own error."""
+    try:
+        header = _Header.model_validate_json(text)
+    except ValidationError:
+        return
+    if header.format > FORMAT:
+        needed = "a newer Convoy" if header.requires is None else f"Convoy {header.requires}"
+        raise BrokenVersion(
+            f"{path} has format {header.format} and needs {needed}; this one reads up to {FORMAT}: "
+            "upgrade the service, or export the version again with this Convoy."
+        )
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Writes `folder/manifest.json`, whole or not at all: a version in service may get one more graph."""
-    text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
+    """Writes `folder/manifest.json` in the current format.
+
+    The file is written whole or not at all, because a version in service may get one more graph.
+    """
+    current = manifest.model_copy(update={"format": FORMAT, "requires": REQUIRED_CONVOY})
+    text = json.dumps(current.model_dump(mode="json", exclude_none=True), indent=2)
     atomic_write(folder / MANIFEST_FILE, f"{text}\n".encode())

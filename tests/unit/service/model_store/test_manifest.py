@@ -14,7 +14,8 @@ from service.model_store.manifest import MANIFEST_FILE, Manifest, read_manifest,
 
 SHA256 = "0" * 64
 FULL: dict[str, Any] = {
-    "format": 1,
+    "format": 2,
+    "requires": "0.1.0",
     "input": {"height": 224, "width": 200, "channels": 3},
     "preprocessing": {"resize": "shorter", "shorter": 256, "interpolation": "bicubic", "background": 0},
     "classes": 10,
@@ -27,7 +28,14 @@ FULL: dict[str, Any] = {
             "precision": "float32",
             "bytes": 250_000,
             "test_accuracy": 0.9921,
-            "parity": {"images": 1000, "batch_sizes": [1, 7, 64], "max_abs_difference": 2e-7, "same_class": 1.0},
+            "parity": {
+                "images": 1000,
+                "batch_sizes": [1, 7, 64],
+                "max_abs_difference": 2e-7,
+                "same_class": 1.0,
+                "graph_error": 1e-7,
+                "float32_error": 2e-7,
+            },
             "automatic": True,
         },
         {
@@ -95,8 +103,32 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     variant = {"file": "model.onnx", "sha256": SHA256, "precision": "float32", "bytes": 1}
     content = needed | {"variants": [variant], "provenance": {"source": "elsewhere", "created_utc": "2026-01-01"}}
     manifest = read_manifest(written(tmp_path, content))
-    assert (manifest.format, manifest.preprocessing.resize, manifest.preprocessing.background) == (1, "squash", 255)
+    assert (manifest.preprocessing.resize, manifest.preprocessing.background) == ("squash", 255)
     assert (manifest.parameters, manifest.metrics, manifest.extra_graphs) == (None, {}, {})
+
+
+def test_format_1_is_read_and_written_as_the_current_format(tmp_path: Path) -> None:
+    manifest = read_manifest(written(tmp_path, changed(lambda m: (m.update(format=1), m.pop("requires")))))
+    assert manifest.format == 1
+    write_manifest(manifest, tmp_path)
+    assert json.loads((tmp_path / MANIFEST_FILE).read_text()) == FULL
+
+
+@pytest.mark.parametrize(
+    ("fields", "needed"), [({"requires": "7.1"}, "Convoy 7.1"), ({}, "Convoy 0.1.0"), ({"sound": {}}, "Convoy 0.1.0")]
+)
+def test_a_later_format_is_reported_with_the_version_that_reads_it(
+    tmp_path: Path, fields: dict[str, Any], needed: str
+) -> None:
+    content = changed(lambda m: m.update(format=3, **fields))
+    with pytest.raises(BrokenVersion, match=f"has format 3 and needs {needed}; this one reads up to 2: upgrade"):
+        read_manifest(written(tmp_path, content))
+
+
+def test_a_later_format_without_its_version_is_reported_too(tmp_path: Path) -> None:
+    content = changed(lambda m: (m.update(format=3), m.pop("requires")))
+    with pytest.raises(BrokenVersion, match="has format 3 and needs a newer Convoy; this one"):
+        read_manifest(written(tmp_path, content))
 
 
 def test_variants_are_found_by_precision() -> None:
@@ -108,7 +140,8 @@ def test_variants_are_found_by_precision() -> None:
 
 
 BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "format": lambda m: m.update(format=2),
+    "format": lambda m: m.update(format=0),
+    "requires": lambda m: m.update(requires=1),
     "input": lambda m: m.pop("input"),
     "input.height": lambda m: m["input"].update(height=0),
     "input.width": lambda m: m["input"].update(width=4097),
