@@ -18,7 +18,7 @@ from training.data.datasets.image_folder import TestSplitSpec
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph.merge import merge_average
-from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
+from training.export.parity import ParitySample, check_parity, describe_parity, sample_folder, sample_split
 from training.export.publish import publish
 from training.export.published_split import split_seed_of
 from training.export.serving_pipeline import ServingPipeline
@@ -154,7 +154,7 @@ def _write_version(
     onnx.save(merge_average(graphs, manifest.input.shape, manifest.classes), folder / GRAPH_FILE)
     pipeline = ServingPipeline.from_manifest(folder / GRAPH_FILE, manifest)
     parity = check_parity(members, pipeline, _parity_sample(members, dataset, evaluation))
-    log(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
+    log(describe_parity(parity))
     scores = None if dataset is None else pipeline.score(dataset.test)
     _report_accuracies(members, scores, log)
     contents = VersionContents(

@@ -15,7 +15,8 @@ from training.errors import TrainingError
 from training.export.acceptance import Comparison
 from training.export.feature_maps import write_feature_maps
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.parity import ParitySample, check_parity, sample_folder, sample_split
+from training.export.parity import ParitySample, check_parity, describe_parity, sample_folder, sample_split
+from training.export.precision_copy import float64_copy
 from training.export.publish import publish
 from training.export.serving_model import DETECTION_IMAGES, Outputs, Scaling, classes_of, input_of, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
@@ -113,8 +114,8 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
     network = to_serving_model(source.model, options.scaling, options.outputs, plan.sample.images[:DETECTION_IMAGES])
     onnx.save(to_onnx(network), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))
-    parity = check_parity(network, pipeline, plan.sample)
-    log(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
+    parity = check_parity(network, pipeline, plan.sample, float64_copy(network))
+    log(describe_parity(parity))
     scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
         log(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")

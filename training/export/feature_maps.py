@@ -24,6 +24,7 @@ from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph import editor
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.parity import ParitySample, check_feature_maps, check_parity, sample_split
+from training.export.precision_copy import float64_copy
 from training.export.serving_model import DETECTION_IMAGES, Scaling, apply_scaling, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
@@ -56,7 +57,8 @@ def write_feature_maps(
     for name, kernels in first_convolution_kernels(model).items():
         editor.add_constant_output(graph, f"{FILTERS_PREFIX}{name}", kernels)
     onnx.save(graph, folder / FEATURES_FILE)
-    parity = check_feature_maps(network, FeatureSession(folder / FEATURES_FILE, model_input), sample)
+    session = FeatureSession(folder / FEATURES_FILE, model_input)
+    parity = check_feature_maps(network, session, sample, float64_copy(network))
     log(f"feature maps of {', '.join(layer.name for layer in map_layers)}: parity over {parity.images} images")
     return ExtraGraph(file=FEATURES_FILE, sha256=sha256_of(folder / FEATURES_FILE), parity=parity)
 
@@ -74,9 +76,8 @@ def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
     manifest = _read_manifest(folder)
     sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
     pipeline = ServingPipeline.from_manifest(folder / manifest.variants[0].file, manifest)
-    check_parity(
-        to_serving_model(source.model, Scaling(), "detect", sample.images[:DETECTION_IMAGES]), pipeline, sample
-    )
+    network = to_serving_model(source.model, Scaling(), "detect", sample.images[:DETECTION_IMAGES])
+    check_parity(network, pipeline, sample, float64_copy(network))
     extra = write_feature_maps(folder, source.model, Scaling(), manifest.input, sample, log)
     if extra is not None:
         manifest = _read_manifest(folder)  # read again: variants may have been added meanwhile

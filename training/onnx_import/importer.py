@@ -21,7 +21,14 @@ from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.image_files import read_image_file
 from training.errors import TrainingError
 from training.export.labels import ClassLabels, read_class_labels
-from training.export.parity import IMAGE_SUFFIXES, ParitySample, check_parity, sample_folder
+from training.export.parity import (
+    IMAGE_SUFFIXES,
+    MAX_DIFFERENCE,
+    ParitySample,
+    check_parity,
+    describe_parity,
+    sample_folder,
+)
 from training.export.publish import publish
 from training.export.serving_model import Outputs, detect_outputs
 from training.export.serving_pipeline import ServingPipeline
@@ -86,14 +93,30 @@ class _ForeignNetwork:
     path: Path
     options: ImportOptions
     model: onnx.ModelProto
+    output_name: str
     reference: ReferenceSession
     interface: ModelInterface
     preprocessing: Preprocessing
     classes: ClassLabels
 
-    def predict(self, images: NDArray[np.float32], verbose: int = 0) -> NDArray[np.float64]:
-        """Probabilities by the file itself, for the parity check."""
-        return self.reference.probabilities(images, self.interface)
+    def answers(self, *, is_optimized: bool) -> "_Answers":
+        """The network as the file itself computes it, for the parity check."""
+        if is_optimized:
+            return _Answers(self.reference, self.interface)
+        signature = self.interface.signature
+        reference = ReferenceSession(self.path, self.model, signature, self.output_name, is_optimized=False)
+        return _Answers(reference, self.interface)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The probabilities that a session of the file gives."""
+
+    session: ReferenceSession
+    interface: ModelInterface
+
+    def predict(self, images: NDArray[np.float32], /, *, verbose: int = 0) -> NDArray[np.float64]:
+        return self.session.probabilities(images, self.interface)
 
 
 def import_network(
@@ -150,7 +173,7 @@ def _analyze(path: Path, options: ImportOptions) -> _ForeignNetwork:
     interface = _detect_interface(options, signature, output_name, model_input, reference)
     classes = read_class_labels(options.labels)
     _check_labels(options, classes, interface)
-    return _ForeignNetwork(path, options, model, reference, interface, preprocessing, classes)
+    return _ForeignNetwork(path, options, model, output_name, reference, interface, preprocessing, classes)
 
 
 def _write_version(
@@ -171,8 +194,14 @@ def _write_version(
                 "check_accuracy": check_result.accuracy(check_result.predictions),
                 "check_images": int(check_result.is_known.sum()),
             }
-    parity = check_parity(network, pipeline, _parity_sample(check_options, interface.input, network.preprocessing))
-    log(f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images")
+    parity = check_parity(
+        network.answers(is_optimized=True),
+        pipeline,
+        _parity_sample(check_options, interface.input, network.preprocessing),
+        reference=network.answers(is_optimized=False),
+        min_allowed=MAX_DIFFERENCE,
+    )
+    log(describe_parity(parity))
     contents = VersionContents(
         name=name,
         version=version,

@@ -1,4 +1,8 @@
-"""Runs an imported network as it is in its file, with pixels prepared in NumPy: the reference of the parity check."""
+"""Runs an imported network as it is in its file, with pixels prepared in NumPy: the reference of the parity check.
+
+Twice: as onnxruntime would run it, and without its optimizations. The difference is the file's own error in float32.
+onnxruntime cannot run networks in float64.
+"""
 
 from pathlib import Path
 
@@ -18,10 +22,20 @@ DYNAMIC_BATCH_SIZE = 32
 class ReferenceSession:
     """The file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
-    def __init__(self, path: Path, model: onnx.ModelProto, signature: InputSignature, output_name: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: onnx.ModelProto,
+        signature: InputSignature,
+        output_name: str,
+        *,
+        is_optimized: bool = True,
+    ) -> None:
         """Raises TrainingError when onnxruntime refuses the graph."""
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised as well
+        if not is_optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._path = path
         self._signature = signature
         self._output_name = output_name

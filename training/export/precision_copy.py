@@ -1,0 +1,58 @@
+"""Copies of Keras networks that compute in another precision, with the same weights.
+
+float64 is the reference of the parity check; float32 is how networks of mixed precision are exported.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import keras
+
+Dtype = Literal["float32", "float64"]
+FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def copy_with_dtype(network: keras.Model, dtype: Dtype) -> keras.Model:
+    """The network with every layer computing in `dtype`. Raises whatever a layer that cannot be copied raises."""
+    config = _replace_dtypes(keras.saving.serialize_keras_object(network), dtype)
+    with _default_dtype(dtype):
+        copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def float64_copy(network: keras.Model) -> keras.Model | None:
+    """The network in float64, or None where one of its layers cannot be copied: custom ones may hold anything."""
+    try:
+        return copy_with_dtype(network, "float64")
+    except Exception:  # layers raise what they like
+        return None
+
+
+def _replace_dtypes(config: Any, dtype: Dtype) -> Any:
+    """A serialized object with all floating-point dtypes and dtype policies replaced."""
+    if isinstance(config, list | tuple):
+        return type(config)(_replace_dtypes(value, dtype) for value in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: dtype if key == "dtype" and _is_float(value) else _replace_dtypes(value, dtype)
+        for key, value in config.items()
+    }
+
+
+def _is_float(value: Any) -> bool:
+    """Whether the value of a `dtype` field is the name of a floating-point type, or a policy."""
+    return value in FLOAT_DTYPES or (isinstance(value, dict) and "DTypePolicy" in str(value.get("class_name")))
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: Dtype) -> Iterator[None]:
+    """The dtype of layers that are created without one: those that custom layers hold."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
