@@ -1,4 +1,4 @@
-"""The security page names files and tests that exist, and the service has no way to load a pickle or foreign operators."""
+"""The security page names files and tests that exist; the service cannot load a pickle or foreign operators."""
 
 import ast
 import re
