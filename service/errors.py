@@ -1,9 +1,9 @@
 """The one family of errors. It knows nothing of HTTP: api/http/status_codes.py holds the status codes.
 
-Errors of one module only, which never reach a client, stand in that module.
+Errors that never reach a client are in the module that raises them.
 """
 
-RESUME_HINT = "Give the same command again, without --overwrite: it goes on where it stopped."
+RESUME_HINT = "Run the same command again, without --overwrite, to resume the job."
 
 
 class ConvoyError(Exception):
@@ -13,7 +13,7 @@ class ConvoyError(Exception):
     """
 
     code = "internal"
-    hint = "Try again; if it happens again, report it with the request id."
+    hint = "Try again. If the error persists, report it with the request id."
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -23,38 +23,38 @@ class ConvoyError(Exception):
 
 
 class BadImage(ConvoyError):
-    """The bytes are no image, or a damaged or truncated one."""
+    """The bytes are not an image, or the image is damaged or truncated."""
 
     code = "bad_image"
     hint = "Send the complete bytes of a PNG, JPEG, WebP, BMP or GIF image."
 
 
 class BadRequest(ConvoyError):
-    """The body is not what its content type promises: malformed multipart or JSON, a missing part."""
+    """The body does not match its content type: malformed multipart or JSON, or a missing part."""
 
     code = "bad_request"
     hint = "Send the image as the raw body, or see /docs for the other forms."
 
 
 class BadTensor(ConvoyError):
-    """A tensor, its name, datatype, shape or data do not fit the model."""
+    """Name, datatype, shape or data of a tensor do not match the model."""
 
     code = "bad_tensor"
-    hint = "GET /v2/models/{model} tells what the model takes and gives."
+    hint = "GET /v2/models/{model} describes the inputs and outputs of the model."
 
 
 class BadKeys(ConvoyError):
-    """The API keys that the service was given cannot be read."""
+    """The API keys in the configuration are invalid."""
 
     code = "bad_keys"
-    hint = "A key is `NAME SCOPES KEY`, KEY being `sha256:` and its hash; `convoy key` makes one."
+    hint = "A key is `NAME SCOPES KEY`, where KEY is `sha256:` and its hash; `convoy key` creates one."
 
 
 class Unauthenticated(ConvoyError):
-    """The service needs an API key, and the request has none, or one that it does not know."""
+    """The service requires an API key, and the request has none or an unknown one."""
 
     code = "unauthenticated"
-    hint = "Send a key in the header `Authorization: Bearer KEY`; whoever runs the service can give you one."
+    hint = "Send a key in the header `Authorization: Bearer KEY`; the operator of the service issues keys."
 
     def __init__(self, message: str, key_sent: bool) -> None:
         """`key_sent` is False for a request without any key."""
@@ -63,10 +63,10 @@ class Unauthenticated(ConvoyError):
 
 
 class Forbidden(ConvoyError):
-    """The API key is known, but not for what the request wants; `scope` is what it lacks."""
+    """The API key lacks the scope that the request needs."""
 
     code = "forbidden"
-    hint = "Use a key with that scope, or have it added to yours."
+    hint = "Use a key with that scope, or ask the operator to add the scope to yours."
 
     def __init__(self, message: str, scope: str) -> None:
         super().__init__(message)
@@ -74,14 +74,14 @@ class Forbidden(ConvoyError):
 
 
 class UnknownModel(ConvoyError):
-    """No model of that name is served."""
+    """The service has no model of that name."""
 
     code = "unknown_model"
     hint = "GET /api/v1/models, or `convoy models`, lists the models."
 
 
 class UnknownVersion(ConvoyError):
-    """The model is served, but not in that version."""
+    """The model exists, but not in that version."""
 
     code = "unknown_version"
     hint = "GET /api/v1/models/{model}, or `convoy models`, lists its versions."
@@ -95,7 +95,7 @@ class UnknownDocument(ConvoyError):
 
 
 class NotAllowed(ConvoyError):
-    """The service is set up not to do this for clients, or not for web pages of other origins."""
+    """The configuration does not allow this operation for clients, or for web pages of other origins."""
 
     code = "not_allowed"
     hint = "Start the service with CONVOY_REPOSITORY_CHANGES=true to let clients load and unload models."
@@ -105,67 +105,67 @@ class BodyTooLarge(ConvoyError):
     """The request body is larger than `max_body_bytes`."""
 
     code = "body_too_large"
-    hint = "Send a smaller image, or fewer images a request."
+    hint = "Send a smaller image, or fewer images per request."
 
 
 class SlowRequest(ConvoyError):
-    """The request did not arrive in its time: `header_timeout_s`, or `body_timeout_s` and its size."""
+    """The request did not arrive within `header_timeout_s`, or `body_timeout_s` and the time for its size."""
 
     code = "slow_request"
     hint = "Send the whole request at once, or a smaller image over a slow connection."
 
 
 class HeadersTooLarge(ConvoyError):
-    """The request's headers are larger than `max_header_bytes`, or too many."""
+    """The headers are larger than `max_header_bytes`, or too many."""
 
     code = "headers_too_large"
     hint = "Send fewer or smaller headers."
 
 
 class BadHttp(ConvoyError):
-    """What came over the connection is no HTTP request."""
+    """The bytes on the connection are not an HTTP request."""
 
     code = "bad_http"
-    hint = "Send HTTP/1.1, without TLS: an ingress or a proxy in front of the service ends it."
+    hint = "Send HTTP/1.1 without TLS; a proxy in front of the service terminates TLS."
 
 
 class ImageTooLarge(ConvoyError):
-    """The image's header announces more pixels than `max_pixels`; nothing was decoded."""
+    """The image has more pixels than `max_pixels`, according to its header. It was not decoded."""
 
     code = "image_too_large"
     hint = "Scale the image down before sending it."
 
 
 class TooManyPixels(ImageTooLarge):
-    """The images of one request have more than twice `max_pixels` together; this one was not decoded."""
+    """The images of one request have more than twice `max_pixels` in total. This one was not decoded."""
 
     code = "too_many_pixels"
-    hint = "Send fewer images a request, or smaller ones."
+    hint = "Send fewer or smaller images per request."
 
 
 class TooManyImages(ConvoyError):
-    """One request holds more images than may ever wait at once."""
+    """One request has more images than the queue can hold."""
 
     code = "too_many_images"
-    hint = "Send fewer images a request."
+    hint = "Send fewer images per request."
 
 
 class UnsupportedImage(ConvoyError):
-    """An image format that Convoy recognises and does not read."""
+    """Convoy recognizes the image format and does not support it."""
 
     code = "unsupported_image"
     hint = "Convert the image to PNG, JPEG, WebP, BMP or GIF."
 
 
 class UnsupportedBody(ConvoyError):
-    """A content type that the route does not take."""
+    """The route does not accept this content type."""
 
     code = "unsupported_media_type"
     hint = "Send multipart/form-data, or application/json."
 
 
 class BadParameter(ConvoyError):
-    """A query parameter or field has a value that cannot be used."""
+    """A query parameter or field has an invalid value."""
 
     code = "bad_parameter"
     hint = "See /docs for the parameters and their ranges."
@@ -190,14 +190,14 @@ class NotReady(ConvoyError):
 
 
 class Draining(ConvoyError):
-    """The service is shutting down and takes nothing new."""
+    """The service is shutting down and accepts no new requests."""
 
     code = "draining"
-    hint = "Send the request again: another instance will answer it."
+    hint = "Send the request again; another instance will answer it."
 
 
 class DeadlineExceeded(ConvoyError):
-    """The answer was not there within the request's time limit."""
+    """The request was not answered within its time limit."""
 
     code = "deadline_exceeded"
     hint = "Raise the time limit, or send fewer requests at once."
@@ -207,35 +207,35 @@ class ModelFailed(ConvoyError):
     """The model raised while it ran; every member of its batch gets this error, and no other request."""
 
     code = "model_failed"
-    hint = "The service's log has the cause under this request id."
+    hint = "The log of the service contains the cause under this request id."
 
 
 class OutOfMemory(ModelFailed):
-    """A batch needed more memory than its GPU, or the model's limit, had left; the next one is tried as usual."""
+    """A batch needed more memory than the GPU or the model's limit had left. The next batch runs as usual."""
 
     code = "out_of_memory"
-    hint = "Try again, send fewer images at once, or give the model more (CONVOY_GPU_MEMORY_LIMIT_BYTES)."
+    hint = "Try again, send fewer images per request, or raise CONVOY_GPU_MEMORY_LIMIT_BYTES."
 
 
 class BrokenVersion(ConvoyError):
-    """A version folder that cannot be served: manifest, checksum, graph or warm-up is wrong."""
+    """A version folder cannot be served: its manifest, checksum, graph or warm-up failed."""
 
     code = "broken_version"
     hint = "Export the version again, or remove its folder."
 
 
 class BadState(ConvoyError):
-    """The file of what is wanted cannot be read, is not valid, or cannot be written."""
+    """The state file cannot be read or written, or is invalid."""
 
     code = "bad_state"
-    hint = "Mend or remove the file that CONVOY_STATE names; the models stay as they are."
+    hint = "Fix or remove the file that CONVOY_STATE names; loaded models keep serving."
 
 
 class NotEverywhere(ConvoyError):
-    """A change of the repository was not carried out by every worker in time, or some could not."""
+    """Some workers did not carry out a load or unload in time."""
 
     code = "not_everywhere"
-    hint = "The message names the workers; their log lines have the cause. What is wanted stays recorded."
+    hint = "The message names the workers; their log lines contain the cause. The desired state remains recorded."
 
 
 # Errors of batch jobs. They have no status code: a batch job does not answer HTTP requests.
@@ -252,7 +252,7 @@ class OutputConflict(ConvoyError):
     """The output belongs to another job, or another process is writing it."""
 
     code = "output_taken"
-    hint = "Name another --output, or say --overwrite to begin anew."
+    hint = "Choose another --output, or start over with --overwrite."
 
 
 class JobInterrupted(ConvoyError):

@@ -16,134 +16,134 @@ PREFIX = "CONVOY_"
 
 
 class Settings(BaseSettings):
-    """Frozen once built: a running service never changes its mind."""
+    """Frozen: settings do not change while the service runs."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 for all."""
+    """Address to listen on; 0.0.0.0 for all interfaces."""
 
     port: int = Field(default=8000, ge=0, le=65535)
-    """TCP port to listen on; 0 takes a free one and logs it."""
+    """TCP port to listen on. 0: a free port, which is logged."""
 
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    """Path under which an ingress offers the service, such as /convoy, whether or not it cuts it off."""
+    """Path under which a proxy offers the service, such as /convoy, whether or not the proxy removes it."""
 
     trusted_proxies: str = ""
-    """Addresses or networks, comma-separated, whose X-Forwarded-For and -Proto are believed; * for all."""
+    """Comma-separated addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are trusted; * for all."""
 
     models: str = "models"
-    """Folder of models, models/<name>/<version>/..., or a bucket of them: s3://, gs:// or file:// and a path."""
+    """Folder with models/<name>/<version>/..., or a bucket: s3://, gs:// or file:// and a path."""
 
     bucket_cache: Path | None = None
-    """Folder that a bucket's models are fetched into. None: one in the user's cache folder."""
+    """Folder that the models of a bucket are downloaded to. None: a folder in the user's cache."""
 
     bucket_interval_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    """Seconds between looks at the bucket for versions that came, changed or went."""
+    """Seconds between checks of the bucket for added, changed and removed versions."""
 
     state: Path | None = None
-    """JSON file of what is wanted of the models: versions, labels, unloaded ones. None: forgotten at a restart."""
+    """JSON file with the desired state of the models. None: the desired state is lost at a restart."""
 
     scan_interval_s: float = Field(default=1.0, gt=0)
-    """Seconds between looks at the folder of models for versions that came, changed or went."""
+    """Seconds between checks of the models folder for added, changed and removed versions."""
 
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes that serve; each loads the models and has its share of the cores. A dead one is replaced."""
+    """Worker processes. Each loads all models and gets its share of the cores."""
 
     latest_versions: int = Field(default=1, ge=1)
-    """How many of the newest versions of each model are loaded; the highest one is the default."""
+    """Number of newest versions of each model to load; the highest version is the default."""
 
     repository_changes: bool = False
     """Whether clients may load and unload models (POST /v2/repository/models/{model}/load and /unload)."""
 
     repository_timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds within which every worker must have carried out a load or unload, else 504."""
+    """Seconds within which every worker must carry out a load or unload; otherwise 504."""
 
     max_batch_size: int = Field(default=0, ge=0, le=1024)
-    """Images in one run; more are split and rejoined. 0: 32; 64 if 32 take less than 1 ms, 128 while many wait."""
+    """Maximum images per run; larger requests are split. 0: 32, or for models faster than 1 ms, 64 to 128."""
 
     max_queue_images: int = Field(default=1024, ge=1)
-    """Images that may wait for one model; past it requests are refused with 429."""
+    """Maximum images that wait for one model; further requests are rejected with 429."""
 
     latency_budget_ms: float = Field(default=0.0, ge=0)
-    """Milliseconds that one run may take: the largest batch that keeps it when measured is used. 0: no budget."""
+    """Maximum milliseconds per run: limits the batch size by measurement at load. 0: no limit."""
 
     max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
-    """Milliseconds that an idle model waits for a batch to fill. 0: it starts at once."""
+    """Milliseconds that an idle model waits for a batch to fill. 0: it does not wait."""
 
     device: Device = "auto"
-    """Where models run: cpu, cuda, or auto, which is CUDA where onnxruntime has it and there is a GPU."""
+    """Device that runs the models. auto: CUDA if onnxruntime supports it and a GPU exists, else the CPU."""
 
     providers: str = ""
-    """onnxruntime's execution providers in order of preference, such as `tensorrt,cuda`, in place of `device`."""
+    """Execution providers of onnxruntime in order of preference, such as `tensorrt,cuda`. Replaces `device`."""
 
     precision: PrecisionChoice = "auto"
-    """Which graph of a model is loaded: float32, float16, int8, or auto, the fastest for where it runs."""
+    """Graph of a model to load. auto: the fastest for the device."""
 
     gpu_memory_limit_bytes: int = Field(default=0, ge=0)
-    """Bytes of GPU memory that one model's arena may take. 0: no limit."""
+    """Maximum bytes of GPU memory per model. 0: no limit."""
 
     threads: int = Field(default=0, ge=0)
-    """Cores that one run of a model uses. 0: what the container or affinity mask grants, divided by the workers."""
+    """Cores per run of a model. 0: the cores of the container or affinity mask, divided by the workers."""
 
     decode_threads: int = Field(default=0, ge=0)
-    """Threads that decode images. 0: one a usable core."""
+    """Threads that decode images. 0: one per usable core."""
 
     request_timeout_ms: int = Field(default=30_000, ge=1)
-    """Milliseconds within which a request is answered, else 504."""
+    """Milliseconds within which a request must be answered; otherwise 504."""
 
     drain_timeout_s: float = Field(default=25.0, ge=0)
-    """Seconds that a stopping service gives to what it has accepted, before it gives up."""
+    """Seconds that a stopping service waits for accepted requests."""
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    """Bytes of a request body at most, else 413."""
+    """Maximum bytes of a request body; otherwise 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Width x height of an image, half of all of a request's; WebP, CMYK and progressive count twice. Else 413."""
+    """Maximum pixels per image, and half of those per request; otherwise 413. WebP, CMYK, progressive JPEG: double."""
 
     max_decoded_bytes: int = Field(default=0, ge=0)
-    """Memory of the images that a worker decodes at once, 8 bytes a pixel; others wait. 0: a quarter of the limit."""
+    """Memory for decoding per worker, 8 bytes per pixel; further images wait. 0: a quarter of the memory limit."""
 
     max_header_bytes: int = Field(default=32 * 1024, ge=1024)
-    """Bytes of a request's first line and headers at most, else 431."""
+    """Maximum bytes of request line and headers; otherwise 431."""
 
     header_timeout_s: float = Field(default=10.0, gt=0)
-    """Seconds within which a new connection must bring its first request's headers, else 408; so each later request."""
+    """Seconds within which the headers of a request must arrive; otherwise 408."""
 
     body_timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds for a body to come, and one more for every `body_bytes_per_s`, else 408; so must answers be taken."""
+    """Seconds for a body to arrive, plus one per `body_bytes_per_s`; otherwise 408. Also for reading answers."""
 
     body_bytes_per_s: int = Field(default=4096, ge=1)
-    """Bytes a second that a slow body must bring to be waited for, and a slow reader must take."""
+    """Minimum bytes per second of a slow body or a slow reader."""
 
     keep_alive_s: int = Field(default=75, ge=1)
-    """Seconds that a connection may be idle between two requests."""
+    """Seconds that a connection may be idle between requests."""
 
     keep_alive_requests: int = Field(default=0, ge=0)
-    """Requests that one connection may bring; then its client must connect anew, to any worker. 0: no limit."""
+    """Maximum requests per connection; then the client must reconnect, to any worker. 0: no limit."""
 
     keys: str = ""
-    """API keys, each `NAME SCOPES KEY`, separated by semicolons; see `convoy key --help`. Empty: none is needed."""
+    """API keys, each `NAME SCOPES KEY`, separated by semicolons; see `convoy key --help`. Empty: no key required."""
 
     keys_file: Path | None = None
-    """File of API keys, one a line, read again when it changes. None: only those of `keys`."""
+    """File of API keys, one per line, read again when it changes. None: only `keys`."""
 
     cors_origins: str = ""
-    """Origins, comma-separated, whose pages may call the service from a browser; * for all. Empty: none."""
+    """Comma-separated origins whose web pages may call the service; * for all. Empty: none."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe log line that is written; requests are logged at info."""
+    """Lowest severity that is logged; requests are logged at info."""
 
     log_requests_per_s: int = Field(default=100, ge=0)
-    """Requests that a worker logs a second; past it only errors other than 429, and a count of the rest. 0: all."""
+    """Maximum request log lines per second and worker; errors other than 429 are always logged. 0: all."""
 
     otlp_endpoint: str = ""
-    """OpenTelemetry collector for traces (OTLP over HTTP), such as http://collector:4318. Empty: as OTEL_* say."""
+    """OpenTelemetry collector for traces (OTLP over HTTP), such as http://collector:4318. Empty: from OTEL_*."""
 
     metrics_labels: int = Field(default=1000, ge=0)
-    """Classes of a model that convoy_predictions_total counts by name; those of higher index are `other`."""
+    """Classes per model that convoy_predictions_total counts by name; higher indices count as `other`."""
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -160,7 +160,7 @@ def split_list(text: str) -> list[str]:
 
 
 def misspelled_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables that are no setting but nearly spelt like one, each with the one that was probably meant.
+    """Returns variables that are spelled almost like a setting, each with the setting that was probably meant.
 
     Only near ones: an orchestrator may well set CONVOY_SERVICE_HOST, and training reads CONVOY_DATA.
     """

@@ -49,32 +49,36 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._process = ProcessCollector(registry=None)
         self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
-        self.request_s = self._histogram("convoy_request_seconds", "From the request's headers to its answer.", "route")
+        self.request_s = self._histogram(
+            "convoy_request_seconds", "Seconds from the headers of a request to its answer.", "route"
+        )
         self.in_flight = Gauge("convoy_requests_in_flight", "Requests not yet answered.", registry=self.registry)
         self.in_flight.set_function(lambda: self.open_requests)
         self.open_requests = 0
         # Cached because looking labels up costs more than counting.
         self._request_metrics: dict[tuple[str, int], tuple[Counter, DurationHistogram]] = {}
         self._stage_metrics: dict[str, tuple[DurationHistogram, DurationHistogram]] = {}
-        self.decode_s = self._histogram("convoy_decode_seconds", "Decoding and preprocessing of a request.", "model")
-        self.queue_s = self._histogram("convoy_queue_seconds", "Waiting of a request for its batch.", "model")
-        self.compute_s = self._histogram("convoy_compute_seconds", "One run of a model.", "model")
+        self.decode_s = self._histogram(
+            "convoy_decode_seconds", "Seconds of decoding and preprocessing per request.", "model"
+        )
+        self.queue_s = self._histogram("convoy_queue_seconds", "Seconds that a request waits for its batch.", "model")
+        self.compute_s = self._histogram("convoy_compute_seconds", "Seconds per run of a model.", "model")
         self.batch_images = Histogram(
             "convoy_batch_images",
-            "Images in one run of a model.",
+            "Images per run of a model.",
             ["model"],
             buckets=BUCKETS_IMAGES,
             registry=self.registry,
         )
         self.predictions = ClassCounterCollector(
-            "convoy_predictions_total", "Images by their most probable class: drift shows."
+            "convoy_predictions_total", "Images by most probable class, to detect drift."
         )
         self.registry.register(self.predictions)
         self.refused_requests = self._counter(
             "convoy_refused_total", "Requests refused because the queue was full.", "model"
         )
-        self.queue_images = Gauge("convoy_queue_images", "Images waiting now.", ["model"], registry=self.registry)
-        self.running_batches = Gauge("convoy_running_batches", "Runs now.", ["model"], registry=self.registry)
+        self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
+        self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
         self.broken_versions = self._counter("convoy_broken_versions_total", "Versions that failed to load.", "model")
         self.loaded_versions = Gauge(
             "convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry
@@ -137,9 +141,9 @@ class Metrics:
 
 def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
     """Counters with the labels `model` and `version`, of the versions that are loaded now."""
-    requests = _counter("convoy_version_requests_total", "Requests to a version, by what became of them.", "outcome")
+    requests = _counter("convoy_version_requests_total", "Requests to a version by outcome.", "outcome")
     seconds = _counter(
-        "convoy_version_seconds_total", "Seconds of a version's successful requests, in all and by stage.", "stage"
+        "convoy_version_seconds_total", "Seconds of successful requests to a version, in total and by stage.", "stage"
     )
     images = _counter("convoy_version_images_total", "Images that a version classified.")
     batches = _counter("convoy_version_batches_total", "Runs of a version.")

@@ -156,7 +156,7 @@ def test_a_stop_is_told_and_keeps_what_is_done(
     process.send_signal(signal_number)
     exit_code, _, err = finish(process)
     assert exit_code == expected_code
-    assert "Give the same command again, without --overwrite: it goes on where it stopped." in err
+    assert "Run the same command again, without --overwrite, to resume the job." in err
     assert "Traceback" not in err
     assert not (root / "r.csv").exists()
 
