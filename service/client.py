@@ -132,10 +132,14 @@ _ERROR_TYPES: dict[str, type[ServiceError]] = {
     "not_found": NotFound,
     "unauthenticated": NotAllowed,
     "forbidden": NotAllowed,
-    "overloaded": Busy,
+    "queue_full": Busy,
+    "too_late_to_start": Busy,
+    "memory_full": Busy,
     "draining": Busy,
     "not_ready": Busy,
     "deadline_exceeded": DeadlineExceeded,
+    "deadline_too_short": DeadlineExceeded,
+    "expired_in_queue": DeadlineExceeded,
 }
 # What stands between, a proxy or a balancer, has no codes.
 _ERROR_TYPES_BY_STATUS = {

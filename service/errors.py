@@ -172,7 +172,7 @@ class BadParameter(ConvoyError):
 
 
 class Overloaded(ConvoyError):
-    """The model's queue is full. `retry_after_s` is the time that the queue needs to drain, as measured."""
+    """Base of what is rejected because of the load; each reason has a class. Waiting for `retry_after_s` helps."""
 
     code = "overloaded"
     hint = "Wait for the seconds in the Retry-After header, then send the request again."
@@ -180,6 +180,24 @@ class Overloaded(ConvoyError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class QueueFull(Overloaded):
+    """As many images as may wait for the model are waiting already; Retry-After is the time that they need."""
+
+    code = "queue_full"
+
+
+class TooLateToStart(Overloaded):
+    """Because of the requests ahead, the answer would come after the request's deadline; nothing was computed."""
+
+    code = "too_late_to_start"
+
+
+class MemoryFull(Overloaded):
+    """The bodies of other requests take all the memory that is meant for bodies; this one was not read."""
+
+    code = "memory_full"
 
 
 class NotReady(ConvoyError):
@@ -201,6 +219,24 @@ class DeadlineExceeded(ConvoyError):
 
     code = "deadline_exceeded"
     hint = "Raise the time limit, or send fewer requests at once."
+
+
+class ExpiredInQueue(DeadlineExceeded):
+    """The time limit ended, or became too short for a run, while the request waited; it was not run."""
+
+    code = "expired_in_queue"
+
+
+class DeadlineTooShort(DeadlineExceeded):
+    """Even an idle model would take longer than the time limit allows; nothing was computed."""
+
+    code = "deadline_too_short"
+    hint = "Raise the time limit, or send fewer images per request."
+
+
+REJECTIONS = (Overloaded, ExpiredInQueue, DeadlineTooShort)
+"""Errors of requests that were not run because of the load or their deadline. Their codes are the reasons that the
+metric of rejections counts by."""
 
 
 class ModelFailed(ConvoyError):

@@ -43,6 +43,7 @@ class ErrorText(BaseModel):
     """Every error of the protocols of others."""
 
     error: str = Field(description="What is wrong, and what to do.", examples=["There is no model 'x'."])
+    code: str = Field(description="Stable, for programs.", examples=["unknown_model"])
 
 
 class ClassifyReply(BaseModel):

@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from PIL import Image
 
 from service.classification.request_context import RequestContext
 from service.classification.top_k import Probabilities
-from service.errors import ConvoyError, Overloaded, TooManyPixels
+from service.errors import REJECTIONS, ConvoyError, DeadlineExceeded, ExpiredInQueue, QueueFull, TooManyPixels
 from service.imaging import decode
 from service.imaging.decode_pool import DecodePool
 from service.imaging.fast_png import decode_simple_png
@@ -34,6 +35,8 @@ MAX_CHUNK_IMAGES = 16
 MAX_CHUNK_BYTES = 16384
 # A request may have this many times the maximum pixels of one image: 16 MB of images could cost minutes of a core.
 MAX_REQUEST_PIXELS_FACTOR = 2
+
+T = TypeVar("T")
 
 
 class Classifier:
@@ -60,13 +63,14 @@ class Classifier:
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
         """Returns the version that would answer a request of about `count` images, if its queue has capacity for them.
 
-        Called before any work on the request. Raises UnknownModel, UnknownVersion, NotReady, Overloaded.
+        Called before any work on the request. Raises UnknownModel, UnknownVersion, NotReady, Overloaded,
+        DeadlineTooShort.
         """
         loaded = self._registry.get(model, version)
         try:
             loaded.batcher.check_capacity(count, self._timeout_s)
-        except Overloaded:
-            self._metrics.refused_requests.labels(loaded.model).inc()
+        except REJECTIONS as error:
+            self._metrics.count_rejection(error.code, loaded.model)
             raise
         return loaded
 
@@ -107,7 +111,7 @@ class Classifier:
                 for chunk in split_into_chunks(images)
             ]
             with _decoding(loaded, len(images)):
-                chunks = await context.within_deadline(asyncio.gather(*decoding))
+                chunks = await self._decoded(context, asyncio.gather(*decoding))
             decoded = list(itertools.chain.from_iterable(chunks))
         finally:
             inputs = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
@@ -152,7 +156,11 @@ class Classifier:
 
     async def infer_reserved(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
         """As `infer`, for images whose queue slots are reserved."""
-        result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
+        try:
+            result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
+        except REJECTIONS as error:
+            self._metrics.count_rejection(error.code, context.loaded.model)
+            raise
         context.timings.mark_computed(result.queue_s, result.compute_s, result.batch_size)
         return result.outputs
 
@@ -165,17 +173,17 @@ class Classifier:
         context.timings.mark_decoded()
         return pixels
 
-    def overloaded_error(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> Overloaded:
+    def queue_full_error(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> QueueFull:
         """Counts a request as rejected because of others, and returns its error."""
-        self._metrics.refused_requests.labels(loaded.model).inc()
-        return Overloaded(message, retry_after_s)
+        self._metrics.count_rejection(QueueFull.code, loaded.model)
+        return QueueFull(message, retry_after_s)
 
     def _reserve(self, context: RequestContext, count: int) -> None:
         loaded = context.loaded
         try:
             loaded.batcher.reserve(count, context.remaining_s(), context.background)
-        except Overloaded:
-            self._metrics.refused_requests.labels(loaded.model).inc()
+        except REJECTIONS as error:
+            self._metrics.count_rejection(error.code, loaded.model)
             raise
 
     async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
@@ -185,9 +193,17 @@ class Classifier:
         if image.width * image.height <= MAX_INLINE_PIXELS and len(encoded) <= MAX_INLINE_BYTES:
             return _to_model_input(image, context.loaded)
         with _decoding(context.loaded, 1):
-            return await context.within_deadline(
-                self._decode_pool.run(_fairness_key(context), self._read_limited, image, context.loaded)
+            return await self._decoded(
+                context, self._decode_pool.run(_fairness_key(context), self._read_limited, image, context.loaded)
             )
+
+    async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
+        """Waits for images that hold slots of the queue. Raises ExpiredInQueue at the request's deadline."""
+        try:
+            return await context.within_deadline(work)
+        except DeadlineExceeded:
+            self._metrics.count_rejection(ExpiredInQueue.code, context.loaded.model)
+            raise ExpiredInQueue("The images were not decoded within the request's time limit.") from None
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
         pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._max_pixels)

@@ -116,7 +116,7 @@ class Explainer:
         """Limits the concurrency, without waiting, and marks the request as background work. Raises Overloaded."""
         if self._active_count >= MAX_CONCURRENT_EXPLANATIONS:
             message = "Other explanations are being made already."
-            raise self._classifier.overloaded_error(context.loaded, message, MAX_COMPUTE_MS / 1000)
+            raise self._classifier.queue_full_error(context.loaded, message, MAX_COMPUTE_MS / 1000)
         self._active_count += 1
         context.background = True
         try:

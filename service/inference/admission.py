@@ -3,7 +3,7 @@
 Knows counts of images and durations, which the batcher passes in. Reads no clock, and holds no request and no image.
 """
 
-from service.errors import DeadlineExceeded, Draining, Overloaded, TooManyImages
+from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
 from service.inference.run_times import SMOOTHING, RunTimes
 
 UNMEASURED_RETRY_S = 1.0
@@ -42,8 +42,9 @@ class Admission:
         """Reserves slots for `count` images; `release` frees them.
 
         `busy_s` is the time until a run can start, 0 if one can start now. Raises Draining after `close`,
-        TooManyImages when even an empty queue could not hold them, Overloaded when the queue is too full or when they
-        would not be done within `timeout_s`, and DeadlineExceeded when an idle model would not do them in that time.
+        TooManyImages when even an empty queue could not hold them, QueueFull when the queue is too full for them,
+        TooLateToStart when they would not be done within `timeout_s`, and DeadlineTooShort when even an idle model
+        would not do them in that time.
         """
         if self.is_closed:
             raise Draining("The model is being taken out of service.")
@@ -116,8 +117,9 @@ class Admission:
         if done_s > timeout_s:
             alone_s = self._run_times.seconds_in_batches(count, self._batch_size) / self._instances
             if alone_s > timeout_s:
-                raise DeadlineExceeded(f"The model takes {alone_s:.3g} s for it, longer than the request may.")
-            raise Overloaded(f"The answer would take {done_s:.1f} s, longer than the request may.", done_s - timeout_s)
+                raise DeadlineTooShort(f"The model takes {alone_s:.3g} s for it, longer than the request may.")
+            message = f"The answer would take {done_s:.1f} s, longer than the request may."
+            raise TooLateToStart(message, done_s - timeout_s)
 
-    def _queue_full(self) -> Overloaded:
-        return Overloaded(f"{self.queued_images} images are waiting already.", self.drain_s())
+    def _queue_full(self) -> QueueFull:
+        return QueueFull(f"{self.queued_images} images are waiting already.", self.drain_s())

@@ -99,7 +99,7 @@ class Batcher:
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
         """Reserves queue slots for images that are still being decoded; `infer` or `release` frees them.
 
-        Raises TooManyImages, Draining, Overloaded, or DeadlineExceeded.
+        Raises TooManyImages, Draining, QueueFull, TooLateToStart, or DeadlineTooShort.
         """
         if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
             self.admission.reserve(count, None, background)
@@ -107,7 +107,7 @@ class Batcher:
             self.admission.reserve(count, timeout_s, background, self._busy_s())
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
-        """Raises Overloaded when `reserve` would reject about `count` images now."""
+        """Raises QueueFull, TooLateToStart or DeadlineTooShort when `reserve` would reject about `count` images now."""
         if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
             self.admission.check_capacity(count)
         else:
@@ -122,7 +122,7 @@ class Batcher:
         """Queues images (n, ...), for which n >= 1 slots were reserved, and returns their rows of the outputs.
 
         Background requests fill the rows that the others leave free in a batch, and go first in every eighth batch.
-        Cancelling withdraws the images. Raises DeadlineExceeded after `timeout_s`, or whatever `run` raised.
+        Cancelling withdraws the images. Raises ExpiredInQueue, DeadlineExceeded, or whatever `run` raised.
         """
         if not len(images):
             raise ValueError("a request needs at least one image")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, ExpiredInQueue
 from service.inference.batch import QueuedRequest
 
 MIN_INTERVAL_S = 0.005  # between two passes over all requests that wait
@@ -18,7 +18,10 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, request: QueuedRequest, timeout_s: float) -> None:
-        """Fails the request's future with DeadlineExceeded after `timeout_s`, unless it is discarded before."""
+        """Fails the request's future after `timeout_s`, unless it is discarded before.
+
+        The error is ExpiredInQueue where no image of the request has been run, otherwise DeadlineExceeded.
+        """
         loop = asyncio.get_running_loop()
         due_s = loop.time() + timeout_s
         self._due_s[request] = due_s
@@ -41,8 +44,12 @@ class Deadlines:
         for request in [request for request, due_s in self._due_s.items() if due_s <= now_s]:
             del self._due_s[request]
             if not request.future.done():
-                request.future.set_exception(
-                    DeadlineExceeded("The answer was not there within the request's time limit.")
-                )
+                request.future.set_exception(_expired(request))
         if self._due_s:
             self._schedule(loop, max(now_s + MIN_INTERVAL_S, min(self._due_s.values())))
+
+
+def _expired(request: QueuedRequest) -> DeadlineExceeded:
+    if request.batched:
+        return DeadlineExceeded("The answer was not there within the request's time limit.")
+    return ExpiredInQueue("The request waited for the model until its time limit.")

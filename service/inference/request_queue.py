@@ -5,7 +5,7 @@ Knows no model and no event loop. A request whose future is done is skipped, and
 
 from collections import deque
 
-from service.errors import DeadlineExceeded
+from service.errors import ExpiredInQueue
 from service.inference.admission import Admission
 from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.run_times import RunTimes
@@ -49,7 +49,7 @@ class RequestQueue:
         """Moves images from the heads of the queues to a batch of at most `size`.
 
         A batch is no larger than lets its most urgent request be done in time. With `drop_late`, a request that cannot
-        be done before its deadline fails with DeadlineExceeded instead of being run.
+        be done before its deadline fails with ExpiredInQueue instead of being run.
         """
         batch: list[BatchSlice] = []
         queues = [self._interactive, self._background]
@@ -92,7 +92,7 @@ class RequestQueue:
 
     def _fail_late(self, queue: deque[QueuedRequest]) -> None:
         request = queue[0]
-        request.future.set_exception(DeadlineExceeded("The answer would not have been there within the time limit."))
+        request.future.set_exception(ExpiredInQueue("The answer would not have been there within the time limit."))
         self.discard(request)
         self._drop_head(queue)
 

@@ -75,7 +75,7 @@ class Metrics:
         )
         self.registry.register(self.predictions)
         self.refused_requests = self._counter(
-            "convoy_refused_total", "Requests refused because the queue was full.", "model"
+            "convoy_refused_total", "Requests that were not run: `reason` is the error's code.", "model", "reason"
         )
         self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
@@ -98,6 +98,13 @@ class Metrics:
     def count_unrouted_request(self, status: int) -> None:
         """Counts a request that was refused before it reached any route."""
         self.requests.labels(OTHER_LABEL, status).inc()
+
+    def count_rejection(self, reason: str, model: str = OTHER_LABEL) -> None:
+        """Counts a request that was not run because of the load; `reason` is its error's code.
+
+        Without `model` the request was rejected before its model was known.
+        """
+        self.refused_requests.labels(model, reason).inc()
 
     def record_request(self, route: str, status: int, seconds: float) -> None:
         """Counts an answered request and observes its duration."""

@@ -36,7 +36,8 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.UnsupportedImage: 415,
     errors.UnsupportedBody: 415,
     errors.BadParameter: 422,
-    errors.Overloaded: 429,
+    errors.QueueFull: 429,
+    errors.TooLateToStart: 429,
     errors.HeadersTooLarge: 431,
     errors.ModelFailed: 500,
     errors.BadState: 500,
@@ -45,6 +46,8 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.NotReady: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
+    errors.DeadlineTooShort: 504,
+    errors.ExpiredInQueue: 504,
 }
 
 LOG_FIELDS = "convoy.log_fields"
@@ -95,9 +98,9 @@ def error_response(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
 
 
 def _error_body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
-    """The protocols of others have a text only; Convoy's own has code, message and hint."""
+    """The protocols of others have a text, and the code beside it; Convoy's own has code, message and hint."""
     if f"{get_route_path(scope)}/".startswith(FOREIGN_PROTOCOLS):
-        return {"error": f"{error['message']} {error['hint']}"}
+        return {"error": f"{error['message']} {error['hint']}", "code": error["code"]}
     return {"error": error}
 
 

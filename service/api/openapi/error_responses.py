@@ -24,11 +24,14 @@ PREDICTION_ERRORS: ErrorTypes = (
     errors.TooManyPixels,
     errors.UnsupportedImage,
     errors.UnsupportedBody,
-    errors.Overloaded,
+    errors.QueueFull,
+    errors.TooLateToStart,
     errors.ModelFailed,
     errors.OutOfMemory,
     errors.NotReady,
     errors.Draining,
+    errors.ExpiredInQueue,
+    errors.DeadlineTooShort,
     errors.DeadlineExceeded,
 )
 

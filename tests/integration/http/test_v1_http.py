@@ -151,6 +151,6 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
 def test_every_error_is_a_text(service: RunningService, status: int, pattern: str, send_request: Request) -> None:
     reply = send_request(service.client)
     assert reply.status_code == status, reply.text
-    assert reply.json().keys() == {"error"}
+    assert reply.json().keys() == {"error", "code"}
     assert pattern in reply.json()["error"]
     assert service.client.post(PREDICT, json={"instances": PIXELS}).status_code == 200

@@ -170,7 +170,7 @@ def test_every_error_is_a_text(service: RunningService, status: int, pattern: st
     reply = send_request(service.client)
     assert reply.status_code == status, reply.text
     body = reply.json()
-    assert body.keys() == {"error"}
+    assert body.keys() == {"error", "code"}
     assert pattern in body["error"]
     assert body["error"].endswith(".")
 
@@ -185,6 +185,7 @@ def test_a_full_queue_is_told_with_a_time(service: RunningService) -> None:
     assert (good.status_code, refused.status_code) == (200, 429)
     assert int(refused.headers["retry-after"]) >= 1
     assert "images are waiting already" in refused.json()["error"]
+    assert refused.json()["code"] == "queue_full"
 
 
 def raw(text: bytes, **headers: str) -> Request:
@@ -235,7 +236,7 @@ MALICIOUS_REQUESTS: dict[str, Request] = {
 def test_an_enemy_is_told_no_and_nobody_suffers(service: RunningService, send_request: Request) -> None:
     reply = send_request(service.client)
     assert reply.status_code in (400, 404, 413), reply.text
-    assert reply.json().keys() == {"error"}
+    assert reply.json().keys() == {"error", "code"}
     assert "x" not in reply.headers
     assert service.client.post(INFER, json=request()).status_code == 200
 

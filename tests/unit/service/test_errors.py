@@ -6,7 +6,7 @@ import re
 import pytest
 
 from service import errors
-from service.errors import BrokenVersion, ConvoyError, Overloaded
+from service.errors import REJECTIONS, BrokenVersion, ConvoyError, Overloaded, QueueFull
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ConvoyError)]
 
@@ -31,5 +31,10 @@ def test_a_hint_of_its_own_goes_before_the_usual_one() -> None:
 
 
 def test_overload_tells_how_long_to_wait() -> None:
-    error = Overloaded("Full.", retry_after_s=2.5)
+    error = QueueFull("Full.", retry_after_s=2.5)
     assert (error.retry_after_s, error.hint) == (2.5, Overloaded.hint)
+
+
+def test_a_rejection_has_its_reason_as_its_code() -> None:
+    reasons = {kind.code for kind in KINDS if issubclass(kind, REJECTIONS)} - {Overloaded.code}
+    assert reasons == {"queue_full", "too_late_to_start", "memory_full", "expired_in_queue", "deadline_too_short"}

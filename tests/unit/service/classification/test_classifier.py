@@ -17,9 +17,9 @@ from service.classification.top_k import Probabilities
 from service.errors import (
     BadImage,
     ConvoyError,
-    DeadlineExceeded,
+    ExpiredInQueue,
     ImageTooLarge,
-    Overloaded,
+    QueueFull,
     TooManyImages,
     UnknownModel,
 )
@@ -110,7 +110,7 @@ def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root
         for predicted in (classifier.predict, classifier.predict_many):
             with classifier.context("linear", None) as context:
                 context.limit_timeout(0.05)
-                with pytest.raises(DeadlineExceeded):
+                with pytest.raises(ExpiredInQueue):
                     await predicted(
                         context, image_bytes(90, 90) if predicted == classifier.predict else [image_bytes()]
                     )
@@ -210,7 +210,7 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         batcher = registry.get("linear").batcher
         batcher.reserve(MAX_QUEUE_IMAGES)
-        with pytest.raises(Overloaded):
+        with pytest.raises(QueueFull):
             await predict(classifier, b"not even an image")
         batcher.release(MAX_QUEUE_IMAGES)
         with pytest.raises(TooManyImages):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.errors import DeadlineExceeded, Draining, Overloaded, TooManyImages
+from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
 from service.inference.admission import SAFETY_FACTOR, UNMEASURED_RETRY_S, Admission
 from service.inference.run_times import RunTimes
 
@@ -23,7 +23,7 @@ def test_a_queue_accepts_as_many_images_as_it_has_slots() -> None:
     queue = admission(max_queue_images=5)
     queue.reserve(3)
     queue.reserve(2)
-    with pytest.raises(Overloaded, match="5 images are waiting already"):
+    with pytest.raises(QueueFull, match="5 images are waiting already"):
         queue.reserve(1)
     queue.release(1)
     queue.reserve(1)
@@ -33,7 +33,7 @@ def test_a_queue_accepts_as_many_images_as_it_has_slots() -> None:
 def test_a_rejected_request_takes_no_slot() -> None:
     queue = admission(max_queue_images=5)
     queue.reserve(3)
-    with pytest.raises(Overloaded):
+    with pytest.raises(QueueFull):
         queue.reserve(3)
     assert queue.queued_images == 3
 
@@ -47,10 +47,10 @@ def test_the_check_before_decoding_rejects_what_only_an_empty_queue_would_accept
     queue = admission(max_queue_images=5)
     queue.check_capacity(9)  # a rough count: `reserve` decides
     queue.reserve(1)
-    with pytest.raises(Overloaded):
+    with pytest.raises(QueueFull):
         queue.check_capacity(9)
     queue.check_capacity(4)
-    with pytest.raises(Overloaded):
+    with pytest.raises(QueueFull):
         queue.check_capacity(5)
 
 
@@ -68,7 +68,7 @@ def test_the_retry_time_is_the_queue_at_the_measured_speed(instances: int, expec
     queue = measured(run_s=2.0, images=4, max_queue_images=6, instances=instances)
     queue.reserve(6)
     assert queue.drain_s() == pytest.approx(expected_s)
-    with pytest.raises(Overloaded) as rejected:
+    with pytest.raises(QueueFull) as rejected:
         queue.reserve(1)
     assert rejected.value.retry_after_s == pytest.approx(expected_s)
 
@@ -106,10 +106,10 @@ def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() 
     queue = measured(run_s=2.0)
     queue.reserve(8)
     expected_s = 4.5 * SAFETY_FACTOR
-    with pytest.raises(Overloaded, match=f"would take {expected_s:.1f} s, longer than the request may") as rejected:
+    with pytest.raises(TooLateToStart, match=f"would take {expected_s:.1f} s, longer than the request may") as rejected:
         queue.reserve(1, timeout_s=1.5)
     assert rejected.value.retry_after_s == pytest.approx(expected_s - 1.5)
-    with pytest.raises(Overloaded):
+    with pytest.raises(TooLateToStart):
         queue.check_capacity(1, timeout_s=expected_s - 0.01)
     queue.check_capacity(1, timeout_s=expected_s + 0.01)
     queue.reserve(1, timeout_s=expected_s + 0.01)
@@ -119,7 +119,7 @@ def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() 
 def test_a_request_that_an_idle_model_cannot_do_in_time_is_not_told_to_come_again() -> None:
     queue = measured(run_s=2.0)
     for reject in (queue.reserve, queue.check_capacity):
-        with pytest.raises(DeadlineExceeded, match=r"takes 1\.5 s for it, longer than the request may"):
+        with pytest.raises(DeadlineTooShort, match=r"takes 1\.5 s for it, longer than the request may"):
             reject(3, timeout_s=1.4)
     assert queue.queued_images == 0
 
@@ -133,7 +133,7 @@ def test_images_that_wait_for_decoding_delay_a_request_that_is_to_be_decoded() -
     assert queue.expected_done_s(1) == pytest.approx(0.01)  # the decoders are idle
     queue.start_decoding(10)
     assert queue.expected_done_s(1) == pytest.approx(11 * 0.1 + 0.01)
-    with pytest.raises(Overloaded):
+    with pytest.raises(TooLateToStart):
         queue.reserve(1, timeout_s=1.0)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import DeadlineExceeded, Draining, ModelFailed, Overloaded, TooManyImages
+from service.errors import DeadlineExceeded, Draining, ExpiredInQueue, ModelFailed, QueueFull, TooManyImages
 from service.inference.admission import UNMEASURED_RETRY_S
 from service.inference.batch import InferenceResult
 from service.inference.batcher import DEEP_QUEUE_BATCHES, Batcher
@@ -137,7 +137,7 @@ def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
         harness = BatcherHarness(max_queue_images=5)
         running = await harness.submit(0)
         waiting = await harness.submit(1, 2, 3, 4)
-        with pytest.raises(Overloaded) as rejected:
+        with pytest.raises(QueueFull) as rejected:
             harness.enqueue(5, 6)
         assert rejected.value.retry_after_s == UNMEASURED_RETRY_S
         await harness.run_all()
@@ -199,7 +199,7 @@ def test_a_deadline_answers_the_caller_and_drops_the_work_that_has_not_begun() -
         harness = BatcherHarness()
         await harness.submit(0)
         late, other = await harness.submit(1, timeout_s=0.01), await harness.submit(2)
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(ExpiredInQueue):
             await late
         await harness.run_all()
         assert values(await other) == [4]
@@ -212,8 +212,9 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
     async def test() -> None:
         harness = BatcherHarness()
         late = await harness.submit(1, timeout_s=0.01)
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceeded) as raised:
             await late
+        assert type(raised.value) is DeadlineExceeded, "it was run: it has not expired in the queue"
         await harness.run_all()
         assert harness.model.batches == [[1]]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import DeadlineExceeded, Overloaded
+from service.errors import DeadlineTooShort, ExpiredInQueue, QueueFull, TooLateToStart
 from service.inference.batcher import PROBE_INTERVAL_S
 from service.inference.request_queue import BACKGROUND_FIRST_EVERY
 from tests.unit.service.batching import BatcherHarness, images, run_bounded, run_callbacks, values
@@ -89,13 +89,13 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
         clock.now_s += 0.004
         reserve(1, timeout_s=0.0177)  # 6 ms of the run at work, and 10 of its own, and a tenth for safety
         harness.batcher.release(1)
-        with pytest.raises(Overloaded, match="longer than the request may") as raised:
+        with pytest.raises(TooLateToStart, match="longer than the request may") as raised:
             reserve(1, timeout_s=0.0166)
         assert raised.value.retry_after_s == pytest.approx(0.001)
         waiting = [await harness.submit(*range(8), background=True) for _ in range(2)]
         reserve(1, timeout_s=0.0177)  # goes before all of these
         harness.batcher.release(1)
-        with pytest.raises(Overloaded):
+        with pytest.raises(TooLateToStart):
             reserve(1, timeout_s=0.19, background=True)
         reserve(1, timeout_s=0.2, background=True)
         harness.batcher.release(1)
@@ -114,7 +114,7 @@ def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() ->
         first = await harness.submit(1, timeout_s=0.5)  # its first run: it is admitted
         await harness.run_all()
         await first
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineTooShort):
             harness.batcher.reserve(1, timeout_s=0.5)
         clock.now_s += PROBE_INTERVAL_S
         second = await harness.submit(2, timeout_s=0.5)
@@ -136,7 +136,7 @@ def test_a_batch_is_no_larger_than_lets_its_most_urgent_request_be_in_time() -> 
         await harness.run_all()  # the first run takes 10 ms
         results = await asyncio.gather(running, *tasks, return_exceptions=True)
         assert [len(batch) for batch in harness.model.batches] == [1, 25]
-        assert [isinstance(result, DeadlineExceeded) for result in results[1:]] == [False] * 25 + [True] * 7
+        assert [isinstance(result, ExpiredInQueue) for result in results[1:]] == [False] * 25 + [True] * 7
         assert harness.batcher.queued_images == 0
 
     run_bounded(test)
@@ -150,7 +150,7 @@ def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_
         good = await harness.submit(2, timeout_s=5.0)
         clock.now_s += 0.045
         await harness.run_next()
-        with pytest.raises(DeadlineExceeded, match="would not have been there"):
+        with pytest.raises(ExpiredInQueue, match="would not have been there"):
             await late
         await harness.run_all()
         assert values(await good) == [4]
@@ -181,7 +181,7 @@ def test_under_overload_nearly_all_that_the_model_can_do_is_answered_in_time(loa
             clock.now_s = max(clock.now_s, arrival_s)
             try:
                 tasks.append(await harness.submit(1, timeout_s=0.5))
-            except Overloaded:
+            except TooLateToStart:
                 rejected += 1
             else:
                 tasks[-1].add_done_callback(partial(count, due_s=clock.now_s + 0.5))
@@ -198,7 +198,7 @@ def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:
         harness = BatcherHarness(max_queue_images=2)
         harness.batcher.check_capacity()
         harness.batcher.reserve(2)
-        with pytest.raises(Overloaded):
+        with pytest.raises(QueueFull):
             harness.batcher.check_capacity()
         harness.batcher.release(1)
         harness.batcher.check_capacity()

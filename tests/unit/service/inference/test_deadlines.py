@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, ExpiredInQueue
 from service.inference.batch import QueuedRequest
 from service.inference.deadlines import Deadlines
 
@@ -39,6 +39,21 @@ def test_who_is_answered_or_dropped_is_left_alone() -> None:
             await asyncio.wait_for(waiting.future, 30)
         assert answered.future.result() is None
         assert not dropped.future.done()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("batched", "error"), [(0, ExpiredInQueue), (1, DeadlineExceeded)])
+def test_a_request_of_which_nothing_was_run_has_expired_in_the_queue(
+    batched: int, error: type[DeadlineExceeded]
+) -> None:
+    async def test() -> None:
+        deadlines, request = Deadlines(), queued_request()
+        request.batched = batched
+        deadlines.set(request, 0.01)
+        with pytest.raises(DeadlineExceeded) as raised:
+            await asyncio.wait_for(request.future, 30)
+        assert type(raised.value) is error
 
     asyncio.run(test())
 

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from service.errors import DeadlineExceeded
+from service.errors import ExpiredInQueue
 from service.inference.admission import Admission
 from service.inference.batch import QueuedRequest
 from service.inference.request_queue import MIN_PURGED, RequestQueue
@@ -76,7 +76,7 @@ def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, 
         queue.append(large)
         assert bool(queue.form_batch(4, 0.0, drop_late=True)) == is_run
         assert large.future.done() != is_run
-        assert isinstance(large.future.exception() if not is_run else DeadlineExceeded(""), DeadlineExceeded)
+        assert isinstance(large.future.exception() if not is_run else ExpiredInQueue(""), ExpiredInQueue)
         assert admission.queued_images == (6 if is_run else 0)
 
     run_bounded(test)

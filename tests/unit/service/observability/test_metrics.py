@@ -92,13 +92,19 @@ def test_a_class_that_was_never_predicted_has_no_series() -> None:
 @pytest.mark.parametrize("label", ['quo"ted', "back\\slash", "two\nlines", "猫", ""])
 def test_no_label_breaks_the_text(label: str) -> None:
     metrics = Metrics()
-    metrics.refused_requests.labels(label).inc()
-    assert samples(metrics)["convoy_refused_total", (("model", label),)] == 1
+    metrics.count_rejection("queue_full", label)
+    assert samples(metrics)["convoy_refused_total", (("model", label), ("reason", "queue_full"))] == 1
+
+
+def test_a_rejection_before_the_model_is_known_is_counted_for_no_model() -> None:
+    metrics = Metrics()
+    metrics.count_rejection("memory_full")
+    assert samples(metrics)["convoy_refused_total", (("model", "other"), ("reason", "memory_full"))] == 1
 
 
 def test_two_services_count_apart() -> None:
     one, other = Metrics(), Metrics()
-    one.refused_requests.labels("mnist").inc()
+    one.count_rejection("queue_full", "mnist")
     assert not any(value for (name, _), value in samples(other).items() if name.startswith("convoy_"))
 
 
