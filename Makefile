@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow test-long lint types format docs requirements requirements-check audit clean
+.PHONY: serve test test-slow test-long lint types format docs site requirements requirements-check audit clean
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
@@ -33,6 +33,11 @@ format: $(DEV)
 docs: $(DEV)  ## write the tables of README.md and docs/ anew from the code
 	.venv-dev/bin/python -m tests.documentation
 
+site: .venv-docs/.installed  ## build the documentation as a searchable site in .site/html
+	rm -rf .site && mkdir -p .site/pages
+	git ls-files -z '*.md' '*.png' '*.svg' | xargs -0 cp --parents --target-directory .site/pages
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
 requirements:  ## resolve the pinned, hashed lists anew (needs uv)
 	requirements/compile.sh
 
@@ -45,7 +50,7 @@ audit:  ## compare the service's dependencies with the known weaknesses (needs p
 include bench.mk image.mk
 
 clean:
-	rm -rf .venv .venv-dev .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-dev .venv-docs .site .pytest_cache .mypy_cache .ruff_cache
 
 .venv/.installed: requirements/serve.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11")'
@@ -59,4 +64,9 @@ clean:
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt -r requirements/build.txt
 	.venv-dev/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP_INSTALL) --require-hashes -r requirements/docs.txt
 	touch $@
