@@ -12,11 +12,12 @@ from typing import IO, Any, NamedTuple
 
 
 class FileFingerprint(NamedTuple):
-    """Differs after every `atomic_replace` of a file, and after most other changes. Costs one stat."""
+    """Differs after every change of a file, also one that leaves size and modification time. Costs one stat."""
 
     modified_ns: int
     inode: int
     size_bytes: int
+    changed_ns: int = 0
 
 
 @contextmanager
@@ -67,4 +68,4 @@ def file_fingerprint(path: Path) -> FileFingerprint | None:
         status = path.stat()
     except OSError:
         return None
-    return FileFingerprint(status.st_mtime_ns, status.st_ino, status.st_size)
+    return FileFingerprint(status.st_mtime_ns, status.st_ino, status.st_size, status.st_ctime_ns)

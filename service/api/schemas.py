@@ -76,6 +76,7 @@ class ModelVersion(BaseModel):
     """One loaded version."""
 
     version: str
+    digest: str = Field(description="Identifies the content; the header Model-Digest of its answers.")
     default: bool = Field(description="Whether it answers requests that name no version.")
     input: ModelInput
     preprocessing: dict[str, Any]

@@ -11,6 +11,7 @@ class LoadFailures:
     def __init__(self) -> None:
         self._reasons: dict[str, dict[int, str]] = {}
         self._failed_fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
+        self._unconfirmed: set[tuple[str, int]] = set()
 
     def reason_for(self, model: str) -> str:
         """Why versions of the model could not be loaded; empty if none failed."""
@@ -25,9 +26,19 @@ class LoadFailures:
         return self._reasons.get(model, {}).get(version, "")
 
     def record(self, model: str, version: int, fingerprint: VersionFingerprint, reason: str) -> None:
-        """Records that the version failed with the files of `fingerprint`."""
+        """Records that the version failed with the files of `fingerprint`; `confirm` is still to be called."""
         self._failed_fingerprints[model, version] = fingerprint
+        self._unconfirmed.add((model, version))
         self._reasons.setdefault(model, {})[version] = reason
+
+    def confirm(self, model: str, version: int) -> bool:
+        """Confirms a recorded failure once the files have stopped changing. Returns whether that is new.
+
+        A version that is still being copied fails at every look, with other files each time.
+        """
+        is_new = (model, version) in self._unconfirmed
+        self._unconfirmed.discard((model, version))
+        return is_new
 
     def record_unreadable_folder(self, model: str, reason: str) -> bool:
         """Records that the model's folder cannot be read. Returns whether that is new."""
@@ -42,6 +53,7 @@ class LoadFailures:
     def clear(self, model: str, version: int) -> None:
         """Removes the failure of a version that is loaded now."""
         self._reasons.get(model, {}).pop(version, None)
+        self._failed_fingerprints.pop((model, version), None)
 
     def allow_retries(self) -> None:
         """Lets every failed version be tried again with unchanged files."""

@@ -57,6 +57,11 @@ class LoadedVersion:
         return self.folder.manifest
 
     @property
+    def digest(self) -> str:
+        """Identifies the content that is loaded: a version may be edited in place."""
+        return self.folder.digest
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return self.folder.labels
 

@@ -6,15 +6,15 @@ unloads old ones.
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from service import malloc
 from service.errors import NotReady, UnknownModel, UnknownVersion
-from service.loaded_models import loaded_version
+from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.model_root import ModelRoot
+from service.loaded_models.version_loader import VersionLoader
 from service.model_store.desired_state import DesiredState, ModelSpec
 from service.model_store.repository import Repository
 from service.observability import logs
@@ -23,7 +23,7 @@ from service.settings import Settings
 
 
 class RepositoryEntry(NamedTuple):
-    """One version on disk, and whether it is ready to serve; if not, the reason."""
+    """One version on disk, and whether it is ready to serve; the reason if it is not, or if its files are newer."""
 
     model: str
     version: str
@@ -48,7 +48,13 @@ class LoadedModel:
 class Registry:
     """All loaded models. Looking up is a dictionary access; loading happens in other threads."""
 
-    def __init__(self, repository: Repository, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        metrics: Metrics,
+        warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
+    ) -> None:
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
@@ -58,10 +64,7 @@ class Registry:
         self.failures = LoadFailures()
         self._closing: set[asyncio.Task[None]] = set()
         self._reconcile_lock = asyncio.Lock()
-        # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
-        self._loader = ThreadPoolExecutor(1, "load")
-        self.loading_version = ""
-        """The version that is being loaded, as `<model>/<version>`, even after `close`; empty if there is none."""
+        self._loader = VersionLoader(repository, settings, metrics, self.failures, warm_up_timeout_s)
 
     def get(self, model: str, version: str | None = None) -> LoadedVersion:
         """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, or NotReady."""
@@ -92,9 +95,15 @@ class Registry:
         for model in self._repository.models():
             loaded = self._loaded_versions(model)
             for version in self._version_numbers(model):
-                reason = "" if version in loaded else self._unloaded_reason(model, version)
+                failure = self.failures.reason_for_version(model, version)
+                reason = failure if version in loaded else self._unloaded_reason(model, version)
                 entries.append(RepositoryEntry(model, str(version), version in loaded, reason))
         return entries
+
+    @property
+    def loading_version(self) -> str:
+        """The version that is being loaded, as `<model>/<version>`, even after `close`; empty if there is none."""
+        return self._loader.loading_version
 
     def is_loading(self) -> bool:
         """Whether the models found at the start are still being loaded."""
@@ -127,7 +136,8 @@ class Registry:
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
         """Loads and unloads versions until those on disk that `desired` asks for are loaded, and no others.
 
-        A version that failed is tried again when its files have changed, or with `retry`. A root that cannot be read
+        A version that failed is tried again when its files have changed, or with `retry`, and a loaded one is loaded
+        anew when its content has changed. A root that cannot be read
         changes nothing.
         """
         async with self._reconcile_lock:
@@ -135,7 +145,8 @@ class Registry:
                 self.failures.allow_retries()
             on_disk = await self._read_root()
             if on_disk is not None:
-                await self._load_only({name: desired.spec_of(name) for name in on_disk if desired.spec_of(name).loaded})
+                specs = {name: desired.spec_of(name) for name in on_disk}
+                await self._load_only({name: spec for name, spec in specs.items() if spec.loaded}, retry=retry)
 
     async def load_only(self, model: str, spec: ModelSpec) -> None:
         """Loads the versions of `model` that `spec` asks for, and unloads all other models."""
@@ -147,10 +158,11 @@ class Registry:
     async def _read_root(self) -> set[str] | None:
         return await asyncio.to_thread(self._root.models, has_loaded_models=bool(self._models))
 
-    async def _load_only(self, specs: dict[str, ModelSpec]) -> None:
+    async def _load_only(self, specs: dict[str, ModelSpec], *, retry: bool = False) -> None:
         """Brings the models of `specs` in line with it, and unloads all others."""
+        may_be_copied = not (retry or self.is_loading())  # what was there before the service is complete
         for name in sorted(specs):
-            await self._reconcile_model(name, specs[name])
+            await self._reconcile_model(name, specs[name], may_be_copied=may_be_copied)
         if self._required_models is None:
             self._required_models = set(specs)
         for name in self._models.keys() - specs.keys():
@@ -174,7 +186,7 @@ class Registry:
     def _loaded_versions(self, name: str) -> dict[int, LoadedVersion]:
         return self._models[name].versions if name in self._models else {}
 
-    async def _reconcile_model(self, name: str, spec: ModelSpec) -> None:
+    async def _reconcile_model(self, name: str, spec: ModelSpec, *, may_be_copied: bool) -> None:
         try:
             numbers = await asyncio.to_thread(self._repository.versions, name)
         except OSError as error:
@@ -185,43 +197,23 @@ class Registry:
         loaded = self._loaded_versions(name)
         self.failures.keep_versions(name, numbers)
         kept: dict[int, LoadedVersion] = {}
+
+        async def keep_up_to_date(number: int) -> None:
+            version = await self._loader.up_to_date(name, number, spec, loaded.get(number), may_be_copied=may_be_copied)
+            if version is not None:
+                kept[number] = version
+
         for number in spec.select_versions(numbers):
             if spec.is_satisfied_by(len(kept), self._settings.latest_versions):
                 break
-            await self._keep_or_load(name, number, spec, loaded, kept)
+            await keep_up_to_date(number)
         if kept:
             default = max(kept)
             for number in set(spec.labels.values()) & set(numbers) - kept.keys():
-                await self._keep_or_load(name, number, spec, loaded, kept)
+                await keep_up_to_date(number)
             self._replace(name, LoadedModel(kept, default, spec.labels))
         elif not numbers and not self._root.is_replaced():
             self._unload(name)
-
-    async def _keep_or_load(
-        self, name: str, number: int, spec: ModelSpec, loaded: dict[int, LoadedVersion], kept: dict[int, LoadedVersion]
-    ) -> None:
-        """Adds the version to `kept`: as it is loaded, or after loading it. Records the failure of a broken one."""
-        fingerprint = await asyncio.to_thread(self._repository.fingerprint, name, number)
-        if number in loaded:
-            kept[number] = loaded[number]
-            self.failures.clear(name, number)
-        elif not self.failures.has_failed_with(name, number, fingerprint):
-            try:
-                loop = asyncio.get_running_loop()
-                kept[number] = await loop.run_in_executor(self._loader, self._load_version, name, number, spec)
-                self.failures.clear(name, number)
-            except Exception as error:  # whatever it is, the other versions must still be loaded
-                reason = str(error) or type(error).__name__
-                self.failures.record(name, number, fingerprint, reason)
-                self._metrics.broken_versions.labels(name).inc()
-                logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=reason)
-
-    def _load_version(self, name: str, number: int, spec: ModelSpec) -> LoadedVersion:
-        self.loading_version = f"{name}/{number}"
-        try:
-            return loaded_version.load(self._repository.open(name, number), spec, self._settings, self._metrics)
-        finally:
-            self.loading_version = ""
 
     def _replace(self, name: str, model: LoadedModel) -> None:
         previous = self._loaded_versions(name)
@@ -232,10 +224,12 @@ class Registry:
             lambda: sum(version.batcher.queued_images for version in self._loaded_versions(name).values()),
             lambda: sum(version.batcher.running_batches for version in self._loaded_versions(name).values()),
         )
-        for number in sorted(model.versions.keys() - previous.keys()):
-            _log_loaded(model.versions[number])
-        for number in previous.keys() - model.versions.keys():
-            self._close_later(previous[number])
+        for number, version in sorted(model.versions.items()):
+            if previous.get(number) is not version:
+                _log_loaded(version)
+        for number, version in previous.items():
+            if model.versions.get(number) is not version:
+                self._close_later(version)
 
     def _unload(self, name: str) -> None:
         model = self._models.pop(name, None)
@@ -246,6 +240,8 @@ class Registry:
 
     def _close_later(self, loaded: LoadedVersion) -> None:
         """Closes a version that no new request can find, once its last request is done."""
+        if self._loaded_versions(loaded.model).get(int(loaded.version)) is None:
+            self._loader.forget(loaded.model, int(loaded.version))
         logs.event(logging.INFO, "version is unloaded", model=loaded.model, version=loaded.version)
         closing = asyncio.get_running_loop().create_task(_close_and_trim(loaded))
         self._closing.add(closing)
@@ -278,6 +274,7 @@ def _log_loaded(loaded: LoadedVersion) -> None:
         "version is loaded",
         model=loaded.model,
         version=loaded.version,
+        digest=loaded.digest,
         provider=loaded.session.provider,
         threads=loaded.threads,
         instances=loaded.instances,

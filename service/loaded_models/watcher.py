@@ -9,6 +9,7 @@ import logging
 import time
 from typing import Protocol
 
+from service.atomic_files import FileFingerprint
 from service.errors import BadState
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, StateFile
@@ -41,7 +42,7 @@ class Watcher:
         self._hang_log = HangLog(registry)
         self._scan_interval_s = scan_interval_s
         self._desired = DesiredState()
-        self._fingerprint: tuple[int, int, int] | None = None
+        self._fingerprint: FileFingerprint | None = None
         self._applied_generation = -1
 
     async def run(self, bucket: MirrorThread | None) -> None:

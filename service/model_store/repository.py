@@ -1,17 +1,20 @@
 """The models on disk: names, versions, checksums. Pure filesystem; loads nothing into memory but text."""
 
+import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from service.atomic_files import file_fingerprint
+from service.atomic_files import FileFingerprint, file_fingerprint
 from service.errors import BrokenVersion, UnknownModel
 from service.model_store.checksums import checked_path
 from service.model_store.manifest import MAX_GRAPH_BYTES, MAX_TEXT_BYTES, File, Manifest, Variant, read_manifest
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-VersionFingerprint = tuple[tuple[str, int, int], ...]
+VersionFingerprint = tuple[tuple[str, FileFingerprint], ...]
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
+DIGEST_DIGITS = 16
 WITHDRAWN_NAME = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
 
 
@@ -24,6 +27,11 @@ class VersionFolder:
     path: Path
     manifest: Manifest
     labels: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the content: the start of the SHA-256 of the manifest, which holds the checksums of all files."""
+        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()[:DIGEST_DIGITS]
 
     def graph_path(self, variant: Variant) -> Path:
         """The path of a variant's graph. Raises BrokenVersion when its bytes are not those of the manifest."""
@@ -88,16 +96,17 @@ class Repository:
 
     def fingerprint(self, model: str, version: int) -> VersionFingerprint:
         """Differs when any file of the version has changed."""
-        # Without inodes: file systems over a network may number the same file anew. A file that is gone meanwhile, or
-        # a link that leads nowhere, is left out: opening it raises.
+        # A file that is gone meanwhile, or a link that leads nowhere, is left out: opening it raises.
         files = ((path.name, file_fingerprint(path)) for path in (self.root / model / str(version)).glob("*"))
-        return tuple(sorted((name, file.size_bytes, file.modified_ns) for name, file in files if file is not None))
+        return tuple(sorted((name, file) for name, file in files if file is not None))
 
     def open(self, model: str, version: int) -> VersionFolder:
         """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""
         if not MODEL_NAME.fullmatch(model):
             raise UnknownModel(f"'{model}' cannot be a model's name.")
         path = self.root / model / str(version)
+        if path.is_symlink():
+            path = path.resolve()  # followed once: if it moves meanwhile, all files are still those of one content
         manifest = read_manifest(path)
         labels = _read_labels(
             checked_path(path, manifest.labels.file, manifest.labels.sha256, MAX_TEXT_BYTES), manifest.classes

@@ -27,6 +27,7 @@ REQUEST_HEADERS = [
 ]
 RESPONSE_HEADERS = [
     "Inference-Header-Content-Length",
+    "Model-Digest",
     "Retry-After",
     "Server-Timing",
     "WWW-Authenticate",

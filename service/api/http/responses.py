@@ -1,10 +1,11 @@
-"""Responses without response objects: JSON bytes, the Server-Timing header, and the security headers of web pages."""
+"""Responses without response objects: JSON bytes, the headers of an answer, and the security headers of web pages."""
 
 from typing import Any
 
 import orjson
 from starlette.types import Send
 
+from service.classification.request_context import RequestContext
 from service.observability.stage_timings import StageTimings
 
 Headers = list[tuple[bytes, bytes]]
@@ -29,9 +30,10 @@ def json_bytes(payload: Any) -> bytes:
     return orjson.dumps(payload)
 
 
-async def send_response(send: Send, body: bytes, timings: StageTimings, headers: Headers) -> None:
-    """Sends status 200 with the body, as two ASGI messages."""
-    headers = [*headers, (b"content-length", b"%d" % len(body)), _server_timing(timings)]
+async def send_response(send: Send, body: bytes, context: RequestContext, headers: Headers) -> None:
+    """Sends status 200 with the body, as two ASGI messages. `Model-Digest` identifies the content that answered."""
+    digest = (b"model-digest", context.loaded.digest.encode())
+    headers = [*headers, (b"content-length", b"%d" % len(body)), digest, _server_timing(context.timings)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -42,7 +42,7 @@ class Classify:
                 row = await self._classifier.predict(context, image)
             predictions = top_k(row, context.loaded.labels, k)
             body = json_bytes(_model_fields(context.loaded) | {"predictions": predictions})
-        await send_response(send, body, context.timings, JSON_HEADERS)
+        await send_response(send, body, context, JSON_HEADERS)
 
 
 class ClassifyBatch:
@@ -70,7 +70,7 @@ class ClassifyBatch:
             labels = context.loaded.labels
             results = [_result_json(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
             reply = json_bytes(_model_fields(context.loaded) | {"results": results})
-        await send_response(send, reply, context.timings, JSON_HEADERS)
+        await send_response(send, reply, context, JSON_HEADERS)
 
     async def _parse_images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):

@@ -43,7 +43,7 @@ class Explain:
             with CancelOnDisconnect(scope):
                 explanation = await self._explain(method, context, image, class_name)
                 body = await asyncio.to_thread(_to_png if as_png else _to_json, explanation, method, context)
-        await send_response(send, body, context.timings, PNG_HEADERS if as_png else JSON_HEADERS)
+        await send_response(send, body, context, PNG_HEADERS if as_png else JSON_HEADERS)
 
     async def _explain(self, method: str, context: RequestContext, image: bytes, class_name: str | None) -> Explanation:
         if method == "occlusion":

@@ -47,6 +47,7 @@ def _version(loaded: LoadedVersion, default: LoadedVersion) -> ModelVersion:
     manifest = loaded.manifest
     return ModelVersion(
         version=loaded.version,
+        digest=loaded.digest,
         default=loaded is default,
         input=_input(manifest),
         preprocessing=manifest.preprocessing.model_dump(exclude_none=True),

@@ -13,7 +13,7 @@ from service.api.native.explain import DEFAULT_METHOD, Explain
 from service.api.native.explain_schemas import METHODS, ExplainReply, FeaturesReply, OcclusionReply
 from service.api.openapi import protocols
 from service.api.openapi.error_responses import PREDICTION_ERRORS, REF, Json, error_responses, json_content
-from service.api.openapi.protocols import MODEL, SERVER_TIMING, protocol_paths
+from service.api.openapi.protocols import ANSWER_HEADERS, MODEL, protocol_paths
 from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply, ErrorText
 from service.errors import BadParameter, Forbidden, Unauthenticated
 from service.imaging.decode import FORMATS
@@ -120,7 +120,7 @@ def _one_image() -> Json:
 def _operation(name: str, summary: str, description: str, content: Json, *replies: type[BaseModel]) -> Json:
     success = {
         "description": "The labels.",
-        "headers": {"Server-Timing": SERVER_TIMING},
+        "headers": ANSWER_HEADERS,
         "content": json_content(*replies),
     }
     return {

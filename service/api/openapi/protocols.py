@@ -37,6 +37,11 @@ SERVER_TIMING: Json = {
     "description": "Milliseconds of each stage, and the size of the batch that the request rode in.",
     "schema": {"type": "string"},
 }
+MODEL_DIGEST: Json = {
+    "description": "Identifies the content of the version that answered: 16 hexadecimal digits.",
+    "schema": {"type": "string"},
+}
+ANSWER_HEADERS: Json = {"Server-Timing": SERVER_TIMING, "Model-Digest": MODEL_DIGEST}
 BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 
 # A white stroke on black, 8 x 8: any model takes it, because images are scaled to its input.
@@ -91,7 +96,7 @@ def protocol_paths() -> Json:
 def _infer(name: str, parameters: list[Json]) -> Json:
     success = {
         "description": "The tensor, as JSON or, where that is asked for, behind it.",
-        "headers": {"Server-Timing": SERVER_TIMING, JSON_LENGTH["name"]: {"schema": JSON_LENGTH["schema"]}},
+        "headers": ANSWER_HEADERS | {JSON_LENGTH["name"]: {"schema": JSON_LENGTH["schema"]}},
         "content": json_content(InferReply) | {"application/octet-stream": BINARY},
     }
     return {
@@ -111,7 +116,7 @@ def _infer(name: str, parameters: list[Json]) -> Json:
 def _predict(name: str, parameters: list[Json]) -> Json:
     success = {
         "description": "`predictions` to `instances`, `outputs` to `inputs`.",
-        "headers": {"Server-Timing": SERVER_TIMING},
+        "headers": ANSWER_HEADERS,
         "content": json_content(RowsReply, ColumnReply),
     }
     return {

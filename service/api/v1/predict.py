@@ -61,7 +61,7 @@ class Predict:
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(request, rows, loaded.labels)
         body, headers = await compress_body(scope, reply)
-        await send_response(send, body, context.timings, JSON_HEADERS + headers)
+        await send_response(send, body, context, JSON_HEADERS + headers)
 
 
 def model_status_routes(registry: Registry) -> APIRouter:

@@ -49,7 +49,7 @@ class Infer:
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
         body, headers = await compress_body(scope, reply.body)
-        await send_response(send, body, context.timings, _content_headers(reply) + headers)
+        await send_response(send, body, context, _content_headers(reply) + headers)
 
     def _admit(self, loaded: LoadedVersion, count: int) -> None:
         self._classifier.admit(loaded.model, loaded.version, count)

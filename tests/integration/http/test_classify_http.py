@@ -154,6 +154,19 @@ def test_server_timing_tells_the_stages(service: RunningService) -> None:
     assert [part.split(";")[0].strip() for part in timing.split(",")] == ["decode", "queue", "compute", "batch"]
 
 
+def test_every_answer_names_the_content_it_comes_from(service: RunningService) -> None:
+    model = service.client.get("/api/v1/models/linear").json()
+    digests = {version["version"]: version["digest"] for version in model["versions"]}
+    assert len(set(digests.values())) == 2
+    for version, digest in digests.items():
+        for url in (f"{CLASSIFY}?version={version}", f"/api/v1/models/linear/explain?version={version}"):
+            reply = service.client.post(url, content=image_bytes())
+            assert (reply.json()["version"], reply.headers["model-digest"]) == (version, digest)
+        rows = {"instances": [[[[0]] * 8] * 8]}
+        reply = service.client.post(f"/v1/models/linear/versions/{version}:predict", json=rows)
+        assert reply.headers["model-digest"] == digest
+
+
 def test_the_models_are_listed_and_described(service: RunningService) -> None:
     listed = {model["name"]: model for model in service.client.get("/api/v1/models").json()["models"]}
     assert sorted(listed) == ["brittle", "linear", "slow"]

@@ -20,7 +20,14 @@ EXPECTED_HEADERS = {
     "date",
     "location",
 }
-EXPECTED_HEADERS |= {"inference-header-content-length", "retry-after", "server-timing", "vary", "www-authenticate"}
+EXPECTED_HEADERS |= {
+    "inference-header-content-length",
+    "model-digest",
+    "retry-after",
+    "server-timing",
+    "vary",
+    "www-authenticate",
+}
 EXPECTED_HEADERS |= {
     "x-request-id",
     "content-security-policy",

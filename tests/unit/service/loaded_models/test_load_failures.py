@@ -1,8 +1,10 @@
 """Failures are remembered until the version is loaded, gone, or has other files."""
 
+from service.atomic_files import FileFingerprint
 from service.loaded_models.load_failures import LoadFailures
 
-FIRST, SECOND = (("model.onnx", 1, 1),), (("model.onnx", 2, 2),)
+FIRST = (("model.onnx", FileFingerprint(1, 1, 1)),)
+SECOND = (("model.onnx", FileFingerprint(2, 2, 2)),)
 
 
 def test_the_reasons_of_a_model_are_those_of_its_versions() -> None:
@@ -46,3 +48,12 @@ def test_an_unreadable_folder_is_new_once_and_replaces_the_versions() -> None:
     assert failures.reason_for("a") == "Denied."
     failures.keep_versions("a", [1])
     assert failures.reason_for("a") == ""
+
+
+def test_a_failure_is_confirmed_once() -> None:
+    failures = LoadFailures()
+    failures.record("a", 1, FIRST, "No labels.")
+    failures.record("a", 1, SECOND, "No graph.")
+    assert failures.confirm("a", 1)
+    assert not failures.confirm("a", 1)
+    assert not failures.confirm("a", 2)

@@ -11,7 +11,7 @@ from service.errors import NotReady
 from service.loaded_models import loaded_version
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import DesiredState, ModelSpec
+from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository, VersionFolder
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -75,7 +75,7 @@ def test_whatever_loading_one_version_raises_the_others_are_loaded(
             raise MemoryError
         return loaded_version.load(folder, *rest)
 
-    monkeypatch.setattr("service.loaded_models.registry.loaded_version", SimpleNamespace(load=load))
+    monkeypatch.setattr("service.loaded_models.version_loader.loaded_version", SimpleNamespace(load=load))
     write_version(tmp_path, "a", 1)
     write_version(tmp_path, "b", 1)
     registry = loaded(tmp_path)
@@ -149,19 +149,11 @@ def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
         registry.get("a")
 
 
-class ImpatientRegistry(Registry):
-    """Waits for a run of a graph that it loads no longer than a tenth of a second."""
-
-    def _load_version(self, name: str, number: int, spec: ModelSpec) -> LoadedVersion:
-        folder = self._repository.open(name, number)
-        return loaded_version.load(folder, spec, self._settings, self._metrics, warm_up_timeout_s=0.1)
-
-
 def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
     write_version(tmp_path, "b", 1)
     write_version(tmp_path, "b", 2, graph=endless_graph((8, 8, 1), 4, "GreaterOrEqual", 0))
-    registry = ImpatientRegistry(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics())
+    registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics(), warm_up_timeout_s=0.1)
     asyncio.run(registry.reconcile(DesiredState()))
     assert versions(registry) == {"b": ["1"]}
     assert "has not ended its warm-up" in registry.not_ready_reasons()["a"]

@@ -14,7 +14,7 @@ def test_without_a_file_everything_is_default(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state.json")
     assert file.read() == DesiredState()
     assert file.read().spec_of("any").loaded
-    assert file.fingerprint() == (0, 0, 0)
+    assert file.fingerprint() == (0, 0, 0, 0)
 
 
 def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> None:

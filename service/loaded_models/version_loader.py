@@ -1,0 +1,88 @@
+"""Loads versions of models, and recognises whether a loaded version still has the content on disk.
+
+Records, logs and counts what cannot be loaded. Does not know which versions are wanted.
+"""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from service.inference.session import WARM_UP_TIMEOUT_S
+from service.loaded_models import loaded_version
+from service.loaded_models.load_failures import LoadFailures
+from service.loaded_models.loaded_version import LoadedVersion
+from service.model_store.desired_state import ModelSpec
+from service.model_store.repository import Repository, VersionFingerprint
+from service.observability import logs
+from service.observability.metrics import Metrics
+from service.settings import Settings
+
+
+class VersionLoader:
+    """Loads one version after the other in a thread of its own."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        metrics: Metrics,
+        failures: LoadFailures,
+        warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
+    ) -> None:
+        self._repository = repository
+        self._settings = settings
+        self._metrics = metrics
+        self._failures = failures
+        self._warm_up_timeout_s = warm_up_timeout_s
+        self._fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
+        # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
+        self._executor = ThreadPoolExecutor(1, "load")
+        self.loading_version = ""
+        """The version that is being loaded, as `<model>/<version>`; empty if there is none."""
+
+    async def up_to_date(
+        self, name: str, number: int, spec: ModelSpec, loaded: LoadedVersion | None, *, may_be_copied: bool
+    ) -> LoadedVersion | None:
+        """The version with its content on disk: `loaded` while that has not changed, otherwise loaded anew.
+
+        If that fails, `loaded` is returned, None where there was nothing, and the failure is recorded. With
+        `may_be_copied` the failure is reported once the files have stopped changing, otherwise at once.
+        """
+        fingerprint = await asyncio.to_thread(self._repository.fingerprint, name, number)
+        if loaded is not None and self._fingerprints.get((name, number)) == fingerprint:
+            self._failures.clear(name, number)
+        elif self._failures.has_failed_with(name, number, fingerprint):
+            self._report_failure(name, number)
+        else:
+            try:
+                load = partial(self._load, name, number, spec, loaded)
+                loaded = await asyncio.get_running_loop().run_in_executor(self._executor, load)
+                self._fingerprints[name, number] = fingerprint
+                self._failures.clear(name, number)
+            except Exception as error:  # whatever it is, the other versions must still be loaded
+                self._failures.record(name, number, fingerprint, str(error) or type(error).__name__)
+                if not may_be_copied:
+                    self._report_failure(name, number)
+        return loaded
+
+    def forget(self, name: str, number: int) -> None:
+        """Frees what is known of a version that is no longer loaded."""
+        self._fingerprints.pop((name, number), None)
+
+    def _report_failure(self, name: str, number: int) -> None:
+        if self._failures.confirm(name, number):
+            reason = self._failures.reason_for_version(name, number)
+            self._metrics.broken_versions.labels(name).inc()
+            logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=reason)
+
+    def _load(self, name: str, number: int, spec: ModelSpec, loaded: LoadedVersion | None) -> LoadedVersion:
+        self.loading_version = f"{name}/{number}"
+        try:
+            folder = self._repository.open(name, number)
+            if loaded is not None and loaded.digest == folder.digest:
+                folder.graph_path(loaded.variant)  # the manifest may be the same while the graph is not
+                return loaded
+            return loaded_version.load(folder, spec, self._settings, self._metrics, self._warm_up_timeout_s)
+        finally:
+            self.loading_version = ""
