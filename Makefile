@@ -4,7 +4,13 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: serve test test-slow test-long lint types format docs site requirements requirements-check audit clean
+.PHONY: help train-env serve test test-slow test-long lint types format docs site requirements requirements-check audit clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## / # /' | sort | awk -F ' # ' '{printf "  %-20s %s\n", $$1, $$2}'
+
+train-env: $(DEV)  ## create .venv-dev, with TensorFlow and Keras, for training (a few minutes)
+	@echo "Training is ready: .venv-dev/bin/convoy-train list"
 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
@@ -30,7 +36,7 @@ format: $(DEV)
 	.venv-dev/bin/ruff check --fix .
 	.venv-dev/bin/ruff format .
 
-docs: $(DEV)  ## write the tables of README.md and docs/ anew from the code
+docs: $(DEV)  ## write the tables of README.md and docs/ from the code
 	.venv-dev/bin/python -m tests.documentation
 
 site: .venv-docs/.installed  ## build the documentation as a searchable site in .site/html
@@ -38,13 +44,13 @@ site: .venv-docs/.installed  ## build the documentation as a searchable site in 
 	git ls-files -z '*.md' '*.png' '*.svg' | xargs -0 cp --parents --target-directory .site/pages
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
-requirements:  ## resolve the pinned, hashed lists anew (needs uv)
+requirements:  ## resolve the pinned, hashed lists again (needs uv)
 	requirements/compile.sh
 
-requirements-check:  ## whether they resolve on every supported Python (needs uv)
+requirements-check:  ## check that they resolve on every supported Python (needs uv)
 	requirements/check.sh
 
-audit:  ## compare the service's dependencies with the known weaknesses (needs pip-audit, and the internet)
+audit:  ## compare the dependencies of the service with known vulnerabilities (needs pip-audit, and the internet)
 	pip-audit --require-hashes --disable-pip --requirement requirements/serve.txt
 
 include bench.mk image.mk
@@ -62,6 +68,7 @@ clean:
 .venv-dev/.installed: requirements/dev.txt requirements/build.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Convoy needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv-dev
+	@echo "Installing TensorFlow, Keras and the test tools into .venv-dev (3.7 GB); this takes a few minutes ..."
 	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt -r requirements/build.txt
 	.venv-dev/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@

@@ -1,23 +1,23 @@
 # Load and speed. Options go into LOAD and BENCH: make load LOAD="MixedTraffic --of-peak 0.7 --seconds 60".
 .PHONY: load load-ui soak bench bench-overload bench-peers
 
-load: $(DEV) $(SERVE)  ## load a service with checked requests; LOAD=--help tells the options
+load: $(DEV) $(SERVE)  ## load a service with checked requests; options: LOAD=--help
 	.venv-dev/bin/python -m tests.load $(LOAD)
 
 load-ui: $(DEV) $(SERVE)  ## the same from locust's web page
 	.venv-dev/bin/python -m tests.load --ui $(LOAD)
 
-soak: $(DEV) $(SERVE)  ## half an hour of mixed traffic, renew tests/reliability/README.md; SOAK=--help tells the options
+soak: $(DEV) $(SERVE)  ## half an hour of mixed traffic, renew tests/reliability/README.md; options: SOAK=--help
 	.venv-dev/bin/python -m tests.reliability soak $(SOAK)
 
-bench: $(DEV) $(SERVE)  ## measure Convoy, renew tests/bench/README.md; BENCH=--help tells the options
+bench: $(DEV) $(SERVE)  ## measure Convoy, renew tests/bench/README.md; options: BENCH=--help
 	.venv-dev/bin/python -m tests.bench run $(BENCH)
 
-bench-overload: $(DEV) $(SERVE)  ## offer more than Convoy can answer, renew tests/bench/README.md
+bench-overload: $(DEV) $(SERVE)  ## send more requests than Convoy can answer, renew tests/bench/README.md
 	.venv-dev/bin/python -m tests.bench overload $(BENCH)
 
 bench-peers: $(DEV) $(SERVE)  ## measure Convoy beside its peers, renew tests/bench/README.md and peers.svg
 	.venv-dev/bin/python -m tests.bench peers $(BENCH)
 
-gpu-check:  ## on a machine with a GPU: is all promised of it so (tests/gpu/README.md); PYTHON, GPU=--help
+gpu-check:  ## check everything that is promised for GPUs, on a GPU (tests/gpu/README.md); options: GPU=--help
 	$(PYTHON) -m tests.gpu --report tests/bench/gpu.md $(GPU)
