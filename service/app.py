@@ -53,8 +53,8 @@ from service.workers.group_operations import WorkerGroup
 from service.workers.shutdown import ShutdownState
 from service.workers.worker_status import WorkerStatusStore
 
-# After the drain timeout no request is left, but a model may still be running for requests that were given up.
-BATCH_DRAIN_S = 1.0
+# At the end of a drain no request is left, but a model may still be running for requests that were given up.
+BATCH_DRAIN_S = 0.5
 SPAN_EXPORT_S = 0.5  # for the collector of traces
 
 
@@ -106,7 +106,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         try:
             await asyncio.wait_for(registry.close(), BATCH_DRAIN_S)
         except TimeoutError:
-            shutdown_state.has_timed_out = True
+            shutdown_state.is_model_running = True
         worker_group.flush_totals()
         explainer.close()
         decode_pool.close()

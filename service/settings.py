@@ -13,6 +13,9 @@ Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 
 PREFIX = "CONVOY_"
+DRAIN_MARGIN_S = 3.0
+"""Seconds of the drain timeout beyond the request timeout: requests are still accepted in the first second of a stop,
+and the process ends after the last answer."""
 
 
 class Settings(BaseSettings):
@@ -94,8 +97,8 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(default=30_000, ge=1)
     """Milliseconds within which a request must be answered; otherwise 504."""
 
-    drain_timeout_s: float = Field(default=25.0, ge=0)
-    """Seconds that a stopping service waits for accepted requests."""
+    drain_timeout_s: float | None = Field(default=None, ge=0)
+    """Seconds within which a stopping service answers what it has accepted. None: the request timeout and 3 s."""
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Maximum bytes of a request body; otherwise 413."""
@@ -144,6 +147,12 @@ class Settings(BaseSettings):
 
     metrics_labels: int = Field(default=1000, ge=0)
     """Classes per model that convoy_predictions_total counts by name; higher indices count as `other`."""
+
+    @property
+    def effective_drain_timeout_s(self) -> float:
+        """`drain_timeout_s`, or its default: enough for every accepted request to be answered or to time out."""
+        default_s = self.request_timeout_ms / 1000 + DRAIN_MARGIN_S
+        return default_s if self.drain_timeout_s is None else self.drain_timeout_s
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -1,16 +1,18 @@
 """The outermost layer of every request: request id, log line, metrics, trace, and unexpected errors."""
 
+import asyncio
 import logging
 import random
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.http.disconnect import CONNECTION, Connection
 from service.api.http.request_headers import REQUEST_CONTEXT, header
 from service.api.http.responses import missing_security_headers
 from service.api.http.status_codes import LOG_FIELDS, ClientDisconnected, error_response
 from service.classification.request_context import RequestContext
-from service.errors import ConvoyError, OutOfMemory
+from service.errors import ConvoyError, Draining, OutOfMemory
 from service.observability import logs
 from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
@@ -67,6 +69,12 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnected:
             pass
+        except asyncio.CancelledError:
+            if not self._shutdown_state.is_rejecting:
+                raise
+            lost = self._give_up(scope, fields)
+            if lost is not None and status == CLIENT_CLOSED_REQUEST:  # no response has been started
+                await error_response(scope, lost)(scope, receive, send_with_headers)
         except Exception as error:
             reported = _log_unexpected(error, fields)
             if status == CLIENT_CLOSED_REQUEST:  # no response has been started
@@ -74,6 +82,20 @@ class RequestMiddleware:
         finally:
             self._metrics.open_requests -= 1
             self._record(scope, status, started_s, time.perf_counter())
+
+    def _give_up(self, scope: Scope, fields: dict[str, str]) -> Draining | None:
+        """Counts a request that the stopping service has cancelled, and returns the error to report; None when the
+        client has disconnected."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        connection: Connection | None = scope.get(CONNECTION)
+        if connection is not None and connection.is_disconnected:
+            return None
+        self._shutdown_state.lost_requests += 1
+        self._metrics.lost_requests.inc()
+        fields["error"] = Draining.code
+        return Draining("The service stopped before it could answer the request.")
 
     def _record(self, scope: Scope, status: int, started_s: float, ended_s: float) -> None:
         route = _route(scope)

@@ -77,6 +77,9 @@ class Metrics:
         self.refused_requests = self._counter(
             "convoy_refused_total", "Requests that were not run: `reason` is the error's code.", "model", "reason"
         )
+        self.lost_requests = self._counter(
+            "convoy_lost_requests_total", "Accepted requests that a stopping worker could not answer in time."
+        )
         self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
         self.broken_versions = self._counter("convoy_broken_versions_total", "Versions that failed to load.", "model")

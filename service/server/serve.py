@@ -47,7 +47,7 @@ def serve(settings: Settings) -> bool:
             run_worker(sock, 0)
             return True
         status_store = WorkerStatusStore(Path(folder), workers=settings.workers)
-        return Supervisor(run_worker, sock, status_store, settings.workers, settings.drain_timeout_s).run()
+        return Supervisor(run_worker, sock, status_store, settings.workers, settings.effective_drain_timeout_s).run()
 
 
 def _shared_memory_folder() -> str | None:

@@ -1,4 +1,7 @@
-"""uvicorn with a graceful shutdown: SIGTERM fails readiness, accepted requests are answered, the exit code is 0."""
+"""uvicorn with a graceful shutdown: SIGTERM fails readiness, and accepted requests are answered.
+
+The exit code is 0, or EXIT_REQUESTS_LOST when some requests could not be answered within the drain timeout.
+"""
 
 import asyncio
 import contextlib
@@ -8,7 +11,8 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -24,7 +28,7 @@ from service.observability import logs
 from service.server.acceptor import Acceptor, ConnectionCounts
 from service.server.connection_limits import ConnectionLimits, LimitedProtocol
 from service.settings import Settings, split_list
-from service.workers.shutdown import ShutdownState, drop_new_connections
+from service.workers.shutdown import EXIT_REQUESTS_LOST, ShutdownState, drop_new_connections
 from service.workers.worker_status import WorkerStatusStore
 
 # A client that was just answered may have its next request on the wire. Its connection stays open for as long as a busy
@@ -32,11 +36,16 @@ from service.workers.worker_status import WorkerStatusStore
 LAST_REQUEST_GRACE_S = 1.0
 POLL_INTERVAL_S = 0.02
 SIGNAL_POLL_S = 0.3  # uvicorn polls for signals every 0.1 s
+REJECTION_S = 0.3  # for the answers to requests that are given up, of which uvicorn sleeps for 0.1 s
 SWITCH_INTERVAL_S = 0.0005
 # With a thousand requests under way Python would look for garbage in all of them again and again: by default after
 # 700 new objects, which is about a dozen requests. Nearly all garbage here goes without that.
 GC_THRESHOLDS = (50_000, 20, 50)
-STOP_OVERHEAD_S = LAST_REQUEST_GRACE_S + BATCH_DRAIN_S + SPAN_EXPORT_S + SIGNAL_POLL_S
+STOP_OVERHEAD_S = REJECTION_S + BATCH_DRAIN_S + SPAN_EXPORT_S
+"""The end of the drain timeout, in which requests are no longer waited for."""
+LOST_REQUESTS_ACTION = (
+    "The clients were told to send them again. Raise CONVOY_DRAIN_TIMEOUT_S, and the time that the orchestrator waits."
+)
 
 
 class WorkerServer(uvicorn.Server):
@@ -49,12 +58,18 @@ class WorkerServer(uvicorn.Server):
         registry: Registry,
         parent_pid: int,
         connection_counts: ConnectionCounts,
+        drain_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`drain_timeout_s` are the seconds from the signal to the end of the process."""
         super().__init__(config)
         self._shutdown_state = shutdown_state
         self._registry = registry
         self._parent_pid = parent_pid
         self._connection_counts = connection_counts
+        self._drain_timeout_s = drain_timeout_s
+        self._clock = clock
+        self._stop_requested_s: float | None = None
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,11 +87,16 @@ class WorkerServer(uvicorn.Server):
         return await super().on_tick(counter) or is_orphaned
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._shutdown_state.is_draining = True
+        self._start_draining()
         super().handle_exit(sig, frame)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    def _start_draining(self) -> None:
         self._shutdown_state.is_draining = True
+        if self._stop_requested_s is None:
+            self._stop_requested_s = self._clock()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._start_draining()
         for acceptor in self._acceptors:
             acceptor.close()
         for listener in sockets or []:
@@ -85,12 +105,28 @@ class WorkerServer(uvicorn.Server):
             await self._drain_backlog(listener)
         self._shutdown_state.is_closing = True
         await self._drain_connections()
+        await self._answer_accepted_requests()
         await super().shutdown(sockets)
 
     async def _drain_connections(self) -> None:
         """Answers requests that still arrive over open connections. Each connection ends with its next answer."""
         for _ in range(round(LAST_REQUEST_GRACE_S / POLL_INTERVAL_S)):
             if not self.server_state.connections:
+                return
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+    async def _answer_accepted_requests(self) -> None:
+        """Waits until every request has its answer, which ends its connection. Rejects what is left near the end of the
+        drain timeout, or when SIGINT comes again."""
+        assert self._stop_requested_s is not None
+        end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:
+            if self.force_exit or self._clock() >= end_s:
+                self._shutdown_state.is_rejecting = True
+                for task in list(self.server_state.tasks):
+                    task.cancel()
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
 
@@ -133,8 +169,8 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     malloc.configure()
     logs.configure(settings.log_level, **({"worker": worker_id} if settings.workers > 1 else {}))
-    state = StateFile(settings.state or folder / "state.json")
-    app = create_app(settings, WorkerStatusStore(folder, worker_id, settings.workers), state)
+    state_file = StateFile(settings.state or folder / "state.json")
+    app = create_app(settings, WorkerStatusStore(folder, worker_id, settings.workers), state_file)
     gc.freeze()  # libraries and routes stay to the end
     config = uvicorn.Config(
         app,
@@ -149,25 +185,30 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=split_list(settings.trusted_proxies),
         timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=max(0.0, settings.drain_timeout_s - STOP_OVERHEAD_S),  # type: ignore[arg-type]
+        timeout_graceful_shutdown=REJECTION_S,  # type: ignore[arg-type]
     )
     connection_counts = ConnectionCounts(folder / "connections", worker_id, settings.workers)
-    WorkerServer(config, app.state.shutdown_state, app.state.registry, parent_pid, connection_counts).run(
-        sockets=[sock]
-    )
+    state, drain_timeout_s = app.state.shutdown_state, settings.effective_drain_timeout_s
+    WorkerServer(config, state, app.state.registry, parent_pid, connection_counts, drain_timeout_s).run(sockets=[sock])
+    exit_code = EXIT_REQUESTS_LOST if state.lost_requests else 0
+    if exit_code:
+        event = "accepted requests were lost"
+        logs.event(logging.ERROR, event, requests=state.lost_requests, action=LOST_REQUESTS_ACTION)
     # A regular exit would wait for threads that are still running.
-    force_exit = partial(_force_exit, folder if parent_pid == os.getpid() else None)
-    if app.state.shutdown_state.has_timed_out:
-        force_exit(1, "a model is still at work; it is cut off")
+    force_exit = partial(_force_exit, folder if parent_pid == os.getpid() else None, exit_code)
+    if state.is_model_running:
+        force_exit("a model is still at work; it is cut off")
     if version := app.state.registry.loading_version:
-        force_exit(0, "a version is still being loaded; it is cut off", version=version)
+        force_exit("a version is still being loaded; it is cut off", version=version)
     if app.state.explainer.is_busy:
-        force_exit(0, "an explanation is still being made; it is cut off")
+        force_exit("an explanation is still being made; it is cut off")
+    if exit_code:
+        sys.exit(exit_code)
 
 
 def _force_exit(folder: Path | None, code: int, message: str, **fields: str) -> NoReturn:
-    """Ends the process now, with code 0 when no client waits for an answer; removes `folder` where it is given."""
-    logs.event(logging.ERROR if code else logging.WARNING, message, **fields)
+    """Ends the process now; removes `folder` where it is given. No client waits for what is cut off."""
+    logs.event(logging.WARNING, message, **fields)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(code)

@@ -15,18 +15,25 @@ SO_ATTACH_FILTER = 26
 BPF_RETURN, DROP = 0x06, 0
 
 
+EXIT_REQUESTS_LOST = 1
+"""Exit code of a service that stopped before it had answered every request that it had accepted."""
+
+
 @dataclass(slots=True)
 class ShutdownState:
     """Progress of a shutdown.
 
     First `is_draining`: a stop was requested and readiness fails. Then `is_closing`: no client can connect, and every
     answer ends its connection. Ending connections earlier would make clients reconnect, and lose that connection.
-    `has_timed_out` at the end: a model was still running after the drain timeout.
+    After the drain timeout `is_rejecting`: requests whose tasks are cancelled are answered with 503, and counted in
+    `lost_requests`. `is_model_running` at the end: a model has not finished its batch, for which no client waits.
     """
 
     is_draining: bool = False
     is_closing: bool = False
-    has_timed_out: bool = False
+    is_rejecting: bool = False
+    is_model_running: bool = False
+    lost_requests: int = 0
 
 
 def drop_new_connections(sock: socket.socket) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from service.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("dev", "cpu", "gpu")
@@ -55,6 +57,14 @@ def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
         yield job, render(K8S / "jobs" / job)
 
 
+def service_manifests() -> list[tuple[Manifest, ...]]:
+    """Every rendered installation of the service."""
+    return [
+        *(render(K8S / "overlays" / overlay) for overlay in OVERLAYS),
+        *(render(K8S / "overlays/cpu", *components) for components in COMBINATIONS),
+    ]
+
+
 def of_kind(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
     """The only object of that kind."""
     (match,) = [manifest for manifest in manifests if manifest["kind"] == kind]
@@ -86,3 +96,10 @@ def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
     for source in container.get("envFrom", []):
         variables |= maps[source["configMapRef"]["name"]] if "configMapRef" in source else {}
     return variables | {entry["name"]: entry["value"] for entry in container.get("env", [])}
+
+
+def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of the service in the one workload."""
+    for name, value in environment(manifests).items():
+        monkeypatch.setenv(name, value)
+    return Settings()

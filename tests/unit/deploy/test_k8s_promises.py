@@ -16,14 +16,11 @@ from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, version_metrics
 from service.settings import PREFIX, Settings
-from service.workers.supervisor import KILL_GRACE_S
 from service.workers.worker_status import WorkerStatusStore
 from tests.support.kubernetes_manifests import (
-    COMBINATIONS,
     COMPATIBLE_COMPONENTS,
     JOBS,
     K8S,
-    OVERLAYS,
     ROOT,
     Manifest,
     container_of,
@@ -31,6 +28,8 @@ from tests.support.kubernetes_manifests import (
     of_kind,
     pod_of,
     render,
+    service_manifests,
+    settings_of,
 )
 from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
@@ -44,24 +43,9 @@ QUERIES = re.compile(r'"(?:expr|query)": "((?:[^"\\]|\\.)*)"')
 MIB = 2**20
 
 
-def services() -> list[tuple[Manifest, ...]]:
-    """All that run the service."""
-    return [
-        *(render(K8S / "overlays" / overlay) for overlay in OVERLAYS),
-        *(render(K8S / "overlays/cpu", *components) for components in COMBINATIONS),
-    ]
-
-
 def policies(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
     """What each NetworkPolicy says, by its name."""
     return {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"}
-
-
-def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings that the service would have."""
-    for name, value in environment(manifests).items():
-        monkeypatch.setenv(name, value)
-    return Settings()
 
 
 @pytest.fixture
@@ -80,7 +64,7 @@ def metrics() -> set[str]:
 
 
 def test_ports_and_probes_are_the_services(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
-    for manifests in services():
+    for manifests in service_manifests():
         container, settings = container_of(manifests), settings_of(manifests, monkeypatch)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports == {"http": settings.port}
@@ -146,20 +130,12 @@ def test_the_environment_is_settings_that_are_valid(monkeypatch: pytest.MonkeyPa
         if any(pod_of(manifest) for manifest in manifests):
             variables = {key for key in environment(manifests) if key.startswith(PREFIX)}
             assert variables <= setting_names, name
-    for manifests in services():
+    for manifests in service_manifests():
         settings_of(manifests, monkeypatch)
 
 
-def test_the_grace_period_covers_waiting_draining_and_the_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    for manifests in services():
-        pod = next(pod for manifest in manifests if (pod := pod_of(manifest)))
-        pause_s = container_of(manifests)["lifecycle"]["preStop"]["sleep"]["seconds"]
-        needed_s = pause_s + settings_of(manifests, monkeypatch).drain_timeout_s + KILL_GRACE_S
-        assert needed_s <= pod["terminationGracePeriodSeconds"] < needed_s + 15
-
-
 def test_threads_are_whole_cores_that_nobody_else_was_promised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for manifests in services():
+    for manifests in service_manifests():
         resources, settings = container_of(manifests)["resources"], settings_of(manifests, monkeypatch)
         cores = int(resources["limits"]["cpu"])
         assert resources["requests"] == {key: resources["limits"][key] for key in ("cpu", "memory")}, "guaranteed"

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from service.settings import PREFIX, Settings, misspelled_variables
 
 FIELDS = Settings.model_fields
-FORMATTED_VALUES = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8"}  # not any text will do
+FORMATTED_VALUES = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8", "drain_timeout_s": "7.5"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,19 @@ def another_value(name: str) -> Any:
 def test_settings_have_defaults_that_serve_on_this_machine_only() -> None:
     settings = Settings()
     assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, "models")
+
+
+@pytest.mark.parametrize(
+    ("settings", "drain_s"),
+    [
+        ({}, 33.0),
+        ({"request_timeout_ms": 2000}, 5.0),
+        ({"request_timeout_ms": 2000, "drain_timeout_s": 1.5}, 1.5),
+        ({"drain_timeout_s": 0}, 0.0),
+    ],
+)
+def test_the_drain_timeout_follows_the_request_timeout(settings: dict[str, Any], drain_s: float) -> None:
+    assert Settings(**settings).effective_drain_timeout_s == drain_s
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -49,7 +49,7 @@ async def connect_and_disconnect(sock: socket.socket, connection_counts: Recordi
     protocol = partial(LimitedProtocol, ConnectionLimits.from_settings(Settings()), lambda status: None)
     config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
     config.load()
-    server = WorkerServer(config, ShutdownState(), IdleRegistry(), os.getpid(), connection_counts)  # type: ignore[arg-type]
+    server = WorkerServer(config, ShutdownState(), IdleRegistry(), os.getpid(), connection_counts, 33.0)  # type: ignore[arg-type]
     server.lifespan = config.lifespan_class(config)
     await server.startup([sock])  # its main loop, which tells ten times a second, does not run
     clients = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3)]

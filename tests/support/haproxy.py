@@ -1,0 +1,86 @@
+"""A real HAProxy on a free port in front of services that come and go."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import pytest
+
+# Debian installs it into a folder that is not in every PATH.
+HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
+START_TIMEOUT_S = 20.0
+CONFIG = """
+global
+    stats socket {folder}/admin level admin
+defaults
+    mode {mode}
+    retries 0
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend service
+    bind 127.0.0.1:{port}
+    default_backend pods
+backend pods
+    balance roundrobin
+    server-template pod 1-{slots} 127.0.0.1:1 disabled
+"""
+
+
+class Balancer:
+    """A running HAProxy, with a slot for each service that will ever be."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._admin = folder / "admin"
+        self._used_slots = 0
+
+    def add(self, url: str) -> str:
+        """Sends new connections to that service, too; returns the name of its slot."""
+        self._used_slots += 1
+        slot = f"pods/pod{self._used_slots}"
+        self._send_commands(
+            f"set server {slot} addr 127.0.0.1 port {urlsplit(url).port}; set server {slot} state ready"
+        )
+        return slot
+
+    def leave(self, slot: str) -> None:
+        """Sends no new connections to the slot; those that are there stay."""
+        self._send_commands(f"set server {slot} state drain")
+
+    def _send_commands(self, commands: str) -> None:
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self._admin))
+            admin.sendall(f"{commands}\n".encode())
+            answer = b"".join(iter(lambda: admin.recv(4096), b"")).decode()
+        assert not answer.strip() or "changed" in answer or "no need" in answer, answer
+
+
+@contextmanager
+def haproxy(folder: Path, slots: int, mode: Literal["tcp", "http"] = "tcp") -> Iterator[Balancer]:
+    """Runs HAProxy with its files in `folder`. With `tcp` it passes connections on without knowing HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "haproxy.cfg"
+    config.write_text(CONFIG.format(folder=folder, port=port, slots=slots, mode=mode))
+    process = subprocess.Popen([str(HAPROXY), "-db", "-q", "-f", config])
+    try:
+        end_s = time.monotonic() + START_TIMEOUT_S
+        while not (folder / "admin").exists():
+            assert process.poll() is None, "haproxy did not start"
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
+        yield Balancer(folder, port)
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -1,0 +1,61 @@
+"""The times of a stop fit together: request timeout, drain timeout, supervisor, and who waits for the process."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from service.server.worker import LAST_REQUEST_GRACE_S, SIGNAL_POLL_S, STOP_OVERHEAD_S
+from service.settings import DRAIN_MARGIN_S, Settings
+from service.workers.supervisor import KILL_GRACE_S
+from tests.support.kubernetes_manifests import ROOT, container_of, pod_of, service_manifests, settings_of
+
+MAX_SPARE_S = 10
+"""An orchestrator that waits for longer only delays the end of a process that hangs."""
+
+
+class Orchestrator(NamedTuple):
+    """`grace_s` are the seconds from the order to stop to SIGKILL, `pause_s` those of them before SIGTERM."""
+
+    settings: Settings
+    grace_s: float
+    pause_s: float
+
+
+def compose_services() -> Iterator[Orchestrator]:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("convoy", "convoy-gpu"):
+        variables = services[name].get("environment", {})
+        values = {key.removeprefix("CONVOY_").lower(): value for key, value in variables.items()}
+        yield Orchestrator(Settings(**values), float(services[name]["stop_grace_period"].removesuffix("s")), 0.0)
+
+
+def kubernetes_pods(monkeypatch: pytest.MonkeyPatch) -> Iterator[Orchestrator]:
+    for manifests in service_manifests():
+        (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
+        pause_s = container_of(manifests)["lifecycle"]["preStop"]["sleep"]["seconds"]
+        yield Orchestrator(settings_of(manifests, monkeypatch), pod["terminationGracePeriodSeconds"], pause_s)
+
+
+def assert_all_wait_for_the_drain(orchestrators: list[Orchestrator]) -> None:
+    assert orchestrators
+    for settings, grace_s, pause_s in orchestrators:
+        assert settings.effective_drain_timeout_s == settings.request_timeout_ms / 1000 + DRAIN_MARGIN_S
+        needed_s = pause_s + settings.effective_drain_timeout_s + KILL_GRACE_S
+        assert needed_s <= grace_s <= needed_s + MAX_SPARE_S
+
+
+def test_compose_and_the_service_wait_for_a_request_that_is_accepted_last() -> None:
+    last_accepted_s = SIGNAL_POLL_S + LAST_REQUEST_GRACE_S
+    assert last_accepted_s + STOP_OVERHEAD_S < DRAIN_MARGIN_S, "its timeout is over before requests are given up"
+    assert_all_wait_for_the_drain(list(compose_services()))
+
+
+def test_kubernetes_waits_for_the_pause_and_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_all_wait_for_the_drain(list(kubernetes_pods(monkeypatch)))
+
+
+def test_the_documentation_names_the_time_that_docker_must_wait() -> None:
+    (compose_grace_s,) = {grace_s for _, grace_s, _ in compose_services()}
+    assert f"`docker stop --timeout {compose_grace_s:.0f}`" in (ROOT / "docs/docker.md").read_text()

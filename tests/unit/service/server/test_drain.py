@@ -1,0 +1,230 @@
+"""A stopping server answers what it has accepted; what it cannot answer in time gets 503, is counted and logged."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from service.api.middleware import RequestMiddleware
+from service.observability.logs import LogRateLimiter
+from service.observability.metrics import Metrics
+from service.server import worker
+from service.server.connection_limits import ConnectionLimits, LimitedProtocol
+from service.server.worker import STOP_OVERHEAD_S, WorkerServer
+from service.settings import Settings
+from service.workers.shutdown import ShutdownState
+from tests.unit.service.server.test_worker import IdleRegistry, RecordingCounts
+
+DRAIN_TIMEOUT_S = 33.0
+NATIVE_PATH = "/api/v1/models/m/classify"
+
+
+class FakeClock:
+    """Stands still until the test advances it, and tells when it was read."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self._was_read = asyncio.Event()
+
+    def __call__(self) -> float:
+        self._was_read.set()
+        return self.now_s
+
+    async def until_read(self, times: int) -> None:
+        for _ in range(times):
+            self._was_read.clear()
+            await self._was_read.wait()
+
+
+class WaitingApp:
+    """Answers each request when the test says so; `is_streaming` starts its response before it waits."""
+
+    def __init__(self) -> None:
+        self.is_streaming = False
+        self.may_answer = asyncio.Event()
+        self._accepted = asyncio.Semaphore(0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+        if self.is_streaming:
+            await send(start)
+        self._accepted.release()
+        await self.may_answer.wait()
+        if not self.is_streaming:
+            await send(start)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def until_accepted(self) -> None:
+        await self._accepted.acquire()
+
+
+class Harness:
+    """A server with one worker on a socket of its own, without its main loop."""
+
+    def __init__(self, folder: Path, sock: socket.socket) -> None:
+        self.sock = sock
+        self.state, self.metrics = ShutdownState(), Metrics()
+        self.app, self.clock = WaitingApp(), FakeClock()
+        self._writers: list[asyncio.StreamWriter] = []
+        middleware = RequestMiddleware(self.app, self.metrics, self.state, LogRateLimiter(0), None)
+        limits = ConnectionLimits.from_settings(Settings())
+        config = uvicorn.Config(
+            middleware,
+            http=partial(LimitedProtocol, limits, self.metrics.count_unrouted_request),  # type: ignore[arg-type]
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=0,
+        )
+        config.load()
+        registry: Any = IdleRegistry()
+        self._counts = RecordingCounts(folder / "connections", 0, 1)
+        self.server = WorkerServer(config, self.state, registry, os.getpid(), self._counts, DRAIN_TIMEOUT_S, self.clock)
+        self.server.lifespan = config.lifespan_class(config)
+
+    async def send(self, path: str = NATIVE_PATH) -> asyncio.StreamReader:
+        """Sends a request on a new connection, and returns when the application has it."""
+        reader, writer = await asyncio.open_connection(*self.sock.getsockname())
+        self._writers.append(writer)  # a writer that is not kept closes its connection
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: convoy\r\nContent-Length: 0\r\n\r\n".encode())
+        await self.app.until_accepted()
+        return reader
+
+    async def disconnect_clients(self) -> None:
+        """Returns when the server has seen it."""
+        self.close_clients()
+        await self._counts.until(0)
+
+    def close_clients(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    def stop(self) -> "asyncio.Task[None]":
+        self.server.handle_exit(signal.SIGTERM, None)
+        return asyncio.create_task(self.server.shutdown([self.sock]))
+
+    def lost(self) -> tuple[int, float]:
+        """The number of lost requests: for the exit code, and as the metric says."""
+        return self.state.lost_requests, self.metrics.lost_requests._value.get()
+
+
+@asynccontextmanager
+async def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Harness]:
+    monkeypatch.setattr(worker, "LAST_REQUEST_GRACE_S", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.setblocking(False)
+        harness = Harness(folder, sock)
+        async with asyncio.timeout(30):
+            await harness.server.startup([sock])
+            yield harness
+            harness.close_clients()
+
+
+def request_log(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [record.fields for record in caplog.records if record.message == "request"]  # type: ignore[attr-defined]
+
+
+def test_accepted_requests_are_answered_until_the_drain_timeout_is_nearly_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            replies = [await harness.send() for _ in range(3)]
+            stopping = harness.stop()
+            harness.clock.now_s += DRAIN_TIMEOUT_S - STOP_OVERHEAD_S - 0.01
+            await harness.clock.until_read(times=3)
+            assert not stopping.done()
+            harness.app.may_answer.set()
+            for reply in replies:
+                answer = await reply.read()
+                assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+                assert answer.endswith(b"\r\n\r\nok")
+                assert b"connection: close" in answer
+            await stopping
+            assert harness.lost() == (0, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", [NATIVE_PATH, "/v2/models/m/infer"])
+def test_a_request_without_an_answer_at_the_end_gets_503_in_its_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            replies = [await harness.send(path) for _ in range(2)]
+            stopping = harness.stop()
+            harness.clock.now_s += DRAIN_TIMEOUT_S - STOP_OVERHEAD_S
+            await stopping
+            for reply in replies:
+                head, _, body = (await reply.read()).partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 503 ")
+                assert b"content-type: application/json" in head
+                assert b"retry-after: 1" in head
+                error = json.loads(body)["error"]
+                assert (error["code"] if path == NATIVE_PATH else error[:19]) in ("draining", "The service stopped")
+            assert harness.lost() == (2, 2)
+            assert harness.metrics.requests.labels("other", 503)._value.get() == 2
+
+    with caplog.at_level(logging.INFO, logger="convoy"):
+        asyncio.run(scenario())
+    assert [(line["status"], line["error"]) for line in request_log(caplog)] == [(503, "draining")] * 2
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_a_second_sigint_gives_requests_up_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            reply = await harness.send()
+            stopping = harness.stop()
+            harness.server.handle_exit(signal.SIGINT, None)
+            await stopping
+            assert (await reply.read()).startswith(b"HTTP/1.1 503 ")
+            assert harness.lost() == (1, 1)
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_cannot_be_completed_ends_its_connection_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            harness.app.is_streaming = True
+            reply = await harness.send()
+            stopping = harness.stop()
+            harness.clock.now_s += DRAIN_TIMEOUT_S
+            await stopping
+            answer = await reply.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\n\r\n"), "and no error in place of the body"
+            assert harness.lost() == (1, 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_whose_client_has_left_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            await harness.send()
+            await harness.disconnect_clients()
+            stopping = harness.stop()
+            harness.clock.now_s += DRAIN_TIMEOUT_S
+            await stopping
+            assert harness.lost() == (0, 0)
+
+    with caplog.at_level(logging.INFO, logger="convoy"):
+        asyncio.run(scenario())
+    assert [line["status"] for line in request_log(caplog)] == [499]
