@@ -34,6 +34,15 @@ def has_nvidia_gpu(devices: Path = DEVICES, environ: Mapping[str, str] = os.envi
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
 
 
+def processor_name(cpuinfo: Path = CPUINFO) -> str:
+    """Returns the model name of the processor, "unknown" where the system does not report it."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """The smaller of the affinity mask and the cgroup's quota, rounded down, at least 1.
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from service.hardware import usable_cores
+from service.hardware import processor_name, usable_cores
 from tests.bench.report.markdown import replace_section
 
 REPORT = Path(__file__).with_name("README.md")
@@ -34,7 +34,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     importlib.import_module("training.keras_setup")  # quietens Keras' backend before anything imports it
     rows = [row for path in sys.argv[1:] for row in _rows(Path(path))]
-    from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES, processor_name
+    from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES
 
     head = "".join(f" batch {size} |" for size in LATENCY_BATCH_SIZES)
     table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(LATENCY_BATCH_SIZES), *rows]

@@ -6,13 +6,11 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
-from service.hardware import usable_cores
+from service.hardware import cpu_flags, processor_name, usable_cores
 from tests.bench.convoy_process import PYTHON, ROOT
 
 LIBRARIES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "starlette", "orjson", "pillow")
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def describe() -> dict[str, str]:
@@ -31,11 +29,10 @@ def describe() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The model's name as the kernel tells it, and the instructions that int8 profits from."""
-    info = CPU_INFO.read_text() if CPU_INFO.exists() else ""
-    name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    instructions = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if re.search(rf"\b{flag}\b", info)]
-    return f"{name[1] if name else platform.processor() or 'unknown'} ({', '.join(instructions) or 'no AVX2'})"
+    """The name of the processor, and the instructions that int8 and bfloat16 profit from."""
+    flags = cpu_flags()
+    instructions = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
+    return f"{processor_name()} ({', '.join(instructions) or 'no AVX2'})"
 
 
 def _serving_versions() -> tuple[str, str]:

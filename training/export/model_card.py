@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import median
 
 from service.model_store.manifest import Manifest, Variant
 from training.data.datasets import FOLDER
@@ -18,6 +19,7 @@ from training.fit.scores import Scores
 from training.recipes import find_recipe, is_recipe
 from training.recipes.base import Recipe
 from training.recipes.settings import format_value
+from training.runs.run_folder import Run
 
 FILE_NAME = "card.md"
 MAX_CONFUSIONS = 5
@@ -168,9 +170,17 @@ def _training_section(card: CardData, folder: Path) -> str:
     limit = f" At most {recipe.limit:,} images of each split were used." if recipe.limit else ""
     plot = "\n\n![loss and accuracy over the epochs](curves.png)" if (folder / "curves.png").exists() else ""
     table = "\n".join(["| recipe | |", "|---|---|", *rows])
-    return (
-        f"## Training\n\n{ending}.{others}{limit} Training took {metrics['training_seconds']:.0f} s.\n\n{table}{plot}"
-    )
+    return f"## Training\n\n{ending}.{others}{limit} {_duration(run)}\n\n{table}{plot}"
+
+
+def _duration(run: Run) -> str:
+    """Seconds, speed and processors of a run; runs of older versions did not record the processors."""
+    speed = median(row["images_per_s"] for row in run.history())
+    machines = [f"{one['cores']} cores of {one['processor']}" for one in run.info().get("machines", [])]
+    names = dict.fromkeys(machines)
+    place = f" on {' and '.join(names)}" if names else ""
+    seconds = run.metrics()["training_seconds"]
+    return f"Training took {seconds:,.0f} s{place}: {speed:,.0f} images/s (median of the epochs)."
 
 
 _ALWAYS_LISTED = ("epochs", "batch_size", "loss", "optimizer", "learning_rate", "seed")

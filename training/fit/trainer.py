@@ -166,6 +166,8 @@ def _check_options(recipe: Recipe) -> None:
 def _fit_and_save(context: TrainingContext, model: keras.Model) -> None:
     with _lock_unfinished(context.run) if context.distributed.is_main else nullcontext():
         _log_start(context)
+        if context.distributed.is_main:
+            context.run.record_machine()
         with context.distributed.scope():
             averages = _averages(context)
             progress = fit(context, model, averages)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from service.atomic_files import lock_exclusively
+from service.hardware import processor_name, usable_cores
 from service.model_store.repository import MODEL_NAME
 from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
@@ -65,14 +66,25 @@ class Run:
         """What was known when the run started: data, labels, input, parameters, versions of libraries."""
         return read_json(self.folder / "run.json")
 
+    def record_machine(self) -> None:
+        """Adds this machine to `run.json`, with the first epoch that it trains; a resumed run can have several."""
+        first_epoch = 1 + (len(self.history()) if self.history_path.exists() else 0)
+        machine = {"first_epoch": first_epoch, "processor": processor_name(), "cores": usable_cores()}
+        info = self.info()
+        write_json(self.folder / "run.json", info | {"machines": [*info.get("machines", []), machine]})
+
     def metrics(self) -> dict[str, Any]:
         return read_json(self.metrics_path)
 
+    @property
+    def history_path(self) -> Path:
+        return self.folder / "history.csv"
+
     def write_history(self, rows: Sequence[HistoryRow]) -> None:
-        atomic_write(self.folder / "history.csv", lambda path: _write_csv(path, rows))
+        atomic_write(self.history_path, lambda path: _write_csv(path, rows))
 
     def history(self) -> list[HistoryRow]:
-        with (self.folder / "history.csv").open(newline="") as file:
+        with self.history_path.open(newline="") as file:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 

@@ -11,6 +11,7 @@ from service.hardware import (
     free_memory_bytes,
     has_nvidia_gpu,
     memory_limit_bytes,
+    processor_name,
     usable_cores,
 )
 
@@ -184,3 +185,10 @@ def test_the_memory_limit_is_the_containers_or_the_machines_memory(
     tmp_path: Path, available_kb: int | None, limit: str | None, total: int, version: int
 ) -> None:
     assert memory_limit_bytes(*write_memory(tmp_path, available_kb, limit, 0, version)) == total
+
+
+@pytest.mark.parametrize(("text", "name"), [("model name\t: AMD EPYC\nflags\t: fpu\n", "AMD EPYC"), (ARM, "unknown")])
+def test_the_processors_name(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert processor_name(tmp_path / "cpuinfo") == name
+    assert processor_name(tmp_path / "missing") == "unknown"

@@ -14,6 +14,10 @@ def finished_run(runs_dir: Path, recipe: Recipe) -> Run:
         "labels": ["cat", "dog", "ox"],
         "libraries": {"keras": "3.15.1"},
         "seed": recipe.seed,
+        "machines": [
+            {"first_epoch": 1, "processor": "Xeon", "cores": 2},
+            {"first_epoch": 2, "processor": "EPYC", "cores": 2},
+        ],
     }
     run = start_run(runs_dir, recipe, info)
     row = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.6, "learning_rate": 0.1}

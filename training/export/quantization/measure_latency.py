@@ -7,7 +7,6 @@ from statistics import median
 
 import numpy as np
 
-from service.hardware import CPUINFO
 from service.inference.providers import ON_CPU, Placement
 from service.inference.session import Session
 from service.model_store.manifest import Input
@@ -42,15 +41,6 @@ def microseconds_per_image(
         for name, timings in turns.items():
             latencies[name][size] = round(median(timings) / size * 1e6, 2)
     return latencies
-
-
-def processor_name() -> str:
-    """The processor's name, from /proc/cpuinfo."""
-    try:
-        lines = CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _runs_per_turn(session: Session, batch: np.ndarray) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
+from service.hardware import cpu_flags, has_nvidia_gpu, processor_name, usable_cores
 from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, select_placement
 from service.inference.session import available_providers
 from service.model_store.checksums import sha256_of
@@ -37,7 +37,6 @@ from training.export.quantization.measure_latency import (
     DEFAULT_DURATION_S,
     LATENCY_BATCH_SIZES,
     microseconds_per_image,
-    processor_name,
 )
 from training.export.serving_pipeline import ServingPipeline
 from training.export.version_folder import open_version, write_golden_samples

@@ -8,6 +8,7 @@ import pytest
 
 from training.errors import TrainingError
 from training.recipes import RECIPES
+from training.runs import run_folder
 from training.runs.run_folder import Run, latest_unfinished_run, lock_run, open_run, start_run
 
 RECIPE = RECIPES["mnist-lenet5"]
@@ -80,3 +81,20 @@ def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> 
     holder.communicate()
     with lock_run(Run(tmp_path)):
         pass
+
+
+def test_a_run_records_the_machine_of_each_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start_run(tmp_path, RECIPE, {"seed": 1})
+    monkeypatch.setattr(run_folder, "usable_cores", lambda: 2)
+    monkeypatch.setattr(run_folder, "processor_name", lambda: "Xeon")
+    run.record_machine()
+    run.write_history([{"epoch": 1.0}, {"epoch": 2.0}])
+    monkeypatch.setattr(run_folder, "processor_name", lambda: "EPYC")
+    run.record_machine()
+    assert run.info() == {
+        "seed": 1,
+        "machines": [
+            {"first_epoch": 1, "processor": "Xeon", "cores": 2},
+            {"first_epoch": 3, "processor": "EPYC", "cores": 2},
+        ],
+    }
