@@ -42,7 +42,7 @@ from service.imaging.pixel_budget import default_decode_memory_bytes
 from service.loaded_models.registry import Registry
 from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
-from service.model_store.mirror import open_mirror
+from service.model_store.mirror import BucketMirror, open_mirror
 from service.model_store.mirror_thread import MirrorThread
 from service.model_store.repository import Repository
 from service.observability.logs import LogRateLimiter
@@ -75,7 +75,9 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     `status_store` connects this worker with the others, `state` is the file of the desired state.
     """
     metrics, shutdown_state, tracer = Metrics(), ShutdownState(), create_tracer(settings.otlp_endpoint)
-    mirror = open_mirror(settings)
+    mirror = open_mirror(settings, metrics.count_bucket_error)
+    if mirror is not None:
+        _bind_bucket_gauges(metrics, mirror)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     registry = Registry(repository, settings, metrics)
     worker_group = WorkerGroup(
@@ -190,3 +192,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ConvoyError, status_codes.on_convoy_error)
     app.add_exception_handler(HTTPException, status_codes.on_http_exception)
     app.add_exception_handler(RequestValidationError, status_codes.on_invalid_parameters)
+
+
+def _bind_bucket_gauges(metrics: Metrics, mirror: BucketMirror) -> None:
+    metrics.bind_bucket_gauges(mirror.url, lambda: mirror.synced_at_s, lambda: len(mirror.failures))

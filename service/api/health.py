@@ -14,7 +14,7 @@ PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get("/health/live", summary="Whether the process answers")
+    @router.get("/health/live", summary="Whether the process answers", response_model_exclude_none=True)
     async def live() -> Health:
         return Health(status="live")
 
@@ -22,6 +22,7 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
         "/health/ready",
         summary="Whether every configured model is warm",
         response_model=Health,
+        response_model_exclude_none=True,
         responses={503: {"model": ErrorReply}},
     )
     async def ready(request: Request) -> Response | Health:
@@ -29,7 +30,7 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
             return error_response(request.scope, Draining("The service is shutting down."))
         reasons = worker_group.not_ready_reasons()
         if not reasons:
-            return Health(status="ready")
+            return Health(status="ready", warnings=worker_group.warnings() or None)
         error = NotReady("The service is not ready.")
         return ErrorResponse({"error": error_json(error) | {"reasons": reasons}}, 503, error_headers(error))
 

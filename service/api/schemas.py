@@ -118,3 +118,7 @@ class ModelDetails(BaseModel):
 
 class Health(BaseModel):
     status: str = Field(examples=["ready"])
+    warnings: dict[str, str] | None = Field(
+        default=None,
+        description="What is wrong while models are served: reasons by model, by version of the bucket, or `bucket`.",
+    )

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,14 +23,18 @@ from service.model_store.fetch_threads import run_in_threads
 from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, is_url, open_bucket
 from service.model_store.repository import MODEL_NAME, VERSION_NAME
-from service.model_store.sync_state import FailureKind, FetchFailure, SyncState
+from service.model_store.sync_state import FailureKind, FetchAttempts, FetchFailure, SyncState
 from service.observability import logs
 from service.settings import Settings
 
 FETCH_THREADS = 8
-MAX_UNREACHABLE_IN_A_ROW = 8
-"""So many versions that cannot be read, and none that can, are an outage of the bucket."""
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
+    BrokenVersion: "broken",
+    ObjectRefused: "refused",
+    BucketUnreachable: "unreachable",
+    CacheFull: "cache_full",
+}
 
 
 class CannotMirror(ConvoyError):
@@ -44,10 +47,19 @@ class CannotMirror(ConvoyError):
 class BucketMirror:
     """Keeps `folder` equal to the bucket. The mirror owns everything in that folder."""
 
-    def __init__(self, bucket: Bucket, cache_root: Path, clock: Callable[[], float] = time.time) -> None:
-        """`clock` is Unix time: the pauses before retries outlast the process."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        cache_root: Path,
+        clock: Callable[[], float] = time.time,
+        count_error: Callable[[str], None] = lambda code: None,
+    ) -> None:
+        """`clock` is Unix time: the pauses before retries outlast the process. `count_error` gets the code of each
+        error of this process."""
         self._bucket = bucket
+        self.url = bucket.url
         self._clock = clock
+        self._count_error = count_error
         self.folder = cache_root / _folder_name(bucket.url)
         self._cache = BucketCache(self.folder)
         self._state_file = self.folder / ".state.json"
@@ -56,6 +68,8 @@ class BucketMirror:
         """Why the last sync was not complete; empty where it was."""
         self.failures: dict[str, str] = {}
         """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
+        self.synced_at_s = 0.0
+        """Unix time of the last sync that no outage ended; 0 where there was none."""
 
     def sync(self) -> Path:
         """Removes what is gone from the bucket, fetches what is new or changed, and returns `folder`. Blocks.
@@ -68,10 +82,12 @@ class BucketMirror:
         try:
             state = self._sync_under_lock()
         except OSError as error:
+            self._count_error(CannotMirror.code)
             raise self._log_error(
                 CannotMirror(f"{self.folder} cannot be written: {error.strerror or error}.")
             ) from error
         self._log_failures(state.failures)
+        self.synced_at_s = state.synced_at_s
         if state.error:
             raise self._log_error(BucketUnreachable(state.error))
         if self.error:
@@ -98,10 +114,10 @@ class BucketMirror:
         state = previous.model_copy(update={"sync_count": previous.sync_count + 1, "error": ""})
         self._cache.remove_leftovers()
         try:
-            bucket_versions = self._bucket_versions()
+            self._bring_in_line(self._bucket_versions(), state)
             state.synced_at_s = self._clock()
-            self._bring_in_line(bucket_versions, state)
         except BucketUnreachable as error:
+            self._count_error(error.code)
             state.error = error.message
         return state
 
@@ -148,7 +164,7 @@ class BucketMirror:
             for version_path, listing in to_fetch.items()
             if version_path not in failures or failures[version_path].is_retry_due(listing, now_s, free_bytes)
         ]
-        attempts = _FetchAttempts(failures)
+        attempts = FetchAttempts(failures)
 
         def fetch(version_path: str) -> None:
             if attempts.outage:
@@ -181,6 +197,7 @@ class BucketMirror:
             seconds = round(time.perf_counter() - started_s, 3)
             _log(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
             return None
+        self._count_error(cause.code)
         return FetchFailure(
             kind=kind, reason=cause.message, hint=cause.hint, listing=dict(listing), needed_bytes=needed_bytes
         )
@@ -214,41 +231,12 @@ class BucketMirror:
         return error
 
 
-FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
-    BrokenVersion: "broken",
-    ObjectRefused: "refused",
-    BucketUnreachable: "unreachable",
-    CacheFull: "cache_full",
-}
-
-
-class _FetchAttempts:
-    """Collects the outcomes of one round of fetches in `failures`, and recognises an outage. Thread-safe."""
-
-    def __init__(self, failures: dict[str, FetchFailure]) -> None:
-        self._failures = failures
-        self._lock = threading.Lock()
-        self._unreachable_in_a_row = 0
-        self.outage = ""
-        """Why the bucket seems to be unreachable altogether; empty where it does not."""
-
-    def record(self, version_path: str, failure: FetchFailure | None, now_s: float) -> None:
-        with self._lock:
-            is_unreachable = failure is not None and failure.kind == "unreachable"
-            self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if is_unreachable else 0
-            if failure is None:
-                self._failures.pop(version_path, None)
-                return
-            self._failures[version_path] = failure.after(self._failures.get(version_path), now_s)
-            if self._unreachable_in_a_row >= MAX_UNREACHABLE_IN_A_ROW:
-                self.outage = failure.reason
-
-
-def open_mirror(settings: Settings) -> BucketMirror | None:
+def open_mirror(settings: Settings, count_error: Callable[[str], None] = lambda code: None) -> BucketMirror | None:
     """The mirror of the bucket that CONVOY_MODELS names; None where it names a folder. Raises CannotOpenBucket."""
     if not is_url(settings.models):
         return None
-    return BucketMirror(open_bucket(settings.models), settings.bucket_cache or default_cache_root())
+    cache_root = settings.bucket_cache or default_cache_root()
+    return BucketMirror(open_bucket(settings.models), cache_root, count_error=count_error)
 
 
 def local_models(settings: Settings) -> Path:

@@ -5,6 +5,7 @@ clouds: AWS_* with AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMU
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -33,6 +34,13 @@ class BucketUnreachable(ConvoyError):
     hint = (
         "Check the URL, the credentials and the network; what was fetched before stays in use, and it is tried again."
     )
+
+
+class BucketDenied(BucketUnreachable):
+    """The credentials may not list the bucket."""
+
+    code = "bucket_denied"
+    hint = "Grant the service's credentials the rights to list the bucket and to read its objects."
 
 
 class ObjectRefused(ConvoyError):
@@ -102,6 +110,8 @@ class Bucket:
         """Every object's path below the URL, its size and tag, from one listing. Raises BucketUnreachable."""
         try:
             entries = self._files.find(self._root, detail=True, **self._find_options)
+        except PermissionError as error:
+            raise BucketDenied(f"{self.url} cannot be listed: {_reason(error)}.") from error
         except Exception as error:  # each cloud's package has its own classes
             raise BucketUnreachable(f"{self.url} cannot be read: {_reason(error)}.") from error
         prefix = f"{self._root}/"
@@ -109,13 +119,23 @@ class Bucket:
             path.removeprefix(prefix): _object_info(info) for path, info in entries.items() if path.startswith(prefix)
         }
 
+    def info(self, path: str) -> ObjectInfo:
+        """Size and tag of one object. Raises ObjectRefused or BucketUnreachable."""
+        with self._errors_of(path):
+            return _object_info(self._files.info(f"{self._root}/{path}", **self._read_options))
+
     def chunks(self, path: str) -> Iterator[bytes]:
         """The bytes of one object, chunk by chunk. Raises ObjectRefused or BucketUnreachable."""
         full_path, options = f"{self._root}/{path}", self._read_options
-        try:
+        with self._errors_of(path):
             size = int(self._files.info(full_path, **options)["size"] or 0)
             for start in range(0, size, CHUNK_BYTES):
                 yield self._files.cat_file(full_path, start=start, end=min(start + CHUNK_BYTES, size), **options)
+
+    @contextmanager
+    def _errors_of(self, path: str) -> Iterator[None]:
+        try:
+            yield
         except (FileNotFoundError, PermissionError) as error:
             raise ObjectRefused(f"{self.url}/{path} cannot be read: {_reason(error)}.") from error
         except Exception as error:

@@ -25,7 +25,9 @@ OTHER_LABEL = "other"
 PROCESS_METRICS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
 
 # Every worker loads the same versions: over workers the maximum is taken, not the sum.
-MAX_AGGREGATED = frozenset({"convoy_loaded_versions"})
+MAX_AGGREGATED = frozenset(
+    {"convoy_loaded_versions", "convoy_bucket_synced_timestamp_seconds", "convoy_bucket_failed_versions"}
+)
 
 VERSION_LABELS = ["model", "version"]
 REQUEST_STAGE = "request"  # the whole request, beside its stages
@@ -86,6 +88,31 @@ class Metrics:
         self.loaded_versions = Gauge(
             "convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry
         )
+        self.bucket_errors = self._counter(
+            "convoy_bucket_errors_total", "Failed fetches and synchronizations: `reason` is the error's code.", "reason"
+        )
+        self.bucket_synced = Gauge(
+            "convoy_bucket_synced_timestamp_seconds",
+            "Unix time of the last complete synchronization with the bucket.",
+            ["url"],
+            registry=self.registry,
+        )
+        self.bucket_failed_versions = Gauge(
+            "convoy_bucket_failed_versions",
+            "Versions in the bucket that cannot be fetched now.",
+            ["url"],
+            registry=self.registry,
+        )
+
+    def bind_bucket_gauges(
+        self, url: str, synced_at_s: Callable[[], float], failed_versions: Callable[[], int]
+    ) -> None:
+        """Makes the gauges of the bucket call these functions whenever they are read."""
+        self.bucket_synced.labels(url).set_function(synced_at_s)
+        self.bucket_failed_versions.labels(url).set_function(failed_versions)
+
+    def count_bucket_error(self, code: str) -> None:
+        self.bucket_errors.labels(code).inc()
 
     def bind_queue_gauges(
         self, model: str, queued_images: Callable[[], int], running_batches: Callable[[], int]

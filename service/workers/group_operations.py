@@ -80,6 +80,15 @@ class WorkerGroup:
                 )
         return reasons
 
+    def warnings(self) -> dict[str, str]:
+        """What is wrong although models are served: failed versions by model, and what the bucket does not give."""
+        warnings = self._registry.failures.reasons()
+        if self._mirror is not None:
+            warnings |= self._mirror.failures
+            if self._mirror.error:
+                warnings["bucket"] = self._mirror.error
+        return warnings
+
     async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
         totals = await self._all_totals()
@@ -106,11 +115,14 @@ class WorkerGroup:
 
     def index(self) -> list[RepositoryEntry]:
         """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
-        entries = self._registry.index()
-        on_disk = {f"{entry.model}/{entry.version}" for entry in entries}
+        entries = {f"{entry.model}/{entry.version}": entry for entry in self._registry.index()}
         failures = {} if self._mirror is None else self._mirror.failures
-        missing = ((path.rpartition("/"), reason) for path, reason in failures.items() if path not in on_disk)
-        return entries + [RepositoryEntry(model, version, False, reason) for (model, _, version), reason in missing]
+        for path, reason in failures.items():
+            model, _, version = path.rpartition("/")
+            entry = entries.setdefault(path, RepositoryEntry(model, version, False, reason))
+            if not entry.reason:  # an edit that cannot be fetched
+                entries[path] = entry._replace(reason=reason)
+        return list(entries.values())
 
     def _reasons(self) -> dict[str, str]:
         """Why this worker is not ready; a bucket that cannot be reached matters only then."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -210,6 +211,14 @@ def test_a_start_without_the_bucket_serves_what_was_fetched_before(s3: S3, tmp_p
         with RunningService(f"s3://{BUCKET}/{PREFIX}", bucket_cache=cache) as service:
             assert service.client.get("/api/v1/models/linear").json()["default_version"] == "2"
             service.wait_for_line(event="models cannot be fetched")
+            ready = service.client.get("/health/ready")
+            assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+            assert "Could not connect" in ready.json()["warnings"]["bucket"]
+            metrics = service.client.get("/metrics").text
+            assert re.search(r'^convoy_bucket_errors_total\{reason="bucket_unreachable"\} [1-9]', metrics, re.MULTILINE)
+            synced = re.search(r"^convoy_bucket_synced_timestamp_seconds\{url=.*\} (\S+)$", metrics, re.MULTILINE)
+            assert synced is not None
+            assert time.time() - 600 < float(synced[1]) < time.time()
     finally:
         s3.start()
 

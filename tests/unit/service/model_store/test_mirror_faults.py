@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
-from service.model_store.mirror import MAX_UNREACHABLE_IN_A_ROW, BucketMirror, CannotMirror
+from service.model_store.mirror import BucketMirror, CannotMirror
 from service.model_store.object_store import BucketUnreachable
 from service.model_store.repository import Repository
+from service.model_store.sync_state import MAX_UNREACHABLE_IN_A_ROW
 from tests.support.model_versions import write_version
 from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
 
@@ -204,6 +205,53 @@ def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
     bucket.chunks = sound  # type: ignore[method-assign]
     mirror.sync()
     assert local_versions(mirror) == REMOTE_VERSIONS
+
+
+def test_every_error_is_counted_by_its_code_and_by_the_process_that_met_it(
+    bucket: WatchedBucket, remote: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    codes: list[str] = []
+    mirror = BucketMirror(bucket, tmp_path / "cache", clock, codes.append)
+    mirror.sync()
+    other_codes: list[str] = []
+    other = BucketMirror(bucket, tmp_path / "cache", clock, other_codes.append)
+    other.sync()
+    mirror.sync()
+    for version in ("3", "4"):
+        write_version(remote, "a", int(version))
+    bucket.lost_prefixes, bucket.forbidden_path = ("a/3/",), "a/4/manifest.json"
+    (write_version(remote, "c", 1) / "labels.txt").write_text("x")
+    mirror.sync()
+    assert sorted(codes) == ["broken_version", "bucket_unreachable", "object_refused"]
+    other.sync()
+    assert other_codes == []
+    assert other.failures.keys() == mirror.failures.keys()
+    bucket.is_down = True
+    with pytest.raises(BucketUnreachable):
+        mirror.sync()
+    assert codes[3:] == ["bucket_unreachable"]
+
+
+def test_the_time_of_the_last_complete_sync_is_known(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, tmp_path: Path
+) -> None:
+    assert mirror.synced_at_s == 0
+    synced_at_s = clock.now_s
+    mirror.sync()
+    clock.now_s += 60
+    bucket.is_down = True
+    with pytest.raises(BucketUnreachable):
+        mirror.sync()
+    restarted = BucketMirror(bucket, tmp_path / "cache", clock)
+    with pytest.raises(BucketUnreachable):
+        restarted.sync()
+    assert mirror.synced_at_s == restarted.synced_at_s == synced_at_s
+    bucket.is_down = False
+    bucket.lost_prefixes = ("a/3/",)
+    write_version(remote, "a", 3)
+    restarted.sync()
+    assert restarted.failures.keys() == {"a/3"}
+    assert restarted.synced_at_s == clock.now_s, "one version that fails is no outage"
 
 
 def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: WatchedBucket) -> None:

@@ -10,6 +10,7 @@ from service.model_store.object_store import (
     CHUNK_BYTES,
     SCHEMES,
     Bucket,
+    BucketDenied,
     BucketUnreachable,
     CannotOpenBucket,
     ObjectInfo,
@@ -101,6 +102,8 @@ class Forbidden:
         self._error = error
 
     def find(self, path: str, detail: bool) -> dict[str, dict[str, object]]:
+        if path == "denied":
+            raise self._error
         return {f"{path}/a": {"size": 3, "ETag": '"1"'}, "elsewhere/b": {"size": 1}, f"{path}/c": {"size": None}}
 
     def info(self, path: str) -> dict[str, object]:
@@ -115,6 +118,13 @@ def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> Non
         content(Bucket("s3://b", Forbidden(PermissionError("Access\nDenied.")), "b"), "a")
     with pytest.raises(BucketUnreachable, match=r"^s3://b/a cannot be read: TimeoutError\.$"):
         content(Bucket("s3://b", Forbidden(TimeoutError()), "b"), "a")
+
+
+def test_a_bucket_that_may_not_be_listed_says_which_right_is_missing() -> None:
+    with pytest.raises(BucketDenied, match=r"^s3://b cannot be listed: Access Denied\.$") as raised:
+        Bucket("s3://b", Forbidden(PermissionError("Access Denied")), "denied").listing()
+    assert "rights to list" in raised.value.hint
+    assert isinstance(raised.value, BucketUnreachable)
 
 
 def test_paths_outside_the_root_are_not_listed() -> None:

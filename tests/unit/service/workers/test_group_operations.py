@@ -8,6 +8,8 @@ import pytest
 from service.errors import BrokenVersion, NotEverywhere
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, StateFile
+from service.model_store.mirror import BucketMirror
+from service.model_store.object_store import BucketUnreachable
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import Families
@@ -15,6 +17,7 @@ from service.settings import Settings
 from service.workers.group_operations import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 from tests.support.model_versions import write_version
+from tests.unit.service.buckets import WatchedBucket, replace_file
 
 
 class CountedMetrics(Metrics):
@@ -110,3 +113,36 @@ def test_metrics_of_all_workers_wait_for_fresh_totals_of_the_others(tmp_path: Pa
         return await task
 
     assert b'convoy_requests_total{code="200",route="r"} 3.0' in asyncio.run(text())
+
+
+def test_what_is_wrong_while_models_are_served_is_a_warning(
+    tmp_path: Path, mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
+    """Also an edit of a version that is served in its content of before."""
+    mirror.sync()
+    repository, metrics = Repository(mirror.folder), Metrics()
+    registry = Registry(repository, Settings(), metrics)
+    (tmp_path / "status").mkdir()
+    status_store = WorkerStatusStore(tmp_path / "status", 0, 1)
+    state = StateFile(tmp_path / "state.json")
+    group = WorkerGroup(state, status_store, registry, repository, metrics, timeout_s=5, mirror=mirror)
+    asyncio.run(registry.reconcile(DesiredState()))
+    assert (group.warnings(), group.not_ready_reasons()) == ({}, {})
+    (mirror.folder / "b" / "1" / "model.onnx").write_bytes(b"damaged")
+    asyncio.run(registry.reconcile(DesiredState()))
+    write_version(remote, "a", 3)
+    replace_file(remote / "a" / "2" / "labels.txt", b"edited")
+    bucket.lost_prefixes = ("a/3/",)
+    mirror.sync()
+    bucket.is_down = True
+    with pytest.raises(BucketUnreachable):
+        mirror.sync()
+    assert group.not_ready_reasons() == {}
+    warnings = group.warnings()
+    assert warnings.keys() == {"b", "a/2", "a/3", "bucket"}
+    assert "model.onnx" in warnings["b"]
+    assert warnings["a/3"] == "a/3/manifest.json does not answer."
+    assert warnings["bucket"] == "the bucket is down."
+    entries = {(entry.model, entry.version): (entry.is_ready, entry.reason) for entry in group.index()}
+    assert entries["a", "3"] == (False, warnings["a/3"])
+    assert entries["a", "2"] == (True, warnings["a/2"])
