@@ -240,7 +240,7 @@ metric of rejections counts by."""
 
 
 class ModelFailed(ConvoyError):
-    """The model raised while it ran; every member of its batch gets this error, and no other request."""
+    """The model raised on this image, or its output is not finite. Other images of the same run are not affected."""
 
     code = "model_failed"
     hint = "The log of the service contains the cause under this request id."

@@ -23,6 +23,7 @@ from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import decode_cost_bytes, decode_cost_pixels
 from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
 from service.imaging.preprocess import preprocess
+from service.inference.batch import InferenceResult
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
@@ -117,7 +118,7 @@ class Classifier:
             inputs = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
             loaded.batcher.release(len(images) - len(inputs))
         context.timings.mark_decoded()
-        rows = iter(await self.infer_reserved(context, np.stack(inputs)) if inputs else ())
+        rows = iter(await self._infer_each(context, np.stack(inputs)) if inputs else ())
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
     async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
@@ -155,14 +156,32 @@ class Classifier:
             raise
 
     async def infer_reserved(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
-        """As `infer`, for images whose queue slots are reserved."""
+        """As `infer`, for images whose queue slots are reserved. Raises the error of the first image that failed."""
+        result = await self._infer(context, batch)
+        if result.errors:
+            number = min(result.errors)
+            raise _of_image(number, result.errors[number]) if len(batch) > 1 else result.errors[number]
+        return result.outputs
+
+    async def _infer_each(self, context: RequestContext, batch: NDArray[np.uint8]) -> list[Probabilities | ConvoyError]:
+        """As `infer_reserved`, with the errors of images in their places."""
+        result = await self._infer(context, batch)
+        rows, results = iter(result.outputs), list[Probabilities | ConvoyError]()
+        for number in range(len(batch)):
+            error = result.errors.get(number)
+            if error is not None and not isinstance(error, ConvoyError):
+                raise error
+            results.append(next(rows) if error is None else error)
+        return results
+
+    async def _infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> InferenceResult:
         try:
             result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
         except REJECTIONS as error:
             self._metrics.count_rejection(error.code, context.loaded.model)
             raise
         context.timings.mark_computed(result.queue_s, result.compute_s, result.batch_size)
-        return result.outputs
+        return result
 
     async def decode(self, context: RequestContext, image: bytes) -> NDArray[np.uint8]:
         """Decodes one image to the model's input, uint8 (h, w, c).
@@ -263,10 +282,16 @@ def _stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilitie
     stacked: list[Probabilities] = []
     for index, row in enumerate(rows):
         if isinstance(row, ConvoyError):
-            row.message = f"Image {index}: {row.message}"
-            raise row
+            raise _of_image(index, row)
         stacked.append(row)
     return np.stack(stacked)
+
+
+def _of_image(index: int, error: BaseException) -> BaseException:
+    """Names the image in the error's message."""
+    if isinstance(error, ConvoyError):
+        error.message = f"Image {index}: {error.message}"
+    return error
 
 
 def _fairness_key(context: RequestContext) -> tuple[str, bool]:

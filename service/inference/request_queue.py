@@ -81,14 +81,15 @@ class RequestQueue:
         return batch
 
     def _take(self, queue: deque[QueuedRequest], request: QueuedRequest, count: int, now_s: float) -> BatchSlice:
-        images = request.images[request.batched : request.batched + count]
+        start = request.batched
+        images = request.images[start : start + count]
         if not request.batched:
             request.started_s = now_s
         request.batched += count
         if request.batched == len(request.images):
             queue.popleft()
         self._admission.release(count, request.background)
-        return BatchSlice(request, images)
+        return BatchSlice(request, images, start)
 
     def _fail_late(self, queue: deque[QueuedRequest]) -> None:
         request = queue[0]

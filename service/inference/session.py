@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import functools
 import io
-import math
 import os
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
+from service.inference.batch import InvalidRows
 from service.inference.providers import CUDA_BASED_PROVIDERS, ON_CPU, Placement, find_cuda_error, provider_error
 from service.inference.run_timeout import DEFAULT_TIMEOUT_S, RunTimedOut, RunTimeout
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
@@ -53,8 +53,8 @@ class Session:
     def run(self, images: NDArray[np.uint8], options: onnxruntime.RunOptions | None = None) -> NDArray[np.float32]:
         """Returns probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
 
-        Raises ModelFailed (OutOfMemory when the memory did not suffice for the batch), or RunTimedOut when another
-        thread has set `terminate` of the options.
+        Raises ModelFailed (OutOfMemory when the memory did not suffice for the batch, InvalidRows when the outputs for
+        some of the images are not finite), or RunTimedOut when another thread has set `terminate` of the options.
         """
         batch = self._pad(images)
         try:
@@ -63,15 +63,12 @@ class Session:
             if options is not None and options.terminate:
                 raise RunTimedOut from error
             raise _error_class(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
-        self._check_outputs(probabilities, len(batch))
-        return probabilities if batch is images else probabilities[: len(images)]  # type: ignore[no-any-return]
-
-    def _check_outputs(self, probabilities: NDArray[np.float32], count: int) -> None:
-        """Raises ModelFailed for invalid outputs. A graph that passed its warm-up can still fail on other images."""
-        if probabilities.shape != (count, self._classes):
-            raise ModelFailed(f"The model answered {count} images with shape {probabilities.shape}.")
-        if not math.isfinite(probabilities.sum()):  # much faster than checking each value
-            raise ModelFailed(f"The model answered {count} images with values that are no numbers.")
+        if probabilities.shape != (len(batch), self._classes):
+            raise ModelFailed(f"The model answered {len(batch)} images with shape {probabilities.shape}.")
+        rows: NDArray[np.float32] = probabilities if batch is images else probabilities[: len(images)]
+        if not np.isfinite(rows).all():  # a graph that passed its warm-up can still fail on other images
+            raise InvalidRows(rows)
+        return rows
 
     def _pad(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Pads with black images up to the next bucket, because cuDNN chooses its algorithms for each batch size."""

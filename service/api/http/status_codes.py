@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -107,9 +108,16 @@ def _error_body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
 def handle_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
     """As `error_response`; also adds the error's code to the request's log line."""
     scope[LOG_FIELDS]["error"] = error.code
-    if isinstance(error, errors.ModelFailed):
-        logs.event(logging.ERROR, "model failed", request_id=scope[LOG_FIELDS]["request_id"], reason=error.message)
+    log_model_failure(scope, [error])
     return error_response(scope, error)
+
+
+def log_model_failure(scope: Scope, results: Iterable[object]) -> None:
+    """Logs the cause of the first ModelFailed among the results of a request; its hint refers to that line."""
+    failures = [result for result in results if isinstance(result, errors.ModelFailed)]
+    if failures:
+        fields = {"request_id": scope[LOG_FIELDS]["request_id"], "reason": failures[0].message}
+        logs.event(logging.ERROR, "model failed", **fields, images=len(failures))
 
 
 async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:

@@ -13,7 +13,7 @@ from service.api.http.body import MULTIPART, estimate_image_count, parse_form_fi
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
-from service.api.http.status_codes import error_json
+from service.api.http.status_codes import error_json, log_model_failure
 from service.api.native import batch_request
 from service.classification.classifier import Classifier
 from service.classification.top_k import Probabilities, top_k
@@ -67,6 +67,7 @@ class ClassifyBatch:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.predict_many(context, [data for _, data in images])
+            log_model_failure(scope, rows)
             labels = context.loaded.labels
             results = [_result_json(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
             reply = json_bytes(_model_fields(context.loaded) | {"results": results})

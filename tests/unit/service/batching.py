@@ -45,6 +45,28 @@ class BatcherHarness:
             await self.run_next()
 
 
+class ManualClock:
+    """A clock that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class TimedModel(RecordingModel):
+    """A RecordingModel that takes 10 ms for each image on the clock."""
+
+    def __init__(self, clock: ManualClock, poison: float | None = None) -> None:
+        super().__init__(poison)
+        self._clock = clock
+
+    def __call__(self, images: Any) -> Any:
+        self._clock.now_s += 0.01 * len(images)
+        return super().__call__(images)
+
+
 def images(*values: float) -> Any:
     return np.array(values, np.float32).reshape(-1, 1)
 

@@ -22,9 +22,9 @@ class ManualExecutor(Executor):
         self._jobs.append((future, lambda: fn(*args, **kwargs)))
         return future
 
-    def run_next(self) -> None:
-        """Runs the oldest job."""
-        future, job = self._jobs.popleft()
+    def run_next(self, newest: bool = False) -> None:
+        """Runs the oldest job, or the newest."""
+        future, job = self._jobs.pop() if newest else self._jobs.popleft()
         try:
             future.set_result(job())
         except Exception as error:

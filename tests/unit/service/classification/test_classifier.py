@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from service.errors import (
     ConvoyError,
     ExpiredInQueue,
     ImageTooLarge,
+    ModelFailed,
     QueueFull,
     TooManyImages,
     UnknownModel,
@@ -31,13 +33,15 @@ from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
-from tests.support.images import image_bytes
+from tests.support.images import encode, image_bytes
 from tests.support.model_versions import write_version
+from tests.support.onnx_graphs import brittle_graph, nan_graph
 
 MAX_QUEUE_IMAGES = 8
 MAX_PIXELS = 10_000
 MAX_DECODED_BYTES = DECODED_BYTES_PER_PIXEL * MAX_PIXELS
 Predict = Callable[[Classifier, bytes], Awaitable[Any]]
+Graph = Callable[[tuple[int, int, int], int], onnx.ModelProto]
 
 
 def with_classifier(
@@ -143,6 +147,26 @@ def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
         assert registry.get("linear").batcher.queued_images == 0
 
     with_classifier(root, test)
+
+
+@pytest.mark.parametrize("graph", [nan_graph, brittle_graph])
+def test_an_image_on_which_the_model_fails_costs_no_other_image_its_answer(tmp_path: Path, graph: Graph) -> None:
+    write_version(tmp_path, "linear", graph=graph((8, 8, 1), 4))
+    white = encode(np.full((8, 8, 1), 255, np.uint8))
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        results = await predict_many(classifier, [image_bytes(seed=1), b"x", white, image_bytes(seed=2), white])
+        assert [type(result) for result in results] == [np.ndarray, BadImage, ModelFailed, np.ndarray, ModelFailed]
+        np.testing.assert_allclose(results[3], 0.25)  # type: ignore[arg-type]
+        with pytest.raises(ModelFailed, match="The model"):
+            await predict(classifier, white)
+        tensor = np.zeros((3, 8, 8, 1), np.uint8)
+        tensor[1:] = 255
+        with classifier.context("linear", None) as context, pytest.raises(ModelFailed) as raised:
+            await classifier.infer(context, tensor)
+        assert raised.value.message.startswith("Image 1: The model")
+
+    with_classifier(tmp_path, test)
 
 
 def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(root: Path) -> None:

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import DeadlineExceeded, Draining, ExpiredInQueue, ModelFailed, QueueFull, TooManyImages
+from service.errors import DeadlineExceeded, Draining, ExpiredInQueue, QueueFull, TooManyImages
 from service.inference.admission import UNMEASURED_RETRY_S
 from service.inference.batch import InferenceResult
-from service.inference.batcher import DEEP_QUEUE_BATCHES, Batcher
+from service.inference.batcher import DEEP_QUEUE_BATCHES
 from tests.unit.service.batching import BatcherHarness, images, run_bounded, run_callbacks, values
-from tests.unit.service.fakes import ManualExecutor
 
 
 def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
@@ -84,50 +83,6 @@ def test_a_large_request_is_split_over_batches_and_rejoined_in_order() -> None:
         assert values(await small) == [0]
         assert values(await large) == [2 * value for value in range(1, 11)]
         assert values(await last) == [198]
-
-    run_bounded(test)
-
-
-def test_an_error_reaches_every_member_of_its_batch_and_only_those() -> None:
-    async def test() -> None:
-        harness = BatcherHarness(poison=2)
-        before, *together = [await harness.submit(value) for value in (0, 1, 2, 3)]
-        await harness.run_next()
-        after = await harness.submit(5)
-        await harness.run_all()
-        assert values(await before) == [0]
-        for task in together:
-            with pytest.raises(RuntimeError, match="poisoned"):
-                await task
-        assert values(await after) == [10]
-
-    run_bounded(test)
-
-
-def test_a_split_request_fails_once_when_one_of_its_batches_fails() -> None:
-    async def test() -> None:
-        harness = BatcherHarness(poison=2, max_batch_size=2)
-        large, other = await harness.submit(1, 2, 3, 4, 5, 6), await harness.submit(7)
-        await harness.run_all()
-        with pytest.raises(RuntimeError, match="poisoned"):
-            await large
-        assert values(await other) == [14]
-        assert [5, 6] not in harness.model.batches  # the rest of a failed request is not computed
-        assert harness.batcher.queued_images == 0
-
-    run_bounded(test)
-
-
-def test_a_model_that_answers_with_too_few_rows_fails_its_batch() -> None:
-    async def test() -> None:
-        executor = ManualExecutor()
-        batcher = Batcher(lambda batch: batch[:-1], executor, max_batch_size=4, max_queue_images=8)
-        batcher.reserve(2)
-        task = asyncio.create_task(batcher.infer(images(1, 2)))
-        await run_callbacks()
-        executor.run_next()
-        with pytest.raises(ModelFailed, match="1 answers to 2 images"):
-            await task
 
     run_bounded(test)
 
@@ -364,58 +319,5 @@ def test_every_kept_request_gets_exactly_its_own_rows(
         assert all(len(batch) <= max_batch_size for batch in harness.model.batches)
         assert harness.batcher.queued_images == 0
         await harness.batcher.drain()
-
-    run_bounded(test)
-
-
-def test_requests_of_a_failed_batch_have_errors_of_their_own() -> None:
-    """One exception that is raised in several places collects the tracebacks of all of them."""
-
-    async def test() -> None:
-        harness = BatcherHarness(poison=1)
-        tasks = [await harness.submit(value) for value in (0, 1, 2)]
-        await harness.run_all()
-        errors = [(await asyncio.gather(task, return_exceptions=True))[0] for task in tasks[1:]]
-        assert [str(error) for error in errors] == ["poisoned", "poisoned"]
-        assert errors[0] is not errors[1]
-
-    run_bounded(test)
-
-
-def test_an_answer_is_given_though_counting_it_fails() -> None:
-    async def test() -> None:
-        def fail(outputs: object, compute_s: float) -> None:
-            raise RuntimeError("no metrics")
-
-        harness = BatcherHarness(on_batch=fail)
-        first, second = await harness.submit(1), await harness.submit(2)
-        await harness.run_all()
-        assert (values(await first), values(await second)) == ([2], [4])
-
-    run_bounded(test)
-
-
-def test_an_answer_is_given_though_the_next_batch_cannot_be_started() -> None:
-    """And what could not be started fails: the model runs whatever comes later."""
-
-    async def test() -> None:
-        harness = BatcherHarness()
-        first, second = await harness.submit(1), await harness.submit(2)
-        submit = harness.executor.submit
-
-        def refuse(*given: object) -> None:
-            harness.executor.submit = submit  # type: ignore[method-assign]
-            raise RuntimeError("cannot schedule new futures after shutdown")
-
-        harness.executor.submit = refuse  # type: ignore[assignment,method-assign]
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        await harness.run_next()
-        assert values(await first) == [2]
-        with pytest.raises(RuntimeError, match="cannot schedule"):
-            await second
-        third = await harness.submit(3)
-        await harness.run_all()
-        assert values(await third) == [6]
-        assert harness.batcher.running_batches == 0
 
     run_bounded(test)

@@ -9,7 +9,15 @@ import pytest
 from service.errors import DeadlineTooShort, ExpiredInQueue, QueueFull, TooLateToStart
 from service.inference.batcher import PROBE_INTERVAL_S
 from service.inference.request_queue import BACKGROUND_FIRST_EVERY
-from tests.unit.service.batching import BatcherHarness, images, run_bounded, run_callbacks, values
+from tests.unit.service.batching import (
+    BatcherHarness,
+    ManualClock,
+    TimedModel,
+    images,
+    run_bounded,
+    run_callbacks,
+    values,
+)
 
 
 def test_the_background_takes_the_room_that_is_left() -> None:
@@ -46,29 +54,6 @@ def test_the_background_does_not_starve() -> None:
         await harness.run_all()
 
     run_bounded(test)
-
-
-class ManualClock:
-    """A clock that stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class TimedModel:
-    """Doubles its images, and takes 10 ms for each of them on the clock."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.batches: list[list[float]] = []
-        self._clock = clock
-
-    def __call__(self, images: Any) -> Any:
-        self.batches.append(images[:, 0].tolist())
-        self._clock.now_s += 0.01 * len(images)
-        return images * 2
 
 
 def timed_harness(**options: Any) -> tuple[BatcherHarness, ManualClock]:

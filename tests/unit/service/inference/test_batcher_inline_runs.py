@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from service.inference.run_timeout import RunTimedOut
 from tests.unit.service.batching import BatcherHarness, run_bounded, run_callbacks, values
 from tests.unit.service.fakes import RecordingModel
@@ -61,19 +59,18 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
     run_bounded(test)
 
 
-def test_a_failure_on_the_loops_own_thread_reaches_every_member_and_no_other() -> None:
+def test_a_failure_on_the_loops_own_thread_is_only_that_of_its_image() -> None:
     async def test() -> None:
-        harness = BatcherHarness(run_inline=RecordingModel(poison=3), max_inline_run_s=LONG_S)
+        inline_model = RecordingModel(poison=3)
+        harness = BatcherHarness(run_inline=inline_model, max_inline_run_s=LONG_S)
         first = await harness.submit(1)
         await harness.run_next()
-        together = [harness.enqueue(value) for value in (2, 3)]
+        two, three = [harness.enqueue(value) for value in (2, 3)]
         await run_callbacks()
         later = await harness.submit(4)
-        assert values(await first) == [2]
-        for task in together:
-            with pytest.raises(RuntimeError, match="poisoned"):
-                await task
-        assert values(await later) == [8]
+        assert [values(await task) for task in (first, two, later)] == [[2], [4], [8]]
+        assert [str(error) for error in (await three).errors.values()] == ["poisoned"]
+        assert inline_model.batches == [[2, 3], [2], [3], [4]]
 
     run_bounded(test)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
+from service.inference.batch import InvalidRows
 from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
 from service.inference.run_timeout import RunTimedOut
 from service.inference.session import (
@@ -189,11 +190,27 @@ def test_a_sound_graph_warms_up(tmp_path: Path) -> None:
 
 def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
     bad = linear_graph(np.full_like(WEIGHTS, np.nan), SHAPE)
-    with pytest.raises(BrokenVersion, match="with values that are no numbers"):
+    with pytest.raises(BrokenVersion, match="with values that are not finite"):
         session(bad, tmp_path).warm_up([1])
 
 
-@pytest.mark.parametrize(("graph", "problem"), [(nan_graph, "no numbers"), (missing_class_graph, r"shape \(2, 3\)")])
+def test_only_the_rows_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    loaded = session(nan_graph(SHAPE, CLASSES), tmp_path)
+    batch = np.zeros((4, *SHAPE), np.uint8)
+    batch[1:3] = 255
+    with pytest.raises(InvalidRows, match="answered 2 of 4 images with values that are not finite") as raised:
+        loaded.run(batch)
+    assert raised.value.invalid == [1, 2]
+    np.testing.assert_allclose(raised.value.outputs[[0, 3]], 1 / CLASSES)
+
+
+def test_the_padding_may_be_answered_with_anything(tmp_path: Path) -> None:
+    """Padding is black, which the graph answers with not-a-number."""
+    padding = Session(saved_graph(nan_graph(SHAPE, CLASSES, level=0), tmp_path), EXPECTED, CLASSES, 1, in_buckets(4))
+    np.testing.assert_allclose(padding.run(np.full((3, *SHAPE), 9, np.uint8)), 1 / CLASSES)
+
+
+@pytest.mark.parametrize(("graph", "problem"), [(nan_graph, "not finite"), (missing_class_graph, r"shape \(2, 3\)")])
 def test_what_goes_wrong_after_a_sound_warm_up_is_the_models(
     graph: Callable[..., onnx.ModelProto], problem: str, tmp_path: Path
 ) -> None:

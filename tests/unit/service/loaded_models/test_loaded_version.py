@@ -48,6 +48,6 @@ def test_a_version_that_never_answers_is_broken(tmp_path: Path, graph: Callable[
 def test_a_version_that_fails_while_it_is_measured_is_broken(tmp_path: Path) -> None:
     write_version(tmp_path, "any", 1, graph=nan_graph(SHAPE, CLASSES, level=0))
     with pytest.raises(
-        BrokenVersion, match=r"failed its warm-up: .* values that are no numbers\. The images were black\.$"
+        BrokenVersion, match=r"failed its warm-up: .* values that are not finite\. The images were black\.$"
     ):
         loaded(tmp_path, timeout_s=60)
