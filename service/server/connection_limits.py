@@ -39,6 +39,7 @@ class ConnectionLimits:
     body_timeout_s: float
     body_bytes_per_s: int
     max_header_bytes: int
+    max_body_bytes: int
     max_request_bytes: int
     max_requests: int
 
@@ -49,6 +50,7 @@ class ConnectionLimits:
             body_timeout_s=settings.body_timeout_s,
             body_bytes_per_s=settings.body_bytes_per_s,
             max_header_bytes=settings.max_header_bytes,
+            max_body_bytes=settings.max_body_bytes,
             max_request_bytes=2 * settings.max_body_bytes + settings.max_header_bytes + MAX_TRAILING_BYTES,
             max_requests=settings.keep_alive_requests,
         )
@@ -76,6 +78,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
         self._phase = IDLE  # what of a request is arriving
         self._is_rejected = False
+        self._keep_alive_after_body = False
         self._received_bytes = self._segment_bytes = 0  # bytes of that request, at most, and of what came last
         self._timer: asyncio.TimerHandle | None = None
         self._timer_phase = IDLE  # the part that the timer waits for
@@ -170,6 +173,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_upgrade or self._request_count == self._limits.max_requests:
             # A proxy may take what follows Upgrade for the other protocol, and let it pass unseen: nothing may follow.
             self.cycle.keep_alive = False
+        if self._may_exceed_limit():
+            self._keep_alive_after_body, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def on_chunk_header(self) -> None:
         """What the parser calls before each chunk."""
@@ -181,6 +186,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # only the headers are complete, and come again
         self._phase, self._is_upgrade = IDLE, False
+        if self._keep_alive_after_body:
+            self._keep_alive_after_body = False
+            self.cycle.keep_alive = not self.cycle.response_started
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -197,6 +205,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_answer_due(self) -> bool:
         """Whether an answer is due."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _may_exceed_limit(self) -> bool:
+        """Whether the body may be larger than any may be. An answer before its end must end the connection, because
+        the next request on it would never be read."""
+        headers = dict(self.headers)
+        size = int(headers.get(b"content-length") or 0)
+        return size > self._limits.max_body_bytes or b"transfer-encoding" in headers
 
     def _is_answered(self) -> bool:
         """Whether the request whose body is arriving has its answer already."""

@@ -10,6 +10,7 @@ import sys
 from tests.bench.errors import CannotMeasure
 from tests.reliability import memory_growth, reproducibility, soak
 from tests.reliability.fuzz import run_fuzzer
+from tests.reliability.http_clients import send_early_answered
 from tests.reliability.lost_requests import find_lost_requests
 from tests.reliability.malformed_requests import send_malformed
 
@@ -19,6 +20,7 @@ COMMANDS = (
     memory_growth.register,
     reproducibility.register,
     send_malformed.register,
+    send_early_answered.register,
     run_fuzzer.register,
 )
 """Each adds its command, with `run` as default: a function of the parsed arguments that gives the exit code."""

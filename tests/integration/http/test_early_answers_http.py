@@ -53,8 +53,29 @@ def test_an_answer_reaches_a_client_that_is_still_sending(
         assert send_all_then_read(connection, request_bytes) == (status, "close")
 
 
+@pytest.mark.parametrize(
+    ("request_bytes", "is_kept"),
+    [
+        (post(b"", model="nobody", length=MAX_BODY_BYTES), True),
+        (post(b"", model="nobody", length=MAX_BODY_BYTES + 1), False),
+        (post(b"", "transfer-encoding: chunked", model="nobody").replace(b"content-length", b"x-length"), False),
+        (
+            post(b"1\r\nx\r\n0\r\n\r\n", "transfer-encoding: chunked", model="nobody").replace(b"content-length", b"x"),
+            True,
+        ),
+    ],
+    ids=["a body that may be", "one too large", "chunks without end", "chunks with an end"],
+)
+def test_an_answer_keeps_the_connection_only_if_the_rest_of_the_body_will_be_read(
+    limited: RunningService, request_bytes: bytes, is_kept: bool
+) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(request_bytes)
+        status, headers, _ = connection.read_response()
+        assert (status, "connection" not in headers) == (404, is_kept)
+
+
 def test_an_answer_that_came_before_the_body_is_the_only_one(limited: RunningService) -> None:
-    """The connection stays open for the next request, unless the body is larger than any may be."""
     with RawConnection(limited) as connection:
         connection.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n" + bytes(LARGE))
         assert connection.read_response()[0] == 200

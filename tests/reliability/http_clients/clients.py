@@ -19,6 +19,7 @@ import requests
 
 PROGRAMS = Path(__file__).parent / "programs"
 TIMEOUT_S = 60
+START_TIMEOUT_S = 120  # a Java program is compiled first
 Outcomes = list[str]
 """Of each request, the status of its answer, or "lost" and why."""
 Client = Callable[[str, Path, dict[str, str], int], Outcomes]
@@ -148,5 +149,7 @@ def _outcome(post: Callable[[], int]) -> str:
 
 def _run_program(command: list[str], url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
     arguments = [url, str(body), str(times), *(part for header in headers.items() for part in header)]
-    run = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S * times, check=True)
+    run = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=START_TIMEOUT_S + TIMEOUT_S * times, check=True
+    )
     return run.stdout.splitlines()
