@@ -51,10 +51,13 @@ def cli() -> None:
 @click.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
 @settings_options()
 def serve(settings: Settings) -> None:
-    """Serve the models over HTTP until SIGTERM."""
+    """Serve the models over HTTP until SIGTERM.
+
+    Ends with 1 if accepted requests were lost, and with 4 if workers cannot start.
+    """
     from service.server.serve import serve as run
 
-    sys.exit(not run(settings))
+    sys.exit(run(settings))
 
 
 @click.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")

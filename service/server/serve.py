@@ -6,6 +6,7 @@ Serving code is imported only by workers, so the supervisor stays small and work
 import logging
 import os
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from service.workers.supervisor import Supervisor
 from service.workers.worker_status import WorkerStatusStore
 
 BACKLOG = 2048
+EXIT_WORKER_FAILED = 3  # which uvicorn uses, too, for an application that does not start
 SHARED_MEMORY = "/dev/shm"
 
 
@@ -28,8 +30,11 @@ class CannotListen(ConvoyError):
     code = "cannot_listen"
 
 
-def serve(settings: Settings) -> bool:
-    """Listens and serves until SIGTERM or SIGINT. Returns whether all workers ended well. Raises CannotListen."""
+def serve(settings: Settings) -> int:
+    """Listens and serves until SIGTERM or SIGINT. Returns the exit code. Raises CannotListen.
+
+    A single worker with another exit code than 0 raises SystemExit.
+    """
     logs.configure(settings.log_level)
     for name, suggestion in misspelled_variables(os.environ).items():
         logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=suggestion)
@@ -42,12 +47,12 @@ def serve(settings: Settings) -> bool:
     ):
         host, port = sock.getsockname()[:2]
         logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)
-        run_worker = partial(_run_worker, settings, Path(folder), os.getpid())
         if settings.workers == 1:
-            run_worker(sock, 0)
-            return True
+            _run_worker(settings, Path(folder), os.getpid(), sock, 0)
+            return 0
+        target = partial(_run_supervised_worker, settings, Path(folder), os.getpid())
         status_store = WorkerStatusStore(Path(folder), workers=settings.workers)
-        return Supervisor(run_worker, sock, status_store, settings.workers, settings.effective_drain_timeout_s).run()
+        return Supervisor(target, sock, status_store, settings.workers, settings.effective_drain_timeout_s).run()
 
 
 def _shared_memory_folder() -> str | None:
@@ -60,6 +65,19 @@ def _run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.
     from service.server.worker import run_worker
 
     run_worker(settings, folder, parent_pid, sock, worker_id)
+
+
+def _run_supervised_worker(
+    settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int
+) -> None:
+    """As `_run_worker`, in a process of its own: logs the error that ends it, which the supervisor cannot see."""
+    logs.configure(settings.log_level, worker=worker_id)
+    try:
+        _run_worker(settings, folder, parent_pid, sock, worker_id)
+    except Exception as error:
+        reason = f"{error.message} {error.hint}" if isinstance(error, ConvoyError) else repr(error)
+        logs.logger.critical("worker failed", exc_info=True, extra={"fields": {"reason": reason}})
+        sys.exit(EXIT_WORKER_FAILED)
 
 
 def listen(host: str, port: int) -> socket.socket:

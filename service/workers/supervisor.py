@@ -1,4 +1,7 @@
-"""Runs several workers on one socket: starts them, restarts those that died, and stops them on SIGTERM."""
+"""Runs several workers on one socket: starts them, restarts those that died, and stops them on SIGTERM.
+
+Ends when a worker cannot be started: `restart_policy` says when that is.
+"""
 
 import logging
 import multiprocessing
@@ -12,12 +15,12 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from service.observability import logs
-from service.workers.shutdown import drop_new_connections
+from service.workers.restart_policy import RestartPolicy, describe_exit
+from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
 from service.workers.worker_status import WorkerStatusStore
 
-# A worker that dies sooner than this after its start is restarted only after a delay, doubled each time.
-MIN_STABLE_S = 10.0
-MAX_RESTART_DELAY_S = 10.0
+EXIT_CANNOT_START = 4
+"""Exit code of a service whose workers cannot start."""
 KILL_GRACE_S = 5.0  # past the drain timeout
 CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # the latter where a worker had not begun to serve
 
@@ -41,18 +44,22 @@ class Supervisor:
         self._drain_timeout_s = drain_timeout_s
         self._workers = [_WorkerProcess(worker_id) for worker_id in range(workers)]
         self._wake_reader, self._wake_writer = os.pipe()
+        self._is_stopping = False
 
-    def run(self) -> bool:
-        """Runs until SIGTERM or SIGINT and the end of all workers. Returns whether all of them ended well."""
+    def run(self) -> int:
+        """Runs until SIGTERM or SIGINT and the end of all workers, or until a worker cannot be started.
+
+        Returns the exit code: 0, EXIT_REQUESTS_LOST, or EXIT_CANNOT_START.
+        """
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._on_signal)
         while not self._is_stopping:
             self._start_missing_workers()
             self._wait_for_event()
-            self._reap_dead_workers()
+            if self._reap_dead_workers():
+                self._stop_workers()
+                return EXIT_CANNOT_START
         return self._stop_workers()
-
-    _is_stopping = False
 
     def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
         self._is_stopping = True
@@ -60,22 +67,28 @@ class Supervisor:
 
     def _start_missing_workers(self) -> None:
         for worker in self._workers:
-            if worker.process is None and time.monotonic() >= worker.next_start_s:
+            if worker.process is None and time.monotonic() >= worker.restarts.next_start_s:
                 worker.start(self._target, self._sock)
 
     def _wait_for_event(self) -> None:
         """Waits until a worker ends, a restart is due, or a signal arrives."""
-        delays_s = [worker.next_start_s - time.monotonic() for worker in self._workers if worker.process is None]
+        starts_s = [worker.restarts.next_start_s for worker in self._workers if worker.process is None]
+        timeout_s = max(0.0, min(starts_s) - time.monotonic()) if starts_s else None
         sentinels = [worker.process.sentinel for worker in self._workers if worker.process is not None]
-        multiprocessing.connection.wait([*sentinels, self._wake_reader], max(0.0, min(delays_s)) if delays_s else None)
+        multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s)
 
-    def _reap_dead_workers(self) -> None:
+    def _reap_dead_workers(self) -> bool:
+        """Schedules the restarts of workers that died. Returns whether one of them cannot be started."""
+        is_exhausted = False
         for worker in self._workers:
             if worker.process is not None and not worker.process.is_alive():
-                self._status_store.absorb_dead_worker(worker.worker_id, worker.process.pid or 0)
-                worker.handle_exit()
+                pid = worker.process.pid or 0
+                has_loaded_models = self._status_store.has_loaded_models(worker.worker_id, pid)
+                self._status_store.absorb_dead_worker(worker.worker_id, pid)
+                is_exhausted |= worker.handle_exit(has_loaded_models)
+        return is_exhausted
 
-    def _stop_workers(self) -> bool:
+    def _stop_workers(self) -> int:
         drop_new_connections(self._sock)
         self._sock.close()  # the workers close theirs; then no client can connect
         alive = [worker.process for worker in self._workers if worker.process is not None]
@@ -88,7 +101,7 @@ class Supervisor:
                 logs.event(logging.ERROR, "worker is killed", pid=process.pid)
                 process.kill()
                 process.join()
-        return all(process.exitcode in CLEAN_EXIT_CODES for process in alive)
+        return 0 if all(process.exitcode in CLEAN_EXIT_CODES for process in alive) else EXIT_REQUESTS_LOST
 
 
 class _WorkerProcess:
@@ -97,25 +110,26 @@ class _WorkerProcess:
     def __init__(self, worker_id: int) -> None:
         self.worker_id = worker_id
         self.process: SpawnProcess | None = None
-        self.next_start_s = 0.0
-        self._started_s = 0.0
-        self._restart_delay_s = 0.0
+        self.restarts = RestartPolicy()
 
     def start(self, target: WorkerTarget, sock: socket.socket) -> None:
-        self._started_s = time.monotonic()
+        self.restarts.record_start(time.monotonic())
         self.process = multiprocessing.get_context("spawn").Process(
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
         self.process.start()
         logs.event(logging.INFO, "worker is started", worker=self.worker_id, pid=self.process.pid)
 
-    def handle_exit(self) -> None:
+    def handle_exit(self, has_loaded_models: bool) -> bool:
+        """Logs the death and schedules the restart. Returns whether the worker cannot be started."""
         assert self.process is not None
-        logs.event(
-            logging.ERROR, "worker died", worker=self.worker_id, pid=self.process.pid, code=self.process.exitcode
-        )
+        code, pid = self.process.exitcode or 0, self.process.pid
         self.process.close()
         self.process = None
-        is_short_lived = time.monotonic() - self._started_s < MIN_STABLE_S
-        self._restart_delay_s = min(MAX_RESTART_DELAY_S, 2 * self._restart_delay_s or 0.5) if is_short_lived else 0.0
-        self.next_start_s = time.monotonic() + self._restart_delay_s
+        self.restarts.record_death(time.monotonic(), has_loaded_models=has_loaded_models)
+        reason, action = describe_exit(code)
+        fields = {"worker": self.worker_id, "pid": pid, "code": code, "reason": reason, "action": action}
+        logs.event(logging.ERROR, "worker died", **fields, early_deaths=self.restarts.early_deaths)
+        if self.restarts.is_exhausted():
+            logs.event(logging.CRITICAL, "worker cannot start; the service ends", **fields)
+        return self.restarts.is_exhausted()

@@ -25,8 +25,9 @@ REFRESH_REQUEST_FILE = "refresh-request"
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """Status of one worker: the generation of the desired state that it has applied, reasons why it is not ready, and
-    failures by model. `answered_request` is the last refresh request that its published totals answer."""
+    """Status of one worker: the generation of the desired state that it has applied (-1 before the first), reasons why
+    it is not ready, and failures by model. `answered_request` is the last refresh request that its published totals
+    answer."""
 
     worker_id: int
     pid: int
@@ -92,6 +93,11 @@ class WorkerStatusStore:
             return [self._own_status]
         return [self._status(worker_id) for worker_id in range(self.workers)]
 
+    def has_loaded_models(self, worker_id: int, pid: int) -> bool:
+        """Whether that process, which may have died, had loaded its models when it last published its status."""
+        status = self._read_status(worker_id)
+        return status is not None and status.pid == pid and status.generation >= 0
+
     def publish_totals(self, totals: WorkerTotals) -> None:
         """Publishes the totals of this worker to the others."""
         if self.workers > 1:
@@ -133,11 +139,15 @@ class WorkerStatusStore:
         temporary.replace(self._folder / REFRESH_REQUEST_FILE)
 
     def _status(self, worker_id: int) -> WorkerStatus | None:
+        status = self._read_status(worker_id)
+        is_fresh = status is not None and time.monotonic() - status.written_s < MAX_SILENCE_S and _is_alive(status.pid)
+        return status if is_fresh else None
+
+    def _read_status(self, worker_id: int) -> WorkerStatus | None:
         try:
-            status = WorkerStatus(**orjson.loads((self._folder / f"worker-{worker_id}.json").read_bytes()))
+            return WorkerStatus(**orjson.loads((self._folder / f"worker-{worker_id}.json").read_bytes()))
         except FileNotFoundError:
             return None
-        return status if time.monotonic() - status.written_s < MAX_SILENCE_S and _is_alive(status.pid) else None
 
     def _write(self, name: str, content: Any) -> bool:
         """Returns whether the file was written; otherwise its old content stays."""

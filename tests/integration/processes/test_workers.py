@@ -114,6 +114,22 @@ def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningServic
     assert service.exit_code() == 0
 
 
+def test_workers_that_cannot_start_end_the_service_with_the_reason(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor does not import the application; the workers do."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['service.app'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with RunningService(root, wait_ready=False, workers=WORKERS) as service:
+        assert service.exit_code() == 4
+    assert "no json" not in {line["event"] for line in service.lines}
+    reasons = {line["reason"] for line in service.lines if line["event"] == "worker failed"}
+    assert len(reasons) == 1
+    assert "service.app" in reasons.pop()
+    assert service.lines[-1]["event"] == "worker cannot start; the service ends"
+    assert service.lines[-1]["action"]
+
+
 def test_sigterm_while_a_worker_is_being_replaced_ends_well(service: RunningService) -> None:
     os.kill(pids(service)[0], signal.SIGKILL)
     service.wait_until(lambda: len(pids(service)) == WORKERS + 1)

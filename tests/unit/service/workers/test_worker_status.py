@@ -69,6 +69,17 @@ def test_a_status_is_seen_until_its_worker_is_silent_or_dead(tmp_path: Path, mon
     assert status_store.statuses() == [None, None]
 
 
+def test_a_worker_has_loaded_its_models_once_it_has_applied_a_state(tmp_path: Path) -> None:
+    status_store = WorkerStatusStore(tmp_path, 1, 2)
+    assert not status_store.has_loaded_models(1, os.getpid())
+    status_store.publish_status(-1, {"service": "Models are loading."})
+    assert not status_store.has_loaded_models(1, os.getpid())
+    status_store.publish_status(0, {})
+    assert status_store.has_loaded_models(1, os.getpid())
+    assert not status_store.has_loaded_models(1, dead_pid()), "the status is of another process"
+    assert not status_store.has_loaded_models(0, os.getpid())
+
+
 def test_totals_of_live_and_dead_workers_are_added_gauges_of_live_ones_only(tmp_path: Path) -> None:
     own_store, other_store = WorkerStatusStore(tmp_path, 0, 2), WorkerStatusStore(tmp_path, 1, 2)
     publish_as(own_store, tmp_path, 1, dead_pid(), totals_with(5, queued=7))

@@ -1,0 +1,56 @@
+"""When a worker that died is started again, when that makes no sense any more, and what its exit code means.
+
+Knows no processes and reads no clock: the supervisor passes in times.
+"""
+
+import signal
+
+MIN_STABLE_S = 10.0
+"""A worker that dies sooner than this after its start, or before it has loaded its models, has died early."""
+FIRST_RESTART_DELAY_S = 0.5
+MAX_RESTART_DELAY_S = 10.0
+MAX_EARLY_DEATHS = 5
+"""Early deaths of one worker in a row after which the service ends: it cannot start here."""
+
+
+class RestartPolicy:
+    """The restarts of one worker. It is restarted at once, after an early death only after a growing delay."""
+
+    def __init__(self) -> None:
+        self.next_start_s = 0.0
+        self.early_deaths = 0
+        """Early deaths in a row."""
+        self._started_s = 0.0
+
+    def record_start(self, now_s: float) -> None:
+        self._started_s = now_s
+
+    def record_death(self, now_s: float, *, has_loaded_models: bool) -> None:
+        """Schedules the next start. `has_loaded_models` tells whether the worker had come so far."""
+        if has_loaded_models and now_s - self._started_s >= MIN_STABLE_S:
+            self.early_deaths = 0
+            self.next_start_s = now_s
+        else:
+            self.early_deaths += 1
+            delay_s = FIRST_RESTART_DELAY_S * 2 ** (self.early_deaths - 1)
+            self.next_start_s = now_s + min(MAX_RESTART_DELAY_S, delay_s)
+
+    def is_exhausted(self) -> bool:
+        """Whether the worker has died early so often in a row that it cannot be expected to start."""
+        return self.early_deaths >= MAX_EARLY_DEATHS
+
+
+def describe_exit(code: int) -> tuple[str, str]:
+    """Returns why a process with that exit code has ended, and what to do about it."""
+    if code == -signal.SIGKILL:
+        return (
+            "It was killed by SIGKILL. The kernel does so when memory is full.",
+            "Raise the memory limit, or lower CONVOY_WORKERS: each worker loads all models.",
+        )
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return (
+            f"It was ended by {name}.",
+            "See the log lines before it. If a model's graph crashes, remove that version.",
+        )
+    return f"It ended itself with code {code}.", "See the log lines of this worker before it; they have the cause."

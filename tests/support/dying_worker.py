@@ -1,0 +1,27 @@
+"""Targets for worker processes that end in their own ways. Imports nothing, so that the processes start quickly."""
+
+import os
+import signal
+from socket import socket
+
+EXIT_CODE = 7
+
+
+def die_at_once(sock: socket, worker_id: int) -> None:
+    os._exit(EXIT_CODE)
+
+
+def only_the_first_stays(sock: socket, worker_id: int) -> None:
+    """Worker 0 runs until SIGTERM, which ends it; all others die at once."""
+    if worker_id == 0:
+        signal.pause()
+    os._exit(EXIT_CODE)
+
+
+def end_with_lost_requests(sock: socket, worker_id: int) -> None:
+    """On SIGTERM, ends with code 1, as a worker that lost requests. Greets a client when it is ready for SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+    sock.setblocking(True)
+    client, _ = sock.accept()
+    client.send(b"!")
+    signal.pause()

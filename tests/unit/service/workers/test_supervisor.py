@@ -1,0 +1,74 @@
+"""The supervisor ends with the right exit code: when workers cannot start, and when a worker has lost requests."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.workers import restart_policy
+from service.workers.restart_policy import MAX_EARLY_DEATHS
+from service.workers.shutdown import EXIT_REQUESTS_LOST
+from service.workers.supervisor import EXIT_CANNOT_START, Supervisor, WorkerTarget
+from service.workers.worker_status import WorkerStatusStore
+from tests.support.dying_worker import EXIT_CODE, die_at_once, end_with_lost_requests, only_the_first_stays
+
+
+@pytest.fixture(autouse=True)
+def _no_delays_and_same_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(restart_policy, "FIRST_RESTART_DELAY_S", 0.0)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def run(target: WorkerTarget, folder: Path, workers: int, sock: socket.socket | None = None) -> int:
+    sock = sock or socket.create_server(("127.0.0.1", 0))
+    return Supervisor(target, sock, WorkerStatusStore(folder, workers=workers), workers, drain_timeout_s=30).run()
+
+
+def fields_of(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    return [record.fields for record in caplog.records if record.message == event]  # type: ignore[attr-defined]
+
+
+def test_the_service_ends_when_a_worker_dies_early_again_and_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(die_at_once, tmp_path, workers=1) == EXIT_CANNOT_START
+    deaths = fields_of(caplog, "worker died")
+    assert [death["early_deaths"] for death in deaths] == list(range(1, MAX_EARLY_DEATHS + 1))
+    (end,) = fields_of(caplog, "worker cannot start; the service ends")
+    assert (end["worker"], end["code"]) == (0, EXIT_CODE)
+    assert "code 7" in end["reason"]
+    assert end["action"]
+
+
+def test_a_worker_that_runs_is_stopped_when_another_cannot_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="convoy"):
+        assert run(only_the_first_stays, tmp_path, workers=2) == EXIT_CANNOT_START
+    assert {death["worker"] for death in fields_of(caplog, "worker died")} == {1}
+    (running,) = [started["pid"] for started in fields_of(caplog, "worker is started") if started["worker"] == 0]
+    with pytest.raises(ProcessLookupError):
+        os.kill(running, 0)
+
+
+def test_a_worker_that_lost_requests_is_told_by_the_exit_code(tmp_path: Path) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+
+    def stop_when_ready() -> None:
+        with socket.create_connection(address) as client:
+            client.recv(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop_when_ready)
+    stopping.start()
+    assert run(end_with_lost_requests, tmp_path, workers=1, sock=sock) == EXIT_REQUESTS_LOST
+    stopping.join()
