@@ -9,7 +9,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, exampl
 
 @click.command(
     epilog=example(
-        "convoy-train evaluate models/mnist-lenet5/1",
+        "convoy-train evaluate models/mnist-lenet5/2",
         "convoy-train evaluate runs/mnist-lenet5/...",
         "convoy-train evaluate models/pets/1 --data new-photos/",
     )

@@ -9,7 +9,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, exampl
 
 @click.command(
     epilog=example(
-        "convoy-train quantize models/mnist-lenet5/1",
+        "convoy-train quantize models/mnist-lenet5/2",
         "convoy-train quantize models/pets/3 --int8 --fp16 --data images/",
     )
 )

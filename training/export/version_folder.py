@@ -94,7 +94,7 @@ def open_version(folder: Path) -> VersionFolder:
     """Opens `folder`, models/NAME/NUMBER. Raises TrainingError for another folder, BrokenVersion for a damaged one."""
     folder = folder.resolve()
     if not (folder / MANIFEST_FILE).is_file() or not folder.name.isdecimal():
-        raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/1.")
+        raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/2.")
     return Repository(folder.parent.parent).open(folder.parent.name, int(folder.name))
 
 

@@ -14,7 +14,9 @@ RECIPE = Recipe(
     warm_up_epochs=2,
     weight_decay=5e-4,
     shift_px=2,
-    epochs=16,
+    epochs=20,
     batch_size=128,
+    validation=1000,
     holdout=1500,
+    split_seed=1,
 )
