@@ -31,7 +31,10 @@ def resnet9(
         x = layers.MaxPooling2D(2, name=f"pool{stage}")(_conv(x, number, f"conv{stage}"))
         if stage != 2:
             x = _residual(x, number, f"block{stage}")
-    x = layers.Flatten(name="flatten")(layers.MaxPooling2D(x.shape[1:3], name="pool")(x))
+    if None in x.shape[1:3]:  # images of any size
+        x = layers.GlobalMaxPooling2D(name="pool")(x)
+    else:
+        x = layers.Flatten(name="flatten")(layers.MaxPooling2D(x.shape[1:3], name="pool")(x))
     x = layers.Rescaling(LOGIT_SCALE, name="scale")(x)
     return keras.Model(image, logits_layer(x, classes, use_bias=False), name="resnet9")
 

@@ -3,6 +3,7 @@ alone, so results are the same however many threads prepare them.
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -31,6 +32,13 @@ def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
     if recipe.cutout_px:
         images = cutout(images, recipe.cutout_px, recipe.mean, random)
     return images
+
+
+def scaled_to_side(recipe: Recipe, side_px: int) -> Recipe:
+    """The recipe for images that are smaller than the network's own: its pixels in proportion, one or more of any."""
+    factor = side_px / recipe.progressive_side_px[-1]
+    pixels = {name: getattr(recipe, name) for name in ("shift_px", "cutout_px")}
+    return replace(recipe, **{name: max(round(factor * value), min(value, 1)) for name, value in pixels.items()})
 
 
 def shift(images: Images, pixels: int, fill: str, random: RandomGenerator) -> Images:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.hardware import usable_cores
-from training.data.augment import augment, random_crop_boxes
+from training.data.augment import augment, random_crop_boxes, scaled_to_side
 from training.data.datasets.base import Split
+from training.data.datasets.image_files import resize_images
 from training.data.device_augment import DeviceDataset
 from training.data.input_stall import BatchTiming
 from training.data.prefetch import Prefetcher
@@ -115,6 +116,8 @@ class EvaluationBatches(ImageBatches):
 class TrainingBatches(ImageBatches):
     """The images at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0).
 
+    With `progressive_side_px` the images of an epoch have the side that the recipe names for it.
+
     A last batch that would be smaller than the others is left out, other images each epoch: batch normalization
     would take the statistics of a few images, or of a single one, for those of all.
     """
@@ -144,6 +147,7 @@ class TrainingBatches(ImageBatches):
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
+        self._side_px = self._recipe.side_px_at(epoch)
         self._order = np.random.default_rng((self._recipe.seed, ORDER_STREAM, epoch)).permutation(self._indices)
         self._prefetcher.clear()
 
@@ -164,12 +168,15 @@ class TrainingBatches(ImageBatches):
     def _augment(self, indices: Indices, random: RandomGenerator) -> Batch:
         if self._device_data:
             return self._device_data.batch(indices, random), self._labels(indices)
-        return augment(self._read_images(indices, random), self._recipe, random), self._labels(indices)
+        recipe, side_px = self._recipe, self._side_px
+        if side_px is not None:
+            recipe = scaled_to_side(recipe, side_px)
+        return augment(self._read_images(indices, side_px, random), recipe, random), self._labels(indices)
 
-    def _read_images(self, indices: Indices, random: RandomGenerator) -> NDArray[np.uint8]:
+    def _read_images(self, indices: Indices, side_px: int | None, random: RandomGenerator) -> NDArray[np.uint8]:
         recipe = self._recipe
-        if not recipe.crop_area:
-            return self._split.read_images(indices)
-        return self._split.read_crops(
-            indices, random_crop_boxes(len(indices), recipe.crop_area, recipe.crop_aspect, random)
-        )
+        if recipe.crop_area:
+            boxes = random_crop_boxes(len(indices), recipe.crop_area, recipe.crop_aspect, random)
+            return self._split.read_crops(indices, boxes, side_px)
+        images = self._split.read_images(indices)
+        return images if side_px in (None, images.shape[1]) else resize_images(images, side_px)

@@ -25,6 +25,8 @@ from training.runs.checkpoint import TrainingProgress
 from training.runs.run_folder import HistoryRow, Run
 from training.runs.tensorboard import EventFile
 
+SIDE_COLUMN = "side_px"
+"""Side of an epoch's training images, where the recipe has several."""
 Log = Callable[[str], None]
 """Prints one line for the user."""
 
@@ -165,6 +167,7 @@ class RecordEpoch(keras.callbacks.Callback):
         return {
             "epoch": epoch + 1,
             **metrics,
+            **({} if (side_px := self._recipe.side_px_at(epoch)) is None else {SIDE_COLUMN: side_px}),
             "learning_rate": self._schedule.rate_at_end_of(epoch),
             "seconds": round(now_s - self._start_s, 3),
             "images_per_s": round(self._images / ((self._train_end_s or now_s) - self._start_s), 1),
@@ -235,6 +238,8 @@ def format_epoch(row: HistoryRow, epochs: int) -> str:
     if "val_accuracy" in row:
         parts += [f"val loss {row['val_loss']:.4f}", f"val accuracy {row['val_accuracy']:.4f}"]
     parts += [f"rate {row['learning_rate']:.4g}", f"{row['images_per_s']:.0f} images/s"]
+    if SIDE_COLUMN in row:
+        parts += [f"{row[SIDE_COLUMN]:.0f} px"]
     if STALL_COLUMN in row:
         parts += [f"{row[STALL_COLUMN]:.0%} waiting for data"]
     parts += [f"{row['seconds']:.0f} s"]

@@ -46,11 +46,13 @@ class EmaWarmUp:
     def ema_momentum(self, decay: float) -> None:
         self._decay = decay
 
-    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+    def assign_averages(self, var_list: Sequence[keras.Variable]) -> None:
         """Assigns copies of the averages: Keras assigns its own buffers, which JAX donates, and so deletes, later."""
         super().finalize_variable_values(var_list)
-        if self.use_ema:
-            _assign(var_list, [np.array(variable) for variable in var_list])
+        _assign(var_list, [np.array(variable) for variable in var_list])
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Does nothing. Keras calls it at the end of every `fit`, after which a run may continue at another size."""
 
 
 class AveragedWeights:
@@ -71,7 +73,7 @@ class AveragedWeights:
             yield
             return
         raw_weights = [np.array(variable) for variable in model.weights]
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+        model.optimizer.assign_averages(model.trainable_variables)
         if _normalization_layers(model):
             _assign(_statistics(model), self._statistics_for(model))
         try:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import keras
 
@@ -62,23 +63,32 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
     if progress.epochs:
         context.log(f"resumed after epoch {progress.epochs}")
     for phase in phases(recipe):
-        if progress.epochs >= phase.stop and phase.stop < recipe.epochs:
+        is_finished = is_out_of_patience(recipe, progress.history)
+        if progress.epochs >= phase.stop and phase.stop < recipe.epochs and not is_finished:
             continue
         schedule = _compile(context, model, phase, len(batches))
         if progress.epochs > phase.start:
             checkpoint.restore_optimizer(context.run.checkpoint_path, model)
-        if progress.epochs >= phase.stop or is_out_of_patience(recipe, progress.history):
-            break
-        with reraise_batch_errors(batches, validation):
-            model.fit(
-                batches,
-                validation_data=validation if len(validation) else None,
-                initial_epoch=progress.epochs,
-                epochs=phase.stop,
-                shuffle=False,  # the batches shuffle themselves, repeatably
-                verbose=0,
-                callbacks=_callbacks(context, batches, schedule, progress, averages),
-            )
+        for epochs in split_by_side(recipe, phase):
+            if progress.epochs >= epochs.stop or is_out_of_patience(recipe, progress.history):
+                continue
+            if recipe.progressive_side_px:
+                side_px = recipe.side_px_at(epochs.start)
+                context.log(f"epochs {epochs.start + 1} to {epochs.stop}: training images of {side_px} pixels")
+            batches.epoch = progress.epochs  # Keras reads the shape of the images before the epoch begins
+            model.train_function = None  # traced for one size: for several, TensorFlow would make one for any size
+            with reraise_batch_errors(batches, validation):
+                model.fit(
+                    batches,
+                    validation_data=validation if len(validation) else None,
+                    initial_epoch=progress.epochs,
+                    epochs=epochs.stop,
+                    shuffle=False,  # the batches shuffle themselves, repeatably
+                    verbose=0,
+                    callbacks=_callbacks(context, batches, schedule, progress, averages),
+                )
+        if is_out_of_patience(recipe, progress.history):
+            break  # the next phase's optimiser has no averages of the weights yet
     return progress
 
 
@@ -86,6 +96,11 @@ def phases(recipe: Recipe) -> list[range]:
     """The epochs, from 0, with a frozen base and those without; most recipes have only the latter."""
     frozen_epochs = min(recipe.frozen_epochs, recipe.epochs)
     return [phase for phase in (range(frozen_epochs), range(frozen_epochs, recipe.epochs)) if phase]
+
+
+def split_by_side(recipe: Recipe, phase: range) -> list[range]:
+    """The epochs of a phase in parts that have training images of one size each."""
+    return [range(part[0], part[-1] + 1) for _, group in groupby(phase, recipe.side_px_at) for part in [list(group)]]
 
 
 def _compile(context: TrainingContext, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:

@@ -13,6 +13,7 @@ from training.errors import TrainingError
 from training.fit import trainer
 from training.fit.callbacks import Log
 from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedContext
+from training.fit.network import initial_weights_info
 from training.recipes.base import Recipe
 from training.runs import run_folder
 from training.runs.run_folder import Run
@@ -78,7 +79,7 @@ def _has_recipe(run: Run, recipe: Recipe) -> bool:
 
 
 def _requested_inputs(recipe: Recipe, data_options: DataOptions, weights: Path | None) -> dict[str, Any]:
-    weights_info = trainer.initial_weights_info(recipe, weights)
+    weights_info = initial_weights_info(recipe, weights)
     return {"data_note": data_options.note, **_origin(recipe, data_options), **weights_info}
 
 

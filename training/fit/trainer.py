@@ -1,10 +1,10 @@
 """One training run from start to end: data, network, epochs, the single evaluation on the test set, the run's files."""
 
 import functools
-import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,11 @@ import keras
 import numpy as np
 
 from training import keras_setup
-from training.architectures import ARCHITECTURES, build, keras_applications, without_auxiliary_classifiers
-from training.architectures.layers import Normalization
+from training.architectures import keras_applications, without_auxiliary_classifiers
 from training.atomic_files import atomic_write, write_json
 from training.data import load_dataset
 from training.data.batches import TrainingBatches
 from training.data.datasets.base import Dataset
-from training.data.device_augment import with_device_augmentation
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
@@ -29,14 +27,12 @@ from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedCo
 from training.fit.ema import AveragedWeights, estimate_statistics
 from training.fit.fused_batchnorm import fuse_batchnorm
 from training.fit.loop import TrainingContext, fit
+from training.fit.network import build_for_training, build_network, initial_weights_info
 from training.fit.scores import evaluate_network
-from training.recipes.base import APPLICATION_PREFIX, Recipe, suggestion
+from training.recipes.base import APPLICATION_PREFIX, Recipe
 from training.runs import checkpoint, plots
 from training.runs.checkpoint import Arrays, TrainingProgress
 from training.runs.run_folder import Run, check_run_name, lock_run, start_run
-
-RESERVED_PARAMETERS = {"architecture", "input_shape", "classes", "normalization", "weights"}
-"""Parameters of builders that the data set and the rest of the recipe decide."""
 
 
 def train(
@@ -60,7 +56,7 @@ def train(
     dataset = distributed.run_and_compare(
         lambda: load_dataset.for_training(recipe, data_options), lambda dataset: run_invariants(recipe, dataset)
     )
-    model = _build_for_training(recipe, dataset, distributed, weights or keras_applications.IMAGENET_WEIGHTS)
+    model = build_for_training(recipe, dataset, distributed, weights or keras_applications.IMAGENET_WEIGHTS)
     info = _run_info(recipe, dataset, model, data_options.note) | weights_info | {"distributed": distributed.describe()}
 
     def save_initial_weights(run: Run) -> None:
@@ -93,74 +89,10 @@ def resume(
     dataset = distributed.run_and_compare(
         lambda: load_dataset.for_resuming(run, data_options), lambda dataset: run_invariants(recipe, dataset, run)
     )
-    model = _build_for_training(recipe, dataset, distributed)
+    model = build_for_training(recipe, dataset, distributed)
     splits = split_indices(dataset, recipe)
     _fit_and_save(TrainingContext(run, recipe, dataset, splits, log, tensorboard, distributed), model)
     return run
-
-
-def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
-    """The recipe's network for the data set's images and classes, as it is trained.
-
-    `weights` is where those of Keras' applications come from. Raises TrainingError for an unknown network or option,
-    and for images that are too small.
-    """
-    _check_options(recipe)
-    *_, channels = dataset.train.shape
-    if len(recipe.mean) not in (1, channels):
-        raise TrainingError(f"mean and std have {len(recipe.mean)} values; {dataset.name} has {channels} channels.")
-    try:
-        if recipe.architecture.startswith(APPLICATION_PREFIX):
-            classes = len(dataset.labels)
-            options = recipe.architecture_options
-            return keras_applications.build(recipe.architecture, dataset.train.shape, classes, weights, **options)
-        return build(
-            recipe.architecture,
-            input_shape=dataset.train.shape,
-            classes=len(dataset.labels),
-            normalization=Normalization(recipe.mean, recipe.std),
-            **recipe.architecture_options,
-        )
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"{recipe.architecture} cannot be built for {dataset.name}: {error}") from error
-
-
-def _build_for_training(
-    recipe: Recipe, dataset: Dataset, distributed: DistributedContext, weights: str | Path | None = None
-) -> keras.Model:
-    keras_setup.make_deterministic(recipe.seed)
-    distributed.initialize()
-    if recipe.augment_on_device and distributed.describe():
-        raise TrainingError(
-            "augment_on_device=true is for one device: set augment_on_device=false, or leave --distributed out."
-        )
-    splits = split_indices(dataset, recipe)
-    distributed.shard.check(recipe.batch_size, training=len(splits.train), validation=len(splits.validation))
-    with distributed.scope(), keras_setup.dtype_policy(recipe.precision):
-        network = fuse_batchnorm(build_network(recipe, dataset, weights))
-        return with_device_augmentation(network, recipe) if recipe.augment_on_device else network
-
-
-def initial_weights_info(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
-    """The entry of run.json for pretrained weights, without their folder; empty for a network that starts at random."""
-    if not recipe.architecture.startswith(APPLICATION_PREFIX):
-        if weights is not None:
-            raise TrainingError(f"--weights is for networks of Keras' applications; {recipe.name} starts from nothing.")
-        return {}
-    return {"initial_weights": keras_applications.IMAGENET_WEIGHTS if weights is None else weights.name}
-
-
-def _check_options(recipe: Recipe) -> None:
-    if recipe.architecture.startswith(APPLICATION_PREFIX):
-        builder = keras_applications.build
-    elif recipe.architecture in ARCHITECTURES:
-        builder = ARCHITECTURES[recipe.architecture]
-    else:
-        return  # the builder has the better message
-    known_options = set(inspect.signature(builder).parameters) - RESERVED_PARAMETERS
-    for option in recipe.architecture_options:
-        if option not in known_options:
-            raise TrainingError(f"{recipe.architecture} has no option {option!r}: {suggestion(option, known_options)}")
 
 
 def _fit_and_save(context: TrainingContext, model: keras.Model) -> None:
@@ -211,7 +143,10 @@ def _averages(context: TrainingContext) -> AveragedWeights:
 
     @functools.cache
     def network_and_batches() -> tuple[keras.Model, TrainingBatches]:
-        batches = TrainingBatches(dataset.train, context.splits.train, len(dataset.labels), recipe, dataset.workers)
+        at_full_size = replace(recipe, progressive_side_px=())
+        batches = TrainingBatches(
+            dataset.train, context.splits.train, len(dataset.labels), at_full_size, dataset.workers
+        )
         network = fuse_batchnorm(build_network(recipe, dataset))
         if recipe.architecture.startswith(APPLICATION_PREFIX):
             keras_applications.freeze(network, frozen=False)  # ImageNet's statistics stay

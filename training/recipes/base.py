@@ -40,6 +40,11 @@ class Recipe:
     out, or the whole is squeezed into the square."""
     shorter_px: int | None = None
     """None: 8/7 of the network's side, as 256 for 224."""
+    progressive_side_px: tuple[int, ...] = ()
+    """Sides of the training images, one for each of so many equal parts of the epochs: with `96,96,128` the first two
+    thirds learn from images of 96 pixels, the last third from images of 128, which must be the network's own side.
+    Validation and test images always have the network's own side. `shift_px` and `cutout_px` are for that one, and
+    smaller in proportion before. Empty: the own side throughout."""
     test_share: float = 0.2
     """About so much of each class of a folder without `val/` is the test set, drawn image by image by
     `split_seed`."""
@@ -130,6 +135,13 @@ class Recipe:
         """Whether the validation images choose the kept weights, the end of the run or its learning rates."""
         return bool(self._field_that_needs_validation())
 
+    def side_px_at(self, epoch: int) -> int | None:
+        """Side of the training images in an epoch, from 0; None without `progressive_side_px`. The last is its last."""
+        if not self.progressive_side_px:
+            return None
+        parts_after = (self.epochs - 1 - epoch) * len(self.progressive_side_px) // self.epochs
+        return self.progressive_side_px[-1 - parts_after]
+
     def __post_init__(self) -> None:
         for name, minimum in _MIN_VALUES.items():
             if (value := getattr(self, name)) is not None and value < minimum:
@@ -163,6 +175,8 @@ class Recipe:
     def _check_images(self) -> None:
         if self.side_px and self.shorter_px and self.shorter_px < self.side_px:
             raise TrainingError(f"shorter_px is {self.shorter_px}, too little to cut side_px={self.side_px} out of.")
+        if self.progressive_side_px:
+            self._check_progressive_sides()
         if not 0 < self.test_share < 1:
             raise TrainingError(f"test_share is {self.test_share}; it must be between 0 and 1.")
         for name in ("crop_area", "crop_aspect"):
@@ -180,8 +194,18 @@ class Recipe:
                 f"{host_only_field} is made on the host only: leave it out, or set augment_on_device=false."
             )
 
+    def _check_progressive_sides(self) -> None:
+        *_, last_px = sides_px = self.progressive_side_px
+        if min(sides_px) < 1 or max(sides_px) > last_px:
+            raise TrainingError("progressive_side_px ends with the network's own side; the others are from 1 to that.")
+        if self.side_px and self.side_px != last_px:
+            raise TrainingError(f"progressive_side_px ends with {last_px}, side_px is {self.side_px}: set them equal.")
+
     def _host_only_field(self) -> str:
-        names = ("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup", "cutmix")
+        names = (
+            *("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup", "cutmix"),
+            "progressive_side_px",
+        )
         return next((name for name in names if getattr(self, name)), "")
 
 

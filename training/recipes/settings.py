@@ -77,7 +77,7 @@ def _parse_value(key: str, text: str, kind: Any) -> Any:
     choices = typing.get_args(kind)
     try:
         if typing.get_origin(kind) is tuple:
-            return tuple(float(part) for part in text.split(",") if part.strip())
+            return tuple(choices[0](part) for part in text.split(",") if part.strip())
         if typing.get_origin(kind) is Literal:
             return choices[choices.index(text)]
         if choices == (int, float):
@@ -91,7 +91,7 @@ def _parse_value(key: str, text: str, kind: Any) -> Any:
 
 def _expected_text(kind: Any, choices: tuple[Any, ...]) -> str:
     if typing.get_origin(kind) is tuple:
-        return "numbers with commas between them"
+        return f"{'whole numbers' if choices[0] is int else 'numbers'} with commas between them"
     if typing.get_origin(kind) is Literal:
         return f"one of {', '.join(choices)}"
     if type(None) in choices:

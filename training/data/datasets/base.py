@@ -35,8 +35,11 @@ class Split(Protocol):
         """The images at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
         ...
 
-    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
-        """Of each of these images the part that `boxes` names, scaled to `shape`. Threads may share it too."""
+    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes, side_px: int | None = None) -> NDArray[np.uint8]:
+        """Of each of these images the part that `boxes` names, scaled to a square of `side_px` pixels or to `shape`.
+
+        Threads may share it too.
+        """
         ...
 
     def encoded_image(self, index: int) -> bytes:
@@ -69,10 +72,12 @@ class ArraySplit:
     def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         return self.images[indices]
 
-    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes, side_px: int | None = None) -> NDArray[np.uint8]:
         height, width, _ = self.shape
-        crops = [crop_and_resize(self.images[n], boxes(i, width, height), height, width) for i, n in enumerate(indices)]
-        return np.stack(crops)
+        size = (side_px or height, side_px or width)
+        return np.stack(
+            [crop_and_resize(self.images[n], boxes(i, width, height), *size) for i, n in enumerate(indices)]
+        )
 
     def encoded_image(self, index: int) -> bytes:
         return encode_png(self.images[index])

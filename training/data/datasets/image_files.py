@@ -58,6 +58,12 @@ def crop_and_resize(pixels: Pixels, box: Box, height: int, width: int) -> Pixels
     return np.asarray(resized).reshape(height, width, pixels.shape[2])
 
 
+def resize_images(images: Pixels, side_px: int) -> Pixels:
+    """Images, uint8 (n, height, width, 1 or 3), as squares of `side_px` pixels; antialiased where they shrink."""
+    _, height, width, _ = images.shape
+    return np.stack([crop_and_resize(image, (0, 0, width, height), side_px, side_px) for image in images])
+
+
 def shrink_to_shorter_side(pixels: Pixels, shorter: int) -> Pixels:
     """The whole image with its shorter side scaled down to `shorter` pixels; a smaller one as it is."""
     height, width, _ = pixels.shape

@@ -103,8 +103,8 @@ class FolderSplit:
     def read_images(self, indices: Indices) -> Pixels:
         return np.stack([self._prepared_image(self._files.paths[index]) for index in indices])
 
-    def read_crops(self, indices: Indices, boxes: Boxes) -> Pixels:
-        height, width, _ = self.shape
+    def read_crops(self, indices: Indices, boxes: Boxes, side_px: int | None = None) -> Pixels:
+        height, width = (side_px, side_px) if side_px else self.shape[:2]
         crops = []
         for i, index in enumerate(indices):
             pixels = self._downscaled_image(self._files.paths[index])

@@ -5,9 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from training.data.augment import random_crop_boxes
 from training.data.batches import EvaluationBatches, TrainingBatches, reraise_batch_errors
 from training.data.datasets.base import ArraySplit
+from training.data.splits import AUGMENTATION_STREAM, ORDER_STREAM
 from training.errors import TrainingError
 from training.fit.callbacks import SetEpoch
 from training.recipes.base import Recipe
@@ -92,6 +95,38 @@ def test_augmentation_differs_by_seed_epoch_and_index_only() -> None:
     np.testing.assert_array_equal(draw(1, 2, 1), draw(1, 2, 1))
     for other in ((2, 2, 1), (1, 3, 1), (1, 2, 0)):
         assert not np.array_equal(draw(1, 2, 1), draw(*other))
+
+
+def noise_images(count: int = 16, side: int = 8) -> ArraySplit:
+    images = np.random.default_rng(7).integers(0, 255, (count, side, side, 3), np.uint8)
+    return ArraySplit(images, np.arange(count, dtype=np.int64) % CLASSES)
+
+
+def test_images_grow_with_the_epochs() -> None:
+    """Until the last epochs they are the same images in the same order, scaled down by Pillow."""
+    progressive = recipe(progressive_side_px=(6, 6, 8), epochs=3)
+    batches = TrainingBatches(noise_images(), np.arange(16), CLASSES, progressive)
+    plain = TrainingBatches(noise_images(), np.arange(16), CLASSES, recipe(epochs=3))
+    for epoch, side in enumerate((6, 6, 8)):
+        batches.epoch = plain.epoch = epoch
+        (images, labels), (own, own_labels) = batches[1], plain[1]
+        assert images.shape == (8, side, side, 3)
+        np.testing.assert_array_equal(labels, own_labels)
+        for image, own_image in zip(images, own, strict=True):
+            resized = Image.fromarray(own_image).resize((side, side), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(image, np.asarray(resized))
+
+
+def test_random_parts_are_cut_at_the_smaller_size() -> None:
+    """The same parts of the image as at the network's own size, scaled once."""
+    split = noise_images()
+    fields = {"crop_area": (0.2, 1.0), "epochs": 2}
+    small = TrainingBatches(split, np.arange(16), CLASSES, recipe(progressive_side_px=(6, 8), **fields))[0][0]
+    order = np.random.default_rng((1, ORDER_STREAM, 0)).permutation(np.arange(16))
+    box_of = random_crop_boxes(8, (0.2, 1.0), (3 / 4, 4 / 3), np.random.default_rng((1, AUGMENTATION_STREAM, 0, 0)))
+    for number, index in enumerate(order[:8]):
+        expected = Image.fromarray(split.images[index]).resize((6, 6), Image.Resampling.BILINEAR, box_of(number, 8, 8))
+        np.testing.assert_array_equal(small[number], np.asarray(expected))
 
 
 class RecordingBatches(TrainingBatches):

@@ -16,7 +16,7 @@ from training.data.augment import augment
 from training.data.datasets.base import ArraySplit, Dataset
 from training.data.device_augment import AugmentOnDevice, DeviceDataset, draw_augmentation, no_augmentation
 from training.errors import TrainingError
-from training.fit import trainer
+from training.fit import network
 from training.fit.distributed.data_parallel import DistributedContext
 from training.recipes import RECIPES
 from training.recipes.base import Recipe
@@ -84,7 +84,7 @@ def test_several_devices_are_refused() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
     with pytest.raises(TrainingError, match="augment_on_device=true is for one device"):
-        trainer._build_for_training(replace(PLAIN, augment_on_device=True, validation=0), dataset, TwoDevices())
+        network.build_for_training(replace(PLAIN, augment_on_device=True, validation=0), dataset, TwoDevices())
 
 
 TRAIN = """
@@ -100,7 +100,7 @@ from training.data.device_augment import with_device_augmentation
 from training.recipes import RECIPES
 from training.runs.run_folder import start_run
 from training.fit.ema import AveragedWeights
-from training.fit.trainer import build_network
+from training.fit.network import build_network
 
 random = np.random.default_rng(0)
 labels = random.integers(0, 2, 96)

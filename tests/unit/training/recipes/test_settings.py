@@ -26,6 +26,8 @@ BASE = Recipe(name="any", dataset="mnist", architecture="lenet5")
         ("validation", "500", 500),
         ("validation", "0.1", 0.1),
         ("crop_area", "0.3,1", (0.3, 1.0)),
+        ("progressive_side_px", "96, 128", (96, 128)),
+        ("progressive_side_px", "", ()),
         ("dataset", "cifar10", "cifar10"),
     ],
 )
@@ -62,6 +64,7 @@ def test_settings_leave_the_recipe_itself_alone() -> None:
         ("flip", "maybe", "true or false was expected"),
         ("loss", "mse", "one of cross_entropy, squared_error was expected"),
         ("mean", "a,b", "numbers with commas between them was expected"),
+        ("progressive_side_px", "96.5", "whole numbers with commas between them was expected"),
         ("limit", "all", "a whole number or none was expected"),
     ],
 )
@@ -97,11 +100,34 @@ def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> Non
         ({"test_share": "1"}, "test_share is 1.0; it must be between 0 and 1"),
         ({"side_px": "64", "shorter_px": "60"}, "shorter_px is 60, too little to cut side_px=64 out of"),
         ({"side_px": "0"}, "side_px is 0"),
+        ({"progressive_side_px": "0,32"}, "the others are from 1 to that"),
+        ({"progressive_side_px": "64,32"}, "the others are from 1 to that"),
+        ({"progressive_side_px": "96,128", "side_px": "160"}, "progressive_side_px ends with 128, side_px is 160"),
+        ({"progressive_side_px": "24,32", "augment_on_device": "true"}, "progressive_side_px is made on the host only"),
     ],
 )
 def test_values_out_of_range_are_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         with_settings(BASE, settings)
+
+
+@pytest.mark.parametrize(
+    ("sides", "epochs", "by_epoch"),
+    [
+        ("96,96,128", 6, [96, 96, 96, 96, 128, 128]),
+        ("96,96,128", 8, [96] * 5 + [128] * 3),
+        ("64,96,128", 3, [64, 96, 128]),
+        ("96,96,128", 2, [96, 128]),
+        ("96,96,128", 1, [128]),
+        ("128", 2, [128, 128]),
+        ("", 2, [None, None]),
+    ],
+)
+def test_the_epochs_are_divided_among_the_sides_and_end_with_the_last(
+    sides: str, epochs: int, by_epoch: list[int | None]
+) -> None:
+    recipe = with_settings(BASE, {"progressive_side_px": sides, "epochs": str(epochs)})
+    assert [recipe.side_px_at(epoch) for epoch in range(epochs)] == by_epoch
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -118,6 +118,7 @@ def test_a_cache_of_any_size_changes_nothing(tmp_path: Path) -> None:
         np.testing.assert_array_equal(without.read_images(indices), whole.read_images(indices))
         np.testing.assert_array_equal(without.read_crops(indices, middle), some.read_crops(indices, middle))
         np.testing.assert_array_equal(without.read_crops(indices, middle), whole.read_crops(indices, middle))
+        np.testing.assert_array_equal(without.read_crops(indices, middle, 9), whole.read_crops(indices, middle, 9))
 
 
 def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
