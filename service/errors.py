@@ -246,6 +246,13 @@ class ModelFailed(ConvoyError):
     hint = "The log of the service contains the cause under this request id."
 
 
+class ModelHung(ConvoyError):
+    """A run of a model has not returned for `max_run_timeouts` request timeouts; liveness fails."""
+
+    code = "model_hung"
+    hint = "Restart the process; an orchestrator that polls /health/live does so."
+
+
 class OutOfMemory(ModelFailed):
     """A batch needed more memory than the GPU or the model's limit had left. The next batch runs as usual."""
 

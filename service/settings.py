@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(default=30_000, ge=1)
     """Milliseconds within which a request must be answered; otherwise 504."""
 
+    max_run_timeouts: int = Field(default=4, ge=0)
+    """Request timeouts after which a run that has not returned fails liveness, or replaces its worker. 0: never."""
+
     drain_timeout_s: float | None = Field(default=None, ge=0)
     """Seconds within which a stopping service answers what it has accepted. None: the request timeout and 3 s."""
 

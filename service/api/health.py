@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from service.api.http.status_codes import ErrorResponse, error_headers, error_json, error_response
+from service.api.openapi.error_responses import fastapi_responses
 from service.api.schemas import ErrorReply, Health
-from service.errors import Draining, NotReady
+from service.errors import Draining, ModelHung, NotReady
 from service.workers.group_operations import WorkerGroup
 from service.workers.shutdown import ShutdownState
 
@@ -14,8 +15,14 @@ PROMETHEUS_TEXT = "text/plain; version=1.0.0; charset=utf-8"
 def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
-    @router.get("/health/live", summary="Whether the process answers", response_model_exclude_none=True)
+    @router.get(
+        "/health/live",
+        summary="Whether the process answers, and its models return",
+        response_model_exclude_none=True,
+        responses=fastapi_responses(ErrorReply, ModelHung),
+    )
     async def live() -> Health:
+        check_live(worker_group)
         return Health(status="live")
 
     @router.get(
@@ -39,3 +46,9 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
         return Response(await worker_group.metrics_text(), media_type=PROMETHEUS_TEXT)
 
     return router
+
+
+def check_live(worker_group: WorkerGroup) -> None:
+    """Raises ModelHung when only a restart of the process can help."""
+    if reasons := worker_group.not_live_reasons():
+        raise ModelHung(" ".join(f"Model '{name}': {reason}" for name, reason in reasons.items()))

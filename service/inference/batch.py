@@ -97,11 +97,11 @@ class BatchSlice(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """The slices that run together, when the run started, and when it is expected to end, by the batcher's clock."""
+    """The slices that run together, when their run started by the batcher's clock, and its expected duration."""
 
     slices: list[BatchSlice]
     started_s: float
-    expected_end_s: float
+    expected_s: float
 
     @property
     def size(self) -> int:

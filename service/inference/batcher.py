@@ -98,9 +98,15 @@ class Batcher:
         """Number of batches that run now."""
         return len(self._running)
 
-    def longest_run_s(self) -> float:
-        """Seconds since the oldest of the running batches started; 0 when none runs."""
-        return self._clock() - self._running[0].started_s if self._running else 0.0
+    def elapsed_timeouts(self, timeout_s: float) -> float:
+        """How many times `timeout_s` the slowest of the running batches has taken; 0 when none runs.
+
+        For a batch that is expected to take longer than that, twice the expected time counts as one timeout.
+        """
+        now_s = self._clock()
+        return max(
+            ((now_s - batch.started_s) / max(timeout_s, 2 * batch.expected_s) for batch in self._running), default=0.0
+        )
 
     @property
     def queued_images(self) -> int:
@@ -185,7 +191,7 @@ class Batcher:
         if len(self._running) < self._instances:
             return 0.0
         now_s = self._clock()
-        running_s = sum(max(0.0, batch.expected_end_s - now_s) for batch in self._running)
+        running_s = sum(max(0.0, batch.started_s + batch.expected_s - now_s) for batch in self._running)
         return (running_s + self._isolated.expected_s) / self._instances
 
     def _start_batches(self) -> None:
@@ -209,7 +215,7 @@ class Batcher:
     def _dispatch(self, slices: list[BatchSlice], now_s: float) -> None:
         size = sum(len(part.images) for part in slices)
         expected_s = self._run_times.seconds(size)
-        batch = Batch(slices, now_s, now_s + expected_s)
+        batch = Batch(slices, now_s, expected_s)
         self._running.append(batch)
         loop = asyncio.get_running_loop()
         try:

@@ -21,6 +21,9 @@ from service.observability import logs
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
+# However short the request timeout is: a machine that stalls for a moment is no reason to restart a process.
+MIN_STUCK_S = 5.0
+
 
 class RepositoryEntry(NamedTuple):
     """One version on disk, and whether it is ready to serve; the reason if it is not, or if its files are newer."""
@@ -124,13 +127,24 @@ class Registry:
 
     def hung_models(self) -> dict[str, str]:
         """Reasons by model, for models with a batch that has run for longer than any request waits."""
-        limit_s = self._settings.request_timeout_ms / 1000
+        return self._hung_for(1)
+
+    def stuck_models(self) -> dict[str, str]:
+        """The same for models that hang for so long that only a new process can help: `max_run_timeouts`.
+
+        Loading and warm-up do not count: no batch runs then.
+        """
+        timeouts = self._settings.max_run_timeouts
+        return self._hung_for(timeouts, MIN_STUCK_S) if timeouts else {}
+
+    def _hung_for(self, timeouts: int, min_s: float = 0.0) -> dict[str, str]:
+        limit_s = max(min_s, timeouts * self._settings.request_timeout_ms / 1000)
         return {
             name: f"Version {loaded.version} has been at one batch for more than {limit_s:g} s; "
             "no request waits longer."
             for name, model in self._models.items()
             for loaded in model.versions.values()
-            if loaded.batcher.longest_run_s() > limit_s
+            if loaded.batcher.elapsed_timeouts(limit_s / timeouts) > timeouts
         }
 
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:

@@ -80,6 +80,10 @@ class WorkerGroup:
                 )
         return reasons
 
+    def not_live_reasons(self) -> dict[str, str]:
+        """The reasons to restart the service, by model. Of several workers the supervisor replaces only the one."""
+        return self._registry.stuck_models() if self._status_store.workers == 1 else {}
+
     def warnings(self) -> dict[str, str]:
         """What is wrong although models are served: failed versions by model, and what the bucket does not give."""
         warnings = self._registry.failures.reasons()
@@ -107,7 +111,9 @@ class WorkerGroup:
         if request != self._answered_request:
             self._status_store.publish_totals(self._own_totals())
             self._answered_request = request
-        self._status_store.publish_status(generation, self._reasons(), self._registry.failures.reasons(), request)
+        self._status_store.publish_status(
+            generation, self._reasons(), self._registry.failures.reasons(), request, self._registry.stuck_models()
+        )
 
     def refresh_request(self) -> int:
         """A value that changes when another worker requests a fresh status."""

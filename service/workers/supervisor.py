@@ -1,4 +1,4 @@
-"""Runs several workers on one socket: starts them, restarts those that died, and stops them on SIGTERM.
+"""Runs several workers on one socket: starts them, restarts those that died or hang, and stops them on SIGTERM.
 
 Ends when a worker cannot be started: `restart_policy` says when that is.
 """
@@ -17,11 +17,12 @@ from types import FrameType
 from service.observability import logs
 from service.workers.restart_policy import RestartPolicy, describe_exit
 from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
-from service.workers.worker_status import WorkerStatusStore
+from service.workers.worker_status import WorkerStatus, WorkerStatusStore
 
 EXIT_CANNOT_START = 4
 """Exit code of a service whose workers cannot start."""
 KILL_GRACE_S = 5.0  # past the drain timeout
+HANG_POLL_S = 1.0
 CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # the latter where a worker had not begun to serve
 
 WorkerTarget = Callable[[socket.socket, int], None]
@@ -59,6 +60,7 @@ class Supervisor:
             if self._reap_dead_workers():
                 self._stop_workers()
                 return EXIT_CANNOT_START
+            self._stop_hung_workers()
         return self._stop_workers()
 
     def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
@@ -71,9 +73,10 @@ class Supervisor:
                 worker.start(self._target, self._sock)
 
     def _wait_for_event(self) -> None:
-        """Waits until a worker ends, a restart is due, or a signal arrives."""
+        """Waits until a worker ends, a restart is due, or a signal arrives; at most until the next check for hangs."""
+        now_s = time.monotonic()
         starts_s = [worker.restarts.next_start_s for worker in self._workers if worker.process is None]
-        timeout_s = max(0.0, min(starts_s) - time.monotonic()) if starts_s else None
+        timeout_s = max(0.0, min([now_s + HANG_POLL_S, *starts_s]) - now_s)
         sentinels = [worker.process.sentinel for worker in self._workers if worker.process is not None]
         multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s)
 
@@ -87,6 +90,10 @@ class Supervisor:
                 self._status_store.absorb_dead_worker(worker.worker_id, pid)
                 is_exhausted |= worker.handle_exit(has_loaded_models)
         return is_exhausted
+
+    def _stop_hung_workers(self) -> None:
+        for worker, status in zip(self._workers, self._status_store.statuses(), strict=True):
+            worker.stop_if_hung(status, time.monotonic(), self._drain_timeout_s + KILL_GRACE_S)
 
     def _stop_workers(self) -> int:
         drop_new_connections(self._sock)
@@ -111,14 +118,39 @@ class _WorkerProcess:
         self.worker_id = worker_id
         self.process: SpawnProcess | None = None
         self.restarts = RestartPolicy()
+        self._hung_at_s: float | None = None
+        self._kill_at_s: float | None = None
 
     def start(self, target: WorkerTarget, sock: socket.socket) -> None:
         self.restarts.record_start(time.monotonic())
+        self._hung_at_s = self._kill_at_s = None
         self.process = multiprocessing.get_context("spawn").Process(
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
         self.process.start()
         logs.event(logging.INFO, "worker is started", worker=self.worker_id, pid=self.process.pid)
+
+    def stop_if_hung(self, status: WorkerStatus | None, now_s: float, grace_s: float) -> None:
+        """Stops the process when two of its statuses in a row say that a model does not return.
+
+        With SIGTERM, so that requests to other models are answered, and with SIGKILL after `grace_s`. One status is
+        not enough: it may be the first after the whole machine was suspended.
+        """
+        if self.process is None:
+            return
+        if self._kill_at_s is not None:
+            if now_s >= self._kill_at_s:
+                self.process.kill()
+            return
+        if status is None or status.pid != self.process.pid or not status.stuck_models:
+            self._hung_at_s = None
+        elif self._hung_at_s is None:
+            self._hung_at_s = status.written_s
+        elif status.written_s > self._hung_at_s:
+            reasons = " ".join(f"{model}: {reason}" for model, reason in status.stuck_models.items())
+            logs.event(logging.ERROR, "worker hangs", worker=self.worker_id, pid=self.process.pid, reason=reasons)
+            self.process.terminate()
+            self._kill_at_s = now_s + grace_s
 
     def handle_exit(self, has_loaded_models: bool) -> bool:
         """Logs the death and schedules the restart. Returns whether the worker cannot be started."""

@@ -27,7 +27,7 @@ REFRESH_REQUEST_FILE = "refresh-request"
 class WorkerStatus:
     """Status of one worker: the generation of the desired state that it has applied (-1 before the first), reasons why
     it is not ready, and failures by model. `answered_request` is the last refresh request that its published totals
-    answer."""
+    answer, and `stuck_models` are reasons to replace the worker."""
 
     worker_id: int
     pid: int
@@ -36,6 +36,7 @@ class WorkerStatus:
     written_s: float
     failures: dict[str, str] = field(default_factory=dict)
     answered_request: int = 0
+    stuck_models: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -68,10 +69,18 @@ class WorkerStatusStore:
         reasons: dict[str, str],
         failures: dict[str, str] | None = None,
         answered_request: int = 0,
+        stuck_models: dict[str, str] | None = None,
     ) -> None:
         """Publishes the current status of this worker."""
         self._own_status = WorkerStatus(
-            self._worker_id, os.getpid(), generation, reasons, time.monotonic(), failures or {}, answered_request
+            self._worker_id,
+            os.getpid(),
+            generation,
+            reasons,
+            time.monotonic(),
+            failures or {},
+            answered_request,
+            stuck_models or {},
         )
         if self.workers > 1:
             self._write(f"worker-{self._worker_id}.json", self._own_status)

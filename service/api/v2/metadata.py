@@ -5,6 +5,7 @@ from importlib.metadata import version as version_of
 
 from fastapi import APIRouter
 
+from service.api.health import check_live
 from service.api.openapi.error_responses import fastapi_responses, unknown_model_responses
 from service.api.schemas import ErrorText
 from service.api.v2.request_parser import PIXELS
@@ -26,7 +27,7 @@ from service.api.v2.schemas import (
     TensorKind,
     VersionStatistics,
 )
-from service.errors import Draining, NotReady
+from service.errors import Draining, ModelHung, NotReady
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.model_store.manifest import IMAGE, PROBABILITIES
@@ -56,8 +57,13 @@ def metadata_routes(
 def _add_health(
     router: APIRouter, registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState
 ) -> None:
-    @router.get("/health/live", summary="Whether the process answers")
+    @router.get(
+        "/health/live",
+        summary="Whether the process answers, and its models return",
+        responses=fastapi_responses(ErrorText, ModelHung),
+    )
     async def server_live() -> Live:
+        check_live(worker_group)
         return Live(live=True)
 
     @router.get(

@@ -114,6 +114,7 @@ CODES_TESTED_ELSEWHERE = {
     "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
+    "model_hung": "test_liveness.py::test_liveness_fails_when_a_run_does_not_return",
     "too_late_to_start": "test_rejections_http.py::test_a_request_whose_answer_would_be_late_is_rejected_at_once",
     "expired_in_queue": "test_rejections_http.py::test_a_request_expires_while_it_waits",
     "too_many_pixels": "test_client_service.py::test_images_that_are_too_many_pixels_for_one_request_go_in_several",

@@ -11,7 +11,7 @@ from service.errors import DeadlineExceeded, Draining, ExpiredInQueue, QueueFull
 from service.inference.admission import UNMEASURED_RETRY_S
 from service.inference.batch import InferenceResult
 from service.inference.batcher import DEEP_QUEUE_BATCHES
-from tests.unit.service.batching import BatcherHarness, images, run_bounded, run_callbacks, values
+from tests.unit.service.batching import BatcherHarness, ManualClock, images, run_bounded, run_callbacks, values
 
 
 def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
@@ -193,18 +193,40 @@ def test_what_is_answered_is_held_no_longer_though_its_deadline_is_far() -> None
     run_bounded(test)
 
 
-def test_a_run_that_takes_long_is_seen_until_it_ends() -> None:
+def test_a_run_is_measured_in_timeouts_until_it_ends_and_images_that_wait_are_not() -> None:
     async def test() -> None:
-        harness = BatcherHarness(instances=2)
-        assert harness.batcher.longest_run_s() == 0
+        clock = ManualClock()
+        harness = BatcherHarness(instances=2, clock=clock)
+        assert harness.batcher.elapsed_timeouts(2.0) == 0
         await harness.submit(1)
-        await asyncio.sleep(0.02)
-        await harness.submit(2)
-        assert harness.batcher.longest_run_s() >= 0.02
+        clock.now_s += 5
+        for value in range(8):
+            await harness.submit(value)
+        assert harness.batcher.elapsed_timeouts(2.0) == 2.5
         await harness.run_next()
-        assert harness.batcher.running_batches == 1
-        await harness.run_next()
-        assert harness.batcher.longest_run_s() == harness.batcher.running_batches == 0
+        assert harness.batcher.running_batches == 2
+        assert harness.batcher.elapsed_timeouts(2.0) == 0
+        clock.now_s += 1
+        assert harness.batcher.elapsed_timeouts(2.0) == 0.5
+        await harness.run_all()
+        assert harness.batcher.elapsed_timeouts(2.0) == harness.batcher.running_batches == 0
+
+    run_bounded(test)
+
+
+@pytest.mark.parametrize(("images_of_batch", "timeouts"), [(1, 3.0), (2, 1.5), (4, 0.75)])
+def test_a_large_batch_has_twice_its_expected_time_before_it_counts_as_one_timeout(
+    images_of_batch: int, timeouts: float
+) -> None:
+    """One image takes 1 s as measured, each further one as much, and a timeout is 2 s."""
+
+    async def test() -> None:
+        clock = ManualClock()
+        harness = BatcherHarness(clock=clock, run_s_by_size={1: 1.0, 4: 4.0})
+        await harness.submit(*range(images_of_batch))
+        clock.now_s += 6
+        assert harness.batcher.elapsed_timeouts(2.0) == timeouts
+        await harness.run_all()
 
     run_bounded(test)
 

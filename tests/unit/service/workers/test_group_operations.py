@@ -146,3 +146,24 @@ def test_what_is_wrong_while_models_are_served_is_a_warning(
     entries = {(entry.model, entry.version): (entry.is_ready, entry.reason) for entry in group.index()}
     assert entries["a", "3"] == (False, warnings["a/3"])
     assert entries["a", "2"] == (True, warnings["a/2"])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_stuck_model_ends_the_service_if_it_has_one_worker_and_else_only_that_worker(
+    tmp_path: Path, count: int
+) -> None:
+    """Several workers publish it, and the supervisor replaces the one."""
+
+    class StuckRegistry(Registry):
+        def stuck_models(self) -> dict[str, str]:
+            return {"a": "It hangs."}
+
+    repository, metrics = Repository(tmp_path), Metrics()
+    registry = StuckRegistry(repository, Settings(), metrics)
+    status_store = WorkerStatusStore(tmp_path, 0, count)
+    worker_group = WorkerGroup(StateFile(tmp_path / "s.json"), status_store, registry, repository, metrics, timeout_s=5)
+    worker_group.publish_status(0)
+    own_status = status_store.statuses()[0]
+    assert own_status is not None
+    assert own_status.stuck_models == {"a": "It hangs."}
+    assert worker_group.not_live_reasons() == ({"a": "It hangs."} if count == 1 else {})
