@@ -49,6 +49,7 @@ from service.observability.logs import LogRateLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import create_tracer
 from service.settings import Settings, split_list
+from service.workers.background_tasks import BackgroundTasks
 from service.workers.group_operations import WorkerGroup
 from service.workers.shutdown import ShutdownState
 from service.workers.worker_status import WorkerStatusStore
@@ -80,8 +81,9 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         _bind_bucket_gauges(metrics, mirror)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
     registry = Registry(repository, settings, metrics)
+    background_tasks = BackgroundTasks(metrics)
     worker_group = WorkerGroup(
-        state, status_store, registry, repository, metrics, settings.repository_timeout_s, mirror
+        state, status_store, registry, repository, metrics, background_tasks, settings.repository_timeout_s, mirror
     )
     watcher = Watcher(state, registry, worker_group, settings.scan_interval_s)
     decode_pool = DecodePool(settings.decode_threads or usable_cores())
@@ -94,17 +96,20 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         request_timeout_s=settings.request_timeout_ms / 1000,
     )
     explainer = Explainer(classifier, settings.max_queue_images)
+    keyring = Keyring(settings.keys, settings.keys_file) if requires_api_key(settings) else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         mirror_thread = None if mirror is None else MirrorThread(mirror, settings.bucket_interval_s)
-        background_tasks = [
-            asyncio.create_task(watcher.run(mirror_thread)),
-            asyncio.create_task(malloc.trim_regularly()),
-        ]
+        if mirror_thread is not None:
+            background_tasks.start("sync_bucket", mirror_thread.run)
+        background_tasks.start("follow_models", partial(watcher.follow, mirror_thread))
+        background_tasks.start("publish_status", watcher.publish_regularly)
+        background_tasks.start("trim_memory", malloc.trim_regularly)
+        if keyring is not None:
+            background_tasks.start("reload_keys", keyring.follow_file)
         yield
-        for task in background_tasks:
-            task.cancel()
+        await background_tasks.stop()
         try:
             await asyncio.wait_for(registry.close(), BATCH_DRAIN_S)
         except TimeoutError:
@@ -132,7 +137,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
-    inner = _add_middleware(FastRouter(fast_endpoints, other_methods), settings)
+    inner = _add_middleware(FastRouter(fast_endpoints, other_methods), keyring, settings)
     app.entry_point = RequestMiddleware(
         inner, metrics, shutdown_state, LogRateLimiter(settings.log_requests_per_s), tracer
     )
@@ -178,10 +183,10 @@ def requires_api_key(settings: Settings) -> bool:
     return bool(settings.keys.strip()) or settings.keys_file is not None
 
 
-def _add_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
+def _add_middleware(app: ASGIApp, keyring: Keyring | None, settings: Settings) -> ASGIApp:
     """Adds the optional middleware, innermost first. It is optional because every layer costs each request time."""
-    if requires_api_key(settings):
-        app = RequireApiKey(app, keyring=Keyring(settings.keys, settings.keys_file))
+    if keyring is not None:
+        app = RequireApiKey(app, keyring=keyring)
     if origins := split_list(settings.cors_origins):
         app = allow_cors(app, origins)
     return app

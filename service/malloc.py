@@ -43,8 +43,8 @@ def trim() -> None:
         malloc_trim(0)
 
 
-async def trim_regularly() -> None:
-    """Until it is cancelled: what was needed in a busy moment is not held for ever.
+async def trim_regularly(on_success: Callable[[], None]) -> None:
+    """Until it is cancelled; calls `on_success` each time: what was needed in a busy moment is not held for ever.
 
     Without it a worker keeps the most that it ever needed at once, and so grows, ever more slowly, by every rare moment
     in which more came together than before. It takes milliseconds, in which nobody else can allocate.
@@ -53,6 +53,7 @@ async def trim_regularly() -> None:
         await asyncio.sleep(TRIM_INTERVAL_S)
         with contextlib.suppress(RuntimeError):  # no thread is to be had now
             await asyncio.to_thread(trim)
+        on_success()
 
 
 @functools.cache

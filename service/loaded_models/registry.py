@@ -188,7 +188,7 @@ class Registry:
         """Unloads everything once its queued requests are done. Does not wait for a version that is being loaded."""
         for name in list(self._models):
             self._unload(name)
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _version_numbers(self, name: str) -> list[int]:
         """Versions on disk, or the loaded ones if the folder cannot be read."""
@@ -259,7 +259,14 @@ class Registry:
         logs.event(logging.INFO, "version is unloaded", model=loaded.model, version=loaded.version)
         closing = asyncio.get_running_loop().create_task(_close_and_trim(loaded))
         self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        closing.add_done_callback(self._on_closed)
+
+    def _on_closed(self, closing: asyncio.Task[None]) -> None:
+        self._closing.discard(closing)
+        error = None if closing.cancelled() else closing.exception()
+        if error is not None:
+            self._metrics.background_failures.labels("unload").inc()
+            logs.logger.error("version is not unloaded completely", exc_info=error)
 
     def _unloaded_reason(self, model: str, version: int) -> str:
         if self.loading_version == f"{model}/{version}":

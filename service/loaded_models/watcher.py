@@ -7,6 +7,7 @@ StatusPublisher.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from service.atomic_files import FileFingerprint
@@ -31,7 +32,9 @@ class StatusPublisher(Protocol):
 
 
 class Watcher:
-    """Two tasks: one reconciles, the other publishes this worker's status even while a load takes long."""
+    """Two background tasks: `follow` reconciles, and `publish_regularly` publishes this worker's status even while a
+    load takes long. Each runs until it is cancelled, may be called again after it has raised, and calls `on_success`
+    when it has done its work once."""
 
     def __init__(
         self, state: StateFile, registry: Registry, publisher: StatusPublisher, scan_interval_s: float
@@ -44,35 +47,28 @@ class Watcher:
         self._desired = DesiredState()
         self._fingerprint: FileFingerprint | None = None
         self._applied_generation = -1
+        self._is_retry_due = False
 
-    async def run(self, bucket: MirrorThread | None) -> None:
-        """Runs until it is cancelled. Waits once for models from a bucket; then serves what is cached."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._publish_regularly())
-            tasks.create_task(self._follow(bucket))
-
-    async def _follow(self, bucket: MirrorThread | None) -> None:
+    async def follow(self, bucket: MirrorThread | None, on_success: Callable[[], None]) -> None:
+        """Reconciles the registry with the state file and the folder. Raises what that raises unforeseen; the loaded
+        models keep serving. Waits once for models from a bucket; then serves what is cached."""
         if bucket is not None:
-            await bucket.start()
+            await bucket.wait_for_first_sync()
         scanned_s = -self._scan_interval_s
         while True:
-            is_changed = self._read_state()
-            if is_changed or time.monotonic() - scanned_s >= self._scan_interval_s:
-                await self._reconcile(is_changed)
+            self._is_retry_due |= self._read_state()
+            if self._is_retry_due or time.monotonic() - scanned_s >= self._scan_interval_s:
+                await self._registry.reconcile(self._desired, retry=self._is_retry_due)
+                self._is_retry_due = False
                 scanned_s = time.monotonic()
                 if self._applied_generation != self._desired.generation:
                     self._applied_generation = self._desired.generation
                     self._publisher.publish_status(self._applied_generation)
+                on_success()
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def _reconcile(self, retry: bool) -> None:
-        """Whatever goes wrong, the loaded models keep serving, and the next poll tries again."""
-        try:
-            await self._registry.reconcile(self._desired, retry=retry)
-        except Exception:
-            logs.logger.exception("models cannot be reconciled")
-
-    async def _publish_regularly(self) -> None:
+    async def publish_regularly(self, on_success: Callable[[], None]) -> None:
+        """Publishes the status at each heartbeat, and at once when another worker requests it."""
         published_s, answered_request = 0.0, 0
         while True:
             request = self._publisher.refresh_request()
@@ -80,6 +76,7 @@ class Watcher:
                 self._hang_log.update()
                 self._publisher.publish_status(self._applied_generation)
                 published_s, answered_request = time.monotonic(), request
+                on_success()
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _read_state(self) -> bool:
@@ -87,13 +84,14 @@ class Watcher:
         fingerprint = self._state.fingerprint()
         if fingerprint == self._fingerprint:
             return False
-        self._fingerprint = fingerprint
         try:
             self._desired = self._state.read()
+            is_valid = True
         except BadState as error:
             logs.event(logging.ERROR, "state file is bad", reason=error.message)
-            return False
-        return True
+            is_valid = False
+        self._fingerprint = fingerprint  # not before: after any other error the file is read again
+        return is_valid
 
 
 class HangLog:

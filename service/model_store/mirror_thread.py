@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from service.errors import ConvoyError
 from service.model_store.mirror import BucketMirror
-from service.observability import logs
 
 FIRST_SYNC_TIMEOUT_S = 10.0
 
@@ -21,38 +21,54 @@ class MirrorThread:
         self._mirror = mirror
         self._interval_s = interval_s
         self._first_sync_timeout_s = first_sync_timeout_s
-        self._stop_requested = threading.Event()
+        self._first_sync_ended = asyncio.Event()
 
-    async def start(self) -> None:
-        """Starts the thread. Returns when the first sync has ended, even if it failed: cached models can be served.
+    async def run(self, on_success: Callable[[], None]) -> None:
+        """Syncs until it is cancelled, which makes the current sync the last one without waiting for it.
+
+        Calls `on_success` after each sync, also if the bucket could not be reached. Raises any other error of a sync.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        stop_requested = threading.Event()
+
+        def call_on_loop(callback: Callable[..., None], *args: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(callback, *args)
+
+        def sync_regularly() -> None:
+            try:
+                while not stop_requested.is_set():
+                    self._sync()
+                    call_on_loop(self._on_synced, on_success)
+                    stop_requested.wait(self._interval_s)
+            except Exception as error:
+                call_on_loop(self._on_failed, ended, error)
+
+        threading.Thread(target=sync_regularly, name="bucket", daemon=True).start()
+        try:
+            await ended
+        finally:
+            stop_requested.set()
+
+    async def wait_for_first_sync(self) -> None:
+        """Returns when a sync has ended, even if it failed: cached models can be served.
 
         Waits at most `first_sync_timeout_s` when versions are cached, without limit otherwise.
         """
-        loop, first_sync_ended = asyncio.get_running_loop(), asyncio.Event()
-
-        def notify() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(first_sync_ended.set)
-
-        threading.Thread(target=self._run, args=(notify,), name="bucket", daemon=True).start()
         timeout_s = None if self._mirror.is_empty() else self._first_sync_timeout_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(first_sync_ended.wait(), timeout_s)
-
-    def stop(self) -> None:
-        """Makes the current sync the last one, without waiting for it."""
-        self._stop_requested.set()
-
-    def _run(self, notify: Callable[[], None]) -> None:
-        self._sync()
-        notify()
-        while not self._stop_requested.wait(self._interval_s):
-            self._sync()
+            await asyncio.wait_for(self._first_sync_ended.wait(), timeout_s)
 
     def _sync(self) -> None:
-        try:
+        with contextlib.suppress(ConvoyError):  # the mirror has logged it, once
             self._mirror.sync()
-        except ConvoyError:
-            pass  # the mirror has logged it, once
-        except Exception:
-            logs.logger.exception("models cannot be fetched")
+
+    def _on_synced(self, on_success: Callable[[], None]) -> None:
+        self._first_sync_ended.set()
+        on_success()
+
+    def _on_failed(self, ended: "asyncio.Future[None]", error: Exception) -> None:
+        self._first_sync_ended.set()
+        if not ended.done():
+            ended.set_exception(error)

@@ -79,6 +79,9 @@ class Metrics:
         self.refused_requests = self._counter(
             "convoy_refused_total", "Requests that were not run: `reason` is the error's code.", "model", "reason"
         )
+        self.background_failures = self._counter(
+            "convoy_background_failures_total", "Failures of background tasks, which are then restarted.", "task"
+        )
         self.lost_requests = self._counter(
             "convoy_lost_requests_total", "Accepted requests that a stopping worker could not answer in time."
         )

@@ -13,6 +13,7 @@ from service.model_store.mirror import BucketMirror
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics, version_metrics
 from service.observability.multiprocess import StatsByVersion, metrics_to_families, version_key
+from service.workers.background_tasks import BackgroundTasks
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
 POLL_INTERVAL_S = 0.02
@@ -29,6 +30,7 @@ class WorkerGroup:
         registry: Registry,
         repository: Repository,
         metrics: Metrics,
+        background_tasks: BackgroundTasks,
         timeout_s: float,
         mirror: BucketMirror | None = None,
     ) -> None:
@@ -38,6 +40,7 @@ class WorkerGroup:
         self._registry = registry
         self._repository = repository
         self._metrics = metrics
+        self._background_tasks = background_tasks
         self._timeout_s = timeout_s
         self._mirror = mirror
         self._answered_request = 0
@@ -132,7 +135,7 @@ class WorkerGroup:
 
     def _reasons(self) -> dict[str, str]:
         """Why this worker is not ready; a bucket that cannot be reached matters only then."""
-        reasons = self._registry.not_ready_reasons()
+        reasons = self._registry.not_ready_reasons() | self._background_tasks.not_ready_reasons()
         if reasons and self._mirror is not None and self._mirror.error:
             return reasons | {"bucket": self._mirror.error}
         return reasons

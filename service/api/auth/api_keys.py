@@ -3,12 +3,13 @@
 Keys are long and random, so one round of SHA-256 is enough: they cannot be guessed, so hashing need not be slow.
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
 import re
 import secrets
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,6 @@ class Keyring:
         self._file = file
         self._fingerprint = None if file is None else file_fingerprint(file)
         self._file_keys = [] if file is None else _read_keys(file)
-        self._next_check_s = time.monotonic() + RELOAD_INTERVAL_S
 
     def authorize(self, secret: bytes, scope: str) -> str:
         """Returns the name of the key, if it has that scope. Raises Unauthenticated or Forbidden."""
@@ -73,27 +73,32 @@ class Keyring:
 
     def _match(self, digest: bytes) -> Key | None:
         """Compares all keys, each in constant time, so that the time reveals nothing."""
-        self._reload_if_changed()
         match = None
         for key in (*self._settings_keys, *self._file_keys):
             if hmac.compare_digest(key.digest, digest):
                 match = key
         return match
 
-    def _reload_if_changed(self) -> None:
-        """Checks the file once per second. A bad file is logged, and the keys from before stay valid."""
-        if self._file is None or time.monotonic() < self._next_check_s:
+    async def follow_file(self, on_success: Callable[[], None]) -> None:
+        """Checks the file once per second until it is cancelled; calls `on_success` each time."""
+        while True:
+            await asyncio.sleep(RELOAD_INTERVAL_S)
+            await asyncio.to_thread(self.reload_if_changed)
+            on_success()
+
+    def reload_if_changed(self) -> None:
+        """Reads a changed file. A bad one is logged, and the keys from before stay valid. Blocks."""
+        if self._file is None:
             return
-        self._next_check_s = time.monotonic() + RELOAD_INTERVAL_S
         fingerprint = file_fingerprint(self._file)
         if fingerprint == self._fingerprint:
             return
-        self._fingerprint = fingerprint
         try:
             self._file_keys = _read_keys(self._file)
             logs.event(logging.INFO, "keys are read", file=str(self._file), keys=len(self._file_keys))
         except BadKeys as error:
             logs.event(logging.ERROR, "keys are bad", reason=error.message)
+        self._fingerprint = fingerprint  # not before: after any other error the file is read again
 
 
 def _parse_line(line: str, source: str) -> Key:

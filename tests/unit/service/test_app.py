@@ -2,14 +2,90 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from service import malloc
+from service.api.auth import api_keys
+from service.api.auth.api_keys import Keyring
 from service.app import create_app
+from service.loaded_models.registry import Registry
 from service.model_store.desired_state import StateFile
+from service.model_store.mirror import BucketMirror
 from service.settings import Settings
+from service.workers import background_tasks
+from service.workers.group_operations import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore
+from tests.support.model_versions import write_version
+
+MAX_POLLS, POLL_INTERVAL_S = 10_000, 0.005
+
+
+def app_of(folder: Path, **settings: Any) -> FastAPI:
+    settings = {"models": str(folder / "models"), **settings}
+    return create_app(Settings(**settings), WorkerStatusStore(folder), StateFile(folder / "state.json"))
+
+
+async def readiness(app: FastAPI) -> tuple[int, set[str]]:
+    """The status of /health/ready, and the names of what is not ready."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        reply = await client.get("/health/ready")
+    return reply.status_code, set(reply.json().get("error", {}).get("reasons", {}))
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "task"),
+    [
+        (Registry, "reconcile", "follow_models"),
+        (WorkerGroup, "publish_status", "publish_status"),
+        (Keyring, "reload_if_changed", "reload_keys"),
+        (malloc, "trim", "trim_memory"),
+        (BucketMirror, "sync", "sync_bucket"),
+    ],
+)
+def test_a_background_task_that_fails_is_restarted_and_fails_readiness_meanwhile(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    owner: Any,
+    method: str,
+    task: str,
+) -> None:
+    write_version(tmp_path / "bucket", "linear", 1)
+    (tmp_path / "keys").write_text("shop inference 0123456789abcdef")
+    monkeypatch.setattr(background_tasks, "FIRST_RESTART_DELAY_S", 0.0)
+    monkeypatch.setattr(malloc, "TRIM_INTERVAL_S", 0.0)
+    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
+    settings = {"models": f"file://{tmp_path / 'bucket'}", "bucket_cache": tmp_path / "cache"}
+    settings |= {"bucket_interval_s": 0.001, "scan_interval_s": 0.001, "keys_file": tmp_path / "keys"}
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError("a mistake")
+
+    async def until(app: FastAPI, expected: tuple[int, set[str]]) -> None:
+        for _ in range(MAX_POLLS):
+            if await readiness(app) == expected:
+                return
+            await asyncio.sleep(POLL_INTERVAL_S)
+        raise TimeoutError
+
+    async def scenario() -> None:
+        app = app_of(tmp_path, **settings)
+        async with app.router.lifespan_context(app):
+            await until(app, (200, set()))
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, method, fail)
+                await until(app, (503, {f"background task {task}"}))
+            await until(app, (200, set()))
+            assert app.state.metrics.background_failures.labels(task)._value.get() >= background_tasks.MAX_FAILURES
+
+    asyncio.run(scenario())
+    failed = [record.fields["task"] for record in caplog.records if record.message == "background task failed"]  # type: ignore[attr-defined]
+    assert set(failed) == {task}
 
 
 def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,9 +94,7 @@ def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytes
         call_soon = asyncio.get_running_loop().call_soon_threadsafe
         monkeypatch.setattr(malloc, "TRIM_INTERVAL_S", 0.01)
         monkeypatch.setattr(malloc, "trim", lambda: call_soon(was_trimmed.set))
-        app = create_app(
-            Settings(models=str(tmp_path)), WorkerStatusStore(tmp_path), StateFile(tmp_path / "state.json")
-        )
+        app = app_of(tmp_path)
         async with app.router.lifespan_context(app), asyncio.timeout(30):
             await was_trimmed.wait()
 

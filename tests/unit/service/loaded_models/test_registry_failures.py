@@ -157,3 +157,28 @@ def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(
     asyncio.run(registry.reconcile(DesiredState()))
     assert versions(registry) == {"b": ["1"]}
     assert "has not ended its warm-up" in registry.not_ready_reasons()["a"]
+
+
+def test_a_version_that_cannot_be_closed_is_logged_and_does_not_keep_the_service_from_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_version(tmp_path, "a", 1)
+    write_version(tmp_path, "b", 1)
+    registry = registry_of(tmp_path)
+    close = LoadedVersion.close
+
+    async def close_unless_a(loaded: LoadedVersion) -> None:
+        await close(loaded)
+        if loaded.model == "a":
+            raise OSError("a mistake")
+
+    monkeypatch.setattr(LoadedVersion, "close", close_unless_a)
+
+    async def test() -> None:
+        await registry.reconcile(DesiredState())
+        await registry.close()
+
+    asyncio.run(test())
+    assert registry.models() == []
+    assert caplog.messages == ["version is not unloaded completely"]
+    assert registry._metrics.background_failures.labels("unload")._value.get() == 1

@@ -1,7 +1,6 @@
 """The watcher applies the desired state and publishes what it has applied; the log names a model that hangs once."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +18,13 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.reconciled: list[DesiredState] = []
+        self.retries: list[bool] = []
         self.hung: dict[str, str] = {}
         self.error: Exception | None = None
 
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
         self.reconciled.append(desired)
+        self.retries.append(retry)
         if self.error is not None:
             raise self.error
 
@@ -51,16 +52,25 @@ class Harness:
     def __init__(self, folder: Path, scan_interval_s: float = 3600) -> None:
         self.state = StateFile(folder / "state.json")
         self.registry, self.publisher = FakeRegistry(), FakePublisher()
+        self.successes = 0
         self.watcher = Watcher(self.state, self.registry, self.publisher, scan_interval_s)  # type: ignore[arg-type]
 
     async def __aenter__(self) -> "Harness":
-        self._task = asyncio.create_task(self.watcher.run(None))
+        self.start()
         return self
 
+    def start(self) -> None:
+        """Starts both tasks, as a supervisor does that restarts one."""
+        self.following = asyncio.create_task(self.watcher.follow(None, self._count_success))
+        self.publishing = asyncio.create_task(self.watcher.publish_regularly(self._count_success))
+
+    def _count_success(self) -> None:
+        self.successes += 1
+
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        self.following.cancel()
+        self.publishing.cancel()
+        await asyncio.gather(self.following, self.publishing, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         for _ in range(round(TIMEOUT_S / POLL_S)):
@@ -95,11 +105,52 @@ def test_a_bad_state_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCapt
     asyncio.run(test())
 
 
-def test_the_folder_is_scanned_again_even_after_an_error(tmp_path: Path) -> None:
+def test_a_change_whose_scan_failed_is_applied_by_the_next_run(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with Harness(tmp_path) as harness:
+            await harness.until(lambda: bool(harness.registry.reconciled))
+            harness.registry.error = RuntimeError("disk")
+            desired = harness.state.update(lambda now: now.with_change("a", loaded=False))
+            with pytest.raises(RuntimeError, match="disk"):
+                await harness.following
+            assert not harness.publishing.done(), "the other task goes on"
+            assert desired.generation not in harness.publisher.generations
+            harness.registry.error = None
+            harness.start()
+            await harness.until(lambda: desired.generation in harness.publisher.generations)
+            assert harness.registry.reconciled[-1] == desired
+            assert harness.registry.retries == [True, True, True], "each had a change to apply"
+
+    asyncio.run(test())
+
+
+def test_a_state_file_is_read_again_after_an_unforeseen_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with Harness(tmp_path) as harness:
+            await harness.until(lambda: bool(harness.registry.reconciled))
+            with monkeypatch.context() as patch:
+                desired = harness.state.update(lambda _: DesiredState(generation=5))
+                patch.setattr(StateFile, "read", lambda _: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    await harness.following
+            harness.start()
+            await harness.until(lambda: desired.generation in harness.publisher.generations)
+
+    asyncio.run(test())
+
+
+def test_success_is_reported_by_each_task_and_not_after_a_failure(tmp_path: Path) -> None:
     async def test() -> None:
         async with Harness(tmp_path, scan_interval_s=0) as harness:
+            harness.publishing.cancel()
+            await harness.until(lambda: harness.successes > 1)
             harness.registry.error = RuntimeError("disk")
-            await harness.until(lambda: len(harness.registry.reconciled) > 2)
+            with pytest.raises(RuntimeError):
+                await harness.following
+            successes = harness.successes
+            harness.start()
+            harness.following.cancel()
+            await harness.until(lambda: harness.successes > successes)
 
     asyncio.run(test())
 

@@ -1,8 +1,7 @@
-"""The mirror thread: cached models can be served after the first sync, and no failure ends the syncing."""
+"""The mirror thread: cached models can be served after the first sync, and an unforeseen error reaches its task."""
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -30,34 +29,67 @@ class FakeMirror:
             raise failure
 
 
-def test_starting_waits_for_the_first_sync_even_if_it_fails() -> None:
-    mirror = FakeMirror(BucketUnreachable("down"))
-    mirror_thread = MirrorThread(mirror, interval_s=60)  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(mirror_thread.start(), 30))
-    assert mirror.syncs == 1
-    mirror_thread.stop()
+def mirror_thread_of(
+    mirror: FakeMirror, interval_s: float = 3600.0, first_sync_timeout_s: float = 30.0
+) -> MirrorThread:
+    return MirrorThread(mirror, interval_s, first_sync_timeout_s)  # type: ignore[arg-type]
 
 
-def test_it_goes_on_after_failures_of_any_kind(caplog: pytest.LogCaptureFixture) -> None:
-    mirror = FakeMirror(None, BucketUnreachable("down"), RuntimeError("a mistake"))
-    mirror_thread = MirrorThread(mirror, interval_s=0.001)  # type: ignore[arg-type]
-    asyncio.run(mirror_thread.start())
-    assert mirror.is_done.wait(30)
-    mirror_thread.stop()
-    assert [record.exc_text is not None for record in caplog.records if record.name == "convoy"] == [True]
+@pytest.mark.parametrize("failure", [None, BucketUnreachable("down"), RuntimeError("a mistake")])
+def test_the_first_sync_is_waited_for_even_if_it_fails(failure: Exception | None) -> None:
+    async def scenario() -> None:
+        mirror = FakeMirror(failure)
+        mirror_thread = mirror_thread_of(mirror)
+        running = asyncio.create_task(mirror_thread.run(lambda: None))
+        async with asyncio.timeout(30):
+            await mirror_thread.wait_for_first_sync()
+        assert mirror.syncs == 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
 
 
-def test_it_stops_when_told() -> None:
-    mirror = FakeMirror()
-    mirror_thread = MirrorThread(mirror, interval_s=0.001)  # type: ignore[arg-type]
+def test_an_unreachable_bucket_does_not_end_the_syncing_and_another_error_is_raised() -> None:
+    mirror = FakeMirror(None, BucketUnreachable("down"), None, RuntimeError("a mistake"))
+    successes: list[int] = []
+    with pytest.raises(RuntimeError, match="a mistake"):
+        asyncio.run(mirror_thread_of(mirror, interval_s=0.0).run(lambda: successes.append(mirror.syncs)))
+    assert len(successes) == 3
+    assert mirror.syncs == 4
+
+
+def test_it_can_be_run_again_after_an_error() -> None:
+    mirror = FakeMirror(RuntimeError("a mistake"))
+    mirror_thread = mirror_thread_of(mirror)
+
+    async def scenario() -> None:
+        with pytest.raises(RuntimeError, match="a mistake"):
+            await mirror_thread.run(lambda: None)
+        has_synced = asyncio.Event()
+        running = asyncio.create_task(mirror_thread.run(has_synced.set))
+        async with asyncio.timeout(30):
+            await has_synced.wait()
+        running.cancel()
+
+    asyncio.run(scenario())
+    assert mirror.syncs == 2
+
+
+def test_its_thread_ends_when_it_is_cancelled() -> None:
     before = set(threading.enumerate())  # those of other tests may still be ending
-    asyncio.run(mirror_thread.start())
-    mirror_thread.stop()
+
+    async def scenario() -> None:
+        has_synced = asyncio.Event()
+        running = asyncio.create_task(mirror_thread_of(FakeMirror()).run(has_synced.set))
+        await has_synced.wait()
+        assert {thread.name for thread in set(threading.enumerate()) - before} == {"bucket"}
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
-    syncs = mirror.syncs
-    time.sleep(0.02)
-    assert mirror.syncs == syncs
+        assert not thread.is_alive()
 
 
 class HangingMirror(FakeMirror):
@@ -67,25 +99,33 @@ class HangingMirror(FakeMirror):
         assert self.is_done.wait(30)
 
 
-def test_the_loop_goes_on_while_a_sync_blocks() -> None:
-    async def test() -> None:
+def test_without_cached_versions_the_first_sync_is_waited_for_without_limit() -> None:
+    async def scenario() -> None:
         mirror = HangingMirror()
-        mirror_thread = MirrorThread(mirror, interval_s=60, first_sync_timeout_s=0.001)  # type: ignore[arg-type]
-        starting = asyncio.create_task(mirror_thread.start())
-        await asyncio.sleep(0.05)
-        assert not starting.done(), "there is nothing to serve yet"
+        mirror_thread = mirror_thread_of(mirror, first_sync_timeout_s=0.0)
+        running = asyncio.create_task(mirror_thread.run(lambda: None))
+        waiting = asyncio.create_task(mirror_thread.wait_for_first_sync())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done(), "there is nothing to serve yet"
         mirror.is_done.set()
-        await asyncio.wait_for(starting, 30)
-        mirror_thread.stop()
+        async with asyncio.timeout(30):
+            await waiting
+        running.cancel()
 
-    asyncio.run(test())
+    asyncio.run(scenario())
 
 
-def test_what_is_cached_does_not_wait_for_a_bucket_that_hangs() -> None:
-    mirror = HangingMirror()
-    mirror.has_no_version = False
-    mirror_thread = MirrorThread(mirror, interval_s=60, first_sync_timeout_s=0.01)  # type: ignore[arg-type]
-    asyncio.run(asyncio.wait_for(mirror_thread.start(), 10))
-    assert not mirror.is_done.is_set()
-    mirror.is_done.set()
-    mirror_thread.stop()
+def test_cached_versions_do_not_wait_for_a_bucket_that_hangs() -> None:
+    async def scenario() -> None:
+        mirror = HangingMirror()
+        mirror.has_no_version = False
+        mirror_thread = mirror_thread_of(mirror, first_sync_timeout_s=0.0)
+        running = asyncio.create_task(mirror_thread.run(lambda: None))
+        async with asyncio.timeout(30):
+            await mirror_thread.wait_for_first_sync()
+        assert not mirror.is_done.is_set()
+        mirror.is_done.set()
+        running.cancel()
+
+    asyncio.run(scenario())

@@ -14,6 +14,7 @@ from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import Families
 from service.settings import Settings
+from service.workers.background_tasks import BackgroundTasks
 from service.workers.group_operations import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 from tests.support.model_versions import write_version
@@ -44,7 +45,10 @@ class Workers:
         repository, self.metrics = Repository(models), CountedMetrics()
         self.registry = Registry(repository, Settings(), self.metrics)
         status_store = WorkerStatusStore(folder / "status", 0, workers)
-        self.worker_group = WorkerGroup(self.state, status_store, self.registry, repository, self.metrics, timeout_s=5)
+        self.background_tasks = BackgroundTasks(self.metrics)
+        self.worker_group = WorkerGroup(
+            self.state, status_store, self.registry, repository, self.metrics, self.background_tasks, timeout_s=5
+        )
 
     async def load(self, **failures: str) -> None:
         """Has the model loaded, which both have carried out already, the other worker with these problems."""
@@ -125,7 +129,8 @@ def test_what_is_wrong_while_models_are_served_is_a_warning(
     (tmp_path / "status").mkdir()
     status_store = WorkerStatusStore(tmp_path / "status", 0, 1)
     state = StateFile(tmp_path / "state.json")
-    group = WorkerGroup(state, status_store, registry, repository, metrics, timeout_s=5, mirror=mirror)
+    tasks = BackgroundTasks(metrics)
+    group = WorkerGroup(state, status_store, registry, repository, metrics, tasks, timeout_s=5, mirror=mirror)
     asyncio.run(registry.reconcile(DesiredState()))
     assert (group.warnings(), group.not_ready_reasons()) == ({}, {})
     (mirror.folder / "b" / "1" / "model.onnx").write_bytes(b"damaged")

@@ -1,5 +1,6 @@
 """API keys: read from lines, held as hashes, compared one and all, read again when their file changes."""
 
+import asyncio
 import hashlib
 import hmac
 import os
@@ -98,43 +99,82 @@ def test_a_bad_line_is_told_without_the_key(line: str, problem: str) -> None:
     assert not any(key in error_text for key in (SECRET, OTHER))
 
 
-def test_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
+def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"old inference {SECRET}")
     keyring = Keyring(f"fixed metrics {OTHER}", file)
     assert keyring.authorize(SECRET.encode(), "inference") == "old"
     file.write_text(f"new inference {SECRET}new")
+    keyring.reload_if_changed()
     assert keyring.authorize(f"{SECRET}new".encode(), "inference") == "new"
     with pytest.raises(Unauthenticated):
         keyring.authorize(SECRET.encode(), "inference")
     assert keyring.authorize(OTHER.encode(), "metrics") == "fixed"
 
 
-def test_a_file_that_went_bad_or_away_leaves_the_keys_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bad_or_missing_file_is_logged_once_and_leaves_the_keys_from_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"shop inference {SECRET}")
     keyring = Keyring("", file)
     file.write_text("shop inference")
-    assert keyring.authorize(SECRET.encode(), "inference") == "shop"
+    for _ in range(2):
+        keyring.reload_if_changed()
+        assert keyring.authorize(SECRET.encode(), "inference") == "shop"
     file.unlink()
-    assert keyring.authorize(SECRET.encode(), "inference") == "shop"
+    for _ in range(2):
+        keyring.reload_if_changed()
+        assert keyring.authorize(SECRET.encode(), "inference") == "shop"
+    assert caplog.messages == ["keys are bad"] * 2
 
 
-def test_a_file_is_looked_at_now_and_then_not_at_each_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 3600.0)
+def test_a_file_is_read_again_after_an_unforeseen_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"old inference {SECRET}")
+    keyring = Keyring("", file)
+    file.write_text(f"new inference,metrics {SECRET}")
+    with monkeypatch.context() as patch:
+        patch.setattr(api_keys, "parse_keys", lambda text, source: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            keyring.reload_if_changed()
+    keyring.reload_if_changed()
+    assert keyring.authorize(SECRET.encode(), "metrics") == "new"
+
+
+def test_a_file_is_followed_beside_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
+    file = tmp_path / "keys"
+    file.write_text(f"old inference {SECRET}")
+    keyring = Keyring("", file)
+
+    async def scenario() -> None:
+        was_checked = asyncio.Event()
+        following = asyncio.create_task(keyring.follow_file(was_checked.set))
+        async with asyncio.timeout(30):
+            await was_checked.wait()
+            assert keyring.authorize(SECRET.encode(), "inference") == "old"
+            file.write_text(f"newest inference {SECRET}")
+            for _ in range(2):  # one check may have begun before the change
+                was_checked.clear()
+                await was_checked.wait()
+        following.cancel()
+
+    asyncio.run(scenario())
+    assert keyring.authorize(SECRET.encode(), "inference") == "newest"
+
+
+def test_a_request_does_not_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "keys"
     file.write_text(f"shop inference {SECRET}")
     keyring = Keyring("", file)
     stat_calls: list[Path] = []
     stat = os.stat
     monkeypatch.setattr(Path, "stat", lambda path, **options: stat_calls.append(path) or stat(path, **options))
-    for _ in range(100):
-        keyring.authorize(SECRET.encode(), "inference")
+    keyring.authorize(SECRET.encode(), "inference")
     assert stat_calls == []
+    keyring.reload_if_changed()
+    assert stat_calls == [file]
 
 
 @pytest.mark.parametrize("scope", SCOPES)
