@@ -29,7 +29,8 @@ from service.api.native.model_routes import model_routes
 from service.api.openapi.builder import install_openapi
 from service.api.pages.playground import playground_routes
 from service.api.pages.swagger_ui import swagger_ui_routes
-from service.api.v1.predict import Predict, model_status_routes
+from service.api.v1.metadata import model_status_routes
+from service.api.v1.predict import Predict
 from service.api.v2.infer import Infer
 from service.api.v2.load_unload import repository_routes
 from service.api.v2.metadata import metadata_routes

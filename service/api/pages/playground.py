@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 
 STATIC = Path(__file__).resolve().parent / "static"
 PREFIX = "/playground"
 REVALIDATE = {"cache-control": "no-cache"}
+VARY = {"vary": "accept"}
 
 
 class _RevalidatedFiles(StaticFiles):
@@ -26,7 +27,7 @@ class _RevalidatedFiles(StaticFiles):
 
 
 def playground_routes() -> list[BaseRoute]:
-    """The page itself at /, and the files that it loads under /playground/."""
+    """The page itself at /, to what asks for HTML, and the files that it loads under /playground/."""
     files = _RevalidatedFiles(directory=STATIC)
 
     # Not a Mount: behind a proxy that strips the root path, Starlette's would look for the files in the wrong place.
@@ -37,4 +38,7 @@ def playground_routes() -> list[BaseRoute]:
 
 
 async def _page(request: Request) -> Response:
-    return FileResponse(STATIC / "index.html", headers=REVALIDATE)
+    """The page for browsers; for programs, such as KServe's client, that the service is alive."""
+    if "text/html" in request.headers.get("accept", "").lower():
+        return FileResponse(STATIC / "index.html", headers=REVALIDATE | VARY)
+    return JSONResponse({"status": "alive", "name": "convoy", "docs": "docs"}, headers=VARY)

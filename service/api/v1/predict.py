@@ -1,7 +1,5 @@
-"""Endpoints of TensorFlow Serving's REST API, which is also KServe V1: predict, and the models' status."""
+"""The endpoint `:predict` of TensorFlow Serving's REST API, which is also KServe V1."""
 
-from fastapi import APIRouter
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import estimate_tensor_count
@@ -9,29 +7,8 @@ from service.api.http.compression import compress_body, read_decompressed_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority
 from service.api.http.responses import JSON_HEADERS, send_response
-from service.api.openapi.error_responses import unknown_model_responses
 from service.api.v1.request_parser import encode, parse
-from service.api.v1.schemas import ModelNames, ModelStatus, Outcome, VersionState
 from service.classification.classifier import Classifier
-from service.loaded_models.loaded_version import LoadedVersion
-from service.loaded_models.registry import Registry
-
-NO_MODEL = unknown_model_responses()
-
-
-class _ModelName(Convertor[str]):
-    """A path parameter without a colon: in `linear:predict` only `linear` is the name of a model."""
-
-    regex = "[^/:]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("noun", _ModelName())
 
 
 class Predict:
@@ -62,26 +39,3 @@ class Predict:
             reply = encode(request, rows, loaded.labels)
         body, headers = await compress_body(scope, reply)
         await send_response(send, body, context, JSON_HEADERS + headers)
-
-
-def model_status_routes(registry: Registry) -> APIRouter:
-    """Returns the routes for models' status, as in TensorFlow Serving, and for the list of models, as in KServe."""
-    router = APIRouter(prefix="/v1", tags=["TensorFlow Serving and KServe V1"])
-
-    @router.get("/models", summary="Names of the models")
-    async def names() -> ModelNames:
-        return ModelNames(models=[versions[0].model for versions in registry.versions_by_model()])
-
-    @router.get("/models/{model:noun}", summary="Status of a model's versions", responses=NO_MODEL)
-    @router.get("/models/{model}/versions/{version:noun}", summary="Status of one version", responses=NO_MODEL)
-    @router.get("/models/{model}/labels/{version:noun}", summary="Status of a label's version", responses=NO_MODEL)
-    async def status(model: str, version: str | None = None) -> ModelStatus:
-        selected = registry.get(model, version)
-        versions = [v for v in registry.model(model).newest_first() if version is None or v is selected]
-        return ModelStatus(model_version_status=[_state(loaded) for loaded in versions])
-
-    return router
-
-
-def _state(loaded: LoadedVersion) -> VersionState:
-    return VersionState(version=loaded.version, state="AVAILABLE", status=Outcome(error_code="OK", error_message=""))

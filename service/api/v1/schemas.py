@@ -80,4 +80,49 @@ class VersionState(BaseModel):
 
 
 class ModelStatus(BaseModel):
+    """TensorFlow Serving's field, and KServe's `name` and `ready`."""
+
+    name: str
+    ready: bool
     model_version_status: list[VersionState]
+
+
+class ModelSpec(BaseModel):
+    name: str
+    signature_name: str
+    version: str
+
+
+class Dimension(BaseModel):
+    size: str = Field(examples=["-1"])
+    name: str
+
+
+class TensorShape(BaseModel):
+    dim: list[Dimension]
+    unknown_rank: bool
+
+
+class TensorInfo(BaseModel):
+    dtype: str = Field(examples=["DT_UINT8"])
+    tensor_shape: TensorShape
+    name: str
+
+
+class Signature(BaseModel):
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+    method_name: str
+
+
+class SignatureMap(BaseModel):
+    signature_def: dict[str, Signature]
+
+
+class Metadata(BaseModel):
+    signature_def: SignatureMap
+
+
+class ModelMetadata(BaseModel):
+    model_spec: ModelSpec
+    metadata: Metadata

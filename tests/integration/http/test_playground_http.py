@@ -23,7 +23,7 @@ def proxied_service(zoo: Path) -> Iterator[RunningService]:
 def test_every_file_is_there_whether_the_proxy_keeps_the_root_path_or_not(
     proxied_service: RunningService, prefix: str
 ) -> None:
-    page = proxied_service.client.get(f"{prefix}/")
+    page = proxied_service.client.get(f"{prefix}/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["content-type"].startswith("text/html")
     for file in STATIC.iterdir():
         reply = proxied_service.client.get(f"{prefix}/playground/{file.name}")

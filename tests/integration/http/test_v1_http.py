@@ -87,13 +87,44 @@ def test_versions_and_labels(labeled_service: RunningService, where: str, versio
 
 def status_json(*versions: str) -> Json:
     ok_status = {"error_code": "OK", "error_message": ""}
-    return {"model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok_status} for v in versions]}
+    return {
+        "name": "linear",
+        "ready": True,
+        "model_version_status": [{"version": v, "state": "AVAILABLE", "status": ok_status} for v in versions],
+    }
 
 
 def test_status_in_tensorflow_servings_form(labeled_service: RunningService) -> None:
     assert labeled_service.client.get(MODEL).json() == status_json("2", "1")
     assert labeled_service.client.get(f"{MODEL}/versions/1").json() == status_json("1")
     assert labeled_service.client.get(f"{MODEL}/labels/stable").json() == status_json("1")
+
+
+@pytest.mark.parametrize(
+    ("path", "version"), [("", "2"), ("/versions/1", "1"), ("/labels/stable", "1")], ids=["model", "version", "label"]
+)
+def test_metadata_in_tensorflow_servings_form(labeled_service: RunningService, path: str, version: str) -> None:
+    def tensor_json(name: str, dtype: str, *sizes: int) -> Json:
+        dim = [{"size": str(size), "name": ""} for size in sizes]
+        return {"dtype": dtype, "tensor_shape": {"dim": dim, "unknown_rank": False}, "name": f"{name}:0"}
+
+    signature = {
+        "inputs": {"image": tensor_json("image", "DT_UINT8", -1, *SHAPE)},
+        "outputs": {"probabilities": tensor_json("probabilities", "DT_FLOAT", -1, 4)},
+        "method_name": "tensorflow/serving/predict",
+    }
+    assert labeled_service.client.get(f"{MODEL}{path}/metadata").json() == {
+        "model_spec": {"name": "linear", "signature_name": "", "version": version},
+        "metadata": {"signature_def": {"signature_def": {"serving_default": signature}}},
+    }
+
+
+def test_the_service_is_alive_in_kserves_form(service: RunningService) -> None:
+    """What `kserve`'s InferenceRESTClient asks of a V1 server: `is_server_live` and `is_model_ready`."""
+    for accept in ("*/*", "application/json", ""):
+        assert service.client.get("/", headers={"accept": accept}).json()["status"] == "alive"
+    reply = service.client.get(MODEL).json()
+    assert (reply["name"], reply["ready"]) == ("linear", True)
 
 
 def test_the_list_in_kserves_form(service: RunningService) -> None:
