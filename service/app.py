@@ -20,7 +20,9 @@ from service.api.auth.require_api_key import RequireApiKey
 from service.api.fast_router import FastRouter
 from service.api.health import health_routes
 from service.api.http import status_codes
+from service.api.http.body import BodyReader
 from service.api.http.head_and_options import HeadAndOptions
+from service.api.http.parse_thread import ParseThread
 from service.api.middleware import RequestMiddleware
 from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import Explain
@@ -87,7 +89,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         state, status_store, registry, repository, metrics, background_tasks, settings.repository_timeout_s, mirror
     )
     watcher = Watcher(state, registry, worker_group, settings.scan_interval_s)
-    decode_pool = DecodePool(settings.decode_threads or usable_cores())
+    decode_pool, parse_thread = DecodePool(settings.decode_threads or usable_cores()), ParseThread()
     classifier = Classifier(
         registry,
         metrics,
@@ -118,6 +120,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         worker_group.flush_totals()
         explainer.close()
         decode_pool.close()
+        parse_thread.close()
         if tracer is not None:
             tracer.close(SPAN_EXPORT_S)
 
@@ -134,7 +137,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     )
     app.state.shutdown_state, app.state.metrics = shutdown_state, metrics
     app.state.registry, app.state.explainer = registry, explainer
-    fast_endpoints = _fast_endpoints(classifier, explainer, settings)
+    body_reader = BodyReader(settings.max_body_bytes, parse_thread)
+    fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, settings.max_queue_images)
     for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
@@ -163,14 +167,16 @@ def _add_routes(
     app.include_router(swagger_ui_routes())
 
 
-def _fast_endpoints(classifier: Classifier, explainer: Explainer, settings: Settings) -> dict[str, ASGIApp]:
+def _fast_endpoints(
+    classifier: Classifier, explainer: Explainer, body_reader: BodyReader, max_images: int
+) -> dict[str, ASGIApp]:
     """The endpoints for images and tensors, by path."""
-    limits = settings.max_body_bytes, settings.max_queue_images
-    infer, predict = Infer(classifier, *limits), Predict(classifier, *limits)
+    infer = Infer(classifier, body_reader, max_images)
+    predict = Predict(classifier, body_reader, max_images)
     return {
-        Classify.path: Classify(classifier, settings.max_body_bytes),
-        ClassifyBatch.path: ClassifyBatch(classifier, *limits),
-        Explain.path: Explain(explainer, settings.max_body_bytes),
+        Classify.path: Classify(classifier, body_reader),
+        ClassifyBatch.path: ClassifyBatch(classifier, body_reader, max_images),
+        Explain.path: Explain(explainer, body_reader),
         Infer.path: infer,
         Infer.path_with_version: infer,
         Predict.path: predict,

@@ -6,9 +6,9 @@ Knows no HTTP and no onnxruntime.
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,13 +208,18 @@ class Classifier:
     async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
         if (pixels := self._decode_simple_png(encoded, context.loaded)) is not None:
             return pixels
+        if len(encoded) > MAX_INLINE_BYTES:  # even its header may take milliseconds
+            return await self._decode_in_pool(context, self._open_and_read, encoded, context.loaded)
         image = decode.open_image(encoded, self._max_pixels)
-        if image.width * image.height <= MAX_INLINE_PIXELS and len(encoded) <= MAX_INLINE_BYTES:
+        if image.width * image.height <= MAX_INLINE_PIXELS:
             return _to_model_input(image, context.loaded)
+        return await self._decode_in_pool(context, self._read_limited, image, context.loaded)
+
+    async def _decode_in_pool(
+        self, context: RequestContext, function: Callable[..., NDArray[np.uint8]], *args: Any
+    ) -> NDArray[np.uint8]:
         with _decoding(context.loaded, 1):
-            return await self._decoded(
-                context, self._decode_pool.run(_fairness_key(context), self._read_limited, image, context.loaded)
-            )
+            return await self._decoded(context, self._decode_pool.run(_fairness_key(context), function, *args))
 
     async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
         """Waits for images that hold slots of the queue. Raises ExpiredInQueue at the request's deadline."""
@@ -227,6 +232,9 @@ class Classifier:
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
         pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._max_pixels)
         return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
+
+    def _open_and_read(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8]:
+        return self._read_limited(decode.open_image(encoded, self._max_pixels), loaded)
 
     def _read_limited(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
         with self._decode_memory.acquire(decode_cost_bytes(image)):

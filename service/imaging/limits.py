@@ -34,6 +34,7 @@ DECODED_BYTES_PER_PIXEL = 8
 
 # The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+SEARCH_BYTES = 1 << 18
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BMP_RUN_LENGTH = (1, 2)
 
@@ -91,9 +92,18 @@ def _has_few_scans(jpeg: bytes) -> bool:
     """Walks the segments as libjpeg does, up to the end of the image; phones append whole videos after it."""
     position, scans = 2, 0
     for _ in range(MAX_SEGMENTS):
-        segment = _SEGMENT.search(jpeg, position)
+        segment = _find_segment(jpeg, position)
         if segment is None or segment[0] == _END_OF_IMAGE:
             return scans <= MAX_SCANS
         scans += segment[0] == _START_OF_SCAN
         position = segment.end() + max(2, int.from_bytes(jpeg[segment.end() : segment.end() + 2]))
     return False
+
+
+def _find_segment(jpeg: bytes, position: int) -> re.Match[bytes] | None:
+    """Searches slice by slice, because a search holds Python's lock. A marker's two bytes may lie in two slices."""
+    while position < len(jpeg):
+        if (segment := _SEGMENT.search(jpeg, position, position + SEARCH_BYTES + 1)) is not None:
+            return segment
+        position += SEARCH_BYTES
+    return None

@@ -3,9 +3,8 @@
 import asyncio
 import zlib
 
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
-from service.api.http.body import read_body
 from service.api.http.request_headers import header
 from service.api.http.responses import Headers
 from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
@@ -16,22 +15,6 @@ COMPRESSION_LEVEL = 1  # the fastest: responses are numbers, which hardly compre
 MIN_COMPRESSED_BYTES = 1024
 MAX_INLINE_BYTES = 65536  # about a millisecond of work; larger bodies are compressed in a thread
 HINT = "Compress the whole body once, with gzip or deflate (zlib's form), or send it as it is."
-
-
-async def read_decompressed_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Returns the whole body without its Content-Encoding.
-
-    Raises UnsupportedBody, BadRequest, ClientDisconnected, or BodyTooLarge: at most `limit_bytes` are decompressed.
-    """
-    body = await read_body(scope, receive, limit_bytes)
-    encoding = header(scope, b"content-encoding").strip().lower()
-    if not encoding or encoding == b"identity":
-        return body
-    if encoding not in WINDOW_BITS:
-        name = encoding.decode("latin-1")
-        raise UnsupportedBody(f"The Content-Encoding '{name}' cannot be read; gzip and deflate can.", HINT)
-    # In a thread whatever its size: a body of a thousandth of the limit can decompress to the whole limit.
-    return await asyncio.to_thread(_decompress, body, encoding, limit_bytes)
 
 
 async def compress_body(scope: Scope, body: bytes) -> tuple[bytes, Headers]:
@@ -46,7 +29,14 @@ async def compress_body(scope: Scope, body: bytes) -> tuple[bytes, Headers]:
     return compressed, [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
 
 
-def _decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+    """Returns the body without its Content-Encoding.
+
+    Raises UnsupportedBody, BadRequest, or BodyTooLarge: at most `limit_bytes` are decompressed.
+    """
+    if encoding not in WINDOW_BITS:
+        name = encoding.decode("latin-1")
+        raise UnsupportedBody(f"The Content-Encoding '{name}' cannot be read; gzip and deflate can.", HINT)
     decompressor = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
         data = decompressor.decompress(body, limit_bytes + 1)

@@ -1,42 +1,54 @@
 """JSON that holds tensors, read with simdjson: without a Python object per number, and within bounded memory.
 
+Of a large document the long strings and arrays are read apart, by `large_json`.
+
 Lists are iterated, never converted by simdjson's `as_list`, `values` or `items`: those count at most 2**24 - 1 elements
 and write the others past the end of the new list.
 """
 
 import base64
 import binascii
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
+from service.api.http.large_json import LargeArray, LargeText, LargeValues, cut_out
+from service.api.http.parse_thread import MAX_INLINE_JSON_BYTES
 from service.errors import BadTensor, TooManyImages
 
 DIGITS = b"0123456789"
-MAX_VALUES = 6_000_000
-"""Of one document: simdjson needs up to 24 bytes per value, and 16 MB of JSON could hold 8 million."""
 MAX_SHOWN_LENGTH = 60
 
 
-def parse_object(text: bytes) -> Any:
-    """Parses a JSON object; simdjson decodes its values lazily.
+class JsonDocument(NamedTuple):
+    """A JSON object, whose values simdjson decodes lazily, and the long values that were cut out of it."""
 
-    Raises BadTensor, or TooManyImages where they are too many.
+    root: Any
+    large_values: LargeValues
+
+    def value(self, value: Any) -> Any:
+        """Returns the LargeText or LargeArray for which `value` stands, or else `value` itself."""
+        if not self.large_values or not isinstance(value, str):
+            return value
+        return self.large_values.get(value, value)
+
+
+def parse_object(text: bytes) -> JsonDocument:
+    """Parses a JSON object. Raises BadTensor, or TooManyImages where it holds too much.
 
     Each request has its own parser, which costs half a microsecond. A shared parser would keep the memory of its
     largest document, and fail while a traceback still refers to the last one.
     """
-    if len(text) > 2 * MAX_VALUES and text.count(b",") >= MAX_VALUES:
-        raise TooManyImages(f"The JSON holds more than {MAX_VALUES} values; send tensors as raw bytes.")
+    text, large_values = cut_out(text) if len(text) > MAX_INLINE_JSON_BYTES else (text, {})
     try:
-        document = simdjson.Parser().parse(text)
+        root = simdjson.Parser().parse(text)
     except (ValueError, RuntimeError) as error:  # the latter for what is too deep, or a number over 64 bits
         raise BadTensor(f"The request is not JSON that can be read: {str(error).rstrip('.')}.") from None
-    if not isinstance(document, simdjson.Object):
+    if not isinstance(root, simdjson.Object):
         raise BadTensor("The request is not a JSON object.")
-    return document
+    return JsonDocument(root, large_values)
 
 
 def select_members(json_object: Any, names: frozenset[str]) -> dict[str, Any]:
@@ -44,33 +56,67 @@ def select_members(json_object: Any, names: frozenset[str]) -> dict[str, Any]:
     return {name: json_object[name] for name in names.intersection(json_object)}
 
 
+def is_array(value: Any) -> bool:
+    return isinstance(value, simdjson.Array | LargeArray)
+
+
+def is_nested(values: Any) -> bool:
+    """Whether a list that is not empty holds lists."""
+    return values.is_nested if isinstance(values, LargeArray) else isinstance(values[0], simdjson.Array)
+
+
 def flat_pixels(values: Any, name: str) -> NDArray[np.uint8]:
-    """Returns the numbers of a simdjson list, nested or flat, row by row. Raises BadTensor unless all are 0 to 255."""
+    """Returns the numbers of a list, nested or flat, row by row. Raises BadTensor unless all are 0 to 255."""
     try:
-        values_u64 = np.frombuffer(values.as_buffer(of_type="u"), np.uint64)
-    except (ValueError, TypeError):  # negative numbers; fractions, texts and the like
-        values_u64 = None
-    if values_u64 is None or (values_u64.size and values_u64.max() > 255):
-        raise BadTensor(f"{name} may hold whole numbers from 0 to 255 only.")
+        if not isinstance(values, LargeArray):
+            return _to_uint8(values)
+        slices = [_to_uint8(simdjson.Parser().parse(part)) for part in values.number_slices()]
+        if not all(pixels.size for pixels in slices):
+            raise ValueError("There is a comma without a number.")
+    except (ValueError, TypeError, RuntimeError):  # negative numbers; fractions, texts and the like
+        raise BadTensor(f"{name} may hold whole numbers from 0 to 255 only.") from None
+    return np.concatenate(slices)
+
+
+def _to_uint8(values: Any) -> NDArray[np.uint8]:
+    values_u64 = np.frombuffer(values.as_buffer(of_type="u"), np.uint64)
+    if values_u64.size and values_u64.max() > 255:
+        raise ValueError("A number is larger than 255.")
     return values_u64.astype(np.uint8)
 
 
 def has_shape(values: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a nested simdjson list of whole numbers, of the right total count, has that shape.
+    """Whether a nested list of whole numbers, of the right total count, has that shape.
 
     Compares the list's brackets and commas with those of the shape: four times as fast as NumPy on nested lists.
     """
     template = b""
     for side in reversed(shape):
         template = b"[" + b",".join([template] * side) + b"]"
+    if isinstance(values, LargeArray):
+        return values.has_brackets(template)
     return bool(values.mini.translate(None, DIGITS) == template)
 
 
-def decode_base64(text: object, name: str) -> bytes:
+def decode_base64(text: object) -> bytes:
+    """Decodes a text in base64. Raises ValueError for other texts, and TypeError for anything else."""
+    if not isinstance(text, LargeText):
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
+    decoded: list[bytes] = []
+    is_padded = False
+    for part in text.slices():
+        if is_padded and part:
+            raise ValueError("Excess data after padding")
+        decoded.append(binascii.a2b_base64(part, strict_mode=True))
+        is_padded = part.endswith(b"=")
+    return b"".join(decoded)
+
+
+def decode_base64_image(text: object, name: str) -> bytes:
     """Decodes an image. Raises BadTensor for anything but a text in base64."""
     try:
-        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
-    except (TypeError, ValueError, binascii.Error):
+        return decode_base64(text)
+    except (TypeError, ValueError):
         raise BadTensor(f"{name} is not an image in base64.") from None
 
 
@@ -82,7 +128,9 @@ def check_image_count(count: int, max_images: int) -> None:
 
 def abbreviate(value: object) -> str:
     """Formats a value from a request for an error message, in at most 63 characters."""
-    if isinstance(value, simdjson.Object | simdjson.Array):
-        return "an object" if isinstance(value, simdjson.Object) else "a list"
+    if isinstance(value, simdjson.Object):
+        return "an object"
+    if is_array(value):
+        return "a list"
     text = "null" if value is None else str(value)
     return text if len(text) <= MAX_SHOWN_LENGTH else f"{text[:MAX_SHOWN_LENGTH]}..."

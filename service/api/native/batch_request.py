@@ -3,17 +3,17 @@
 Pydantic would create an object per value and collect every error: gigabytes for a malicious body.
 """
 
-import base64
-import binascii
 from typing import Any
 
 import simdjson
 
-from service.api.http.json_arrays import abbreviate, check_image_count, parse_object
+from service.api.http.json_arrays import JsonDocument, abbreviate, check_image_count, decode_base64, parse_object
+from service.api.http.large_json import LargeArray, LargeText
 from service.errors import BadImage, BadParameter, BadRequest, BadTensor, ConvoyError
 
 IMAGES, DATA, ID = "images", "data", "id"
 MAX_ID_LENGTH = 256
+TEXT_TYPES = (str, LargeText)
 
 Images = list[tuple[str | None, bytes | ConvoyError]]
 
@@ -23,36 +23,39 @@ def parse(body: bytes, max_images: int) -> Images:
 
     Raises BadRequest for invalid JSON, BadParameter, naming the field, or TooManyImages.
     """
-    images = _image_list(_parse_body(body))
+    document = _parse_body(body)
+    images = _image_list(document)
     check_image_count(len(images), max_images)
-    return [_parse_image(image, f"{IMAGES}.{at}") for at, image in enumerate(images)]
+    return [_parse_image(image, f"{IMAGES}.{at}", document) for at, image in enumerate(images)]
 
 
-def _parse_body(body: bytes) -> Any:
+def _parse_body(body: bytes) -> JsonDocument:
     try:
         return parse_object(body)
     except BadTensor as error:
         raise BadRequest(error.message.replace("The request", "The body", 1)) from None
 
 
-def _image_list(document: Any) -> Any:
-    _check_names(document, {IMAGES}, "the body")
-    images = document.get(IMAGES)
+def _image_list(document: JsonDocument) -> Any:
+    _check_names(document.root, {IMAGES}, "the body")
+    images = document.value(document.root.get(IMAGES))
+    if isinstance(images, LargeArray):
+        raise BadParameter(f"{IMAGES} holds numbers or lists; each image must be an object.")
     if not isinstance(images, simdjson.Array) or not len(images):
         raise BadParameter(f"{IMAGES}: a list of at least one image is needed.")
     return images
 
 
-def _parse_image(image: Any, field: str) -> tuple[str | None, bytes | ConvoyError]:
+def _parse_image(image: Any, field: str, document: JsonDocument) -> tuple[str | None, bytes | ConvoyError]:
     if not isinstance(image, simdjson.Object):
         raise BadParameter(f"{field} is {abbreviate(image)}; it must be an object.")
     _check_names(image, {DATA, ID}, field)
-    data, name = image.get(DATA), image.get(ID)
-    if not isinstance(data, str):
+    data, name = document.value(image.get(DATA)), document.value(image.get(ID))
+    if not isinstance(data, TEXT_TYPES):
         raise BadParameter(f"{field}.{DATA} must be the image in base64.")
     if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID_LENGTH):
         raise BadParameter(f"{field}.{ID} must be a text of at most {MAX_ID_LENGTH} characters.")
-    return name, _decode_base64(data)
+    return name, _decode(data)
 
 
 def _check_names(json_object: Any, allowed: set[str], field: str) -> None:
@@ -63,8 +66,8 @@ def _check_names(json_object: Any, allowed: set[str], field: str) -> None:
             )
 
 
-def _decode_base64(text: str) -> bytes | ConvoyError:
+def _decode(text: str | LargeText) -> bytes | ConvoyError:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_base64(text)
+    except ValueError as error:
         return BadImage(f"The image's data is not base64: {error}.")

@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import MULTIPART, estimate_image_count, parse_form_files, read_body, read_image
+from service.api.http.body import BodyReader, estimate_image_count
 from service.api.http.disconnect import CancelOnDisconnect
+from service.api.http.form import MULTIPART, parse_form_files
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
 from service.api.http.status_codes import error_json, log_model_failure
@@ -28,14 +29,14 @@ class Classify:
 
     path = "/api/v1/models/{model}/classify"
 
-    def __init__(self, classifier: Classifier, max_body_bytes: int) -> None:
+    def __init__(self, classifier: Classifier, body_reader: BodyReader) -> None:
         self._classifier = classifier
-        self._max_body_bytes = max_body_bytes
+        self._body_reader = body_reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, k = parse_query(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
-        image = await read_image(scope, receive, self._max_body_bytes)
+        image = await self._body_reader.read_image(scope, receive)
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
@@ -50,17 +51,18 @@ class ClassifyBatch:
 
     path = "/api/v1/models/{model}/classify/batch"
 
-    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+    def __init__(self, classifier: Classifier, body_reader: BodyReader, max_images: int) -> None:
         self._classifier = classifier
-        self._max_body_bytes = max_body_bytes
+        self._body_reader = body_reader
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         version, k = parse_query(scope)
         self._classifier.admit(scope["path_params"]["model"], version)
-        body = await read_body(scope, receive, self._max_body_bytes)
+        body = await self._body_reader.read(scope, receive)
         content_type = header(scope, b"content-type")
-        self._classifier.admit(scope["path_params"]["model"], version, estimate_image_count(content_type, body))
+        count = await self._body_reader.parse(body, estimate_image_count, content_type, body)
+        self._classifier.admit(scope["path_params"]["model"], version, count)
         images = await self._parse_images(content_type, body)
         del body  # as large as the images
         with self._classifier.context(scope["path_params"]["model"], version) as context:
@@ -75,9 +77,10 @@ class ClassifyBatch:
 
     async def _parse_images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
         if content_type.startswith(MULTIPART):
-            return list(await parse_form_files(content_type, body, "files", self._max_images))
+            parsed = self._body_reader.parse(body, parse_form_files, content_type, body, "files", self._max_images)
+            return list(await parsed)
         if content_type.startswith(b"application/json"):
-            return batch_request.parse(body, self._max_images)
+            return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images)
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import read_image
+from service.api.http.body import BodyReader
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_response
@@ -30,13 +30,13 @@ class Explain:
 
     path = "/api/v1/models/{model}/explain"
 
-    def __init__(self, explainer: Explainer, max_body_bytes: int) -> None:
+    def __init__(self, explainer: Explainer, body_reader: BodyReader) -> None:
         self._explainer = explainer
-        self._max_body_bytes = max_body_bytes
+        self._body_reader = body_reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, version, class_name = parse_query(scope)
-        image = await read_image(scope, receive, self._max_body_bytes)
+        image = await self._body_reader.read_image(scope, receive)
         as_png = PNG in header(scope, b"accept")
         with self._explainer.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)

@@ -2,8 +2,8 @@
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import estimate_tensor_count
-from service.api.http.compression import compress_body, read_decompressed_body
+from service.api.http.body import BodyReader, estimate_tensor_count
+from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority
 from service.api.http.responses import JSON_HEADERS, send_response
@@ -18,23 +18,23 @@ class Predict:
     path_with_version = "/v1/models/{model}/versions/{version}:predict"
     path_with_label = "/v1/models/{model}/labels/{version}:predict"
 
-    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+    def __init__(self, classifier: Classifier, body_reader: BodyReader, max_images: int) -> None:
         self._classifier = classifier
-        self._max_body_bytes = max_body_bytes
+        self._body_reader = body_reader
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         params = scope["path_params"]
         self._classifier.admit(params["model"], params.get("version"))
-        body = await read_decompressed_body(scope, receive, self._max_body_bytes)
+        body = await self._body_reader.read_decompressed(scope, receive)
         with self._classifier.context(params["model"], params.get("version")) as context:
             apply_timeout_and_priority(scope, context)
             loaded = context.loaded
             self._classifier.admit(
                 loaded.model, loaded.version, estimate_tensor_count(body, loaded.manifest.input.shape)
             )
-            request = parse(body, loaded.manifest.input, self._max_images)
             with CancelOnDisconnect(scope):
+                request = await self._body_reader.parse_json(body, parse, body, loaded.manifest.input, self._max_images)
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(request, rows, loaded.labels)
         body, headers = await compress_body(scope, reply)

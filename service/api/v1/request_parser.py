@@ -14,13 +14,16 @@ import simdjson
 from numpy.typing import NDArray
 
 from service.api.http.json_arrays import (
+    JsonDocument,
     abbreviate,
     check_image_count,
-    decode_base64,
+    decode_base64_image,
     flat_pixels,
     has_shape,
+    is_array,
     parse_object,
 )
+from service.api.http.large_json import LargeArray
 from service.classification.top_k import Probabilities, top_k
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, Input
@@ -48,16 +51,21 @@ class PredictRequest:
 def parse(body: bytes, model_input: Input, max_images: int) -> PredictRequest:
     """Parses a request for a model with that input. Raises BadTensor, naming the field, or TooManyImages."""
     document = parse_object(body)
-    if (ROWS in document) == (COLUMN in document):
+    root = document.root
+    if (ROWS in root) == (COLUMN in root):
         raise BadTensor(f"The request must have either `{ROWS}` or `{COLUMN}`.")
-    for name in document:
+    for name in root:
         if name not in FIELDS:
             raise BadTensor(f"There is no field '{abbreviate(name)}'; there are {', '.join(sorted(FIELDS))}.")
-    _check_signature(document.get(SIGNATURE))
-    request = PredictRequest(by_row=ROWS in document, top_k=_top_k(document.get(PARAMETERS)))
-    values = _image_values(document[ROWS] if request.by_row else _unwrap(document[COLUMN]), max_images)
+    _check_signature(root.get(SIGNATURE))
+    request = PredictRequest(by_row=ROWS in root, top_k=_top_k(root.get(PARAMETERS)))
+    values = document.value(root[ROWS] if request.by_row else _unwrap(root[COLUMN]))
+    if isinstance(values, LargeArray):
+        request.tensor = _parse_all_pixels(values, model_input, max_images)
+        return request
+    values = [document.value(_unwrap(value)) for value in _image_list(values, max_images)]
     if isinstance(values[0], simdjson.Object):
-        request.images = [_decode_image(value, i) for i, value in enumerate(values)]
+        request.images = [_decode_image(value, i, document) for i, value in enumerate(values)]
     else:
         request.tensor = np.stack([_parse_pixels(value, i, model_input) for i, value in enumerate(values)])
     return request
@@ -70,12 +78,11 @@ def encode(request: PredictRequest, rows: Probabilities, labels: Sequence[str]) 
     return orjson.dumps({"predictions" if request.by_row else "outputs": payload}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _image_values(values: Any, max_images: int) -> list[Any]:
-    """Returns one value per image, each without its name."""
+def _image_list(values: Any, max_images: int) -> Any:
     if not isinstance(values, simdjson.Array) or not len(values):
         raise BadTensor(f"`{ROWS}` or `{COLUMN}` must be a list of at least one image.")
     check_image_count(len(values), max_images)
-    return [_unwrap(value) for value in values]
+    return values
 
 
 def _unwrap(value: Any) -> Any:
@@ -88,16 +95,28 @@ def _unwrap(value: Any) -> Any:
     return value.get(IMAGE)
 
 
-def _decode_image(value: Any, index: int) -> bytes:
+def _decode_image(value: Any, index: int, document: JsonDocument) -> bytes:
     if not isinstance(value, simdjson.Object):
         raise BadTensor(f"Image {index} is no image in base64, but others are: they cannot be mixed in one request.")
     if len(value) != 1 or BASE64 not in value:
         raise BadTensor(f'Image {index} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
-    return decode_base64(value[BASE64], f"Image {index}")
+    return decode_base64_image(document.value(value[BASE64]), f"Image {index}")
+
+
+def _parse_all_pixels(values: LargeArray, model_input: Input, max_images: int) -> NDArray[np.uint8]:
+    """Returns the images of a large list of nested lists of pixels, uint8 (n, h, w, c)."""
+    flat = flat_pixels(values, "The list of images")
+    count, rest = divmod(flat.size, math.prod(model_input.shape))
+    check_image_count(count, max_images)
+    if rest or not has_shape(values, (count, *model_input.shape)):
+        raise BadTensor(
+            f"The images have {flat.size} values; each must be nested in the shape {list(model_input.shape)}."
+        )
+    return flat.reshape(count, *model_input.shape)
 
 
 def _parse_pixels(value: Any, index: int, model_input: Input) -> NDArray[np.uint8]:
-    if not isinstance(value, simdjson.Array):
+    if not is_array(value):
         raise BadTensor(f'Image {index} must be a nested list of pixels, as all, or all {{"{BASE64}": "<base64>"}}.')
     flat = flat_pixels(value, f"Image {index}")
     if flat.size != math.prod(model_input.shape) or not has_shape(value, model_input.shape):

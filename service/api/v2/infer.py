@@ -4,8 +4,8 @@ import math
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.http.body import estimate_tensor_count
-from service.api.http.compression import compress_body, read_decompressed_body
+from service.api.http.body import BodyReader, estimate_tensor_count
+from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
 from service.api.http.responses import JSON_HEADERS, Headers, send_response
@@ -25,9 +25,9 @@ class Infer:
     path = "/v2/models/{model}/infer"
     path_with_version = "/v2/models/{model}/versions/{version}/infer"
 
-    def __init__(self, classifier: Classifier, max_body_bytes: int, max_images: int) -> None:
+    def __init__(self, classifier: Classifier, body_reader: BodyReader, max_images: int) -> None:
         self._classifier = classifier
-        self._max_body_bytes = max_body_bytes
+        self._body_reader = body_reader
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,16 +36,18 @@ class Infer:
         json_length = _json_length(scope)
         if json_length is not None:
             self._admit(loaded, (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape))
-        body = await read_decompressed_body(scope, receive, self._max_body_bytes)
+        body = await self._body_reader.read_decompressed(scope, receive)
         with self._classifier.context(params["model"], params.get("version")) as context:
             loaded = context.loaded
             if json_length is None:
                 self._admit(loaded, estimate_tensor_count(body, loaded.manifest.input.shape))
-            request = parse(body, json_length, loaded.manifest.input, self._max_images)
             apply_timeout_and_priority(scope, context)
-            context.limit_timeout(request.timeout_s)
-            context.background = context.background or request.background
             with CancelOnDisconnect(scope):
+                request = await self._body_reader.parse_json(
+                    body, parse, body, json_length, loaded.manifest.input, self._max_images
+                )
+                context.limit_timeout(request.timeout_s)
+                context.background = context.background or request.background
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
         body, headers = await compress_body(scope, reply.body)

@@ -15,14 +15,18 @@ import simdjson
 from numpy.typing import NDArray
 
 from service.api.http.json_arrays import (
+    JsonDocument,
     abbreviate,
     check_image_count,
-    decode_base64,
+    decode_base64_image,
     flat_pixels,
     has_shape,
+    is_array,
+    is_nested,
     parse_object,
     select_members,
 )
+from service.api.http.large_json import LargeArray
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
@@ -108,28 +112,30 @@ def _parse_raw_request(body: bytes, model_input: Input, max_images: int) -> Infe
 
 
 def _parse_json_request(
-    json_object: Any, binary_data: _BinaryData, model_input: Input, max_images: int
+    document: JsonDocument, binary_data: _BinaryData, model_input: Input, max_images: int
 ) -> InferRequest:
-    document = select_members(json_object, REQUEST_FIELDS)
-    parameters = _parameters(document, "the request")
-    input_tensor = _select_input(document)
+    root = select_members(document.root, REQUEST_FIELDS)
+    parameters = _parameters(root, "the request")
+    input_tensor = _select_input(root)
+    if "data" in input_tensor:
+        input_tensor["data"] = document.value(input_tensor["data"])
     shape = _parse_shape(input_tensor)
     check_image_count(shape[0], max_images)
     request = InferRequest(
-        id=_parse_id(document.get("id")),
+        id=_parse_id(document.value(root.get("id"))),
         timeout_s=_parse_timeout_s(parameters.get("timeout")),
         background=_is_background(parameters.get("priority")),
     )
     if input_tensor.get("datatype") == IMAGES:
-        request.images = _parse_images(input_tensor, shape, binary_data)
+        request.images = _parse_images(input_tensor, shape, binary_data, document)
     else:
         request.tensor = _parse_tensor(input_tensor, shape, binary_data, model_input)
-    request.output = _parse_output(document.get("outputs"), _flag(parameters, "binary_data_output", False))
+    request.output = _parse_output(root.get("outputs"), _flag(parameters, "binary_data_output", False))
     return request
 
 
-def _select_input(document: Members) -> Members:
-    inputs = document.get("inputs")
+def _select_input(root: Members) -> Members:
+    inputs = root.get("inputs")
     if not isinstance(inputs, simdjson.Array) or len(inputs) != 1 or not isinstance(inputs[0], simdjson.Object):
         raise BadTensor("`inputs` must be a list of one tensor.")
     input_tensor = select_members(inputs[0], INPUT_FIELDS)
@@ -161,29 +167,33 @@ def _parse_tensor(
     values = np.frombuffer(binary_data.read(size), np.uint8) if data is None else flat_pixels(data, DATA)
     if values.size != math.prod(shape):
         raise BadTensor(f"Input '{IMAGE}' has {values.size} values; its shape {shape} needs {math.prod(shape)}.")
-    if data is not None and isinstance(data[0], simdjson.Array) and not has_shape(data, tuple(shape)):
+    if data is not None and is_nested(data) and not has_shape(data, tuple(shape)):
         raise BadTensor(f"{DATA} is nested, but not in the shape {shape}; nest it so, or send it flat.")
     return values.reshape(shape)
 
 
-def _parse_images(input_tensor: Members, shape: list[int], binary_data: _BinaryData) -> list[bytes]:
+def _parse_images(
+    input_tensor: Members, shape: list[int], binary_data: _BinaryData, document: JsonDocument
+) -> list[bytes]:
     """Parses images of the shape [n], or [n, 1] as some clients send batches of texts."""
     count = shape[0]
     if not count or math.prod(shape) != count:
         raise BadTensor(f"Input '{IMAGE}' is {IMAGES} of shape {shape}; it must be [-1], with at least one image.")
     size = _binary_size(input_tensor)
     return (
-        _decode_json_images(_json_data(input_tensor), count)
+        _decode_json_images(_json_data(input_tensor), count, document)
         if size is None
         else _split_elements(binary_data.read(size), count)
     )
 
 
-def _decode_json_images(data: Any, count: int) -> list[bytes]:
+def _decode_json_images(data: Any, count: int, document: JsonDocument) -> list[bytes]:
+    if isinstance(data, LargeArray):
+        raise BadTensor(f"{DATA} holds numbers; images must be texts in base64.")
     if len(data) != count:
         raise BadTensor(f"Input '{IMAGE}' has {len(data)} images; its shape needs {count}.")
     unwrapped = (value[0] if isinstance(value, simdjson.Array) and len(value) == 1 else value for value in data)
-    return [decode_base64(value, f"Element {i} of {DATA}") for i, value in enumerate(unwrapped)]
+    return [decode_base64_image(document.value(value), f"Element {i} of {DATA}") for i, value in enumerate(unwrapped)]
 
 
 def _split_elements(data: memoryview, count: int) -> list[bytes]:
@@ -204,7 +214,7 @@ def _split_elements(data: memoryview, count: int) -> list[bytes]:
 
 def _json_data(input_tensor: Members) -> Any:
     data = input_tensor.get("data")
-    if not isinstance(data, simdjson.Array):
+    if not is_array(data):
         raise BadTensor(f"Input '{IMAGE}' has neither a list `data` nor binary_data_size.")
     return data
 

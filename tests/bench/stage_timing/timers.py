@@ -25,8 +25,10 @@ STAGE_FUNCTIONS: dict[str, tuple[str, ...]] = {
         "service.api.http.body",
         "service.api.http.request_headers",
         "service.api.native.batch_request",
-        "service.api.http.compression:read_decompressed_body",
+        "service.api.http.compression:decompress",
+        "service.api.http.form",
         "service.api.http.json_arrays",
+        "service.api.http.large_json",
         "service.api.v2.request_parser",
     ),
     DECODE: (

@@ -144,7 +144,7 @@ def test_every_stage_is_still_where_the_table_says() -> None:
     assert {
         "service.inference.session:Session.run",
         "service.imaging.decode:open_image",
-        "service.api.http.body:read_body",
+        "service.api.http.body:read_chunks",
     } <= set(names)
 
 

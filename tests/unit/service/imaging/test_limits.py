@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from service.errors import ConvoyError, ImageTooLarge
+from service.imaging import limits
 from service.imaging.decode import decode, open_image
 from service.imaging.limits import (
     DECODED_BYTES_PER_PIXEL,
@@ -256,3 +257,18 @@ def test_a_strange_file_writes_nothing_to_the_log(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(tmp_path / "strange.jpg")]
     assert subprocess.run(command, check=True, capture_output=True).stderr == b""
+
+
+@pytest.mark.parametrize("search_bytes", [1, 2, 7, 1000])
+def test_segments_are_counted_however_they_lie_in_the_slices(
+    monkeypatch: pytest.MonkeyPatch, search_bytes: int
+) -> None:
+    monkeypatch.setattr(limits, "SEARCH_BYTES", search_bytes)
+    photo = encode_image(Image.new("RGB", (30, 20)), "JPEG", progressive=True)
+    scans = photo.count(b"\xff\xda")
+    assert scans > 1
+    monkeypatch.setattr(limits, "MAX_SCANS", scans)
+    open_image(photo, 1200)
+    monkeypatch.setattr(limits, "MAX_SCANS", scans - 1)
+    with pytest.raises(ConvoyError, match="more than"):
+        open_image(photo, 1200)

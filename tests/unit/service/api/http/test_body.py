@@ -1,14 +1,20 @@
-"""How many images a body holds is known about, before it is read: enough to refuse it cheaply under overload."""
+"""Bodies are read whole within their limit, large ones are parsed in a thread, and images are counted before that."""
 
 import asyncio
 import base64
 import json
+import threading
+from contextlib import closing
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from service.api.http.body import estimate_image_count, estimate_tensor_count, parse_form_files
+from service.api.http.body import MAX_INLINE_JOIN_BYTES, BodyReader, estimate_image_count, estimate_tensor_count
+from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
+from service.api.http.status_codes import ClientDisconnected
+from service.errors import BodyTooLarge
 from tests.support.images import image_bytes
 
 SHAPE = (8, 8, 1)
@@ -42,19 +48,48 @@ def test_a_raw_tensor_and_a_small_body_count_as_one() -> None:
     assert estimate_tensor_count(b'{"instances": [' + b"1," * 20, SHAPE) == 1
 
 
-@pytest.mark.parametrize("codec", ["", "undefined", "unicode_escape", "punycode", "utf-7"])
-@pytest.mark.parametrize("name", ["sieben.png", "é.png", r"\ud800", "+2AA-"])
-def test_names_in_a_form_are_utf8_whatever_it_claims(codec: str, name: str) -> None:
-    part = f'--x\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\nbytes\r\n--x--\r\n'
-    kind = b"multipart/form-data; boundary=x; charset=" + codec.encode()
-    assert asyncio.run(parse_form_files(kind, part.encode(), "file", 1)) == [(name, b"bytes")]
+class Arriving:
+    """A client that sends these pieces, and then ends its connection unless they are the whole body."""
+
+    def __init__(self, *pieces: bytes, is_whole: bool = True) -> None:
+        self._messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+        if is_whole:
+            self._messages[-1]["more_body"] = False
+
+    async def receive(self) -> dict[str, Any]:
+        return self._messages.pop(0) if self._messages else {"type": "http.disconnect"}
 
 
-@pytest.mark.parametrize("boundary", [rb'"a;b=c"', rb'"a b"', rb'"a\"\\b"'])
-def test_a_boundary_may_be_quoted(boundary: bytes) -> None:
-    mark = boundary[1:-1].replace(rb"\"", b'"').replace(rb"\\", b"\\")
-    head = b'content-disposition: form-data; name="file"; filename="a"'
-    part = b"--%s\r\n%s\r\n\r\nbytes\r\n--%s--\r\n" % (mark, head, mark)
-    assert asyncio.run(parse_form_files(b"multipart/form-data; boundary=" + boundary, part, "file", 1)) == [
-        ("a", b"bytes")
-    ]
+def read_in_thread(client: Arriving, limit_bytes: int = 10**7, headers: dict[bytes, bytes] | None = None) -> bytes:
+    with closing(ParseThread()) as parse_thread:
+        reader = BodyReader(limit_bytes, parse_thread)
+        return asyncio.run(reader.read({"headers": list((headers or {}).items())}, client.receive))  # type: ignore
+
+
+@pytest.mark.parametrize("pieces", [[b""], [b"abc"], [b"ab", b"c", b""], [b"x" * MAX_INLINE_JOIN_BYTES, b"y"]], ids=len)
+def test_a_body_is_read_whole(pieces: list[bytes]) -> None:
+    assert read_in_thread(Arriving(*pieces)) == b"".join(pieces)
+
+
+def test_a_body_past_the_limit_is_rejected_as_soon_as_that_is_known() -> None:
+    for client, headers in (
+        (Arriving(is_whole=False), {b"content-length": b"5"}),
+        (Arriving(b"123", b"45", is_whole=False), {}),
+    ):
+        with pytest.raises(BodyTooLarge, match="larger than 4 bytes"):
+            read_in_thread(client, 4, headers)
+
+
+def test_a_client_that_disconnects_has_no_body() -> None:
+    with pytest.raises(ClientDisconnected):
+        read_in_thread(Arriving(b"ab", is_whole=False))
+
+
+@pytest.mark.parametrize(
+    ("method", "max_inline_bytes"), [("parse", MAX_INLINE_BYTES), ("parse_json", MAX_INLINE_JSON_BYTES)]
+)
+def test_only_large_bodies_are_parsed_in_the_thread(method: str, max_inline_bytes: int) -> None:
+    with closing(ParseThread()) as parse_thread:
+        parse = getattr(BodyReader(10**6, parse_thread), method)
+        threads = [asyncio.run(parse(bytes(max_inline_bytes + more), threading.get_ident)) for more in (0, 1)]
+    assert [thread == threading.get_ident() for thread in threads] == [True, False]

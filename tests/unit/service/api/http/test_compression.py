@@ -5,14 +5,16 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.http.compression import MAX_INLINE_BYTES, MIN_COMPRESSED_BYTES, compress_body, read_decompressed_body
+from service.api.http.body import BodyReader
+from service.api.http.compression import MAX_INLINE_BYTES, MIN_COMPRESSED_BYTES, compress_body
+from service.api.http.parse_thread import ParseThread
 from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
 
 LIMIT = 100_000
@@ -27,7 +29,9 @@ def read_request(body: bytes, encoding: str | None) -> bytes:
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
-    return asyncio.run(read_decompressed_body({"headers": headers}, receive, LIMIT))  # type: ignore[arg-type]
+    with closing(ParseThread()) as parse_thread:
+        reader = BodyReader(LIMIT, parse_thread)
+        return asyncio.run(reader.read_decompressed({"headers": headers}, receive))  # type: ignore[arg-type]
 
 
 def send_response(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from service.api.http.json_arrays import (
     MAX_SHOWN_LENGTH,
     abbreviate,
-    decode_base64,
+    decode_base64_image,
     flat_pixels,
     has_shape,
     parse_object,
@@ -32,7 +32,7 @@ UNREADABLE = {
 
 
 def values(text: bytes) -> simdjson.Array:
-    return parse_object(b'{"a":' + text + b"}")["a"]  # type: ignore[no-any-return]
+    return parse_object(b'{"a":' + text + b"}").root["a"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
@@ -44,11 +44,11 @@ def test_what_cannot_be_read_is_refused(text: bytes) -> None:
 def test_a_traceback_that_is_kept_stops_no_later_request() -> None:
     references = []
     for _ in range(3):
-        document = parse_object(b'{"a": [1, -1]}')
+        document = parse_object(b'{"a": [1, -1]}').root
         with pytest.raises(BadTensor) as raised:
             flat_pixels(document["a"], "`a`")
         references.append((document, raised.value))
-    assert parse_object(b'{"a": 1}')["a"] == 1
+    assert parse_object(b'{"a": 1}').root["a"] == 1
 
 
 @settings(deadline=None)
@@ -88,10 +88,10 @@ def test_a_nested_list_has_its_shape_or_not(text: bytes, shape: tuple[int, ...],
 @pytest.mark.parametrize("value", ["AAA", "!", "é", "AA AA", None, 7, True, ["AAAA"]])
 def test_what_is_no_base64_is_refused(value: object) -> None:
     with pytest.raises(BadTensor, match=r"^The thing is not an image in base64"):
-        decode_base64(value, "The thing")
+        decode_base64_image(value, "The thing")
 
 
 def test_whatever_a_request_holds_is_shown_short() -> None:
-    document = parse_object(b'{"list": [1], "object": {}, "null": null, "text": "' + b"x" * 10_000 + b'"}')
+    document = parse_object(b'{"list": [1], "object": {}, "null": null, "text": "' + b"x" * 10_000 + b'"}').root
     assert [abbreviate(document[name]) for name in ("list", "object", "null")] == ["a list", "an object", "null"]
     assert len(abbreviate(document["text"])) < MAX_SHOWN_LENGTH + 10

@@ -54,10 +54,13 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
         parse(body, MAX_IMAGES)
 
 
-@pytest.mark.parametrize("value", [b"1", b"{}", b"[]", b'{"data":1}'])
-def test_millions_of_wrong_values_cost_little(value: bytes) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(b"1", BadParameter), (b"{}", BadRequest), (b"[]", BadParameter), (b'{"data":1}', TooManyImages)],
+)
+def test_millions_of_wrong_values_cost_little(value: bytes, kind: type[ConvoyError]) -> None:
     body = b'{"images":[' + b",".join([value] * 2_000_000) + b"]}"
     started_s = time.thread_time()
-    with pytest.raises(TooManyImages):
+    with pytest.raises(kind):
         parse(body, MAX_IMAGES)
     assert time.thread_time() - started_s < 5

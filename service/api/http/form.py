@@ -1,0 +1,113 @@
+"""The files of a multipart form, from a body that is in memory already.
+
+python-multipart finds the parts; nothing is written to a disk, and no part is copied more than once.
+"""
+
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import BadRequest
+
+MULTIPART = b"multipart/form-data"
+SLICE_BYTES = 1 << 20
+"""Of the body, which the parser searches at once for a boundary, holding Python's lock."""
+
+
+@dataclass(slots=True)
+class _Part:
+    disposition: bytes = b""
+    name: str = ""
+    filename: str | None = None
+    data: list[bytes] = field(default_factory=list)
+
+
+class _FormReader:
+    """Collects the parts that the parser reports. Data of fields without a file name is dropped."""
+
+    def __init__(self, boundary: bytes, max_files: int) -> None:
+        self._max_files = max_files
+        self._part = _Part()
+        self._header_name = self._header_value = b""
+        self._counts = {"files": 0, "fields": 0}
+        self.parts: list[_Part] = []
+        self.is_complete = False
+        self.parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_end": self._on_end,
+            },
+        )
+
+    def _on_part_begin(self) -> None:
+        self._part = _Part()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._part.disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        part = self._part
+        _, options = parse_options_header(part.disposition)
+        if b"name" not in options:
+            raise BadRequest("A part of the multipart body has no name in its Content-Disposition.")
+        part.name = _decode(options[b"name"])
+        kind = "files" if b"filename" in options else "fields"
+        if b"filename" in options:
+            part.filename = _decode(options[b"filename"])
+        self._counts[kind] += 1
+        if self._counts[kind] > self._max_files:
+            raise BadRequest(f"The multipart body has more than {self._max_files} {kind}.")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._part.filename is not None:
+            self._part.data.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self.parts.append(self._part)
+
+    def _on_end(self) -> None:
+        self.is_complete = True
+
+
+def parse_form_files(content_type: bytes, body: bytes, field: str, max_files: int) -> list[tuple[str, bytes]]:
+    """Returns name and bytes of each file in the multipart form's `field`, in order. Raises BadRequest."""
+    _, options = parse_options_header(content_type)
+    if b"boundary" not in options:
+        raise BadRequest("The multipart body cannot be read: its Content-Type has no boundary.")
+    reader = _FormReader(options[b"boundary"], max_files)
+    try:
+        for start in range(0, len(body), SLICE_BYTES):
+            reader.parser.write(body[start : start + SLICE_BYTES])
+        reader.parser.finalize()
+    except FormParserError as error:
+        raise BadRequest(f"The multipart body cannot be read: {error}.") from None
+    if not reader.is_complete:
+        raise BadRequest("The multipart body cannot be read: it is cut off before its last boundary.")
+    files = [(part.filename, part.data) for part in reader.parts if part.name == field and part.filename is not None]
+    if not files:
+        raise BadRequest(f"The multipart body has no file in a field named '{field}'.")
+    return [(name, b"".join(data)) for name, data in files]
+
+
+def _decode(name: bytes) -> str:
+    """Names in forms are UTF-8 (RFC 7578, 5.1.2), whatever the client's charset says; others are read as Latin-1."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")

@@ -1,0 +1,88 @@
+"""Files of multipart forms come out whole, whatever the bytes and the size of the slices in which they are searched."""
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.api.http import form
+from service.api.http.form import parse_form_files
+from service.errors import BadRequest
+
+FORM = b"multipart/form-data; boundary=x"
+
+
+def encode(files: list[tuple[str, tuple[str, bytes]]], fields: dict[str, str] | None = None) -> tuple[bytes, bytes]:
+    request = httpx.Request("POST", "http://x", files=files, data=fields)
+    return request.headers["content-type"].encode(), request.read()
+
+
+pieces = st.lists(st.sampled_from([b"\r\n", b"--", b"x", b"\r", b"\n--", b"abc", b"\0"]), max_size=12).map(b"".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(pieces, min_size=1, max_size=4), st.sampled_from([1, 7, 64, 10_000]))
+def test_files_come_out_whole(contents: list[bytes], slice_bytes: int) -> None:
+    names = [f"{at}.png" for at in range(len(contents))]
+    content_type, body = encode(
+        [("files", (name, content)) for name, content in zip(names, contents, strict=True)]
+        + [("other", ("o.png", b"other"))],
+        {"text": "a field"},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(form, "SLICE_BYTES", slice_bytes)
+        assert parse_form_files(content_type, body, "files", 5) == list(zip(names, contents, strict=True))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_more_files_or_fields_than_allowed_are_rejected(count: int) -> None:
+    files = encode([("files", ("a", b"1"))] * count)
+    fields = encode([("files", ("a", b"1"))], {str(n): "" for n in range(count)})
+    for content_type, body in (files, fields):
+        if count == 2:
+            assert parse_form_files(content_type, body, "files", 2)
+        else:
+            with pytest.raises(BadRequest, match=r"more than 2 (files|fields)"):
+                parse_form_files(content_type, body, "files", 2)
+
+
+HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "message"),
+    [
+        (b"multipart/form-data", HEAD + b"bytes\r\n--x--", "no boundary"),
+        (FORM, b"", "cut off before its last boundary"),
+        (FORM, HEAD + b"bytes", "cut off before its last boundary"),
+        (FORM, HEAD + b"bytes\r\n--x\r\n", "cut off before its last boundary"),
+        (FORM, b"no form", "cannot be read"),
+        (FORM, b"--x\r\nContent-Type: image/png\r\n\r\nbytes\r\n--x--", "no name in its Content-Disposition"),
+        (FORM, HEAD.replace(b"file", b"fifo") + b"bytes\r\n--x--", "no file in a field named 'file'"),
+        (FORM, HEAD.replace(b'; filename="a"', b"") + b"bytes\r\n--x--", "no file in a field named 'file'"),
+    ],
+)
+def test_what_is_no_form_with_files_is_rejected(content_type: bytes, body: bytes, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        parse_form_files(content_type, body, "file", 1)
+
+
+def test_a_name_that_is_not_utf8_is_read_as_latin_1() -> None:
+    body = HEAD.replace(b'"a"', b'"\xe9.png"') + b"bytes\r\n--x--\r\n"
+    assert parse_form_files(FORM, body, "file", 1) == [("\xe9.png", b"bytes")]
+
+
+@pytest.mark.parametrize("codec", ["", "undefined", "unicode_escape", "punycode", "utf-7"])
+@pytest.mark.parametrize("name", ["sieben.png", "é.png", r"\ud800", "+2AA-"])
+def test_names_in_a_form_are_utf8_whatever_it_claims(codec: str, name: str) -> None:
+    part = f'--x\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\nbytes\r\n--x--\r\n'
+    kind = b"multipart/form-data; boundary=x; charset=" + codec.encode()
+    assert parse_form_files(kind, part.encode(), "file", 1) == [(name, b"bytes")]
+
+
+@pytest.mark.parametrize("boundary", [rb'"a;b=c"', rb'"a b"', rb'"a\"\\b"'])
+def test_a_boundary_may_be_quoted(boundary: bytes) -> None:
+    mark = boundary[1:-1].replace(rb"\"", b'"').replace(rb"\\", b"\\")
+    head = b'content-disposition: form-data; name="file"; filename="a"'
+    part = b"--%s\r\n%s\r\n\r\nbytes\r\n--%s--\r\n" % (mark, head, mark)
+    assert parse_form_files(b"multipart/form-data; boundary=" + boundary, part, "file", 1) == [("a", b"bytes")]
