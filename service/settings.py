@@ -1,10 +1,11 @@
 """Every setting of the service, with its default. Each is a flag of `convoy serve` and the variable CONVOY_<NAME>."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +14,15 @@ Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 
 PREFIX = "CONVOY_"
+DEFAULT_PORT = 8000
+TRAINING_VARIABLES = {
+    f"{PREFIX}{name}" for name in ("DATA", "COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "JOIN_TIMEOUT_S")
+}
+# Of a service NAME, which Kubernetes tells all pods of its namespace: NAME_SERVICE_HOST, NAME_PORT=tcp://10.0.0.1:80, ...
+KUBERNETES_VARIABLE = re.compile(
+    r"CONVOY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
 DRAIN_MARGIN_S = 3.0
 """Seconds of the drain timeout beyond the request timeout: requests are still accepted in the first second of a stop,
 and the process ends after the last answer."""
@@ -28,7 +38,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all interfaces."""
 
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
     """TCP port to listen on. 0: a free port, which is logged."""
 
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
@@ -157,6 +167,12 @@ class Settings(BaseSettings):
         default_s = self.request_timeout_ms / 1000 + DRAIN_MARGIN_S
         return default_s if self.drain_timeout_s is None else self.drain_timeout_s
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_kubernetes(cls, value: Any) -> Any:
+        """Returns the default for the value that Kubernetes sets where a service is named `convoy`."""
+        return DEFAULT_PORT if isinstance(value, str) and KUBERNETES_PORT.match(value) else value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_networks(cls, value: str) -> str:
@@ -171,12 +187,23 @@ def split_list(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def misspelled_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns variables that are spelled almost like a setting, each with the setting that was probably meant.
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the CONVOY_* variables that are no setting, each with the nearest setting.
 
-    Only near ones: an orchestrator may well set CONVOY_SERVICE_HOST, and training reads CONVOY_DATA.
+    Leaves out those of training, and those that Kubernetes sets for services whose names begin with `convoy`.
     """
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    unknown = [name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in settings]
-    suggestions = {name: get_close_matches(name.upper(), settings, 1, 0.8) for name in unknown}
-    return {name: matches[0] for name, matches in suggestions.items() if matches}
+    unknown = [
+        name
+        for name, value in environ.items()
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in settings | TRAINING_VARIABLES
+        and not _is_from_kubernetes(name.upper(), value)
+    ]
+    return {name: get_close_matches(name.upper(), settings, 1, 0.0)[0] for name in unknown}
+
+
+def _is_from_kubernetes(name: str, value: str) -> bool:
+    return KUBERNETES_VARIABLE.fullmatch(name) is not None or (
+        name.endswith("_PORT") and KUBERNETES_PORT.match(value) is not None
+    )

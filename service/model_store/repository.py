@@ -124,7 +124,7 @@ def _subfolders(path: Path) -> list[str]:
 def _read_labels(path: Path, classes: int) -> tuple[str, ...]:
     try:
         # Not splitlines(): it also splits at characters that a label may hold.
-        labels = tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        labels = tuple(path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))  # some editors add a mark
     except UnicodeDecodeError as error:
         raise BrokenVersion(f"{path} is not UTF-8 text.") from error
     if len(labels) != classes:

@@ -15,7 +15,7 @@ from service.api.auth.api_keys import Keyring
 from service.errors import ConvoyError
 from service.model_store.mirror import open_mirror
 from service.observability import logs
-from service.settings import Settings, misspelled_variables
+from service.settings import Settings, unknown_variables
 from service.workers.supervisor import Supervisor
 from service.workers.worker_status import WorkerStatusStore
 
@@ -36,8 +36,8 @@ def serve(settings: Settings) -> int:
     A single worker with another exit code than 0 raises SystemExit.
     """
     logs.configure(settings.log_level)
-    for name, suggestion in misspelled_variables(os.environ).items():
-        logs.event(logging.WARNING, "variable is no setting", variable=name, perhaps=suggestion)
+    for name, suggestion in unknown_variables(os.environ).items():
+        logs.event(logging.WARNING, "variable is no setting", variable=name, nearest=suggestion)
     # A bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
     open_mirror(settings)
     Keyring(settings.keys, settings.keys_file)
@@ -46,7 +46,9 @@ def serve(settings: Settings) -> int:
         TemporaryDirectory(prefix="convoy-", dir=_shared_memory_folder()) as folder,
     ):
         host, port = sock.getsockname()[:2]
-        logs.event(logging.INFO, "listening", url=f"http://{host}:{port}", pid=os.getpid(), workers=settings.workers)
+        logs.event(
+            logging.INFO, "listening", url=f"http://{bracketed(host)}:{port}", pid=os.getpid(), workers=settings.workers
+        )
         if settings.workers == 1:
             _run_worker(settings, Path(folder), os.getpid(), sock, 0)
             return 0
@@ -80,6 +82,11 @@ def _run_supervised_worker(
         sys.exit(EXIT_WORKER_FAILED)
 
 
+def bracketed(host: str) -> str:
+    """The host as it stands before a port: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises CannotListen, saying what to do."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -92,5 +99,5 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         hint = "Stop what listens there, or choose another port with --port or CONVOY_PORT."
-        raise CannotListen(f"Cannot listen on {host}:{port}: {error.strerror}.", hint) from error
+        raise CannotListen(f"Cannot listen on {bracketed(host)}:{port}: {error.strerror}.", hint) from error
     return sock

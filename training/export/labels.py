@@ -41,7 +41,7 @@ class ClassLabels:
 def read_labels(path: Path) -> tuple[str, ...]:
     """One label a line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
     try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error
     if "" in labels:

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from service.settings import PREFIX, Settings, misspelled_variables
+from service.settings import PREFIX, Settings, unknown_variables
 
 FIELDS = Settings.model_fields
 FORMATTED_VALUES = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8", "drain_timeout_s": "7.5"}
@@ -123,16 +123,47 @@ def test_a_setting_that_is_not_there_is_refused() -> None:
     ],
 )
 def test_a_misspelled_variable_gets_a_suggestion(variable: str, suggestion: str) -> None:
-    assert misspelled_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: suggestion}
+    assert unknown_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: suggestion}
 
 
-def test_variables_of_others_are_left_alone() -> None:
-    kubernetes = ("CONVOY_SERVICE_HOST", "CONVOY_SERVICE_PORT", "CONVOY_PORT_8000_TCP", "CONVOY_PORT_8000_TCP_ADDR")
-    assert (
-        misspelled_variables(dict.fromkeys([*kubernetes, "CONVOY_DATA", "PORT", "CONVEYOR_PORT", "convoy_port"], "1"))
-        == {}
-    )
+def test_an_unknown_variable_is_named_however_far_from_a_setting() -> None:
+    unknown = unknown_variables({"CONVOY_VERBOSE": "1", "CONVOY_REPLICA_COUNT": "2", "convoy_wokers": "3"})
+    assert unknown.keys() == {"CONVOY_VERBOSE", "CONVOY_REPLICA_COUNT", "convoy_wokers"}
+    assert unknown["convoy_wokers"] == "CONVOY_WORKERS"
+    assert set(unknown.values()) <= {f"{PREFIX}{name.upper()}" for name in FIELDS}
+
+
+def kubernetes_variables(service: str) -> dict[str, str]:
+    """What Kubernetes sets in every pod for a service of that name with the port `http`."""
+    return {
+        f"{service}_SERVICE_HOST": "10.0.0.11",
+        f"{service}_SERVICE_PORT": "8000",
+        f"{service}_SERVICE_PORT_HTTP": "8000",
+        f"{service}_PORT": "tcp://10.0.0.11:8000",
+        f"{service}_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+        f"{service}_PORT_8000_TCP_PROTO": "tcp",
+        f"{service}_PORT_8000_TCP_PORT": "8000",
+        f"{service}_PORT_8000_TCP_ADDR": "10.0.0.11",
+    }
+
+
+@pytest.mark.parametrize("service", ["CONVOY", "CONVOY_CANARY", "CONVOY_V2_GPU"])
+def test_variables_of_kubernetes_are_ignored(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown_variables(kubernetes_variables(service)) == {}
+    for name, value in kubernetes_variables(service).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == Settings(port=8000)
+
+
+def test_a_port_that_is_none_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_PORT", "http://10.0.0.11:8000")
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_variables_of_training_and_of_others_are_left_alone() -> None:
+    assert unknown_variables(dict.fromkeys(["CONVOY_DATA", "PORT", "CONVEYOR_PORT", "convoy_port"], "1")) == {}
 
 
 def test_every_setting_is_spelt_rightly() -> None:
-    assert misspelled_variables({f"{PREFIX}{name.upper()}": "1" for name in FIELDS}) == {}
+    assert unknown_variables({f"{PREFIX}{name.upper()}": "1" for name in FIELDS}) == {}

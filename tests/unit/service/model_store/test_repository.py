@@ -107,6 +107,12 @@ def test_a_missing_version_is_broken(tmp_path: Path) -> None:
         Repository(tmp_path).open("linear", 2)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
+    folder = write_version(tmp_path, "linear", 1)
+    relabeled(folder, b"\xef\xbb\xbfa\nb\nc\nd\n")
+    assert Repository(tmp_path).open("linear", 1).labels == ("a", "b", "c", "d")
+
+
 def test_labels_that_were_changed_are_refused(tmp_path: Path) -> None:
     path = write_version(tmp_path)
     (path / "labels.txt").write_text("other\n" * 4)

@@ -49,6 +49,11 @@ def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
         read_class_labels(tmp_path / "index.json")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\ndog\n")
+    assert read_class_labels(tmp_path / "labels.txt") == ClassLabels(("cat", "dog"))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"none\.json cannot be read"):
         read_class_labels(tmp_path / "none.json")
