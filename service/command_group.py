@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-EXIT_USAGE_ERROR = 2
+from service.exit_codes import EXIT_RETRY, EXIT_STOPPED, EXIT_USAGE_ERROR, may_pass
 
 
 class CommandGroup(click.Group):
     """Exits without a traceback on the errors that it was given, and lists commands in the order of registration.
 
     `describe_error` returns the message and the exit code of an instance of `error_type`. An OSError exits with
-    EXIT_USAGE_ERROR.
+    EXIT_RETRY if it may pass, such as a full disk, otherwise with EXIT_USAGE_ERROR; Ctrl-C with EXIT_STOPPED.
     """
 
     def __init__(
@@ -39,7 +39,11 @@ class CommandGroup(click.Group):
         except BrokenPipeError:  # the reader of our output has closed it: click exits quietly
             raise
         except OSError as error:
-            message, exit_code = f"{error.filename or 'The system'}: {error.strerror or error}.", EXIT_USAGE_ERROR
+            message = f"{error.filename or 'The system'}: {error.strerror or error}."
+            exit_code = EXIT_RETRY if may_pass(error) else EXIT_USAGE_ERROR
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            sys.exit(EXIT_STOPPED)
         click.echo(f"Error: {message}", err=True)
         sys.exit(exit_code)
 

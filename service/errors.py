@@ -281,7 +281,14 @@ class NotEverywhere(ConvoyError):
     hint = "The message names the workers; their log lines contain the cause. The desired state remains recorded."
 
 
-# Errors of batch jobs. They have no status code: a batch job does not answer HTTP requests.
+# Errors of batch jobs and commands. They have no status code: these do not answer HTTP requests.
+
+
+class VersionUnavailable(ConvoyError):
+    """The version is in the bucket and cannot be fetched now: it is unreachable, refused, or has no room."""
+
+    code = "version_unavailable"
+    hint = "Give the same command again once it can be fetched, or name another --version."
 
 
 class CannotStartJob(ConvoyError):
@@ -291,8 +298,15 @@ class CannotStartJob(ConvoyError):
     hint = "See `convoy batch --help`."
 
 
+class OutputBusy(ConvoyError):
+    """Another process is writing the output."""
+
+    code = "output_busy"
+    hint = "Wait for it, or name another --output."
+
+
 class OutputConflict(ConvoyError):
-    """The output belongs to another job, or another process is writing it."""
+    """The output belongs to another job."""
 
     code = "output_taken"
     hint = "Choose another --output, or start over with --overwrite."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from service.api.http.status_codes import ROUTING_ERRORS, STATUS
 from service.errors import ConvoyError
+from service.exit_codes import MEANINGS
 from service.model_store.manifest import Manifest
 from service.model_store.repository import Repository
 from service.observability.collectors import ClassCounterCollector, DurationHistogramCollector
@@ -75,11 +76,17 @@ def _training_commands(manifest: Manifest) -> str:
     )
 
 
+def exit_codes_table() -> str:
+    rows = [f"| {code} | {meaning} |" for code, meaning in MEANINGS.items()]
+    return "\n".join(["| exit code | meaning |", "|---|---|", *rows])
+
+
 GENERATED_TABLES: dict[str, Callable[[], str]] = {
     "models": models_table,
     "settings": settings_table,
     "errors": errors_table,
     "metrics": metrics_table,
+    "exit_codes": exit_codes_table,
 }
 TABLE = re.compile(r"(<!-- (\w+): generated -->\n).*?(\n<!-- /\2 -->)", re.DOTALL)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.errors import TrainingError
+from training.errors import TrainingError, system_error
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -24,9 +24,8 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise TrainingError(
-            f"{path} could not be written: {error.strerror or error}.{_recovery_hint(error)}"
-        ) from error
+        message = f"{path} could not be written: {error.strerror or error}.{_recovery_hint(error)}"
+        raise system_error(message, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -51,6 +50,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
+        raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except ValueError as error:
         raise TrainingError(f"{path} is damaged: {error}.") from error

@@ -8,31 +8,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import ConvoyError
+from service.exit_codes import EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
 
 EXIT_CRASHED = 1
-EXIT_ACCURACY_REGRESSION = 3
-"""The published version stays, because it is more accurate than the new one."""
-EXIT_STOPPED = 130
-"""Stopped with Ctrl-C; the code is that of shells."""
 
 
 class TrainingError(Exception):
     """A mistake that the user can fix. The message says what is wrong and what to do."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE_ERROR
 
 
 class AccuracyRegression(TrainingError):
     """A new network is less accurate than required."""
 
 
-class PeerLost(TrainingError):
+class RetryLater(TrainingError):
+    """Something that may pass: another process holds the run, or the disk is full. A Job tries again."""
+
+    exit_code = EXIT_RETRY
+
+
+class PeerLost(RetryLater):
     """Another process has failed or ended; the message is its own where it has sent one.
 
     Not a mistake of the user: all processes can be started again and resume. A Job knows it by the exit code.
     """
 
-    exit_code = 4
+
+def system_error(message: str, error: OSError) -> TrainingError:
+    """Returns the TrainingError with that message: RetryLater where the error may pass, such as a full disk."""
+    return RetryLater(message) if may_pass(error) else TrainingError(message)
 
 
 @contextmanager
@@ -44,7 +50,8 @@ def service_errors_as_training_errors() -> Iterator[None]:
     try:
         yield
     except ConvoyError as error:
-        raise TrainingError(f"{error.message} {error.hint}") from error
+        kind = RetryLater if may_pass(error.__cause__) else TrainingError
+        raise kind(f"{error.message} {error.hint}") from error
 
 
 def first_line(error: BaseException) -> str:

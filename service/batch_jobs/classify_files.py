@@ -36,7 +36,7 @@ async def classify_files(
     max_queue_images = max(settings.max_queue_images, MAX_CONCURRENT_FILES)
     offline_settings = settings.model_copy(update={"max_queue_images": max_queue_images})
     metrics = Metrics()
-    repository = Repository(await asyncio.to_thread(local_models, settings))
+    repository = Repository(await asyncio.to_thread(local_models, settings, model, version))
     versions = repository.versions(model)
     if versions and version is not None and version not in map(str, versions):
         raise UnknownVersion(f"Model '{model}' has no version '{version}'.")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,20 @@ def start_decode_pool(workers: int) -> Executor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["service.batch_jobs.decode_worker"])
     return ProcessPoolExecutor(workers, context, initializer=_exit_with_parent)
+
+
+@contextmanager
+def killed_on_error(pool: Executor) -> Iterator[Executor]:
+    """Ends the pool with the block. After an error or a signal its processes are killed: one may read without end."""
+    earlier_children = set(multiprocessing.active_children())
+    try:
+        yield pool
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - earlier_children:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _exit_with_parent() -> None:
@@ -92,7 +107,8 @@ def group_into_batches(chunks: Iterator[tuple[Sequence[ImageFile], DecodedChunk]
     entries: list[tuple[ImageFile, ConvoyError | None]] = []
     for chunk, decoded in chunks:
         images = decoded.images if images is None or not len(images) else np.concatenate([images, decoded.images])
-        entries += zip(chunk, decoded.errors, strict=True)
+        read = (image._replace(fingerprint=one) for image, one in zip(chunk, decoded.fingerprints, strict=True))
+        entries += zip(read, decoded.errors, strict=True)
         while len(images) >= size:
             end = _end_of_valid(entries, size)
             yield DecodedBatch(images[:size], entries[:end])

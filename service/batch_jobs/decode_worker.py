@@ -2,14 +2,15 @@
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batch_jobs.find_images import ImageFile
+from service.batch_jobs.find_images import Fingerprint, ImageFile
+from service.batch_jobs.image_fingerprint import add_sha256, file_fingerprint
 from service.errors import ConvoyError, ImageTooLarge, JobInterrupted
 from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
@@ -20,6 +21,8 @@ MAX_FILE_BYTES = 512 * 1024**2  # A file that is not an image must not fill the 
 READ_THREADS = 16  # for a bucket: each thread waits for the network
 MAX_READ_ATTEMPTS = 4
 FIRST_RETRY_DELAY_S = 0.5
+
+T = TypeVar("T")
 
 
 class UnreadableFile(ConvoyError):
@@ -35,39 +38,62 @@ class DecodeSpec(NamedTuple):
     model_input: Input
     preprocessing: Preprocessing
     max_pixels: int
+    with_sha256: bool = False
 
 
 class DecodedChunk(NamedTuple):
-    """Pixels of the valid images, uint8 (n, height, width, channels), and for each image its error, or None."""
+    """Pixels of the valid images, uint8 (n, height, width, channels), and for each image its error, or None.
+
+    `fingerprints` are of all images as they were read, None for those that are not there.
+    """
 
     images: NDArray[np.uint8]
     errors: list[ConvoyError | None]
+    fingerprints: list[Fingerprint | None]
+
+
+class _ReadImage(NamedTuple):
+    """The bytes of an image, or its error."""
+
+    encoded: bytes | ConvoyError
+    fingerprint: Fingerprint | None
 
 
 def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
     """Raises JobInterrupted when a bucket stays unreachable; an error of one image is returned in its place."""
     images = np.empty((len(files), *spec.model_input.shape), np.uint8)
     errors: list[ConvoyError | None] = []
+    fingerprints: list[Fingerprint | None] = []
     valid_count = 0
-    for encoded in _read_all(files):
+    for encoded, fingerprint in _read_all(files):
+        if spec.with_sha256 and isinstance(encoded, bytes):
+            fingerprint = add_sha256(fingerprint, encoded)
+        fingerprints.append(fingerprint)
         try:
             images[valid_count] = _to_model_input(encoded, spec)
             valid_count += 1
             errors.append(None)
         except ConvoyError as error:
             errors.append(error)
-    return DecodedChunk(images[:valid_count], errors)
+    return DecodedChunk(images[:valid_count], errors, fingerprints)
+
+
+def fingerprint_of(image: ImageFile, *, with_sha256: bool) -> Fingerprint | None:
+    """The fingerprint that an image has now; None where it is not there. Raises JobInterrupted as above."""
+    if not with_sha256:
+        return _fingerprint(image)
+    encoded, fingerprint = _try_read(image)
+    return add_sha256(fingerprint, encoded) if isinstance(encoded, bytes) else fingerprint
 
 
 def _to_model_input(encoded: bytes | ConvoyError, spec: DecodeSpec) -> NDArray[np.uint8]:
     if isinstance(encoded, ConvoyError):
         raise encoded
-    model_input, preprocessing, max_pixels = spec
-    pixels = decode(encoded, model_input.channels, preprocessing.background, max_pixels)
-    return preprocess(pixels, model_input, preprocessing)
+    pixels = decode(encoded, spec.model_input.channels, spec.preprocessing.background, spec.max_pixels)
+    return preprocess(pixels, spec.model_input, spec.preprocessing)
 
 
-def _read_all(images: Sequence[ImageFile]) -> Iterator[bytes | ConvoyError]:
+def _read_all(images: Sequence[ImageFile]) -> Iterator[_ReadImage]:
     if any(image.url for image in images):
         return _read_pool().map(_try_read, images)
     return map(_try_read, images)
@@ -78,15 +104,35 @@ def _read_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(READ_THREADS, "read")
 
 
-def _try_read(image: ImageFile) -> bytes | ConvoyError:
+def _try_read(image: ImageFile) -> _ReadImage:
+    fingerprint = None
     try:
-        return _read_from_bucket(image) if image.url else _read_from_file(image)
+        fingerprint = file_fingerprint(image.path) if not image.url else _fingerprint(image)
+        return _ReadImage(_read_from_bucket(image) if image.url else _read_from_file(image), fingerprint)
     except OSError as error:
-        return UnreadableFile(f"{image.path} cannot be read: {error.strerror or error}.")
+        return _ReadImage(UnreadableFile(f"{image.path} cannot be read: {error.strerror or error}."), fingerprint)
     except ObjectRefused as error:
-        return UnreadableFile(error.message)
+        return _ReadImage(UnreadableFile(error.message), fingerprint)
     except ImageTooLarge as error:
-        return error
+        return _ReadImage(error, fingerprint)
+
+
+def _fingerprint(image: ImageFile) -> Fingerprint | None:
+    if image.url:
+        return image.fingerprint or _object_fingerprint(image)
+    try:
+        return file_fingerprint(image.path)
+    except OSError:
+        return None
+
+
+def _object_fingerprint(image: ImageFile) -> Fingerprint | None:
+    """Of an object that was named alone, and so not listed."""
+    try:
+        info = _retry(lambda: _open_bucket_once(image.url).info(image.path))
+        return Fingerprint(info.bytes, info.tag)
+    except ObjectRefused:
+        return None
 
 
 def _read_from_file(image: ImageFile) -> bytes:
@@ -98,12 +144,16 @@ def _read_from_file(image: ImageFile) -> bytes:
 
 
 def _read_from_bucket(image: ImageFile) -> bytes:
+    return _check_size(_retry(lambda: _join_up_to_limit(_open_bucket_once(image.url).chunks(image.path))))
+
+
+def _retry(read: Callable[[], T]) -> T:
     """Raises JobInterrupted when the bucket is unreachable in MAX_READ_ATTEMPTS attempts."""
     for attempt in range(MAX_READ_ATTEMPTS):
         if attempt:
             time.sleep(FIRST_RETRY_DELAY_S * 2 ** (attempt - 1))
         try:
-            return _check_size(_join_up_to_limit(_open_bucket_once(image.url).chunks(image.path)))
+            return read()
         except BucketUnreachable as error:
             reason = error.message
     raise JobInterrupted(reason)

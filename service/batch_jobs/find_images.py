@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.errors import CannotStartJob
-from service.model_store.object_store import BucketUnreachable, is_url, open_bucket
+from service.model_store.object_store import BucketUnreachable, ObjectInfo, is_url, open_bucket
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
 LIST_SUFFIXES = (".txt", ".list", ".lst")
@@ -30,11 +30,22 @@ SIDECAR_SUFFIXES = (PARTIAL_SUFFIX, ERRORS_SUFFIX, SUMMARY_SUFFIX, CONFUSION_SUF
 JOB_FILE_SUFFIXES = tuple(output + sidecar for output in OUTPUT_SUFFIXES for sidecar in ("", *SIDECAR_SUFFIXES))
 
 
+class Fingerprint(NamedTuple):
+    """Differs when an image has changed: size in bytes, and modification time (ns), or an object's tag.
+
+    `sha256` is empty unless it was asked for.
+    """
+
+    bytes: int
+    stamp: str
+    sha256: str = ""
+
+
 class ImageFile(NamedTuple):
     """One image. `name` is unique in its job.
 
     Its bytes are those of the file at `path`, of which it has `size` from `offset` on where it lies in a tar; or those
-    of the object `path` in the bucket at `url`.
+    of the object `path` in the bucket at `url`. `fingerprint` is None where it is not known yet.
     """
 
     name: str
@@ -42,13 +53,18 @@ class ImageFile(NamedTuple):
     url: str = ""
     offset: int = 0
     size: int = -1
+    fingerprint: Fingerprint | None = None
 
 
 class ImageListing(NamedTuple):
-    """All images, each once, and the number of other files beside them, those of jobs included."""
+    """All images, each once, and the number of other files beside them, those of jobs included.
+
+    `irregular` are the paths of pipes, devices and other things that are no files, although they are named like images.
+    """
 
     images: list[ImageFile]
     skipped: int
+    irregular: list[str]
 
 
 class FolderLabels:
@@ -74,23 +90,37 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
     the images, the same command must find the same images again.
     """
     images: dict[str, ImageFile] = {}
+    irregular: list[str] = []
     skipped = 0
     for source in inputs:
         for image in _list_source(source):
             if image is None:
                 skipped += 1
+            elif isinstance(image, _Irregular):
+                irregular.append(image.path)
             else:
                 images[image.name] = image
     if not images:
         hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
-        if skipped:
+        if irregular:
+            hint = f"{irregular[0]} is a pipe, a device or a link to one: name regular files."
+        elif skipped:
             suffixes = ", ".join(IMAGE_SUFFIXES)
             hint = f"Passed over: {skipped}, as no name ends in {suffixes}; a glob ('folder/*') takes all it names."
         raise CannotStartJob(f"There is no image in {' '.join(inputs)}.", hint)
-    return ImageListing(list(images.values()), skipped)
+    return ImageListing(list(images.values()), skipped, irregular)
 
 
-def _list_source(source: str) -> Iterator[ImageFile | None]:
+class _Irregular(NamedTuple):
+    """A pipe, a socket, a device, or a link to one: reading it may never end."""
+
+    path: str
+
+
+_Listed = ImageFile | _Irregular | None
+
+
+def _list_source(source: str) -> Iterator[_Listed]:
     """One input's images, and None for each other file."""
     lower = source.lower()
     if is_url(source):
@@ -99,6 +129,8 @@ def _list_source(source: str) -> Iterator[ImageFile | None]:
         yield from _filter_images(_walk_folder(source))
     elif not os.path.lexists(source):
         yield from _expand_glob(source)
+    elif os.path.exists(source) and not os.path.isfile(source):
+        yield _Irregular(source)
     elif lower.endswith(COMPRESSED_TAR_SUFFIXES):
         raise CannotStartJob(
             f"{source} is packed: its images cannot be read in any order.", "Unpack it to a .tar first."
@@ -111,8 +143,14 @@ def _list_source(source: str) -> Iterator[ImageFile | None]:
         yield ImageFile(source, source)
 
 
-def _filter_images(paths: Iterable[str]) -> Iterator[ImageFile | None]:
-    return (ImageFile(path, path) if _is_image(path) else None for path in paths)
+def _filter_images(entries: Iterable[os.DirEntry[str]]) -> Iterator[_Listed]:
+    return (_image_or_irregular(entry.path, entry) if _is_image(entry.name) else None for entry in entries)
+
+
+def _image_or_irregular(path: str, entry: os.DirEntry[str] | None = None) -> ImageFile | _Irregular:
+    """A link that leads nowhere counts as an image, which cannot be read."""
+    is_file = entry is not None and entry.is_file(follow_symlinks=False)  # known without a stat
+    return ImageFile(path, path) if is_file or os.path.isfile(path) or not os.path.exists(path) else _Irregular(path)
 
 
 def _is_image(name: str) -> bool:
@@ -124,28 +162,40 @@ def is_job_file(path: str) -> bool:
     return path.lower().endswith(JOB_FILE_SUFFIXES)
 
 
-def _walk_folder(folder: str) -> Iterator[str]:
-    """All files, links followed, hidden ones left out, in the order of their paths. Raises CannotStartJob."""
+def _walk_folder(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All that is no folder, links followed, hidden names left out, in the order of paths. Raises CannotStartJob."""
     seen: set[str] = set()
 
-    def raise_unreadable(error: OSError) -> None:
-        raise CannotStartJob(f"{error.filename} cannot be read: {error.strerror}.", "Grant the right to read it.")
-
-    for parent, folders, files in os.walk(folder, onerror=raise_unreadable, followlinks=True):
+    def walk(parent: str) -> Iterator[os.DirEntry[str]]:
         real_path = os.path.realpath(parent)
         if real_path in seen:  # a link to a folder above would go round for ever
-            folders.clear()
-            continue
+            return
         seen.add(real_path)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if not name.startswith("."))
+        try:
+            with os.scandir(parent) as listing:
+                entries = sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}."
+            raise CannotStartJob(reason, "Grant the right to read it.") from error
+        yield from (entry for entry in entries if not _is_folder(entry))
+        for entry in filter(_is_folder, entries):
+            yield from walk(entry.path)
+
+    return walk(folder)
 
 
-def _expand_glob(pattern: str) -> Iterator[ImageFile | None]:
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def _expand_glob(pattern: str) -> Iterator[_Listed]:
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
     if not paths:
         raise CannotStartJob(f"{pattern} does not exist, and no file matches it.", "Check the path, or the pattern.")
-    return (None if is_job_file(path) else ImageFile(path, path) for path in paths)
+    return (None if is_job_file(path) else _image_or_irregular(path) for path in paths)
 
 
 def _read_list(path: str) -> Iterator[ImageFile]:
@@ -163,7 +213,7 @@ def _read_list(path: str) -> Iterator[ImageFile]:
             yield ImageFile(line, name, url) if is_url(line) else ImageFile(line, line)
 
 
-def _list_tar(path: str) -> Iterator[ImageFile | None]:
+def _list_tar(path: str) -> Iterator[_Listed]:
     """The tar's files by name; of two with one name the later, as when it is unpacked."""
     try:
         with tarfile.open(path, "r:") as tar:
@@ -178,17 +228,26 @@ def _list_tar(path: str) -> Iterator[ImageFile | None]:
         yield ImageFile(f"{path}{TAR_SEPARATOR}{name}", path, "", member.offset_data, member.size) if is_image else None
 
 
-def _list_bucket(url: str) -> Iterator[ImageFile | None]:
+def _list_bucket(url: str) -> Iterator[_Listed]:
     """A bucket's objects by name, or the one object that the URL names."""
     if url.lower().endswith(IMAGE_SUFFIXES):
         folder_url, _, name = url.rpartition("/")
         return iter([ImageFile(url, name, folder_url)])
     bucket = open_bucket(url)
     try:
-        names = sorted(bucket.listing())
+        objects = sorted(bucket.listing().items())
     except BucketUnreachable as error:
         raise BucketUnreachable(error.message, "Check the URL, the credentials and the network.") from error
-    return (ImageFile(f"{bucket.url}/{name}", name, bucket.url) if _is_image(name) else None for name in names)
+    return (_listed_object(bucket.url, name, info) for name, info in objects)
+
+
+def _listed_object(url: str, name: str, info: ObjectInfo) -> _Listed:
+    path = f"{url}/{name}"
+    if not _is_image(name):
+        return None
+    if not info.is_regular_file:
+        return _Irregular(path)
+    return ImageFile(path, name, url, fingerprint=Fingerprint(info.bytes, info.tag))
 
 
 def _normalize(text: str) -> str:

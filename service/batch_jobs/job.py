@@ -9,11 +9,17 @@ from typing import TextIO
 
 import numpy as np
 
-from service.batch_jobs.decode_processes import decode_in_order, group_into_batches, start_decode_pool
-from service.batch_jobs.decode_worker import DecodeSpec
-from service.batch_jobs.find_images import FolderLabels, ImageFile, ImageListing, find_images
+from service.batch_jobs.decode_processes import (
+    decode_in_order,
+    group_into_batches,
+    killed_on_error,
+    start_decode_pool,
+)
+from service.batch_jobs.decode_worker import DecodeSpec, fingerprint_of
+from service.batch_jobs.find_images import Fingerprint, FolderLabels, ImageFile, ImageListing, find_images
+from service.batch_jobs.image_fingerprint import fingerprints_digest
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest
-from service.batch_jobs.output_files import OutputFiles
+from service.batch_jobs.output_files import IMAGES_KEY, OutputFiles
 from service.batch_jobs.progress import Progress
 from service.batch_jobs.records import Record, make_records
 from service.batch_jobs.sharding import Shard
@@ -45,7 +51,8 @@ LESS_MEMORY_HINT = "A smaller --max-batch-size needs less memory."
 class Job:
     """What to classify, with which model, and where to write.
 
-    `version` None stands for that of the resumed job, or the newest.
+    `version` None stands for that of the resumed job, or the newest. With `image_digests` a resume compares the SHA-256
+    of images, in place of their sizes and times.
     """
 
     inputs: tuple[str, ...]
@@ -55,6 +62,7 @@ class Job:
     top_k: int
     shard: Shard
     overwrite: bool = False
+    image_digests: bool = False
 
 
 def run_job(
@@ -62,13 +70,13 @@ def run_job(
 ) -> Report:
     """Runs the job, or what is left of it, and writes progress to `progress_stream`.
 
-    Raises CannotStartJob, OutputConflict, UnknownModel, UnknownVersion, BrokenVersion or BucketUnreachable before
-    anything is written, and JobInterrupted when the job can be resumed.
+    Raises CannotStartJob, OutputConflict, OutputBusy, UnknownModel, UnknownVersion, BrokenVersion, VersionUnavailable
+    or BucketUnreachable before anything is written, and JobInterrupted when the job can be resumed.
     """
     check_output_format(job.output)
     listing = find_images(job.inputs)
     outputs = OutputFiles(job.output, job.shard)
-    repository = Repository(local_models(settings))
+    repository = Repository(local_models(settings, job.model, job.version))
     if not job.overwrite and (finished_job := outputs.read_finished_job()) is not None:
         return _report_finished(job, listing, repository, outputs, settings, finished_job)
     try:
@@ -103,13 +111,17 @@ def _run_job(
     shard_images = job.shard.select(listing.images)
     if previous is None:
         journal.begin(identity)
-    done_count = journal.resume(identity, shard_images)
+    done_count = journal.resume(identity, shard_images, _fingerprint_now)
     start_s = time.perf_counter()
     if done_count < len(shard_images):
         _classify(shard_images, done_count, folder, journal, identity, runtime)
     elapsed_s = time.perf_counter() - start_s
     summary = outputs.finish(journal, identity, folder.labels)
     return _build_report(job, listing, folder, outputs, summary).with_timing(len(shard_images) - done_count, elapsed_s)
+
+
+def _fingerprint_now(image: ImageFile, with_sha256: bool) -> Fingerprint | None:
+    return fingerprint_of(image, with_sha256=with_sha256)
 
 
 def _classify(
@@ -123,10 +135,10 @@ def _classify(
     """Classifies the images from `done_count` on into the journal: the pool decodes, this process runs the model."""
     settings = runtime.settings.model_copy(update={"precision": identity.precision})
     workers = settings.decode_threads or usable_cores()
-    spec = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels)
+    spec = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels, identity.image_digests)
     folders, no_probabilities = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
     progress = Progress(len(images), done_count, runtime.progress_stream)
-    with runtime.start_pool(workers) as pool:
+    with killed_on_error(runtime.start_pool(workers)) as pool:
         chunks = decode_in_order(pool, workers, images[done_count:], spec)
         version = load(folder, ModelSpec(), settings, Metrics())
         try:
@@ -140,7 +152,6 @@ def _classify(
             raise JobInterrupted(error.message, f"{RESUME_HINT} {LESS_MEMORY_HINT}") from error
         finally:
             version.executor.shutdown(wait=False)
-            pool.shutdown(cancel_futures=True)
 
 
 def fastest_batch_size(batch_ms: dict[int, float]) -> int:
@@ -169,12 +180,14 @@ def _job_identity(
     return JobIdentity(
         model=folder.model,
         version=str(folder.version),
+        model_digest=folder.digest,
         shard=str(job.shard),
         images=len(listing.images),
         digest=names_digest(listing.images),
         top_k=min(job.top_k, len(folder.labels)),
         precision=_precision(folder, settings, previous or {}),
         max_pixels=settings.max_pixels,
+        image_digests=job.image_digests,
     )
 
 
@@ -198,7 +211,12 @@ def _report_finished(
     folder = _open_version(job, repository, finished_job)
     if difference := _job_identity(job, listing, folder, settings, finished_job).describe_difference(finished_job):
         raise OutputConflict(f"{outputs.output} is there already, and of another job: {difference}.")
-    return _build_report(job, listing, folder, outputs, Summary.from_json(outputs.read_summary()))
+    summary = outputs.read_summary()
+    images = job.shard.select(listing.images)
+    now = fingerprints_digest(fingerprint_of(image, with_sha256=job.image_digests) for image in images)
+    if now != summary.get(IMAGES_KEY):
+        raise OutputConflict(f"{outputs.output} is there already, and its images have changed since.")
+    return _build_report(job, listing, folder, outputs, Summary.from_json(summary))
 
 
 def _build_report(
@@ -209,6 +227,7 @@ def _build_report(
         f"{folder.model} version {folder.version}{shard}",
         summary,
         listing.skipped,
+        listing.irregular,
         outputs.output,
         outputs.errors if summary.error_counts else None,
         outputs.confusion if outputs.confusion.exists() else None,

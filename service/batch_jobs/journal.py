@@ -6,15 +6,16 @@ so the number of lines says which images are done.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
 from service.atomic_files import lock_exclusively
-from service.batch_jobs.find_images import ImageFile
-from service.batch_jobs.records import Record, from_json_line, to_json_line
-from service.errors import OutputConflict
+from service.batch_jobs.find_images import Fingerprint, ImageFile
+from service.batch_jobs.image_fingerprint import describe_change, from_json
+from service.batch_jobs.records import FINGERPRINT_KEY, Record, from_json_line, to_json_line
+from service.errors import OutputBusy, OutputConflict
 
 HEADER_KEY = "job"
 
@@ -23,17 +24,20 @@ HEADER_KEY = "job"
 class JobIdentity:
     """Everything that the results of a job depend on: two runs with the same identity are the same job.
 
-    `digest` is over the names of all images, those of other shards included; `precision` is that of the graph.
+    `digest` is over the names of all images, those of other shards included; `model_digest` identifies the content of
+    the version, and `precision` is that of the graph.
     """
 
     model: str
     version: str
+    model_digest: str
     shard: str
     images: int
     digest: str
     top_k: int
     precision: str
     max_pixels: int
+    image_digests: bool = False
 
     def describe_difference(self, other: Record) -> str:
         """Describes the first field in which `other`, read from a file, differs; empty where it is this job."""
@@ -41,6 +45,8 @@ class JobIdentity:
         field = next((name for name in own if own[name] != other.get(name)), "")
         if field == "digest":
             return "its images have other names"
+        if field == "model_digest":
+            return f"version {self.version} of the model has other content, {own[field]}, not {other.get(field)}"
         return field and f"{field} is {other.get(field, 'unknown')} there and {own[field]} here"
 
 
@@ -55,16 +61,14 @@ class Journal:
     """An open journal, locked against other processes. As a context it closes the file, and removes an empty one."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputConflict while another process has it open, OSError where it cannot be written."""
+        """Raises OutputBusy while another process has it open, OSError where it cannot be written."""
         self.path = path
         self._file = self.path.open("a+b")
         try:
             lock_exclusively(self._file, wait=False)
         except OSError as error:
             self._file.close()
-            raise OutputConflict(
-                f"Another process is writing {self.path}.", "Wait for it, or name another --output."
-            ) from error
+            raise OutputBusy(f"Another process is writing {self.path}.") from error
 
     def __enter__(self) -> "Journal":
         return self
@@ -89,8 +93,17 @@ class Journal:
         self._file.write(to_json_line({HEADER_KEY: asdict(identity)}))
         self._file.flush()
 
-    def resume(self, identity: JobIdentity, images: Sequence[ImageFile]) -> int:
-        """Returns how many of the images are done, after removing an incomplete last line. Raises OutputConflict."""
+    def resume(
+        self,
+        identity: JobIdentity,
+        images: Sequence[ImageFile],
+        fingerprint: Callable[[ImageFile, bool], Fingerprint | None],
+    ) -> int:
+        """Returns how many of the images are done, after removing an incomplete last line.
+
+        `fingerprint` returns that of an image as it is now, with its SHA-256 if that is wanted. Raises OutputConflict
+        for another job, or an image that has changed since.
+        """
         if difference := identity.describe_difference(self.read_job() or {}):
             raise OutputConflict(f"{self.path} is of another job: {difference}.")
         self._file.seek(0)
@@ -100,10 +113,23 @@ class Journal:
             record = from_json_line(line)
             if record is None or done_count == len(images) or record.get("file") != images[done_count].name:
                 break
+            self._reject_changed(images[done_count], from_json(record.get(FINGERPRINT_KEY)), fingerprint)
             end += len(line)
             done_count += 1
         self._file.truncate(end)
         return done_count
+
+    def _reject_changed(
+        self,
+        image: ImageFile,
+        before: Fingerprint | None,
+        fingerprint: Callable[[ImageFile, bool], Fingerprint | None],
+    ) -> None:
+        if before is None:
+            return
+        if change := describe_change(before, fingerprint(image, bool(before.sha256))):
+            hint = "Restore the image, name another --output, or say --overwrite to begin anew."
+            raise OutputConflict(f"{image.name} has changed since it was classified: {change}.", hint)
 
     def append(self, records: Sequence[Record]) -> None:
         """Hands them to the kernel, which keeps them if this process is killed."""

@@ -8,12 +8,22 @@ import orjson
 
 from service.atomic_files import atomic_replace
 from service.batch_jobs.confusion_plot import MAX_CLASSES, plot_confusion
-from service.batch_jobs.find_images import CONFUSION_SUFFIX, ERRORS_SUFFIX, PARTIAL_SUFFIX, SUMMARY_SUFFIX
+from service.batch_jobs.find_images import (
+    CONFUSION_SUFFIX,
+    ERRORS_SUFFIX,
+    PARTIAL_SUFFIX,
+    SUMMARY_SUFFIX,
+    Fingerprint,
+)
+from service.batch_jobs.image_fingerprint import fingerprints_digest, from_json
 from service.batch_jobs.journal import JobIdentity, Journal
-from service.batch_jobs.records import Record
+from service.batch_jobs.records import FINGERPRINT_KEY, Record
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Summary
 from service.batch_jobs.writers import FORMATS, write_errors
+
+IMAGES_KEY = "image_fingerprints"
+"""In the summary: a digest over the fingerprints of all images."""
 
 
 class OutputFiles:
@@ -48,21 +58,23 @@ class OutputFiles:
         After a kill at any point it can be repeated.
         """
         summary, errors = Summary(), []
+        fingerprints: list[Fingerprint | None] = []
         with FORMATS[self.output.suffix](self.output, identity.top_k) as add:
             for record in journal.records():
+                fingerprints.append(from_json(record.pop(FINGERPRINT_KEY, None)))
                 summary.add(record)
                 if "error" in record:
                     errors.append(record)
                 else:
                     add(record)
             write_errors(self.errors, errors)
-            self._write_summary(summary, identity)
+            self._write_summary(summary, identity, fingerprints_digest(fingerprints))
             self._plot_confusion(summary, labels)
         journal.remove()
         return summary
 
-    def _write_summary(self, summary: Summary, identity: JobIdentity) -> None:
-        values = {"job": asdict(identity), **summary.to_json()}
+    def _write_summary(self, summary: Summary, identity: JobIdentity, images_digest: str) -> None:
+        values = {"job": asdict(identity), IMAGES_KEY: images_digest, **summary.to_json()}
         with atomic_replace(self.summary, durable=True) as temporary:
             temporary.write_bytes(orjson.dumps(values, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 

@@ -10,8 +10,13 @@ from service.batch_jobs.find_images import FolderLabels, ImageFile
 from service.classification.top_k import Probabilities, top_k_rows
 from service.errors import ConvoyError
 
+FINGERPRINT_KEY = "fingerprint"
+
 Record = dict[str, Any]
-"""`file` and `predictions` (best first), or `file` and `error`; `expected` where the folder's name is a label."""
+"""`file` and `predictions` (best first), or `file` and `error`; `expected` where the folder's name is a label.
+
+In the journal also the fingerprint of the image, under FINGERPRINT_KEY.
+"""
 
 
 def make_records(
@@ -26,6 +31,8 @@ def make_records(
     records: list[Record] = []
     for image, error in entries:
         record: Record = {"file": image.name}
+        if image.fingerprint is not None:
+            record[FINGERPRINT_KEY] = image.fingerprint
         if error is not None:
             record["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
         else:

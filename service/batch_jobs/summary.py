@@ -84,6 +84,7 @@ class Report:
     title: str
     summary: Summary
     skipped: int
+    irregular: list[str]
     output: Path
     errors: Path | None
     confusion: Path | None
@@ -104,6 +105,8 @@ class Report:
             yield "This run: nothing was left to do."
         if self.skipped:
             yield f"Passed over: {self.skipped:,} files whose names do not end as images' do."
+        if self.irregular:
+            yield f"Passed over: {len(self.irregular):,} pipes, devices or links to them, such as {self.irregular[0]}."
         for name, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
             if path is not None:
                 yield f"{name}: {path}"

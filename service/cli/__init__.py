@@ -6,31 +6,34 @@ The commands import what they run only when they run it, so that help, completio
 import asyncio
 import json
 import sys
+import traceback
 from pathlib import Path
 
 import click
 
-from service.cli.batch import EXIT_INTERRUPTED, batch
+from service.cli.batch import batch
 from service.cli.keys import key
 from service.cli.models import models
 from service.cli.options import complete_model_name, settings_options
-from service.command_group import EXIT_USAGE_ERROR, CommandGroup
-from service.errors import ConvoyError, JobInterrupted, ModelFailed
+from service.command_group import CommandGroup
+from service.errors import ConvoyError, JobInterrupted, ModelFailed, OutputBusy, VersionUnavailable
+from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
 from service.model_store.object_store import BucketUnreachable
 from service.settings import Settings
 
-TRANSIENT_ERRORS = (BucketUnreachable, JobInterrupted, ModelFailed)
+TRANSIENT_ERRORS = (BucketUnreachable, JobInterrupted, ModelFailed, OutputBusy, VersionUnavailable)
 """Errors that may have no cause in the command: the same command may succeed later."""
 
 
 def _describe_error(error: ConvoyError) -> tuple[str, int]:
-    exit_code = EXIT_INTERRUPTED if isinstance(error, TRANSIENT_ERRORS) else EXIT_USAGE_ERROR
+    is_transient = isinstance(error, TRANSIENT_ERRORS) or may_pass(error.__cause__)
+    exit_code = EXIT_RETRY if is_transient else EXIT_USAGE_ERROR
     return f"{error.message} {error.hint}", exit_code
 
 
 EPILOG = """\b
 Exit codes: 0 done; 1 done in part, as told on standard error; 2 a mistake, and what to do about it;
-            4 something that may pass: the same command again.
+            4 something that may pass: the same command again; 70 an error of Convoy; 130 stopped.
 Completion: eval "$(_CONVOY_COMPLETE=bash_source convoy)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy classify mnist-lenet5 tests/data/seven.png
 """
@@ -90,5 +93,9 @@ for command in (batch, classify, key, models, serve):
 
 
 def main() -> None:
-    """The command `convoy`."""
-    cli()
+    """The command `convoy`. An unexpected error must not exit with 1, which says that a command has done its work."""
+    try:
+        cli()
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_BUG)

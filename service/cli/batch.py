@@ -1,21 +1,15 @@
 """convoy batch: runs a batch job. Its exit codes say what to do next."""
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from service.cli.options import complete_model_name, settings_options
+from service.cli.stop_signals import StopSignal, stop_signals
 from service.errors import RESUME_HINT
+from service.exit_codes import EXIT_PARTIAL
 from service.settings import Settings
-
-EXIT_BROKEN_IMAGES = 1
-EXIT_INTERRUPTED = 4
-"""Differs from the 2 of a usage error, so that a Kubernetes Job retries; `convoy-train` exits so for a lost process."""
-EXIT_SIGNAL_BASE = 128
-"""Exit codes above this are signal numbers plus 128, as in shells."""
 
 EXAMPLES = """\b
 Examples:
@@ -29,7 +23,8 @@ Exit codes:
   0    every image is classified
   1    the job is done, and its error file has the broken images
   2    a mistake: nothing was done; the message says what to do
-  4    the job had to stop (a bucket is away, the disk or the memory full): the same command goes on where it stopped
+  4    the job had to stop (a bucket is away, the disk or the memory full, another process writes the output): the same
+       command goes on where it stopped
   130  stopped by Ctrl-C (143 by SIGTERM): the same command goes on where it stopped
 """
 
@@ -54,6 +49,11 @@ Exit codes:
 @click.option(
     "--overwrite", is_flag=True, help="Begin anew each time, whatever lies at --output, be it a job that could go on."
 )
+@click.option(
+    "--image-digests",
+    is_flag=True,
+    help="Notice on a resume that an image has changed by its SHA-256, in place of its size and time.",
+)
 @settings_options("models", "threads", "decode_threads", "max_batch_size", "max_pixels", "device", "precision")
 def batch(
     settings: Settings,
@@ -64,6 +64,7 @@ def batch(
     top_k: int,
     shard: str | None,
     overwrite: bool,
+    image_digests: bool,
 ) -> None:
     """Classify folders, globs, tars, lists of files or buckets, without a server.
 
@@ -72,29 +73,16 @@ def batch(
     lies beside it: the summary (.summary.json), the broken images (.errors.jsonl), and, where folders are named like
     labels, the confusion matrix (.confusion.png).
     """
-    from service.batch_jobs.job import Job, run_job
-    from service.batch_jobs.sharding import resolve_shard
-
-    job = Job(inputs, model, version, output, top_k, resolve_shard(shard), overwrite)
-    signal.signal(signal.SIGTERM, _raise_stop_signal)
-    signal.signal(signal.SIGINT, _raise_stop_signal)
     try:
-        report = run_job(job, settings, sys.stderr)
-    except _StopSignal as stop:
+        with stop_signals():  # the imports take seconds, in which a signal may arrive
+            from service.batch_jobs.job import Job, run_job
+            from service.batch_jobs.sharding import resolve_shard
+
+            job = Job(inputs, model, version, output, top_k, resolve_shard(shard), overwrite, image_digests)
+            report = run_job(job, settings, sys.stderr)
+            for line in report.lines():
+                click.echo(line)
+    except StopSignal as stop:
         click.echo(f"\nStopped. {RESUME_HINT}", err=True)
-        sys.exit(EXIT_SIGNAL_BASE + stop.signal)
-    for line in report.lines():
-        click.echo(line)
-    sys.exit(EXIT_BROKEN_IMAGES if report.summary.error_counts else 0)
-
-
-class _StopSignal(BaseException):
-    """SIGTERM or SIGINT arrived. A BaseException, so that no handler of errors on the way up catches it."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__()
-        self.signal = signal_number
-
-
-def _raise_stop_signal(signal_number: int, frame: FrameType | None) -> None:
-    raise _StopSignal(signal_number)
+        sys.exit(stop.exit_code)
+    sys.exit(EXIT_PARTIAL if report.summary.error_counts else 0)

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from service.atomic_files import atomic_write, file_lock
-from service.errors import BrokenVersion, ConvoyError
+from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
 from service.model_store.bucket_cache import BucketCache, CacheFull
 from service.model_store.download import OBJECT_NAME, ObjectListing, fetch_version, is_fetched
 from service.model_store.fetch_threads import run_in_threads
@@ -66,6 +66,7 @@ class BucketMirror:
         self._sync_count: int | None = None
         self.error = ""
         """Why the last sync was not complete; empty where it was."""
+        self._fetch_failures: dict[str, FetchFailure] = {}
         self.failures: dict[str, str] = {}
         """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
         self.synced_at_s = 0.0
@@ -94,6 +95,14 @@ class BucketMirror:
             logs.event(logging.INFO, "models are fetched again", url=self._bucket.url)
             self.error = ""
         return self.folder
+
+    def check_fetched(self, model: str, version: str | None) -> None:
+        """Raises BrokenVersion or VersionUnavailable if the version, or by default the newest, was not fetched."""
+        versions = {path for path in self._cache.versions() | self._fetch_failures.keys() if _model(path) == model}
+        path = max(versions, key=_version_number, default="") if version is None else f"{model}/{version}"
+        if failure := self._fetch_failures.get(path):
+            message = f"{path} cannot be fetched: {failure.reason}"
+            raise BrokenVersion(message) if failure.kind == "broken" else VersionUnavailable(message)
 
     def is_empty(self) -> bool:
         """Whether `folder` holds no version yet."""
@@ -220,6 +229,7 @@ class BucketMirror:
         for version_path, failure in failures.items():
             if self.failures.get(version_path) != failure.reason:
                 _log(logging.ERROR, "version cannot be fetched", version_path, reason=failure.reason, hint=failure.hint)
+        self._fetch_failures = failures
         self.failures = {version_path: failure.reason for version_path, failure in failures.items()}
 
     def _log_error(self, error: ConvoyError) -> ConvoyError:
@@ -239,10 +249,19 @@ def open_mirror(settings: Settings, count_error: Callable[[str], None] = lambda 
     return BucketMirror(open_bucket(settings.models), cache_root, count_error=count_error)
 
 
-def local_models(settings: Settings) -> Path:
-    """The folder to read models from, a bucket's fetched first. Raises CannotOpenBucket or BucketUnreachable."""
+def local_models(settings: Settings, model: str | None = None, version: str | None = None) -> Path:
+    """The folder to read models from, a bucket's fetched first. Raises CannotOpenBucket or BucketUnreachable.
+
+    With `model` also raises BrokenVersion or VersionUnavailable where that version, or by default the newest one, is
+    in the bucket and could not be fetched: an older one must not answer in its place.
+    """
     mirror = open_mirror(settings)
-    return Path(settings.models) if mirror is None else mirror.sync()
+    if mirror is None:
+        return Path(settings.models)
+    folder = mirror.sync()
+    if model is not None:
+        mirror.check_fetched(model, version)
+    return folder
 
 
 def default_cache_root() -> Path:

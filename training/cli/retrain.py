@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from service.exit_codes import EXIT_ACCURACY_REGRESSION
 from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_UNREADABLE, example, import_keras
-from training.errors import EXIT_ACCURACY_REGRESSION, AccuracyRegression
+from training.errors import AccuracyRegression
 
 
 @click.command(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from service.exit_codes import EXIT_STOPPED
 from training.cli.options import (
     DATA,
     DATA_DIR,
@@ -20,7 +21,7 @@ from training.cli.options import (
     example,
     import_keras,
 )
-from training.errors import EXIT_STOPPED, TrainingError
+from training.errors import TrainingError
 
 if TYPE_CHECKING:
     from training.recipes.base import Recipe

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from service.exit_codes import EXIT_STOPPED
 from training.cli.options import DATA, DATA_DIR, EPOCHS, LIMIT, RUNS_DIR, SEED, SKIP_UNREADABLE, example, import_keras
 from training.cli.run import parse_changes
-from training.errors import EXIT_STOPPED, TrainingError
+from training.errors import TrainingError
 
 if TYPE_CHECKING:
     from training.runs.run_folder import Run

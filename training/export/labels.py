@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.errors import TrainingError
+from training.errors import TrainingError, system_error
 
 SYNSET = re.compile(r"^(n\d{8})[_-]?")
 """ImageNet's identifiers, with which its images' names start."""
@@ -60,7 +60,7 @@ def read_class_labels(path: Path) -> ClassLabels:
             return ClassLabels(tuple(rows))
         return ClassLabels(tuple(str(label) for _, label in rows), tuple(str(name) for name, _ in rows))
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
+        raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except (ValueError, TypeError, KeyError) as error:
         raise TrainingError(f'{path} is not of the form {{"0": ["n01440764", "tench"], ...}}.') from error
 

@@ -1,38 +1,75 @@
 """Publishing into `models/<name>/<version>/`: a version folder appears whole, or not at all."""
 
+import itertools
+import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from service.atomic_files import lock_exclusively
 from service.model_store.repository import MODEL_NAME, Repository
-from training.errors import TrainingError
+from training.errors import TrainingError, system_error
 
 
 def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> Path:
     """Lets `write(folder, version)` fill a hidden folder and renames it to the model's next number.
+
+    Of two processes at once each gets a number of its own.
 
     Gives the version's folder. Raises TrainingError for a name that can't be served, and when the disk refuses; then,
     and when `write` raises, nothing is left behind.
     """
     if not MODEL_NAME.fullmatch(name):
         raise TrainingError(f"{name!r} can't be a model's name: use letters, digits, '.', '_' and '-', up to 64.")
-    repository = Repository(models_dir)
-    # A number that a rollback has hidden is taken too: it may come back.
-    version = max([*repository.versions(name), *repository.withdrawn_versions(name)], default=0) + 1
-    published = models_dir / name / str(version)
-    hidden = published.with_name(f".{version}.{secrets.token_hex(4)}.partial")
-    created = _missing_parents(hidden)
+    created = _missing_parents(models_dir / name / "1")
     try:
-        hidden.mkdir(parents=True)
-        write(hidden, version)
-        hidden.rename(published)
-    except BaseException as error:
-        shutil.rmtree(hidden, ignore_errors=True)
+        (models_dir / name).mkdir(parents=True, exist_ok=True)
+        with _reserve_version(models_dir, name) as version:
+            return _write_version(models_dir / name / str(version), write)
+    except OSError as error:
+        message = f"{models_dir / name} could not be written: {error.strerror or error}."
+        raise system_error(message, error) from error
+    finally:
         for folder in created:
             _remove_if_empty(folder)
-        if isinstance(error, OSError):
-            raise TrainingError(f"{published} could not be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _reserve_version(models_dir: Path, name: str) -> Iterator[int]:
+    """Yields the model's next number, which no other process gets meanwhile. A killed process frees it."""
+    repository = Repository(models_dir)
+    # A number that a rollback has hidden is taken too: it may come back.
+    first = max([*repository.versions(name), *repository.withdrawn_versions(name)], default=0) + 1
+    for version in itertools.count(first):
+        lock_path = models_dir / name / f".{version}.lock"
+        with lock_path.open("w") as lock:
+            try:
+                lock_exclusively(lock, wait=False)
+            except BlockingIOError:
+                continue
+            is_lost = not lock_path.exists() or lock_path.stat().st_ino != os.fstat(lock.fileno()).st_ino
+            is_taken = (models_dir / name / str(version)).exists()
+            if is_lost or is_taken:  # another process has published it meanwhile
+                if not is_lost:
+                    lock_path.unlink()
+                continue
+            try:
+                yield version
+            finally:
+                lock_path.unlink(missing_ok=True)
+            return
+
+
+def _write_version(published: Path, write: Callable[[Path, int], None]) -> Path:
+    hidden = published.with_name(f".{published.name}.{secrets.token_hex(4)}.partial")
+    hidden.mkdir()
+    try:
+        write(hidden, int(published.name))
+        hidden.rename(published)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
         raise
     return published
 

@@ -4,6 +4,7 @@ A run is the command's own only if recipe, data, note and initial weights are al
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from training.fit.distributed.data_parallel import SINGLE_PROCESS, DistributedCo
 from training.fit.network import initial_weights_info
 from training.recipes.base import Recipe
 from training.runs import run_folder
-from training.runs.run_folder import Run
+from training.runs.run_folder import Run, lock_name
 
 ORIGIN_KEYS = ("folder", "digest", "skip_unreadable")
 """Keys of the recorded origin that identify a folder's images."""
@@ -40,9 +41,26 @@ def resume_or_train(
     """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
 
     `reuse_reason` decides about a last run that has finished: a text, which is logged, returns that run as it is, and
-    None trains a new one. Raises TrainingError.
+    None trains a new one. Raises TrainingError, RetryLater while another process runs the same command.
     """
+    lock = lock_name(runs_dir, name or recipe.name) if distributed.is_main else nullcontext()
+    with lock:
+        return _resume_or_train(
+            recipe, runs_dir, log, data_options, name, weights, tensorboard, distributed, reuse_reason
+        )
 
+
+def _resume_or_train(
+    recipe: Recipe,
+    runs_dir: Path,
+    log: Log,
+    data_options: DataOptions,
+    name: str | None,
+    weights: Path | None,
+    tensorboard: bool,
+    distributed: DistributedContext,
+    reuse_reason: Callable[[Run], str | None],
+) -> Run:
     def find() -> Run | None:
         run = last_run(runs_dir, name or recipe.name, recipe, data_options, weights)
         return None if run is None or (run.is_finished and reuse_reason(run) is None) else run

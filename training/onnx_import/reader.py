@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper, version_converter
 
 from service.model_store.manifest import Input
-from training.errors import TrainingError, first_line
+from training.errors import TrainingError, first_line, system_error
 
 Layout = Literal["nchw", "nhwc"]
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
@@ -112,7 +112,7 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
+        raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except Exception as error:  # protobuf's own
         raise TrainingError(f"{path} is no ONNX file: it cannot be decoded as one.") from error
     if not model.graph.node or not model.graph.input:

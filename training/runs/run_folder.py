@@ -12,7 +12,7 @@ from service.atomic_files import lock_exclusively
 from service.hardware import processor_name, usable_cores
 from service.model_store.repository import MODEL_NAME
 from training.atomic_files import atomic_write, read_json, write_json
-from training.errors import TrainingError
+from training.errors import RetryLater, TrainingError, system_error
 from training.recipes.base import Recipe
 from training.recipes.settings import from_json, to_json
 
@@ -139,12 +139,26 @@ def all_runs(runs_dir: Path, name: str) -> list[Run]:
 
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Holds the run's lock, which the system releases even from a killed process. Raises TrainingError when taken."""
-    with (run.folder / ".lock").open("w") as lock:
+    """Holds the run's lock, which the system releases even from a killed process. Raises RetryLater when taken."""
+    with _lock_folder(run.folder):
+        yield
+
+
+@contextmanager
+def lock_name(runs_dir: Path, name: str) -> Iterator[None]:
+    """Holds the lock of all runs of that name: of two commands that find or start one only the first does."""
+    (runs_dir / name).mkdir(parents=True, exist_ok=True)
+    with _lock_folder(runs_dir / name):
+        yield
+
+
+@contextmanager
+def _lock_folder(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
         try:
             lock_exclusively(lock, wait=False)
         except BlockingIOError:
-            raise TrainingError(f"{run.folder} is being trained by another process; wait for it or stop it.") from None
+            raise RetryLater(f"{folder} is being trained by another process; wait for it or stop it.") from None
         yield
 
 
@@ -156,9 +170,9 @@ def _new_folder(parent: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise TrainingError(f"{parent} cannot hold a run: {error.strerror}.") from error
+            raise system_error(f"{parent} cannot hold a run: {error.strerror}.", error) from error
         return parent / (name + suffix)
-    raise TrainingError(f"{parent} has a thousand runs of this second; wait a little.")
+    raise RetryLater(f"{parent} has a thousand runs of this second; wait a little.")
 
 
 def _write_csv(path: Path, rows: Sequence[HistoryRow]) -> None:

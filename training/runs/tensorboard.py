@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.atomic_files import atomic_write
-from training.errors import TrainingError
+from training.errors import system_error
 from training.runs.run_folder import HistoryRow
 
 FILE_VERSION = "brain.Event:2"
@@ -42,7 +42,7 @@ class EventFile:
             with self._path.open("ab") as file:
                 file.write(tfrecord(_scalar_event(row)))
         except OSError as error:
-            raise TrainingError(f"{self._path} could not be written: {error.strerror or error}.") from error
+            raise system_error(f"{self._path} could not be written: {error.strerror or error}.", error) from error
 
 
 def tfrecord(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service.batch_jobs.journal import Journal
-from service.cli.batch import EXIT_BROKEN_IMAGES, EXIT_INTERRUPTED
+from service.exit_codes import EXIT_PARTIAL, EXIT_RETRY
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import slow_graph
@@ -165,24 +165,24 @@ def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: P
     process = start("-o", "r.jsonl")
     os.kill(first_decoder(process), signal.SIGKILL)
     exit_code, _, err = finish(process)
-    assert exit_code == EXIT_INTERRUPTED, err
+    assert exit_code == EXIT_RETRY, err
     assert "A decoding process died" in err
-    assert "it goes on where it stopped" in err
+    assert "to resume the job" in err
     exit_code, out, err = finish(start("-o", "r.jsonl"))
-    assert exit_code == EXIT_BROKEN_IMAGES, err
+    assert exit_code == EXIT_PARTIAL, err
     assert "slow version 1: 245 classified, 5 broken." in out
 
 
 def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: JobStarter) -> None:
     exit_code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
-    assert exit_code == EXIT_INTERRUPTED
+    assert exit_code == EXIT_RETRY
     assert "cannot be read" in err
 
 
 def test_two_at_once_do_not_share_an_output(root: Path, start: JobStarter) -> None:
     with Journal(root / "r.jsonl.part"):
         exit_code, _, err = finish(start("-o", "r.jsonl"))
-    assert exit_code == 2
+    assert exit_code == EXIT_RETRY
     assert "Another process is writing r.jsonl.part" in err
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from service.app import create_app
 from service.cli import cli as convoy
-from service.cli.batch import EXIT_BROKEN_IMAGES, EXIT_INTERRUPTED
+from service.exit_codes import EXIT_PARTIAL, EXIT_RETRY, FINAL_EXIT_CODES
 from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, version_metrics
@@ -33,7 +33,7 @@ from tests.support.kubernetes_manifests import (
 )
 from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
-from training.errors import EXIT_ACCURACY_REGRESSION, PeerLost, TrainingError
+from training.errors import PeerLost
 
 USER = 10001
 # What training reads from its environment.
@@ -288,11 +288,11 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         ignored, mistakes, *more = spec["podFailurePolicy"]["rules"]
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         assert mistakes["action"] == "FailJob"
-        assert mistakes["onExitCodes"]["values"] == [TrainingError.exit_code, EXIT_ACCURACY_REGRESSION]
+        assert mistakes["onExitCodes"]["values"] == list(FINAL_EXIT_CODES)
         peer_lost_rule = {"containerName": "work", "operator": "In", "values": [PeerLost.exit_code]}
         others = {
             "distributed": {"Ignore": peer_lost_rule},
-            "batch": {"FailIndex": {**peer_lost_rule, "values": [EXIT_BROKEN_IMAGES]}},
+            "batch": {"FailIndex": {**peer_lost_rule, "values": [EXIT_PARTIAL]}},
         }
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
@@ -303,5 +303,5 @@ def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:
     spec = of_kind(render(K8S / "jobs/batch"), "Job")["spec"]
     final = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert final, "some exit codes end a part for good"
-    assert EXIT_INTERRUPTED not in [value for values in final for value in values]
+    assert EXIT_RETRY not in [value for values in final for value in values]
     assert spec["backoffLimitPerIndex"] >= 1

@@ -1,10 +1,14 @@
 """A command group prints errors that a user can fix as one line and exits with their code; it lets others through."""
 
+import errno
+import os
+
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from service.command_group import EXIT_USAGE_ERROR, CommandGroup
+from service.command_group import CommandGroup
+from service.exit_codes import EXIT_RETRY, EXIT_USAGE_ERROR
 
 
 class FixableError(Exception):
@@ -39,6 +43,16 @@ def test_an_error_of_the_given_type_is_printed_as_described() -> None:
 def test_an_error_of_the_system_is_a_usage_error(error: OSError, message: str) -> None:
     result = run(error)
     assert (result.exit_code, result.stderr) == (EXIT_USAGE_ERROR, f"Error: {message}\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT])
+def test_an_error_that_may_pass_has_the_exit_code_that_is_retried(number: int) -> None:
+    assert run(OSError(number, os.strerror(number), "results")).exit_code == EXIT_RETRY
+
+
+def test_ctrl_c_is_no_abort() -> None:
+    result = run(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
 
 
 def test_a_reader_that_has_closed_the_pipe_is_no_error_of_ours() -> None:

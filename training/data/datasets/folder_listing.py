@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import TrainingError
+from training.errors import TrainingError, system_error
 
 LAYOUT = "one folder of images for each class, or train/ and val/ with such folders in each"
 TRAIN_FOLDER, TEST_FOLDERS = "train", ("val", "test")
@@ -101,7 +101,7 @@ def _subfolder_names(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise TrainingError(f"{folder} cannot be read: {error.strerror}.") from error
+        raise system_error(f"{folder} cannot be read: {error.strerror}.", error) from error
 
 
 def _walk_files(folder: Path, part: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from service.errors import ConvoyError
 from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
-from training.errors import TrainingError
+from training.errors import TrainingError, system_error
 
 MAX_PIXELS = 100_000_000
 
@@ -46,7 +46,7 @@ def read_image_file(path: Path, channels: int, background: int) -> Pixels:
     try:
         return decode(path.read_bytes(), channels, background, MAX_PIXELS)
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {error.strerror}.") from error
+        raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except ConvoyError as error:
         raise TrainingError(f"{path} is no usable image: {error.message}") from error
 

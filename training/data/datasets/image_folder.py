@@ -34,7 +34,7 @@ from training.data.datasets.image_files import (
     shrink_to_shorter_side,
 )
 from training.data.datasets.memory_cache import ImageCache
-from training.errors import TrainingError
+from training.errors import TrainingError, system_error
 
 MIN_CACHED_SCALE = 2
 """Random parts are cut from images reduced to so many times the input's longer side (on their shorter one), or more
@@ -165,7 +165,7 @@ class FolderSplit:
         try:
             return (self._folder / path).read_bytes()
         except OSError as error:
-            raise TrainingError(f"{path}: {error.strerror}.") from error
+            raise system_error(f"{path}: {error.strerror}.", error) from error
 
 
 def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple[LabeledFiles, LabeledFiles]:

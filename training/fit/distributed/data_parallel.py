@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
+from service.exit_codes import EXIT_STOPPED
 from training.data.sharding import UNSHARDED, BatchShard
-from training.errors import EXIT_CRASHED, EXIT_STOPPED, PeerLost, TrainingError, first_line
+from training.errors import EXIT_CRASHED, PeerLost, TrainingError, first_line
 from training.fit.distributed.consistency import Invariants, check_consistent
 from training.fit.distributed.rendezvous import ProcessGroup, ProcessInfo, rendezvous
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from training.errors import PeerLost, TrainingError
+from training.errors import PeerLost, TrainingError, system_error
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HELLO_TIMEOUT_S = 5.0
@@ -210,7 +210,8 @@ def _server(process: ProcessInfo) -> socket.socket:
             return socket.create_server(("", process.port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", process.port))
     except OSError as error:
-        raise TrainingError(f"Port {process.port} of CONVOY_COORDINATOR cannot be opened: {error.strerror}.") from error
+        message = f"Port {process.port} of CONVOY_COORDINATOR cannot be opened: {error.strerror}."
+        raise system_error(message, error) from error
 
 
 def _accept_peer(group: ProcessGroup, connection: socket.socket, missing: set[int]) -> set[int]:

@@ -1,5 +1,7 @@
 """Decoded images come in order, a bounded number ahead, and leave in full batches, whatever is broken between."""
 
+import contextlib
+import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -16,10 +18,11 @@ from service.batch_jobs.decode_processes import (
     MAX_PENDING_CHUNKS_PER_WORKER,
     decode_in_order,
     group_into_batches,
+    killed_on_error,
     start_decode_pool,
 )
 from service.batch_jobs.decode_worker import DecodedChunk, DecodeSpec
-from service.batch_jobs.find_images import ImageFile
+from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.errors import BadImage, JobInterrupted
 from service.model_store.manifest import Input, Preprocessing
 from tests.support.images import encode, random_pixels
@@ -38,6 +41,36 @@ def test_batches_are_full_and_keep_the_order(broken: list[bool], chunk: int, siz
     assert all(len(batch.images) == size for batch in batches[:-1])
 
 
+def test_each_image_keeps_the_fingerprint_that_it_was_read_with() -> None:
+    images = [ImageFile(name, "") for name in "abc"]
+    fingerprints = [Fingerprint(1, "x"), None, Fingerprint(2, "y")]
+    chunk = DecodedChunk(np.zeros((2, 1), np.uint8), [None, BadImage("broken"), None], list(fingerprints))
+    (batch,) = group_into_batches(iter([(images, chunk)]), 8)
+    assert [image.fingerprint for image, _ in batch.entries] == fingerprints
+
+
+class FakeProcess:
+    def __init__(self) -> None:
+        self.is_killed = False
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, JobInterrupted("why"), None])
+def test_only_an_error_kills_the_processes_that_the_pool_has_started(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException | type[BaseException] | None
+) -> None:
+    earlier, started = FakeProcess(), FakeProcess()
+    children = [earlier]
+    monkeypatch.setattr(multiprocessing, "active_children", lambda: list(children))
+    with contextlib.suppress(KeyboardInterrupt, JobInterrupted), killed_on_error(InstantPool()):
+        children.append(started)
+        if error is not None:
+            raise error
+    assert (earlier.is_killed, started.is_killed) == (False, error is not None)
+
+
 def _make_chunks(
     images: list[ImageFile], broken: list[bool], size: int
 ) -> list[tuple[Sequence[ImageFile], DecodedChunk]]:
@@ -47,7 +80,7 @@ def _make_chunks(
         part = images[start : start + size]
         errors = [BadImage("broken") if broken[int(image.name)] else None for image in part]
         valid = [int(image.name) for image, error in zip(part, errors, strict=True) if error is None]
-        chunks.append((part, DecodedChunk(np.array(valid, np.uint8).reshape(-1, 1), list(errors))))
+        chunks.append((part, DecodedChunk(np.array(valid, np.uint8).reshape(-1, 1), list(errors), [None] * len(part))))
     return chunks
 
 
@@ -64,7 +97,8 @@ class InstantPool(Executor):
         if self._error is not None:
             future.set_exception(self._error)
         else:
-            future.set_result(DecodedChunk(np.zeros((len(args[0]), 1), np.uint8), [None] * len(args[0])))
+            count = len(args[0])
+            future.set_result(DecodedChunk(np.zeros((count, 1), np.uint8), [None] * count, [None] * count))
         return future
 
 

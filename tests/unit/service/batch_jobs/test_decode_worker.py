@@ -1,5 +1,6 @@
 """Chunks come out as model inputs; an image that is none costs its own place only, a bucket that is away the job."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from service.batch_jobs import decode_worker
-from service.batch_jobs.decode_worker import DecodeSpec, decode_chunk
+from service.batch_jobs.decode_worker import DecodeSpec, UnreadableFile, decode_chunk, fingerprint_of
 from service.batch_jobs.find_images import ImageFile
+from service.batch_jobs.image_fingerprint import describe_change
 from service.errors import JobInterrupted
 from service.model_store.manifest import Input, Preprocessing
-from service.model_store.object_store import Bucket, BucketUnreachable
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo
 from tests.support.images import encode, random_pixels
 
 SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
@@ -69,6 +71,9 @@ class FlakyBucket(Bucket):
         self._failures = failures
         self._content = content
 
+    def info(self, path: str) -> ObjectInfo:
+        return ObjectInfo(1, "tag")
+
     def chunks(self, path: str) -> Iterator[bytes]:
         self._failures -= 1
         if self._failures >= 0:
@@ -87,6 +92,52 @@ def test_a_bucket_is_asked_again_before_the_job_is_given_up(failures: int, monke
     else:
         with pytest.raises(JobInterrupted, match="the bucket is away"):
             decode_chunk(chunk, SPEC)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "link to a device"])
+def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
+    """Who opens a pipe waits for ever, and a device may have no end."""
+    path, pipe = tmp_path / "a.png", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if kind == "pipe":
+        path = pipe
+    else:
+        path.symlink_to(pipe if kind == "link to a pipe" else "/dev/zero")
+    path = Path("/dev/zero") if kind == "device" else path
+    decoded = decode_chunk([ImageFile("a", str(path))], SPEC)
+    assert isinstance(decoded.errors[0], UnreadableFile)
+    assert f"no regular file but a {kind.rpartition(' ')[2]}" in decoded.errors[0].message
+
+
+def test_the_fingerprint_of_a_file_tells_whether_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(random_pixels(8, 8, seed=1)))
+    image = ImageFile("a", str(path))
+    (as_read,) = decode_chunk([image], SPEC).fingerprints
+    assert as_read == fingerprint_of(image, with_sha256=False)
+    (with_sha256,) = decode_chunk([image], SPEC._replace(with_sha256=True)).fingerprints
+    assert as_read is not None
+    assert with_sha256 is not None
+    os.utime(path, ns=(0, 0))
+    assert describe_change(as_read, fingerprint_of(image, with_sha256=False)) == "it was written again"
+    assert describe_change(with_sha256, fingerprint_of(image, with_sha256=True)) == ""
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(0, int(as_read.stamp)))
+    assert describe_change(as_read, fingerprint_of(image, with_sha256=False)) == ""
+    assert describe_change(with_sha256, fingerprint_of(image, with_sha256=True)) == "its content differs"
+    path.unlink()
+    assert fingerprint_of(image, with_sha256=True) is None
+    assert describe_change(as_read, None) == "it cannot be read any more"
+
+
+def test_the_fingerprint_of_an_object_is_its_size_and_tag(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"12345")
+    image = ImageFile("a", "a.png", f"file://{tmp_path}")
+    before = fingerprint_of(image, with_sha256=False)
+    assert before is not None
+    assert before.bytes == 5
+    os.utime(tmp_path / "a.png", (1, 1))
+    assert fingerprint_of(image, with_sha256=False) != before
 
 
 def test_a_decoding_process_loads_neither_onnxruntime_nor_http() -> None:

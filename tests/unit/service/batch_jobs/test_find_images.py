@@ -1,6 +1,7 @@
 """Every kind of input gives its images once and always in one order; what cannot be meant is told."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -115,3 +116,39 @@ def test_only_other_files_is_told_with_their_number(image_folder: Path) -> None:
     with pytest.raises(CannotStartJob) as excinfo:
         find_images(["docs"])
     assert "Passed over: 1" in excinfo.value.hint
+
+
+@pytest.fixture
+def irregular_paths(image_folder: Path) -> list[str]:
+    """A pipe, a link to it and one to a device, all named like images."""
+    os.mkfifo("photos/a/pipe.png")
+    Path("photos/a/link.png").symlink_to("pipe.png")
+    Path("photos/b/device.png").symlink_to("/dev/zero")
+    return ["photos/a/link.png", "photos/a/pipe.png", "photos/b/device.png"]
+
+
+@pytest.mark.parametrize("sources", [["photos"], ["photos/*/*.*g*", "photos/*/*.webp", "photos/*/*.PNG"]])
+def test_pipes_and_devices_are_passed_over_and_named(irregular_paths: list[str], sources: list[str]) -> None:
+    listing = find_images(sources)
+    assert sorted(image.name for image in listing.images) == ALL
+    assert sorted(listing.irregular) == irregular_paths
+
+
+def test_pipes_and_devices_of_a_bucket_are_passed_over(image_folder: Path, irregular_paths: list[str]) -> None:
+    url = f"file://{image_folder}/photos"
+    assert sorted(find_images([url]).irregular) == [path.replace("photos", url, 1) for path in irregular_paths]
+
+
+@pytest.mark.parametrize("name", ["photos/a/pipe.png", "pipe.txt", "pipe.tar", "/dev/zero"])
+def test_a_pipe_or_device_by_itself_is_refused(irregular_paths: list[str], name: str) -> None:
+    if name.startswith("pipe"):
+        os.mkfifo(name)
+    with pytest.raises(CannotStartJob) as excinfo:
+        find_images([name])
+    assert f"{name} is a pipe, a device" in excinfo.value.hint
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_are_images_that_cannot_be_read(image_folder: Path) -> None:
+    Path("photos/a/lost.png").symlink_to("nowhere.png")
+    Path("photos/a/circle.png").symlink_to("circle.png")
+    assert set(list_names("photos")) - set(ALL) == {"photos/a/lost.png", "photos/a/circle.png"}

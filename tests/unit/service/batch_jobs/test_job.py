@@ -255,6 +255,55 @@ def test_another_job_does_not_take_the_output(
     assert classify(**change, overwrite=True).images > 0
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_version_with_other_content_is_another_model(
+    work_folder: Path, finished: bool, batches_until_stop: list[int]
+) -> None:
+    start_job(finished, batches_until_stop)
+    shutil.rmtree(work_folder / "models/linear/1")
+    write_version(work_folder / "models", "linear", 1, seed=9)
+    with pytest.raises(OutputConflict, match="version 1 of the model has other content"):
+        classify()
+
+
+@pytest.mark.parametrize("image_digests", [True, False])
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_image_that_was_replaced_is_noticed(
+    work_folder: Path, finished: bool, image_digests: bool, batches_until_stop: list[int]
+) -> None:
+    if finished:
+        classify(image_digests=image_digests)
+    else:
+        batches_until_stop.append(2)
+        with pytest.raises(KeyboardInterrupt):
+            classify(image_digests=image_digests)
+        batches_until_stop.clear()
+    Path(ALL[3]).write_bytes(image_bytes(seed=99))
+    message = "its images have changed" if finished else f"{ALL[3]} has changed since it was classified"
+    with pytest.raises(OutputConflict, match=message):
+        classify(image_digests=image_digests)
+
+
+def test_with_digests_only_the_content_of_an_image_counts(work_folder: Path, batches_until_stop: list[int]) -> None:
+    classify("whole.jsonl")
+    batches_until_stop.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        classify(image_digests=True)
+    batches_until_stop.clear()
+    for name in ALL:
+        os.utime(name, (1, 1))
+    classify(image_digests=True)
+    assert Path("r.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+    assert classify(image_digests=True).images == 0
+
+
+def test_pipes_are_reported_and_keep_nothing_up(work_folder: Path) -> None:
+    os.mkfifo("photos/class-0/pipe.png")
+    report = classify()
+    assert files("r.jsonl") == GOOD
+    assert "1 pipes, devices or links to them, such as photos/class-0/pipe.png" in "\n".join(report.lines())
+
+
 @pytest.fixture
 def processor_flags(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The flags of the processor, none at first, below a version that has an int8 graph with other answers too."""

@@ -5,16 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from service.batch_jobs.find_images import ImageFile
+from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest
-from service.errors import OutputConflict
+from service.errors import OutputBusy, OutputConflict
 
 IMAGES = [ImageFile(f"{index}.png", f"{index}.png") for index in range(5)]
-IDENTITY = JobIdentity("m", "1", "1/1", 5, names_digest(IMAGES), 1, "float32", 1000)
+IDENTITY = JobIdentity("m", "1", "abc", "1/1", 5, names_digest(IMAGES), 1, "float32", 1000)
+
+
+def unchanged(image: ImageFile, with_sha256: bool) -> Fingerprint:
+    """What `record` says that the image had."""
+    return Fingerprint(100, image.name)
 
 
 def record(index: int) -> dict[str, object]:
-    return {"file": f"{index}.png", "predictions": []}
+    return {"file": f"{index}.png", "predictions": [], "fingerprint": [100, f"{index}.png", ""]}
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_job_goes_on_behind_what_is_done(path: Path) -> None:
     with Journal(path) as journal:
-        assert journal.resume(IDENTITY, IMAGES) == 2
+        assert journal.resume(IDENTITY, IMAGES, unchanged) == 2
         journal.append([record(2)])
         assert list(journal.records()) == [record(0), record(1), record(2)]
 
@@ -38,7 +43,7 @@ def test_a_job_goes_on_behind_what_is_done(path: Path) -> None:
 def test_a_line_that_was_cut_off_is_written_anew(path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:-cut])
     with Journal(path) as journal:
-        assert journal.resume(IDENTITY, IMAGES) == 1
+        assert journal.resume(IDENTITY, IMAGES, unchanged) == 1
         journal.append([record(1)])
         assert list(journal.records()) == [record(0), record(1)]
 
@@ -47,14 +52,14 @@ def test_what_a_power_cut_left_is_cut_off(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"\0" * 100 + b"\n")
     with Journal(path) as journal:
-        assert journal.resume(IDENTITY, IMAGES) == 2
+        assert journal.resume(IDENTITY, IMAGES, unchanged) == 2
         assert list(journal.records()) == [record(0), record(1)]
 
 
 def test_the_names_are_checked_against_the_jobs(path: Path) -> None:
     with Journal(path) as journal:
         journal.append([record(4)])
-        assert journal.resume(IDENTITY, IMAGES) == 2
+        assert journal.resume(IDENTITY, IMAGES, unchanged) == 2
 
 
 @pytest.mark.parametrize(
@@ -67,12 +72,14 @@ def test_the_names_are_checked_against_the_jobs(path: Path) -> None:
         ({"precision": "int8"}, "precision is float32 there and int8 here"),
         ({"max_pixels": 10}, "max_pixels is 1000 there and 10 here"),
         ({"digest": "x"}, "its images have other names"),
+        ({"model_digest": "x"}, "version 1 of the model has other content, x, not abc"),
+        ({"image_digests": True}, "image_digests is False there and True here"),
     ],
 )
 def test_another_job_is_refused_with_the_difference(path: Path, change: dict[str, str], message: str) -> None:
     before = path.read_bytes()
     with Journal(path) as journal, pytest.raises(OutputConflict, match=message):
-        journal.resume(replace(IDENTITY, **change), IMAGES)
+        journal.resume(replace(IDENTITY, **change), IMAGES, unchanged)
     assert path.read_bytes() == before
 
 
@@ -89,7 +96,7 @@ def test_a_new_file_has_no_job(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_write_one_journal(path: Path) -> None:
-    with Journal(path), pytest.raises(OutputConflict, match="Another process is writing"):
+    with Journal(path), pytest.raises(OutputBusy, match="Another process is writing"):
         Journal(path)
 
 
@@ -99,3 +106,26 @@ def test_the_digest_knows_the_names_and_their_order() -> None:
     assert names_digest([ImageFile("ab", ""), ImageFile("c", "")]) != names_digest(
         [ImageFile("a", ""), ImageFile("bc", "")]
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (Fingerprint(120, "1.png"), r"^1\.png has changed since it was classified: it had 100 bytes and has 120\.$"),
+        (Fingerprint(100, "later"), "it was written again"),
+        (None, "it cannot be read any more"),
+    ],
+)
+def test_an_image_that_has_changed_since_it_was_classified_is_refused(
+    path: Path, now: Fingerprint | None, message: str
+) -> None:
+    before = path.read_bytes()
+    with Journal(path) as journal, pytest.raises(OutputConflict, match=message) as raised:
+        journal.resume(IDENTITY, IMAGES, lambda image, _: now if image.name == "1.png" else unchanged(image, False))
+    assert "--overwrite" in raised.value.hint
+    assert path.read_bytes() == before
+
+
+def test_an_image_that_is_still_to_be_done_may_change(path: Path) -> None:
+    with Journal(path) as journal:
+        assert journal.resume(IDENTITY, IMAGES, lambda image, _: None if image.name == "3.png" else unchanged(image, _))

@@ -54,7 +54,7 @@ def test_people_read_the_most_frequent_classes_and_how_many_more_there_are() -> 
 
 
 def test_an_empty_shard_is_no_error() -> None:
-    report = Report("m version 1, shard 8/8", Summary(), 0, Path("r.jsonl"), None, None)
+    report = Report("m version 1, shard 8/8", Summary(), 0, [], Path("r.jsonl"), None, None)
     assert list(report.lines()) == [
         "m version 1, shard 8/8: 0 classified, 0 broken.",
         "This run: nothing was left to do.",
@@ -64,8 +64,11 @@ def test_an_empty_shard_is_no_error() -> None:
 
 def test_the_report_names_speed_and_files() -> None:
     errors, confusion = Path("r.errors.jsonl"), Path("r.confusion.png")
-    text = "\n".join(Report("m", MIXED, 3, Path("r.csv"), errors, confusion).with_timing(1000, 2.0).lines())
+    text = "\n".join(
+        Report("m", MIXED, 3, ["a/pipe.png"], Path("r.csv"), errors, confusion).with_timing(1000, 2.0).lines()
+    )
     assert "1,000 images in 2.0 s, 500 images/s" in text
     assert "Passed over: 3 files" in text
+    assert "Passed over: 1 pipes, devices or links to them, such as a/pipe.png." in text
     assert "Accuracy: 66.67% of 3 images" in text
     assert text.endswith("Results: r.csv\nBroken: r.errors.jsonl\nConfusion matrix: r.confusion.png")

@@ -1,5 +1,6 @@
 """convoy on the command line: answers, exit codes, and mistakes told in a sentence without a traceback."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from service import cli
+from service.errors import ConvoyError, OutputBusy, OutputConflict, UnknownModel, VersionUnavailable
+from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR
+from service.model_store.mirror import CannotMirror
+from service.model_store.object_store import BucketUnreachable
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.service_process import CONVOY
@@ -133,3 +139,39 @@ def test_a_misspelt_variable_is_told(root: Path) -> None:
 @pytest.mark.parametrize("command", ["serve", "classify", "models"])
 def test_help_shows_an_example(root: Path, command: str) -> None:
     assert "Example: " in convoy(root, command, "--help").stdout
+
+
+def failed_because_of(cause: Exception) -> ConvoyError:
+    error = CannotMirror("The folder cannot be written.")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (OutputBusy("taken"), EXIT_RETRY),
+        (VersionUnavailable("later"), EXIT_RETRY),
+        (BucketUnreachable("away"), EXIT_RETRY),
+        (failed_because_of(OSError(errno.ENOSPC, "full")), EXIT_RETRY),
+        (failed_because_of(PermissionError(errno.EACCES, "denied")), EXIT_USAGE_ERROR),
+        (OutputConflict("other"), EXIT_USAGE_ERROR),
+        (UnknownModel("none"), EXIT_USAGE_ERROR),
+    ],
+)
+def test_what_may_pass_is_retried(error: ConvoyError, exit_code: int) -> None:
+    _, described_code = cli._describe_error(error)
+    assert described_code == exit_code
+
+
+def test_an_unexpected_error_is_not_mistaken_for_a_job_that_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(cli, "cli", fail)
+    with pytest.raises(SystemExit) as raised:
+        cli.main()
+    assert raised.value.code == EXIT_BUG
+    assert "ValueError: a bug" in capsys.readouterr().err

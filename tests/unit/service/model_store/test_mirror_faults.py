@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
 from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
 from service.model_store.mirror import BucketMirror, CannotMirror
 from service.model_store.object_store import BucketUnreachable
@@ -300,3 +301,33 @@ def test_an_edited_version_is_there_at_every_moment(
     mirror.sync()
     assert len(list((mirror.folder / ".content").iterdir())) == 3, "replaced content goes with the next sync"
     assert local_versions(mirror) == REMOTE_VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "message"),
+    [
+        (None, VersionUnavailable, "a/4 cannot be fetched: a/4/manifest.json does not answer"),
+        ("4", VersionUnavailable, "a/4 cannot be fetched"),
+        ("3", BrokenVersion, "a/3 cannot be fetched: .* has sha256"),
+        ("2", None, ""),
+        ("9", None, ""),
+    ],
+)
+def test_an_older_version_does_not_answer_for_one_that_cannot_be_fetched(
+    mirror: BucketMirror,
+    bucket: WatchedBucket,
+    remote: Path,
+    version: str | None,
+    error: type[ConvoyError] | None,
+    message: str,
+) -> None:
+    write_version(remote, "a", 4)
+    (write_version(remote, "a", 3) / "labels.txt").write_text("x")
+    bucket.lost_prefixes = ("a/4/",)
+    mirror.sync()
+    mirror.check_fetched("b", None)
+    if error is None:
+        mirror.check_fetched("a", version)
+    else:
+        with pytest.raises(error, match=message):
+            mirror.check_fetched("a", version)

@@ -8,7 +8,7 @@ import pytest
 from service.model_store.repository import Repository
 from service.model_store.rollback_and_prune import roll_back
 from tests.support.model_versions import write_version
-from training.errors import TrainingError
+from training.errors import RetryLater, TrainingError
 from training.export.publish import publish
 
 
@@ -62,19 +62,35 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     def fail(folder: Path, version: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(TrainingError, match="digits/1 could not be written: No space left on device"):
+    with pytest.raises(RetryLater, match="digits could not be written: No space left on device"):
         publish(tmp_path, "digits", fail)
     assert all_paths(tmp_path) == []
 
 
-def test_of_two_exports_at_once_one_is_refused_and_harms_nothing(tmp_path: Path) -> None:
-    def slow(folder: Path, version: int) -> None:
-        publish(tmp_path, "digits", write)
-        (folder / "other.md").write_text("late")
+def test_of_two_exports_at_once_each_gets_a_number_of_its_own(tmp_path: Path) -> None:
+    """Also where the later one is done first, and when one fails meanwhile."""
 
-    with pytest.raises(TrainingError, match="digits/1 could not be written"):
-        publish(tmp_path, "digits", slow)
-    assert all_paths(tmp_path) == ["digits", "digits/1", "digits/1/card.md"]
+    def fail(folder: Path, version: int) -> None:
+        raise TrainingError(f"no parity of version {version}")
+
+    def slow(folder: Path, version: int) -> None:
+        assert publish(tmp_path, "digits", write).name == "2"
+        with pytest.raises(TrainingError, match="no parity of version 3"):
+            publish(tmp_path, "digits", fail)
+        assert publish(tmp_path, "digits", write).name == "3"
+        write(folder, version)
+
+    assert publish(tmp_path, "digits", slow).name == "1"
+    for number in ("1", "2", "3"):
+        assert (tmp_path / "digits" / number / "card.md").read_text() == f"version {number}"
+    assert {path.name for path in (tmp_path / "digits").iterdir()} == {"1", "2", "3"}
+    assert publish(tmp_path, "digits", write).name == "4"
+
+
+def test_a_killed_export_keeps_no_number(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / ".1.lock").touch()
+    assert publish(tmp_path, "digits", write).name == "1"
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "x" * 65])

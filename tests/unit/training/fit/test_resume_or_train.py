@@ -9,6 +9,7 @@ import pytest
 from tests.support.images import write_image_folder
 from training.data import load_dataset
 from training.data.load_dataset import DataOptions
+from training.errors import RetryLater
 from training.fit import trainer
 from training.fit.resume_or_train import last_run, never_reuse, resume_or_train
 from training.recipes import find_recipe
@@ -125,3 +126,16 @@ def test_the_last_run_is_resumed_reused_or_replaced(
     assert run == (new if call == "train" else last)
     assert fake.calls == ([call] if call else [])
     assert lines == ([f"{run.folder} is done"] if call is None else [])
+
+
+def test_of_two_commands_at_once_the_second_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTrainer(monkeypatch, Run(tmp_path / "new"))
+
+    def resume_or_train_again(*options: Any) -> Run:
+        with pytest.raises(RetryLater, match="is being trained by another process"):
+            resume_or_train(XO, tmp_path, print, DataOptions(), NAME)
+        return fake.train(*options)
+
+    monkeypatch.setattr(trainer, "train", resume_or_train_again)
+    resume_or_train(XO, tmp_path, print, DataOptions(), NAME)
+    assert fake.calls == ["train"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import TrainingError
+from training.errors import RetryLater, TrainingError
 from training.recipes import RECIPES
 from training.runs import run_folder
 from training.runs.run_folder import Run, latest_unfinished_run, lock_run, open_run, start_run
@@ -75,7 +75,7 @@ def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> 
         [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(TrainingError, match="being trained by another process"), lock_run(Run(tmp_path)):
+    with pytest.raises(RetryLater, match="being trained by another process"), lock_run(Run(tmp_path)):
         pass
     holder.kill()
     holder.communicate()

@@ -1,0 +1,60 @@
+"""Ends a command on SIGTERM or SIGINT in any state, with the exit code of the signal."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from service.exit_codes import EXIT_SIGNAL_BASE
+
+GRACE_S = 5.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal(BaseException):
+    """SIGTERM or SIGINT arrived. A BaseException, so that no handler of errors on the way up catches it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.exit_code = EXIT_SIGNAL_BASE + signal_number
+
+
+@contextmanager
+def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = os._exit) -> Iterator[None]:
+    """Raises StopSignal in the block on the first SIGTERM or SIGINT; later ones are ignored. For the main thread.
+
+    A process that has not ended `grace_s` seconds later is ended by `exit_now`: the main thread may wait in a library
+    that no exception reaches, and threads that never end would hold up the end of the interpreter.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def raise_stop(signal_number: int, frame: FrameType | None) -> None:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise StopSignal(signal_number)
+
+    def end_after_grace() -> None:
+        with reader:
+            signal_numbers = reader.recv(1)
+        if signal_numbers:
+            threading.Event().wait(grace_s)
+            exit_now(EXIT_SIGNAL_BASE + signal_numbers[0])
+
+    threading.Thread(target=end_after_grace, name="stop", daemon=True).start()
+    # The fd is written to even while the main thread is busy in a library.
+    previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    previous = {number: signal.signal(number, raise_stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    except StopSignal:  # a second signal does not disturb the end
+        previous.clear()
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_fd)
+        writer.close()

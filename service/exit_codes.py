@@ -1,0 +1,47 @@
+"""The exit codes of all commands, `convoy` and `convoy-train`: what an orchestrator does next depends on them.
+
+Knows no command. The table in the documentation is made of MEANINGS.
+"""
+
+import errno
+
+EXIT_DONE = 0
+EXIT_PARTIAL = 1
+EXIT_USAGE_ERROR = 2
+EXIT_ACCURACY_REGRESSION = 3
+EXIT_RETRY = 4
+EXIT_BUG = 70
+EXIT_SIGNAL_BASE = 128
+"""Exit codes above this are signal numbers plus 128, as in shells."""
+EXIT_STOPPED = 130
+
+FINAL_EXIT_CODES = (EXIT_USAGE_ERROR, EXIT_ACCURACY_REGRESSION)
+"""Running the same command again does not help: Jobs do not retry these."""
+
+MEANINGS = {
+    "0": "Done.",
+    "1": "Done in part, and standard error says which: `batch` and `classify` could not read some images, `verify` "
+    "found something wrong, `serve` did not answer every accepted request. `convoy-train`: an unexpected error, with a "
+    "traceback.",
+    "2": "The command or a setting is wrong; running it again does not help. Standard error says what to do.",
+    "3": "`convoy-train retrain` and `quantize`: the new network is less accurate than required, and nothing was "
+    "published.",
+    "4": "Something that may pass: a bucket, another process that holds the output or the run, a full disk, too little "
+    "memory, a lost training process, workers of `serve` that cannot start. The same command resumes.",
+    "70": "`convoy`: an unexpected error, with a traceback.",
+    "130, 143": "Stopped by Ctrl-C or SIGTERM; the same command resumes.",
+}
+
+PASSING_ERRNOS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY, errno.EINTR),
+        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
+        *(errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRINUSE, errno.ENOTCONN, errno.EPIPE),
+    }
+)
+"""Errors of the system that may pass: space, memory, and what is not reachable now."""
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether the same command may succeed later, in spite of this error of the system."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS)
