@@ -1,6 +1,7 @@
 """The worker group: a change of all workers is complete only when each has applied it."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.observability.multiprocess import Families
 from service.settings import Settings
-from service.workers.background_tasks import BackgroundTasks
+from service.workers import group_operations
+from service.workers.background_tasks import MAX_FAILURES, BackgroundTasks
 from service.workers.group_operations import WorkerGroup
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 from tests.support.model_versions import write_version
 from tests.unit.service.buckets import WatchedBucket, replace_file
+
+MAX_TURNS = 30_000
 
 
 class CountedMetrics(Metrics):
@@ -36,7 +40,7 @@ class CountedMetrics(Metrics):
 class Workers:
     """This worker, and if there are two, another whose status the test writes."""
 
-    def __init__(self, folder: Path, workers: int = 2) -> None:
+    def __init__(self, folder: Path, workers: int = 2, timeout_s: float = 5) -> None:
         models = folder / "models"
         self.version = write_version(models, "a")
         (folder / "status").mkdir()
@@ -45,13 +49,22 @@ class Workers:
         repository, self.metrics = Repository(models), CountedMetrics()
         self.registry = Registry(repository, Settings(), self.metrics)
         status_store = WorkerStatusStore(folder / "status", 0, workers)
-        self.background_tasks = BackgroundTasks(self.metrics)
+        tasks = self.background_tasks = BackgroundTasks(self.metrics, sleep=lambda _: asyncio.sleep(0))
         self.worker_group = WorkerGroup(
-            self.state, status_store, self.registry, repository, self.metrics, self.background_tasks, timeout_s=5
+            self.state, status_store, self.registry, repository, self.metrics, tasks, timeout_s
         )
 
+    def is_served(self) -> bool:
+        return bool(self.registry.models())
+
+    async def apply(self) -> None:
+        """What this worker's watcher does."""
+        desired = self.state.read()
+        await self.registry.reconcile(desired)
+        self.worker_group.publish_status(desired.generation)
+
     async def load(self, **failures: str) -> None:
-        """Has the model loaded, which both have carried out already, the other worker with these problems."""
+        """Loads the model when both workers have applied that already, the other one with these failures."""
         first = 1  # generation of the state file
         await self.registry.reconcile(DesiredState())
         self.worker_group.publish_status(first)
@@ -59,8 +72,47 @@ class Workers:
         await self.worker_group.load("a")
 
 
-def test_a_model_that_all_have_loaded_is_loaded(tmp_path: Path) -> None:
-    asyncio.run(Workers(tmp_path).load(b="Another model's problem."))
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(MAX_TURNS):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_a_change_is_complete_when_each_worker_has_applied_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_loaded: bool
+) -> None:
+    """It is written to the state file, from which each worker takes it."""
+    monkeypatch.setattr(group_operations, "POLL_INTERVAL_S", 0.0)
+    workers = Workers(tmp_path, timeout_s=60)
+
+    async def scenario() -> None:
+        await workers.apply()
+        change = workers.worker_group.load if is_loaded else workers.worker_group.unload
+        changing = asyncio.create_task(change("a"))
+        await until(lambda: workers.state.read().generation == 1)
+        assert workers.state.read().models["a"].loaded is is_loaded
+        await workers.apply()
+        assert workers.is_served() is is_loaded
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not changing.done(), "the other worker has not applied it"
+        workers.other.publish_status(1, {}, {"b": "The failure of another model."})
+        await until(changing.done)
+        await changing
+        await workers.registry.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_does_not_apply_a_change_in_time_is_named(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, timeout_s=0)
+    workers.other.publish_status(0, {})
+    workers.worker_group.publish_status(1)
+    with pytest.raises(NotEverywhere, match=r"^Not carried out within 0 s by worker 1\.$"):
+        asyncio.run(workers.worker_group.load("a"))
 
 
 def test_a_worker_that_could_not_load_it_is_named(tmp_path: Path) -> None:
@@ -73,6 +125,32 @@ def test_what_none_could_load_is_broken(tmp_path: Path) -> None:
     (workers.version / "labels.txt").unlink()
     with pytest.raises(BrokenVersion, match=r"labels\.txt"):
         asyncio.run(workers.load(a="The same."))
+
+
+def test_a_background_task_that_fails_repeatedly_is_a_reason_that_the_other_workers_see(tmp_path: Path) -> None:
+    workers = Workers(tmp_path)
+    workers.other.publish_status(0, {})
+
+    async def fail_and_wait(on_success: Callable[[], None]) -> None:
+        if workers.metrics.background_failures.labels("task")._value.get() < MAX_FAILURES:
+            raise OSError("no disk")
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        await workers.apply()
+        assert workers.worker_group.not_ready_reasons() == {}
+        tasks = workers.background_tasks
+        tasks.start("task", fail_and_wait)
+        await until(lambda: bool(tasks.not_ready_reasons()))
+        await workers.apply()
+        assert workers.worker_group.not_ready_reasons().keys() == {"background task task", "worker 0"}
+        status = workers.other.statuses()[0]
+        assert status is not None
+        assert "no disk" in status.reasons["background task task"]
+        await tasks.stop()
+        await workers.registry.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_single_worker_collects_its_metrics_when_they_are_asked_for_only(tmp_path: Path) -> None:
@@ -166,7 +244,8 @@ def test_a_stuck_model_ends_the_service_if_it_has_one_worker_and_else_only_that_
     repository, metrics = Repository(tmp_path), Metrics()
     registry = StuckRegistry(repository, Settings(), metrics)
     status_store = WorkerStatusStore(tmp_path, 0, count)
-    worker_group = WorkerGroup(StateFile(tmp_path / "s.json"), status_store, registry, repository, metrics, timeout_s=5)
+    state, tasks = StateFile(tmp_path / "s.json"), BackgroundTasks(metrics)
+    worker_group = WorkerGroup(state, status_store, registry, repository, metrics, tasks, timeout_s=5)
     worker_group.publish_status(0)
     own_status = status_store.statuses()[0]
     assert own_status is not None
