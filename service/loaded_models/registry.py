@@ -8,12 +8,12 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from service import malloc
 from service.errors import NotReady, UnknownModel, UnknownVersion
 from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.model_root import ModelRoot
+from service.loaded_models.version_closer import VersionCloser
 from service.loaded_models.version_loader import VersionLoader
 from service.model_store.desired_state import DesiredState, ModelSpec
 from service.model_store.repository import Repository
@@ -65,7 +65,7 @@ class Registry:
         self._required_models: set[str] | None = None
         self._root = ModelRoot(repository)
         self.failures = LoadFailures()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closer = VersionCloser(metrics)
         self._reconcile_lock = asyncio.Lock()
         self._loader = VersionLoader(repository, settings, metrics, self.failures, warm_up_timeout_s)
 
@@ -188,7 +188,7 @@ class Registry:
         """Unloads everything once its queued requests are done. Does not wait for a version that is being loaded."""
         for name in list(self._models):
             self._unload(name)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closer.wait_at_end()
 
     def _version_numbers(self, name: str) -> list[int]:
         """Versions on disk, or the loaded ones if the folder cannot be read."""
@@ -256,17 +256,7 @@ class Registry:
         """Closes a version that no new request can find, once its last request is done."""
         if self._loaded_versions(loaded.model).get(int(loaded.version)) is None:
             self._loader.forget(loaded.model, int(loaded.version))
-        logs.event(logging.INFO, "version is unloaded", model=loaded.model, version=loaded.version)
-        closing = asyncio.get_running_loop().create_task(_close_and_trim(loaded))
-        self._closing.add(closing)
-        closing.add_done_callback(self._on_closed)
-
-    def _on_closed(self, closing: asyncio.Task[None]) -> None:
-        self._closing.discard(closing)
-        error = None if closing.cancelled() else closing.exception()
-        if error is not None:
-            self._metrics.background_failures.labels("unload").inc()
-            logs.logger.error("version is not unloaded completely", exc_info=error)
+        self._closer.close_later(loaded)
 
     def _unloaded_reason(self, model: str, version: int) -> str:
         if self.loading_version == f"{model}/{version}":
@@ -281,12 +271,6 @@ class Registry:
         if reason := self.failures.reason_for(model):
             return NotReady(f"Model '{model}' is broken: {reason}")
         return UnknownModel(f"There is no model '{model}'.")
-
-
-async def _close_and_trim(loaded: LoadedVersion) -> None:
-    await loaded.close()
-    del loaded  # the last reference
-    await asyncio.to_thread(malloc.trim)
 
 
 def _log_loaded(loaded: LoadedVersion) -> None:

@@ -8,6 +8,7 @@ from service.inference.batch_size import (
     FAST_BATCH_SIZE,
     FAST_DEEP_QUEUE_BATCH_SIZE,
     MAX_MEASURE_S,
+    MAX_STEADY_RUNS,
     BatchSizes,
     choose_batch_sizes,
     measure_batch_ms,
@@ -62,6 +63,12 @@ def test_fast_runs_are_repeated_and_slow_ones_are_measured_twice() -> None:
     measured(slow)
     assert set(fast.runs.values()) <= {10, 11}  # 10 ms, give or take a rounding
     assert set(slow.runs.values()) == {2}
+
+
+def test_a_measurement_ends_when_the_fastest_run_is_known() -> None:
+    steady = FakeSession(run_s=0.0001)
+    measured(steady)
+    assert set(steady.runs.values()) == {1 + MAX_STEADY_RUNS}
 
 
 def test_past_the_time_for_all_sizes_each_is_measured_once() -> None:
