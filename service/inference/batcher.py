@@ -303,5 +303,5 @@ class Batcher:
         self._last_run_end_s = self._clock()
 
     def _update_drained(self) -> None:
-        if self.admission.is_closed and not (self._running or self._isolated or self.admission.queued_images):
+        if self.admission.is_closed and not (self._running or self.admission.queued_images):
             self._drained.set()

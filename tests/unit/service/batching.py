@@ -1,7 +1,8 @@
 """A batcher whose model runs only when the test lets it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class BatcherHarness:
         await run_callbacks()
         return task
 
-    async def run_next(self) -> None:
-        self.executor.run_next()
+    async def run_next(self, newest: bool = False) -> None:
+        self.executor.run_next(newest)
         await run_callbacks()
 
     async def run_all(self) -> None:
@@ -79,6 +80,30 @@ async def run_callbacks() -> None:
     """Runs a few iterations of the event loop: enough for every callback that is due."""
     for _ in range(4):
         await asyncio.sleep(0)
+
+
+class ManualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only in `pass_time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now_s
+
+
+async def pass_time(seconds: float) -> None:
+    """Advances the time of a ManualTimeLoop, and runs what is due then."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ManualTimeLoop)
+    loop.now_s += seconds
+    await run_callbacks()
+
+
+def run_in_manual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with closing(ManualTimeLoop()) as loop:
+        loop.run_until_complete(test())
 
 
 def run_bounded(test: Callable[[], Awaitable[None]]) -> None:

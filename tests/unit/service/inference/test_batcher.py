@@ -11,7 +11,16 @@ from service.errors import DeadlineExceeded, Draining, ExpiredInQueue, QueueFull
 from service.inference.admission import UNMEASURED_RETRY_S
 from service.inference.batch import InferenceResult
 from service.inference.batcher import DEEP_QUEUE_BATCHES
-from tests.unit.service.batching import BatcherHarness, ManualClock, images, run_bounded, run_callbacks, values
+from tests.unit.service.batching import (
+    BatcherHarness,
+    ManualClock,
+    images,
+    pass_time,
+    run_bounded,
+    run_callbacks,
+    run_in_manual_time,
+    values,
+)
 
 
 def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
@@ -30,9 +39,9 @@ def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
 
 def test_cancelled_while_its_batch_runs_hurts_nobody_else() -> None:
     async def test() -> None:
-        harness = BatcherHarness(max_delay_ms=1)
+        harness = BatcherHarness()
         one, two = harness.enqueue(1), harness.enqueue(2)
-        await asyncio.sleep(0.01)
+        await run_callbacks()
         one.cancel()
         await harness.run_next()
         assert values(await two) == [4]
@@ -154,26 +163,31 @@ def test_a_deadline_answers_the_caller_and_drops_the_work_that_has_not_begun() -
         harness = BatcherHarness()
         await harness.submit(0)
         late, other = await harness.submit(1, timeout_s=0.01), await harness.submit(2)
+        await pass_time(0.0099)
+        assert not late.done()
+        await pass_time(0.0002)
         with pytest.raises(ExpiredInQueue):
             await late
+        assert harness.batcher.queued_images == 1
         await harness.run_all()
         assert values(await other) == [4]
         assert harness.model.batches == [[0], [2]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_deadline_passes_while_the_batch_runs() -> None:
     async def test() -> None:
         harness = BatcherHarness()
         late = await harness.submit(1, timeout_s=0.01)
+        await pass_time(0.01)
         with pytest.raises(DeadlineExceeded) as raised:
             await late
         assert type(raised.value) is DeadlineExceeded, "it was run: it has not expired in the queue"
         await harness.run_all()
         assert harness.model.batches == [[1]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_what_is_answered_is_held_no_longer_though_its_deadline_is_far() -> None:
@@ -251,12 +265,30 @@ def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None
     run_bounded(test)
 
 
-def test_drain_of_an_idle_batcher_and_of_released_places_ends_at_once() -> None:
+def test_drain_waits_for_reserved_places_until_the_last_one_is_released() -> None:
     async def test() -> None:
-        harness = BatcherHarness()
-        harness.batcher.reserve(3)
-        harness.batcher.release(3)
-        await harness.batcher.drain()
+        batcher = BatcherHarness().batcher
+        batcher.reserve(3)
+        draining = asyncio.ensure_future(batcher.drain())
+        await run_callbacks()
+        batcher.release(2)
+        await run_callbacks()
+        assert not draining.done()
+        batcher.release(1)
+        await run_callbacks()
+        assert draining.done()
+
+    run_bounded(test)
+
+
+def test_drain_of_an_idle_batcher_ends_at_once_and_for_good() -> None:
+    async def test() -> None:
+        batcher = BatcherHarness().batcher
+        draining = asyncio.ensure_future(batcher.drain())
+        await run_callbacks()
+        assert draining.done()
+        with pytest.raises(Draining):
+            batcher.reserve(1)
 
     run_bounded(test)
 
@@ -279,11 +311,13 @@ def test_a_delay_ends_by_itself() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_delay_ms=5)
         task = await harness.submit(1)
-        await asyncio.sleep(0.02)
+        await pass_time(0.0049)
+        assert harness.executor.pending == 0
+        await pass_time(0.0002)
         await harness.run_next()
         assert values(await task) == [2]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_instances_run_side_by_side() -> None:
@@ -334,7 +368,7 @@ def test_every_kept_request_gets_exactly_its_own_rows(
             else:
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
             for _ in range(min(releases[number] if number < len(releases) else 0, harness.executor.pending)):
-                await harness.run_next()
+                await harness.run_next(newest=number % 2 == 1)  # with several instances, in any order
         await harness.run_all()
         for expected, task in kept:
             assert values(await task) == [2 * value for value in expected]

@@ -1,4 +1,4 @@
-"""Deadlines: each entry fails at its own time, whatever the order, and one that is dropped does not."""
+"""Deadlines: each request fails at its own time, whatever the order, and one that is discarded does not."""
 
 import asyncio
 
@@ -7,11 +7,16 @@ import pytest
 
 from service.errors import DeadlineExceeded, ExpiredInQueue
 from service.inference.batch import QueuedRequest
-from service.inference.deadlines import Deadlines
+from service.inference.deadlines import MIN_INTERVAL_S, Deadlines
+from tests.unit.service.batching import pass_time, run_in_manual_time
 
 
-def queued_request() -> QueuedRequest:
-    return QueuedRequest(np.zeros((1, 1)), asyncio.get_running_loop().create_future(), 0.0)
+def queued_request(batched: int = 0) -> QueuedRequest:
+    return QueuedRequest(np.zeros((1, 1)), asyncio.get_running_loop().create_future(), 0.0, batched=batched)
+
+
+def is_expired(request: QueuedRequest) -> bool:
+    return request.future.done() and isinstance(request.future.exception(), DeadlineExceeded)
 
 
 def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
@@ -19,28 +24,41 @@ def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
         deadlines, late, soon = Deadlines(), queued_request(), queued_request()
         deadlines.set(late, 0.1)
         deadlines.set(soon, 0.01)
-        done, _ = await asyncio.wait([late.future, soon.future], timeout=30, return_when=asyncio.FIRST_COMPLETED)
-        assert done == {soon.future}
-        for one in (soon, late):
-            with pytest.raises(DeadlineExceeded):
-                await asyncio.wait_for(one.future, 30)
+        seen = []
+        for seconds in (0.0099, 0.0002, 0.0898, 0.0002):  # just before and just after each deadline
+            await pass_time(seconds)
+            seen.append((is_expired(soon), is_expired(late)))
+        assert seen == [(False, False), (True, False), (True, False), (True, True)]
 
-    asyncio.run(test())
+    run_in_manual_time(test)
 
 
-def test_who_is_answered_or_dropped_is_left_alone() -> None:
+def test_deadlines_that_are_close_together_share_a_pass() -> None:
     async def test() -> None:
-        deadlines, answered, dropped, waiting = Deadlines(), queued_request(), queued_request(), queued_request()
-        for one in (answered, dropped, waiting):
+        deadlines, requests = Deadlines(), [queued_request() for _ in range(3)]
+        for number, request in enumerate(requests):
+            deadlines.set(request, 0.01 + number * MIN_INTERVAL_S / 4)
+        await pass_time(0.01)
+        assert [is_expired(request) for request in requests] == [True, False, False]
+        await pass_time(MIN_INTERVAL_S)
+        assert [is_expired(request) for request in requests] == [True, True, True]
+
+    run_in_manual_time(test)
+
+
+def test_a_request_that_is_answered_or_discarded_is_left_alone() -> None:
+    async def test() -> None:
+        deadlines, answered, discarded, waiting = Deadlines(), queued_request(), queued_request(), queued_request()
+        for one in (answered, discarded, waiting):
             deadlines.set(one, 0.01)
         answered.future.set_result(None)  # type: ignore[arg-type]
-        deadlines.discard(dropped)
-        with pytest.raises(DeadlineExceeded):
-            await asyncio.wait_for(waiting.future, 30)
+        deadlines.discard(discarded)
+        await pass_time(0.02)
+        assert is_expired(waiting)
         assert answered.future.result() is None
-        assert not dropped.future.done()
+        assert not discarded.future.done()
 
-    asyncio.run(test())
+    run_in_manual_time(test)
 
 
 @pytest.mark.parametrize(("batched", "error"), [(0, ExpiredInQueue), (1, DeadlineExceeded)])
@@ -48,14 +66,12 @@ def test_a_request_of_which_nothing_was_run_has_expired_in_the_queue(
     batched: int, error: type[DeadlineExceeded]
 ) -> None:
     async def test() -> None:
-        deadlines, request = Deadlines(), queued_request()
-        request.batched = batched
+        deadlines, request = Deadlines(), queued_request(batched)
         deadlines.set(request, 0.01)
-        with pytest.raises(DeadlineExceeded) as raised:
-            await asyncio.wait_for(request.future, 30)
-        assert type(raised.value) is error
+        await pass_time(0.01)
+        assert type(request.future.exception()) is error
 
-    asyncio.run(test())
+    run_in_manual_time(test)
 
 
 def test_after_all_are_gone_the_next_one_is_still_seen() -> None:
@@ -64,7 +80,7 @@ def test_after_all_are_gone_the_next_one_is_still_seen() -> None:
         for _ in range(2):
             one = queued_request()
             deadlines.set(one, 0.01)
-            with pytest.raises(DeadlineExceeded):
-                await asyncio.wait_for(one.future, 30)
+            await pass_time(0.01)
+            assert is_expired(one)
 
-    asyncio.run(test())
+    run_in_manual_time(test)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -184,8 +185,24 @@ def place_outside(tensor: onnx.TensorProto, name: str) -> None:
         tensor.external_data.add(key=key, value=value)
 
 
-def test_a_sound_graph_warms_up(tmp_path: Path) -> None:
-    session(linear_graph(WEIGHTS, SHAPE), tmp_path).warm_up([1, 7, 64])
+class RecordingSession(Session):
+    """Records the batches that it runs."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.batches: list[NDArray[np.uint8]] = []
+        super().__init__(*arguments)
+
+    def run(self, images: NDArray[np.uint8], options: Any = None) -> NDArray[np.float32]:
+        self.batches.append(images)
+        return super().run(images, options)
+
+
+def test_a_sound_graph_is_warmed_up_with_noise_at_every_batch_size(tmp_path: Path) -> None:
+    sound = RecordingSession(saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path), EXPECTED, CLASSES, 1)
+    sound.warm_up([1, 7, 64])
+    assert [batch.shape for batch in sound.batches] == [(size, *SHAPE) for size in (1, 7, 64)]
+    assert {batch.dtype for batch in sound.batches} == {np.dtype(np.uint8)}
+    assert all(np.ptp(batch) > 100 for batch in sound.batches)
 
 
 def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
@@ -330,6 +347,7 @@ def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
 COUNT_THREADS = f"""
 import os, sys
 from pathlib import Path
+from typing import Any
 from service.model_store.manifest import Input
 from service.inference.session import Session
 
