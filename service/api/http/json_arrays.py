@@ -6,14 +6,13 @@ Lists are iterated, never converted by simdjson's `as_list`, `values` or `items`
 and write the others past the end of the new list.
 """
 
-import base64
-import binascii
 from typing import Any, NamedTuple
 
 import numpy as np
 import simdjson
 from numpy.typing import NDArray
 
+from service.api.http.base64_text import decode_base64
 from service.api.http.large_json import LargeArray, LargeText, LargeValues, cut_out
 from service.api.http.parse_thread import MAX_INLINE_JSON_BYTES
 from service.errors import BadTensor, TooManyImages
@@ -98,26 +97,14 @@ def has_shape(values: Any, shape: tuple[int, ...]) -> bool:
     return bool(values.mini.translate(None, DIGITS) == template)
 
 
-def decode_base64(text: object) -> bytes:
-    """Decodes a text in base64. Raises ValueError for other texts, and TypeError for anything else."""
-    if not isinstance(text, LargeText):
-        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
-    decoded: list[bytes] = []
-    is_padded = False
-    for part in text.slices():
-        if is_padded and part:
-            raise ValueError("Excess data after padding")
-        decoded.append(binascii.a2b_base64(part, strict_mode=True))
-        is_padded = part.endswith(b"=")
-    return b"".join(decoded)
-
-
 def decode_base64_image(text: object, name: str) -> bytes:
     """Decodes an image. Raises BadTensor for anything but a text in base64."""
+    if not isinstance(text, str | LargeText):
+        raise BadTensor(f"{name} is not an image in base64, but {abbreviate(text)}.")
     try:
         return decode_base64(text)
-    except (TypeError, ValueError):
-        raise BadTensor(f"{name} is not an image in base64.") from None
+    except ValueError as error:
+        raise BadTensor(f"{name} is not an image in base64: {error}.") from None
 
 
 def check_image_count(count: int, max_images: int) -> None:

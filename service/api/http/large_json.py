@@ -24,6 +24,7 @@ _BEFORE_ARRAY = re.compile(rb"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)")
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _WHITESPACE = b" \t\n\r"
+_ESCAPES = {rb"\/": b"/", rb"\n": b"\n", rb"\r": b"\r", rb"\t": b"\t"}  # the others are no base64
 
 
 class LargeText(NamedTuple):
@@ -34,21 +35,12 @@ class LargeText(NamedTuple):
     end: int
 
     def slices(self) -> Iterator[bytes]:
-        """Yields the content, cut after a multiple of four characters, as base64 needs it.
-
-        Some encoders write "/", a digit of base64, as "\\/". Raises ValueError for other escapes, which are no base64.
-        """
-        pending = b""
+        """Yields the content in slices, without the escapes that base64 may have: "/" as "\\/", and white space."""
+        escape = b""
         for at in range(self.start, self.end, SLICE_BYTES):
-            part = pending + self.document[at : min(at + SLICE_BYTES, self.end)]
-            escape = part[-1:] if part.endswith(b"\\") else b""
-            part = part[: len(part) - len(escape)].replace(b"\\/", b"/")
-            if b"\\" in part:
-                raise ValueError("It holds a backslash")
-            cut = len(part) // 4 * 4
-            pending = part[cut:] + escape
-            yield part[:cut]
-        yield pending
+            part = escape + self.document[at : min(at + SLICE_BYTES, self.end)]
+            escape = b"\\" if part.endswith(b"\\") else b""
+            yield _unescape(part[: len(part) - len(escape)])
 
 
 class LargeArray(NamedTuple):
@@ -95,6 +87,13 @@ class LargeArray(NamedTuple):
             cut = end if comma < 0 else comma
             yield self.document[start:cut]
             start = cut + 1
+
+
+def _unescape(part: bytes) -> bytes:
+    if b"\\" in part:
+        for escaped, character in _ESCAPES.items():
+            part = part.replace(escaped, character)
+    return part
 
 
 LargeValues = dict[str, LargeText | LargeArray]

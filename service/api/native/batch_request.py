@@ -7,7 +7,8 @@ from typing import Any
 
 import simdjson
 
-from service.api.http.json_arrays import JsonDocument, abbreviate, check_image_count, decode_base64, parse_object
+from service.api.http.base64_text import decode_base64
+from service.api.http.json_arrays import JsonDocument, abbreviate, check_image_count, parse_object
 from service.api.http.large_json import LargeArray, LargeText
 from service.errors import BadImage, BadParameter, BadRequest, BadTensor, ConvoyError
 

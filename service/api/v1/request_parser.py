@@ -29,7 +29,6 @@ from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, Input
 
 ROWS, COLUMN, SIGNATURE, PARAMETERS = "instances", "inputs", "signature_name", "parameters"
-FIELDS = {ROWS, COLUMN, SIGNATURE, PARAMETERS}
 DEFAULT_SIGNATURE = "serving_default"
 BASE64 = "b64"
 
@@ -49,14 +48,14 @@ class PredictRequest:
 
 
 def parse(body: bytes, model_input: Input, max_images: int) -> PredictRequest:
-    """Parses a request for a model with that input. Raises BadTensor, naming the field, or TooManyImages."""
+    """Parses a request for a model with that input; fields that are not known are ignored, as in TensorFlow Serving.
+
+    Raises BadTensor, naming the field, or TooManyImages.
+    """
     document = parse_object(body)
     root = document.root
     if (ROWS in root) == (COLUMN in root):
         raise BadTensor(f"The request must have either `{ROWS}` or `{COLUMN}`.")
-    for name in root:
-        if name not in FIELDS:
-            raise BadTensor(f"There is no field '{abbreviate(name)}'; there are {', '.join(sorted(FIELDS))}.")
     _check_signature(root.get(SIGNATURE))
     request = PredictRequest(by_row=ROWS in root, top_k=_top_k(root.get(PARAMETERS)))
     values = document.value(root[ROWS] if request.by_row else _unwrap(root[COLUMN]))

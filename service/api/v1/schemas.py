@@ -33,7 +33,13 @@ class PredictParameters(_Part):
     """Answer the so many best classes by name; 0: the probabilities of all."""
 
 
-class PredictRows(_Part):
+class _Request(BaseModel):
+    """A request; unknown fields are ignored, as in TensorFlow Serving."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="ignore")
+
+
+class PredictRows(_Request):
     """Row format: one value an image."""
 
     instances: list[Image | NamedImage] = Field(min_length=1)
@@ -45,7 +51,7 @@ class NamedImages(_Part):
     image: list[Image] = Field(min_length=1)
 
 
-class PredictColumn(_Part):
+class PredictColumn(_Request):
     """Column format: all images as one value."""
 
     inputs: list[Image | NamedImage] | NamedImages

@@ -85,7 +85,7 @@ def test_a_nested_list_has_its_shape_or_not(text: bytes, shape: tuple[int, ...],
     assert has_shape(values(text), shape) is fits
 
 
-@pytest.mark.parametrize("value", ["AAA", "!", "é", "AA AA", None, 7, True, ["AAAA"]])
+@pytest.mark.parametrize("value", ["A", "!", "é", "AA!AA", None, 7, True, ["AAAA"]])
 def test_what_is_no_base64_is_refused(value: object) -> None:
     with pytest.raises(BadTensor, match=r"^The thing is not an image in base64"):
         decode_base64_image(value, "The thing")

@@ -71,6 +71,14 @@ def test_top_k_comes_through() -> None:
     assert read({"instances": [PIXELS], "parameters": {"top_k": 3}}).top_k == 3
 
 
+def test_unknown_fields_beside_the_images_are_ignored() -> None:
+    assert read({"instances": [PIXELS], "id": "7", "model_spec": {"name": "x"}}).tensor is not None
+
+
+def test_base64_is_read_as_tensorflow_serving_reads_it() -> None:
+    assert read({"instances": [{"b64": "SW1h\r\n Z2\tUh\n"}, {"b64": "SW1hZ2U"}]}).images == [b"Image!", b"Image"]
+
+
 def rows(**changes: Any) -> Json:
     return {"instances": [PIXELS]} | changes
 
@@ -79,10 +87,6 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "a list": ([PIXELS], "not a JSON object"),
     "neither": ({}, "either `instances` or `inputs`"),
     "both": (rows(inputs=[PIXELS]), "either `instances` or `inputs`"),
-    "another field": (
-        rows(instance=[]),
-        "no field 'instance'; there are inputs, instances, parameters, signature_name",
-    ),
     "another signature": (rows(signature_name="classify"), "no signature 'classify'; there is 'serving_default'"),
     "a signature of numbers": (rows(signature_name=1), "no signature '1'"),
     "parameters in a list": (rows(parameters=[]), "`parameters` may hold `top_k`, and nothing else"),
@@ -104,8 +108,11 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "a nameless image": ({"instances": [{}]}, "Image 0 must be a nested list of pixels"),
     "a number for an image": ({"instances": [PIXELS, 1]}, "Image 1 must be a nested list of pixels"),
     "a text for an image": ({"instances": ["AAAA"]}, "Image 0 must be a nested list of pixels"),
-    "no base64": ({"instances": [{"b64": "AAAA"}, {"b64": "!"}]}, "Image 1 is not an image in base64"),
-    "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not an image in base64"),
+    "no base64": (
+        {"instances": [{"b64": "AAAA"}, {"b64": "!"}]},
+        "Image 1 is not an image in base64: character '!' at position 0.",
+    ),
+    "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not an image in base64, but 1."),
     "more beside base64": ({"instances": [{"b64": "AAAA", "x": 1}]}, "Image 0 must be a nested list of pixels, or"),
     "an array among images": ({"instances": [{"b64": "AAAA"}, PIXELS]}, "Image 1 is no image in base64, but others"),
     "an image among arrays": (
