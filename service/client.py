@@ -61,7 +61,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What an image shows, the best class first, as that version of the model sees it."""
+    """What an image shows, the best class first, as that version of the model sees it.
+
+    A model with sigmoids gives all labels above 50 % where no `top_k` is asked for, and so maybe none.
+    """
 
     model: str
     version: str
@@ -69,6 +72,7 @@ class Classification:
 
     @property
     def best(self) -> Prediction:
+        """Raises IndexError when there is none."""
         return self.predictions[0]
 
 
@@ -161,7 +165,7 @@ class Options(TypedDict, total=False):
     version: str
     """A version or a label of one; otherwise the newest version answers."""
     top_k: int
-    """How many classes; otherwise 5."""
+    """How many classes; otherwise 5, or of a model with sigmoids all labels above 50 %."""
     deadline_s: float
     """Seconds for the call with all its attempts; otherwise 30.
 

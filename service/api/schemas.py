@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.model_store.manifest import Activation
+
 
 class EncodedImage(BaseModel):
     """One image of a batch."""
@@ -49,7 +51,7 @@ class ErrorText(BaseModel):
 class ClassifyReply(BaseModel):
     model: str = Field(examples=["mnist-lenet5"])
     version: str = Field(examples=["1"])
-    predictions: list[Prediction] = Field(description="Best class first.")
+    predictions: list[Prediction] = Field(description="Best class first. May be empty where labels are independent.")
 
 
 class BatchResult(BaseModel):
@@ -81,6 +83,10 @@ class ModelVersion(BaseModel):
     input: ModelInput
     preprocessing: dict[str, Any]
     classes: int
+    activation: Activation = Field(
+        description="`softmax`: one class is right, and the probabilities sum to 1. `sigmoid`: any number of labels, "
+        "each with a probability of its own. `binary`: one of two classes."
+    )
     parameters: int | None
     test_accuracy: float | None
     metrics: dict[str, float]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.batch_jobs.decode_worker import UnreadableFile
 from service.classification.classifier import Classifier
-from service.classification.top_k import Prediction, top_k
+from service.classification.top_k import Prediction, select_predictions
 from service.errors import ConvoyError, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
@@ -27,9 +27,9 @@ TIMEOUT_S = 3600
 
 
 async def classify_files(
-    settings: Settings, model: str, version: str | None, files: Sequence[Path], k: int
+    settings: Settings, model: str, version: str | None, files: Sequence[Path], k: int | None
 ) -> list[list[Prediction] | ConvoyError]:
-    """The `k` most probable classes of the image in each file, or its error.
+    """The `k` most probable classes of the image in each file, or its error; `k` None as in `select_predictions`.
 
     Raises UnknownModel, UnknownVersion, NotReady, ModelFailed.
     """
@@ -59,7 +59,7 @@ async def classify_files(
 
 
 async def _classify_each(
-    classifier: Classifier, model: str, version: str | None, files: Sequence[Path], k: int
+    classifier: Classifier, model: str, version: str | None, files: Sequence[Path], k: int | None
 ) -> list[list[Prediction] | ConvoyError]:
     """Returns the results in the order of the files. Reads at most MAX_CONCURRENT_FILES at a time."""
     semaphore = asyncio.Semaphore(MAX_CONCURRENT_FILES)
@@ -68,7 +68,10 @@ async def _classify_each(
         async with semaphore:
             with classifier.context(model, version) as context:
                 (row,) = await classifier.predict_many(context, [await asyncio.to_thread(_read_file, file)])
-                return row if isinstance(row, ConvoyError) else top_k(row, context.loaded.labels, k)
+                if isinstance(row, ConvoyError):
+                    return row
+                loaded = context.loaded
+                return select_predictions(row, loaded.labels, k, loaded.manifest.activation)
 
     return await asyncio.gather(*map(classify, files))
 

@@ -51,15 +51,16 @@ LESS_MEMORY_HINT = "A smaller --max-batch-size needs less memory."
 class Job:
     """What to classify, with which model, and where to write.
 
-    `version` None stands for that of the resumed job, or the newest. With `image_digests` a resume compares the SHA-256
-    of images, in place of their sizes and times.
+    `version` None stands for that of the resumed job, or the newest. `top_k` None stands for the most probable class,
+    or for all likely labels of a model with sigmoids. With `image_digests` a resume compares the SHA-256 of images, in
+    place of their sizes and times.
     """
 
     inputs: tuple[str, ...]
     model: str
     version: str | None
     output: Path
-    top_k: int
+    top_k: int | None
     shard: Shard
     overwrite: bool = False
     image_digests: bool = False
@@ -116,7 +117,8 @@ def _run_job(
     if done_count < len(shard_images):
         _classify(shard_images, done_count, folder, journal, identity, runtime)
     elapsed_s = time.perf_counter() - start_s
-    summary = outputs.finish(journal, identity, folder.labels)
+    is_multi_label = folder.manifest.activation == "sigmoid"
+    summary = outputs.finish(journal, identity, folder.labels, is_multi_label=is_multi_label)
     return _build_report(job, listing, folder, outputs, summary).with_timing(len(shard_images) - done_count, elapsed_s)
 
 
@@ -184,11 +186,18 @@ def _job_identity(
         shard=str(job.shard),
         images=len(listing.images),
         digest=names_digest(listing.images),
-        top_k=min(job.top_k, len(folder.labels)),
+        top_k=_top_k(job, folder),
         precision=_precision(folder, settings, previous or {}),
         max_pixels=settings.max_pixels,
         image_digests=job.image_digests,
     )
+
+
+def _top_k(job: Job, folder: VersionFolder) -> int:
+    """The number of classes per image; 0 for all likely labels."""
+    if job.top_k is None:
+        return 0 if folder.manifest.activation == "sigmoid" else 1
+    return min(job.top_k, len(folder.labels))
 
 
 def _precision(folder: VersionFolder, settings: Settings, previous: Record) -> str:

@@ -52,14 +52,16 @@ class OutputFiles:
             return {}
         return values if isinstance(values, dict) else {}
 
-    def finish(self, journal: Journal, identity: JobIdentity, labels: Sequence[str]) -> Summary:
+    def finish(
+        self, journal: Journal, identity: JobIdentity, labels: Sequence[str], *, is_multi_label: bool = False
+    ) -> Summary:
         """Writes all files from the journal, each atomically, the output last; then removes the journal.
 
         After a kill at any point it can be repeated.
         """
-        summary, errors = Summary(), []
+        summary, errors = Summary(is_multi_label), []
         fingerprints: list[Fingerprint | None] = []
-        with FORMATS[self.output.suffix](self.output, identity.top_k) as add:
+        with FORMATS[self.output.suffix](self.output, identity.top_k or _most_predictions(journal)) as add:
             for record in journal.records():
                 fingerprints.append(from_json(record.pop(FINGERPRINT_KEY, None)))
                 summary.add(record)
@@ -88,3 +90,8 @@ class OutputFiles:
 
     def _sidecar(self, suffix: str) -> Path:
         return self.output.with_name(self.output.name + suffix)
+
+
+def _most_predictions(journal: Journal) -> int:
+    """The largest number of labels that an image has; at least 1, for the columns of a table."""
+    return max([1, *(len(record.get("predictions", ())) for record in journal.records())])

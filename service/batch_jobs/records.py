@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from service.batch_jobs.find_images import FolderLabels, ImageFile
-from service.classification.top_k import Probabilities, top_k_rows
+from service.classification.top_k import Probabilities, likely_rows, top_k_rows
 from service.errors import ConvoyError
 
 FINGERPRINT_KEY = "fingerprint"
@@ -26,8 +26,12 @@ def make_records(
     folders: FolderLabels,
     top_k: int,
 ) -> list[Record]:
-    """Returns a record per entry; `probabilities`, float32 (n, classes), belong to the entries without an error."""
-    predictions = iter(top_k_rows(probabilities, labels, top_k))
+    """Returns a record per entry; `probabilities`, float32 (n, classes), belong to the entries without an error.
+
+    A `top_k` of 0 stands for all likely labels, maybe none, of a model with sigmoids.
+    """
+    rows = top_k_rows(probabilities, labels, top_k) if top_k else likely_rows(probabilities, labels)
+    predictions = iter(rows)
     records: list[Record] = []
     for image, error in entries:
         record: Record = {"file": image.name}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from service.batch_jobs.records import Record
+from service.model_store.manifest import MIN_LIKELY_PROBABILITY
 
 MAX_CLASSES_LISTED = 20
 LabelPair = tuple[str, str]
@@ -14,8 +15,13 @@ LabelPair = tuple[str, str]
 
 @dataclass
 class Summary:
-    """Counts the most probable classes, error codes, and (expected, predicted) labels where the folder is a label."""
+    """Counts the most probable classes, error codes, and (expected, predicted) labels where the folder is a label.
 
+    Of a model with sigmoids all likely labels are counted, and there is no accuracy: an image may have several.
+    """
+
+    is_multi_label: bool = False
+    classified: int = 0
     class_counts: Counter[str] = field(default_factory=Counter)
     error_counts: Counter[str] = field(default_factory=Counter)
     confusion: Counter[LabelPair] = field(default_factory=Counter)
@@ -23,6 +29,11 @@ class Summary:
     def add(self, record: Record) -> None:
         if "error" in record:
             self.error_counts[record["error"]["code"]] += 1
+            return
+        self.classified += 1
+        if self.is_multi_label:
+            likely = (p for p in record["predictions"] if p["probability"] > MIN_LIKELY_PROBABILITY)
+            self.class_counts.update(prediction["label"] for prediction in likely)
             return
         predicted = record["predictions"][0]["label"]
         self.class_counts[predicted] += 1
@@ -45,11 +56,17 @@ class Summary:
     def from_json(values: Mapping[str, Any]) -> "Summary":
         """Reads what `to_json` returned."""
         confusion = {(expected, predicted): count for expected, predicted, count in values.get("confusion", ())}
-        return Summary(Counter(values.get("classes", {})), Counter(values.get("broken", {})), Counter(confusion))
+        classes = Counter(values.get("classes", {}))
+        return Summary(
+            classified=values.get("classified", classes.total()),
+            class_counts=classes,
+            error_counts=Counter(values.get("broken", {})),
+            confusion=Counter(confusion),
+        )
 
     def to_json(self) -> dict[str, Any]:
         values: dict[str, Any] = {
-            "classified": self.class_counts.total(),
+            "classified": self.classified,
             "broken": dict(self.error_counts.most_common()),
             "classes": dict(self.class_counts.most_common()),
         }
@@ -61,10 +78,9 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """Yields the most frequent classes and the accuracy as text."""
-        total = self.class_counts.total()
         width = max((len(label) for label, _ in self.class_counts.most_common(MAX_CLASSES_LISTED)), default=0)
         for label, count in self.class_counts.most_common(MAX_CLASSES_LISTED):
-            yield f"  {label:{width}}  {count:>9,}  {count / total:6.1%}"
+            yield f"  {label:{width}}  {count:>9,}  {count / self.classified:6.1%}"
         if len(self.class_counts) > MAX_CLASSES_LISTED:
             yield f"  and {len(self.class_counts) - MAX_CLASSES_LISTED} more classes"
         if self.accuracy is not None:
@@ -96,7 +112,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         broken = self.summary.error_counts.total()
-        yield f"{self.title}: {self.summary.class_counts.total():,} classified, {broken:,} broken."
+        yield f"{self.title}: {self.summary.classified:,} classified, {broken:,} broken."
         yield from self.summary.lines()
         if self.images:
             speed = f"{self.images / max(self.elapsed_s, 1e-9):,.0f} images/s"

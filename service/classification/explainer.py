@@ -93,7 +93,10 @@ class Explainer:
                 batch = occlusion.occlude_patches(image, patches)
             rows = await self._classifier.infer_reserved(context, batch)
             index = int(rows[0].argmax()) if requested is None else requested
-            heatmap = await self._run_on_thread(context, occlusion.importance, rows, index, patches, height, width)
+            activation = loaded.manifest.activation
+            heatmap = await self._run_on_thread(
+                context, occlusion.importance, rows, index, patches, height, width, activation
+            )
         prediction = Prediction(index, loaded.labels[index], float(rows[0, index]))
         return OcclusionHeatmap(image, prediction, heatmap, len(rows))
 

@@ -9,6 +9,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from service.model_store.manifest import Activation
+
 MAX_PATCHES_PER_SIDE = 14
 MIN_PATCHES_PER_SIDE = 3
 MIN_PROBABILITY = 1e-12
@@ -42,7 +44,12 @@ def occlude_patches(image: NDArray[np.uint8], patches: list[Patch]) -> NDArray[n
 
 
 def importance(
-    probabilities: NDArray[np.float32], index: int, patches: list[Patch], height: int, width: int
+    probabilities: NDArray[np.float32],
+    index: int,
+    patches: list[Patch],
+    height: int,
+    width: int,
+    activation: Activation = "softmax",
 ) -> NDArray[np.float32]:
     """Returns how much each pixel speaks for class `index`, float32 (height, width).
 
@@ -52,7 +59,7 @@ def importance(
     `probabilities`, (1 + patches, classes), are the network's outputs for `occlude_patches`. Log-odds, because the
     probability of a sure prediction hardly changes.
     """
-    odds = log_odds(probabilities, index)
+    odds = log_odds(probabilities, index, activation)
     total, cover_count = np.zeros((height, width)), np.zeros((height, width))
     for decrease, patch in zip(odds[0] - odds[1:], patches, strict=True):
         total[patch] += decrease
@@ -60,11 +67,17 @@ def importance(
     return (total / np.maximum(cover_count, 1)).astype(np.float32)
 
 
-def log_odds(probabilities: NDArray[np.float32], index: int) -> NDArray[np.float64]:
-    """Returns log(p / (1 - p)) of one class, (n,). 1 - p is the sum of the others: float32 is imprecise near 1."""
+def log_odds(probabilities: NDArray[np.float32], index: int, activation: Activation = "softmax") -> NDArray[np.float64]:
+    """Returns log(p / (1 - p)) of one class, (n,).
+
+    Where the probabilities sum to 1, 1 - p is the sum of the others: float32 is imprecise near 1.
+    """
     own = probabilities[:, index].astype(np.float64)
-    others = np.delete(probabilities, index, axis=1).sum(axis=1, dtype=np.float64)
-    return np.log(np.maximum(own, MIN_PROBABILITY)) - np.log(np.maximum(others, MIN_PROBABILITY))  # type: ignore[no-any-return]
+    if activation == "sigmoid":
+        others = 1 - own
+    else:
+        others = np.delete(probabilities, index, axis=1).sum(axis=1, dtype=np.float64)
+    return np.log(np.maximum(own, MIN_PROBABILITY)) - np.log(np.maximum(others, MIN_PROBABILITY))
 
 
 def _spans(length: int, count: int) -> list[slice]:

@@ -1,17 +1,22 @@
-"""From class probabilities to the k most probable classes.
+"""From class probabilities to the classes of a reply: the k most probable ones, or all that are likely.
 
 Shared by REST, batch jobs and the command line. Knows no model and no image.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.model_store.manifest import MIN_LIKELY_PROBABILITY, Activation
+
 Probabilities = NDArray[np.float32]
 """Of one image, float32 (classes,), or of several, float32 (n, classes)."""
+
+
+DEFAULT_TOP_K = 5
 
 
 @dataclass(slots=True)
@@ -27,6 +32,28 @@ def top_k(probabilities: Probabilities, labels: Sequence[str], k: int) -> list[P
     """The `k` most probable classes of one image, float32 (classes,), best first; ties in the order of their index."""
     order = np.argsort(-probabilities, kind="stable")[:k].tolist()
     return [Prediction(i, labels[i], p) for i, p in zip(order, probabilities[order].tolist(), strict=True)]
+
+
+def select_predictions(
+    probabilities: Probabilities, labels: Sequence[str], k: int | None, activation: Activation
+) -> list[Prediction]:
+    """The `k` most probable classes of one image, best first.
+
+    Without `k`: the first DEFAULT_TOP_K, or with sigmoids, all labels above MIN_LIKELY_PROBABILITY, maybe none.
+    """
+    if k is None:
+        k = count_likely(probabilities) if activation == "sigmoid" else DEFAULT_TOP_K
+    return top_k(probabilities, labels, k)
+
+
+def count_likely(probabilities: Probabilities) -> int:
+    """The number of labels above MIN_LIKELY_PROBABILITY, of one image."""
+    return int(np.count_nonzero(probabilities > MIN_LIKELY_PROBABILITY))
+
+
+def likely_rows(probabilities: Probabilities, labels: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """All labels above MIN_LIKELY_PROBABILITY of each row, best first, as dictionaries like those of `top_k_rows`."""
+    return [list(map(asdict, top_k(row, labels, count_likely(row)))) for row in probabilities]
 
 
 def top_k_rows(probabilities: Probabilities, labels: Sequence[str], k: int) -> list[list[dict[str, Any]]]:

@@ -67,11 +67,15 @@ def serve(settings: Settings) -> None:
 @settings_options("models", "threads", "max_pixels")
 @click.argument("model", shell_complete=complete_model_name)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--top-k", default=5, show_default=True, type=click.IntRange(1), help="How many classes to print.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(1),
+    help="How many classes to print. Default: 5, or of a model with sigmoids, all labels above 50 %.",
+)
 @click.option("--version", help="The version that answers; default: the newest.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def classify(
-    settings: Settings, model: str, files: tuple[Path, ...], top_k: int, version: str | None, as_json: bool
+    settings: Settings, model: str, files: tuple[Path, ...], top_k: int | None, version: str | None, as_json: bool
 ) -> None:
     """Classify FILES with MODEL, without a server. Ends with 1 if any file could not be read."""
     from service.batch_jobs.classify_files import classify_files
@@ -84,7 +88,8 @@ def classify(
             predictions = [{"index": p.index, "label": p.label, "probability": p.probability} for p in result]
             click.echo(json.dumps({"file": str(file), "predictions": predictions}))
         else:
-            click.echo(f"{file}: " + ", ".join(f"{p.label} {p.probability:.2%}" for p in result))
+            labels = ", ".join(f"{p.label} {p.probability:.2%}" for p in result)
+            click.echo(f"{file}: {labels or 'no label above 50 %'}")
     sys.exit(any(isinstance(result, ConvoyError) for result in results))
 
 

@@ -40,7 +40,11 @@ Exit codes:
     help="Where the results go: .jsonl, .csv or .parquet. A shard puts its number before the ending.",
 )
 @click.option("--version", help="The version that answers; default: the newest.")
-@click.option("--top-k", default=1, show_default=True, type=click.IntRange(1), help="How many classes an image.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(1),
+    help="How many classes an image. Default: 1, or of a model with sigmoids, all labels above 50 %.",
+)
 @click.option(
     "--shard",
     metavar="N/OF",
@@ -61,7 +65,7 @@ def batch(
     model: str,
     output: Path,
     version: str | None,
-    top_k: int,
+    top_k: int | None,
     shard: str | None,
     overwrite: bool,
     image_digests: bool,

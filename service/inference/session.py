@@ -90,7 +90,7 @@ class Session:
             for size in batch_sizes:
                 probabilities = warm_up_session.run(noise.integers(0, 255, (size, *self._model_input.shape), np.uint8))
                 if not ((probabilities >= 0) & (probabilities <= 1 + PROBABILITY_TOLERANCE)).all():
-                    reason = "gives values that are no probabilities; does it end in a softmax?"
+                    reason = "gives values that are no probabilities; does it end in a softmax or sigmoid?"
                     raise BrokenVersion(f"{self.path} {reason}")
 
     def _check_interface(self) -> None:

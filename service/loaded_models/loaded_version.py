@@ -15,7 +15,7 @@ from service.inference.providers import CPU_PROVIDER, Placement, select_placemen
 from service.inference.session import WARM_UP_TIMEOUT_S, Session, TimeLimitedSession, available_providers
 from service.inference.threads_and_priority import start_model_threads, threads_per_run
 from service.model_store.desired_state import ModelSpec
-from service.model_store.manifest import Manifest, Variant
+from service.model_store.manifest import MIN_LIKELY_PROBABILITY, Manifest, Variant
 from service.model_store.repository import VersionFolder
 from service.observability.metrics import Metrics
 from service.observability.version_stats import VersionStats
@@ -164,11 +164,15 @@ def _batch_recorder(
 ) -> Callable[[NDArray[np.float32], float], None]:
     images, seconds = metrics.batch_images.labels(folder.model), metrics.compute_s.labels(folder.model)
     class_counter = metrics.class_counter(folder.model, folder.labels, labels)
+    is_multi_label = folder.manifest.activation == "sigmoid"
 
     def on_batch(probabilities: NDArray[np.float32], compute_s: float) -> None:
         images.observe(len(probabilities))
         seconds.observe(compute_s)
-        class_counter.add(probabilities)
+        if is_multi_label:
+            class_counter.add_labels(probabilities, MIN_LIKELY_PROBABILITY)
+        else:
+            class_counter.add(probabilities)
         statistics.add_batch(len(probabilities), compute_s)
 
     return on_batch

@@ -36,6 +36,12 @@ MAX_GRAPH_BYTES = 2 * 1024**3  # what one ONNX file can hold
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["float32", "float16", "int8"]
+Activation = Literal["softmax", "sigmoid", "binary"]
+"""The last step of a network. `softmax`: exactly one label is right, the probabilities sum to 1. `sigmoid`: any number
+of labels, each with a probability of its own. `binary`: one of two labels; the network itself has one output, the
+probability of the second label, and its graph gives both."""
+MIN_LIKELY_PROBABILITY = 0.5
+"""A label of a model with sigmoids is among the answers by default when its probability is above this."""
 
 
 class FrozenModel(BaseModel):
@@ -179,6 +185,7 @@ class Manifest(FrozenModel):
     input: Input
     preprocessing: Preprocessing = Preprocessing()
     classes: int = Field(ge=1)
+    activation: Activation = "softmax"
     labels: File
     parameters: int | None = Field(default=None, ge=0)
     variants: list[Variant] = Field(min_length=1)
@@ -196,6 +203,8 @@ class Manifest(FrozenModel):
         precisions = [variant.precision for variant in self.variants]
         if len(set(precisions)) < len(precisions):
             raise ValueError("two variants have the same precision")
+        if self.activation == "binary" and self.classes != 2:
+            raise ValueError(f"activation is 'binary', which has 2 classes, not {self.classes}")
         return self
 
     def variant(self, precision: Precision) -> Variant | None:

@@ -77,6 +77,10 @@ class ClassCounter:
     def __init__(self, classes: int) -> None:
         self.counts = np.zeros(classes, np.int64)
 
+    def add_labels(self, probabilities: NDArray[Any], min_probability: float) -> None:
+        """Counts, for each row of `probabilities`, shape (n, classes), all classes above `min_probability`."""
+        self.counts += np.count_nonzero(probabilities > min_probability, axis=0)
+
     def add(self, probabilities: NDArray[Any]) -> None:
         """Counts the most probable class of each row of `probabilities`, shape (n, classes)."""
         self.counts += np.bincount(probabilities.argmax(axis=1), minlength=len(self.counts))

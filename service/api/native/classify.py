@@ -3,7 +3,6 @@
 Plain ASGI callables: FastAPI's own routing would halve the throughput of tiny images.
 """
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,11 +16,9 @@ from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
 from service.api.http.status_codes import error_json, log_model_failure
 from service.api.native import batch_request
 from service.classification.classifier import Classifier
-from service.classification.top_k import Probabilities, top_k
+from service.classification.top_k import Probabilities, select_predictions
 from service.errors import BadParameter, ConvoyError, UnsupportedBody
 from service.loaded_models.loaded_version import LoadedVersion
-
-DEFAULT_TOP_K = 5
 
 
 class Classify:
@@ -41,8 +38,7 @@ class Classify:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 row = await self._classifier.predict(context, image)
-            predictions = top_k(row, context.loaded.labels, k)
-            body = json_bytes(_model_fields(context.loaded) | {"predictions": predictions})
+            body = json_bytes(_model_fields(context.loaded) | _predictions_json(row, context.loaded, k))
         await send_response(send, body, context, JSON_HEADERS)
 
 
@@ -70,9 +66,9 @@ class ClassifyBatch:
             with CancelOnDisconnect(scope):
                 rows = await self._classifier.predict_many(context, [data for _, data in images])
             log_model_failure(scope, rows)
-            labels = context.loaded.labels
-            results = [_result_json(name, row, labels, k) for (name, _), row in zip(images, rows, strict=True)]
-            reply = json_bytes(_model_fields(context.loaded) | {"results": results})
+            loaded = context.loaded
+            results = [_result_json(name, row, loaded, k) for (name, _), row in zip(images, rows, strict=True)]
+            reply = json_bytes(_model_fields(loaded) | {"results": results})
         await send_response(send, reply, context, JSON_HEADERS)
 
     async def _parse_images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
@@ -84,14 +80,16 @@ class ClassifyBatch:
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 
-def parse_query(scope: Scope) -> tuple[str | None, int]:
+def parse_query(scope: Scope) -> tuple[str | None, int | None]:
     """Returns `version` and `top_k` of the query. Raises BadParameter for other names or invalid values."""
     if not scope["query_string"]:
-        return None, DEFAULT_TOP_K
+        return None, None
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    version, k = query.pop("version", None), query.pop("top_k", str(DEFAULT_TOP_K))
+    version, k = query.pop("version", None), query.pop("top_k", None)
     if query:
         raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'top_k' and 'version'.")
+    if k is None:
+        return version, None
     if not (k.isascii() and k.isdigit() and int(k[:9]) >= 1 and len(k) <= 9):
         raise BadParameter(f"top_k is '{k}'; it must be a whole number from 1.")
     return version, int(k)
@@ -101,8 +99,14 @@ def _model_fields(loaded: LoadedVersion) -> dict[str, Any]:
     return {"model": loaded.model, "version": loaded.version}
 
 
-def _result_json(name: str | None, row: Probabilities | ConvoyError, labels: Sequence[str], k: int) -> dict[str, Any]:
+def _predictions_json(row: Probabilities, loaded: LoadedVersion, k: int | None) -> dict[str, Any]:
+    return {"predictions": select_predictions(row, loaded.labels, k, loaded.manifest.activation)}
+
+
+def _result_json(
+    name: str | None, row: Probabilities | ConvoyError, loaded: LoadedVersion, k: int | None
+) -> dict[str, Any]:
     entry: dict[str, Any] = {} if name is None else {"id": name}
     if isinstance(row, ConvoyError):
         return entry | {"error": error_json(row)}
-    return entry | {"predictions": top_k(row, labels, k)}
+    return entry | _predictions_json(row, loaded, k)

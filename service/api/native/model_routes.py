@@ -52,6 +52,7 @@ def _version(loaded: LoadedVersion, default: LoadedVersion) -> ModelVersion:
         input=_input(manifest),
         preprocessing=manifest.preprocessing.model_dump(exclude_none=True),
         classes=manifest.classes,
+        activation=manifest.activation,
         parameters=manifest.parameters,
         test_accuracy=loaded.variant.test_accuracy,
         metrics=manifest.metrics,

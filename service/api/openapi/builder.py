@@ -8,15 +8,17 @@ from pydantic.json_schema import models_json_schema
 
 from service.api.auth.require_api_key import required_scope
 from service.api.http.status_codes import FOREIGN_PROTOCOLS
-from service.api.native.classify import DEFAULT_TOP_K, Classify, ClassifyBatch
+from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import DEFAULT_METHOD, Explain
 from service.api.native.explain_schemas import METHODS, ExplainReply, FeaturesReply, OcclusionReply
 from service.api.openapi import protocols
 from service.api.openapi.error_responses import PREDICTION_ERRORS, REF, Json, error_responses, json_content
 from service.api.openapi.protocols import ANSWER_HEADERS, MODEL, protocol_paths
 from service.api.schemas import BatchReply, BatchRequest, ClassifyReply, ErrorReply, ErrorText
+from service.classification.top_k import DEFAULT_TOP_K
 from service.errors import BadParameter, Forbidden, Unauthenticated
 from service.imaging.decode import FORMATS
+from service.model_store.manifest import MIN_LIKELY_PROBABILITY
 
 IMAGE = {"type": "string", "format": "binary"}
 IMAGE_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
@@ -31,8 +33,9 @@ PARAMETERS = [
     {
         "name": "top_k",
         "in": "query",
-        "description": "How many classes to answer, the best first.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP_K},
+        "description": f"How many classes to answer, the best first. Without it: {DEFAULT_TOP_K}, or of a model whose "
+        f"`activation` is `sigmoid`, all labels with a probability above {MIN_LIKELY_PROBABILITY}.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     },
     VERSION,
 ]

@@ -70,6 +70,11 @@ class Playground {
     if (this.version.input.channels === 1 && !this.pad.empty) this.onDrawn();
   }
 
+  /** Whether each label has a probability of its own. */
+  get multiLabel() {
+    return this.version.activation === "sigmoid";
+  }
+
   reset() {
     this.requestNumber++;
     this.setImages([]);
@@ -100,7 +105,7 @@ class Playground {
     const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify`;
     const { body, timing } = await this.post(path, { top_k: TOP_K }, blob);
     if (requestNumber !== this.requestNumber) return;
-    const image = { name: DRAWING, url: URL.createObjectURL(blob), blob, drawn: true, predictions: body.predictions };
+    const image = { name: DRAWING, url: URL.createObjectURL(blob), blob, drawn: true, predictions: body.predictions, multiLabel: this.multiLabel };
     this.setImages([image]);
     showTiming(timing);
     this.showCommands({ path, query: this.query({ top_k: TOP_K }), names: [DRAWING], many: false });
@@ -119,7 +124,7 @@ class Playground {
       const { body, timing } = await this.post(path, { top_k: TOP_K }, form);
       if (requestNumber !== this.requestNumber) return;
       this.setImages(files.map((file, index) => ({
-        name: file.name, url: URL.createObjectURL(file), blob: file, ...body.results[index],
+        name: file.name, url: URL.createObjectURL(file), blob: file, multiLabel: this.multiLabel, ...body.results[index],
       })));
       showTiming(timing);
       this.showCommands({ path, query: this.query({ top_k: TOP_K }), names: files.map(({ name }) => name), many: true });

@@ -33,25 +33,34 @@ export function showError(error) {
 
 function one(image) {
   if (image.error) return el("div", { className: "one" }, head(image), errorNotice(image.error));
-  const [best] = image.predictions;
+  const { label, detail } = verdict(image);
   return el(
     "div",
     { className: "one" },
-    el("p", { className: "verdict" }, el("strong", {}, best.label), " ", el("span", {}, percent(best.probability))),
+    el("p", { className: "verdict" }, el("strong", {}, label), " ", el("span", {}, detail)),
     image.drawn ? null : head(image),
     bars(image.predictions),
   );
 }
 
+/** The best class with its probability, or of independent labels, all that are more likely than not. */
+function verdict({ predictions, multiLabel }) {
+  const [best] = predictions;
+  if (!multiLabel) return { label: best.label, detail: percent(best.probability) };
+  const likely = predictions.filter(({ probability }) => probability > 0.5);
+  if (likely.length === 1) return { label: likely[0].label, detail: percent(likely[0].probability) };
+  return { label: likely.map(({ label }) => label).join(", ") || "No label above 50 %", detail: "" };
+}
+
 function entry(image, isChosen, onChoose) {
   if (image.error) return el("li", { className: "broken" }, head(image), errorNotice(image.error));
-  const [best] = image.predictions;
-  const label = `${image.name}: ${best.label}, ${percent(best.probability)}`;
+  const { label, detail } = verdict(image);
+  const name = [`${image.name}: ${label}`, detail].filter(Boolean).join(", ");
   const button = el(
     "button",
-    { type: "button", className: "choose", "aria-pressed": String(isChosen), "aria-label": label, onclick: onChoose },
+    { type: "button", className: "choose", "aria-pressed": String(isChosen), "aria-label": name, onclick: onChoose },
     head(image),
-    el("span", { className: "short" }, el("strong", {}, best.label), ` ${percent(best.probability)}`),
+    el("span", { className: "short" }, el("strong", {}, label), ` ${detail}`),
   );
   return el("li", { className: isChosen ? "chosen" : "" }, button, isChosen ? bars(image.predictions) : null);
 }

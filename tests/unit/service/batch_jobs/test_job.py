@@ -475,3 +475,33 @@ def test_a_full_disk_and_a_full_memory_interrupt(
         with pytest.raises(JobInterrupted, match=message):
             classify()
     assert classify().images == IMAGES
+
+
+def sigmoid_probabilities(names: list[str]) -> np.ndarray:
+    """Answers of the model `tags` to images, one by one."""
+    folder = Path("models/tags/1")
+    manifest = read_manifest(folder)
+    session = Session(folder / "model.onnx", manifest.input, manifest.classes, 1)
+    pixels = [decode(Path(name).read_bytes(), 1, 0, 10**6) for name in names]
+    return np.concatenate([session.run(image[np.newaxis]) for image in pixels])
+
+
+def test_with_sigmoids_every_likely_label_is_written_and_counted(work_folder: Path) -> None:
+    write_version(work_folder / "models", "tags", 1, activation="sigmoid")
+    report = classify("tags.jsonl", model="tags", top_k=None)
+    records = [json.loads(line) for line in Path("tags.jsonl").read_text().splitlines()]
+    expected = sigmoid_probabilities([record["file"] for record in records]) > 0.5
+    assert {1, 2, 3} <= set(expected.sum(axis=1).tolist())
+    found = [{entry["index"] for entry in record["predictions"]} for record in records]
+    assert found == [set(np.flatnonzero(row).tolist()) for row in expected]
+    assert report.summary.classified == len(records) == IMAGES - len(BROKEN)
+    assert report.summary.class_counts.total() == expected.sum()
+    assert report.summary.accuracy is None
+    assert report.confusion is None
+
+    classify("tags.csv", model="tags", top_k=None)
+    header, *rows = Path("tags.csv").read_text().splitlines()
+    assert header.count("label") == expected.sum(axis=1).max()
+    assert len(rows) == len(records)
+    assert classify("top.jsonl", model="tags", top_k=3).summary.classified == len(records)
+    assert {len(json.loads(line)["predictions"]) for line in Path("top.jsonl").read_text().splitlines()} == {3}

@@ -66,3 +66,9 @@ def test_a_sure_answer_still_moves() -> None:
     sure, less_sure = np.array([[1.0, 1e-9, 0.0]], np.float32), np.array([[1.0, 1e-7, 0.0]], np.float32)
     assert log_odds(sure, 0)[0] - log_odds(less_sure, 0)[0] == pytest.approx(np.log(100), rel=1e-4)
     assert np.isfinite(log_odds(np.array([[1.0, 0.0]], np.float32), 0)).all()
+
+
+def test_independent_labels_have_odds_of_their_own() -> None:
+    probabilities = np.array([[0.75, 0.9, 0.9]], np.float32)
+    assert log_odds(probabilities, 0, "sigmoid")[0] == pytest.approx(np.log(3), rel=1e-6)
+    assert log_odds(probabilities, 0)[0] == pytest.approx(np.log(0.75 / 1.8), rel=1e-6)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.classification.top_k import top_k, top_k_rows
+from service.classification.top_k import likely_rows, select_predictions, top_k, top_k_rows
+from service.model_store.manifest import Activation
 
 LEVELS = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 
@@ -26,3 +27,24 @@ def test_rows_have_the_same_classes_as_one_by_one(probabilities: np.ndarray, k: 
     labels = ["a", "b", "c", "d"]
     one_by_one = [[asdict(prediction) for prediction in top_k(row, labels, k)] for row in probabilities]
     assert top_k_rows(probabilities, labels, k) == one_by_one
+
+
+ROW, LABELS = np.array([0.9, 0.5, 0.51, 0.1, 0.95, 0.2], np.float32), list("abcdef")
+
+
+def test_with_sigmoids_all_likely_labels_are_answered_unless_a_number_is_given() -> None:
+    def labels(k: int | None, activation: Activation, row: np.ndarray = ROW) -> str:
+        return "".join(prediction.label for prediction in select_predictions(row, LABELS, k, activation))
+
+    assert labels(None, "sigmoid") == "eac"
+    assert labels(None, "sigmoid", ROW / 2) == ""
+    assert labels(4, "sigmoid") == "eacb"
+    assert labels(None, "softmax") == "eacbf"
+    assert labels(None, "binary") == "eacbf"
+    assert labels(1, "softmax") == "e"
+
+
+def test_rows_of_likely_labels_are_those_of_each_image() -> None:
+    rows = likely_rows(np.stack([ROW, ROW / 2]), LABELS)
+    assert [[entry["label"] for entry in row] for row in rows] == [["e", "a", "c"], []]
+    assert rows[0][0] == {"index": 4, "label": "e", "probability": float(ROW[4])}

@@ -19,6 +19,7 @@ FULL: dict[str, Any] = {
     "input": {"height": 224, "width": 200, "channels": 3},
     "preprocessing": {"resize": "shorter", "shorter": 256, "interpolation": "bicubic", "background": 0},
     "classes": 10,
+    "activation": "sigmoid",
     "labels": {"file": "labels.txt", "sha256": SHA256},
     "parameters": 61706,
     "variants": [
@@ -105,6 +106,7 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     manifest = read_manifest(written(tmp_path, content))
     assert (manifest.preprocessing.resize, manifest.preprocessing.background) == ("squash", 255)
     assert (manifest.parameters, manifest.metrics, manifest.extra_graphs) == (None, {}, {})
+    assert manifest.activation == "softmax"
 
 
 def test_format_1_is_read_and_written_as_the_current_format(tmp_path: Path) -> None:
@@ -153,6 +155,7 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "preprocessing.interpolation": lambda m: m["preprocessing"].update(interpolation="area"),
     "preprocessing.background": lambda m: m["preprocessing"].update(background=256),
     "classes": lambda m: m.update(classes=0),
+    "activation": lambda m: m.update(activation="relu"),
     "labels": lambda m: m.update(labels="labels.txt"),
     "labels.file": lambda m: m["labels"].update(file=""),
     "labels.sha256": lambda m: m["labels"].update(sha256="A" * 64),
@@ -191,6 +194,7 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
         (lambda m: m["preprocessing"].update(shorter=223), "preprocessing.shorter is 223, too little"),
         (lambda m: m["preprocessing"].update(resize="squash"), "`shorter`"),
         (lambda m: m["variants"][1].update(precision="float32"), "two variants have the same precision"),
+        (lambda m: m.update(activation="binary"), "activation is 'binary', which has 2 classes, not 10"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(

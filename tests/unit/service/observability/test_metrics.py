@@ -145,3 +145,9 @@ def test_names_keep_prometheus_customs() -> None:
 
 def test_without_versions_there_is_nothing_to_show() -> None:
     assert version_samples({}) == []
+
+
+def test_of_independent_labels_each_likely_one_is_counted() -> None:
+    class_counter = Metrics().class_counter("tags", ["red", "round", "old"], max_labels=1000)
+    class_counter.add_labels(np.array([[0.9, 0.6, 0.5], [0.1, 0.8, 0.2], [0.1, 0.2, 0.3]]), 0.5)
+    assert class_counter.counts.tolist() == [1, 2, 0]
