@@ -21,6 +21,7 @@ from service.api.fast_router import FastRouter
 from service.api.health import health_routes
 from service.api.http import status_codes
 from service.api.http.body import BodyReader
+from service.api.http.body_budget import BodyBudget
 from service.api.http.head_and_options import HeadAndOptions
 from service.api.http.parse_thread import ParseThread
 from service.api.middleware import RequestMiddleware
@@ -38,7 +39,7 @@ from service.api.v2.load_unload import repository_routes
 from service.api.v2.metadata import metadata_routes
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
-from service.errors import ConvoyError
+from service.errors import ConvoyError, MemoryFull
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
 from service.imaging.pixel_budget import default_decode_memory_bytes
@@ -137,7 +138,9 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     )
     app.state.shutdown_state, app.state.metrics = shutdown_state, metrics
     app.state.registry, app.state.explainer = registry, explainer
-    body_reader = BodyReader(settings.max_body_bytes, parse_thread)
+    body_budget = BodyBudget(settings.max_inflight_body_bytes, partial(metrics.count_rejection, MemoryFull.code))
+    metrics.body_bytes.set_function(lambda: body_budget.used_bytes)
+    body_reader = BodyReader(settings.max_body_bytes, body_budget, parse_thread)
     fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, settings.max_queue_images)
     for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation

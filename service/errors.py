@@ -195,7 +195,7 @@ class TooLateToStart(Overloaded):
 
 
 class MemoryFull(Overloaded):
-    """The bodies of other requests take all the memory that is meant for bodies; this one was not read."""
+    """The bodies of other requests take all of `max_inflight_body_bytes`; this one was not read, or not to its end."""
 
     code = "memory_full"
 

@@ -18,7 +18,7 @@ DEFAULT_PORT = 8000
 TRAINING_VARIABLES = {
     f"{PREFIX}{name}" for name in ("DATA", "COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "JOIN_TIMEOUT_S")
 }
-# Of a service NAME, which Kubernetes tells all pods of its namespace: NAME_SERVICE_HOST, NAME_PORT=tcp://10.0.0.1:80, ...
+# Of a service NAME, which Kubernetes reports to all pods of its namespace: NAME_SERVICE_HOST, NAME_PORT_80_TCP, ...
 KUBERNETES_VARIABLE = re.compile(
     r"CONVOY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -115,6 +115,9 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Maximum bytes of a request body; otherwise 413."""
+
+    max_inflight_body_bytes: int = Field(default=200_000_000, ge=1024)
+    """Bytes of all request bodies that a worker holds at once; a request beyond it gets 503 before its body is read."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
     """Maximum pixels per image, and half of those per request; otherwise 413. WebP, CMYK, progressive JPEG: double."""

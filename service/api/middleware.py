@@ -7,6 +7,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.http.body_budget import release_body
 from service.api.http.disconnect import CONNECTION, Connection
 from service.api.http.request_headers import REQUEST_CONTEXT, header
 from service.api.http.responses import missing_security_headers
@@ -80,6 +81,7 @@ class RequestMiddleware:
             if status == CLIENT_CLOSED_REQUEST:  # no response has been started
                 await error_response(scope, reported)(scope, receive, send_with_headers)
         finally:
+            release_body(scope)
             self._metrics.open_requests -= 1
             self._record(scope, status, started_s, time.perf_counter())
 

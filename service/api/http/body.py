@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive, Scope
 
+from service.api.http.body_budget import BodyBudget
 from service.api.http.compression import decompress
 from service.api.http.form import MULTIPART, parse_form_files
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
@@ -24,15 +25,16 @@ SAFETY_FACTOR = 0.9
 
 
 class BodyReader:
-    """Reads bodies of up to `limit_bytes`, and parses them: large ones in the thread."""
+    """Reads bodies of up to `limit_bytes` within the budget, and parses them: large ones in the thread."""
 
-    def __init__(self, limit_bytes: int, parse_thread: ParseThread) -> None:
+    def __init__(self, limit_bytes: int, budget: BodyBudget, parse_thread: ParseThread) -> None:
         self._limit_bytes = limit_bytes
+        self._budget = budget
         self._parse_thread = parse_thread
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Returns the whole body. Raises what `read_chunks` raises."""
-        chunks = await read_chunks(scope, receive, self._limit_bytes)
+        """Returns the whole body. Raises what `read_chunks` raises, or MemoryFull, before reading if possible."""
+        chunks = await read_chunks(scope, receive, self._limit_bytes, self._budget)
         if len(chunks) == 1:
             return chunks[0]
         return await self._parse_thread.run(sum(map(len, chunks)) <= MAX_INLINE_JOIN_BYTES, b"".join, chunks)
@@ -40,8 +42,7 @@ class BodyReader:
     async def read_decompressed(self, scope: Scope, receive: Receive) -> bytes:
         """Returns the whole body without its Content-Encoding.
 
-        Raises UnsupportedBody, BadRequest, what `read_chunks` raises, or BodyTooLarge: at most the limit is
-        decompressed.
+        Raises UnsupportedBody, BadRequest, what `read` raises, or BodyTooLarge: at most the limit is decompressed.
         """
         body = await self.read(scope, receive)
         encoding = header(scope, b"content-encoding").strip().lower()
@@ -49,12 +50,14 @@ class BodyReader:
             return body
         # In a thread whatever its size, because a thousandth of the limit can decompress to the whole limit. Not in the
         # parsing thread, because zlib does not hold Python's lock.
-        return await asyncio.to_thread(decompress, body, encoding, self._limit_bytes)
+        decompressed = await asyncio.to_thread(decompress, body, encoding, self._limit_bytes)
+        self._budget.reserve(scope, len(decompressed))
+        return decompressed
 
     async def read_image(self, scope: Scope, receive: Receive) -> bytes:
         """Returns one encoded image: the raw body, or the `file` of a multipart form.
 
-        Raises what `read_chunks` and `parse_form_files` raise.
+        Raises what `read` and `parse_form_files` raise.
         """
         body = await self.read(scope, receive)
         content_type = header(scope, b"content-type")
@@ -77,13 +80,19 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     return b"".join(await read_chunks(scope, receive, limit_bytes))
 
 
-async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int) -> list[bytes]:
+async def read_chunks(
+    scope: Scope, receive: Receive, limit_bytes: int, budget: BodyBudget | None = None
+) -> list[bytes]:
     """Returns the whole body in the pieces in which it arrived, at least one.
 
-    Raises BodyTooLarge (before reading, if Content-Length says so), SlowRequest, BadHttp or ClientDisconnected.
+    Raises BodyTooLarge or MemoryFull (before reading, if there is a Content-Length), SlowRequest, BadHttp or
+    ClientDisconnected.
     """
-    if content_length(scope) > limit_bytes:
+    expected_bytes = content_length(scope)
+    if expected_bytes > limit_bytes:
         raise _too_large(limit_bytes)
+    if budget is not None and expected_bytes:
+        budget.reserve(scope, expected_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -94,6 +103,8 @@ async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int) -> list[
         size += len(chunks[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
+        if budget is not None and not expected_bytes:
+            budget.reserve(scope, len(chunks[-1]))
         if not message.get("more_body"):
             return chunks
         if BODY_ERROR in scope:

@@ -43,6 +43,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.ModelFailed: 500,
     errors.BadState: 500,
     errors.ModelHung: 503,
+    errors.MemoryFull: 503,
     errors.OutOfMemory: 503,
     errors.NotEverywhere: 504,
     errors.NotReady: 503,

@@ -27,6 +27,7 @@ PREDICTION_ERRORS: ErrorTypes = (
     errors.QueueFull,
     errors.TooLateToStart,
     errors.ModelFailed,
+    errors.MemoryFull,
     errors.OutOfMemory,
     errors.NotReady,
     errors.Draining,

@@ -35,7 +35,8 @@ class Predict:
             )
             with CancelOnDisconnect(scope):
                 request = await self._body_reader.parse_json(body, parse, body, loaded.manifest.input, self._max_images)
+                del body  # larger than what was parsed from it
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(request, rows, loaded.labels)
-        body, headers = await compress_body(scope, reply)
-        await send_response(send, body, context, JSON_HEADERS + headers)
+        reply_body, headers = await compress_body(scope, reply)
+        await send_response(send, reply_body, context, JSON_HEADERS + headers)

@@ -48,10 +48,11 @@ class Infer:
                 )
                 context.limit_timeout(request.timeout_s)
                 context.background = context.background or request.background
+                del body  # larger than what was parsed from it
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
             reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
-        body, headers = await compress_body(scope, reply.body)
-        await send_response(send, body, context, _content_headers(reply) + headers)
+        reply_body, headers = await compress_body(scope, reply.body)
+        await send_response(send, reply_body, context, _content_headers(reply) + headers)
 
     def _admit(self, loaded: LoadedVersion, count: int) -> None:
         self._classifier.admit(loaded.model, loaded.version, count)

@@ -105,7 +105,8 @@ def test_a_rejection_before_the_model_is_known_is_counted_for_no_model() -> None
 def test_two_services_count_apart() -> None:
     one, other = Metrics(), Metrics()
     one.count_rejection("queue_full", "mnist")
-    assert not any(value for (name, _), value in samples(other).items() if name.startswith("convoy_"))
+    counted = {name for (name, _), value in samples(other).items() if value and not name.endswith("_created")}
+    assert not {name for name in counted if name.startswith("convoy_")}
 
 
 def version_samples(statistics: dict[str, VersionStats]) -> list[Sample]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from service.api.http.body import MAX_INLINE_JOIN_BYTES, BodyReader, estimate_image_count, estimate_tensor_count
+from service.api.http.body_budget import BodyBudget
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
 from service.api.http.status_codes import ClientDisconnected
 from service.errors import BodyTooLarge
@@ -62,7 +63,7 @@ class Arriving:
 
 def read_in_thread(client: Arriving, limit_bytes: int = 10**7, headers: dict[bytes, bytes] | None = None) -> bytes:
     with closing(ParseThread()) as parse_thread:
-        reader = BodyReader(limit_bytes, parse_thread)
+        reader = BodyReader(limit_bytes, BodyBudget(10**9, lambda: None), parse_thread)
         return asyncio.run(reader.read({"headers": list((headers or {}).items())}, client.receive))  # type: ignore
 
 
@@ -90,6 +91,6 @@ def test_a_client_that_disconnects_has_no_body() -> None:
 )
 def test_only_large_bodies_are_parsed_in_the_thread(method: str, max_inline_bytes: int) -> None:
     with closing(ParseThread()) as parse_thread:
-        parse = getattr(BodyReader(10**6, parse_thread), method)
+        parse = getattr(BodyReader(10**6, BodyBudget(10**9, lambda: None), parse_thread), method)
         threads = [asyncio.run(parse(bytes(max_inline_bytes + more), threading.get_ident)) for more in (0, 1)]
     assert [thread == threading.get_ident() for thread in threads] == [True, False]

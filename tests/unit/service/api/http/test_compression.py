@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.api.http.body import BodyReader
+from service.api.http.body_budget import BodyBudget
 from service.api.http.compression import MAX_INLINE_BYTES, MIN_COMPRESSED_BYTES, compress_body
 from service.api.http.parse_thread import ParseThread
 from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
@@ -30,7 +31,7 @@ def read_request(body: bytes, encoding: str | None) -> bytes:
 
     headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
     with closing(ParseThread()) as parse_thread:
-        reader = BodyReader(LIMIT, parse_thread)
+        reader = BodyReader(LIMIT, BodyBudget(10**9, lambda: None), parse_thread)
         return asyncio.run(reader.read_decompressed({"headers": headers}, receive))  # type: ignore[arg-type]
 
 

@@ -1,0 +1,59 @@
+"""The bytes of request bodies that this process holds at once, from their arrival until their requests are answered.
+
+Runs on the event loop's thread only, so there are no locks.
+"""
+
+from collections.abc import Callable
+
+from starlette.types import Scope
+
+from service.errors import MemoryFull
+
+RESERVATION = "convoy.body_reservation"
+"""Key of the scope that holds the request's BodyReservation, once it has a body."""
+RETRY_AFTER_S = 1.0
+
+
+class BodyBudget:
+    """Room for `limit_bytes` of bodies. Calls `on_rejected` for each body that does not fit."""
+
+    def __init__(self, limit_bytes: int, on_rejected: Callable[[], None]) -> None:
+        self.used_bytes = 0
+        self._limit_bytes = limit_bytes
+        self._on_rejected = on_rejected
+
+    def reserve(self, scope: Scope, size_bytes: int) -> None:
+        """Reserves more bytes for the request; `release_body` releases all of them.
+
+        A body that is larger than the whole budget is let in when there is no other. Raises MemoryFull.
+        """
+        reservation: BodyReservation | None = scope.get(RESERVATION)
+        if reservation is None:
+            reservation = scope[RESERVATION] = BodyReservation(self)
+        others_bytes = self.used_bytes - reservation.held_bytes
+        if others_bytes and self.used_bytes + size_bytes > self._limit_bytes:
+            self._on_rejected()
+            raise MemoryFull("The bodies of other requests fill the memory for bodies.", RETRY_AFTER_S)
+        reservation.held_bytes += size_bytes
+        self.used_bytes += size_bytes
+
+
+class BodyReservation:
+    """The bytes that one request holds."""
+
+    __slots__ = ("_budget", "held_bytes")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self.held_bytes = 0
+        self._budget = budget
+
+    def release(self) -> None:
+        self._budget.used_bytes -= self.held_bytes
+        self.held_bytes = 0
+
+
+def release_body(scope: Scope) -> None:
+    """Releases what the request holds. To be called once, when it is over, however it ended."""
+    reservation: BodyReservation | None = scope.get(RESERVATION)
+    if reservation is not None:
+        reservation.release()

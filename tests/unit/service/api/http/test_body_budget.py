@@ -1,0 +1,170 @@
+"""Bodies in flight are bounded, and what a request holds is released exactly once, however it ends."""
+
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api.http.body import BodyReader
+from service.api.http.body_budget import BodyBudget, release_body
+from service.api.http.parse_thread import ParseThread
+from service.api.http.status_codes import STATUS, ClientDisconnected, error_headers
+from service.api.middleware import RequestMiddleware
+from service.errors import BadImage, BodyTooLarge, MemoryFull
+from service.observability.logs import LogRateLimiter
+from service.observability.metrics import Metrics
+from service.workers.shutdown import ShutdownState
+
+LIMIT_BYTES = 100
+
+
+class Rejections:
+    """Counts calls."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def request_scope(**headers: str) -> Scope:
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": pairs}
+
+
+def test_bodies_are_let_in_up_to_the_limit() -> None:
+    rejections = Rejections()
+    budget, scopes = BodyBudget(LIMIT_BYTES, rejections), [request_scope() for _ in range(3)]
+    budget.reserve(scopes[0], 60)
+    budget.reserve(scopes[1], 40)
+    with pytest.raises(MemoryFull):
+        budget.reserve(scopes[2], 1)
+    assert (budget.used_bytes, rejections.count) == (100, 1)
+    release_body(scopes[0])
+    budget.reserve(scopes[2], 60)
+    assert budget.used_bytes == 100
+
+
+def test_a_body_larger_than_the_budget_is_let_in_alone() -> None:
+    budget, large, other = BodyBudget(LIMIT_BYTES, Rejections()), request_scope(), request_scope()
+    budget.reserve(large, 90)
+    budget.reserve(large, 90)
+    with pytest.raises(MemoryFull):
+        budget.reserve(other, 1)
+    release_body(large)
+    budget.reserve(other, 1)
+    with pytest.raises(MemoryFull):
+        budget.reserve(large, 180)
+    assert budget.used_bytes == 1
+
+
+def test_what_a_request_holds_is_released_once() -> None:
+    budget, scopes = BodyBudget(LIMIT_BYTES, Rejections()), [request_scope(), request_scope()]
+    for scope in scopes:
+        budget.reserve(scope, 30)
+        budget.reserve(scope, 10)
+    for _ in range(2):
+        release_body(scopes[0])
+    assert budget.used_bytes == 40
+    release_body(request_scope())  # one without a body
+    assert budget.used_bytes == 40
+
+
+def test_the_client_is_told_to_come_back() -> None:
+    error = MemoryFull("Full.", 1.0)
+    assert (STATUS[type(error)], error_headers(error), error.code) == (503, {"retry-after": "1"}, "memory_full")
+
+
+class Client:
+    """Sends these messages; `received` counts how many were read, and then the client has disconnected."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.received = 0
+        self._pieces = pieces
+
+    async def receive(self) -> Message:
+        if self.received == len(self._pieces):
+            return {"type": "http.disconnect"}
+        self.received += 1
+        body = self._pieces[self.received - 1]
+        return {"type": "http.request", "body": body, "more_body": self.received < len(self._pieces)}
+
+
+def test_a_body_of_known_length_is_rejected_before_it_is_read() -> None:
+    budget, client = BodyBudget(LIMIT_BYTES, Rejections()), Client(bytes(60))
+    budget.reserve(request_scope(), 50)
+    with closing(ParseThread()) as thread, pytest.raises(MemoryFull):
+        asyncio.run(BodyReader(10**6, budget, thread).read(request_scope(content_length="60"), client.receive))
+    assert (client.received, budget.used_bytes) == (0, 50)
+
+
+def test_a_body_in_chunks_counts_as_it_arrives() -> None:
+    budget, client, scope = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5), request_scope()
+    budget.reserve(request_scope(), 50)
+    with closing(ParseThread()) as thread, pytest.raises(MemoryFull):
+        asyncio.run(BodyReader(10**6, budget, thread).read(scope, client.receive))
+    assert (client.received, budget.used_bytes) == (3, 90)
+    release_body(scope)
+    assert budget.used_bytes == 50
+
+
+@pytest.mark.parametrize("known_length", [True, False])
+def test_a_body_counts_once_and_again_decompressed(known_length: bool) -> None:
+    body = gzip.compress(bytes(80))
+    headers = {"content_length": str(len(body))} if known_length else {}
+    budget, scope = BodyBudget(LIMIT_BYTES, Rejections()), request_scope(content_encoding="gzip", **headers)
+    with closing(ParseThread()) as thread:
+        reader = BodyReader(10**6, budget, thread)
+        assert asyncio.run(reader.read_decompressed(scope, Client(body).receive)) == bytes(80)
+    assert budget.used_bytes == len(body) + 80
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def raise_error(error: BaseException) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    return fail
+
+
+ENDS: dict[str, Any] = {
+    "answered": answer,
+    "rejected": raise_error(BadImage("It is damaged.")),
+    "too large": raise_error(BodyTooLarge("It is too large.")),
+    "disconnected": raise_error(ClientDisconnected()),
+    "timed out": raise_error(TimeoutError()),
+    "cancelled": raise_error(asyncio.CancelledError()),
+    "failed": raise_error(RuntimeError("a bug")),
+    "out of memory": raise_error(MemoryError()),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_body_is_released_however_its_request_ends(end: str) -> None:
+    budget, used_bytes, metrics = BodyBudget(LIMIT_BYTES, Rejections()), [], Metrics()
+    budget.reserve(request_scope(), 7)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        budget.reserve(scope, 50)
+        used_bytes.append(budget.used_bytes)
+        await ENDS[end](scope, receive, send)
+
+    async def send(message: Message) -> None:
+        used_bytes.append(budget.used_bytes)  # an answer is still being sent
+
+    async def run() -> None:
+        middleware = RequestMiddleware(app, metrics, ShutdownState(), LogRateLimiter(0), None)
+        await asyncio.gather(middleware(request_scope(), Client().receive, send), return_exceptions=True)
+
+    asyncio.run(run())
+    assert set(used_bytes) == {57}
+    assert budget.used_bytes == 7
