@@ -35,7 +35,7 @@ class Service(NamedTuple):
 
 @contextlib.contextmanager
 def run_convoy(
-    models: Path,
+    models: Path | str,
     log: Path,
     settings: Mapping[str, str] | None = None,
     command: tuple[str | Path, ...] = (CONVOY, "serve"),

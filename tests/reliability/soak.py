@@ -2,29 +2,35 @@
 
 import argparse
 import asyncio
-import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, median_low
 
+import httpx
+
+from service.model_store.repository import Repository
 from service.settings import Settings
 from tests.bench import convoy_process
 from tests.bench.report import markdown
 from tests.reliability import report
+from tests.reliability.failing_bucket import FailingBucket, failing_bucket
 from tests.reliability.linear_trend import BLOCKS, Trend, trend
 from tests.reliability.mixed_traffic import PERCENTAGES, MixedTraffic
 from tests.reliability.open_loop_load import LoadStatistics, OpenLoopLoad
 from tests.reliability.process_resources import ResourceUsage, worker_usage
 
 WORKERS = 2
+BUCKET_CONVOY = convoy_process.ROOT / ".venv-dev/bin/convoy"  # with the packages that read a bucket
 MODEL = "mnist-lenet5"
 WARM_UP = 0.2  # of the time: caches fill, the allocator finds its size
 NEGLIGIBLE_PER_HOUR = 1e6  # bytes: a worker that grew so would take four days for what it began with
 P99_DRIFT = 1.5  # on a machine with other work the p99 of one window differs from the next by more
 KEPT_VERSIONS = 3
+HEALING_TIMEOUT_S = 120.0  # several pauses before the bucket is asked again
 
 
 @dataclass
@@ -34,6 +40,11 @@ class SoakResults:
     statistics: LoadStatistics
     samples: list[tuple[float, dict[int, ResourceUsage]]] = field(default_factory=list)
     published: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    """Requests that the bucket failed to answer, by fault."""
+    newest: int = 1
+    answering: int = 1
+    """The version that answered in the end, when the bucket failed no longer."""
 
     def warm(self) -> list[tuple[float, dict[int, ResourceUsage]]]:
         """The samples after the warm-up."""
@@ -90,12 +101,19 @@ def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> SoakR
     """Raises CannotMeasure."""
     shipped = Path(Settings.model_fields["models"].default)
     with tempfile.TemporaryDirectory(prefix="convoy-soak-") as name:
-        models = Path(name, "models")
-        shutil.copytree(shipped / MODEL, models / MODEL)
-        traffic = MixedTraffic(models, MODEL)
+        traffic = MixedTraffic(shipped, MODEL)
         results = SoakResults(LoadStatistics(window_s=min(10.0, seconds / (2 * BLOCKS))))
-        with convoy_process.run_convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
-            asyncio.run(_all(results, service, traffic, models, seconds, requests_per_s, publish_every_s))
+        with failing_bucket() as bucket:
+            bucket.upload(_shipped_version(), MODEL, 1)
+            settings = bucket.environment | {
+                "CONVOY_WORKERS": str(WORKERS),
+                "CONVOY_BUCKET_CACHE": str(Path(name, "cache")),
+                "CONVOY_BUCKET_INTERVAL_S": "1",
+            }
+            command = (BUCKET_CONVOY, "serve")
+            with convoy_process.run_convoy(bucket.url, Path(name, "log"), settings, command) as service:
+                asyncio.run(_all(results, service, traffic, bucket, seconds, requests_per_s, publish_every_s))
+            results.faults = bucket.proxy.injected
     return results
 
 
@@ -103,14 +121,14 @@ async def _all(
     results: SoakResults,
     service: convoy_process.Service,
     traffic: MixedTraffic,
-    models: Path,
+    bucket: FailingBucket,
     seconds: float,
     requests_per_s: float,
     publish_every_s: float,
 ) -> None:
     background = [
         asyncio.create_task(_sample(results, service.pid)),
-        asyncio.create_task(_publish(results, models, publish_every_s)),
+        asyncio.create_task(_publish(results, bucket, publish_every_s)),
     ]
     await OpenLoopLoad(service.url, results.statistics).run(traffic.draw, requests_per_s, seconds)
     for task in background:
@@ -118,6 +136,9 @@ async def _all(
     for outcome in await asyncio.gather(*background, return_exceptions=True):
         if not isinstance(outcome, asyncio.CancelledError):
             raise RuntimeError("the watch over the service ended early") from outcome
+    bucket.proxy.inject("", "")
+    results.newest = results.published + 1
+    results.answering = int(await _answering_version(service.url, str(results.newest)))
 
 
 async def _sample(results: SoakResults, pid: int) -> None:
@@ -127,20 +148,37 @@ async def _sample(results: SoakResults, pid: int) -> None:
         await asyncio.sleep(results.statistics.window_s / 2)
 
 
-async def _publish(results: SoakResults, models: Path, every_s: float) -> None:
-    """A new version of the same network now and then; the old ones go."""
+async def _publish(results: SoakResults, bucket: FailingBucket, every_s: float) -> None:
+    """A new version of the same network now and then; the old ones go. The bucket fails for the new one at first, in
+    every second round for all versions."""
     newest = 1
     while True:
-        await asyncio.sleep(every_s)
-        folder = models / MODEL
-        part = folder / f".{newest + 1}.part"
-        shutil.copytree(folder / str(newest), part)
+        await asyncio.sleep(every_s / 2)
         newest += 1
-        part.rename(folder / str(newest))
+        bucket.inject_next_fault(f"/{MODEL}/{newest}/" if newest % 2 else "")
+        await asyncio.to_thread(bucket.upload, _shipped_version(), MODEL, newest)
         results.published += 1
-        if (old := folder / str(newest - KEPT_VERSIONS)).exists():
-            hidden_folder = old.rename(folder / f".{old.name}.gone")
-            shutil.rmtree(hidden_folder)
+        if newest > KEPT_VERSIONS:
+            await asyncio.to_thread(bucket.remove, MODEL, newest - KEPT_VERSIONS)
+        await asyncio.sleep(every_s / 2)
+        bucket.proxy.inject("", "")
+
+
+def _shipped_version() -> Path:
+    """The folder of the newest version that ships: traffic expects its answers."""
+    repository = Repository(Path(Settings.model_fields["models"].default))
+    return repository.root / MODEL / str(max(repository.versions(MODEL)))
+
+
+async def _answering_version(url: str, newest: str) -> str:
+    """The version that answers by default once the bucket is whole: the newest, within HEALING_TIMEOUT_S."""
+    deadline_s = time.monotonic() + HEALING_TIMEOUT_S
+    async with httpx.AsyncClient(base_url=url) as client:
+        while True:
+            version = str((await client.get(f"/api/v1/models/{MODEL}")).json()["default_version"])
+            if version == newest or time.monotonic() > deadline_s:
+                return version
+            await asyncio.sleep(1)
 
 
 def problems_of(results: SoakResults) -> list[str]:
@@ -148,6 +186,8 @@ def problems_of(results: SoakResults) -> list[str]:
     problems = [f"{results.statistics.wrong} answers were wrong: {'; '.join(results.statistics.problems)}"] * bool(
         results.statistics.wrong
     )
+    if results.answering != results.newest:
+        problems.append(f"Version {results.answering} answers although the bucket has {results.newest}.")
     if len(results.workers()) != WORKERS:
         problems.append(f"{len(results.workers())} workers were seen instead of {WORKERS}.")
     for worker in results.workers():
@@ -193,7 +233,8 @@ def section(results: SoakResults, problems: list[str], image: str) -> str:
     return "\n\n".join(
         [
             f"**{outcome}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {results.statistics.wrong} wrong; "
-            f"{results.published} versions published. The first {WARM_UP:.0%} of the time is warm-up and counts for "
+            f"{results.published} versions published in a bucket that failed {results.faults.total()} times "
+            f"({', '.join(sorted(results.faults))}). The first {WARM_UP:.0%} of the time is warm-up and counts for "
             "nothing below but the plot.",
             markdown.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",

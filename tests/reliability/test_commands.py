@@ -25,6 +25,8 @@ def test_a_soak_of_some_seconds_is_answered_rightly_and_opens_nothing_for_ever()
     assert sum(results.statistics.by_kind.values()) == 1000
     assert results.statistics.by_kind.keys() > {"image", "form of JPEG", "v2 json", "v2 binary", "question"}
     assert results.published >= 1
+    assert results.faults.total() > 0, "the bucket failed meanwhile"
+    assert results.answering == results.newest == results.published + 1
     assert len(results.workers()) == soak.WORKERS
     assert soak.section(results, [], "soak.svg").startswith("**Nothing grew")
     first, last = results.thirds(soak.TOTALS["descriptors"])

@@ -15,11 +15,11 @@ class FakeVersion:
 
     def __init__(self) -> None:
         self.may_close = asyncio.Event()
-        self.is_closed = False
+        self.closed = asyncio.Event()
 
     async def close(self) -> None:
         await self.may_close.wait()
-        self.is_closed = True
+        self.closed.set()
 
 
 class Trims:
@@ -44,8 +44,7 @@ def test_many_versions_cost_one_trim_when_the_last_is_closed(monkeypatch: pytest
             closer.close_later(version)  # type: ignore[arg-type]
         for version in versions[1:]:
             version.may_close.set()
-        while not all(version.is_closed for version in versions[1:]):
-            await asyncio.sleep(0)
+        await asyncio.gather(*(version.closed.wait() for version in versions[1:]))
         assert trims.count == 0
         versions[0].may_close.set()
         await asyncio.wait_for(trims.trimmed.wait(), 30)
@@ -67,7 +66,7 @@ def test_the_end_of_the_process_waits_for_all_and_trims_nothing(monkeypatch: pyt
         for version in versions:
             version.may_close.set()
         await asyncio.wait_for(waiting, 30)
-        assert all(version.is_closed for version in versions)
+        assert all(version.closed.is_set() for version in versions)
         assert trims.count == 0
 
     asyncio.run(test())
