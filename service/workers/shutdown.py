@@ -10,12 +10,14 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from service.exit_codes import EXIT_PARTIAL
+
 # <linux/filter.h> and <asm-generic/socket.h>, which Python does not name.
 SO_ATTACH_FILTER = 26
 BPF_RETURN, DROP = 0x06, 0
 
 
-EXIT_REQUESTS_LOST = 1
+EXIT_REQUESTS_LOST = EXIT_PARTIAL
 """Exit code of a service that stopped before it had answered every request that it had accepted."""
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
+from service.exit_codes import EXIT_RETRY
 from service.observability import logs
 from service.workers.restart_policy import RestartPolicy, describe_exit
 from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
 from service.workers.worker_status import WorkerStatus, WorkerStatusStore
 
-EXIT_CANNOT_START = 4
+EXIT_CANNOT_START = EXIT_RETRY
 """Exit code of a service whose workers cannot start."""
 KILL_GRACE_S = 5.0  # past the drain timeout
 HANG_POLL_S = 1.0
