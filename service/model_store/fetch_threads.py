@@ -5,8 +5,16 @@ import threading
 from collections.abc import Callable, Iterable
 
 
-def run_in_threads(function: Callable[[str], None], items: Iterable[str], max_threads: int) -> None:
+def run_in_threads(
+    function: Callable[[str], None],
+    items: Iterable[str],
+    max_threads: int,
+    meanwhile: Callable[[], None],
+    interval_s: float,
+) -> None:
     """Calls `function` with every item, in order, up to `max_threads` at once, and waits for all of them.
+
+    While it waits, it calls `meanwhile` every `interval_s` seconds.
 
     After an error the items that have not begun are left out, and the error is raised.
     """
@@ -31,6 +39,9 @@ def run_in_threads(function: Callable[[str], None], items: Iterable[str], max_th
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(interval_s)
+            if thread.is_alive():
+                meanwhile()
     if errors:
         raise errors[0]

@@ -5,12 +5,11 @@ processes may keep one folder: they take turns, and those that waited take over 
 """
 
 import errno
-import hashlib
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,19 +21,15 @@ from service.model_store.download import OBJECT_NAME, ObjectListing, fetch_versi
 from service.model_store.fetch_threads import run_in_threads
 from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, is_url, open_bucket
-from service.model_store.repository import MODEL_NAME, VERSION_NAME
-from service.model_store.sync_state import FailureKind, FetchAttempts, FetchFailure, SyncState
+from service.model_store.sync_state import FAILURE_KINDS, FetchAttempts, FetchFailure, SyncState
+from service.model_store.version_paths import folder_name, is_version_path, log_version, model_of, number_of
 from service.observability import logs
 from service.settings import Settings
 
 FETCH_THREADS = 8
+RELISTING_INTERVAL_S = 30.0
+"""While versions are fetched: a slow download must not delay a rollback."""
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
-    BrokenVersion: "broken",
-    ObjectRefused: "refused",
-    BucketUnreachable: "unreachable",
-    CacheFull: "cache_full",
-}
 
 
 class CannotMirror(ConvoyError):
@@ -60,10 +55,11 @@ class BucketMirror:
         self.url = bucket.url
         self._clock = clock
         self._count_error = count_error
-        self.folder = cache_root / _folder_name(bucket.url)
+        self.folder = cache_root / folder_name(bucket.url)
         self._cache = BucketCache(self.folder)
         self._state_file = self.folder / ".state.json"
         self._sync_count: int | None = None
+        self._gone_meanwhile: set[str] = set()
         self.error = ""
         """Why the last sync was not complete; empty where it was."""
         self._fetch_failures: dict[str, FetchFailure] = {}
@@ -98,8 +94,8 @@ class BucketMirror:
 
     def check_fetched(self, model: str, version: str | None) -> None:
         """Raises BrokenVersion or VersionUnavailable if the version, or by default the newest, was not fetched."""
-        versions = {path for path in self._cache.versions() | self._fetch_failures.keys() if _model(path) == model}
-        path = max(versions, key=_version_number, default="") if version is None else f"{model}/{version}"
+        versions = {path for path in self._cache.versions() | self._fetch_failures.keys() if model_of(path) == model}
+        path = max(versions, key=number_of, default="") if version is None else f"{model}/{version}"
         if failure := self._fetch_failures.get(path):
             message = f"{path} cannot be fetched: {failure.reason}"
             raise BrokenVersion(message) if failure.kind == "broken" else VersionUnavailable(message)
@@ -132,15 +128,10 @@ class BucketMirror:
 
     def _bring_in_line(self, bucket_versions: Mapping[str, ObjectListing], state: SyncState) -> None:
         """Removes and fetches versions. Raises BucketUnreachable when no version at all can be read."""
-        to_fetch = {
-            version_path: listing
-            for version_path, listing in bucket_versions.items()
-            if not is_fetched(self.folder / version_path, listing)
-        }
+        to_fetch = self._not_fetched(bucket_versions)
+        self._gone_meanwhile = set()
         state.failures = {path: failure for path, failure in state.failures.items() if path in to_fetch}
-        gone = self._cache.versions() - bucket_versions.keys()
-        # What a new version replaces goes after it has come: the model is served meanwhile.
-        replaced = {path for path in gone if any(_model(path) == _model(other) for other in to_fetch)}
+        gone, replaced = self._gone(bucket_versions, to_fetch)
         self._remove(gone - replaced)
         try:
             self._fetch_all(to_fetch, state.failures)
@@ -150,20 +141,48 @@ class BucketMirror:
         if replaced and without_room:
             self._fetch_all({path: to_fetch[path] for path in without_room}, state.failures)
 
+    def _not_fetched(self, bucket_versions: Mapping[str, ObjectListing]) -> dict[str, ObjectListing]:
+        return {
+            version_path: listing
+            for version_path, listing in bucket_versions.items()
+            if not is_fetched(self.folder / version_path, listing)
+        }
+
+    def _gone(
+        self, bucket_versions: Mapping[str, ObjectListing], to_fetch: Mapping[str, ObjectListing]
+    ) -> tuple[set[str], set[str]]:
+        """The cached versions that are gone from the bucket, and those of them that a new version replaces.
+
+        The latter are removed after it has come: the model is served meanwhile.
+        """
+        gone = self._cache.versions() - bucket_versions.keys()
+        models = {model_of(version_path) for version_path in to_fetch}
+        return gone, {version_path for version_path in gone if model_of(version_path) in models}
+
+    def _remove_gone_meanwhile(self, fetching: Mapping[str, ObjectListing]) -> None:
+        """Removes what has gone from the bucket since the fetches began, also from among them."""
+        try:
+            bucket_versions = self._bucket_versions()
+        except BucketUnreachable:
+            return  # the next sync reports it
+        self._gone_meanwhile = set(fetching) - bucket_versions.keys()
+        gone, replaced = self._gone(bucket_versions, self._not_fetched(bucket_versions))
+        self._remove(gone - replaced)
+
     def _bucket_versions(self) -> dict[str, ObjectListing]:
         """The bucket's versions as "name/version" with their files, each model's newest first; other objects are
         ignored."""
         versions: dict[str, dict[str, ObjectInfo]] = {}
         for path, info in self._bucket.listing().items():
             version_path, _, file = path.rpartition("/")
-            if OBJECT_NAME.fullmatch(file) and _is_version_path(version_path):
+            if OBJECT_NAME.fullmatch(file) and is_version_path(version_path):
                 versions.setdefault(version_path, {})[file] = info
         # Without its manifest a version is not there: its upload has not come so far, or its removal has begun.
         complete = {version_path: listing for version_path, listing in versions.items() if MANIFEST_FILE in listing}
         if not complete:
             # An emptied bucket looks like a wrong prefix or a lost mount, and must not stop a service at work.
             raise BucketUnreachable(f"{self._bucket.url} holds no model (<name>/<version>/manifest.json).")
-        return dict(sorted(complete.items(), key=lambda item: -_version_number(item[0])))
+        return dict(sorted(complete.items(), key=lambda item: -number_of(item[0])))
 
     def _fetch_all(self, to_fetch: Mapping[str, ObjectListing], failures: dict[str, FetchFailure]) -> None:
         """Fetches versions in parallel, those that have not failed before first. Raises BucketUnreachable, OSError."""
@@ -181,7 +200,9 @@ class BucketMirror:
             failure = self._fetch(version_path, to_fetch[version_path])
             attempts.record(version_path, failure, self._clock())
 
-        run_in_threads(fetch, sorted(due, key=lambda version_path: version_path in failures), FETCH_THREADS)
+        in_order = sorted(due, key=lambda version_path: version_path in failures)
+        relist = partial(self._remove_gone_meanwhile, to_fetch)
+        run_in_threads(fetch, in_order, FETCH_THREADS, meanwhile=relist, interval_s=RELISTING_INTERVAL_S)
         if attempts.outage:
             raise BucketUnreachable(attempts.outage)
 
@@ -192,6 +213,8 @@ class BucketMirror:
         try:
             with self._cache.temporary_folder() as folder:
                 fetched_bytes = fetch_version(self._bucket, version_path, listing, folder, self._cache.reserve)
+                if version_path in self._gone_meanwhile:
+                    return None
                 self._cache.publish(folder, version_path)
         except (BrokenVersion, ObjectRefused, BucketUnreachable, CacheFull) as error:
             kind, cause = FAILURE_KINDS[type(error)], error
@@ -204,7 +227,7 @@ class BucketMirror:
             kind, cause = "cache_full", CacheFull(reason, needed_bytes)
         else:
             seconds = round(time.perf_counter() - started_s, 3)
-            _log(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
+            log_version(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
             return None
         self._count_error(cause.code)
         return FetchFailure(
@@ -214,7 +237,7 @@ class BucketMirror:
     def _remove(self, version_paths: set[str]) -> None:
         for version_path in sorted(version_paths):
             self._cache.remove(version_path)
-            _log(logging.INFO, "version is gone from the bucket", version_path)
+            log_version(logging.INFO, "version is gone from the bucket", version_path)
 
     def _read_state(self) -> SyncState:
         try:
@@ -228,7 +251,9 @@ class BucketMirror:
     def _log_failures(self, failures: dict[str, FetchFailure]) -> None:
         for version_path, failure in failures.items():
             if self.failures.get(version_path) != failure.reason:
-                _log(logging.ERROR, "version cannot be fetched", version_path, reason=failure.reason, hint=failure.hint)
+                log_version(
+                    logging.ERROR, "version cannot be fetched", version_path, reason=failure.reason, hint=failure.hint
+                )
         self._fetch_failures = failures
         self.failures = {version_path: failure.reason for version_path, failure in failures.items()}
 
@@ -271,26 +296,3 @@ def default_cache_root() -> Path:
     except RuntimeError as error:
         raise CannotMirror("This user has no home folder, so none for fetched models.") from error
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "convoy" / "models"
-
-
-def _is_version_path(version_path: str) -> bool:
-    model, _, version = version_path.partition("/")
-    return bool(MODEL_NAME.fullmatch(model) and VERSION_NAME.fullmatch(version))
-
-
-def _log(level: int, event: str, version_path: str, **fields: object) -> None:
-    model, _, version = version_path.partition("/")
-    logs.event(level, event, model=model, version=version, **fields)
-
-
-def _model(version_path: str) -> str:
-    return version_path.partition("/")[0]
-
-
-def _version_number(version_path: str) -> int:
-    return int(version_path.partition("/")[2])
-
-
-def _folder_name(url: str) -> str:
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", url)[:60].strip("-")
-    return f"{slug}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"

@@ -1,6 +1,6 @@
 """The outcome of a sync with a bucket, shared by all processes that keep one cache, and when a failure is retried.
 
-Knows neither the bucket nor the folder.
+Opens neither the bucket nor the folder.
 """
 
 import threading
@@ -9,7 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from service.model_store.object_store import ObjectInfo
+from service.errors import BrokenVersion, ConvoyError
+from service.model_store.bucket_cache import CacheFull
+from service.model_store.object_store import BucketUnreachable, ObjectInfo, ObjectRefused
 
 FIRST_RETRY_PAUSE_S = 10.0
 MAX_RETRY_PAUSE_S = 300.0
@@ -18,6 +20,12 @@ MAX_UNREACHABLE_IN_A_ROW = 8
 """So many versions that cannot be read, and none that can, are an outage of the bucket."""
 
 FailureKind = Literal["broken", "refused", "unreachable", "cache_full"]
+FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
+    BrokenVersion: "broken",
+    ObjectRefused: "refused",
+    BucketUnreachable: "unreachable",
+    CacheFull: "cache_full",
+}
 
 
 class FetchFailure(BaseModel):

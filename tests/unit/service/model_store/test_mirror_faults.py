@@ -5,7 +5,8 @@ Afterwards everything heals by itself.
 
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
 from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
 from service.model_store.mirror import BucketMirror, CannotMirror
-from service.model_store.object_store import BucketUnreachable
+from service.model_store.object_store import BucketUnreachable, ObjectInfo
 from service.model_store.repository import Repository
 from service.model_store.sync_state import MAX_UNREACHABLE_IN_A_ROW
 from tests.support.model_versions import write_version
@@ -331,3 +332,63 @@ def test_an_older_version_does_not_answer_for_one_that_cannot_be_fetched(
     else:
         with pytest.raises(error, match=message):
             mirror.check_fetched("a", version)
+
+
+@pytest.mark.parametrize("is_withdrawn", [True, False], ids=["the new version too", "the old version"])
+def test_a_slow_download_does_not_delay_a_rollback(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, monkeypatch: pytest.MonkeyPatch, is_withdrawn: bool
+) -> None:
+    mirror.sync()
+    write_version(remote, "c" if not is_withdrawn else "a", 3)
+    sound = bucket.chunks
+    removed: list[bool] = []
+
+    def slow(path: str) -> Iterator[bytes]:
+        if path.endswith("3/manifest.json"):
+            shutil.rmtree(remote / "a" / "2")
+            if is_withdrawn:
+                shutil.rmtree(remote / "a" / "3")
+            removed.append(wait_until(lambda: not (mirror.folder / "a" / "2").exists()))
+            yield from sound(path) if not is_withdrawn else iter(())
+        else:
+            yield from sound(path)
+
+    bucket.chunks = slow  # type: ignore[method-assign]
+    monkeypatch.setattr("service.model_store.mirror.RELISTING_INTERVAL_S", 0.001)
+    mirror.sync()
+    assert removed == [True]
+    assert local_versions(mirror) == {"a": [1], "b": [1]} | ({} if is_withdrawn else {"c": [3]})
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Whether the condition is met within a generous time."""
+    return any(condition() or threading.Event().wait(0.005) for _ in range(6000))
+
+
+def test_a_version_that_is_gone_when_its_download_ends_is_not_published(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.sync()
+    write_version(remote, "a", 3)
+    sound, is_relisted = bucket.listing, threading.Event()
+    contents = {path.name: path.read_bytes() for path in (remote / "a" / "3").iterdir()}
+
+    def chunks(path: str) -> Iterator[bytes]:
+        if path.endswith("manifest.json"):
+            shutil.rmtree(remote / "a" / "3")
+            bucket.listing = relist  # type: ignore[method-assign]
+            assert is_relisted.wait(30)
+        yield contents[Path(path).name]
+
+    def relist() -> dict[str, ObjectInfo]:
+        if is_asked_again.is_set():
+            is_relisted.set()
+        is_asked_again.set()
+        return sound()
+
+    is_asked_again = threading.Event()
+    bucket.chunks = chunks  # type: ignore[method-assign]
+    monkeypatch.setattr("service.model_store.mirror.RELISTING_INTERVAL_S", 0.001)
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS
+    assert mirror.failures == {}
