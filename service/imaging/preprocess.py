@@ -3,11 +3,13 @@
 The same code runs in the service and in training's evaluation. Knows no encoded images; normalization is in the graph.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.model_store.manifest import Input, Preprocessing
+from service.model_store.manifest import Input, Preprocessing, ResizeRule
 
 MAX_FULL_RESIZE_RATIO = 8
 """An image is resized as a whole before its center is cropped, as other tools do it, up to this multiple of the input.
@@ -28,27 +30,44 @@ def preprocess(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Pre
     """Scales and crops one image to the model's input.
 
     `pixels` is uint8 (height, width, channels) of any height and width; returns uint8 of the shape
-    `model_input.shape`. Downscaling is antialiased (Pillow's resampling).
+    `model_input.shape`.
     """
     height, width, _ = pixels.shape
-    shorter = preprocessing.shorter
-    size = (model_input.width, model_input.height) if shorter is None else _scaled_size(width, height, shorter)
+    size = _scaled_size(width, height, model_input, preprocessing)
     if size == (width, height) == (model_input.width, model_input.height):
         return pixels
+    left = _crop_offset(size[0], model_input.width, preprocessing.resize_rule)
+    top = _crop_offset(size[1], model_input.height, preprocessing.resize_rule)
+    if not preprocessing.antialias:
+        return _sample_neighbours(pixels, size, (left, top), model_input, preprocessing.interpolation == "nearest")
     image = Image.fromarray(pixels[..., 0] if model_input.channels == 1 else pixels)
     resampling = _RESAMPLING[preprocessing.interpolation]
-    return np.asarray(_resize_and_crop(image, size, model_input, resampling)).reshape(model_input.shape)
+    return np.asarray(_resize_and_crop(image, size, (left, top), model_input, resampling)).reshape(model_input.shape)
 
 
-def _scaled_size(width: int, height: int, shorter: int) -> tuple[int, int]:
-    return round(width * shorter / min(width, height)), round(height * shorter / min(width, height))
+def _scaled_size(width: int, height: int, model_input: Input, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height of the whole image before its center is cropped."""
+    shorter = preprocessing.shorter
+    if shorter is None:
+        return model_input.width, model_input.height
+    if preprocessing.resize_rule == "convoy":
+        return round(width * shorter / min(width, height)), round(height * shorter / min(width, height))
+    return int(width * shorter / min(width, height)), int(height * shorter / min(width, height))
+
+
+def _crop_offset(size: int, input_size: int, rule: ResizeRule) -> int:
+    return round((size - input_size) / 2) if rule == "torchvision" else (size - input_size) // 2
 
 
 def _resize_and_crop(
-    image: Image.Image, size: tuple[int, int], model_input: Input, resampling: Image.Resampling
+    image: Image.Image,
+    size: tuple[int, int],
+    offset: tuple[int, int],
+    model_input: Input,
+    resampling: Image.Resampling,
 ) -> Image.Image:
-    """Resizes the image to `size` and crops its center. The manifest ensures that `size` covers the input."""
-    left, top = (size[0] - model_input.width) // 2, (size[1] - model_input.height) // 2
+    """Resizes the image to `size` and crops the input from `offset`. The manifest ensures that `size` covers it."""
+    left, top = offset
     right, bottom = left + model_input.width, top + model_input.height
     if size[0] * size[1] <= MAX_FULL_RESIZE_RATIO * model_input.width * model_input.height:
         resized = image.resize(size, resampling)
@@ -58,3 +77,40 @@ def _resize_and_crop(
     scale_x, scale_y = image.width / size[0], image.height / size[1]
     box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
     return image.resize((model_input.width, model_input.height), resampling, box=box)
+
+
+def _sample_neighbours(
+    pixels: NDArray[np.uint8], size: tuple[int, int], offset: tuple[int, int], model_input: Input, nearest: bool
+) -> NDArray[np.uint8]:
+    """Resizes without antialiasing: bilinear or nearest, pixel centers at one half, as TensorFlow and PyTorch do."""
+    y = (np.arange(model_input.height) + offset[1] + 0.5) * (pixels.shape[0] / size[1])
+    x = (np.arange(model_input.width) + offset[0] + 0.5) * (pixels.shape[1] / size[0])
+    if nearest:
+        nearest_pixels: NDArray[np.uint8] = pixels[np.floor(y).astype(np.intp)][:, np.floor(x).astype(np.intp)]
+        return nearest_pixels
+    (above, below, row_weights), (before, behind, column_weights) = (
+        _neighbours(y - 0.5, pixels.shape[0]),
+        _neighbours(x - 0.5, pixels.shape[1]),
+    )
+    weights = column_weights[:, np.newaxis]
+    first, second = (_mix(pixels[row][:, before], pixels[row][:, behind], weights) for row in (above, below))
+    return np.rint(_mix(first, second, row_weights[:, np.newaxis, np.newaxis])).astype(np.uint8)
+
+
+def _neighbours(
+    positions: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """The two pixels around each position, and the weight of the second."""
+    first = np.floor(positions)
+    weights = (positions - first).astype(np.float32)
+    return (
+        np.clip(first, 0, count - 1).astype(np.intp),
+        np.clip(first + 1, 0, count - 1).astype(np.intp),
+        weights,
+    )
+
+
+def _mix(first: NDArray[Any], second: NDArray[Any], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    start = first.astype(np.float32)
+    mixed: NDArray[np.float32] = start + (second.astype(np.float32) - start) * weights
+    return mixed

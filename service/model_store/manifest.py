@@ -36,6 +36,7 @@ MAX_GRAPH_BYTES = 2 * 1024**3  # what one ONNX file can hold
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["float32", "float16", "int8"]
+ResizeRule = Literal["convoy", "torchvision", "keras"]
 Activation = Literal["softmax", "sigmoid", "binary"]
 """The last step of a network. `softmax`: exactly one label is right, the probabilities sum to 1. `sigmoid`: any number
 of labels, each with a probability of its own. `binary`: one of two labels; the network itself has one output, the
@@ -73,18 +74,26 @@ class Preprocessing(FrozenModel):
     """How an image of any size becomes the input.
 
     `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
-    input size out of the middle. Transparent pixels are laid over `background` (0 black, 255 white).
+    input size out of the middle. `resize_rule` is how the longer side and the place of the cut are rounded: `convoy`
+    rounds the side and rounds the place down; `torchvision` (timm too) rounds the side down and the place to the
+    nearest, halves to even; `keras` rounds both down. With `antialias` a pixel is the mean of all that it covers when
+    an image becomes smaller (Pillow's resampling), else of its nearest neighbours alone, as in TensorFlow. Transparent
+    pixels are laid over `background` (0 black, 255 white).
     """
 
     resize: Literal["squash", "shorter"] = "squash"
     shorter: int | None = Field(default=None, ge=1, le=8192)
+    resize_rule: ResizeRule = "convoy"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    antialias: bool = True
     background: int = Field(default=255, ge=0, le=255)
 
     @model_validator(mode="after")
     def _check_shorter(self) -> "Preprocessing":
         if (self.resize == "shorter") != (self.shorter is not None):
             raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
+        if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
+            raise ValueError(f"interpolation is {self.interpolation!r}; without antialias it is nearest or bilinear")
         return self
 
 

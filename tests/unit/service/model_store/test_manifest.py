@@ -17,7 +17,14 @@ FULL: dict[str, Any] = {
     "format": 2,
     "requires": "0.1.0",
     "input": {"height": 224, "width": 200, "channels": 3},
-    "preprocessing": {"resize": "shorter", "shorter": 256, "interpolation": "bicubic", "background": 0},
+    "preprocessing": {
+        "resize": "shorter",
+        "shorter": 256,
+        "resize_rule": "torchvision",
+        "interpolation": "bicubic",
+        "antialias": True,
+        "background": 0,
+    },
     "classes": 10,
     "activation": "sigmoid",
     "labels": {"file": "labels.txt", "sha256": SHA256},
@@ -107,6 +114,7 @@ def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     assert (manifest.preprocessing.resize, manifest.preprocessing.background) == ("squash", 255)
     assert (manifest.parameters, manifest.metrics, manifest.extra_graphs) == (None, {}, {})
     assert manifest.activation == "softmax"
+    assert (manifest.preprocessing.resize_rule, manifest.preprocessing.antialias) == ("convoy", True)
 
 
 def test_format_1_is_read_and_written_as_the_current_format(tmp_path: Path) -> None:
@@ -150,6 +158,7 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "input.channels": lambda m: m["input"].update(channels=4),
     "input.depth": lambda m: m["input"].update(depth=3),
     "preprocessing.resize": lambda m: m["preprocessing"].update(resize="stretch"),
+    "preprocessing.resize_rule": lambda m: m["preprocessing"].update(resize_rule="caffe"),
     "preprocessing.shorter": lambda m: m["preprocessing"].update(shorter="wide"),
     "preprocessing": lambda m: m["preprocessing"].pop("shorter"),
     "preprocessing.interpolation": lambda m: m["preprocessing"].update(interpolation="area"),
@@ -193,6 +202,7 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
     [
         (lambda m: m["preprocessing"].update(shorter=223), "preprocessing.shorter is 223, too little"),
         (lambda m: m["preprocessing"].update(resize="squash"), "`shorter`"),
+        (lambda m: m["preprocessing"].update(antialias=False), "without antialias it is nearest or bilinear"),
         (lambda m: m["variants"][1].update(precision="float32"), "two variants have the same precision"),
         (lambda m: m.update(activation="binary"), "activation is 'binary', which has 2 classes, not 10"),
     ],
