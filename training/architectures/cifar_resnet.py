@@ -3,7 +3,16 @@
 import keras
 from keras import layers, ops
 
-from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
+from training.architectures.layers import (
+    UNIT_RANGE,
+    Normalization,
+    conv_norm,
+    drop_path,
+    linear_drop_rates,
+    logits_layer,
+    normalized_input,
+    relu,
+)
 
 WIDTHS = (16, 32, 64)
 
@@ -15,11 +24,13 @@ def cifar_resnet(
     normalization: Normalization = UNIT_RANGE,
     width: float = 1.0,
     zero_init_last_gamma: bool = False,
+    drop_path: float = 0.0,
 ) -> keras.Model:
     """6n + 2 layers: a 3x3 convolution, three stages of n two-layer blocks with 16, 32 and 64 filters, and one FC.
 
     Shortcuts have no parameters (the paper's option A). `width` multiplies the filters; `zero_init_last_gamma` starts
-    every block as its shortcut (Goyal et al. 2017). Output: logits. Raises ValueError for a depth that is not 6n + 2.
+    every block as its shortcut (Goyal et al. 2017). `drop_path` is how often training leaves out the last block, and
+    the ones before more seldom (stochastic depth). Output: logits. Raises ValueError for a depth that is not 6n + 2.
     """
     blocks, remainder = divmod(depth - 2, 6)
     if remainder or blocks < 1:
@@ -27,21 +38,25 @@ def cifar_resnet(
     last_gamma = "zeros" if zero_init_last_gamma else "ones"
     image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, round(WIDTHS[0] * width), 3, 1, "stem"), "stem")
+    drop_rates = iter(linear_drop_rates(drop_path, len(WIDTHS) * blocks))
     for stage, filters in enumerate(WIDTHS, start=2):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 2 and block == 1 else 1
-            x = _block(x, round(filters * width), stride, last_gamma, f"conv{stage}_{block}")
+            x = _block(x, round(filters * width), stride, last_gamma, next(drop_rates), f"conv{stage}_{block}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(image, logits_layer(x, classes), name=f"cifar_resnet{depth}")
 
 
-def _block(x: keras.KerasTensor, filters: int, stride: int, last_gamma: str, name: str) -> keras.KerasTensor:
+def _block(
+    x: keras.KerasTensor, filters: int, stride: int, last_gamma: str, drop_rate: float, name: str
+) -> keras.KerasTensor:
     shortcut = x
     if stride > 1 or x.shape[-1] != filters:
         shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)  # a window of one pixel: every second
         shortcut = PadChannels(filters, name=f"{name}_pad_channels")(shortcut)
     x = relu(conv_norm(x, filters, 3, stride, f"{name}_1"), f"{name}_1")
     x = conv_norm(x, filters, 3, 1, f"{name}_2", last_gamma)
+    x = drop_path(x, drop_rate, name)
     return relu(layers.Add(name=f"{name}_add")([shortcut, x]), name)
 
 

@@ -64,6 +64,25 @@ def conv_norm(
     return batch_normalization(x, f"{name}_bn", gamma)
 
 
+def drop_path(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
+    """Leaves out the whole of `x` for that share of the images, while training, and scales the rest by 1 / (1 - rate).
+
+    Huang et al. 2016, "Deep networks with stochastic depth", who leave it out for a whole batch at once, and scale
+    when the network is evaluated.
+    """
+    return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(x) if rate else x
+
+
+def linear_drop_rates(last: float, blocks: int) -> list[float]:
+    """Rates that rise from the first block to `last` in the last: the linear decay rule there, section 3.
+
+    Raises ValueError for a `last` that is none of [0, 1).
+    """
+    if not 0 <= last < 1:
+        raise ValueError(f"drop_path is {last}; it must be in [0, 1).")
+    return [last * block / blocks for block in range(1, blocks + 1)]
+
+
 def batch_normalization(x: keras.KerasTensor, name: str, gamma: str = "ones") -> keras.KerasTensor:
     """Batch normalisation with the constants of the ResNet authors' code, not Keras' (momentum 0.99, epsilon 1e-3)."""
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from training.architectures.layers import UNIT_RANGE, Normalization, conv_norm, logits_layer, normalized_input, relu
+from training.architectures.layers import (
+    UNIT_RANGE,
+    Normalization,
+    conv_norm,
+    drop_path,
+    linear_drop_rates,
+    logits_layer,
+    normalized_input,
+    relu,
+)
 
 # depth: (bottleneck blocks?, blocks in conv2 to conv5)
 DEPTHS = {
@@ -34,12 +43,14 @@ def resnet(
     stride_in_3x3: bool = False,
     width: float = 1.0,
     zero_init_last_gamma: bool = False,
+    drop_path: float = 0.0,
 ) -> keras.Model:
     """ResNet-18, 34, 50, 101 or 152, with projections where the shape changes (the paper's option B).
 
     In a bottleneck the first 1x1 convolution strides, as in the paper ("v1"); `stride_in_3x3` moves the stride to the
     3x3 convolution (Torch's "v1.5": half a point better, a little slower). `width` multiplies the filters of every
-    layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). Output: logits.
+    layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). `drop_path` is how often
+    training leaves out the last block, and the ones before more seldom (stochastic depth). Output: logits.
     """
     bottleneck, blocks = DEPTHS[depth]
     block_options = _BlockOptions(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")
@@ -47,23 +58,25 @@ def resnet(
     x = relu(conv_norm(x, round(64 * width), 7, 2, "conv1"), "conv1")
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)  # zeros lose every maximum here: no value is below them
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
+    drop_rates = iter(linear_drop_rates(drop_path, sum(blocks)))
     for stage, count in enumerate(blocks, start=2):
         filters = round(64 * 2 ** (stage - 2) * width)
         for block in range(1, count + 1):
             stride = 2 if stage > 2 and block == 1 else 1
-            x = _block(x, filters, stride, block_options, f"conv{stage}_{block}")
+            x = _block(x, filters, stride, block_options, next(drop_rates), f"conv{stage}_{block}")
     x = layers.GlobalAveragePooling2D(name="pool5")(x)
     return keras.Model(image, logits_layer(x, classes), name=f"resnet{depth}")
 
 
 def _block(
-    x: keras.KerasTensor, filters: int, stride: int, block_options: _BlockOptions, name: str
+    x: keras.KerasTensor, filters: int, stride: int, block_options: _BlockOptions, drop_rate: float, name: str
 ) -> keras.KerasTensor:
     channels = 4 * filters if block_options.bottleneck else filters
     shortcut = x
     if stride > 1 or x.shape[-1] != channels:
         shortcut = conv_norm(x, channels, 1, stride, f"{name}_shortcut")
     x = (_bottleneck if block_options.bottleneck else _basic)(x, filters, stride, block_options, name)
+    x = drop_path(x, drop_rate, name)
     return relu(layers.Add(name=f"{name}_add")([shortcut, x]), name)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from training.data.color_jitter import changes_color, color_jitter
 from training.data.datasets.image_files import Box, Boxes
+from training.data.rand_augment import rand_augment
 from training.data.sharding import RandomGenerator
 from training.recipes.base import Recipe
 
@@ -19,6 +20,8 @@ Labels = NDArray[np.float32]
 Range = tuple[float, ...]
 
 MAX_CROP_TRIES = 10
+ERASED_AREA, ERASED_ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)
+"""Bounds of an erased rectangle: share of the image's area, and width over height."""
 
 
 def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
@@ -27,8 +30,12 @@ def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
         images = shift(images, recipe.shift_px, recipe.shift_fill, random)
     if recipe.flip:
         images = flip(images, random)
+    if recipe.randaugment:
+        images = rand_augment(images, recipe, random)
     if changes_color(recipe):
         images = color_jitter(images, recipe, random)
+    if recipe.random_erasing:
+        images = erase(images, recipe.random_erasing, random)
     if recipe.cutout_px:
         images = cutout(images, recipe.cutout_px, recipe.mean, random)
     return images
@@ -68,6 +75,23 @@ def cutout(images: Images, pixels: int, mean: Range, random: RandomGenerator) ->
     rows, columns = (_band_around(side, pixels, count, random) for side in (height, width))
     hole = rows[:, :, None, None] & columns[:, None, :, None]
     return np.where(hole, np.rint(255 * np.array(mean)).astype(np.uint8), images)
+
+
+def erase(images: Images, probability: float, random: RandomGenerator) -> Images:
+    """Replaces a rectangle, in that part of the images, by noise: each value from 0 to 255, evenly.
+
+    Zhong et al. 2017, "Random erasing data augmentation", algorithm 1 and its constants; the logarithm of the aspect
+    is even, as in torchvision.
+    """
+    count, height, width, _ = images.shape
+    is_erased = random.random(count) < probability
+    boxes = random_crop_boxes(count, ERASED_AREA, ERASED_ASPECT, random)
+    noise = random.integers(0, 256, images.shape, np.uint8)
+    erased = images.copy()
+    for index in np.flatnonzero(is_erased):
+        left, top, right, bottom = (int(edge) for edge in boxes(index, width, height))
+        erased[index, top:bottom, left:right] = noise[index, top:bottom, left:right]
+    return erased
 
 
 def _band_around(side: int, pixels: int, count: int, random: RandomGenerator) -> NDArray[np.bool_]:

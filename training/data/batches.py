@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.hardware import usable_cores
 from training.data.augment import augment, random_crop_boxes, scaled_to_side
+from training.data.class_balance import balanced_order, class_weights, split_weights
 from training.data.datasets.base import Split
 from training.data.datasets.image_files import resize_images
 from training.data.device_augment import DeviceDataset
@@ -25,7 +26,8 @@ from training.data.soft_labels import cutmix, label_rows, mixup
 from training.data.splits import AUGMENTATION_STREAM, ORDER_STREAM, Indices
 from training.recipes.base import Recipe
 
-Batch = tuple[Any, NDArray[np.float32]]
+Batch = tuple[Any, NDArray[np.float32]] | tuple[Any, NDArray[np.float32], NDArray[np.float32]]
+"""Images (or what makes them), labels, and where classes have weights those of the images, (n,)."""
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -135,6 +137,8 @@ class TrainingBatches(ImageBatches):
         super().__init__(split, indices, classes, recipe.batch_size, workers, shard, device_data)
         self._recipe = recipe
         self._label_rows = label_rows(classes, recipe.label_smoothing)
+        if recipe.class_weight == "auto":
+            self._label_rows *= class_weights(split.labels[indices], classes)[:, None]
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -148,10 +152,18 @@ class TrainingBatches(ImageBatches):
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self._side_px = self._recipe.side_px_at(epoch)
-        self._order = np.random.default_rng((self._recipe.seed, ORDER_STREAM, epoch)).permutation(self._indices)
+        random = np.random.default_rng((self._recipe.seed, ORDER_STREAM, epoch))
+        if self._recipe.balanced_sampling:
+            self._order = balanced_order(self._indices, self._split.labels[self._indices], random)
+        else:
+            self._order = random.permutation(self._indices)
         self._prefetcher.clear()
 
     def _make_batch(self, index: int) -> Batch:
+        images, labels = self._images_and_labels(index)
+        return (images, labels) if self._recipe.class_weight == "none" else (images, *split_weights(labels))
+
+    def _images_and_labels(self, index: int) -> tuple[Any, NDArray[np.float32]]:
         indices = self._indices_of(self._order, index)
         rows, random = self._shard.rows(len(indices)), self._batch_generator(index)
         recipe = self._recipe
@@ -165,7 +177,7 @@ class TrainingBatches(ImageBatches):
     def _batch_generator(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self._recipe.seed, AUGMENTATION_STREAM, self._epoch, index))
 
-    def _augment(self, indices: Indices, random: RandomGenerator) -> Batch:
+    def _augment(self, indices: Indices, random: RandomGenerator) -> tuple[Any, NDArray[np.float32]]:
         if self._device_data:
             return self._device_data.batch(indices, random), self._labels(indices)
         recipe, side_px = self._recipe, self._side_px

@@ -71,7 +71,9 @@ def for_training(
     )
     left_out = {"unreadable_train": tuple(sorted(train)), "unreadable_test": tuple(sorted(test))}
     dataset = replace(dataset, origin=origin, workers=data_options.workers, **left_out)
-    _check_not_empty(split_indices(dataset, recipe), recipe, unreadable)
+    splits = split_indices(dataset, recipe)
+    _check_not_empty(splits, recipe, unreadable)
+    _check_classes(recipe, dataset, splits)
     return dataset
 
 
@@ -164,6 +166,15 @@ def _check_not_empty(splits: SplitIndices, recipe: Recipe, unreadable: list[str]
     for part, purpose in purposes.items():
         if not len(getattr(splits, part)) and getattr(recipe, part, True):
             raise TrainingError(f"No image is left {purpose}: {_why_empty(unreadable)}")
+
+
+def _check_classes(recipe: Recipe, dataset: Dataset, splits: SplitIndices) -> None:
+    if recipe.class_weight == "none" and not recipe.balanced_sampling:
+        return
+    counts = np.bincount(dataset.train.labels[splits.train], minlength=len(dataset.labels))
+    if missing := [label for label, count in zip(dataset.labels, counts, strict=True) if not count]:
+        field = "balanced_sampling" if recipe.balanced_sampling else "class_weight=auto"
+        raise TrainingError(f"{field} needs a training image of every class; there is none of {', '.join(missing)}.")
 
 
 def _why_empty(unreadable: list[str]) -> str:

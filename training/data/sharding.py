@@ -7,6 +7,7 @@ image and no network.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -65,8 +66,8 @@ class ShardedGenerator:
     def random(self, size: Size) -> NDArray[Any]:
         return self._random.random(self._full_size(size))[self._rows]
 
-    def integers(self, low: int, high: int, size: Size) -> NDArray[Any]:
-        return self._random.integers(low, high, self._full_size(size))[self._rows]
+    def integers(self, low: int, high: int, size: Size, dtype: type = np.int64) -> NDArray[Any]:
+        return self._random.integers(low, high, self._full_size(size), dtype)[self._rows]
 
     def uniform(self, low: float, high: float, size: Size) -> NDArray[Any]:
         return self._random.uniform(low, high, self._full_size(size))[self._rows]

@@ -21,13 +21,16 @@ class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
     `weight_decay` shrinks the weights beside the momentum, which at momentum 0.9 acts ten times weaker.
     """
 
-    def __init__(self, *, kernel_decay: float, **kwargs: Any) -> None:
+    def __init__(self, *, kernel_decay: float, clip_norm: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._kernel_decay = kernel_decay
+        self._clip_norm = clip_norm
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> Any:
         # Not in update_step: TensorFlow calls that with variables of its own, whose names are others.
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
+        if self._clip_norm:  # not by Keras' `global_clipnorm`, which would count and shorten the decay too
+            grads = clip_by_global_norm(grads, self._clip_norm)
         pairs = zip(grads, variables, strict=True)
         return super().apply([self._add_decay(*pair) for pair in pairs], trainable_variables)
 
@@ -35,6 +38,13 @@ class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
         if not self._kernel_decay or not is_kernel(variable):
             return gradient
         return ops.add(gradient, ops.multiply(variable, self._kernel_decay))
+
+
+def clip_by_global_norm(gradients: Sequence[Any], max_norm: float) -> list[Any]:
+    """Scales gradients down so that they are together no longer than `max_norm` (Pascanu et al. 2013, algorithm 1)."""
+    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
+    scale = max_norm / ops.maximum(norm, max_norm)
+    return [ops.multiply(gradient, scale) for gradient in gradients]
 
 
 class AdamW(EmaWarmUp, keras.optimizers.AdamW):
@@ -58,6 +68,7 @@ def is_kernel(variable: keras.Variable) -> bool:
 def _sgd(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
     return CoupledWeightDecaySGD(
         kernel_decay=recipe.weight_decay,
+        clip_norm=recipe.clip_norm,
         learning_rate=schedule,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
@@ -66,7 +77,12 @@ def _sgd(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimi
 
 
 def _adamw(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
-    optimizer = AdamW(learning_rate=schedule, weight_decay=recipe.weight_decay, **_ema_options(recipe))
+    optimizer = AdamW(
+        learning_rate=schedule,
+        weight_decay=recipe.weight_decay,
+        global_clipnorm=recipe.clip_norm or None,
+        **_ema_options(recipe),
+    )
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if not is_kernel(v)])
     return optimizer
 

@@ -51,12 +51,22 @@ class Recipe:
 
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
+    class_weight: Literal["none", "auto"] = "none"
+    """`auto`: an image counts the more in the loss, the fewer images its class has: images / (classes * images of the
+    class)."""
+    balanced_sampling: bool = False
+    """Every epoch has equally many images of each class, as many as there are in all: images of small classes come
+    several times, of large ones a part. Not together with `class_weight`, which would correct twice."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
     """L2 on kernels only: part of the gradient with sgd (as the papers have it), decoupled with adamw."""
+
+    clip_norm: float = 0.0
+    """The gradient of a step is scaled down to this norm, over all weights together, where it is longer; weight decay
+    is added afterwards. 0: no limit."""
 
     learning_rate: float = 0.1
     """The highest rate of the schedule."""
@@ -92,6 +102,12 @@ class Recipe:
     """Each is multiplied by chance by 1 - value to 1 + value."""
     lighting: float = 0.0
     """Deviation of AlexNet's shifts of colour along the principal axes of ImageNet's colours; 0.1 there."""
+    randaugment: int = 0
+    """So many changes of each image, drawn from the fourteen of RandAugment (Cubuk et al. 2019); 2 is usual."""
+    randaugment_magnitude: int = 9
+    """Their strength, 0 to 30."""
+    random_erasing: float = 0.0
+    """Part of the images in which a random rectangle is replaced by noise (Zhong et al. 2017); 0.5 in the paper."""
     cutout_px: int = 0
     """Side of a square that is painted over, somewhere on each image."""
     mixup: float = 0.0
@@ -156,6 +172,8 @@ class Recipe:
             raise TrainingError("mean and std need the same number of values, and every std must be positive.")
         if not self.validation and (dependent_field := self._field_that_needs_validation()):
             raise TrainingError(f"{dependent_field} needs validation images: set validation, or leave it out.")
+        if self.class_weight == "auto" and self.balanced_sampling:
+            raise TrainingError("class_weight=auto and balanced_sampling both correct for small classes: set one.")
         self._check_images()
         if self.schedule == "step" and not self.milestones:
             raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
@@ -182,7 +200,9 @@ class Recipe:
         for name in ("crop_area", "crop_aspect"):
             if (pair := getattr(self, name)) and (len(pair) != 2 or not 0 < pair[0] <= pair[1]):
                 raise TrainingError(f"{name} needs two positive numbers, the smaller first.")
-        for name in ("brightness", "contrast", "saturation", "lighting"):
+        if self.randaugment_magnitude not in range(31):
+            raise TrainingError(f"randaugment_magnitude is {self.randaugment_magnitude}; it must be from 0 to 30.")
+        for name in ("brightness", "contrast", "saturation", "lighting", "random_erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
         if self.mixup and self.cutmix:
@@ -204,7 +224,7 @@ class Recipe:
     def _host_only_field(self) -> str:
         names = (
             *("crop_area", "brightness", "contrast", "saturation", "lighting", "mixup", "cutmix"),
-            "progressive_side_px",
+            *("progressive_side_px", "randaugment", "random_erasing"),
         )
         return next((name for name in names if getattr(self, name)), "")
 
@@ -213,12 +233,14 @@ _MIN_VALUES = {
     "side_px": 1,
     "shorter_px": 1,
     "weight_decay": 0,
+    "clip_norm": 0,
     "warm_up_epochs": 0,
     "plateau_epochs": 1,
     "frozen_epochs": 0,
     "patience": 0,
     "shift_px": 0,
     "cutout_px": 0,
+    "randaugment": 0,
     "mixup": 0,
     "cutmix": 0,
     "epochs": 1,

@@ -48,8 +48,8 @@ def test_the_history_names_the_sizes_and_the_kept_network_has_the_last(uninterru
     assert uninterrupted_run.info()["input_shape"] == [24, 24, 1]
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_a_run_stopped_before_at_or_after_the_switch_ends_as_if_it_had_not(
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_stopped_before_or_at_the_switch_ends_as_if_it_had_not(
     uninterrupted_run: Run, tmp_path: Path, epoch: int
 ) -> None:
     def stop(line: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.images import random_pixels
-from training.data.augment import augment, cutout, flip, random_crop_boxes, shift
+from training.data.augment import augment, cutout, erase, flip, random_crop_boxes, scaled_to_side, shift
 from training.recipes.base import Recipe
 
 COUNT = 40
@@ -63,6 +63,42 @@ def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
     assert (~kept).sum(axis=(1, 2)).max() <= 16
 
 
+def test_a_rectangle_of_about_half_the_images_becomes_noise() -> None:
+    """Zhong et al. 2017: 2 to 40 % of the area, sides of 0.3 to 1 / 0.3, values from 0 to 255."""
+    gray = np.full((3000, 20, 20, 3), 44, np.uint8)
+    result = erase(gray, 0.5, np.random.default_rng(1))
+    changed = (result != gray).any(axis=3)
+    erased = changed.any(axis=(1, 2))
+    assert erased.mean() == pytest.approx(0.5, abs=0.03)
+    heights, widths = changed.any(axis=2)[erased].sum(axis=1), changed.any(axis=1)[erased].sum(axis=1)
+    shares = heights * widths / 400
+    assert (shares > 0.01).all()
+    assert (shares < 0.44).all()
+    assert shares.mean() == pytest.approx(0.21, abs=0.02)
+    assert (widths / heights).min() < 0.5 < 2 < (widths / heights).max()
+    for mask, height, width in zip(changed[erased][:50], heights, widths, strict=False):
+        top, left = mask.any(axis=1).argmax(), mask.any(axis=0).argmax()
+        assert mask[top : top + height, left : left + width].mean() > 0.95
+    noise = result[changed]
+    assert noise.mean() == pytest.approx(127.5, abs=1)
+    assert {noise.min(), noise.max()} == {0, 255}
+    np.testing.assert_array_equal(erase(gray, 0.0, np.random.default_rng(1)), gray)
+
+
+def test_pixels_of_a_recipe_shrink_with_the_images() -> None:
+    recipe = Recipe(
+        name="any",
+        dataset="mnist",
+        architecture="resnet9",
+        progressive_side_px=(8, 24, 32),
+        shift_px=4,
+        cutout_px=8,
+    )
+    for side, shift_px, cutout_px in ((32, 4, 8), (24, 3, 6), (8, 1, 2)):
+        scaled = scaled_to_side(recipe, side)
+        assert (scaled.shift_px, scaled.cutout_px) == (shift_px, cutout_px)
+
+
 @settings(deadline=None)
 @given(width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**32))
 def test_random_parts_lie_within_the_image_and_its_bounds(width: int, height: int, seed: int) -> None:
@@ -99,6 +135,8 @@ AUGMENTATIONS = [
     {"contrast": 0.4, "saturation": 0.4},
     {"lighting": 0.1},
     {"cutout_px": 3},
+    {"random_erasing": 0.5},
+    {"randaugment": 2},
 ]
 
 

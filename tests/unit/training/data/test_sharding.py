@@ -19,6 +19,10 @@ ALL_AUGMENTATIONS = {
     "saturation": 0.4,
     "lighting": 0.1,
     "cutout_px": 4,
+    "randaugment": 2,
+    "random_erasing": 0.5,
+    "progressive_side_px": (8, 12),
+    "epochs": 8,
 }
 
 
@@ -42,8 +46,15 @@ def recipe(**settings) -> Recipe:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, ALL_AUGMENTATIONS, {"mixup": 0.2, "flip": True}, {"cutmix": 1.0}],
-    ids=["none", "all", "mixup", "cutmix"],
+    [
+        {},
+        ALL_AUGMENTATIONS,
+        {"mixup": 0.2, "flip": True},
+        {"cutmix": 1.0},
+        {"class_weight": "auto", "mixup": 0.2},
+        {"balanced_sampling": True},
+    ],
+    ids=["none", "all", "mixup", "cutmix", "class weights", "balanced"],
 )
 def test_the_rows_of_all_processes_are_the_batch_of_one(settings: dict) -> None:
     images, indices = split(40), np.arange(2, 38)

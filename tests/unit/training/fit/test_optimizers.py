@@ -69,6 +69,50 @@ def test_sgd_follows_the_gradient() -> None:
     np.testing.assert_allclose(model.get_weights()[0], [[3.0 - RATE * 2.0]], rtol=1e-6)
 
 
+class TwoKernels:
+    """The part of a model that an optimizer is made for: two kernels of ones."""
+
+    def __init__(self) -> None:
+        self.trainable_variables = [keras.Variable(np.ones_like(each), name="kernel") for each in GRADIENTS]
+
+    def moved(self) -> list[np.ndarray]:
+        return [np.array(variable) - 1 for variable in self.trainable_variables]
+
+
+GRADIENTS = [np.array([[3.0, 0.0]], np.float32), np.array([4.0], np.float32)]  # of norm 5 together
+
+
+def step(optimizer: keras.optimizers.Optimizer, scale: float = 1.0) -> None:
+    optimizer.apply([keras.ops.convert_to_tensor(scale * gradient) for gradient in GRADIENTS])
+
+
+@pytest.mark.parametrize(("clip_norm", "factor"), [(2.5, 0.5), (5.0, 1.0), (50.0, 1.0)])
+def test_long_gradients_are_scaled_to_the_norm_before_decay_is_added(clip_norm: float, factor: float) -> None:
+    chosen, kernels = recipe(momentum=0.0, weight_decay=DECAY, clip_norm=clip_norm), TwoKernels()
+    step(make_optimizer(chosen, kernels, Schedule(chosen, 10)))
+    for found, gradient in zip(kernels.moved(), GRADIENTS, strict=True):
+        np.testing.assert_allclose(found, -RATE * (factor * gradient + DECAY), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "of_keras"),
+    [
+        ("sgd", keras.optimizers.SGD(RATE, global_clipnorm=1.0)),
+        ("adamw", keras.optimizers.AdamW(RATE, weight_decay=0.0, global_clipnorm=1.0)),
+    ],
+)
+def test_gradients_are_clipped_as_keras_clips_them(optimizer: str, of_keras: keras.optimizers.Optimizer) -> None:
+    """Without decay. AdamW's first step is the same for a gradient of any length, so there are two."""
+    chosen, kernels, expected = recipe(momentum=0.0, optimizer=optimizer, clip_norm=1.0), TwoKernels(), TwoKernels()
+    own = make_optimizer(chosen, kernels, Schedule(chosen, 10))
+    of_keras.build(expected.trainable_variables)
+    for each in (own, of_keras):
+        step(each)
+        step(each, scale=0.01)  # too short to be clipped
+    for found, wanted in zip(kernels.moved(), expected.moved(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 LABELS = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
 LOGITS = np.array([[2.0, 1.0, -1.0], [0.0, 3.0, 1.0]], np.float32)
 
