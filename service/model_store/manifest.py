@@ -195,6 +195,8 @@ class Manifest(FrozenModel):
     preprocessing: Preprocessing = Preprocessing()
     classes: int = Field(ge=1)
     activation: Activation = "softmax"
+    flip_averaged: bool = False
+    """Whether the graphs answer with the mean over each image and its mirror image, at twice the cost."""
     labels: File
     parameters: int | None = Field(default=None, ge=0)
     variants: list[Variant] = Field(min_length=1)

@@ -109,6 +109,8 @@ def _describe_version(folder: Path) -> NetworkDescription:
         + ("" if other.test_accuracy is None else f", test accuracy {other.test_accuracy:.4f}")
         for other in manifest.variants
     ]
+    if manifest.flip_averaged:
+        notes.append("each image is computed twice, as it is and mirrored: the figures of the layers are for one")
     name = f"{folder.resolve().parent.name}/{folder.resolve().name}"
     published = PUBLISHED_RESULTS.get(manifest.provenance.architecture or "")
     return NetworkDescription(

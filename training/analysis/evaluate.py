@@ -19,15 +19,25 @@ from training.runs.run_folder import open_run
 
 
 def evaluate_source(
-    source: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float = 0.0
+    source: Path,
+    dataset_name: str | None,
+    data_options: DataOptions,
+    precision: Precision,
+    noise: float = 0.0,
+    flip: bool = False,
 ) -> Iterator[str]:
-    """Lines for the user about a version's folder or a run's; `noise` is added to the images. Raises TrainingError."""
+    """Lines for the user about a version's folder or a run's.
+
+    `noise` is added to the images; with `flip` probabilities are means over each image and its mirror image. Raises
+    TrainingError.
+    """
     if (source / MANIFEST_FILE).is_file():
-        dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise)
+        dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise, flip)
     else:
-        dataset, scores = _measure_run(source, dataset_name, data_options, noise)
+        dataset, scores = _measure_run(source, dataset_name, data_options, noise, flip)
     noise_text = f" with noise of sigma {noise:g}" if noise else ""
-    images = f"{scores.images:,} test images{noise_text}"
+    flip_text = ", each as it is and mirrored" if flip else ""
+    images = f"{scores.images:,} test images{noise_text}{flip_text}"
     yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
     if dataset.note:
         yield f"about these images: {dataset.note}"
@@ -37,7 +47,12 @@ def evaluate_source(
 
 
 def _measure_version(
-    folder: Path, dataset_name: str | None, data_options: DataOptions, precision: Precision, noise: float
+    folder: Path,
+    dataset_name: str | None,
+    data_options: DataOptions,
+    precision: Precision,
+    noise: float,
+    flip: bool,
 ) -> tuple[Dataset, Scores]:
     with service_errors_as_training_errors():
         manifest = read_manifest(folder)
@@ -45,17 +60,19 @@ def _measure_version(
         if variant is None:
             raise TrainingError(f"{folder} has no {precision} graph; it has {_precision_names(manifest.variants)}.")
         pipeline = ServingPipeline.from_manifest(folder / variant.file, manifest)
+    if flip and manifest.flip_averaged:
+        raise TrainingError(f"{folder} averages over mirror images by itself: leave --flip out.")
     labels = read_labels(folder / manifest.labels.file)
     name = dataset_name or manifest.provenance.dataset
     dataset = load_dataset.for_network(name, data_options, manifest.input, manifest.preprocessing, labels)
     if noise and dataset.preprocessing.resize == "shorter":
         raise TrainingError("--noise on a version needs images of the network's own size: measure the run instead.")
     dataset = with_noise(_check_class_count(dataset, manifest.classes), noise)
-    return dataset, pipeline.score(dataset.test)
+    return dataset, pipeline.score(dataset.test, flip)
 
 
 def _measure_run(
-    folder: Path, dataset_name: str | None, data_options: DataOptions, noise: float
+    folder: Path, dataset_name: str | None, data_options: DataOptions, noise: float, flip: bool
 ) -> tuple[Dataset, Scores]:
     run = open_run(folder)
     network = load_network(run.model_path)
@@ -71,7 +88,7 @@ def _measure_run(
     if dataset.test.shape != network.input_shape[1:]:
         raise TrainingError(f"The network takes {network.input_shape[1:]}, {dataset.name} has {dataset.test.shape}.")
     indices = np.arange(len(dataset.test))
-    return dataset, evaluate_network(network, dataset.test, indices, len(dataset.labels))
+    return dataset, evaluate_network(network, dataset.test, indices, len(dataset.labels), flip)
 
 
 def _check_class_count(dataset: Dataset, classes: int) -> Dataset:

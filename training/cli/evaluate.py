@@ -23,6 +23,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, exampl
 @click.option(
     "--noise", type=float, default=0.0, help="Gaussian noise of this deviation on every pixel in 0..1, such as 0.5."
 )
+@click.option("--flip", is_flag=True, help="Average the probabilities over each image and its mirror image.")
 def evaluate(
     source: Path,
     dataset: str | None,
@@ -31,6 +32,7 @@ def evaluate(
     data_dir: Path | None,
     precision: str,
     noise: float,
+    flip: bool,
 ) -> None:
     """Measure a published version, or a run's network, on the whole test set; or on the images of --data.
 
@@ -42,5 +44,5 @@ def evaluate(
     from training.data.load_dataset import DataOptions
 
     data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
-    for line in evaluate.evaluate_source(source, dataset, data_options, precision, noise):
+    for line in evaluate.evaluate_source(source, dataset, data_options, precision, noise, flip):
         click.echo(line)

@@ -58,6 +58,9 @@ from training.errors import TrainingError
     help="Default: the data set's, else bilinear.",
 )
 @click.option("--features/--no-features", default=True, help="Write the graph that shows feature maps too.")
+@click.option(
+    "--flip", is_flag=True, help="Answer with the mean over the image and its mirror image, in twice the time."
+)
 @click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
 def export(
     source: Path | None,

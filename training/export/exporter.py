@@ -39,6 +39,8 @@ class ExportOptions:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
     """Whether to write the graph of feature maps too."""
+    flip: bool = False
+    """Whether the graph answers with the mean over each image and its mirror image."""
     comparison: Comparison | None = None
     """With a published version, which decides whether the graph is published."""
 
@@ -58,6 +60,7 @@ def options_for(
     interpolation: str | None = None,
     background: int | None = None,
     features: bool = True,
+    flip: bool = False,
 ) -> ExportOptions:
     """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
     overrides = {"shorter": shorter, "interpolation": interpolation, "background": background}
@@ -70,7 +73,15 @@ def options_for(
     except ValidationError as error:
         raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
     return ExportOptions(
-        name, models_dir, labels, images, outputs or "detect", Scaling(scale, mean, std), preprocessing, features
+        name,
+        models_dir,
+        labels,
+        images,
+        outputs or "detect",
+        Scaling(scale, mean, std),
+        preprocessing,
+        features,
+        flip,
     )
 
 
@@ -111,7 +122,9 @@ def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
 def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> None:
     """Writes everything that belongs to a version into its folder, still hidden."""
     source, options = plan.source, plan.options
-    network = to_serving_model(source.model, options.scaling, options.outputs, plan.sample.images[:DETECTION_IMAGES])
+    network = to_serving_model(
+        source.model, options.scaling, options.outputs, plan.sample.images[:DETECTION_IMAGES], options.flip
+    )
     onnx.save(to_onnx(network), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))
     parity = check_parity(network, pipeline, plan.sample, float64_copy(network))
@@ -133,6 +146,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
         source=source,
         scores=scores,
         decision=decision,
+        flip_averaged=options.flip,
         extra_graphs=_write_feature_maps(folder, plan, log) if options.features else {},
     )
     write_version_files(folder, contents)

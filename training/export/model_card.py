@@ -77,12 +77,18 @@ def _heading(card: CardData) -> str:
     manifest, size = card.manifest, card.manifest.input
     color = "grey" if size.channels == 1 else "RGB"
     megabytes = sum(variant.bytes for variant in manifest.variants) / 1e6
+    flipped = (
+        " The probabilities are the mean over the image and its mirror image, which takes twice the time of one."
+        if manifest.flip_averaged
+        else ""
+    )
     parameters = "" if manifest.parameters is None else f", {manifest.parameters:,} parameters"
     return (
         f"# {card.name}, version {card.version}\n\n"
         f"Architecture `{manifest.provenance.architecture}`{parameters}, {megabytes:.2f} MB. It takes {color} "
         f"images of {size.width}x{size.height} pixels and gives a probability to each of {manifest.classes} classes"
-        f"{_label_list(card.labels)}. From {manifest.provenance.source}, exported {manifest.provenance.created_utc}."
+        f"{_label_list(card.labels)}.{flipped} From {manifest.provenance.source}, exported "
+        f"{manifest.provenance.created_utc}."
     )
 
 

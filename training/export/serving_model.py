@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.model_store.manifest import Input
+from training.architectures.flip import average_over_flip
 from training.errors import TrainingError
 
 Outputs = Literal["detect", "logits", "probabilities"]
@@ -52,10 +53,13 @@ def classes_of(model: keras.Model) -> int:
     return shapes[0][1]
 
 
-def to_serving_model(model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDArray[np.uint8]) -> keras.Model:
+def to_serving_model(
+    model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDArray[np.uint8], flip: bool = False
+) -> keras.Model:
     """The network with its scaling in front and, where it gives logits, a softmax behind.
 
-    With `outputs="detect"` its answers to `images`, uint8 (n, height, width, channels), decide what it gives.
+    With `outputs="detect"` its answers to `images`, uint8 (n, height, width, channels), decide what it gives. With
+    `flip` the result is the mean over each image and its mirror image.
     Takes float32 pixels 0..255, gives float32 (n, classes). Raises TrainingError when that can't be told.
     """
     image = keras.Input(input_of(model).shape, name="image")
@@ -64,7 +68,8 @@ def to_serving_model(model: keras.Model, scaling: Scaling, outputs: Outputs, ima
         outputs = detect_outputs(keras.Model(image, raw).predict(images.astype(np.float32), verbose=0))
     if outputs == "logits":
         raw = keras.layers.Softmax(dtype="float32", name="softmax")(raw)
-    return keras.Model(image, raw, name=model.name)
+    network = keras.Model(image, raw, name=model.name)
+    return average_over_flip(network) if flip else network
 
 
 def detect_outputs(predictions: NDArray[np.floating]) -> Outputs:

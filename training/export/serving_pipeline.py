@@ -38,10 +38,14 @@ class ServingPipeline:
         starts = range(0, len(images), batch_size)
         return np.concatenate([self._run(images[start : start + batch_size]) for start in starts])
 
-    def probabilities(self, images: Iterable[bytes]) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of image files."""
+    def probabilities(self, images: Iterable[bytes], flip: bool = False) -> NDArray[np.float32]:
+        """Probabilities (n, classes) of image files; with `flip` the means over each and its mirror image."""
         prepared = (prepare_image_file(encoded, self._input, self._preprocessing) for encoded in images)
-        return np.concatenate([self._run(np.stack(batch)) for batch in _batches(prepared)])
+        run = self._run_flipped_too if flip else self._run
+        return np.concatenate([run(np.stack(batch)) for batch in _batches(prepared)])
+
+    def _run_flipped_too(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return (self._run(images) + self._run(np.ascontiguousarray(images[:, :, ::-1]))) / 2
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
@@ -49,9 +53,10 @@ class ServingPipeline:
         except ModelFailed as error:
             raise TrainingError(f"The graph gives no answers that could be used: {error.message}") from error
 
-    def score(self, split: Split) -> Scores:
+    def score(self, split: Split, flip: bool = False) -> Scores:
         """How good the graph is on a whole split, every image sent through as a file."""
-        return score(self.probabilities(split.encoded_image(index) for index in range(len(split))), split.labels)
+        images = (split.encoded_image(index) for index in range(len(split)))
+        return score(self.probabilities(images, flip), split.labels)
 
 
 def _batches(images: Iterator[NDArray[np.uint8]]) -> Iterator[list[NDArray[np.uint8]]]:

@@ -62,6 +62,7 @@ class VersionContents:
     scores: Scores | None = None
     decision: Decision | None = None
     """The comparison with a published version that it was accepted by."""
+    flip_averaged: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
 
@@ -114,6 +115,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
         input=contents.model_input,
         preprocessing=contents.preprocessing,
         classes=len(contents.labels),
+        flip_averaged=contents.flip_averaged,
         labels=File(file=LABELS_FILE, sha256=sha256_of(folder / LABELS_FILE)),
         parameters=_count_parameters(graph) if network is None else network.count_params(),
         variants=[variant],

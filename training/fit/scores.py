@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.architectures.flip import average_over_flip
 from training.data.batches import EvaluationBatches, reraise_batch_errors
 from training.data.datasets.base import Split
 
@@ -44,12 +45,19 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
     )
 
 
-def evaluate_network(model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int) -> Scores:
-    """Scores a Keras network that gives logits, on the images at `indices`."""
+def evaluate_network(
+    model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int, flip: bool = False
+) -> Scores:
+    """Scores a Keras network that gives logits, on the images at `indices`.
+
+    With `flip` the probabilities are the means over each image and its mirror image.
+    """
     batches = EvaluationBatches(split, indices, classes, BATCH_SIZE)
+    if flip:
+        model = average_over_flip(keras.Sequential([model, keras.layers.Softmax(dtype="float32")]))
     with reraise_batch_errors(batches):
-        logits = model.predict(batches, verbose=0)
-    return score(softmax(logits), split.labels[indices])
+        outputs = model.predict(batches, verbose=0)
+    return score(outputs if flip else softmax(outputs), split.labels[indices])
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

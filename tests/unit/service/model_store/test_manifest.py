@@ -27,6 +27,7 @@ FULL: dict[str, Any] = {
     },
     "classes": 10,
     "activation": "sigmoid",
+    "flip_averaged": True,
     "labels": {"file": "labels.txt", "sha256": SHA256},
     "parameters": 61706,
     "variants": [

@@ -38,3 +38,18 @@ def test_a_network_is_scored_on_the_chosen_images_only() -> None:
     split = ArraySplit(images, np.array([0, 1, 0, 1, 1, 0]))
     scores = evaluate_network(network, split, np.array([0, 3, 4]), classes=2)
     assert scores.confusion == [[1, 0], [1, 1]]
+
+
+def test_mirrored_scores_are_of_the_mean_of_both_probabilities() -> None:
+    """The network calls an image by its left column; an image with a bright left column alone is uncertain then."""
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    images[0, :, 0] = 1
+    images[1] = 1
+    network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    network.set_weights([np.array([[-3.0, 3.0], [0, 0], [-3.0, 3.0], [0, 0]]), np.array([3.0, -3.0])])
+    sure, unsure = 1 / (1 + np.exp(-6)), 0.5
+    split = ArraySplit(images, np.array([1, 1, 0]))
+    scores = evaluate_network(network, split, np.arange(3), classes=2, flip=True)
+    assert scores.loss == pytest.approx(-np.log([unsure, sure, sure]).mean(), rel=1e-4)
+    plain = evaluate_network(network, split, np.arange(3), classes=2)
+    assert plain.loss == pytest.approx(-np.log(sure), rel=1e-4)
