@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope
 
 from service.api.http.body_budget import BodyBudget
 from service.api.http.compression import decompress
-from service.api.http.form import MULTIPART, parse_form_files
+from service.api.http.form import Form, is_form, parse_form
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
 from service.api.http.request_headers import content_length, header
 from service.api.http.status_codes import ClientDisconnected
@@ -54,17 +54,17 @@ class BodyReader:
         self._budget.reserve(scope, len(decompressed))
         return decompressed
 
-    async def read_image(self, scope: Scope, receive: Receive) -> bytes:
-        """Returns one encoded image: the raw body, or the `file` of a multipart form.
+    async def read_image(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, str]]:
+        """Returns one encoded image: the raw body, or the `file` of a multipart form; and the form's text fields.
 
-        Raises what `read` and `parse_form_files` raise.
+        Raises what `read` and `parse_form` raise.
         """
         body = await self.read(scope, receive)
         content_type = header(scope, b"content-type")
-        if not content_type.startswith(MULTIPART):
-            return body
-        files = await self.parse(body, parse_form_files, content_type, body, "file", 1)
-        return files[0][1]
+        if not is_form(content_type):
+            return body, {}
+        form: Form = await self.parse(body, parse_form, content_type, body, "file", 1)
+        return form.files[0][1], form.fields
 
     async def parse(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
         """Returns `function(*args)`, which parses the body; a large body in the thread."""
@@ -116,7 +116,7 @@ def estimate_image_count(content_type: bytes, body: bytes) -> int:
 
     Wrong only if image data contains the marker.
     """
-    return body.count(b"filename=" if content_type.startswith(MULTIPART) else b'"data"')
+    return body.count(b"filename=" if is_form(content_type) else b'"data"')
 
 
 def estimate_tensor_count(body: bytes, shape: tuple[int, int, int]) -> int:

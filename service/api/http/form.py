@@ -1,9 +1,10 @@
-"""The files of a multipart form, from a body that is in memory already.
+"""The files and text fields of a multipart form, from a body that is in memory already.
 
 python-multipart finds the parts; nothing is written to a disk, and no part is copied more than once.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -13,6 +14,15 @@ from service.errors import BadRequest
 MULTIPART = b"multipart/form-data"
 SLICE_BYTES = 1 << 20
 """Of the body, which the parser searches at once for a boundary, holding Python's lock."""
+MAX_FIELDS = 100
+MAX_FIELD_BYTES = 1024  # of a text field; the rest is dropped, because no parameter is as long
+
+
+class Form(NamedTuple):
+    """Name and bytes of each file of one field, in order, and the beginning of each text field's value by name."""
+
+    files: list[tuple[str, bytes]]
+    fields: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -21,13 +31,14 @@ class _Part:
     name: str = ""
     filename: str | None = None
     data: list[bytes] = field(default_factory=list)
+    free_bytes: int = MAX_FIELD_BYTES  # of a text field
 
 
 class _FormReader:
-    """Collects the parts that the parser reports. Data of fields without a file name is dropped."""
+    """Collects the parts that the parser reports."""
 
     def __init__(self, boundary: bytes, max_files: int) -> None:
-        self._max_files = max_files
+        self._limits = {"files": max_files, "fields": MAX_FIELDS}
         self._part = _Part()
         self._header_name = self._header_value = b""
         self._counts = {"files": 0, "fields": 0}
@@ -71,12 +82,16 @@ class _FormReader:
         if b"filename" in options:
             part.filename = _decode(options[b"filename"])
         self._counts[kind] += 1
-        if self._counts[kind] > self._max_files:
-            raise BadRequest(f"The multipart body has more than {self._max_files} {kind}.")
+        if self._counts[kind] > self._limits[kind]:
+            raise BadRequest(f"The multipart body has more than {self._limits[kind]} {kind}.")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.filename is not None:
-            self._part.data.append(data[start:end])
+        part = self._part
+        if part.filename is not None:
+            part.data.append(data[start:end])
+        elif part.free_bytes > 0:
+            part.data.append(data[start : min(end, start + part.free_bytes)])
+            part.free_bytes -= end - start
 
     def _on_part_end(self) -> None:
         self.parts.append(self._part)
@@ -85,8 +100,8 @@ class _FormReader:
         self.is_complete = True
 
 
-def parse_form_files(content_type: bytes, body: bytes, field: str, max_files: int) -> list[tuple[str, bytes]]:
-    """Returns name and bytes of each file in the multipart form's `field`, in order. Raises BadRequest."""
+def parse_form(content_type: bytes, body: bytes, field: str, max_files: int) -> Form:
+    """Returns the files of the multipart form's `field`, and all text fields. Raises BadRequest."""
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise BadRequest("The multipart body cannot be read: its Content-Type has no boundary.")
@@ -102,7 +117,17 @@ def parse_form_files(content_type: bytes, body: bytes, field: str, max_files: in
     files = [(part.filename, part.data) for part in reader.parts if part.name == field and part.filename is not None]
     if not files:
         raise BadRequest(f"The multipart body has no file in a field named '{field}'.")
-    return [(name, b"".join(data)) for name, data in files]
+    fields = {part.name: _decode(b"".join(part.data)) for part in reader.parts if part.filename is None}
+    return Form([(name, b"".join(data)) for name, data in files], fields)
+
+
+def is_form(content_type: bytes) -> bool:
+    return media_type(content_type) == MULTIPART
+
+
+def media_type(content_type: bytes) -> bytes:
+    """Returns the type without its parameters, in lower case: it is compared without regard to case (RFC 9110, 8.3)."""
+    return content_type.partition(b";")[0].strip().lower()
 
 
 def _decode(name: bytes) -> str:

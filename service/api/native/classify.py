@@ -3,14 +3,15 @@
 Plain ASGI callables: FastAPI's own routing would halve the throughput of tiny images.
 """
 
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import BodyReader, estimate_image_count
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.form import MULTIPART, parse_form_files
+from service.api.http.form import Form, is_form, media_type, parse_form
+from service.api.http.parameters import add_form_fields, query_parameters
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
 from service.api.http.status_codes import error_json, log_model_failure
@@ -19,6 +20,8 @@ from service.classification.classifier import Classifier
 from service.classification.top_k import Probabilities, select_predictions
 from service.errors import BadParameter, ConvoyError, UnsupportedBody
 from service.loaded_models.loaded_version import LoadedVersion
+
+PARAMETERS = ("top_k", "version")
 
 
 class Classify:
@@ -31,9 +34,12 @@ class Classify:
         self._body_reader = body_reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version, k = parse_query(scope)
+        query = query_parameters(scope, PARAMETERS)
+        version, k = parse_parameters(query)
         self._classifier.admit(scope["path_params"]["model"], version)
-        image = await self._body_reader.read_image(scope, receive)
+        image, fields = await self._body_reader.read_image(scope, receive)
+        if fields:
+            version, k = parse_parameters(add_form_fields(query, fields, PARAMETERS))
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
@@ -53,13 +59,16 @@ class ClassifyBatch:
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        version, k = parse_query(scope)
+        query = query_parameters(scope, PARAMETERS)
+        version, k = parse_parameters(query)
         self._classifier.admit(scope["path_params"]["model"], version)
         body = await self._body_reader.read(scope, receive)
         content_type = header(scope, b"content-type")
         count = await self._body_reader.parse(body, estimate_image_count, content_type, body)
         self._classifier.admit(scope["path_params"]["model"], version, count)
-        images = await self._parse_images(content_type, body)
+        images, fields = await self._parse_images(content_type, body)
+        if fields:
+            version, k = parse_parameters(add_form_fields(query, fields, PARAMETERS))
         del body  # as large as the images
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
@@ -71,23 +80,20 @@ class ClassifyBatch:
             reply = json_bytes(_model_fields(loaded) | {"results": results})
         await send_response(send, reply, context, JSON_HEADERS)
 
-    async def _parse_images(self, content_type: bytes, body: bytes) -> list[tuple[str | None, bytes | ConvoyError]]:
-        if content_type.startswith(MULTIPART):
-            parsed = self._body_reader.parse(body, parse_form_files, content_type, body, "files", self._max_images)
-            return list(await parsed)
-        if content_type.startswith(b"application/json"):
-            return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images)
+    async def _parse_images(self, content_type: bytes, body: bytes) -> tuple[batch_request.Images, dict[str, str]]:
+        """Returns the images, and the text fields of a form."""
+        if is_form(content_type):
+            parsed = self._body_reader.parse(body, parse_form, content_type, body, "files", self._max_images)
+            form: Form = await parsed
+            return list(form.files), form.fields
+        if media_type(content_type) == b"application/json":
+            return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images), {}
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 
-def parse_query(scope: Scope) -> tuple[str | None, int | None]:
-    """Returns `version` and `top_k` of the query. Raises BadParameter for other names or invalid values."""
-    if not scope["query_string"]:
-        return None, None
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    version, k = query.pop("version", None), query.pop("top_k", None)
-    if query:
-        raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'top_k' and 'version'.")
+def parse_parameters(parameters: Mapping[str, str]) -> tuple[str | None, int | None]:
+    """Returns `version` and `top_k`. Raises BadParameter for invalid values."""
+    version, k = parameters.get("version"), parameters.get("top_k")
     if k is None:
         return version, None
     if not (k.isascii() and k.isdigit() and int(k[:9]) >= 1 and len(k) <= 9):

@@ -2,14 +2,15 @@
 
 import asyncio
 import base64
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from service.api.http.body import BodyReader
 from service.api.http.disconnect import CancelOnDisconnect
+from service.api.http.parameters import add_form_fields, query_parameters
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_response
 from service.api.native.explain_schemas import METHODS
@@ -20,6 +21,7 @@ from service.imaging.render import encode_png, grid, overlay_heatmap, stack_vert
 from service.inference.feature_maps import LayerImages
 
 DEFAULT_METHOD = "occlusion"
+PARAMETERS = ("class", "method", "version")
 MAX_GRID_IMAGES = 64
 PNG = b"image/png"
 PNG_HEADERS: Headers = [(b"content-type", PNG)]
@@ -35,8 +37,10 @@ class Explain:
         self._body_reader = body_reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, version, class_name = parse_query(scope)
-        image = await self._body_reader.read_image(scope, receive)
+        query = query_parameters(scope, PARAMETERS)
+        parse_parameters(query)
+        image, fields = await self._body_reader.read_image(scope, receive)
+        method, version, class_name = parse_parameters(add_form_fields(query, fields, PARAMETERS))
         as_png = PNG in header(scope, b"accept")
         with self._explainer.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
@@ -53,13 +57,10 @@ class Explain:
         return await self._explainer.preprocessed(context, image)
 
 
-def parse_query(scope: Scope) -> tuple[str, str | None, str | None]:
-    """Returns `method`, `version` and `class` of the query. Raises BadParameter for another name or method."""
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    method, version = query.pop("method", DEFAULT_METHOD), query.pop("version", None)
-    class_name = query.pop("class", None)
-    if query:
-        raise BadParameter(f"There is no parameter '{next(iter(query))}'; there are 'class', 'method' and 'version'.")
+def parse_parameters(parameters: Mapping[str, str]) -> tuple[str, str | None, str | None]:
+    """Returns `method`, `version` and `class`. Raises BadParameter for another method."""
+    method, version = parameters.get("method", DEFAULT_METHOD), parameters.get("version")
+    class_name = parameters.get("class")
     if method not in METHODS:
         raise BadParameter(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
     if class_name is not None and method != "occlusion":

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.api.http import form
-from service.api.http.form import parse_form_files
+from service.api.http.form import parse_form
 from service.errors import BadRequest
 
 FORM = b"multipart/form-data; boundary=x"
@@ -31,19 +31,42 @@ def test_files_come_out_whole(contents: list[bytes], slice_bytes: int) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(form, "SLICE_BYTES", slice_bytes)
-        assert parse_form_files(content_type, body, "files", 5) == list(zip(names, contents, strict=True))
+        parsed = parse_form(content_type, body, "files", 5)
+    assert parsed.files == list(zip(names, contents, strict=True))
+    assert parsed.fields == {"text": "a field"}
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_more_files_or_fields_than_allowed_are_rejected(count: int) -> None:
-    files = encode([("files", ("a", b"1"))] * count)
-    fields = encode([("files", ("a", b"1"))], {str(n): "" for n in range(count)})
-    for content_type, body in (files, fields):
-        if count == 2:
-            assert parse_form_files(content_type, body, "files", 2)
-        else:
-            with pytest.raises(BadRequest, match=r"more than 2 (files|fields)"):
-                parse_form_files(content_type, body, "files", 2)
+def test_more_files_than_allowed_are_rejected(count: int) -> None:
+    content_type, body = encode([("files", ("a", b"1"))] * count)
+    if count == 2:
+        assert len(parse_form(content_type, body, "files", 2).files) == 2
+    else:
+        with pytest.raises(BadRequest, match="more than 2 files"):
+            parse_form(content_type, body, "files", 2)
+
+
+@pytest.mark.parametrize("count", [form.MAX_FIELDS, form.MAX_FIELDS + 1])
+def test_unknown_text_fields_are_allowed_within_a_limit(count: int) -> None:
+    content_type, body = encode([("file", ("a", b"1"))], {str(n): "" for n in range(count)})
+    if count == form.MAX_FIELDS:
+        assert len(parse_form(content_type, body, "file", 1).fields) == count
+    else:
+        with pytest.raises(BadRequest, match=f"more than {form.MAX_FIELDS} fields"):
+            parse_form(content_type, body, "file", 1)
+
+
+def test_of_a_long_text_field_only_the_beginning_is_kept() -> None:
+    content_type, body = encode([("file", ("a", b"1"))], {"caption": "x\r\n" * 5000})
+    assert parse_form(content_type, body, "file", 1).fields == {"caption": ("x\r\n" * 5000)[: form.MAX_FIELD_BYTES]}
+
+
+@pytest.mark.parametrize("kind", [b"Multipart/Form-Data; boundary=x", b"MULTIPART/FORM-DATA ;boundary=x", FORM])
+def test_the_media_type_is_compared_without_regard_to_case(kind: bytes) -> None:
+    assert form.is_form(kind)
+    assert parse_form(kind, HEAD + b"bytes\r\n--x--\r\n", "file", 1).files == [("a", b"bytes")]
+    assert not form.is_form(b"multipart/form-data-x")
+    assert form.media_type(b"Application/JSON; charset=UTF-8") == b"application/json"
 
 
 HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -64,12 +87,12 @@ HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
 )
 def test_what_is_no_form_with_files_is_rejected(content_type: bytes, body: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        parse_form_files(content_type, body, "file", 1)
+        parse_form(content_type, body, "file", 1)
 
 
 def test_a_name_that_is_not_utf8_is_read_as_latin_1() -> None:
     body = HEAD.replace(b'"a"', b'"\xe9.png"') + b"bytes\r\n--x--\r\n"
-    assert parse_form_files(FORM, body, "file", 1) == [("\xe9.png", b"bytes")]
+    assert parse_form(FORM, body, "file", 1).files == [("\xe9.png", b"bytes")]
 
 
 @pytest.mark.parametrize("codec", ["", "undefined", "unicode_escape", "punycode", "utf-7"])
@@ -77,7 +100,7 @@ def test_a_name_that_is_not_utf8_is_read_as_latin_1() -> None:
 def test_names_in_a_form_are_utf8_whatever_it_claims(codec: str, name: str) -> None:
     part = f'--x\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\nbytes\r\n--x--\r\n'
     kind = b"multipart/form-data; boundary=x; charset=" + codec.encode()
-    assert parse_form_files(kind, part.encode(), "file", 1) == [(name, b"bytes")]
+    assert parse_form(kind, part.encode(), "file", 1).files == [(name, b"bytes")]
 
 
 @pytest.mark.parametrize("boundary", [rb'"a;b=c"', rb'"a b"', rb'"a\"\\b"'])
@@ -85,4 +108,4 @@ def test_a_boundary_may_be_quoted(boundary: bytes) -> None:
     mark = boundary[1:-1].replace(rb"\"", b'"').replace(rb"\\", b"\\")
     head = b'content-disposition: form-data; name="file"; filename="a"'
     part = b"--%s\r\n%s\r\n\r\nbytes\r\n--%s--\r\n" % (mark, head, mark)
-    assert parse_form_files(b"multipart/form-data; boundary=" + boundary, part, "file", 1) == [("a", b"bytes")]
+    assert parse_form(b"multipart/form-data; boundary=" + boundary, part, "file", 1).files == [("a", b"bytes")]

@@ -1,0 +1,39 @@
+"""Parameters come from the query and from a form's text fields, which must agree."""
+
+from typing import Any
+
+import pytest
+
+from service.api.http.parameters import add_form_fields, query_parameters
+from service.errors import BadParameter, BadRequest
+
+NAMES = ("top_k", "version")
+
+
+def scope(query: str) -> dict[str, Any]:
+    return {"query_string": query.encode()}
+
+
+@pytest.mark.parametrize("query", ["", "_=1700000000", "_="])
+def test_a_cache_buster_is_no_parameter(query: str) -> None:
+    assert query_parameters(scope(query), NAMES) == {}
+
+
+def test_the_query_is_decoded() -> None:
+    assert query_parameters(scope("version=a%20b&_=1&top_k=3"), NAMES) == {"version": "a b", "top_k": "3"}
+
+
+def test_an_unknown_parameter_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(BadParameter, match=r"no parameter 'topk'; there are 'top_k' and 'version'\."):
+        query_parameters(scope("topk=3"), NAMES)
+
+
+def test_fields_of_a_form_are_parameters_and_unknown_ones_are_ignored() -> None:
+    fields = {"top_k": "2", "submit": "Send", "csrf": "x"}
+    assert add_form_fields({"version": "1"}, fields, NAMES) == {"version": "1", "top_k": "2"}
+    assert add_form_fields({"top_k": "2"}, fields, NAMES) == {"top_k": "2"}
+
+
+def test_a_value_that_differs_between_form_and_query_is_rejected() -> None:
+    with pytest.raises(BadRequest, match="'top_k' is '3' in the query and '2' in the form"):
+        add_form_fields({"top_k": "3"}, {"top_k": "2"}, NAMES)
