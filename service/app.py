@@ -69,9 +69,16 @@ class Application(FastAPI):
     entry_point: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.root_path:
-            scope["root_path"] = self.root_path
+        if self.root_path and scope["type"] == "http":
+            _restore_root_path(scope, self.root_path)
         await self.entry_point(scope, receive, send)
+
+
+def _restore_root_path(scope: Scope, root_path: str) -> None:
+    """Puts the root path before a path that the ingress has stripped it from, as ASGI wants it: redirects keep it."""
+    scope["root_path"] = root_path
+    if not f"{scope['path']}/".startswith(f"{root_path}/"):
+        scope["path"] = root_path + scope["path"]
 
 
 def create_app(settings: Settings, status_store: WorkerStatusStore, state: StateFile) -> FastAPI:

@@ -34,6 +34,16 @@ def test_every_file_is_there_whether_the_proxy_keeps_the_root_path_or_not(
         assert (again.status_code, reply.headers["cache-control"]) == (304, "no-cache")
 
 
+@pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["stripped", "kept"])
+def test_redirects_keep_the_root_path_whether_the_proxy_keeps_it_or_not(
+    proxied_service: RunningService, prefix: str
+) -> None:
+    reply = proxied_service.client.get(f"{prefix}/v2/health/live/", follow_redirects=False)
+    assert (reply.status_code, reply.headers["location"]) == (307, f"{proxied_service.url}/convoy/v2/health/live")
+    assert proxied_service.client.get(reply.headers["location"]).status_code == 200
+    assert proxied_service.client.get(f"{prefix}/convoyed").status_code == 404
+
+
 @pytest.mark.parametrize("name", ["", "nothing.js", "..%2fapp.py", "%2e%2e/app.py", "../app.py"])
 def test_nothing_else_is(proxied_service: RunningService, name: str) -> None:
     assert proxied_service.client.get(f"/playground/{name}").status_code == 404
