@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,27 @@ def test_an_unexpected_error_is_not_mistaken_for_a_job_that_is_done(
         cli.main()
     assert raised.value.code == EXIT_BUG
     assert "ValueError: a bug" in capsys.readouterr().err
+
+
+SIGNAL_DURING_IMPORT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "service.batch_jobs.job":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["convoy", "batch", "photos", "--model", "linear", "--output", "r.jsonl"]
+from service.cli import main
+main()
+"""
+
+
+def test_a_batch_job_that_is_stopped_while_it_starts_does_not_say_that_it_is_done(root: Path) -> None:
+    command = [sys.executable, "-c", SIGNAL_DURING_IMPORT]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 130
+    assert "Stopped." in result.stderr
+    assert "Traceback" not in result.stderr
