@@ -57,9 +57,9 @@ class BodyReader:
     async def read_image(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, str]]:
         """Returns one encoded image: the raw body, or the `file` of a multipart form; and the form's text fields.
 
-        Raises what `read` and `parse_form` raise.
+        Raises what `read_decompressed` and `parse_form` raise.
         """
-        body = await self.read(scope, receive)
+        body = await self.read_decompressed(scope, receive)
         content_type = header(scope, b"content-type")
         if not is_form(content_type):
             return body, {}

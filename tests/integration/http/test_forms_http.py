@@ -1,8 +1,15 @@
 """Forms as browsers and libraries send them: text fields are parameters, and media types have no case."""
 
+import gzip
+import json
+import zlib
+from base64 import b64encode
+from collections.abc import Callable
+
 import httpx
 import pytest
 
+from tests.integration.conftest import MAX_BODY_BYTES
 from tests.support.images import image_bytes
 from tests.support.service_process import RunningService
 
@@ -37,3 +44,34 @@ def test_a_json_batch_is_json_in_any_case(service: RunningService) -> None:
         f"{LINEAR}/classify/batch?_=1", content=b'{"images": []}', headers={"content-type": "Application/JSON"}
     )
     assert reply.json()["error"]["message"] == "images: a list of at least one image is needed."
+
+
+BATCH = json.dumps({"images": [{"data": b64encode(image_bytes()).decode()}]}).encode()
+
+
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_bodies_of_all_own_routes_may_be_compressed(
+    service: RunningService, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    form, form_type = encoded("file", top_k="1")
+    for path, content, kind in [
+        ("/classify", image_bytes(), "image/png"),
+        ("/classify", form, form_type),
+        ("/classify/batch", BATCH, "application/json"),
+        ("/explain", image_bytes(), "image/png"),
+    ]:
+        headers = {"content-encoding": coding, "content-type": kind}
+        reply = service.client.post(LINEAR + path, content=compress(content), headers=headers)
+        assert reply.status_code == 200, (path, reply.text)
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch", "/explain"])
+def test_codings_of_own_routes_have_the_same_bounds(service: RunningService, path: str) -> None:
+    def error(content: bytes, coding: str) -> tuple[int, str]:
+        headers = {"content-encoding": coding, "content-type": "application/json"}
+        reply = service.client.post(LINEAR + path, content=content, headers=headers)
+        return reply.status_code, reply.json()["error"]["code"]
+
+    assert error(BATCH, "br") == (415, "unsupported_media_type")
+    assert error(b"no gzip", "gzip") == (400, "bad_request")
+    assert error(gzip.compress(bytes(MAX_BODY_BYTES + 1)), "gzip") == (413, "body_too_large")
