@@ -24,7 +24,11 @@ _BEFORE_ARRAY = re.compile(rb"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)")
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _WHITESPACE = b" \t\n\r"
-_ESCAPES = {rb"\/": b"/", rb"\n": b"\n", rb"\r": b"\r", rb"\t": b"\t"}  # the others are no base64
+_CONTROL_CHARACTERS = bytes(range(0x20))
+_ESCAPE = re.compile(rb"\\(?:([/nrtf])|u00([0-7][0-9a-fA-F]))")  # the others are no base64
+_UNFINISHED_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+MAX_ESCAPE_BYTES = 6
+_ESCAPED = {b"/": b"/", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"f": b"\f"}
 
 
 class LargeText(NamedTuple):
@@ -35,12 +39,21 @@ class LargeText(NamedTuple):
     end: int
 
     def slices(self) -> Iterator[bytes]:
-        """Yields the content in slices, without the escapes that base64 may have: "/" as "\\/", and white space."""
-        escape = b""
+        """Yields the content in slices, without the escapes that clients use in base64: "\\/", "\\u003d", white space.
+
+        Raises ValueError for control characters, which JSON does not allow in a string.
+        """
+        unfinished = b""
         for at in range(self.start, self.end, SLICE_BYTES):
-            part = escape + self.document[at : min(at + SLICE_BYTES, self.end)]
-            escape = b"\\" if part.endswith(b"\\") else b""
-            yield _unescape(part[: len(part) - len(escape)])
+            part = self.document[at : min(at + SLICE_BYTES, self.end)]
+            if len(part.translate(None, _CONTROL_CHARACTERS)) < len(part):
+                raise ValueError("it holds a control character that is not escaped")
+            part = unfinished + part
+            tail = _UNFINISHED_ESCAPE.search(part, max(0, len(part) - MAX_ESCAPE_BYTES))
+            unfinished = tail[0] if tail else b""
+            yield _unescape(part[: len(part) - len(unfinished)])
+        if unfinished:
+            yield unfinished
 
 
 class LargeArray(NamedTuple):
@@ -90,10 +103,10 @@ class LargeArray(NamedTuple):
 
 
 def _unescape(part: bytes) -> bytes:
-    if b"\\" in part:
-        for escaped, character in _ESCAPES.items():
-            part = part.replace(escaped, character)
-    return part
+    backslashes = part.count(b"\\")
+    if backslashes == part.count(rb"\/"):  # as PHP writes base64; much faster
+        return part.replace(rb"\/", b"/") if backslashes else part
+    return _ESCAPE.sub(lambda escape: _ESCAPED[escape[1]] if escape[1] else bytes([int(escape[2], 16)]), part)
 
 
 LargeValues = dict[str, LargeText | LargeArray]

@@ -39,6 +39,36 @@ def test_long_texts_are_decoded_across_slices(slice_bytes: int, monkeypatch: pyt
         decode_base64(large(base64.b64encode(data).decode() + "AAAA"))
 
 
+@pytest.mark.parametrize("slice_bytes", [1, 5, 8, 13, 1000])
+@pytest.mark.parametrize(
+    "escapes", [{"=": r"\u003d"}, {"+": r"\u002B", "/": r"\u002f"}, {"\\n": r"\f", "/": r"\/"}], ids=str
+)
+def test_escapes_of_json_encoders_change_nothing(
+    escapes: dict[str, str], slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gson escapes "=" and .NET escapes "+": a body above 256 KB was rejected, a smaller one was not."""
+    monkeypatch.setattr(large_json, "SLICE_BYTES", slice_bytes)
+    data = bytes(range(255, -1, -1))
+    content = json.dumps(base64.encodebytes(data).decode())
+    for character, escape in escapes.items():
+        assert character in content
+        content = content.replace(character, escape)
+    assert decode_base64(LargeText(content.encode(), 1, len(content) - 1)) == decode_base64(json.loads(content)) == data
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 5, 1000])
+@pytest.mark.parametrize(
+    "end", [rb"\\u003d", rb"\\\u003d", rb"\\/", rb"\u003", rb"\u013d", rb"\b", b"\n", b"\x00"], ids=repr
+)
+def test_other_escapes_and_control_characters_are_not_base64(
+    end: bytes, slice_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_json, "SLICE_BYTES", slice_bytes)
+    content = b'"QUJDQUI' + end + b'"'
+    with pytest.raises(ValueError, match=r"character"):
+        decode_base64(LargeText(content, 1, len(content) - 1))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
