@@ -115,7 +115,7 @@ class Admission:
             return
         done_s = SAFETY_FACTOR * self.expected_done_s(count, background, busy_s)
         if done_s > timeout_s:
-            alone_s = self._run_times.seconds_in_batches(count, self._batch_size) / self._instances
+            alone_s = self._run_times.seconds_until_done(count, self._batch_size, self._instances)
             if alone_s > timeout_s:
                 raise DeadlineTooShort(f"The model takes {alone_s:.3g} s for it, longer than the request may.")
             message = f"The answer would take {done_s:.1f} s, longer than the request may."

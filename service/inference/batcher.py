@@ -90,7 +90,7 @@ class Batcher:
             self._run_times, max_queue_images=max_queue_images, batch_size=self._normal_batch_size, instances=instances
         )
         """Decoders report to it; slots are reserved and released with the batcher's own methods."""
-        self._queue = RequestQueue(self.admission, self._run_times)
+        self._queue = RequestQueue(self.admission, self._run_times, instances)
         self._drained = asyncio.Event()  # set once admission is closed, and no image is queued or runs
 
     @property
@@ -226,6 +226,7 @@ class Batcher:
         except BaseException as error:  # the executor takes no work, for example: nothing else would end this batch
             self._running.remove(batch)
             batch.fail(error)
+            self._wakeup = self._wakeup or loop.call_soon(self._start_batches)  # for the others that wait
             raise
 
     def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:

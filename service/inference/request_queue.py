@@ -17,9 +17,10 @@ MIN_PURGED = 64  # requests that are done but still in line, before they are rem
 class RequestQueue:
     """Requests in the order of their arrival, by priority. The slots of `admission` follow what leaves the queue."""
 
-    def __init__(self, admission: Admission, run_times: RunTimes) -> None:
+    def __init__(self, admission: Admission, run_times: RunTimes, instances: int) -> None:
         self._admission = admission
         self._run_times = run_times
+        self._instances = instances
         self._interactive: deque[QueuedRequest] = deque()
         self._background: deque[QueuedRequest] = deque()
         self._batches_formed = 0
@@ -66,8 +67,8 @@ class RequestQueue:
                 waiting = len(request.images) - request.batched
                 left_s = request.due_s - now_s
                 if left_s < full_s or waiting > size:  # seldom: all others are done in time in any batch
-                    is_late = self._run_times.seconds_in_batches(waiting, size) > left_s
-                    if is_late and drop_late and not rows:
+                    is_late = self._run_times.seconds_until_done(waiting, size, self._instances) > left_s
+                    if is_late and drop_late:
                         self._fail_late(queue)
                         continue
                     if not is_late or rows:

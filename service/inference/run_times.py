@@ -35,6 +35,11 @@ class RunTimes:
         full, rest = divmod(images, batch_size)
         return full * self.seconds(batch_size) + self.seconds(rest)
 
+    def seconds_until_done(self, images: int, batch_size: int, instances: int) -> float:
+        """Expected time until `images` are done on an idle model, which runs `instances` batches at a time."""
+        in_turn_s = self.seconds_in_batches(images, batch_size) / instances
+        return max(in_turn_s, self.seconds(min(images, batch_size)))  # no instance runs a part of a batch
+
     def max_images_within(self, seconds: float, limit: int) -> int:
         """The most images, at most `limit`, whose run is expected to take no longer than `seconds`; 0 for none."""
         images = limit

@@ -124,6 +124,16 @@ def test_a_request_that_an_idle_model_cannot_do_in_time_is_not_told_to_come_agai
     assert queue.queued_images == 0
 
 
+def test_a_batch_takes_as_long_on_one_of_several_idle_instances() -> None:
+    """It was rejected with 429, although no later attempt could succeed."""
+    queue = measured(run_s=2.0, instances=2)
+    with pytest.raises(DeadlineTooShort, match=r"takes 2 s for it"):
+        queue.reserve(4, timeout_s=1.5)
+    with pytest.raises(DeadlineTooShort, match=r"takes 4 s for it"):
+        queue.reserve(16, timeout_s=3.9)
+    queue.reserve(8, timeout_s=2.0 * SAFETY_FACTOR + 0.01)
+
+
 def test_images_that_wait_for_decoding_delay_a_request_that_is_to_be_decoded() -> None:
     """Ten images of 0.1 s are ahead at the decoders, and none in the queue."""
     queue = measured(run_s=0.04)

@@ -213,20 +213,25 @@ def test_an_answer_is_given_though_counting_it_fails() -> None:
     run_bounded(test)
 
 
+def refuse_next(harness: BatcherHarness) -> None:
+    """Makes the executor take no work once."""
+    submit = harness.executor.submit
+
+    def refuse(*given: object) -> None:
+        harness.executor.submit = submit  # type: ignore[method-assign]
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    harness.executor.submit = refuse  # type: ignore[assignment,method-assign]
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+
+
 def test_an_answer_is_given_though_the_next_batch_cannot_be_started() -> None:
     """And what could not be started fails: the model runs whatever comes later."""
 
     async def test() -> None:
         harness = BatcherHarness()
         first, second = await harness.submit(1), await harness.submit(2)
-        submit = harness.executor.submit
-
-        def refuse(*given: object) -> None:
-            harness.executor.submit = submit  # type: ignore[method-assign]
-            raise RuntimeError("cannot schedule new futures after shutdown")
-
-        harness.executor.submit = refuse  # type: ignore[assignment,method-assign]
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        refuse_next(harness)
         await harness.run_next()
         assert values(await first) == [2]
         with pytest.raises(RuntimeError, match="cannot schedule"):
@@ -235,5 +240,19 @@ def test_an_answer_is_given_though_the_next_batch_cannot_be_started() -> None:
         await harness.run_all()
         assert values(await third) == [6]
         assert harness.batcher.running_batches == 0
+
+    run_bounded(test)
+
+
+def test_requests_behind_a_batch_that_cannot_be_started_are_run_without_another_request() -> None:
+    async def test() -> None:
+        harness = BatcherHarness(max_batch_size=1)
+        first, second, third = [await harness.submit(value) for value in (1, 2, 3)]
+        refuse_next(harness)
+        await harness.run_next()
+        await harness.run_all()
+        assert (values(await first), values(await third)) == ([2], [6])
+        with pytest.raises(RuntimeError, match="cannot schedule"):
+            await second
 
     run_bounded(test)

@@ -15,10 +15,10 @@ from service.inference.run_times import RunTimes
 from tests.unit.service.batching import run_bounded
 
 
-def queue_of(run_s_by_size: dict[int, float] | None = None) -> tuple[RequestQueue, Admission]:
+def queue_of(run_s_by_size: dict[int, float] | None = None, instances: int = 1) -> tuple[RequestQueue, Admission]:
     run_times = RunTimes(4, run_s_by_size)
-    admission = Admission(run_times, max_queue_images=10_000, batch_size=4, instances=1)
-    return RequestQueue(admission, run_times), admission
+    admission = Admission(run_times, max_queue_images=10_000, batch_size=4, instances=instances)
+    return RequestQueue(admission, run_times, instances), admission
 
 
 def request(count: int, due_s: float = float("inf"), background: bool = False) -> QueuedRequest:
@@ -78,6 +78,37 @@ def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, 
         assert large.future.done() != is_run
         assert isinstance(large.future.exception() if not is_run else ExpiredInQueue(""), ExpiredInQueue)
         assert admission.queued_images == (6 if is_run else 0)
+
+    run_bounded(test)
+
+
+@pytest.mark.parametrize(("count", "due_s", "is_run"), [(8, 0.99, False), (8, 1.01, True), (4, 0.99, False)])
+def test_the_batches_of_a_large_request_run_side_by_side_on_several_instances(
+    count: int, due_s: float, is_run: bool
+) -> None:
+    """Admission control accepted such a request, and the queue dropped it as late."""
+
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0}, instances=2)
+        large = request(count, due_s)
+        admission.reserve(count)
+        queue.append(large)
+        assert bool(queue.form_batch(4, 0.0, drop_late=True)) == is_run
+        assert large.future.done() != is_run
+
+    run_bounded(test)
+
+
+def test_a_late_request_does_not_end_the_batch_before_the_requests_behind_it() -> None:
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0})
+        first, late, last = request(1, 5.0), request(1, 0.2), request(1, 5.0)
+        for one in (first, late, last):
+            admission.reserve(1)
+            queue.append(one)
+        assert [part.request for part in queue.form_batch(4, 0.0, drop_late=True)] == [first, last]
+        assert isinstance(late.future.exception(), ExpiredInQueue)
+        assert admission.queued_images == 0
 
     run_bounded(test)
 
