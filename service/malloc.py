@@ -44,14 +44,14 @@ def trim() -> None:
 
 
 async def trim_regularly(on_success: Callable[[], None]) -> None:
-    """Until it is cancelled; calls `on_success` each time: what was needed in a busy moment is not held for ever.
+    """Trims the memory once a minute, and calls `on_success` each time, until it is cancelled.
 
-    Without it a worker keeps the most that it ever needed at once, and so grows, ever more slowly, by every rare moment
-    in which more came together than before. It takes milliseconds, in which nobody else can allocate.
+    Otherwise a worker keeps the largest amount of memory that it ever needed at once. A trim takes milliseconds, in
+    which no other thread can allocate.
     """
     while True:
         await asyncio.sleep(TRIM_INTERVAL_S)
-        with contextlib.suppress(RuntimeError):  # no thread is to be had now
+        with contextlib.suppress(RuntimeError):  # no thread can be started now
             await asyncio.to_thread(trim)
         on_success()
 

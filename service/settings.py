@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     """Bytes of all request bodies that a worker holds at once; a request beyond it gets 503 before its body is read."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Maximum pixels per image, and half of those per request; otherwise 413. WebP, CMYK, progressive JPEG: double."""
+    """Maximum pixels per image, twice that per request; otherwise 413. WebP, CMYK, progressive JPEG count double."""
 
     max_decoded_bytes: int = Field(default=0, ge=0)
     """Memory for decoding per worker, 8 bytes per pixel; further images wait. 0: a quarter of the memory limit."""

@@ -150,9 +150,8 @@ class Registry:
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
         """Loads and unloads versions until those on disk that `desired` asks for are loaded, and no others.
 
-        A version that failed is tried again when its files have changed, or with `retry`, and a loaded one is loaded
-        anew when its content has changed. A root that cannot be read
-        changes nothing.
+        A version that failed is tried again when its files have changed, or with `retry`. A loaded version is loaded
+        anew when its content has changed. A root that cannot be read changes nothing.
         """
         async with self._reconcile_lock:
             if retry:

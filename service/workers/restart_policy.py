@@ -1,4 +1,4 @@
-"""When a worker that died is started again, when that makes no sense any more, and what its exit code means.
+"""The restarts of a worker that died: their delays, their number, and the meaning of exit codes.
 
 Knows no processes and reads no clock: the supervisor passes in times.
 """
@@ -26,7 +26,7 @@ class RestartPolicy:
         self._started_s = now_s
 
     def record_death(self, now_s: float, *, has_loaded_models: bool) -> None:
-        """Schedules the next start. `has_loaded_models` tells whether the worker had come so far."""
+        """Schedules the next start. `has_loaded_models` is False for a worker that died while loading."""
         if has_loaded_models and now_s - self._started_s >= MIN_STABLE_S:
             self.early_deaths = 0
             self.next_start_s = now_s

@@ -15,7 +15,7 @@ RETRY_AFTER_S = 1.0
 
 
 class BodyBudget:
-    """Room for `limit_bytes` of bodies. Calls `on_rejected` for each body that does not fit."""
+    """Bounds the bodies to `limit_bytes` together. Calls `on_rejected` for each body that does not fit."""
 
     def __init__(self, limit_bytes: int, on_rejected: Callable[[], None]) -> None:
         self.used_bytes = 0
@@ -25,7 +25,7 @@ class BodyBudget:
     def reserve(self, scope: Scope, size_bytes: int) -> None:
         """Reserves more bytes for the request; `release_body` releases all of them.
 
-        A body that is larger than the whole budget is let in when there is no other. Raises MemoryFull.
+        A body that is larger than the whole budget is accepted while there is no other. Raises MemoryFull.
         """
         reservation: BodyReservation | None = scope.get(RESERVATION)
         if reservation is None:
