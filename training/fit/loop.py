@@ -63,8 +63,7 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
     if progress.epochs:
         context.log(f"resumed after epoch {progress.epochs}")
     for phase in phases(recipe):
-        is_finished = is_out_of_patience(recipe, progress.history)
-        if progress.epochs >= phase.stop and phase.stop < recipe.epochs and not is_finished:
+        if progress.epochs >= phase.stop and phase.stop < recipe.epochs:
             continue
         schedule = _compile(context, model, phase, len(batches))
         if progress.epochs > phase.start:
@@ -87,8 +86,6 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
                     verbose=0,
                     callbacks=_callbacks(context, batches, schedule, progress, averages),
                 )
-        if is_out_of_patience(recipe, progress.history):
-            break  # the next phase's optimiser has no averages of the weights yet
     return progress
 
 

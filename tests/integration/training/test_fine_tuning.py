@@ -135,6 +135,28 @@ def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
     assert events.stat().st_size > 0
 
 
+def test_images_grow_within_the_phases(tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    recipe = with_settings(recipe, {"progressive_side_px": "24,32", "epochs": "4"})
+    lines: list[str] = []
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if line.startswith("epoch 2/4"):
+            raise KeyboardInterrupt
+
+    data_options = DataOptions(folder=folder)
+    whole = trainer.train(recipe, tmp_path / "whole", lambda line: None, data_options, weights=tiny_base)
+    assert [row["side_px"] for row in whole.history()] == [24, 24, 32, 32]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(recipe, tmp_path / "stopped", stop, data_options, weights=tiny_base)
+    assert "epochs 2 to 2: training images of 24 pixels" in lines
+    run = run_folder.latest_unfinished_run(tmp_path / "stopped", recipe.name)
+    trainer.resume(run, lambda line: None)
+    expected = weights(whole)
+    for path, array in weights(run).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
+
+
 def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_others(
     tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
