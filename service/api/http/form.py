@@ -105,8 +105,8 @@ def parse_form(content_type: bytes, body: bytes, field: str, max_files: int) -> 
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise BadRequest("The multipart body cannot be read: its Content-Type has no boundary.")
-    reader = _FormReader(options[b"boundary"], max_files)
     try:
+        reader = _FormReader(options[b"boundary"], max_files)
         for start in range(0, len(body), SLICE_BYTES):
             reader.parser.write(body[start : start + SLICE_BYTES])
         reader.parser.finalize()

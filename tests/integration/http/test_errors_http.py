@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from service.api.http.status_codes import STATUS
+from service.exit_codes import EXIT_RETRY
 from tests.integration.conftest import MAX_BODY_BYTES, MAX_QUEUE_IMAGES, SHAPE
 from tests.support.images import encode, image_bytes, random_pixels
 from tests.support.model_versions import write_version
@@ -113,6 +114,7 @@ CODES_TESTED_ELSEWHERE = {
     "slow_request": "test_connection_limits_http.py::test_headers_that_come_too_slowly_end_with_408",
     "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
+    "memory_full": "test_body_budget_http.py::test_a_body_in_chunks_is_rejected_when_it_passes_the_bound",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
     "model_hung": "test_liveness.py::test_liveness_fails_when_a_run_does_not_return",
     "too_late_to_start": "test_rejections_http.py::test_a_request_whose_answer_would_be_late_is_rejected_at_once",
@@ -338,6 +340,6 @@ def test_a_taken_port_is_told_without_a_traceback(service: RunningService, zoo: 
 
     command = [CONVOY, "serve", "--models", zoo, "--port", service.url.rsplit(":", 1)[1]]
     result = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    assert result.returncode == 2
+    assert result.returncode == EXIT_RETRY
     assert "choose another port with --port or CONVOY_PORT" in result.stderr
     assert "Traceback" not in result.stderr

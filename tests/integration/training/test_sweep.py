@@ -81,7 +81,7 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
     resumed = sweep("--index", "0")
     assert resumed.exit_code == 0
     assert "resumed after epoch 1" in resumed.output
-    assert len(list(Path("runs/xo-sweep-0").iterdir())) == 2
+    assert len(list(Path("runs/xo-sweep-0").glob("*/recipe.json"))) == 2
 
 
 def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
@@ -93,7 +93,7 @@ def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
         assert "has finished already" not in result.output
     again = CliRunner().invoke(main, [*words, "ours"])
     assert "has finished already" in again.output
-    assert len(list(Path("runs/cifar-resnet20-sweep-0").iterdir())) == 2
+    assert len(list(Path("runs/cifar-resnet20-sweep-0").glob("*/recipe.json"))) == 2
 
 
 @pytest.mark.parametrize(

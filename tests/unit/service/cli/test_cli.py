@@ -133,7 +133,7 @@ def test_a_misspelt_variable_is_told(root: Path) -> None:
     result = subprocess.run([CONVOY, "serve"], cwd=root, env=env, capture_output=True, text=True, timeout=30)
     assert result.returncode == 2
     line = json.loads(result.stderr.splitlines()[0])
-    assert (line["variable"], line["perhaps"]) == ("CONVOY_PROT", "CONVOY_PORT")
+    assert (line["variable"], line["nearest"]) == ("CONVOY_PROT", "CONVOY_PORT")
     assert "Traceback" not in result.stderr
 
 

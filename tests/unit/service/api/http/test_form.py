@@ -76,6 +76,7 @@ HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
     ("content_type", "body", "message"),
     [
         (b"multipart/form-data", HEAD + b"bytes\r\n--x--", "no boundary"),
+        (b"multipart/form-data; boundary=" + b"x" * 257, b"", "Boundary length 257 exceeds maximum of 256"),
         (FORM, b"", "cut off before its last boundary"),
         (FORM, HEAD + b"bytes", "cut off before its last boundary"),
         (FORM, HEAD + b"bytes\r\n--x\r\n", "cut off before its last boundary"),
