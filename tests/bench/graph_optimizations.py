@@ -49,25 +49,26 @@ def main() -> int:
 def _rows(path: Path) -> Iterator[str]:
     from training.export.graph.keras_to_onnx import to_onnx
     from training.export.graph.optimize import OPTIMIZATIONS
+    from training.export.heads import OutputOptions
+    from training.export.keras_files import load_network
     from training.export.quantization.measure_latency import microseconds_per_image
-    from training.export.serving_model import Scaling, classes_of, input_of, to_serving_model
-    from training.export.sources import load_network
+    from training.export.serving_model import Scaling, input_of, to_serving_model
     from training.runs.run_folder import Run
 
     network = load_network(Run(path).model_path if path.is_dir() else path)
-    model_input, classes = input_of(network), classes_of(network)
+    model_input = input_of(network)
     images = np.random.default_rng(0).integers(0, 256, (64, *model_input.shape), np.uint8)
-    serving_model = to_serving_model(network, Scaling(), "detect", images)
+    serving = to_serving_model(network, Scaling(), OutputOptions(), images)
     with TemporaryDirectory() as folder:
         graphs: dict[str, Path] = {}
         nodes: dict[str, int] = {}
         for count in range(len(OPTIMIZATIONS) + 1):
             name = "as converted" if not count else f"+ {DESCRIPTIONS[OPTIMIZATIONS[count - 1].__name__]}"
             graphs[name] = Path(folder) / f"{count}.onnx"
-            model = to_onnx(serving_model, _optimize_with(count))
+            model = to_onnx(serving.network, _optimize_with(count))
             nodes[name] = len(model.graph.node)
             onnx.save(model, graphs[name])
-        latencies = microseconds_per_image(graphs, model_input, classes, usable_cores())
+        latencies = microseconds_per_image(graphs, model_input, serving.classes, usable_cores())
     for name, times in latencies.items():
         yield f"| {network.name} | {name} | {nodes[name]} | " + " | ".join(f"{us:.1f}" for us in times.values()) + " |"
 

@@ -49,13 +49,14 @@ def main() -> None:
     from training.architectures import build
     from training.architectures.layers import Normalization
     from training.export.graph.keras_to_onnx import to_onnx
+    from training.export.heads import OutputOptions
     from training.export.serving_model import Scaling, to_serving_model
 
     keras_setup.make_deterministic(1)
     for name, network in NETWORKS.items():
         model = build(network, normalization=Normalization(*IMAGENET))
         images = np.zeros((1, 224, 224, 3), np.uint8)
-        graph = to_onnx(to_serving_model(model, Scaling(), "logits", images))
+        graph = to_onnx(to_serving_model(model, Scaling(), OutputOptions("logits"), images).network)
         strip_weights(graph)
         onnx.save(graph, GRAPHS / f"{name}.onnx")
         print(f"{name}: {(GRAPHS / f'{name}.onnx').stat().st_size:,} bytes")

@@ -11,9 +11,9 @@ from training.data.datasets.base import Dataset
 from training.data.datasets.noise import with_noise
 from training.data.load_dataset import DataOptions
 from training.errors import TrainingError, service_errors_as_training_errors
+from training.export.keras_files import load_network
 from training.export.labels import read_labels
 from training.export.serving_pipeline import ServingPipeline
-from training.export.sources import load_network
 from training.fit.scores import Scores, evaluate_network
 from training.runs.run_folder import open_run
 

@@ -5,6 +5,7 @@ every other network here. The way is that of Keras' guide "Transfer learning & f
 learns, then all of it, slowly.
 """
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from training.architectures.layers import logits_layer
 from training.errors import TrainingError, first_line
 from training.recipes.base import APPLICATION_PREFIX, suggestion
 
+IMAGENET_CLASSES = 1000
 IMAGENET_WEIGHTS = "imagenet"
 HEAD_LAYERS = ("head_dropout", "logits")
 
@@ -145,9 +147,35 @@ def load_weights(model: keras.Model, name: str, path: Path, extent: str) -> None
     Raises TrainingError when the file does not fit; the message says with `extent` which layers the file must hold.
     """
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about parts that are missing: an error follows
+            model.load_weights(path)
     except Exception as error:  # Keras raises whatever the file's contents run into
-        raise TrainingError(f"{path} does not hold the weights of {name} {extent}: {first_line(error)}") from error
+        problem = _weights_problem(path, str(error)) or first_line(error)
+        raise TrainingError(f"{path} does not hold the weights of {name} {extent}: {problem}") from error
+
+
+def _weights_problem(path: Path, message: str) -> str | None:
+    """Keras' message about a file of weights in a sentence that says what to do; None for an unknown message."""
+    if path.suffix == ".keras":
+        return "it is a whole network; convoy-train export takes it as it is, without --from-keras-applications."
+    if re.search(r"file signature not found|[Uu]nable to (synchronously )?open", message):
+        return "it is no file of weights (.h5, or .weights.h5)."
+    if match := re.search(r"expected (\d+) layers, found (\d+)", message):
+        return (
+            f"it has {match[2]} layers with weights in place of {match[1]}; it is of another network, or has (or "
+            "lacks) the last layer."
+        )
+    shapes = re.findall(r"shape[= ]*\(([\d, ]+)\)", message)
+    if len(shapes) < 2:
+        return None
+    expected, actual = ([int(size) for size in shape.split(",") if size.strip()] for shape in shapes[:2])
+    if expected[:-1] == actual[:-1] and expected[-1] == IMAGENET_CLASSES:
+        return (
+            f"its last layer gives {actual[-1]} classes in place of {IMAGENET_CLASSES}. Save the whole network as a "
+            ".keras file, and export that."
+        )
+    return f"a layer has the shape {actual} in place of {expected}; it is of another network."
 
 
 def swap_red_and_blue(base: keras.Model) -> None:

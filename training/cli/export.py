@@ -7,14 +7,20 @@ from typing import Any
 import click
 
 from training.cli.options import (
+    ACTIVATION,
+    ANTIALIAS,
     DATA,
     DATA_DIR,
     FOLDER,
     FRACTION,
     FRACTIONS,
+    INTERPOLATION,
+    LIKE,
     MODELS_DIR,
     PATH,
+    SIZE,
     SKIP_UNREADABLE,
+    CommaCommand,
     example,
     import_keras,
 )
@@ -22,10 +28,11 @@ from training.errors import TrainingError
 
 
 @click.command(
+    cls=CommaCommand,
     epilog=example(
         "convoy-train export runs/mnist-lenet5/20260101T120000Z --name mnist-lenet5",
         "convoy-train export flowers.keras --name flowers --labels flowers.txt --images photos/ --shorter 256",
-    )
+    ),
 )
 @click.argument("source", metavar="[RUN_OR_FILE]", required=False, type=PATH)
 @click.option(
@@ -38,25 +45,34 @@ from training.errors import TrainingError
 @click.option("--name", required=True, help="The model's name in the service.")
 @MODELS_DIR
 @click.option("--labels", type=PATH, help="One label a line; default: the run's or data set's.")
+@click.option(
+    "--custom-objects",
+    type=PATH,
+    help="A Python file that defines the network's own layers. It is run: name only a file that you trust.",
+)
+@click.option(
+    "--unsafe-lambda", is_flag=True, help="Run code that is stored in the network's file. Only where you trust it."
+)
 @click.option("--dataset", help="Check and measure a .keras file on this data set.")
 @click.option("--images", type=FOLDER, help="Check on the images in a folder.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
 @click.option("--data-note", help="What to know of these data files; default: what the run was told.")
-@click.option("--logits", "outputs", flag_value="logits", help="The network gives logits: add a softmax.")
+@ACTIVATION
+@click.option("--logits", "outputs", flag_value="logits", help="The network gives logits: add its activation.")
 @click.option("--probabilities", "outputs", flag_value="probabilities", help="It gives probabilities already.")
 @click.option(
     "--scale", type=FRACTION, default="1", help="The network expects (pixel * scale - mean) / std; 1/255 works."
 )
 @click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel: 0.485,0.456,0.406.")
 @click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel.")
+@click.option("--size", type=SIZE, help="For a network that takes any: 224, or 192x256 (height x width).")
+@click.option("--output", help="Which output gives the classes, where there are several.")
 @click.option("--shorter", type=int, help="Scale the shorter side to this and crop the middle, in place of squeezing.")
-@click.option(
-    "--interpolation",
-    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
-    help="Default: the data set's, else bilinear.",
-)
+@LIKE
+@INTERPOLATION
+@ANTIALIAS
 @click.option("--features/--no-features", default=True, help="Write the graph that shows feature maps too.")
 @click.option(
     "--flip", is_flag=True, help="Answer with the mean over the image and its mirror image, in twice the time."
@@ -71,6 +87,8 @@ def export(
     skip_unreadable: bool,
     data_dir: Path | None,
     data_note: str | None,
+    custom_objects: Path | None,
+    unsafe_lambda: bool,
     **options: Any,
 ) -> None:
     """Publish a finished run, any Keras image classifier, or one of Keras' applications as a model's next version.
@@ -80,7 +98,8 @@ def export(
     """
     if (source is None) == (application is None):
         raise TrainingError(
-            "Say what to export: the folder of a run, a .keras file, or --from-keras-applications NAME."
+            "Say what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or "
+            "--from-keras-applications NAME."
         )
     if weights is not None and application is None:
         raise TrainingError("--weights goes with --from-keras-applications.")
@@ -89,11 +108,13 @@ def export(
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.export import exporter, sources
+    from training.export.keras_files import LoadOptions
 
     if application is not None:
         network_source = sources.open_application(application, weights, options["labels"])
         options |= {"labels": None, "outputs": "probabilities"}
         click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
         return
-    network_source = sources.open_source(source, dataset, DataOptions(data_dir, data, data_note, skip_unreadable))
+    data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
+    network_source = sources.open_source(source, dataset, data_options, LoadOptions(custom_objects, unsafe_lambda))
     click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))

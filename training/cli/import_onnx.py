@@ -5,11 +5,26 @@ from typing import Any
 
 import click
 
-from training.cli.options import FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, example, import_keras
+from training.cli.options import (
+    ACTIVATION,
+    ANTIALIAS,
+    FOLDER,
+    FRACTION,
+    FRACTIONS,
+    INTERPOLATION,
+    LIKE,
+    MODELS_DIR,
+    PATH,
+    SIZE,
+    CommaCommand,
+    example,
+    import_keras,
+)
 
 
 @click.command(
     "import",
+    cls=CommaCommand,
     epilog=example(
         "convoy-train import mobilenet.onnx --name mobilenet --labels imagenet_class_index.json \\",
         "    --scale 1/128 --mean 1 --resize shorter:146 --crop 128 --drop-first-class --check photos/",
@@ -17,7 +32,11 @@ from training.cli.options import FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, 
 )
 @click.argument("file", type=PATH)
 @click.option("--name", required=True, help="The model's name in the service.")
-@click.option("--labels", required=True, type=PATH, help="One label a line, or Keras' imagenet_class_index.json.")
+@click.option(
+    "--labels",
+    type=PATH,
+    help="One label a line, or JSON of Keras, torchvision or Hugging Face. Default: what the file's metadata says.",
+)
 @MODELS_DIR
 @click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Default: as the graph's shape tells.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "uint8"]), help="Default: the graph's; checked.")
@@ -27,11 +46,15 @@ from training.cli.options import FOLDER, FRACTION, FRACTIONS, MODELS_DIR, PATH, 
 )
 @click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel, in the network's order.")
 @click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel, in the network's order.")
+@click.option("--size", type=SIZE, help="For a graph that takes any: 224, or 192x256 (height x width).")
 @click.option("--resize", metavar="shorter:N|squash:N", help="Shorter side to N, or both sides. Default: squash.")
-@click.option("--crop", type=click.IntRange(1, 4096), help="With shorter:N, the middle that is cut out.")
-@click.option("--interpolation", type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]), default="bilinear")
-@click.option("--background", type=click.IntRange(0, 255), default=255, help="Grey below transparent pixels.")
-@click.option("--logits", "output_kind", flag_value="logits", help="It gives logits: add a softmax. Default: detected.")
+@click.option("--crop", type=SIZE, help="With shorter:N, the middle that is cut out.")
+@LIKE
+@INTERPOLATION
+@ANTIALIAS
+@click.option("--background", type=click.IntRange(0, 255), help="Grey below transparent pixels. Default: white.")
+@ACTIVATION
+@click.option("--logits", "output_kind", flag_value="logits", help="It gives logits: add its activation.")
 @click.option("--probabilities", "output_kind", flag_value="probabilities", help="It gives probabilities already.")
 @click.option("--output", "output_name", help="Which output gives the classes, where there are several.")
 @click.option("--drop-first-class", "drop_first", is_flag=True, help="The first class is the background.")
@@ -64,10 +87,12 @@ def import_network(
     and its most confident answers, and stops a publication when another guess would do clearly better.
     """
     import_keras()
-    from training.onnx_import import importer
+    from training.onnx_import import import_options, importer
 
-    options = importer.ImportOptions(bgr=channels == "bgr", output_kind=output_kind or "detect", **network_options)
-    check_options = importer.CheckOptions(labeled_images, images, force)
+    options = import_options.ImportOptions(
+        bgr=channels == "bgr", output_kind=output_kind or "detect", **network_options
+    )
+    check_options = import_options.CheckOptions(labeled_images, images, force)
     if dry_run:
         importer.check_network(file, name, options, check_options, click.echo)
     else:

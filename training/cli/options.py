@@ -1,6 +1,7 @@
 """Option types and options that several commands of convoy-train share. Imports nothing but click."""
 
 import importlib
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,40 @@ class _Fraction(_Fractions):
         return numbers[0] if len(numbers) == 1 else self.fail(f"{value!r} is more than one number.", param, context)
 
 
-FRACTION, FRACTIONS = _Fraction(), _Fractions()
+class _Size(click.ParamType):
+    """Height and width in pixels: 224, or 192x256."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?", value)
+        if match is None:
+            self.fail(f"{value!r} is no size: write 224, or 192x256 (height x width).", param, context)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class CommaCommand(click.Command):
+    """A command that says what to do about the numbers of --mean or --std with spaces between them."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        has_spaces = any(
+            name in ("--mean", "--std") and _is_number(first) and _is_number(second)
+            for name, first, second in zip(arguments, arguments[1:], arguments[2:], strict=False)
+        )
+        if has_spaces:
+            raise click.UsageError(
+                "Several numbers of --mean or --std have commas between them: --mean 0.485,0.456,0.406.", context
+            )
+        return super().parse_args(context, arguments)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9./]+(e-?[0-9]+)?", text) is not None
+
+
+FRACTION, FRACTIONS, SIZE = _Fraction(), _Fractions(), _Size()
 PATH = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -56,6 +90,28 @@ SEED = click.option("--seed", type=int, help="Instead of the recipe's.")
 LIMIT = click.option("--limit", type=int, help="At most so many images of each split, for trying things out.")
 MODELS_DIR = click.option("--models-dir", type=FOLDER, default="models", show_default=True)
 RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=True)
+
+LIKE = click.option(
+    "--like",
+    type=click.Choice(["torchvision", "keras", "timm"]),
+    help="Round sizes, interpolate and antialias as this library does by default.",
+)
+INTERPOLATION = click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
+    help="Default: that of --like or of the data set, else bilinear.",
+)
+ANTIALIAS = click.option(
+    "--antialias/--no-antialias",
+    default=None,
+    help="Whether smaller images are means of all pixels, or of the nearest alone. Default: that of --like, else yes.",
+)
+ACTIVATION = click.option(
+    "--activation",
+    type=click.Choice(["softmax", "sigmoid", "binary"]),
+    help="softmax: one label is right. sigmoid: any number of labels. binary: one output, the probability of the "
+    "second of two labels. Default: detected.",
+)
 
 
 def example(*lines: str) -> str:

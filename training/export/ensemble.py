@@ -93,6 +93,7 @@ def _check_compatible(versions: Sequence[VersionFolder]) -> None:
             ("takes other images", first.manifest.input, other.manifest.input),
             ("brings images to its input in another way", first.manifest.preprocessing, other.manifest.preprocessing),
             ("has other labels", first.labels, other.labels),
+            ("has another activation", first.manifest.activation, other.manifest.activation),
         ):
             if expected != actual:
                 raise TrainingError(
@@ -163,6 +164,7 @@ def _write_version(
         model_input=manifest.input,
         preprocessing=manifest.preprocessing,
         labels=labels,
+        activation=manifest.activation,
         parity=parity,
         architecture=f"ensemble of {len(members.versions)}",
         source=Source("the mean of " + ", ".join(map(_version_name, members.versions)), None, labels, dataset),

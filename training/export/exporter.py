@@ -3,22 +3,32 @@
 Keras must run on TensorFlow here, which is what can be converted, but the network may have been trained on any backend.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
 import onnx
 from pydantic import ValidationError
 
-from service.model_store.manifest import FEATURES_GRAPH, ExtraGraph, Input, Preprocessing
+from service.model_store.manifest import FEATURES_GRAPH, Activation, ExtraGraph, Input, Preprocessing
 from training.errors import TrainingError
 from training.export.acceptance import Comparison
 from training.export.feature_maps import write_feature_maps
 from training.export.graph.keras_to_onnx import to_onnx
+from training.export.heads import OutputOptions, Outputs
 from training.export.parity import ParitySample, check_parity, describe_parity, sample_folder, sample_split
 from training.export.precision_copy import float64_copy
+from training.export.prepare_network import PrepareOptions, prepare_network
 from training.export.publish import publish
-from training.export.serving_model import DETECTION_IMAGES, Outputs, Scaling, classes_of, input_of, to_serving_model
+from training.export.resize_options import Like, resize_fields
+from training.export.serving_model import (
+    DETECTION_IMAGES,
+    Scaling,
+    ServingModel,
+    input_of,
+    outputs_of,
+    to_serving_model,
+)
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source, labels_for
 from training.export.version_folder import GRAPH_FILE, VersionContents, write_version_files
@@ -34,13 +44,14 @@ class ExportOptions:
     labels_file: Path | None = None
     images: Path | None = None
     """A folder of images for the parity check, where there is no data set."""
-    outputs: Outputs = "detect"
+    outputs: OutputOptions = field(default_factory=OutputOptions)
     scaling: Scaling = field(default_factory=Scaling)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
     """Whether to write the graph of feature maps too."""
     flip: bool = False
     """Whether the graph answers with the mean over each image and its mirror image."""
+    prepare: PrepareOptions = field(default_factory=PrepareOptions)
     comparison: Comparison | None = None
     """With a published version, which decides whether the graph is published."""
 
@@ -53,35 +64,40 @@ def options_for(
     labels: Path | None = None,
     images: Path | None = None,
     outputs: Outputs | None = None,
+    activation: Activation | None = None,
     scale: float = 1.0,
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
     shorter: int | None = None,
+    like: Like | None = None,
     interpolation: str | None = None,
+    antialias: bool | None = None,
     background: int | None = None,
     features: bool = True,
     flip: bool = False,
+    size: tuple[int, int] | None = None,
+    output: str | None = None,
 ) -> ExportOptions:
     """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
-    overrides = {"shorter": shorter, "interpolation": interpolation, "background": background}
+    changed = resize_fields(like, interpolation, antialias, background)
     if shorter is not None:
-        overrides["resize"] = "shorter"
+        changed |= {"resize": "shorter", "shorter": shorter}
     defaults = Preprocessing() if source.dataset is None else source.dataset.preprocessing
-    changed = {key: value for key, value in overrides.items() if value is not None}
     try:
         preprocessing = Preprocessing(**{**defaults.model_dump(), **changed})
     except ValidationError as error:
-        raise TrainingError(f"--shorter {shorter}: {error.errors()[0]['msg']}.") from error
+        raise TrainingError(f"The preprocessing cannot be so: {error.errors()[0]['msg']}.") from error
     return ExportOptions(
         name,
         models_dir,
         labels,
         images,
-        outputs or "detect",
+        OutputOptions(outputs or "detect", activation),
         Scaling(scale, mean, std),
         preprocessing,
         features,
         flip,
+        PrepareOptions(size, output),
     )
 
 
@@ -92,6 +108,7 @@ class _ExportPlan:
     source: Source
     options: ExportOptions
     model_input: Input
+    serving: ServingModel
     labels: tuple[str, ...]
     sample: ParitySample
 
@@ -104,10 +121,15 @@ def export(source: Source, options: ExportOptions, log: Log) -> Path:
     """
     if keras.backend.backend() != "tensorflow":
         raise TrainingError("The export needs KERAS_BACKEND=tensorflow, whichever backend the network was trained on.")
+    source = replace(source, model=prepare_network(source.model, options.prepare, log))
     model_input = input_of(source.model)
     _check_crop(options.preprocessing, model_input)
-    labels = labels_for(source, options.labels_file, classes_of(source.model))
-    plan = _ExportPlan(source, options, model_input, labels, _parity_sample(source, options, model_input))
+    outputs_of(source.model)
+    sample = _parity_sample(source, options, model_input)
+    images = sample.images[:DETECTION_IMAGES]
+    serving = to_serving_model(source.model, options.scaling, options.outputs, images, options.flip)
+    labels = labels_for(source, options.labels_file, serving.classes)
+    plan = _ExportPlan(source, options, model_input, serving, labels, sample)
     return publish(options.models_dir, options.name, lambda folder, version: _write_version(folder, version, plan, log))
 
 
@@ -122,9 +144,7 @@ def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
 def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> None:
     """Writes everything that belongs to a version into its folder, still hidden."""
     source, options = plan.source, plan.options
-    network = to_serving_model(
-        source.model, options.scaling, options.outputs, plan.sample.images[:DETECTION_IMAGES], options.flip
-    )
+    network = plan.serving.network
     onnx.save(to_onnx(network), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))
     parity = check_parity(network, pipeline, plan.sample, float64_copy(network))
@@ -141,6 +161,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
         model_input=plan.model_input,
         preprocessing=options.preprocessing,
         labels=plan.labels,
+        activation=plan.serving.head.activation,
         parity=parity,
         architecture=source.model.name if source.recipe is None else source.recipe.architecture,
         source=source,

@@ -23,8 +23,10 @@ from service.model_store.manifest import (
 from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph import editor
 from training.export.graph.keras_to_onnx import to_onnx
+from training.export.heads import OutputOptions
 from training.export.parity import ParitySample, check_feature_maps, check_parity, sample_split
 from training.export.precision_copy import float64_copy
+from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network
 from training.export.serving_model import DETECTION_IMAGES, Scaling, apply_scaling, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
@@ -48,6 +50,9 @@ def write_feature_maps(
 
     `model` is the network as it was trained. Raises TrainingError when the graph fails the parity check.
     """
+    if is_channels_first(model):
+        log("no feature maps: the network takes channels first")
+        return None
     map_layers = feature_map_layers(model, max(MIN_LIMIT_BYTES, _weight_bytes(model) // LIMIT_DIVISOR))
     if not map_layers:
         log("no feature maps: no layer of the network gives images")
@@ -76,9 +81,11 @@ def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
     manifest = _read_manifest(folder)
     sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
     pipeline = ServingPipeline.from_manifest(folder / manifest.variants[0].file, manifest)
-    network = to_serving_model(source.model, Scaling(), "detect", sample.images[:DETECTION_IMAGES])
-    check_parity(network, pipeline, sample, float64_copy(network))
-    extra = write_feature_maps(folder, source.model, Scaling(), manifest.input, sample, log)
+    model = prepare_network(source.model, PrepareOptions(), log)
+    images = sample.images[:DETECTION_IMAGES]
+    serving = to_serving_model(model, Scaling(), OutputOptions(), images, manifest.flip_averaged)
+    check_parity(serving.network, pipeline, sample, float64_copy(serving.network))
+    extra = write_feature_maps(folder, model, Scaling(), manifest.input, sample, log)
     if extra is not None:
         manifest = _read_manifest(folder)  # read again: variants may have been added meanwhile
         graphs = manifest.extra_graphs | {FEATURES_GRAPH: extra}

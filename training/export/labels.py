@@ -1,15 +1,22 @@
 """Reads class labels from text or JSON files, and finds the class that an image file is named after."""
 
+import ast
 import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.errors import TrainingError, system_error
 
 SYNSET = re.compile(r"^(n\d{8})[_-]?")
 """ImageNet's identifiers, with which its images' names start."""
+FORMS = (
+    '{"0": ["n01440764", "tench"], ...}, {"0": "tench", ...}, ["tench", ...], {"tench": 0, ...} or '
+    '{"id2label": {"0": "tench", ...}}'
+)
+"""The JSON files that are read: of Keras, plain ones, class_to_idx of torchvision, and Hugging Face's config.json."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +47,78 @@ class ClassLabels:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """One label a line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
-    try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    labels = tuple(line.strip() for line in _read_text(path).splitlines())
     if "" in labels:
         raise TrainingError(f"{path} has an empty line {labels.index('') + 1}; it needs one label a line.")
     return labels
 
 
 def read_class_labels(path: Path) -> ClassLabels:
-    """A text file of one label a line, or Keras' imagenet_class_index.json. Raises TrainingError."""
+    """Labels in any of the forms of FORMS. Raises TrainingError.
+
+    Numbers (`0 tench`) and ImageNet's identifiers (`n01440764 tench`) in front of every label are left out of them.
+    """
     if path.suffix.lower() != ".json":
-        return ClassLabels(read_labels(path))
+        printed = _read_text(path).strip()
+        return _parse_printed_dict(path, printed) if printed.startswith("{") else _without_prefixes(read_labels(path))
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        rows = [entries[str(index)] for index in range(len(entries))]
-        if all(isinstance(row, str) for row in rows):
-            return ClassLabels(tuple(rows))
-        return ClassLabels(tuple(str(label) for _, label in rows), tuple(str(name) for name, _ in rows))
+        return class_labels_of(json.loads(_read_text(path)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"{path} is not of the form {FORMS}.") from error
+
+
+def class_labels_of(content: Any) -> ClassLabels:
+    """Labels from what a JSON file holds. Raises ValueError, TypeError or KeyError for other content."""
+    if isinstance(content, dict) and "id2label" in content:
+        content = content["id2label"]
+    if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
+        content = {str(index): label for label, index in content.items()}
+    rows = content if isinstance(content, list) else [content[str(index)] for index in range(len(content))]
+    if not rows:
+        raise ValueError("no labels")
+    if all(isinstance(row, str) for row in rows):
+        return _without_prefixes(tuple(rows))
+    if not all(isinstance(label, str) for row in rows for label in row):
+        raise TypeError("labels that are no text")
+    return ClassLabels(tuple(label for _, label in rows), tuple(name for name, _ in rows))
+
+
+def parse_names(text: str) -> ClassLabels:
+    """Labels from a dictionary as Python prints it, {0: 'tench', ...}. Raises ValueError, TypeError or KeyError."""
+    try:
+        content = ast.literal_eval(text)
+    except SyntaxError as error:
+        raise ValueError("no dictionary") from error
+    if not isinstance(content, dict):
+        raise TypeError("no dictionary")
+    return class_labels_of({str(index): label for index, label in content.items()})
+
+
+def _parse_printed_dict(path: Path, text: str) -> ClassLabels:
+    try:
+        return parse_names(text)
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingError(f"{path} begins with a brace and is not of the form {{0: 'tench', 1: ...}}.") from error
+
+
+def _without_prefixes(labels: tuple[str, ...]) -> ClassLabels:
+    """Labels without the number or identifier that stands in front of every one."""
+    if all(re.match(rf"{index}[ \t:,]+\S", label) for index, label in enumerate(labels)):
+        labels = tuple(re.sub(r"^\d+[ \t:,]+", "", label) for label in labels)
+    matches = [re.match(r"(n\d{8})[ \t_-]+(\S.*)", label) for label in labels]
+    if not all(matches):
+        return ClassLabels(labels)
+    return ClassLabels(tuple(match[2] for match in matches if match), tuple(match[1] for match in matches if match))
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file without a byte-order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f'{path} is not of the form {{"0": ["n01440764", "tench"], ...}}.') from error
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error
 
 
 def _normalize(name: str) -> str:

@@ -118,6 +118,12 @@ def _accuracy_section(card: CardData, folder: Path) -> str:
         if parity
         else ""
     )
+    if parity is not None and parity.graph_error is not None:
+        exactness += (
+            f" Against a more exact computation of the network the graph errs by {parity.graph_error:.1e}, and the "
+            f"network itself in float32 by {parity.float32_error:.1e}; classes that differ by no more than that are "
+            "taken for equal."
+        )
     if card.scores is None:
         return f"## Accuracy\n\nNot measured: no labelled images were given to the export. {exactness}"
     scores = card.scores
@@ -200,14 +206,25 @@ def _limits_section(card: CardData) -> str:
         else f"scaled to a shorter side of {preprocessing.shorter} and cropped"
     )
     lines = [
-        f"It knows these {card.manifest.classes} classes and nothing else: an image of anything else is given to one "
-        "of them as well, often with a high probability.",
+        _unknown_image_limit(card.manifest),
         f"Images of another size are {resizing} to {size.width}x{size.height} ({preprocessing.interpolation}), and "
         "lose what does not survive that.",
     ]
     if card.source.dataset is not None and card.source.dataset.limitations:
         lines.append(card.source.dataset.limitations)
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _unknown_image_limit(manifest: Manifest) -> str:
+    if manifest.activation == "sigmoid":
+        return (
+            f"It knows these {manifest.classes} labels and nothing else. Each has a probability of its own, and an "
+            "image may have none of them above 50 %; an image of anything else may have some as well."
+        )
+    return (
+        f"It knows these {manifest.classes} classes and nothing else: an image of anything else is given to one of "
+        "them as well, often with a high probability."
+    )
 
 
 def _reproduction_section(card: CardData) -> str:

@@ -24,10 +24,23 @@ def copy_with_dtype(network: keras.Model, dtype: Dtype) -> keras.Model:
 
 def float64_copy(network: keras.Model) -> keras.Model | None:
     """The network in float64, or None where one of its layers cannot be copied: custom ones may hold anything."""
+    if any(isinstance(layer, keras.layers.TFSMLayer) for layer in all_layers(network)):
+        return None  # a graph of TensorFlow, whose precision is fixed
     try:
-        return copy_with_dtype(network, "float64")
+        copy = copy_with_dtype(network, "float64")
     except Exception:  # layers raise what they like
         return None
+    if "channels_first" in {getattr(layer, "data_format", None) for layer in all_layers(copy)}:
+        copy.jit_compile = True  # TensorFlow's own kernels for processors have no such convolution in float64
+    return copy
+
+
+def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a network and of the networks in it."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from all_layers(layer)
 
 
 def _replace_dtypes(config: Any, dtype: Dtype) -> Any:

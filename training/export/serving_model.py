@@ -1,7 +1,6 @@
 """From any Keras image classifier to the one form that is exported: pixels 0..255 in, probabilities out."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import keras
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from service.model_store.manifest import Input
 from training.architectures.flip import average_over_flip
 from training.errors import TrainingError
+from training.export.heads import Head, OutputOptions, detect_head
+from training.export.prepare_network import CHANNELS, is_channels_first
 
-Outputs = Literal["detect", "logits", "probabilities"]
-SUM_TOLERANCE = 1e-3
 DETECTION_IMAGES = 64
 """Images that decide whether a network gives logits or probabilities."""
 
@@ -36,53 +35,88 @@ def input_of(model: keras.Model) -> Input:
     if len(shapes) != 1:
         raise TrainingError(f"The network has {len(shapes)} known inputs; build it with one keras.Input for images.")
     _, *shape = shapes[0]
-    if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
+    if len(shape) == 3 and is_channels_first(model):
+        shape = [*shape[1:], shape[0]]
+    if len(shape) == 3 and shape[-1] == 4:
+        raise TrainingError(
+            "The network takes 4 channels, and images are served with 1 or 3. If they are RGBA, put a layer in front "
+            "that adds the opaque fourth channel: image = keras.Input((height, width, 3)); opaque = "
+            "keras.ops.full_like(image[..., :1], 255); "
+            "keras.Model(image, model(keras.ops.concatenate([image, opaque], axis=-1)))."
+        )
+    if len(shape) != 3 or shape[-1] not in CHANNELS or None in shape:
         raise TrainingError(
             f"The network takes {shapes[0]}; (None, height, width, 1 or 3) with a fixed height and width is needed."
         )
     return Input(height=shape[0], width=shape[1], channels=shape[2])
 
 
-def classes_of(model: keras.Model) -> int:
-    """How many classes a network tells apart. Raises TrainingError when its output is not one row an image."""
+def outputs_of(model: keras.Model) -> int:
+    """The number of outputs per image. Raises TrainingError when they are not one row per image."""
     shapes = [tensor.shape for tensor in model.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
         raise TrainingError(f"The network gives {shapes}; one output of shape (None, classes) is needed.")
-    if shapes[0][1] < 2:
-        raise TrainingError("The network gives one number an image; two classes need two outputs with a softmax.")
-    return shapes[0][1]
+    return int(shapes[0][1])
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """A network that takes float32 pixels 0..255 and gives probabilities, float32 (n, classes)."""
+
+    network: keras.Model
+    head: Head
+
+    @property
+    def classes(self) -> int:
+        return outputs_of(self.network)
 
 
 def to_serving_model(
-    model: keras.Model, scaling: Scaling, outputs: Outputs, images: NDArray[np.uint8], flip: bool = False
-) -> keras.Model:
-    """The network with its scaling in front and, where it gives logits, a softmax behind.
+    model: keras.Model, scaling: Scaling, options: OutputOptions, images: NDArray[np.uint8], flip: bool = False
+) -> ServingModel:
+    """The network with its scaling in front and, where it gives logits, its activation behind.
 
-    With `outputs="detect"` its answers to `images`, uint8 (n, height, width, channels), decide what it gives. With
-    `flip` the result is the mean over each image and its mirror image.
-    Takes float32 pixels 0..255, gives float32 (n, classes). Raises TrainingError when that can't be told.
+    What the options leave open is decided by its last layer and by its answers to `images`, uint8 (n, height, width,
+    channels). With `flip` the result is the mean over each image and its mirror image. Raises TrainingError when that
+    can't be told.
     """
+    outputs_of(model)
     image = keras.Input(input_of(model).shape, name="image")
-    raw = model(apply_scaling(image, scaling), training=False)
-    if outputs == "detect":
-        outputs = detect_outputs(keras.Model(image, raw).predict(images.astype(np.float32), verbose=0))
-    if outputs == "logits":
-        raw = keras.layers.Softmax(dtype="float32", name="softmax")(raw)
-    network = keras.Model(image, raw, name=model.name)
-    return average_over_flip(network) if flip else network
+    pixels = apply_scaling(image, scaling)
+    if is_channels_first(model):
+        pixels = keras.layers.Permute((3, 1, 2), name="to_channels_first")(pixels)
+    raw = model(pixels, training=False)
+    answers = keras.Model(image, raw).predict(images.astype(np.float32), verbose=0)
+    head = detect_head(answers, options, last_activation(model))
+    network = keras.Model(image, _probabilities(raw, head), name=model.name)
+    return ServingModel(average_over_flip(network) if flip else network, head)
 
 
-def detect_outputs(predictions: NDArray[np.floating]) -> Outputs:
-    """Whether answers, (n, classes), are logits or probabilities. Raises TrainingError when they look like neither."""
-    in_unit_range = bool((predictions >= 0).all() and (predictions <= 1 + SUM_TOLERANCE).all())
-    if in_unit_range and np.allclose(predictions.sum(axis=1), 1, atol=SUM_TOLERANCE):
-        return "probabilities"
-    if in_unit_range:
-        raise TrainingError(
-            "The network's answers lie between 0 and 1 but do not sum to 1: say --logits to have a softmax added, "
-            "or --probabilities to serve them as they are."
-        )
-    return "logits"
+def last_activation(model: keras.Model) -> str | None:
+    """The name of the function that a network ends in ("linear" for none), or None where its last layer hides that."""
+    try:
+        operation = model.outputs[0]._keras_history.operation
+    except AttributeError:  # a subclassed model
+        return None
+    if isinstance(operation, keras.Model):
+        return last_activation(operation)
+    if isinstance(operation, keras.layers.Softmax):
+        return "softmax"
+    activation = getattr(operation, "activation", None)
+    if activation is not None:
+        return str(getattr(activation, "__name__", "")) or None
+    return type(operation).__name__.lower() if type(operation).__name__ in ("Softmax", "Sigmoid") else None
+
+
+def _probabilities(raw: keras.KerasTensor, head: Head) -> keras.KerasTensor:
+    """Two columns for a binary network: the probability of the first label, and of the second."""
+    if head.activation == "binary":
+        raw = keras.ops.concatenate([-raw if head.is_logits else 1 - raw, raw], axis=-1)
+    if not head.is_logits:
+        return raw
+    if head.activation == "softmax":
+        return keras.layers.Softmax(dtype="float32", name="softmax")(raw)
+    return keras.layers.Activation("sigmoid", dtype="float32", name="sigmoid")(raw)
 
 
 def apply_scaling(image: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:

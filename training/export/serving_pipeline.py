@@ -17,6 +17,7 @@ from training.errors import TrainingError
 from training.fit.scores import Scores, score
 
 BATCH_SIZE = 64
+WARM_UP_SIZES = [1, 3]
 
 
 class ServingPipeline:
@@ -32,6 +33,10 @@ class ServingPipeline:
     def from_manifest(cls, graph: Path, manifest: Manifest) -> "ServingPipeline":
         """The pipeline of a graph that takes and gives what a version's manifest says. Raises BrokenVersion."""
         return cls(graph, manifest.input, manifest.preprocessing, manifest.classes)
+
+    def warm_up(self) -> None:
+        """Runs the graph as the service does when it loads it. Raises BrokenVersion where the service would."""
+        self._session.warm_up(WARM_UP_SIZES)
 
     def run(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
         """Probabilities (n, classes) of prepared images (n, height, width, channels). Raises TrainingError."""

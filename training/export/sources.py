@@ -13,6 +13,7 @@ import numpy as np
 from service.model_store.manifest import Preprocessing
 from training.architectures.keras_applications import (
     APPLICATIONS,
+    IMAGENET_CLASSES,
     IMAGENET_WEIGHTS,
     load_weights,
     preprocess,
@@ -22,11 +23,18 @@ from training.architectures.keras_applications import (
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
-from training.errors import TrainingError, first_line
-from training.export.labels import read_class_labels, read_labels
+from training.errors import TrainingError
+from training.export.keras_files import (
+    DEFAULT_LOAD_OPTIONS,
+    SAVED_MODEL_FILE,
+    LoadOptions,
+    is_saved_model,
+    load_network,
+)
+from training.export.labels import read_class_labels
 from training.export.serving_model import input_of
 from training.recipes.base import Recipe, suggestion
-from training.runs.run_folder import Run, open_run
+from training.runs.run_folder import RECIPE_FILE, Run, open_run
 
 DEFAULT_SIDE_PX = 224
 SIDES_PX = {
@@ -38,7 +46,6 @@ SIDES_PX = {
     "EfficientNetV2S": 384,
 }
 """Side of the square images that each was trained on; DEFAULT_SIDE_PX for all others."""
-IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -60,33 +67,33 @@ class Source:
         return None if self.run is None else self.run.recipe()
 
 
-def open_source(path: Path, dataset_name: str | None, data_options: DataOptions = DEFAULT_OPTIONS) -> Source:
-    """A run's folder, or a `.keras` (or `.h5`) file, optionally with a data set to measure it on.
+def open_source(
+    path: Path,
+    dataset_name: str | None,
+    data_options: DataOptions = DEFAULT_OPTIONS,
+    load_options: LoadOptions = DEFAULT_LOAD_OPTIONS,
+) -> Source:
+    """A run's folder, a `.keras` or `.h5` file or a SavedModel folder, optionally with a data set to measure it on.
 
     Raises TrainingError for a run that has not finished, a file that is no Keras model, and missing data.
     """
-    if path.is_dir():
+    if path.is_dir() and not is_saved_model(path):
+        if not (path / RECIPE_FILE).is_file():
+            raise TrainingError(
+                f"{path} is not the folder of a run (it has no {RECIPE_FILE}), nor a SavedModel (it has no "
+                f"{SAVED_MODEL_FILE})."
+            )
         return _from_run(open_run(path), data_options)
-    model = load_network(path)
+    model = load_network(path, load_options)
     if dataset_name is None and data_options.folder is None:
         return Source(path.name, model)
     dataset = load_dataset.for_network(dataset_name, data_options, input_of(model), Preprocessing(), None)
     return Source(path.name, model, dataset.labels, dataset)
 
 
-def load_network(path: Path) -> keras.Model:
-    """A Keras network without its optimiser. Raises TrainingError."""
-    if not path.is_file():
-        raise TrainingError(f"{path} does not exist; give the folder of a run, or a .keras file.")
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the file's contents run into
-        raise TrainingError(f"{path} cannot be loaded as a Keras model: {first_line(error)}") from error
-
-
 def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[str, ...]:
     """The labels to publish: the file's, else the source's own. Raises TrainingError when their number is wrong."""
-    labels = source.labels if labels_file is None else read_labels(labels_file)
+    labels = source.labels if labels_file is None else read_class_labels(labels_file).labels
     if labels is None:
         raise TrainingError(f"The network's {classes} classes have no names: give --labels FILE, one a line.")
     if len(labels) != classes:

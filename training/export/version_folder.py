@@ -13,6 +13,7 @@ from service.model_store import golden_samples
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     MANIFEST_FILE,
+    Activation,
     ExtraGraph,
     File,
     Input,
@@ -57,6 +58,7 @@ class VersionContents:
     parity: Parity
     architecture: str
     source: Source
+    activation: Activation = "softmax"
     command: str | None = None
     """What made it, where that is not `convoy-train export`."""
     scores: Scores | None = None
@@ -116,6 +118,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
         preprocessing=contents.preprocessing,
         classes=len(contents.labels),
         flip_averaged=contents.flip_averaged,
+        activation=contents.activation,
         labels=File(file=LABELS_FILE, sha256=sha256_of(folder / LABELS_FILE)),
         parameters=_count_parameters(graph) if network is None else network.count_params(),
         variants=[variant],

@@ -64,3 +64,8 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Over the last axis, in double precision."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """In double precision."""
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))

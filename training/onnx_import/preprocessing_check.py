@@ -5,14 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
+from training.export.graph.editor import Graph
 from training.export.labels import ClassLabels
+from training.onnx_import.import_options import ImportOptions
 from training.onnx_import.reference_model import ReferenceSession
 from training.onnx_import.wrap import ModelInterface
 
 TOP_K = 5
+MAX_PLAUSIBLE_INPUT = 256.0
+MAX_RANGE_IMAGES = 64
 MIN_KNOWN_IMAGES = 5
 """Minimum number of images of known class for a rejection."""
 MIN_ACCURACY_GAIN = 0.1
@@ -86,6 +91,29 @@ def reject_if_implausible(check_result: CheckResult, reference: ReferenceSession
             f"The network knows {accuracy:.1%} of the {count} images, no more than chance: are the labels in its order,"
             " and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --force does it."
         )
+
+
+def implausible_inputs(
+    model: onnx.ModelProto, options: ImportOptions, interface: ModelInterface, images: NDArray[np.uint8]
+) -> Iterator[str]:
+    """Warnings for the user, where real or generated images become numbers that networks are hardly trained on."""
+    if interface.signature.dtype == "uint8":
+        return
+    values = images[:MAX_RANGE_IMAGES].astype(np.float32) * interface.factor + interface.offset
+    low, high = float(values.min()), float(values.max())
+    hint = f"usual are {'; '.join(COMMON_SCALINGS)}"
+    if options.is_unscaled and not _scales_itself(Graph(model), interface.signature.name):
+        yield f"warning: the network gets pixels as they are, {low:.0f} to {high:.0f}: {hint}"
+    elif max(-low, high) > MAX_PLAUSIBLE_INPUT and not options.is_unscaled:
+        yield f"warning: the network gets numbers from {low:.3g} to {high:.3g}; was --scale forgotten? {hint}"
+
+
+def _scales_itself(graph: Graph, tensor: str) -> bool:
+    """Whether a graph begins with arithmetic on its input, before any layer with weights."""
+    consumers = graph.consumers(tensor)
+    while len(consumers) == 1 and consumers[0].op_type in ("Transpose", "Identity", "Cast", "Pad", "Reshape"):
+        consumers = graph.consumers(consumers[0].output[0])
+    return bool(consumers) and consumers[0].op_type in ("Mul", "Div", "Sub", "Add", "BatchNormalization")
 
 
 def _alternative_accuracies(

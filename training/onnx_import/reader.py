@@ -4,6 +4,7 @@ It never runs a graph and does not change what one computes.
 """
 
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,17 @@ from onnx import TensorProto, external_data_helper, numpy_helper, version_conver
 
 from service.model_store.manifest import Input
 from training.errors import TrainingError, first_line, system_error
+from training.export.graph.editor import Graph, attribute, node_inputs
+from training.onnx_import.file_formats import refuse_other_format
 
 Layout = Literal["nchw", "nhwc"]
+Size = tuple[int, int]
+"""Height and width in pixels."""
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 SUPPORTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 """Domains of the operators that onnxruntime has."""
+SHAPE_OPERATORS = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+"""Operators that may stand behind an activation and do not change its values."""
 TARGET_OPSET = 18
 MIN_OPSET = 13
 MAX_BYTES = 2**31 - 1
@@ -34,15 +41,13 @@ class InputSignature:
     sides: tuple[int | None, int | None]
     batch: int | None
 
-    def input(self, side: int | None) -> Input:
-        """The size of image; `side` stands in where the graph takes any. Raises TrainingError."""
-        height, width = (own or side for own in self.sides)
+    def input(self, size: Size | None) -> Input:
+        """The size of image; `size` stands in where the graph takes any. Raises TrainingError."""
+        height, width = (own or side for own, side in zip(self.sides, size or (None, None), strict=True))
         if height is None or width is None:
-            raise TrainingError(
-                "The graph takes images of any size: say which, with --resize squash:N, or shorter:N and --crop M."
-            )
-        if side is not None and (height, width) != (side, side):
-            raise TrainingError(f"The graph takes {width}x{height} pixels (width x height), not {side}x{side}.")
+            raise TrainingError("The graph takes images of any size: say which, with --size 224 or --size 192x256.")
+        if size is not None and (height, width) != size:
+            raise TrainingError(f"The graph takes {width}x{height} pixels (width x height), not {size[1]}x{size[0]}.")
         return Input(height=height, width=width, channels=self.channels)
 
 
@@ -50,6 +55,8 @@ def open_graph(path: Path) -> onnx.ModelProto:
     """The file with weights that it keeps elsewhere, at a supported opset. Raises TrainingError."""
     model = _read(path)
     _check_operators(path, model)
+    _check_inference_mode(path, model)
+    sort_nodes(model.graph)
     initializers = {tensor.name for tensor in model.graph.initializer}
     for tensor in [tensor for tensor in model.graph.input if tensor.name in initializers]:
         model.graph.input.remove(tensor)  # before IR version 4 they had to stand here too
@@ -74,7 +81,25 @@ def read_signature(path: Path, model: onnx.ModelProto, layout: Layout | None, dt
     layout = _layout(path, shape, layout)
     batch, *rest = shape
     channels, height, width = rest if layout == "nchw" else (rest[2], rest[0], rest[1])
-    return InputSignature(tensor.name, actual, layout, channels, (height, width), batch)
+    return InputSignature(tensor.name, actual, layout, _channels(model, channels), (height, width), batch)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts the nodes in an order in which each stands behind those that it reads, which onnxruntime does not need."""
+    producers = {output: at for at, node in enumerate(graph.node) for output in node.output if output}
+    needs = {
+        at: {producers[tensor] for tensor in node_inputs(node) if tensor in producers}
+        for at, node in enumerate(graph.node)
+    }
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError:
+        return  # onnxruntime says so
+    if any(before > at for at, befores in needs.items() for before in befores):
+        nodes = [graph.node[at] for at in order]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 def widen_to_float32(model: onnx.ModelProto) -> None:
@@ -85,22 +110,20 @@ def widen_to_float32(model: onnx.ModelProto) -> None:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     for tensor in graph.initializer:
         _widen_tensor_to_float32(tensor)
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        if attribute.name in ("to", "dtype") and attribute.i == TensorProto.FLOAT16:
-            attribute.i = TensorProto.FLOAT
-        if attribute.HasField("t"):
-            _widen_tensor_to_float32(attribute.t)
+    for field in (field for node in graph.node for field in node.attribute):
+        if field.name in ("to", "dtype") and field.i == TensorProto.FLOAT16:
+            field.i = TensorProto.FLOAT
+        if field.HasField("t"):
+            _widen_tensor_to_float32(field.t)
 
 
-def select_output(path: Path, model: onnx.ModelProto, name: str | None) -> str:
-    """The output to serve, which must be named where there are several. Raises TrainingError."""
-    names = [tensor.name for tensor in model.graph.output]
-    if name is None and len(names) == 1:
-        return names[0]
-    if name in names:
-        return name
-    problem = f"has no output {name!r}" if name else f"has {len(names)} outputs"
-    raise TrainingError(f"{path} {problem}: say with --output which of {', '.join(names)} gives the classes.")
+def last_activation(model: onnx.ModelProto, output_name: str) -> str | None:
+    """The activation that an output ends in, None for another operator."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    node = producers.get(output_name)
+    while node is not None and node.op_type in SHAPE_OPERATORS:
+        node = producers.get(node.input[0])
+    return node.op_type.lower() if node is not None and node.op_type in ("Sigmoid", "Softmax") else None
 
 
 def _widen_tensor_to_float32(tensor: onnx.TensorProto) -> None:
@@ -110,9 +133,12 @@ def _widen_tensor_to_float32(tensor: onnx.TensorProto) -> None:
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
+        refuse_other_format(path)
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
+    except TrainingError:
+        raise
     except Exception as error:  # protobuf's own
         raise TrainingError(f"{path} is no ONNX file: it cannot be decoded as one.") from error
     if not model.graph.node or not model.graph.input:
@@ -128,6 +154,24 @@ def _read(path: Path) -> onnx.ModelProto:
 def _external_files(model: onnx.ModelProto) -> set[str]:
     external = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
     return {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
+
+
+def _check_inference_mode(path: Path, model: onnx.ModelProto) -> None:
+    """Raises TrainingError for a graph whose answers depend on the other images of a batch, or on chance."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        is_dropout = node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
+        is_active_dropout = is_dropout and bool(np.any(graph.constant(node.input[2])))
+        if is_active_dropout or (node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0)):
+            raise TrainingError(
+                f"{path} was exported as it trains ({node.op_type} in training mode): call model.eval() before "
+                "torch.onnx.export, without training=TrainingMode.TRAINING."
+            )
+        if node.op_type.startswith("DynamicQuantize"):
+            raise TrainingError(
+                f"{path} is quantized dynamically ({node.op_type}), so that answers depend on the other images of a "
+                "batch: import the float32 file, and let convoy-train quantize make an int8 graph of it."
+            )
 
 
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:
@@ -158,15 +202,30 @@ def _raise_old_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
 def _layout(path: Path, shape: list[int | None], stated: Layout | None) -> Layout:
     if len(shape) != 4:
         raise TrainingError(f"{path} takes {_format_shape(shape)}; a batch of images has four dimensions.")
-    possible: list[Layout] = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] in (1, 3)]
-    if stated is not None and stated in possible:
-        return stated
+    sizes: dict[Layout, int | None] = {"nchw": shape[1], "nhwc": shape[3]}
     if stated is not None:
-        raise TrainingError(f"{path} takes {_format_shape(shape)}, which is not {stated} with 1 or 3 channels.")
-    if len(possible) != 1:
-        wrong = "could be either layout: say --layout" if possible else "has no dimension of 1 or 3 channels"
-        raise TrainingError(f"{path} takes {_format_shape(shape)}, which {wrong}.")
-    return possible[0]
+        if sizes[stated] not in (1, 3, None):
+            raise TrainingError(f"{path} takes {_format_shape(shape)}, which is not {stated} with 1 or 3 channels.")
+        return stated
+    possible: list[Layout] = [name for name, size in sizes.items() if size in (1, 3)]
+    if len(possible) == 1:
+        return possible[0]
+    if possible or None in sizes.values():
+        raise TrainingError(f"{path} takes {_format_shape(shape)}, which could be either layout: say --layout.")
+    advice = ""
+    if 4 in sizes.values():
+        advice = "; for RGBA, export the network with a step in front that adds the opaque fourth channel"
+    raise TrainingError(f"{path} takes {_format_shape(shape)}, which has no dimension of 1 or 3 channels{advice}.")
+
+
+def _channels(model: onnx.ModelProto, stated: int | None) -> int:
+    """The channels of a graph that does not state them: those of its first convolution, else 3."""
+    if stated is not None:
+        return stated
+    graph = Graph(model)
+    kernels = (graph.constant(node.input[1]) for node in graph.nodes if node.op_type == "Conv")
+    kernel = next((kernel for kernel in kernels if kernel is not None), None)
+    return 3 if kernel is None or kernel.shape[1] not in (1, 3) else int(kernel.shape[1])
 
 
 def _format_shape(shape: list[int | None]) -> str:

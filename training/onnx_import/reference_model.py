@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from training.errors import TrainingError, first_line
-from training.fit.scores import softmax
+from training.fit.scores import sigmoid, softmax
 from training.onnx_import.reader import InputSignature
 from training.onnx_import.wrap import ModelInterface
 
@@ -58,9 +58,10 @@ class ReferenceSession:
         """Probabilities (n, classes), as the interface reads the graph's output."""
         rows = self.run(images, interface).reshape(len(images), -1).astype(np.float64)
         rows = rows[:, 1:] if interface.drop_first else rows
-        if interface.is_logits:
-            return softmax(rows)
-        return rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12) if interface.drop_first else rows
+        if interface.activation == "softmax":
+            return softmax(rows) if interface.is_logits else _normalized(rows) if interface.needs_sum_of_one else rows
+        rows = sigmoid(rows) if interface.is_logits else rows
+        return np.concatenate([1 - rows, rows], axis=1) if interface.activation == "binary" else rows
 
     def _run_batches(self, pixels: NDArray) -> NDArray:
         size = self._signature.batch or DYNAMIC_BATCH_SIZE
@@ -78,3 +79,9 @@ class ReferenceSession:
                 f"{self._path} does not give one answer an image; is {self._output_name!r} the right output?"
             )
         return np.concatenate(parts)[: len(pixels)]
+
+
+def _normalized(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities that sum to 1 again, without the class that was dropped."""
+    sums: NDArray[np.float64] = rows.sum(axis=1, keepdims=True)
+    return rows / np.maximum(sums, 1e-12)

@@ -11,9 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from service.model_store.manifest import IMAGE, PROBABILITIES, Input
+from service.model_store.manifest import IMAGE, PROBABILITIES, Activation, Input
 from training.export.graph.editor import BATCH_DIMENSION, Graph
 from training.export.graph.optimize import optimize_graph
+from training.onnx_import.batch import make_batch_dynamic, run_per_image
 from training.onnx_import.reader import InputSignature
 
 NETWORK_PREFIX = "net/"
@@ -32,6 +33,7 @@ class ModelInterface:
     input: Input
     output_count: int
     is_logits: bool
+    activation: Activation = "softmax"
     needs_cast: bool = False
     """Whether what it gives is not float32."""
     needs_reshape: bool = False
@@ -41,10 +43,16 @@ class ModelInterface:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     drop_first: bool = False
+    is_quantized: bool = False
+    """Whether it gives probabilities as whole numbers, which sum to about 255."""
 
     @property
     def classes(self) -> int:
-        return self.output_count - self.drop_first
+        return 2 if self.activation == "binary" else self.output_count - self.drop_first
+
+    @property
+    def needs_sum_of_one(self) -> bool:
+        return self.drop_first or self.is_quantized
 
     @property
     def factor(self) -> NDArray[np.float32]:
@@ -55,19 +63,22 @@ class ModelInterface:
         return _to_float32(-np.array(self.mean) / np.array(self.std))
 
 
-def wrap_graph(model: onnx.ModelProto, interface: ModelInterface) -> onnx.ModelProto:
-    """A new graph with the service's interface around an imported one; the batch may have any size."""
+def wrap_graph(model: onnx.ModelProto, interface: ModelInterface, *, per_image: bool = False) -> onnx.ModelProto:
+    """A new graph with the service's interface around an imported one; the batch may have any size.
+
+    With `per_image` the network runs once per image, because its own batch of 1 cannot be changed.
+    """
     network = compose.add_prefix(model, NETWORK_PREFIX)
-    if interface.signature.batch is not None:
-        _make_batch_dynamic(network, interface.signature.batch)
-    inner = Graph(network)
-    is_kernel_reversed = interface.bgr and _reverse_first_kernel(inner, NETWORK_PREFIX + interface.signature.name)
-    input_nodes = _rename_last_output(
-        NETWORK_PREFIX + interface.signature.name, IMAGE, list(_input_nodes(interface, is_kernel_reversed))
-    )
-    output_nodes = _rename_last_output(
-        PROBABILITIES, NETWORK_PREFIX + interface.output_name, list(_output_nodes(interface))
-    )
+    del network.graph.value_info[:]  # they state the old batch
+    first, last = NETWORK_PREFIX + interface.signature.name, NETWORK_PREFIX + interface.output_name
+    is_kernel_reversed = interface.bgr and _reverse_first_kernel(Graph(network), first)
+    if per_image:
+        types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in [*network.graph.input]}
+        first, last = run_per_image(network, first, last, types[first])
+    elif interface.signature.batch is not None:
+        make_batch_dynamic(network, interface.signature.batch)
+    input_nodes = _rename_last_output(first, IMAGE, list(_input_nodes(interface, is_kernel_reversed)))
+    output_nodes = _rename_last_output(PROBABILITIES, last, list(_output_nodes(interface, last)))
     constants = [item for item in [*input_nodes, *output_nodes] if isinstance(item, TensorProto)]
     nodes = [item for item in [*input_nodes, *network.graph.node, *output_nodes] if isinstance(item, onnx.NodeProto)]
     graph = helper.make_graph(
@@ -108,9 +119,8 @@ def _input_nodes(interface: ModelInterface, is_kernel_reversed: bool) -> Iterato
         yield helper.make_node("Transpose", [last], ["channels_first"], perm=[0, 3, 1, 2])
 
 
-def _output_nodes(interface: ModelInterface) -> Iterator[onnx.NodeProto | TensorProto]:
+def _output_nodes(interface: ModelInterface, last: str) -> Iterator[onnx.NodeProto | TensorProto]:
     """From what the network gives to `probabilities`: one row an image, the first class gone, sums of 1."""
-    last = NETWORK_PREFIX + interface.output_name
     if interface.needs_cast:
         yield helper.make_node("Cast", [last], ["given"], to=TensorProto.FLOAT)
         last = "given"
@@ -118,14 +128,24 @@ def _output_nodes(interface: ModelInterface) -> Iterator[onnx.NodeProto | Tensor
         yield numpy_helper.from_array(np.array([-1, interface.output_count], np.int64), "row")
         yield helper.make_node("Reshape", [last, "row"], ["rows"])
         last = "rows"
+    if interface.needs_sum_of_one:
+        yield numpy_helper.from_array(np.array([1], np.int64), "axis")
     if interface.drop_first:
-        for name, value in (("from", 1), ("to", interface.output_count), ("axis", 1)):
+        for name, value in (("from", 1), ("to", interface.output_count)):
             yield numpy_helper.from_array(np.array([value], np.int64), name)
         yield helper.make_node("Slice", [last, "from", "to", "axis"], ["wanted"])
         last = "wanted"
-    if interface.is_logits:
+    if interface.activation == "binary":
+        yield numpy_helper.from_array(np.array(1, np.float32), "one")
+        operator, inputs = ("Neg", [last]) if interface.is_logits else ("Sub", ["one", last])
+        yield helper.make_node(operator, inputs, ["first_label"])
+        yield helper.make_node("Concat", ["first_label", last], ["both_labels"], axis=1)
+        last = "both_labels"
+    if interface.is_logits and interface.activation == "softmax":
         yield helper.make_node("Softmax", [last], ["softmax"], axis=-1)
-    elif interface.drop_first:
+    elif interface.is_logits:
+        yield helper.make_node("Sigmoid", [last], ["sigmoid"])
+    elif interface.needs_sum_of_one and interface.activation == "softmax":
         yield numpy_helper.from_array(np.array(1e-12, np.float32), "least")
         yield helper.make_node("ReduceSum", [last, "axis"], ["sum"], keepdims=1)
         yield helper.make_node("Max", ["sum", "least"], ["divisor"])
@@ -150,15 +170,6 @@ def _drop_last_identities(graph: Graph) -> None:
             return
         producer.output[0] = PROBABILITIES
         graph.remove(last)
-
-
-def _make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
-    """Lets reshapes whose first size is the fixed batch copy it from their input; parity shows if that was right."""
-    graph = Graph(network)
-    for node in network.graph.node:
-        shape = graph.constant(node.input[1]) if node.op_type == "Reshape" else None
-        if shape is not None and len(shape) > 1 and shape[0] == batch:
-            node.input[1] = graph.add_constant(node.input[1], np.array([0, *shape[1:]], np.int64))
 
 
 def _reverse_first_kernel(inner: Graph, tensor: str) -> bool:

@@ -16,6 +16,8 @@ from training.errors import RetryLater, TrainingError, system_error
 from training.recipes.base import Recipe
 from training.recipes.settings import from_json, to_json
 
+RECIPE_FILE = "recipe.json"
+
 HistoryRow = dict[str, float]
 """One epoch of a run's history: column -> value."""
 
@@ -60,7 +62,7 @@ class Run:
         return self.metrics_path.is_file()
 
     def recipe(self) -> Recipe:
-        return from_json(read_json(self.folder / "recipe.json"))
+        return from_json(read_json(self.folder / RECIPE_FILE))
 
     def info(self) -> dict[str, Any]:
         """What was known when the run started: data, labels, input, parameters, versions of libraries."""
@@ -108,14 +110,14 @@ def start_run(
     run = Run(_new_folder(runs_dir / (name or recipe.name)))
     write_json(run.folder / "run.json", info)
     write_extra(run)
-    write_json(run.folder / "recipe.json", to_json(recipe))
+    write_json(run.folder / RECIPE_FILE, to_json(recipe))
     return run
 
 
 def open_run(folder: Path) -> Run:
     """The run in `folder`. Raises TrainingError when there is none."""
-    if not (folder / "recipe.json").is_file():
-        raise TrainingError(f"{folder} is not the folder of a run: it has no recipe.json.")
+    if not (folder / RECIPE_FILE).is_file():
+        raise TrainingError(f"{folder} is not the folder of a run: it has no {RECIPE_FILE}.")
     return Run(folder)
 
 

@@ -15,7 +15,8 @@ from training.architectures.keras_applications import APPLICATIONS, TF
 from training.data.load_dataset import DataOptions, for_resuming
 from training.errors import TrainingError
 from training.export.exporter import export, options_for
-from training.export.sources import Source, load_network
+from training.export.keras_files import load_network
+from training.export.sources import Source
 from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.base import Recipe

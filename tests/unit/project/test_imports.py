@@ -37,7 +37,12 @@ LIBRARIES = {
     "pydantic_settings": {"service.settings"},
     "pyspng": {"service.imaging.fast_png"},
     "starlette": {"service.api", "service.app", "service.server.worker"},
-    "tensorflow": {"training.export.graph.keras_to_onnx", "training.fit.fused_batchnorm", "training.keras_setup"},
+    "tensorflow": {
+        "training.export.graph.keras_to_onnx",
+        "training.export.keras_files",
+        "training.fit.fused_batchnorm",
+        "training.keras_setup",
+    },
     "tf2onnx": {"training.export.graph.keras_to_onnx"},
     "uvicorn": {"service.server"},
 }

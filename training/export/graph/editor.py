@@ -3,7 +3,7 @@
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 BATCH_DIMENSION = "batch"
+GRAPH_TYPES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 class Graph:
@@ -46,12 +47,19 @@ class Graph:
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         return next((node for node in self._graph.node if tensor in node.output), None)
 
+    def node_named(self, name: str) -> onnx.NodeProto:
+        return next(node for node in self._graph.node if node.name == name)
+
+    def rename_input(self, tensor: str, other: str) -> None:
+        """Lets the consumers of a tensor read another one."""
+        for consumer in self.consumers(tensor):
+            for index, name in enumerate(consumer.input):
+                if name == tensor:
+                    consumer.input[index] = other
+
     def bypass(self, node: onnx.NodeProto) -> None:
         """Removes a node: the consumers of its output read its first input instead."""
-        for consumer in self.consumers(node.output[0]):
-            for index, tensor in enumerate(consumer.input):
-                if tensor == node.output[0]:
-                    consumer.input[index] = node.input[0]
+        self.rename_input(node.output[0], node.input[0])
         self._graph.node.remove(node)
 
     def remove(self, *nodes: onnx.NodeProto) -> None:
@@ -73,7 +81,7 @@ class Graph:
             if live.isdisjoint(node.output):
                 self._graph.node.remove(node)
             else:
-                live.update(node.input)
+                live.update(node_inputs(node))
         for initializer in [i for i in self._graph.initializer if i.name not in live]:
             self._graph.initializer.remove(initializer)
 
@@ -112,9 +120,23 @@ def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray) -> No
     model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
 
 
-def unsupported_operators(model: onnx.ModelProto) -> list[str]:
-    """Operators in a converted graph that are not ONNX's."""
-    return sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, domain=node.domain)})
+def unsupported_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Nodes of a converted graph, and of the graphs in it, whose operators are not ONNX's."""
+    return [node for node in _all_nodes(model.graph) if not onnx.defs.has(node.op_type, domain=node.domain)]
+
+
+def node_inputs(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node reads, in the graphs inside it too."""
+    bodies = [body for a in node.attribute if a.type in GRAPH_TYPES for body in [a.g, *a.graphs]]
+    return {*node.input, *(tensor for body in bodies for inner in _all_nodes(body) for tensor in inner.input)}
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in [attribute.g, *attribute.graphs] if attribute.type in GRAPH_TYPES else []:
+                yield from _all_nodes(body)
 
 
 def count_parameters(model: onnx.ModelProto) -> int:

@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import onnx
 from service.model_store.manifest import IMAGE, PROBABILITIES
 from training.errors import TrainingError
 from training.export.graph import editor, optimize
+from training.export.precision_copy import all_layers
 
 OPSET = 18
 MAX_PARAMETERS_COPIED = 25_000_000
@@ -37,19 +39,50 @@ def to_onnx(
         outputs = network(tensorflow.cast(image, tensorflow.float32), training=False)
         return outputs if isinstance(outputs, dict) else {PROBABILITIES: outputs}
 
-    with optimize_in_place() if network.count_params() > MAX_PARAMETERS_COPIED else contextlib.nullcontext():
+    in_place = optimize_in_place() if network.count_params() > MAX_PARAMETERS_COPIED else contextlib.nullcontext()
+    with in_place, _inlined_functions():
         model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
     captures = run.get_concrete_function().graph.captures
     values = {inner.name: outer.numpy() for outer, inner in captures if outer.dtype != tensorflow.resource}
     editor.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})
     editor.order_outputs(model, names)
     optimize_graph(model)
-    if unsupported := editor.unsupported_operators(model):
-        raise TrainingError(
-            f"The network computes {', '.join(unsupported)}, which ONNX cannot express; replace that layer."
-        )
+    if unsupported := editor.unsupported_nodes(model):
+        raise TrainingError(_unsupported_message(network, unsupported))
     onnx.checker.check_model(model)
     return model
+
+
+@contextlib.contextmanager
+def _inlined_functions() -> Iterator[None]:
+    """Lets a trace run the functions that it calls as Python, so that their operators are in the graph.
+
+    Keras wraps grouped convolutions in a function for XLA, which no graph optimization inlines.
+    """
+    import tensorflow
+
+    were_eager = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tensorflow.config.run_functions_eagerly(were_eager)
+
+
+def _unsupported_message(network: keras.Model, nodes: Sequence[onnx.NodeProto]) -> str:
+    """Names the layers that were converted to these nodes; TensorFlow's names of nodes hold those of their layers."""
+    names = {layer.name: type(layer).__name__ for layer in all_layers(network)}
+    found = {name for node in nodes for name in [_innermost_layer(node.name, names)] if name is not None}
+    operators = ", ".join(sorted({node.op_type for node in nodes}))
+    if not found:
+        return f"The network computes {operators}, which ONNX cannot express; replace that layer."
+    layers = ", ".join(f"{name!r} ({names[name]})" for name in sorted(found))
+    return f"ONNX has no form of layer {layers}, which computes {operators}: replace it by others."
+
+
+def _innermost_layer(node_name: str, layer_names: Collection[str]) -> str | None:
+    parts = [re.sub(r"_[0-9]+$", "", part) if part not in layer_names else part for part in node_name.split("/")]
+    return next((part for part in reversed(parts) if part in layer_names), None)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ from training.export.graph.editor import Graph
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 CALIBRATION_METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 BATCH_SIZE = 32
+ACTIVATION_OPERATORS = ("Softmax", "Sigmoid")
+HEAD_OPERATORS = (*ACTIVATION_OPERATORS, "Concat", "Sub", "Mean", "Max", "Div", "ReduceSum")
+"""Operators that may stand between the last activation and the output: both labels of a binary network, a mean."""
 FLOAT_OPERATORS = ("Softmax",)
 """Steps of 1/255 are too coarse for probabilities, and half precision rounds small ones away."""
 
@@ -37,12 +40,16 @@ def to_int8(
     with TemporaryDirectory() as folder, _warnings_disabled():
         folded = Path(folder) / "folded.onnx"
         quantization.quant_pre_process(graph, folded, skip_symbolic_shape=True)
+        model = onnx.load(folded)
+        head_nodes = _name_head_nodes(Graph(model))
+        onnx.save(model, folded)
         quantization.quantize_static(
             folded,
             target,
             _calibration_reader(images),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=_quantized_operators(onnx.load(folded)),
+            op_types_to_quantize=_quantized_operators(model),
+            nodes_to_exclude=head_nodes,
             per_channel=True,
             reduce_range=reduce_range,
             activation_type=quantization.QuantType.QUInt8,
@@ -57,11 +64,15 @@ def to_float16(graph: Path, target: Path) -> None:
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     blocked_operators = [*DEFAULT_OP_BLOCK_LIST, *FLOAT_OPERATORS]
+    model = onnx.load(graph)
+    head_nodes = _name_head_nodes(Graph(model))
     with _warnings_disabled():
-        model = convert_float_to_float16(onnx.load(graph), keep_io_types=True, op_block_list=blocked_operators)
+        model = convert_float_to_float16(
+            model, keep_io_types=True, op_block_list=blocked_operators, node_block_list=head_nodes
+        )
         sorted_model = ONNXModel(model)
         sorted_model.topological_sort()
-    _remove_output_casts(Graph(sorted_model.model))
+    _remove_head_casts(Graph(sorted_model.model), set(head_nodes))
     onnx.checker.check_model(sorted_model.model)
     onnx.save(sorted_model.model, target)
 
@@ -85,14 +96,34 @@ def _quantized_operators(model: onnx.ModelProto) -> list[str]:
     return sorted({node.op_type for node in model.graph.node} - set(FLOAT_OPERATORS))
 
 
-def _remove_output_casts(graph: Graph) -> None:
-    """Removes the casts to float16 and back that the converter inserts after an operator kept in float32."""
-    outer_cast = graph.producer(PROBABILITIES)
-    inner_cast = _producer_of_cast(graph, outer_cast)
-    source = _producer_of_cast(graph, inner_cast)
-    if source is not None and source.op_type in FLOAT_OPERATORS:
-        source.output[0] = PROBABILITIES
-        graph.remove(inner_cast, outer_cast)
+def _name_head_nodes(graph: Graph) -> list[str]:
+    """Names the nodes from the last activation to the output, and returns these names."""
+    names, tensors = [], [PROBABILITIES]
+    while tensors:
+        node = graph.producer(tensors.pop())
+        if node is None or node.op_type not in HEAD_OPERATORS or node.name in names:
+            continue
+        node.name = f"head_{len(names)}"
+        names.append(node.name)
+        if node.op_type not in ACTIVATION_OPERATORS:
+            tensors += node.input
+    return names if any(graph.node_named(name).op_type in ACTIVATION_OPERATORS for name in names) else []
+
+
+def _remove_head_casts(graph: Graph, head_nodes: set[str]) -> None:
+    """Removes the casts to float16 and back that the converter inserts behind a node that is kept in float32."""
+    for outer_cast in graph.nodes:
+        inner_cast = _producer_of_cast(graph, outer_cast)
+        source = _producer_of_cast(graph, inner_cast)
+        if inner_cast is None or source is None or source.name not in head_nodes:
+            continue
+        graph.remove(outer_cast)
+        if outer_cast.output[0] == PROBABILITIES:
+            graph.rename_input(source.output[0], PROBABILITIES)
+            source.output[0] = PROBABILITIES
+        graph.rename_input(outer_cast.output[0], source.output[0])
+        if not graph.consumers(inner_cast.output[0]):
+            graph.remove(inner_cast)
 
 
 def _producer_of_cast(graph: Graph, node: onnx.NodeProto | None) -> onnx.NodeProto | None:

@@ -8,6 +8,7 @@ import pytest
 from training.errors import TrainingError
 from training.export.labels import ClassLabels, read_class_labels, read_labels
 
+SYNSETS = ("n01440764", "n01484850")
 CLASSES = ClassLabels(
     ("tench", "great_white_shark", "crane", "crane"), ("n01440764", "n01484850", "n02012849", "n03126707")
 )
@@ -42,7 +43,39 @@ def test_labels_come_from_text_or_json(tmp_path: Path) -> None:
     assert read_class_labels(tmp_path / "plain.json") == ClassLabels(("a", "b"))
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]", '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("bom.txt", "\ufefftench\nshark\n", ClassLabels(("tench", "shark"))),
+        ("printed.txt", "{0: 'tench, Tinca',\n 1: \"hen's egg\"}\n", ClassLabels(("tench, Tinca", "hen's egg"))),
+        ("numbered.txt", "0 left hand\n1 right hand\n", ClassLabels(("left hand", "right hand"))),
+        ("numbers.txt", "0\n1\n", ClassLabels(("0", "1"))),
+        ("some.txt", "0 left\n2 right\n", ClassLabels(("0 left", "2 right"))),
+        ("synsets.txt", "n01440764 tench\nn01484850 white shark\n", ClassLabels(("tench", "white shark"), SYNSETS)),
+        ("ids.txt", "n01440764\nn01484850\n", ClassLabels(SYNSETS)),
+        ("list.json", '["a", "b"]', ClassLabels(("a", "b"))),
+        ("class_to_idx.json", '{"b": 1, "a": 0}', ClassLabels(("a", "b"))),
+        ("config.json", '{"model_type": "vit", "id2label": {"0": "a", "1": "b"}}', ClassLabels(("a", "b"))),
+        ("bom.json", '\ufeff["a", "b"]', ClassLabels(("a", "b"))),
+    ],
+)
+def test_labels_come_in_the_forms_of_popular_tools(
+    name: str, content: str, expected: ClassLabels, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_class_labels(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize("content", ["{0: 'a', 2: 'b'}", "{0: 'a'", "{'a'}", "{0: print}", "{}"])
+def test_other_printed_dictionaries_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text(content)
+    with pytest.raises(TrainingError, match=r"begins with a brace and is not of the form \{0: 'tench'"):
+        read_class_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1, 2]", "[]", "{}", '{"a": 1, "b": 2}', '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"]
+)
 def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(TrainingError, match="is not of the form"):

@@ -6,8 +6,10 @@ import pytest
 from keras import layers
 
 from training.errors import TrainingError
-from training.export.serving_model import Scaling, classes_of, detect_outputs, input_of, to_serving_model
+from training.export.heads import Head, OutputOptions
+from training.export.serving_model import Scaling, ServingModel, input_of, last_activation, outputs_of, to_serving_model
 
+NO_SCALING, DETECT = Scaling(), OutputOptions()
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3), np.uint8)
 
 
@@ -25,27 +27,70 @@ def answers(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
     return model.predict(images.astype(np.float32), verbose=0)
 
 
+def serving(model: keras.Model, scaling: Scaling = NO_SCALING, options: OutputOptions = DETECT) -> ServingModel:
+    return to_serving_model(model, scaling, options, IMAGES)
+
+
+def serving_answers(model: keras.Model, scaling: Scaling = NO_SCALING, options: OutputOptions = DETECT) -> np.ndarray:
+    return answers(serving(model, scaling, options).network)
+
+
 def test_logits_get_a_softmax() -> None:
     model = network()
-    np.testing.assert_allclose(
-        answers(to_serving_model(model, Scaling(), "detect", IMAGES)), softmax(answers(model)), atol=1e-6
-    )
+    np.testing.assert_allclose(serving_answers(model), softmax(answers(model)), atol=1e-6)
+    assert serving(model).head == Head("softmax", True)
 
 
 def test_probabilities_stay_as_they_are() -> None:
     model = network("softmax")
     scaling = Scaling(scale=1 / 255)
     expected = answers(model, IMAGES / 255)
-    np.testing.assert_allclose(answers(to_serving_model(model, scaling, "detect", IMAGES)), expected, atol=1e-6)
+    np.testing.assert_allclose(serving_answers(model, scaling), expected, atol=1e-6)
+
+
+def test_a_sigmoid_is_served_as_labels_with_their_own_probabilities() -> None:
+    model = network("sigmoid")
+    assert serving(model).head == Head("sigmoid", False)
+    np.testing.assert_allclose(serving_answers(model), answers(model), atol=1e-6)
+    logits = network()
+    options = OutputOptions(activation="sigmoid")
+    assert serving(logits, options=options).head == Head("sigmoid", True)
+    np.testing.assert_allclose(
+        serving_answers(logits, options=options), 1 / (1 + np.exp(-answers(logits).astype(np.float64))), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("activation", "is_logits"), [("sigmoid", False), (None, True)])
+def test_one_output_is_the_probability_of_the_second_of_two_labels(activation: str | None, is_logits: bool) -> None:
+    model = network(activation, classes=1)
+    scaling = Scaling(1 / 64, (2.0,))
+    second = answers(model, IMAGES / 64 - 2).astype(np.float64)
+    second = 1 / (1 + np.exp(-second)) if is_logits else second
+    assert 0 < second.min() < 0.5 < second.max() < 1
+    assert serving(model, scaling).head == Head("binary", is_logits)
+    assert serving(model, scaling).classes == 2
+    expected = np.concatenate([1 - second, second], axis=1)
+    np.testing.assert_allclose(serving_answers(model, scaling), expected, atol=1e-6)
 
 
 def test_the_user_may_decide() -> None:
     model = network("sigmoid")
-    with pytest.raises(TrainingError, match=r"do not sum to 1: say --logits.*or --probabilities"):
-        to_serving_model(model, Scaling(), "detect", IMAGES)
-    raw = answers(model)
-    np.testing.assert_allclose(answers(to_serving_model(model, Scaling(), "probabilities", IMAGES)), raw, atol=1e-6)
-    np.testing.assert_allclose(answers(to_serving_model(model, Scaling(), "logits", IMAGES)), softmax(raw), atol=1e-6)
+    np.testing.assert_allclose(
+        serving_answers(model, options=OutputOptions("logits")), softmax(answers(model)), atol=1e-6
+    )
+    with pytest.raises(TrainingError, match=r"lie between .* which are no probabilities"):
+        serving(network(), options=OutputOptions("probabilities"))
+    with pytest.raises(TrainingError, match="gives 4 numbers per image, which does not fit --activation binary"):
+        serving(model, options=OutputOptions(activation="binary"))
+
+
+@pytest.mark.parametrize(("last", "name"), [("softmax", "softmax"), (None, "linear"), ("sigmoid", "sigmoid")])
+def test_the_last_activation_is_found(last: str | None, name: str) -> None:
+    model = network(last)
+    assert last_activation(model) == name
+    image = keras.Input((6, 5, 3))
+    assert last_activation(keras.Model(image, model(image))) == name
+    assert last_activation(keras.Sequential([network(), layers.Activation(last)])) == name
 
 
 @pytest.mark.parametrize(
@@ -58,7 +103,7 @@ def test_the_user_may_decide() -> None:
 )
 def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
     model = network("softmax")
-    actual = answers(to_serving_model(model, scaling, "detect", IMAGES))
+    actual = serving_answers(model, scaling)
     np.testing.assert_allclose(actual, answers(model, expected), atol=2e-5)
 
 
@@ -72,19 +117,19 @@ def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
 )
 def test_a_scaling_that_does_not_fit_is_refused(scaling: Scaling, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        to_serving_model(network(), scaling, "detect", IMAGES)
+        serving(network(), scaling)
 
 
 def test_random_layers_rest() -> None:
     model = keras.Sequential([keras.Input((6, 5, 3)), layers.Flatten(), layers.Dropout(0.9), layers.Dense(4)])
-    serving_model = to_serving_model(model, Scaling(), "detect", IMAGES)
+    serving_model = serving(model).network
     np.testing.assert_array_equal(answers(serving_model), answers(serving_model))
     np.testing.assert_allclose(answers(serving_model), softmax(answers(model)), atol=1e-6)
 
 
 def test_the_input_is_one_image_of_a_fixed_size() -> None:
     assert input_of(network()).shape == (6, 5, 3)
-    for shape in [(None, None, 3), (6, 5, 4), (30,)]:
+    for shape in [(None, None, 3), (6, 5, 2), (30,)]:
         model = keras.Sequential([keras.Input(shape), layers.Activation("relu")])
         with pytest.raises(TrainingError, match="fixed height and width is needed"):
             input_of(model)
@@ -96,18 +141,11 @@ def test_the_input_is_one_image_of_a_fixed_size() -> None:
 
 
 def test_the_output_is_one_row_of_classes() -> None:
-    assert classes_of(network()) == 4
-    with pytest.raises(TrainingError, match="two classes need two outputs"):
-        classes_of(network("sigmoid", classes=1))
+    assert outputs_of(network()) == 4
+    assert outputs_of(network("sigmoid", classes=1)) == 1
     image = keras.Input((6, 5, 3))
     with pytest.raises(TrainingError, match=r"one output of shape \(None, classes\)"):
-        classes_of(keras.Model(image, layers.Conv2D(4, 3)(image)))
+        outputs_of(keras.Model(image, layers.Conv2D(4, 3)(image)))
     flat = layers.Flatten()(image)
     with pytest.raises(TrainingError, match="one output"):
-        classes_of(keras.Model(image, [layers.Dense(2)(flat), layers.Dense(2)(flat)]))
-
-
-def test_outputs_are_told_apart_by_what_they_are() -> None:
-    assert detect_outputs(np.array([[0.2, 0.8], [1.0, 0.0]])) == "probabilities"
-    assert detect_outputs(np.array([[2.0, -1.0]])) == "logits"
-    assert detect_outputs(np.array([[0.5, 0.5], [0.5, 1.5]])) == "logits"
+        outputs_of(keras.Model(image, [layers.Dense(2)(flat), layers.Dense(2)(flat)]))

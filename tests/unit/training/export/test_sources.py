@@ -9,7 +9,8 @@ from keras import layers
 from tests.unit.training.finished_runs import finished_run
 from training.data.load_dataset import DataOptions
 from training.errors import TrainingError
-from training.export.sources import labels_for, load_network, open_source
+from training.export.keras_files import load_network
+from training.export.sources import labels_for, open_source
 from training.recipes import find_recipe
 from training.runs.run_folder import start_run
 

@@ -1,0 +1,29 @@
+"""Writes one timm network with random weights as ONNX: run by a Python that has torch, timm and onnxscript."""
+
+import sys
+
+FAMILIES = [
+    *("beit_base_patch16_224", "coatnet_0_rw_224", "convnext_atto", "cspresnet50", "deit_tiny_patch16_224"),
+    *("densenet121", "efficientnet_b0", "efficientvit_b0", "ghostnet_100", "hrnet_w18_small", "inception_v3"),
+    *("levit_128s", "maxvit_tiny_tf_224", "mixer_s32_224", "mobilenetv3_small_100", "mobilevit_xxs", "regnetx_002"),
+    *("resnet18", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
+]
+"""The smallest or a usual network of each family, by their names in timm."""
+
+
+def main(name: str, path: str) -> None:
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False).eval()
+    images = torch.rand(2, *timm.data.resolve_model_data_config(model)["input_size"])
+    with torch.no_grad():
+        spread = float(model(images).std())
+        classifier = model.get_classifier()
+        classifier.weight *= 4.0 / max(spread, 1e-6)
+    torch.onnx.export(model, (images,), path, dynamic_shapes=({0: "batch"},), external_data=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

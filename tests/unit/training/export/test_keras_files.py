@@ -1,0 +1,160 @@
+"""Networks are loaded from files and folders of Keras and TensorFlow; errors say the cause in a sentence."""
+
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from training.errors import TrainingError
+from training.export.graph.keras_to_onnx import to_onnx
+from training.export.heads import OutputOptions
+from training.export.keras_files import LoadOptions, cause_of, load_network
+from training.export.prepare_network import PrepareOptions, prepare_network
+from training.export.serving_model import Scaling, input_of, to_serving_model
+from training.export.sources import open_source
+
+KERAS_2 = Path(__file__).parents[3] / "data" / "keras2"
+SHAPE = (8, 8, 3)
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SHAPE), np.uint8)
+MODULE = """
+import keras
+
+class Half(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+
+def negated(x):
+    return -x
+"""
+
+
+def network() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE, name="photo")
+    x = layers.DepthwiseConv2D(3, activation="relu", name="depthwise")(layers.Rescaling(1 / 255, name="scale")(image))
+    return keras.Model(image, layers.Dense(3, activation="softmax", name="dense")(layers.Flatten(name="flat")(x)))
+
+
+def answers(model: keras.Model) -> np.ndarray:
+    return model.predict(IMAGES.astype(np.float32), verbose=0)
+
+
+def assert_exportable(model: keras.Model, expected: np.ndarray) -> None:
+    prepared = prepare_network(model, PrepareOptions(), print)
+    assert input_of(prepared).shape == SHAPE
+    serving = to_serving_model(prepared, Scaling(), OutputOptions(), IMAGES)
+    np.testing.assert_allclose(answers(serving.network), expected, atol=1e-5)
+    assert {node.op_type for node in to_onnx(serving.network).graph.node} >= {"Conv", "Softmax"}
+
+
+def test_a_saved_model_folder_is_exported(tmp_path: Path) -> None:
+    model = network()
+    model.export(tmp_path / "saved", verbose=False)
+    source = open_source(tmp_path / "saved", None)
+    assert source.name == "saved"
+    assert source.model is not None
+    assert_exportable(source.model, answers(model))
+
+
+def test_a_folder_of_neither_kind_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"not the folder of a run \(it has no recipe\.json\), nor a SavedModel"):
+        open_source(tmp_path, None)
+    (tmp_path / "saved_model.pb").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match="cannot be loaded as a SavedModel: "):
+        open_source(tmp_path, None)
+
+
+def test_a_depthwise_convolution_of_keras_2_is_read(tmp_path: Path) -> None:
+    """Keras 2, and so Teachable Machine, wrote `groups` into its configuration."""
+    model = network()
+    model.save(tmp_path / "net.h5")
+    with h5py.File(tmp_path / "net.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        [depthwise] = [layer for layer in config["config"]["layers"] if layer["class_name"] == "DepthwiseConv2D"]
+        depthwise["config"]["groups"] = 1
+        file.attrs["model_config"] = json.dumps(config)
+    loaded = load_network(tmp_path / "net.h5")
+    np.testing.assert_allclose(answers(loaded), answers(model), atol=1e-6)
+    assert_exportable(loaded, answers(model))
+
+
+def test_a_file_of_teachable_machine_is_exported() -> None:
+    """Keras 2's nested Sequentials with depthwise convolutions; its pixels are x / 127.5 - 1."""
+    recorded = np.load(KERAS_2 / "answers.npz")
+    model = open_source(KERAS_2 / "teachable_machine.h5", None).model
+    images = recorded["images"]
+    assert model is not None
+    scaled = images.astype(np.float32) / 127.5 - 1
+    assert np.ptp(recorded["teachable_machine"], axis=0).max() > 0.01
+    np.testing.assert_allclose(model.predict(scaled, verbose=0), recorded["teachable_machine"], atol=1e-5)
+    serving = to_serving_model(model, Scaling(1 / 127.5, (1.0,)), OutputOptions(), images)
+    actual = serving.network.predict(images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(actual, recorded["teachable_machine"], atol=1e-5)
+    assert {node.op_type for node in to_onnx(serving.network).graph.node} >= {"Conv", "Softmax"}
+
+
+@pytest.mark.parametrize("name", ["tutorial.h5", "tutorial_saved_model"])
+def test_files_of_keras_2_tutorials_are_exported(name: str) -> None:
+    recorded = np.load(KERAS_2 / "answers.npz")
+    model = open_source(KERAS_2 / name, None).model
+    images = recorded["images"][:, :16, :16]
+    assert model is not None
+    assert input_of(model).shape == (16, 16, 3)
+    serving = to_serving_model(model, Scaling(), OutputOptions(), images)
+    logits = recorded["tutorial"].astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    actual = serving.network.predict(images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert {node.op_type for node in to_onnx(serving.network).graph.node} >= {"Conv", "Softmax"}
+
+
+def custom_network(folder: Path) -> Path:
+    namespace: dict = {"__name__": "elsewhere"}
+    exec(MODULE, namespace)
+    image = keras.Input(SHAPE)
+    x = layers.Flatten()(namespace["Half"](name="half")(image))
+    path = folder / "custom.keras"
+    keras.Model(image, layers.Dense(3, activation=namespace["negated"])(x)).save(path)
+    return path
+
+
+def test_custom_objects_come_from_a_module(tmp_path: Path) -> None:
+    path, module = custom_network(tmp_path), tmp_path / "objects.py"
+    module.write_text(MODULE)
+    with pytest.raises(TrainingError, match=r"it uses '(Half|negated)', which is not Keras' own: give .*--custom-obj"):
+        load_network(path)
+    assert load_network(path, LoadOptions(custom_objects=module)).get_layer("half").name == "half"
+    module.write_text("raise ValueError('no')")
+    with pytest.raises(TrainingError, match=r"--custom-objects .*objects\.py fails: ValueError: no"):
+        load_network(path, LoadOptions(custom_objects=module))
+    with pytest.raises(TrainingError, match="is no Python file"):
+        load_network(path, LoadOptions(custom_objects=tmp_path / "none.py"))
+
+
+def test_code_in_the_file_runs_only_when_it_is_allowed(tmp_path: Path) -> None:
+    image = keras.Input(SHAPE)
+    doubled = layers.Lambda(lambda x: x * 2, output_shape=SHAPE)(image)
+    model = keras.Model(image, layers.Dense(2)(layers.Flatten()(doubled)))
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(TrainingError, match=r"a Lambda layer\), which runs when it is loaded.*--unsafe-lambda\.$"):
+        load_network(tmp_path / "code.keras")
+    loaded = load_network(tmp_path / "code.keras", LoadOptions(unsafe_lambda=True))
+    np.testing.assert_allclose(answers(loaded), answers(model), rtol=1e-5)
+
+
+def test_what_is_no_network_is_said_in_a_sentence(tmp_path: Path) -> None:
+    for name in ("text.keras", "text.h5"):
+        (tmp_path / name).write_text("hello")
+        with pytest.raises(TrainingError, match=rf"{name} cannot be loaded as a Keras model: .{{5,250}}$") as raised:
+            load_network(tmp_path / name)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_long_message_of_keras_becomes_its_first_sentence() -> None:
+    error = ValueError("The layer is odd. It was given config={'a': 1}\nmore\nand more")
+    assert cause_of(error) == "The layer is odd"
+    assert len(cause_of(ValueError("x" * 9999))) < 250

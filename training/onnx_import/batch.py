@@ -1,0 +1,56 @@
+"""Gives a graph that was exported for a fixed batch any batch size.
+
+Constant shapes are changed where they hold the batch size. Where that does not suffice, a Scan runs the graph once per
+image, which is exact and slower.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from training.export.graph.editor import Graph, attribute
+
+ADVICE = (
+    'export it again with a symbolic batch: torch.onnx.export(..., dynamic_shapes=({0: "batch"},)), with the older '
+    'exporter dynamic_axes={"input": {0: "batch"}}, or optimum-cli export onnx'
+)
+
+
+def make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
+    """Changes reshapes whose first size is the fixed batch, so that it follows from the other sizes, or the input.
+
+    Whether that was right is for a check of the answers.
+    """
+    graph = Graph(network)
+    for node in network.graph.node:
+        shape = graph.constant(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is None or shape.ndim != 1 or len(shape) < 2 or shape[0] != batch or 0 in shape[1:]:
+            continue
+        first = 0 if -1 in shape[1:] else -1
+        node.input[1] = graph.add_constant(node.input[1], np.array([first, *shape[1:]], np.int64))
+        if attribute(node, "allowzero", 0):  # with it, 0 would be the size 0
+            node.attribute.remove(next(a for a in node.attribute if a.name == "allowzero"))
+
+
+def run_per_image(network: onnx.ModelProto, tensor: str, output: str, input_type: int) -> tuple[str, str]:
+    """Moves all nodes into a Scan over the first dimension of `tensor`, which has one image at a time in the graph.
+
+    Returns the names of the input and output with any batch size. The initializers stay outside.
+    """
+    graph = network.graph
+    batch, rows, image, row, axis = (f"{tensor}__{name}" for name in ("batch", "rows", "image", "row", "axis"))
+    body = helper.make_graph(
+        [
+            helper.make_node("Unsqueeze", [image, axis], [tensor]),
+            *graph.node,
+            helper.make_node("Squeeze", [output, axis], [row]),
+        ],
+        "image",
+        [helper.make_tensor_value_info(image, input_type, None)],
+        [helper.make_tensor_value_info(row, TensorProto.FLOAT, None)],
+    )
+    scan = helper.make_node("Scan", [batch], [rows], body=body, num_scan_inputs=1)
+    del graph.node[:]
+    graph.node.append(scan)
+    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), axis))
+    return batch, rows
