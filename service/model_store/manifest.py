@@ -36,6 +36,8 @@ MAX_GRAPH_BYTES = 2 * 1024**3  # what one ONNX file can hold
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Precision = Literal["float32", "float16", "int8"]
+Channels = Literal[1, 3]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeRule = Literal["convoy", "torchvision", "keras"]
 Activation = Literal["softmax", "sigmoid", "binary"]
 """The last step of a network. `softmax`: exactly one label is right, the probabilities sum to 1. `sigmoid`: any number
@@ -63,7 +65,7 @@ class Input(FrozenModel):
 
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
-    channels: Literal[1, 3]
+    channels: Channels
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,7 +86,7 @@ class Preprocessing(FrozenModel):
     resize: Literal["squash", "shorter"] = "squash"
     shorter: int | None = Field(default=None, ge=1, le=8192)
     resize_rule: ResizeRule = "convoy"
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     antialias: bool = True
     background: int = Field(default=255, ge=0, le=255)
 

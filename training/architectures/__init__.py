@@ -9,9 +9,11 @@ import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import keras
 
+from service.model_store.manifest import Channels
 from training.architectures.alexnet import alexnet
 from training.architectures.cifar_resnet import cifar_resnet
 from training.architectures.convnetjs import convnetjs
@@ -58,7 +60,7 @@ MAX_TRIED_SIDE_PX = 256
 """No network here needs larger images than this."""
 
 
-def build(name: str, **options) -> keras.Model:
+def build(name: str, **options: Any) -> keras.Model:
     """The network `name` with fresh weights. Raises TrainingError for an unknown name and for too small images."""
     builder = _builder(name)
     try:
@@ -69,7 +71,7 @@ def build(name: str, **options) -> keras.Model:
         raise _too_small_error(name, builder, options) from None
 
 
-def build_without_weights(name: str, **options) -> keras.Model:
+def build_without_weights(name: str, **options: Any) -> keras.Model:
     """The same network with every shape and no values, in milliseconds and without memory: only to be looked at.
 
     Raises TrainingError as `build` does.
@@ -77,9 +79,10 @@ def build_without_weights(name: str, **options) -> keras.Model:
     return _build_in_thread(build, name, **options)
 
 
-def default_input_shape(name: str) -> tuple[int, int, int]:
+def default_input_shape(name: str) -> tuple[int, int, Channels]:
     """Height, width and channels that a network takes where nothing else is said. Raises TrainingError."""
-    return inspect.signature(_builder(name)).parameters["input_shape"].default
+    shape: tuple[int, int, Channels] = inspect.signature(_builder(name)).parameters["input_shape"].default
+    return shape
 
 
 def without_auxiliary_classifiers(model: keras.Model) -> keras.Model:
@@ -97,25 +100,25 @@ def _builder(name: str) -> Builder:
     return ARCHITECTURES[name]
 
 
-def _build_in_thread(builder: Builder, *args, **options) -> keras.Model:
+def _build_in_thread(builder: Builder, *args: Any, **options: Any) -> keras.Model:
     # In a thread of its own: Keras lists variables without values per thread, and would make the values after all
     # when the next scope of that thread ends.
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(_build_stateless, builder, *args, **options).result()
 
 
-def _build_stateless(builder: Builder, *args, **options) -> keras.Model:
+def _build_stateless(builder: Builder, *args: Any, **options: Any) -> keras.Model:
     with keras.StatelessScope(initialize_variables=False):
         return builder(*args, **options)
 
 
-def _too_small_error(name: str, builder: Builder, options: dict) -> TrainingError:
+def _too_small_error(name: str, builder: Builder, options: dict[str, Any]) -> TrainingError:
     height, width, channels = options["input_shape"]
     sides = (side for side in range(1, MAX_TRIED_SIDE_PX) if _fits(builder, options, (side, side, channels)))
     return TrainingError(f"{name} needs images of at least {next(sides)} pixels a side; {height}x{width} is too small.")
 
 
-def _fits(builder: Builder, options: dict, input_shape: tuple[int, int, int]) -> bool:
+def _fits(builder: Builder, options: dict[str, Any], input_shape: tuple[int, int, int]) -> bool:
     try:
         _build_in_thread(builder, **{**options, "input_shape": input_shape})
     except ValueError as error:

@@ -1,5 +1,7 @@
 """AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional networks", 2012."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -44,7 +46,9 @@ def alexnet(
     return keras.Model(image, logits_layer(x, classes, kernel_initializer=alexnet_initializer()), name="alexnet")
 
 
-def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):
+def _conv(
+    x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options: Any
+) -> keras.KerasTensor:
     convolution = layers.Conv2D(
         filters,
         size,

@@ -1,5 +1,7 @@
 """The residual networks for 32x32 images: He, Zhang, Ren, Sun, "Deep residual learning", 2015, section 4.2."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -64,15 +66,15 @@ def _block(
 class PadChannels(layers.Layer):
     """Appends channels of zeros up to `channels`: (batch, height, width, fewer) -> (batch, height, width, channels)."""
 
-    def __init__(self, channels: int, **kwargs) -> None:
+    def __init__(self, channels: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return ops.pad(x, [(0, 0), (0, 0), (0, 0), (0, self.channels - x.shape[-1])])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return *input_shape[:-1], self.channels
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels}

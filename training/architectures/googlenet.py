@@ -1,5 +1,7 @@
 """GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2014, table 1."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -67,7 +69,9 @@ class WithAuxiliary(keras.Model):
     Metrics, and the loss while it is only evaluated, are of the main classifier alone.
     """
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         loss_weights = LOSS_WEIGHTS if training else {"logits": 1.0}
         losses = [
             weight * super(WithAuxiliary, self).compute_loss(x, y, y_pred[name], sample_weight, training)
@@ -75,8 +79,9 @@ class WithAuxiliary(keras.Model):
         ]
         return sum(losses)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        metrics: dict[str, Any] = super().compute_metrics(x, y, y_pred["logits"], sample_weight)
+        return metrics
 
 
 def _stem(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -108,7 +113,9 @@ def _auxiliary(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTens
     return logits_layer(layers.Dropout(0.7, name=f"{name}_drop")(x), classes, name=name)
 
 
-def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options):
+def _conv(
+    x: keras.KerasTensor, filters: int, size: int, name: str, padding: str = "same", **options: Any
+) -> keras.KerasTensor:
     return layers.Conv2D(filters, size, padding=padding, activation="relu", name=name, **options)(x)
 
 

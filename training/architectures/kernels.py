@@ -1,5 +1,7 @@
 """Convolution kernels with names, for layers that show what a convolution does before any training."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -30,14 +32,14 @@ class NamedKernels(keras.initializers.Initializer):
             raise ValueError(f"There is no kernel named '{unknown[0]}'; there are {', '.join(KERNELS)}.")
         self.names, self.scale = tuple(names), scale
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
         if tuple(shape[:2]) != (3, 3) or shape[3] != len(self.names):
             raise ValueError(f"{len(self.names)} kernels of 3x3 do not fill a layer of shape {tuple(shape)}.")
         stack = np.stack([KERNELS[name] for name in self.names], axis=-1)[:, :, None]
         stack = np.repeat(stack, shape[2], axis=2) * (self.scale / shape[2])
         return ops.convert_to_tensor(stack.astype("float32"), dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"names": self.names, "scale": self.scale}
 
 

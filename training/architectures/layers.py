@@ -1,10 +1,12 @@
 """Layers shared by the architectures, each a tiny function on Keras tensors. Knows no recipe and no dataset."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def normalized_input(
     return image, rescale(image)
 
 
-def logits_layer(x: keras.KerasTensor, classes: int, **options) -> keras.KerasTensor:
+def logits_layer(x: keras.KerasTensor, classes: int, **options: Any) -> keras.KerasTensor:
     """The last layer: one score a class, without softmax (the loss and the export add it), in float32 always."""
     return keras.layers.Dense(classes, dtype="float32", **{"name": "logits", **options})(x)
 
@@ -93,7 +95,7 @@ def alexnet_initializer() -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
-def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, **options) -> keras.KerasTensor:
+def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, **options: Any) -> keras.KerasTensor:
     """A fully connected layer as AlexNet, ZFNet and VGG end with: "fc6", ReLU, dropout."""
     x = keras.layers.Dense(units, activation="relu", name=f"fc{number}", **options)(x)
     return keras.layers.Dropout(dropout, name=f"drop{number}")(x)
@@ -108,28 +110,29 @@ class LocalResponseNormalization(keras.layers.Layer):
     training, and twice as fast under onnxruntime as its own LRN operator.
     """
 
-    def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs) -> None:
+    def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
 
-    def call(self, x):
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         squares = ops.square(x * self.alpha**0.5)  # alpha first: half precision could not hold a^2
         band = ops.convert_to_tensor(_band_kernel(x.shape[-1], self.n), dtype=squares.dtype)
         total = self.k + ops.conv(squares, band, padding="valid", data_format="channels_last")
         return x / _power(total, self.beta)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k": self.k, "n": self.n, "alpha": self.alpha, "beta": self.beta}
 
 
-def _band_kernel(channels: int, n: int) -> np.ndarray:
+def _band_kernel(channels: int, n: int) -> NDArray[np.float32]:
     """A 1x1 kernel, (1, 1, channels, channels), of ones where two channels are at most n // 2 apart."""
     index = np.arange(channels)
     is_neighbor = np.abs(index[:, None] - index) <= n // 2
-    return is_neighbor[None, None].astype("float32")
+    band: NDArray[np.float32] = is_neighbor[None, None].astype(np.float32)
+    return band
 
 
 def _power(x: keras.KerasTensor, exponent: float) -> keras.KerasTensor:

@@ -1,5 +1,7 @@
 """The X/O toy network: is it an X or an O? Small enough to follow every number by hand."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -33,7 +35,7 @@ def xo(
     return keras.Model(image, logits_layer(x, classes), name="xo")
 
 
-def _conv_pool(x: keras.KerasTensor, filters: int, number: int, **options) -> keras.KerasTensor:
+def _conv_pool(x: keras.KerasTensor, filters: int, number: int, **options: Any) -> keras.KerasTensor:
     x = layers.Conv2D(filters, 3, name=f"features{number}", **options)(x)
     x = layers.Activation("relu", name=f"relu{number}")(x)
     return layers.MaxPooling2D(2, padding="same", name=f"pool{number}")(x)

@@ -1,5 +1,7 @@
 """ZFNet: Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, figure 3."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -45,7 +47,7 @@ def zfnet(
     return keras.Model(image, logits_layer(x, classes, kernel_initializer=alexnet_initializer()), name="zfnet")
 
 
-def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, **options) -> keras.KerasTensor:
+def _conv(x: keras.KerasTensor, filters: int, size: int, name: str, **options: Any) -> keras.KerasTensor:
     return layers.Conv2D(
         filters, size, activation="relu", kernel_initializer=alexnet_initializer(), name=name, **options
     )(x)

@@ -42,6 +42,7 @@ def describe(
         raise TrainingError("--kernels says what --maps draws: add --maps FILE.")
     click.echo(describe_targets(names, size, classes, batch, as_json))
     if maps is not None:
-        from training.analysis.xo_lesson import FEATURES, draw_maps
+        from training.analysis.xo_lesson import draw_maps
+        from training.architectures.xo import FEATURES
 
         draw_maps(maps, kernels.split(",") if kernels else FEATURES)

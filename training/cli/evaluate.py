@@ -1,10 +1,14 @@
 """convoy-train evaluate."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, example, import_keras
+
+if TYPE_CHECKING:
+    from service.model_store.manifest import Precision
 
 
 @click.command(
@@ -30,7 +34,7 @@ def evaluate(
     data: Path | None,
     skip_unreadable: bool,
     data_dir: Path | None,
-    precision: str,
+    precision: "Precision",
     noise: float,
     flip: bool,
 ) -> None:

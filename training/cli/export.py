@@ -115,6 +115,7 @@ def export(
         options |= {"labels": None, "outputs": "probabilities"}
         click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
         return
+    assert source is not None, "one of the two was given"
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     network_source = sources.open_source(source, dataset, data_options, LoadOptions(custom_objects, unsafe_lambda))
     click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))

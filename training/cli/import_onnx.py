@@ -1,7 +1,7 @@
 """convoy-train import."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -73,7 +73,7 @@ def import_network(
     name: str,
     models_dir: Path,
     channels: str,
-    output_kind: str | None,
+    output_kind: Literal["logits", "probabilities"] | None,
     images: Path | None,
     labeled_images: Path | None,
     force: bool,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 
-class _Fractions(click.ParamType):
+class _Fractions(click.ParamType):  # type: ignore[type-arg]  # before click 8.4 it takes no argument
     """Numbers with commas between them; each may be a fraction such as 1/255."""
 
     name = "numbers"
@@ -23,7 +23,7 @@ class _Fractions(click.ParamType):
             self.fail(f"{value!r} is not a number, or several with commas between them.", param, context)
 
 
-class _Fraction(_Fractions):
+class _Fraction(click.ParamType):  # type: ignore[type-arg]
     """One such number."""
 
     name = "number"
@@ -31,7 +31,7 @@ class _Fraction(_Fractions):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        numbers = super().convert(value, param, context)
+        numbers = FRACTIONS.convert(value, param, context)
         return numbers[0] if len(numbers) == 1 else self.fail(f"{value!r} is more than one number.", param, context)
 
 

@@ -1,10 +1,15 @@
 """convoy-train quantize."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from training.cli.options import DATA, DATA_DIR, FOLDER, SKIP_UNREADABLE, example, import_keras
+
+if TYPE_CHECKING:
+    from service.model_store.manifest import Precision
+    from training.export.quantization.convert_precision import CalibrationMethod
 
 
 @click.command(
@@ -44,7 +49,7 @@ def quantize(
     skip_unreadable: bool,
     data_dir: Path | None,
     count: int,
-    method: str,
+    method: "CalibrationMethod",
     reduce_range: bool,
     allow_slower: bool,
 ) -> None:
@@ -57,9 +62,9 @@ def quantize(
     from training.data.load_dataset import DataOptions
     from training.export.quantization import quantize
 
-    precisions = ("int8",) * (int8 or not fp16) + ("float16",) * fp16
+    is_chosen: dict[Precision, bool] = {"int8": int8 or not fp16, "float16": fp16}
     options = quantize.QuantizeOptions(
-        precisions,
+        tuple(precision for precision in is_chosen if is_chosen[precision]),
         calibration_images=count,
         method=method,
         reduce_range=reduce_range,

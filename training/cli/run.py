@@ -113,7 +113,9 @@ def run(
     if recipe is None and application is None:
         raise click.UsageError("Missing argument 'RECIPE'.")
     recipe = recipe or FINE_TUNE
-    changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    changes = parse_changes(
+        settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": None if data is None else "folder"}
+    )
     if resume is not None and (changes.keys() - {"dataset"} or data_note or skip_unreadable or weights):
         raise TrainingError(
             "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, "

@@ -68,7 +68,9 @@ def sweep(
     from training.recipes import find_recipe, sweep_grid
     from training.recipes.settings import with_settings
 
-    changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": data and "folder"})
+    changes = parse_changes(
+        settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": None if data is None else "folder"}
+    )
     combinations = sweep_grid.combinations(grids)
     recipes = sweep_grid.recipes_for(with_settings(find_recipe(recipe), changes), combinations)
     name = name or f"{recipe}-sweep"

@@ -4,6 +4,8 @@ Networks with batch normalisation bear a higher rate than those without. They st
 seen ImageNet already (`fine-tune`) needs far fewer images.
 """
 
+from typing import Any
+
 from training.recipes.base import Recipe
 from training.recipes.published_results import PUBLISHED_RESULTS
 
@@ -38,8 +40,8 @@ def recipe_for(architecture: str) -> Recipe:
     )
 
 
-_GRAY_VALUES = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}
-_COLOR_VALUES = {
+_GRAY_VALUES: dict[str, Any] = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}
+_COLOR_VALUES: dict[str, Any] = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
     "crop_area": (0.35, 1.0),

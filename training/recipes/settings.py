@@ -33,8 +33,7 @@ def with_application(application: str, recipe: Recipe) -> Recipe:
     """
     if not application.startswith(APPLICATION_PREFIX):
         raise TrainingError(f"--from {application}: write --from {APPLICATION_PREFIX}NAME, for example keras:ResNet50.")
-    neutral_fields = {"architecture_options": {}, "mean": (0.0,), "std": (1.0,)}
-    return dataclasses.replace(recipe, architecture=application, **neutral_fields)
+    return dataclasses.replace(recipe, architecture=application, architecture_options={}, mean=(0.0,), std=(1.0,))
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
@@ -111,7 +110,11 @@ def _list_to_tuple(value: Any) -> Any:
 def _parse_option(text: str) -> OptionValue:
     """The value of a builder's option, whose type only the builder knows; "100,50" and "100," are tuples."""
     if "," in text:
-        return tuple(_parse_option(part) for part in text.split(",") if part.strip())
+        return tuple(_parse_scalar(part) for part in text.split(",") if part.strip())
+    return _parse_scalar(text)
+
+
+def _parse_scalar(text: str) -> int | float | bool | str:
     for kind in (int, float):
         try:
             return kind(text)

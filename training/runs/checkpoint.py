@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from training.atomic_files import atomic_write
 from training.errors import TrainingError
 from training.runs.run_folder import HistoryRow
 
-Arrays = list[NDArray]
+Arrays = list[NDArray[Any]]
 
 
 @dataclass
@@ -37,7 +38,7 @@ def save(path: Path, model: keras.Model, progress: TrainingProgress) -> None:
     groups = {"model": _to_arrays(model.variables), "optimizer": _to_arrays(optimizer), "best": progress.best}
     arrays = {f"{group}/{index}": array for group, values in groups.items() for index, array in enumerate(values)}
     state = json.dumps({"history": progress.history, "best_epoch": progress.best_epoch})
-    atomic_write(path, lambda to: np.savez(to, state=np.array(state), **arrays))
+    atomic_write(path, lambda to: np.savez(to, allow_pickle=False, state=np.array(state), **arrays))
 
 
 def restore(path: Path, model: keras.Model) -> TrainingProgress:

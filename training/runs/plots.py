@@ -63,5 +63,6 @@ def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], pa
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG without Matplotlib's version, so that the same figures give the same file."""
-    atomic_write(path, lambda to: FigureCanvasAgg(figure).print_png(to, metadata={"Software": None}))
+    canvas = FigureCanvasAgg(figure)
+    atomic_write(path, lambda to: canvas.print_png(to, metadata={"Software": None}))  # type: ignore[no-untyped-call]
     figure.clear()

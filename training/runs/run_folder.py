@@ -66,7 +66,8 @@ class Run:
 
     def info(self) -> dict[str, Any]:
         """What was known when the run started: data, labels, input, parameters, versions of libraries."""
-        return read_json(self.folder / "run.json")
+        info: dict[str, Any] = read_json(self.folder / "run.json")
+        return info
 
     def record_machine(self) -> None:
         """Adds this machine to `run.json`, with the first epoch that it trains; a resumed run can have several."""
@@ -76,7 +77,8 @@ class Run:
         write_json(self.folder / "run.json", info | {"machines": [*info.get("machines", []), machine]})
 
     def metrics(self) -> dict[str, Any]:
-        return read_json(self.metrics_path)
+        metrics: dict[str, Any] = read_json(self.metrics_path)
+        return metrics
 
     @property
     def history_path(self) -> Path:
