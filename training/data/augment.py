@@ -55,7 +55,8 @@ def shift(images: Images, pixels: int, fill: str, random: RandomGenerator) -> Im
     padded = np.pad(images, margins, mode="reflect" if fill == "reflect" else "constant")
     top, left = (random.integers(0, 2 * pixels + 1, count) for _ in range(2))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    return windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
+    shifted: Images = windows[np.arange(count), top, left].transpose(0, 2, 3, 1)
+    return shifted
 
 
 def flip(images: Images, random: RandomGenerator) -> Images:

@@ -55,7 +55,7 @@ def draw_augmentation(
     recipe: Recipe, shape: Shape, count: int, random: RandomGenerator
 ) -> dict[str, NDArray[np.int32]]:
     """The random numbers of a batch, in the order in which `training.data.augment` draws them."""
-    draws = no_augmentation(recipe, shape, count)
+    draws: dict[str, NDArray[Any]] = no_augmentation(recipe, shape, count)
     height, width, _ = shape
     if recipe.shift_px:
         draws["top"], draws["left"] = (random.integers(0, 2 * recipe.shift_px + 1, count) for _ in range(2))
@@ -88,7 +88,7 @@ class AugmentOnDevice(keras.layers.Layer):
     """Images at `index`, moved, mirrored and with a hole, float32 0..255. One gather: it reads no pixel twice."""
 
     def __init__(
-        self, shift_px: int, fill: str, cutout_px: int, mean: tuple[float, ...], shape: Shape, **kwargs
+        self, shift_px: int, fill: str, cutout_px: int, mean: tuple[float, ...], shape: Shape, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self._shift_px, self._fill, self._cutout_px, self._shape = shift_px, fill, cutout_px, shape

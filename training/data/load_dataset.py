@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from service.model_store.manifest import Input, Preprocessing
+from service.model_store.manifest import Channels, Input, Preprocessing
 from training.architectures import default_input_shape
 from training.data import datasets
 from training.data.datasets.base import Dataset
@@ -21,7 +21,7 @@ from training.errors import TrainingError
 from training.recipes.base import APPLICATION_PREFIX, Recipe
 from training.runs.run_folder import Run
 
-APPLICATION_INPUT = (224, 224, 3)
+APPLICATION_INPUT: tuple[int, int, Channels] = (224, 224, 3)
 RESIZE_MARGIN = 8 / 7
 """Of the shorter side over the input where a recipe names none: 256 for 224, as the papers have it."""
 
@@ -69,8 +69,13 @@ def for_training(
         if dataset.origin
         else {}
     )
-    left_out = {"unreadable_train": tuple(sorted(train)), "unreadable_test": tuple(sorted(test))}
-    dataset = replace(dataset, origin=origin, workers=data_options.workers, **left_out)
+    dataset = replace(
+        dataset,
+        origin=origin,
+        workers=data_options.workers,
+        unreadable_train=tuple(sorted(train)),
+        unreadable_test=tuple(sorted(test)),
+    )
     splits = split_indices(dataset, recipe)
     _check_not_empty(splits, recipe, unreadable)
     _check_classes(recipe, dataset, splits)
@@ -185,7 +190,8 @@ def _why_empty(unreadable: list[str]) -> str:
 
 def folder_options_for(recipe: Recipe, recorded_origin: Mapping[str, Any] | None) -> FolderOptions:
     """The options of a new run (`recorded_origin` None), or of one that has recorded how its images are divided."""
-    recorded = {"split_by_path": recipe.dataset == datasets.FOLDER} if recorded_origin is None else recorded_origin
+    default_origin = {"split_by_path": recipe.dataset == datasets.FOLDER}
+    recorded: Mapping[str, Any] = default_origin if recorded_origin is None else recorded_origin
     return FolderOptions(
         input_spec_for(recipe),
         recipe.test_share,

@@ -37,8 +37,11 @@ def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
     where they are. Raises TrainingError when that leaves nothing to train on.
     """
     split = _split_by_path if dataset.split_paths else _split_by_position
-    parts = (_without(part[: recipe.limit], dataset.unreadable_train) for part in split(dataset, recipe))
-    return SplitIndices(*parts, _without(_evenly_spaced(len(dataset.test), recipe.limit), dataset.unreadable_test))
+    train, validation, holdout = (
+        _without(part[: recipe.limit], dataset.unreadable_train) for part in split(dataset, recipe)
+    )
+    test = _without(_evenly_spaced(len(dataset.test), recipe.limit), dataset.unreadable_test)
+    return SplitIndices(train, validation, holdout, test)
 
 
 def _split_by_position(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:

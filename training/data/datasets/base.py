@@ -50,6 +50,10 @@ class Split(Protocol):
         """Those of these images that cannot be decoded: index -> file and reason, in one line."""
         ...
 
+    def without(self, indices: Sequence[int]) -> "Split":
+        """The split without these images."""
+        ...
+
     def digest(self, indices: NDArray[np.int64]) -> str:
         """SHA-256 of these images and their labels: of their pixels, or of the names and sizes of their files."""
         ...
@@ -84,6 +88,9 @@ class ArraySplit:
 
     def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
         return {}
+
+    def without(self, indices: Sequence[int]) -> "ArraySplit":
+        return ArraySplit(np.delete(self.images, indices, axis=0), np.delete(self.labels, indices))
 
     def digest(self, indices: NDArray[np.int64]) -> str:
         sha256 = hashlib.sha256(repr((len(indices), self.shape)).encode())

@@ -115,7 +115,7 @@ class FolderSplit:
         return self._read_bytes(self._files.paths[index])
 
     def find_unreadable(self, indices: Indices) -> Mapping[int, str]:
-        errors = {}
+        errors: dict[int, str] = {}
         with ThreadPoolExecutor(usable_cores()) as threads:
             for start in range(0, len(indices), MAX_FUTURES):  # a million futures would take gigabytes
                 chunk = indices[start : start + MAX_FUTURES]
@@ -128,7 +128,6 @@ class FolderSplit:
         return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
     def without(self, indices: Sequence[int]) -> "FolderSplit":
-        """The split without these images."""
         remaining = self._files.select(np.setdiff1d(np.arange(len(self)), indices))
         return FolderSplit(self._folder, remaining, self._input_spec, self._cache, self._min_crop_area)
 
@@ -221,7 +220,7 @@ def training_dataset(
     name: str, title: str, listing: FolderListing, folder_options: FolderOptions, cache: ImageCache
 ) -> Dataset:
     """The images of a listing, to train on. Raises TrainingError when recorded test images are gone."""
-    origin = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
+    origin: dict[str, Any] = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
     train, test = listing.train, listing.test
     if test is None:
         train, test = _split_train_test(listing, folder_options)
@@ -229,15 +228,16 @@ def training_dataset(
         origin |= {"test_fingerprints": fingerprints(listing.folder, test.paths)}
     if folder_options.split_by_path:
         origin |= {"split_by_path": True}
-    splits = [
+    train_split, test_split = (
         FolderSplit(listing.folder, files, folder_options.input_spec, cache, folder_options.min_crop_area)
         for files in (train, test)
-    ]
+    )
     return Dataset(
         name,
         title,
         listing.labels,
-        *splits,
+        train_split,
+        test_split,
         preprocessing=folder_options.input_spec.preprocessing,
         origin=origin,
         split_paths=train.paths if folder_options.split_by_path else (),

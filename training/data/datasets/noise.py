@@ -1,13 +1,15 @@
 """Images with noise on them, for asking how much of it a network bears. Never trained on."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.render import encode_png
-from training.data.datasets.base import Dataset, Split
+from training.data.datasets.base import ArraySplit, Dataset, Split
+from training.data.datasets.image_files import Boxes
 from training.errors import TrainingError
 
 SEED = 0
@@ -40,6 +42,15 @@ class NoisySplit:
 
     def encoded_image(self, index: int) -> bytes:
         return encode_png(self.read_images(np.array([index]))[0])
+
+    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
+        return ArraySplit(self.read_images(indices), self.labels[indices]).read_crops(np.arange(len(indices)), boxes)
+
+    def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
+        return self.original.find_unreadable(indices)
+
+    def without(self, indices: Sequence[int]) -> "NoisySplit":
+        return NoisySplit(self.original.without(indices), self.sigma)
 
     def digest(self, indices: NDArray[np.int64]) -> str:
         return hashlib.sha256(f"{self.original.digest(indices)} {self.sigma}".encode()).hexdigest()

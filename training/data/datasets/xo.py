@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from training.data.datasets.base import ArraySplit, Dataset
 
+Floats = NDArray[np.float64]
+
 LABELS = ("X", "O")
 SIDE_PX = 24
 TRAINING_IMAGES, TEST_IMAGES = 4000, 1000
@@ -55,7 +57,7 @@ def _draw_split(count: int, random: Generator) -> ArraySplit:
     return ArraySplit(draw(labels == LABELS.index("X"), random), labels.astype(np.int64))
 
 
-def _glyph_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _glyph_coordinates(count: int, random: Generator) -> tuple[Floats, Floats]:
     """Where each pixel lies from its image's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
     shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
     angle = np.radians(random.uniform(*ROTATION_DEGREES, (count, 1, 1)))
@@ -64,19 +66,20 @@ def _glyph_coordinates(count: int, random: Generator) -> tuple[NDArray[np.float6
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 
-def _distance_from_cross(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
+def _distance_from_cross(x: Floats, y: Floats, half_width: Floats, half_height: Floats) -> Floats:
     """Distance in pixels from the nearer of the two diagonals."""
     length = np.hypot(half_width, half_height)
-    nearest = np.inf
+    distances = []
     for slope in (1, -1):
         along = np.clip((x * half_width + slope * y * half_height) / length, -length, length)
-        distance = np.hypot(x - along * half_width / length, y - slope * along * half_height / length)
-        nearest = np.minimum(nearest, distance)
+        distances.append(np.hypot(x - along * half_width / length, y - slope * along * half_height / length))
+    nearest: Floats = np.minimum(*distances)
     return nearest
 
 
-def _distance_from_ellipse(x: NDArray, y: NDArray, half_width: NDArray, half_height: NDArray) -> NDArray[np.float64]:
+def _distance_from_ellipse(x: Floats, y: Floats, half_width: Floats, half_height: Floats) -> Floats:
     """Distance in pixels from the outline, to first order: exact for circles, close for these ellipses."""
     value = np.hypot(x / half_width, y / half_height)
     slope = np.hypot(x / half_width**2, y / half_height**2)
-    return np.abs(value - 1) * value / np.maximum(slope, 1e-9)
+    distance: Floats = np.abs(value - 1) * value / np.maximum(slope, 1e-9)
+    return distance

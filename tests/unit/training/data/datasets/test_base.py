@@ -22,6 +22,13 @@ def test_an_encoded_image_decodes_to_its_own_pixels(channels: int) -> None:
     np.testing.assert_array_equal(split.read_images(np.array([2, 0])), images[[2, 0]])
 
 
+def test_a_split_without_some_images_keeps_the_others_with_their_labels() -> None:
+    images = np.stack([random_pixels(5, 7, 3, seed) for seed in range(4)])
+    split = ArraySplit(images, np.array([2, 0, 1, 2])).without([0, 2])
+    np.testing.assert_array_equal(split.read_images(np.arange(2)), images[[1, 3]])
+    assert split.labels.tolist() == [0, 2]
+
+
 def test_an_unknown_data_set_names_the_known_ones() -> None:
     with pytest.raises(TrainingError, match="no data set called 'imagenet'; there are mnist, cifar10"):
         datasets.load("imagenet")

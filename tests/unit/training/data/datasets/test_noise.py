@@ -46,6 +46,14 @@ def test_training_images_and_labels_are_as_they_were() -> None:
     assert (noisy.test.shape, len(noisy.test)) == ((16, 16, 3), 40)
 
 
+def test_noise_leaves_out_images_and_reads_crops_as_any_split() -> None:
+    split = with_noise(DATASET, 0.5).test
+    assert split.find_unreadable(np.arange(40)) == {}
+    assert len(split.without([0, 3])) == 38
+    whole = split.read_crops(np.array([7]), lambda image, width, height: (0, 0, width, height))
+    np.testing.assert_array_equal(whole, split.read_images(np.array([7])))
+
+
 def test_no_noise_is_the_data_set_itself_and_less_is_refused() -> None:
     assert with_noise(DATASET, 0.0) is DATASET
     with pytest.raises(TrainingError, match="--noise -1 is less than nothing"):
