@@ -144,7 +144,7 @@ class RecordEpoch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._start_s = time.monotonic()
-        self._train_end_s = None
+        self._train_end_s: float | None = None
 
     def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._train_end_s = time.monotonic()

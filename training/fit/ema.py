@@ -27,7 +27,7 @@ class Batches(Protocol):
     def __getitem__(self, index: int) -> tuple[Any, Any]: ...
 
 
-class EmaWarmUp:
+class EmaWarmUp(keras.optimizers.Optimizer):
     """Mixin for a Keras optimizer: after t steps the average keeps min(decay, (1 + t) / (10 + t)) of itself.
 
     With a constant decay of 0.999 the weights of the first step are still 65 % of the average after 423 steps. The

@@ -3,6 +3,8 @@
 ResNet-20 on two CPU cores, one beside the other: 1.45 times the images/s in float32, 2.4 times in bfloat16.
 """
 
+from typing import Any
+
 import keras
 
 
@@ -29,10 +31,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Its moving variance is that of the population, n / (n - 1) times that of the batch; Keras takes the latter.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs, autocast=False)  # the operation takes bfloat16 images and float32 variables
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if len(inputs.shape) != 4 or self.axis not in (-1, 3):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow

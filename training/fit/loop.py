@@ -124,7 +124,7 @@ def _callbacks(
     schedule: Schedule,
     progress: TrainingProgress,
     averages: AveragedWeights,
-) -> list:
+) -> list[keras.callbacks.Callback]:
     recipe, is_main = context.recipe, context.distributed.is_main
     return [
         SetEpoch(batches),

@@ -62,7 +62,7 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> ke
 
 def is_kernel(variable: keras.Variable) -> bool:
     """Whether weight decay applies: kernels of convolutions and dense layers, not biases or normalisation."""
-    return variable.name.endswith("kernel")
+    return str(variable.name).endswith("kernel")
 
 
 def _sgd(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
@@ -105,7 +105,8 @@ def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
     """
     if recipe.loss == "squared_error":
         return _squared_error
-    return keras.losses.CategoricalCrossentropy(from_logits=True)
+    loss: Callable[[Any, Any], Any] = keras.losses.CategoricalCrossentropy(from_logits=True)
+    return loss
 
 
 def _squared_error(labels: Any, logits: Any) -> Any:

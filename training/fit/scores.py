@@ -63,7 +63,8 @@ def evaluate_network(
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Over the last axis, in double precision."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -169,7 +169,8 @@ def _final_weights(model: keras.Model, progress: TrainingProgress, averages: Ave
     if progress.best:
         return progress.best
     with averages.apply_to(model):
-        return model.get_weights()
+        weights: Arrays = model.get_weights()
+    return weights
 
 
 def _finalize_run(context: TrainingContext, weights: Arrays, progress: TrainingProgress) -> None:

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from service.exit_codes import EXIT_STOPPED
@@ -110,7 +111,7 @@ class DistributedContext:
         messages = [json.loads(text) for text in self._group.all_gather(json.dumps(message))]
         for rank, message in enumerate(messages):
             if "error" in message:
-                raise TrainingError(f"{self._process.name_of(rank)} cannot go on: {message['error']}")
+                raise TrainingError(f"{self._group.process.name_of(rank)} cannot go on: {message['error']}")
         check_consistent([message["invariants"] for message in messages])
         return result
 
@@ -131,9 +132,10 @@ class DistributedContext:
         import keras
 
         if self._group is not None:
-            if self._process.is_local:
-                os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", self._process.address)
-            keras.distribution.initialize(self._process.address, self._process.world_size, self._process.rank)
+            process = self._group.process
+            if process.is_local:
+                os.environ.setdefault("JAX_COORDINATOR_BIND_ADDRESS", process.address)
+            keras.distribution.initialize(process.address, process.world_size, process.rank)
         self.run_and_compare(_local_devices, lambda devices: {"devices": devices})
         self._distribution = keras.distribution.DataParallel(
             devices=keras.distribution.list_devices(),
@@ -152,7 +154,7 @@ class DistributedContext:
             with self._distribution.scope():
                 yield
         else:
-            with self._distribution.scope(), self._group.watch_peers(self._exit_on_peer_lost):
+            with self._distribution.scope(), self._group.watch_peers(partial(_exit_on_peer_lost, self._group)):
                 yield
 
     @contextmanager
@@ -178,18 +180,18 @@ class DistributedContext:
         try:
             yield
         except BaseException as error:
-            self._report_failure(error)
+            self._report_failure(self._group, error)
             raise
         self._group.close()
 
-    def _report_failure(self, error: BaseException) -> None:
+    def _report_failure(self, group: ProcessGroup, error: BaseException) -> None:
         is_expected = isinstance(error, (TrainingError, KeyboardInterrupt))
-        if not is_expected and self._distribution is not None and self._group.wait_for_peer_loss(PEER_LOSS_WAIT_S):
+        if not is_expected and self._distribution is not None and group.wait_for_peer_loss(PEER_LOSS_WAIT_S):
             error = PeerLost(f"Another process has gone, and with it what it computed ({first_line(error)}).")
             is_expected = True
         is_peer_lost = isinstance(error, PeerLost)
         message = str(error) if is_peer_lost else f"{self.process_name} has ended: {first_line(error)}"
-        self._group.close(message[:MAX_ERROR_CHARS])
+        group.close(message[:MAX_ERROR_CHARS])
         if self._distribution is None:
             return
         if not is_expected:
@@ -198,11 +200,6 @@ class DistributedContext:
         hint = RESUME_HINT if is_stopped or is_peer_lost else ""
         code = error.exit_code if isinstance(error, TrainingError) else EXIT_STOPPED
         _exit_now(code, f"Error: {'Stopped.' if is_stopped else error}{hint}\n")
-
-    def _exit_on_peer_lost(self, reason: str) -> NoReturn:
-        """Called while the devices compute, perhaps waiting in vain for the process that is lost."""
-        self._group.close(reason)
-        _exit_now(PeerLost.exit_code, f"Error: {reason}{RESUME_HINT}\n")
 
 
 SINGLE_PROCESS = DistributedContext()
@@ -227,6 +224,12 @@ def _local_devices() -> str:
 
     devices = jax.local_devices()
     return f"{len(devices)} x {devices[0].platform}"
+
+
+def _exit_on_peer_lost(group: ProcessGroup, reason: str) -> NoReturn:
+    """Called while the devices compute, perhaps waiting in vain for the process that is lost."""
+    group.close(reason)
+    _exit_now(PeerLost.exit_code, f"Error: {reason}{RESUME_HINT}\n")
 
 
 def _exit_now(code: int, message: str) -> NoReturn:

@@ -120,7 +120,8 @@ class ProcessGroup:
         """
         if self.process.rank:
             self._channels[0].send(text=text)
-            return self._channels[0].receive(timeout_s)["texts"]
+            received: list[str] = self._channels[0].receive(timeout_s)["texts"]
+            return received
         texts = [text, *(channel.receive()["text"] for _, channel in sorted(self._channels.items()))]
         for channel in self._channels.values():
             channel.send(texts=texts)
