@@ -54,7 +54,10 @@ class _Members:
 
     def predict(self, images: NDArray[np.floating], verbose: int = 0) -> NDArray[np.float32]:
         """Mean probabilities for prepared images, as the parity check asks for them."""
-        return np.mean([pipeline.run(images.astype(np.uint8), 64) for pipeline in self.pipelines], axis=0)
+        mean: NDArray[np.float32] = np.mean(
+            [pipeline.run(images.astype(np.uint8), 64) for pipeline in self.pipelines], axis=0
+        )
+        return mean
 
 
 def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: EvaluationData, log: Log) -> Path:
@@ -75,14 +78,16 @@ def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: E
 
 def _open_members(folders: Sequence[Path]) -> _Members:
     versions = [open_version(folder) for folder in folders]
+    graphs = []
     for version in versions:
-        if version.manifest.variant("float32") is None:
+        variant = version.manifest.variant("float32")
+        if variant is None:
             raise TrainingError(f"{version.path} has no float32 graph, which an ensemble is made of.")
-    graphs = tuple(version.graph_path(version.manifest.variant("float32")) for version in versions)
+        graphs.append(version.graph_path(variant))
     pipelines = [
         ServingPipeline.from_manifest(graph, version.manifest) for graph, version in zip(graphs, versions, strict=True)
     ]
-    return _Members(tuple(versions), graphs, tuple(pipelines))
+    return _Members(tuple(versions), tuple(graphs), tuple(pipelines))
 
 
 def _check_compatible(versions: Sequence[VersionFolder]) -> None:
@@ -190,9 +195,9 @@ def _command(members: _Members, name: str, evaluation: EvaluationData) -> str:
 
 def _report_accuracies(members: _Members, scores: Scores | None, log: Log) -> None:
     for version in members.versions:
-        accuracy = version.manifest.variant("float32").test_accuracy
-        if accuracy is not None:
-            log(f"{_version_name(version)}: test accuracy {accuracy:.4f}")
+        variant = version.manifest.variant("float32")
+        if variant is not None and variant.test_accuracy is not None:
+            log(f"{_version_name(version)}: test accuracy {variant.test_accuracy:.4f}")
     if scores is not None:
         log(f"together: test accuracy {scores.accuracy:.4f} over {scores.images} images")
 
@@ -202,6 +207,7 @@ def _parity_sample(members: _Members, dataset: Dataset | None, evaluation: Evalu
     if evaluation.images is not None:
         sample = sample_folder(evaluation.images, manifest.input, manifest.preprocessing)
     else:
+        assert dataset is not None, "there are images to measure it on"
         sample = sample_split(dataset.test, manifest.input, manifest.preprocessing)
     return ParitySample(sample.names, sample.prepared, sample.prepared)
 

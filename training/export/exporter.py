@@ -144,6 +144,7 @@ def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
 def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> None:
     """Writes everything that belongs to a version into its folder, still hidden."""
     source, options = plan.source, plan.options
+    assert source.model is not None, "what is exported has a network"
     network = plan.serving.network
     onnx.save(to_onnx(network), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))

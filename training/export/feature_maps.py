@@ -147,4 +147,4 @@ def _weight_bytes_up_to(model: keras.Model, layer: keras.layers.Layer) -> int:
 
 
 def _weight_bytes(model: keras.Model) -> int:
-    return model.count_params() * np.dtype(np.float32).itemsize
+    return int(model.count_params()) * np.dtype(np.float32).itemsize

@@ -293,8 +293,10 @@ def precisions_section(manifest: Manifest, command: str, calibration_images: int
 
 def _precision_row(variant: Variant) -> str:
     parity = variant.parity
-    first = variant.precision == "float32" or parity is None
-    comparison = "| | |" if first else f"| {parity.same_class:.1%} | {parity.max_abs_difference:.1g} |"
+    is_first = parity is None or variant.precision == "float32"
+    comparison = (
+        "| | |" if parity is None or is_first else f"| {parity.same_class:.1%} | {parity.max_abs_difference:.1g} |"
+    )
     accuracies = " | ".join(
         "" if accuracy is None else f"{accuracy:.2%}" for accuracy in (variant.held_out_accuracy, variant.test_accuracy)
     )

@@ -7,7 +7,7 @@ float64: a graph passes whose error is of the size of the network's own error in
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -104,15 +104,17 @@ class _Expected:
     def margins(self) -> NDArray[np.floating]:
         """How far the most probable class of each image is ahead of the next, by the reference."""
         second, first = np.partition(self.reference, -2, axis=1)[:, -2:].T
-        return first - second
+        margins: NDArray[np.floating] = first - second
+        return margins
 
     def mismatches(self, actual: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether each image's answers are too far away, or name another class that is not as probable."""
-        other_class = actual.argmax(axis=1) != self.reference.argmax(axis=1)
+        other_class: NDArray[np.bool_] = actual.argmax(axis=1) != self.reference.argmax(axis=1)
         return ~(self.errors(actual) <= self.max_error) | (other_class & (self.margins > self.max_error))
 
     def errors(self, actual: NDArray[np.float32]) -> NDArray[np.floating]:
-        return np.abs(actual - self.reference).max(axis=1)
+        errors: NDArray[np.floating] = np.abs(actual - self.reference).max(axis=1)
+        return errors
 
 
 def check_parity(
@@ -202,7 +204,7 @@ def check_feature_maps(
     return Parity(images=count, batch_sizes=list(BATCH_SIZES), max_abs_difference=max_error)
 
 
-def _allowed_map_errors(answers: dict[str, NDArray], exact: dict[str, NDArray]) -> dict[str, float]:
+def _allowed_map_errors(answers: dict[str, NDArray[Any]], exact: dict[str, NDArray[Any]]) -> dict[str, float]:
     """The largest error of each map, as a part of its largest value where that is above 1; at least MAX_DIFFERENCE."""
     errors = {name: float(np.abs(maps - exact[name]).max()) / _scale(exact[name]) for name, maps in answers.items()}
     return {
@@ -211,12 +213,12 @@ def _allowed_map_errors(answers: dict[str, NDArray], exact: dict[str, NDArray]) 
     }
 
 
-def _scale(maps: NDArray) -> float:
+def _scale(maps: NDArray[Any]) -> float:
     return max(1.0, float(np.abs(maps).max()))
 
 
 def _feature_map_differences(
-    session: FeatureSession, images: NDArray[np.uint8], expected: dict[str, NDArray]
+    session: FeatureSession, images: NDArray[np.uint8], expected: dict[str, NDArray[Any]]
 ) -> Iterator[tuple[str, int, float]]:
     """Name, batch size and largest difference of each output, batch after batch."""
     scales = {name: _scale(maps) for name, maps in expected.items()}
@@ -229,7 +231,7 @@ def _feature_map_differences(
 
 
 def _mismatch_message(
-    names: Sequence[str], expected: _Expected, actual: NDArray, mismatched: NDArray[np.bool_], batch: int
+    names: Sequence[str], expected: _Expected, actual: NDArray[Any], mismatched: NDArray[np.bool_], batch: int
 ) -> str:
     errors, reference, indices = expected.errors(actual), expected.reference, np.flatnonzero(mismatched)
     worst = indices[np.argsort(-errors[indices], kind="stable")][:MAX_NAMED_IMAGES]

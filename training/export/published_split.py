@@ -26,7 +26,7 @@ _START_OVER = "or publish without a comparison: with another --name, or by convo
 
 def split_seed_of(provenance: Provenance) -> int | None:
     """The seed that divided the images of a version's run; None where that is not known."""
-    recorded = provenance.division and provenance.division.seed
+    recorded = None if provenance.division is None else provenance.division.seed
     return provenance.seed if recorded is None else recorded
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from service.model_store.manifest import Manifest, read_manifest
 from service.model_store.repository import Repository
 from training.atomic_files import write_json
+from training.data.datasets.base import Dataset
 from training.data.load_dataset import DataOptions
 from training.errors import AccuracyRegression, TrainingError, service_errors_as_training_errors
 from training.export.acceptance import PART_NAMES, Comparison, select_images
@@ -68,7 +69,7 @@ def _decide(run: Run, name: str, models_dir: Path, data_options: DataOptions, ma
 
 
 def _decision_entry(comparison: Comparison | None) -> dict[str, object]:
-    decision = comparison and comparison.decision
+    decision = None if comparison is None else comparison.decision
     return {} if decision is None else {"decision": decision.as_json()}
 
 
@@ -77,7 +78,7 @@ def _compare(source: Source, published: Path, data_options: DataOptions, max_dro
     assert source.dataset is not None, "a run has its data set"
     assert source.recipe is not None, "a run has its recipe"
     manifest = _read_manifest(published)
-    _check_same_interface(published, manifest, source)
+    _check_same_interface(published, manifest, source.dataset)
     skip_unreadable = data_options.skip_unreadable or source.dataset.origin.get("skip_unreadable", False)
     images = select_images(source.dataset, source.recipe, manifest.provenance, skip_unreadable)
     with service_errors_as_training_errors():
@@ -108,8 +109,8 @@ def _read_manifest(version: Path) -> Manifest:
         return read_manifest(version)
 
 
-def _check_same_interface(version: Path, manifest: Manifest, source: Source) -> None:
-    if read_labels(version / manifest.labels.file) != source.dataset.labels:
-        raise TrainingError(f"{version} has other labels than {source.dataset.name}: publish by convoy-train export.")
-    if manifest.input.shape != source.dataset.test.shape:
+def _check_same_interface(version: Path, manifest: Manifest, dataset: Dataset) -> None:
+    if read_labels(version / manifest.labels.file) != dataset.labels:
+        raise TrainingError(f"{version} has other labels than {dataset.name}: publish by convoy-train export.")
+    if manifest.input.shape != dataset.test.shape:
         raise TrainingError(f"{version} takes images of another size: publish by convoy-train export.")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -171,7 +172,7 @@ def write_golden_samples(folder: Path, model_input: Input, classes: int, graphs:
     Raises BrokenVersion when the service could not load one.
     """
     images = generated_images(model_input)
-    predictions = {
+    predictions: dict[str, NDArray[np.float32]] = {
         precision: ServingPipeline(folder / graph, model_input, Preprocessing(), classes).run(images, len(images))
         for precision, graph in graphs.items()
     }
@@ -184,7 +185,10 @@ def generated_images(model_input: Input) -> NDArray[np.uint8]:
     height, width, channels = model_input.shape
     random = np.random.default_rng(0)
     vertical, horizontal = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]
-    images = [np.broadcast_to(vertical, model_input.shape), np.broadcast_to(255 - horizontal, model_input.shape)]
+    images: list[NDArray[Any]] = [
+        np.broadcast_to(vertical, model_input.shape),
+        np.broadcast_to(255 - horizontal, model_input.shape),
+    ]
     for tiles in (2, 3, 5, 8, 13, 21):
         mosaic = random.integers(0, 256, (tiles, tiles, channels))
         rows, columns = (np.arange(side) * tiles // side for side in (height, width))

@@ -4,6 +4,7 @@ Knows ONNX and nothing else: no Keras, no files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,12 +26,20 @@ class Graph:
     def nodes(self) -> list[onnx.NodeProto]:
         return list(self._graph.node)
 
-    def constant(self, tensor: str) -> NDArray | None:
+    def constant(self, tensor: str) -> NDArray[Any] | None:
         """The value of an initializer, None for a tensor that is computed."""
         value = next((i for i in self._graph.initializer if i.name == tensor), None)
         return None if value is None else numpy_helper.to_array(value)
 
-    def add_constant(self, prefix: str, value: NDArray) -> str:
+    def has_constant_parameters(self, node: onnx.NodeProto) -> bool:
+        """Whether a node has weights, and all its inputs but the first are initializers."""
+        return len(node.input) > 1 and all(self.constant(tensor) is not None for tensor in node.input[1:])
+
+    def bias(self, layer: onnx.NodeProto) -> NDArray[Any] | None:
+        """The constant bias of a layer; None for a layer without."""
+        return self.constant(layer.input[2]) if len(layer.input) > 2 else None
+
+    def add_constant(self, prefix: str, value: NDArray[Any]) -> str:
         """A new initializer; gives its name, which starts with `prefix`."""
         name = f"{prefix}__folded{len(self._graph.initializer)}"
         self._graph.initializer.append(numpy_helper.from_array(value, name))
@@ -99,7 +108,7 @@ def fix_conversion(model: onnx.ModelProto) -> None:
     guard_padding(Graph(model))
 
 
-def bind_inputs(model: onnx.ModelProto, values: Mapping[str, NDArray]) -> None:
+def bind_inputs(model: onnx.ModelProto, values: Mapping[str, NDArray[Any]]) -> None:
     """Makes constants of inputs that have a value: tensors which a layer keeps beside its weights (Normalization)."""
     for tensor in [tensor for tensor in model.graph.input if tensor.name in values]:
         model.graph.initializer.append(numpy_helper.from_array(values[tensor.name], tensor.name))
@@ -113,7 +122,7 @@ def order_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     model.graph.output.extend(outputs)
 
 
-def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray) -> None:
+def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray[Any]) -> None:
     """Makes a constant an output of its own, float32."""
     model.graph.initializer.append(numpy_helper.from_array(value, f"{name}__value"))
     model.graph.node.append(helper.make_node("Identity", [f"{name}__value"], [name]))
@@ -186,7 +195,7 @@ def pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
     return attribute(pad, "mode", b"constant") == b"constant" and value is not None and not np.any(value)
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of a node's attribute, or the default."""
     value = next((a for a in node.attribute if a.name == name), None)
     return default if value is None else helper.get_attribute_value(value)

@@ -34,15 +34,16 @@ def to_onnx(
     signature = tensorflow.TensorSpec((None, *network.input_shape[1:]), tensorflow.uint8, name=IMAGE)
     names = list(network.output) if isinstance(network.output, dict) else [PROBABILITIES]
 
-    @tensorflow.function(input_signature=[signature])
     def run(image: tensorflow.Tensor) -> dict[str, tensorflow.Tensor]:
         outputs = network(tensorflow.cast(image, tensorflow.float32), training=False)
         return outputs if isinstance(outputs, dict) else {PROBABILITIES: outputs}
 
+    traced = tensorflow.function(run, input_signature=[signature])
+    model: onnx.ModelProto
     in_place = optimize_in_place() if network.count_params() > MAX_PARAMETERS_COPIED else contextlib.nullcontext()
     with in_place, _inlined_functions():
-        model, _ = tf2onnx.convert.from_function(run, input_signature=[signature], opset=OPSET)
-    captures = run.get_concrete_function().graph.captures
+        model, _ = tf2onnx.convert.from_function(traced, input_signature=[signature], opset=OPSET)
+    captures = traced.get_concrete_function().graph.captures
     values = {inner.name: outer.numpy() for outer, inner in captures if outer.dtype != tensorflow.resource}
     editor.bind_inputs(model, {name: value for name, value in values.items() if name != IMAGE})
     editor.order_outputs(model, names)

@@ -64,4 +64,5 @@ def _at_opset(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def _opset(member: onnx.ModelProto) -> int:
-    return next(entry.version for entry in member.opset_import if entry.domain in ("", "ai.onnx"))
+    version: int = next(entry.version for entry in member.opset_import if entry.domain in ("", "ai.onnx"))
+    return version

@@ -3,7 +3,9 @@
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +17,10 @@ from training.export.graph.editor import Graph, attribute, fix_conversion, pads_
 VECTOR_LANES = 16
 """Filters in a vector of AVX-512: onnxruntime pads a convolution's to a multiple of it."""
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh")
-PLAIN_CONVOLUTION = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
-POOL_2X2 = {"kernel_shape": [2, 2], "strides": [2, 2]}
+PLAIN_CONVOLUTION: dict[str, Any] = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
+POOL_2X2: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
 PLAIN_POOL_2X2 = PLAIN_CONVOLUTION | POOL_2X2 | {"pads": [0, 0, 0, 0], "ceil_mode": 0}
-MAX_OF_FOUR = {"kernel_shape": [4, 1], "strides": [4, 1]}
+MAX_OF_FOUR: dict[str, Any] = {"kernel_shape": [4, 1], "strides": [4, 1]}
 
 
 def optimize_graph(model: onnx.ModelProto) -> None:
@@ -39,8 +41,9 @@ def fix_reshapes(graph: Graph) -> None:
         if node.op_type != "Reshape" or graph.constant(node.input[1]) is not None:
             continue
         unknown_batch, *rest = shapes.get(node.output[0]) or [0]
-        if rest and isinstance(unknown_batch, str) and all(isinstance(size, int) for size in rest):
-            node.input[1] = graph.add_constant(node.input[1], np.array([-1, *rest], np.int64))
+        sizes = _known_sizes(rest)
+        if sizes and isinstance(unknown_batch, str):
+            node.input[1] = graph.add_constant(node.input[1], np.array([-1, *sizes], np.int64))
 
 
 def fold_input_scale(graph: Graph) -> None:
@@ -51,21 +54,21 @@ def fold_input_scale(graph: Graph) -> None:
     """
     scale = next(_nodes_after_input_cast(graph), None)
     factor = graph.constant(scale.input[1]) if scale is not None and scale.op_type == "Mul" else None
-    if factor is None or not factor.all():
+    if scale is None or factor is None or not factor.all():
         return
     offset = graph.only_consumer(scale.output[0])
     shift = graph.constant(offset.input[1]) if offset is not None and offset.op_type == "Add" else None
-    layer, is_padded = _first_layer(graph, scale if shift is None else offset, factor.size == 1)
-    if layer is None:
+    layer, is_padded = _first_layer(graph, scale if offset is None or shift is None else offset, factor.size == 1)
+    weights = None if layer is None else graph.constant(layer.input[1])
+    if layer is None or weights is None:
         return
-    weights = graph.constant(layer.input[1])
-    if shift is not None and not np.any(shift):
-        graph.bypass(offset)
-    elif shift is not None and layer.op_type == "Conv" and not is_padded:
-        _add_to_bias(graph, layer, weights, shift)
-        graph.bypass(offset)
-    elif shift is not None:
-        offset.input[1] = graph.add_constant(offset.input[1], (shift / factor).astype(np.float32))
+    if offset is not None and shift is not None:
+        if layer.op_type == "Conv" and not is_padded and np.any(shift):
+            _add_to_bias(graph, layer, weights, shift)
+        if not np.any(shift) or (layer.op_type == "Conv" and not is_padded):
+            graph.bypass(offset)
+        else:
+            offset.input[1] = graph.add_constant(offset.input[1], (shift / factor).astype(np.float32))
     layer.input[1] = graph.add_constant(layer.input[1], weights * _broadcast_to_input_channels(layer, factor))
     graph.bypass(scale)
 
@@ -79,10 +82,10 @@ def fold_flatten_order(graph: Graph) -> None:
         flatten = graph.only_consumer(transpose.output[0])
         dense = graph.only_consumer(flatten.output[0]) if flatten is not None and flatten.op_type == "Reshape" else None
         weights = graph.constant(dense.input[1]) if dense is not None and dense.op_type == "MatMul" else None
-        _, *image = shapes.get(transpose.output[0], [0])
-        if weights is None or shapes.get(flatten.output[0], [])[1:] != [weights.shape[0]]:
+        image = _known_sizes(shapes.get(transpose.output[0], [0])[1:])
+        if flatten is None or dense is None or weights is None or image is None:
             continue
-        if not all(isinstance(size, int) for size in image) or np.prod(image) != weights.shape[0]:
+        if shapes.get(flatten.output[0], [])[1:] != [weights.shape[0]] or math.prod(image) != weights.shape[0]:
             continue
         reordered = weights.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(weights.shape)
         dense.input[1] = graph.add_constant(dense.input[1], np.ascontiguousarray(reordered))
@@ -100,14 +103,15 @@ def fold_max_pool(graph: Graph) -> None:
     shapes = graph.shapes()
     for layer in graph.nodes:
         pool = _max_pool_after(graph, layer)
-        if pool is None or not _is_folded_pool_faster(kernel := graph.constant(layer.input[1])):
+        kernel = None if pool is None else graph.constant(layer.input[1])
+        if pool is None or kernel is None or not _is_folded_pool_faster(kernel):
             continue
-        _, *pooled_shape = shapes.get(pool.output[0], [0, ""])
-        if not all(isinstance(size, int) for size in pooled_shape):
+        pooled_shape = _known_sizes(shapes.get(pool.output[0], [0, ""])[1:])
+        if pooled_shape is None:
             continue
         layer.input[1] = graph.add_constant(layer.input[1], _shift_kernels(kernel))
-        if len(layer.input) > 2:
-            layer.input[2] = graph.add_constant(layer.input[2], np.repeat(graph.constant(layer.input[2]), 4))
+        if (bias := graph.bias(layer)) is not None:
+            layer.input[2] = graph.add_constant(layer.input[2], np.repeat(bias, 4))
         _set_attributes(layer, kernel_shape=[side + 1 for side in kernel.shape[2:]], strides=[2, 2])
         graph.replace(pool, *_max_of_four_nodes(graph, pool, pooled_shape))
 
@@ -120,11 +124,13 @@ def unfold_max_pool(graph: Graph) -> None:
         reshape_to_four, reshape_back = graph.producer(pool.input[0]), graph.only_consumer(pool.output[0])
         layer = _convolution_before(graph, reshape_to_four)
         kernel = _unshift_kernels(graph.constant(layer.input[1])) if layer is not None else None
-        if reshape_back is None or reshape_back.op_type != "Reshape" or kernel is None:
+        if reshape_to_four is None or layer is None or kernel is None:
+            continue
+        if reshape_back is None or reshape_back.op_type != "Reshape":
             continue
         layer.input[1] = graph.add_constant(layer.input[1], kernel)
-        if len(layer.input) > 2:
-            layer.input[2] = graph.add_constant(layer.input[2], graph.constant(layer.input[2])[::4])
+        if (bias := graph.bias(layer)) is not None:
+            layer.input[2] = graph.add_constant(layer.input[2], bias[::4])
         _set_attributes(layer, kernel_shape=list(kernel.shape[2:]), strides=[1, 1])
         graph.replace(
             reshape_back,
@@ -154,30 +160,31 @@ def _first_layer(graph: Graph, node: onnx.NodeProto, is_scalar: bool) -> tuple[o
     transpose to channels-first.
     """
     is_padded = False
-    while (node := graph.only_consumer(node.output[0])) is not None:
-        if node.op_type == "Transpose" or (node.op_type == "Reshape" and is_scalar):
-            continue
-        if node.op_type == "Pad" and pads_zeros(graph, node):
+    layer = graph.only_consumer(node.output[0])
+    while layer is not None:
+        if layer.op_type == "Pad" and pads_zeros(graph, layer):
             is_padded = True
-            continue
-        break
-    if node is None or graph.constant(node.input[1] if len(node.input) > 1 else "") is None:
+        elif layer.op_type != "Transpose" and not (layer.op_type == "Reshape" and is_scalar):
+            break
+        layer = graph.only_consumer(layer.output[0])
+    if layer is None or not graph.has_constant_parameters(layer):
         return None, is_padded
-    if node.op_type == "Conv" and attribute(node, "group", 1) == 1:
-        pads_itself = any(attribute(node, "pads", [])) or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
-        return node, is_padded or pads_itself
-    return (node if node.op_type == "MatMul" and is_scalar else None), is_padded
+    if layer.op_type == "Conv" and attribute(layer, "group", 1) == 1:
+        pads_itself = any(attribute(layer, "pads", [])) or attribute(layer, "auto_pad", b"NOTSET") != b"NOTSET"
+        return layer, is_padded or pads_itself
+    return (layer if layer.op_type == "MatMul" and is_scalar else None), is_padded
 
 
-def _add_to_bias(graph: Graph, layer: onnx.NodeProto, weights: NDArray, offset: NDArray) -> None:
+def _add_to_bias(graph: Graph, layer: onnx.NodeProto, weights: NDArray[Any], offset: NDArray[Any]) -> None:
     """A convolution's bias takes what its kernel makes of a constant offset of the pixels, scalar or per channel."""
     per_filter = (weights.astype(np.float64) * _broadcast_to_input_channels(layer, offset)).sum(axis=(1, 2, 3))
-    bias = graph.constant(layer.input[2]) if len(layer.input) > 2 else np.zeros(len(weights))
-    name = graph.add_constant(layer.input[1], (bias + per_filter).astype(np.float32))
+    bias = graph.bias(layer)
+    sums = per_filter if bias is None else bias + per_filter
+    name = graph.add_constant(layer.input[1], sums.astype(np.float32))
     layer.input[:] = [*layer.input[:2], name]
 
 
-def _broadcast_to_input_channels(layer: onnx.NodeProto, values: NDArray) -> NDArray:
+def _broadcast_to_input_channels(layer: onnx.NodeProto, values: NDArray[Any]) -> NDArray[Any]:
     """Shapes a scalar or a value per channel so that it multiplies a layer's weights."""
     return values.reshape(()) if values.size == 1 else values.reshape(1, -1, 1, 1)
 
@@ -186,18 +193,14 @@ def _max_pool_after(graph: Graph, layer: onnx.NodeProto) -> onnx.NodeProto | Non
     """The 2x2 max pooling that alone reads this convolution with constant weights, maybe through an activation."""
     if layer.op_type != "Conv" or not _attributes_match(layer, PLAIN_CONVOLUTION):
         return None
-    if any(graph.constant(tensor) is None for tensor in layer.input[1:]):
+    if not graph.has_constant_parameters(layer):
         return None
     pool = graph.only_consumer(layer.output[0])
     if pool is not None and pool.op_type in ACTIVATIONS:
         pool = graph.only_consumer(pool.output[0])
-    is_plain_pool = (
-        pool is not None
-        and pool.op_type == "MaxPool"
-        and len(pool.output) == 1
-        and _attributes_match(pool, PLAIN_POOL_2X2)
-    )
-    return pool if is_plain_pool and attribute(pool, "strides", None) else None
+    if pool is None or pool.op_type != "MaxPool" or len(pool.output) != 1:
+        return None
+    return pool if _attributes_match(pool, PLAIN_POOL_2X2) and attribute(pool, "strides", None) else None
 
 
 def _convolution_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.NodeProto | None:
@@ -214,19 +217,19 @@ def _attributes_match(node: onnx.NodeProto, expected: Mapping[str, object]) -> b
     return all(attributes[name] == expected[name] for name in attributes.keys() & expected.keys())
 
 
-def _is_folded_pool_faster(kernel: NDArray) -> bool:
+def _is_folded_pool_faster(kernel: NDArray[Any]) -> bool:
     """Whether four filters for one, in vectors that are fuller, cost less than the four positions of one."""
     filters, _, height, width = kernel.shape
-    return (
-        _round_up_to_lanes(4 * filters) * (height + 1) * (width + 1) < _round_up_to_lanes(filters) * 4 * height * width
-    )
+    folded_cost: int = _round_up_to_lanes(4 * filters) * (height + 1) * (width + 1)
+    cost: int = _round_up_to_lanes(filters) * 4 * height * width
+    return folded_cost < cost
 
 
 def _round_up_to_lanes(filters: int) -> int:
     return -(-filters // VECTOR_LANES) * VECTOR_LANES
 
 
-def _shift_kernels(kernel: NDArray) -> NDArray:
+def _shift_kernels(kernel: NDArray[Any]) -> NDArray[Any]:
     """Each filter four times, one after the other: at the upper left, upper right, lower left, lower right."""
     filters, channels, height, width = kernel.shape
     shifted = np.zeros((filters, 2, 2, channels, height + 1, width + 1), kernel.dtype)
@@ -235,7 +238,7 @@ def _shift_kernels(kernel: NDArray) -> NDArray:
     return shifted.reshape(-1, channels, height + 1, width + 1)
 
 
-def _unshift_kernels(kernel: NDArray | None) -> NDArray | None:
+def _unshift_kernels(kernel: NDArray[Any] | None) -> NDArray[Any] | None:
     """The filters that `_shift_kernels` made these of; None where it did not."""
     if kernel is None or kernel.ndim != 4 or min(kernel.shape[2:]) < 2:
         return None
@@ -254,6 +257,12 @@ def _max_of_four_nodes(graph: Graph, pool: onnx.NodeProto, pooled_shape: list[in
         helper.make_node("MaxPool", [f"{result}__fours"], [f"{result}__largest"], name=pool.name, **MAX_OF_FOUR),
         helper.make_node("Reshape", [f"{result}__largest", reshape_back], [result]),
     ]
+
+
+def _known_sizes(sizes: Sequence[int | str]) -> list[int] | None:
+    """The sizes; None where one of them is not known."""
+    known = [size for size in sizes if isinstance(size, int)]
+    return known if len(known) == len(sizes) else None
 
 
 def _set_attributes(node: onnx.NodeProto, **attributes: object) -> None:

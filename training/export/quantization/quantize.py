@@ -81,7 +81,8 @@ class _Baseline:
     @property
     def can_publish_test_accuracy(self) -> bool:
         """Whether accuracies on these test images may stand beside the one that the version came with, if any."""
-        return self.data.has_published_test or self.version.manifest.variant("float32").test_accuracy is None
+        float32 = self.version.manifest.variant("float32")
+        return self.data.has_published_test or float32 is None or float32.test_accuracy is None
 
     @property
     def input_spec(self) -> InputSpec:
@@ -195,7 +196,7 @@ def _measure_speed(precision: Precision, graph: Path, baseline: _Baseline, durat
     if placement is None:
         return None
     manifest, threads = baseline.version.manifest, usable_cores()
-    graphs = {"float32": baseline.graph, precision: graph}
+    graphs: dict[str, Path] = {"float32": baseline.graph, precision: graph}
     latencies = microseconds_per_image(graphs, manifest.input, manifest.classes, threads, placement, duration_s)
     processor = processor_name() if placement is ON_CPU else placement.preferred_provider
     return Speed(

@@ -74,6 +74,13 @@ def test_an_offset_goes_into_the_bias_where_nothing_is_padded(
     assert operators(changed) == ["Cast", "Transpose", "Conv"]
 
 
+def test_scale_and_offset_stay_before_a_layer_whose_bias_is_computed() -> None:
+    original = convolution(SCALAR, OFFSETS, pads=0)
+    original.graph.node[-1].input[2] = "computed"
+    original.graph.node.insert(0, helper.make_node("Neg", ["bias"], ["computed"]))
+    assert operators(optimized(original)) == ["Neg", "Cast", "Mul", "Add", "Transpose", "Conv"]
+
+
 @pytest.mark.parametrize("scale", [SCALAR, PER_CHANNEL], ids=["scalar", "per channel"])
 def test_an_offset_stays_before_a_padding(scale: np.ndarray) -> None:
     assert operators(optimized(convolution(scale, OFFSETS, pads=1))) == ["Cast", "Add", "Transpose", "Conv"]
