@@ -12,7 +12,7 @@ from service.model_store.manifest import read_manifest
 from training.analysis.costs import FLOAT32_BYTES, NetworkDescription
 from training.analysis.onnx_costs import graph_costs
 from training.errors import TrainingError
-from training.recipes.published_results import PUBLISHED_RESULTS
+from training.recipes.published_results import PUBLISHED_RESULTS, PublishedResult
 
 if TYPE_CHECKING:
     import keras
@@ -78,9 +78,10 @@ def describe_network(name: str, model: "keras.Model") -> NetworkDescription:
     from training.analysis.keras_costs import count_running_statistics, layer_costs
 
     rows = tuple(layer_costs(model))
+    height, width, channels = rows[0].output
     return NetworkDescription(
         name=name,
-        input=rows[0].output,
+        input=(height, width, channels),
         classes=model.output.shape[-1],
         rows=rows,
         parameter_bytes=FLOAT32_BYTES * sum(row.weights + row.biases for row in rows),
@@ -171,12 +172,11 @@ def _totals(description: NetworkDescription, batch: int) -> list[str]:
             f"training    {training} for {images}: outputs and their gradients; parameters, gradients and momentum"
         )
     if description.published is not None:
-        lines.append(f"published   {_published_result(description)}")
+        lines.append(f"published   {_published_result(description.published)}")
     return [*lines, *description.notes]
 
 
-def _published_result(description: NetworkDescription) -> str:
-    published = description.published
+def _published_result(published: PublishedResult) -> str:
     error = published.top5_error_percent
     return f"{published.year}" + ("" if error is None else f", top-5 error {error} % ({published.evaluation})")
 

@@ -1,11 +1,11 @@
 """`convoy-train evaluate`: the accuracy of a published version, or of a run, on a whole test set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from service.model_store.manifest import MANIFEST_FILE, Precision, read_manifest
+from service.model_store.manifest import MANIFEST_FILE, Precision, Variant, read_manifest
 from training.data import load_dataset
 from training.data.datasets.base import Dataset
 from training.data.datasets.noise import with_noise
@@ -97,5 +97,5 @@ def _check_class_count(dataset: Dataset, classes: int) -> Dataset:
     return dataset
 
 
-def _precision_names(variants: list) -> str:
+def _precision_names(variants: Sequence[Variant]) -> str:
     return ", ".join(variant.precision for variant in variants)

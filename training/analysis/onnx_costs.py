@@ -1,8 +1,10 @@
 """The costs of an exported ONNX graph, layer by layer. Needs onnx, not Keras."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,7 +45,9 @@ def graph_costs(path: Path) -> GraphCosts:
     graph = _CostGraph(path)
     for node in graph.nodes:
         _visit(graph, node)
-    return GraphCosts(tuple(graph.rows), graph.rows[0].output, graph.shape(graph.output)[-1], graph.parameter_bytes)
+    height, width, channels = graph.rows[0].output
+    classes = graph.shape(graph.output)[-1]
+    return GraphCosts(tuple(graph.rows), (height, width, channels), classes, graph.parameter_bytes)
 
 
 class _CostGraph:
@@ -66,7 +70,7 @@ class _CostGraph:
         for node in self.nodes:
             for name in node.input:
                 self._consumers.setdefault(name, []).append(node)
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in self._constants]
         value_infos = [*inputs, *model.graph.value_info, *model.graph.output]
         self._types = {value.name: value.type.tensor_type for value in value_infos}
@@ -74,7 +78,8 @@ class _CostGraph:
             raise TrainingError(f"{path} does not take one batch of images: only image classifiers are described.")
 
         image = inputs[0].name
-        self._layouts = {image: CHANNELS_LAST if self.shape(image)[-1] in IMAGE_CHANNELS else CHANNELS_FIRST}
+        is_last = self.shape(image)[-1] in IMAGE_CHANNELS
+        self._layouts: dict[str, str | None] = {image: CHANNELS_LAST if is_last else CHANNELS_FIRST}
         self.rows = [LayerCosts(image, "INPUT", self.image_shape(image), bytes_per_value=self.bytes_per_value(image))]
         self.row_of = {image: 0}
         self.parameter_bytes = 0
@@ -129,7 +134,7 @@ class _CostGraph:
             self.row_of[name] = self.row_of[source]
             self._layouts[name] = layout
 
-    def add_row(self, node: NodeProto, name: str, parameters: tuple[int, int] = (0, 0), **costs) -> None:
+    def add_row(self, node: NodeProto, name: str, parameters: tuple[int, int] = (0, 0), **costs: Any) -> None:
         """Appends a row for the node's output; `parameters` are weights and biases."""
         output = node.output[0]
         size = self.bytes_per_value(output)
@@ -143,7 +148,7 @@ class _CostGraph:
         """The values of a parameter tensor, whose bytes are added to the sum."""
         if tensor is None:
             return 0
-        values = math.prod(tensor.dims)
+        values = int(math.prod(tensor.dims))
         self.parameter_bytes += values * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         return values
 
@@ -154,10 +159,9 @@ def _visit(graph: _CostGraph, node: NodeProto) -> None:
     if node.op_type == "Conv":
         _add_convolution(graph, node, constants)
     elif node.op_type in POOLS:
-        window, stride = tuple(attribute(node, "kernel_shape", (1, 1))), attribute(node, "strides", (1, 1))[0]
-        graph.add_row(
-            node, layer_label(POOLS[node.op_type], window, stride, window[0]), rounding=_rounding(graph, node, window)
-        )
+        height, width = attribute(node, "kernel_shape", (1, 1))
+        name = layer_label(POOLS[node.op_type], (height, width), attribute(node, "strides", (1, 1))[0], height)
+        graph.add_row(node, name, rounding=_rounding(graph, node, (height, width)))
     elif node.op_type in ("MatMul", "Gemm") and constants:
         weights = graph.count_parameters(constants[0])
         graph.add_row(node, "FC", (weights, sum(map(graph.count_parameters, constants[1:]))), multiply_adds=weights)
@@ -175,12 +179,12 @@ def _add_convolution(graph: _CostGraph, node: NodeProto, constants: list[TensorP
     if _is_band_of_ones(constants[0]):
         graph.add_row(node, "LRN")
         return
-    filters, _, *window = constants[0].dims
+    filters, _, height, width = constants[0].dims
     positions = math.prod(graph.shape(node.output[0])[2:])
     weights, biases = graph.count_parameters(constants[0]), sum(map(graph.count_parameters, constants[1:]))
     kind = "CONV" if attribute(node, "group", 1) == 1 else "DWCONV"
-    name = layer_label(kind, tuple(window), attribute(node, "strides", (1, 1))[0], 1, filters)
-    rule = _rounding(graph, node, tuple(window))
+    name = layer_label(kind, (height, width), attribute(node, "strides", (1, 1))[0], 1, filters)
+    rule = _rounding(graph, node, (height, width))
     graph.add_row(node, name, (weights, biases), multiply_adds=positions * weights, rounding=rule)
 
 
@@ -209,7 +213,7 @@ def _pads_channels(graph: _CostGraph, node: NodeProto) -> bool:
     return bool(before[axis] or after[axis])
 
 
-def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, ...]) -> str:
+def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, int]) -> str:
     """How the height, or else the width, was made whole."""
     sizes, strides = graph.shape(node.input[0])[2:], attribute(node, "strides", (1, 1))
     pads = _pads(node, sizes, graph.shape(node.output[0])[2:], window, strides)
@@ -220,7 +224,9 @@ def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, ...]) -> st
     return ""
 
 
-def _pads(node: NodeProto, sizes, outputs, window, strides) -> list[int]:
+def _pads(
+    node: NodeProto, sizes: Sequence[int], outputs: Sequence[int], window: Sequence[int], strides: Sequence[int]
+) -> list[int]:
     """Top, left, bottom and right padding, also where the graph only names the rule ("SAME_UPPER")."""
     if attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
         return list(attribute(node, "pads", (0, 0, 0, 0)))

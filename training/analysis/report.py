@@ -73,7 +73,11 @@ def _run_test(folder: Path, data_dir: Path | None) -> _TestedRun:
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not the folder of a run.")
     source = open_source(folder, None, DataOptions(data_dir))
-    run, dataset, labels = source.run, source.dataset, source.labels  # a folder is a run and has them all
+    run, dataset, labels = source.run, source.dataset, source.labels
+    assert run is not None, "a folder is a run"
+    assert dataset is not None, "a run has its data set"
+    assert labels is not None, "a run has its labels"
+    assert source.model is not None, "a run has its network"
     indices = split_indices(dataset, run.recipe()).test
     batches = EvaluationBatches(dataset.test, indices, len(labels), BATCH_SIZE)
     probabilities = softmax(source.model.predict(batches, verbose=0))

@@ -48,7 +48,7 @@ class CheckResult:
     def is_known(self) -> NDArray[np.bool_]:
         return self.true_classes >= 0
 
-    def accuracy(self, predictions: NDArray) -> float:
+    def accuracy(self, predictions: NDArray[np.floating]) -> float:
         """Of the images of known class."""
         return float((predictions[self.is_known].argmax(axis=1) == self.true_classes[self.is_known]).mean())
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, numpy_helper, version_converter
 
-from service.model_store.manifest import Input
+from service.model_store.manifest import Channels, Input
 from training.errors import TrainingError, first_line, system_error
 from training.export.graph.editor import Graph, attribute, node_inputs
 from training.onnx_import.file_formats import refuse_other_format
@@ -37,7 +37,7 @@ class InputSignature:
     name: str
     dtype: str
     layout: Layout
-    channels: int
+    channels: Channels
     sides: tuple[int | None, int | None]
     batch: int | None
 

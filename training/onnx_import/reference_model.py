@@ -5,6 +5,7 @@ onnxruntime cannot run networks in float64.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,16 +46,17 @@ class ReferenceSession:
         except Exception as error:  # onnxruntime's own classes share no public base
             raise TrainingError(f"onnxruntime refuses {path}: {first_line(error).rstrip('.')}.") from error
 
-    def run(self, images: NDArray, interface: ModelInterface) -> NDArray:
+    def run(self, images: NDArray[Any], interface: ModelInterface) -> NDArray[Any]:
         """The raw output of the graph, for pixels scaled and ordered as the interface says."""
         pixels = images[..., ::-1] if interface.bgr else images
         if self._signature.dtype != "uint8":
-            pixels = (pixels * np.float32(interface.scale) - np.float32(interface.mean)) / np.float32(interface.std)
+            mean, std = np.array(interface.mean, np.float32), np.array(interface.std, np.float32)
+            pixels = (pixels * np.float32(interface.scale) - mean) / std
         if self._signature.layout == "nchw":
             pixels = pixels.transpose(0, 3, 1, 2)
         return self._run_batches(np.ascontiguousarray(pixels.astype(self._signature.dtype)))
 
-    def probabilities(self, images: NDArray, interface: ModelInterface) -> NDArray[np.float64]:
+    def probabilities(self, images: NDArray[Any], interface: ModelInterface) -> NDArray[np.float64]:
         """Probabilities (n, classes), as the interface reads the graph's output."""
         rows = self.run(images, interface).reshape(len(images), -1).astype(np.float64)
         rows = rows[:, 1:] if interface.drop_first else rows
@@ -63,7 +65,7 @@ class ReferenceSession:
         rows = sigmoid(rows) if interface.is_logits else rows
         return np.concatenate([1 - rows, rows], axis=1) if interface.activation == "binary" else rows
 
-    def _run_batches(self, pixels: NDArray) -> NDArray:
+    def _run_batches(self, pixels: NDArray[Any]) -> NDArray[Any]:
         size = self._signature.batch or DYNAMIC_BATCH_SIZE
         padding = -len(pixels) % size if self._signature.batch else 0
         padded = np.concatenate([pixels, np.repeat(pixels[-1:], padding, axis=0)]) if padding else pixels

@@ -164,7 +164,7 @@ def _rename_last_output(
 
 
 def _drop_last_identities(graph: Graph) -> None:
-    while (last := graph.producer(PROBABILITIES)).op_type == "Identity":
+    while (last := graph.producer(PROBABILITIES)) is not None and last.op_type == "Identity":
         producer = graph.producer(last.input[0])
         if producer is None or len(producer.output) > 1 or graph.only_consumer(last.input[0]) is None:
             return
