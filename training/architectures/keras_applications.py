@@ -55,7 +55,7 @@ APPLICATIONS: dict[str, PixelPreprocessing] = {
 
 def build(
     architecture: str,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int | None, int | None, int],
     classes: int,
     weights: str | Path | None = None,
     dropout: float = 0.2,

@@ -35,7 +35,7 @@ class _Fraction(click.ParamType):  # type: ignore[type-arg]
         return numbers[0] if len(numbers) == 1 else self.fail(f"{value!r} is more than one number.", param, context)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg]
     """Height and width in pixels: 224, or 192x256."""
 
     name = "size"

@@ -90,7 +90,7 @@ def erase(images: Images, probability: float, random: RandomGenerator) -> Images
     noise = random.integers(0, 256, images.shape, np.uint8)
     erased = images.copy()
     for index in np.flatnonzero(is_erased):
-        left, top, right, bottom = (int(edge) for edge in boxes(index, width, height))
+        left, top, right, bottom = (int(edge) for edge in boxes(int(index), width, height))
         erased[index, top:bottom, left:right] = noise[index, top:bottom, left:right]
     return erased
 

@@ -79,7 +79,7 @@ CHANGES: dict[str, Change] = {
     "contrast": _enhance(ImageEnhance.Contrast),
     "sharpness": _enhance(ImageEnhance.Sharpness),
     "posterize": lambda image, strength, _: ImageOps.posterize(image, 8 - round(abs(strength) * REMOVED_BITS)),
-    "solarize": lambda image, strength, _: ImageOps.solarize(image, 255 * (1 - abs(strength))),
+    "solarize": lambda image, strength, _: ImageOps.solarize(image, math.ceil(255 * (1 - abs(strength)))),
     "autocontrast": lambda image, *_: ImageOps.autocontrast(image),
     "equalize": lambda image, *_: ImageOps.equalize(image),
 }

@@ -50,7 +50,7 @@ class ServingPipeline:
         return np.concatenate([run(np.stack(batch)) for batch in _batches(prepared)])
 
     def _run_flipped_too(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return (self._run(images) + self._run(np.ascontiguousarray(images[:, :, ::-1]))) / 2
+        return (self._run(images) + self._run(np.ascontiguousarray(images[:, :, ::-1]))) * np.float32(0.5)
 
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:

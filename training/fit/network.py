@@ -1,6 +1,7 @@
 """Builds the network of a recipe for a data set: as it is kept, and as it is trained."""
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def check_progressive_sides(recipe: Recipe, dataset: Dataset) -> None:
 
 def _weights(recipe: Recipe, dataset: Dataset, side_px: int) -> list[keras.Variable]:
     """The weights of the network for images of that side; they have shapes, and values only where Keras makes them."""
-    return _build(recipe, dataset, (side_px, side_px, dataset.train.shape[-1]), with_values=False).weights
+    network = _build(recipe, dataset, (side_px, side_px, dataset.train.shape[-1]), with_values=False)
+    weights: list[keras.Variable] = network.weights
+    return weights
 
 
 def _build(
@@ -102,7 +105,7 @@ def _build(
         raise TrainingError(f"mean and std have {len(recipe.mean)} values; {dataset.name} has {channels} channels.")
     try:
         if recipe.architecture.startswith(APPLICATION_PREFIX):
-            options = recipe.architecture_options
+            options: Mapping[str, Any] = recipe.architecture_options
             return keras_applications.build(recipe.architecture, input_shape, classes, weights, **options)
         return (build if with_values else build_without_weights)(
             recipe.architecture,

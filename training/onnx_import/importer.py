@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion
 from service.imaging.preprocess import preprocess
-from service.model_store.manifest import Input, Interpolation, Preprocessing
+from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.image_files import read_image_file
 from training.errors import TrainingError, first_line
 from training.export.parity import (

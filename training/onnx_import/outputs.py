@@ -4,6 +4,7 @@ scikit-learn, ML.NET and Custom Vision end their graphs in a label and a ZipMap,
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,8 @@ MAX_QUANTIZED_SUM, MIN_QUANTIZED_SUM = 264.0, 240.0
 
 def unwrap_zip_maps(model: onnx.ModelProto) -> tuple[str, ...]:
     """Makes outputs of what ZipMaps take, and drops outputs of labels beside them; returns the labels in the graph."""
-    graph, labels = Graph(model), ()
+    graph = Graph(model)
+    labels: tuple[str, ...] = ()
     zip_maps = [node for node in graph.nodes if node.op_type == "ZipMap"]
     for node in zip_maps:
         labels = labels or _labels_of(node)
@@ -36,10 +38,10 @@ def unwrap_zip_maps(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def select_output(path: Path, model: onnx.ModelProto, name: str | None) -> str:
     """The output to serve, which must be named where there are several. Raises TrainingError."""
-    names = [tensor.name for tensor in model.graph.output]
+    names: list[str] = [tensor.name for tensor in model.graph.output]
     if name is None and len(names) == 1:
         name = names[0]
-    if name not in names:
+    if name is None or name not in names:
         problem = f"has no output {name!r}" if name else f"has {len(names)} outputs"
         raise TrainingError(f"{path} {problem}: say with --output which of {', '.join(names)} gives the classes.")
     operator = _last_operator(Graph(model), name)
@@ -51,7 +53,7 @@ def select_output(path: Path, model: onnx.ModelProto, name: str | None) -> str:
     return name
 
 
-def is_quantized(path: Path, name: str, raw: NDArray) -> bool:
+def is_quantized(path: Path, name: str, raw: NDArray[Any]) -> bool:
     """Whether an output holds probabilities as whole numbers from 0 to 255. Raises TrainingError for other integers."""
     rows = raw.reshape(len(raw), -1).astype(np.float64)
     sums = rows.sum(axis=1)
@@ -68,7 +70,7 @@ def is_quantized(path: Path, name: str, raw: NDArray) -> bool:
     return False
 
 
-def is_index_output(raw: NDArray) -> bool:
+def is_index_output(raw: NDArray[Any]) -> bool:
     """Whether an output holds indices: whole numbers of more than 8 bits."""
     return raw.dtype.kind in "iu" and raw.dtype.itemsize > 1
 

@@ -218,14 +218,14 @@ def _layout(path: Path, shape: list[int | None], stated: Layout | None) -> Layou
     raise TrainingError(f"{path} takes {_format_shape(shape)}, which has no dimension of 1 or 3 channels{advice}.")
 
 
-def _channels(model: onnx.ModelProto, stated: int | None) -> int:
+def _channels(model: onnx.ModelProto, stated: int | None) -> Channels:
     """The channels of a graph that does not state them: those of its first convolution, else 3."""
     if stated is not None:
-        return stated
+        return 1 if stated == 1 else 3
     graph = Graph(model)
     kernels = (graph.constant(node.input[1]) for node in graph.nodes if node.op_type == "Conv")
     kernel = next((kernel for kernel in kernels if kernel is not None), None)
-    return 3 if kernel is None or kernel.shape[1] not in (1, 3) else int(kernel.shape[1])
+    return 1 if kernel is not None and kernel.shape[1] == 1 else 3
 
 
 def _format_shape(shape: list[int | None]) -> str:

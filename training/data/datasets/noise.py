@@ -43,8 +43,9 @@ class NoisySplit:
     def encoded_image(self, index: int) -> bytes:
         return encode_png(self.read_images(np.array([index]))[0])
 
-    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes) -> NDArray[np.uint8]:
-        return ArraySplit(self.read_images(indices), self.labels[indices]).read_crops(np.arange(len(indices)), boxes)
+    def read_crops(self, indices: NDArray[np.int64], boxes: Boxes, side_px: int | None = None) -> NDArray[np.uint8]:
+        noisy = ArraySplit(self.read_images(indices), self.labels[indices])
+        return noisy.read_crops(np.arange(len(indices)), boxes, side_px)
 
     def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
         return self.original.find_unreadable(indices)

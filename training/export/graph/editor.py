@@ -57,7 +57,7 @@ class Graph:
         return next((node for node in self._graph.node if tensor in node.output), None)
 
     def node_named(self, name: str) -> onnx.NodeProto:
-        return next(node for node in self._graph.node if node.name == name)
+        return next(node for node in self.nodes if node.name == name)
 
     def rename_input(self, tensor: str, other: str) -> None:
         """Lets the consumers of a tensor read another one."""

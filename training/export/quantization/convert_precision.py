@@ -98,7 +98,8 @@ def _quantized_operators(model: onnx.ModelProto) -> list[str]:
 
 def _name_head_nodes(graph: Graph) -> list[str]:
     """Names the nodes from the last activation to the output, and returns these names."""
-    names, tensors = [], [PROBABILITIES]
+    names: list[str] = []
+    tensors = [PROBABILITIES]
     while tensors:
         node = graph.producer(tensors.pop())
         if node is None or node.op_type not in HEAD_OPERATORS or node.name in names:
