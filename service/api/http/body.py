@@ -20,6 +20,7 @@ BODY_ERROR = "convoy.body_error"
 """Key of the scope under which the server stores the error that ended the body early, before it wakes the reader."""
 
 MAX_INLINE_JOIN_BYTES = 1 << 20  # a copy of 0.2 ms; b"".join releases Python's lock from here on
+COUNT_SLICE_BYTES = 1 << 20
 SAMPLE_COUNT, SAMPLE_BYTES = 16, 512
 SAFETY_FACTOR = 0.9
 
@@ -114,9 +115,12 @@ async def read_chunks(
 def estimate_image_count(content_type: bytes, body: bytes) -> int:
     """Estimates the number of images by counting part markers, about 1000 times faster than parsing.
 
-    Wrong only if image data contains the marker.
+    Wrong only if image data contains the marker. Counts slice by slice, because `count` holds Python's lock.
     """
-    return body.count(b"filename=" if is_form(content_type) else b'"data"')
+    marker = b"filename=" if is_form(content_type) else b'"data"'
+    overlap = len(marker) - 1
+    starts = range(0, len(body), COUNT_SLICE_BYTES)
+    return sum(body.count(marker, start, start + COUNT_SLICE_BYTES + overlap) for start in starts)
 
 
 def estimate_tensor_count(body: bytes, shape: tuple[int, int, int]) -> int:

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api.http import body as body_module
 from service.api.http.body import MAX_INLINE_JOIN_BYTES, BodyReader, estimate_image_count, estimate_tensor_count
 from service.api.http.body_budget import BodyBudget
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
@@ -33,6 +34,13 @@ def test_images_of_a_form_and_of_json_are_counted(count: int) -> None:
     assert estimate_image_count(*multipart_form(count)) == count
     images = [{"id": str(n), "data": base64.b64encode(image_bytes(seed=n)).decode()} for n in range(count)]
     assert estimate_image_count(b"application/json", json.dumps({"images": images}).encode()) == count
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 7, 100])
+def test_images_are_counted_once_wherever_a_body_is_cut(slice_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_module, "COUNT_SLICE_BYTES", slice_bytes)
+    assert estimate_image_count(*multipart_form(5)) == 5
+    assert estimate_image_count(b"application/json", b'{"images":[' + b'{"data":""},' * 9) == 9
 
 
 @pytest.mark.parametrize("count", [1, 2, 64])
