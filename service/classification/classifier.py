@@ -103,9 +103,7 @@ class Classifier:
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
         loaded = context.loaded
-        self._reserve(context, len(images))
-        decoded: list[NDArray[np.uint8] | ConvoyError] = []
-        try:
+        with self.reserve_slots(context, len(images)):
             key, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
             decoding = [
                 self._decode_pool.run(key, self._try_decode_all, chunk, loaded, pixel_budget)
@@ -114,11 +112,11 @@ class Classifier:
             with _decoding(loaded, len(images)):
                 chunks = await self._decoded(context, asyncio.gather(*decoding))
             decoded = list(itertools.chain.from_iterable(chunks))
-        finally:
             inputs = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
-            loaded.batcher.release(len(images) - len(inputs))
+            batch = np.stack(inputs) if inputs else None
+        loaded.batcher.release(len(images) - len(inputs))
         context.timings.mark_decoded()
-        rows = iter(await self._infer_each(context, np.stack(inputs)) if inputs else ())
+        rows = iter(() if batch is None else await self._infer_each(context, batch))
         return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
 
     async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:

@@ -109,6 +109,19 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
     with_classifier(root, test)
 
 
+def test_images_for_which_there_is_no_memory_leave_no_place_taken(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(images: object) -> None:
+        raise MemoryError
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        monkeypatch.setattr("service.classification.classifier.np.stack", fail)
+        with pytest.raises(MemoryError):
+            await predict_many(classifier, [image_bytes(), b"nothing"])
+        assert registry.get("linear").batcher.queued_images == 0
+
+    with_classifier(root, test)
+
+
 def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         for predicted in (classifier.predict, classifier.predict_many):
@@ -119,6 +132,8 @@ def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root
                         context, image_bytes(90, 90) if predicted == classifier.predict else [image_bytes()]
                     )
         assert registry.get("linear").batcher.queued_images == 0
+        text = classifier._metrics.to_text(classifier._metrics.families()).decode()
+        assert 'convoy_refused_total{model="linear",reason="expired_in_queue"} 2.0' in text
 
     with_classifier(root, test, busy=4)
 
