@@ -92,8 +92,8 @@ async def read_chunks(
     expected_bytes = content_length(scope)
     if expected_bytes > limit_bytes:
         raise _too_large(limit_bytes)
-    if budget is not None and expected_bytes:
-        budget.reserve(scope, expected_bytes)
+    if budget is not None:
+        budget.check(scope, expected_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -104,7 +104,7 @@ async def read_chunks(
         size += len(chunks[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        if budget is not None and not expected_bytes:
+        if budget is not None:  # as they arrive: clients that announce much and send nothing hold nothing
             budget.reserve(scope, len(chunks[-1]))
         if not message.get("more_body"):
             return chunks

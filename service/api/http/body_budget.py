@@ -22,18 +22,21 @@ class BodyBudget:
         self._limit_bytes = limit_bytes
         self._on_rejected = on_rejected
 
-    def reserve(self, scope: Scope, size_bytes: int) -> None:
-        """Reserves more bytes for the request; `release_body` releases all of them.
+    def check(self, scope: Scope, size_bytes: int) -> None:
+        """Raises MemoryFull if `size_bytes` more do not fit now. Reserves nothing.
 
-        A body that is larger than the whole budget is accepted while there is no other. Raises MemoryFull.
+        A body that is larger than the whole budget is accepted while there is no other.
         """
         reservation: BodyReservation | None = scope.get(RESERVATION)
-        if reservation is None:
-            reservation = scope[RESERVATION] = BodyReservation(self)
-        others_bytes = self.used_bytes - reservation.held_bytes
-        if others_bytes and self.used_bytes + size_bytes > self._limit_bytes:
+        held_bytes = 0 if reservation is None else reservation.held_bytes
+        if self.used_bytes > held_bytes and self.used_bytes + size_bytes > self._limit_bytes:
             self._on_rejected()
             raise MemoryFull("The bodies of other requests fill the memory for bodies.", RETRY_AFTER_S)
+
+    def reserve(self, scope: Scope, size_bytes: int) -> None:
+        """Reserves more bytes for the request; `release_body` releases all of them. Raises MemoryFull as `check`."""
+        self.check(scope, size_bytes)
+        reservation = scope.setdefault(RESERVATION, BodyReservation(self))
         reservation.held_bytes += size_bytes
         self.used_bytes += size_bytes
 

@@ -38,19 +38,28 @@ def held_bytes(service: RunningService) -> float:
 
 def test_a_request_past_the_bound_is_rejected_unread_until_others_are_answered(service: RunningService) -> None:
     with RawConnection(service) as slow, RawConnection(service) as other:
-        slow.send(head(MAX_INFLIGHT_BYTES) + b"x")
-        service.wait_until(lambda: held_bytes(service) == MAX_INFLIGHT_BYTES)
+        slow.send(head(MAX_INFLIGHT_BYTES) + b"x" * (MAX_INFLIGHT_BYTES - 1))
+        service.wait_until(lambda: held_bytes(service) == MAX_INFLIGHT_BYTES - 1)
         other.send(head(len(BODY)))  # and no body
         status, headers, body = other.read_response()
         assert (status, headers["retry-after"]) == (503, "1")
         assert b'"code":"memory_full"' in body
         assert service.metric("convoy_refused_total", reason="memory_full") == 1
-        slow.send(b"x" * (MAX_INFLIGHT_BYTES - 1))
+        slow.send(b"x")
         assert slow.read_response()[0] == 400  # it is no image
         other.send(BODY)  # what was announced is dropped, and the connection serves on
         other.send(head(len(BODY)) + BODY)
         assert other.read_response()[0] == 200
     assert held_bytes(service) == 0
+
+
+def test_announced_bytes_that_do_not_arrive_keep_no_other_request_out(service: RunningService) -> None:
+    with RawConnection(service) as slow, RawConnection(service) as other:
+        slow.send(head(MAX_INFLIGHT_BYTES) + b"x")
+        service.wait_until(lambda: held_bytes(service) == 1)
+        other.send(head(len(BODY)) + BODY)
+        assert other.read_response()[0] == 200
+    service.wait_until(lambda: held_bytes(service) == 0)
 
 
 def test_a_body_in_chunks_is_rejected_when_it_passes_the_bound(service: RunningService) -> None:

@@ -103,8 +103,10 @@ def test_a_body_of_known_length_is_rejected_before_it_is_read() -> None:
     assert (client.received, budget.used_bytes) == (0, 50)
 
 
-def test_a_body_in_chunks_counts_as_it_arrives() -> None:
-    budget, client, scope = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5), request_scope()
+@pytest.mark.parametrize("headers", [{}, {"content_length": "45"}])
+def test_a_body_counts_as_it_arrives(headers: dict[str, str]) -> None:
+    """Clients that announce large bodies and send nothing keep no other request out."""
+    budget, client, scope = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5), request_scope(**headers)
     budget.reserve(request_scope(), 50)
     with closing(ParseThread()) as thread, pytest.raises(MemoryFull):
         asyncio.run(BodyReader(10**6, budget, thread).read(scope, client.receive))
