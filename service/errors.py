@@ -3,8 +3,6 @@
 Errors that never reach a client are in the module that raises them.
 """
 
-RESUME_HINT = "Run the same command again, without --overwrite, to resume the job."
-
 
 class ConvoyError(Exception):
     """Base of all of Convoy's own errors.
@@ -281,39 +279,8 @@ class NotEverywhere(ConvoyError):
     hint = "The message names the workers; their log lines contain the cause. The desired state remains recorded."
 
 
-# Errors of batch jobs and commands. They have no status code: these do not answer HTTP requests.
-
-
 class VersionUnavailable(ConvoyError):
     """The version is in the bucket and cannot be fetched now: it is unreachable, refused, or has no room."""
 
     code = "version_unavailable"
     hint = "Give the same command again once it can be fetched, or name another --version."
-
-
-class CannotStartJob(ConvoyError):
-    """The job cannot start: its input, its output or its shard is invalid."""
-
-    code = "cannot_start"
-    hint = "See `convoy batch --help`."
-
-
-class OutputBusy(ConvoyError):
-    """Another process is writing the output."""
-
-    code = "output_busy"
-    hint = "Wait for it, or name another --output."
-
-
-class OutputConflict(ConvoyError):
-    """The output belongs to another job."""
-
-    code = "output_taken"
-    hint = "Choose another --output, or start over with --overwrite."
-
-
-class JobInterrupted(ConvoyError):
-    """The job had to stop; its journal is kept, so that it can be resumed."""
-
-    code = "interrupted"
-    hint = RESUME_HINT

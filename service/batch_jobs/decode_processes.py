@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batch_jobs.decode_worker import DecodedChunk, DecodeSpec, decode_chunk
+from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import ImageFile
-from service.errors import ConvoyError, JobInterrupted
+from service.errors import ConvoyError
 
 MAX_CHUNK_IMAGES = 64
 MIN_CHUNKS_PER_WORKER = 4  # so that all workers of a small job have work until its end

@@ -9,9 +9,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.image_fingerprint import add_sha256, file_fingerprint
-from service.errors import ConvoyError, ImageTooLarge, JobInterrupted
+from service.errors import ConvoyError, ImageTooLarge
 from service.imaging.decode import decode
 from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing

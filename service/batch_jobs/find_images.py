@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from service.errors import CannotStartJob
+from service.batch_jobs.errors import CannotStartJob
 from service.model_store.object_store import BucketUnreachable, ObjectInfo, is_url, open_bucket
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")

@@ -16,6 +16,7 @@ from service.batch_jobs.decode_processes import (
     start_decode_pool,
 )
 from service.batch_jobs.decode_worker import DecodeSpec, fingerprint_of
+from service.batch_jobs.errors import RESUME_HINT, CannotStartJob, JobInterrupted, OutputConflict
 from service.batch_jobs.find_images import Fingerprint, FolderLabels, ImageFile, ImageListing, find_images
 from service.batch_jobs.image_fingerprint import fingerprints_digest
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest
@@ -25,15 +26,7 @@ from service.batch_jobs.records import Record, make_records
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_output_format
-from service.errors import (
-    RESUME_HINT,
-    CannotStartJob,
-    JobInterrupted,
-    ModelFailed,
-    OutputConflict,
-    UnknownModel,
-    UnknownVersion,
-)
+from service.errors import ModelFailed, UnknownModel, UnknownVersion
 from service.hardware import usable_cores
 from service.loaded_models.loaded_version import load, select_variant_and_placement
 from service.model_store.desired_state import ModelSpec

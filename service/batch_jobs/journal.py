@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 
 from service.atomic_files import lock_exclusively
+from service.batch_jobs.errors import OutputBusy, OutputConflict
 from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.image_fingerprint import describe_change, from_json
 from service.batch_jobs.records import FINGERPRINT_KEY, Record, from_json_line, to_json_line
-from service.errors import OutputBusy, OutputConflict
 
 HEADER_KEY = "job"
 

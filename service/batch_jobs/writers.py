@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from service.atomic_files import atomic_replace
+from service.batch_jobs.errors import CannotStartJob
 from service.batch_jobs.records import Record, to_json_line
-from service.errors import CannotStartJob
 
 AddRecord = Callable[[Record], object]
 ROWS_PER_GROUP = 10_000

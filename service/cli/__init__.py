@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
+from service.batch_jobs.errors import JobInterrupted, OutputBusy
 from service.cli.batch import batch
 from service.cli.keys import key
 from service.cli.models import models
 from service.cli.options import complete_model_name, settings_options
 from service.command_group import CommandGroup
-from service.errors import ConvoyError, JobInterrupted, ModelFailed, OutputBusy, VersionUnavailable
+from service.errors import ConvoyError, ModelFailed, VersionUnavailable
 from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
 from service.model_store.object_store import BucketUnreachable
 from service.settings import Settings

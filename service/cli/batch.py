@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
+from service.batch_jobs.errors import RESUME_HINT
 from service.cli.options import complete_model_name, settings_options
 from service.cli.stop_signals import StopSignal, stop_signals
-from service.errors import RESUME_HINT
 from service.exit_codes import EXIT_PARTIAL
 from service.settings import Settings
 

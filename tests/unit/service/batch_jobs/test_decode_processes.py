@@ -22,8 +22,9 @@ from service.batch_jobs.decode_processes import (
     start_decode_pool,
 )
 from service.batch_jobs.decode_worker import DecodedChunk, DecodeSpec
+from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import Fingerprint, ImageFile
-from service.errors import BadImage, JobInterrupted
+from service.errors import BadImage
 from service.model_store.manifest import Input, Preprocessing
 from tests.support.images import encode, random_pixels
 

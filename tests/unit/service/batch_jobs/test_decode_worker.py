@@ -11,9 +11,9 @@ import pytest
 
 from service.batch_jobs import decode_worker
 from service.batch_jobs.decode_worker import DecodeSpec, UnreadableFile, decode_chunk, fingerprint_of
+from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.image_fingerprint import describe_change
-from service.errors import JobInterrupted
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo
 from tests.support.images import encode, random_pixels

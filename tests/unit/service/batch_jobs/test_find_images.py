@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.batch_jobs.errors import CannotStartJob
 from service.batch_jobs.find_images import OUTPUT_SUFFIXES, SIDECAR_SUFFIXES, find_images
-from service.errors import CannotStartJob, ConvoyError
+from service.errors import ConvoyError
 from tests.support.images import image_bytes
 
 

@@ -14,20 +14,13 @@ import numpy as np
 import pytest
 
 from service.batch_jobs import job as jobs
+from service.batch_jobs.errors import CannotStartJob, JobInterrupted, OutputConflict
 from service.batch_jobs.job import Job, fastest_batch_size, run_job
 from service.batch_jobs.journal import Journal
 from service.batch_jobs.output_files import OutputFiles
 from service.batch_jobs.sharding import WHOLE_JOB, Shard
 from service.batch_jobs.summary import Report
-from service.errors import (
-    BrokenVersion,
-    CannotStartJob,
-    ConvoyError,
-    JobInterrupted,
-    OutputConflict,
-    UnknownModel,
-    UnknownVersion,
-)
+from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVersion
 from service.imaging.decode import decode
 from service.inference.session import Session
 from service.model_store.manifest import read_manifest, write_manifest

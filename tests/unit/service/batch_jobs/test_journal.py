@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from service.batch_jobs.errors import OutputBusy, OutputConflict
 from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest
-from service.errors import OutputBusy, OutputConflict
 
 IMAGES = [ImageFile(f"{index}.png", f"{index}.png") for index in range(5)]
 IDENTITY = JobIdentity("m", "1", "abc", "1/1", 5, names_digest(IMAGES), 1, "float32", 1000)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.batch_jobs.errors import CannotStartJob
 from service.batch_jobs.sharding import WHOLE_JOB, Shard, resolve_shard
-from service.errors import CannotStartJob
 
 
 @given(items=st.integers(0, 50), count=st.integers(1, 12))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from service.batch_jobs import writers
+from service.batch_jobs.errors import CannotStartJob
 from service.batch_jobs.find_images import OUTPUT_SUFFIXES
 from service.batch_jobs.writers import FORMATS, check_output_format, write_errors
-from service.errors import CannotStartJob
 
 RECORDS = [
     {

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from service import cli
-from service.errors import ConvoyError, OutputBusy, OutputConflict, UnknownModel, VersionUnavailable
+from service.batch_jobs.errors import OutputBusy, OutputConflict
+from service.errors import ConvoyError, UnknownModel, VersionUnavailable
 from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR
 from service.model_store.mirror import CannotMirror
 from service.model_store.object_store import BucketUnreachable

@@ -1,0 +1,33 @@
+"""Errors of batch jobs. They have no status code: a batch job does not answer HTTP requests."""
+
+from service.errors import ConvoyError
+
+RESUME_HINT = "Run the same command again, without --overwrite, to resume the job."
+
+
+class CannotStartJob(ConvoyError):
+    """The job cannot start: its input, its output or its shard is invalid."""
+
+    code = "cannot_start"
+    hint = "See `convoy batch --help`."
+
+
+class OutputBusy(ConvoyError):
+    """Another process is writing the output."""
+
+    code = "output_busy"
+    hint = "Wait for it, or name another --output."
+
+
+class OutputConflict(ConvoyError):
+    """The output belongs to another job."""
+
+    code = "output_taken"
+    hint = "Choose another --output, or start over with --overwrite."
+
+
+class JobInterrupted(ConvoyError):
+    """The job had to stop; its journal is kept, so that it can be resumed."""
+
+    code = "interrupted"
+    hint = RESUME_HINT
