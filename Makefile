@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: help train-env serve test test-slow test-long lint types format docs site requirements requirements-check audit clean
+.PHONY: help train-env serve test test-lowest test-slow test-long lint types format docs site requirements requirements-check audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## / # /' | sort | awk -F ' # ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 
 test: $(DEV) $(SERVE)  ## the test suite
 	.venv-dev/bin/pytest -m "not slow and not long" -n auto --dist loadfile
+
+test-lowest:  ## the unit tests of the service with the lowest versions that pyproject.toml allows
+	requirements/lowest.sh service
 
 test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or push load
 	.venv-dev/bin/pytest -m slow

@@ -189,8 +189,10 @@ def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(roo
         rows = await predict_many(
             classifier, [image_bytes(100, 100), image_bytes(90, 90), image_bytes(70, 70), image_bytes(40, 40)]
         )
-        assert [isinstance(row, ImageTooLarge) for row in rows] == [False, False, True, False]
-        assert "more than 20000 pixels together" in rows[2].message  # type: ignore[union-attr]
+        # Several threads decode: the last of the three large ones is too much, whichever that is.
+        (error,) = [row for row in rows if isinstance(row, ImageTooLarge)]
+        assert "more than 20000 pixels together" in error.message
+        assert not isinstance(rows[3], ImageTooLarge)
         assert not isinstance((await predict_many(classifier, [image_bytes(70, 70)]))[0], ConvoyError)
 
     with_classifier(root, test)
