@@ -132,7 +132,7 @@ def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
         fields["error"] = out_of_memory.code
         logs.event(logging.ERROR, "out of memory", request_id=request_id)
         return out_of_memory
-    logs.logger.error("unforeseen error", exc_info=error, extra={"fields": {"request_id": request_id}})
+    logs.logger.error("unexpected error", exc_info=error, extra={"fields": {"request_id": request_id}})
     return ConvoyError("The service made a mistake.")
 
 

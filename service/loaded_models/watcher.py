@@ -88,7 +88,7 @@ class Watcher:
             self._desired = self._state.read()
             is_valid = True
         except BadState as error:
-            logs.event(logging.ERROR, "state file is bad", reason=error.message)
+            logs.event(logging.ERROR, "state file is invalid", reason=error.message)
             is_valid = False
         self._fingerprint = fingerprint  # not before: after any other error the file is read again
         return is_valid
@@ -110,5 +110,5 @@ class HangLog:
         for model in sorted(hanging.keys() - self._logged):
             logs.event(logging.ERROR, "model hangs", model=model, reason=hanging[model])
         for model in sorted(self._logged - hanging.keys()):
-            logs.event(logging.INFO, "model hangs no more", model=model)
+            logs.event(logging.INFO, "model no longer hangs", model=model)
         self._logged = set(hanging)

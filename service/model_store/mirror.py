@@ -88,7 +88,7 @@ class BucketMirror:
         if state.error:
             raise self._log_error(BucketUnreachable(state.error))
         if self.error:
-            logs.event(logging.INFO, "models are fetched again", url=self._bucket.url)
+            logs.event(logging.INFO, "models can be fetched again", url=self._bucket.url)
             self.error = ""
         return self.folder
 

@@ -47,7 +47,9 @@ def create_tracer(endpoint: str) -> "Tracer | None":
         missing_library = CannotTrace(f"Traces need a library that is not installed: {error.name}.")
         if endpoint:
             raise missing_library from error
-        logs.event(logging.WARNING, "no traces", reason=missing_library.message, hint=missing_library.hint)
+        logs.event(
+            logging.WARNING, "traces are not exported", reason=missing_library.message, hint=missing_library.hint
+        )
         return None
     return Tracer(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + TRACES_PATH if endpoint else None))
 

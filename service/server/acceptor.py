@@ -127,7 +127,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionAbortedError):
             return False  # another worker took it, or the client is gone
         except OSError as error:
-            logs.event(logging.ERROR, "connections cannot be taken", reason=str(error))
+            logs.event(logging.ERROR, "connections cannot be accepted", reason=str(error))
             self._pause_accepting(ACCEPT_ERROR_PAUSE_S)
             return False
         connection.setblocking(False)

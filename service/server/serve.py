@@ -37,7 +37,7 @@ def serve(settings: Settings) -> int:
     """
     logs.configure(settings.log_level)
     for name, suggestion in unknown_variables(os.environ).items():
-        logs.event(logging.WARNING, "variable is no setting", variable=name, nearest=suggestion)
+        logs.event(logging.WARNING, "unknown setting", variable=name, nearest=suggestion)
     # A bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
     open_mirror(settings)
     Keyring(settings.keys, settings.keys_file)

@@ -169,11 +169,11 @@ class WorkerStatusStore:
             change()
         except OSError as error:
             if not self._is_failing:
-                logs.event(logging.ERROR, "workers cannot tell each other anything", reason=str(error))
+                logs.event(logging.ERROR, "worker status cannot be written", reason=str(error))
             self._is_failing = True
             return False
         if self._is_failing:
-            logs.event(logging.INFO, "workers can tell each other again")
+            logs.event(logging.INFO, "worker status is written again")
         self._is_failing = False
         return True
 

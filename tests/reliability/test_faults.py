@@ -110,7 +110,7 @@ def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: R
     service.wait_until(lambda: count(service, "request", status=499) == 100)
     assert service.metric("convoy_queue_images", model="linear") == 0
     assert classify(service, "linear").status_code == 200
-    assert count(service, "unforeseen error") == 0
+    assert count(service, "unexpected error") == 0
 
 
 def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: RunningService) -> None:
@@ -148,7 +148,7 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
     write_version(models, "hangs", 2)
     service.wait_ready()
     assert classify(service, "hangs", WHITE).json()["version"] == "2"
-    service.wait_for("model hangs no more")
+    service.wait_for("model no longer hangs")
     assert count(service, "model hangs") == 1
 
 
@@ -188,7 +188,7 @@ def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_work
 ) -> None:
     workers = workers_of(two_workers.process.pid)
     with resource_limit([two_workers.process.pid, *workers], resource.RLIMIT_FSIZE, 0):
-        assert "File too large" in two_workers.wait_for("workers cannot tell each other anything")["reason"]
+        assert "File too large" in two_workers.wait_for("worker status cannot be written")["reason"]
         assert classify(two_workers, "linear").status_code == 200
         assert httpx.get(f"{two_workers.url}/metrics", timeout=30).status_code == 200
         refused = httpx.post(f"{two_workers.url}/v2/repository/models/linear/unload", timeout=30)
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_work
         assert classify(two_workers, "linear").status_code in (200, 503)
     (new,) = set(workers_of(two_workers.process.pid)) - set(workers)
     resource.prlimit(new, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    two_workers.wait_for("workers can tell each other again")
+    two_workers.wait_for("worker status is written again")
     two_workers.wait_until(lambda: httpx.get(f"{two_workers.url}/health/ready").status_code == 200)
 
 
@@ -217,15 +217,15 @@ def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: 
             with ExitStack() as sockets:
                 for _ in range(20):
                     sockets.enter_context(open_socket(service))
-                service.wait_until(lambda: count(service, "connections cannot be taken") >= 3 * workers)
+                service.wait_until(lambda: count(service, "connections cannot be accepted") >= 3 * workers)
                 for client in clients:
                     reply = client.post("/api/v1/models/linear/classify", content=image_bytes())
                     assert reply.status_code == 200
             service.wait_until(lambda: max(resource_usage(pid).descriptors for pid in serving) <= max_descriptors + 2)
             assert classify(service, "linear").status_code == 200
-        for times in times_of(service, "connections cannot be taken").values():
+        for times in times_of(service, "connections cannot be accepted").values():
             assert all(b - a > timedelta(seconds=0.9) for a, b in pairwise(times)), times
-        assert count(service, "unforeseen error") == 0
+        assert count(service, "unexpected error") == 0
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_missing_memory_is_an_error_of_its_own_request(tmp_path: Path) -> None:
         assert classify(service, "linear", large).status_code == 200
         assert count(service, "out of memory", request_id=refused.headers["x-request-id"]) == 1
         assert count(service, "out of memory") == 1
-        assert count(service, "unforeseen error") == 0
+        assert count(service, "unexpected error") == 0
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def test_hundreds_of_bad_requests_break_no_rule(service: RunningService) -> None
     assert results.violations == []
     assert results.count == COUNT
     assert {name.split(",")[0] for name in results.kinds} >= KINDS
-    assert not [line for line in service.lines if line["event"] in ("unforeseen error", "no json")]
+    assert not [line for line in service.lines if line["event"] in ("unexpected error", "no json")]
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ class Keyring:
             self._file_keys = _read_keys(self._file)
             logs.event(logging.INFO, "keys are read", file=str(self._file), keys=len(self._file_keys))
         except BadKeys as error:
-            logs.event(logging.ERROR, "keys are bad", reason=error.message)
+            logs.event(logging.ERROR, "keys are invalid", reason=error.message)
         self._fingerprint = fingerprint  # not before: after any other error the file is read again
 
 

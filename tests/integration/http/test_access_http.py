@@ -117,7 +117,7 @@ def test_a_changed_file_holds_from_then_on(secured: RunningService, keys_file: P
 
 
 def logged_bad_keys(service: RunningService) -> bool:
-    return any(line["event"] == "keys are bad" for line in list(service.lines))
+    return any(line["event"] == "keys are invalid" for line in list(service.lines))
 
 
 def test_openapi_tells_where_a_key_is_needed(secured: RunningService, service: RunningService) -> None:

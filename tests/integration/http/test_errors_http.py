@@ -165,7 +165,7 @@ def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypa
             check_error(reply, "internal", 500)
             assert "division" not in reply.text
             request_id = reply.headers["x-request-id"]
-            service.wait_for_line(event="unforeseen error", request_id=request_id)
+            service.wait_for_line(event="unexpected error", request_id=request_id)
         assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 

@@ -62,7 +62,7 @@ def test_every_operation_keeps_to_its_description(labeled_service: RunningServic
     assert f"Selected: {operations - 2}/{operations}" in output
     answered_paths = {line["path"] for line in list(labeled_service.lines) if line.get("status") == 200}
     assert {path.format(model=MODEL, version=LABEL) for path in FAST_PATHS} <= answered_paths
-    assert not [line for line in labeled_service.lines if line["event"] == "unforeseen error"]
+    assert not [line for line in labeled_service.lines if line["event"] == "unexpected error"]
 
 
 def test_loading_and_unloading_keep_to_their_description(labeled_service: RunningService, tmp_path: Path) -> None:

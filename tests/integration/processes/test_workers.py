@@ -209,7 +209,7 @@ def replace(file: Path, text: str) -> None:
 
 def test_a_bad_state_file_is_told_and_changes_nothing(service: RunningService, tmp_path: Path) -> None:
     replace(tmp_path / "state.json", '{"models": {"linear": {"versions": "newest"}}}')
-    assert "models.linear.versions" in service.wait_for("state file is bad")["reason"]
+    assert "models.linear.versions" in service.wait_for("state file is invalid")["reason"]
     assert classify(service).status_code == 200
     assert service.client.get("/health/ready").status_code == 200
     refused = service.client.post("/v2/repository/models/linear/load")

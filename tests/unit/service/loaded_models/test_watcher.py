@@ -97,7 +97,7 @@ def test_a_bad_state_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCapt
             desired = harness.state.update(lambda now: now.with_change("a", loaded=False))
             await harness.until(lambda: desired in harness.registry.reconciled)
             harness.state.path.write_text("{")
-            await harness.until(lambda: "state file is bad" in caplog.messages)
+            await harness.until(lambda: "state file is invalid" in caplog.messages)
             scans = len(harness.registry.reconciled)
             await harness.until(lambda: len(harness.registry.reconciled) > scans)
             assert harness.registry.reconciled[-1] == desired
@@ -179,4 +179,4 @@ def test_each_is_told_once_at_the_beginning_and_at_the_end(caplog: pytest.LogCap
             hang_log.update()
     logged = [(record.message, record.fields["model"]) for record in caplog.records if record.name == "convoy"]  # type: ignore[attr-defined]
     assert logged[:2] == [("model hangs", "a"), ("model hangs", "b")]
-    assert logged[2:] == [("model hangs no more", "a"), ("model hangs no more", "b")]
+    assert logged[2:] == [("model no longer hangs", "a"), ("model no longer hangs", "b")]

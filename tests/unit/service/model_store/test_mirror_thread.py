@@ -1,4 +1,4 @@
-"""The mirror thread: cached models can be served after the first sync, and an unforeseen error reaches its task."""
+"""The mirror thread: cached models can be served after the first sync, and an unexpected error reaches its task."""
 
 import asyncio
 import threading

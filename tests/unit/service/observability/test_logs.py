@@ -132,7 +132,7 @@ logs.event(logging.ERROR, "model failed")
 try:
     1 / 0
 except ZeroDivisionError:
-    logs.logger.exception("unforeseen error", extra={"fields": {"request_id": "abc"}})
+    logs.logger.exception("unexpected error", extra={"fields": {"request_id": "abc"}})
 logging.getLogger("uvicorn.error").info("started")
 logging.getLogger("uvicorn.access").info("GET /")
 logging.getLogger("asyncio").error("Task exception was never retrieved")
@@ -140,7 +140,7 @@ logging.getLogger("PIL").debug("chunk")
 logging.getLogger("somebody").info("chatter")
 warnings.warn("this is old", DeprecationWarning)
 """
-ERROR_EVENTS = ["model failed", "unforeseen error", "Task exception was never retrieved"]
+ERROR_EVENTS = ["model failed", "unexpected error", "Task exception was never retrieved"]
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_all_that_is_written_is_json_from_the_level_up(level: str, events: list[
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     found = [line["event"] for line in lines]
     assert [next(event for event in events if event in text) for text in found] == events
-    assert next(line for line in lines if line["event"] == "unforeseen error")["request_id"] == "abc"
+    assert next(line for line in lines if line["event"] == "unexpected error")["request_id"] == "abc"

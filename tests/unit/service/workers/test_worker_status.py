@@ -172,5 +172,5 @@ def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
         status_store.absorb_dead_worker(1, pid)
     assert requests_in(status_store.totals_of_others()) == 10
     assert list(tmp_path.glob("totals-*")) == []
-    messages = ["workers cannot tell each other anything", "workers can tell each other again"]
+    messages = ["worker status cannot be written", "worker status is written again"]
     assert [record.message for record in caplog.records if record.name == "convoy"] == messages

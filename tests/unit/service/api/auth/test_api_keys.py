@@ -126,7 +126,7 @@ def test_a_bad_or_missing_file_is_logged_once_and_leaves_the_keys_from_before(
     for _ in range(2):
         keyring.reload_if_changed()
         assert keyring.authorize(SECRET.encode(), "inference") == "shop"
-    assert caplog.messages == ["keys are bad"] * 2
+    assert caplog.messages == ["keys are invalid"] * 2
 
 
 def test_a_file_is_read_again_after_an_unforeseen_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
