@@ -1,5 +1,7 @@
 """Why models could not be read or versions could not be loaded, and whether a new attempt makes sense."""
 
+from collections.abc import Callable
+
 from service.model_store.repository import VersionFingerprint
 
 MODEL_FOLDER = 0  # in place of a version number: the folder of the model itself
@@ -63,12 +65,14 @@ class LoadFailures:
         """Removes the failures of versions, and of a folder, that are not among `versions`."""
         reasons = self._reasons.get(model, {})
         self._reasons[model] = {version: reason for version, reason in reasons.items() if version in versions}
+        self._forget_files_unless(lambda name, version: name != model or version in versions)
 
     def keep_models(self, models: set[str]) -> None:
         """Removes the failures of models that are not among `models`."""
         self._reasons = {model: reasons for model, reasons in self._reasons.items() if model in models}
-        self._failed_fingerprints = {
-            (model, version): fingerprint
-            for (model, version), fingerprint in self._failed_fingerprints.items()
-            if model in models
-        }
+        self._forget_files_unless(lambda name, version: name in models)
+
+    def _forget_files_unless(self, is_kept: Callable[[str, int], bool]) -> None:
+        """A version that comes back with the same files, as after an undone rollback, is tried and reported again."""
+        self._failed_fingerprints = {key: files for key, files in self._failed_fingerprints.items() if is_kept(*key)}
+        self._unconfirmed = {key for key in self._unconfirmed if is_kept(*key)}

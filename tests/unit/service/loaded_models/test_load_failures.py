@@ -57,3 +57,15 @@ def test_a_failure_is_confirmed_once() -> None:
     assert failures.confirm("a", 1)
     assert not failures.confirm("a", 1)
     assert not failures.confirm("a", 2)
+
+
+def test_a_version_that_comes_back_with_the_same_files_is_tried_and_reported_again() -> None:
+    """A rollback hides a version and its undoing shows it again, with every file as it was."""
+    failures = LoadFailures()
+    failures.record("a", 2, FIRST, "No labels.")
+    failures.record("b", 1, FIRST, "No graph.")
+    failures.keep_versions("a", [1])
+    assert not failures.has_failed_with("a", 2, FIRST)
+    assert not failures.confirm("a", 2)
+    assert failures.has_failed_with("b", 1, FIRST)
+    assert failures.confirm("b", 1)
