@@ -223,6 +223,8 @@ class BucketMirror:
             if error.errno not in DISK_FULL_ERRORS:
                 raise
             needed_bytes = sum(info.bytes for info in listing.values())
+            if needed_bytes <= self._cache.free_bytes():
+                needed_bytes = 0  # a quota or a lack of inodes, which the free space does not show
             reason = f"{self.folder} cannot be written: {error.strerror}."
             kind, cause = "cache_full", CacheFull(reason, needed_bytes)
         else:

@@ -32,7 +32,7 @@ class FetchFailure(BaseModel):
     """Why a version was not fetched, how often that was tried, and when it is tried again.
 
     `retry_at_s` is Unix time, because processes that start later read it. `needed_bytes` is the space that a version
-    needs for which the disk has no room.
+    needs for which the disk has no room; 0 where the free space does not show when there is room.
     """
 
     kind: FailureKind
@@ -58,7 +58,7 @@ class FetchFailure(BaseModel):
         """Whether another attempt makes sense: the objects changed, there is room now, or the pause is over."""
         if self.listing != dict(listing):
             return True
-        if self.kind == "cache_full":
+        if self.needed_bytes:
             return free_bytes >= self.needed_bytes
         is_clock_set_back = self.retry_at_s - now_s > self.max_pause_s
         return now_s >= self.retry_at_s or is_clock_set_back

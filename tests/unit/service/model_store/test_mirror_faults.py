@@ -191,22 +191,50 @@ def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, re
 
 @pytest.mark.parametrize("number", [28, 122])
 def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
-    mirror: BucketMirror, bucket: WatchedBucket, number: int
+    mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock, number: int
 ) -> None:
-    sound = bucket.chunks
+    """The disk has free space all the same, as with a quota: the version is not downloaded again with each sync."""
+    sound, attempts = bucket.chunks, []
 
     def fill_disk(path: str) -> object:
         if path == "a/2/model.onnx":
+            attempts.append(path)
             raise OSError(number, "No space left on device")
         return sound(path)
 
     bucket.chunks = fill_disk  # type: ignore[method-assign, assignment]
-    mirror.sync()
+    for _ in range(3):
+        mirror.sync()
+    assert len(attempts) == 1
     assert "No space left on device" in mirror.failures["a/2"]
     assert local_versions(mirror) == {"a": [1], "b": [1]}
     bucket.chunks = sound  # type: ignore[method-assign]
+    clock.now_s += 10
     mirror.sync()
     assert local_versions(mirror) == REMOTE_VERSIONS
+
+
+def test_a_disk_that_another_program_has_filled_is_used_as_soon_as_there_is_room(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
+) -> None:
+    write_large_version(remote, "large", 1)
+    sound = bucket.chunks
+
+    def fill_disk(path: str) -> object:
+        if path == "large/1/model.onnx":
+            disk.total_bytes = GRAPH_BYTES // 2
+            raise OSError(28, "No space left on device")
+        return sound(path)
+
+    bucket.chunks = fill_disk  # type: ignore[method-assign, assignment]
+    mirror.sync()
+    bucket.read.clear()
+    bucket.chunks = sound  # type: ignore[method-assign]
+    mirror.sync()
+    assert not bucket.read
+    disk.total_bytes = 10 * GRAPH_BYTES
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}
 
 
 def test_every_error_is_counted_by_its_code_and_by_the_process_that_met_it(
