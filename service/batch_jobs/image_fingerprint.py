@@ -23,8 +23,10 @@ def add_sha256(fingerprint: Fingerprint | None, encoded: bytes) -> Fingerprint:
     return Fingerprint(size, stamp, hashlib.sha256(encoded).hexdigest())
 
 
-def describe_change(before: Fingerprint, now: Fingerprint | None) -> str:
+def describe_change(before: Fingerprint | None, now: Fingerprint | None) -> str:
     """Describes how an image has changed; empty where it has not. With a SHA-256 only the content counts."""
+    if before is None:
+        return "" if now is None else "it could not be read and now can"
     if now is None:
         return "it cannot be read any more"
     if before.sha256 and now.sha256:

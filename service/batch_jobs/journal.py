@@ -125,9 +125,7 @@ class Journal:
         before: Fingerprint | None,
         fingerprint: Callable[[ImageFile, bool], Fingerprint | None],
     ) -> None:
-        if before is None:
-            return
-        if change := describe_change(before, fingerprint(image, bool(before.sha256))):
+        if change := describe_change(before, fingerprint(image, before is not None and bool(before.sha256))):
             hint = "Restore the image, name another --output, or say --overwrite to begin anew."
             raise OutputConflict(f"{image.name} has changed since it was classified: {change}.", hint)
 

@@ -129,3 +129,20 @@ def test_an_image_that_has_changed_since_it_was_classified_is_refused(
 def test_an_image_that_is_still_to_be_done_may_change(path: Path) -> None:
     with Journal(path) as journal:
         assert journal.resume(IDENTITY, IMAGES, lambda image, _: None if image.name == "3.png" else unchanged(image, _))
+
+
+@pytest.mark.parametrize("now", [Fingerprint(100, "2.png"), None])
+def test_an_image_that_was_missing_and_is_there_now_is_refused(path: Path, now: Fingerprint | None) -> None:
+    """Its error would stay in the results; the finished job would be refused for the same reason."""
+    with Journal(path) as journal:
+        journal.append([{"file": "2.png", "error": {"code": "unreadable"}}])
+
+    def fingerprint(image: ImageFile, with_sha256: bool) -> Fingerprint | None:
+        return now if image.name == "2.png" else unchanged(image, with_sha256)
+
+    with Journal(path) as journal:
+        if now is None:
+            assert journal.resume(IDENTITY, IMAGES, fingerprint) == 3
+        else:
+            with pytest.raises(OutputConflict, match=r"^2\.png has changed .*: it could not be read and now can\.$"):
+                journal.resume(IDENTITY, IMAGES, fingerprint)
