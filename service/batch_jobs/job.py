@@ -19,7 +19,7 @@ from service.batch_jobs.decode_worker import DecodeSpec, fingerprint_of
 from service.batch_jobs.errors import RESUME_HINT, CannotStartJob, JobInterrupted, OutputConflict
 from service.batch_jobs.find_images import Fingerprint, FolderLabels, ImageFile, ImageListing, find_images
 from service.batch_jobs.image_fingerprint import fingerprints_digest
-from service.batch_jobs.journal import JobIdentity, Journal, names_digest
+from service.batch_jobs.journal import JobIdentity, Journal, names_digest, peek_job
 from service.batch_jobs.output_files import IMAGES_KEY, OutputFiles
 from service.batch_jobs.progress import Progress
 from service.batch_jobs.records import Record, make_records
@@ -70,8 +70,10 @@ def run_job(
     check_output_format(job.output)
     listing = find_images(job.inputs)
     outputs = OutputFiles(job.output, job.shard)
-    repository = Repository(local_models(settings, job.model, job.version))
-    if not job.overwrite and (finished_job := outputs.read_finished_job()) is not None:
+    finished_job = None if job.overwrite else outputs.read_finished_job()
+    previous = finished_job if job.overwrite or finished_job is not None else peek_job(outputs.partial)
+    repository = Repository(local_models(settings, job.model, _requested_version(job, previous)))
+    if finished_job is not None:
         return _report_finished(job, listing, repository, outputs, settings, finished_job)
     try:
         outputs.output.parent.mkdir(parents=True, exist_ok=True)
@@ -159,14 +161,19 @@ def _open_version(job: Job, repository: Repository, previous: Record | None) -> 
     versions = {str(number): number for number in repository.versions(job.model)}
     if not versions:
         raise UnknownModel(f"There is no model '{job.model}' in {repository.root}.")
-    version = job.version
-    if version is None and previous is not None and previous.get("model") == job.model:
-        version = str(previous.get("version"))
+    version = _requested_version(job, previous)
     if version is None:
         return repository.open(job.model, max(versions.values()))
     if version not in versions:
         raise UnknownVersion(f"Model '{job.model}' has no version '{version}'.")
     return repository.open(job.model, versions[version])
+
+
+def _requested_version(job: Job, previous: Record | None) -> str | None:
+    """The version that the job names, else that of the job it resumes; None for the newest."""
+    if job.version is None and previous is not None and previous.get("model") == job.model:
+        return str(previous.get("version"))
+    return job.version
 
 
 def _job_identity(

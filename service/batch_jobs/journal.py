@@ -57,6 +57,20 @@ def names_digest(images: Iterable[ImageFile]) -> str:
     return digest.hexdigest()
 
 
+def peek_job(path: Path) -> Record | None:
+    """The identity in a journal, read without its lock; None where none can be read, which `Journal` reports."""
+    try:
+        with path.open("rb") as file:
+            return _job_in(file.readline())
+    except OSError:
+        return None
+
+
+def _job_in(line: bytes) -> Record | None:
+    job = (from_json_line(line) or {}).get(HEADER_KEY)
+    return job if isinstance(job, dict) else None
+
+
 class Journal:
     """An open journal, locked against other processes. As a context it closes the file, and removes an empty one."""
 
@@ -82,8 +96,8 @@ class Journal:
         """Returns the identity of the job that began it; None for a new file. Raises OutputConflict for other files."""
         self._file.seek(0)
         first = self._file.readline()
-        job = (from_json_line(first) or {}).get(HEADER_KEY)
-        if first and not isinstance(job, dict):
+        job = _job_in(first)
+        if first and job is None:
             raise OutputConflict(f"{self.path} is no job's partial file.")
         return job
 

@@ -259,6 +259,26 @@ def test_a_version_with_other_content_is_another_model(
         classify()
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_newer_version_that_cannot_be_fetched_does_not_stop_a_resume(
+    work_folder: Path, finished: bool, batches_until_stop: list[int]
+) -> None:
+    """The job stays with the version that began it."""
+    settings = {"models": f"file://{work_folder}/models", "bucket_cache": work_folder / "cache"}
+    if finished:
+        classify(settings=settings)
+    else:
+        batches_until_stop.append(2)
+        with pytest.raises(KeyboardInterrupt):
+            classify(settings=settings)
+        batches_until_stop.clear()
+    (write_version(work_folder / "models", "linear", 2) / "labels.txt").write_text("x")
+    classify(settings=settings)
+    assert files("r.jsonl") == GOOD
+    with pytest.raises(BrokenVersion, match="linear/2 cannot be fetched"):
+        classify(settings=settings, overwrite=True)
+
+
 @pytest.mark.parametrize("image_digests", [True, False])
 @pytest.mark.parametrize("finished", [True, False])
 def test_an_image_that_was_replaced_is_noticed(
