@@ -4,6 +4,7 @@ float64 is the reference of the parity check; float32 is how networks of mixed p
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ def copy_with_dtype(network: keras.Model, dtype: Dtype) -> keras.Model:
 
 
 def float64_copy(network: keras.Model) -> keras.Model | None:
-    """The network in float64, or None where one of its layers cannot be copied: custom ones may hold anything."""
+    """The network in float64, or None where a layer cannot be copied or cannot run in it: custom ones hold anything."""
     if any(isinstance(layer, keras.layers.TFSMLayer) for layer in all_layers(network)):
         return None  # a graph of TensorFlow, whose precision is fixed
     try:
@@ -31,7 +32,11 @@ def float64_copy(network: keras.Model) -> keras.Model | None:
     except Exception:  # layers raise what they like
         return None
     if "channels_first" in {getattr(layer, "data_format", None) for layer in all_layers(copy)}:
-        copy.jit_compile = True  # TensorFlow's own kernels for processors have no such convolution in float64
+        # TensorFlow's own kernels for processors have no such convolution in float64; its compiler has.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy.jit_compile = True
+        return copy if copy.jit_compile else None  # not where operations must be deterministic
     return copy
 
 

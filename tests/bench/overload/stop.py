@@ -1,6 +1,7 @@
 """SIGTERM under full load: every request that the service has accepted must be answered."""
 
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -106,7 +107,7 @@ def _haproxy(service_url: str, work: Path) -> Iterator[str]:
     config = work / "haproxy.cfg"
     config.write_text(HAPROXY_CONFIG.format(front=front, back=service_url.rpartition(":")[2]))
     url = f"http://127.0.0.1:{front}"
-    with run_process(["haproxy", "-f", config], {}, work / "haproxy.log"):
+    with run_process(["haproxy", "-f", config], os.environ, work / "haproxy.log"):
         while convoy_process.status_of(f"{url}/health/ready") != 200:
             time.sleep(convoy_process.POLL_S)
         yield url

@@ -33,7 +33,7 @@ def test_the_graph_answers_with_the_mean_over_both_orientations(photos: Path, tm
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
     keras_network = network(None, keras.layers.Conv2D(4, (1, 3), use_bias=False))  # what it sees has a left and a right
     path = save_model(keras_network, tmp_path)
-    choices = {"labels": tmp_path / "labels.txt", "images": photos, "scale": 1 / 255}
+    choices = {"labels": tmp_path / "labels.txt", "images": photos, "scale": 1 / 255, "outputs": "logits"}
     plain, flipped = (publish(path, tmp_path / "models", flip=flip, **choices) for flip in (False, True))
 
     encoded = [file.read_bytes() for file in sorted(photos.iterdir())]

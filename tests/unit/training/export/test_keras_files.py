@@ -82,21 +82,6 @@ def test_a_depthwise_convolution_of_keras_2_is_read(tmp_path: Path) -> None:
     assert_exportable(loaded, answers(model))
 
 
-def test_a_file_of_teachable_machine_is_exported() -> None:
-    """Keras 2's nested Sequentials with depthwise convolutions; its pixels are x / 127.5 - 1."""
-    recorded = np.load(KERAS_2 / "answers.npz")
-    model = open_source(KERAS_2 / "teachable_machine.h5", None).model
-    images = recorded["images"]
-    assert model is not None
-    scaled = images.astype(np.float32) / 127.5 - 1
-    assert np.ptp(recorded["teachable_machine"], axis=0).max() > 0.01
-    np.testing.assert_allclose(model.predict(scaled, verbose=0), recorded["teachable_machine"], atol=1e-5)
-    serving = to_serving_model(model, Scaling(1 / 127.5, (1.0,)), OutputOptions(), images)
-    actual = serving.network.predict(images.astype(np.float32), verbose=0)
-    np.testing.assert_allclose(actual, recorded["teachable_machine"], atol=1e-5)
-    assert {node.op_type for node in to_onnx(serving.network).graph.node} >= {"Conv", "Softmax"}
-
-
 @pytest.mark.parametrize("name", ["tutorial.h5", "tutorial_saved_model"])
 def test_files_of_keras_2_tutorials_are_exported(name: str) -> None:
     recorded = np.load(KERAS_2 / "answers.npz")

@@ -1,6 +1,6 @@
 """Small networks of every mechanism that people bring are prepared and converted, or refused with what to do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers
+from tensorflow.python.framework import config
 
 from service.model_store.manifest import Preprocessing
 from training.errors import TrainingError
@@ -140,7 +141,17 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path: Path) -> None:
             prepare_network(model, PrepareOptions(output="both"), print)
 
 
-def test_channels_first_gets_a_transpose(tmp_path: Path) -> None:
+@pytest.fixture
+def nondeterministic_operations() -> Iterator[None]:
+    """Other tests of this process make them deterministic, which keeps TensorFlow's compiler from being used."""
+    was_deterministic = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if was_deterministic:
+        config.enable_op_determinism()
+
+
+def test_channels_first_gets_a_transpose(tmp_path: Path, nondeterministic_operations: None) -> None:
     image = keras.Input((3, 8, 12))
     x = layers.Conv2D(4, 3, data_format="channels_first", activation="relu")(layers.Rescaling(1 / 255)(image))
     x = layers.Dense(CLASSES, activation="softmax")(layers.Flatten()(x))
