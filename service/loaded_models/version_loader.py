@@ -80,7 +80,8 @@ class VersionLoader:
         self.loading_version = f"{name}/{number}"
         try:
             folder = self._repository.open(name, number)
-            if loaded is not None and loaded.digest == folder.digest:
+            # After a link has moved, the card and the feature maps are read from the new folder, even of equal content.
+            if loaded is not None and (loaded.digest, loaded.folder.path) == (folder.digest, folder.path):
                 folder.graph_path(loaded.variant)  # the manifest may be the same while the graph is not
                 return loaded
             return loaded_version.load(folder, spec, self._settings, self._metrics, self._warm_up_timeout_s)

@@ -140,6 +140,25 @@ def test_a_version_edited_in_a_bucket_is_loaded_anew(mirror: BucketMirror, remot
     run_with_registry(mirror.folder, test)
 
 
+def test_a_card_edited_in_a_bucket_is_served_when_the_content_before_is_deleted(
+    mirror: BucketMirror, remote: Path
+) -> None:
+    """The mirror publishes the version anew, although its digest is the same."""
+    mirror.sync()
+
+    async def test(registry: Registry) -> None:
+        digest = registry.get("a").digest
+        (remote / "a" / "2" / "card.md").write_text("# A card")
+        mirror.sync()
+        await registry.reconcile(DesiredState())
+        mirror.sync()  # deletes the content before
+        loaded = registry.get("a")
+        assert loaded.digest == digest
+        assert (loaded.folder.path / "card.md").read_text() == "# A card"
+
+    run_with_registry(mirror.folder, test)
+
+
 def test_a_repaired_version_with_equal_size_and_time_is_loaded(tmp_path: Path) -> None:
     folder = write_version(tmp_path, "a", 1)
     labels = folder / "labels.txt"

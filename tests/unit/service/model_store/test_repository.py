@@ -85,6 +85,18 @@ def test_a_mounted_volume_of_links_is_read(tmp_path: Path) -> None:
     assert Repository(tmp_path).open("linear", 1).labels[0] == "class-0"
 
 
+def test_an_open_version_keeps_its_content_when_its_link_moves(tmp_path: Path) -> None:
+    first, second = (write_version(tmp_path / f"content-{seed}", "linear", 1, seed=seed) for seed in (1, 2))
+    link = tmp_path / "models" / "linear" / "1"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(first)
+    folder = Repository(tmp_path / "models").open("linear", 1)
+    link.unlink()
+    link.symlink_to(second)
+    graph = folder.graph_path(folder.manifest.variants[0])
+    assert graph.read_bytes() == (first / "model.onnx").read_bytes()
+
+
 @pytest.mark.parametrize("root", ["missing", "file", "missing/deeper"])
 def test_a_missing_root_has_no_models(tmp_path: Path, root: str) -> None:
     (tmp_path / "file").write_text("")
