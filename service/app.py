@@ -1,6 +1,7 @@
 """Composition root: builds the complete application from the settings."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -217,4 +218,5 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _bind_bucket_gauges(metrics: Metrics, mirror: BucketMirror) -> None:
-    metrics.bind_bucket_gauges(mirror.url, lambda: mirror.synced_at_s, lambda: len(mirror.failures))
+    started_at_s = time.time()  # a gauge of 0 would raise the alert while the first sync is still downloading
+    metrics.bind_bucket_gauges(mirror.url, lambda: mirror.synced_at_s or started_at_s, lambda: len(mirror.failures))

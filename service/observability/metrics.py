@@ -99,7 +99,7 @@ class Metrics:
         )
         self.bucket_synced = Gauge(
             "convoy_bucket_synced_timestamp_seconds",
-            "Unix time of the last complete synchronization with the bucket.",
+            "Unix time of the last complete synchronization with the bucket; of the start before the first one.",
             ["url"],
             registry=self.registry,
         )

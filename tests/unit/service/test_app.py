@@ -88,6 +88,16 @@ def test_a_background_task_that_fails_is_restarted_and_fails_readiness_meanwhile
     assert set(failed) == {task}
 
 
+def test_the_bucket_counts_as_synced_at_the_start_before_the_first_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alert is about the time since then: 0 would raise it in every new pod."""
+    monkeypatch.setattr("service.app.time.time", lambda: 1234.0)
+    app = app_of(tmp_path, models=f"file://{tmp_path}", bucket_cache=tmp_path / "cache")
+    url = {"url": f"file://{tmp_path}"}
+    assert app.state.metrics.registry.get_sample_value("convoy_bucket_synced_timestamp_seconds", url) == 1234
+
+
 def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         was_trimmed = asyncio.Event()
