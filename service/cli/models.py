@@ -125,7 +125,7 @@ def prune_models(settings: Settings, model: str | None, keep: int) -> None:
 def _model_names(repository: Repository, settings: Settings, model: str | None) -> list[str]:
     names = repository.models()
     if not names:
-        raise click.ClickException(f"There is no model in {settings.models}; put one there: <name>/<version>/.")
+        raise UnknownModel(f"There is no model in {settings.models}.", "Put one there: <name>/<version>/.")
     if model is not None and model not in names:
         raise UnknownModel(f"There is no model '{model}' in {settings.models}.")
     return names if model is None else [model]

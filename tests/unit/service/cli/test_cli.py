@@ -114,7 +114,7 @@ MISTAKES = {
     "unknown model": (["classify", "nope", "good.png"], 2, "There is no model 'nope'"),
     "unknown version": (["classify", "linear", "good.png", "--version", "9"], 2, "version '9'"),
     "missing file": (["classify", "linear", "none.png"], 2, "none.png"),
-    "no models": (["models", "--models", "empty"], 1, "put one there"),
+    "no models": (["models", "--models", "empty"], 2, "Put one there"),
     "bad setting": (["serve", "--port", "many"], 2, "--port or CONVOY_PORT is 'many'"),
     "setting out of range": (["serve", "--max-batch-size", "1025"], 2, "--max-batch-size or CONVOY_MAX_BATCH_SIZE"),
     "unknown command": (["sevre"], 2, "sevre"),
