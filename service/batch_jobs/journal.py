@@ -140,7 +140,7 @@ class Journal:
         fingerprint: Callable[[ImageFile, bool], Fingerprint | None],
     ) -> None:
         if change := describe_change(before, fingerprint(image, before is not None and bool(before.sha256))):
-            hint = "Restore the image, name another --output, or say --overwrite to begin anew."
+            hint = "Restore the image, name another --output, or start over with --overwrite."
             raise OutputConflict(f"{image.name} has changed since it was classified: {change}.", hint)
 
     def append(self, records: Sequence[Record]) -> None:

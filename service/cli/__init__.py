@@ -33,8 +33,8 @@ def _describe_error(error: ConvoyError) -> tuple[str, int]:
 
 
 EPILOG = """\b
-Exit codes: 0 done; 1 done in part, as told on standard error; 2 a mistake, and what to do about it;
-            4 something that may pass: the same command again; 70 an error of Convoy; 130 stopped.
+Exit codes: 0 done; 1 done in part, see standard error; 2 the command or a setting is wrong, see standard error;
+            4 something that may pass: run the same command again; 70 a bug of Convoy; 130 stopped.
 Completion: eval "$(_CONVOY_COMPLETE=bash_source convoy)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy classify mnist-lenet5 tests/data/seven.png
 """

@@ -21,11 +21,11 @@ Examples:
 \b
 Exit codes:
   0    every image is classified
-  1    the job is done, and its error file has the broken images
-  2    a mistake: nothing was done; the message says what to do
-  4    the job had to stop (a bucket is away, the disk or the memory full, another process writes the output): the same
-       command goes on where it stopped
-  130  stopped by Ctrl-C (143 by SIGTERM): the same command goes on where it stopped
+  1    the job is complete, and its error file lists the images that could not be read
+  2    the command or a setting is wrong, and nothing was done; the message says what to do
+  4    the job had to stop (a bucket is unreachable, the disk or the memory is full, another process writes the output):
+       the same command resumes it
+  130  stopped by Ctrl-C (143 by SIGTERM): the same command resumes the job
 """
 
 
@@ -50,9 +50,7 @@ Exit codes:
     metavar="N/OF",
     help="Only this part: 3/8 is the third of eight. Default: JOB_COMPLETION_INDEX (from 0) of JOB_COMPLETIONS.",
 )
-@click.option(
-    "--overwrite", is_flag=True, help="Begin anew each time, whatever lies at --output, be it a job that could go on."
-)
+@click.option("--overwrite", is_flag=True, help="Start over, even if --output has a job that could be resumed.")
 @click.option(
     "--image-digests",
     is_flag=True,
@@ -72,10 +70,10 @@ def batch(
 ) -> None:
     """Classify folders, globs, tars, lists of files or buckets, without a server.
 
-    What lies in folders and tars counts by its ending (.png, .jpg, .webp, .bmp, .gif). A killed job goes on where it
-    stopped when the same command is given again. Behind the output's whole name come the endings of what
-    lies beside it: the summary (.summary.json), the broken images (.errors.jsonl), and, where folders are named like
-    labels, the confusion matrix (.confusion.png).
+    Files in folders and tars are images if their names end in .png, .jpg, .webp, .bmp or .gif. The same command resumes
+    a killed job. The files beside the output have its whole name and an ending: the summary (.summary.json), the images
+    that could not be read (.errors.jsonl), and, if folders are named like labels, the confusion matrix
+    (.confusion.png).
     """
     try:
         with stop_signals():  # the imports take seconds, in which a signal may arrive

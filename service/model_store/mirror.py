@@ -73,8 +73,8 @@ class BucketMirror:
 
         Where another process has done it since this mirror's last sync, its outcome is taken over, so that many cost
         the bucket one listing. A version that cannot be fetched is logged and in `failures`; the rest goes on, and the
-        version is retried with growing pauses. Raises BucketUnreachable, after which `folder` is as before but for
-        versions that were complete; CannotMirror when the disk refuses.
+        version is retried with growing pauses. Raises BucketUnreachable, after which `folder` has what was
+        fetched before it, without what is gone from a bucket that could be listed; CannotMirror when the disk refuses.
         """
         try:
             state = self._sync_under_lock()
