@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
 from service.inference.admission import SAFETY_FACTOR, UNMEASURED_RETRY_S, Admission
-from service.inference.run_times import RunTimes
+from service.inference.run_times import SMOOTHING, RunTimes
 
 
 def admission(
@@ -52,6 +52,8 @@ def test_the_check_before_decoding_rejects_what_only_an_empty_queue_would_accept
     queue.check_capacity(4)
     with pytest.raises(QueueFull):
         queue.check_capacity(5)
+    queue.reserve(3)
+    queue.check_capacity()  # one image
 
 
 def test_a_closed_queue_rejects_even_what_would_fit() -> None:
@@ -157,11 +159,45 @@ def test_interactive_images_do_not_wait_for_background_images() -> None:
     assert (queue.expected_done_s(4), queue.expected_done_s(4, background=True)) == (4.0, 6.0)
 
 
+def test_the_check_before_decoding_does_not_wait_for_background_images() -> None:
+    queue = measured(run_s=2.0)
+    queue.reserve(8, background=True)
+    queue.enqueue_background(8)
+    queue.check_capacity(4, timeout_s=2.0 * SAFETY_FACTOR + 0.01)
+
+
+def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_images_ahead() -> None:
+    """Eight images take two instances 2 s, and 4 s behind eight others."""
+    queue = measured(run_s=2.0, instances=2)
+    queue.reserve(8)
+    with pytest.raises(TooLateToStart):
+        queue.reserve(8, timeout_s=3.0)
+
+
+def test_the_time_of_decoding_is_an_average_that_follows_the_latest() -> None:
+    queue = measured(run_s=0.04)
+    assert [queue.start_decoding(2), queue.start_decoding(3)] == [2, 5]
+    queue.end_decoding(2, 2, 0.2)  # 0.1 s an image
+    queue.end_decoding(2, 2, 0.4)
+    assert queue.expected_done_s(1) == pytest.approx(2 * (0.1 + SMOOTHING * 0.1) + 0.01)
+
+
 @pytest.mark.parametrize(("queued", "bound_s"), [(0, 0.45), (10, 0.95)])
 def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s: float) -> None:
     """An image alone takes 50 ms: its own, those queued, and two full batches of four at work and about to run."""
     queue = admission(run_s_by_size={1: 0.05, 4: 0.08})
     queue.reserve(queued)
+    assert not queue.is_surely_in_time(1, bound_s - 0.001)
+    assert queue.is_surely_in_time(1, bound_s + 0.001)
+
+
+def test_ample_time_counts_every_instance_and_the_images_that_wait_for_decoding() -> None:
+    """An image takes 50 ms alone and 100 ms to decode: its own, 16 of two instances, and three that are decoded."""
+    queue = admission(instances=2, run_s_by_size={1: 0.05, 4: 0.08})
+    backlog = queue.start_decoding(2)
+    queue.end_decoding(2, backlog, 0.2)
+    queue.start_decoding(2)
+    bound_s = 17 * 0.05 + 3 * 0.1
     assert not queue.is_surely_in_time(1, bound_s - 0.001)
     assert queue.is_surely_in_time(1, bound_s + 0.001)
 

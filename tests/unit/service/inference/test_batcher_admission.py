@@ -16,6 +16,7 @@ from tests.unit.service.batching import (
     images,
     run_bounded,
     run_callbacks,
+    run_in_manual_time,
     values,
 )
 
@@ -88,7 +89,29 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
         await asyncio.gather(running, *waiting)
         reserve(1, timeout_s=0.0111, background=True)  # nothing waits any more
 
-    run_bounded(test)
+    run_in_manual_time(test)
+
+
+def test_the_check_before_decoding_rejects_what_would_be_late() -> None:
+    """Two images take 20 ms behind a run of 10 ms, and a tenth for safety."""
+
+    async def test() -> None:
+        harness, _ = timed_harness()
+        running = await harness.submit(0)
+        harness.batcher.check_capacity(2, timeout_s=0.0331)
+        with pytest.raises(TooLateToStart) as raised:
+            harness.batcher.check_capacity(2, timeout_s=0.032)
+        assert raised.value.retry_after_s == pytest.approx(0.001)
+        with pytest.raises(DeadlineTooShort):
+            harness.batcher.check_capacity(2, timeout_s=0.019)
+        harness.batcher.check_capacity(1, timeout_s=0.0221)
+        harness.batcher.check_capacity(2)  # no deadline
+        await harness.run_all()
+        await running
+        with pytest.raises(DeadlineTooShort):
+            harness.batcher.check_capacity(2, timeout_s=0.019)  # it ran just now: the expectation holds
+
+    run_in_manual_time(test)
 
 
 def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() -> None:
@@ -106,7 +129,7 @@ def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() ->
         await harness.run_all()
         assert values(await second) == [4]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_batch_is_no_larger_than_lets_its_most_urgent_request_be_in_time() -> None:
@@ -124,7 +147,7 @@ def test_a_batch_is_no_larger_than_lets_its_most_urgent_request_be_in_time() -> 
         assert [isinstance(result, ExpiredInQueue) for result in results[1:]] == [False] * 24 + [True] * 8
         assert harness.batcher.queued_images == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_run() -> None:
@@ -143,7 +166,7 @@ def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_
         assert harness.model.batches == [[0], [2]]
         assert harness.batcher.queued_images == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 @pytest.mark.parametrize("load", [1, 2, 4, 8])
@@ -175,7 +198,7 @@ def test_under_overload_nearly_all_that_the_model_can_do_is_answered_in_time(loa
         assert rejected >= 0.9 * (1000 * load - 100 * (clock.now_s - 100))
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:

@@ -32,6 +32,12 @@ def test_a_machine_that_became_slower_is_learned_for_every_size() -> None:
     assert times.seconds(32) == pytest.approx(0.33, rel=1e-3)
 
 
+def test_a_model_that_measured_as_instant_stays_so() -> None:
+    times = RunTimes(8, {1: 0.0, 8: 0.0})
+    times.record(4, 0.1)
+    assert times.seconds(4) == 0
+
+
 def test_many_images_run_in_full_batches_and_a_smaller_one() -> None:
     assert RunTimes(32, MEASURED_S).seconds_in_batches(17, 8) == pytest.approx(2 * 0.045 + 0.01)
 
