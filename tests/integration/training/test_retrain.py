@@ -119,11 +119,11 @@ def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither
 def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> None:
     command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
     assert convoy_train(tmp_path, *command).exit_code == 0
-    (run,) = (tmp_path / "runs/xo").iterdir()
+    (run,) = (tmp_path / "runs/xo").glob("[0-9]*")
     (run / "metrics.json").unlink()  # as if it had been killed before it was done
     again = convoy_train(tmp_path, *command)
     assert again.exit_code == 0, again.output
-    assert list((tmp_path / "runs/xo").iterdir()) == [run]
+    assert list((tmp_path / "runs/xo").glob("[0-9]*")) == [run]
     assert (run / "metrics.json").is_file()
 
 
