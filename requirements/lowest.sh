@@ -26,6 +26,7 @@ if [ -z "$uv" ]; then
     uv="$folder/uv/bin/uv"
 fi
 pinned=$(for tool in $tools; do grep -oE "^$tool==[^ ;]+" requirements/dev.txt; done)
+export UV_SYSTEM_CERTS=true  # as pip, which trusts the certificates of the system
 "$uv" venv --quiet --python "$python" "$folder/venv"
 # shellcheck disable=SC2086  # the tools, and the tests, are several words
 "$uv" pip install --quiet --python "$folder/venv" --resolution lowest-direct --editable ".[$extras]" $pinned
