@@ -1,7 +1,8 @@
 """A batcher whose model runs only when the test lets it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import selectors
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
@@ -10,8 +11,6 @@ import numpy as np
 from service.inference.batch import InferenceResult
 from service.inference.batcher import Batcher
 from tests.unit.service.fakes import ManualExecutor, RecordingModel
-
-TIMEOUT_S = 30.0
 
 
 class BatcherHarness:
@@ -82,12 +81,21 @@ async def run_callbacks() -> None:
         await asyncio.sleep(0)
 
 
+class NeverWaits(selectors.DefaultSelector):
+    """Fails where an event loop would wait: in a test with one thread and manual time nothing could ever wake it."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        assert events or timeout == 0, "The test waits for what never happens."
+        return events
+
+
 class ManualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only in `pass_time`."""
+    """An event loop whose time passes only in `pass_time`, and that waits for nothing else."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        super().__init__()
+        super().__init__(NeverWaits())
 
     def time(self) -> float:
         return self.now_s
@@ -104,10 +112,3 @@ async def pass_time(seconds: float) -> None:
 def run_in_manual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     with closing(ManualTimeLoop()) as loop:
         loop.run_until_complete(test())
-
-
-def run_bounded(test: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(test(), TIMEOUT_S)
-
-    asyncio.run(bounded())

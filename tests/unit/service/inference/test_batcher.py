@@ -16,7 +16,6 @@ from tests.unit.service.batching import (
     ManualClock,
     images,
     pass_time,
-    run_bounded,
     run_callbacks,
     run_in_manual_time,
     values,
@@ -34,7 +33,7 @@ def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
         assert [values(await task) for task in four if not task.cancelled()] == [[2], [6], [8]]
         assert harness.model.batches == [[0], [1, 3, 4]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_cancelled_while_its_batch_runs_hurts_nobody_else() -> None:
@@ -47,7 +46,7 @@ def test_cancelled_while_its_batch_runs_hurts_nobody_else() -> None:
         assert values(await two) == [4]
         assert harness.model.batches == [[1, 2]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch() -> None:
@@ -58,7 +57,7 @@ def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch() -> None:
         await harness.run_next()
         assert [(await task).batch_size for task in tasks] == [3, 3, 3]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_what_arrives_while_a_batch_runs_forms_the_next_up_to_the_limit() -> None:
@@ -69,7 +68,7 @@ def test_what_arrives_while_a_batch_runs_forms_the_next_up_to_the_limit() -> Non
         assert harness.model.batches == [[0], [1, 2, 3, 4], [5, 6]]
         assert [values(await task) for task in tasks] == [[2 * value] for value in range(7)]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_deep_queue_is_worked_off_in_larger_batches() -> None:
@@ -80,7 +79,7 @@ def test_a_deep_queue_is_worked_off_in_larger_batches() -> None:
         assert [len(batch) for batch in harness.model.batches] == [1, 4, *[2] * 6, 1]
         assert [values(await task) for task in tasks] == [[2 * value] for value in range(len(tasks))]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_large_request_is_split_over_batches_and_rejoined_in_order() -> None:
@@ -93,7 +92,7 @@ def test_a_large_request_is_split_over_batches_and_rejoined_in_order() -> None:
         assert values(await large) == [2 * value for value in range(1, 11)]
         assert values(await last) == [198]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
@@ -109,7 +108,7 @@ def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
         await harness.run_all()
         assert [len((await task).outputs) for task in (running, waiting, again)] == [1, 4, 2]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_request_that_could_never_wait_is_told_so() -> None:
@@ -117,7 +116,7 @@ def test_a_request_that_could_never_wait_is_told_so() -> None:
         with pytest.raises(TooManyImages, match="6 images; at most 5"):
             BatcherHarness(max_queue_images=5).enqueue(*range(6))
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_an_empty_request_is_a_programming_error() -> None:
@@ -125,7 +124,7 @@ def test_an_empty_request_is_a_programming_error() -> None:
         with pytest.raises(ValueError, match="at least one image"):
             await BatcherHarness().enqueue()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_cancelling_gives_the_places_back_at_once() -> None:
@@ -141,7 +140,7 @@ def test_cancelling_gives_the_places_back_at_once() -> None:
         assert values(await again) == [10, 12, 14, 16]
         assert harness.model.batches == [[0], [5, 6, 7, 8]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_cancelled_in_the_very_turn_in_which_the_batch_forms() -> None:
@@ -155,7 +154,7 @@ def test_cancelled_in_the_very_turn_in_which_the_batch_forms() -> None:
         assert harness.batcher.queued_images == 0
         await harness.batcher.drain()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_deadline_answers_the_caller_and_drops_the_work_that_has_not_begun() -> None:
@@ -204,7 +203,7 @@ def test_what_is_answered_is_held_no_longer_though_its_deadline_is_far() -> None
         del waiting
         assert reference() is None
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_run_is_measured_in_timeouts_until_it_ends_and_images_that_wait_are_not() -> None:
@@ -225,7 +224,7 @@ def test_a_run_is_measured_in_timeouts_until_it_ends_and_images_that_wait_are_no
         await harness.run_all()
         assert harness.batcher.elapsed_timeouts(2.0) == harness.batcher.running_batches == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 @pytest.mark.parametrize(("images_of_batch", "timeouts"), [(1, 3.0), (2, 1.5), (4, 0.75)])
@@ -242,7 +241,7 @@ def test_a_large_batch_has_twice_its_expected_time_before_it_counts_as_one_timeo
         assert harness.batcher.elapsed_timeouts(2.0) == timeouts
         await harness.run_all()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None:
@@ -262,7 +261,7 @@ def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None
         await draining
         assert [values(await task) for task in (running, waiting, decoded)] == [[0], [2], [4]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_drain_waits_for_reserved_places_until_the_last_one_is_released() -> None:
@@ -278,7 +277,7 @@ def test_drain_waits_for_reserved_places_until_the_last_one_is_released() -> Non
         await run_callbacks()
         assert draining.done()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_drain_of_an_idle_batcher_ends_at_once_and_for_good() -> None:
@@ -290,7 +289,7 @@ def test_drain_of_an_idle_batcher_ends_at_once_and_for_good() -> None:
         with pytest.raises(Draining):
             batcher.reserve(1)
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_delay_fills_the_batch_and_a_full_batch_does_not_wait() -> None:
@@ -304,7 +303,7 @@ def test_a_delay_fills_the_batch_and_a_full_batch_does_not_wait() -> None:
         await harness.run_next()
         assert harness.model.batches == [[1, 2, 3]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_delay_ends_by_itself() -> None:
@@ -328,7 +327,7 @@ def test_instances_run_side_by_side() -> None:
         await harness.run_all()
         assert [values(await task) for task in tasks] == [[0], [2], [4], [6]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_batches_are_reported_with_size_and_seconds() -> None:
@@ -340,7 +339,7 @@ def test_batches_are_reported_with_size_and_seconds() -> None:
         assert [size for size, _ in reports] == [3]
         assert reports[0][1] > 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 @settings(max_examples=200, deadline=None)
@@ -376,4 +375,4 @@ def test_every_kept_request_gets_exactly_its_own_rows(
         assert harness.batcher.queued_images == 0
         await harness.batcher.drain()
 
-    run_bounded(test)
+    run_in_manual_time(test)

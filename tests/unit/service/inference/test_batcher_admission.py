@@ -14,7 +14,6 @@ from tests.unit.service.batching import (
     ManualClock,
     TimedModel,
     images,
-    run_bounded,
     run_callbacks,
     run_in_manual_time,
     values,
@@ -39,7 +38,7 @@ def test_the_background_takes_the_room_that_is_left() -> None:
             [22],
         ]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_the_background_does_not_starve() -> None:
@@ -54,7 +53,7 @@ def test_the_background_does_not_starve() -> None:
         assert values(await background) == [-2]
         await harness.run_all()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def timed_harness(**options: Any) -> tuple[BatcherHarness, ManualClock]:
@@ -211,4 +210,4 @@ def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:
         harness.batcher.release(1)
         harness.batcher.check_capacity()
 
-    run_bounded(test)
+    run_in_manual_time(test)

@@ -8,7 +8,14 @@ import pytest
 
 from service.errors import ModelFailed, OutOfMemory, TooLateToStart
 from service.inference.batch import InferenceResult, InvalidRows
-from tests.unit.service.batching import BatcherHarness, ManualClock, TimedModel, run_bounded, run_callbacks, values
+from tests.unit.service.batching import (
+    BatcherHarness,
+    ManualClock,
+    TimedModel,
+    run_callbacks,
+    run_in_manual_time,
+    values,
+)
 from tests.unit.service.fakes import RecordingModel
 
 
@@ -30,7 +37,7 @@ def test_only_the_image_on_which_the_model_raises_fails() -> None:
         assert (one.errors, three.errors) == ({}, {})
         await harness.batcher.drain()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_request_with_an_image_that_fails_has_the_rows_of_its_others() -> None:
@@ -44,7 +51,7 @@ def test_a_request_with_an_image_that_fails_has_the_rows_of_its_others() -> None
         assert harness.model.batches == [[1, 2], [3, 4], [3], [4], [5, 7]]
         assert harness.batcher.queued_images == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_model_that_always_raises_runs_once_more_for_each_image_and_no_oftener() -> None:
@@ -65,7 +72,7 @@ def test_a_model_that_always_raises_runs_once_more_for_each_image_and_no_oftener
         raised = [*(await single).errors.values(), *(await pair).errors.values()]
         assert len({id(error) for error in raised}) == 3
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 @pytest.mark.parametrize("error", [OutOfMemory("No memory."), MemoryError()], ids=repr)
@@ -86,7 +93,7 @@ def test_a_run_without_memory_is_not_repeated(error: Exception) -> None:
         assert len({id(one) for one in raised}) == 3
         assert harness.model.batches == [[1, 2], [3]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_an_image_of_a_failed_batch_is_not_run_when_its_request_has_no_time_left_or_is_gone() -> None:
@@ -109,7 +116,7 @@ def test_an_image_of_a_failed_batch_is_not_run_when_its_request_has_no_time_left
         assert errors(await tasks[3]) == {0: "poisoned"}
         await harness.batcher.drain()
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_images_that_run_alone_delay_new_requests_and_are_drained() -> None:
@@ -133,7 +140,7 @@ def test_images_that_run_alone_delay_new_requests_and_are_drained() -> None:
         await draining
         assert [bool((await task).errors) for task in tasks] == [False, False, False, True]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 class NotFiniteModel(RecordingModel):
@@ -163,7 +170,7 @@ def test_a_row_that_is_not_finite_fails_only_its_own_image_and_costs_no_further_
         assert harness.model.batches == [[1, 4, 5, 6]]
         assert reports == [[2, 8, 12]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_request_without_a_finite_row_has_no_outputs() -> None:
@@ -174,7 +181,7 @@ def test_a_request_without_a_finite_row_has_no_outputs() -> None:
         result = await task
         assert (len(result.outputs), sorted(result.errors)) == (0, [0, 1])
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_model_that_answers_with_too_few_rows_fails() -> None:
@@ -184,7 +191,7 @@ def test_a_model_that_answers_with_too_few_rows_fails() -> None:
         await harness.run_all()
         assert errors(await task) == dict.fromkeys(range(2), "The model gave 0 answers to 1 images.")
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_the_rows_of_a_large_request_keep_their_order_when_a_later_part_is_done_first() -> None:
@@ -197,7 +204,7 @@ def test_the_rows_of_a_large_request_keep_their_order_when_a_later_part_is_done_
         result = await large
         assert (values(result), errors(result)) == ([2, 4, 6, 10, 12], {3: "poisoned"})
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_an_answer_is_given_though_counting_it_fails() -> None:
@@ -210,7 +217,7 @@ def test_an_answer_is_given_though_counting_it_fails() -> None:
         await harness.run_all()
         assert (values(await first), values(await second)) == ([2], [4])
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def refuse_next(harness: BatcherHarness) -> None:
@@ -241,7 +248,7 @@ def test_an_answer_is_given_though_the_next_batch_cannot_be_started() -> None:
         assert values(await third) == [6]
         assert harness.batcher.running_batches == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_requests_behind_a_batch_that_cannot_be_started_are_run_without_another_request() -> None:
@@ -255,4 +262,4 @@ def test_requests_behind_a_batch_that_cannot_be_started_are_run_without_another_
         with pytest.raises(RuntimeError, match="cannot schedule"):
             await second
 
-    run_bounded(test)
+    run_in_manual_time(test)

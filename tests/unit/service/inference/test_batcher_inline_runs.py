@@ -8,8 +8,8 @@ from tests.unit.service.batching import (
     BatcherHarness,
     ManualClock,
     TimedModel,
-    run_bounded,
     run_callbacks,
+    run_in_manual_time,
     values,
 )
 from tests.unit.service.fakes import RecordingModel
@@ -30,7 +30,7 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
         assert (harness.model.batches, inline_model.batches) == ([[1]], [[2, 3]])
         assert harness.batcher.running_batches == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_only_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
@@ -52,7 +52,7 @@ def test_only_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
         assert [values(await task) for task in tasks] == [[2, 4], [6, 8, 10]]
         assert (inline_model.batches, harness.model.batches) == ([[1, 2]], [[3, 4, 5]])
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> None:
@@ -72,7 +72,7 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
         assert [values(await task) for task in tasks] == [[2], [4], [6]]
         assert len(batches) == 1
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_failure_on_the_loops_own_thread_is_only_that_of_its_image() -> None:
@@ -88,7 +88,7 @@ def test_a_failure_on_the_loops_own_thread_is_only_that_of_its_image() -> None:
         assert [str(error) for error in (await three).errors.values()] == ["poisoned"]
         assert inline_model.batches == [[2, 3], [2], [3], [4]]
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
@@ -106,4 +106,4 @@ def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
         assert values(await first) == [0]
         assert len(inline_model.batches) == len(tasks)
 
-    run_bounded(test)
+    run_in_manual_time(test)

@@ -12,7 +12,7 @@ from service.inference.admission import Admission
 from service.inference.batch import QueuedRequest
 from service.inference.request_queue import MIN_PURGED, RequestQueue
 from service.inference.run_times import RunTimes
-from tests.unit.service.batching import run_bounded
+from tests.unit.service.batching import run_in_manual_time
 
 
 def queue_of(run_s_by_size: dict[int, float] | None = None, instances: int = 1) -> tuple[RequestQueue, Admission]:
@@ -45,7 +45,7 @@ def test_requests_that_are_done_while_the_model_hangs_keep_no_pixels_and_no_plac
         assert not [reference for reference in pixels if reference() is not None]
         assert len(queue._interactive) <= MIN_PURGED
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots() -> None:
@@ -62,7 +62,7 @@ def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots()
         assert admission.queued_images == 0
         assert queue.form_batch(4, 0.0, drop_late=True) == []
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 @pytest.mark.parametrize(("due_s", "is_run"), [(2.74, False), (2.76, True)])
@@ -79,7 +79,7 @@ def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, 
         assert isinstance(large.future.exception() if not is_run else ExpiredInQueue(""), ExpiredInQueue)
         assert admission.queued_images == (6 if is_run else 0)
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 @pytest.mark.parametrize(("count", "due_s", "is_run"), [(8, 1.09, False), (8, 1.11, True), (4, 1.09, False)])
@@ -96,7 +96,7 @@ def test_the_batches_of_a_large_request_run_side_by_side_on_several_instances(
         assert bool(queue.form_batch(4, 0.0, drop_late=True)) == is_run
         assert large.future.done() != is_run
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_late_request_does_not_end_the_batch_before_the_requests_behind_it() -> None:
@@ -110,7 +110,7 @@ def test_a_late_request_does_not_end_the_batch_before_the_requests_behind_it() -
         assert isinstance(late.future.exception(), ExpiredInQueue)
         assert admission.queued_images == 0
 
-    run_bounded(test)
+    run_in_manual_time(test)
 
 
 def test_a_late_request_is_run_where_it_must_show_how_fast_the_model_is() -> None:
@@ -121,4 +121,4 @@ def test_a_late_request_is_run_where_it_must_show_how_fast_the_model_is() -> Non
         queue.append(late)
         assert [len(part.images) for part in queue.form_batch(4, 0.0, drop_late=False)] == [4]
 
-    run_bounded(test)
+    run_in_manual_time(test)
