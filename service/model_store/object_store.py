@@ -159,8 +159,8 @@ def open_bucket(url: str) -> Bucket:
         raise CannotOpenBucket(f"The Python package that reads {url} is missing: {_reason(error)}.", hint) from error
     # No caches: a listing must show what is there now.
     files = file_system_class(skip_instance_cache=True, use_listings_cache=False, **scheme.options)
-    root = file_system_class._strip_protocol(url).rstrip("/")
-    return Bucket(url.rstrip("/"), files, root, scheme.find_options, scheme.read_options)
+    root: str = import_module("fsspec.core").strip_protocol(url)
+    return Bucket(url.rstrip("/"), files, root.rstrip("/"), scheme.find_options, scheme.read_options)
 
 
 def _parse_scheme(url: str) -> str:
