@@ -1,5 +1,5 @@
 # Load and speed. Options go into LOAD and BENCH: make load LOAD="MixedTraffic --of-peak 0.7 --seconds 60".
-.PHONY: load load-ui soak bench bench-overload bench-peers
+.PHONY: mutation load load-ui soak bench bench-overload bench-peers
 
 load: $(DEV) $(SERVE)  ## load a service with checked requests; options: LOAD=--help
 	.venv-dev/bin/python -m tests.load $(LOAD)
@@ -18,6 +18,14 @@ bench-overload: $(DEV) $(SERVE)  ## send more requests than Convoy can answer, r
 
 bench-peers: $(DEV) $(SERVE)  ## measure Convoy beside its peers, renew tests/bench/README.md and peers.svg
 	.venv-dev/bin/python -m tests.bench peers $(BENCH)
+
+mutation: .venv-dev/.mutation-installed  ## change the code of queues and registry line by line, and list what no test notices
+	.venv-dev/bin/mutmut run --max-children 1
+	.venv-dev/bin/mutmut results
+
+.venv-dev/.mutation-installed: requirements/mutation.txt $(DEV)
+	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/mutation.txt
+	touch $@
 
 gpu-check:  ## check everything that is promised for GPUs, on a GPU (tests/gpu/README.md); options: GPU=--help
 	$(PYTHON) -m tests.gpu --report tests/bench/gpu.md $(GPU)

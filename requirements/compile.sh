@@ -18,6 +18,8 @@ compile --extra gpu --constraint requirements/serve.txt --output-file requiremen
 compile --extra cpu --extra train --extra jax --constraint requirements/dev.txt --output-file requirements/train.txt
 compile --extra cpu --constraint requirements/dev.txt --output-file requirements/load.txt requirements/load.in
 resolve --constraint requirements/dev.txt --output-file requirements/tensorboard.txt requirements/tensorboard.in
+# What changes the code to test the tests.
+resolve --constraint requirements/dev.txt --output-file requirements/mutation.txt requirements/mutation.in
 # What builds the documentation.
 resolve --constraint requirements/dev.txt --output-file requirements/docs.txt requirements/docs.in
 # What builds Convoy itself, for the images and into both environments.
