@@ -51,6 +51,7 @@ def test_the_background_does_not_starve() -> None:
         for _ in range(BACKGROUND_FIRST_EVERY):
             await harness.run_next()
         assert values(await background) == [-2]
+        assert harness.model.batches.index([-1]) == BACKGROUND_FIRST_EVERY - 1
         await harness.run_all()
 
     run_in_manual_time(test)
@@ -164,6 +165,38 @@ def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_
         await running
         assert harness.model.batches == [[0], [2]]
         assert harness.batcher.queued_images == 0
+
+    run_in_manual_time(test)
+
+
+def test_the_next_run_can_start_when_one_of_several_instances_is_free() -> None:
+    """Two runs of 80 ms are at work: a third batch can start after half of their time, and takes 10 ms."""
+
+    async def test() -> None:
+        harness, _ = timed_harness(instances=2)
+        running = [await harness.submit(*range(8)) for _ in range(2)]
+        harness.batcher.check_capacity(1, timeout_s=0.09 * 1.1 + 0.001)
+        with pytest.raises(TooLateToStart):
+            harness.batcher.check_capacity(1, timeout_s=0.09 * 1.1 - 0.001)
+        await harness.run_all()
+        await asyncio.gather(*running)
+
+    run_in_manual_time(test)
+
+
+def test_a_late_request_beside_a_run_is_dropped_however_long_ago_a_run_has_ended() -> None:
+    async def test() -> None:
+        harness, clock = timed_harness(instances=2)
+        running = await harness.submit(0)
+        clock.now_s += PROBE_INTERVAL_S
+        harness.batcher.reserve(1)
+        late = asyncio.create_task(harness.batcher.infer(images(1), 0.005))
+        await run_callbacks()
+        with pytest.raises(ExpiredInQueue):
+            await late
+        await harness.run_all()
+        await running
+        assert harness.model.batches == [[0]]
 
     run_in_manual_time(test)
 

@@ -207,7 +207,7 @@ def test_the_rows_of_a_large_request_keep_their_order_when_a_later_part_is_done_
     run_in_manual_time(test)
 
 
-def test_an_answer_is_given_though_counting_it_fails() -> None:
+def test_an_answer_is_given_though_counting_it_fails(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         def fail(outputs: object, compute_s: float) -> None:
             raise RuntimeError("no metrics")
@@ -216,6 +216,10 @@ def test_an_answer_is_given_though_counting_it_fails() -> None:
         first, second = await harness.submit(1), await harness.submit(2)
         await harness.run_all()
         assert (values(await first), values(await second)) == ([2], [4])
+        assert [(record.levelname, record.message) for record in caplog.records] == [
+            ("ERROR", "a batch could not be counted")
+        ] * 2
+        assert "no metrics" in caplog.text
 
     run_in_manual_time(test)
 

@@ -3,6 +3,10 @@
 import asyncio
 from typing import Any
 
+import numpy as np
+
+from service.errors import ModelFailed
+from service.inference.batch import InvalidRows
 from service.inference.run_timeout import RunTimedOut
 from tests.unit.service.batching import (
     BatcherHarness,
@@ -87,6 +91,21 @@ def test_a_failure_on_the_loops_own_thread_is_only_that_of_its_image() -> None:
         assert [values(await task) for task in (first, two, later)] == [[2], [4], [8]]
         assert [str(error) for error in (await three).errors.values()] == ["poisoned"]
         assert inline_model.batches == [[2, 3], [2], [3], [4]]
+
+    run_in_manual_time(test)
+
+
+def test_a_row_that_is_not_finite_on_the_loops_own_thread_fails_only_its_image() -> None:
+    async def test() -> None:
+        def reject(images: Any) -> Any:
+            raise InvalidRows(np.where(images == 3, np.nan, 2 * images))
+
+        harness = BatcherHarness(run_inline=reject, max_inline_run_s=LONG_S)
+        first = await harness.submit(1)
+        await harness.run_next()
+        result = await harness.enqueue(3, 4)
+        assert (values(await first), values(result)) == ([2], [8])
+        assert {row: type(error) for row, error in result.errors.items()} == {0: ModelFailed}
 
     run_in_manual_time(test)
 

@@ -39,8 +39,9 @@ def test_deadlines_that_are_close_together_share_a_pass() -> None:
         for number, request in enumerate(requests):
             deadlines.set(request, 0.01 + number * MIN_INTERVAL_S / 4)
         await pass_time(0.01)
+        await pass_time(MIN_INTERVAL_S * 3 / 4)  # all are due
         assert [is_expired(request) for request in requests] == [True, False, False]
-        await pass_time(MIN_INTERVAL_S)
+        await pass_time(MIN_INTERVAL_S / 4)
         assert [is_expired(request) for request in requests] == [True, True, True]
 
     run_in_manual_time(test)
@@ -61,15 +62,23 @@ def test_a_request_that_is_answered_or_discarded_is_left_alone() -> None:
     run_in_manual_time(test)
 
 
-@pytest.mark.parametrize(("batched", "error"), [(0, ExpiredInQueue), (1, DeadlineExceeded)])
+@pytest.mark.parametrize(
+    ("batched", "error", "message"),
+    [
+        (0, ExpiredInQueue, "The request waited for the model until its time limit."),
+        (1, DeadlineExceeded, "The answer was not there within the request's time limit."),
+    ],
+)
 def test_a_request_of_which_nothing_was_run_has_expired_in_the_queue(
-    batched: int, error: type[DeadlineExceeded]
+    batched: int, error: type[DeadlineExceeded], message: str
 ) -> None:
     async def test() -> None:
         deadlines, request = Deadlines(), queued_request(batched)
         deadlines.set(request, 0.01)
         await pass_time(0.01)
-        assert type(request.future.exception()) is error
+        expired = request.future.exception()
+        assert type(expired) is error
+        assert str(expired) == message
 
     run_in_manual_time(test)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.errors import ExpiredInQueue
-from service.inference.admission import Admission
+from service.inference.admission import SAFETY_FACTOR, Admission
 from service.inference.batch import QueuedRequest
 from service.inference.request_queue import MIN_PURGED, RequestQueue
 from service.inference.run_times import RunTimes
@@ -61,6 +61,60 @@ def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots()
         assert part.request is small
         assert admission.queued_images == 0
         assert queue.form_batch(4, 0.0, drop_late=True) == []
+
+    run_in_manual_time(test)
+
+
+def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> None:
+    """Four interactive images wait, and four of a new request, of 0.25 s each: background images are none of them."""
+
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0})
+        cancelled, run = request(2, background=True), request(2, background=True)
+        for one in (cancelled, run):
+            admission.reserve(2)
+            queue.append(one)
+        cancelled.future.cancel()
+        queue.discard(cancelled)
+        assert [part.request for part in queue.form_batch(4, 0.0, drop_late=True)] == [run]
+        admission.reserve(4)
+        assert admission.expected_done_s(4) == 2.0
+
+    run_in_manual_time(test)
+
+
+def test_a_request_begins_with_its_first_batch() -> None:
+    async def test() -> None:
+        queue, admission = queue_of()
+        large = request(6)
+        admission.reserve(6)
+        queue.append(large)
+        for now_s in (1.0, 3.0):
+            queue.form_batch(4, now_s, drop_late=True)
+        assert large.started_s == 1.0
+
+    run_in_manual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("due_s", "others_due_s", "batches"),
+    [
+        (float("inf"), 0.3 * SAFETY_FACTOR, [[1], [1]]),  # behind the first one the second would be late
+        (0.6 * SAFETY_FACTOR, float("inf"), [[1, 1], [1]]),  # a third image would make the first one late
+    ],
+)
+def test_a_batch_ends_before_an_image_that_would_make_one_of_its_requests_late(
+    due_s: float, others_due_s: float, batches: list[list[int]]
+) -> None:
+    """A run takes 0.25 s an image."""
+
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0})
+        for due in [due_s] + [others_due_s] * (sum(map(len, batches)) - 1):
+            admission.reserve(1)
+            queue.append(request(1, due))
+        formed = [queue.form_batch(4, 0.0, drop_late=True) for _ in batches]
+        assert [[len(part.images) for part in batch] for batch in formed] == batches
 
     run_in_manual_time(test)
 

@@ -262,14 +262,16 @@ def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
 def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:
     registry = registry_of(tmp_path)
     assert registry.not_ready_reasons() == {"service": "Models are loading."}
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReady, match=r"^Models are loading\.$"):
         registry.get("a")
 
 
 def test_an_unknown_model_is_told_apart(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1)
-    with pytest.raises(UnknownModel, match="no model 'b'"):
-        loaded(tmp_path).get("b")
+    registry = loaded(tmp_path)
+    for look_up in (registry.get, registry.model):
+        with pytest.raises(UnknownModel, match="no model 'b'"):
+            look_up("b")
 
 
 def test_an_empty_folder_is_not_ready(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the registry does with models and versions that cannot be read or loaded: the others stay and are loaded."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,11 +43,13 @@ def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
         await registry.reconcile(DesiredState())
         await registry.reconcile(DesiredState())
         assert versions(registry) == {"a": ["1"], "b": ["2"]}
-        assert caplog.messages.count("model cannot be read") == 1
+        (record,) = [record for record in caplog.records if record.message == "model cannot be read"]
+        reason = "Its folder cannot be read: Permission denied."
+        assert record.fields == {"model": "a", "reason": reason}  # type: ignore[attr-defined]
         assert [(entry.model, entry.version, entry.is_ready) for entry in registry.index()] == [
             *(("a", "1", True), ("b", "1", False), ("b", "2", True))
         ]
-        assert registry.failures.reason_for("a") == "Its folder cannot be read: Permission denied."
+        assert registry.failures.reason_for("a") == reason
         repository.unreadable = ""
         await registry.reconcile(DesiredState())
         assert registry.failures.reason_for("a") == ""
@@ -139,6 +142,38 @@ def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
     registry = loaded(tmp_path)
     assert registry.get("a").version == "1"
     assert registry.not_ready_reasons() == {}
+
+
+def test_a_loaded_version_whose_files_are_gone_answers_until_another_one_can_be_loaded(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(DesiredState())
+        shutil.rmtree(tmp_path / "a" / "1")
+        write_version(tmp_path, "a", 2)
+        (tmp_path / "a" / "2" / "manifest.json").write_text("{")
+        await registry.reconcile(DesiredState())
+        assert versions(registry) == {"a": ["1"]}
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_model_whose_last_version_goes_while_the_root_is_read_is_unloaded(tmp_path: Path) -> None:
+    class EmptiedRepository(Repository):
+        def versions(self, model: str) -> list[int]:
+            return []
+
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(DesiredState())
+        registry._repository = EmptiedRepository(tmp_path)
+        await registry.reconcile(DesiredState())
+        assert versions(registry) == {}
+        await registry.close()
+
+    asyncio.run(test())
 
 
 def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
