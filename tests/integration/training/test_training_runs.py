@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.exit_codes import EXIT_RETRY
 from training.atomic_files import atomic_write
 from training.data.datasets.base import Dataset
 from training.data.load_dataset import DataOptions
@@ -280,5 +281,5 @@ def test_a_run_that_is_being_trained_is_not_resumed_by_another(tmp_path: Path) -
     _, errors = second.communicate()
     process.kill()
     process.communicate()
-    assert second.returncode == 2
+    assert second.returncode == EXIT_RETRY
     assert "is being trained by another process" in errors

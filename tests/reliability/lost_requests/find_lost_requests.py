@@ -2,17 +2,16 @@
 
 import argparse
 import asyncio
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.settings import Settings
 from tests.bench import convoy_process
 from tests.bench.report import markdown
 from tests.reliability import report
+from tests.reliability.lost_requests import permuted_versions
 from tests.reliability.lost_requests.closed_loop_clients import ClosedLoopClients
 from tests.reliability.lost_requests.distinguishable_images import DistinguishableImages
 from tests.reliability.lost_requests.fault_injection import FaultInjector
@@ -56,7 +55,7 @@ def measure(requests: int, connections: Sequence[int], min_events: int = 0) -> L
     """
     with tempfile.TemporaryDirectory(prefix="convoy-lost-") as name:
         models = Path(name, "models")
-        shutil.copytree(Path(Settings.model_fields["models"].default, MODEL, "1"), models / MODEL / "1")
+        permuted_versions.copy_shipped(MODEL, models)
         request_log = RequestLog(DistinguishableImages.of(models, MODEL, IMAGES), MODEL)
         with convoy_process.run_convoy(models, Path(name, "log"), {"CONVOY_WORKERS": str(WORKERS)}) as service:
             clients = ClosedLoopClients(service.url, request_log, MAX_BATCH)

@@ -10,11 +10,20 @@ from onnx import helper, numpy_helper
 
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import PROBABILITIES, read_manifest, write_manifest
+from service.settings import Settings
 
 
 def permute_classes(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:
     """What `version` answers where version 1 gives these, (n, classes): every class is another one."""
     return np.roll(probabilities, version - 1, axis=-1)
+
+
+def copy_shipped(model: str, models: Path) -> None:
+    """Copies the newest shipped version of `model` into `models`, as version 1."""
+    newest = max(
+        Path(Settings.model_fields["models"].default, model).glob("[0-9]*"), key=lambda folder: int(folder.name)
+    )
+    shutil.copytree(newest, models / model / "1")
 
 
 def publish(models: Path, model: str, version: int) -> None:
