@@ -7,9 +7,6 @@ from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart
 from service.inference.run_times import SMOOTHING, RunTimes
 
 UNMEASURED_RETRY_S = 1.0
-SAFETY_FACTOR = 1.1
-"""Multiplies the estimate, because other work on the machine makes runs longer. A request that is late after its image
-was decoded costs more than one that is rejected."""
 
 
 class Admission:
@@ -113,7 +110,7 @@ class Admission:
     def _check_in_time(self, count: int, timeout_s: float | None, busy_s: float, background: bool) -> None:
         if timeout_s is None or timeout_s <= 0:
             return
-        done_s = SAFETY_FACTOR * self.expected_done_s(count, background, busy_s)
+        done_s = self._run_times.safety_factor * self.expected_done_s(count, background, busy_s)
         if done_s > timeout_s:
             alone_s = self._run_times.seconds_until_done(count, self._batch_size, self._instances)
             if alone_s > timeout_s:

@@ -6,7 +6,7 @@ Knows no model and no event loop. A request whose future is done is skipped, and
 from collections import deque
 
 from service.errors import ExpiredInQueue
-from service.inference.admission import SAFETY_FACTOR, Admission
+from service.inference.admission import Admission
 from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.run_times import RunTimes
 
@@ -49,15 +49,15 @@ class RequestQueue:
     def form_batch(self, size: int, now_s: float, *, drop_late: bool) -> list[BatchSlice]:
         """Moves images from the heads of the queues to a batch of at most `size`.
 
-        A batch is no larger than lets its most urgent request be done in time, with the margin SAFETY_FACTOR: when a
-        run takes longer than expected, the requests at the edge are computed in vain. With `drop_late`, a request that
-        cannot be done before its deadline fails with ExpiredInQueue instead of being run.
+        A batch is no larger than lets its most urgent request be done in time, with the safety factor of the run times:
+        when a run takes longer than expected, the requests at the edge are computed in vain. With `drop_late`, a
+        request that cannot be done before its deadline fails with ExpiredInQueue instead of being run.
         """
         batch: list[BatchSlice] = []
         queues = [self._interactive, self._background]
         if (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
-        full_s = self._run_times.seconds(size)
+        full_s, safety_factor = self._run_times.seconds(size), self._run_times.safety_factor
         limit, rows = size, 0
         for queue in queues:
             while queue and rows < limit:
@@ -66,7 +66,7 @@ class RequestQueue:
                     self._drop_head(queue)
                     continue
                 waiting = len(request.images) - request.batched
-                left_s = (request.due_s - now_s) / SAFETY_FACTOR
+                left_s = (request.due_s - now_s) / safety_factor
                 if left_s < full_s or waiting > size:  # seldom: all others are done in time in any batch
                     is_late = self._run_times.seconds_until_done(waiting, size, self._instances) > left_s
                     if is_late and drop_late:

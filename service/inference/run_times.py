@@ -8,7 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-SMOOTHING = 0.2  # weight of the latest run in the moving average
+SMOOTHING = 0.2  # weight of the latest run in the moving averages
+MIN_SAFETY_FACTOR = 1.1
+MAX_SAFETY_FACTOR = 2.0
+DEVIATIONS = 4  # as in the retransmission timeout of TCP (RFC 6298), which bounds a varying time in the same way
 
 
 class RunTimes:
@@ -20,6 +23,16 @@ class RunTimes:
         self._max_images = max_images
         self._curve_s = _interpolate(measured_s, max_images) if measured_s else []
         self._scale = 1.0
+        self._deviation = 0.0
+
+    @property
+    def safety_factor(self) -> float:
+        """What to multiply an expectation by, so that the time is seldom longer: by how much runs vary on this machine.
+
+        A request that is late after it was run costs more than one that is rejected.
+        """
+        factor = 1 + DEVIATIONS * self._deviation / self._scale if self._scale > 0 else MAX_SAFETY_FACTOR
+        return min(MAX_SAFETY_FACTOR, max(MIN_SAFETY_FACTOR, factor))
 
     @property
     def is_known(self) -> bool:
@@ -47,12 +60,18 @@ class RunTimes:
             images -= 1
         return images
 
-    def record(self, images: int, run_s: float) -> None:
-        """Updates the expectation with one finished run."""
+    def record(self, images: int, run_s: float, turnaround_s: float | None = None) -> None:
+        """Updates the expectation with one finished run.
+
+        `turnaround_s` is the time from the start of the batch until the event loop knew the outputs, which is longer
+        than the run while the loop is busy; default: `run_s`.
+        """
         if not self._curve_s:
             self._curve_s = [run_s * count / images for count in range(self._max_images + 1)]
         expected_s = self._curve_s[min(images, self._max_images)]
         if expected_s > 0:
+            ratio = (run_s if turnaround_s is None else turnaround_s) / expected_s
+            self._deviation += SMOOTHING * (abs(ratio - self._scale) - self._deviation)
             self._scale += SMOOTHING * (run_s / expected_s - self._scale)
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
-from service.inference.admission import SAFETY_FACTOR, UNMEASURED_RETRY_S, Admission
-from service.inference.run_times import SMOOTHING, RunTimes
+from service.inference.admission import UNMEASURED_RETRY_S, Admission
+from service.inference.run_times import MIN_SAFETY_FACTOR, SMOOTHING, RunTimes
 
 
 def admission(
@@ -107,7 +107,7 @@ def test_a_request_is_done_after_the_run_at_work_the_batches_ahead_and_its_own(
 def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() -> None:
     queue = measured(run_s=2.0)
     queue.reserve(8)
-    expected_s = 4.5 * SAFETY_FACTOR
+    expected_s = 4.5 * MIN_SAFETY_FACTOR
     with pytest.raises(TooLateToStart, match=f"would take {expected_s:.1f} s, longer than the request may") as rejected:
         queue.reserve(1, timeout_s=1.5)
     assert rejected.value.retry_after_s == pytest.approx(expected_s - 1.5)
@@ -133,7 +133,7 @@ def test_a_batch_takes_as_long_on_one_of_several_idle_instances() -> None:
         queue.reserve(4, timeout_s=1.5)
     with pytest.raises(DeadlineTooShort, match=r"takes 4 s for it"):
         queue.reserve(16, timeout_s=3.9)
-    queue.reserve(8, timeout_s=2.0 * SAFETY_FACTOR + 0.01)
+    queue.reserve(8, timeout_s=2.0 * MIN_SAFETY_FACTOR + 0.01)
 
 
 def test_images_that_wait_for_decoding_delay_a_request_that_is_to_be_decoded() -> None:
@@ -163,7 +163,7 @@ def test_the_check_before_decoding_does_not_wait_for_background_images() -> None
     queue = measured(run_s=2.0)
     queue.reserve(8, background=True)
     queue.enqueue_background(8)
-    queue.check_capacity(4, timeout_s=2.0 * SAFETY_FACTOR + 0.01)
+    queue.check_capacity(4, timeout_s=2.0 * MIN_SAFETY_FACTOR + 0.01)
 
 
 def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_images_ahead() -> None:

@@ -87,7 +87,7 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
         harness.batcher.release(1)
         await harness.run_all()
         await asyncio.gather(running, *waiting)
-        reserve(1, timeout_s=0.0111, background=True)  # nothing waits any more
+        reserve(1, timeout_s=0.0221, background=True)  # nothing waits any more
 
     run_in_manual_time(test)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from service.errors import ExpiredInQueue
-from service.inference.admission import SAFETY_FACTOR, Admission
+from service.inference.admission import Admission
 from service.inference.batch import QueuedRequest
 from service.inference.request_queue import MIN_PURGED, RequestQueue
-from service.inference.run_times import RunTimes
+from service.inference.run_times import MIN_SAFETY_FACTOR, RunTimes
 from tests.unit.service.batching import run_in_manual_time
 
 
@@ -99,8 +99,8 @@ def test_a_request_begins_with_its_first_batch() -> None:
 @pytest.mark.parametrize(
     ("due_s", "others_due_s", "batches"),
     [
-        (float("inf"), 0.3 * SAFETY_FACTOR, [[1], [1]]),  # behind the first one the second would be late
-        (0.6 * SAFETY_FACTOR, float("inf"), [[1, 1], [1]]),  # a third image would make the first one late
+        (float("inf"), 0.3 * MIN_SAFETY_FACTOR, [[1], [1]]),  # behind the first one the second would be late
+        (0.6 * MIN_SAFETY_FACTOR, float("inf"), [[1, 1], [1]]),  # a third image would make the first one late
     ],
 )
 def test_a_batch_ends_before_an_image_that_would_make_one_of_its_requests_late(

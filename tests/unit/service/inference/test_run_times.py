@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.inference.run_times import SMOOTHING, RunTimes
+from service.inference.run_times import DEVIATIONS, MAX_SAFETY_FACTOR, MIN_SAFETY_FACTOR, SMOOTHING, RunTimes
 
 MEASURED_S = {1: 0.01, 8: 0.045, 32: 0.165}
 
@@ -47,3 +47,23 @@ def test_many_images_run_in_full_batches_and_a_smaller_one() -> None:
 )
 def test_the_largest_run_within_a_time(seconds: float, limit: int, images: int) -> None:
     assert RunTimes(32, MEASURED_S).max_images_within(seconds + 1e-9, limit) == images
+
+
+def test_the_safety_factor_grows_with_how_much_runs_vary() -> None:
+    times = RunTimes(32, MEASURED_S)
+    assert times.safety_factor == MIN_SAFETY_FACTOR
+    times.record(8, 0.045 * 1.5)  # half a run more than expected
+    scale, deviation = 1 + SMOOTHING * 0.5, SMOOTHING * 0.5
+    assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
+    times.record(8, 0.45)
+    assert times.safety_factor == MAX_SAFETY_FACTOR
+    for _ in range(200):
+        times.record(8, 0.045)
+    assert times.safety_factor == MIN_SAFETY_FACTOR
+
+
+def test_a_busy_event_loop_counts_for_the_safety_factor_and_not_for_the_run() -> None:
+    times = RunTimes(32, MEASURED_S)
+    times.record(8, 0.045, turnaround_s=0.09)
+    assert times.seconds(8) == pytest.approx(0.045)
+    assert times.safety_factor == pytest.approx(1 + DEVIATIONS * SMOOTHING)
