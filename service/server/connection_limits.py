@@ -84,6 +84,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._timer_phase = IDLE  # the part that the timer waits for
         self._started_s = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has arrived in part or in whole that is not answered."""
+        return self._phase is IDLE and not self._is_answer_due()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
         self._slow_reader_guard = SlowReaderGuard(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)

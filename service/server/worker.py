@@ -8,6 +8,7 @@ import contextlib
 import gc
 import logging
 import os
+import select
 import shutil
 import socket
 import sys
@@ -120,15 +121,32 @@ class WorkerServer(uvicorn.Server):
         drain timeout, or when SIGINT comes again."""
         assert self._stop_requested_s is not None
         end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
         while self.server_state.connections or self.server_state.tasks:
+            self._end_idle_connections()
             if self.force_exit or self._clock() >= end_s:
                 self._shutdown_state.is_rejecting = True
                 for task in list(self.server_state.tasks):
                     task.cancel()
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _end_idle_connections(self) -> None:
+        """Closes connections on which nothing was asked; all others end with their next answer.
+
+        A request that has arrived and was not read yet would be lost with its connection, so such connections stay.
+        """
+        idle, poll = {}, select.poll()
+        for connection in self.server_state.connections:
+            if not connection.is_idle:  # type: ignore[union-attr]
+                connection.shutdown()
+            elif not connection.transport.is_closing():
+                descriptor = connection.transport.get_extra_info("socket").fileno()
+                idle[descriptor] = connection
+                poll.register(descriptor, select.POLLIN)
+        unread = {descriptor for descriptor, _ in poll.poll(0)}
+        for descriptor, connection in idle.items():
+            if descriptor not in unread:
+                connection.shutdown()
 
     async def _drain_backlog(self, listener: socket.socket) -> None:
         """Accepts the connections that the kernel has completed, because closing the socket would reset them. Closes

@@ -28,6 +28,7 @@ from tests.unit.service.server.test_worker import IdleRegistry, RecordingCounts
 
 DRAIN_TIMEOUT_S = 33.0
 NATIVE_PATH = "/api/v1/models/m/classify"
+REQUEST = f"POST {NATIVE_PATH} HTTP/1.1\r\nHost: convoy\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 class FakeClock:
@@ -92,6 +93,14 @@ class Harness:
         self.server = WorkerServer(config, self.state, registry, os.getpid(), self._counts, DRAIN_TIMEOUT_S, self.clock)
         self.server.lifespan = config.lifespan_class(config)
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Returns when the server has accepted the connection."""
+        expected = len(self.server.server_state.connections) + 1
+        reader, writer = await asyncio.open_connection(*self.sock.getsockname())
+        self._writers.append(writer)
+        await self._counts.until(expected)
+        return reader, writer
+
     async def send(self, path: str = NATIVE_PATH) -> asyncio.StreamReader:
         """Sends a request on a new connection, and returns when the application has it."""
         reader, writer = await asyncio.open_connection(*self.sock.getsockname())
@@ -150,6 +159,30 @@ def test_accepted_requests_are_answered_until_the_drain_timeout_is_nearly_over(
                 assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
                 assert answer.endswith(b"\r\n\r\nok")
                 assert b"connection: close" in answer
+            await stopping
+            assert harness.lost() == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_has_arrived_unread_on_an_idle_connection_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            harness.app.may_answer.set()
+            busy_reader, busy_writer = await harness.connect()
+            idle_reader, _ = await harness.connect()
+            for connection in harness.server.server_state.connections:  # the loop is late: it reads nothing meanwhile
+                connection.transport.pause_reading()
+            busy_writer.write(REQUEST)
+            stopping = harness.stop()
+            await asyncio.wait_for(idle_reader.read(), 10)
+            for connection in harness.server.server_state.connections:
+                connection.transport.resume_reading()
+            answer = await busy_reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"connection: close" in answer
             await stopping
             assert harness.lost() == (0, 0)
 
