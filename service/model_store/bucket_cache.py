@@ -95,6 +95,10 @@ class BucketCache:
             if content not in linked:
                 _delete(content)
 
+    def size_bytes(self, version_path: str) -> int:
+        """The space that removing the version would free."""
+        return sum(file.stat().st_size for file in (self.folder / version_path).iterdir())
+
     def free_bytes(self) -> int:
         """The space that may be filled with versions."""
         status = os.statvfs(self.folder)

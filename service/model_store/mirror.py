@@ -4,7 +4,6 @@ A version is fetched into a hidden folder, checked, and published in one step: n
 processes may keep one folder: they take turns, and those that waited take over the outcome.
 """
 
-import errno
 import logging
 import os
 import time
@@ -16,20 +15,15 @@ from pydantic import ValidationError
 
 from service.atomic_files import atomic_write, file_lock
 from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
-from service.model_store.bucket_cache import BucketCache, CacheFull
-from service.model_store.download import OBJECT_NAME, ObjectListing, fetch_version, is_fetched
-from service.model_store.fetch_threads import run_in_threads
+from service.model_store.bucket_cache import BucketCache
+from service.model_store.download import OBJECT_NAME, ObjectListing, is_fetched
+from service.model_store.fetch_round import FetchRound
 from service.model_store.manifest import MANIFEST_FILE
-from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, ObjectRefused, is_url, open_bucket
-from service.model_store.sync_state import FAILURE_KINDS, FetchAttempts, FetchFailure, SyncState
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, is_url, open_bucket
+from service.model_store.sync_state import FetchFailure, SyncState
 from service.model_store.version_paths import folder_name, is_version_path, log_version, model_of, number_of
 from service.observability import logs
 from service.settings import Settings
-
-FETCH_THREADS = 8
-RELISTING_INTERVAL_S = 30.0
-"""While versions are fetched: a slow download must not delay a rollback."""
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CannotMirror(ConvoyError):
@@ -59,7 +53,7 @@ class BucketMirror:
         self._cache = BucketCache(self.folder)
         self._state_file = self.folder / ".state.json"
         self._sync_count: int | None = None
-        self._gone_meanwhile: set[str] = set()
+        self._replaced: set[str] = set()
         self.error = ""
         """Why the last sync was not complete; empty where it was."""
         self._fetch_failures: dict[str, FetchFailure] = {}
@@ -84,6 +78,7 @@ class BucketMirror:
                 CannotMirror(f"{self.folder} cannot be written: {error.strerror or error}.")
             ) from error
         self._log_failures(state.failures)
+        self._replaced = state.replaced
         self.synced_at_s = state.synced_at_s
         if state.error:
             raise self._log_error(BucketUnreachable(state.error))
@@ -94,7 +89,8 @@ class BucketMirror:
 
     def check_fetched(self, model: str, version: str | None) -> None:
         """Raises BrokenVersion or VersionUnavailable if the version, or by default the newest, was not fetched."""
-        versions = {path for path in self._cache.versions() | self._fetch_failures.keys() if model_of(path) == model}
+        known = (self._cache.versions() - self._replaced) | self._fetch_failures.keys()
+        versions = {path for path in known if model_of(path) == model}
         path = max(versions, key=number_of, default="") if version is None else f"{model}/{version}"
         if failure := self._fetch_failures.get(path):
             message = f"{path} cannot be fetched: {failure.reason}"
@@ -129,17 +125,23 @@ class BucketMirror:
     def _bring_in_line(self, bucket_versions: Mapping[str, ObjectListing], state: SyncState) -> None:
         """Removes and fetches versions. Raises BucketUnreachable when no version at all can be read."""
         to_fetch = self._not_fetched(bucket_versions)
-        self._gone_meanwhile = set()
         state.failures = {path: failure for path, failure in state.failures.items() if path in to_fetch}
+        fetches = FetchRound(self._bucket, self._cache, to_fetch, state.failures, self._clock, self._count_error)
         gone, replaced = self._gone(bucket_versions, to_fetch)
         self._remove(gone - replaced)
+        relist = partial(self._relist, fetches)
         try:
-            self._fetch_all(to_fetch, state.failures)
+            fetches.run(fetches.due(), relist, self._probe_path(bucket_versions, to_fetch))
         finally:
-            self._remove(replaced)
-        without_room = [path for path, failure in state.failures.items() if failure.kind == "cache_full"]
-        if replaced and without_room:
-            self._fetch_all({path: to_fetch[path] for path in without_room}, state.failures)
+            superfluous = self._superfluous(replaced, bucket_versions)
+            self._remove(superfluous)
+        if superfluous:
+            fetches.run(fetches.without_room(), relist)
+        in_the_way = self._in_the_way(replaced - superfluous, fetches)
+        if in_the_way:
+            self._remove(in_the_way)
+            fetches.run(fetches.without_room(), relist)
+        state.replaced = self._cache.versions() - bucket_versions.keys()
 
     def _not_fetched(self, bucket_versions: Mapping[str, ObjectListing]) -> dict[str, ObjectListing]:
         return {
@@ -151,23 +153,44 @@ class BucketMirror:
     def _gone(
         self, bucket_versions: Mapping[str, ObjectListing], to_fetch: Mapping[str, ObjectListing]
     ) -> tuple[set[str], set[str]]:
-        """The cached versions that are gone from the bucket, and those of them that a new version replaces.
+        """The cached versions that are gone from the bucket, and those of them whose model has versions to fetch.
 
-        The latter are removed after it has come: the model is served meanwhile.
+        The latter serve until one of these has come.
         """
         gone = self._cache.versions() - bucket_versions.keys()
         models = {model_of(version_path) for version_path in to_fetch}
         return gone, {version_path for version_path in gone if model_of(version_path) in models}
 
-    def _remove_gone_meanwhile(self, fetching: Mapping[str, ObjectListing]) -> None:
-        """Removes what has gone from the bucket since the fetches began, also from among them."""
+    def _superfluous(self, replaced: set[str], bucket_versions: Mapping[str, ObjectListing]) -> set[str]:
+        """All of `replaced` but the newest of each model of which the cache has no version that is in the bucket."""
+        served = {model_of(version_path) for version_path in self._cache.versions() & bucket_versions.keys()}
+        newest = {model_of(version_path): version_path for version_path in sorted(replaced, key=number_of)}
+        return {path for path in replaced if model_of(path) in served or newest[model_of(path)] != path}
+
+    def _in_the_way(self, last_versions: set[str], fetches: FetchRound) -> set[str]:
+        """Those of `last_versions` without which a version of the same model has room."""
+        versions = {model_of(version_path): version_path for version_path in last_versions}
+        needed = [(versions.get(model_of(path)), path) for path in fetches.without_room()]
+        return {last for last, path in needed if last and fetches.missing_bytes(path) <= self._cache.size_bytes(last)}
+
+    def _relist(self, fetches: FetchRound) -> None:
+        """Removes what has gone from the bucket since the fetches began, also from among them; ends them in an
+        outage."""
         try:
             bucket_versions = self._bucket_versions()
-        except BucketUnreachable:
-            return  # the next sync reports it
-        self._gone_meanwhile = set(fetching) - bucket_versions.keys()
+        except BucketUnreachable as error:
+            fetches.outage = error.message
+            return
+        fetches.gone = set(fetches.listings) - bucket_versions.keys()
         gone, replaced = self._gone(bucket_versions, self._not_fetched(bucket_versions))
         self._remove(gone - replaced)
+
+    def _probe_path(
+        self, bucket_versions: Mapping[str, ObjectListing], to_fetch: Mapping[str, ObjectListing]
+    ) -> str | None:
+        """An object that could be read in an earlier round; None where nothing was fetched yet."""
+        version_path = next(iter(bucket_versions.keys() - to_fetch.keys()), None)
+        return version_path and f"{version_path}/{MANIFEST_FILE}"
 
     def _bucket_versions(self) -> dict[str, ObjectListing]:
         """The bucket's versions as "name/version" with their files, each model's newest first; other objects are
@@ -183,58 +206,6 @@ class BucketMirror:
             # An emptied bucket looks like a wrong prefix or a lost mount, and must not stop a service at work.
             raise BucketUnreachable(f"{self._bucket.url} holds no model (<name>/<version>/manifest.json).")
         return dict(sorted(complete.items(), key=lambda item: -number_of(item[0])))
-
-    def _fetch_all(self, to_fetch: Mapping[str, ObjectListing], failures: dict[str, FetchFailure]) -> None:
-        """Fetches versions in parallel, those that have not failed before first. Raises BucketUnreachable, OSError."""
-        now_s, free_bytes = self._clock(), self._cache.free_bytes()
-        due = [
-            version_path
-            for version_path, listing in to_fetch.items()
-            if version_path not in failures or failures[version_path].is_retry_due(listing, now_s, free_bytes)
-        ]
-        attempts = FetchAttempts(failures)
-
-        def fetch(version_path: str) -> None:
-            if attempts.outage:
-                return
-            failure = self._fetch(version_path, to_fetch[version_path])
-            attempts.record(version_path, failure, self._clock())
-
-        in_order = sorted(due, key=lambda version_path: version_path in failures)
-        relist = partial(self._remove_gone_meanwhile, to_fetch)
-        run_in_threads(fetch, in_order, FETCH_THREADS, meanwhile=relist, interval_s=RELISTING_INTERVAL_S)
-        if attempts.outage:
-            raise BucketUnreachable(attempts.outage)
-
-    def _fetch(self, version_path: str, listing: ObjectListing) -> FetchFailure | None:
-        """Fetches and publishes one version, or returns why it could not. Raises OSError unless the disk is full."""
-        started_s = time.perf_counter()
-        needed_bytes = 0
-        try:
-            with self._cache.temporary_folder() as folder:
-                fetched_bytes = fetch_version(self._bucket, version_path, listing, folder, self._cache.reserve)
-                if version_path in self._gone_meanwhile:
-                    return None
-                self._cache.publish(folder, version_path)
-        except (BrokenVersion, ObjectRefused, BucketUnreachable, CacheFull) as error:
-            kind, cause = FAILURE_KINDS[type(error)], error
-            needed_bytes = error.needed_bytes if isinstance(error, CacheFull) else 0
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRORS:
-                raise
-            needed_bytes = sum(info.bytes for info in listing.values())
-            if needed_bytes <= self._cache.free_bytes():
-                needed_bytes = 0  # a quota or a lack of inodes, which the free space does not show
-            reason = f"{self.folder} cannot be written: {error.strerror}."
-            kind, cause = "cache_full", CacheFull(reason, needed_bytes)
-        else:
-            seconds = round(time.perf_counter() - started_s, 3)
-            log_version(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
-            return None
-        self._count_error(cause.code)
-        return FetchFailure(
-            kind=kind, reason=cause.message, hint=cause.hint, listing=dict(listing), needed_bytes=needed_bytes
-        )
 
     def _remove(self, version_paths: set[str]) -> None:
         for version_path in sorted(version_paths):

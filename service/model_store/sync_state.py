@@ -3,7 +3,6 @@
 Opens neither the bucket nor the folder.
 """
 
-import threading
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,8 +15,6 @@ from service.model_store.object_store import BucketUnreachable, ObjectInfo, Obje
 FIRST_RETRY_PAUSE_S = 10.0
 MAX_RETRY_PAUSE_S = 300.0
 MAX_BROKEN_RETRY_PAUSE_S = 3600.0  # each attempt may download a whole graph for nothing
-MAX_UNREACHABLE_IN_A_ROW = 8
-"""So many versions that cannot be read, and none that can, are an outage of the bucket."""
 
 FailureKind = Literal["broken", "refused", "unreachable", "cache_full"]
 FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
@@ -66,31 +63,11 @@ class FetchFailure(BaseModel):
 
 class SyncState(BaseModel):
     """The outcome of the last sync of any process. `error` is why it was not complete; `synced_at_s` is the Unix time
-    of the last sync that no outage ended."""
+    of the last sync that no outage ended. `replaced` are versions that are gone from the bucket and serve until another
+    version of their model has come."""
 
     sync_count: int = 0
     error: str = ""
     synced_at_s: float = 0.0
     failures: dict[str, FetchFailure] = {}
-
-
-class FetchAttempts:
-    """Collects the outcomes of one round of fetches in `failures`, and recognises an outage. Thread-safe."""
-
-    def __init__(self, failures: dict[str, FetchFailure]) -> None:
-        self._failures = failures
-        self._lock = threading.Lock()
-        self._unreachable_in_a_row = 0
-        self.outage = ""
-        """Why the bucket seems to be unreachable altogether; empty where it does not."""
-
-    def record(self, version_path: str, failure: FetchFailure | None, now_s: float) -> None:
-        with self._lock:
-            is_unreachable = failure is not None and failure.kind == "unreachable"
-            self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if is_unreachable else 0
-            if failure is None:
-                self._failures.pop(version_path, None)
-                return
-            self._failures[version_path] = failure.after(self._failures.get(version_path), now_s)
-            if self._unreachable_in_a_row >= MAX_UNREACHABLE_IN_A_ROW:
-                self.outage = failure.reason
+    replaced: set[str] = set()

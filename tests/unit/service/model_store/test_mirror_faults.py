@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from service.atomic_files import file_fingerprint
 from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
 from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
+from service.model_store.fetch_round import MAX_UNREACHABLE
 from service.model_store.mirror import BucketMirror, CannotMirror
 from service.model_store.object_store import BucketUnreachable, ObjectInfo
 from service.model_store.repository import Repository
-from service.model_store.sync_state import MAX_UNREACHABLE_IN_A_ROW
 from tests.support.model_versions import write_version
 from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
 
@@ -96,12 +97,59 @@ def test_a_bucket_whose_objects_all_hang_is_an_outage_and_not_tried_to_its_end(
     bucket.lost_prefixes = ("a/", "b/", "many/")
     with pytest.raises(BucketUnreachable, match="does not answer"):
         mirror.sync()
-    assert MAX_UNREACHABLE_IN_A_ROW <= len(bucket.read) < 3 * MAX_UNREACHABLE_IN_A_ROW
+    assert MAX_UNREACHABLE <= len(bucket.read) < 3 * MAX_UNREACHABLE
     bucket.lost_prefixes = ()
     clock.now_s += 10
     mirror.sync()
     assert len(local_versions(mirror)["many"]) == 100
     assert mirror.error == ""
+
+
+@pytest.mark.parametrize("fetched", ["in the same round", "before"])
+def test_many_versions_that_cannot_be_reached_are_no_outage_while_others_can(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, fetched: str
+) -> None:
+    if fetched == "before":
+        mirror.sync()
+    for version in range(1, 101):
+        write_version(remote, "many", version)
+    if fetched != "before":
+        write_version(remote, "a", 1000)  # tried first
+    clock.now_s += 60
+    bucket.lost_prefixes = ("many/",)
+    mirror.sync()
+    assert len(mirror.failures) == 100
+    assert mirror.error == ""
+    assert mirror.synced_at_s == clock.now_s
+
+
+def test_a_bucket_that_is_lost_while_versions_are_fetched_is_an_outage(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out by the listing, not by trying every version to its timeout."""
+    for version in range(1, 101):
+        write_version(remote, "many", version)
+    sound, is_lost = bucket.chunks, threading.Event()
+
+    def chunks(path: str) -> Iterator[bytes]:
+        if path.startswith(("a/", "b/", "many/100/")):
+            return sound(path)
+        bucket.is_down = True
+        bucket.read.append(path)
+        assert is_lost.wait(30)
+        raise BucketUnreachable(f"{path} does not answer.")
+
+    def listing() -> dict[str, ObjectInfo]:
+        if bucket.is_down:
+            threading.Timer(0.01, is_lost.set).start()
+        return sound_listing()
+
+    sound_listing = bucket.listing
+    bucket.chunks, bucket.listing = chunks, listing  # type: ignore[method-assign]
+    monkeypatch.setattr("service.model_store.fetch_round.RELISTING_INTERVAL_S", 0.001)
+    with pytest.raises(BucketUnreachable, match="the bucket is down"):
+        mirror.sync()
+    assert len({path for path in bucket.read if path.startswith("many/")}) < 50
 
 
 class SmallDisk:
@@ -112,7 +160,10 @@ class SmallDisk:
         self.total_bytes = total_bytes
 
     def statvfs(self, _: object) -> os.statvfs_result:
-        used_bytes = sum(path.stat().st_size for path in self._cache.rglob("*.onnx"))
+        # Other threads remove folders meanwhile: `walk` leaves out what is gone.
+        paths = [Path(folder, file) for folder, _, files in os.walk(self._cache) for file in files]
+        graphs = [file_fingerprint(path) for path in paths if path.suffix == ".onnx"]
+        used_bytes = sum(graph.size_bytes for graph in graphs if graph is not None)
         free_bytes = self.total_bytes - used_bytes + MIN_FREE_BYTES
         return os.statvfs_result((1, 1, 0, 0, free_bytes, 0, 0, 0, 0, 0))
 
@@ -187,6 +238,80 @@ def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, re
         disk.total_bytes = round(1.5 * GRAPH_BYTES)
         mirror.sync()
     assert local_versions(mirror)["b"] == [3]
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "broken", "outage", "no room in spite of it"])
+def test_the_last_version_of_a_model_is_kept_while_its_successor_cannot_be_fetched(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, disk: SmallDisk, fault: str
+) -> None:
+    write_version(remote, "a", 3)
+    mirror.sync()
+    shutil.rmtree(remote / "a")
+    write_large_version(remote, "a", 4)
+    if fault == "broken":
+        (remote / "a" / "4" / "labels.txt").write_text("x")
+    elif fault == "no room in spite of it":
+        disk.total_bytes = GRAPH_BYTES // 2
+    else:
+        bucket.lost_prefixes = ("a/4/",)
+    if fault == "outage":
+        for version in range(1, 101):
+            write_version(remote, "many", version)
+        bucket.lost_prefixes = ("",)
+    for _ in range(3):
+        try:
+            mirror.sync()
+        except BucketUnreachable:
+            assert fault == "outage"
+        assert local_versions(mirror) == {"a": [3], "b": [1]}
+        clock.now_s += 1000
+    bucket.lost_prefixes, disk.total_bytes = (), 10 * GRAPH_BYTES
+    shutil.rmtree(remote / "a" / "4")
+    write_large_version(remote, "a", 4)
+    clock.now_s += 4000
+    mirror.sync()
+    assert local_versions(mirror)["a"] == [4]
+
+
+def test_the_last_version_of_a_model_does_not_make_room_for_another_model(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
+) -> None:
+    write_large_version(remote, "large", 1)
+    disk.total_bytes = round(1.5 * GRAPH_BYTES)
+    mirror.sync()
+    shutil.rmtree(remote / "large" / "1")
+    write_version(remote, "large", 2)
+    write_large_version(remote, "other", 1)
+    bucket.lost_prefixes = ("large/2/",)
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}
+
+
+def test_a_deleted_version_goes_with_the_model_or_when_the_bucket_has_another_that_is_cached(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
+    mirror.sync()
+    shutil.rmtree(remote / "a" / "2")
+    write_version(remote, "a", 3)
+    shutil.rmtree(remote / "b")
+    bucket.lost_prefixes = ("a/3/",)
+    mirror.sync()
+    assert local_versions(mirror) == {"a": [1]}
+
+
+def test_a_version_that_is_gone_does_not_answer_a_job_for_one_that_cannot_be_fetched(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
+    shutil.rmtree(remote / "a" / "1")
+    mirror.sync()
+    shutil.rmtree(remote / "a" / "2")
+    write_version(remote, "a", 1)
+    bucket.lost_prefixes = ("a/1/",)
+    mirror.sync()
+    assert local_versions(mirror)["a"] == [2]
+    with pytest.raises(VersionUnavailable, match="a/1 cannot be fetched"):
+        mirror.check_fetched("a", None)
+    mirror.check_fetched("a", "2")
 
 
 @pytest.mark.parametrize("number", [28, 122])
@@ -382,7 +507,7 @@ def test_a_slow_download_does_not_delay_a_rollback(
             yield from sound(path)
 
     bucket.chunks = slow  # type: ignore[method-assign]
-    monkeypatch.setattr("service.model_store.mirror.RELISTING_INTERVAL_S", 0.001)
+    monkeypatch.setattr("service.model_store.fetch_round.RELISTING_INTERVAL_S", 0.001)
     mirror.sync()
     assert removed == [True]
     assert local_versions(mirror) == {"a": [1], "b": [1]} | ({} if is_withdrawn else {"c": [3]})
@@ -416,7 +541,7 @@ def test_a_version_that_is_gone_when_its_download_ends_is_not_published(
 
     is_asked_again = threading.Event()
     bucket.chunks = chunks  # type: ignore[method-assign]
-    monkeypatch.setattr("service.model_store.mirror.RELISTING_INTERVAL_S", 0.001)
+    monkeypatch.setattr("service.model_store.fetch_round.RELISTING_INTERVAL_S", 0.001)
     mirror.sync()
     assert local_versions(mirror) == REMOTE_VERSIONS
     assert mirror.failures == {}

@@ -1,0 +1,149 @@
+"""One round of fetches: versions of a bucket into the cache, several at once, and whether the bucket answers at all.
+
+Records the outcomes. Knows neither the state on disk nor what is to be removed.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from service.errors import BrokenVersion
+from service.model_store.bucket_cache import BucketCache, CacheFull
+from service.model_store.download import ObjectListing, fetch_version
+from service.model_store.fetch_threads import run_in_threads
+from service.model_store.object_store import Bucket, BucketUnreachable, ObjectRefused
+from service.model_store.sync_state import FAILURE_KINDS, FetchFailure
+from service.model_store.version_paths import log_version
+
+FETCH_THREADS = 8
+RELISTING_INTERVAL_S = 30.0
+"""While versions are fetched: a slow download must not delay a rollback."""
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+MAX_UNREACHABLE = 8
+"""So many versions that cannot be reached, and no object that can, are an outage of the bucket."""
+
+
+class FetchRound:
+    """Fetches some of the versions in `listings`. Records failures in `failures`, where it removes what succeeds."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        cache: BucketCache,
+        listings: Mapping[str, ObjectListing],
+        failures: dict[str, FetchFailure],
+        clock: Callable[[], float],
+        count_error: Callable[[str], None],
+    ) -> None:
+        self.listings = listings
+        self._bucket = bucket
+        self._cache = cache
+        self._failures = failures
+        self._clock = clock
+        self._count_error = count_error
+        self._lock = threading.Lock()
+        self._unreachable_count = 0
+        self._last_unreachable = ""
+        self._is_bucket_answering = False
+        self.gone: set[str] = set()
+        """Versions that are gone from the bucket since they were listed. Set from outside, as is `outage`."""
+        self.outage = ""
+        """Why the bucket cannot be reached at all, after which no further fetch begins; empty where it can."""
+
+    def due(self) -> list[str]:
+        """The versions to fetch now, those that have not failed before first."""
+        now_s, free_bytes = self._clock(), self._cache.free_bytes()
+        due = [
+            version_path
+            for version_path, listing in self.listings.items()
+            if version_path not in self._failures
+            or self._failures[version_path].is_retry_due(listing, now_s, free_bytes)
+        ]
+        return sorted(due, key=lambda version_path: version_path in self._failures)
+
+    def without_room(self) -> list[str]:
+        return [version_path for version_path, failure in self._failures.items() if failure.kind == "cache_full"]
+
+    def missing_bytes(self, version_path: str) -> int:
+        """The space to be freed for a version without room. All of its size where a quota hides how much is free."""
+        if needed_bytes := self._failures[version_path].needed_bytes:
+            return needed_bytes - self._cache.free_bytes()
+        return _size_bytes(self.listings[version_path])
+
+    def run(self, version_paths: list[str], meanwhile: Callable[[], None], probe_path: str | None = None) -> None:
+        """Fetches versions in parallel and calls `meanwhile` now and then. `probe_path` names an object that could be
+        read earlier. Raises BucketUnreachable, OSError."""
+        attempted: set[str] = set()
+
+        def fetch(version_path: str) -> None:
+            if not (self.outage or self._is_outage_likely()):
+                attempted.add(version_path)
+                self._record(version_path, self._fetch(version_path))
+
+        while pending := [version_path for version_path in version_paths if version_path not in attempted]:
+            run_in_threads(fetch, pending, FETCH_THREADS, meanwhile, RELISTING_INTERVAL_S)
+            if self._is_outage_likely():
+                # Known only now: fetches that were slower than the failures have ended, too.
+                self._is_bucket_answering = probe_path is not None and self._can_be_read(probe_path)
+                self.outage = self.outage or ("" if self._is_bucket_answering else self._last_unreachable)
+            if self.outage:
+                raise BucketUnreachable(self.outage)
+
+    def _is_outage_likely(self) -> bool:
+        return self._unreachable_count >= MAX_UNREACHABLE and not self._is_bucket_answering
+
+    def _record(self, version_path: str, failure: FetchFailure | None) -> None:
+        with self._lock:
+            if failure is None:
+                self._failures.pop(version_path, None)
+            else:
+                self._failures[version_path] = failure.after(self._failures.get(version_path), self._clock())
+            if failure is None or failure.kind != "unreachable":
+                self._is_bucket_answering = True
+            else:
+                self._unreachable_count += 1
+                self._last_unreachable = failure.reason
+
+    def _can_be_read(self, path: str) -> bool:
+        try:
+            for _ in self._bucket.chunks(path):
+                pass
+        except (ObjectRefused, BucketUnreachable):
+            return False
+        return True
+
+    def _fetch(self, version_path: str) -> FetchFailure | None:
+        """Fetches and publishes one version, or returns why it could not. Raises OSError unless the disk is full."""
+        started_s = time.perf_counter()
+        listing, needed_bytes = self.listings[version_path], 0
+        try:
+            with self._cache.temporary_folder() as folder:
+                fetched_bytes = fetch_version(self._bucket, version_path, listing, folder, self._cache.reserve)
+                if version_path in self.gone:
+                    return None
+                self._cache.publish(folder, version_path)
+        except (BrokenVersion, ObjectRefused, BucketUnreachable, CacheFull) as error:
+            kind, cause = FAILURE_KINDS[type(error)], error
+            needed_bytes = error.needed_bytes if isinstance(error, CacheFull) else 0
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRORS:
+                raise
+            needed_bytes = _size_bytes(listing)
+            if needed_bytes <= self._cache.free_bytes():
+                needed_bytes = 0  # a quota or a lack of inodes, which the free space does not show
+            reason = f"{self._cache.folder} cannot be written: {error.strerror}."
+            kind, cause = "cache_full", CacheFull(reason, needed_bytes)
+        else:
+            seconds = round(time.perf_counter() - started_s, 3)
+            log_version(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
+            return None
+        self._count_error(cause.code)
+        return FetchFailure(
+            kind=kind, reason=cause.message, hint=cause.hint, listing=dict(listing), needed_bytes=needed_bytes
+        )
+
+
+def _size_bytes(listing: ObjectListing) -> int:
+    return sum(info.bytes for info in listing.values())
