@@ -193,7 +193,7 @@ class TooLateToStart(Overloaded):
 
 
 class MemoryFull(Overloaded):
-    """The bodies of other requests take all of `max_inflight_body_bytes`; this one was not read, or not to its end."""
+    """Other requests take all of the memory for bodies and answers, or for decoded images; this one was not run."""
 
     code = "memory_full"
 

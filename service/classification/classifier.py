@@ -23,7 +23,7 @@ from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import decode_cost_bytes, decode_cost_pixels
 from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
 from service.imaging.preprocess import preprocess
-from service.inference.batch import InferenceResult
+from service.inference.batch import Images, InferenceResult
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
@@ -36,6 +36,9 @@ MAX_CHUNK_IMAGES = 16
 MAX_CHUNK_BYTES = 16384
 # A request may have this many times the maximum pixels of one image: 16 MB of images could cost minutes of a core.
 MAX_REQUEST_PIXELS_FACTOR = 2
+
+# Images within this limit are joined on the event loop, in about 0.1 ms.
+MAX_INLINE_STACK_BYTES = 1 << 20
 
 T = TypeVar("T")
 
@@ -102,6 +105,16 @@ class Classifier:
 
         Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
         """
+        decoded, inputs = await self._decode_many(context, images)
+        context.loaded.batcher.release(len(images) - len(inputs))
+        rows = iter(await self._infer_each(context, inputs) if len(inputs) else ())
+        return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
+
+    async def _decode_many(
+        self, context: RequestContext, images: Sequence[bytes | ConvoyError]
+    ) -> tuple[list[NDArray[np.uint8] | ConvoyError], Images]:
+        """Reserves a slot for each image. Returns each as the model's input, uint8 (h, w, c), or its error, and the
+        inputs as the queue takes them."""
         loaded = context.loaded
         with self.reserve_slots(context, len(images)):
             key, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
@@ -112,12 +125,9 @@ class Classifier:
             with _decoding(loaded, len(images)):
                 chunks = await self._decoded(context, asyncio.gather(*decoding))
             decoded = list(itertools.chain.from_iterable(chunks))
-            inputs = [pixels for pixels in decoded if not isinstance(pixels, ConvoyError)]
-            batch = np.stack(inputs) if inputs else None
-        loaded.batcher.release(len(images) - len(inputs))
+            inputs = _stack_small([pixels for pixels in decoded if not isinstance(pixels, ConvoyError)])
         context.timings.mark_decoded()
-        rows = iter(() if batch is None else await self._infer_each(context, batch))
-        return [d if isinstance(d, ConvoyError) else next(rows) for d in decoded]
+        return decoded, inputs
 
     async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
         """Probabilities, float32 (n, classes), of images that are the model's input already: uint8 (n, h, w, c).
@@ -132,13 +142,18 @@ class Classifier:
     ) -> Probabilities:
         """Probabilities, float32 (n, classes), of either `tensor`, as for `infer`, or `images`, as for `predict_many`.
 
-        An error of one image is raised, with the image's index. Raises what those raise.
+        An error of one image is raised, with the image's index; if one cannot be decoded, none is run. Raises what
+        those raise.
         """
         if tensor is not None:
             context.timings.mark_decoded()
             return await self.infer(context, tensor)
         assert images is not None
-        return _stack_or_raise(await self.predict_many(context, images))
+        decoded, inputs = await self._decode_many(context, images)
+        if len(inputs) < len(decoded):
+            context.loaded.batcher.release(len(decoded))
+            raise next(_of_image(i, error) for i, error in enumerate(decoded) if isinstance(error, ConvoyError))
+        return await self.infer_reserved(context, inputs)
 
     @contextmanager
     def reserve_slots(self, context: RequestContext, count: int) -> Iterator[None]:
@@ -153,7 +168,7 @@ class Classifier:
             context.loaded.batcher.release(count)
             raise
 
-    async def infer_reserved(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
+    async def infer_reserved(self, context: RequestContext, batch: Images) -> Probabilities:
         """As `infer`, for images whose queue slots are reserved. Raises the error of the first image that failed."""
         result = await self._infer(context, batch)
         if result.errors:
@@ -161,7 +176,7 @@ class Classifier:
             raise _of_image(number, result.errors[number]) if len(batch) > 1 else result.errors[number]
         return result.outputs
 
-    async def _infer_each(self, context: RequestContext, batch: NDArray[np.uint8]) -> list[Probabilities | ConvoyError]:
+    async def _infer_each(self, context: RequestContext, batch: Images) -> list[Probabilities | ConvoyError]:
         """As `infer_reserved`, with the errors of images in their places."""
         result = await self._infer(context, batch)
         rows, results = iter(result.outputs), list[Probabilities | ConvoyError]()
@@ -172,7 +187,7 @@ class Classifier:
             results.append(next(rows) if error is None else error)
         return results
 
-    async def _infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> InferenceResult:
+    async def _infer(self, context: RequestContext, batch: Images) -> InferenceResult:
         try:
             result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
         except REJECTIONS as error:
@@ -283,14 +298,10 @@ def _decoding(loaded: LoadedVersion, count: int) -> Iterator[None]:
         admission.end_decoding(count, backlog, time.perf_counter() - started_s)
 
 
-def _stack_or_raise(rows: Sequence[Probabilities | ConvoyError]) -> Probabilities:
-    """Stacks the rows to float32 (n, classes), or raises the first error, with the index of its image."""
-    stacked: list[Probabilities] = []
-    for index, row in enumerate(rows):
-        if isinstance(row, ConvoyError):
-            raise _of_image(index, row)
-        stacked.append(row)
-    return np.stack(stacked)
+def _stack_small(inputs: list[NDArray[np.uint8]]) -> Images:
+    """Joins small images to one array, as which they run faster. Large ones are joined beside the event loop."""
+    is_small = inputs and len(inputs) * inputs[0].nbytes <= MAX_INLINE_STACK_BYTES
+    return np.stack(inputs) if is_small else inputs
 
 
 def _of_image(index: int, error: BaseException) -> BaseException:

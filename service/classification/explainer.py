@@ -1,7 +1,7 @@
 """Explains one prediction by occlusion or by feature maps. Knows no HTTP.
 
 Explanations give way to predictions: their forward passes are background work in the model's own queue, use at most a
-quarter of it and two seconds of the model, and few explanations run at a time.
+quarter of it and of the memory for images, two seconds of the model, and few explanations run at a time.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class Explainer:
             patches = occlusion.patch_grid(height, width, self._max_passes(loaded) - 1)
             with self._classifier.reserve_slots(context, len(patches) + 1):
                 image = await self._classifier.decode(context, encoded)
-                batch = occlusion.occlude_patches(image, patches)
+                batch = await self._run_on_thread(context, occlusion.occlude_patches, image, patches)
             rows = await self._classifier.infer_reserved(context, batch)
             index = int(rows[0].argmax()) if requested is None else requested
             activation = loaded.manifest.activation
@@ -130,7 +130,8 @@ class Explainer:
     def _max_passes(self, loaded: LoadedVersion) -> int:
         """The number of forward passes that one explanation may use."""
         image_ms = min(ms / size for size, ms in loaded.batch_ms.items())
-        return max(MIN_PASSES, min(self._max_images, int(MAX_COMPUTE_MS / max(image_ms, 0.001))))
+        max_images = min(self._max_images, loaded.batcher.max_request_images // QUEUE_DIVISOR)
+        return max(MIN_PASSES, min(max_images, int(MAX_COMPUTE_MS / max(image_ms, 0.001))))
 
     async def _run_on_thread(self, context: RequestContext, work: Callable[..., T], *args: Any) -> T:
         """Runs a function on a thread of low priority."""

@@ -14,7 +14,8 @@ class Admission:
 
     def __init__(self, run_times: RunTimes, *, max_queue_images: int, batch_size: int, instances: int) -> None:
         self._run_times = run_times
-        self._max_queue_images = max_queue_images
+        self.max_images = max_queue_images
+        """Slots of the queue."""
         self._batch_size = batch_size
         self._instances = instances
         self._queued_background_images = 0
@@ -29,9 +30,9 @@ class Admission:
 
         `count` may be a rough estimate: a request that is larger than the queue is left to `reserve`.
         """
-        if self.queued_images + min(count, self._max_queue_images) > self._max_queue_images:
+        if self.queued_images + min(count, self.max_images) > self.max_images:
             raise self._queue_full()
-        self._check_in_time(min(count, self._max_queue_images), timeout_s, busy_s, False)
+        self._check_in_time(min(count, self.max_images), timeout_s, busy_s, False)
 
     def reserve(
         self, count: int, timeout_s: float | None = None, background: bool = False, busy_s: float = 0.0
@@ -45,9 +46,9 @@ class Admission:
         """
         if self.is_closed:
             raise Draining("The model is being taken out of service.")
-        if count > self._max_queue_images:
-            raise TooManyImages(f"The request holds {count} images; at most {self._max_queue_images} may wait.")
-        if self.queued_images + count > self._max_queue_images:
+        if count > self.max_images:
+            raise TooManyImages(f"The request holds {count} images; at most {self.max_images} may wait.")
+        if self.queued_images + count > self.max_images:
             raise self._queue_full()
         self._check_in_time(count, timeout_s, busy_s, background)
         self.queued_images += count

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from service.errors import ModelFailed
 
 Array = NDArray[Any]
+Images = Array | list[Array]
+"""Images of one shape: an array (n, ...), or a list of n arrays, which are joined only when they run."""
 Errors = Mapping[int, BaseException]
 NO_ERRORS: Errors = MappingProxyType({})
 
@@ -54,7 +56,7 @@ class QueuedRequest:
     instances, a later part may be done first.
     """
 
-    images: Array
+    images: Images
     future: asyncio.Future[InferenceResult]
     queued_s: float
     due_s: float = float("inf")
@@ -91,7 +93,7 @@ class BatchSlice(NamedTuple):
     """The images of one request, from number `start` on, that are in one batch."""
 
     request: QueuedRequest
-    images: Array
+    images: Images
     start: int = 0
 
 
@@ -107,6 +109,14 @@ class Batch:
     def size(self) -> int:
         """Number of images."""
         return sum(len(part.images) for part in self.slices)
+
+    def join_images(self) -> Array:
+        """The images of all slices as one array (size, ...). Copies them, except a single array."""
+        parts = [part.images for part in self.slices]
+        arrays = [part for part in parts if isinstance(part, np.ndarray)]
+        if len(arrays) < len(parts):
+            return np.stack([image for part in parts for image in part])
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
     def fail(self, error: BaseException) -> None:
         """Fails every request that still waits."""

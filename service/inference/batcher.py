@@ -12,26 +12,15 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from service.errors import ModelFailed
 from service.inference.admission import Admission
-from service.inference.batch import (
-    NO_ERRORS,
-    Array,
-    Batch,
-    BatchSlice,
-    Errors,
-    InferenceResult,
-    InvalidRows,
-    QueuedRequest,
-)
+from service.inference.batch import Array, Batch, BatchSlice, Errors, Images, InferenceResult, QueuedRequest
+from service.inference.batch_runner import BatchRunner, Run
 from service.inference.deadlines import Deadlines
+from service.inference.input_budget import UNLIMITED_BYTES, InputBudget
 from service.inference.isolated_images import IsolatedImages, may_be_caused_by_an_image
 from service.inference.request_queue import RequestQueue
-from service.inference.run_timeout import RunTimedOut
 from service.inference.run_times import RunTimes
 from service.observability import logs
-
-Run = Callable[[Array], Array]
 
 # The largest batch size is used only when at least so many such batches are queued. Below that, larger batches only
 # delay the first requests.
@@ -58,9 +47,13 @@ class Batcher:
         run_inline: Run | None = None,
         max_inline_run_s: float = 0.0,
         run_s_by_size: Mapping[int, float] | None = None,
+        input_bytes: int = 0,
+        input_budget: InputBudget | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` gets outputs and seconds of each run.
+
+        Each image takes `input_bytes` of `input_budget` from `reserve` to the end of its request.
 
         Batches hold at most `normal_batch_size` images (default: `max_batch_size`); with a deep queue `max_batch_size`.
 
@@ -70,10 +63,6 @@ class Batcher:
         `run_s_by_size` are measured seconds of runs by number of images, from which the times of requests are
         estimated until the running model has shown its own.
         """
-        self._run = run
-        self._inline_run = run_inline
-        self._max_inline_run_s = max_inline_run_s
-        self._executor = executor
         self._max_batch_size = max_batch_size
         self._normal_batch_size = normal_batch_size or max_batch_size
         self._max_delay_s = max_delay_ms / 1000
@@ -86,6 +75,15 @@ class Batcher:
         self._wakeup: asyncio.Handle | None = None
         self._run_times = RunTimes(max_batch_size, run_s_by_size)
         self._isolated = IsolatedImages(self._run_times)
+        self._runner = BatchRunner(
+            run,
+            executor,
+            run_inline=run_inline,
+            max_inline_run_s=max_inline_run_s,
+            clock=clock,
+        )
+        self._input_bytes = input_bytes
+        self._input_budget = input_budget or InputBudget(UNLIMITED_BYTES)
         self.admission = Admission(
             self._run_times, max_queue_images=max_queue_images, batch_size=self._normal_batch_size, instances=instances
         )
@@ -109,34 +107,49 @@ class Batcher:
         )
 
     @property
+    def max_request_images(self) -> int:
+        """The most images that one request may have, by the slots of the queue and the memory for images."""
+        return (
+            self.admission.max_images
+            if not self._input_bytes
+            else min(self.admission.max_images, self._input_budget.limit_bytes // self._input_bytes)
+        )
+
+    @property
     def queued_images(self) -> int:
         """Images that wait for a batch, including those that are still being decoded."""
         return self.admission.queued_images
 
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
-        """Reserves queue slots for images that are still being decoded; `infer` or `release` frees them.
+        """Reserves queue slots and memory for images that are still being decoded; `infer` or `release` frees them.
 
-        Raises TooManyImages, Draining, QueueFull, TooLateToStart, or DeadlineTooShort.
+        Raises TooManyImages, Draining, QueueFull, TooLateToStart, DeadlineTooShort, or MemoryFull.
         """
+        self._input_budget.check(count, self._input_bytes)
         if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
             self.admission.reserve(count, None, background)
         else:
             self.admission.reserve(count, timeout_s, background, self._busy_s())
+        self._input_budget.used_bytes += count * self._input_bytes
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
-        """Raises QueueFull, TooLateToStart or DeadlineTooShort when `reserve` would reject about `count` images now."""
+        """Raises the Overloaded or DeadlineTooShort that `reserve` would raise for about `count` images now."""
         if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
             self.admission.check_capacity(count)
         else:
             self.admission.check_capacity(count, timeout_s, self._busy_s())
+        self._input_budget.check_rest(self._input_bytes)
 
     def release(self, count: int) -> None:
-        """Frees reserved slots whose images will not be queued."""
+        """Frees reserved slots, and their memory, whose images will not be queued."""
         self.admission.release(count)
+        self._release_inputs(count)
         self._update_drained()
 
-    async def infer(self, images: Array, timeout_s: float | None = None, background: bool = False) -> InferenceResult:
+    async def infer(self, images: Images, timeout_s: float | None = None, background: bool = False) -> InferenceResult:
         """Queues images (n, ...), for which n >= 1 slots were reserved, and returns their rows of the outputs.
+
+        A list of n images is joined batch by batch, beside the event loop: large ones are not copied here.
 
         Background requests fill the rows that the others leave free in a batch, and go first in every eighth batch.
         Cancelling withdraws the images. Raises ExpiredInQueue or DeadlineExceeded. When `run` raises, each image of the
@@ -145,6 +158,7 @@ class Batcher:
         """
         if not len(images):
             raise ValueError("a request needs at least one image")
+        count = len(images)
         loop = asyncio.get_running_loop()
         request = QueuedRequest(images, loop.create_future(), self._clock(), background=background)
         if timeout_s is not None:
@@ -157,6 +171,7 @@ class Batcher:
         finally:
             self._deadlines.discard(request)
             self._queue.discard(request)
+            self._release_inputs(count)
             self._update_drained()
 
     async def drain(self) -> None:
@@ -213,62 +228,20 @@ class Batcher:
         return self._queue.form_batch(size, now_s, drop_late=drop_late)
 
     def _dispatch(self, slices: list[BatchSlice], now_s: float) -> None:
-        size = sum(len(part.images) for part in slices)
-        expected_s = self._run_times.seconds(size)
+        expected_s = self._run_times.seconds(sum(len(part.images) for part in slices))
         batch = Batch(slices, now_s, expected_s)
         self._running.append(batch)
         loop = asyncio.get_running_loop()
         try:
-            if self._inline_run is not None and 0 < expected_s < self._max_inline_run_s:
-                self._run_inline(loop, batch, self._inline_run)
-            else:
-                self._run_in_executor(loop, batch)
+            self._runner.start(loop, batch, self)
         except BaseException as error:  # the executor takes no work, for example: nothing else would end this batch
             self._running.remove(batch)
             batch.fail(error)
             self._wakeup = self._wakeup or loop.call_soon(self._start_batches)  # for the others that wait
             raise
 
-    def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, run: Run) -> None:
-        """Saves two thread switches: 13 to 25 % less latency for one client, 27 to 35 % more throughput for eight."""
-        started_s = self._clock()
-        try:
-            outputs, errors = self._run_batch(run, batch)
-        except RunTimedOut:
-            self._inline_run = None
-            self._run_in_executor(loop, batch)
-        except Exception as error:
-            loop.call_soon(self._finish_failed, batch, error, self._clock() - started_s)
-        else:
-            loop.call_soon(self._finish, batch, outputs, self._clock() - started_s, errors)
-
-    def _run_in_executor(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-        # Not loop.run_in_executor: the second future that it chains costs 5 % of a request of 64 digits.
-        self._executor.submit(self._run_and_report, loop, batch)
-
-    def _run_and_report(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-        """Runs the batch on the executor's thread, and passes the result or the error to the event loop."""
-        started_s = self._clock()
-        try:
-            outputs, errors = self._run_batch(self._run, batch)
-        except BaseException as error:
-            loop.call_soon_threadsafe(self._finish_failed, batch, error, self._clock() - started_s)
-        else:
-            loop.call_soon_threadsafe(self._finish, batch, outputs, self._clock() - started_s, errors)
-
-    def _run_batch(self, run: Run, batch: Batch) -> tuple[Array, Errors]:
-        """Returns the outputs, and the errors of rows that cannot be used."""
-        arrays = [part.images for part in batch.slices]
-        images = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-        try:
-            outputs, errors = run(images), NO_ERRORS
-        except InvalidRows as error:
-            outputs, errors = error.outputs, error.errors()
-        if len(outputs) != len(images):
-            raise ModelFailed(f"The model gave {len(outputs)} answers to {len(images)} images.")
-        return outputs, errors
-
-    def _finish(self, batch: Batch, outputs: Array, compute_s: float, errors: Errors) -> None:
+    def finish(self, batch: Batch, outputs: Array, compute_s: float, errors: Errors) -> None:
+        """Starts the next batches, then answers the requests of one that has run; called by the runner."""
         self._end_run(batch)
         turnaround_s = self._last_run_end_s - batch.started_s
         try:
@@ -282,8 +255,8 @@ class Batcher:
             logs.logger.log(logging.ERROR, "a batch could not be counted", exc_info=True)
         self._update_drained()
 
-    def _finish_failed(self, batch: Batch, error: BaseException, compute_s: float) -> None:
-        """Answers the requests of a batch whose run raised, or has its images run alone.
+    def finish_failed(self, batch: Batch, error: BaseException, compute_s: float) -> None:
+        """Answers the requests of a batch whose run raised, or has its images run alone; called by the runner.
 
         Only batches of several images are taken apart, so a failed batch causes at most one more run for each image.
         """
@@ -303,6 +276,9 @@ class Batcher:
     def _end_run(self, batch: Batch) -> None:
         self._running.remove(batch)
         self._last_run_end_s = self._clock()
+
+    def _release_inputs(self, count: int) -> None:
+        self._input_budget.used_bytes -= count * self._input_bytes
 
     def _update_drained(self) -> None:
         if self.admission.is_closed and not (self._running or self.admission.queued_images):

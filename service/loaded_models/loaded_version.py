@@ -1,5 +1,6 @@
 """One loaded version of a model: its graph, warmed up and measured, with its own queue and threads."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 from service.inference.batch_size import choose_batch_sizes, measure_batch_ms
 from service.inference.batcher import Batcher
 from service.inference.feature_maps import FeatureGraph
+from service.inference.input_budget import InputBudget
 from service.inference.providers import CPU_PROVIDER, Placement, select_placement, select_variant
 from service.inference.session import WARM_UP_TIMEOUT_S, Session, TimeLimitedSession, available_providers
 from service.inference.threads_and_priority import start_model_threads, threads_per_run
@@ -78,8 +80,9 @@ def load(
     settings: Settings,
     metrics: Metrics,
     warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
+    input_budget: InputBudget | None = None,
 ) -> LoadedVersion:
-    """Loads, warms up and measures one version; blocks meanwhile.
+    """Loads, warms up and measures one version; blocks meanwhile. Its images count in `input_budget`.
 
     Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
     """
@@ -108,6 +111,8 @@ def load(
         on_batch=_batch_recorder(folder, metrics, statistics, settings.metrics_labels),
         run_inline=inline_session.run if spec.weight == 1 else None,  # the event loop's thread cannot be niced
         max_inline_run_s=_max_inline_run_s(session, cores),
+        input_bytes=math.prod(folder.manifest.input.shape),
+        input_budget=input_budget,
         run_s_by_size={size: run_ms / 1000 for size, run_ms in batch_ms.items()},
     )
     return LoadedVersion(

@@ -8,6 +8,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from service.inference.input_budget import InputBudget
 from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models import loaded_version
 from service.loaded_models.load_failures import LoadFailures
@@ -30,11 +31,13 @@ class VersionLoader:
         failures: LoadFailures,
         warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
     ) -> None:
+        """All versions share the memory for images that the settings allow this process."""
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
         self._failures = failures
         self._warm_up_timeout_s = warm_up_timeout_s
+        self._input_budget = InputBudget(settings.max_input_bytes)
         self._fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
         # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
         self._executor = ThreadPoolExecutor(1, "load")
@@ -84,6 +87,8 @@ class VersionLoader:
             if loaded is not None and (loaded.digest, loaded.folder.path) == (folder.digest, folder.path):
                 folder.graph_path(loaded.variant)  # the manifest may be the same while the graph is not
                 return loaded
-            return loaded_version.load(folder, spec, self._settings, self._metrics, self._warm_up_timeout_s)
+            return loaded_version.load(
+                folder, spec, self._settings, self._metrics, self._warm_up_timeout_s, self._input_budget
+            )
         finally:
             self.loading_version = ""

@@ -37,7 +37,12 @@ STAGE_FUNCTIONS: dict[str, tuple[str, ...]] = {
         "service.imaging.limits",
         "service.imaging.preprocess",
     ),
-    QUEUE: ("service.inference.admission", "service.inference.batch", "service.inference.batcher"),
+    QUEUE: (
+        "service.inference.admission",
+        "service.inference.batch",
+        "service.inference.batch_runner",
+        "service.inference.batcher",
+    ),
     COMPUTE: ("service.inference.session",),
     ENCODE: (
         "service.api.http.compression:compress_body",

@@ -20,6 +20,7 @@ from service.errors import (
     ConvoyError,
     ExpiredInQueue,
     ImageTooLarge,
+    MemoryFull,
     ModelFailed,
     QueueFull,
     TooManyImages,
@@ -39,6 +40,7 @@ from tests.support.onnx_graphs import brittle_graph, nan_graph
 
 MAX_QUEUE_IMAGES = 8
 MAX_PIXELS = 10_000
+MAX_INPUT_BYTES = 64 * 17
 MAX_DECODED_BYTES = DECODED_BYTES_PER_PIXEL * MAX_PIXELS
 Predict = Callable[[Classifier, bytes], Awaitable[Any]]
 Graph = Callable[[tuple[int, int, int], int], onnx.ModelProto]
@@ -54,7 +56,9 @@ def with_classifier(
 
     async def run() -> None:
         metrics = Metrics()
-        registry = Registry(Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES), metrics)
+        registry = Registry(
+            Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES, max_input_bytes=MAX_INPUT_BYTES), metrics
+        )
         await registry.reconcile(DesiredState())
         with closing(DecodePool(2)) as decode_pool:
             classifier = Classifier(
@@ -258,6 +262,45 @@ def test_places_are_taken_before_any_decoding(root: Path) -> None:
             await predict_many(classifier, [b"x"] * (MAX_QUEUE_IMAGES + 1))
         assert batcher.queued_images == 0
 
+    with_classifier(root, test)
+
+
+def test_images_that_do_not_fit_into_memory_are_rejected_before_any_decoding(root: Path) -> None:
+    """One image of the model takes 64 bytes."""
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        batcher._input_budget.used_bytes += MAX_INPUT_BYTES - 64  # of other models
+        assert (await predict(classifier, image_bytes())).shape == (4,)
+        batcher._input_budget.used_bytes += 64
+        for attempt in (predict(classifier, b"no image"), predict_many(classifier, [b"no image"])):
+            with pytest.raises(MemoryFull):
+                await attempt
+        with pytest.raises(MemoryFull):
+            classifier.admit("linear", None)
+        assert batcher.queued_images == 0
+        text = classifier._metrics.to_text(classifier._metrics.families()).decode()
+        assert 'convoy_refused_total{model="linear",reason="memory_full"} 3.0' in text
+
+    with_classifier(root, test)
+
+
+@pytest.mark.parametrize(("limit_bytes", "kind"), [(3 * 64, np.ndarray), (3 * 64 - 1, list)])
+def test_only_small_images_are_joined_on_the_event_loop(
+    root: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, kind: type
+) -> None:
+    """Three images of 64 bytes."""
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher, queued = registry.get("linear").batcher, []
+        infer = batcher.infer
+        monkeypatch.setattr(batcher, "infer", lambda images, *rest: (queued.append(images), infer(images, *rest))[1])
+        images = [image_bytes(seed=seed) for seed in range(3)]
+        rows = await predict_many(classifier, images)
+        assert [type(batch) for batch in queued] == [kind]
+        np.testing.assert_allclose(rows, [await predict(classifier, data) for data in images], atol=1e-6)
+
+    monkeypatch.setattr("service.classification.classifier.MAX_INLINE_STACK_BYTES", limit_bytes)
     with_classifier(root, test)
 
 
