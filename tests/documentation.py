@@ -12,6 +12,7 @@ from service.model_store.repository import Repository
 from service.observability.collectors import ClassCounterCollector, DurationHistogramCollector
 from service.observability.metrics import Metrics, version_metrics
 from service.settings import Settings
+from tests.published_results import results_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,6 +69,13 @@ def models_table() -> str:
     return "\n".join(rows)
 
 
+def published_results_table() -> str:
+    repository = Repository(ROOT / "models")
+    return results_table(
+        [ROOT / "models" / model / str(max(repository.versions(model))) for model in repository.models()]
+    )
+
+
 def _training_commands(manifest: Manifest) -> str:
     provenance = manifest.provenance
     then = ["export", *("quantize" for variant in manifest.variants[1:] if variant.precision == "int8")]
@@ -87,6 +95,7 @@ GENERATED_TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
     "metrics": metrics_table,
     "exit_codes": exit_codes_table,
+    "published_results": published_results_table,
 }
 TABLE = re.compile(r"(<!-- (\w+): generated -->\n).*?(\n<!-- /\2 -->)", re.DOTALL)
 
