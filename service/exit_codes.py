@@ -10,6 +10,7 @@ EXIT_PARTIAL = 1
 EXIT_USAGE_ERROR = 2
 EXIT_ACCURACY_REGRESSION = 3
 EXIT_RETRY = 4
+EXIT_PEER_LOST = 5
 EXIT_BUG = 70
 EXIT_SIGNAL_BASE = 128
 """Exit codes above this are signal numbers plus 128, as in shells."""
@@ -27,7 +28,10 @@ MEANINGS = {
     "3": "`convoy-train retrain` and `quantize`: the new network is less accurate than required, and nothing was "
     "published.",
     "4": "Something that may pass: a bucket, another process that holds the output or the run, a full disk, too little "
-    "memory, a lost training process, workers of `serve` that cannot start. The same command resumes.",
+    "memory, a process of a distributed run that has not come, workers of `serve` that cannot start. The same command "
+    "resumes.",
+    "5": "`convoy-train run --distributed`: another process of the run was lost. The same command in all processes "
+    "resumes.",
     "70": "`convoy`: an unexpected error, with a traceback.",
     "130, 143": "Stopped by Ctrl-C or SIGTERM; the same command resumes.",
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.errors import ConvoyError
-from service.exit_codes import EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
+from service.exit_codes import EXIT_PEER_LOST, EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
 
 EXIT_CRASHED = 1
 
@@ -29,11 +29,18 @@ class RetryLater(TrainingError):
     exit_code = EXIT_RETRY
 
 
-class PeerLost(RetryLater):
+class PeerMissing(RetryLater):
+    """The processes of a distributed run have not met in time."""
+
+
+class PeerLost(TrainingError):
     """Another process has failed or ended; the message is its own where it has sent one.
 
-    Not a mistake of the user: all processes can be started again and resume. A Job knows it by the exit code.
+    Not a mistake of the user: all processes can be started again and resume. The exit code differs from RetryLater's,
+    so that a Job counts the end of the other process only.
     """
+
+    exit_code = EXIT_PEER_LOST
 
 
 def system_error(message: str, error: OSError) -> TrainingError:

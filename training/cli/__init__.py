@@ -24,8 +24,9 @@ from training.cli import (
 from training.errors import TrainingError
 
 EPILOG = """\b
-Exit codes: 0 done; 2 a mistake, and what to do about it; 3 retrained, but worse; 4 another process has gone, or not
-            come: all can go on; 130 stopped, and can go on.
+Exit codes: 0 done; 2 the command or a setting is wrong, see standard error; 3 the new network is less accurate than
+            required; 4 something that may pass: run the same command again; 5 another process of the run was lost:
+            run all again; 130 stopped.
 Completion: eval "$(_CONVOY_TRAIN_COMPLETE=bash_source convoy-train)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy-train run mnist-lenet5
 """

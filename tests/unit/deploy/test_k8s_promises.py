@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from service.app import create_app
 from service.cli import cli as convoy
-from service.exit_codes import EXIT_PARTIAL, EXIT_RETRY, FINAL_EXIT_CODES
+from service.exit_codes import EXIT_PARTIAL, EXIT_PEER_LOST, EXIT_RETRY, FINAL_EXIT_CODES
 from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, version_metrics
@@ -33,7 +33,7 @@ from tests.support.kubernetes_manifests import (
 )
 from tests.support.kubernetes_manifests import all_kustomizations as all_rendered
 from training.cli import main as convoy_train
-from training.errors import PeerLost
+from training.errors import PeerLost, PeerMissing
 
 USER = 10001
 # What training reads from its environment.
@@ -296,6 +296,18 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
         }
         assert {rule["action"]: rule["onExitCodes"] for rule in more} == others.get(name, {})
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_a_peer_that_is_never_scheduled_ends_the_distributed_job() -> None:
+    """The waiting pod counts as an attempt; pods that only lose each other, which does not count, meet a deadline."""
+    spec = of_kind(render(K8S / "jobs/distributed"), "Job")["spec"]
+    ignored = [
+        rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"][1:] if rule["action"] == "Ignore"
+    ]
+    assert ignored == [[EXIT_PEER_LOST]]
+    assert PeerMissing.exit_code == EXIT_RETRY
+    assert spec["backoffLimit"] == 6
+    assert spec["activeDeadlineSeconds"] == 7 * 24 * 3600
 
 
 def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from training.errors import PeerLost, TrainingError, system_error
+from training.errors import PeerLost, PeerMissing, TrainingError, system_error
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HELLO_TIMEOUT_S = 5.0
@@ -179,12 +179,15 @@ class ProcessGroup:
 
 
 def rendezvous(process: ProcessInfo) -> ProcessGroup:
-    """Connects this process to all others. Raises PeerLost that names the missing processes, and TrainingError."""
+    """Connects this process to all others. Raises PeerMissing, which names the missing processes, and TrainingError."""
     group = ProcessGroup(process)
     try:
         (_connect if process.rank else _accept_peers)(group, time.monotonic() + process.timeout_s)
     except TrainingError as error:
         group.close(str(error))
+        if isinstance(error, PeerLost):
+            # Processes that never meet must not be restarted without limit, as those that have lost another one are.
+            raise PeerMissing(str(error)) from error
         raise
     return group
 
@@ -198,7 +201,7 @@ def _accept_peers(group: ProcessGroup, end_s: float) -> None:
             try:
                 connection, _ = server.accept()
             except TimeoutError:
-                raise PeerLost(_missing_message(process, missing)) from None
+                raise PeerMissing(_missing_message(process, missing)) from None
             missing -= _accept_peer(group, connection, missing)
     group.barrier()
 
@@ -270,7 +273,7 @@ def _connect(group: ProcessGroup, end_s: float) -> None:
         group.add_peer(connection, 0, connection.makefile(encoding="utf-8"))
         group.register(max(0.0, end_s - time.monotonic()) + GRACE_PERIOD_S)
         return
-    raise PeerLost(
+    raise PeerMissing(
         f"Process 0 does not answer at {process.address} since {process.timeout_s:g} s: start it, and check "
         "CONVOY_COORDINATOR and whether its port can be reached."
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from training.errors import PeerLost, TrainingError
+from training.errors import PeerLost, PeerMissing, TrainingError
 from training.fit.distributed.rendezvous import ProcessGroup, ProcessInfo, rendezvous
 
 
@@ -64,13 +64,13 @@ def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
     with ThreadPoolExecutor(2) as pool:
         started = [pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 4, rank, 3)) for rank in (0, 2)]
         for one in started:
-            with pytest.raises(TrainingError, match=r"Of 4 processes these have not come to .* within 3 s: 1, 3\."):
+            with pytest.raises(PeerMissing, match=r"Of 4 processes these have not come to .* within 3 s: 1, 3\."):
                 one.result()
     assert time.monotonic() - start_s < 30
 
 
 def test_without_process_0_nobody_waits_for_ever(port: int) -> None:
-    with pytest.raises(TrainingError, match=r"Process 0 does not answer at 127\.0\.0\.1:\d+ since 0\.3 s"):
+    with pytest.raises(PeerMissing, match=r"Process 0 does not answer at 127\.0\.0\.1:\d+ since 0\.3 s"):
         rendezvous(ProcessInfo("127.0.0.1", port, 2, 1, 0.3))
 
 
