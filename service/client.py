@@ -141,6 +141,7 @@ _ERROR_TYPES: dict[str, type[ServiceError]] = {
     "memory_full": Busy,
     "draining": Busy,
     "not_ready": Busy,
+    "broken_model": ServiceError,
     "deadline_exceeded": DeadlineExceeded,
     "deadline_too_short": DeadlineExceeded,
     "expired_in_queue": DeadlineExceeded,

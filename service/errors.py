@@ -13,11 +13,18 @@ class ConvoyError(Exception):
     code = "internal"
     hint = "Try again. If the error persists, report it with the request id."
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, *, library_text: str = "") -> None:
+        """`library_text` is what a library reported: for the log and for operators, never for clients."""
         super().__init__(message)
         self.message = message
+        self.library_text = library_text
         if hint is not None:
             self.hint = hint
+
+    @property
+    def full_message(self) -> str:
+        """The message, and what a library reported."""
+        return f"{self.message} {self.library_text}".rstrip()
 
 
 class BadImage(ConvoyError):
@@ -203,6 +210,13 @@ class NotReady(ConvoyError):
 
     code = "not_ready"
     hint = "Wait until GET /health/ready answers 200."
+
+
+class BrokenModel(ConvoyError):
+    """None of the model's versions could be loaded. Waiting does not help."""
+
+    code = "broken_model"
+    hint = "POST /v2/repository/index, and the log of the service, contain the reason."
 
 
 class Draining(ConvoyError):

@@ -146,7 +146,7 @@ def _classify(
                 progress.advance(len(records), len(records) - len(batch.images))
             progress.close()
         except ModelFailed as error:
-            raise JobInterrupted(error.message, f"{RESUME_HINT} {LESS_MEMORY_HINT}") from error
+            raise JobInterrupted(error.full_message, f"{RESUME_HINT} {LESS_MEMORY_HINT}") from error
         finally:
             version.executor.shutdown(wait=False)
 

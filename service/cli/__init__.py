@@ -29,7 +29,7 @@ TRANSIENT_ERRORS = (BucketUnreachable, JobInterrupted, ModelFailed, OutputBusy, 
 def _describe_error(error: ConvoyError) -> tuple[str, int]:
     is_transient = isinstance(error, TRANSIENT_ERRORS) or may_pass(error.__cause__)
     exit_code = EXIT_RETRY if is_transient else EXIT_USAGE_ERROR
-    return f"{error.message} {error.hint}", exit_code
+    return f"{error.full_message} {error.hint}", exit_code
 
 
 EPILOG = """\b

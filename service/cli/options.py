@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
 from service.settings import Settings
+from service.validation import describe_first
 
 
 def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -45,10 +46,9 @@ def _build_settings(values: dict[str, Any]) -> Settings:
     try:
         return Settings(**{name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
+        name, reason = describe_first(error.errors())
         flag = f"--{name.replace('_', '-')} or CONVOY_{name.upper()}"
-        raise click.UsageError(f"{flag} is {first['input']!r}: {first['msg']}.") from None
+        raise click.UsageError(f"{flag} is {error.errors()[0]['input']!r}: {reason}.") from None
 
 
 def complete_model_name(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

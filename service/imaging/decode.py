@@ -4,6 +4,7 @@ Training reads its evaluation images with the same code, so that both halves see
 `limits`.
 """
 
+import re
 import warnings
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
 
 from service.errors import BadImage, UnsupportedImage
 from service.imaging.fast_png import decode_simple_png
-from service.imaging.limits import LimitedReader, check_limits, too_many_pixels
+from service.imaging.limits import LimitedReader, TooManyReads, check_limits, too_many_pixels
+from service.imaging.unsupported_formats import unsupported_format
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION_TAG = 0x0112
@@ -35,19 +37,13 @@ _TRANSPOSE_BY_ORIENTATION = {
 # Images from clients must not write to the log, some of them thousands of lines; Pillow raises what matters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# First bytes of unsupported formats that clients do send, for a more precise error than "not an image".
-_UNSUPPORTED_SIGNATURES = {
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"%PDF": "PDF",
-    b"8BPS": "PSD",
-    b"\xff\x0a": "JPEG XL",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"\0\0\1\0": "ICO",
-}
+# The beginning of PNG, JPEG, WebP, BMP and GIF in base64, also in a data URL.
+_BASE64_IMAGE = re.compile(
+    rb"\s*(?:data:[\w./+-]*(?:;[\w=.-]*)*,\s*)?(?:iVBORw0KGgo|/9j/|UklGR|Qk[0-9A-Za-z+/]|R0lGOD)"
+)
+_BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/=\s]{16}")
+_BASE64_HINT = 'Decode it first, or send it to .../classify/batch as JSON: {"images": [{"data": "<base64>"}]}.'
+_JSON_HINT = "Send the image as the body, or as the file of a form; .../classify/batch takes images in JSON."
 
 
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
@@ -68,7 +64,7 @@ def open_image(data: bytes, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_many_pixels(max_pixels) from None
     except Exception as error:  # Pillow's plugins raise many kinds for broken headers
-        raise BadImage(f"The image's header is damaged: {error}.") from error
+        raise BadImage(f"The image's header is damaged{_reason(error)}.") from error
     check_limits(image, data, max_pixels)
     _scale_transparent_value(image)
     reader.allow_pixel_reads(len(data))
@@ -90,7 +86,7 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
     except MemoryError:  # not the image's fault: its size was checked before
         raise
     except Exception as error:  # as above, and the codecs' own
-        raise BadImage(f"The image is damaged or truncated: {error}.") from error
+        raise BadImage(f"The image is damaged or truncated{_reason(error)}.") from error
     finally:
         image.close()
 
@@ -102,15 +98,20 @@ def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDAr
     return read_pixels(open_image(data, max_pixels), channels, background)
 
 
+def _reason(error: Exception) -> str:
+    """Returns the reason where it is one of Convoy's; Pillow's texts are about its own functions."""
+    return f": {error}" if isinstance(error, TooManyReads) else ""
+
+
 def _unreadable_error(data: bytes) -> BadImage | UnsupportedImage:
-    name = next((name for signature, name in _UNSUPPORTED_SIGNATURES.items() if data.startswith(signature)), None)
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if head.startswith(b"<") and b"<svg" in head:
-        name = "SVG"
-    if name is not None:
-        return UnsupportedImage(f"The image is a {name} file, which is not read here.")
-    if data[4:8] == b"ftyp":
-        return UnsupportedImage("The file is HEIC, AVIF or a video, which is not read here.")
+    if name := unsupported_format(data):
+        return UnsupportedImage(f"The file's format is {name}, which is not read here.")
+    if (start := _BASE64_IMAGE.match(data)) and _BASE64_TEXT.match(data, start.end()):
+        return BadImage("The bytes are an image in base64, not the image itself.", _BASE64_HINT)
+    if data.startswith(b"data:image/"):
+        return BadImage("The bytes are a data URL, not the image itself.", _BASE64_HINT)
+    if data.lstrip()[:1] in (b"{", b"["):
+        return BadImage("The bytes are not an image, but look like JSON.", _JSON_HINT)
     return BadImage("The bytes are not an image, or its header is damaged.")
 
 

@@ -39,8 +39,12 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BMP_RUN_LENGTH = (1, 2)
 
 
+class TooManyReads(OSError):
+    """An image has more pieces than it may have."""
+
+
 class LimitedReader(io.BytesIO):
-    """An encoded image as a file that allows a limited number of reads: OSError after that."""
+    """An encoded image as a file that allows a limited number of reads: TooManyReads after that."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -53,7 +57,7 @@ class LimitedReader(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads_left -= 1
         if self._reads_left < 0:
-            raise OSError("it is cut into too many small pieces")
+            raise TooManyReads("it is cut into too many small pieces")
         return super().read(size)
 
 

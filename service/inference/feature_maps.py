@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import BadParameter
+from service.errors import BadParameter, BrokenVersion
 from service.inference.session import FeatureSession
 from service.model_store.manifest import FEATURES_GRAPH, FILTERS_PREFIX, MAPS_PREFIX
 from service.model_store.repository import VersionFolder
@@ -67,8 +67,15 @@ class FeatureGraph:
     def _load_once(self) -> FeatureSession:
         with self._loading:
             if self._session is None:
-                path = self._folder.extra_graph_path(FEATURES_GRAPH)
-                if path is None:
-                    raise BadParameter("This version was published without feature maps.", NO_FEATURES_HINT)
-                self._session = FeatureSession(path, self._folder.manifest.input)
+                self._session = self._load()
             return self._session
+
+    def _load(self) -> FeatureSession:
+        try:
+            path = self._folder.extra_graph_path(FEATURES_GRAPH)
+            if path is not None:
+                return FeatureSession(path, self._folder.manifest.input)
+        except BrokenVersion as error:
+            message = "The graph of the feature maps cannot be loaded."
+            raise BrokenVersion(message, error.hint, library_text=error.full_message) from error
+        raise BadParameter("This version was published without feature maps.", NO_FEATURES_HINT)

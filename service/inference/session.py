@@ -62,7 +62,8 @@ class Session:
         except Exception as error:
             if options is not None and options.terminate:
                 raise RunTimedOut from error
-            raise _error_class(error)(f"The model failed on a batch of {len(images)}: {error}.") from error
+            message = f"The model failed on a batch of {len(images)}."
+            raise _error_class(error)(message, library_text=str(error)) from error
         if probabilities.shape != (len(batch), self._classes):
             raise ModelFailed(f"The model answered {len(batch)} images with shape {probabilities.shape}.")
         rows: NDArray[np.float32] = probabilities if batch is images else probabilities[: len(images)]
@@ -136,7 +137,7 @@ class WarmUpSession:
             raise BrokenVersion(f"{self._session.path} has not ended its warm-up with {details}.") from error
         except ModelFailed as error:
             hint = "" if images.any() else " The images were black."
-            raise BrokenVersion(f"{self._session.path} failed its warm-up: {error.message}{hint}") from error
+            raise BrokenVersion(f"{self._session.path} failed its warm-up: {error.full_message}{hint}") from error
 
     def close(self) -> None:
         """Ends the thread of the time limit; no run may follow."""
@@ -166,7 +167,8 @@ class FeatureSession:
         except Exception as error:
             if options.terminate:
                 raise ModelFailed(f"The extra graph has not ended within {timeout_s:g} s.") from error
-            raise ModelFailed(f"The extra graph failed on a batch of {len(images)}: {error}.") from error
+            message = f"The extra graph failed on a batch of {len(images)}."
+            raise ModelFailed(message, library_text=str(error)) from error
 
 
 def available_providers() -> list[str]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from service.errors import NotReady, UnknownModel, UnknownVersion
+from service.errors import BrokenModel, ConvoyError, NotReady, UnknownModel, UnknownVersion
 from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
@@ -70,7 +70,8 @@ class Registry:
         self._loader = VersionLoader(repository, settings, metrics, self.failures, warm_up_timeout_s)
 
     def get(self, model: str, version: str | None = None) -> LoadedVersion:
-        """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, or NotReady."""
+        """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, NotReady
+        or BrokenModel."""
         try:
             loaded = self._models[model]
             return loaded.default if version is None else loaded.by_name[version]
@@ -78,7 +79,7 @@ class Registry:
             raise self._lookup_error(model, version) from None
 
     def model(self, name: str) -> LoadedModel:
-        """One loaded model. Raises UnknownModel or NotReady."""
+        """One loaded model. Raises UnknownModel, NotReady or BrokenModel."""
         try:
             return self._models[name]
         except KeyError:
@@ -262,13 +263,13 @@ class Registry:
             return "loading"
         return self.failures.reason_for_version(model, version) or "unloaded"
 
-    def _lookup_error(self, model: str, version: str | None = None) -> UnknownModel | UnknownVersion | NotReady:
+    def _lookup_error(self, model: str, version: str | None = None) -> ConvoyError:
         if model in self._models:
             return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
         if self._required_models is None:
             return NotReady("Models are loading.")
-        if reason := self.failures.reason_for(model):
-            return NotReady(f"Model '{model}' is broken: {reason}")
+        if self.failures.reason_for(model):
+            return BrokenModel(f"None of the versions of model '{model}' could be loaded.")
         return UnknownModel(f"There is no model '{model}'.")
 
 

@@ -31,18 +31,18 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
         folder = repository.open(model, version)
         samples = _read_samples(folder)
     except BrokenVersion as error:
-        yield Finding(model, version, "version", False, error.message)
+        yield Finding(model, version, "version", False, error.full_message)
         return
     for variant in folder.manifest.variants:
         try:
             yield Finding(model, version, variant.precision, True, _verify_graph(folder, variant, samples))
         except (BrokenVersion, ModelFailed) as error:
-            yield Finding(model, version, variant.precision, False, error.message)
+            yield Finding(model, version, variant.precision, False, error.full_message)
     for name in folder.manifest.extra_graphs:
         try:
             yield Finding(model, version, name, True, _verify_extra_graph(folder, name))
         except (BrokenVersion, ModelFailed) as error:
-            yield Finding(model, version, name, False, error.message)
+            yield Finding(model, version, name, False, error.full_message)
 
 
 def _verify_extra_graph(folder: VersionFolder, name: str) -> str:

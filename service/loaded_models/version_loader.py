@@ -8,6 +8,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from service.errors import ConvoyError
 from service.inference.input_budget import InputBudget
 from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models import loaded_version
@@ -64,7 +65,7 @@ class VersionLoader:
                 self._fingerprints[name, number] = fingerprint
                 self._failures.clear(name, number)
             except Exception as error:  # whatever it is, the other versions must still be loaded
-                self._failures.record(name, number, fingerprint, str(error) or type(error).__name__)
+                self._failures.record(name, number, fingerprint, _reason(error))
                 if not may_be_copied:
                     self._report_failure(name, number)
         return loaded
@@ -92,3 +93,7 @@ class VersionLoader:
             )
         finally:
             self.loading_version = ""
+
+
+def _reason(error: Exception) -> str:
+    return error.full_message if isinstance(error, ConvoyError) else str(error) or type(error).__name__

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from service.errors import BrokenVersion
 
+LFS_POINTER_START = b"version https://git-lfs.github.com/spec/"
+MAX_LFS_POINTER_BYTES = 1024
+
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
@@ -24,9 +27,26 @@ def checked_path(folder: Path, name: str, sha256: str, limit_bytes: int) -> Path
         actual = sha256_of(path)
     except OSError as error:
         raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
+    if actual != sha256 and is_lfs_pointer(path):
+        raise lfs_pointer_error(path)
     if actual != sha256:
         raise BrokenVersion(f"{path} has sha256 {actual}; the manifest says {sha256}.")
     return path
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether the file is a pointer of Git LFS, which a clone without that program has in place of large files."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER_START)) == LFS_POINTER_START
+    except OSError:
+        return False
+
+
+def lfs_pointer_error(name: object) -> BrokenVersion:
+    return BrokenVersion(
+        f"{name} is a pointer of Git LFS, not the file itself: run `git lfs pull` where it was cloned."
+    )
 
 
 def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from service.atomic_files import FileFingerprint, atomic_write, file_fingerprint, file_lock
 from service.errors import BadState
 from service.model_store.manifest import FrozenModel
+from service.validation import describe_first
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Version = Annotated[int, Field(ge=1)]
@@ -88,9 +89,8 @@ class StateFile:
         except OSError as error:
             raise BadState(f"{self.path} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
-            first_error = error.errors()[0]
-            location = ".".join(map(str, first_error["loc"])) or "the file"
-            raise BadState(f"{self.path} is not a valid state: {location}: {first_error['msg']}.") from error
+            field, reason = describe_first(error.errors())
+            raise BadState(f"{self.path} is not a valid state: {field or 'the file'}: {reason}.") from error
 
     def fingerprint(self) -> FileFingerprint:
         """Differs after every change; all zeros where there is no file. Costs one stat."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.errors import BrokenVersion
+from service.model_store.checksums import MAX_LFS_POINTER_BYTES, is_lfs_pointer, lfs_pointer_error
 from service.model_store.manifest import (
     MANIFEST_FILE,
     MAX_GRAPH_BYTES,
@@ -113,9 +114,13 @@ class _VersionDownload:
         if named_file.file not in self._listing:
             raise self._broken(f"{named_file.file}, which the manifest names, is not there")
         listed_bytes = self._listed_bytes(named_file.file)
-        if named_file.bytes not in (None, listed_bytes):
+        if named_file.bytes not in (None, listed_bytes) and listed_bytes > MAX_LFS_POINTER_BYTES:
             raise self._broken(f"{named_file.file} has {listed_bytes} bytes; the manifest says {named_file.bytes}")
         sha256 = self.download(named_file.file, named_file.limit_bytes)
+        if sha256 != named_file.sha256 and is_lfs_pointer(self._folder / named_file.file):
+            raise lfs_pointer_error(f"{self._bucket.url}/{self._version_path}/{named_file.file}")
+        if named_file.bytes not in (None, listed_bytes):
+            raise self._broken(f"{named_file.file} has {listed_bytes} bytes; the manifest says {named_file.bytes}")
         if sha256 != named_file.sha256:
             raise self._broken(f"{named_file.file} has sha256 {sha256}; the manifest says {named_file.sha256}")
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.atomic_files import atomic_write
 from service.errors import BrokenVersion
-from service.model_store.checksums import safe_path
+from service.model_store.checksums import is_lfs_pointer, lfs_pointer_error, safe_path
+from service.validation import describe_first
 
 MANIFEST_FILE = "manifest.json"
 IMAGE = "image"
@@ -234,9 +235,10 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise BrokenVersion(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
-        first_error = error.errors()[0]
-        location = ".".join(map(str, first_error["loc"])) or "the file"
-        raise BrokenVersion(f"{path} is not a valid manifest: {location}: {first_error['msg']}.") from error
+        if is_lfs_pointer(path):
+            raise lfs_pointer_error(path) from error
+        field, reason = describe_first(error.errors())
+        raise BrokenVersion(f"{path} is not a valid manifest: {field or 'the file'}: {reason}.") from error
 
 
 class _Header(BaseModel):

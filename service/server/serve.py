@@ -77,7 +77,7 @@ def _run_supervised_worker(
     try:
         _run_worker(settings, folder, parent_pid, sock, worker_id)
     except Exception as error:
-        reason = f"{error.message} {error.hint}" if isinstance(error, ConvoyError) else repr(error)
+        reason = f"{error.full_message} {error.hint}" if isinstance(error, ConvoyError) else repr(error)
         logs.logger.critical("worker failed", exc_info=True, extra={"fields": {"reason": reason}})
         sys.exit(EXIT_WORKER_FAILED)
 

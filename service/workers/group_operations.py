@@ -6,7 +6,7 @@ Knows the other workers only through their status files.
 import asyncio
 import time
 
-from service.errors import BrokenVersion, NotEverywhere, NotReady, UnknownModel
+from service.errors import BrokenModel, BrokenVersion, NotEverywhere, NotReady, UnknownModel
 from service.loaded_models.registry import Registry, RepositoryEntry
 from service.model_store.desired_state import StateFile
 from service.model_store.mirror import BucketMirror
@@ -59,7 +59,7 @@ class WorkerGroup:
         await self._apply_change(model, loaded=True)
         try:
             self._registry.get(model)
-        except (UnknownModel, NotReady):
+        except (UnknownModel, NotReady, BrokenModel):
             raise BrokenVersion(f"'{model}' cannot be loaded: {self._registry.failures.reason_for(model)}") from None
         if others := self._failures_elsewhere(model):
             raise NotEverywhere(f"'{model}' cannot be loaded by {', '.join(others)}.")

@@ -56,7 +56,7 @@ class ServingPipeline:
         try:
             return self._session.run(images)
         except ModelFailed as error:
-            raise TrainingError(f"The graph gives no answers that could be used: {error.message}") from error
+            raise TrainingError(f"The graph gives no answers that could be used: {error.full_message}") from error
 
     def score(self, split: Split, flip: bool = False) -> Scores:
         """How good the graph is on a whole split, every image sent through as a file."""

@@ -40,8 +40,8 @@ def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
     decompressor = zlib.decompressobj(WINDOW_BITS[encoding])
     try:
         data = decompressor.decompress(body, limit_bytes + 1)
-    except zlib.error as error:
-        raise BadRequest(f"The body is not valid {encoding.decode()}: {error}.", HINT) from None
+    except zlib.error:
+        raise BadRequest(f"The body is not valid {encoding.decode()}.", HINT) from None
     if len(data) > limit_bytes:
         raise BodyTooLarge(f"The unpacked body is larger than {limit_bytes} bytes.")
     if not decompressor.eof:

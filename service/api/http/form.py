@@ -14,6 +14,8 @@ from service.errors import BadRequest
 MULTIPART = b"multipart/form-data"
 SLICE_BYTES = 1 << 20
 """Of the body, which the parser searches at once for a boundary, holding Python's lock."""
+MALFORMED_HINT = "The boundary in Content-Type must be that of the body; let the HTTP client write both."
+MAX_BOUNDARY_BYTES = 256  # python-multipart's limit
 MAX_FIELDS = 100
 MAX_FIELD_BYTES = 1024  # of a text field; the rest is dropped, because no parameter is as long
 
@@ -105,13 +107,15 @@ def parse_form(content_type: bytes, body: bytes, field: str, max_files: int) -> 
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise BadRequest("The multipart body cannot be read: its Content-Type has no boundary.")
+    if len(options[b"boundary"]) > MAX_BOUNDARY_BYTES:
+        raise BadRequest(f"The boundary of the multipart body has more than {MAX_BOUNDARY_BYTES} bytes.")
     try:
         reader = _FormReader(options[b"boundary"], max_files)
         for start in range(0, len(body), SLICE_BYTES):
             reader.parser.write(body[start : start + SLICE_BYTES])
         reader.parser.finalize()
-    except FormParserError as error:
-        raise BadRequest(f"The multipart body cannot be read: {error}.") from None
+    except FormParserError:
+        raise BadRequest("The multipart body is malformed.", MALFORMED_HINT) from None
     if not reader.is_complete:
         raise BadRequest("The multipart body cannot be read: it is cut off before its last boundary.")
     files = [(part.filename, part.data) for part in reader.parts if part.name == field and part.filename is not None]

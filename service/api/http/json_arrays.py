@@ -13,6 +13,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from service.api.http.base64_text import decode_base64
+from service.api.http.json_fault import describe_fault
 from service.api.http.large_json import LargeArray, LargeText, LargeValues, cut_out
 from service.api.http.parse_thread import MAX_INLINE_JSON_BYTES
 from service.errors import BadTensor, TooManyImages
@@ -43,8 +44,8 @@ def parse_object(text: bytes) -> JsonDocument:
     text, large_values = cut_out(text) if len(text) > MAX_INLINE_JSON_BYTES else (text, {})
     try:
         root = simdjson.Parser().parse(text)
-    except (ValueError, RuntimeError) as error:  # the latter for what is too deep, or a number over 64 bits
-        raise BadTensor(f"The request is not JSON that can be read: {str(error).rstrip('.')}.") from None
+    except (ValueError, RuntimeError):  # the latter for what is too deep, or a number over 64 bits
+        raise BadTensor(f"The request is not valid JSON{describe_fault(text, large_values)}.") from None
     if not isinstance(root, simdjson.Object):
         raise BadTensor("The request is not a JSON object.")
     return JsonDocument(root, large_values)

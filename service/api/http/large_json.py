@@ -188,7 +188,7 @@ def _text_end(text: bytes, quote: int) -> int:
     for _ in range(MAX_TEXTS):
         position = text.find(b'"', position) + 1
         if not position:
-            raise BadTensor("The request is not JSON that can be read: a text does not end.")
+            raise BadTensor(f"The request is not valid JSON at byte {quote}: a text that begins there does not end.")
         before = position - 2
         while text[before] == ord("\\") and before > quote:
             before -= 1

@@ -16,6 +16,7 @@ from service import errors
 from service.api.http.head_and_options import allowed_methods
 from service.api.http.responses import json_bytes
 from service.observability import logs
+from service.validation import describe_first
 
 STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BadHttp: 400,
@@ -46,6 +47,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.MemoryFull: 503,
     errors.OutOfMemory: 503,
     errors.NotEverywhere: 504,
+    errors.BrokenModel: 503,
     errors.NotReady: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
@@ -115,10 +117,10 @@ def handle_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
 
 
 def log_model_failure(scope: Scope, results: Iterable[object]) -> None:
-    """Logs the cause of the first ModelFailed among the results of a request; its hint refers to that line."""
-    failures = [result for result in results if isinstance(result, errors.ModelFailed)]
+    """Logs the first failure of a model among the results of a request; its hint refers to that line."""
+    failures = [result for result in results if isinstance(result, errors.ModelFailed | errors.BrokenVersion)]
     if failures:
-        fields = {"request_id": scope[LOG_FIELDS]["request_id"], "reason": failures[0].message}
+        fields = {"request_id": scope[LOG_FIELDS]["request_id"], "reason": failures[0].full_message}
         logs.event(logging.ERROR, "model failed", **fields, images=len(failures))
 
 
@@ -145,5 +147,5 @@ async def on_http_exception(request: Request, error: Exception) -> ErrorResponse
 
 async def on_invalid_parameters(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    return await on_convoy_error(request, errors.BadParameter(f"{first['loc'][-1]}: {first['msg']}."))
+    field, reason = describe_first(error.errors())
+    return await on_convoy_error(request, errors.BadParameter(f"{field}: {reason}."))

@@ -29,6 +29,7 @@ PREDICTION_ERRORS: ErrorTypes = (
     errors.ModelFailed,
     errors.MemoryFull,
     errors.OutOfMemory,
+    errors.BrokenModel,
     errors.NotReady,
     errors.Draining,
     errors.ExpiredInQueue,
@@ -44,7 +45,7 @@ def fastapi_responses(shape: type[BaseModel], *kinds: type[errors.ConvoyError]) 
 
 def unknown_model_responses() -> dict[int | str, Json]:
     """Returns FastAPI's `responses` for a path of a foreign protocol that names a model or a version."""
-    return fastapi_responses(ErrorText, errors.UnknownModel, errors.UnknownVersion, errors.NotReady)
+    return fastapi_responses(ErrorText, errors.UnknownModel, errors.UnknownVersion, errors.BrokenModel, errors.NotReady)
 
 
 def error_responses(shape: type[BaseModel], kinds: ErrorTypes) -> Json:

@@ -13,6 +13,7 @@ from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
 from service.loaded_models.registry import RepositoryEntry
+from service.validation import describe_first
 from service.workers.group_operations import WorkerGroup
 
 MAX_BODY_BYTES = 65536
@@ -73,6 +74,5 @@ async def _read_json(request: Request, schema: type[Body]) -> Body:
     try:
         return schema.model_validate_json(body or b"{}")
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the body"
-        raise BadRequest(f"{field[:60]}: {first['msg']}.", HINT) from None
+        field, reason = describe_first(error.errors())
+        raise BadRequest(f"{(field or 'the body')[:60]}: {reason}.", HINT) from None

@@ -27,11 +27,12 @@ from service.api.http.json_arrays import (
     select_members,
 )
 from service.api.http.large_json import LargeArray
-from service.errors import BadTensor
+from service.errors import BadTensor, TooManyImages
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
 LENGTH = struct.Struct("<I")
 IMAGES, PIXELS = "BYTES", "UINT8"
+BINARY_DATA_SIZE, MAX_SEARCHED_BYTES = b'"binary_data_size"', 1 << 16
 MAX_REQUEST_ID_LENGTH = 256
 MAX_DIMENSIONS = 8
 SHARED_MEMORY = "shared_memory_region"
@@ -95,9 +96,29 @@ def parse(body: bytes, json_length: int | None, model_input: Input, max_images: 
     if split > len(body):
         raise BadTensor(f"Inference-Header-Content-Length is {split}; the body has {len(body)} bytes.")
     binary_data = _BinaryData(memoryview(body)[split:])
-    request = _parse_json_request(parse_object(body[:split]), binary_data, model_input, max_images)
+    try:
+        document = parse_object(body[:split])
+    except (BadTensor, TooManyImages):
+        if json_length is None:
+            _check_length_is_needless(body)
+        raise
+    request = _parse_json_request(document, binary_data, model_input, max_images)
     binary_data.check_empty()
     return request
+
+
+def _check_length_is_needless(body: bytes) -> None:
+    """Raises BadTensor where a body that is no JSON would be a request, had it Inference-Header-Content-Length."""
+    if body and body.lstrip()[:1] != b"{":
+        hint = "Send JSON, or one raw tensor with `Inference-Header-Content-Length: 0`."
+        raise BadTensor(
+            "The request does not begin with a JSON object, and has no Inference-Header-Content-Length.", hint
+        )
+    if BINARY_DATA_SIZE in body[:MAX_SEARCHED_BYTES]:
+        hint = "Send that header with the number of bytes of the JSON."
+        raise BadTensor(
+            "Binary data follows the JSON, but the header Inference-Header-Content-Length is missing.", hint
+        )
 
 
 def _parse_raw_request(body: bytes, model_input: Input, max_images: int) -> InferRequest:

@@ -149,7 +149,7 @@ def get(path: str) -> Request:
 
 WHITE = np.full(SHAPE, 255, np.uint8).tolist()
 BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
-    "no JSON": (400, "not JSON", post(content=b"{")),
+    "no JSON": (400, "not valid JSON at byte 1: it is cut off there", post(content=b"{")),
     "no instances": (400, "either `instances` or `inputs`", post(json={})),
     "another shape": (400, "nested in the shape [8, 8, 1]", post(json={"instances": [[1, 2]]})),
     "normalised pixels": (400, "whole numbers from 0 to 255", post(json={"instances": [[[[0.5]]]]})),

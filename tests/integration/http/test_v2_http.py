@@ -133,9 +133,12 @@ def with_datatype(datatype: str, **fields: Any) -> Json:
 
 WHITE = np.full((1, *SHAPE), 255, np.uint8)
 GZIP = {"content-encoding": "gzip"}
+UNFRAMED = b'{"inputs": [{"name": "image", "parameters": {"binary_data_size": 64}}]}' + bytes(64)
 BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
-    "no JSON": (400, "not JSON", post(content=b"{")),
-    "no body": (400, "not JSON", post()),
+    "no JSON": (400, "not valid JSON at byte 1: it is cut off there", post(content=b"{")),
+    "no body": (400, "not valid JSON at byte 0: it is empty", post()),
+    "no length of the JSON": (400, "header Inference-Header-Content-Length is missing", post(content=UNFRAMED)),
+    "a raw tensor without the header": (400, "no Inference-Header-Content-Length", post(content=bytes(64))),
     "another datatype": (400, "datatype FP32; it must be UINT8", post(json=with_datatype("FP32"))),
     "no model": (404, "no model 'nope'", post("/v2/models/nope/infer", json=request())),
     "no version": (404, "version or label '9'", post(f"{MODEL}/versions/9/infer", json=request())),
@@ -157,8 +160,8 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),
     "no time": (504, "time limit", post("/v2/models/slow/infer", json=request(parameters={"timeout": 1}))),
     "a broken image": (400, "Image 0: The bytes are not", post(json=with_datatype("BYTES", shape=[1], data=["AAAA"]))),
-    "index of a word": (400, "ready: Input should be a valid bool", post(INDEX, json={"ready": 1})),
-    "index of no JSON": (400, "Invalid JSON", post(INDEX, content=b"{")),
+    "index of a word": (400, "ready: it must be true or false", post(INDEX, json={"ready": 1})),
+    "index of no JSON": (400, "the body: it is not valid JSON", post(INDEX, content=b"{")),
     "large index": (413, "larger than", post(INDEX, content=bytes(70_000))),
     "loading": (403, "may not load or unload", post("/v2/repository/models/linear/load")),
     "unloading": (403, "may not load or unload", post("/v2/repository/models/linear/unload")),
@@ -258,12 +261,15 @@ def test_not_ready_is_told_with_the_reason(tmp_path: Path) -> None:
     with RunningService(tmp_path, wait_ready=False) as service:
         service.wait_for("version is broken")
         service.wait_until(lambda: "loading" not in service.client.get("/v2/health/ready").text)
-        for path in ("/v2/health/ready", "/v2/models/broken/ready", "/v2/models/broken"):
+        ready = service.client.get("/v2/health/ready")
+        assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+        assert "broken: " in ready.json()["error"]
+        assert "sha256" in ready.json()["error"]
+        for path in ("/v2/models/broken/ready", "/v2/models/broken"):
             reply = service.client.get(path)
-            assert reply.status_code == 503, path
-            assert reply.headers["retry-after"] == "1"
-            assert "broken: " in reply.json()["error"]
-            assert "sha256" in reply.json()["error"]
+            assert (reply.status_code, reply.json()["code"]) == (503, "broken_model"), path
+            assert "retry-after" not in reply.headers
+            assert "/v2/repository/index" in reply.json()["error"]
         assert service.client.get("/v2/health/live").json() == {"live": True}
         (entry,) = service.client.post("/v2/repository/index").json()
         assert (entry["state"], "sha256" in entry["reason"]) == ("UNAVAILABLE", True)

@@ -84,7 +84,7 @@ MISTAKES = {
     "convoy sevre": "No such command 'sevre'",
     "convoy serve more": "unexpected extra argument (more)",
     "convoy serve --port 99999": "--port or CONVOY_PORT is '99999'",
-    "convoy serve --device tpu": "should be 'auto', 'cpu' or 'cuda'",
+    "convoy serve --device tpu": "is 'tpu': it must be 'auto', 'cpu' or 'cuda'",
     "convoy serve --keys-file none": "none cannot be read",
     "convoy classify": "Missing argument 'MODEL'",
     "convoy classify linear": "Missing argument 'FILES...'",

@@ -1,5 +1,9 @@
 """Damaged, foreign and hostile bytes end in one of our own errors, soon, and never in half an image."""
 
+import base64
+import contextlib
+import io
+import re
 import struct
 
 import numpy as np
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from service.errors import BadImage, ConvoyError, UnsupportedImage
-from service.imaging.decode import decode
+from service.imaging.decode import FORMATS, decode
 from tests.support.png_writer import (
     END,
     GRAY,
@@ -153,7 +157,7 @@ def test_no_body_is_no_image() -> None:
     "text", [b"hello", b"<!doctype html><p>404", b'{"image": "abc"}', b"data:image/png;base64,iVBORw0KGgo="]
 )
 def test_text_is_no_image(text: bytes) -> None:
-    with pytest.raises(BadImage, match="not an image"):
+    with pytest.raises(BadImage, match=r"not an image|not the image itself"):
         decode(text, 1, BLACK, MAX_PIXELS)
 
 
@@ -173,8 +177,66 @@ def test_text_is_no_image(text: bytes) -> None:
         (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
         (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
         (b"\0\0\1\0", "ICO"),
+        (b"\0\0\2\0", "CUR"),
+        (b"SIMPLE  =", "FITS"),
+        (b"\0\0\0\0\x11\xaf", "FLI"),
+        (bytes(20) + b"GIMP", "GIMP brush"),
+        (b"GRIB", "GRIB"),
+        (b"P7 332\n", "XV thumbnail"),
+        (b"\xd7\xcd\xc6\x9a\0\0", "WMF"),
+        (bytes(2048) + b"PCD_", "PCD"),
     ],
 )
 def test_a_format_that_is_not_read_is_named(start: bytes, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=name):
         decode(start + bytes(64), 1, BLACK, MAX_PIXELS)
+
+
+NOT_WRITABLE = {"BUFR", "GRIB", "HDF5", "WMF"}  # Pillow needs a program for these
+WITHOUT_SIGNATURE = {"PALM", "SPIDER"}
+Image.init()
+
+
+@pytest.mark.parametrize(
+    "file_format", sorted(Image.SAVE.keys() - {*FORMATS, "MPO"} - NOT_WRITABLE - WITHOUT_SIGNATURE)
+)
+def test_every_other_format_that_pillow_writes_is_recognised(file_format: str) -> None:
+    file = io.BytesIO()
+    SMOOTH.convert({"MSP": "1", "XBM": "1", "BLP": "P"}.get(file_format, "RGB")).save(file, file_format)
+    with pytest.raises(UnsupportedImage, match="The file's format is "):
+        decode(file.getvalue(), 1, BLACK, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("prefix", [b"", b"data:image/png;base64,", b"\n", b"data:;base64, "])
+@pytest.mark.parametrize("kind", ["png rgb 16 bit", "jpeg", "webp", "bmp", "gif"])
+def test_an_image_in_base64_is_recognised(kind: str, prefix: bytes) -> None:
+    with pytest.raises(BadImage, match="an image in base64") as raised:
+        decode(prefix + base64.b64encode(KINDS[kind]), 1, BLACK, MAX_PIXELS)
+    assert "classify/batch" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "message"), [(b"data:image/png,%89PNG", "a data URL"), (b' {"images": []}', "look like JSON")]
+)
+def test_other_forms_of_an_image_are_recognised(body: bytes, message: str) -> None:
+    with pytest.raises(BadImage, match=message) as raised:
+        decode(body, 1, BLACK, MAX_PIXELS)
+    assert "classify/batch" in raised.value.hint
+
+
+@pytest.mark.parametrize("text", [b"BM is a motorcycle club", b"Qk", b"/9j/ is a path", b"P5x", b"#define x"])
+def test_an_ordinary_text_is_no_image(text: bytes) -> None:
+    with pytest.raises(BadImage, match=r"The bytes are not an image, or|header is damaged"):
+        decode(text, 1, BLACK, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_of_pillow_is_in_an_error(kind: str) -> None:
+    own = re.compile(r"The (image is damaged or truncated|(image's|bytes are not an image, or its) header is [a-z]+)\.")
+    for length in range(30, len(KINDS[kind]), 7):
+        with contextlib.suppress(BadImage):
+            decode(KINDS[kind][:length], 3, BLACK, MAX_PIXELS)
+            continue
+        with pytest.raises(BadImage) as raised:
+            decode(KINDS[kind][:length], 3, BLACK, MAX_PIXELS)
+        assert own.fullmatch(raised.value.message)

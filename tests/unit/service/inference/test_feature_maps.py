@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from service.errors import BadParameter
+from service.errors import BadParameter, BrokenVersion
 from service.inference.feature_maps import FeatureGraph
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
@@ -58,3 +58,13 @@ def test_a_version_without_the_graph_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadParameter, match="without feature maps") as raised:
         features.layer_outputs(IMAGE)
     assert "convoy-train export" in raised.value.hint
+
+
+def test_the_client_does_not_see_why_the_graph_cannot_be_loaded(tmp_path: Path) -> None:
+    folder = write_version(tmp_path, "a", 1, shape=SHAPE)
+    write_feature_graph(folder)
+    (folder / "features.onnx").write_bytes(b"damaged")
+    with pytest.raises(BrokenVersion) as raised:
+        FeatureGraph(Repository(tmp_path).open("a", 1)).layer_outputs(IMAGE)
+    assert raised.value.message == "The graph of the feature maps cannot be loaded."
+    assert "features.onnx has sha256" in raised.value.full_message

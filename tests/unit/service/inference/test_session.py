@@ -273,15 +273,18 @@ def test_a_graph_that_answers_another_number_of_rows_fails_its_warm_up(tmp_path:
 def test_a_failure_while_running_is_the_models(tmp_path: Path) -> None:
     brittle = session(brittle_graph(SHAPE, CLASSES), tmp_path)
     brittle.run(np.zeros((2, *SHAPE), np.uint8))
-    with pytest.raises(ModelFailed, match="The model failed on a batch of 3"):
+    with pytest.raises(ModelFailed) as raised:
         brittle.run(np.full((3, *SHAPE), 255, np.uint8))
+    assert raised.value.message == "The model failed on a batch of 3."
+    assert "ONNXRuntimeError" in raised.value.full_message
     brittle.run(np.zeros((2, *SHAPE), np.uint8))
 
 
 def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
     hungry = session(out_of_memory_graph(SHAPE, CLASSES), tmp_path)
-    with pytest.raises(OutOfMemory, match=r"The model failed on a batch of 3: .*allocate"):
+    with pytest.raises(OutOfMemory) as raised:
         hungry.run(np.full((3, *SHAPE), 255, np.uint8))
+    assert "allocate" in raised.value.library_text
     assert hungry.run(np.zeros((3, *SHAPE), np.uint8)).shape == (3, CLASSES)
 
 

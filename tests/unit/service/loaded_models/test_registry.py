@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import NotReady, UnknownModel, UnknownVersion
+from service.errors import BrokenModel, NotReady, UnknownModel, UnknownVersion
 from service.inference.session import Session
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState, ModelSpec, Specific
@@ -214,7 +214,7 @@ def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(
         (write_version(tmp_path, "a", 1) / "labels.txt").unlink()
         registry = registry_of(tmp_path)
         await registry.reconcile(DesiredState())
-        with pytest.raises(NotReady):
+        with pytest.raises(BrokenModel):
             registry.get("a")
         await registry.reconcile(change(tmp_path))
         with pytest.raises(UnknownModel):

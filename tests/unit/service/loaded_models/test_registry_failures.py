@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import NotReady
+from service.errors import BrokenModel
 from service.loaded_models import loaded_version
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
@@ -129,7 +129,7 @@ def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_pat
         (write_version(tmp_path, "b", 1) / "model.onnx").write_bytes(b"")
         await registry.reconcile(DesiredState())
         assert registry.not_ready_reasons() == {}
-        with pytest.raises(NotReady, match="broken"):
+        with pytest.raises(BrokenModel, match="None of the versions of model 'b' could be loaded"):
             registry.get("b")
         await registry.close()
 
@@ -180,7 +180,7 @@ def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
     (write_version(tmp_path, "a", 1) / "model.onnx").unlink()
     registry = loaded(tmp_path)
     assert "model.onnx cannot be read" in registry.not_ready_reasons()["a"]
-    with pytest.raises(NotReady, match=r"model\.onnx cannot be read"):
+    with pytest.raises(BrokenModel):
         registry.get("a")
 
 

@@ -9,6 +9,8 @@ import pytest
 from service.model_store.mirror import BucketMirror
 from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+
 
 def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMirror, remote: Path) -> None:
     folder = remote / "b" / "1"
@@ -24,6 +26,9 @@ def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMir
     ("file", "content", "message"),
     [
         ("model.onnx", b"", "has 0 bytes; the manifest says"),
+        ("model.onnx", LFS_POINTER, "model.onnx is a pointer of Git LFS"),
+        ("manifest.json", LFS_POINTER, "manifest.json is a pointer of Git LFS"),
+        ("model.onnx", b"x" * 100, "has 100 bytes; the manifest says"),
         ("labels.txt", b"other\n", "labels.txt has sha256"),
         ("labels.txt", None, "labels.txt, which the manifest names, is not there"),
         ("manifest.json", b"{}", "is not a valid manifest"),

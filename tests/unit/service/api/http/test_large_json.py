@@ -237,8 +237,8 @@ def filler(text: bytes, count: int) -> bytes:
             "more than 1048576 bytes beside texts and arrays",
         ),
         (b'{"a":"' + b'\\"' * (2 * large_json.MAX_TEXTS) + b'"}', TooManyImages, "more than 100000 quotation marks"),
-        (b'{"a":"' + b"x" * 300_000, BadTensor, "a text does not end"),
-        (b'{"a":"' + b"\\" * 300_001 + b'"}', BadTensor, "a text does not end"),
+        (b'{"a":"' + b"x" * 300_000, BadTensor, "a text that begins there does not end"),
+        (b'{"a":"' + b"\\" * 300_001 + b'"}', BadTensor, "a text that begins there does not end"),
         (b'{"a":' + b" " * 2_000_000 + b"1}", BadTensor, "more than 1048576 bytes"),
     ],
 )

@@ -291,3 +291,22 @@ def test_any_json_in_any_place_is_read_or_refused(outer: Json, inner: Json) -> N
 @given(st.binary(max_size=60), st.none() | st.integers(0, 70))
 def test_any_bytes_are_read_or_refused(body: bytes, json_length: int | None) -> None:
     assert error_message(lambda: parse(body, json_length, MODEL_INPUT, MAX_IMAGES)).endswith(".")
+
+
+def test_binary_data_without_the_length_of_the_json_is_named() -> None:
+    body, json_length = triton_body(triton_input(np.zeros((1, 2, 3, 1), np.uint8), "UINT8", binary=True))
+    assert parse(body, json_length, MODEL_INPUT, MAX_IMAGES).tensor is not None
+    with pytest.raises(BadTensor, match="Inference-Header-Content-Length is missing"):
+        parse(body, None, MODEL_INPUT, MAX_IMAGES)
+
+
+def test_a_large_body_without_the_length_of_the_json_is_named() -> None:
+    tensor = triton_input(np.full((1, 600, 600, 1), ord('"'), np.uint8), "UINT8", binary=True)
+    with pytest.raises(BadTensor, match="Inference-Header-Content-Length is missing"):
+        parse(triton_body(tensor)[0], None, Input(height=600, width=600, channels=1), MAX_IMAGES)
+
+
+def test_a_raw_tensor_without_its_header_is_named() -> None:
+    with pytest.raises(BadTensor, match="has no Inference-Header-Content-Length") as raised:
+        parse(bytes(6), None, MODEL_INPUT, MAX_IMAGES)
+    assert "Inference-Header-Content-Length: 0" in raised.value.hint

@@ -1,0 +1,89 @@
+"""Finds where a text stops being JSON: simdjson, which parses requests, reports a fault without its place.
+
+Knows no protocol.
+"""
+
+import json
+import re
+from typing import NoReturn
+
+import simdjson
+
+from service.api.http.large_json import LargeText, LargeValues
+
+MAX_SEARCHED_BYTES = 2 << 20  # of a document without its large values: Python's parser takes 10 ms per MiB
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What Python reads and JSON does not allow, or 64 bits do not hold; texts are matched so that nothing in them is.
+_BEYOND_JSON = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(-?(?:NaN|Infinity|[\d.]{19,}|[\d.]+[eE]\+?\d{3,}))', re.DOTALL
+)
+_SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
+
+
+def describe_fault(text: bytes, large_values: LargeValues) -> str:
+    """Describes the first fault of a text that simdjson rejects, to follow "not valid JSON": its byte and its kind.
+
+    `text` may be a document without its `large_values`; the byte, from 0, is that of the whole document.
+    """
+    if len(text) > MAX_SEARCHED_BYTES:
+        return ""
+    try:
+        position, reason = _find_fault(text)
+    except RecursionError:
+        return ": it is nested too deeply"
+    return f" at byte {_position_in_document(position, large_values)}: {reason}" if reason else ""
+
+
+def _find_fault(text: bytes) -> tuple[int, str]:
+    try:
+        decoded = text.removeprefix(BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as error:
+        return error.start + _mark_bytes(text), "it is not UTF-8"
+    try:
+        json.loads(decoded, parse_constant=_stop_at_constant)
+    except json.JSONDecodeError as error:
+        position = len(decoded[: error.pos].encode()) + _mark_bytes(text)
+        if error.pos == len(decoded):
+            return position, "it is cut off there" if decoded else "it is empty"
+        if error.msg.startswith("Unterminated"):
+            return position, "a text that begins there does not end"
+        return position, f"unexpected {decoded[error.pos]!a}"
+    except ValueError:  # NaN, or a number of thousands of digits
+        pass
+    return _find_beyond_json(text)
+
+
+def _find_beyond_json(text: bytes) -> tuple[int, str]:
+    for match in _BEYOND_JSON.finditer(text):
+        if match[1]:
+            return match.start(), "a number that is none in JSON, or has more than 64 bits"
+        if _SURROGATE.search(match[0]) and not _is_json(match[0]):
+            return match.start(), "a text with half of a character"
+    return 0, ""
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        simdjson.Parser().parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _stop_at_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _mark_bytes(text: bytes) -> int:
+    return len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
+
+
+def _position_in_document(position: int, large_values: LargeValues) -> int:
+    """Adds the bytes of the large values before the position, in place of which the text has their names in quotes."""
+    for name, value in large_values.items():
+        start = value.start - 1 if isinstance(value, LargeText) else value.start
+        if start >= position:
+            break
+        end = value.end + 1 if isinstance(value, LargeText) else value.end
+        position += end - start - len(name.encode()) - 2
+    return position

@@ -1,0 +1,68 @@
+"""Recognizes files of formats that are not decoded, by their first bytes, for a more precise error than "not an image".
+
+No foreign decoder runs for that. The signatures are those of Pillow's plugins, and of formats that clients do send.
+"""
+
+import re
+
+_SIGNATURES = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"%PDF": "PDF",
+    b"8BPS": "PSD",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\0\0\1\0": "ICO",
+    b"\0\0\2\0": "CUR",
+    b"icns": "ICNS",
+    b"DDS ": "DDS",
+    b"qoif": "QOI",
+    b"BLP1": "BLP",
+    b"BLP2": "BLP",
+    b"FTEX": "FTEX",
+    b"SIMPLE": "FITS",
+    b"%!PS": "EPS",
+    b"\xc5\xd0\xd3\xc6": "EPS",
+    b"\x01\xda": "SGI",
+    b"\x59\xa6\x6a\x95": "Sun raster",
+    b"\xb1\x68\xde\x3a": "DCX",
+    b"DanM": "MSP",
+    b"LinS": "MSP",
+    b"P7 332": "XV thumbnail",
+    b"/* XPM */": "XPM",
+    b"\xd7\xcd\xc6\x9a\0\0": "WMF",
+    b"\x01\0\0\0": "EMF",
+    b"\x89HDF\r\n\x1a\n": "HDF5",
+    b"GRIB": "GRIB",
+    b"BUFR": "BUFR",
+    b"ZCZC": "BUFR",
+    b"\0\0\1\xb3": "MPEG",
+    b"\x80\xe8\0\0": "PIXAR",
+    b"\0\0\0\0\0\0\0\4": "McIDAS",
+    b"Image type: ": "IM",
+}
+_PATTERNS = {
+    re.compile(rb"P[0-7fFyY][ \t\r\n#]"): "PNM",
+    re.compile(rb"\n[\x00\x02\x03\x05]\x01[\x01\x02\x04\x08]"): "PCX",
+    re.compile(rb"[\0-\xff]{4}[\x11\x12]\xaf"): "FLI",
+    re.compile(rb"[\0-\xff]{20}GIMP"): "GIMP brush",
+    re.compile(rb"\s*#define[ \t]+\w+_width[ \t]"): "XBM",
+    re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<[\0-\xff]{0,1000}?)?<svg"): "SVG",
+    re.compile(rb"[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"): "DIB",
+    re.compile(rb"[\0-\xff]{2048}PCD_"): "PCD",
+}
+_TGA_FOOTER = b"TRUEVISION-XFILE.\0"
+
+
+def unsupported_format(data: bytes) -> str | None:
+    """Returns the name of the file's format, None where it is not among those that are known."""
+    name = next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
+    if name is None and data[4:8] == b"ftyp":
+        return "HEIC, AVIF or video"
+    if name is None and data.endswith(_TGA_FOOTER):
+        return "TGA"
+    return name or next((name for pattern, name in _PATTERNS.items() if pattern.match(data)), None)

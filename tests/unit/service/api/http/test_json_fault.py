@@ -1,0 +1,53 @@
+"""The first fault of a text that is no JSON is named by its byte."""
+
+import pytest
+
+from service.api.http.json_arrays import parse_object
+from service.errors import BadTensor
+
+NUMBER = "a number that is none in JSON, or has more than 64 bits"
+
+
+def fault_of(text: bytes) -> str:
+    with pytest.raises(BadTensor) as raised:
+        parse_object(text)
+    return raised.value.message.removeprefix("The request is not valid JSON")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"", " at byte 0: it is empty."),
+        (b'{"a": [', " at byte 7: it is cut off there."),
+        (b'{"a": [1,]}', " at byte 9: unexpected ']'."),
+        (b"{} {}", " at byte 3: unexpected '{'."),
+        (b"\xef\xbb\xbf{a: 1}", " at byte 4: unexpected 'a'."),
+        ('{"\N{SNOWMAN}": x}'.encode(), " at byte 8: unexpected 'x'."),
+        (b'{"a": "b', " at byte 6: a text that begins there does not end."),
+        (b'{"a": "\x01"}', " at byte 7: unexpected '\\x01'."),
+        (b'{"a": "\xff"}', " at byte 7: it is not UTF-8."),
+        (b'{"NaN": NaN}', f" at byte 8: {NUMBER}."),
+        (b'{"a": 1e400}', f" at byte 6: {NUMBER}."),
+        (b'{"a": [1, -99999999999999999999]}', f" at byte 10: {NUMBER}."),
+        (b'{"a": ' + b"9" * 5000 + b"}", f" at byte 6: {NUMBER}."),
+        (b'{"a": "\\ud83d\\ude00", "b": "\\ud800"}', " at byte 27: a text with half of a character."),
+        (b'{"a":' + b"[" * 200_000, ": it is nested too deeply."),
+    ],
+)
+def test_the_fault_is_named(text: bytes, fault: str) -> None:
+    assert fault_of(text) == fault
+
+
+@pytest.mark.parametrize("large", [b'"' + b"A" * 300_000 + b'"', b"[" + b"1," * 150_000 + b"1]"])
+def test_the_byte_is_that_of_the_document_with_its_large_values(large: bytes) -> None:
+    text = b'{"a": ' + large + b', "b": ' + large
+    assert fault_of(text + b', "c": ?}') == f" at byte {len(text) + 7}: unexpected '?'."
+    assert fault_of(b'{"c": ?, "a": ' + large + b"}") == " at byte 6: unexpected '?'."
+
+
+def test_a_large_text_that_does_not_end_is_named() -> None:
+    assert fault_of(b'{"a": "' + b"A" * 300_000) == " at byte 6: a text that begins there does not end."
+
+
+def test_a_document_that_would_take_long_is_not_searched() -> None:
+    assert fault_of(b'{"a": [' + b'"%b", ' % (b"x" * 2000) * 1500) == "."
