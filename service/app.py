@@ -43,7 +43,7 @@ from service.classification.explainer import Explainer
 from service.errors import ConvoyError, MemoryFull
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
-from service.imaging.pixel_budget import default_decode_memory_bytes
+from service.imaging.pixel_budget import decode_limits
 from service.loaded_models.registry import Registry
 from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
@@ -103,8 +103,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         registry,
         metrics,
         decode_pool,
-        max_pixels=settings.max_pixels,
-        max_decoded_bytes=settings.max_decoded_bytes or default_decode_memory_bytes(settings.workers),
+        limits=decode_limits(settings, settings.workers),
         request_timeout_s=settings.request_timeout_ms / 1000,
     )
     explainer = Explainer(classifier, settings.max_queue_images)

@@ -135,14 +135,14 @@ class BadHttp(ConvoyError):
 
 
 class ImageTooLarge(ConvoyError):
-    """The image has more pixels than `max_pixels`, according to its header. It was not decoded."""
+    """The image is larger than `max_pixels` or `max_header_pixels` allow. It was not decoded."""
 
     code = "image_too_large"
     hint = "Scale the image down before sending it."
 
 
 class TooManyPixels(ImageTooLarge):
-    """The images of one request have more than twice `max_pixels` in total. This one was not decoded."""
+    """The images of one request take more time than twice `max_pixels` in total. This one was not decoded."""
 
     code = "too_many_pixels"
     hint = "Send fewer or smaller images per request."

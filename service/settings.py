@@ -123,7 +123,10 @@ class Settings(BaseSettings):
     """Bytes of all request bodies that a worker holds at once; a request beyond it gets 503 before its body is read."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Maximum pixels per image, twice that per request; otherwise 413. WebP, CMYK, progressive JPEG count double."""
+    """Maximum decoded pixels per image, twice that per request; else 413. WebP, CMYK, progressive JPEG count double."""
+
+    max_header_pixels: int = Field(default=100_000_000, ge=1)
+    """Maximum pixels in a JPEG's header, where the model lets it be decoded at a reduced scale (`jpeg_scale`)."""
 
     max_decoded_bytes: int = Field(default=0, ge=0)
     """Memory for decoding per worker, 8 bytes per pixel; further images wait. 0: a quarter of the memory limit."""

@@ -14,7 +14,7 @@ from service.classification.top_k import Prediction, select_predictions
 from service.errors import ConvoyError, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
-from service.imaging.pixel_budget import default_decode_memory_bytes
+from service.imaging.pixel_budget import decode_limits
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import ModelSpec, Specific
 from service.model_store.mirror import local_models
@@ -48,8 +48,7 @@ async def classify_files(
             registry,
             metrics,
             decode_pool,
-            max_pixels=settings.max_pixels,
-            max_decoded_bytes=settings.max_decoded_bytes or default_decode_memory_bytes(workers=1),
+            limits=decode_limits(settings, processes=1),
             request_timeout_s=TIMEOUT_S,
         )
         try:

@@ -13,8 +13,8 @@ from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.image_fingerprint import add_sha256, file_fingerprint
 from service.errors import ConvoyError, ImageTooLarge
-from service.imaging.decode import decode
-from service.imaging.preprocess import preprocess
+from service.imaging.limits import DecodeLimits
+from service.imaging.model_input import read_model_input
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectRefused, open_bucket
 
@@ -38,7 +38,7 @@ class DecodeSpec(NamedTuple):
 
     model_input: Input
     preprocessing: Preprocessing
-    max_pixels: int
+    limits: DecodeLimits
     with_sha256: bool = False
 
 
@@ -90,8 +90,7 @@ def fingerprint_of(image: ImageFile, *, with_sha256: bool) -> Fingerprint | None
 def _to_model_input(encoded: bytes | ConvoyError, spec: DecodeSpec) -> NDArray[np.uint8]:
     if isinstance(encoded, ConvoyError):
         raise encoded
-    pixels = decode(encoded, spec.model_input.channels, spec.preprocessing.background, spec.max_pixels)
-    return preprocess(pixels, spec.model_input, spec.preprocessing)
+    return read_model_input(encoded, spec.model_input, spec.preprocessing, spec.limits)
 
 
 def _read_all(images: Sequence[ImageFile]) -> Iterator[_ReadImage]:

@@ -28,6 +28,7 @@ from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_output_format
 from service.errors import ModelFailed, UnknownModel, UnknownVersion
 from service.hardware import usable_cores
+from service.imaging.pixel_budget import decode_limits
 from service.loaded_models.loaded_version import load, select_variant_and_placement
 from service.model_store.desired_state import ModelSpec
 from service.model_store.mirror import local_models
@@ -132,7 +133,8 @@ def _classify(
     """Classifies the images from `done_count` on into the journal: the pool decodes, this process runs the model."""
     settings = runtime.settings.model_copy(update={"precision": identity.precision})
     workers = settings.decode_threads or usable_cores()
-    spec = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, settings.max_pixels, identity.image_digests)
+    limits = decode_limits(settings, processes=workers)
+    spec = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, limits, identity.image_digests)
     folders, no_probabilities = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
     progress = Progress(len(images), done_count, runtime.progress_stream)
     with killed_on_error(runtime.start_pool(workers)) as pool:
@@ -189,6 +191,7 @@ def _job_identity(
         top_k=_top_k(job, folder),
         precision=_precision(folder, settings, previous or {}),
         max_pixels=settings.max_pixels,
+        max_header_pixels=settings.max_header_pixels,
         image_digests=job.image_digests,
     )
 

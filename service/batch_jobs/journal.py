@@ -37,6 +37,7 @@ class JobIdentity:
     top_k: int
     precision: str
     max_pixels: int
+    max_header_pixels: int
     image_digests: bool = False
 
     def describe_difference(self, other: Record) -> str:

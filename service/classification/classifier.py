@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service.classification.request_context import RequestContext
 from service.classification.top_k import Probabilities
 from service.errors import REJECTIONS, ConvoyError, DeadlineExceeded, ExpiredInQueue, QueueFull, TooManyPixels
-from service.imaging import decode
+from service.imaging.decode import OpenedImage
 from service.imaging.decode_pool import DecodePool
 from service.imaging.fast_png import decode_simple_png
-from service.imaging.limits import decode_cost_bytes, decode_cost_pixels
+from service.imaging.limits import DecodeLimits
+from service.imaging.model_input import open_for_model, read_opened
 from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
 from service.imaging.preprocess import preprocess
 from service.inference.batch import Images, InferenceResult
@@ -52,16 +52,14 @@ class Classifier:
         metrics: Metrics,
         decode_pool: DecodePool,
         *,
-        max_pixels: int,
-        max_decoded_bytes: int,
+        limits: DecodeLimits,
         request_timeout_s: float,
     ) -> None:
-        """`max_pixels` limits one image, `max_decoded_bytes` the memory of all that are decoded at a time."""
         self._registry = registry
         self._metrics = metrics
         self._decode_pool = decode_pool
-        self._max_pixels = max_pixels
-        self._decode_memory = MemorySemaphore(max_decoded_bytes)
+        self._limits = limits
+        self._decode_memory = MemorySemaphore(limits.max_decoded_bytes)
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
@@ -117,7 +115,7 @@ class Classifier:
         inputs as the queue takes them."""
         loaded = context.loaded
         with self.reserve_slots(context, len(images)):
-            key, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._max_pixels)
+            key, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
             decoding = [
                 self._decode_pool.run(key, self._try_decode_all, chunk, loaded, pixel_budget)
                 for chunk in split_into_chunks(images)
@@ -223,8 +221,8 @@ class Classifier:
             return pixels
         if len(encoded) > MAX_INLINE_BYTES:  # even its header may take milliseconds
             return await self._decode_in_pool(context, self._open_and_read, encoded, context.loaded)
-        image = decode.open_image(encoded, self._max_pixels)
-        if image.width * image.height <= MAX_INLINE_PIXELS:
+        image = self._open(encoded, context.loaded)
+        if image.full_size[0] * image.full_size[1] <= MAX_INLINE_PIXELS:
             return _to_model_input(image, context.loaded)
         return await self._decode_in_pool(context, self._read_limited, image, context.loaded)
 
@@ -243,14 +241,17 @@ class Classifier:
             raise ExpiredInQueue("The images were not decoded within the request's time limit.") from None
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
-        pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._max_pixels)
+        pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._limits.max_pixels)
         return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
 
     def _open_and_read(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        return self._read_limited(decode.open_image(encoded, self._max_pixels), loaded)
+        return self._read_limited(self._open(encoded, loaded), loaded)
 
-    def _read_limited(self, image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        with self._decode_memory.acquire(decode_cost_bytes(image)):
+    def _open(self, encoded: bytes, loaded: LoadedVersion) -> OpenedImage:
+        return open_for_model(encoded, loaded.manifest.input, loaded.manifest.preprocessing, self._limits)
+
+    def _read_limited(self, image: OpenedImage, loaded: LoadedVersion) -> NDArray[np.uint8]:
+        with self._decode_memory.acquire(image.cost.memory_bytes):
             return _to_model_input(image, loaded)
 
     def _try_decode_all(
@@ -266,8 +267,8 @@ class Classifier:
         if (pixels := self._decode_simple_png(encoded, loaded)) is not None:
             return pixels
         try:
-            image = decode.open_image(encoded, self._max_pixels)
-            if not pixel_budget.try_consume(decode_cost_pixels(image)):
+            image = self._open(encoded, loaded)
+            if not pixel_budget.try_consume(image.cost.time_pixels):
                 raise TooManyPixels(f"The request's images have more than {pixel_budget.pixels} pixels together.")
             return self._read_limited(image, loaded)
         except ConvoyError as error:
@@ -316,7 +317,5 @@ def _fairness_key(context: RequestContext) -> tuple[str, bool]:
     return context.loaded.model, context.background
 
 
-def _to_model_input(image: Image.Image, loaded: LoadedVersion) -> NDArray[np.uint8]:
-    preprocessing = loaded.manifest.preprocessing
-    pixels = decode.read_pixels(image, loaded.manifest.input.channels, preprocessing.background)
-    return preprocess(pixels, loaded.manifest.input, preprocessing)
+def _to_model_input(image: OpenedImage, loaded: LoadedVersion) -> NDArray[np.uint8]:
+    return read_opened(image, loaded.manifest.input, loaded.manifest.preprocessing)

@@ -65,7 +65,7 @@ def serve(settings: Settings) -> None:
 
 
 @click.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")
-@settings_options("models", "threads", "max_pixels")
+@settings_options("models", "threads", "max_pixels", "max_header_pixels")
 @click.argument("model", shell_complete=complete_model_name)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(

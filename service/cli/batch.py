@@ -56,7 +56,9 @@ Exit codes:
     is_flag=True,
     help="Notice on a resume that an image has changed by its SHA-256, in place of its size and time.",
 )
-@settings_options("models", "threads", "decode_threads", "max_batch_size", "max_pixels", "device", "precision")
+@settings_options(
+    "models", "threads", "decode_threads", "max_batch_size", "max_pixels", "max_header_pixels", "device", "precision"
+)
 def batch(
     settings: Settings,
     inputs: tuple[str, ...],

@@ -6,6 +6,8 @@ Training reads its evaluation images with the same code, so that both halves see
 
 import re
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +18,28 @@ from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin,
 
 from service.errors import BadImage, UnsupportedImage
 from service.imaging.fast_png import decode_simple_png
-from service.imaging.limits import LimitedReader, TooManyReads, check_limits, too_many_pixels
+from service.imaging.limits import (
+    DecodeCost,
+    DecodeLimits,
+    LimitedReader,
+    TooManyReads,
+    check_cost,
+    check_header,
+    decode_cost,
+    too_many_pixels,
+)
+from service.imaging.preprocess import Box
 from service.imaging.unsupported_formats import unsupported_format
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ORIENTATION_TAG = 0x0112
 
 STRIP_PIXELS = 1 << 20
+T = TypeVar("T")
+
+JPEG_START = b"\xff\xd8\xff"
+
+Size = tuple[int, int]
 
 _TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,6 +50,8 @@ _TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Orientations whose upright image has its sides swapped, its left side on the right, or its top at the bottom.
+_SWAPPED, _MIRRORED_X, _MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 # Images from clients must not write to the log, some of them thousands of lines; Pillow raises what matters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -46,29 +65,39 @@ _BASE64_HINT = 'Decode it first, or send it to .../classify/batch as JSON: {"ima
 _JSON_HINT = "Send the image as the body, or as the file of a form; .../classify/batch takes images in JSON."
 
 
-def open_image(data: bytes, max_pixels: int) -> Image.Image:
+class OpenedImage(NamedTuple):
+    """An image whose header is read and accepted, but not its pixels.
+
+    `full_size` is the width and height in the header. A JPEG that will be decoded at a reduced scale has a smaller
+    `image.size`, rounded up; `box` is the part of its upright pixels that the image fills.
+    """
+
+    image: Image.Image
+    full_size: Size
+    cost: DecodeCost
+    box: Box | None = None
+
+
+def open_image(
+    data: bytes, limits: DecodeLimits, min_jpeg_size: Callable[[int, int], Size] | None = None
+) -> OpenedImage:
     """Reads the header of an encoded image; cheap, decodes no pixel.
 
-    Raises BadImage, UnsupportedImage, or ImageTooLarge when its `decode_cost_pixels` are more than `max_pixels`, or a
-    side is longer than MAX_SIDE_PX.
+    With `min_jpeg_size`, a JPEG will be decoded at 1/2, 1/4 or 1/8 of its size, the smallest that covers the width and
+    height that this function returns for those of the upright image. Raises BadImage, UnsupportedImage, or
+    ImageTooLarge.
     """
-    if not data:
-        raise BadImage("The body is empty; an image was expected.")
-    # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
-    Image.MAX_IMAGE_PIXELS = max_pixels
     reader = LimitedReader(data)
-    try:
-        image = Image.open(reader, formats=FORMATS)
-    except UnidentifiedImageError:
-        raise _unreadable_error(data) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise too_many_pixels(max_pixels) from None
-    except Exception as error:  # Pillow's plugins raise many kinds for broken headers
-        raise BadImage(f"The image's header is damaged{_reason(error)}.") from error
-    check_limits(image, data, max_pixels)
+    image = _read_header(data, reader, limits.max_pixels)
+    scans = check_header(image, data, limits)
+    full_size, box = image.size, None
+    if min_jpeg_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        box = _reduce(image, min_jpeg_size)
+    cost = decode_cost(image, full_size, scans)
+    check_cost(cost, full_size, scans, limits)
     _scale_transparent_value(image)
     reader.allow_pixel_reads(len(data))
-    return image
+    return OpenedImage(image, full_size, cost, box)
 
 
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
@@ -92,10 +121,47 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
 
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
-    """Decodes an encoded image: `open_image` and `read_pixels` in one call."""
+    """Decodes an encoded image in full: `open_image` and `read_pixels` in one call."""
     if (pixels := decode_simple_png(data, channels, max_pixels)) is not None:
         return pixels
-    return read_pixels(open_image(data, max_pixels), channels, background)
+    return read_pixels(open_image(data, DecodeLimits(max_pixels)).image, channels, background)
+
+
+def _read_header(data: bytes, reader: LimitedReader, max_pixels: int) -> ImageFile.ImageFile:
+    if not data:
+        raise BadImage("The body is empty; an image was expected.")
+    # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        if data.startswith(JPEG_START):
+            # Without Pillow's check, which is for other formats: a JPEG may be larger where its scale is reduced.
+            return JpegImagePlugin.JpegImageFile(reader)
+        return Image.open(reader, formats=FORMATS)
+    except (UnidentifiedImageError, SyntaxError):
+        raise _unreadable_error(data) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise too_many_pixels(max_pixels) from None
+    except Exception as error:  # Pillow's plugins raise many kinds for broken headers
+        raise BadImage(f"The image's header is damaged{_reason(error)}.") from error
+
+
+def _reduce(image: JpegImagePlugin.JpegImageFile, min_jpeg_size: Callable[[int, int], Size]) -> Box | None:
+    """Sets the scale at which the image will be decoded. Returns `OpenedImage.box`, None for the full scale."""
+    full_size, orientation = image.size, _orientation_of(image)
+    is_swapped = orientation in _SWAPPED
+    min_size = min_jpeg_size(*_swapped_if(is_swapped, full_size))
+    drafted = image.draft(None, _swapped_if(is_swapped, min_size))
+    if drafted is None or image.size == full_size:
+        return None
+    filled_size = _swapped_if(is_swapped, (drafted[1][2], drafted[1][3]))
+    width, height = _swapped_if(is_swapped, image.size)
+    left = width - filled_size[0] if orientation in _MIRRORED_X else 0
+    top = height - filled_size[1] if orientation in _MIRRORED_Y else 0
+    return left, top, left + filled_size[0], top + filled_size[1]
+
+
+def _swapped_if(is_swapped: bool, size: tuple[T, T]) -> tuple[T, T]:
+    return (size[1], size[0]) if is_swapped else size
 
 
 def _reason(error: Exception) -> str:
@@ -127,11 +193,16 @@ def _scale_transparent_value(image: ImageFile.ImageFile) -> None:
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
+    orientation = _orientation_of(image)
+    return image if orientation is None else image.transpose(_TRANSPOSE_BY_ORIENTATION[orientation])
+
+
+def _orientation_of(image: Image.Image) -> int | None:
     try:
-        transpose = _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ORIENTATION_TAG, 1))
+        orientation = image.getexif().get(ORIENTATION_TAG)
+        return orientation if orientation in _TRANSPOSE_BY_ORIENTATION else None
     except Exception:  # damaged EXIF: the pixels are still good
-        return image
-    return image if transpose is None else image.transpose(transpose)
+        return None
 
 
 def _to_array_in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:

@@ -6,8 +6,10 @@ Knows Pillow's image headers; decodes nothing.
 
 import io
 import re
+import sys
+from typing import NamedTuple
 
-from PIL import Image, ImageFile, JpegImagePlugin
+from PIL import ImageFile, JpegImagePlugin
 
 from service.errors import BadImage, ImageTooLarge
 
@@ -19,6 +21,8 @@ MAX_PIXEL_READS = 5_000
 BYTES_PER_EXTRA_READ = 128  # so that all images of one request together are bounded by its body
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
+# For JPEGs that are decoded at a reduced scale, whose size in the header may be far above that of other images.
+MAX_SCANNED_PIXELS = 1_250_000_000
 # Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
 MAX_RUN_LENGTH_PIXELS = 1_000_000
 # The longest side of a JPEG or GIF. Pillow keeps a pointer per row: 200 MB for an image that is one pixel wide.
@@ -31,6 +35,11 @@ DOUBLE_COST_FORMATS = "WebP, CMYK and progressive JPEG"
 # Resident memory at its peak while an image of 12 megapixels is decoded to RGB, with Pillow 12: 7.8 bytes per pixel for
 # RGB, RGBA and CMYK, 5.8 for gray and palettes, 9.8 for progressive JPEG, 11.8 with CMYK, and 15.9 for WebP.
 DECODED_BYTES_PER_PIXEL = 8
+# libjpeg's reduced decoding takes at most a seventh of the time of a full one (12 and 48 megapixels, scale 1/8), and
+# half of it for a progressive JPEG, which is entropy-decoded scan by scan and whose coefficients take up to 8 bytes per
+# pixel.
+REDUCED_SPEEDUP = 7
+REDUCED_PROGRESSIVE_SPEEDUP = 2
 
 # The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
@@ -61,28 +70,85 @@ class LimitedReader(io.BytesIO):
         return super().read(size)
 
 
-def decode_cost_pixels(image: Image.Image) -> int:
-    """Width x height, or twice that for DOUBLE_COST_FORMATS: the measure of the memory and time that decoding takes."""
-    is_double = image.format == "WEBP" or image.mode == "CMYK" or "progressive" in image.info
-    return image.width * image.height * (2 if is_double else 1)
+class DecodeLimits(NamedTuple):
+    """What one image may cost. `max_pixels` bounds the decoded pixels.
+
+    `max_header_pixels` bounds the size in the header of a JPEG that is decoded at a reduced scale; the larger of the
+    two counts. `max_decoded_bytes` is the memory for all images that this process decodes at a time.
+    """
+
+    max_pixels: int
+    max_header_pixels: int = 0
+    max_decoded_bytes: int = sys.maxsize
+
+    @property
+    def max_jpeg_pixels(self) -> int:
+        return max(self.max_pixels, self.max_header_pixels)
 
 
-def decode_cost_bytes(image: Image.Image) -> int:
-    """The memory that decoding takes at its peak: Pillow's pixels, and their upright or converted copy."""
-    return DECODED_BYTES_PER_PIXEL * decode_cost_pixels(image)
+class DecodeCost(NamedTuple):
+    """What decoding an image takes: pixels in memory, time in pixels that are decoded in full, and memory at its peak.
+
+    The memory is that of Pillow's pixels and their upright or converted copy, and of the coefficients.
+    `is_progressive` is whether libjpeg keeps the coefficients of the full size, whatever the scale.
+    """
+
+    pixels: int
+    time_pixels: int
+    memory_bytes: int
+    is_progressive: bool = False
 
 
-def check_limits(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> None:
-    """Raises ImageTooLarge or BadImage for an image, opened from `data`, that would cost too much memory or time."""
-    if decode_cost_pixels(image) > max_pixels:
-        raise too_many_pixels(max_pixels)
+class JpegScans(NamedTuple):
+    """The scans of a JPEG, and whether the first leaves out a component: then libjpeg keeps all coefficients."""
+
+    scan_count: int = 0
+    is_first_partial: bool = False
+
+
+def decode_cost(image: ImageFile.ImageFile, full_size: tuple[int, int], scans: JpegScans) -> DecodeCost:
+    """The cost of an opened image, whose header announces `full_size` and whose own size may be reduced."""
+    is_progressive = "progressive" in image.info or scans.is_first_partial
+    is_double = image.format == "WEBP" or image.mode == "CMYK" or is_progressive
+    pixels = image.width * image.height * (2 if is_double else 1)
+    if image.size == full_size:
+        return DecodeCost(pixels, pixels, DECODED_BYTES_PER_PIXEL * pixels, is_progressive)
+    full_pixels = full_size[0] * full_size[1]
+    time_pixels = full_pixels // (REDUCED_PROGRESSIVE_SPEEDUP if is_progressive else REDUCED_SPEEDUP)
+    held_pixels = pixels + (full_pixels if is_progressive else 0)
+    return DecodeCost(pixels, max(pixels, time_pixels), DECODED_BYTES_PER_PIXEL * held_pixels, is_progressive)
+
+
+def check_header(image: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) -> JpegScans:
+    """Checks what no reduced scale makes cheaper. Returns the scans of a JPEG. Raises ImageTooLarge or BadImage."""
     if max(image.size) > MAX_SIDE_PX:
         raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE_PX} pixels, the limit.")
-    if isinstance(image, JpegImagePlugin.JpegImageFile) and not _has_few_scans(data):
-        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
     is_run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
     if is_run_length and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
         raise ImageTooLarge(f"The BMP is run-length encoded; such may have {MAX_RUN_LENGTH_PIXELS} pixels.")
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return JpegScans()
+    if image.width * image.height > limits.max_jpeg_pixels:
+        raise too_many_pixels(limits.max_jpeg_pixels)
+    if (scans := _count_scans(data, image.layers)) is None or scans.scan_count > MAX_SCANS:
+        raise BadImage(f"The JPEG has more than {MAX_SCANS} scans, or more than {MAX_SEGMENTS} segments.")
+    return scans
+
+
+def check_cost(cost: DecodeCost, full_size: tuple[int, int], scans: JpegScans, limits: DecodeLimits) -> None:
+    """Raises ImageTooLarge or BadImage for an image that would cost too much memory or time."""
+    if cost.pixels > limits.max_pixels:
+        raise too_many_pixels(limits.max_pixels)
+    full_pixels = full_size[0] * full_size[1]
+    if not cost.is_progressive or 2 * full_pixels <= limits.max_pixels:
+        return
+    if cost.memory_bytes > limits.max_decoded_bytes:
+        raise ImageTooLarge(
+            f"Decoding the image takes {cost.memory_bytes} bytes, because it is a progressive JPEG; "
+            f"the limit is {limits.max_decoded_bytes}."
+        )
+    if full_pixels * scans.scan_count > MAX_SCANNED_PIXELS:
+        raise BadImage(f"The JPEG has {scans.scan_count} scans, which is too many for {full_pixels} pixels.")
 
 
 def too_many_pixels(max_pixels: int) -> ImageTooLarge:
@@ -92,16 +158,22 @@ def too_many_pixels(max_pixels: int) -> ImageTooLarge:
     )
 
 
-def _has_few_scans(jpeg: bytes) -> bool:
-    """Walks the segments as libjpeg does, up to the end of the image; phones append whole videos after it."""
-    position, scans = 2, 0
+def _count_scans(jpeg: bytes, components: int) -> JpegScans | None:
+    """Walks the segments as libjpeg does, up to the end of the image; phones append whole videos after it.
+
+    None for more than MAX_SEGMENTS segments.
+    """
+    position, count, is_first_partial = 2, 0, False
     for _ in range(MAX_SEGMENTS):
         segment = _find_segment(jpeg, position)
         if segment is None or segment[0] == _END_OF_IMAGE:
-            return scans <= MAX_SCANS
-        scans += segment[0] == _START_OF_SCAN
-        position = segment.end() + max(2, int.from_bytes(jpeg[segment.end() : segment.end() + 2]))
-    return False
+            return JpegScans(count, is_first_partial)
+        end = segment.end()
+        if segment[0] == _START_OF_SCAN:
+            is_first_partial |= count == 0 and jpeg[end + 2 : end + 3] < bytes([components])
+            count += 1
+        position = end + max(2, int.from_bytes(jpeg[end : end + 2]))
+    return None
 
 
 def _find_segment(jpeg: bytes, position: int) -> re.Match[bytes] | None:

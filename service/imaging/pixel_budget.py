@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.hardware import memory_limit_bytes
+from service.imaging.limits import DecodeLimits
+from service.settings import Settings
 
 MEMORY_DIVISOR = 4
 
@@ -16,6 +18,12 @@ MEMORY_DIVISOR = 4
 def default_decode_memory_bytes(workers: int) -> int:
     """A quarter of the container's memory limit, divided by the workers: models and bodies need the rest."""
     return memory_limit_bytes() // (MEMORY_DIVISOR * workers)
+
+
+def decode_limits(settings: Settings, processes: int) -> DecodeLimits:
+    """The limits of the settings for one of several processes that decode."""
+    max_decoded_bytes = settings.max_decoded_bytes or default_decode_memory_bytes(processes)
+    return DecodeLimits(settings.max_pixels, settings.max_header_pixels, max_decoded_bytes)
 
 
 class MemorySemaphore:

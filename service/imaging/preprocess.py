@@ -18,6 +18,11 @@ Above that, only the visible part is computed, so that an image of 1 x 65535 nev
 results are equal except for the rounding of Pillow's box to single precision: a level of brightness in few of 10,000
 pixels.
 """
+MIN_REDUCED_RATIO = 2
+"""A JPEG is decoded at no less than so many times the size that it is resized to. The resize then averages over enough
+pixels that libjpeg's scale hardly shows."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image, in its pixels."""
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -26,15 +31,18 @@ _RESAMPLING = {
 }
 
 
-def preprocess(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def preprocess(
+    pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing, box: Box | None = None
+) -> NDArray[np.uint8]:
     """Scales and crops one image to the model's input.
 
-    `pixels` is uint8 (height, width, channels) of any height and width; returns uint8 of the shape
-    `model_input.shape`.
+    `pixels` is uint8 (height, width, channels) of any height and width; `box` is the part of them that is the image,
+    by default all. Returns uint8 of the shape `model_input.shape`.
     """
-    height, width, _ = pixels.shape
-    size = _scaled_size(width, height, model_input, preprocessing)
-    if size == (width, height) == (model_input.width, model_input.height):
+    if box is None:
+        box = (0, 0, pixels.shape[1], pixels.shape[0])
+    size = scaled_size(box[2] - box[0], box[3] - box[1], model_input, preprocessing)
+    if size == (pixels.shape[1], pixels.shape[0]) == (model_input.width, model_input.height):
         return pixels
     left = _crop_offset(size[0], model_input.width, preprocessing.resize_rule)
     top = _crop_offset(size[1], model_input.height, preprocessing.resize_rule)
@@ -42,10 +50,18 @@ def preprocess(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Pre
         return _sample_neighbours(pixels, size, (left, top), model_input, preprocessing.interpolation == "nearest")
     image = Image.fromarray(pixels[..., 0] if model_input.channels == 1 else pixels)
     resampling = _RESAMPLING[preprocessing.interpolation]
-    return np.asarray(_resize_and_crop(image, size, (left, top), model_input, resampling)).reshape(model_input.shape)
+    return np.asarray(_resize_and_crop(image, box, size, (left, top), model_input, resampling)).reshape(
+        model_input.shape
+    )
 
 
-def _scaled_size(width: int, height: int, model_input: Input, preprocessing: Preprocessing) -> tuple[int, int]:
+def min_jpeg_size(width: int, height: int, model_input: Input, preprocessing: Preprocessing) -> tuple[int, int]:
+    """The smallest width and height at which a JPEG of this size may be decoded before it is resized."""
+    scaled_width, scaled_height = scaled_size(width, height, model_input, preprocessing)
+    return MIN_REDUCED_RATIO * scaled_width, MIN_REDUCED_RATIO * scaled_height
+
+
+def scaled_size(width: float, height: float, model_input: Input, preprocessing: Preprocessing) -> tuple[int, int]:
     """Width and height of the whole image before its center is cropped."""
     shorter = preprocessing.shorter
     if shorter is None:
@@ -61,21 +77,27 @@ def _crop_offset(size: int, input_size: int, rule: ResizeRule) -> int:
 
 def _resize_and_crop(
     image: Image.Image,
+    image_box: Box,
     size: tuple[int, int],
     offset: tuple[int, int],
     model_input: Input,
     resampling: Image.Resampling,
 ) -> Image.Image:
-    """Resizes the image to `size` and crops the input from `offset`. The manifest ensures that `size` covers it."""
+    """Resizes `image_box` to `size` and crops the input from `offset`. The manifest ensures that `size` covers it."""
     left, top = offset
     right, bottom = left + model_input.width, top + model_input.height
     if size[0] * size[1] <= MAX_FULL_RESIZE_RATIO * model_input.width * model_input.height:
-        resized = image.resize(size, resampling)
+        resized = image.resize(size, resampling, box=image_box)
         if resized.size == (model_input.width, model_input.height):
             return resized
         return resized.crop((left, top, right, bottom))
-    scale_x, scale_y = image.width / size[0], image.height / size[1]
-    box = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+    scale_x, scale_y = (image_box[2] - image_box[0]) / size[0], (image_box[3] - image_box[1]) / size[1]
+    box = (
+        image_box[0] + left * scale_x,
+        image_box[1] + top * scale_y,
+        min(image_box[0] + right * scale_x, image.width),
+        min(image_box[1] + bottom * scale_y, image.height),
+    )
     return image.resize((model_input.width, model_input.height), resampling, box=box)
 
 

@@ -81,7 +81,8 @@ class Preprocessing(FrozenModel):
     rounds the side and rounds the place down; `torchvision` (timm too) rounds the side down and the place to the
     nearest, halves to even; `keras` rounds both down. With `antialias` a pixel is the mean of all that it covers when
     an image becomes smaller (Pillow's resampling), else of its nearest neighbours alone, as in TensorFlow. Transparent
-    pixels are laid over `background` (0 black, 255 white).
+    pixels are laid over `background` (0 black, 255 white). With `jpeg_scale` a JPEG that is much larger is decoded at a
+    half, a quarter or an eighth of its size, at least twice the size that it is resized to.
     """
 
     resize: Literal["squash", "shorter"] = "squash"
@@ -90,6 +91,12 @@ class Preprocessing(FrozenModel):
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     background: int = Field(default=255, ge=0, le=255)
+    jpeg_scale: bool = False
+
+    @property
+    def is_averaging(self) -> bool:
+        """Whether an image that becomes smaller is averaged, so that it may be reduced before."""
+        return self.antialias and self.interpolation != "nearest"
 
     @model_validator(mode="after")
     def _check_shorter(self) -> "Preprocessing":
@@ -97,6 +104,8 @@ class Preprocessing(FrozenModel):
             raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
         if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
             raise ValueError(f"interpolation is {self.interpolation!r}; without antialias it is nearest or bilinear")
+        if self.jpeg_scale and not self.is_averaging:
+            raise ValueError("jpeg_scale needs antialias, and another interpolation than nearest")
         return self
 
 

@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion
 from service.hardware import usable_cores
-from service.imaging.decode import decode
-from service.imaging.preprocess import preprocess
+from service.imaging.model_input import read_model_input
+from service.imaging.pixel_budget import decode_limits
 from service.inference.session import Session
 from service.model_store.repository import Repository
 from service.settings import Settings
 from tests.bench.errors import CannotMeasure
 
 BATCH = 32
-MAX_PIXELS: int = Settings.model_fields["max_pixels"].default
 
 
 class LocalModel:
@@ -40,14 +39,14 @@ class LocalModel:
         except BrokenVersion as error:
             raise CannotMeasure(f"{error.message} {error.hint}") from error
         self.name = name
+        self._limits = decode_limits(Settings(), processes=1)
         self.labels = self.folder.labels
         self.shape = self.folder.manifest.input.shape
 
     def tensor(self, image: bytes) -> NDArray[np.uint8]:
         """An encoded image as the model's input, uint8 (height, width, channels)."""
         manifest = self.folder.manifest
-        pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
-        return preprocess(pixels, manifest.input, manifest.preprocessing)
+        return read_model_input(image, manifest.input, manifest.preprocessing, self._limits)
 
     def run(self, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities (n, classes) of uint8 (n, height, width, channels)."""

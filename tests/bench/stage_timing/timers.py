@@ -35,6 +35,7 @@ STAGE_FUNCTIONS: dict[str, tuple[str, ...]] = {
         "service.imaging.decode",
         "service.imaging.fast_png",
         "service.imaging.limits",
+        "service.imaging.model_input",
         "service.imaging.preprocess",
     ),
     QUEUE: (

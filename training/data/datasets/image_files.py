@@ -13,11 +13,13 @@ from PIL import Image
 
 from service.errors import ConvoyError
 from service.imaging.decode import decode
-from service.imaging.preprocess import preprocess
+from service.imaging.limits import DecodeLimits
+from service.imaging.model_input import read_model_input
 from service.model_store.manifest import Input, Preprocessing
 from training.errors import TrainingError, system_error
 
 MAX_PIXELS = 100_000_000
+LIMITS = DecodeLimits(MAX_PIXELS)
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -36,9 +38,7 @@ class InputSpec:
 
 def prepare_image_file(encoded: bytes, model_input: Input, preprocessing: Preprocessing) -> Pixels:
     """One image file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
-    return preprocess(
-        decode(encoded, model_input.channels, preprocessing.background, MAX_PIXELS), model_input, preprocessing
-    )
+    return read_model_input(encoded, model_input, preprocessing, LIMITS)
 
 
 def read_image_file(path: Path, channels: int, background: int) -> Pixels:

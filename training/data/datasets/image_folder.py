@@ -9,10 +9,10 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from service.errors import ConvoyError
 from service.hardware import usable_cores
 from service.imaging.decode import decode
-from service.imaging.preprocess import preprocess
 from training.data.datasets.base import Dataset
 from training.data.datasets.folder_listing import FolderListing, LabeledFiles
 from training.data.datasets.image_files import (
@@ -31,6 +30,7 @@ from training.data.datasets.image_files import (
     InputSpec,
     Pixels,
     crop_and_resize,
+    prepare_image_file,
     shrink_to_shorter_side,
 )
 from training.data.datasets.memory_cache import ImageCache
@@ -139,8 +139,7 @@ class FolderSplit:
         return None
 
     def _prepared_image(self, path: str) -> Pixels:
-        prepared = partial(preprocess, model_input=self._input_spec.input, preprocessing=self._input_spec.preprocessing)
-        return self._cache.get_or_make(("prepared", path), lambda: prepared(self._decode(path)))
+        return self._cache.get_or_make(("prepared", path), lambda: self._prepare(path))
 
     def _downscaled_image(self, path: str) -> Pixels:
         scale = max(MIN_CACHED_SCALE, 1 / math.sqrt(self._min_crop_area))
@@ -149,22 +148,31 @@ class FolderSplit:
             ("downscaled", path), lambda: shrink_to_shorter_side(self._decode(path), shorter)
         )
 
+    def _prepare(self, path: str) -> Pixels:
+        with _naming(path):
+            return prepare_image_file(self._read_bytes(path), self._input_spec.input, self._input_spec.preprocessing)
+
     def _decode(self, path: str) -> Pixels:
-        try:
+        input_spec = self._input_spec
+        with _naming(path):
             return decode(
-                self._read_bytes(path),
-                self._input_spec.input.channels,
-                self._input_spec.preprocessing.background,
-                MAX_PIXELS,
+                self._read_bytes(path), input_spec.input.channels, input_spec.preprocessing.background, MAX_PIXELS
             )
-        except ConvoyError as error:
-            raise TrainingError(f"{path}: {error.message}") from error
 
     def _read_bytes(self, path: str) -> bytes:
         try:
             return (self._folder / path).read_bytes()
         except OSError as error:
             raise system_error(f"{path}: {error.strerror}.", error) from error
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Names the file in the error of an image that is not usable."""
+    try:
+        yield
+    except ConvoyError as error:
+        raise TrainingError(f"{path}: {error.message}") from error
 
 
 def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple[LabeledFiles, LabeledFiles]:

@@ -25,10 +25,11 @@ from service.batch_jobs.decode_worker import DecodedChunk, DecodeSpec
 from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.errors import BadImage
+from service.imaging.limits import DecodeLimits
 from service.model_store.manifest import Input, Preprocessing
 from tests.support.images import encode, random_pixels
 
-SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(), max_pixels=100)
+SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(), limits=DecodeLimits(100))
 
 
 @given(broken=st.lists(st.booleans(), max_size=60), chunk=st.integers(1, 9), size=st.integers(1, 9))

@@ -14,11 +14,12 @@ from service.batch_jobs.decode_worker import DecodeSpec, UnreadableFile, decode_
 from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.image_fingerprint import describe_change
+from service.imaging.limits import DecodeLimits
 from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo
 from tests.support.images import encode, random_pixels
 
-SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), max_pixels=100)
+SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), limits=DecodeLimits(100))
 
 
 def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from service.classification.classifier import MAX_CHUNK_BYTES, MAX_CHUNK_IMAGES, Classifier, split_into_chunks
 from service.classification.top_k import Probabilities
@@ -26,11 +27,13 @@ from service.errors import (
     TooManyImages,
     UnknownModel,
 )
-from service.imaging import decode
+from service.imaging import model_input
 from service.imaging.decode_pool import DecodePool
-from service.imaging.limits import DECODED_BYTES_PER_PIXEL
+from service.imaging.limits import DECODED_BYTES_PER_PIXEL, DecodeLimits
+from service.imaging.pixel_budget import PixelBudget
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
+from service.model_store.manifest import Preprocessing
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
@@ -51,6 +54,7 @@ def with_classifier(
     test: Callable[[Classifier, Registry], Awaitable[None]],
     busy: int = 0,
     max_decoded_bytes: int = MAX_DECODED_BYTES,
+    max_header_pixels: int = MAX_PIXELS,
 ) -> None:
     """Runs the test with a classifier over the models in `root`; `busy` jobs keep its decoders until the test ends."""
 
@@ -65,8 +69,7 @@ def with_classifier(
                 registry,
                 metrics,
                 decode_pool,
-                max_pixels=MAX_PIXELS,
-                max_decoded_bytes=max_decoded_bytes,
+                limits=DecodeLimits(MAX_PIXELS, max_header_pixels, max_decoded_bytes),
                 request_timeout_s=10,
             )
             test_ended = threading.Event()
@@ -209,9 +212,9 @@ class OverlapDetector:
         self.overlapped = False
         self._barrier = threading.Barrier(2)
         self._wait_s = wait_s
-        self._read = decode.read_pixels
+        self._read = model_input.read_pixels
 
-    def read(self, image: decode.Image.Image, channels: int, background: int) -> np.ndarray:
+    def read(self, image: Image.Image, channels: int, background: int) -> np.ndarray:
         with suppress(threading.BrokenBarrierError):
             self._barrier.wait(self._wait_s)
             self.overlapped = True
@@ -233,12 +236,52 @@ def test_the_largest_images_are_decoded_together_where_their_bytes_fit(
 ) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         detector = OverlapDetector(wait_s)
-        monkeypatch.setattr(decode, "read_pixels", detector.read)
+        monkeypatch.setattr(model_input, "read_pixels", detector.read)
         data = image_bytes(100, 100, image_format="JPEG")
         await asyncio.gather(predict_one(classifier, data), predict_one(classifier, data))
         assert detector.overlapped == together
 
     with_classifier(root, test, max_decoded_bytes=max_decoded_bytes)
+
+
+JPEG_SCALE = Preprocessing(background=0, jpeg_scale=True)
+
+
+def test_a_large_jpeg_at_a_reduced_scale_counts_its_decoded_pixels_and_its_time(tmp_path: Path) -> None:
+    """360 x 360 pixels at 1/8 are 2,025, which take the time of a seventh of the full size."""
+    write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
+    photo = image_bytes(360, 360, image_format="JPEG")
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        rows = await predict_many(classifier, [photo])
+        np.testing.assert_allclose(rows[0], await predict(classifier, photo), atol=1e-6)
+        # All in one chunk: the last one is too much.
+        results = classifier._try_decode_all([photo] * 2, registry.get("linear"), PixelBudget(2 * 360 * 360 // 7 - 1))
+        assert isinstance(results[1], ImageTooLarge)
+        assert not isinstance(results[0], ConvoyError)
+
+    with_classifier(tmp_path, test, max_header_pixels=360 * 360)
+
+
+def test_a_jpeg_that_is_small_only_at_a_reduced_scale_is_decoded_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
+    threads: list[threading.Thread] = []
+    read = model_input.read_pixels
+
+    def read_and_record(image: Image.Image, channels: int, background: int) -> np.ndarray:
+        threads.append(threading.current_thread())
+        return read(image, channels, background)
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        monkeypatch.setattr(model_input, "read_pixels", read_and_record)
+        await predict(classifier, image_bytes(90, 90, image_format="JPEG"))
+        await predict(classifier, image_bytes(60, 60, image_format="JPEG"))
+
+    with_classifier(tmp_path, test)
+    assert threads[0] is not threading.main_thread()
+    assert threads[1] is threading.main_thread()
 
 
 def test_many_and_one_agree(root: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
 from service.imaging.decode_pool import DecodePool
+from service.imaging.limits import DecodeLimits
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Repository
@@ -28,7 +29,11 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
         release = threading.Event()
         with closing(DecodePool(1)) as decode_pool:
             classifier = Classifier(
-                registry, metrics, decode_pool, max_pixels=PIXELS, max_decoded_bytes=10**6, request_timeout_s=30
+                registry,
+                metrics,
+                decode_pool,
+                limits=DecodeLimits(PIXELS, max_decoded_bytes=10**6),
+                request_timeout_s=30,
             )
             with (
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import FORMATS, STRIP_PIXELS, decode, open_image
+from service.imaging.limits import DecodeLimits
 from tests.support.png_writer import GRAY, RGB, RGB_ALPHA, encode_png
 from tests.unit.service.pixels import (
     BLACK,
@@ -169,7 +170,7 @@ def test_an_image_of_several_strips_is_whole(depth: int, color: int, count: int)
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_the_header_alone_gives_the_size(image_format: str) -> None:
     file = encode_image(Image.fromarray(noise_image()), image_format)
-    assert open_image(file, MAX_PIXELS).size == (WIDTH, HEIGHT)
+    assert open_image(file, DecodeLimits(MAX_PIXELS)).image.size == (WIDTH, HEIGHT)
 
 
 def test_real_photographs_are_those_that_pillow_reads(data_dir: Path) -> None:

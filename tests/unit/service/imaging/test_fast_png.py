@@ -13,6 +13,7 @@ from PIL import Image
 from service.errors import BadImage
 from service.imaging import decode
 from service.imaging.fast_png import MAX_DATA_BYTES, MAX_PIXELS, decode_simple_png
+from service.imaging.limits import DecodeLimits
 from tests.support.png_writer import chunk
 
 MODES = {1: "L", 3: "RGB"}
@@ -71,7 +72,7 @@ def test_a_damaged_one_is_refused_as_pillow_refuses_it(offset: int) -> None:
     data = bytearray(image_png(1))
     data[offset] ^= 0xFF
     try:
-        expected = decode.read_pixels(decode.open_image(bytes(data), 10**6), 1, 0)
+        expected = decode.read_pixels(decode.open_image(bytes(data), DecodeLimits(10**6)).image, 1, 0)
     except Exception as error:
         with pytest.raises(type(error)):
             decode.decode(bytes(data), 1, 0, 10**6)

@@ -20,12 +20,13 @@ from service.imaging.limits import (
     MAX_RUN_LENGTH_PIXELS,
     MAX_SCANS,
     MAX_SIDE_PX,
-    decode_cost_bytes,
+    DecodeLimits,
 )
 from tests.support.png_writer import END, chunk, encode_png, header
 from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
 
 PIXELS = 25_000_000  # what the service admits unless told otherwise
+LIMITS = DecodeLimits(PIXELS)
 BODY_BYTES = 16 * 1024 * 1024
 SIDE = 65_500
 
@@ -77,13 +78,14 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_too_large(name: str) -> None:
     with pytest.raises(ImageTooLarge, match="25000000"):
-        open_image(BOMBS[name], PIXELS)
+        open_image(BOMBS[name], LIMITS)
 
 
 OPEN_EACH = """
 import json, pathlib, sys
 from service.errors import ImageTooLarge
 from service.imaging.decode import open_image
+from service.imaging.limits import DecodeLimits
 
 def peak_kib():
     return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -91,7 +93,7 @@ def peak_kib():
 before, grown = peak_kib(), {}
 for file in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     try:
-        open_image(file.read_bytes(), int(sys.argv[2]))
+        open_image(file.read_bytes(), DecodeLimits(int(sys.argv[2])))
     except ImageTooLarge:
         grown[file.name] = peak_kib() - before
 print(json.dumps(grown))
@@ -122,7 +124,7 @@ def test_what_takes_twice_the_memory_counts_twice(kind: str) -> None:
         file = encode_image(photo, "WEBP", lossless="lossless" in kind)
     else:
         file = encode_image(photo, "JPEG", progressive=kind == "progressive")
-    assert decode_cost_bytes(open_image(file, 1200)) == 2 * 20 * 30 * DECODED_BYTES_PER_PIXEL
+    assert open_image(file, DecodeLimits(1200)).cost.memory_bytes == 2 * 20 * 30 * DECODED_BYTES_PER_PIXEL
     assert decode(file, 3, BLACK, max_pixels=1200).shape == (20, 30, 3)
     with pytest.raises(
         ImageTooLarge, match="more than 1199 pixels, the limit, or half of that for WebP, CMYK and progressive"
@@ -169,7 +171,7 @@ def test_no_side_is_longer_than_the_limit(shape: tuple[int, int]) -> None:
         assert decode(file, 1, BLACK, PIXELS).shape == (*shape, 1)
     else:
         with pytest.raises(ImageTooLarge, match="a side of more than 65535 pixels"):
-            open_image(file, PIXELS)
+            open_image(file, LIMITS)
 
 
 def filled(before: bytes, chunk_bytes: bytes, after: bytes) -> bytes:
@@ -212,14 +214,14 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     decode(file[:-2] + last * 10 + file[-2:], 1, BLACK, PIXELS)
     for chunk_bytes in (last, hidden_end + last, last + b"\xff\xff\xff", last + b"\xff\xd0"):
         with pytest.raises(ConvoyError, match="scans"):
-            open_image(file[:-2] + chunk_bytes * MAX_SCANS + file[-2:], PIXELS)
+            open_image(file[:-2] + chunk_bytes * MAX_SCANS + file[-2:], LIMITS)
 
 
 def test_endless_segments_between_the_scans_of_a_jpeg_are_refused() -> None:
     file = encode_image(Image.new("L", (40, 40)), "JPEG", progressive=True)
     started_s = time.thread_time()
     with pytest.raises(ConvoyError, match="segments"):
-        open_image(filled(file[:-2], b"\xff\xfe\0\2", file[-2:]), PIXELS)
+        open_image(filled(file[:-2], b"\xff\xfe\0\2", file[-2:]), LIMITS)
     assert time.thread_time() - started_s < 1
 
 
@@ -236,7 +238,7 @@ def test_a_large_run_length_encoded_bmp_is_refused() -> None:
     info = struct.pack("<LLLHHLLLLLL", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
     file = b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + 1024) + info + noise_image(256, 1, 4).tobytes() + b"\0\1"
     with pytest.raises(ImageTooLarge, match="run-length"):
-        open_image(file, PIXELS)
+        open_image(file, LIMITS)
 
 
 def test_an_image_with_a_thousand_frames_costs_its_first() -> None:
@@ -268,7 +270,7 @@ def test_segments_are_counted_however_they_lie_in_the_slices(
     scans = photo.count(b"\xff\xda")
     assert scans > 1
     monkeypatch.setattr(limits, "MAX_SCANS", scans)
-    open_image(photo, 1200)
+    open_image(photo, DecodeLimits(1200))
     monkeypatch.setattr(limits, "MAX_SCANS", scans - 1)
     with pytest.raises(ConvoyError, match="more than"):
-        open_image(photo, 1200)
+        open_image(photo, DecodeLimits(1200))

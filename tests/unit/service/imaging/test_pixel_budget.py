@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 import pytest
 
 from service.hardware import memory_limit_bytes
-from service.imaging.pixel_budget import MemorySemaphore, PixelBudget, default_decode_memory_bytes
+from service.imaging.limits import DecodeLimits
+from service.imaging.pixel_budget import MemorySemaphore, PixelBudget, decode_limits, default_decode_memory_bytes
+from service.settings import Settings
 
 TIMEOUT_S = 30.0
 
@@ -110,3 +112,10 @@ def test_by_default_all_workers_decode_in_a_quarter_of_the_memory() -> None:
 def test_a_pixel_budget_is_consumed_by_the_images_that_fit() -> None:
     pixel_budget = PixelBudget(10)
     assert [pixel_budget.try_consume(pixels) for pixels in (4, 7, 6, 1)] == [True, False, True, False]
+
+
+def test_limits_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.imaging.pixel_budget.memory_limit_bytes", lambda: 800)
+    settings = Settings(max_pixels=10, max_header_pixels=20)
+    assert decode_limits(settings, processes=4) == DecodeLimits(10, 20, 50)
+    assert decode_limits(settings.model_copy(update={"max_decoded_bytes": 7}), processes=4) == DecodeLimits(10, 20, 7)

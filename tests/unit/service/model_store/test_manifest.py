@@ -24,6 +24,7 @@ FULL: dict[str, Any] = {
         "interpolation": "bicubic",
         "antialias": True,
         "background": 0,
+        "jpeg_scale": True,
     },
     "classes": 10,
     "activation": "sigmoid",

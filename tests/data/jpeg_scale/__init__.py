@@ -1,0 +1,1 @@
+"""Pixels that TensorFlow decodes at a reduced scale; `record.py` writes them."""
