@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
@@ -9,7 +10,7 @@ from service.cli.options import complete_model_name, settings_options
 from service.errors import BrokenVersion, UnknownModel, UnknownVersion
 from service.model_store.desired_state import StateFile
 from service.model_store.manifest import Manifest, Variant
-from service.model_store.mirror import local_models
+from service.model_store.mirror import local_models, open_mirror
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
 from service.model_store.rollback_and_prune import prune_versions, roll_back, undo_rollback
@@ -32,8 +33,12 @@ def models(context: click.Context, models: str | None) -> None:
 @models.command("list", epilog="Example: convoy models list")
 @settings_options("models")
 def list_models(settings: Settings) -> None:
-    """List every version of every model."""
-    repository = Repository(local_models(settings))
+    """List every version of every model, and what else lies in the folder or bucket."""
+    mirror = open_mirror(settings)
+    repository = Repository(Path(settings.models) if mirror is None else mirror.sync())
+    passed_over = repository.scan().passed_over if mirror is None else mirror.passed_over
+    for path, reason in sorted(passed_over.items()):
+        click.echo(f"{path}: passed over, {reason}")
     for name in _model_names(repository, settings, None):
         for version in repository.versions(name):
             click.echo(_version_line(repository, name, version))

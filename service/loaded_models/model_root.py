@@ -1,10 +1,12 @@
 """The root folder of all models: its models, and whether it is empty on purpose or gone.
 
-Logs when it becomes unreadable and when it can be read again. Does not know which models are loaded.
+Logs when it becomes unreadable and when it can be read again, and what in it is no version. Does not know which models
+are loaded.
 """
 
 import logging
 
+from service.model_store.passed_over import log_passed_over
 from service.model_store.repository import Repository
 from service.observability import logs
 
@@ -15,6 +17,7 @@ class ModelRoot:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._inode: tuple[int, int] | None = None
+        self._passed_over: dict[str, str] = {}
         self.error = ""
         """Why the root cannot be read; empty if it can."""
 
@@ -22,7 +25,8 @@ class ModelRoot:
         """Names of the models; None when the root cannot be read, or is gone while models are loaded."""
         try:
             self._inode = self._repository.root_inode()
-            models = set(self._repository.models())
+            listing = self._repository.scan()
+            models = set(listing.models)
             if has_loaded_models and self.is_replaced():  # it may have vanished while it was read
                 self._set_error(f"{self._repository.root} is gone; what is loaded stays.")
                 return None
@@ -30,6 +34,7 @@ class ModelRoot:
             self._set_error(f"{self._repository.root} cannot be read: {error.strerror}.")
             return None
         self._set_error("")
+        self._passed_over = log_passed_over(listing.passed_over, self._passed_over)
         return models
 
     def is_replaced(self) -> bool:

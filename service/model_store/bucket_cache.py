@@ -44,7 +44,7 @@ class BucketCache:
 
     def versions(self) -> set[str]:
         repository = self._repository
-        return {f"{model}/{version}" for model in repository.models() for version in repository.versions(model)}
+        return {f"{model}/{version}" for model in repository.models() for version in repository.version_names(model)}
 
     @contextmanager
     def temporary_folder(self) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from service.model_store.download import OBJECT_NAME, ObjectListing, is_fetched
 from service.model_store.fetch_round import FetchRound
 from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, is_url, open_bucket
+from service.model_store.passed_over import find_passed_over, log_passed_over
 from service.model_store.sync_state import FetchFailure, SyncState
 from service.model_store.version_paths import folder_name, is_version_path, log_version, model_of, number_of
 from service.observability import logs
@@ -59,6 +60,8 @@ class BucketMirror:
         self._fetch_failures: dict[str, FetchFailure] = {}
         self.failures: dict[str, str] = {}
         """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
+        self.passed_over: dict[str, str] = {}
+        """Why other entries of the bucket are not taken for versions, by path, as of the last sync."""
         self.synced_at_s = 0.0
         """Unix time of the last sync that no outage ended; 0 where there was none."""
 
@@ -78,6 +81,7 @@ class BucketMirror:
                 CannotMirror(f"{self.folder} cannot be written: {error.strerror or error}.")
             ) from error
         self._log_failures(state.failures)
+        self.passed_over = log_passed_over(state.passed_over, self.passed_over)
         self._replaced = state.replaced
         self.synced_at_s = state.synced_at_s
         if state.error:
@@ -91,7 +95,9 @@ class BucketMirror:
         """Raises BrokenVersion or VersionUnavailable if the version, or by default the newest, was not fetched."""
         known = (self._cache.versions() - self._replaced) | self._fetch_failures.keys()
         versions = {path for path in known if model_of(path) == model}
-        path = max(versions, key=number_of, default="") if version is None else f"{model}/{version}"
+        if version is not None:
+            versions = {path for path in versions if str(number_of(path)) == version}
+        path = max(versions, key=number_of, default="")
         if failure := self._fetch_failures.get(path):
             message = f"{path} cannot be fetched: {failure.reason}"
             raise BrokenVersion(message) if failure.kind == "broken" else VersionUnavailable(message)
@@ -115,7 +121,9 @@ class BucketMirror:
         state = previous.model_copy(update={"sync_count": previous.sync_count + 1, "error": ""})
         self._cache.remove_leftovers()
         try:
-            self._bring_in_line(self._bucket_versions(), state)
+            listing = self._bucket.listing()
+            state.passed_over = find_passed_over(listing)
+            self._bring_in_line(self._versions_in(listing), state)
             state.synced_at_s = self._clock()
         except BucketUnreachable as error:
             self._count_error(error.code)
@@ -177,7 +185,7 @@ class BucketMirror:
         """Removes what has gone from the bucket since the fetches began, also from among them; ends them in an
         outage."""
         try:
-            bucket_versions = self._bucket_versions()
+            bucket_versions = self._versions_in(self._bucket.listing())
         except BucketUnreachable as error:
             fetches.outage = error.message
             return
@@ -192,11 +200,11 @@ class BucketMirror:
         version_path = next(iter(bucket_versions.keys() - to_fetch.keys()), None)
         return version_path and f"{version_path}/{MANIFEST_FILE}"
 
-    def _bucket_versions(self) -> dict[str, ObjectListing]:
+    def _versions_in(self, listing: Mapping[str, ObjectInfo]) -> dict[str, ObjectListing]:
         """The bucket's versions as "name/version" with their files, each model's newest first; other objects are
         ignored."""
         versions: dict[str, dict[str, ObjectInfo]] = {}
-        for path, info in self._bucket.listing().items():
+        for path, info in listing.items():
             version_path, _, file = path.rpartition("/")
             if OBJECT_NAME.fullmatch(file) and is_version_path(version_path):
                 versions.setdefault(version_path, {})[file] = info

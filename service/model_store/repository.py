@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from service.atomic_files import FileFingerprint, file_fingerprint
 from service.errors import BrokenVersion, UnknownModel
@@ -13,9 +14,13 @@ from service.model_store.manifest import MAX_GRAPH_BYTES, MAX_TEXT_BYTES, File, 
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VersionFingerprint = tuple[tuple[str, FileFingerprint], ...]
-VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
+VERSION_NAME = re.compile(r"(?=[0-9]{1,18}\Z)0*[1-9][0-9]*")
+"""Of the folder of a version: a number from 1, such as a Unix time, with leading zeros or without."""
 DIGEST_DIGITS = 16
-WITHDRAWN_NAME = re.compile(r"\.([1-9][0-9]{0,8})\.withdrawn")
+WITHDRAWN_NAME = re.compile(r"\.([0-9]{1,18})\.withdrawn")
+NO_MODEL_NAME = "its name cannot be a model's: up to 64 letters, digits, dots, dashes and underscores"
+NO_VERSION_NAME = "its name is no version: a number from 1, of up to 18 digits"
+NO_FOLDER, NO_VERSIONS = "it is not a folder", "it holds no version: <name>/<version>/"
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,18 @@ class VersionFolder:
         return checked_path(self.path, file.file, file.sha256, limit_bytes)
 
 
+class Listing(NamedTuple):
+    """The entries of the root: `models`, sorted, and why others are passed over, by path from the root."""
+
+    models: list[str]
+    passed_over: dict[str, str]
+
+
 class Repository:
-    """`root`/<name>/<version>/. Names that start with a dot are work in progress and are not seen."""
+    """`root`/<name>/<version>/. Names that start with a dot are work in progress and are not seen.
+
+    Two folders with the same number, such as `1` and `001`, are one version, which cannot be opened.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,29 +74,75 @@ class Repository:
     def models(self) -> list[str]:
         """Names of all models that have at least one version, or a folder that cannot be read, sorted. A missing root
         has none. Raises OSError where the root cannot be read."""
-        return [name for name in _subfolders(self.root) if MODEL_NAME.fullmatch(name) and self._may_have_versions(name)]
+        return self.scan().models
+
+    def scan(self) -> "Listing":
+        """The models, and every other entry with the reason why it is passed over. Raises OSError as `models`."""
+        listing = Listing([], {})
+        for name, is_folder in _entries(self.root):
+            if not is_folder or not MODEL_NAME.fullmatch(name):
+                listing.passed_over[name] = NO_MODEL_NAME if is_folder else NO_FOLDER
+            elif self._scan_model(name, listing.passed_over):
+                listing.models.append(name)
+            else:
+                listing.passed_over[name] = NO_VERSIONS
+        return listing
+
+    def _scan_model(self, model: str, passed_over: dict[str, str]) -> bool:
+        """Whether the model may have versions. Adds its other entries to `passed_over`."""
+        has_versions = False
+        try:
+            for name, is_folder in _entries(self.root / model):
+                if is_folder and VERSION_NAME.fullmatch(name):
+                    has_versions = True
+                else:
+                    passed_over[f"{model}/{name}"] = NO_VERSION_NAME if is_folder else NO_FOLDER
+        except OSError:
+            return True
+        return has_versions
 
     def versions(self, model: str) -> list[int]:
         """Numbers of a model's versions, ascending; empty for a model that is not there. Raises OSError."""
+        return sorted({int(name) for name in self.version_names(model)})
+
+    def version_names(self, model: str) -> list[str]:
+        """Names of the folders of a model's versions, which may have leading zeros, sorted. Raises OSError."""
         if not MODEL_NAME.fullmatch(model):
             return []
-        return sorted(int(name) for name in _subfolders(self.root / model) if VERSION_NAME.fullmatch(name))
+        entries = _entries(self.root / model)
+        return [name for name, is_folder in entries if is_folder and VERSION_NAME.fullmatch(name)]
 
-    def _may_have_versions(self, model: str) -> bool:
+    def version_path(self, model: str, version: int) -> Path:
+        """The folder of a version, also of one that is not there. Raises BrokenVersion where several folders have that
+        number."""
+        path, *others = self._version_paths(model, version)
+        if others:
+            names = " and ".join(f"'{other.name}'" for other in (path, *others))
+            raise BrokenVersion(f"{path.parent} has version {version} in several folders, {names}: remove all but one.")
+        return path
+
+    def _version_paths(self, model: str, version: int) -> list[Path]:
+        """The folders with that number, at least one."""
+        folder = self.root / model
         try:
-            return bool(self.versions(model))
+            names = [name for name in self.version_names(model) if int(name) == version]
         except OSError:
-            return True
+            names = []
+        return [folder / name for name in names or [str(version)]]
 
     def withdrawn_versions(self, model: str) -> list[int]:
         """Numbers of the versions that a rollback hid, ascending."""
+        return sorted(int(name) for name in self.withdrawn_names(model))
+
+    def withdrawn_names(self, model: str) -> list[str]:
+        """The names that their folders had before, sorted."""
         if not MODEL_NAME.fullmatch(model):
             return []
         try:
             matches = (
                 WITHDRAWN_NAME.fullmatch(entry.name) for entry in (self.root / model).iterdir() if entry.is_dir()
             )
-            return sorted(int(match[1]) for match in matches if match)
+            return sorted(match[1] for match in matches if match)
         except OSError:
             return []
 
@@ -97,14 +158,15 @@ class Repository:
     def fingerprint(self, model: str, version: int) -> VersionFingerprint:
         """Differs when any file of the version has changed."""
         # A file that is gone meanwhile, or a link that leads nowhere, is left out: opening it raises.
-        files = ((path.name, file_fingerprint(path)) for path in (self.root / model / str(version)).glob("*"))
+        paths = (path for folder in self._version_paths(model, version) for path in folder.glob("*"))
+        files = ((path.name, file_fingerprint(path)) for path in paths)
         return tuple(sorted((name, file) for name, file in files if file is not None))
 
     def open(self, model: str, version: int) -> VersionFolder:
         """Reads and checks one version. Raises BrokenVersion, and UnknownModel for what cannot be a model's name."""
         if not MODEL_NAME.fullmatch(model):
             raise UnknownModel(f"'{model}' cannot be a model's name.")
-        path = self.root / model / str(version)
+        path = self.version_path(model, version)
         if path.is_symlink():
             path = path.resolve()  # followed once: if it moves meanwhile, all files are still those of one content
         manifest = read_manifest(path)
@@ -114,9 +176,10 @@ class Repository:
         return VersionFolder(model, version, path, manifest, labels)
 
 
-def _subfolders(path: Path) -> list[str]:
+def _entries(path: Path) -> list[tuple[str, bool]]:
+    """Name of each entry that is not hidden, and whether it is a folder; sorted. A missing folder has none."""
     try:
-        return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return sorted((entry.name, entry.is_dir()) for entry in path.iterdir() if not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

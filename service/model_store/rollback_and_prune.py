@@ -16,7 +16,7 @@ from service.model_store.repository import Repository
 def roll_back(repository: Repository, state: StateFile | None, model: str, target_version: int | None) -> str:
     """Makes `target_version` the one that answers, or else the version before. Returns a line for the user.
 
-    Raises UnknownModel, UnknownVersion where there is none such, and BadState.
+    Raises UnknownModel, UnknownVersion where there is none such, BrokenVersion, and BadState.
     """
     numbers = _versions(repository, model)
     current = _default_version(numbers, _read_desired(state), model)
@@ -34,7 +34,7 @@ def roll_back(repository: Repository, state: StateFile | None, model: str, targe
         return f"{model} is wanted in version {target} ({state.path})"
     newer = [number for number in numbers if number > target]
     for number in reversed(newer):  # the newest first: between two renames the one that answers only gets older
-        folder = repository.root / model / str(number)
+        folder = repository.version_path(model, number)
         folder.rename(_withdrawn_path(folder))
     return f"{model} is at version {target}; withdrawn: {_join_numbers(newer) or 'none'}"
 
@@ -45,20 +45,20 @@ def undo_rollback(repository: Repository, state: StateFile | None, model: str) -
         numbers = _versions(repository, model)
         state.update(lambda desired: desired.with_change(model, versions=None))
         return f"{model} is wanted in its newest version, {max(numbers)} ({state.path})"
-    withdrawn = repository.withdrawn_versions(model)
+    withdrawn = repository.withdrawn_names(model)
     if not withdrawn:
         raise UnknownVersion(f"Model '{model}' has no withdrawn version.", "There is nothing to undo.")
-    for number in withdrawn:
-        folder = repository.root / model / str(number)
+    for name in sorted(withdrawn, key=int):
+        folder = repository.root / model / name
         _withdrawn_path(folder).rename(folder)
-    return f"{model} is at version {max(withdrawn)} again"
+    return f"{model} is at version {max(map(int, withdrawn))} again"
 
 
 def prune_versions(repository: Repository, state: StateFile | None, model: str, keep: int) -> Iterator[str]:
     """Removes all but the newest `keep` versions of a model, and none that the state file references.
 
     Each is first renamed, so that no service sees half of one. Yields lines for the user.
-    Raises UnknownModel, BadState.
+    Raises UnknownModel, BrokenVersion, BadState.
     """
     numbers = _versions(repository, model)
     spec = _read_desired(state).spec_of(model)
@@ -71,8 +71,8 @@ def prune_versions(repository: Repository, state: StateFile | None, model: str, 
         if number in referenced or spec.versions == "all":
             yield f"{model} {number}: kept, the state file asks for it"
             continue
-        folder = repository.root / model / str(number)
-        trash = folder.with_name(f".{number}.pruned")
+        folder = repository.version_path(model, number)
+        trash = folder.with_name(f".{folder.name}.pruned")
         folder.rename(trash)
         shutil.rmtree(trash)
         yield f"{model} {number}: removed"

@@ -63,11 +63,12 @@ class FetchFailure(BaseModel):
 
 class SyncState(BaseModel):
     """The outcome of the last sync of any process. `error` is why it was not complete; `synced_at_s` is the Unix time
-    of the last sync that no outage ended. `replaced` are versions that are gone from the bucket and serve until another
-    version of their model has come."""
+    of the last sync that no outage ended. `passed_over` are reasons by path. `replaced` are versions that are gone from
+    the bucket and serve until another version of their model has come."""
 
     sync_count: int = 0
     error: str = ""
     synced_at_s: float = 0.0
     failures: dict[str, FetchFailure] = {}
+    passed_over: dict[str, str] = {}
     replaced: set[str] = set()

@@ -96,8 +96,10 @@ def _compare(source: Source, published: Path, data_options: DataOptions, max_dro
 
 def newest_version(models_dir: Path, name: str) -> Path | None:
     """The folder of the newest version that is not withdrawn; None where there is none."""
-    versions = Repository(models_dir).versions(name)
-    return models_dir / name / str(max(versions)) if versions else None
+    repository = Repository(models_dir)
+    versions = repository.versions(name)
+    with service_errors_as_training_errors():
+        return repository.version_path(name, max(versions)) if versions else None
 
 
 def _version_name(version: Path) -> str:

@@ -155,7 +155,7 @@ def test_a_disk_that_refuses_is_told_too(work_folder: Path, monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "models/linear")
 
-    monkeypatch.setattr("service.model_store.repository.Repository.models", refuse)
+    monkeypatch.setattr("service.model_store.repository.Repository.scan", refuse)
     result = invoke("convoy", "models", "list")
     assert (result.exit_code, result.output) == (2, "Error: models/linear: Permission denied.\n")
 

@@ -81,6 +81,23 @@ def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
     assert lines[1].startswith("linear 2: BROKEN: ")
 
 
+def test_models_lists_what_is_no_version(root: Path) -> None:
+    (root / "models/README.md").write_text("")
+    (root / "models/linear/latest").mkdir()
+    (root / "models/linear/latest/manifest.json").write_text("")
+    write_version(root / "models", "linear", 3).rename(root / "models/linear/002")
+    lines = convoy(root, "models").stdout.splitlines()
+    assert lines[:3] == [
+        "README.md: passed over, it is not a folder",
+        "linear/latest: passed over, its name is no version: a number from 1, of up to 18 digits",
+        "linear 1: 8x8x1 -> 4 classes",
+    ]
+    assert lines[3].startswith("linear 2: BROKEN: ")
+    assert "'002' and '2'" in lines[3]
+    (root / "models").rename(root / "bucket")
+    assert convoy(root, "models", "--models", f"file://{root}/bucket").stdout.splitlines()[:3] == lines[:3]
+
+
 def test_the_life_of_versions(root: Path) -> None:
     assert convoy(root, "models", "list").stdout == convoy(root, "models", "--models", "models", "list").stdout
     output = convoy(root, "models", "show", "linear").stdout

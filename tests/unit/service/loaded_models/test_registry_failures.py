@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.errors import BrokenModel
+from service.errors import BrokenModel, UnknownVersion
 from service.loaded_models import loaded_version
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
-from service.model_store.repository import Repository, VersionFolder
+from service.model_store.repository import Listing, Repository, VersionFolder
 from service.observability.metrics import Metrics
 from service.settings import Settings
 from tests.support.model_versions import write_version
@@ -87,10 +87,10 @@ def test_whatever_loading_one_version_raises_the_others_are_loaded(
 
 
 def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deny(_: Repository) -> list[str]:
+    def deny(_: Repository) -> Listing:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Repository, "models", deny)  # as root in a test, no folder is unreadable
+    monkeypatch.setattr(Repository, "scan", deny)  # as root in a test, no folder is unreadable
     assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_reasons()["service"]
 
 
@@ -217,3 +217,38 @@ def test_a_version_that_cannot_be_closed_is_logged_and_does_not_keep_the_service
     assert registry.models() == []
     assert caplog.messages == ["version is not unloaded completely"]
     assert registry._metrics.background_failures.labels("unload")._value.get() == 1
+
+
+def test_a_version_in_two_folders_is_not_served_and_the_others_are(tmp_path: Path) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 2).rename(tmp_path / "a" / "002")
+        for version in (1, 2):
+            write_version(tmp_path, "a", version)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(DesiredState())
+        assert registry.get("a").version == "1"
+        with pytest.raises(UnknownVersion):
+            registry.get("a", "2")
+        one, two = registry.index()
+        assert (one.is_ready, two.is_ready) == (True, False)
+        assert "'002' and '2'" in two.reason
+        shutil.rmtree(tmp_path / "a" / "002")
+        await registry.reconcile(DesiredState())
+        assert registry.get("a").version == "2"
+        await registry.close()
+
+    asyncio.run(test())
+
+
+def test_what_is_no_version_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        write_version(tmp_path, "a", 1)
+        (tmp_path / "a" / "card.md").write_text("")
+        registry = registry_of(tmp_path)
+        for _ in range(2):
+            await registry.reconcile(DesiredState())
+        await registry.close()
+
+    asyncio.run(test())
+    (fields,) = [record.fields for record in caplog.records if record.message == "entry is no version"]
+    assert fields == {"path": "a/card.md", "reason": "it is not a folder"}

@@ -16,7 +16,7 @@ from service.model_store.manifest import (
     read_manifest,
     write_manifest,
 )
-from service.model_store.repository import Repository
+from service.model_store.repository import NO_FOLDER, NO_MODEL_NAME, NO_VERSION_NAME, NO_VERSIONS, Repository
 from tests.support.model_versions import write_version
 
 
@@ -52,7 +52,7 @@ def test_a_folder_that_cannot_be_a_model_is_not_seen(tmp_path: Path, name: str) 
     assert Repository(tmp_path).versions(name) == []
 
 
-@pytest.mark.parametrize("name", ["0", "01", "-1", "1.0", "1e3", "v1", "1 ", "²", "٣", ".1", "latest", "1000000000"])
+@pytest.mark.parametrize("name", ["0", "00", "-1", "1.0", "1e3", "v1", "1 ", "1\n", "²", "٣", ".1", "latest", "1" * 19])
 def test_a_folder_that_cannot_be_a_version_is_not_seen(tmp_path: Path, name: str) -> None:
     (tmp_path / "model" / name).mkdir(parents=True)
     assert Repository(tmp_path).versions("model") == []
@@ -231,3 +231,49 @@ def test_files_past_their_limits_are_not_read(tmp_path: Path, name: str, limit_b
     os.truncate(folder / name, limit_bytes + 1)  # a hole: it takes no space
     with pytest.raises(BrokenVersion, match=f"{name} has {limit_bytes + 1} bytes, more than the {limit_bytes}"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["1764500000", "001", "0" * 17 + "1", "9" * 18])
+def test_the_name_of_a_version_may_be_long_and_have_leading_zeros(tmp_path: Path, name: str) -> None:
+    write_version(tmp_path, "linear", 1).rename(tmp_path / "linear" / name)
+    repository = Repository(tmp_path)
+    assert repository.models() == ["linear"]
+    assert repository.versions("linear") == [int(name)]
+    assert repository.version_names("linear") == [name]
+    assert repository.open("linear", int(name)).path == tmp_path / "linear" / name
+    before = repository.fingerprint("linear", int(name))
+    assert len(before) == 3
+    (tmp_path / "linear" / name / "labels.txt").write_text("changed")
+    assert repository.fingerprint("linear", int(name)) != before
+
+
+def test_of_two_folders_with_the_same_number_neither_can_be_opened(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1).rename(tmp_path / "linear" / "001")
+    repository = Repository(tmp_path)
+    before = repository.fingerprint("linear", 1)
+    write_version(tmp_path, "linear", 1)
+    assert repository.versions("linear") == [1]
+    assert repository.fingerprint("linear", 1) != before
+    with pytest.raises(BrokenVersion, match=r"linear has version 1 in several folders, '001' and '1': remove all but"):
+        repository.open("linear", 1)
+    shutil.rmtree(tmp_path / "linear" / "1")
+    assert repository.open("linear", 1).path == tmp_path / "linear" / "001"
+
+
+def test_what_is_no_version_is_listed_with_the_reason(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear", 1)
+    for folder in ("linear/latest", "two words", "empty", "flat", "linear/.2.partial", ".git"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("README.md", "linear/card.md", "flat/model.onnx", ".DS_Store"):
+        (tmp_path / file).write_text("")
+    models, passed_over = Repository(tmp_path).scan()
+    assert models == ["linear"]
+    assert passed_over == {
+        "README.md": NO_FOLDER,
+        "empty": NO_VERSIONS,
+        "flat": NO_VERSIONS,
+        "flat/model.onnx": NO_FOLDER,
+        "linear/card.md": NO_FOLDER,
+        "linear/latest": NO_VERSION_NAME,
+        "two words": NO_MODEL_NAME,
+    }

@@ -75,3 +75,14 @@ def test_pruning_keeps_what_the_state_asks_for(repository: Repository, state: St
     assert list(prune_versions(repository, state, "linear", 1)) == []
     state.update(lambda desired: desired.with_change("linear", versions="all"))
     assert list(prune_versions(repository, state, "linear", 1)) == [kept]
+
+
+def test_folders_with_leading_zeros_keep_their_names(repository: Repository) -> None:
+    (repository.root / "linear" / "4").rename(repository.root / "linear" / "0004")
+    assert roll_back(repository, None, "linear", None) == "linear is at version 2; withdrawn: 4"
+    assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2], [4])
+    undo_rollback(repository, None, "linear")
+    assert repository.version_names("linear") == ["0004", "1", "2"]
+    (repository.root / "linear" / "1").rename(repository.root / "linear" / "01")
+    assert list(prune_versions(repository, None, "linear", 2)) == ["linear 1: removed"]
+    assert repository.version_names("linear") == ["0004", "2"]
