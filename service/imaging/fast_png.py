@@ -1,15 +1,16 @@
-"""Decodes the simplest kind of PNG with libspng, in 5 us where Pillow takes 40 (28x28, 8-bit gray).
+"""Decodes the simplest kind of PNG with Pillow's decoder of pixels alone, without its reader of files.
 
-This saves a quarter of the processor time of a request with such an image. `decode` reads all other images.
+`decode` reads all other images.
 """
 
 from zlib import crc32
 
 import numpy as np
-import pyspng
 from numpy.typing import NDArray
+from PIL import Image
 
 HEADER_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+MODES = {1: "L", 3: "RGB"}
 COLOR_TYPES = {1: 0, 3: 2}
 """Grayscale and RGB in the IHDR chunk, by channels (Portable Network Graphics, section 11.2.1)."""
 END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -34,12 +35,13 @@ def decode_simple_png(data: bytes, channels: int, max_pixels: int) -> NDArray[np
     if crc32(data[12:29]) != int.from_bytes(data[29:33]):
         return None
     if crc32(data[37:data_end]) != int.from_bytes(data[data_end : data_end + 4]):
-        return None  # libspng does not check it
+        return None
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     if not 0 < width * height <= min(MAX_PIXELS, max_pixels):
         return None
+    mode = MODES[channels]
     try:
-        pixels: NDArray[np.uint8] = pyspng.load(data)
-    except RuntimeError:
+        image = Image.frombytes(mode, (width, height), data[DATA_OFFSET:data_end], "zip", mode, 0)
+    except (ValueError, OSError):
         return None
-    return pixels.reshape(height, width, channels)
+    return np.asarray(image).reshape(height, width, channels)

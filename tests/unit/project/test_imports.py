@@ -35,7 +35,6 @@ LIBRARIES = {
     "opentelemetry": {"service.observability.tracing"},
     "prometheus_client": {"service.observability"},
     "pydantic_settings": {"service.settings"},
-    "pyspng": {"service.imaging.fast_png"},
     "starlette": {"service.api", "service.app", "service.server.worker"},
     "tensorflow": {
         "training.export.graph.keras_to_onnx",
