@@ -3,44 +3,25 @@
 Knows no HTTP and no onnxruntime.
 """
 
-import asyncio
-import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.classification.image_decoder import ImageDecoder
 from service.classification.request_context import RequestContext
 from service.classification.top_k import Probabilities
-from service.errors import REJECTIONS, ConvoyError, DeadlineExceeded, ExpiredInQueue, QueueFull, TooManyPixels
-from service.imaging.decode import OpenedImage
+from service.errors import REJECTIONS, ConvoyError, QueueFull
 from service.imaging.decode_pool import DecodePool
-from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import DecodeLimits
-from service.imaging.model_input import open_for_model, read_opened
-from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
-from service.imaging.preprocess import preprocess
 from service.inference.batch import Images, InferenceResult
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
 from service.observability.metrics import Metrics
 
-# An image within both limits is decoded on the event loop, in less time than a switch to a thread takes.
-MAX_INLINE_PIXELS = 64 * 64
-MAX_INLINE_BYTES = 65536
-# Tiny images are decoded in chunks: a switch to a thread and back costs as much as decoding one.
-MAX_CHUNK_IMAGES = 16
-MAX_CHUNK_BYTES = 16384
-# A request may have this many times the maximum pixels of one image: 16 MB of images could cost minutes of a core.
-MAX_REQUEST_PIXELS_FACTOR = 2
-
 # Images within this limit are joined on the event loop, in about 0.1 ms.
 MAX_INLINE_STACK_BYTES = 1 << 20
-
-T = TypeVar("T")
 
 
 class Classifier:
@@ -57,9 +38,7 @@ class Classifier:
     ) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._decode_pool = decode_pool
-        self._limits = limits
-        self._decode_memory = MemorySemaphore(limits.max_decoded_bytes)
+        self._decoder = ImageDecoder(decode_pool, metrics, limits)
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
@@ -88,7 +67,7 @@ class Classifier:
         loaded = context.loaded
         self._reserve(context, 1)
         try:
-            pixels = await self._decode(image, context)
+            pixels = await self._decoder.decode(context, image)
         except BaseException:
             loaded.batcher.release(1)
             raise
@@ -113,16 +92,8 @@ class Classifier:
     ) -> tuple[list[NDArray[np.uint8] | ConvoyError], Images]:
         """Reserves a slot for each image. Returns each as the model's input, uint8 (h, w, c), or its error, and the
         inputs as the queue takes them."""
-        loaded = context.loaded
         with self.reserve_slots(context, len(images)):
-            key, pixel_budget = _fairness_key(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
-            decoding = [
-                self._decode_pool.run(key, self._try_decode_all, chunk, loaded, pixel_budget)
-                for chunk in split_into_chunks(images)
-            ]
-            with _decoding(loaded, len(images)):
-                chunks = await self._decoded(context, asyncio.gather(*decoding))
-            decoded = list(itertools.chain.from_iterable(chunks))
+            decoded = await self._decoder.decode_many(context, images)
             inputs = _stack_small([pixels for pixels in decoded if not isinstance(pixels, ConvoyError)])
         context.timings.mark_decoded()
         return decoded, inputs
@@ -199,7 +170,7 @@ class Classifier:
 
         Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
         """
-        pixels = await self._decode(image, context)
+        pixels = await self._decoder.decode(context, image)
         context.timings.mark_decoded()
         return pixels
 
@@ -216,88 +187,6 @@ class Classifier:
             self._metrics.count_rejection(error.code, loaded.model)
             raise
 
-    async def _decode(self, encoded: bytes, context: RequestContext) -> NDArray[np.uint8]:
-        if (pixels := self._decode_simple_png(encoded, context.loaded)) is not None:
-            return pixels
-        if len(encoded) > MAX_INLINE_BYTES:  # even its header may take milliseconds
-            return await self._decode_in_pool(context, self._open_and_read, encoded, context.loaded)
-        image = self._open(encoded, context.loaded)
-        if image.full_size[0] * image.full_size[1] <= MAX_INLINE_PIXELS:
-            return _to_model_input(image, context.loaded)
-        return await self._decode_in_pool(context, self._read_limited, image, context.loaded)
-
-    async def _decode_in_pool(
-        self, context: RequestContext, function: Callable[..., NDArray[np.uint8]], *args: Any
-    ) -> NDArray[np.uint8]:
-        with _decoding(context.loaded, 1):
-            return await self._decoded(context, self._decode_pool.run(_fairness_key(context), function, *args))
-
-    async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
-        """Waits for images that hold slots of the queue. Raises ExpiredInQueue at the request's deadline."""
-        try:
-            return await context.within_deadline(work)
-        except DeadlineExceeded:
-            self._metrics.count_rejection(ExpiredInQueue.code, context.loaded.model)
-            raise ExpiredInQueue("The images were not decoded within the request's time limit.") from None
-
-    def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8] | None:
-        pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._limits.max_pixels)
-        return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
-
-    def _open_and_read(self, encoded: bytes, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        return self._read_limited(self._open(encoded, loaded), loaded)
-
-    def _open(self, encoded: bytes, loaded: LoadedVersion) -> OpenedImage:
-        return open_for_model(encoded, loaded.manifest.input, loaded.manifest.preprocessing, self._limits)
-
-    def _read_limited(self, image: OpenedImage, loaded: LoadedVersion) -> NDArray[np.uint8]:
-        with self._decode_memory.acquire(image.cost.memory_bytes):
-            return _to_model_input(image, loaded)
-
-    def _try_decode_all(
-        self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, pixel_budget: PixelBudget
-    ) -> list[NDArray[np.uint8] | ConvoyError]:
-        return [self._try_decode(image, loaded, pixel_budget) for image in images]
-
-    def _try_decode(
-        self, encoded: bytes | ConvoyError, loaded: LoadedVersion, pixel_budget: PixelBudget
-    ) -> NDArray[np.uint8] | ConvoyError:
-        if isinstance(encoded, ConvoyError):
-            return encoded
-        if (pixels := self._decode_simple_png(encoded, loaded)) is not None:
-            return pixels
-        try:
-            image = self._open(encoded, loaded)
-            if not pixel_budget.try_consume(image.cost.time_pixels):
-                raise TooManyPixels(f"The request's images have more than {pixel_budget.pixels} pixels together.")
-            return self._read_limited(image, loaded)
-        except ConvoyError as error:
-            return error
-
-
-def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
-    """Yields the images in order, in chunks that one thread decodes before the images of another model have a turn."""
-    start = chunk_bytes = 0
-    for end, image in enumerate(images):
-        image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
-        if end > start and (end - start == MAX_CHUNK_IMAGES or chunk_bytes + image_bytes > MAX_CHUNK_BYTES):
-            yield images[start:end]
-            start, chunk_bytes = end, 0
-        chunk_bytes += image_bytes
-    yield images[start:]
-
-
-@contextmanager
-def _decoding(loaded: LoadedVersion, count: int) -> Iterator[None]:
-    """Reports to admission control how long images take until they are decoded, waiting for a thread included."""
-    admission = loaded.batcher.admission
-    started_s = time.perf_counter()
-    backlog = admission.start_decoding(count)
-    try:
-        yield
-    finally:
-        admission.end_decoding(count, backlog, time.perf_counter() - started_s)
-
 
 def _stack_small(inputs: list[NDArray[np.uint8]]) -> Images:
     """Joins small images to one array, as which they run faster. Large ones are joined beside the event loop."""
@@ -310,12 +199,3 @@ def _of_image(index: int, error: BaseException) -> BaseException:
     if isinstance(error, ConvoyError):
         error.message = f"Image {index}: {error.message}"
     return error
-
-
-def _fairness_key(context: RequestContext) -> tuple[str, bool]:
-    """Decoders take turns between models, and between urgent and background work of each."""
-    return context.loaded.model, context.background
-
-
-def _to_model_input(image: OpenedImage, loaded: LoadedVersion) -> NDArray[np.uint8]:
-    return read_opened(image, loaded.manifest.input, loaded.manifest.preprocessing)

@@ -16,11 +16,13 @@ T = TypeVar("T")
 class RequestContext:
     """A context manager around the work for one request to `loaded`; its exit counts the request."""
 
-    __slots__ = ("_deadline_s", "_metrics", "background", "loaded", "timings")
+    __slots__ = ("_deadline_s", "_metrics", "background", "client", "loaded", "timings")
 
     def __init__(self, loaded: LoadedVersion, metrics: Metrics, timeout_s: float) -> None:
         self.loaded = loaded
         self.background = False
+        self.client = ""
+        """Who sent the request: the name of an API key, or an address."""
         self.timings = StageTimings()
         self._metrics = metrics
         self._deadline_s = self.timings.started_at_s + timeout_s

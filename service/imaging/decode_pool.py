@@ -1,46 +1,105 @@
 """The threads that decode images. Owners take turns, so that a burst of images for one does not delay the others.
 
-Everything but the jobs themselves runs on the event loop's thread, so there are no locks.
+Large images have threads of their own: the operating system shares the cores between these and the threads for all
+other images, which therefore never wait for a large one. Everything but the jobs themselves runs on the event loop's
+thread, so there are no locks.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from service.errors import TooLateToStart
+
 T = TypeVar("T")
 
 JOBS_PER_THREAD = 2  # the running one and the next, so that no thread ever waits for the event loop
+LARGE_WORK = 2_000_000
+"""Jobs of more work than this, which is about their pixels, run on the threads for large images."""
+INITIAL_SECONDS_PER_WORK = 1e-8
+"""Expected before the first job is done: what a core of 2020 takes for a pixel of a WebP or PNG image."""
+SMOOTHING = 0.1
+SAFETY_FACTOR = 1.1
 
 
 @dataclass(slots=True, eq=False)
-class QueuedCall:
-    """A call, and the future of its caller; a future that is done already was cancelled."""
+class QueuedJob:
+    """A call, its estimated work, and the future of its caller. A future that is done already was cancelled."""
 
+    owner: Hashable
+    work: int
     future: asyncio.Future[Any]
     function: Callable[[], Any]
+    seconds: float = 0.0
+
+    def run(self, clock: Callable[[], float]) -> Any:
+        """Calls the function, and measures it."""
+        started_s = clock()
+        try:
+            return self.function()
+        finally:
+            self.seconds = clock() - started_s
 
 
 class DecodePool:
-    """`threads` threads. Each owner has a queue; the queues are served round-robin, one job each."""
+    """Two sets of `threads` threads, for large images and for all others."""
 
-    def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._free_jobs = threads * JOBS_PER_THREAD
-        self._queues: dict[Hashable, deque[QueuedCall]] = {}
+    def __init__(self, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._small = FairThreads(ThreadPoolExecutor(threads, "decode"), threads, JOBS_PER_THREAD, clock)
+        self._large = FairThreads(ThreadPoolExecutor(threads, "decode-large"), threads, 1, clock)
 
-    def run(self, owner: Hashable, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def check_in_time(self, owner: Hashable, work: int, timeout_s: float) -> None:
+        """Raises TooLateToStart when a job of `work` would not be done within `timeout_s`."""
+        wait_s = SAFETY_FACTOR * self._threads_for(work).expected_done_s(owner, work)
+        if wait_s > timeout_s:
+            message = f"The images would be decoded in {wait_s:.1f} s, longer than the request may take."
+            raise TooLateToStart(message, max(0.0, wait_s - timeout_s))
+
+    def run(self, owner: Hashable, work: int, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """The future result of `function(*args)`; cancelling it withdraws a job that has not started."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(owner, deque()).append(QueuedCall(future, partial(function, *args)))
-        self._start_jobs()
+        self._threads_for(work).add(QueuedJob(owner, work, future, partial(function, *args)))
         return future
 
     def close(self) -> None:
         """Rejects new jobs and drops the queued ones; does not wait for the running ones."""
+        self._small.close()
+        self._large.close()
+
+    def _threads_for(self, work: int) -> "FairThreads":
+        return self._large if work > LARGE_WORK else self._small
+
+
+class FairThreads:
+    """`threads` threads. Each owner has a queue; the queues are served round-robin, one job each."""
+
+    def __init__(self, executor: Executor, threads: int, jobs_per_thread: int, clock: Callable[[], float]) -> None:
+        self._executor = executor
+        self._threads = threads
+        self._free_jobs = threads * jobs_per_thread
+        self._clock = clock
+        self._queues: dict[Hashable, deque[QueuedJob]] = {}
+        self._work_by_owner: dict[Hashable, int] = {}
+        self._recent_s, self._recent_work = INITIAL_SECONDS_PER_WORK, 1.0
+
+    def add(self, job: QueuedJob) -> None:
+        self._queues.setdefault(job.owner, deque()).append(job)
+        self._work_by_owner[job.owner] = self._work_by_owner.get(job.owner, 0) + job.work
+        job.future.add_done_callback(partial(self._forget, job))
+        self._start_jobs()
+
+    def expected_done_s(self, owner: Hashable, work: int) -> float:
+        """Seconds until a new job is done. While it waits, each other owner has as much done as this one, at most."""
+        own = self._work_by_owner.get(owner, 0) + work
+        others = (min(own, theirs) for key, theirs in self._work_by_owner.items() if key != owner)
+        return (own + sum(others)) * self._recent_s / self._recent_work / self._threads
+
+    def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _start_jobs(self) -> None:
@@ -52,21 +111,35 @@ class DecodePool:
                 self._queues[owner] = queue  # behind all other owners
             if not job.future.done():
                 self._free_jobs -= 1
-                self._executor.submit(job.function).add_done_callback(partial(self._report, job.future))
+                self._executor.submit(job.run, self._clock).add_done_callback(partial(self._report, job))
 
-    def _report(self, future: asyncio.Future[Any], outcome: Future[Any]) -> None:
+    def _forget(self, job: QueuedJob, future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            job.function = _do_nothing  # it may wait on, and would hold the image until then
+        self._work_by_owner[job.owner] -= job.work
+        if not self._work_by_owner[job.owner]:
+            del self._work_by_owner[job.owner]
+
+    def _report(self, job: QueuedJob, outcome: Future[Any]) -> None:
         """Passes the outcome from the executor's thread to the event loop."""
-        loop = future.get_loop()
+        loop = job.future.get_loop()
         if not loop.is_closed():
-            loop.call_soon_threadsafe(self._finish, future, outcome)
+            loop.call_soon_threadsafe(self._finish, job, outcome)
 
-    def _finish(self, future: asyncio.Future[Any], outcome: Future[Any]) -> None:
+    def _finish(self, job: QueuedJob, outcome: Future[Any]) -> None:
         self._free_jobs += 1
+        if not outcome.cancelled():
+            self._recent_s += SMOOTHING * (job.seconds - self._recent_s)
+            self._recent_work += SMOOTHING * (job.work - self._recent_work)
         self._start_jobs()
-        if future.done() or outcome.cancelled():
+        if job.future.done() or outcome.cancelled():
             return
         error = outcome.exception()
         if error is None:
-            future.set_result(outcome.result())
+            job.future.set_result(outcome.result())
         else:
-            future.set_exception(error)
+            job.future.set_exception(error)
+
+
+def _do_nothing() -> None:
+    """Takes the place of a job that was cancelled."""

@@ -19,6 +19,10 @@ from service.errors import BadImage, ImageTooLarge
 MAX_HEADER_READS = 1_000
 MAX_PIXEL_READS = 5_000
 BYTES_PER_EXTRA_READ = 128  # so that all images of one request together are bounded by its body
+# Chunks of a PNG that Pillow unpacks while it opens the file, each to a megabyte at most. A PNG has one color profile.
+# Software for photographs writes up to ten texts.
+MAX_UNPACKED_CHUNKS = {b"iCCP": 1, b"zTXt": 20, b"iTXt": 20}
+PNG_SIGNATURE, PNG_CHUNK_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 8
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 # For JPEGs that are decoded at a reduced scale, whose size in the header may be far above that of other images.
@@ -53,11 +57,12 @@ class TooManyReads(OSError):
 
 
 class LimitedReader(io.BytesIO):
-    """An encoded image as a file that allows a limited number of reads: TooManyReads after that."""
+    """An encoded image as a file that allows a limited number of reads and of PNG chunks: TooManyReads after that."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self._reads_left = MAX_HEADER_READS
+        self._chunks_left = MAX_UNPACKED_CHUNKS.copy()
 
     def allow_pixel_reads(self, encoded_bytes: int) -> None:
         """Sets the limit for reading the pixels, once the header has been accepted."""
@@ -67,7 +72,17 @@ class LimitedReader(io.BytesIO):
         self._reads_left -= 1
         if self._reads_left < 0:
             raise TooManyReads("it is cut into too many small pieces")
-        return super().read(size)
+        data = super().read(size)
+        if size == PNG_CHUNK_HEADER_BYTES and (chunk := data[4:]) in self._chunks_left:
+            self._chunks_left[chunk] -= 1
+            if self._chunks_left[chunk] < 0:
+                raise TooManyReads(f"it has more than {MAX_UNPACKED_CHUNKS[chunk]} chunks of the type {chunk.decode()}")
+        return data
+
+
+def is_slow_to_open(data: bytes) -> bool:
+    """Whether opening the file may take milliseconds, even if it is small: it has compressed chunks."""
+    return data.startswith(PNG_SIGNATURE) and any(chunk in data for chunk in MAX_UNPACKED_CHUNKS)
 
 
 class DecodeLimits(NamedTuple):

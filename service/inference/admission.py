@@ -4,7 +4,7 @@ Knows counts of images and durations, which the batcher passes in. Reads no cloc
 """
 
 from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
-from service.inference.run_times import SMOOTHING, RunTimes
+from service.inference.run_times import RunTimes
 
 UNMEASURED_RETRY_S = 1.0
 
@@ -19,8 +19,6 @@ class Admission:
         self._batch_size = batch_size
         self._instances = instances
         self._queued_background_images = 0
-        self._decoding_images = 0
-        self._seconds_per_decoding = 0.0
         self.queued_images = 0
         """Images that wait for a batch, including those that are still being decoded."""
         self.is_closed = False
@@ -63,31 +61,18 @@ class Admission:
         if background:
             self._queued_background_images -= count
 
-    def start_decoding(self, count: int) -> int:
-        """Counts images that wait for a decoding thread; returns how many do now, for `end_decoding`."""
-        self._decoding_images += count
-        return self._decoding_images
-
-    def end_decoding(self, count: int, backlog: int, seconds: float) -> None:
-        """Learns from `count` images that left decoding after `seconds`. `backlog` is from `start_decoding`."""
-        self._decoding_images -= count
-        latest = seconds / backlog
-        average = self._seconds_per_decoding or latest
-        self._seconds_per_decoding = average + SMOOTHING * (latest - average)
-
     def expected_done_s(self, count: int, background: bool = False, busy_s: float = 0.0) -> float:
         """Seconds until a new request of `count` images is done; 0 before the first run.
 
-        Counts the run at work, the batches ahead, decoding and the request's own run. Images ahead that are still
-        being decoded are taken to be decoded in time.
+        Counts the run at work, the batches ahead and the request's own run, but no decoding: decoders have an
+        estimate of their own. Images that are still being decoded are taken to be decoded in time.
         """
         if not self._run_times.is_known:
             return 0.0
         ahead = self.queued_images if background else self.queued_images - self._queued_background_images
         own_s = self._run_times.seconds(min(count, self._batch_size))
         runs_s = self._run_times.seconds_in_batches(ahead + count, self._batch_size) / self._instances
-        decoding_s = (self._decoding_images + count) * self._seconds_per_decoding if self._decoding_images else 0.0
-        return max(busy_s + max(runs_s, own_s), decoding_s + own_s)
+        return busy_s + max(runs_s, own_s)
 
     def is_surely_in_time(self, count: int, timeout_s: float) -> bool:
         """Whether even a pessimistic estimate is below `timeout_s`; cheap, for the many requests that have ample time.
@@ -95,8 +80,7 @@ class Admission:
         Every image costs as much as alone, and every instance has a full batch at work and one that is about to run.
         """
         images = self.queued_images + count + 2 * self._batch_size * self._instances
-        decoding_s = (self._decoding_images + count) * self._seconds_per_decoding
-        return images * self._run_times.seconds(1) + decoding_s < timeout_s
+        return images * self._run_times.seconds(1) < timeout_s
 
     def drain_s(self) -> float:
         """Seconds until the images queued now are processed; UNMEASURED_RETRY_S before the first run."""

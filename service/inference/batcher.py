@@ -87,7 +87,6 @@ class Batcher:
         self.admission = Admission(
             self._run_times, max_queue_images=max_queue_images, batch_size=self._normal_batch_size, instances=instances
         )
-        """Decoders report to it; slots are reserved and released with the batcher's own methods."""
         self._queue = RequestQueue(self.admission, self._run_times, instances)
         self._drained = asyncio.Event()  # set once admission is closed, and no image is queued or runs
 

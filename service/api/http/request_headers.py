@@ -4,6 +4,7 @@ import re
 
 from starlette.types import Scope
 
+from service.api.http.status_codes import LOG_FIELDS
 from service.classification.request_context import RequestContext
 from service.errors import BadParameter
 
@@ -30,13 +31,20 @@ def content_length(scope: Scope) -> int:
     return int(header(scope, b"content-length") or 0)
 
 
+def client_name(scope: Scope) -> str:
+    """Returns who sent the request: the name of its API key, or its address where the service has no keys."""
+    address = scope["client"]
+    return scope[LOG_FIELDS].get("key") or (address[0] if address else "")
+
+
 def apply_timeout_and_priority(scope: Scope, context: RequestContext) -> None:
     """Limits the context's timeout to X-Request-Timeout-Ms, and marks a request of `Priority: u=7` as background work.
 
-    Also stores the context in the scope. Urgency 7 is reserved for background tasks by RFC 9218; browsers send the
-    other values. Raises BadParameter.
+    Also stores the context in the scope, and the client in the context. Urgency 7 is reserved for background tasks by
+    RFC 9218; browsers send the other values. Raises BadParameter.
     """
     scope[REQUEST_CONTEXT] = context
+    context.client = client_name(scope)
     if timeout := header(scope, TIMEOUT):
         if not timeout.isdigit() or not 0 < len(timeout) <= MAX_TIMEOUT_DIGITS or not int(timeout):
             raise BadParameter("X-Request-Timeout-Ms must be a whole number of milliseconds from 1.")

@@ -3,19 +3,16 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from service.classification.classifier import MAX_CHUNK_BYTES, MAX_CHUNK_IMAGES, Classifier, split_into_chunks
-from service.classification.top_k import Probabilities
+from service.classification.classifier import Classifier
 from service.errors import (
     BadImage,
     ConvoyError,
@@ -28,70 +25,21 @@ from service.errors import (
     UnknownModel,
 )
 from service.imaging import model_input
-from service.imaging.decode_pool import DecodePool
-from service.imaging.limits import DECODED_BYTES_PER_PIXEL, DecodeLimits
-from service.imaging.pixel_budget import PixelBudget
 from service.loaded_models.registry import Registry
-from service.model_store.desired_state import DesiredState
-from service.model_store.manifest import Preprocessing
-from service.model_store.repository import Repository
-from service.observability.metrics import Metrics
-from service.settings import Settings
 from tests.support.images import encode, image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import brittle_graph, nan_graph
+from tests.unit.service.classification.classifiers import (
+    MAX_DECODED_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_QUEUE_IMAGES,
+    predict,
+    predict_many,
+    with_classifier,
+)
 
-MAX_QUEUE_IMAGES = 8
-MAX_PIXELS = 10_000
-MAX_INPUT_BYTES = 64 * 17
-MAX_DECODED_BYTES = DECODED_BYTES_PER_PIXEL * MAX_PIXELS
 Predict = Callable[[Classifier, bytes], Awaitable[Any]]
 Graph = Callable[[tuple[int, int, int], int], onnx.ModelProto]
-
-
-def with_classifier(
-    root: Path,
-    test: Callable[[Classifier, Registry], Awaitable[None]],
-    busy: int = 0,
-    max_decoded_bytes: int = MAX_DECODED_BYTES,
-    max_header_pixels: int = MAX_PIXELS,
-) -> None:
-    """Runs the test with a classifier over the models in `root`; `busy` jobs keep its decoders until the test ends."""
-
-    async def run() -> None:
-        metrics = Metrics()
-        registry = Registry(
-            Repository(root), Settings(max_queue_images=MAX_QUEUE_IMAGES, max_input_bytes=MAX_INPUT_BYTES), metrics
-        )
-        await registry.reconcile(DesiredState())
-        with closing(DecodePool(2)) as decode_pool:
-            classifier = Classifier(
-                registry,
-                metrics,
-                decode_pool,
-                limits=DecodeLimits(MAX_PIXELS, max_header_pixels, max_decoded_bytes),
-                request_timeout_s=10,
-            )
-            test_ended = threading.Event()
-            jobs = [decode_pool.run("somebody else", test_ended.wait) for _ in range(busy)]
-            try:
-                await asyncio.wait_for(test(classifier, registry), 60)
-            finally:
-                test_ended.set()
-                await asyncio.gather(*jobs)
-        await registry.close()
-
-    asyncio.run(run())
-
-
-async def predict(classifier: Classifier, data: bytes) -> Probabilities:
-    with classifier.context("linear", None) as context:
-        return await classifier.predict(context, data)
-
-
-async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]) -> list[Probabilities | ConvoyError]:
-    with classifier.context("linear", None) as context:
-        return await classifier.predict_many(context, images)
 
 
 @pytest.fixture
@@ -224,9 +172,9 @@ class OverlapDetector:
 @pytest.mark.parametrize("predict_one", [predict, lambda classifier, data: predict_many(classifier, [data])])
 @pytest.mark.parametrize(
     ("max_decoded_bytes", "together", "wait_s"),
-    [(2 * MAX_DECODED_BYTES, True, 10), (2 * MAX_DECODED_BYTES - 1, False, 0.2), (1, False, 0.2)],
+    [(8 * MAX_DECODED_BYTES, True, 10), (8 * MAX_DECODED_BYTES - 4, False, 0.2), (4, False, 0.2)],
 )
-def test_the_largest_images_are_decoded_together_where_their_bytes_fit(
+def test_images_are_decoded_together_where_their_bytes_fit(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     predict_one: Predict,
@@ -234,6 +182,8 @@ def test_the_largest_images_are_decoded_together_where_their_bytes_fit(
     together: bool,
     wait_s: float,
 ) -> None:
+    """Small images have a quarter of the memory for themselves."""
+
     async def test(classifier: Classifier, registry: Registry) -> None:
         detector = OverlapDetector(wait_s)
         monkeypatch.setattr(model_input, "read_pixels", detector.read)
@@ -242,46 +192,6 @@ def test_the_largest_images_are_decoded_together_where_their_bytes_fit(
         assert detector.overlapped == together
 
     with_classifier(root, test, max_decoded_bytes=max_decoded_bytes)
-
-
-JPEG_SCALE = Preprocessing(background=0, jpeg_scale=True)
-
-
-def test_a_large_jpeg_at_a_reduced_scale_counts_its_decoded_pixels_and_its_time(tmp_path: Path) -> None:
-    """360 x 360 pixels at 1/8 are 2,025, which take the time of a seventh of the full size."""
-    write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
-    photo = image_bytes(360, 360, image_format="JPEG")
-
-    async def test(classifier: Classifier, registry: Registry) -> None:
-        rows = await predict_many(classifier, [photo])
-        np.testing.assert_allclose(rows[0], await predict(classifier, photo), atol=1e-6)
-        # All in one chunk: the last one is too much.
-        results = classifier._try_decode_all([photo] * 2, registry.get("linear"), PixelBudget(2 * 360 * 360 // 7 - 1))
-        assert isinstance(results[1], ImageTooLarge)
-        assert not isinstance(results[0], ConvoyError)
-
-    with_classifier(tmp_path, test, max_header_pixels=360 * 360)
-
-
-def test_a_jpeg_that_is_small_only_at_a_reduced_scale_is_decoded_in_a_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
-    threads: list[threading.Thread] = []
-    read = model_input.read_pixels
-
-    def read_and_record(image: Image.Image, channels: int, background: int) -> np.ndarray:
-        threads.append(threading.current_thread())
-        return read(image, channels, background)
-
-    async def test(classifier: Classifier, registry: Registry) -> None:
-        monkeypatch.setattr(model_input, "read_pixels", read_and_record)
-        await predict(classifier, image_bytes(90, 90, image_format="JPEG"))
-        await predict(classifier, image_bytes(60, 60, image_format="JPEG"))
-
-    with_classifier(tmp_path, test)
-    assert threads[0] is not threading.main_thread()
-    assert threads[1] is threading.main_thread()
 
 
 def test_many_and_one_agree(root: Path) -> None:
@@ -359,19 +269,3 @@ def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) 
         assert (await predict(classifier, image_bytes())).shape == (4,)
 
     with_classifier(root, test)
-
-
-@given(st.lists(st.one_of(st.integers(0, 2 * MAX_CHUNK_BYTES), st.none()), max_size=80))
-def test_parts_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
-    """None stands for an error in an image's place."""
-    images = [BadImage("broken") if size is None else bytes(size) for size in sizes]
-    chunks = list(split_into_chunks(images))
-    assert [image for chunk in chunks for image in chunk] == images
-    for chunk in chunks:
-        size = sum(len(image) for image in chunk if isinstance(image, bytes))
-        assert len(chunk) <= MAX_CHUNK_IMAGES
-        assert size <= MAX_CHUNK_BYTES or len([p for p in chunk if isinstance(p, bytes)]) == 1
-
-
-def test_tiny_images_share_parts() -> None:
-    assert len(list(split_into_chunks([bytes(300)] * 64))) == 64 // MAX_CHUNK_IMAGES

@@ -39,7 +39,7 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
                 explainer.context("linear", None) as context,
             ):
-                blocked = decode_pool.run("somebody else", release.wait)
+                blocked = decode_pool.run("somebody else", 1, release.wait)
                 explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
                 await asyncio.sleep(0)  # it waits for its image
                 write_version(tmp_path, "linear", 2)

@@ -2,16 +2,22 @@
 
 import asyncio
 import threading
+import time
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.imaging.decode_pool import JOBS_PER_THREAD, DecodePool
+from service.errors import TooLateToStart
+from service.imaging.decode_pool import JOBS_PER_THREAD, LARGE_WORK, SAFETY_FACTOR, DecodePool
+from tests.unit.service.batching import ManualClock
 
 
-def with_decode_pool(threads: int, test: Callable[[DecodePool], Awaitable[None]]) -> None:
+def with_decode_pool(
+    threads: int, test: Callable[[DecodePool], Awaitable[None]], clock: Callable[[], float] = time.perf_counter
+) -> None:
     async def run() -> None:
-        decode_pool = DecodePool(threads)
+        decode_pool = DecodePool(threads, clock)
         await test(decode_pool)
         decode_pool.close()
 
@@ -22,8 +28,8 @@ def test_a_flood_lets_every_other_owner_through_at_once() -> None:
     order: list[str] = []
 
     async def test(decode_pool: DecodePool) -> None:
-        flood = [decode_pool.run("flood", order.append, "flood") for _ in range(200)]
-        others = [decode_pool.run(name, order.append, name) for name in ("a", "b", "a")]
+        flood = [decode_pool.run("flood", 1, order.append, "flood") for _ in range(200)]
+        others = [decode_pool.run(name, 1, order.append, name) for name in ("a", "b", "a")]
         await asyncio.gather(*flood, *others)
 
     with_decode_pool(1, test)
@@ -37,9 +43,9 @@ def test_one_owner_is_served_in_order() -> None:
     order: list[int] = []
 
     async def test(decode_pool: DecodePool) -> None:
-        assert await asyncio.gather(*(decode_pool.run("m", lambda n: order.append(n) or n, n) for n in range(50))) == [
-            *range(50)
-        ]
+        assert await asyncio.gather(
+            *(decode_pool.run("m", 1, lambda n: order.append(n) or n, n) for n in range(50))
+        ) == [*range(50)]
 
     with_decode_pool(1, test)
     assert order == [*range(50)]
@@ -59,7 +65,7 @@ def test_all_threads_work_and_no_more_than_those() -> None:
             running -= 1
 
     async def test(decode_pool: DecodePool) -> None:
-        await asyncio.gather(*(decode_pool.run("m", job) for _ in range(12)))
+        await asyncio.gather(*(decode_pool.run("m", 1, job) for _ in range(12)))
 
     with_decode_pool(3, test)
     assert max_running == 3
@@ -67,7 +73,7 @@ def test_all_threads_work_and_no_more_than_those() -> None:
 
 def test_an_error_reaches_its_caller_and_nobody_else() -> None:
     async def test(decode_pool: DecodePool) -> None:
-        bad, good = decode_pool.run("m", int, "x"), decode_pool.run("m", int, "7")
+        bad, good = decode_pool.run("m", 1, int, "x"), decode_pool.run("m", 1, int, "7")
         with pytest.raises(ValueError, match="'x'"):
             await bad
         assert await good == 7
@@ -80,13 +86,13 @@ def test_what_was_cancelled_is_not_started_and_its_place_is_free() -> None:
     hold = threading.Event()
 
     async def test(decode_pool: DecodePool) -> None:
-        first = decode_pool.run("m", hold.wait, 5)
-        waiting = [decode_pool.run("m", started.append, n) for n in range(20)]
+        first = decode_pool.run("m", 1, hold.wait, 5)
+        waiting = [decode_pool.run("m", 1, started.append, n) for n in range(20)]
         for job in waiting[JOBS_PER_THREAD:]:
             job.cancel()
         hold.set()
         await first
-        await decode_pool.run("m", started.append, 99)
+        await decode_pool.run("m", 1, started.append, 99)
 
     with_decode_pool(1, test)
     assert started == [*range(JOBS_PER_THREAD), 99]
@@ -96,11 +102,75 @@ def test_one_that_is_cancelled_while_it_runs_gives_its_thread_back() -> None:
     hold = threading.Event()
 
     async def test(decode_pool: DecodePool) -> None:
-        running = decode_pool.run("m", hold.wait, 5)
+        running = decode_pool.run("m", 1, hold.wait, 5)
         await asyncio.sleep(0.01)
         running.cancel()
         hold.set()
-        assert await decode_pool.run("m", int, "1") == 1
-        assert await asyncio.gather(*(decode_pool.run("m", int, str(n)) for n in range(9))) == [*range(9)]
+        assert await decode_pool.run("m", 1, int, "1") == 1
+        assert await asyncio.gather(*(decode_pool.run("m", 1, int, str(n)) for n in range(9))) == [*range(9)]
+
+    with_decode_pool(1, test)
+
+
+def test_small_images_do_not_wait_for_large_ones() -> None:
+    hold = threading.Event()
+
+    async def test(decode_pool: DecodePool) -> None:
+        large = [decode_pool.run("flood", LARGE_WORK + 1, hold.wait, 5) for _ in range(9)]
+        assert await decode_pool.run("flood", LARGE_WORK, int, "7") == 7
+        assert not any(job.done() for job in large)
+        hold.set()
+        await asyncio.gather(*large)
+
+    with_decode_pool(1, test)
+
+
+def test_the_expected_time_is_that_of_the_work_ahead() -> None:
+    """A unit takes 1 s on one of two threads. An owner waits for its own work, and at most as much of each other's."""
+    clock, hold = ManualClock(), threading.Event()
+
+    def job(seconds: float) -> None:
+        clock.now_s += seconds
+
+    async def test(decode_pool: DecodePool) -> None:
+        for _ in range(300):  # until nothing is left of what was expected at first
+            await decode_pool.run("a", 3, job, 3.0)
+        waiting = [decode_pool.run(owner, work, hold.wait, 5) for owner, work in (("a", 8), ("a", 20), ("b", 2))]
+        for owner, ahead in (("a", 28 + 2), ("b", 2 + 4), ("c", 2 + 2)):
+            done_s = (ahead + 2) / 2 * SAFETY_FACTOR
+            decode_pool.check_in_time(owner, 2, done_s * 1.01)
+            with pytest.raises(TooLateToStart) as raised:
+                decode_pool.check_in_time(owner, 2, done_s * 0.75)
+            assert raised.value.retry_after_s == pytest.approx(done_s / 4, rel=1e-3)
+        decode_pool.check_in_time("a", LARGE_WORK + 1, LARGE_WORK)  # other threads, where nothing waits
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        decode_pool.check_in_time("a", 2, (8 + 2 + 2) / 2 * SAFETY_FACTOR * 1.01)
+        hold.set()
+        await asyncio.gather(waiting[0], waiting[2])
+        decode_pool.check_in_time("a", 2, 2 / 2 * SAFETY_FACTOR * 1.01)
+
+    with_decode_pool(2, test, clock)
+
+
+def test_an_image_is_forgotten_when_its_job_is_cancelled() -> None:
+    """A client that disconnects must not leave its image in the queue."""
+    hold = threading.Event()
+
+    class Image:
+        pass
+
+    async def test(decode_pool: DecodePool) -> None:
+        running = [decode_pool.run("m", 1, hold.wait, 5) for _ in range(JOBS_PER_THREAD)]
+        image = Image()
+        reference = weakref.ref(image)
+        waiting = decode_pool.run("m", 1, id, image)
+        del image
+        assert reference() is not None
+        waiting.cancel()
+        await asyncio.sleep(0)
+        assert reference() is None
+        hold.set()
+        await asyncio.gather(*running)
 
     with_decode_pool(1, test)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import ConvoyError, ImageTooLarge
+from service.errors import BadImage, ConvoyError, ImageTooLarge
 from service.imaging import limits
 from service.imaging.decode import decode, open_image
 from service.imaging.limits import (
@@ -20,7 +20,9 @@ from service.imaging.limits import (
     MAX_RUN_LENGTH_PIXELS,
     MAX_SCANS,
     MAX_SIDE_PX,
+    MAX_UNPACKED_CHUNKS,
     DecodeLimits,
+    is_slow_to_open,
 )
 from tests.support.png_writer import END, chunk, encode_png, header
 from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
@@ -205,6 +207,29 @@ def test_a_flood_of_small_pieces_costs_little_time(name: str) -> None:
     with pytest.raises(ConvoyError, match="pieces"):
         decode(FLOODS[name], 1, BLACK, PIXELS)
     assert time.thread_time() - started_s < 3
+
+
+@pytest.mark.parametrize("is_behind_the_pixels", [False, True])
+@pytest.mark.parametrize("kind", MAX_UNPACKED_CHUNKS)
+def test_a_png_with_many_chunks_that_unpack_is_refused(kind: bytes, is_behind_the_pixels: bool) -> None:
+    """Each of them unpacks to a megabyte, out of a kilobyte of the file."""
+    text = {b"iCCP": b"name\0\0", b"zTXt": b"key\0\0", b"iTXt": b"key\0\1\0\0\0"}[kind]
+    unpacked = chunk(kind, text + zlib.compress(bytes(1_000_000)))
+    start, pixels = header(4, 4), chunk(b"IDAT", zlib.compress(bytes(20)))
+    for count in (MAX_UNPACKED_CHUNKS[kind], MAX_UNPACKED_CHUNKS[kind] + 1):
+        parts = [pixels, unpacked * count] if is_behind_the_pixels else [unpacked * count, pixels]
+        file = b"".join([start, *parts, END])
+        assert is_slow_to_open(file)
+        if count == MAX_UNPACKED_CHUNKS[kind]:
+            assert decode(file, 1, BLACK, PIXELS).shape == (4, 4, 1)
+        else:
+            with pytest.raises(BadImage, match=f"more than {count - 1} chunks of the type {kind.decode()}"):
+                decode(file, 1, BLACK, PIXELS)
+
+
+def test_only_a_png_with_chunks_that_unpack_is_slow_to_open() -> None:
+    assert not is_slow_to_open(encode_image(Image.fromarray(noise_image()), "PNG"))
+    assert not is_slow_to_open(encode_image(Image.fromarray(noise_image()), "JPEG") + b"iCCP")
 
 
 def test_a_jpeg_of_endless_scans_is_refused() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
 from service.inference.admission import UNMEASURED_RETRY_S, Admission
-from service.inference.run_times import MIN_SAFETY_FACTOR, SMOOTHING, RunTimes
+from service.inference.run_times import MIN_SAFETY_FACTOR, RunTimes
 
 
 def admission(
@@ -136,19 +136,6 @@ def test_a_batch_takes_as_long_on_one_of_several_idle_instances() -> None:
     queue.reserve(8, timeout_s=2.0 * MIN_SAFETY_FACTOR + 0.01)
 
 
-def test_images_that_wait_for_decoding_delay_a_request_that_is_to_be_decoded() -> None:
-    """Ten images of 0.1 s are ahead at the decoders, and none in the queue."""
-    queue = measured(run_s=0.04)
-    backlog = queue.start_decoding(2)
-    assert backlog == 2
-    queue.end_decoding(2, backlog, 0.2)
-    assert queue.expected_done_s(1) == pytest.approx(0.01)  # the decoders are idle
-    queue.start_decoding(10)
-    assert queue.expected_done_s(1) == pytest.approx(11 * 0.1 + 0.01)
-    with pytest.raises(TooLateToStart):
-        queue.reserve(1, timeout_s=1.0)
-
-
 def test_interactive_images_do_not_wait_for_background_images() -> None:
     queue = measured(run_s=2.0)
     queue.reserve(8, background=True)
@@ -174,14 +161,6 @@ def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_ima
         queue.reserve(8, timeout_s=3.0)
 
 
-def test_the_time_of_decoding_is_an_average_that_follows_the_latest() -> None:
-    queue = measured(run_s=0.04)
-    assert [queue.start_decoding(2), queue.start_decoding(3)] == [2, 5]
-    queue.end_decoding(2, 2, 0.2)  # 0.1 s an image
-    queue.end_decoding(2, 2, 0.4)
-    assert queue.expected_done_s(1) == pytest.approx(2 * (0.1 + SMOOTHING * 0.1) + 0.01)
-
-
 @pytest.mark.parametrize(("queued", "bound_s"), [(0, 0.45), (10, 0.95)])
 def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s: float) -> None:
     """An image alone takes 50 ms: its own, those queued, and two full batches of four at work and about to run."""
@@ -191,15 +170,11 @@ def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s:
     assert queue.is_surely_in_time(1, bound_s + 0.001)
 
 
-def test_ample_time_counts_every_instance_and_the_images_that_wait_for_decoding() -> None:
-    """An image takes 50 ms alone and 100 ms to decode: its own, 16 of two instances, and three that are decoded."""
+def test_ample_time_counts_every_instance() -> None:
+    """An image takes 50 ms alone: its own, and 16 of two instances."""
     queue = admission(instances=2, run_s_by_size={1: 0.05, 4: 0.08})
-    backlog = queue.start_decoding(2)
-    queue.end_decoding(2, backlog, 0.2)
-    queue.start_decoding(2)
-    bound_s = 17 * 0.05 + 3 * 0.1
-    assert not queue.is_surely_in_time(1, bound_s - 0.001)
-    assert queue.is_surely_in_time(1, bound_s + 0.001)
+    assert not queue.is_surely_in_time(1, 17 * 0.05 - 0.001)
+    assert queue.is_surely_in_time(1, 17 * 0.05 + 0.001)
 
 
 def test_a_request_that_is_surely_in_time_is_in_time_by_the_exact_estimate() -> None:

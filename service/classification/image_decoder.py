@@ -1,0 +1,205 @@
+"""Decodes the images of requests to models' inputs, on the threads of a DecodePool and within the limits of memory.
+
+Knows no queue of a model and no HTTP.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.classification.request_context import RequestContext
+from service.errors import REJECTIONS, ConvoyError, DeadlineExceeded, ExpiredInQueue, TooManyPixels
+from service.imaging.decode import OpenedImage
+from service.imaging.decode_pool import LARGE_WORK, DecodePool
+from service.imaging.fast_png import decode_simple_png
+from service.imaging.limits import DecodeLimits, is_slow_to_open
+from service.imaging.model_input import open_for_model, read_opened
+from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
+from service.imaging.preprocess import preprocess
+from service.loaded_models.loaded_version import LoadedVersion
+from service.observability.metrics import Metrics
+
+# An image within both limits is decoded on the event loop, in less time than a switch to a thread takes.
+MAX_INLINE_PIXELS = 64 * 64
+MAX_INLINE_BYTES = 65536
+# Tiny images are decoded in chunks: a switch to a thread and back costs as much as decoding one.
+MAX_CHUNK_IMAGES = 16
+MAX_CHUNK_BYTES = 16384
+# Expected before an image has been opened, besides its bytes: it is not larger, or is decoded as a job of its own.
+UNOPENED_WORK = MAX_INLINE_PIXELS
+# Small images have this part of the memory of decoding for themselves, so that they do not wait for that of large ones.
+SMALL_MEMORY_DIVISOR = 4
+# A request may have this many times the maximum pixels of one image: 16 MB of images could cost minutes of a core.
+MAX_REQUEST_PIXELS_FACTOR = 2
+
+T = TypeVar("T")
+Pixels = NDArray[np.uint8]
+"""A model's input: (height, width, channels)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostponedImage:
+    """An image whose header was read, and that is to be decoded by a job of its own; with its estimated `work`."""
+
+    encoded: bytes
+    work: int
+
+
+class ImageDecoder:
+    """Decodes one image, or the images of one request."""
+
+    def __init__(self, decode_pool: DecodePool, metrics: Metrics, limits: DecodeLimits) -> None:
+        self._decode_pool = decode_pool
+        self._metrics = metrics
+        self._limits = limits
+        small_bytes = limits.max_decoded_bytes // SMALL_MEMORY_DIVISOR
+        self._small_memory = MemorySemaphore(small_bytes)
+        self._large_memory = MemorySemaphore(limits.max_decoded_bytes - small_bytes)
+
+    async def decode(self, context: RequestContext, encoded: bytes) -> Pixels:
+        """Decodes one image. Raises BadImage, UnsupportedImage, ImageTooLarge, TooLateToStart, ExpiredInQueue."""
+        if (pixels := self._decode_simple_png(encoded, context.loaded)) is not None:
+            return pixels
+        if len(encoded) > MAX_INLINE_BYTES or is_slow_to_open(encoded):
+            return _raise_error(*await self.decode_many(context, [encoded]))
+        image = self._open(encoded, context.loaded)
+        if image.full_size[0] * image.full_size[1] <= MAX_INLINE_PIXELS:
+            return _to_model_input(image, context.loaded)
+        work = _work(image, encoded)
+        if work > LARGE_WORK:  # closed until then: the decoder of a WebP holds its canvas
+            image.image.close()
+            return _raise_error(*await self._decode_postponed(context, [PostponedImage(encoded, work)]))
+        self._check_in_time(context, work)
+        read = self._decode_pool.run(_owner(context), work, self._read_limited, image, work, context.loaded)
+        return await self._decoded(context, read)
+
+    async def decode_many(
+        self, context: RequestContext, images: Sequence[bytes | ConvoyError]
+    ) -> list[Pixels | ConvoyError]:
+        """Decodes many images; the error of one is returned in its place. Raises TooLateToStart, ExpiredInQueue."""
+        # Small images are decoded in the chunks in which they are opened, others by jobs of their own.
+        owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
+        opening = [
+            self._decode_pool.run(owner, _unopened_work(chunk), self._decode_chunk, chunk, context.loaded, pixel_budget)
+            for chunk in split_into_chunks(images)
+        ]
+        chunks = await self._decoded(context, asyncio.gather(*opening))
+        opened = list(itertools.chain.from_iterable(chunks))
+        postponed = [image for image in opened if isinstance(image, PostponedImage)]
+        rest = iter(await self._decode_postponed(context, postponed) if postponed else ())
+        return [next(rest) if isinstance(image, PostponedImage) else image for image in opened]
+
+    async def _decode_postponed(
+        self, context: RequestContext, images: Sequence[PostponedImage]
+    ) -> list[Pixels | ConvoyError]:
+        self._check_in_time(context, sum(image.work for image in images))
+        reading = [
+            self._decode_pool.run(_owner(context), image.work, self._open_and_read, image, context.loaded)
+            for image in images
+        ]
+        return await self._decoded(context, asyncio.gather(*reading))
+
+    def _check_in_time(self, context: RequestContext, work: int) -> None:
+        """Rejects a request whose images would not be decoded in time. Raises TooLateToStart."""
+        try:
+            self._decode_pool.check_in_time(_owner(context), work, context.remaining_s())
+        except REJECTIONS as error:
+            self._metrics.count_rejection(error.code, context.loaded.model)
+            raise
+
+    async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
+        """Waits for images that hold slots of the queue. Raises ExpiredInQueue at the request's deadline."""
+        try:
+            return await context.within_deadline(work)
+        except DeadlineExceeded:
+            self._metrics.count_rejection(ExpiredInQueue.code, context.loaded.model)
+            raise ExpiredInQueue("The images were not decoded within the request's time limit.") from None
+
+    def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> Pixels | None:
+        pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._limits.max_pixels)
+        return None if pixels is None else preprocess(pixels, loaded.manifest.input, loaded.manifest.preprocessing)
+
+    def _open(self, encoded: bytes, loaded: LoadedVersion) -> OpenedImage:
+        return open_for_model(encoded, loaded.manifest.input, loaded.manifest.preprocessing, self._limits)
+
+    def _read_limited(self, image: OpenedImage, work: int, loaded: LoadedVersion) -> Pixels:
+        memory = self._large_memory if work > LARGE_WORK else self._small_memory
+        with memory.acquire(image.cost.memory_bytes):
+            return _to_model_input(image, loaded)
+
+    def _open_and_read(self, postponed: PostponedImage, loaded: LoadedVersion) -> Pixels | ConvoyError:
+        try:
+            return self._read_limited(self._open(postponed.encoded, loaded), postponed.work, loaded)
+        except ConvoyError as error:
+            return error
+
+    def _decode_chunk(
+        self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, pixel_budget: PixelBudget
+    ) -> list[Pixels | PostponedImage | ConvoyError]:
+        """Opens the images in order, and decodes them until that was as much work as one small image may be."""
+        results, work = list[Pixels | PostponedImage | ConvoyError](), 0
+        for encoded in images:
+            if isinstance(encoded, ConvoyError):
+                results.append(encoded)
+            elif (pixels := self._decode_simple_png(encoded, loaded)) is not None:
+                results.append(pixels)
+            else:
+                try:
+                    image = self._open_within_budget(encoded, loaded, pixel_budget)
+                    image_work = _work(image, encoded)
+                    if work + image_work > LARGE_WORK:
+                        image.image.close()
+                        results.append(PostponedImage(encoded, image_work))
+                    else:
+                        work += image_work
+                        results.append(self._read_limited(image, image_work, loaded))
+                except ConvoyError as error:
+                    results.append(error)
+        return results
+
+    def _open_within_budget(self, encoded: bytes, loaded: LoadedVersion, pixel_budget: PixelBudget) -> OpenedImage:
+        image = self._open(encoded, loaded)
+        if not pixel_budget.try_consume(image.cost.time_pixels):
+            raise TooManyPixels(f"The request's images have more than {pixel_budget.pixels} pixels together.")
+        return image
+
+
+def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
+    """Yields the images in order, in chunks that one thread decodes before the images of another model have a turn."""
+    start = chunk_bytes = 0
+    for end, image in enumerate(images):
+        image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
+        if end > start and (end - start == MAX_CHUNK_IMAGES or chunk_bytes + image_bytes > MAX_CHUNK_BYTES):
+            yield images[start:end]
+            start, chunk_bytes = end, 0
+        chunk_bytes += image_bytes
+    yield images[start:]
+
+
+def _unopened_work(images: Sequence[bytes | ConvoyError]) -> int:
+    return sum(UNOPENED_WORK + len(image) for image in images if not isinstance(image, ConvoyError))
+
+
+def _work(image: OpenedImage, encoded: bytes) -> int:
+    """The estimated time that decoding takes: 1 for each pixel, and for each encoded byte."""
+    return image.cost.time_pixels + len(encoded)
+
+
+def _raise_error(result: Pixels | ConvoyError) -> Pixels:
+    if isinstance(result, ConvoyError):
+        raise result
+    return result
+
+
+def _owner(context: RequestContext) -> tuple[str, str, bool]:
+    """Decoders take turns between clients, between models, and between urgent and background work of each."""
+    return context.client, context.loaded.model, context.background
+
+
+def _to_model_input(image: OpenedImage, loaded: LoadedVersion) -> Pixels:
+    return read_opened(image, loaded.manifest.input, loaded.manifest.preprocessing)
