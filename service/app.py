@@ -50,7 +50,7 @@ from service.model_store.desired_state import StateFile
 from service.model_store.mirror import BucketMirror, open_mirror
 from service.model_store.mirror_thread import MirrorThread
 from service.model_store.repository import Repository
-from service.observability.logs import LogRateLimiter
+from service.observability.logs import RequestLogLimiter
 from service.observability.metrics import Metrics
 from service.observability.tracing import create_tracer
 from service.settings import Settings, split_list
@@ -153,9 +153,9 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
     inner = _add_middleware(FastRouter(fast_endpoints, other_methods), keyring, settings)
-    app.entry_point = RequestMiddleware(
-        inner, metrics, shutdown_state, LogRateLimiter(settings.log_requests_per_s), tracer
-    )
+    log_limiter = RequestLogLimiter(settings.log_requests_per_s)
+    middleware = RequestMiddleware(inner, metrics, shutdown_state, log_limiter, tracer)
+    app.entry_point, app.state.record_unrouted_request = middleware, middleware.record_unrouted
     _add_routes(app, registry, worker_group, shutdown_state, settings)
     _add_error_handlers(app)
     install_openapi(app, with_keys=requires_api_key(settings))
@@ -168,9 +168,7 @@ def _add_routes(
     app.include_router(model_routes(registry))
     app.include_router(model_file_routes(registry))
     app.include_router(metadata_routes(registry, worker_group, shutdown_state, settings.max_delay_ms))
-    app.include_router(
-        repository_routes(worker_group, settings.repository_changes, CsrfProtection(split_list(settings.cors_origins)))
-    )
+    app.include_router(repository_routes(worker_group, settings.repository_changes))
     app.include_router(model_status_routes(registry))
     app.include_router(health_routes(worker_group, shutdown_state))
     app.router.routes.extend(playground_routes())
@@ -201,12 +199,12 @@ def requires_api_key(settings: Settings) -> bool:
 
 
 def _add_middleware(app: ASGIApp, keyring: Keyring | None, settings: Settings) -> ASGIApp:
-    """Adds the optional middleware, innermost first. It is optional because every layer costs each request time."""
+    """Adds access control, innermost first. Keys and CORS are optional, because every layer costs each request time."""
     if keyring is not None:
         app = RequireApiKey(app, keyring=keyring)
-    if origins := split_list(settings.cors_origins):
-        app = allow_cors(app, origins)
-    return app
+    origins = split_list(settings.cors_origins)
+    app = CsrfProtection(app, origins)
+    return allow_cors(app, origins) if origins else app
 
 
 def _add_error_handlers(app: FastAPI) -> None:

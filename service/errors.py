@@ -100,7 +100,7 @@ class UnknownDocument(ConvoyError):
 
 
 class NotAllowed(ConvoyError):
-    """The configuration does not allow this operation for clients, or for web pages of other origins."""
+    """The configuration does not allow this operation for clients, or no request from web pages of other origins."""
 
     code = "not_allowed"
     hint = "Start the service with CONVOY_REPOSITORY_CHANGES=true to let clients load and unload models."
@@ -132,6 +132,13 @@ class BadHttp(ConvoyError):
 
     code = "bad_http"
     hint = "Send HTTP/1.1 without TLS; a proxy in front of the service terminates TLS."
+
+
+class UnsupportedHttpVersion(ConvoyError):
+    """The request line names another version of HTTP than 1.1 and 1.0."""
+
+    code = "unsupported_http_version"
+    hint = "Send HTTP/1.1; a proxy in front of the service can speak HTTP/2 with clients."
 
 
 class ImageTooLarge(ConvoyError):

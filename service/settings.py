@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     """Cores per run of a model. 0: the cores of the container or affinity mask, divided by the workers."""
 
     decode_threads: int = Field(default=0, ge=0)
-    """Threads that decode images. 0: one per usable core."""
+    """Threads that decode images, and as many again for images of over 2 megapixels. 0: one per usable core."""
 
     request_timeout_ms: int = Field(default=30_000, ge=1)
     """Milliseconds within which a request must be answered; otherwise 504."""
@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     """Lowest severity that is logged; requests are logged at info."""
 
     log_requests_per_s: int = Field(default=100, ge=0)
-    """Maximum request log lines per second and worker; errors other than 429 are always logged. 0: all."""
+    """Maximum log lines of requests per second and worker, each of answers, client and server errors. 0: all."""
 
     otlp_endpoint: str = ""
     """OpenTelemetry collector for traces (OTLP over HTTP), such as http://collector:4318. Empty: from OTEL_*."""

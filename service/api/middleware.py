@@ -15,13 +15,11 @@ from service.api.http.status_codes import LOG_FIELDS, ClientDisconnected, error_
 from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, Draining, OutOfMemory
 from service.observability import logs
-from service.observability.logs import LogRateLimiter
+from service.observability.logs import SERVER_ERROR, RequestLogLimiter, shorten
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracer
 from service.workers.shutdown import ShutdownState
 
-CLIENT_ERROR, SERVER_ERROR = 400, 500
-TOO_MANY_REQUESTS = 429  # not logged as an error: under overload there are too many of them
 MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that disconnected; logged and counted, never sent
@@ -35,7 +33,7 @@ class RequestMiddleware:
         app: ASGIApp,
         metrics: Metrics,
         shutdown_state: ShutdownState,
-        log_limiter: LogRateLimiter,
+        log_limiter: RequestLogLimiter,
         tracer: Tracer | None,
     ) -> None:
         self._app = app
@@ -105,9 +103,17 @@ class RequestMiddleware:
         if self._tracer is not None:
             self._trace(self._tracer, scope, route, status, started_s, ended_s)
         if logs.logger.isEnabledFor(logging.INFO):
-            skipped = self._log_limiter.try_acquire(ended_s)
-            if skipped is not None or (status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS):
+            skipped = self._log_limiter.try_acquire(status, ended_s)
+            if skipped is not None:
                 _log(scope, status, ended_s - started_s, skipped)
+
+    def record_unrouted(self, status: int, error_code: str, client: str | None) -> None:
+        """Counts and logs a request that the server has rejected before it came here."""
+        self._metrics.count_unrouted_request(status)
+        skipped = self._log_limiter.try_acquire(status, time.perf_counter())
+        if skipped is not None:
+            fields = {"skipped": skipped} if skipped else {}
+            logs.event(logging.INFO, "request", status=status, error=error_code, client=client, **fields)
 
     def _trace(self, tracer: Tracer, scope: Scope, route: str, status: int, started_s: float, ended_s: float) -> None:
         context: RequestContext | None = scope.get(REQUEST_CONTEXT)
@@ -136,11 +142,11 @@ def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
     return ConvoyError("The service made a mistake.")
 
 
-def _log(scope: Scope, status: int, seconds: float, skipped: int | None) -> None:
+def _log(scope: Scope, status: int, seconds: float, skipped: int) -> None:
     context: RequestContext | None = scope.get(REQUEST_CONTEXT)
     fields = scope[LOG_FIELDS] | (context.log_fields() if context is not None else {})
     client = scope["client"][0] if scope["client"] else None
-    fields |= {"method": scope["method"], "path": scope["path"], "status": status, "client": client}
+    fields |= {"method": scope["method"], "path": shorten(scope["path"]), "status": status, "client": client}
     fields["ms"] = round(seconds * 1000, 3)
     if skipped:
         fields["skipped"] = skipped
@@ -153,7 +159,7 @@ def _span_attributes(scope: Scope, route: str, status: int, context: RequestCont
         "http.request.method": scope["method"],
         "http.response.status_code": status,
         "http.route": route,
-        "url.path": scope["path"],
+        "url.path": shorten(scope["path"]),
         "url.scheme": scope["scheme"],
         "convoy.request_id": scope[LOG_FIELDS]["request_id"],
     }

@@ -10,6 +10,11 @@ import orjson
 
 logger = logging.getLogger("convoy")
 
+CLIENT_ERROR, TOO_MANY_REQUESTS, SERVER_ERROR = 400, 429, 500
+MAX_TEXT_LENGTH = 256
+# JSON allows these characters as they are, and terminals obey some of them.
+_ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+
 
 class JsonFormatter(logging.Formatter):
     """Adds `static_fields` and `extra={"fields": {...}}` to every line, and a traceback as the field `traceback`."""
@@ -29,9 +34,10 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         try:
-            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+            text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
         except TypeError:  # lone surrogates, integers past 64 bits, cycles: a plain line is better than none
-            return json.dumps({key: str(value) for key, value in line.items()})
+            text = json.dumps({key: str(value) for key, value in line.items()})
+        return text.translate(_ESCAPED_CONTROLS) if not text.isascii() or "\x7f" in text else text
 
 
 class LogRateLimiter:
@@ -53,6 +59,26 @@ class LogRateLimiter:
         self._tokens -= 1
         skipped, self._skipped = self._skipped, 0
         return skipped
+
+
+class RequestLogLimiter:
+    """Limits the log lines of requests to `per_s` of each kind: those that were answered or answered with 429, those
+    that the client made wrong, and those that the service could not answer. A flood of one kind hides no other."""
+
+    def __init__(self, per_s: int) -> None:
+        self._answers, self._client_errors, self._server_errors = (LogRateLimiter(per_s) for _ in range(3))
+
+    def try_acquire(self, status: int, now_s: float) -> int | None:
+        """Returns the number of lines of that kind skipped since the last one, or None when this one is skipped."""
+        if status >= SERVER_ERROR:
+            return self._server_errors.try_acquire(now_s)
+        is_client_error = status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS
+        return (self._client_errors if is_client_error else self._answers).try_acquire(now_s)
+
+
+def shorten(text: str) -> str:
+    """Returns at most MAX_TEXT_LENGTH characters of a client's text, with an ellipsis where it was cut."""
+    return text if len(text) <= MAX_TEXT_LENGTH else text[: MAX_TEXT_LENGTH - 1] + "…"
 
 
 def configure(level: str, **static_fields: Any) -> None:

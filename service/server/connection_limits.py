@@ -4,7 +4,6 @@ A request that arrives whole, as nearly all do, costs no timer.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,7 +17,7 @@ from service.api.http.disconnect import CONNECTION, Connection
 from service.api.http.responses import json_bytes
 from service.api.http.status_codes import STATUS, error_json
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
-from service.observability import logs
+from service.server.framing import check_codings, check_version_and_host
 from service.server.lingering_close import LingeringClose
 from service.server.write_coalescing import CoalescingTransport
 from service.server.write_timeout import SlowReaderGuard
@@ -57,13 +56,13 @@ class ConnectionLimits:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. Calls `on_rejected` with the status of each request that is rejected before the application, and
-    `on_closed` when the connection ends."""
+    """One connection. Calls `on_rejected` with status, error code and client of each request that is rejected before
+    the application, and `on_closed` when the connection ends."""
 
     def __init__(
         self,
         limits: ConnectionLimits,
-        on_rejected: Callable[[int], None],
+        on_rejected: Callable[[int, str, str | None], None],
         on_closed: Callable[[], None],
         **uvicorn_arguments: Any,
     ) -> None:
@@ -166,6 +165,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._received_bytes > self._limits.max_header_bytes or len(self.headers) > MAX_HEADERS:
             self._check_headers()
+        self._check(check_version_and_host, self.parser.get_http_version(), self.headers)
         if len(self.pipeline) >= MAX_PIPELINED:
             self._error = BadHttp("Too many requests were sent without waiting for their answers.")
             raise self._error
@@ -184,7 +184,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """What the parser calls before each chunk."""
         if self.headers:
-            self._check_codings()
+            self._check(check_codings, self.scope["http_version"], self.headers)
             self.headers = []  # trailers come here: no proxy has looked at them as it does at headers
 
     def on_message_complete(self) -> None:
@@ -242,12 +242,13 @@ class LimitedProtocol(HttpToolsProtocol):
             raise self._error
         self._is_upgrade = True
 
-    def _check_codings(self) -> None:
-        """Raises BadHttp unless the body is in chunks and nothing else: proxies differ about where others end."""
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if codings != [b"chunked"] or self.scope["http_version"] != "1.1":
-            self._error = BadHttp("The body has another transfer encoding than chunked, or is chunked in HTTP/1.0.")
-            raise self._error
+    def _check(self, check: Callable[..., None], *args: Any) -> None:
+        """Calls a check of the request, and keeps its error for the answer: the parser raises one of its own."""
+        try:
+            check(*args)
+        except ConvoyError as error:
+            self._error = error
+            raise
 
     def _check_progress(self) -> None:
         if self._phase is HEAD and self._received_bytes > self._limits.max_header_bytes:
@@ -310,9 +311,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         status = STATUS[type(error)]
-        self._on_rejected(status)
-        client = self.client[0] if self.client else None
-        logs.event(logging.INFO, "request", status=status, error=error.code, client=client)
+        self._on_rejected(status, error.code, self.client[0] if self.client else None)
         if not self._is_answer_due():
             self.transport.write(_error_response(status, error))
         self.transport.close()

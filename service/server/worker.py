@@ -193,9 +193,7 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=partial(
-            LimitedProtocol, ConnectionLimits.from_settings(settings), app.state.metrics.count_unrouted_request
-        ),  # type: ignore[arg-type]
+        http=partial(LimitedProtocol, ConnectionLimits.from_settings(settings), app.state.record_unrouted_request),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,16 +1,17 @@
 """Requests that a browser sends on behalf of a web page of another origin: CORS, and protection against CSRF.
 
 A page may send a simple POST to any address that the browser reaches, without a preflight request: CORS only keeps the
-page from reading the response. Endpoints that change state therefore check the headers Origin and Sec-Fetch-Site.
-Programs send neither header, and browsers let no page choose them. Knows no API keys.
+page from reading the response. Every POST is therefore checked for the headers Sec-Fetch-Site and Origin. Programs send
+neither, and browsers let no page choose them. Knows no API keys.
 """
 
 from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.http.request_headers import header
+from service.api.http.status_codes import handle_error
 from service.errors import NotAllowed
 
 HINT = "Send it from a program, or name the page's origin in CONVOY_CORS_ORIGINS."
@@ -47,19 +48,28 @@ def allow_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
 
 
 class CsrfProtection:
-    """Rejects requests that come from pages of other origins than `allowed_origins`; `*` allows all."""
+    """Plain ASGI that rejects each POST from pages of other origins than `allowed_origins`; `*` allows all."""
 
-    def __init__(self, allowed_origins: list[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed_origins: list[str]) -> None:
+        self._app = app
         self._allowed_origins = {origin.lower() for origin in allowed_origins}
 
-    def check(self, scope: Scope) -> None:
-        """Raises NotAllowed."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and not self._is_allowed(scope):
+            error = NotAllowed("A web page of another origin may not use this service.", HINT)
+            await handle_error(scope, error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        """Browsers send Sec-Fetch-Site to addresses with TLS and to the own machine. It is right also behind a proxy
+        that changes the header Host."""
         origin = header(scope, b"origin").decode("latin-1").lower()
         if not self._allowed_origins.isdisjoint({origin, "*"}):
-            return
-        own_host = header(scope, b"host").decode("latin-1").lower()
-        if (origin and _host(origin) != own_host) or header(scope, b"sec-fetch-site") == b"cross-site":
-            raise NotAllowed("A web page of another origin may not load or unload models here.", HINT)
+            return True
+        if site := header(scope, b"sec-fetch-site"):
+            return site in (b"same-origin", b"none")
+        return not origin or _host(origin) == header(scope, b"host").decode("latin-1").lower()
 
 
 def _host(origin: str) -> str:

@@ -53,6 +53,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.DeadlineExceeded: 504,
     errors.DeadlineTooShort: 504,
     errors.ExpiredInQueue: 504,
+    errors.UnsupportedHttpVersion: 505,
 }
 
 LOG_FIELDS = "convoy.log_fields"

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
-from service.api.auth.cross_origin import CsrfProtection
 from service.api.http.body import read_body
 from service.api.openapi.error_responses import fastapi_responses, json_content
 from service.api.schemas import ErrorText
@@ -32,7 +31,7 @@ CHANGE_OPTIONS: dict[str, Any] = {
 }
 
 
-def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, csrf: CsrfProtection) -> APIRouter:
+def repository_routes(worker_group: WorkerGroup, changes_allowed: bool) -> APIRouter:
     """Bodies are optional, and read without FastAPI, which would not limit their size."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
@@ -46,7 +45,6 @@ def repository_routes(worker_group: WorkerGroup, changes_allowed: bool, csrf: Cs
         """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
         if not changes_allowed:
             raise NotAllowed("Clients may not load or unload models here.")
-        csrf.check(request.scope)
         await _read_json(request, ChangeRequest)
 
     @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGE_OPTIONS)

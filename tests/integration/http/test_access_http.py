@@ -161,6 +161,8 @@ def test_pages_of_the_allowed_origins_may_call(secured: RunningService) -> None:
         ({"origin": ""}, 200),
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "https://name.of.the.proxy", "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "http://HERE", "sec-fetch-site": "same-site"}, 403),
     ],
 )
 def test_pages_of_other_origins_change_no_models(secured: RunningService, headers: dict[str, str], status: int) -> None:
@@ -171,11 +173,23 @@ def test_pages_of_other_origins_change_no_models(secured: RunningService, header
     assert reply.status_code == status, reply.text
     if status == 403:
         assert "A web page of another origin may not" in reply.json()["error"]
-        assert secured.client.post("/v2/repository/index", headers=sent_headers | bearer(INFERENCE)).status_code == 200
+        assert secured.client.post("/v2/repository/index", headers=sent_headers | bearer(INFERENCE)).status_code == 403
+        assert secured.client.get("/api/v1/models", headers=sent_headers | bearer(INFERENCE)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", [CLASSIFY, f"{CLASSIFY}/batch", "/v2/models/linear/infer", "/v1/models/linear:predict"]
+)
+def test_without_keys_no_page_of_another_origin_makes_a_browser_send_images(service: RunningService, path: str) -> None:
+    """A browser sends text without a preflight request."""
+    headers = {"origin": PAGE_ORIGIN, "content-type": "text/plain"}
+    reply = service.client.post(path, content=image_bytes(), headers=headers)
+    assert reply.status_code == 403
+    assert "A web page of another origin may not" in reply.text
 
 
 def test_without_settings_there_are_neither_keys_nor_cors(service: RunningService) -> None:
-    reply = service.client.post(CLASSIFY, content=image_bytes(), headers={"origin": PAGE_ORIGIN})
+    reply = service.client.post(CLASSIFY, content=image_bytes(), headers={"origin": service.url})
     assert reply.status_code == 200
     assert not [name for name in reply.headers if name.startswith("access-control")]
 

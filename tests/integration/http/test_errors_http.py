@@ -119,6 +119,7 @@ CODES_TESTED_BELOW = {
 CODES_TESTED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
 CODES_TESTED_ELSEWHERE = {
     "bad_http": "test_connection_limits_http.py::test_what_is_no_http_ends_with_400",
+    "unsupported_http_version": "test_request_smuggling_http.py::test_another_version_of_http_is_named_as_the_cause",
     "slow_request": "test_connection_limits_http.py::test_headers_that_come_too_slowly_end_with_408",
     "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",

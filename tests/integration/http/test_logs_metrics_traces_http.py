@@ -10,6 +10,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from service.observability.logs import MAX_TEXT_LENGTH
+from tests.integration.http.raw_connection import RawConnection
 from tests.support.images import image_bytes
 from tests.support.service_process import RunningService
 
@@ -91,22 +93,30 @@ def test_a_collector_that_is_away_costs_no_request_and_no_clean_stop(zoo: Path) 
         assert service.exit_code() == 0
 
 
-def test_under_load_the_log_is_sampled_and_errors_are_all_there(zoo: Path) -> None:
+def test_under_load_the_log_is_sampled_for_answers_and_errors_alike(zoo: Path) -> None:
     with RunningService(zoo, log_requests_per_s=LOG_LINES_PER_S) as service:
         with httpx.Client(base_url=service.url) as client:
             for _ in range(100):
                 client.post(CLASSIFY, content=image_bytes())
                 assert client.post(CLASSIFY, content=b"no image").status_code == 400
+            assert client.get("/" + "x" * 10_000).status_code == 404
             client.get("/health/live")
+        for _ in range(100):
+            with RawConnection(service) as connection:
+                connection.send(b"no request\r\n\r\n")
+                connection.read_response()
         service.terminate()
         service.exit_code()
         lines = [line for line in service.lines if line["event"] == "request"]
-        bad = [line for line in lines if line["status"] == 400]
+        bad = [line for line in lines if line["status"] == 400 and "path" in line]
         good = [line for line in lines if line.get("path") == CLASSIFY and line["status"] == 200]
-        assert len(bad) == 100
-        assert len(good) < 100
+        for some in (bad, good, [line for line in lines if line.get("error") == "bad_http"]):
+            assert len(some) < 100
+        assert bad
+        assert good
         assert sum(line.get("skipped", 0) for line in lines) > 0
         assert {line["model"] for line in bad} == {"linear"}, "a failed request's line tells its model too"
+        assert max(len(line.get("path", "")) for line in lines) <= MAX_TEXT_LENGTH
 
 
 def test_predictions_memory_and_requests_in_flight_are_measured(service: RunningService) -> None:

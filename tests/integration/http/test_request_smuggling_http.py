@@ -157,3 +157,29 @@ def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(limit
         assert connection.read_response()[0] == 200
         check_error(connection.read_response(), 400, "bad_http")
         assert connection.statuses() == []
+
+
+UNCLEAR_HOSTS = {"no host": [], "two hosts": ["host: x", "host: y"], "one host, twice": ["host: x", "Host: x"]}
+
+
+@pytest.mark.parametrize("lines", UNCLEAR_HOSTS.values(), ids=UNCLEAR_HOSTS.keys())
+@pytest.mark.parametrize("upgrade", [[], UPGRADE], ids=["", "in another protocol"])
+def test_a_request_needs_exactly_one_host(limited: RunningService, lines: list[str], upgrade: list[str]) -> None:
+    request = "\r\n".join(["GET /health/live HTTP/1.1", *lines, *upgrade, "\r\n"]).encode()
+    with RawConnection(limited) as connection:
+        connection.send(request + HIDDEN)
+        check_error(connection.read_response(), 400, "bad_http")
+        assert connection.statuses() == []
+
+
+def test_another_version_of_http_is_named_as_the_cause(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/2.0\r\nhost: x\r\n\r\n" + HIDDEN)
+        check_error(connection.read_response(), 505, "unsupported_http_version")
+        assert connection.statuses() == []
+
+
+def test_http_1_0_needs_no_host(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.0\r\n\r\n")
+        assert connection.statuses() == [200]

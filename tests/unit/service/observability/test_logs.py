@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.observability.logs import JsonFormatter, LogRateLimiter
+from service.observability.logs import MAX_TEXT_LENGTH, JsonFormatter, LogRateLimiter, RequestLogLimiter, shorten
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
@@ -119,6 +119,28 @@ def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
     assert [LogRateLimiter(per_s=10).try_acquire(n) for n in range(50)] == [0] * 50
     unlimited = LogRateLimiter(per_s=0)
     assert {unlimited.try_acquire(1.0) for _ in range(1000)} == {0}
+
+
+def test_a_flood_of_one_kind_of_lines_hides_no_other_kind() -> None:
+    limiter = RequestLogLimiter(per_s=1)
+    assert [limiter.try_acquire(400, 1.0) for _ in range(3)] == [0, None, None]
+    assert [limiter.try_acquire(status, 1.0) for status in (200, 429, 499, 503)] == [0, None, None, 0]
+    assert limiter.try_acquire(422, 2.0) == 3
+    assert [limiter.try_acquire(status, 2.0) for status in (504, 302)] == [0, 1]
+
+
+@pytest.mark.parametrize("text", ["\x7f", "\x80", "\x9b31m", "é\x9f", "\ud800\x85"])
+def test_no_control_character_reaches_a_terminal(text: str) -> None:
+    record = logging.LogRecord("convoy", logging.INFO, "file.py", 1, "request", (), None)
+    record.fields = {"path": text}
+    line = JsonFormatter().format(record)
+    assert not re.search(r"[\0-\x1f\x7f-\x9f]", line)
+    assert json.loads(line)["path"] == text
+
+
+def test_a_long_text_of_a_client_is_cut() -> None:
+    assert shorten("x" * MAX_TEXT_LENGTH) == "x" * MAX_TEXT_LENGTH
+    assert shorten("x" * (MAX_TEXT_LENGTH + 1)) == "x" * (MAX_TEXT_LENGTH - 1) + "…"
 
 
 LOG_FROM_ALL = """

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.api.middleware import RequestMiddleware
-from service.observability.logs import LogRateLimiter
+from service.observability.logs import RequestLogLimiter
 from service.observability.metrics import Metrics
 from service.server import worker
 from service.server.connection_limits import ConnectionLimits, LimitedProtocol
@@ -78,7 +78,7 @@ class Harness:
         self.state, self.metrics = ShutdownState(), Metrics()
         self.app, self.clock = WaitingApp(), FakeClock()
         self._writers: list[asyncio.StreamWriter] = []
-        middleware = RequestMiddleware(self.app, self.metrics, self.state, LogRateLimiter(0), None)
+        middleware = RequestMiddleware(self.app, self.metrics, self.state, RequestLogLimiter(0), None)
         limits = ConnectionLimits.from_settings(Settings())
         config = uvicorn.Config(
             middleware,

@@ -15,7 +15,7 @@ from service.api.http.parse_thread import ParseThread
 from service.api.http.status_codes import STATUS, ClientDisconnected, error_headers
 from service.api.middleware import RequestMiddleware
 from service.errors import BadImage, BodyTooLarge, MemoryFull
-from service.observability.logs import LogRateLimiter
+from service.observability.logs import RequestLogLimiter
 from service.observability.metrics import Metrics
 from service.workers.shutdown import ShutdownState
 
@@ -164,7 +164,7 @@ def test_a_body_is_released_however_its_request_ends(end: str) -> None:
         used_bytes.append(budget.used_bytes)  # an answer is still being sent
 
     async def run() -> None:
-        middleware = RequestMiddleware(app, metrics, ShutdownState(), LogRateLimiter(0), None)
+        middleware = RequestMiddleware(app, metrics, ShutdownState(), RequestLogLimiter(0), None)
         await asyncio.gather(middleware(request_scope(), Client().receive, send), return_exceptions=True)
 
     asyncio.run(run())

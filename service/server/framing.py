@@ -1,0 +1,29 @@
+"""Checks of a request's framing on which proxies differ: what one reader takes for a request, another must not divide.
+
+Knows header lines, no sockets and no parser.
+"""
+
+from collections.abc import Sequence
+
+from service.errors import BadHttp, UnsupportedHttpVersion
+
+HTTP_VERSIONS = ("1.1", "1.0")
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
+
+
+def check_version_and_host(http_version: str, headers: Headers) -> None:
+    """Raises UnsupportedHttpVersion, or BadHttp unless there is one Host, which HTTP/1.0 may omit (RFC 9112, 3.2)."""
+    if http_version not in HTTP_VERSIONS:
+        raise UnsupportedHttpVersion(f"The request is in HTTP/{http_version}.")
+    hosts = sum(name == b"host" for name, _ in headers)
+    if hosts > 1 or (not hosts and http_version == "1.1"):
+        raise BadHttp(f"The request has {hosts} Host headers.", "Send exactly one Host header.")
+
+
+def check_codings(http_version: str, headers: Headers) -> None:
+    """Raises BadHttp unless a body in chunks is chunked and nothing else: proxies differ about where others end."""
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings != [b"chunked"] or http_version != "1.1":
+        raise BadHttp("The body has another transfer encoding than chunked, or is chunked in HTTP/1.0.")
