@@ -124,7 +124,7 @@ def _check_no_pip(container: Container) -> None:
 
 
 def _classifies_what_is_piped(container: Container) -> None:
-    """As the last of the five commands of k8s/README.md does."""
+    """As the last of the five commands of docs/kubernetes.md does."""
     with subprocess.Popen(["cat", SEVEN], stdout=subprocess.PIPE) as pipe:
         answer = container.exec("convoy", "classify", "mnist-lenet5", "/dev/stdin", stdin=pipe.stdout)
     require(answer.stdout.startswith("/dev/stdin: 7 "), f"piped in, a 7 is {answer.stdout or answer.stderr}")

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.capacity`: measures one replica, simulates many, and writes the result into k8s/README.md."""
+"""`python -m tests.bench.capacity`: measures one replica, simulates many, and writes the result to docs/capacity.md."""
 
 import argparse
 import shlex
@@ -11,7 +11,7 @@ from tests.bench.capacity.measure_replica import Plan, measure, section
 from tests.bench.errors import CannotMeasure
 from tests.bench.report import markdown
 
-REPORT = Path("k8s/README.md")
+REPORT = Path("docs/capacity.md")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
 """How many replicas a load needs: measures one on one core, simulates many, and says how far the two are apart.
 
-`python -m tests.bench.capacity` writes the outcome into k8s/README.md. One replica is bound to one core, the load
+`python -m tests.bench.capacity` writes the outcome into docs/capacity.md. One replica is bound to one core, the load
 generator to another. The simulation is calibrated by two loads and checked against others of the same round.
 """
 

@@ -1,4 +1,4 @@
-"""The canary of k8s/README.md, as it stands there: its state file, its nginx configuration, a promotion under load."""
+"""The canary of docs/kubernetes.md as it is written: state file, nginx configuration, a promotion under load."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.bench.processes import free_ports
-from tests.support.kubernetes_manifests import K8S
+from tests.documentation import ROOT
 from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
@@ -52,19 +52,19 @@ http {{
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
-def readme_block(language: str, part: str) -> str:
-    """The only block of that language in the README that has this in it."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+def page_block(language: str, part: str) -> str:
+    """The only block of that language of the page that has this in it."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)
     (block,) = [block for block in blocks if part in block]
     return block
 
 
 @contextmanager
 def gateway(folder: Path, service: str) -> Iterator[str]:
-    """Nginx as the README configures it, but for the service's address; its own address."""
+    """Starts nginx as the page configures it, with the address of the service; yields its own address."""
     folder.mkdir()
     (port,) = free_ports()
-    block = readme_block("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
+    block = page_block("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
     upstream, split, location = re.findall(r"^\w.*?^}$", block, re.DOTALL | re.MULTILINE)
     text = CONFIG.format(folder=folder, upstream=upstream, split=split, location=location, port=port)
     (folder / "nginx.conf").write_text(text)
@@ -106,7 +106,7 @@ def test_a_tenth_goes_to_the_canary_until_it_is_promoted(tmp_path: Path) -> None
     for version in (1, 2):
         write_version(tmp_path / "models", MODEL, version, shape=(28, 28, 1), seed=version)
     state = tmp_path / "state.json"
-    state.write_text(readme_block("json", "canary"))
+    state.write_text(page_block("json", "canary"))
     with (
         RunningService(tmp_path / "models", state=state) as service,
         gateway(tmp_path / "nginx", service.url) as url,

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.documentation import GENERATED_TABLES, PAGES, ROOT, regenerated, table_names
+from service.model_store.desired_state import DesiredState
+from service.settings import Settings
+from tests.documentation import GENERATED_TABLES, PAGES, ROOT, metrics_table, regenerated, table_names
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -16,6 +18,16 @@ DATA = Path(__file__).parents[2] / "data"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 MAX_README_LINES = 200
+MAX_RELEASE_LINES = 60
+OTHER_VARIABLES = {
+    "CONVOY_DATA",
+    "CONVOY_COORDINATOR",
+    "CONVOY_NUM_PROCESSES",
+    "CONVOY_PROCESS_ID",
+    "CONVOY_JOIN_TIMEOUT_S",
+}
+OTHER_VARIABLES |= {"CONVOY_COMPLETE", "CONVOY_TRAIN_COMPLETE"}
+"""Variables that are no settings of the service."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -30,6 +42,18 @@ def test_each_generated_table_is_on_one_page() -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_README_LINES
+
+
+def test_the_changelog_of_a_release_stays_short() -> None:
+    releases = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]
+    assert releases
+    assert all(len(release.splitlines()) <= MAX_RELEASE_LINES for release in releases)
+
+
+def test_the_readme_has_one_line_for_each_package() -> None:
+    rows = re.findall(r"^\| `((?:service|training)/\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    packages = [path.parent for half in ("service", "training") for path in ROOT.glob(f"{half}/*/__init__.py")]
+    assert sorted(rows) == sorted(str(package.relative_to(ROOT)) for package in packages)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -49,9 +73,35 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "README.md").read_text())}
-    assert {f"docs/{page.name}" for page in PAGES[1:]} <= linked
+def linked_pages(page: Path) -> set[Path]:
+    """Markdown files of the repository that a page links to."""
+    paths = (link.partition("#")[0] for link in LINK.findall(page.read_text()) if "://" not in link)
+    return {(page.parent / path).resolve() for path in paths if path.endswith(".md")}
+
+
+def test_every_page_is_at_most_two_links_from_the_readme() -> None:
+    first = linked_pages(ROOT / "README.md")
+    second = set().union(*map(linked_pages, first))
+    assert set(PAGES) | {ROOT / "k8s/README.md", ROOT / "SECURITY.md"} <= first | second | {ROOT / "README.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_and_metrics_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    settings = {f"CONVOY_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    assert set(re.findall(r"\bCONVOY_[A-Z_]+[A-Z]\b", text)) <= settings
+    metrics = set(re.findall(r"`(\w+)` \(", metrics_table()))
+    assert set(re.findall(r"`(convoy_[a-z_]+[a-z])[`{]", text)) <= metrics
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_state_files_that_a_page_shows_are_valid(page: Path) -> None:
+    for block in re.findall(r"```json\n(\{\"models\": .*?)```", page.read_text(), re.DOTALL):
+        assert DesiredState.model_validate_json(block).models
+
+
+def test_some_page_shows_a_state_file() -> None:
+    assert any('```json\n{"models": ' in page.read_text() for page in PAGES)
 
 
 def test_seven_png_is_what_its_script_draws() -> None:

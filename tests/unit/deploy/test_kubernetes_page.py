@@ -1,4 +1,4 @@
-"""k8s/README.md read by a stranger: its overlays render, and its commands name what is there."""
+"""docs/kubernetes.md: its overlays render, and its commands name files, objects and images that exist."""
 
 import itertools
 import re
@@ -9,13 +9,13 @@ import click
 import yaml
 
 from service.cli import cli as convoy
-from tests.support.kubernetes_manifests import K8S, ROOT, all_kustomizations, container_of, environment, pod_of, render
+from tests.support.kubernetes_manifests import ROOT, all_kustomizations, container_of, environment, pod_of, render
 
-README = (K8S / "README.md").read_text()
+PAGE = (ROOT / "docs/kubernetes.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_its_overlays_render(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def commands() -> list[list[str]]:
     """Of all console blocks, and those of kubectl in the text, each as its words."""
     lines = [line[2:] for block in blocks("console") for line in block.splitlines()]
     commands = []
-    for line in [*lines, *re.findall(r"`(kubectl .+?)`", README)]:
+    for line in [*lines, *re.findall(r"`(kubectl .+?)`", PAGE)]:
         words = shlex.split(line, comments=True)
         commands += [list(part) for is_and, part in itertools.groupby(words, "&&".__eq__) if not is_and]
     return commands
