@@ -25,6 +25,7 @@ from service.api.http.body import BodyReader
 from service.api.http.body_budget import BodyBudget
 from service.api.http.head_and_options import HeadAndOptions
 from service.api.http.parse_thread import ParseThread
+from service.api.http.response_encoder import ResponseEncoder
 from service.api.middleware import RequestMiddleware
 from service.api.native.classify import Classify, ClassifyBatch
 from service.api.native.explain import Explain
@@ -129,6 +130,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         explainer.close()
         decode_pool.close()
         parse_thread.close()
+        encoder.close()
         if tracer is not None:
             tracer.close(SPAN_EXPORT_S)
 
@@ -148,7 +150,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     body_budget = BodyBudget(settings.max_inflight_body_bytes, partial(metrics.count_rejection, MemoryFull.code))
     metrics.body_bytes.set_function(lambda: body_budget.used_bytes)
     body_reader = BodyReader(settings.max_body_bytes, body_budget, parse_thread)
-    fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, settings.max_queue_images)
+    encoder = ResponseEncoder(settings.max_response_bytes, body_budget)
+    fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, encoder, settings.max_queue_images)
     for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
@@ -176,15 +179,15 @@ def _add_routes(
 
 
 def _fast_endpoints(
-    classifier: Classifier, explainer: Explainer, body_reader: BodyReader, max_images: int
+    classifier: Classifier, explainer: Explainer, body_reader: BodyReader, encoder: ResponseEncoder, max_images: int
 ) -> dict[str, ASGIApp]:
     """The endpoints for images and tensors, by path."""
-    infer = Infer(classifier, body_reader, max_images)
-    predict = Predict(classifier, body_reader, max_images)
+    infer = Infer(classifier, body_reader, encoder, max_images)
+    predict = Predict(classifier, body_reader, encoder, max_images)
     return {
-        Classify.path: Classify(classifier, body_reader),
-        ClassifyBatch.path: ClassifyBatch(classifier, body_reader, max_images),
-        Explain.path: Explain(explainer, body_reader),
+        Classify.path: Classify(classifier, body_reader, encoder),
+        ClassifyBatch.path: ClassifyBatch(classifier, body_reader, encoder, max_images),
+        Explain.path: Explain(explainer, body_reader, encoder),
         Infer.path: infer,
         Infer.path_with_version: infer,
         Predict.path: predict,

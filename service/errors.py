@@ -162,6 +162,13 @@ class TooManyImages(ConvoyError):
     hint = "Send fewer images per request."
 
 
+class ResponseTooLarge(ConvoyError):
+    """The response would be larger than `max_response_bytes`; in most cases nothing was computed."""
+
+    code = "response_too_large"
+    hint = "Send fewer images per request, or request fewer classes with `top_k` or `classification`."
+
+
 class UnsupportedImage(ConvoyError):
     """Convoy recognizes the image format and does not support it."""
 

@@ -120,7 +120,10 @@ class Settings(BaseSettings):
     """Maximum bytes of a request body; otherwise 413."""
 
     max_inflight_body_bytes: int = Field(default=200_000_000, ge=1024)
-    """Bytes of all request bodies that a worker holds at once; a request beyond it gets 503 before its body is read."""
+    """Bytes of all request bodies and large responses that a worker holds; a request beyond it gets 503 at once."""
+
+    max_response_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    """Maximum bytes of a response, estimated from images and `top_k` before the model runs; otherwise 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
     """Maximum decoded pixels per image, twice that per request; else 413. WebP, CMYK, progressive JPEG count double."""

@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
@@ -66,6 +68,12 @@ class LoadedVersion:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.folder.labels
+
+    @cached_property
+    def label_bytes(self) -> tuple[int, int]:
+        """The bytes in JSON of the longest label, and of all labels together."""
+        sizes = [len(orjson.dumps(label)) for label in self.labels]
+        return max(sizes), sum(sizes)
 
     async def close(self) -> None:
         """Waits for the queued requests, then releases the threads."""

@@ -86,7 +86,7 @@ class Metrics:
             "convoy_lost_requests_total", "Accepted requests that a stopping worker could not answer in time."
         )
         self.body_bytes = Gauge(
-            "convoy_body_bytes", "Bytes of request bodies that are held now.", registry=self.registry
+            "convoy_body_bytes", "Bytes of request bodies and large responses held now.", registry=self.registry
         )
         self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)

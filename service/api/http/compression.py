@@ -6,7 +6,7 @@ import zlib
 from starlette.types import Scope
 
 from service.api.http.request_headers import header
-from service.api.http.responses import Headers
+from service.api.http.responses import Body, Headers, body_length
 from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
 # zlib's window bits: 16 more than the window means gzip. Of encodings with equal weights, the first is used.
@@ -17,14 +17,15 @@ MAX_INLINE_BYTES = 65536  # about a millisecond of work; larger bodies are compr
 HINT = "Compress the whole body once, with gzip or deflate (zlib's form), or send it as it is."
 
 
-async def compress_body(scope: Scope, body: bytes) -> tuple[bytes, Headers]:
+async def compress_body(scope: Scope, body: Body) -> tuple[Body, Headers]:
     """Returns the body in the encoding that the client's Accept-Encoding prefers, and the headers for it."""
-    if len(body) < MIN_COMPRESSED_BYTES:
+    size = body_length(body)
+    if size < MIN_COMPRESSED_BYTES:
         return body, []
     encoding = negotiate_encoding(header(scope, b"accept-encoding"))
     if encoding is None:
         return body, []
-    in_thread = len(body) > MAX_INLINE_BYTES
+    in_thread = size > MAX_INLINE_BYTES
     compressed = await asyncio.to_thread(_compress, body, encoding) if in_thread else _compress(body, encoding)
     return compressed, [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
 
@@ -51,9 +52,10 @@ def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
     return data
 
 
-def _compress(body: bytes, encoding: bytes) -> bytes:
+def _compress(body: Body, encoding: bytes) -> bytes:
     compressor = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, WINDOW_BITS[encoding])
-    return compressor.compress(body) + compressor.flush()
+    parts = [body] if isinstance(body, bytes) else body
+    return b"".join([*map(compressor.compress, parts), compressor.flush()])
 
 
 def negotiate_encoding(accepted: bytes) -> bytes | None:

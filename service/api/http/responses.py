@@ -1,5 +1,7 @@
 """Responses without response objects: JSON bytes, the headers of an answer, and the security headers of web pages."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -9,6 +11,10 @@ from service.classification.request_context import RequestContext
 from service.observability.stage_timings import StageTimings
 
 Headers = list[tuple[bytes, bytes]]
+Body = bytes | list[bytes]
+"""A response body, large ones in pieces."""
+PIECE_BYTES = 1 << 18
+"""Of a large response, which the connection buffers before it waits for the client."""
 JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 
 # Pages load nothing from other origins, and no other page may put them into a frame.
@@ -30,12 +36,32 @@ def json_bytes(payload: Any) -> bytes:
     return orjson.dumps(payload)
 
 
-async def send_response(send: Send, body: bytes, context: RequestContext, headers: Headers) -> None:
-    """Sends status 200 with the body, as two ASGI messages. `Model-Digest` identifies the content that answered."""
+async def send_response(send: Send, body: Body, context: RequestContext, headers: Headers) -> None:
+    """Sends status 200 with the body, a small one as one ASGI message. `Model-Digest` identifies the content that
+    answered."""
     digest = (b"model-digest", context.loaded.digest.encode())
-    headers = [*headers, (b"content-length", b"%d" % len(body)), digest, _server_timing(context.timings)]
+    headers = [*headers, (b"content-length", b"%d" % body_length(body)), digest, _server_timing(context.timings)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    if isinstance(body, bytes) and len(body) <= PIECE_BYTES:
+        await send({"type": "http.response.body", "body": body})
+        return
+    pending_bytes = 0
+    for piece in _pieces(body):
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        pending_bytes += len(piece)
+        if pending_bytes >= PIECE_BYTES:  # in the next turn of the event loop, `send` waits for a client that is slow
+            await asyncio.sleep(0)
+            pending_bytes = 0
+    await send({"type": "http.response.body", "body": b""})
+
+
+def body_length(body: Body) -> int:
+    return len(body) if isinstance(body, bytes) else sum(map(len, body))
+
+
+def _pieces(body: Body) -> Iterator[bytes]:
+    for part in [body] if isinstance(body, bytes) else body:
+        yield from (part[at : at + PIECE_BYTES] for at in range(0, len(part), PIECE_BYTES))
 
 
 def _server_timing(timings: StageTimings) -> tuple[bytes, bytes]:

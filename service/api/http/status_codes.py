@@ -33,6 +33,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.SlowRequest: 408,
     errors.BodyTooLarge: 413,
     errors.ImageTooLarge: 413,
+    errors.ResponseTooLarge: 413,
     errors.TooManyImages: 413,
     errors.TooManyPixels: 413,
     errors.UnsupportedImage: 415,

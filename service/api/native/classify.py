@@ -3,7 +3,7 @@
 Plain ASGI callables: FastAPI's own routing would halve the throughput of tiny images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -13,11 +13,19 @@ from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.form import Form, is_form, media_type, parse_form
 from service.api.http.parameters import add_form_fields, query_parameters
 from service.api.http.request_headers import apply_timeout_and_priority, header
-from service.api.http.responses import JSON_HEADERS, json_bytes, send_response
+from service.api.http.response_encoder import (
+    ResponseEncoder,
+    join,
+    json_items,
+    outputs_bytes,
+    predictions_bytes,
+    row_slices,
+)
+from service.api.http.responses import JSON_HEADERS, Body, json_bytes, send_response
 from service.api.http.status_codes import error_json, log_model_failure
 from service.api.native import batch_request
 from service.classification.classifier import Classifier
-from service.classification.top_k import Probabilities, select_predictions
+from service.classification.top_k import DEFAULT_TOP_K, Probabilities, count_likely, select_predictions
 from service.errors import BadParameter, ConvoyError, UnsupportedBody
 from service.loaded_models.loaded_version import LoadedVersion
 
@@ -29,9 +37,10 @@ class Classify:
 
     path = "/api/v1/models/{model}/classify"
 
-    def __init__(self, classifier: Classifier, body_reader: BodyReader) -> None:
+    def __init__(self, classifier: Classifier, body_reader: BodyReader, encoder: ResponseEncoder) -> None:
         self._classifier = classifier
         self._body_reader = body_reader
+        self._encoder = encoder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
@@ -42,9 +51,13 @@ class Classify:
             version, k = parse_parameters(add_form_fields(query, fields, PARAMETERS))
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
+            loaded = context.loaded
             with CancelOnDisconnect(scope):
+                size_bytes = self._encoder.reserve(scope, predictions_bytes(loaded, 1, _known_count(k)))
                 row = await self._classifier.predict(context, image)
-            body = json_bytes(_model_fields(context.loaded) | _predictions_json(row, context.loaded, k))
+                if has_unknown_count(loaded, k):
+                    size_bytes = self._encoder.reserve(scope, likely_bytes(loaded, [row]))
+                body = await self._encoder.encode(size_bytes, _encode, row, loaded, k)
         await send_response(send, body, context, JSON_HEADERS)
 
 
@@ -53,9 +66,12 @@ class ClassifyBatch:
 
     path = "/api/v1/models/{model}/classify/batch"
 
-    def __init__(self, classifier: Classifier, body_reader: BodyReader, max_images: int) -> None:
+    def __init__(
+        self, classifier: Classifier, body_reader: BodyReader, encoder: ResponseEncoder, max_images: int
+    ) -> None:
         self._classifier = classifier
         self._body_reader = body_reader
+        self._encoder = encoder
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,12 +88,17 @@ class ClassifyBatch:
         del body  # as large as the images
         with self._classifier.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
-            with CancelOnDisconnect(scope):
-                rows = await self._classifier.predict_many(context, [data for _, data in images])
-            log_model_failure(scope, rows)
             loaded = context.loaded
-            results = [_result_json(name, row, loaded, k) for (name, _), row in zip(images, rows, strict=True)]
-            reply = json_bytes(_model_fields(loaded) | {"results": results})
+            with CancelOnDisconnect(scope):
+                size_bytes = self._encoder.reserve(
+                    scope, predictions_bytes(loaded, len(images), _known_count(k)), outputs_bytes(loaded, len(images))
+                )
+                rows = await self._classifier.predict_many(context, [data for _, data in images])
+                log_model_failure(scope, rows)
+                if has_unknown_count(loaded, k):
+                    size_bytes = self._encoder.reserve(scope, likely_bytes(loaded, rows))
+                names = [name for name, _ in images]
+                reply = await self._encoder.encode(size_bytes, _encode_batch, names, rows, loaded, k)
         await send_response(send, reply, context, JSON_HEADERS)
 
     async def _parse_images(self, content_type: bytes, body: bytes) -> tuple[batch_request.Images, dict[str, str]]:
@@ -103,6 +124,35 @@ def parse_parameters(parameters: Mapping[str, str]) -> tuple[str | None, int | N
 
 def _model_fields(loaded: LoadedVersion) -> dict[str, Any]:
     return {"model": loaded.model, "version": loaded.version}
+
+
+def _known_count(k: int | None) -> int:
+    """The number of classes per image as far as it is known before the model runs."""
+    return DEFAULT_TOP_K if k is None else k
+
+
+def has_unknown_count(loaded: LoadedVersion, k: int | None) -> bool:
+    """Whether the number of classes per image depends on the model's outputs."""
+    return k is None and loaded.manifest.activation == "sigmoid"
+
+
+def likely_bytes(loaded: LoadedVersion, rows: Sequence[Probabilities | ConvoyError]) -> int:
+    """The size of a response with all likely classes of each image, at most."""
+    counts = (count_likely(row) for row in rows if not isinstance(row, ConvoyError))
+    return sum(predictions_bytes(loaded, 1, count) for count in counts)
+
+
+def _encode(row: Probabilities, loaded: LoadedVersion, k: int | None) -> bytes:
+    return json_bytes(_model_fields(loaded) | _predictions_json(row, loaded, k))
+
+
+def _encode_batch(
+    names: Sequence[str | None], rows: Sequence[Probabilities | ConvoyError], loaded: LoadedVersion, k: int | None
+) -> Body:
+    prefix = json_bytes(_model_fields(loaded))[:-1] + b',"results":['
+    entries = list(zip(names, rows, strict=True))
+    parts = (entries[part] for part in row_slices(len(entries), _known_count(k)))
+    return join(prefix, (json_items([_result_json(*entry, loaded, k) for entry in part]) for part in parts), b"]}")
 
 
 def _predictions_json(row: Probabilities, loaded: LoadedVersion, k: int | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from service.api.http.body import BodyReader
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.parameters import add_form_fields, query_parameters
 from service.api.http.request_headers import apply_timeout_and_priority, header
+from service.api.http.response_encoder import ResponseEncoder
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_response
 from service.api.native.explain_schemas import METHODS
 from service.classification.explainer import Explainer, Explanation, FeatureMaps, OcclusionHeatmap
@@ -32,9 +33,10 @@ class Explain:
 
     path = "/api/v1/models/{model}/explain"
 
-    def __init__(self, explainer: Explainer, body_reader: BodyReader) -> None:
+    def __init__(self, explainer: Explainer, body_reader: BodyReader, encoder: ResponseEncoder) -> None:
         self._explainer = explainer
         self._body_reader = body_reader
+        self._encoder = encoder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
@@ -47,6 +49,7 @@ class Explain:
             with CancelOnDisconnect(scope):
                 explanation = await self._explain(method, context, image, class_name)
                 body = await asyncio.to_thread(_to_png if as_png else _to_json, explanation, method, context)
+                self._encoder.reserve(scope, len(body))  # a slow client may keep it waiting
         await send_response(send, body, context, PNG_HEADERS if as_png else JSON_HEADERS)
 
     async def _explain(self, method: str, context: RequestContext, image: bytes, class_name: str | None) -> Explanation:

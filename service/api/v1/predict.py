@@ -6,8 +6,10 @@ from service.api.http.body import BodyReader, estimate_tensor_count
 from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority
+from service.api.http.response_encoder import ResponseEncoder, outputs_bytes
 from service.api.http.responses import JSON_HEADERS, send_response
-from service.api.v1.request_parser import encode, parse
+from service.api.v1.request_parser import parse
+from service.api.v1.response_encoder import encode, max_response_bytes
 from service.classification.classifier import Classifier
 
 
@@ -18,9 +20,12 @@ class Predict:
     path_with_version = "/v1/models/{model}/versions/{version}:predict"
     path_with_label = "/v1/models/{model}/labels/{version}:predict"
 
-    def __init__(self, classifier: Classifier, body_reader: BodyReader, max_images: int) -> None:
+    def __init__(
+        self, classifier: Classifier, body_reader: BodyReader, encoder: ResponseEncoder, max_images: int
+    ) -> None:
         self._classifier = classifier
         self._body_reader = body_reader
+        self._encoder = encoder
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +41,10 @@ class Predict:
             with CancelOnDisconnect(scope):
                 request = await self._body_reader.parse_json(body, parse, body, loaded.manifest.input, self._max_images)
                 del body  # larger than what was parsed from it
+                size_bytes = self._encoder.reserve(
+                    scope, max_response_bytes(request, loaded), outputs_bytes(loaded, request.count)
+                )
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
-            reply = encode(request, rows, loaded.labels)
+                reply = await self._encoder.encode(size_bytes, encode, request, rows, loaded.labels)
         reply_body, headers = await compress_body(scope, reply)
         await send_response(send, reply_body, context, JSON_HEADERS + headers)

@@ -1,15 +1,13 @@
-"""Parses requests and encodes responses of TensorFlow Serving's REST API, which is also KServe V1.
+"""Parses requests of TensorFlow Serving's REST API, which is also KServe V1.
 
 Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input, no HTTP.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 import simdjson
 from numpy.typing import NDArray
 
@@ -24,7 +22,6 @@ from service.api.http.json_arrays import (
     parse_object,
 )
 from service.api.http.large_json import LargeArray
-from service.classification.top_k import Probabilities, top_k
 from service.errors import BadTensor
 from service.model_store.manifest import IMAGE, Input
 
@@ -45,6 +42,11 @@ class PredictRequest:
     top_k: int
     tensor: NDArray[np.uint8] | None = None
     images: list[bytes] | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return len(self.images or () if self.tensor is None else self.tensor)
 
 
 def parse(body: bytes, model_input: Input, max_images: int) -> PredictRequest:
@@ -68,13 +70,6 @@ def parse(body: bytes, model_input: Input, max_images: int) -> PredictRequest:
     else:
         request.tensor = np.stack([_parse_pixels(value, i, model_input) for i, value in enumerate(values)])
     return request
-
-
-def encode(request: PredictRequest, rows: Probabilities, labels: Sequence[str]) -> bytes:
-    """Encodes the response with `rows`, float32 (n, classes), or with the most probable classes of each by name."""
-    k = request.top_k
-    payload: Any = [top_k(row, labels, k) for row in rows] if k else np.ascontiguousarray(rows)
-    return orjson.dumps({"predictions" if request.by_row else "outputs": payload}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _image_list(values: Any, max_images: int) -> Any:

@@ -8,9 +8,10 @@ from service.api.http.body import BodyReader, estimate_tensor_count
 from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
+from service.api.http.response_encoder import ResponseEncoder, outputs_bytes
 from service.api.http.responses import JSON_HEADERS, Headers, send_response
 from service.api.v2.request_parser import parse
-from service.api.v2.response_encoder import EncodedResponse, encode
+from service.api.v2.response_encoder import EncodedResponse, encode, max_response_bytes
 from service.classification.classifier import Classifier
 from service.errors import BadTensor
 from service.loaded_models.loaded_version import LoadedVersion
@@ -25,9 +26,12 @@ class Infer:
     path = "/v2/models/{model}/infer"
     path_with_version = "/v2/models/{model}/versions/{version}/infer"
 
-    def __init__(self, classifier: Classifier, body_reader: BodyReader, max_images: int) -> None:
+    def __init__(
+        self, classifier: Classifier, body_reader: BodyReader, encoder: ResponseEncoder, max_images: int
+    ) -> None:
         self._classifier = classifier
         self._body_reader = body_reader
+        self._encoder = encoder
         self._max_images = max_images
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,8 +53,13 @@ class Infer:
                 context.limit_timeout(request.timeout_s)
                 context.background = context.background or request.background
                 del body  # larger than what was parsed from it
+                size_bytes = self._encoder.reserve(
+                    scope, max_response_bytes(request, loaded), outputs_bytes(loaded, request.count)
+                )
                 rows = await self._classifier.infer_or_predict(context, request.tensor, request.images)
-            reply = encode(loaded.model, loaded.version, request, rows, loaded.labels)
+                reply = await self._encoder.encode(
+                    size_bytes, encode, loaded.model, loaded.version, request, rows, loaded.labels
+                )
         reply_body, headers = await compress_body(scope, reply.body)
         await send_response(send, reply_body, context, _content_headers(reply) + headers)
 

@@ -65,6 +65,11 @@ class InferRequest:
     timeout_s: float | None = None
     background: bool = False
 
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return len(self.images or () if self.tensor is None else self.tensor)
+
 
 class _BinaryData:
     """The raw tensors behind the JSON; each is read once, in order."""

@@ -1,51 +1,83 @@
 """Encodes responses of the Open Inference Protocol V2: numbers or class names, as JSON or as raw bytes behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from service.api.v2.request_parser import IMAGES, LENGTH, InferRequest, RequestedOutput
+from service.api.http.response_encoder import (
+    BINARY_VALUE_BYTES,
+    JSON_VALUE_BYTES,
+    join,
+    json_items,
+    predictions_bytes,
+    row_slices,
+)
+from service.api.http.responses import Body
+from service.api.v2.request_parser import IMAGES, LENGTH, InferRequest
 from service.classification.top_k import Probabilities, top_k
+from service.loaded_models.loaded_version import LoadedVersion
 from service.model_store.manifest import PROBABILITIES
 
 
 class EncodedResponse(NamedTuple):
     """A response body; `json_length` is the length of its JSON if a raw tensor follows, else None."""
 
-    body: bytes
+    body: Body
     json_length: int | None
+
+
+def max_response_bytes(request: InferRequest, loaded: LoadedVersion) -> int:
+    """The size of the response without its description, at most; known before the model runs."""
+    if request.output.top_k:
+        return predictions_bytes(loaded, request.count, request.output.top_k)
+    return request.count * len(loaded.labels) * (BINARY_VALUE_BYTES if request.output.binary else JSON_VALUE_BYTES)
 
 
 def encode(
     model: str, version: str, request: InferRequest, rows: Probabilities, labels: Sequence[str]
 ) -> EncodedResponse:
     """Encodes `rows`, float32 (n, classes), in the form that the request specifies."""
-    requested = request.output
-    output, raw = _class_names(rows, labels, requested) if requested.top_k else _probabilities(rows, requested)
-    document: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": [output]}
-    if request.id is not None:
-        document["id"] = request.id
-    text = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return EncodedResponse(text + raw, len(text)) if requested.binary else EncodedResponse(text, None)
+    requested, (count, classes) = request.output, rows.shape
+    k = min(requested.top_k, classes)
+    output: dict[str, Any] = {
+        "name": PROBABILITIES,
+        "datatype": IMAGES if k else "FP32",
+        "shape": [count, k or classes],
+    }
+    if requested.binary:
+        raw = list(_raw_names(rows, labels, k)) if k else [rows.astype("<f4", copy=False).tobytes()]
+        output["parameters"] = {"binary_data_size": sum(map(len, raw))}
+        text = b"".join(_around(model, version, request, output))
+        return EncodedResponse([text, *raw] if len(raw) > 1 else text + raw[0], len(text))
+    start, end = _around(model, version, request, output)
+    parts = _json_names(rows, labels, k) if k else _json_values(np.ascontiguousarray(rows).reshape(-1))
+    return EncodedResponse(join(start[:-1] + b',"data":[', parts, b"]}" + end), None)
 
 
-def _probabilities(rows: Probabilities, requested: RequestedOutput) -> tuple[dict[str, Any], bytes]:
-    output: dict[str, Any] = {"name": PROBABILITIES, "datatype": "FP32", "shape": list(rows.shape)}
-    if not requested.binary:
-        return output | {"data": np.ascontiguousarray(rows).reshape(-1)}, b""
-    raw = rows.astype("<f4", copy=False).tobytes()
-    return output | {"parameters": {"binary_data_size": len(raw)}}, raw
+def _around(model: str, version: str, request: InferRequest, output: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The document up to the end of its output, and the rest."""
+    document: dict[str, Any] = {"model_name": model, "model_version": version}
+    identity = b"" if request.id is None else b',"id":' + orjson.dumps(request.id)
+    return orjson.dumps(document)[:-1] + b',"outputs":[' + orjson.dumps(output), b"]" + identity + b"}"
 
 
-def _class_names(
-    rows: Probabilities, labels: Sequence[str], requested: RequestedOutput
-) -> tuple[dict[str, Any], bytes]:
+def _class_names(rows: Probabilities, labels: Sequence[str], k: int) -> list[str]:
     """Each element is "probability:index:label"."""
-    texts = [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in top_k(row, labels, requested.top_k)]
-    output = {"name": PROBABILITIES, "datatype": IMAGES, "shape": [len(rows), len(texts) // len(rows)]}
-    if not requested.binary:
-        return output | {"data": texts}, b""
-    raw = b"".join(LENGTH.pack(len(text)) + text for text in map(str.encode, texts))
-    return output | {"parameters": {"binary_data_size": len(raw)}}, raw
+    return [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in top_k(row, labels, k)]
+
+
+def _json_values(values: NDArray[np.float32]) -> Iterator[bytes]:
+    return (json_items(values[part]) for part in row_slices(len(values), 1))
+
+
+def _json_names(rows: Probabilities, labels: Sequence[str], k: int) -> Iterator[bytes]:
+    return (json_items(_class_names(rows[part], labels, k)) for part in row_slices(len(rows), k))
+
+
+def _raw_names(rows: Probabilities, labels: Sequence[str], k: int) -> Iterator[bytes]:
+    for part in row_slices(len(rows), k):
+        texts = map(str.encode, _class_names(rows[part], labels, k))
+        yield b"".join(LENGTH.pack(len(text)) + text for text in texts)

@@ -47,6 +47,7 @@ STAGE_FUNCTIONS: dict[str, tuple[str, ...]] = {
     COMPUTE: ("service.inference.session",),
     ENCODE: (
         "service.api.http.compression:compress_body",
+        "service.api.v1.response_encoder",
         "service.api.v2.response_encoder",
         "service.api.http.responses",
         "service.classification.top_k",

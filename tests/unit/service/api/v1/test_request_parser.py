@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from service.api.v1.request_parser import PredictRequest, encode, parse
+from service.api.v1.request_parser import PredictRequest, parse
 from service.errors import BadTensor, ConvoyError, TooManyImages
 from service.model_store.manifest import Input
 
@@ -141,30 +141,6 @@ def test_every_mistake_is_told(document: object, pattern: str) -> None:
 def test_more_images_than_may_wait_are_refused_unread(image: object) -> None:
     with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
         read({"instances": [image] * 9})
-
-
-probabilities = hnp.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32))
-
-
-@settings(deadline=None)
-@given(probabilities)
-def test_all_probabilities_are_answered_to_the_last_bit(rows: NDArray[np.float32]) -> None:
-    for by_row, name in ((True, "predictions"), (False, "outputs")):
-        reply = json.loads(encode(PredictRequest(by_row, top_k=0), rows, list("abcd")))
-        assert reply.keys() == {name}
-        np.testing.assert_array_equal(np.array(reply[name], np.float32), rows)
-
-
-def test_the_best_classes_are_answered_by_name() -> None:
-    rows = np.array([[0.125, 0.625, 0.25]], np.float32)
-    assert json.loads(encode(PredictRequest(by_row=True, top_k=2), rows, ["ant", "bee", "cat"])) == {
-        "predictions": [
-            [
-                {"index": 1, "label": "bee", "probability": 0.625},
-                {"index": 2, "label": "cat", "probability": 0.25},
-            ]
-        ]
-    }
 
 
 def error_message(read_request: Callable[[], PredictRequest]) -> str:

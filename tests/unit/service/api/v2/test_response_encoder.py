@@ -12,8 +12,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from service.api.v2.request_parser import InferRequest, RequestedOutput
-from service.api.v2.response_encoder import encode
+from service.api.v2.response_encoder import encode, max_response_bytes
+from tests.unit.service.api.responses import whole, with_labels
 
+OVERHEAD_BYTES = 200  # the description around the values
 row_arrays = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6).flatmap(
     lambda shape: hnp.arrays(np.float32, shape, elements=st.floats(0, 1, width=32))
 )
@@ -25,7 +27,7 @@ def decode_with_triton(
 ) -> Any:
     """The encoded response, as tritonclient decodes it."""
     reply = encode("m", "1", InferRequest(output=requested, **fields), rows, labels or list("abcdef"))
-    return triton.InferenceServerClient.parse_response_body(reply.body, header_length=reply.json_length)
+    return triton.InferenceServerClient.parse_response_body(whole(reply.body), header_length=reply.json_length)
 
 
 @settings(deadline=None)
@@ -61,9 +63,34 @@ def test_the_id_comes_back_and_cannot_break_out(name: str) -> None:
 
 def test_without_an_id_none_is_made_up() -> None:
     reply = encode("m", "1", InferRequest(), np.array([[0.25, 0.75]], np.float32), ["a", "b"])
-    assert json.loads(reply.body) == {
+    assert json.loads(whole(reply.body)) == {
         "model_name": "m",
         "model_version": "1",
         "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [0.25, 0.75]}],
     }
     assert reply.json_length is None
+
+
+@settings(deadline=None)
+@given(row_arrays, st.booleans(), st.integers(0, 10**6), label_lists)
+def test_a_response_is_no_larger_than_was_known_before_the_run(
+    rows: NDArray[np.float32], binary: bool, top_k: int, labels: list[str]
+) -> None:
+    labels = labels[: rows.shape[1]]
+    request = InferRequest(images=[b""] * len(rows), output=RequestedOutput(binary, top_k))
+    reply = encode("m", "1", request, rows, labels)
+    assert len(whole(reply.body)) <= max_response_bytes(request, with_labels(labels)) + OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("top_k", [0, 300])
+def test_a_large_response_in_slices_is_read_back(binary: bool, top_k: int) -> None:
+    rows = np.random.default_rng(0).random((100, 400), np.float32)
+    requested, labels = RequestedOutput(binary, top_k), [f"class {i}" for i in range(400)]
+    result = decode_with_triton(rows, requested, labels).as_numpy("probabilities")
+    if not top_k:
+        np.testing.assert_array_equal(result, rows)
+    else:
+        for row, texts in zip(rows, result, strict=True):
+            alone = decode_with_triton(row[np.newaxis], requested, labels).as_numpy("probabilities")
+            np.testing.assert_array_equal(texts, alone[0])
