@@ -97,7 +97,7 @@ class _VersionDownload:
             raise self._broken(f"{name} has {listed_bytes} bytes, more than the {limit_bytes} that are allowed")
         digest, received_bytes = hashlib.sha256(), 0
         with (self._folder / name).open("wb") as copy:
-            for chunk in self._bucket.chunks(f"{self._version_path}/{name}"):
+            for chunk in self._bucket.chunks(f"{self._version_path}/{name}", listed_bytes):
                 received_bytes += len(chunk)
                 if received_bytes > listed_bytes:
                     break

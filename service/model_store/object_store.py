@@ -124,13 +124,18 @@ class Bucket:
         with self._errors_of(path):
             return _object_info(self._files.info(f"{self._root}/{path}", **self._read_options))
 
-    def chunks(self, path: str) -> Iterator[bytes]:
-        """The bytes of one object, chunk by chunk. Raises ObjectRefused or BucketUnreachable."""
+    def chunks(self, path: str, size_bytes: int | None = None) -> Iterator[bytes]:
+        """The bytes of one object, chunk by chunk, up to `size_bytes`; without it, the size is looked up first.
+
+        Raises ObjectRefused or BucketUnreachable.
+        """
         full_path, options = f"{self._root}/{path}", self._read_options
         with self._errors_of(path):
-            size = int(self._files.info(full_path, **options)["size"] or 0)
-            for start in range(0, size, CHUNK_BYTES):
-                yield self._files.cat_file(full_path, start=start, end=min(start + CHUNK_BYTES, size), **options)
+            if size_bytes is None:
+                size_bytes = int(self._files.info(full_path, **options)["size"] or 0)
+            for start in range(0, size_bytes, CHUNK_BYTES):
+                end = min(start + CHUNK_BYTES, size_bytes)
+                yield self._files.cat_file(full_path, start=start, end=end, **options)
 
     @contextmanager
     def _errors_of(self, path: str) -> Iterator[None]:

@@ -39,6 +39,7 @@ def run_convoy(
     log: Path,
     settings: Mapping[str, str] | None = None,
     command: tuple[str | Path, ...] = (CONVOY, "serve"),
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[Service]:
     """A ready service for all of `models`; `settings` are environment variables, and those of the caller count too.
 
@@ -52,7 +53,7 @@ def run_convoy(
     with run_process(command, environment, log) as process:
         url = f"http://127.0.0.1:{port}"
         while (status := status_of(f"{url}/health/ready")) != 200:
-            if process.poll() is not None or time.monotonic() - started_s > START_TIMEOUT_S:
+            if process.poll() is not None or time.monotonic() - started_s > start_timeout_s:
                 raise CannotMeasure(
                     f"Convoy did not get ready (last status {status}); its log ends:\n{last_lines(log)}"
                 )

@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from tests.bench.errors import CannotMeasure
-from tests.reliability import memory_growth, reproducibility, soak
+from tests.reliability import many_versions, memory_growth, reproducibility, soak
 from tests.reliability.fuzz import run_fuzzer
 from tests.reliability.http_clients import send_early_answered
 from tests.reliability.lost_requests import find_lost_requests
@@ -18,6 +18,7 @@ COMMANDS = (
     find_lost_requests.register,
     soak.register,
     memory_growth.register,
+    many_versions.register,
     reproducibility.register,
     send_malformed.register,
     send_early_answered.register,

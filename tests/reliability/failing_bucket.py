@@ -103,12 +103,14 @@ class _Forward(BaseHTTPRequestHandler):
 
 
 class FailingBucket:
-    """The bucket. Uploads and removals never fail; what reads it through `environment` meets the faults."""
+    """The bucket. Uploads and removals never fail; what reads it through `environment` meets the faults, and through
+    `direct_environment` none."""
 
     def __init__(self, proxy: FaultyProxy, endpoint: str) -> None:
         self.proxy = proxy
         self.url = f"s3://{BUCKET}/{PREFIX}"
         self.environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}"}
+        self.direct_environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}
         session = botocore.session.Session()
         session.set_credentials("test", "test")
         self._client: Any = session.create_client("s3", "us-east-1", endpoint_url=endpoint)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.reliability import memory_growth, soak
+from tests.reliability import many_versions, memory_growth, soak
 from tests.reliability.lost_requests import find_lost_requests
 from tests.reliability.open_loop_load import CONNECTIONS
 
@@ -31,6 +31,13 @@ def test_a_soak_of_some_seconds_is_answered_rightly_and_opens_nothing_for_ever()
     assert soak.section(results, [], "soak.svg").startswith("**Nothing grew")
     first, last = results.thirds(soak.TOTALS["descriptors"])
     assert abs(last - first) <= CONNECTIONS // 4
+
+
+def test_a_service_with_many_models_starts_from_a_bucket_and_a_folder_and_stops_in_time() -> None:
+    starts = many_versions.measure(20)
+    assert [start.models_from for start in starts] == ["a folder", "a bucket, empty cache", "a bucket, cached"]
+    assert many_versions.problems_of(starts) == []
+    assert many_versions.section(starts, [], 20).startswith("**Every SIGTERM ended with 0")
 
 
 def test_memory_is_read_after_every_part() -> None:

@@ -30,13 +30,13 @@ class WatchedBucket(Bucket):
             raise BucketUnreachable("the bucket is down.")
         return self._bucket.listing()
 
-    def chunks(self, path: str) -> Iterator[bytes]:
+    def chunks(self, path: str, size_bytes: int | None = None) -> Iterator[bytes]:
         self.read.append(path)
         if path == self.forbidden_path:
             raise ObjectRefused(f"{path} may not be read.")
         if path.startswith(self.lost_prefixes):
             raise BucketUnreachable(f"{path} does not answer.")
-        for chunk in self._bucket.chunks(path):
+        for chunk in self._bucket.chunks(path, size_bytes):
             if path == self.truncated_path:
                 yield chunk[:10]
                 raise BucketUnreachable("the connection is lost.")

@@ -25,10 +25,12 @@ class FakeSession:
         self._run_s, self._image_s = run_s, image_s
         self.now_s = 0.0
         self.warmed_up: list[int] = []
+        self.warm_ups = 0
         self.runs: dict[int, int] = {}
 
     def warm_up(self, batch_sizes: list[int], timeout_s: float) -> None:
         self.warmed_up += batch_sizes
+        self.warm_ups += 1
 
     def run(self, images: NDArray[np.uint8], options: object) -> None:
         assert images.shape[1:] == SHAPE
@@ -51,6 +53,7 @@ def test_every_size_is_warmed_up_and_measured() -> None:
     session = FakeSession(run_s=0.001, image_s=0.0005)
     assert measured(session) == pytest.approx({size: 1 + size / 2 for size in DEFAULT_SIZES})
     assert session.warmed_up == DEFAULT_SIZES
+    assert session.warm_ups == 1, "each starts a thread"
 
 
 def test_the_configured_size_is_the_last() -> None:

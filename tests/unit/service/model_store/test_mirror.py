@@ -115,7 +115,7 @@ from service.model_store.object_store import Bucket, open_bucket
 from service.model_store.mirror import BucketMirror
 
 class Slow(Bucket):
-    def chunks(self, path):
+    def chunks(self, path, size_bytes=None):
         for chunk in super().chunks(path):
             yield chunk[:10]
             if path == "b/1/model.onnx":
@@ -201,7 +201,7 @@ class FakeBucket(Bucket):
     def listing(self) -> dict[str, ObjectInfo]:
         return {path: ObjectInfo(2, "1") for path in self._paths}
 
-    def chunks(self, path: str) -> Iterator[bytes]:
+    def chunks(self, path: str, size_bytes: int | None = None) -> Iterator[bytes]:
         yield b"{}"
 
 

@@ -67,7 +67,11 @@ def test_a_changed_version_is_retried_at_once(mirror: BucketMirror, bucket: Watc
 def test_a_wrong_checksum_is_retried_too(mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock) -> None:
     """A proxy may have damaged the bytes: the listing does not change when that is over."""
     sound, damaged = bucket.chunks, iter([b"x" * 32])
-    bucket.chunks = lambda path: damaged if path == "a/2/labels.txt" else sound(path)  # type: ignore[method-assign]
+
+    def damage(path: str, size_bytes: int | None = None) -> Iterator[bytes]:
+        return damaged if path == "a/2/labels.txt" else sound(path)
+
+    bucket.chunks = damage  # type: ignore[method-assign]
     mirror.sync()
     assert "labels.txt has sha256" in mirror.failures["a/2"]
     bucket.chunks = sound  # type: ignore[method-assign]
@@ -131,7 +135,7 @@ def test_a_bucket_that_is_lost_while_versions_are_fetched_is_an_outage(
         write_version(remote, "many", version)
     sound, is_lost = bucket.chunks, threading.Event()
 
-    def chunks(path: str) -> Iterator[bytes]:
+    def chunks(path: str, size_bytes: int | None = None) -> Iterator[bytes]:
         if path.startswith(("a/", "b/", "many/100/")):
             return sound(path)
         bucket.is_down = True
@@ -321,7 +325,7 @@ def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
     """The disk has free space all the same, as with a quota: the version is not downloaded again with each sync."""
     sound, attempts = bucket.chunks, []
 
-    def fill_disk(path: str) -> object:
+    def fill_disk(path: str, size_bytes: int | None = None) -> object:
         if path == "a/2/model.onnx":
             attempts.append(path)
             raise OSError(number, "No space left on device")
@@ -345,7 +349,7 @@ def test_a_disk_that_another_program_has_filled_is_used_as_soon_as_there_is_room
     write_large_version(remote, "large", 1)
     sound = bucket.chunks
 
-    def fill_disk(path: str) -> object:
+    def fill_disk(path: str, size_bytes: int | None = None) -> object:
         if path == "large/1/model.onnx":
             disk.total_bytes = GRAPH_BYTES // 2
             raise OSError(28, "No space left on device")
@@ -410,7 +414,7 @@ def test_the_time_of_the_last_complete_sync_is_known(
 
 
 def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: WatchedBucket) -> None:
-    def fail(path: str) -> object:
+    def fail(path: str, size_bytes: int | None = None) -> object:
         raise OSError(5, "Input/output error")
 
     bucket.chunks = fail  # type: ignore[method-assign, assignment]
@@ -496,7 +500,7 @@ def test_a_slow_download_does_not_delay_a_rollback(
     sound = bucket.chunks
     removed: list[bool] = []
 
-    def slow(path: str) -> Iterator[bytes]:
+    def slow(path: str, size_bytes: int | None = None) -> Iterator[bytes]:
         if path.endswith("3/manifest.json"):
             shutil.rmtree(remote / "a" / "2")
             if is_withdrawn:
@@ -526,7 +530,7 @@ def test_a_version_that_is_gone_when_its_download_ends_is_not_published(
     sound, is_relisted = bucket.listing, threading.Event()
     contents = {path.name: path.read_bytes() for path in (remote / "a" / "3").iterdir()}
 
-    def chunks(path: str) -> Iterator[bytes]:
+    def chunks(path: str, size_bytes: int | None = None) -> Iterator[bytes]:
         if path.endswith("manifest.json"):
             shutil.rmtree(remote / "a" / "3")
             bucket.listing = relist  # type: ignore[method-assign]

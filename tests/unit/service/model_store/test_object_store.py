@@ -85,6 +85,27 @@ def test_an_object_is_read_whole(tmp_path: Path) -> None:
     assert content(open_bucket(f"file://{tmp_path}"), "a") == b"1234" * 3_000_000
 
 
+def test_a_known_size_saves_a_request_per_object() -> None:
+    class FakeFiles:
+        def __init__(self) -> None:
+            self.requests: list[str] = []
+
+        def info(self, path: str) -> dict[str, object]:
+            self.requests.append("info")
+            return {"size": CHUNK_BYTES + 1}
+
+        def cat_file(self, path: str, start: int, end: int) -> bytes:
+            self.requests.append(f"{start}-{end}")
+            return b"x" * (end - start)
+
+    chunks = [f"0-{CHUNK_BYTES}", f"{CHUNK_BYTES}-{CHUNK_BYTES + 1}"]
+    for size_bytes, requests in ((None, ["info", *chunks]), (CHUNK_BYTES + 1, chunks), (0, [])):
+        files = FakeFiles()
+        bucket = Bucket("s3://bucket", files, "bucket")  # type: ignore[arg-type]
+        assert sum(map(len, bucket.chunks("a", size_bytes))) == (CHUNK_BYTES + 1 if size_bytes != 0 else 0)
+        assert files.requests == requests
+
+
 def test_a_folder_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(BucketUnreachable, match="nowhere"):
         open_bucket(f"file://{tmp_path}/nowhere").listing()
