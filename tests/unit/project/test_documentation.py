@@ -13,7 +13,9 @@ from service.settings import Settings
 from tests.documentation import GENERATED_TABLES, PAGES, ROOT, metrics_table, regenerated, table_names
 
 DATA = Path(__file__).parents[2] / "data"
-
+MARKDOWN = sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("k8s/*.md"), *ROOT.glob("tests/*/*.md")})
+OUTPUTS = {"tests/bench/gpu.md"}
+"""Files that a command writes, which are not in the repository."""
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -56,7 +58,7 @@ def test_the_readme_has_one_line_for_each_package() -> None:
     assert sorted(rows) == sorted(str(package.relative_to(ROOT)) for package in packages)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for link in LINK.findall(page.read_text()):
         if "://" in link:
@@ -65,6 +67,12 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_source_files_that_a_page_names_exist(page: Path) -> None:
+    for path in re.findall(r"`((?:service|training|tests|k8s|requirements|docs)/[\w./-]*)`", page.read_text()):
+        assert (ROOT / path).exists() or path in OUTPUTS, path
 
 
 def anchors(page: Path) -> set[str]:
