@@ -94,9 +94,13 @@ class Preprocessing(FrozenModel):
     jpeg_scale: bool = False
 
     @property
-    def is_averaging(self) -> bool:
+    def _is_averaging(self) -> bool:
         """Whether an image that becomes smaller is averaged, so that it may be reduced before."""
         return self.antialias and self.interpolation != "nearest"
+
+    def with_jpeg_scale(self) -> "Preprocessing":
+        """The same with `jpeg_scale`, or as it is where single pixels are sampled."""
+        return self.model_copy(update={"jpeg_scale": self._is_averaging})
 
     @model_validator(mode="after")
     def _check_shorter(self) -> "Preprocessing":
@@ -104,7 +108,7 @@ class Preprocessing(FrozenModel):
             raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
         if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
             raise ValueError(f"interpolation is {self.interpolation!r}; without antialias it is nearest or bilinear")
-        if self.jpeg_scale and not self.is_averaging:
+        if self.jpeg_scale and not self._is_averaging:
             raise ValueError("jpeg_scale needs antialias, and another interpolation than nearest")
         return self
 

@@ -60,7 +60,7 @@ def _describe_by_name(name: str, input_shape: Shape | None, classes: int | None)
     if Path(name).is_dir():
         raise TrainingError(f"{name} has no manifest.json: name one version, such as {name.rstrip('/')}/1.")
     if "/" in name:
-        raise TrainingError(f"{name} is neither a version folder, such as models/mnist-lenet5/2, nor an ONNX file.")
+        raise TrainingError(f"{name} is neither a version folder, such as models/mnist-lenet5/3, nor an ONNX file.")
     importlib.import_module("training.keras_setup")  # before Keras, which it keeps quiet
     from training.architectures import build_without_weights
 

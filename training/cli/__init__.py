@@ -14,6 +14,7 @@ from training.cli import (
     export,
     features,
     import_onnx,
+    jpeg_scale,
     list_recipes,
     quantize,
     report,
@@ -57,6 +58,7 @@ COMMANDS = (
     features.features,
     import_onnx.import_network,
     quantize.quantize,
+    jpeg_scale.jpeg_scale,
     ensemble.ensemble,
 )
 for command in COMMANDS:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=example(
-        "convoy-train evaluate models/mnist-lenet5/2",
+        "convoy-train evaluate models/mnist-lenet5/3",
         "convoy-train evaluate runs/mnist-lenet5/...",
         "convoy-train evaluate models/pets/1 --data new-photos/",
     )

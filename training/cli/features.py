@@ -8,7 +8,7 @@ import click
 from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 
 
-@click.command(epilog=example("convoy-train features models/mnist-lenet5/2 runs/mnist-lenet5/20260101T120000Z"))
+@click.command(epilog=example("convoy-train features models/mnist-lenet5/3 runs/mnist-lenet5/20260101T120000Z"))
 @click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
 @click.argument("source", metavar="RUN_OR_FILE", type=PATH)
 @click.option("--dataset", help="Check a .keras file on this data set.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=example(
-        "convoy-train quantize models/mnist-lenet5/2",
+        "convoy-train quantize models/mnist-lenet5/3",
         "convoy-train quantize models/pets/3 --int8 --fp16 --data images/",
     )
 )

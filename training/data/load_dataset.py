@@ -139,9 +139,9 @@ def input_spec_for(recipe: Recipe) -> InputSpec:
     height, width, channels = APPLICATION_INPUT if is_application else default_input_shape(recipe.architecture)
     size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
     if recipe.resize == "squash":
-        return InputSpec(size, Preprocessing())
+        return InputSpec(size, Preprocessing(jpeg_scale=True))
     shorter = recipe.shorter_px or round(RESIZE_MARGIN * max(size.height, size.width))
-    return InputSpec(size, Preprocessing(resize="shorter", shorter=shorter))
+    return InputSpec(size, Preprocessing(resize="shorter", shorter=shorter, jpeg_scale=True))
 
 
 def check_readable(unreadable: Sequence[str], skip_unreadable: bool) -> None:

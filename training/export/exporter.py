@@ -84,7 +84,7 @@ def options_for(
         changed |= {"resize": "shorter", "shorter": shorter}
     defaults = Preprocessing() if source.dataset is None else source.dataset.preprocessing
     try:
-        preprocessing = Preprocessing(**{**defaults.model_dump(), **changed})
+        preprocessing = Preprocessing(**{**defaults.model_dump(exclude={"jpeg_scale"}), **changed}).with_jpeg_scale()
     except ValidationError as error:
         raise TrainingError(f"The preprocessing cannot be so: {error.errors()[0]['msg']}.") from error
     return ExportOptions(

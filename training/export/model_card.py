@@ -261,14 +261,22 @@ def update_card(
 
     `note` is what must be known of the images.
     """
-    path = folder / FILE_NAME
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    heading = f"# {name}, version {version}\n"
-    text = re.sub(r"\A# .*\n", heading, text) if text.startswith("# ") else heading + text
+    path = set_version(folder, name, version)
+    text = path.read_text(encoding="utf-8")
     text = re.sub(rf"(?ms)^{PRECISIONS_HEADING}\n.*?(?=^## |\Z)", "", text)
     insert_at = next((text.index(f"\n{mark}") + 1 for mark in FOLLOWING_SECTIONS if f"\n{mark}" in text), len(text))
     section = precisions_section(manifest, command, calibration_images, note)
     path.write_text(f"{text[:insert_at]}{section}\n\n{text[insert_at:]}".rstrip() + "\n", encoding="utf-8")
+
+
+def set_version(folder: Path, name: str, version: int) -> Path:
+    """Writes the new version's number into the heading of the card in `folder`, or a new card. Gives its path."""
+    path = folder / FILE_NAME
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    heading = f"# {name}, version {version}\n"
+    text = re.sub(r"\A# .*\n", heading, text) if text.startswith("# ") else heading + text
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def precisions_section(manifest: Manifest, command: str, calibration_images: int, note: str | None = None) -> str:

@@ -18,7 +18,7 @@ from service.imaging.preprocess import preprocess
 from service.inference.session import FeatureSession
 from service.model_store.manifest import Input, Parity, Preprocessing
 from training.data.datasets.base import ArraySplit, Split
-from training.data.datasets.image_files import prepare_image_file, read_image_file
+from training.data.datasets.image_files import prepare_image_file, read_image_file, read_prepared_file
 from training.errors import TrainingError
 from training.export.serving_pipeline import ServingPipeline
 
@@ -74,14 +74,16 @@ def sample_folder(
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[:count]
     if not paths:
         raise TrainingError(f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}).")
-    pixels = [read_image_file(path, model_input.channels, preprocessing.background) for path in paths]
+    images = [read_prepared_file(path, model_input, preprocessing) for path in paths]
     names = [path.name for path in paths]
-    random = np.random.default_rng(0)
-    for index in range(count - len(paths)):
-        part, source = divmod(index, len(paths))
-        names.append(f"part {part + 1} of {names[source]}")
-        pixels.append(_random_crop(pixels[source], random))
-    prepared = np.stack([preprocess(image, model_input, preprocessing) for image in pixels])
+    if len(paths) < count:
+        pixels = [read_image_file(path, model_input.channels, preprocessing.background) for path in paths]
+        random = np.random.default_rng(0)
+        for index in range(count - len(paths)):
+            part, source = divmod(index, len(paths))
+            names.append(f"part {part + 1} of {names[source]}")
+            images.append(preprocess(_random_crop(pixels[source], random), model_input, preprocessing))
+    prepared = np.stack(images)
     return ParitySample(names, prepared, prepared)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from service.model_store.manifest import Preprocessing
 from training.architectures.keras_applications import (
     APPLICATIONS,
     IMAGENET_CLASSES,
@@ -21,7 +20,7 @@ from training.architectures.keras_applications import (
     with_downloaded_weights,
 )
 from training.data import load_dataset
-from training.data.datasets.base import Dataset
+from training.data.datasets.base import DEFAULT_PREPROCESSING, Dataset
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError
 from training.export.keras_files import (
@@ -87,7 +86,7 @@ def open_source(
     model = load_network(path, load_options)
     if dataset_name is None and data_options.folder is None:
         return Source(path.name, model)
-    dataset = load_dataset.for_network(dataset_name, data_options, input_of(model), Preprocessing(), None)
+    dataset = load_dataset.for_network(dataset_name, data_options, input_of(model), DEFAULT_PREPROCESSING, None)
     return Source(path.name, model, dataset.labels, dataset)
 
 

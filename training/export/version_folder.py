@@ -1,5 +1,6 @@
 """Opens version folders, and writes what belongs in one beside its graph: labels, samples, manifest, plots and card."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,11 +31,12 @@ from service.model_store.manifest import (
 from service.model_store.repository import Repository, VersionFolder
 from training import keras_setup
 from training.data.datasets.image_folder import split_digest
-from training.errors import TrainingError
+from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.acceptance import Decision
 from training.export.graph.editor import Graph, count_parameters
 from training.export.graph.optimize import unfold_max_pool
-from training.export.model_card import CardData, write_card
+from training.export.model_card import CardData, set_version, write_card
+from training.export.publish import publish
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.scores import Scores
@@ -98,8 +100,33 @@ def open_version(folder: Path) -> VersionFolder:
     """Opens `folder`, models/NAME/NUMBER. Raises TrainingError for another folder, BrokenVersion for a damaged one."""
     folder = folder.resolve()
     if not (folder / MANIFEST_FILE).is_file() or not folder.name.isdecimal():
-        raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/2.")
+        raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/3.")
     return Repository(folder.parent.parent).open(folder.parent.name, int(folder.name))
+
+
+def publish_with_jpeg_scale(folder: Path) -> Path:
+    """Publishes a version as the model's next one, with `jpeg_scale`; graphs and figures stay. Gives its folder.
+
+    Raises TrainingError where the version has it, or samples single pixels.
+    """
+    with service_errors_as_training_errors():
+        version = open_version(folder)
+    preprocessing = version.manifest.preprocessing
+    if preprocessing.jpeg_scale:
+        raise TrainingError(f"{version.path} decodes JPEGs at a reduced scale already.")
+    if not preprocessing.with_jpeg_scale().jpeg_scale:
+        raise TrainingError(
+            f"{version.path} samples single pixels (interpolation nearest, or no antialias), which a reduced scale "
+            "would change."
+        )
+
+    def write(to: Path, number: int) -> None:
+        for path in version.path.iterdir():
+            shutil.copy2(path, to / path.name)
+        write_manifest(version.manifest.model_copy(update={"preprocessing": preprocessing.with_jpeg_scale()}), to)
+        set_version(to, version.model, number)
+
+    return publish(version.path.parent.parent, version.model, write)
 
 
 def _manifest(folder: Path, contents: VersionContents) -> Manifest:

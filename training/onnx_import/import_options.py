@@ -76,7 +76,7 @@ def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple
     if options.size and options.crop and options.size != options.crop:
         raise TrainingError("--size and --crop state different sizes of the network's input: leave one out.")
     if options.resize is None:
-        return Preprocessing(**common), size
+        return Preprocessing(**common).with_jpeg_scale(), size
     match = RESIZE_PATTERN.fullmatch(options.resize)
     if match is None or (match[1] == "shorter" and match[3]):
         raise TrainingError(
@@ -86,13 +86,13 @@ def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple
     if match[1] == "squash":
         if options.crop is not None:
             raise TrainingError("--crop cuts out of what --resize shorter:N leaves; squash:N leaves nothing to cut.")
-        return Preprocessing(**common), (int(match[2]), int(match[3] or match[2]))
+        return Preprocessing(**common).with_jpeg_scale(), (int(match[2]), int(match[3] or match[2]))
     shorter = int(match[2])
     stated = size or (shorter, shorter)
     needed_px = max(own or side for own, side in zip(signature.sides, stated, strict=True))
     if shorter < needed_px:
         raise TrainingError(f"--resize shorter:{shorter} is too little: {needed_px} pixels are cut out of it.")
-    return Preprocessing(resize="shorter", shorter=shorter, **common), size
+    return Preprocessing(resize="shorter", shorter=shorter, **common).with_jpeg_scale(), size
 
 
 def _flag(name: str, value: object) -> list[str]:

@@ -13,9 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from service.errors import BrokenVersion
-from service.imaging.preprocess import preprocess
 from service.model_store.manifest import Input, Preprocessing
-from training.data.datasets.image_files import read_image_file
+from training.data.datasets.image_files import read_prepared_file
 from training.errors import TrainingError, first_line
 from training.export.parity import (
     IMAGE_SUFFIXES,
@@ -165,10 +164,5 @@ def _run_check(folder: Path, network: ForeignNetwork, pipeline: ServingPipeline)
 
 
 def _prepare_images(paths: list[Path], network: ForeignNetwork) -> Iterator[NDArray[np.uint8]]:
-    preprocessing = network.preprocessing
     for path in paths:
-        yield preprocess(
-            read_image_file(path, network.interface.input.channels, preprocessing.background),
-            network.interface.input,
-            preprocessing,
-        )
+        yield read_prepared_file(path, network.interface.input, network.preprocessing)

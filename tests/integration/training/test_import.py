@@ -60,6 +60,14 @@ def softmax(rows: NDArray) -> NDArray[np.float64]:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.parametrize(("flags", "jpeg_scale"), [((), True), (("--interpolation", "nearest"), False)])
+def test_large_jpegs_are_decoded_at_a_reduced_scale(
+    working_dir: Path, flags: tuple[str, ...], jpeg_scale: bool
+) -> None:
+    version = import_version(third_party_graph(), "--scale", "1/255", *flags)
+    assert version.manifest.preprocessing.jpeg_scale is jpeg_scale
+
+
 def random_images(channels: int = 3) -> NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, (9, SIDE, SIDE, channels), np.uint8)
 

@@ -208,7 +208,7 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["."], "is not a version's folder, such as models/mnist-lenet5/2"),
+        (["."], "is not a version's folder, such as models/mnist-lenet5/3"),
         (["xo/1", "--dataset", "xoo"], "no data set called 'xoo'"),
         (["xo/1", "--dataset", "folder"], "needs a folder of images"),
         (["other/1"], "names no data set: give --dataset, or --data FOLDER"),

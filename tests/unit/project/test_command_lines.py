@@ -135,7 +135,7 @@ MISTAKES = {
     "convoy-train export broken.keras --name x": "cannot be loaded as a Keras model",
     "convoy-train export broken.keras --name x --scale a": "is not a number",
     "convoy-train import broken.onnx --name x --labels text.txt": "is no ONNX file",
-    "convoy-train quantize empty": "such as models/mnist-lenet5/2",
+    "convoy-train quantize empty": "such as models/mnist-lenet5/3",
     "convoy-train ensemble models/linear/1 --name x": "two members or more",
 }
 

@@ -13,7 +13,7 @@ from service.model_store.manifest import Preprocessing
 from training.data.datasets.image_files import Boxes, crop_and_resize
 from training.errors import TrainingError
 
-DEFAULT_PREPROCESSING = Preprocessing()
+DEFAULT_PREPROCESSING = Preprocessing(jpeg_scale=True)
 
 
 class Split(Protocol):

@@ -3,7 +3,8 @@
 Decoding and the form of evaluation images are the service's own functions, so that train and serve agree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,22 @@ def prepare_image_file(encoded: bytes, model_input: Input, preprocessing: Prepro
     return read_model_input(encoded, model_input, preprocessing, LIMITS)
 
 
+def read_prepared_file(path: Path, model_input: Input, preprocessing: Preprocessing) -> Pixels:
+    """The same of a file by its path. Raises TrainingError naming the file."""
+    with _naming(path):
+        return prepare_image_file(path.read_bytes(), model_input, preprocessing)
+
+
 def read_image_file(path: Path, channels: int, background: int) -> Pixels:
-    """The pixels of an image file, as the service would decode it. Raises TrainingError naming the file."""
-    try:
+    """All pixels of an image file. Raises TrainingError naming the file."""
+    with _naming(path):
         return decode(path.read_bytes(), channels, background, MAX_PIXELS)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except ConvoyError as error:

@@ -18,7 +18,7 @@ LIMITATIONS = (
     "The digits are light on a dark ground, one an image, in the middle of a 20x20 box: dark ink on white paper must "
     "be inverted first, and a longer number cut into its digits."
 )
-DARK_BACKGROUND = Preprocessing(background=0)
+DARK_BACKGROUND = Preprocessing(background=0, jpeg_scale=True)
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
 IMAGES_FILE, IMAGES_MAGIC = "{}-images-idx3-ubyte.gz", 0x803
 LABELS_FILE, LABELS_MAGIC = "{}-labels-idx1-ubyte.gz", 0x801

@@ -1,0 +1,20 @@
+"""convoy-train jpeg-scale."""
+
+from pathlib import Path
+
+import click
+
+from training.cli.options import FOLDER, example, import_keras
+
+
+@click.command("jpeg-scale", epilog=example("convoy-train jpeg-scale models/pets/1"))
+@click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
+def jpeg_scale(version: Path) -> None:
+    """Publish a version again, as the next one, so that large JPEGs are decoded at a reduced scale.
+
+    Exports and imports do so from the start. Its graphs and their figures stay as they are.
+    """
+    import_keras()
+    from training.export.version_folder import publish_with_jpeg_scale
+
+    click.echo(publish_with_jpeg_scale(version))
