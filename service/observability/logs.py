@@ -3,7 +3,9 @@
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import orjson
@@ -82,18 +84,45 @@ def shorten(text: str) -> str:
 
 
 def configure(level: str, **static_fields: Any) -> None:
-    """Sends all logs to standard error as JSON lines: Convoy's and uvicorn's from `level` up, others' warnings too.
+    """Sends all logs to standard error as JSON lines: Convoy's from `level` up, and the warnings of libraries.
 
-    `static_fields` are fields of every line.
+    Errors that end a thread or the process are lines as well. `static_fields` are fields of every line.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(static_fields))
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
-    for name in ("convoy", "uvicorn"):
-        logging.getLogger(name).setLevel(level.upper())
-    # The middleware writes one line per request, with fields that uvicorn does not know.
+    logger.setLevel(level.upper())
+    # Convoy has an event, with the request's id, for what these report otherwise.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").disabled = True
+    uvicorn_errors = logging.getLogger("uvicorn.error")
+    uvicorn_errors.removeFilter(_is_not_about_a_request)
+    uvicorn_errors.addFilter(_is_not_about_a_request)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    _log_uncaught_errors()
+
+
+def _is_not_about_a_request(record: logging.LogRecord) -> bool:
+    """False where uvicorn reports that a request has no complete answer: the middleware has logged why."""
+    return record.exc_info is not None or record.module != "httptools_impl"
+
+
+def _log_uncaught_errors() -> None:
+    """Makes what Python would print as a plain traceback a line of the log."""
+
+    def log(error: BaseException | None, **fields: Any) -> None:
+        logger.error("unexpected error", exc_info=error, extra={"fields": fields})
+
+    def on_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            log(error)
+        else:  # such as KeyboardInterrupt
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = on_uncaught
+    threading.excepthook = lambda args: log(args.exc_value, thread=args.thread.name if args.thread else None)
+    sys.unraisablehook = lambda args: log(args.exc_value, object=repr(args.object))
 
 
 def event(level: int, message: str, /, **fields: Any) -> None:

@@ -81,6 +81,7 @@ class WorkerServer(uvicorn.Server):
             for sock in sockets or []
         ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
+        logs.event(logging.INFO, "accepting connections", pid=os.getpid())
 
     async def on_tick(self, counter: int) -> bool:
         self._publish_connections()
@@ -98,6 +99,7 @@ class WorkerServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._start_draining()
+        logs.event(logging.INFO, "stopping", pid=os.getpid(), connections=len(self.server_state.connections))
         for acceptor in self._acceptors:
             acceptor.close()
         for listener in sockets or []:
@@ -108,6 +110,7 @@ class WorkerServer(uvicorn.Server):
         await self._drain_connections()
         await self._answer_accepted_requests()
         await super().shutdown(sockets)
+        logs.event(logging.INFO, "stopped", pid=os.getpid())
 
     async def _drain_connections(self) -> None:
         """Answers requests that still arrive over open connections. Each connection ends with its next answer."""

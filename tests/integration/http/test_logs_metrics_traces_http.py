@@ -126,3 +126,26 @@ def test_predictions_memory_and_requests_in_flight_are_measured(service: Running
     assert service.metric("convoy_predictions_total", model="linear") >= before + 1
     service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the one that asks
     assert service.metric("process_resident_memory_bytes") > 30e6
+
+
+def test_from_start_to_stop_every_line_is_one_of_convoys_events(zoo: Path) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    forms = [head + b"bytes\r\n--x--\r\nmore", head + b"bytes\r\n--x!", b"--x\r\nA B: c", b"x"]
+    with RunningService(zoo, log_level="debug", log_requests_per_s=0) as service:
+        for body in forms:
+            headers = {"content-type": "multipart/form-data; boundary=x"}
+            assert service.client.post(CLASSIFY, content=body, headers=headers).status_code == 400
+        with RawConnection(service) as connection:
+            connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
+            assert connection.read_head()[0] == 200
+        with RawConnection(service) as connection:
+            connection.send(b"no http\r\n\r\n")
+            assert connection.read_head()[0] == 400
+    events = [line["event"] for line in service.lines if line["event"] != "request"]
+    assert events[:2] == ["listening", "accepting connections"]
+    assert [event for event in events[2:] if event not in ("version is loaded", "version is unloaded")] == [
+        "stopping",
+        "stopped",
+    ]
+    requests = [line for line in service.lines if line["event"] == "request"]
+    assert {line["error"] for line in requests if "request_id" not in line} == {"bad_http"}

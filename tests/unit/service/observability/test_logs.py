@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.observability import logs
 from service.observability.logs import MAX_TEXT_LENGTH, JsonFormatter, LogRateLimiter, RequestLogLimiter, shorten
 
 
@@ -155,21 +156,23 @@ try:
     1 / 0
 except ZeroDivisionError:
     logs.logger.exception("unexpected error", extra={"fields": {"request_id": "abc"}})
-logging.getLogger("uvicorn.error").info("started")
+logging.getLogger("uvicorn.error").warning("started")
+logging.getLogger("uvicorn.error").error("uvicorn failed")
+logging.getLogger("python_multipart.multipart").warning("Skipping data after last boundary")
 logging.getLogger("uvicorn.access").info("GET /")
 logging.getLogger("asyncio").error("Task exception was never retrieved")
 logging.getLogger("PIL").debug("chunk")
 logging.getLogger("somebody").info("chatter")
 warnings.warn("this is old", DeprecationWarning)
 """
-ERROR_EVENTS = ["model failed", "unexpected error", "Task exception was never retrieved"]
+ERROR_EVENTS = ["model failed", "unexpected error", "uvicorn failed", "Task exception was never retrieved"]
 
 
 @pytest.mark.parametrize(
     ("level", "events"),
     [
-        ("debug", ["detail", "request", *ERROR_EVENTS[:2], "started", ERROR_EVENTS[2], "this is old"]),
-        ("info", ["request", *ERROR_EVENTS[:2], "started", ERROR_EVENTS[2], "this is old"]),
+        ("debug", ["detail", "request", *ERROR_EVENTS, "this is old"]),
+        ("info", ["request", *ERROR_EVENTS, "this is old"]),
         ("warning", [*ERROR_EVENTS, "this is old"]),
         ("error", ERROR_EVENTS),
     ],
@@ -182,3 +185,40 @@ def test_all_that_is_written_is_json_from_the_level_up(level: str, events: list[
     found = [line["event"] for line in lines]
     assert [next(event for event in events if event in text) for text in found] == events
     assert next(line for line in lines if line["event"] == "unexpected error")["request_id"] == "abc"
+
+
+FAIL_EVERYWHERE = """
+import threading
+from service.observability import logs
+
+class Stubborn:
+    def __del__(self): raise ValueError("in a finalizer")
+
+logs.configure("info")
+thread = threading.Thread(target=lambda: 1 / 0, name="bucket")
+thread.start()
+thread.join()
+Stubborn()
+raise RuntimeError("at the end")
+"""
+
+
+def test_errors_that_end_a_thread_or_the_process_are_json_too() -> None:
+    done = subprocess.run([sys.executable, "-c", FAIL_EVERYWHERE], capture_output=True, text=True)
+    assert done.returncode == 1
+    in_thread, in_finalizer, at_end = (json.loads(line) for line in done.stderr.splitlines())
+    assert {line["event"] for line in (in_thread, in_finalizer, at_end)} == {"unexpected error"}
+    assert in_thread["thread"] == "bucket"
+    assert "ZeroDivisionError" in in_thread["traceback"]
+    assert "in a finalizer" in in_finalizer["traceback"]
+    assert "at the end" in at_end["traceback"]
+
+
+def test_of_an_answer_that_is_not_complete_only_convoy_writes() -> None:
+    def is_written(module: str, exc_info: tuple[None, None, None] | None) -> bool:
+        record = logging.LogRecord("uvicorn.error", logging.ERROR, f"{module}.py", 1, "x", (), exc_info)
+        return logs._is_not_about_a_request(record)
+
+    assert not is_written("httptools_impl", None)
+    assert is_written("httptools_impl", (None, None, None))
+    assert is_written("on", None), "the application does not start"
