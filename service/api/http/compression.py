@@ -14,6 +14,10 @@ WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 COMPRESSION_LEVEL = 1  # the fastest: responses are numbers, which hardly compress better at higher levels
 MIN_COMPRESSED_BYTES = 1024
 MAX_INLINE_BYTES = 65536  # about a millisecond of work; larger bodies are compressed in a thread
+MAX_RATIO = 100
+"""Of the size of a body to its compressed size, from MAX_FREE_BYTES on: digits as JSON reach 20. 16 KB could make the
+service read 16 MB, so that a narrow connection kept it busy."""
+MAX_FREE_BYTES = 1 << 20
 HINT = "Compress the whole body once, with gzip or deflate (zlib's form), or send it as it is."
 
 
@@ -33,16 +37,21 @@ async def compress_body(scope: Scope, body: Body) -> tuple[Body, Headers]:
 def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
     """Returns the body without its Content-Encoding.
 
-    Raises UnsupportedBody, BadRequest, or BodyTooLarge: at most `limit_bytes` are decompressed.
+    Raises UnsupportedBody, BadRequest, or BodyTooLarge: at most `limit_bytes` are decompressed, and at most MAX_RATIO
+    times the size of the body.
     """
     if encoding not in WINDOW_BITS:
         name = encoding.decode("latin-1")
         raise UnsupportedBody(f"The Content-Encoding '{name}' cannot be read; gzip and deflate can.", HINT)
     decompressor = zlib.decompressobj(WINDOW_BITS[encoding])
+    most_bytes = min(limit_bytes, max(MAX_FREE_BYTES, MAX_RATIO * len(body)))
     try:
-        data = decompressor.decompress(body, limit_bytes + 1)
+        data = decompressor.decompress(body, most_bytes + 1)
     except zlib.error:
         raise BadRequest(f"The body is not valid {encoding.decode()}.", HINT) from None
+    if len(data) > most_bytes < limit_bytes:
+        message = f"The unpacked body is larger than {most_bytes} bytes, {MAX_RATIO} times the compressed one."
+        raise BodyTooLarge(message, "Send the body as it is, without a Content-Encoding.")
     if len(data) > limit_bytes:
         raise BodyTooLarge(f"The unpacked body is larger than {limit_bytes} bytes.")
     if not decompressor.eof:

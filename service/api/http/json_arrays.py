@@ -19,6 +19,8 @@ from service.api.http.parse_thread import MAX_INLINE_JSON_BYTES
 from service.errors import BadTensor, TooManyImages
 
 DIGITS = b"0123456789"
+MAX_MEMBERS = 1000
+"""Of a JSON object. Looking a million of them through holds Python's lock for a tenth of a second."""
 MAX_SHOWN_LENGTH = 60
 
 
@@ -48,11 +50,22 @@ def parse_object(text: bytes) -> JsonDocument:
         raise BadTensor(f"The request is not valid JSON{describe_fault(text, large_values)}.") from None
     if not isinstance(root, simdjson.Object):
         raise BadTensor("The request is not a JSON object.")
+    check_member_count(root)
     return JsonDocument(root, large_values)
 
 
+def check_member_count(json_object: Any) -> None:
+    """Raises BadTensor for an object with too many members; called before any of them is read."""
+    if len(json_object) > MAX_MEMBERS:
+        raise BadTensor(f"An object in the JSON has {len(json_object)} members; at most {MAX_MEMBERS} are read.")
+
+
 def select_members(json_object: Any, names: frozenset[str]) -> dict[str, Any]:
-    """Returns the members of these names that are present: looking up a missing one costs 2 us, for a C++ exception."""
+    """Returns the members of these names that are present: looking up a missing one costs 2 us, for a C++ exception.
+
+    Raises BadTensor for an object with too many members.
+    """
+    check_member_count(json_object)
     return {name: json_object[name] for name in names.intersection(json_object)}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import simdjson
 
 from service.api.http.base64_text import decode_base64
-from service.api.http.json_arrays import JsonDocument, abbreviate, check_image_count, parse_object
+from service.api.http.json_arrays import MAX_MEMBERS, JsonDocument, abbreviate, check_image_count, parse_object
 from service.api.http.large_json import LargeArray, LargeText
 from service.errors import BadImage, BadParameter, BadRequest, BadTensor, ConvoyError
 
@@ -50,6 +50,8 @@ def _image_list(document: JsonDocument) -> Any:
 def _parse_image(image: Any, field: str, document: JsonDocument) -> tuple[str | None, bytes | ConvoyError]:
     if not isinstance(image, simdjson.Object):
         raise BadParameter(f"{field} is {abbreviate(image)}; it must be an object.")
+    if len(image) > MAX_MEMBERS:
+        raise BadParameter(f"{field} has {len(image)} members; at most {MAX_MEMBERS} are read.")
     _check_names(image, {DATA, ID}, field)
     data, name = document.value(image.get(DATA)), document.value(image.get(ID))
     if not isinstance(data, TEXT_TYPES):

@@ -15,6 +15,7 @@ from service.api.http.json_arrays import (
     JsonDocument,
     abbreviate,
     check_image_count,
+    check_member_count,
     decode_base64_image,
     flat_pixels,
     has_shape,
@@ -81,7 +82,10 @@ def _image_list(values: Any, max_images: int) -> Any:
 
 def _unwrap(value: Any) -> Any:
     """Returns the value of a named input, {"image": value}; a value without a name is returned as it is."""
-    if not isinstance(value, simdjson.Object) or BASE64 in value:
+    if not isinstance(value, simdjson.Object):
+        return value
+    check_member_count(value)
+    if BASE64 in value:
         return value
     for name in value:
         if name != IMAGE:
@@ -128,6 +132,8 @@ def _check_signature(name: object) -> None:
 def _top_k(parameters: Any) -> int:
     if parameters is None:
         return 0
+    if isinstance(parameters, simdjson.Object):
+        check_member_count(parameters)
     if not isinstance(parameters, simdjson.Object) or any(name != "top_k" for name in parameters):
         raise BadTensor(f"`{PARAMETERS}` may hold `top_k`, and nothing else.")
     k = parameters.get("top_k", 0)

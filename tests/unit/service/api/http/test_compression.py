@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 
 from service.api.http.body import BodyReader
 from service.api.http.body_budget import BodyBudget
-from service.api.http.compression import MAX_INLINE_BYTES, MIN_COMPRESSED_BYTES, compress_body
+from service.api.http.compression import (
+    MAX_FREE_BYTES,
+    MAX_INLINE_BYTES,
+    MAX_RATIO,
+    MIN_COMPRESSED_BYTES,
+    compress_body,
+    decompress,
+)
 from service.api.http.parse_thread import ParseThread
 from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
 
@@ -99,6 +107,22 @@ def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak_bytes < 10 * LIMIT
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+def test_a_body_that_expands_too_far_is_refused(encoding: str) -> None:
+    """16 KB could make the service read 16 MB."""
+    rng, limit_bytes = random.Random(1), 8 * MAX_FREE_BYTES
+    incompressible = COMPRESS[encoding](rng.randbytes(60_000) + bytes(4_000_000))
+    most_bytes = MAX_RATIO * len(incompressible)
+    assert MAX_FREE_BYTES < 4_060_000 < most_bytes
+    assert len(decompress(incompressible, encoding.encode(), limit_bytes)) == 4_060_000
+    assert decompress(COMPRESS[encoding](bytes(MAX_FREE_BYTES)), encoding.encode(), limit_bytes) == bytes(
+        MAX_FREE_BYTES
+    )
+    with pytest.raises(BodyTooLarge, match="larger than 1048576 bytes, 100 times the compressed one") as raised:
+        decompress(COMPRESS[encoding](bytes(MAX_FREE_BYTES + 1)), encoding.encode(), limit_bytes)
+    assert "without a Content-Encoding" in raised.value.hint
 
 
 def test_a_packed_body_over_the_limit_is_not_even_read() -> None:

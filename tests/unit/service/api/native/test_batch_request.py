@@ -10,6 +10,7 @@ from service.api.native.batch_request import MAX_ID_LENGTH, parse
 from service.errors import BadImage, BadParameter, BadRequest, ConvoyError, TooManyImages
 
 MAX_IMAGES = 8
+MANY = b"{" + b",".join([b'"data":""'] * 1001) + b"}"
 GOOD = {"data": base64.b64encode(b"image").decode()}
 
 
@@ -64,3 +65,9 @@ def test_millions_of_wrong_values_cost_little(value: bytes, kind: type[ConvoyErr
     with pytest.raises(kind):
         parse(body, MAX_IMAGES)
     assert time.thread_time() - started_s < 5
+
+
+@pytest.mark.parametrize("body", [MANY, b'{"images":[' + MANY + b"]}"])
+def test_an_object_of_too_many_members_is_refused_unread(body: bytes) -> None:
+    with pytest.raises((BadParameter, BadRequest), match="has 1001 members; at most 1000 are read"):
+        parse(body, MAX_IMAGES)

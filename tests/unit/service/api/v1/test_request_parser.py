@@ -143,6 +143,21 @@ def test_more_images_than_may_wait_are_refused_unread(image: object) -> None:
         read({"instances": [image] * 9})
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"instances": [PIXELS], "parameters": "MANY"},
+        {"instances": ["MANY"]},
+        {"inputs": "MANY"},
+        "MANY",
+    ],
+)
+def test_an_object_of_too_many_members_is_refused_unread(document: object) -> None:
+    many = b"{" + b",".join([b'"image":0'] * 1001) + b"}"
+    with pytest.raises(BadTensor, match="An object in the JSON has 1001 members; at most 1000 are read"):
+        parse(json.dumps(document).encode().replace(b'"MANY"', many), MODEL_INPUT, MAX_IMAGES)
+
+
 def error_message(read_request: Callable[[], PredictRequest]) -> str:
     """The error's sentence, or a full stop; anything but an error of ours is raised."""
     try:
