@@ -75,6 +75,16 @@ def test_source_files_that_a_page_names_exist(page: Path) -> None:
         assert (ROOT / path).exists() or path in OUTPUTS, path
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_versions_of_shipped_models_that_a_page_names_exist(page: Path) -> None:
+    shipped = {path.name for path in (ROOT / "models").iterdir()}
+    text = page.read_text()
+    named = re.findall(r"models/([\w-]+)/(\d+)\b", text)
+    named += re.findall(r'"(?:model|model_name)":"([\w-]+)","(?:version|model_version)":"(\d+)"', text)
+    for model, version in named:
+        assert model not in shipped or (ROOT / "models" / model / version).is_dir(), f"{model}/{version}"
+
+
 def anchors(page: Path) -> set[str]:
     """The names that GitHub gives to the headings of a page."""
     headings = HEADING.findall(page.read_text())
