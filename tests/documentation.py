@@ -7,7 +7,7 @@ from pathlib import Path
 from service.api.http.status_codes import ROUTING_ERRORS, STATUS
 from service.errors import ConvoyError
 from service.exit_codes import MEANINGS
-from service.model_store.manifest import Manifest
+from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import Repository
 from service.observability.collectors import ClassCounterCollector, DurationHistogramCollector
 from service.observability.metrics import Metrics, version_metrics
@@ -57,16 +57,31 @@ def _metric_row(name: str, kind: str, labels: Sequence[str], about: str) -> str:
 
 
 def models_table() -> str:
-    """The models that ship: figures from their manifests, commands from their provenance."""
-    rows = ["| model | input | classes | parameters | test accuracy | made by |", "|---|---|---|---|---|---|"]
+    """The models that ship, a row per graph: figures from their manifests, commands from their provenance."""
+    rows = ["| model | input | classes | parameters | graph | MB | test accuracy | ms per image | made by |"]
+    rows.append("|---|---|---|---|---|---|---|---|---|")
     repository = Repository(ROOT / "models")
     for model in repository.models():
         manifest = repository.open(model, max(repository.versions(model))).manifest
-        accuracies = [f"{v.test_accuracy:.2%} {v.precision}" for v in manifest.variants if v.test_accuracy is not None]
-        figures = f"{manifest.classes} | {manifest.parameters:,} | {', '.join(accuracies)}"
         size = "x".join(map(str, manifest.input.shape))
-        rows.append(f"| `{model}` | {size} | {figures} | {_training_commands(manifest)} |")
+        columns = f"`{model}` | {size} | {manifest.classes} | {manifest.parameters:,}"
+        commands = _training_commands(manifest)
+        for variant in manifest.variants:
+            accuracy = "" if variant.test_accuracy is None else f"{variant.test_accuracy:.2%}"
+            figures = f"{variant.bytes / 1e6:.2f} | {accuracy} | {_ms_per_image(manifest, variant)}"
+            rows.append(f"| {columns} | {variant.precision} | {figures} | {commands} |")
+            columns, commands = "| | | ", ""
     return "\n".join(rows)
+
+
+def _ms_per_image(manifest: Manifest, variant: Variant) -> str:
+    """The time in batches of 32, as `convoy-train quantize` measured it; empty for what it did not measure."""
+    measured = [each.speed for each in manifest.variants if each.speed is not None]
+    if not measured:
+        return ""
+    speed = variant.speed or measured[0]
+    times_us = speed.us_per_image if variant.speed else speed.float32_us_per_image
+    return f"{times_us[32] / 1000:.2f}"
 
 
 def published_results_table() -> str:
