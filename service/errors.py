@@ -114,7 +114,7 @@ class BodyTooLarge(ConvoyError):
 
 
 class SlowRequest(ConvoyError):
-    """The request did not arrive within `header_timeout_s`, or `body_timeout_s` and the time for its size."""
+    """The headers did not arrive within `header_timeout_s`, or the body fell `body_timeout_s` behind its rate."""
 
     code = "slow_request"
     hint = "Send the whole request at once, or a smaller image over a slow connection."

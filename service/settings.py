@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     """Seconds within which the headers of a request must arrive; otherwise 408."""
 
     body_timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds for a body to arrive, plus one per `body_bytes_per_s`; otherwise 408. Also for reading answers."""
+    """Seconds that a body may fall behind `body_bytes_per_s`; otherwise 408. Also for reading answers."""
 
     body_bytes_per_s: int = Field(default=4096, ge=1)
     """Minimum bytes per second of a slow body or a slow reader."""

@@ -5,7 +5,6 @@ A request that arrives whole, as nearly all do, costs no timer.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -18,41 +17,14 @@ from service.api.http.responses import json_bytes
 from service.api.http.status_codes import STATUS, error_json
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
 from service.server.framing import check_codings, check_version_and_host
+from service.server.limits import ConnectionLimits
 from service.server.lingering_close import LingeringClose
+from service.server.request_timer import BODY, HEAD, IDLE, RequestTimer
 from service.server.write_coalescing import CoalescingTransport
 from service.server.write_timeout import SlowReaderGuard
-from service.settings import Settings
 
 MAX_HEADERS = 128
 MAX_PIPELINED = 256  # requests that wait on a connection for the answers before theirs: each costs kilobytes
-MIN_CHECK_INTERVAL_S = 1.0
-MAX_TRAILING_BYTES = 65536  # past twice the largest body: framing of chunks, and pipelined requests
-IDLE, HEAD, BODY = "idle", "head", "body"
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Limits of one connection."""
-
-    header_timeout_s: float
-    body_timeout_s: float
-    body_bytes_per_s: int
-    max_header_bytes: int
-    max_body_bytes: int
-    max_request_bytes: int
-    max_requests: int
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> "ConnectionLimits":
-        return cls(
-            header_timeout_s=settings.header_timeout_s,
-            body_timeout_s=settings.body_timeout_s,
-            body_bytes_per_s=settings.body_bytes_per_s,
-            max_header_bytes=settings.max_header_bytes,
-            max_body_bytes=settings.max_body_bytes,
-            max_request_bytes=2 * settings.max_body_bytes + settings.max_header_bytes + MAX_TRAILING_BYTES,
-            max_requests=settings.keep_alive_requests,
-        )
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -79,9 +51,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_rejected = False
         self._keep_alive_after_body = False
         self._received_bytes = self._segment_bytes = 0  # bytes of that request, at most, and of what came last
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_phase = IDLE  # the part that the timer waits for
-        self._started_s = 0.0
+        timeouts_s = {IDLE: self.timeout_keep_alive, HEAD: limits.header_timeout_s, BODY: limits.body_timeout_s}
+        self._timer = RequestTimer(
+            self.loop, timeouts_s, limits.body_bytes_per_s, self._on_timeout, lambda: self.flow.read_paused
+        )
 
     @property
     def is_idle(self) -> bool:
@@ -96,10 +69,10 @@ class LimitedProtocol(HttpToolsProtocol):
             transport, self.loop, self._slow_reader_guard.watch, self._lingering, self._may_send_more
         )
         super().connection_made(self._coalescing_transport)  # type: ignore[arg-type]
-        self._start_timer(HEAD)
+        self._timer.start(HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timer()
+        self._timer.cancel()
         if self._current_cycle is not None and not self._current_cycle.response_complete:
             self._current_cycle.disconnected = True  # uvicorn tells the last one that came
         super().connection_lost(exc)
@@ -128,10 +101,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self._feed_parser(data)
         if self._phase is IDLE:
             self._received_bytes = 0
-            if not self._is_answer_due():
-                self._start_timer(IDLE)
-            elif self._timer is not None:
-                self._cancel_timer()
+            if self._is_answer_due():
+                self._timer.cancel()
+            elif self._request_count:  # before the first request, the time for its headers runs on
+                self._timer.start(IDLE)
         elif not self.transport.is_closing():
             self._check_progress()
 
@@ -158,7 +131,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._feed_parser(b"\r\n".join([first_line, *headers, b"\r\n"]) + rest)
 
     def on_message_begin(self) -> None:
-        self._phase, self._timer_phase, self._received_bytes = HEAD, IDLE, self._segment_bytes
+        self._phase, self._received_bytes = HEAD, self._segment_bytes
+        if self._request_count:
+            self._timer.begin_request()
         super().on_message_begin()
         self.scope[CONNECTION] = self._connection  # type: ignore[literal-required]
 
@@ -256,45 +231,19 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._received_bytes > self._limits.max_request_bytes:
             self._reject(BodyTooLarge("The request is larger than any body may be."))
         else:
-            self._start_timer(self._phase)
+            self._timer.start(self._phase)
+            if self._phase is BODY:
+                self._timer.add_body_bytes(self._segment_bytes)
 
-    def _start_timer(self, phase: str) -> None:
-        if self._timer is None or self._timer_phase is not phase:
-            self._cancel_timer()
-            limits = self._limits
-            times_s = {IDLE: self.timeout_keep_alive, HEAD: limits.header_timeout_s, BODY: limits.body_timeout_s}
-            self._timer_phase, self._started_s = phase, self.loop.time()
-            self._set_timer(times_s[phase])
-
-    def _set_timer(self, seconds: float) -> None:
-        self._timer = self.loop.call_later(seconds, self._on_timeout)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_timeout(self) -> None:
-        self._timer = None
+    def _on_timeout(self, part: str) -> None:
         if self.transport.is_closing():
             return
-        if self._timer_phase is BODY:
-            self._on_slow_body()
-        elif self._received_bytes:
+        if part is BODY and self._is_answer_due():
+            self._fail_body(SlowRequest("The body did not come in time."))
+        elif part is not BODY and self._received_bytes:
             self._reject(SlowRequest("The request's headers did not come in time."))
         else:
-            self.transport.close()  # nothing was asked
-
-    def _on_slow_body(self) -> None:
-        """An answer that was given without the body ends here."""
-        allowed_s = self._limits.body_timeout_s + self._received_bytes / self._limits.body_bytes_per_s
-        remaining_s = allowed_s - (self.loop.time() - self._started_s)
-        if self.flow.read_paused or remaining_s > 0:  # paused: it is we who make it wait
-            self._set_timer(max(remaining_s, MIN_CHECK_INTERVAL_S))
-        elif not self._is_answer_due():
-            self.transport.close()
-        else:
-            self._fail_body(SlowRequest("The body did not come in time."))
+            self.transport.close()  # nothing was asked, or the answer was given without the body
 
     def _fail_body(self, error: ConvoyError) -> None:
         """Wakes the request that waits for its body, with the error. The connection ends with its answer."""
@@ -305,7 +254,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _reject(self, error: ConvoyError) -> None:
         """Answers and closes. While another answer is due, the client would take this one for it, and after an answer
         that came before its body for that of the next request: it only closes."""
-        self._cancel_timer()
+        self._timer.cancel()
         self._is_rejected = True
         if self._is_answered():
             self.transport.close()

@@ -27,7 +27,8 @@ from service.loaded_models.registry import Registry
 from service.model_store.desired_state import StateFile
 from service.observability import logs
 from service.server.acceptor import Acceptor, ConnectionCounts
-from service.server.connection_limits import ConnectionLimits, LimitedProtocol
+from service.server.connection_limits import LimitedProtocol
+from service.server.limits import ConnectionLimits
 from service.settings import Settings, split_list
 from service.workers.shutdown import EXIT_REQUESTS_LOST, ShutdownState, drop_new_connections
 from service.workers.worker_status import WorkerStatusStore

@@ -12,6 +12,7 @@ import struct
 import termios
 
 from service.observability import logs
+from service.server.minimum_rate import MinimumRate
 
 MIN_CHECK_INTERVAL_S = 1.0
 LINGER_RESET = struct.pack("ii", 1, 0)  # drops the bytes that the kernel still holds, too
@@ -19,7 +20,7 @@ LINGER_RESET = struct.pack("ii", 1, 0)  # drops the bytes that the kernel still 
 
 class SlowReaderGuard:
     """Guards one connection. Its client may leave bytes unread for `timeout_s`, plus one second for every `bytes_per_s`
-    that it reads. Then the connection is reset, with a line in the log."""
+    that it reads, but never longer than `timeout_s` ahead. Then the connection is reset, with a line in the log."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, timeout_s: float, bytes_per_s: int
@@ -27,15 +28,15 @@ class SlowReaderGuard:
         self._transport = transport
         self._loop = loop
         self._timeout_s = timeout_s
-        self._bytes_per_s = bytes_per_s
+        self._rate = MinimumRate(timeout_s, bytes_per_s)
         self._timer: asyncio.TimerHandle | None = None
-        self._started_s = 0.0
-        self._initial_bytes = 0  # bytes, when it began
+        self._waiting_bytes = 0  # at the last check
 
     def watch(self) -> None:
         """Starts the timer when bytes begin to wait; does nothing while it runs."""
         if self._timer is None:
-            self._started_s, self._initial_bytes = self._loop.time(), self._unacknowledged_bytes()
+            self._rate.start(self._loop.time())
+            self._waiting_bytes = self._unacknowledged_bytes()
             self._set_timer(self._timeout_s)
 
     def stop(self) -> None:
@@ -52,8 +53,9 @@ class SlowReaderGuard:
         if not unacknowledged_bytes:  # the connection is still open for what the client sends
             self._timer = None
             return
-        allowed_s = self._timeout_s + max(0, self._initial_bytes - unacknowledged_bytes) / self._bytes_per_s
-        remaining_s = allowed_s - (self._loop.time() - self._started_s)
+        self._rate.add(max(0, self._waiting_bytes - unacknowledged_bytes), self._loop.time())
+        self._waiting_bytes = unacknowledged_bytes
+        remaining_s = self._rate.remaining_s(self._loop.time())
         if remaining_s > 0:
             self._set_timer(max(remaining_s, MIN_CHECK_INTERVAL_S))
         else:

@@ -12,6 +12,10 @@ from service.errors import MemoryFull
 RESERVATION = "convoy.body_reservation"
 """Key of the scope that holds the request's BodyReservation, once it has a body."""
 RETRY_AFTER_S = 1.0
+MAX_SMALL_BYTES = 1 << 20
+SMALL_DIVISOR = 4
+"""Bodies of up to MAX_SMALL_BYTES have this part of the memory for themselves: clients that send large bodies slowly do
+not keep out those that send one image."""
 
 
 class BodyBudget:
@@ -29,7 +33,9 @@ class BodyBudget:
         """
         reservation: BodyReservation | None = scope.get(RESERVATION)
         held_bytes = 0 if reservation is None else reservation.held_bytes
-        if self.used_bytes > held_bytes and self.used_bytes + size_bytes > self._limit_bytes:
+        is_small = held_bytes + size_bytes <= MAX_SMALL_BYTES
+        limit_bytes = self._limit_bytes if is_small else self._limit_bytes - self._limit_bytes // SMALL_DIVISOR
+        if self.used_bytes > held_bytes and self.used_bytes + size_bytes > limit_bytes:
             self._on_rejected()
             raise MemoryFull("The bodies of other requests fill the memory for bodies.", RETRY_AFTER_S)
 

@@ -10,7 +10,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from service.server.connection_limits import ConnectionLimits, LimitedProtocol
+from service.server.connection_limits import LimitedProtocol
+from service.server.limits import ConnectionLimits
 from service.settings import Settings
 from tests.unit.service.fakes import FullTransport, ManualLoop
 

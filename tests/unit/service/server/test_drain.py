@@ -20,7 +20,8 @@ from service.api.middleware import RequestMiddleware
 from service.observability.logs import RequestLogLimiter
 from service.observability.metrics import Metrics
 from service.server import worker
-from service.server.connection_limits import ConnectionLimits, LimitedProtocol
+from service.server.connection_limits import LimitedProtocol
+from service.server.limits import ConnectionLimits
 from service.server.worker import STOP_OVERHEAD_S, WorkerServer
 from service.settings import Settings
 from service.workers.shutdown import ShutdownState

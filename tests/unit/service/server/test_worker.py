@@ -10,7 +10,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.server.acceptor import NOT_ACCEPTING, ConnectionCounts
-from service.server.connection_limits import ConnectionLimits, LimitedProtocol
+from service.server.connection_limits import LimitedProtocol
+from service.server.limits import ConnectionLimits
 from service.server.worker import WorkerServer
 from service.settings import Settings
 from service.workers.shutdown import ShutdownState

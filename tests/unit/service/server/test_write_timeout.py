@@ -132,3 +132,16 @@ def test_a_connection_that_is_read_to_the_end_while_it_stays_open_is_watched_no_
     loop.run_for(100_000 / BYTES_PER_S + TIMEOUT_S)
     assert not transport.aborted
     assert not loop.timers
+
+
+def test_bytes_that_were_taken_long_ago_grant_no_time(
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
+) -> None:
+    transport.waiting = 60_000_000
+    guard.watch()
+    loop.run_for(1)
+    transport.waiting = 1_000_000
+    loop.run_for(2 * TIMEOUT_S - 2)
+    assert not transport.aborted
+    loop.run_for(1)
+    assert transport.aborted

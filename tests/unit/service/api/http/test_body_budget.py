@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.http.body import BodyReader
-from service.api.http.body_budget import BodyBudget, release_body
+from service.api.http.body_budget import MAX_SMALL_BYTES, BodyBudget, release_body
 from service.api.http.parse_thread import ParseThread
 from service.api.http.status_codes import STATUS, ClientDisconnected, error_headers
 from service.api.middleware import RequestMiddleware
@@ -61,6 +61,23 @@ def test_a_body_larger_than_the_budget_is_let_in_alone() -> None:
     with pytest.raises(MemoryFull):
         budget.reserve(large, 180)
     assert budget.used_bytes == 1
+
+
+def test_large_bodies_leave_memory_for_small_ones() -> None:
+    """One that grows is small until it has passed the bound."""
+    budget = BodyBudget(4 * MAX_SMALL_BYTES, Rejections())
+    large, growing, small = request_scope(), request_scope(), request_scope()
+    budget.reserve(large, 2 * MAX_SMALL_BYTES)
+    budget.reserve(growing, MAX_SMALL_BYTES)
+    for scope, size in ((large, 1), (growing, 1), (request_scope(), MAX_SMALL_BYTES + 1)):
+        with pytest.raises(MemoryFull):
+            budget.reserve(scope, size)
+    budget.reserve(small, MAX_SMALL_BYTES)
+    assert budget.used_bytes == 4 * MAX_SMALL_BYTES
+    release_body(small)
+    release_body(growing)
+    budget.reserve(large, MAX_SMALL_BYTES)
+    assert budget.used_bytes == 3 * MAX_SMALL_BYTES
 
 
 def test_what_a_request_holds_is_released_once() -> None:
