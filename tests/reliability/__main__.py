@@ -8,7 +8,8 @@ import argparse
 import sys
 
 from tests.bench.errors import CannotMeasure
-from tests.reliability import many_versions, memory_growth, reproducibility, soak
+from tests.reliability import memory_growth, reproducibility, soak
+from tests.reliability.buckets import many_versions
 from tests.reliability.fuzz import run_fuzzer
 from tests.reliability.http_clients import send_early_answered
 from tests.reliability.lost_requests import find_lost_requests

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 import tempfile
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, median_low
+from typing import NamedTuple
 
 import httpx
 
@@ -17,7 +19,9 @@ from service.settings import Settings
 from tests.bench import convoy_process
 from tests.bench.report import markdown
 from tests.reliability import report
-from tests.reliability.failing_bucket import FailingBucket, failing_bucket
+from tests.reliability.buckets.failing_bucket import failing_bucket
+from tests.reliability.buckets.faulty_publisher import FULL_DISK, FaultyPublisher
+from tests.reliability.buckets.small_disk import small_disk
 from tests.reliability.linear_trend import BLOCKS, Trend, trend
 from tests.reliability.mixed_traffic import PERCENTAGES, MixedTraffic
 from tests.reliability.open_loop_load import LoadStatistics, OpenLoopLoad
@@ -29,8 +33,15 @@ MODEL = "mnist-lenet5"
 WARM_UP = 0.2  # of the time: caches fill, the allocator finds its size
 NEGLIGIBLE_PER_HOUR = 1e6  # bytes: a worker that grew so would take four days for what it began with
 P99_DRIFT = 1.5  # on a machine with other work the p99 of one window differs from the next by more
-KEPT_VERSIONS = 3
 HEALING_TIMEOUT_S = 120.0  # several pauses before the bucket is asked again
+BUCKET_ERRORS = r'^convoy_bucket_errors_total\{reason="(\w+)"\} (\S+)$'
+
+
+class Content(NamedTuple):
+    """A version and what identifies its content."""
+
+    version: int
+    digest: str
 
 
 @dataclass
@@ -39,12 +50,17 @@ class SoakResults:
 
     statistics: LoadStatistics
     samples: list[tuple[float, dict[int, ResourceUsage]]] = field(default_factory=list)
-    published: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    """Requests that the bucket failed to answer, by fault."""
-    newest: int = 1
-    answering: int = 1
-    """The version that answered in the end, when the bucket failed no longer."""
+    rounds: Counter[str] = field(default_factory=Counter)
+    """The versions that were published, by what failed meanwhile."""
+    failed_requests: int = 0
+    """Requests that the bucket failed to answer."""
+    bucket_errors: Counter[str] = field(default_factory=Counter)
+    """What the service counted, by code."""
+    has_small_disk: bool = False
+    """Whether the disk of the cache could be filled."""
+    newest: Content | None = None
+    answering: Content | None = None
+    """What answered in the end, when nothing failed any longer."""
 
     def warm(self) -> list[tuple[float, dict[int, ResourceUsage]]]:
         """The samples after the warm-up."""
@@ -103,17 +119,19 @@ def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> SoakR
     with tempfile.TemporaryDirectory(prefix="convoy-soak-") as name:
         traffic = MixedTraffic(shipped, MODEL)
         results = SoakResults(LoadStatistics(window_s=min(10.0, seconds / (2 * BLOCKS))))
-        with failing_bucket() as bucket:
-            bucket.upload(_shipped_version(), MODEL, 1)
+        cache = Path(name, "cache")
+        with failing_bucket() as bucket, small_disk(cache) as disk:
+            publisher = FaultyPublisher(bucket, _shipped_version(), MODEL, Path(name, "made"), disk, publish_every_s)
             settings = bucket.environment | {
                 "CONVOY_WORKERS": str(WORKERS),
-                "CONVOY_BUCKET_CACHE": str(Path(name, "cache")),
+                "CONVOY_BUCKET_CACHE": str(cache),
                 "CONVOY_BUCKET_INTERVAL_S": "1",
             }
             command = (BUCKET_CONVOY, "serve")
             with convoy_process.run_convoy(bucket.url, Path(name, "log"), settings, command) as service:
-                asyncio.run(_all(results, service, traffic, bucket, seconds, requests_per_s, publish_every_s))
-            results.faults = bucket.proxy.injected
+                asyncio.run(_all(results, service, traffic, publisher, seconds, requests_per_s))
+            results.has_small_disk = disk is not None
+            results.failed_requests = bucket.proxy.injected.total()
     return results
 
 
@@ -121,24 +139,22 @@ async def _all(
     results: SoakResults,
     service: convoy_process.Service,
     traffic: MixedTraffic,
-    bucket: FailingBucket,
+    publisher: FaultyPublisher,
     seconds: float,
     requests_per_s: float,
-    publish_every_s: float,
 ) -> None:
-    background = [
-        asyncio.create_task(_sample(results, service.pid)),
-        asyncio.create_task(_publish(results, bucket, publish_every_s)),
-    ]
+    sampling = asyncio.create_task(_sample(results, service.pid))
+    publishing = asyncio.create_task(asyncio.to_thread(publisher.run))
     await OpenLoopLoad(service.url, results.statistics).run(traffic.draw, requests_per_s, seconds)
-    for task in background:
-        task.cancel()
-    for outcome in await asyncio.gather(*background, return_exceptions=True):
-        if not isinstance(outcome, asyncio.CancelledError):
-            raise RuntimeError("the watch over the service ended early") from outcome
-    bucket.proxy.inject("", "")
-    results.newest = results.published + 1
-    results.answering = int(await _answering_version(service.url, str(results.newest)))
+    if sampling.done() or publishing.done():
+        raise RuntimeError("the watch over the service, or the publishing, ended early")
+    sampling.cancel()
+    publisher.stop()
+    await publishing
+    results.rounds = publisher.rounds
+    results.newest = Content(publisher.newest, publisher.digest)
+    results.answering = await asyncio.to_thread(_answering_content, service.url, results.newest)
+    results.bucket_errors = await asyncio.to_thread(_bucket_errors, service.url)
 
 
 async def _sample(results: SoakResults, pid: int) -> None:
@@ -148,37 +164,34 @@ async def _sample(results: SoakResults, pid: int) -> None:
         await asyncio.sleep(results.statistics.window_s / 2)
 
 
-async def _publish(results: SoakResults, bucket: FailingBucket, every_s: float) -> None:
-    """A new version of the same network now and then; the old ones go. The bucket fails for the new one at first, in
-    every second round for all versions."""
-    newest = 1
-    while True:
-        await asyncio.sleep(every_s / 2)
-        newest += 1
-        bucket.inject_next_fault(f"/{MODEL}/{newest}/" if newest % 2 else "")
-        await asyncio.to_thread(bucket.upload, _shipped_version(), MODEL, newest)
-        results.published += 1
-        if newest > KEPT_VERSIONS:
-            await asyncio.to_thread(bucket.remove, MODEL, newest - KEPT_VERSIONS)
-        await asyncio.sleep(every_s / 2)
-        bucket.proxy.inject("", "")
-
-
 def _shipped_version() -> Path:
     """The folder of the newest version that ships: traffic expects its answers."""
     repository = Repository(Path(Settings.model_fields["models"].default))
     return repository.root / MODEL / str(max(repository.versions(MODEL)))
 
 
-async def _answering_version(url: str, newest: str) -> str:
-    """The version that answers by default once the bucket is whole: the newest, within HEALING_TIMEOUT_S."""
+def _answering_content(url: str, newest: Content) -> Content:
+    """The content that answers by default once the bucket is whole: the newest, within HEALING_TIMEOUT_S."""
     deadline_s = time.monotonic() + HEALING_TIMEOUT_S
-    async with httpx.AsyncClient(base_url=url) as client:
-        while True:
-            version = str((await client.get(f"/api/v1/models/{MODEL}")).json()["default_version"])
-            if version == newest or time.monotonic() > deadline_s:
-                return version
-            await asyncio.sleep(1)
+    while True:
+        # Each connection may reach another worker.
+        contents = [_default_content(url) for _ in range(WORKERS * 5)]
+        others = [content for content in contents if content != newest]
+        if not others or time.monotonic() > deadline_s:
+            return others[0] if others else newest
+        time.sleep(1)
+
+
+def _default_content(url: str) -> Content:
+    versions = httpx.get(f"{url}/api/v1/models/{MODEL}", timeout=10).json()["versions"]
+    (default,) = [version for version in versions if version["default"]]
+    return Content(int(default["version"]), default["digest"])
+
+
+def _bucket_errors(url: str) -> Counter[str]:
+    """The errors of the bucket that the service has counted, by code."""
+    lines = re.findall(BUCKET_ERRORS, httpx.get(f"{url}/metrics", timeout=10).text, re.MULTILINE)
+    return Counter({code: int(float(count)) for code, count in lines if float(count)})
 
 
 def problems_of(results: SoakResults) -> list[str]:
@@ -187,7 +200,9 @@ def problems_of(results: SoakResults) -> list[str]:
         results.statistics.wrong
     )
     if results.answering != results.newest:
-        problems.append(f"Version {results.answering} answers although the bucket has {results.newest}.")
+        problems.append(f"{results.answering} answers although the bucket has {results.newest}.")
+    if results.rounds[FULL_DISK] and not results.bucket_errors["cache_full"]:
+        problems.append("The disk of the cache was full, and the service did not notice.")
     if len(results.workers()) != WORKERS:
         problems.append(f"{len(results.workers())} workers were seen instead of {WORKERS}.")
     for worker in results.workers():
@@ -233,13 +248,23 @@ def section(results: SoakResults, problems: list[str], image: str) -> str:
     return "\n\n".join(
         [
             f"**{outcome}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {results.statistics.wrong} wrong; "
-            f"{results.published} versions published in a bucket that failed {results.faults.total()} times "
-            f"({', '.join(sorted(results.faults))}). The first {WARM_UP:.0%} of the time is warm-up and counts for "
+            f"{results.rounds.total()} versions published, each while something failed ({_listed(results.rounds)}); "
+            f"the bucket failed {results.failed_requests} requests, and the service counted "
+            f"{_listed(results.bucket_errors)}. "
+            f"{_disk_note(results)}The first {WARM_UP:.0%} of the time is warm-up and counts for "
             "nothing below but the plot.",
             markdown.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",
         ]
     )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def _disk_note(results: SoakResults) -> str:
+    return "" if results.has_small_disk else "The cache had no small disk to fill, which only root can mount. "
 
 
 def _ends(windows: Sequence[float]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import pytest
 from service.model_store import object_store
 from service.model_store.mirror import BucketMirror
 from service.model_store.object_store import BucketUnreachable, open_bucket
-from tests.reliability.failing_bucket import FAULTS, FailingBucket, failing_bucket
+from tests.reliability.buckets.failing_bucket import FAULTS, FailingBucket, failing_bucket
 from tests.support.model_versions import write_version
 from tests.unit.service.buckets import FakeClock, local_versions
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -115,31 +114,27 @@ class FailingBucket:
         session.set_credentials("test", "test")
         self._client: Any = session.create_client("s3", "us-east-1", endpoint_url=endpoint)
         self._client.create_bucket(Bucket=BUCKET)
-        self._next_fault = cycle(FAULTS)
 
     def upload(self, folder: Path, model: str, version: int) -> None:
         """Uploads a version, its manifest last."""
         for file in sorted(folder.iterdir(), key=lambda file: file.name == "manifest.json"):
-            self._client.put_object(
-                Bucket=BUCKET, Key=f"{PREFIX}/{model}/{version}/{file.name}", Body=file.read_bytes()
-            )
+            self.put(file, model, version)
+
+    def put(self, file: Path, model: str, version: int) -> None:
+        """Uploads one file of a version."""
+        self._client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{model}/{version}/{file.name}", Body=file.read_bytes())
 
     def remove(self, model: str, version: int) -> None:
         """Removes a version, its manifest first."""
         prefix = f"{PREFIX}/{model}/{version}/"
-        keys = [entry["Key"] for entry in self._client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]]
+        entries = self._client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        keys = [entry["Key"] for entry in entries]
         for key in sorted(keys, key=lambda key: not key.endswith("manifest.json")):
             self._client.delete_object(Bucket=BUCKET, Key=key)
 
     def empty(self) -> None:
         for entry in self._client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
             self._client.delete_object(Bucket=BUCKET, Key=entry["Key"])
-
-    def inject_next_fault(self, failing_path: str) -> str:
-        """Begins the next fault for objects whose path holds `failing_path`, or for all with an empty one."""
-        fault = next(self._next_fault)
-        self.proxy.inject(fault, failing_path)
-        return fault
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.bench import convoy_process, processes
 from tests.bench.report import markdown
 from tests.reliability import report
-from tests.reliability.failing_bucket import failing_bucket
+from tests.reliability.buckets.failing_bucket import failing_bucket
 from tests.reliability.soak import BUCKET_CONVOY
 from tests.support.model_versions import write_version
 

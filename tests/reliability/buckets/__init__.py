@@ -1,0 +1,1 @@
+"""Buckets that fail, and services that read them."""

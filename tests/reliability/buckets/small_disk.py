@@ -1,0 +1,37 @@
+"""A small disk for the cache of a bucket, which can be filled; a tmpfs, which only root may mount."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SIZE_MIB = 64
+LEFT_FREE_MIB = 4  # less than the service leaves free, so that no version has room
+FILLER_FILE = "filler"
+
+
+class SmallDisk:
+    """The disk that is mounted at `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._filler = folder / FILLER_FILE
+
+    def fill(self) -> None:
+        self._filler.write_bytes(bytes((SIZE_MIB - LEFT_FREE_MIB) << 20))
+
+    def clear(self) -> None:
+        self._filler.unlink(missing_ok=True)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[SmallDisk | None]:
+    """Mounts the disk at the new `folder`; None where this process may not: the folder is an ordinary one then."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
