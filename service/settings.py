@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     """Maximum bytes of a response, estimated from images and `top_k` before the model runs; otherwise 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Maximum decoded pixels per image, twice that per request; else 413. WebP, CMYK, progressive JPEG count double."""
+    """Maximum decoded pixels per image, twice that per request; else 413. WebP, CMYK, progressive JPEG count double,
+    run-length encoded BMP eightfold."""
 
     max_header_pixels: int = Field(default=100_000_000, ge=1)
     """Maximum pixels in a JPEG's header, where the model lets it be decoded at a reduced scale (`jpeg_scale`)."""

@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
 from service.errors import BadImage, UnsupportedImage
+from service.imaging import bmp_run_length  # noqa: F401  # registers its decoder
 from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import (
     DecodeCost,
@@ -96,7 +97,7 @@ def open_image(
     cost = decode_cost(image, full_size, scans)
     check_cost(cost, full_size, scans, limits)
     _scale_transparent_value(image)
-    reader.allow_pixel_reads(len(data))
+    reader.allow_pixel_reads(image)
     return OpenedImage(image, full_size, cost, box)
 
 

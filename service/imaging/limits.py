@@ -9,7 +9,7 @@ import re
 import sys
 from typing import NamedTuple
 
-from PIL import ImageFile, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from service.errors import BadImage, ImageTooLarge
 
@@ -27,8 +27,9 @@ MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 # For JPEGs that are decoded at a reduced scale, whose size in the header may be far above that of other images.
 MAX_SCANNED_PIXELS = 1_250_000_000
-# Pillow unpacks these in a Python loop: two seconds at 25 million pixels.
-MAX_RUN_LENGTH_PIXELS = 1_000_000
+# Pixels of a run-length encoded BMP count as so many: Pillow unpacks it in a Python loop, run by run.
+RUN_LENGTH_COST = 8
+READS_PER_RUN = 2
 # The longest side of a JPEG or GIF. Pillow keeps a pointer per row: 200 MB for an image that is one pixel wide.
 MAX_SIDE_PX = 65_535
 
@@ -64,9 +65,13 @@ class LimitedReader(io.BytesIO):
         self._reads_left = MAX_HEADER_READS
         self._chunks_left = MAX_UNPACKED_CHUNKS.copy()
 
-    def allow_pixel_reads(self, encoded_bytes: int) -> None:
+    def allow_pixel_reads(self, image: Image.Image) -> None:
         """Sets the limit for reading the pixels, once the header has been accepted."""
-        self._reads_left = MAX_PIXEL_READS + encoded_bytes // BYTES_PER_EXTRA_READ
+        encoded_bytes = len(self.getbuffer())
+        extra_reads = encoded_bytes // BYTES_PER_EXTRA_READ
+        if _is_run_length_encoded(image):  # at most a run per pixel, and the end of each line
+            extra_reads = min(encoded_bytes, READS_PER_RUN * (image.width + 1) * image.height)
+        self._reads_left = MAX_PIXEL_READS + extra_reads
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads_left -= 1
@@ -126,6 +131,8 @@ def decode_cost(image: ImageFile.ImageFile, full_size: tuple[int, int], scans: J
     is_progressive = "progressive" in image.info or scans.is_first_partial
     is_double = image.format == "WEBP" or image.mode == "CMYK" or is_progressive
     pixels = image.width * image.height * (2 if is_double else 1)
+    if _is_run_length_encoded(image):
+        return DecodeCost(pixels, RUN_LENGTH_COST * pixels, DECODED_BYTES_PER_PIXEL * pixels)
     if image.size == full_size:
         return DecodeCost(pixels, pixels, DECODED_BYTES_PER_PIXEL * pixels, is_progressive)
     full_pixels = full_size[0] * full_size[1]
@@ -138,9 +145,9 @@ def check_header(image: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) 
     """Checks what no reduced scale makes cheaper. Returns the scans of a JPEG. Raises ImageTooLarge or BadImage."""
     if max(image.size) > MAX_SIDE_PX:
         raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE_PX} pixels, the limit.")
-    is_run_length = image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
-    if is_run_length and image.width * image.height > MAX_RUN_LENGTH_PIXELS:
-        raise ImageTooLarge(f"The BMP is run-length encoded; such may have {MAX_RUN_LENGTH_PIXELS} pixels.")
+    if _is_run_length_encoded(image) and RUN_LENGTH_COST * image.width * image.height > limits.max_pixels:
+        allowed_pixels = limits.max_pixels // RUN_LENGTH_COST
+        raise ImageTooLarge(f"The BMP is run-length encoded; such may have {allowed_pixels} pixels.")
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return JpegScans()
     if image.width * image.height > limits.max_jpeg_pixels:
@@ -164,6 +171,10 @@ def check_cost(cost: DecodeCost, full_size: tuple[int, int], scans: JpegScans, l
         )
     if full_pixels * scans.scan_count > MAX_SCANNED_PIXELS:
         raise BadImage(f"The JPEG has {scans.scan_count} scans, which is too many for {full_pixels} pixels.")
+
+
+def _is_run_length_encoded(image: Image.Image) -> bool:
+    return image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTH
 
 
 def too_many_pixels(max_pixels: int) -> ImageTooLarge:

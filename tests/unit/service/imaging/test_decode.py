@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.errors import BadImage
 from service.imaging.decode import FORMATS, STRIP_PIXELS, decode, open_image
-from service.imaging.limits import DecodeLimits
+from service.imaging.limits import RUN_LENGTH_COST, DecodeLimits
 from tests.support.png_writer import GRAY, RGB, RGB_ALPHA, encode_png
 from tests.unit.service.pixels import (
     BLACK,
@@ -124,6 +125,50 @@ def test_run_length_encoded_bmp() -> None:
     table = b"".join(entry[::-1].tobytes() + b"\0" for entry in palette)
     runs = b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in index[::-1]) + b"\0\1"
     assert_pixels_close(decode(bmp(HEIGHT, 8, 1, runs, table), 3, BLACK, MAX_PIXELS), palette[index], 0)
+
+
+def test_escapes_of_a_run_length_encoded_bmp() -> None:
+    """RLE8: a run, pixels as they are, the end of a line, a step to the right and up, and the end of the image."""
+    runs = bytes([3, 7, 0, 0]) + bytes([0, 3, 1, 2, 3, 0]) + bytes([0, 2, 1, 1]) + bytes([2, 9]) + b"\0\1"
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[-1, :3] = 7
+    expected[-2, :3] = 1, 2, 3
+    expected[-3, 4:6] = 9
+    palette = noise_image(256, 1, 3)[:, 0]
+    table = b"".join(entry[::-1].tobytes() + b"\0" for entry in palette)
+    assert_pixels_close(decode(bmp(HEIGHT, 8, 1, runs, table), 3, BLACK, MAX_PIXELS), palette[expected], 0)
+
+
+def test_escapes_of_a_bmp_with_runs_of_4_bits() -> None:
+    """RLE4: the two pixels of a byte take turns."""
+    runs = (
+        bytes([5, 0x7A, 0, 0]) + bytes([0, 5, 0x12, 0x34, 0x50, 0]) + bytes([0, 2, 1, 1]) + bytes([2, 0x9C]) + b"\0\1"
+    )
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[-1, :5] = 7, 10, 7, 10, 7
+    expected[-2, :5] = 1, 2, 3, 4, 5
+    expected[-3, 6:8] = 9, 12
+    palette = noise_image(16, 1, 3)[:, 0]
+    table = b"".join(entry[::-1].tobytes() + b"\0" for entry in palette)
+    assert_pixels_close(decode(bmp(HEIGHT, 4, 2, runs, table), 3, BLACK, MAX_PIXELS), palette[expected], 0)
+
+
+def test_a_run_length_encoded_bmp_that_is_cut_off_is_rejected() -> None:
+    row = bytes([WIDTH, 5, 0, 0])
+    for runs in (row * (HEIGHT - 1), row * (HEIGHT - 1) + b"\0", b""):
+        with pytest.raises(BadImage, match="damaged or truncated"):
+            decode(bmp(HEIGHT, 8, 1, runs, bytes(1024)), 3, BLACK, MAX_PIXELS)
+
+
+def test_a_run_length_encoded_bmp_of_many_runs_is_read() -> None:
+    """640x480 in 9,720 bytes: runs of 80 pixels, each of which takes two reads."""
+    row = b"".join(bytes([80, value]) for value in range(8)) + b"\0\0"
+    table = b"".join(bytes([value, value, value, 0]) for value in range(256))
+    info = struct.pack("<LLLHHLLLLLL", 40, 640, 480, 1, 8, 1, 0, 0, 0, 256, 0)
+    file = b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + len(table)) + info + table + row * 480 + b"\0\1"
+    assert len(file) == 9720
+    pixels = decode(file, 1, BLACK, RUN_LENGTH_COST * 640 * 480)
+    np.testing.assert_array_equal(pixels[..., 0], np.broadcast_to(np.repeat(np.arange(8), 80), (480, 640)))
 
 
 def palette_image(index: Array) -> Image.Image:

@@ -17,10 +17,10 @@ from service.imaging import limits
 from service.imaging.decode import decode, open_image
 from service.imaging.limits import (
     DECODED_BYTES_PER_PIXEL,
-    MAX_RUN_LENGTH_PIXELS,
     MAX_SCANS,
     MAX_SIDE_PX,
     MAX_UNPACKED_CHUNKS,
+    RUN_LENGTH_COST,
     DecodeLimits,
     is_slow_to_open,
 )
@@ -257,13 +257,29 @@ def test_a_video_behind_a_jpeg_is_not_taken_for_scans() -> None:
     np.testing.assert_array_equal(decode(file + video, 3, BLACK, PIXELS), decode(file, 3, BLACK, PIXELS))
 
 
-def test_a_large_run_length_encoded_bmp_is_refused() -> None:
-    width = 1000
-    height = MAX_RUN_LENGTH_PIXELS // width + 1
+def run_length_encoded_bmp(width: int, height: int, runs: bytes) -> bytes:
     info = struct.pack("<LLLHHLLLLLL", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
-    file = b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + 1024) + info + noise_image(256, 1, 4).tobytes() + b"\0\1"
-    with pytest.raises(ImageTooLarge, match="run-length"):
-        open_image(file, LIMITS)
+    return b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + 1024) + info + noise_image(256, 1, 4).tobytes() + runs
+
+
+def test_a_large_run_length_encoded_bmp_is_refused() -> None:
+    limits = DecodeLimits(RUN_LENGTH_COST * 100 * 100)
+    assert open_image(run_length_encoded_bmp(100, 100, b"\0\1"), limits).cost.time_pixels == limits.max_pixels
+    with pytest.raises(ImageTooLarge, match="run-length encoded; such may have 10000 pixels"):
+        open_image(run_length_encoded_bmp(101, 100, b"\0\1"), limits)
+
+
+def test_a_run_length_encoded_bmp_may_have_a_run_per_pixel() -> None:
+    row = b"".join(bytes([1, value]) for value in range(200)) + b"\0\0"
+    file = run_length_encoded_bmp(200, 100, row * 100 + b"\0\1")
+    assert decode(file, 3, BLACK, LIMITS.max_pixels).shape == (100, 200, 3)
+
+
+@pytest.mark.parametrize("nothing", [b"\0\0", b"\0\2\0\0"])
+def test_a_run_length_encoded_bmp_of_endless_nothing_is_refused(nothing: bytes) -> None:
+    file = run_length_encoded_bmp(20, 20, b"\1\1\0\0" + nothing * 10_000)
+    with pytest.raises(BadImage, match="too many small pieces"):
+        decode(file, 3, BLACK, LIMITS.max_pixels)
 
 
 def test_an_image_with_a_thousand_frames_costs_its_first() -> None:
